@@ -1,0 +1,41 @@
+//! What the function reads from its environment.
+
+use std::time::Duration;
+
+use genesys_relay::config::{ConfigError, Environment};
+use tracing::level_filters::LevelFilter;
+
+/// The function's configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// `QUEUE_URL`: the events queue.
+    pub(crate) queue_url: String,
+    /// `DEAD_LETTER_QUEUE_URL`: where malformed bodies are kept.
+    pub(crate) dead_letter_queue_url: String,
+    /// `SECRET_ARN`: the stack's secret.
+    pub(crate) secret_arn: String,
+    /// `SECRETS_CACHE_SECONDS`: how long a copy of the secret is used.
+    pub(crate) keep_secrets_for: Duration,
+    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
+    pub(crate) log_level: LevelFilter,
+}
+
+impl Config {
+    /// Reads and checks every variable.
+    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
+        let queue_url = environment.parse("QUEUE_URL");
+        let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
+        let secret_arn = environment.parse("SECRET_ARN");
+        let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
+        let log_level = environment.parse("LOG_LEVEL");
+        environment.finish((|| {
+            Some(Self {
+                queue_url: queue_url?,
+                dead_letter_queue_url: dead_letter_queue_url?,
+                secret_arn: secret_arn?,
+                keep_secrets_for: keep_secrets_for?,
+                log_level: log_level?,
+            })
+        })())
+    }
+}

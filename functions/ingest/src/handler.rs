@@ -1,0 +1,235 @@
+//! Turns an HTTP request into a call of [`Ingest`], and its outcome into an answer.
+
+use genesys_relay::clock::Clock;
+use genesys_relay::ingest::{Accepted, Ingest, Refusal};
+use genesys_relay::logging::chain;
+use genesys_relay::queue::Sender;
+use genesys_relay::secrets::SecretStore;
+use lambda_http::http::{Method, Response, StatusCode, header};
+use lambda_http::{Body, Request};
+use serde_json::json;
+
+/// When a sender may try again after a 503, in seconds: as long as Genesys waits between its own retries.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// Answers one webhook.
+pub(crate) async fn handle<E, D, S, C>(ingest: &Ingest<E, D, S, C>, request: Request) -> Response<Body>
+where
+    E: Sender,
+    D: Sender,
+    S: SecretStore,
+    C: Clock,
+{
+    if request.method() != Method::POST {
+        return problem(StatusCode::METHOD_NOT_ALLOWED, "Send the event with POST.");
+    }
+    match ingest.ingest(request.headers(), request.body()).await {
+        Ok(accepted) => accept(&request, &accepted),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn accept(request: &Request, accepted: &Accepted) -> Response<Body> {
+    let webhook_id = request.headers().get("x-genesys-webhook-id").and_then(|id| id.to_str().ok());
+    tracing::info!(event_id = %accepted.id, source = %accepted.source, bytes = accepted.size, webhook_id, "accepted");
+    let body = json!({ "status": "accepted", "eventId": accepted.id });
+    response(StatusCode::OK, "application/json", &body)
+}
+
+fn refuse(refusal: &Refusal) -> Response<Body> {
+    let status = status(refusal);
+    match refusal.fault() {
+        Some(fault) => tracing::error!(status = status.as_u16(), error = chain(fault), "not accepted"),
+        None => tracing::warn!(status = status.as_u16(), reason = %refusal, "not accepted"),
+    }
+    problem(status, &refusal.to_string())
+}
+
+fn status(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::NoProof(_) | Refusal::WrongProof => StatusCode::UNAUTHORIZED,
+        Refusal::Empty | Refusal::NotJson { .. } => StatusCode::BAD_REQUEST,
+        Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::NotConfigured | Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}
+
+/// Problem details of RFC 9457. The status says what kind of problem it is, so the type stays `about:blank`.
+fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let title = status.canonical_reason();
+    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    let mut response = response(status, "application/problem+json", &body);
+    let extra = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
+        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "POST")),
+        _ => None,
+    };
+    if let Some((name, value)) = extra {
+        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use genesys_relay::secrets::{SecretCache, Secrets};
+    use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
+    use serde_json::Value;
+
+    use super::*;
+
+    struct Function {
+        events: FakeQueue,
+        dead_letters: FakeQueue,
+        ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
+    }
+
+    fn function() -> Function {
+        let secrets = json!({
+            "openMessagingSecrets": ["MySecretSignature"],
+            "webhookSecrets": ["local-webhook-secret-0001"],
+        });
+        let store = FakeSecretStore::holding(Secrets::parse(&secrets.to_string()).expect("secrets"));
+        let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
+        let ingest = Ingest {
+            events: events.clone(),
+            dead_letters: dead_letters.clone(),
+            secrets: SecretCache::new(store, Duration::from_secs(300)),
+            clock: FakeClock::default(),
+        };
+        Function { events, dead_letters, ingest }
+    }
+
+    fn payload(name: &str) -> String {
+        let path = format!("{}/../../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    fn request(payload: &str) -> Request {
+        lambda_http::request::from_str(payload).expect("an API Gateway event")
+    }
+
+    async fn post(function: &Function, payload: &str) -> (StatusCode, Value, Response<Body>) {
+        let response = handle(&function.ingest, request(payload)).await;
+        let body = serde_json::from_slice(response.body()).expect("a JSON answer");
+        (response.status(), body, response)
+    }
+
+    #[tokio::test]
+    async fn every_payload_of_the_events_folder_is_accepted_with_its_source() {
+        for (name, source) in [
+            ("ingest-open-messaging-text", "open-messaging"),
+            ("ingest-open-messaging-receipt", "open-messaging"),
+            ("ingest-open-messaging-typing-event", "open-messaging"),
+            ("ingest-open-messaging-attachment", "open-messaging"),
+            ("ingest-open-messaging-structured", "open-messaging"),
+            ("ingest-open-messaging-signature-test-vector", "generic"),
+            ("ingest-webhook-envelope", "webhook"),
+            ("ingest-data-action-generic", "generic"),
+            ("ingest-eventbridge-over-http", "eventbridge"),
+            ("ingest-base64-body", "open-messaging"),
+        ] {
+            let function = function();
+            let (status, body, _) = post(&function, &payload(name)).await;
+            assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("accepted")), "{name}: {body}");
+            let event = function.events.messages()[0].to_event(FakeClock::default().now()).expect("readable");
+            assert_eq!((event.source.as_str(), json!(event.id)), (source, body["eventId"].clone()), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_base64_body_is_decoded_before_its_signature_is_checked() {
+        let function = function();
+        let event: Value = serde_json::from_str(&payload("ingest-base64-body")).expect("JSON");
+        assert_eq!(event["isBase64Encoded"], true);
+        post(&function, &event.to_string()).await;
+        assert!(function.events.messages()[0].body.starts_with(['{', '[']), "the body itself, not its base64");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_json_is_refused_and_kept() {
+        let function = function();
+        let (status, body, response) = post(&function, &payload("ingest-not-json")).await;
+        assert_eq!((status, &body["status"]), (StatusCode::BAD_REQUEST, &json!(400)));
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("dead-letter queue")), "{body}");
+        assert_eq!(function.dead_letters.messages().len(), 1);
+        assert!(function.events.messages().is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_refusal_has_its_status_and_says_what_to_do() {
+        let vector: Value =
+            serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+        let changed = |change: &dyn Fn(&mut Value)| {
+            let mut event = vector.clone();
+            change(&mut event);
+            event.to_string()
+        };
+        let wrong = "sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let hex = "sha256=55bdc8981498 6fe7240323608441 9f9fedc4dfde5a86d0d2730b9303108800ac".replace(' ', "");
+        for (case, status, payload) in [
+            ("changed body", 401, changed(&|event| event["body"] = json!("{\"id\":1}"))),
+            ("wrong signature", 401, changed(&|event| event["headers"]["x-hub-signature-256"] = json!(wrong))),
+            ("hex", 401, changed(&|event| event["headers"]["x-hub-signature-256"] = json!(hex))),
+            ("no header", 401, changed(&|event| event["headers"] = json!({}))),
+            ("upper case, wrong", 401, changed(&|event| event["headers"] = json!({ "X-HUB-SIGNATURE-256": wrong }))),
+            ("GET", 405, changed(&|event| event["requestContext"]["http"]["method"] = json!("GET"))),
+            (
+                "empty",
+                400,
+                changed(&|event| {
+                    event["headers"] = json!({ "x-webhook-secret": "local-webhook-secret-0001" });
+                    event["body"] = Value::Null;
+                }),
+            ),
+            (
+                "too large",
+                413,
+                changed(&|event| {
+                    event["headers"] = json!({ "x-webhook-secret": "local-webhook-secret-0001" });
+                    event["body"] = json!(format!("[\"{}\"]", "x".repeat(1024 * 1024)));
+                }),
+            ),
+        ] {
+            let function = function();
+            let (code, body, response) = post(&function, &payload).await;
+            assert_eq!(code, status, "{case}: {body}");
+            assert_eq!((&body["status"], &body["type"]), (&json!(status), &json!("about:blank")), "{case}");
+            assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{case}: {body}");
+            assert_eq!(response.headers()["content-type"], "application/problem+json", "{case}");
+            assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty(), "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn header_names_in_upper_case_are_the_same_headers() {
+        let mut event: Value =
+            serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+        let signature = event["headers"]["x-hub-signature-256"].take();
+        event["headers"] = json!({ "X-Hub-Signature-256": signature });
+        let (status, body, _) = post(&function(), &event.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    }
+
+    #[tokio::test]
+    async fn while_the_queue_is_down_the_sender_is_asked_to_come_again() {
+        let function = function();
+        function.events.fail();
+        let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+        assert_eq!(response.headers()["retry-after"], RETRY_AFTER_SECONDS);
+        assert!(!body.to_string().contains("made to fail"), "the cause is for the log, not for strangers");
+    }
+}

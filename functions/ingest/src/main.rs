@@ -1,0 +1,39 @@
+//! The Lambda function behind `POST /webhook/genesys`: wires [`genesys_relay::ingest`] to AWS.
+
+mod config;
+mod handler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_relay::aws;
+use genesys_relay::aws::secrets_manager::SecretsManager;
+use genesys_relay::aws::sqs::SqsQueue;
+use genesys_relay::clock::SystemClock;
+use genesys_relay::config::Environment;
+use genesys_relay::ingest::Ingest;
+use genesys_relay::secrets::SecretCache;
+use lambda_http::{run, service_fn};
+
+use crate::config::Config;
+
+/// The sender gives us 10 seconds; reading the secret and sending the event each have to end within this.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::read(Environment::of_process())?;
+    genesys_relay::logging::init(config.log_level);
+    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let ingest = Arc::new(Ingest {
+        events: SqsQueue::new(&sdk, config.queue_url),
+        dead_letters: SqsQueue::new(&sdk, config.dead_letter_queue_url),
+        secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for),
+        clock: SystemClock,
+    });
+    let handle = service_fn(move |request| {
+        let ingest = Arc::clone(&ingest);
+        async move { Ok::<_, std::convert::Infallible>(handler::handle(&ingest, request).await) }
+    });
+    run(handle).await.map_err(anyhow::Error::from_boxed)
+}

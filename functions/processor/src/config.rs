@@ -1,0 +1,109 @@
+//! What the function reads from its environment.
+
+use std::time::Duration;
+
+use genesys_relay::config::{ConfigError, Environment};
+use genesys_relay::http_target::{TargetUrl, parse_target_url};
+use genesys_relay::retry::Schedule;
+use tracing::level_filters::LevelFilter;
+
+/// The function's configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// `QUEUE_URL`: the events queue, for changes of visibility.
+    pub(crate) queue_url: String,
+    /// `DEAD_LETTER_QUEUE_URL`: where events go that can never be delivered.
+    pub(crate) dead_letter_queue_url: String,
+    /// `SECRET_ARN`: the stack's secret.
+    pub(crate) secret_arn: String,
+    /// `SECRETS_CACHE_SECONDS`: how long a copy of the secret is used.
+    pub(crate) keep_secrets_for: Duration,
+    /// `TARGET_URL`: the customer's system.
+    pub(crate) target_url: TargetUrl,
+    /// `TARGET_TIMEOUT_SECONDS`: how long it has to answer.
+    pub(crate) target_timeout: Duration,
+    /// `BACKOFF_BASE_SECONDS`, `BACKOFF_CAP_SECONDS` and `MAX_RECEIVE_COUNT`: when to try again, and how often.
+    pub(crate) schedule: Schedule,
+    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
+    pub(crate) log_level: LevelFilter,
+}
+
+impl Config {
+    /// Reads and checks every variable.
+    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
+        let queue_url = environment.parse("QUEUE_URL");
+        let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
+        let secret_arn = environment.parse("SECRET_ARN");
+        let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
+        let target_url = environment.parse_with("TARGET_URL", parse_target_url);
+        let target_timeout = environment.parse("TARGET_TIMEOUT_SECONDS").map(Duration::from_secs);
+        let base = environment.parse("BACKOFF_BASE_SECONDS").map(Duration::from_secs);
+        let cap = environment.parse("BACKOFF_CAP_SECONDS").map(Duration::from_secs);
+        let max_receives = environment.parse("MAX_RECEIVE_COUNT");
+        let log_level = environment.parse("LOG_LEVEL");
+        let schedule = match (base, cap, max_receives) {
+            (Some(base), Some(cap), Some(max_receives)) => Schedule::new(base, cap, max_receives)
+                .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")))
+                .ok(),
+            _ => None,
+        };
+        environment.finish((|| {
+            Some(Self {
+                queue_url: queue_url?,
+                dead_letter_queue_url: dead_letter_queue_url?,
+                secret_arn: secret_arn?,
+                keep_secrets_for: keep_secrets_for?,
+                target_url: target_url?,
+                target_timeout: target_timeout?,
+                schedule: schedule?,
+                log_level: log_level?,
+            })
+        })())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
+        let variables = [
+            ("QUEUE_URL", "http://127.0.0.1/queue"),
+            ("DEAD_LETTER_QUEUE_URL", "http://127.0.0.1/dead"),
+            ("SECRET_ARN", "arn"),
+            ("SECRETS_CACHE_SECONDS", "300"),
+            ("TARGET_URL", "https://example.com/events"),
+            ("TARGET_TIMEOUT_SECONDS", "10"),
+            ("BACKOFF_BASE_SECONDS", "2"),
+            ("BACKOFF_CAP_SECONDS", "900"),
+            ("MAX_RECEIVE_COUNT", "10"),
+            ("LOG_LEVEL", "info"),
+        ];
+        Config::read(Environment::new(|name: &str| {
+            let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }))
+    }
+
+    #[test]
+    fn a_complete_environment_is_taken() {
+        assert!(read(("", "")).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (name, value, says) in [
+            ("TARGET_URL", "http://example.com/", "https"),
+            ("TARGET_URL", "https://user:hunter2@example.com/", "targetAuthorization"),
+            ("TARGET_URL", "nowhere", "TARGET_URL"),
+            ("MAX_RECEIVE_COUNT", "26", "24 h"),
+            ("BACKOFF_BASE_SECONDS", "901", "base"),
+            ("LOG_LEVEL", "loud", "LOG_LEVEL"),
+            ("QUEUE_URL", "", "QUEUE_URL is missing"),
+        ] {
+            let error = read((name, value)).expect_err(name).to_string();
+            assert!(error.contains(says), "{name}={value}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

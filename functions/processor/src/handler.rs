@@ -1,0 +1,217 @@
+//! Turns a batch of SQS into a call of [`Processor`], and its outcome into a partial batch response.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage, SqsMessageAttribute};
+use genesys_relay::clock::Clock;
+use genesys_relay::message::{Attribute, AttributeValue, Message};
+use genesys_relay::process::{Processor, Record};
+use genesys_relay::queue::{ReceiptHandle, Sender, VisibilityTimeout};
+use genesys_relay::target::Target;
+use jiff::Timestamp;
+use lambda_runtime::{Context, Diagnostic, LambdaEvent};
+use tokio::time::Instant;
+
+/// A record without a message id: nobody can report it as failed on its own, so the whole batch has to come again.
+#[derive(Debug, thiserror::Error)]
+#[error("a record has no messageId; nothing of this batch was processed")]
+pub(crate) struct NoMessageId;
+
+impl From<NoMessageId> for Diagnostic {
+    fn from(error: NoMessageId) -> Self {
+        Self { error_type: "NoMessageId".to_owned(), error_message: error.to_string() }
+    }
+}
+
+/// Processes one batch.
+///
+/// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be read fails alone.
+pub(crate) async fn handle<E, D, T, C>(
+    processor: Arc<Processor<E, D, T, C>>,
+    event: LambdaEvent<SqsEvent>,
+) -> Result<SqsBatchResponse, NoMessageId>
+where
+    E: VisibilityTimeout,
+    D: Sender,
+    T: Target,
+    C: Clock,
+{
+    let deadline = Instant::now() + time_left(&event.context);
+    let now = processor.clock.now();
+    let records = event.payload.records.into_iter().map(|record| read(record, now)).collect::<Result<Vec<_>, _>>()?;
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = processor.process(records, deadline).await.into_iter().map(failure).collect();
+    Ok(response)
+}
+
+fn time_left(context: &Context) -> Duration {
+    context.deadline().duration_since(SystemTime::now()).unwrap_or_default()
+}
+
+fn failure(message_id: String) -> BatchItemFailure {
+    let mut failure = BatchItemFailure::default();
+    failure.item_identifier = message_id;
+    failure
+}
+
+fn read(record: SqsMessage, now: Timestamp) -> Result<Record, NoMessageId> {
+    let number = |name: &str| record.attributes.get(name).and_then(|number| number.parse::<i64>().ok());
+    // SQS always gives both; a test event that a person wrote may leave them out, and counts as new.
+    let receive_count = number("ApproximateReceiveCount").and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+    let sent_at = number("SentTimestamp").and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(now);
+    let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
+    Ok(Record {
+        message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(NoMessageId)?,
+        receipt: record.receipt_handle.map(ReceiptHandle),
+        receive_count,
+        sent_at,
+        message: Message {
+            body: record.body.unwrap_or_default(),
+            attributes: attributes.collect::<BTreeMap<_, _>>(),
+            group: record.attributes.get("MessageGroupId").cloned(),
+        },
+    })
+}
+
+fn attribute(attribute: SqsMessageAttribute) -> Option<Attribute> {
+    let value = match (attribute.string_value, attribute.binary_value) {
+        (Some(text), _) => AttributeValue::Text(text),
+        (None, Some(bytes)) => AttributeValue::Binary(bytes.0),
+        (None, None) => return None,
+    };
+    Some(Attribute { data_type: attribute.data_type.unwrap_or_else(|| "String".to_owned()), value })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use genesys_relay::message::ReasonKind;
+    use genesys_relay::retry::Schedule;
+    use genesys_relay::target::{Cause, Failure, Outcome};
+    use genesys_relay::testing::{FakeClock, FakeQueue, FakeTarget};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn payload(name: &str) -> Value {
+        let path = format!("{}/../../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    struct Function {
+        delivered: Arc<Mutex<Vec<String>>>,
+        dead_letters: FakeQueue,
+        failures: Vec<String>,
+    }
+
+    /// Runs one batch against a target that answers by the position of the record.
+    async fn run(payload: Value, status: fn(usize) -> u16) -> Function {
+        let delivered = Arc::<Mutex<Vec<String>>>::default();
+        let dead_letters = FakeQueue::default();
+        let ids: Vec<Value> = payload["Records"]
+            .as_array()
+            .expect("records")
+            .iter()
+            .map(|record| record["messageAttributes"]["event_id"]["stringValue"].clone())
+            .collect();
+        let seen = Arc::clone(&delivered);
+        let target = FakeTarget(move |event: genesys_relay::event::Event, _attempt| {
+            let position = ids.iter().position(|id| *id == event.id.as_str());
+            let status = status(position.unwrap_or(usize::MAX));
+            assert_ne!(status, 0, "this target panics");
+            let outcome = if status < 300 {
+                seen.lock().expect("not poisoned").push(event.id.to_string());
+                Outcome::Delivered { status: Some(status) }
+            } else {
+                Outcome::Failed(Failure::new(Cause::Status(status), "as the test says"))
+            };
+            std::future::ready(outcome)
+        });
+        let processor = Processor {
+            events: FakeQueue::default(),
+            dead_letters: dead_letters.clone(),
+            target,
+            schedule: Schedule::new(Duration::from_secs(2), Duration::from_secs(900), 10).expect("a schedule"),
+            clock: FakeClock::default(),
+            rng: Mutex::default(),
+        };
+        let mut context = Context::default();
+        let in_a_minute = SystemTime::now() + Duration::from_secs(60);
+        let since_epoch = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
+        let event = LambdaEvent::new(serde_json::from_value(payload).expect("an SQS event"), context);
+        let response = handle(Arc::new(processor), event).await.expect("a response");
+        let failures = response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect();
+        Function { delivered, dead_letters, failures }
+    }
+
+    fn message_ids(payload: &Value) -> Vec<String> {
+        let records = payload["Records"].as_array().expect("records").iter();
+        records.map(|record| record["messageId"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_mixed_batch_reports_just_what_has_to_come_again() {
+        let batch = payload("processor-batch-of-ten");
+        let ids = message_ids(&batch);
+        assert_eq!(ids.len(), 10);
+        let function = run(batch, |position| match position {
+            0 | 1 => 503,
+            2 | 3 => 404,
+            4 => 0,
+            _ => 200,
+        })
+        .await;
+        assert_eq!(function.failures, [&ids[0], &ids[1], &ids[4]].map(Clone::clone));
+        assert_eq!(function.delivered.lock().expect("not poisoned").len(), 5);
+        let dead = function.dead_letters.messages();
+        assert_eq!(dead.len(), 2);
+        assert!(dead.iter().all(|message| {
+            message.reason().is_some_and(|reason| reason.status_code == Some(404) && reason.attempt == Some(1))
+        }));
+    }
+
+    #[tokio::test]
+    async fn a_batch_without_failures_reports_none() {
+        let function = run(payload("processor-batch-of-ten"), |_| 200).await;
+        assert_eq!(function.failures, Vec::<String>::new());
+        assert!(function.dead_letters.messages().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bare_event_of_eventbridge_or_a_person_is_delivered() {
+        for name in ["processor-eventbridge", "processor-sent-by-hand"] {
+            let function = run(payload(name), |_| 200).await;
+            assert_eq!(function.failures, Vec::<String>::new(), "{name}");
+            assert_eq!(function.delivered.lock().expect("not poisoned").len(), 1, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn poison_goes_to_the_dead_letters_alone_and_says_what_is_wrong() {
+        let batch = payload("processor-poison");
+        let records = message_ids(&batch).len();
+        let function = run(batch, |_| 200).await;
+        let dead = function.dead_letters.messages();
+        assert_eq!(function.failures, Vec::<String>::new(), "poison is not tried again");
+        assert!(dead.len() >= 3 && dead.len() < records, "{} of {records}", dead.len());
+        assert_eq!(function.delivered.lock().expect("not poisoned").len(), records - dead.len());
+        for message in dead {
+            assert_eq!(message.reason().map(|reason| reason.reason), Some(ReasonKind::Malformed));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_named_fails_the_batch_before_anything_is_delivered() {
+        let mut batch = payload("processor-batch-of-ten");
+        batch["Records"][9]["messageId"] = json!("");
+        let event: SqsEvent = serde_json::from_value(batch).expect("an SQS event");
+        let now = Timestamp::now();
+        let read: Result<Vec<_>, _> = event.records.into_iter().map(|record| read(record, now)).collect();
+        assert!(read.is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! The Lambda function behind the events queue: wires [`genesys_relay::process`] to AWS and to the customer's system.
+
+// The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's default.
+#![recursion_limit = "256"]
+
+mod config;
+mod handler;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use genesys_relay::aws;
+use genesys_relay::aws::secrets_manager::SecretsManager;
+use genesys_relay::aws::sqs::SqsQueue;
+use genesys_relay::clock::SystemClock;
+use genesys_relay::config::Environment;
+use genesys_relay::http_target::HttpTarget;
+use genesys_relay::process::Processor;
+use genesys_relay::secrets::SecretCache;
+use lambda_runtime::{run, service_fn};
+
+use crate::config::Config;
+
+/// A call to SQS or Secrets Manager ends within this.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::read(Environment::of_process())?;
+    genesys_relay::logging::init(config.log_level);
+    genesys_relay::http_target::install_tls_provider();
+    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for);
+    let target = HttpTarget::new(config.target_url, config.target_timeout, secrets, SystemClock)
+        .context("the HTTP client cannot be built")?;
+    let processor = Arc::new(Processor {
+        events: SqsQueue::new(&sdk, config.queue_url),
+        dead_letters: SqsQueue::new(&sdk, config.dead_letter_queue_url),
+        target,
+        schedule: config.schedule,
+        clock: SystemClock,
+        rng: Mutex::default(),
+    });
+    run(service_fn(move |event| handler::handle(Arc::clone(&processor), event)))
+        .await
+        .map_err(anyhow::Error::from_boxed)
+}

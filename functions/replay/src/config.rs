@@ -1,0 +1,39 @@
+//! What the function reads from its environment.
+
+use genesys_relay::config::{ConfigError, Environment};
+use tracing::level_filters::LevelFilter;
+
+/// The function's configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// `QUEUE_URL`: the events queue.
+    pub(crate) queue_url: String,
+    /// `QUEUE_ARN`: the same, as the destination of a move task.
+    pub(crate) queue_arn: String,
+    /// `DEAD_LETTER_QUEUE_URL`: the dead-letter queue.
+    pub(crate) dead_letter_queue_url: String,
+    /// `DEAD_LETTER_QUEUE_ARN`: the same, as the source of a move task.
+    pub(crate) dead_letter_queue_arn: String,
+    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
+    pub(crate) log_level: LevelFilter,
+}
+
+impl Config {
+    /// Reads and checks every variable.
+    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
+        let queue_url = environment.parse("QUEUE_URL");
+        let queue_arn = environment.parse("QUEUE_ARN");
+        let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
+        let dead_letter_queue_arn = environment.parse("DEAD_LETTER_QUEUE_ARN");
+        let log_level = environment.parse("LOG_LEVEL");
+        environment.finish((|| {
+            Some(Self {
+                queue_url: queue_url?,
+                queue_arn: queue_arn?,
+                dead_letter_queue_url: dead_letter_queue_url?,
+                dead_letter_queue_arn: dead_letter_queue_arn?,
+                log_level: log_level?,
+            })
+        })())
+    }
+}

@@ -1,0 +1,371 @@
+//! The queues in Amazon SQS.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::primitives::Blob;
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+};
+use jiff::Timestamp;
+
+use crate::message::{Attribute, AttributeValue, Message};
+use crate::queue::{
+    Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+};
+
+/// "SendMessageBatch": up to 10 entries, 1 MiB in all; the other batch calls take 10 as well.
+const BATCH_ENTRIES: usize = 10;
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// "ListMessageMoveTasks" knows the last ten; the newest comes first.
+const NEWEST: i32 = 1;
+
+/// One queue, by its URL.
+#[derive(Debug, Clone)]
+pub struct SqsQueue {
+    client: Client,
+    url: String,
+}
+
+impl SqsQueue {
+    /// The queue at `url`.
+    pub fn new(config: &SdkConfig, url: String) -> Self {
+        Self { client: Client::new(config), url }
+    }
+}
+
+impl Sender for SqsQueue {
+    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+        let request = self
+            .client
+            .send_message()
+            .queue_url(&self.url)
+            .message_body(&message.body)
+            .set_message_group_id(message.group.clone())
+            .set_message_attributes(Some(to_sdk_attributes(message)?));
+        request.send().await.map(drop).map_err(classify)
+    }
+
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+        let mut results = Vec::with_capacity(messages.len());
+        for batch in batches_of(messages, Message::size) {
+            results.extend(self.send_batch(batch).await);
+        }
+        results
+    }
+}
+
+impl SqsQueue {
+    async fn send_batch(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+        let entry = |(position, message): (usize, &Message)| {
+            SendMessageBatchRequestEntry::builder()
+                .id(position.to_string())
+                .message_body(&message.body)
+                .set_message_group_id(message.group.clone())
+                .set_message_attributes(Some(to_sdk_attributes(message)?))
+                .build()
+                .map_err(cannot_build)
+        };
+        batch(messages, entry, async |entries| {
+            let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            request.send().await.map(|output| output.failed).map_err(classify)
+        })
+        .await
+    }
+
+    async fn change_visibility_batch(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+        let entry = |(position, (receipt, visibility)): (usize, &(ReceiptHandle, Duration))| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(position.to_string())
+                .receipt_handle(&receipt.0)
+                .visibility_timeout(seconds(*visibility))
+                .build()
+                .map_err(cannot_build)
+        };
+        batch(changes, entry, async |entries| {
+            let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+            request.send().await.map(|output| output.failed).map_err(classify)
+        })
+        .await
+    }
+
+    async fn delete_batch(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+        let entry = |(position, receipt): (usize, &ReceiptHandle)| {
+            DeleteMessageBatchRequestEntry::builder()
+                .id(position.to_string())
+                .receipt_handle(&receipt.0)
+                .build()
+                .map_err(cannot_build)
+        };
+        batch(receipts, entry, async |entries| {
+            let request = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            request.send().await.map(|output| output.failed).map_err(classify)
+        })
+        .await
+    }
+}
+
+impl VisibilityTimeout for SqsQueue {
+    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+        let mut results = Vec::with_capacity(changes.len());
+        for batch in changes.chunks(BATCH_ENTRIES) {
+            results.extend(self.change_visibility_batch(batch).await);
+        }
+        results
+    }
+}
+
+impl Receiver for SqsQueue {
+    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        let output = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(10)
+            .message_attribute_names("All")
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)
+            .visibility_timeout(seconds(visibility))
+            .wait_time_seconds(seconds(wait))
+            .send()
+            .await
+            .map_err(classify)?;
+        output.messages.unwrap_or_default().into_iter().map(from_sdk).collect()
+    }
+
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+        let mut results = Vec::with_capacity(receipts.len());
+        for batch in receipts.chunks(BATCH_ENTRIES) {
+            results.extend(self.delete_batch(batch).await);
+        }
+        results
+    }
+}
+
+impl Countable for SqsQueue {
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(names.to_vec()));
+        let attributes = request.send().await.map_err(classify)?.attributes.unwrap_or_default();
+        let [visible, in_flight, delayed] = names.map(|name| {
+            let count = attributes.get(&name).and_then(|count| count.parse().ok());
+            count.ok_or_else(|| unexpected(format!("the queue's {name} is missing")))
+        });
+        Ok(Depth { visible: visible?, in_flight: in_flight?, delayed: delayed? })
+    }
+}
+
+/// A dead-letter queue, and the queue that its messages go back to.
+///
+/// The destination is always named: messages that were *sent* to a dead-letter queue have no recorded source, and a
+/// move task without a destination cannot place them ("StartMessageMoveTask").
+#[derive(Debug, Clone)]
+pub struct SqsDeadLetterQueue {
+    /// The dead-letter queue.
+    pub queue: SqsQueue,
+    /// Its ARN.
+    pub arn: String,
+    /// The ARN of the events queue.
+    pub destination_arn: String,
+}
+
+impl VisibilityTimeout for SqsDeadLetterQueue {
+    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+        self.queue.change_visibility(changes).await
+    }
+}
+
+impl Receiver for SqsDeadLetterQueue {
+    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        self.queue.receive(visibility, wait).await
+    }
+
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+        self.queue.delete(receipts).await
+    }
+}
+
+impl Countable for SqsDeadLetterQueue {
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.queue.depth().await
+    }
+}
+
+impl Redrive for SqsDeadLetterQueue {
+    async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
+        let request = self
+            .queue
+            .client
+            .start_message_move_task()
+            .source_arn(&self.arn)
+            .destination_arn(&self.destination_arn)
+            .set_max_number_of_messages_per_second(rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX)));
+        request.send().await.map(drop).map_err(classify)
+    }
+
+    async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
+        let request = self.queue.client.list_message_move_tasks().source_arn(&self.arn).max_results(NEWEST);
+        let newest = request.send().await.map_err(classify)?.results.unwrap_or_default().into_iter().next();
+        Ok(newest.map(|task| MoveTask {
+            status: task.status.unwrap_or_default(),
+            moved: count(task.approximate_number_of_messages_moved),
+            to_move: task.approximate_number_of_messages_to_move.and_then(|count| u64::try_from(count).ok()),
+            rate_per_second: task.max_number_of_messages_per_second.and_then(|rate| u32::try_from(rate).ok()),
+            failure: task.failure_reason,
+            started_at: Timestamp::from_millisecond(task.started_timestamp).ok(),
+            handle: task.task_handle,
+        }))
+    }
+
+    async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
+        let request = self.queue.client.cancel_message_move_task().task_handle(handle);
+        request.send().await.map(drop).map_err(classify)
+    }
+}
+
+/// Makes one batch call. Entries are named by their position, so that each failure finds its item.
+async fn batch<T, E>(
+    items: &[T],
+    entry: impl Fn((usize, &T)) -> Result<E, QueueError>,
+    call: impl AsyncFnOnce(Vec<E>) -> Result<Vec<BatchResultErrorEntry>, QueueError>,
+) -> Vec<Result<(), QueueError>> {
+    let mut entries = Vec::new();
+    let mut results = Vec::with_capacity(items.len());
+    for item in items.iter().enumerate() {
+        results.push(entry(item).map(|entry| entries.push(entry)));
+    }
+    if entries.is_empty() {
+        return results;
+    }
+    let failed = match call(entries).await {
+        Ok(failed) => failed,
+        Err(error) => {
+            let text = crate::logging::chain(&error);
+            let again = matches!(error, QueueError::Unavailable(_));
+            let copy = |()| if again { unavailable(text.clone()) } else { refused(text.clone()) };
+            return results.into_iter().map(|result| result.and_then(|()| Err(copy(())))).collect();
+        }
+    };
+    for failure in failed {
+        let text = format!("{}: {}", failure.code(), failure.message().unwrap_or_default());
+        let error = if failure.sender_fault() { refused(text) } else { unavailable(text) };
+        if let Some(result) = failure.id().parse::<usize>().ok().and_then(|position| results.get_mut(position)) {
+            *result = Err(error);
+        }
+    }
+    results
+}
+
+/// Cuts `items` into runs that each fit into one batch call.
+fn batches_of<T>(items: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut batches = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (position, item) in items.iter().enumerate() {
+        let more = size(item);
+        if position > start && (position - start == BATCH_ENTRIES || bytes + more > BATCH_BYTES) {
+            batches.push(&items[start..position]);
+            (start, bytes) = (position, 0);
+        }
+        bytes += more;
+    }
+    if start < items.len() {
+        batches.push(&items[start..]);
+    }
+    batches
+}
+
+type SdkAttributes = std::collections::HashMap<String, MessageAttributeValue>;
+
+fn to_sdk_attributes(message: &Message) -> Result<SdkAttributes, QueueError> {
+    let attribute = |(name, attribute): (&String, &Attribute)| {
+        let value = MessageAttributeValue::builder().data_type(&attribute.data_type);
+        let value = match &attribute.value {
+            AttributeValue::Text(text) => value.string_value(text),
+            AttributeValue::Binary(bytes) => value.binary_value(Blob::new(bytes.clone())),
+        };
+        Ok((name.clone(), value.build().map_err(cannot_build)?))
+    };
+    message.attributes.iter().map(attribute).collect()
+}
+
+fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError> {
+    let mut attributes = BTreeMap::new();
+    for (name, value) in message.message_attributes.unwrap_or_default() {
+        let data_type = value.data_type;
+        let value = match (value.string_value, value.binary_value) {
+            (Some(text), _) => AttributeValue::Text(text),
+            (None, Some(bytes)) => AttributeValue::Binary(bytes.into_inner()),
+            (None, None) => return Err(unexpected(format!("the message attribute {name} has no value"))),
+        };
+        attributes.insert(name, Attribute { data_type, value });
+    }
+    let mut system = message.attributes.unwrap_or_default();
+    let sent_at = system
+        .get(&MessageSystemAttributeName::SentTimestamp)
+        .and_then(|millis| Timestamp::from_millisecond(millis.parse().ok()?).ok())
+        .ok_or_else(|| unexpected("a message has no SentTimestamp".to_owned()))?;
+    let receipt = message.receipt_handle.ok_or_else(|| unexpected("a message has no receipt handle".to_owned()))?;
+    Ok(Received {
+        message: Message {
+            body: message.body.unwrap_or_default(),
+            attributes,
+            group: system.remove(&MessageSystemAttributeName::MessageGroupId),
+        },
+        receipt: ReceiptHandle(receipt),
+        sent_at,
+    })
+}
+
+/// Whole seconds, rounded up: a message shown early would come before its time.
+fn seconds(duration: Duration) -> i32 {
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    i32::try_from(whole).unwrap_or(i32::MAX)
+}
+
+fn count(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}
+
+/// Tells what may succeed later from what fails again.
+fn classify<E>(error: SdkError<E>) -> QueueError
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    const THROTTLED: [&str; 5] = ["OverLimit", "RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled"];
+    let transient = match &error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::ServiceError(context) => {
+            let status = context.raw().status().as_u16();
+            status >= 500 || status == 429 || context.err().code().is_some_and(|code| THROTTLED.contains(&code))
+        }
+        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
+        _ => true,
+    };
+    if transient { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
+}
+
+fn cannot_build(error: BuildError) -> QueueError {
+    QueueError::Refused(error.into())
+}
+
+fn refused(text: String) -> QueueError {
+    QueueError::Refused(text.into())
+}
+
+fn unavailable(text: String) -> QueueError {
+    QueueError::Unavailable(text.into())
+}
+
+fn unexpected(text: String) -> QueueError {
+    QueueError::Refused(text.into())
+}

@@ -1,0 +1,82 @@
+//! Reads a function's configuration from its environment, and reports all that is wrong with it at once.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// Everything that is wrong with the environment.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the function's environment is not complete: {}", .0.join("; "))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Reads variables one by one and remembers what is missing or wrong.
+pub struct Environment<F> {
+    lookup: F,
+    problems: Vec<String>,
+}
+
+impl Environment<fn(&str) -> Option<String>> {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Self::new(|name| std::env::var(name).ok())
+    }
+}
+
+impl<F: Fn(&str) -> Option<String>> Environment<F> {
+    /// An environment that `lookup` answers for.
+    pub fn new(lookup: F) -> Self {
+        Self { lookup, problems: Vec::new() }
+    }
+
+    /// A variable that has to be there, parsed by its type.
+    pub fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+        self.parse_with(name, str::parse)
+    }
+
+    /// A variable that has to be there, parsed by `parse`.
+    pub fn parse_with<T, E: Display>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty());
+        let result = value.ok_or_else(|| "is missing".to_owned()).and_then(|value| {
+            // The value may be a secret that was put in the wrong place.
+            parse(&value).map_err(|error| format!("is wrong: {error}"))
+        });
+        result.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
+    }
+
+    /// Notes something that no single variable shows.
+    pub fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// The configuration, if every variable it is made of was there and right.
+    pub fn finish<T>(self, config: Option<T>) -> Result<T, ConfigError> {
+        match config {
+            Some(config) if self.problems.is_empty() => Ok(config),
+            _ => Err(ConfigError(self.problems)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_wrong_is_reported_together() {
+        let lookup = |name: &str| match name {
+            "GOOD" => Some("7".to_owned()),
+            "BAD" => Some("seven".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        let mut environment = Environment::new(lookup);
+        assert_eq!(environment.parse::<u32>("GOOD"), Some(7));
+        for name in ["BAD", "EMPTY", "MISSING"] {
+            assert_eq!(environment.parse::<u32>(name), None);
+        }
+        let error = environment.finish::<()>(None).expect_err("incomplete").to_string();
+        for part in ["BAD is wrong", "EMPTY is missing", "MISSING is missing"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(!error.contains("seven") || error.contains("invalid digit"), "values are not repeated");
+    }
+}

@@ -1,0 +1,369 @@
+//! What an event is, where it came from, and when two messages are the same event.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::json::Json;
+
+/// Equal generic bodies within one slot of this many seconds are one event; across a border they are two.
+const GENERIC_SLOT_SECONDS: i64 = 300;
+
+/// An event as the relay keeps it: the body exactly as it was received, and what else is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Says when two messages are the same event.
+    pub id: EventId,
+    /// Which kind of sender it came from.
+    pub source: Source,
+    /// When the relay, or for EventBridge the event bus, first had it.
+    pub received_at: Timestamp,
+    /// The `Content-Type` it came with.
+    pub content_type: Option<String>,
+    /// The request headers that are kept and passed on, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The webhook's body, byte for byte.
+    pub body: Vec<u8>,
+    /// The webhook or integration it belongs to, if it names one.
+    pub origin: Option<String>,
+}
+
+/// The name of an event: 1 to 80 characters of `A–Z a–z 0–9 _ -`.
+///
+/// The relay makes it from what identifies the event (43 characters of a SHA-256), and passes it to the target as
+/// idempotency key. It can only be made by [`Identity::of`] or by parsing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EventId(String);
+
+impl EventId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Hashes `parts` under `kind`; each part's length goes in too, so that no two lists of parts collide.
+    fn from_parts(kind: &str, parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self(BASE64_URL_SAFE_NO_PAD.encode(hash.finalize()))
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A text that cannot be an event id.
+#[derive(Debug, thiserror::Error)]
+#[error("an event id has 1 to 80 characters of A-Z, a-z, 0-9, _ and -")]
+pub struct InvalidEventId;
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEventId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if (1..=80).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidEventId)
+        }
+    }
+}
+
+impl TryFrom<String> for EventId {
+    type Error = InvalidEventId;
+
+    fn try_from(text: String) -> Result<Self, InvalidEventId> {
+        text.parse()
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> Self {
+        id.0
+    }
+}
+
+/// Which kind of sender an event came from, told by the shape of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The outbound notification webhook of an Open Messaging integration.
+    OpenMessaging,
+    /// The envelope `{"webhookId", "payload", "timestamp", …}`, as a Data Action can template it.
+    Webhook,
+    /// An event of the Genesys Cloud partner event source.
+    #[serde(rename = "eventbridge")]
+    EventBridge,
+    /// Any other JSON object or array.
+    Generic,
+}
+
+impl Source {
+    /// All sources.
+    pub const ALL: [Self; 4] = [Self::OpenMessaging, Self::Webhook, Self::EventBridge, Self::Generic];
+
+    /// The name that messages, headers and requests use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenMessaging => "open-messaging",
+            Self::Webhook => "webhook",
+            Self::EventBridge => "eventbridge",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A text that names no source.
+#[derive(Debug, thiserror::Error)]
+#[error("a source is one of open-messaging, webhook, eventbridge, generic")]
+pub struct UnknownSource;
+
+impl FromStr for Source {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSource> {
+        Self::ALL.into_iter().find(|source| source.as_str() == text).ok_or(UnknownSource)
+    }
+}
+
+/// Who an event is: its id, its source and the webhook or integration that sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Says when two messages are the same event.
+    pub id: EventId,
+    /// The kind of sender.
+    pub source: Source,
+    /// The webhook's or integration's id, if the body names one.
+    pub origin: Option<String>,
+}
+
+impl Identity {
+    /// Identifies a body that is JSON.
+    ///
+    /// `received_at` matters to bodies that nothing else tells apart, and `sender_key` is what such a sender gave as
+    /// `Idempotency-Key` or `webhook-id`. The key never stands alone, since a header that the customer configured in
+    /// Genesys has the same value on every event.
+    pub fn of(body: Json<'_>, received_at: Timestamp, sender_key: Option<&str>) -> Self {
+        let source = source_of(body);
+        let id = match source {
+            Source::OpenMessaging => open_messaging_id(body),
+            Source::EventBridge => eventbridge_id(body),
+            Source::Webhook => Some(EventId::from_parts("webhook", &[&body.canonical()])),
+            Source::Generic => None,
+        };
+        Self {
+            id: id.unwrap_or_else(|| generic_id(&body.canonical(), received_at, sender_key)),
+            source,
+            origin: origin_of(body, source),
+        }
+    }
+
+    /// Identifies a body whose id is known already.
+    pub fn named(id: EventId, body: Json<'_>) -> Self {
+        let source = source_of(body);
+        Self { id, source, origin: origin_of(body, source) }
+    }
+
+    /// Identifies a body that is not JSON: equal bytes within five minutes are one event.
+    pub fn of_malformed(body: &[u8], received_at: Timestamp) -> Self {
+        Self {
+            id: EventId::from_parts("malformed", &[&slot(received_at), body]),
+            source: Source::Generic,
+            origin: None,
+        }
+    }
+}
+
+fn source_of(body: Json<'_>) -> Source {
+    let has = |name| body.field(name).is_some();
+    if !body.is_object() {
+        Source::Generic
+    } else if body.field("channel").is_some_and(|channel| channel.is_object()) && has("type") {
+        Source::OpenMessaging
+    } else if has("detail-type") && body.field("detail").is_some_and(|detail| detail.field("topicName").is_some()) {
+        Source::EventBridge
+    } else if has("webhookId") && has("payload") && has("timestamp") {
+        Source::Webhook
+    } else {
+        Source::Generic
+    }
+}
+
+fn origin_of(body: Json<'_>, source: Source) -> Option<String> {
+    let origin = match source {
+        Source::OpenMessaging => body.field("channel")?.field("id")?,
+        Source::Webhook => body.field("webhookId")?,
+        Source::EventBridge | Source::Generic => return None,
+    };
+    origin.as_str().map(std::borrow::Cow::into_owned)
+}
+
+/// A receipt has the id of the message it is about, and a typing event one of its own only with its time.
+fn open_messaging_id(body: Json<'_>) -> Option<EventId> {
+    let channel = body.field("channel")?;
+    let kind = body.field("type")?.as_str()?;
+    let variant = match kind.as_ref() {
+        "Receipt" => body.field("status")?.as_str()?,
+        "Event" => channel.field("time")?.as_str()?,
+        _ => "".into(),
+    };
+    let channel_id = channel.field("id")?.as_str()?;
+    let message_id = body.field("id")?.as_str()?;
+    Some(EventId::from_parts(
+        "open-messaging",
+        &[channel_id.as_bytes(), kind.as_bytes(), message_id.as_bytes(), variant.as_bytes()],
+    ))
+}
+
+/// `eventBody.id` often names the conversation or the user, and the envelope's `id` changes when Genesys publishes again.
+fn eventbridge_id(body: Json<'_>) -> Option<EventId> {
+    let detail = body.field("detail")?;
+    Some(EventId::from_parts(
+        "eventbridge",
+        &[
+            &detail.field("topicName")?.canonical(),
+            &detail.field("eventBody")?.canonical(),
+            &detail.field("timestamp")?.canonical(),
+        ],
+    ))
+}
+
+fn generic_id(canonical_body: &[u8], received_at: Timestamp, sender_key: Option<&str>) -> EventId {
+    match sender_key {
+        Some(key) => EventId::from_parts("keyed", &[key.as_bytes(), canonical_body]),
+        None => EventId::from_parts("generic", &[&slot(received_at), canonical_body]),
+    }
+}
+
+fn slot(received_at: Timestamp) -> [u8; 8] {
+    received_at.as_second().div_euclid(GENERIC_SLOT_SECONDS).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: &str = "2026-01-15T12:00:00Z";
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().expect("a timestamp")
+    }
+
+    fn identity(body: &str) -> Identity {
+        Identity::of(Json::parse(body.as_bytes()).expect("JSON"), at(NOON), None)
+    }
+
+    fn id(body: &str) -> EventId {
+        identity(body).id
+    }
+
+    const TEXT: &str =
+        r#"{"id":"m1","channel":{"id":"c1","time":"2025-06-10T21:03:05.427Z"},"type":"Text","text":"Hi"}"#;
+
+    #[test]
+    fn a_message_is_known_by_channel_type_and_id_alone() {
+        let copy =
+            r#"{"type":"Text","text":"Hi","conversationId":"later","id":"m1","channel":{"time":"other","id":"c1"}}"#;
+        assert_eq!(id(TEXT), id(copy));
+        assert_eq!(identity(TEXT).source, Source::OpenMessaging);
+        assert_eq!(identity(TEXT).origin.as_deref(), Some("c1"));
+        for other in [TEXT.replace("m1", "m2"), TEXT.replace("c1", "c2"), TEXT.replace("Text\"", "Structured\"")] {
+            assert_ne!(id(TEXT), id(&other));
+        }
+    }
+
+    #[test]
+    fn receipts_of_one_message_differ_by_status() {
+        let receipt = |status: &str| {
+            id(&format!(r#"{{"id":"m1","channel":{{"id":"c1"}},"type":"Receipt","status":"{status}"}}"#))
+        };
+        assert_eq!(receipt("Delivered"), receipt("Delivered"));
+        assert_ne!(receipt("Delivered"), receipt("Failed"));
+    }
+
+    #[test]
+    fn typing_events_differ_by_time() {
+        let typing =
+            |time: &str| id(&format!(r#"{{"id":"e1","channel":{{"id":"c1","time":"{time}"}},"type":"Event"}}"#));
+        assert_ne!(typing("2026-01-15T12:00:00Z"), typing("2026-01-15T12:00:01Z"));
+    }
+
+    #[test]
+    fn a_message_without_an_id_is_identified_as_generic() {
+        let one = r#"{"channel":{"id":"c1"},"type":"Text","text":"one"}"#;
+        assert_eq!(identity(one).source, Source::OpenMessaging);
+        assert_ne!(id(one), id(&one.replace("one", "two")));
+    }
+
+    #[test]
+    fn an_eventbridge_event_is_known_whatever_its_envelope() {
+        let event = r#"{"id":"a","detail-type":"v2.x","time":"t1","detail":{"topicName":"v2.x","eventBody":{"id":"user","state":1},"timestamp":"t"}}"#;
+        assert_eq!(identity(event).source, Source::EventBridge);
+        assert_eq!(id(event), id(&event.replace(r#""id":"a""#, r#""id":"b""#)));
+        assert_ne!(id(event), id(&event.replace(r#""state":1"#, r#""state":2"#)));
+    }
+
+    #[test]
+    fn two_webhooks_of_the_same_second_are_two_events() {
+        let webhook = r#"{"webhookId":"w","webhookName":"n","payload":{"a":1},"timestamp":"2026-01-15T12:00:00Z"}"#;
+        assert_eq!(identity(webhook).source, Source::Webhook);
+        assert_eq!(identity(webhook).origin.as_deref(), Some("w"));
+        assert_ne!(id(webhook), id(&webhook.replace(r#""a":1"#, r#""a":2"#)));
+    }
+
+    #[test]
+    fn equal_generic_bodies_are_one_event_for_five_minutes() {
+        let body = Json::parse(br#"{"hello":"world"}"#).expect("JSON");
+        let at = |time| Identity::of(body, at(time), None).id;
+        assert_eq!(at("2026-01-15T12:00:00Z"), at("2026-01-15T12:04:59Z"));
+        assert_ne!(at("2026-01-15T12:00:00Z"), at("2026-01-15T12:06:00Z"));
+    }
+
+    #[test]
+    fn a_static_key_header_never_merges_different_bodies() {
+        let keyed =
+            |body: &str, time| Identity::of(Json::parse(body.as_bytes()).expect("JSON"), at(time), Some("static")).id;
+        assert_ne!(keyed(r#"{"a":1}"#, NOON), keyed(r#"{"a":2}"#, NOON));
+        assert_eq!(keyed(r#"{"a":1}"#, NOON), keyed(r#"{ "a": 1.0 }"#, "2026-01-15T18:00:00Z"));
+    }
+
+    #[test]
+    fn an_id_is_43_url_safe_characters_and_never_changes_between_releases() {
+        let id = id(r#"{"webhookId":"w","payload":null,"timestamp":"t"}"#);
+        assert_eq!(id.as_str().len(), 43);
+        assert_eq!(id.as_str().parse::<EventId>().expect("parses"), id);
+        assert_eq!(id.as_str(), "_zMenyE7KjtOsLHx3tku9CR4nBAGWUQyFlLP1ByKMQo");
+    }
+
+    #[test]
+    fn ids_and_sources_that_cannot_be_are_refused() {
+        for text in ["", "a b", "ü", &"x".repeat(81)] {
+            assert!(text.parse::<EventId>().is_err(), "{text:?}");
+        }
+        assert!("openmessaging".parse::<Source>().is_err());
+        for source in Source::ALL {
+            assert_eq!(source.as_str().parse::<Source>().expect("parses"), source);
+            assert_eq!(serde_json::to_value(source).expect("serialises"), source.as_str());
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The customer's system over HTTPS: what is sent to it, and how its answer is read.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+pub use reqwest::Url as TargetUrl;
+use reqwest::{Client, Response, redirect};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::clock::Clock;
+use crate::event::Event;
+use crate::logging::chain;
+use crate::message::{MAX_EXCERPT_BYTES, excerpt, is_kept_header};
+use crate::retry::parse_retry_after;
+use crate::secrets::{SecretCache, SecretStore, Secrets};
+use crate::standard_webhooks;
+use crate::target::{Cause, Delivery, Failure, Outcome, Target};
+
+/// Time for TCP and TLS. A host that does not answer in this time is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long an idle connection is kept: shorter than the 60 s after which common load balancers close theirs.
+/// One that was closed while the function was frozen is noticed before it is used.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// An answer is read this far, so that its connection can be used again; a longer one costs the connection.
+const MAX_DRAINED_BYTES: usize = 64 * 1024;
+
+/// An answer's body has this long once its status is there. The status alone decides.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A URL that events cannot be delivered to.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidTargetUrl {
+    /// It cannot be parsed.
+    #[error("it is not a URL")]
+    Syntax,
+    /// Events would travel in clear.
+    #[error("it must be https (http is for 127.0.0.1, [::1] and localhost only)")]
+    NotHttps,
+    /// Credentials do not belong into an environment variable.
+    #[error("it must not hold a user name or password; put targetAuthorization into the stack's secret")]
+    Credentials,
+}
+
+/// Parses a target's URL, and refuses what would leak events or credentials.
+pub fn parse_target_url(text: &str) -> Result<TargetUrl, InvalidTargetUrl> {
+    let url = TargetUrl::parse(text).map_err(|_| InvalidTargetUrl::Syntax)?;
+    let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback => {}
+        _ => return Err(InvalidTargetUrl::NotHttps),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(InvalidTargetUrl::Credentials);
+    }
+    Ok(url)
+}
+
+/// Makes ring the provider of TLS for this process. Call it once, before a target is made.
+///
+/// A second call changes nothing.
+pub fn install_tls_provider() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Delivers events by HTTP POST.
+///
+/// Connections are kept over invocations. Redirects are not followed: a moved endpoint is a change of configuration.
+pub struct HttpTarget<S, C> {
+    client: Client,
+    url: TargetUrl,
+    timeout: Duration,
+    secrets: SecretCache<S>,
+    clock: C,
+}
+
+impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
+    /// A target at `url` that has `timeout` for an answer.
+    ///
+    /// Fails when the machine's trust store cannot be read. Needs [`install_tls_provider`].
+    pub fn new(url: TargetUrl, timeout: Duration, secrets: SecretCache<S>, clock: C) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .no_proxy()
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("genesys-relay/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, url, timeout, secrets, clock })
+    }
+
+    async fn post(&self, delivery: &Delivery<'_>, secrets: &Secrets, deadline: Instant) -> Outcome {
+        let headers = self.headers(delivery, secrets);
+        let request = self.client.post(self.url.clone()).headers(headers).body(delivery.event.body.clone());
+        match timeout_at(deadline, request.send()).await {
+            Ok(Ok(response)) => self.read(response, deadline).await,
+            Ok(Err(error)) => Outcome::Failed(failed_request(error)),
+            Err(_) => Outcome::Failed(Failure::new(Cause::TimedOut, "the target did not answer in time")),
+        }
+    }
+
+    fn headers(&self, delivery: &Delivery<'_>, secrets: &Secrets) -> HeaderMap {
+        let event = delivery.event;
+        let timestamp = self.clock.now().as_second();
+        let mut headers = kept_headers(event);
+        let mut put = |name: HeaderName, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            } else {
+                tracing::warn!(event_id = %event.id, header = %name, "left out a header that HTTP does not allow");
+            }
+        };
+        if let Some(content_type) = &event.content_type {
+            put(header::CONTENT_TYPE, content_type);
+        }
+        put(HeaderName::from_static("webhook-id"), event.id.as_str());
+        put(HeaderName::from_static("webhook-timestamp"), &timestamp.to_string());
+        if !secrets.target_signing.is_empty() {
+            let signature = standard_webhooks::sign(&secrets.target_signing, event.id.as_str(), timestamp, &event.body);
+            put(HeaderName::from_static("webhook-signature"), &signature);
+        }
+        put(HeaderName::from_static("idempotency-key"), event.id.as_str());
+        put(HeaderName::from_static("x-relay-attempt"), &delivery.attempt.to_string());
+        put(HeaderName::from_static("x-relay-source"), event.source.as_str());
+        if let Some(mut value) = authorization(secrets) {
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        headers
+    }
+
+    async fn read(&self, response: Response, deadline: Instant) -> Outcome {
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| parse_retry_after(value.to_str().ok()?, self.clock.now()));
+        let body = timeout_at(deadline, read_beginning(response)).await.unwrap_or_default();
+        if status.is_success() {
+            return Outcome::Delivered { status: Some(status.as_u16()) };
+        }
+        Outcome::Failed(Failure {
+            cause: Cause::Status(status.as_u16()),
+            detail: format!("the target answered {status}"),
+            response: Some(excerpt(&String::from_utf8_lossy(&body))).filter(|text| !text.is_empty()),
+            retry_after,
+        })
+    }
+}
+
+impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
+    async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        let deadline = delivery.deadline.min(Instant::now() + self.timeout);
+        let secrets = match self.secrets.get().await {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                let detail = excerpt(&format!("the target's credentials cannot be read: {}", chain(&error)));
+                return Outcome::Failed(Failure::new(Cause::NotSent, detail));
+            }
+        };
+        let outcome = self.post(&delivery, &secrets, deadline).await;
+        let unauthorized = StatusCode::UNAUTHORIZED.as_u16();
+        if !matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::Status(unauthorized)) {
+            return outcome;
+        }
+        // The target's credentials may have been rotated since the secret was read: that is no reason to give up.
+        match self.secrets.get_fresh().await {
+            Ok(fresh) if fresh.target_authorization != secrets.target_authorization => {
+                self.post(&delivery, &fresh, deadline).await
+            }
+            _ => outcome,
+        }
+    }
+}
+
+fn kept_headers(event: &Event) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &event.headers {
+        let (Ok(header), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) else {
+            tracing::warn!(event_id = %event.id, header = name, "left out a header that HTTP does not allow");
+            continue;
+        };
+        // A message written by hand could name any header.
+        if is_kept_header(header.as_str()) {
+            headers.insert(header, value);
+        }
+    }
+    headers
+}
+
+fn authorization(secrets: &Secrets) -> Option<HeaderValue> {
+    HeaderValue::from_str(secrets.target_authorization.as_deref()?).ok()
+}
+
+/// Reads the beginning of an answer, and a little more where that frees the connection for the next delivery.
+async fn read_beginning(mut response: Response) -> Vec<u8> {
+    let mut beginning = Vec::new();
+    let _ = timeout(BODY_TIMEOUT, async {
+        let mut drained = 0;
+        while drained < MAX_DRAINED_BYTES
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            drained += chunk.len();
+            let missing = MAX_EXCERPT_BYTES.saturating_sub(beginning.len());
+            beginning.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+        }
+    })
+    .await;
+    beginning
+}
+
+fn failed_request(error: reqwest::Error) -> Failure {
+    let cause = if error.is_builder() { Cause::NotSent } else { Cause::Connection };
+    // The URL may hold a token of the customer's.
+    let detail = format!("the target cannot be reached: {}", chain(&error.without_url()));
+    Failure::new(cause, excerpt(&detail))
+}

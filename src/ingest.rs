@@ -1,0 +1,398 @@
+//! Takes a webhook in: authenticate, identify, enqueue. It says yes only after the queue has the event.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+
+use http::{HeaderMap, HeaderName, header};
+
+use crate::authenticate::{NoProof, Proof, Verdict};
+use crate::clock::Clock;
+use crate::event::{Event, EventId, Identity, Source};
+use crate::json::{Json, NotJson};
+use crate::message::{MAX_MESSAGE_BYTES, Message, Reason, ReasonKind, excerpt, is_kept_header};
+use crate::queue::{QueueError, Sender};
+use crate::secrets::{SecretCache, SecretStore, SecretsError};
+
+/// The use case, over its ports.
+pub struct Ingest<E, D, S, C> {
+    /// Where accepted events go.
+    pub events: E,
+    /// Where bodies go that are authentic and not JSON.
+    pub dead_letters: D,
+    /// What proofs are compared with.
+    pub secrets: SecretCache<S>,
+    /// Tells when an event was received.
+    pub clock: C,
+}
+
+/// An event that is durable: the sender may forget it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: EventId,
+    /// The kind of sender.
+    pub source: Source,
+    /// Its size as a message, in bytes.
+    pub size: usize,
+}
+
+/// Why a webhook was not accepted. The texts are for the sender.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request has no usable proof of who sent it.
+    #[error("The request is not authenticated: {0}.")]
+    NoProof(#[source] NoProof),
+    /// The proof holds under none of the secrets, which were read within the last few seconds.
+    #[error(
+        "The signature or secret does not match. Compare the secret in Genesys Cloud with the one in the stack's secret, \
+         and sign the raw body, byte for byte."
+    )]
+    WrongProof,
+    /// There is no body.
+    #[error("The body is empty. Send the event as a JSON object or array.")]
+    Empty,
+    /// The body is not a JSON object or array. It was kept in the dead-letter queue.
+    #[error("{error}. It was kept in the dead-letter queue as {kept_as}; send a JSON object or array.")]
+    NotJson {
+        /// What is wrong with it.
+        #[source]
+        error: NotJson,
+        /// Under which id it was kept.
+        kept_as: EventId,
+    },
+    /// The event does not fit into one message.
+    #[error(
+        "The event makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit (headers counted; a body with characters \
+         that SQS refuses grows by a third). Send less, for example a reference in place of the content."
+    )]
+    TooLarge {
+        /// The size it would have.
+        size: usize,
+    },
+    /// There are no secrets of the kind that the request's proof needs.
+    #[error(
+        "The relay cannot check this request yet: no secret of this kind is set. Add openMessagingSecrets or webhookSecrets to \
+         the stack's secret, then send again."
+    )]
+    NotConfigured,
+    /// The secrets cannot be read.
+    #[error("The relay cannot check this request at the moment. Send it again.")]
+    SecretsUnavailable(#[source] SecretsError),
+    /// The queue did not take the event.
+    #[error("The relay cannot store the event at the moment. Send it again.")]
+    QueueUnavailable(#[source] QueueError),
+}
+
+impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
+    /// Takes one webhook in.
+    ///
+    /// `Ok` and [`Refusal::NotJson`] mean that the body is durable; every other refusal leaves nothing behind.
+    pub async fn ingest(&self, headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
+        self.authenticate(headers, body).await?;
+        if body.is_empty() {
+            return Err(Refusal::Empty);
+        }
+        let received_at = self.clock.now();
+        let json = Json::parse(body);
+        let identity = match &json {
+            Ok(json) => Identity::of(*json, received_at, sender_key(headers)),
+            Err(_) => Identity::of_malformed(body, received_at),
+        };
+        let event = Event {
+            id: identity.id,
+            source: identity.source,
+            received_at,
+            content_type: text(headers, &header::CONTENT_TYPE).map(str::to_owned),
+            headers: kept_headers(headers),
+            body: body.to_vec(),
+            origin: identity.origin,
+        };
+        let message = Message::from_event(&event);
+        let size = message.size();
+        if size > MAX_MESSAGE_BYTES {
+            return Err(Refusal::TooLarge { size });
+        }
+        match json {
+            Ok(_) => {
+                self.events.send(&message).await.map_err(Refusal::QueueUnavailable)?;
+                Ok(Accepted { id: event.id, source: event.source, size })
+            }
+            Err(error) => {
+                let reason = Reason {
+                    reason: ReasonKind::Malformed,
+                    detail: excerpt(&error.to_string()),
+                    status_code: None,
+                    response: None,
+                    attempt: None,
+                    at: received_at,
+                };
+                let message = message.with_reason(&reason);
+                self.dead_letters.send(&message).await.map_err(Refusal::QueueUnavailable)?;
+                Err(Refusal::NotJson { error, kept_as: event.id })
+            }
+        }
+    }
+
+    /// A 401 makes Genesys drop the event, so the verdict that leads there is never left to an old copy of the secrets.
+    async fn authenticate(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+        let proof = Proof::find(headers).map_err(Refusal::NoProof)?;
+        let secrets = self.secrets.get().await.map_err(Refusal::SecretsUnavailable)?;
+        if proof.verify(body, &secrets) == Verdict::Valid {
+            return Ok(());
+        }
+        let secrets = self.secrets.get_fresh().await.map_err(Refusal::SecretsUnavailable)?;
+        match proof.verify(body, &secrets) {
+            Verdict::Valid => Ok(()),
+            Verdict::Invalid => Err(Refusal::WrongProof),
+            Verdict::NotConfigured => Err(Refusal::NotConfigured),
+        }
+    }
+}
+
+impl Refusal {
+    /// The error behind it that an operator has to know of, if the fault is ours.
+    pub fn fault(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::SecretsUnavailable(error) => Some(error),
+            Self::QueueUnavailable(error) => Some(error),
+            Self::NotConfigured => Some(self),
+            Self::NoProof(_) | Self::WrongProof | Self::Empty | Self::NotJson { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// What a sender gave to tell its events apart.
+fn sender_key(headers: &HeaderMap) -> Option<&str> {
+    const KEYS: [HeaderName; 2] = [HeaderName::from_static("idempotency-key"), HeaderName::from_static("webhook-id")];
+    KEYS.iter().find_map(|name| text(headers, name)).filter(|key| !key.is_empty())
+}
+
+fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut kept = BTreeMap::<String, String>::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        // A value that is not ASCII text could not travel on as one.
+        if let (true, Ok(value)) = (is_kept_header(name), value.to_str()) {
+            kept.entry(name.to_owned())
+                .and_modify(|values| {
+                    values.push_str(", ");
+                    values.push_str(value);
+                })
+                .or_insert_with(|| value.to_owned());
+        }
+    }
+    kept
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::attribute;
+    use crate::secrets::{FRESH, Secrets};
+    use crate::testing::{FakeClock, FakeQueue, FakeSecretStore};
+
+    const SECRET: &str = "0123456789abcdef";
+
+    struct Relay {
+        events: FakeQueue,
+        dead_letters: FakeQueue,
+        store: FakeSecretStore,
+        ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
+    }
+
+    fn secrets(secret: &str) -> Secrets {
+        Secrets::parse(&serde_json::json!({ "webhookSecrets": secret }).to_string()).expect("secrets")
+    }
+
+    fn relay() -> Relay {
+        let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
+        let store = FakeSecretStore::holding(secrets(SECRET));
+        let ingest = Ingest {
+            events: events.clone(),
+            dead_letters: dead_letters.clone(),
+            secrets: SecretCache::new(store.clone(), Duration::from_secs(300)),
+            clock: FakeClock::default(),
+        };
+        Relay { events, dead_letters, store, ingest }
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a header value"));
+        }
+        headers
+    }
+
+    fn authentic() -> HeaderMap {
+        headers(&[("x-webhook-secret", SECRET), ("content-type", "application/json")])
+    }
+
+    impl Relay {
+        async fn post(&self, headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
+            self.ingest.ingest(headers, body).await
+        }
+
+        fn is_empty(&self) -> bool {
+            self.events.messages().is_empty() && self.dead_letters.messages().is_empty()
+        }
+    }
+
+    fn attribute(message: &Message, name: &str) -> Option<String> {
+        match &message.attributes.get(name)?.value {
+            crate::message::AttributeValue::Text(text) => Some(text.clone()),
+            crate::message::AttributeValue::Binary(_) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_is_queued_byte_for_byte_with_its_attributes() {
+        let relay = relay();
+        let mut headers = authentic();
+        for (name, value) in [
+            ("x-genesys-webhook-id", "w1"),
+            ("inin-correlation-id", "c1"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("authorization", "Bearer secret"),
+            ("cookie", "secret"),
+            ("user-agent", "Genesys"),
+        ] {
+            headers.insert(name, value.parse().expect("a value"));
+        }
+        let body = b" {\"webhookId\":\"w1\",\"payload\":{},\"timestamp\":\"t\"}\n";
+        let accepted = relay.post(&headers, body).await.expect("accepted");
+        let [message] = &relay.events.messages()[..] else { panic!("one message") };
+        assert_eq!(message.body.as_bytes(), body);
+        assert_eq!(attribute(message, attribute::EVENT_ID).as_deref(), Some(accepted.id.as_str()));
+        assert_eq!(attribute(message, attribute::SOURCE).as_deref(), Some("webhook"));
+        assert_eq!(attribute(message, attribute::CONTENT_TYPE).as_deref(), Some("application/json"));
+        assert_eq!(message.group.as_deref(), Some("w1"));
+        let kept: BTreeMap<String, String> =
+            serde_json::from_str(&attribute(message, attribute::HEADERS).expect("headers")).expect("JSON");
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["inin-correlation-id", "traceparent", "x-genesys-webhook-id"]);
+        assert!(!format!("{message:?}").contains("secret"), "no credential is kept");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_request_that_is_not_authentic() {
+        let relay = relay();
+        for headers in [headers(&[]), headers(&[("x-webhook-secret", "wrong-secret-value")])] {
+            let refusal = relay.post(&headers, b"{}").await.expect_err("refused");
+            assert!(matches!(refusal, Refusal::NoProof(_) | Refusal::WrongProof), "{refusal}");
+        }
+        assert!(relay.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotated_secret_is_valid_within_seconds() {
+        let relay = relay();
+        relay.post(&authentic(), b"{}").await.expect("accepted");
+        tokio::time::advance(FRESH).await;
+        relay.store.hold(secrets("the-rotated-secret"));
+        relay.post(&headers(&[("x-webhook-secret", "the-rotated-secret")]), b"{}").await.expect("accepted");
+        let refusal = relay.post(&authentic(), b"{}").await.expect_err("withdrawn");
+        assert!(matches!(refusal, Refusal::WrongProof));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_secrets_cannot_be_read_nobody_is_told_401() {
+        let relay = relay();
+        relay.post(&authentic(), b"{}").await.expect("accepted");
+        tokio::time::advance(FRESH).await;
+        relay.store.fail();
+        let wrong = headers(&[("x-webhook-secret", "maybe-the-new-secret")]);
+        assert!(matches!(relay.post(&wrong, b"{}").await, Err(Refusal::SecretsUnavailable(_))));
+        assert!(relay.post(&authentic(), b"{}").await.is_ok(), "a known secret still opens");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_never_set_is_our_fault_not_the_senders() {
+        let relay = relay();
+        let signed = headers(&[("x-hub-signature-256", "sha256=Vb3ImBSYb+ckAyNghEGfn+3E395ahtDScwuTAxCIAKw=")]);
+        assert!(matches!(relay.post(&signed, b"{}").await, Err(Refusal::NotConfigured)));
+    }
+
+    #[tokio::test]
+    async fn an_empty_body_is_refused_and_not_kept() {
+        let relay = relay();
+        assert!(matches!(relay.post(&authentic(), b"").await, Err(Refusal::Empty)));
+        assert!(relay.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_json_is_refused_and_kept() {
+        let relay = relay();
+        for body in [&b"hello"[..], b"\"text\"", b"{\"a\":", b"\xff\xfe\x00", b"\x00"] {
+            let refusal = relay.post(&authentic(), body).await.expect_err("refused");
+            let Refusal::NotJson { kept_as, .. } = refusal else { panic!("{refusal}") };
+            let kept = relay.dead_letters.messages().pop().expect("kept");
+            let reason = kept.reason().expect("a reason");
+            assert_eq!(reason.reason, ReasonKind::Malformed);
+            let event = kept.to_event(reason.at).expect("readable");
+            assert_eq!((event.id, &event.body[..]), (kept_as, body));
+        }
+        assert!(relay.events.messages().is_empty());
+    }
+
+    #[tokio::test]
+    async fn json_of_any_shape_is_accepted() {
+        let relay = relay();
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        for body in [
+            "{}",
+            "[]",
+            r#"{"n":1e999,"m":123456789012345678901234567890}"#,
+            r#"{"id":1,"id":2}"#,
+            r#"{"text":"\ud83d"}"#,
+            "\u{FEFF}{}",
+            "{\"text\":\"\u{FFFE}\"}",
+            &deep,
+        ] {
+            let accepted = relay.post(&authentic(), body.as_bytes()).await.expect("accepted");
+            let event = relay.events.messages().pop().expect("queued").to_event(FakeClock::default().now());
+            let event = event.expect("readable");
+            assert_eq!((event.id, &event.body[..]), (accepted.id, body.as_bytes()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_byte_that_fits_is_taken_and_the_next_one_refused() {
+        let relay = relay();
+        let body = |length: usize| format!("[\"{}\"]", "x".repeat(length - 4)).into_bytes();
+        let probe = relay.post(&authentic(), &body(100)).await.expect("accepted");
+        let largest = MAX_MESSAGE_BYTES - (probe.size - 100);
+        assert_eq!(relay.post(&authentic(), &body(largest)).await.expect("fits").size, MAX_MESSAGE_BYTES);
+        let refusal = relay.post(&authentic(), &body(largest + 1)).await.expect_err("too large");
+        assert!(matches!(refusal, Refusal::TooLarge { size } if size == MAX_MESSAGE_BYTES + 1));
+        assert!(matches!(relay.post(&authentic(), &vec![b'x'; 2_000_000]).await, Err(Refusal::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_the_queue_did_not_take_is_not_accepted() {
+        let relay = relay();
+        relay.events.fail();
+        relay.dead_letters.fail();
+        for body in [&b"{}"[..], b"not json"] {
+            let refusal = relay.post(&authentic(), body).await.expect_err("refused");
+            assert!(matches!(refusal, Refusal::QueueUnavailable(_)) && refusal.fault().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_senders_key_tells_equal_bodies_apart() {
+        let relay = relay();
+        let post = async |key: &str| {
+            let mut headers = authentic();
+            headers.insert("idempotency-key", key.parse().expect("a value"));
+            relay.post(&headers, b"{}").await.expect("accepted").id
+        };
+        assert_eq!(post("one").await, post("one").await);
+        assert_ne!(post("one").await, post("two").await);
+    }
+}

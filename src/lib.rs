@@ -1,0 +1,25 @@
+//! No Genesys Cloud event is ever lost: the library behind the Lambda functions of this workspace.
+//!
+//! Each use case is one file: [`ingest`] takes a webhook in, [`process`] delivers it, [`replay`] brings dead letters
+//! back. They reach the world through narrow ports ([`queue`], [`secrets`], [`target`], [`clock`]); only [`aws`] knows
+//! the AWS SDK. `ARCHITECTURE.md` tells the life of one event, and what happens at every place where it can crash.
+
+pub mod authenticate;
+pub mod aws;
+pub mod clock;
+pub mod config;
+pub mod event;
+pub mod http_target;
+pub mod ingest;
+pub mod json;
+pub mod logging;
+pub mod message;
+pub mod process;
+pub mod queue;
+pub mod replay;
+pub mod retry;
+pub mod secrets;
+pub mod standard_webhooks;
+pub mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

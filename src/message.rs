@@ -1,0 +1,396 @@
+//! How an event travels through SQS: the body as it came, all else in a few message attributes.
+//!
+//! An operator who opens a message in the SQS console reads the webhook's own body. Bodies with characters that SQS
+//! refuses are the exception: those are base64, and say so.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Identity, InvalidEventId, Source, UnknownSource};
+use crate::json::{Json, NotJson};
+
+/// The names of the message attributes.
+pub mod attribute {
+    /// The [`EventId`](crate::event::EventId).
+    pub const EVENT_ID: &str = "event_id";
+    /// The [`Source`](crate::event::Source).
+    pub const SOURCE: &str = "source";
+    /// When the relay received the event, RFC 3339 in UTC. Replay and restore keep it.
+    pub const RECEIVED_AT: &str = "received_at";
+    /// The webhook's `Content-Type`.
+    pub const CONTENT_TYPE: &str = "content_type";
+    /// `base64` when the message's body is encoded; absent otherwise.
+    pub const ENCODING: &str = "encoding";
+    /// The kept request headers, a JSON object.
+    pub const HEADERS: &str = "headers";
+    /// Why the message is in the dead-letter queue, a JSON object; see [`Reason`](super::Reason).
+    pub const REASON: &str = "reason";
+}
+
+/// The largest message that ingest accepts: SQS's 1 MiB less 16 KiB, so that a reason always fits later.
+///
+/// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and value.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
+
+/// The longest detail or response excerpt that a [`Reason`] keeps, in bytes.
+pub const MAX_EXCERPT_BYTES: usize = 1024;
+
+/// "Amazon SQS message quotas": a message group id has at most 128 characters.
+const MAX_GROUP_ID_BYTES: usize = 128;
+
+/// A message as SQS holds it, whoever wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The text of the message.
+    pub body: String,
+    /// The message attributes by name.
+    pub attributes: BTreeMap<String, Attribute>,
+    /// The message group: on a standard queue it keeps one noisy sender from delaying the others ("Amazon SQS fair queues").
+    pub group: Option<String>,
+}
+
+/// The value of a message attribute, with its data type as SQS spells it (`String`, `Number.int`, …).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// The data type.
+    pub data_type: String,
+    /// The value.
+    pub value: AttributeValue,
+}
+
+/// Text or bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttributeValue {
+    /// Of a `String` or `Number` attribute.
+    Text(String),
+    /// Of a `Binary` attribute.
+    Binary(Vec<u8>),
+}
+
+impl Attribute {
+    fn text(value: impl Into<String>) -> Self {
+        Self { data_type: "String".to_owned(), value: AttributeValue::Text(value.into()) }
+    }
+
+    fn len(&self) -> usize {
+        let value = match &self.value {
+            AttributeValue::Text(text) => text.len(),
+            AttributeValue::Binary(bytes) => bytes.len(),
+        };
+        self.data_type.len() + value
+    }
+}
+
+/// Why a message lies in the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reason {
+    /// The kind of reason.
+    pub reason: ReasonKind,
+    /// What happened, for a person to read.
+    pub detail: String,
+    /// The target's HTTP status, if it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+    /// The beginning of the target's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+    /// Which attempt it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// The kinds of reasons that a message itself can carry.
+///
+/// SQS's own redrive attaches nothing, so a message that was moved after its last attempt carries none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReasonKind {
+    /// The target refused the event in a way that trying again cannot mend.
+    Permanent,
+    /// The last allowed attempt failed.
+    Exhausted,
+    /// The body, or the message around it, cannot be read.
+    Malformed,
+}
+
+/// A message from which no event can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The attribute `event_id` is there and wrong.
+    #[error("the message attribute event_id is wrong")]
+    EventId(#[source] InvalidEventId),
+    /// The attribute `source` is there and wrong.
+    #[error("the message attribute source is wrong")]
+    Source(#[source] UnknownSource),
+    /// The attribute `received_at` is there and wrong.
+    #[error("the message attribute received_at is not an RFC 3339 time")]
+    ReceivedAt(#[source] jiff::Error),
+    /// The attribute `headers` is there and wrong.
+    #[error("the message attribute headers is not a JSON object of texts")]
+    Headers(#[source] serde_json::Error),
+    /// The attribute `encoding` names something else than base64.
+    #[error("the message attribute encoding is {0:?}, and only base64 is known")]
+    Encoding(String),
+    /// The body is said to be base64 and is not.
+    #[error("the body is not the base64 that the message attribute encoding promises")]
+    Base64(#[source] base64::DecodeError),
+    /// Without an `event_id` the body itself has to say who it is.
+    #[error("the message has no attribute event_id, and its body does not identify an event")]
+    NotJson(#[source] NotJson),
+    /// A text attribute holds bytes.
+    #[error("the message attribute {0} is not a text")]
+    NotText(&'static str),
+}
+
+impl Message {
+    /// The message that carries `event`.
+    pub fn from_event(event: &Event) -> Self {
+        let mut attributes = BTreeMap::new();
+        let mut put = |name: &str, value: String| {
+            attributes.insert(name.to_owned(), Attribute::text(value));
+        };
+        put(attribute::EVENT_ID, event.id.to_string());
+        put(attribute::SOURCE, event.source.to_string());
+        put(attribute::RECEIVED_AT, format!("{:.3}", event.received_at));
+        if let Some(content_type) = &event.content_type {
+            put(attribute::CONTENT_TYPE, content_type.clone());
+        }
+        if !event.headers.is_empty() {
+            put(attribute::HEADERS, serde_json::json!(event.headers).to_string());
+        }
+        let body = match std::str::from_utf8(&event.body) {
+            Ok(text) if !text.is_empty() && text.chars().all(is_allowed) => text.to_owned(),
+            _ => {
+                put(attribute::ENCODING, "base64".to_owned());
+                BASE64_STANDARD.encode(&event.body)
+            }
+        };
+        Self { body, attributes, group: event.origin.as_deref().and_then(group_id) }
+    }
+
+    /// Reads the event back.
+    ///
+    /// A message without attributes is an event too: a rule of EventBridge sends bare events, and a person may paste
+    /// one in the console. `sent_at` is SQS's own time of the message, for those that carry none.
+    pub fn to_event(&self, sent_at: Timestamp) -> Result<Event, Unreadable> {
+        let body = match self.text(attribute::ENCODING)? {
+            None => self.body.clone().into_bytes(),
+            Some("base64") => BASE64_STANDARD.decode(&self.body).map_err(Unreadable::Base64)?,
+            Some(other) => return Err(Unreadable::Encoding(other.to_owned())),
+        };
+        let json = Json::parse(&body);
+        let received_at = match self.text(attribute::RECEIVED_AT)? {
+            Some(time) => time.parse().map_err(Unreadable::ReceivedAt)?,
+            None => json.as_ref().ok().and_then(|json| envelope_time(*json)).unwrap_or(sent_at),
+        };
+        let headers = match self.text(attribute::HEADERS)? {
+            Some(headers) => serde_json::from_str(headers).map_err(Unreadable::Headers)?,
+            None => BTreeMap::new(),
+        };
+        let named = self.text(attribute::EVENT_ID)?.map(str::parse).transpose().map_err(Unreadable::EventId)?;
+        let Identity { id, source, origin } = match (named, json) {
+            (None, Err(error)) => return Err(Unreadable::NotJson(error)),
+            (None, Ok(json)) => Identity::of(json, received_at, None),
+            (Some(id), Ok(json)) => Identity::named(id, json),
+            (Some(id), Err(_)) => Identity { id, source: Source::Generic, origin: None },
+        };
+        let source = match self.text(attribute::SOURCE)? {
+            Some(name) => name.parse().map_err(Unreadable::Source)?,
+            None => source,
+        };
+        let content_type = self.text(attribute::CONTENT_TYPE)?.map(str::to_owned);
+        Ok(Event { id, source, received_at, content_type, headers, body, origin })
+    }
+
+    /// The reason it carries, if it carries one that can be read.
+    pub fn reason(&self) -> Option<Reason> {
+        let text = self.text(attribute::REASON).ok()??;
+        serde_json::from_str(text).ok()
+    }
+
+    /// The same message with `reason` in place of what it had.
+    #[must_use]
+    pub fn with_reason(mut self, reason: &Reason) -> Self {
+        let reason = serde_json::json!(reason).to_string();
+        self.attributes.insert(attribute::REASON.to_owned(), Attribute::text(reason));
+        self
+    }
+
+    /// The same message without a reason, as it goes back into the events queue.
+    #[must_use]
+    pub fn without_reason(mut self) -> Self {
+        self.attributes.remove(attribute::REASON);
+        self
+    }
+
+    /// Whether it has a reason, readable or not.
+    pub fn has_reason(&self) -> bool {
+        self.attributes.contains_key(attribute::REASON)
+    }
+
+    /// Its size in bytes as SQS counts it.
+    pub fn size(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, attribute)| name.len() + attribute.len());
+        self.body.len() + attributes.sum::<usize>()
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<&str>, Unreadable> {
+        match self.attributes.get(name).map(|attribute| &attribute.value) {
+            None => Ok(None),
+            Some(AttributeValue::Text(text)) => Ok(Some(text)),
+            Some(AttributeValue::Binary(_)) => Err(Unreadable::NotText(name)),
+        }
+    }
+}
+
+/// Whether a request header belongs to the event, is kept with it and passed on to the target.
+///
+/// `name` is in lower case. Credentials are never among them.
+pub fn is_kept_header(name: &str) -> bool {
+    matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
+}
+
+/// `text` cut to [`MAX_EXCERPT_BYTES`], with what SQS, a terminal or a log would trip over replaced.
+pub fn excerpt(text: &str) -> String {
+    let mut excerpt = String::new();
+    for c in text.chars() {
+        let c = if c.is_control() || !is_allowed(c) { ' ' } else { c };
+        if excerpt.len() + c.len_utf8() > MAX_EXCERPT_BYTES {
+            break;
+        }
+        excerpt.push(c);
+    }
+    excerpt
+}
+
+/// Whether SQS takes the character ("SendMessage": `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
+fn is_allowed(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
+}
+
+/// `origin` as a message group id, if it can be one ("SendMessage": alphanumeric characters and punctuation).
+fn group_id(origin: &str) -> Option<String> {
+    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&origin.len()) && origin.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| origin.to_owned())
+}
+
+/// The `time` of a bare EventBridge event.
+fn envelope_time(body: Json<'_>) -> Option<Timestamp> {
+    body.field("detail-type")?;
+    body.field("time")?.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn now() -> Timestamp {
+        "2026-01-15T12:00:00Z".parse().expect("a timestamp")
+    }
+
+    fn event(body: &[u8]) -> Event {
+        Event {
+            id: "an-event".parse().expect("an id"),
+            source: Source::Webhook,
+            received_at: now(),
+            content_type: Some("application/json".to_owned()),
+            headers: [("inin-correlation-id".to_owned(), "a \"quoted\" value".to_owned())].into(),
+            body: body.to_vec(),
+            origin: None,
+        }
+    }
+
+    fn bare(body: &str) -> Message {
+        Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None }
+    }
+
+    #[test]
+    fn the_body_is_the_webhooks_body() {
+        let message = Message::from_event(&event(b"{ \"a\" :1}\r\n"));
+        assert_eq!(message.body, "{ \"a\" :1}\r\n");
+        assert!(!message.attributes.contains_key(attribute::ENCODING));
+    }
+
+    #[test]
+    fn bytes_that_sqs_refuses_travel_as_base64() {
+        for body in [&b"{\"a\":\"\xEF\xBF\xBE\"}"[..], b"\x00", b"\xff\xfe", b""] {
+            let event = event(body);
+            let message = Message::from_event(&event);
+            assert!(message.attributes.contains_key(attribute::ENCODING), "{body:?}");
+            assert_eq!(message.to_event(now()).expect("readable").body, body);
+        }
+    }
+
+    #[test]
+    fn a_bare_eventbridge_event_has_the_time_of_its_envelope() {
+        let message = bare(
+            r#"{"detail-type":"v2.x","time":"2026-01-14T08:00:00Z","detail":{"topicName":"v2.x","eventBody":{},"timestamp":"t"}}"#,
+        );
+        let event = message.to_event(now()).expect("readable");
+        assert_eq!(event.source, Source::EventBridge);
+        assert_eq!(event.received_at.to_string(), "2026-01-14T08:00:00Z");
+    }
+
+    #[test]
+    fn a_body_pasted_in_the_console_has_the_time_sqs_took_it() {
+        let event = bare(r#"{"pasted":true}"#).to_event(now()).expect("readable");
+        assert_eq!((event.source, event.received_at), (Source::Generic, now()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_what_is_wrong() {
+        let with = |name: &str, value: &str| {
+            let mut message = bare("{}");
+            message.attributes.insert(name.to_owned(), Attribute::text(value));
+            message.to_event(now()).expect_err(name).to_string()
+        };
+        for name in ["event_id", "source", "received_at", "headers", "encoding"] {
+            assert!(with(name, "no such thing!").contains(name));
+        }
+        assert!(with("encoding", "base64").contains("base64"));
+        assert!(bare("not json").to_event(now()).expect_err("not JSON").to_string().contains("event_id"));
+    }
+
+    #[test]
+    fn a_reason_always_fits_into_what_ingest_leaves_free() {
+        let worst = "\"\\\u{7}😀".repeat(10_000);
+        let reason = Reason {
+            reason: ReasonKind::Permanent,
+            detail: excerpt(&worst),
+            status_code: Some(404),
+            response: Some(excerpt(&worst)),
+            attempt: Some(u32::MAX),
+            at: now(),
+        };
+        let bare = bare("{}");
+        let added = bare.clone().with_reason(&reason).size() - bare.size();
+        assert!(added < 16 * 1024, "{added}");
+        assert_eq!(bare.with_reason(&reason).reason(), Some(reason));
+    }
+
+    #[test]
+    fn an_origin_that_sqs_would_refuse_makes_no_group() {
+        assert_eq!(group_id("d3a1-4f"), Some("d3a1-4f".to_owned()));
+        for origin in ["", "a b", "ü", &"x".repeat(129)] {
+            assert_eq!(group_id(origin), None, "{origin:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_comes_out_as_it_went_in(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let event = event(&body);
+            let message = Message::from_event(&event);
+            prop_assert!(message.body.chars().all(is_allowed));
+            prop_assert_eq!(message.to_event(now()).expect("readable"), event);
+        }
+    }
+}

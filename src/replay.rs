@@ -1,0 +1,498 @@
+//! Brings dead letters back into the events queue, and tells what there is to bring back.
+//!
+//! Everything goes by SQS's own move task. A selection goes by a sweep: receive all that is there, send what matches,
+//! delete what was sent, and show the rest again. The order is send, confirm, delete: a crash in between leaves an event
+//! twice, with one id, and never not at all.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use crate::event::{Event, Source};
+use crate::logging::chain;
+use crate::message::{Message, Reason, ReasonKind};
+use crate::queue::{Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
+
+/// Messages a run replays when the request does not say.
+const DEFAULT_MAX_MESSAGES: u32 = 10_000;
+
+/// The most a request can ask for, in one run.
+const MAX_MESSAGES: u32 = 100_000;
+
+/// "StartMessageMoveTask": at most 500 messages a second.
+const MAX_RATE: u32 = 500;
+
+/// A run stops this long before its deadline, to show again what it did not take.
+const RELEASE_TIME: Duration = Duration::from_secs(10);
+
+/// What a run received stays hidden this long past its deadline, so that it meets no message twice.
+const HIDDEN_PAST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a sweep waits for one more message before it takes the queue for empty.
+const POLL_WAIT: Duration = Duration::from_secs(2);
+
+/// Dead letters that a dry run describes one by one.
+const MAX_LISTED: usize = 100;
+
+/// The use case, over its ports.
+pub struct Replay<E, D> {
+    /// Where replayed events go.
+    pub events: E,
+    /// Where dead letters lie.
+    pub dead_letters: D,
+}
+
+/// What an operator can ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// How many messages lie where, and what the newest move task does.
+    Status,
+    /// Bring dead letters back.
+    Replay(Selection),
+    /// Cancel a running move task.
+    Cancel,
+}
+
+/// Which dead letters to bring back, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Which ones; `None` stands for all.
+    filter: Option<Filter>,
+    /// Why, for the audit line.
+    why: Option<String>,
+    /// Count and describe only.
+    dry_run: bool,
+    /// At most so many; `None` where the request does not say.
+    max_messages: Option<u32>,
+    /// At most so many a second.
+    rate_per_second: Option<u32>,
+}
+
+/// What a dead letter has to match, by what the message itself carries. Every given field has to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Filter {
+    source: Option<Source>,
+    reason: Option<ReasonFilter>,
+    webhook_id: Option<String>,
+    status_code: Option<u16>,
+    /// Received at this time or later.
+    since: Option<Timestamp>,
+    /// Received before this time.
+    until: Option<Timestamp>,
+}
+
+/// The reason a message carries, or `unknown` for none: SQS's redrive attaches nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReasonFilter {
+    Permanent,
+    Exhausted,
+    Malformed,
+    Unknown,
+}
+
+/// A request that was not understood, and did nothing.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{field}: {problem}")]
+pub struct InvalidRequest {
+    /// The field that is wrong.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// SQS is moving messages already.
+    #[error("a move task is running ({moved} moved); wait for it or cancel it first")]
+    Busy {
+        /// How many it has moved.
+        moved: u64,
+    },
+    /// A queue failed before anything was changed, or while nothing more could be done.
+    #[error("the request was not carried out")]
+    Queue(#[from] QueueError),
+}
+
+/// The answer to a request.
+#[derive(Debug, Serialize)]
+#[serde(tag = "action", rename_all = "camelCase")]
+pub enum Answer {
+    /// To `status`.
+    #[serde(rename_all = "camelCase")]
+    Status {
+        /// The events queue.
+        queue: DepthAnswer,
+        /// The dead-letter queue.
+        dead_letters: DepthAnswer,
+        /// The newest move task.
+        move_task: Option<MoveTask>,
+    },
+    /// To `replay`.
+    Replay(Report),
+    /// To `cancel`.
+    #[serde(rename_all = "camelCase")]
+    Cancel {
+        /// Whether there was one to cancel.
+        cancelled: bool,
+        /// The newest move task.
+        move_task: Option<MoveTask>,
+    },
+}
+
+/// How many messages a queue holds, approximately.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DepthAnswer {
+    visible: u64,
+    in_flight: u64,
+    delayed: u64,
+}
+
+impl From<Depth> for DepthAnswer {
+    fn from(Depth { visible, in_flight, delayed }: Depth) -> Self {
+        Self { visible, in_flight, delayed }
+    }
+}
+
+/// What a replay did.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Dead letters that the request asks for, as far as the run looked.
+    pub matched: u64,
+    /// Of those, how many are in the events queue again.
+    pub replayed: u64,
+    /// Dead letters that were looked at and left.
+    pub skipped: u64,
+    /// What went wrong with single ones.
+    pub failed: Vec<Failed>,
+    /// How many lie in the dead-letter queue now, approximately.
+    pub remaining: u64,
+    /// Whether this only counted.
+    pub dry_run: bool,
+    /// The move task, when SQS does the work.
+    pub move_task: Option<MoveTask>,
+    /// In a dry run, the first hundred that match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+}
+
+/// A dead letter that a dry run found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// Its event's id, unless the message cannot be read.
+    pub event_id: Option<String>,
+    /// Its source, unless the message cannot be read.
+    pub source: Option<Source>,
+    /// When the relay received it.
+    pub received_at: Option<Timestamp>,
+    /// The reason it carries.
+    pub reason: Option<Reason>,
+}
+
+/// A dead letter that was not replayed, or not removed afterwards.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failed {
+    /// Its event's id, unless the message cannot be read.
+    pub event_id: Option<String>,
+    /// What went wrong.
+    pub error: String,
+}
+
+impl Request {
+    /// Reads a request. What is not understood is an error that names the field.
+    pub fn parse(request: Value) -> Result<Self, InvalidRequest> {
+        let invalid = |field: &str, problem: &str| InvalidRequest { field: field.into(), problem: problem.into() };
+        let Value::Object(mut fields) = request else {
+            return Err(invalid("request", "must be a JSON object with the field action"));
+        };
+        let action = match fields.remove("action") {
+            Some(Value::String(action)) => action,
+            Some(_) => return Err(invalid("action", "must be a text")),
+            None => return Err(invalid("action", "is missing; it is one of status, replay, cancel")),
+        };
+        if action != "replay"
+            && let Some(unknown) = fields.keys().next()
+        {
+            return Err(invalid(unknown, &format!("is not a field of the action {action}")));
+        }
+        match action.as_str() {
+            "status" => Ok(Self::Status),
+            "cancel" => Ok(Self::Cancel),
+            "replay" => Selection::parse(Value::Object(fields)).map(Self::Replay),
+            other => Err(invalid("action", &format!("{other:?} is unknown; it is one of status, replay, cancel"))),
+        }
+    }
+}
+
+impl Selection {
+    fn parse(fields: Value) -> Result<Self, InvalidRequest> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Fields {
+            all: Option<bool>,
+            filter: Option<Filter>,
+            why: Option<String>,
+            #[serde(default)]
+            dry_run: bool,
+            max_messages: Option<u32>,
+            rate_per_second: Option<u32>,
+        }
+
+        let invalid = |field: &str, problem: String| InvalidRequest { field: field.into(), problem };
+        let fields: Fields = serde_path_to_error::deserialize(fields).map_err(|error| {
+            let path = error.path().to_string();
+            invalid(if path == "." { "request" } else { &path }, error.into_inner().to_string())
+        })?;
+        let filter = match (fields.all, fields.filter) {
+            (Some(true), None) => None,
+            (None, Some(filter)) if filter == Filter::default() => {
+                return Err(invalid("filter", "names nothing; to replay everything say \"all\": true".into()));
+            }
+            (None, Some(filter)) => Some(filter),
+            (Some(false), _) => return Err(invalid("all", "must be true, or left out".into())),
+            (Some(true), Some(_)) => return Err(invalid("filter", "cannot stand beside all".into())),
+            (None, None) => {
+                return Err(invalid("all", "is missing; say \"all\": true, or give a filter".into()));
+            }
+        };
+        for (field, value, most) in
+            [("maxMessages", fields.max_messages, MAX_MESSAGES), ("ratePerSecond", fields.rate_per_second, MAX_RATE)]
+        {
+            if value.is_some_and(|value| !(1..=most).contains(&value)) {
+                return Err(invalid(field, format!("must be from 1 to {most}")));
+            }
+        }
+        Ok(Self {
+            filter,
+            why: fields.why,
+            dry_run: fields.dry_run,
+            max_messages: fields.max_messages,
+            rate_per_second: fields.rate_per_second,
+        })
+    }
+}
+
+impl Filter {
+    fn matches(&self, message: &Message, event: Option<&Event>) -> bool {
+        let reason = message.reason();
+        let same = |wanted: Option<Source>, found: Option<Source>| wanted.is_none_or(|_| wanted == found);
+        same(self.source, event.map(|event| event.source))
+            && self.reason.is_none_or(|wanted| wanted == ReasonFilter::of(reason.as_ref()))
+            && self
+                .webhook_id
+                .as_ref()
+                .is_none_or(|wanted| event.and_then(|event| event.origin.as_ref()) == Some(wanted))
+            && self
+                .status_code
+                .is_none_or(|wanted| reason.as_ref().and_then(|reason| reason.status_code) == Some(wanted))
+            && self.since.is_none_or(|since| event.is_some_and(|event| event.received_at >= since))
+            && self.until.is_none_or(|until| event.is_some_and(|event| event.received_at < until))
+    }
+}
+
+impl ReasonFilter {
+    fn of(reason: Option<&Reason>) -> Self {
+        match reason.map(|reason| reason.reason) {
+            Some(ReasonKind::Permanent) => Self::Permanent,
+            Some(ReasonKind::Exhausted) => Self::Exhausted,
+            Some(ReasonKind::Malformed) => Self::Malformed,
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl<E, D> Replay<E, D>
+where
+    E: Sender + Countable,
+    D: Receiver + Countable + Redrive,
+{
+    /// Carries out a request. A sweep ends well before `deadline`, and says what is left.
+    pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
+        match request {
+            Request::Status => Ok(Answer::Status {
+                queue: self.events.depth().await?.into(),
+                dead_letters: self.dead_letters.depth().await?.into(),
+                move_task: self.dead_letters.latest_move().await?,
+            }),
+            Request::Replay(selection) => self.replay(&selection, deadline).await.map(Answer::Replay),
+            Request::Cancel => self.cancel().await,
+        }
+    }
+
+    async fn replay(&self, selection: &Selection, deadline: Instant) -> Result<Report, ReplayError> {
+        if let Some(task) = self.dead_letters.latest_move().await?.filter(MoveTask::is_active) {
+            return Err(ReplayError::Busy { moved: task.moved });
+        }
+        let report = match &selection.filter {
+            None if selection.dry_run => self.count_all(selection).await?,
+            None if selection.max_messages.is_none() => self.move_all(selection).await?,
+            filter => self.sweep(filter.as_ref(), selection, deadline).await?,
+        };
+        tracing::info!(
+            audit = "replay",
+            selection = ?selection.filter,
+            why = selection.why,
+            dry_run = report.dry_run,
+            matched = report.matched,
+            replayed = report.replayed,
+            skipped = report.skipped,
+            failed = report.failed.len(),
+            remaining = report.remaining,
+            move_task = report.move_task.is_some(),
+            "replay"
+        );
+        Ok(report)
+    }
+
+    async fn count_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
+        let depth = self.dead_letters.depth().await?;
+        let most = u64::from(selection.max_messages.unwrap_or(u32::MAX));
+        Ok(Report { matched: depth.visible.min(most), remaining: depth.total(), dry_run: true, ..Report::default() })
+    }
+
+    async fn move_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
+        let depth = self.dead_letters.depth().await?;
+        if depth.visible == 0 {
+            return Ok(Report { remaining: depth.total(), ..Report::default() });
+        }
+        self.dead_letters.start_move(selection.rate_per_second).await?;
+        Ok(Report {
+            matched: depth.visible,
+            remaining: depth.total(),
+            move_task: self.dead_letters.latest_move().await?,
+            ..Report::default()
+        })
+    }
+
+    async fn sweep(
+        &self,
+        filter: Option<&Filter>,
+        selection: &Selection,
+        deadline: Instant,
+    ) -> Result<Report, ReplayError> {
+        let stop_at = deadline - RELEASE_TIME;
+        let most = u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES));
+        let mut report = Report { dry_run: selection.dry_run, ..Report::default() };
+        let mut left: Vec<ReceiptHandle> = Vec::new();
+        let started = Instant::now();
+        let mut interrupted = None;
+        while report.matched < most && Instant::now() < stop_at {
+            let hidden_for = deadline.saturating_duration_since(Instant::now()) + HIDDEN_PAST_DEADLINE;
+            let received = match self.dead_letters.receive(hidden_for, POLL_WAIT).await {
+                Ok(received) if received.is_empty() => break,
+                Ok(received) => received,
+                Err(error) => {
+                    interrupted = Some(error);
+                    break;
+                }
+            };
+            let mut taken = Vec::new();
+            for received in received {
+                let event = received.message.to_event(received.sent_at).ok();
+                let matches = filter.is_none_or(|filter| filter.matches(&received.message, event.as_ref()));
+                if !matches || report.matched == most {
+                    report.skipped += 1;
+                    left.push(received.receipt);
+                    continue;
+                }
+                report.matched += 1;
+                if selection.dry_run {
+                    if report.items.len() < MAX_LISTED {
+                        report.items.push(Item::describe(&received.message, event));
+                    }
+                    left.push(received.receipt);
+                } else {
+                    taken.push((received, event.map(|event| event.id.to_string())));
+                }
+            }
+            self.send_back(taken, &mut report, &mut left).await;
+            if let Some(rate) = selection.rate_per_second {
+                #[expect(clippy::cast_precision_loss, reason = "at most 100,000 messages")]
+                let due = started + Duration::from_secs_f64(report.replayed as f64 / f64::from(rate));
+                sleep_until(due.min(stop_at)).await;
+            }
+        }
+        self.release(&left).await;
+        match interrupted {
+            // Nothing was done, so the request can simply be repeated.
+            Some(error) if report.matched == 0 => return Err(error.into()),
+            Some(error) => report.failed.push(Failed { event_id: None, error: chain(&error) }),
+            None => {}
+        }
+        report.remaining = self.dead_letters.depth().await?.total();
+        Ok(report)
+    }
+
+    /// Sends, waits for the confirmation, and only then deletes.
+    async fn send_back(
+        &self,
+        taken: Vec<(Received, Option<String>)>,
+        report: &mut Report,
+        left: &mut Vec<ReceiptHandle>,
+    ) {
+        if taken.is_empty() {
+            return;
+        }
+        let messages: Vec<Message> =
+            taken.iter().map(|(received, _)| received.message.clone().without_reason()).collect();
+        let mut sent = Vec::new();
+        for ((received, event_id), result) in taken.into_iter().zip(self.events.send_all(&messages).await) {
+            match result {
+                Ok(()) => sent.push((received.receipt, event_id)),
+                Err(error) => {
+                    report.failed.push(Failed { event_id, error: chain(&error) });
+                    left.push(received.receipt);
+                }
+            }
+        }
+        let (receipts, event_ids): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
+        report.replayed += receipts.len() as u64;
+        for (event_id, result) in event_ids.into_iter().zip(self.dead_letters.delete(&receipts).await) {
+            tracing::info!(audit = "replay", event_id, "replayed");
+            if let Err(error) = result {
+                let error = format!("replayed, but not removed from the dead-letter queue: {}", chain(&error));
+                report.failed.push(Failed { event_id, error });
+            }
+        }
+    }
+
+    /// Shows again at once what the run hid and did not take.
+    async fn release(&self, left: &[ReceiptHandle]) {
+        let changes: Vec<_> = left.iter().map(|receipt| (receipt.clone(), Duration::ZERO)).collect();
+        let results = self.dead_letters.change_visibility(&changes).await;
+        let hidden = results.iter().filter(|result| result.is_err()).count();
+        if hidden > 0 {
+            tracing::warn!(hidden, "dead letters stay hidden until their visibility timeout ends");
+        }
+    }
+
+    async fn cancel(&self) -> Result<Answer, ReplayError> {
+        let latest = self.dead_letters.latest_move().await?;
+        let Some(handle) = latest.as_ref().and_then(|task| task.handle.clone()) else {
+            return Ok(Answer::Cancel { cancelled: false, move_task: latest });
+        };
+        self.dead_letters.cancel_move(&handle).await?;
+        tracing::info!(audit = "cancel", "move task cancelled");
+        Ok(Answer::Cancel { cancelled: true, move_task: self.dead_letters.latest_move().await? })
+    }
+}
+
+impl Item {
+    fn describe(message: &Message, event: Option<Event>) -> Self {
+        Self {
+            source: event.as_ref().map(|event| event.source),
+            received_at: event.as_ref().map(|event| event.received_at),
+            event_id: event.map(|event| event.id.into()),
+            reason: message.reason(),
+        }
+    }
+}
