@@ -2,7 +2,13 @@
 //!
 //! Waiting and deadlines use tokio's clock, which tests pause and advance.
 
+use std::time::{Duration, SystemTime};
+
 use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// The time an invocation has when nobody says how long: the function's default time-out.
+const DEFAULT_TIME: Duration = Duration::from_mins(1);
 
 /// Tells the time of day.
 pub trait Clock: Send + Sync + 'static {
@@ -18,4 +24,11 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+}
+
+/// When an invocation ends, on the clock that waits. `deadline` is what Lambda gives in the context.
+///
+/// A deadline that has passed before the work began is none: `cargo lambda watch` gives one of 1970.
+pub fn end_of_invocation(deadline: SystemTime) -> Instant {
+    Instant::now() + deadline.duration_since(SystemTime::now()).unwrap_or(DEFAULT_TIME)
 }

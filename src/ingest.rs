@@ -216,7 +216,7 @@ mod tests {
         let ingest = Ingest {
             events: events.clone(),
             dead_letters: dead_letters.clone(),
-            secrets: SecretCache::new(store.clone(), Duration::from_secs(300)),
+            secrets: SecretCache::new(store.clone(), Duration::from_mins(5)),
             clock: FakeClock::default(),
         };
         Relay { events, dead_letters, store, ingest }

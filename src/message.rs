@@ -270,12 +270,12 @@ pub fn excerpt(text: &str) -> String {
     excerpt
 }
 
-/// Whether SQS takes the character ("SendMessage": `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
+/// Whether SQS takes the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
 fn is_allowed(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
 }
 
-/// `origin` as a message group id, if it can be one ("SendMessage": alphanumeric characters and punctuation).
+/// `origin` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and punctuation).
 fn group_id(origin: &str) -> Option<String> {
     let fits = (1..=MAX_GROUP_ID_BYTES).contains(&origin.len()) && origin.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| origin.to_owned())

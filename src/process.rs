@@ -45,9 +45,9 @@ pub struct Record {
     pub message_id: String,
     /// What its visibility is changed by.
     pub receipt: Option<ReceiptHandle>,
-    /// How often it has been received, this time included ("ApproximateReceiveCount").
+    /// How often it has been received, this time included (`ApproximateReceiveCount`).
     pub receive_count: u32,
-    /// When SQS took it ("SentTimestamp").
+    /// When SQS took it (`SentTimestamp`).
     pub sent_at: Timestamp,
     /// What it holds.
     pub message: Message,
@@ -268,7 +268,7 @@ mod tests {
             events: FakeQueue::default(),
             dead_letters: FakeQueue::default(),
             target: FakeTarget(answer),
-            schedule: Schedule::new(Duration::from_secs(2), Duration::from_secs(900), 4).expect("a schedule"),
+            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
             clock: FakeClock::default(),
             rng: Mutex::new(fastrand::Rng::with_seed(7)),
         })
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn a_minute() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+        Instant::now() + Duration::from_mins(1)
     }
 
     fn is(event: &Event, name: &str) -> bool {
@@ -409,9 +409,9 @@ mod tests {
     async fn a_target_that_asks_for_time_gets_it() {
         let processor = processor(|_, _| async {
             let failure = Failure::new(Cause::Status(429), "slow down");
-            Outcome::Failed(Failure { retry_after: Some(Duration::from_secs(120)), ..failure })
+            Outcome::Failed(Failure { retry_after: Some(Duration::from_mins(2)), ..failure })
         });
         processor.process(vec![record("throttled", 1)], a_minute()).await;
-        assert_eq!(processor.events.visibility_changes()[0].1, Duration::from_secs(120));
+        assert_eq!(processor.events.visibility_changes()[0].1, Duration::from_mins(2));
     }
 }

@@ -30,7 +30,7 @@ pub struct Received {
     pub message: Message,
     /// What to delete or release it by.
     pub receipt: ReceiptHandle,
-    /// When SQS took it ("SentTimestamp").
+    /// When SQS took it (`SentTimestamp`).
     pub sent_at: Timestamp,
 }
 
@@ -65,7 +65,7 @@ pub trait Sender: Send + Sync + 'static {
 pub trait VisibilityTimeout: Send + Sync + 'static {
     /// Sets when each message can be received again, in whole seconds from now; one result per message, in order.
     ///
-    /// It holds for this receive only ("ChangeMessageVisibility").
+    /// It holds for this receive only (`ChangeMessageVisibility`).
     fn change_visibility(
         &self,
         changes: &[(ReceiptHandle, Duration)],
@@ -91,7 +91,7 @@ pub trait Countable: Send + Sync + 'static {
     fn depth(&self) -> impl Future<Output = Result<Depth, QueueError>> + Send;
 }
 
-/// A dead-letter queue that SQS itself can move back ("StartMessageMoveTask").
+/// A dead-letter queue that SQS itself can move back (`StartMessageMoveTask`).
 pub trait Redrive: Send + Sync + 'static {
     /// Starts to move everything to the events queue, at most `rate` messages a second.
     fn start_move(&self, rate: Option<u32>) -> impl Future<Output = Result<(), QueueError>> + Send;

@@ -22,7 +22,7 @@ const DEFAULT_MAX_MESSAGES: u32 = 10_000;
 /// The most a request can ask for, in one run.
 const MAX_MESSAGES: u32 = 100_000;
 
-/// "StartMessageMoveTask": at most 500 messages a second.
+/// `StartMessageMoveTask`: at most 500 messages a second.
 const MAX_RATE: u32 = 500;
 
 /// A run stops this long before its deadline, to show again what it did not take.
@@ -493,6 +493,198 @@ impl Item {
             received_at: event.as_ref().map(|event| event.received_at),
             event_id: event.map(|event| event.id.into()),
             reason: message.reason(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::FakeQueue;
+
+    fn invalid(request: Value) -> InvalidRequest {
+        Request::parse(request).expect_err("refused")
+    }
+
+    #[test]
+    fn a_request_that_is_not_understood_names_the_field() {
+        for (request, field) in [
+            (json!("status"), "request"),
+            (json!({}), "action"),
+            (json!({ "action": 7 }), "action"),
+            (json!({ "action": "purge" }), "action"),
+            (json!({ "action": "status", "verbose": true }), "verbose"),
+            (json!({ "action": "replay" }), "all"),
+            (json!({ "action": "replay", "all": false }), "all"),
+            (json!({ "action": "replay", "all": true, "filter": { "source": "generic" } }), "filter"),
+            (json!({ "action": "replay", "filter": {} }), "filter"),
+            (json!({ "action": "replay", "filter": { "source": "fax" } }), "filter.source"),
+            (json!({ "action": "replay", "filter": { "sauce": "generic" } }), "filter.sauce"),
+            (json!({ "action": "replay", "filter": { "since": "yesterday" } }), "filter.since"),
+            (json!({ "action": "replay", "filter": { "statusCode": "404" } }), "filter.statusCode"),
+            (json!({ "action": "replay", "all": true, "ratePerSecond": 0 }), "ratePerSecond"),
+            (json!({ "action": "replay", "all": true, "ratePerSecond": 501 }), "ratePerSecond"),
+            (json!({ "action": "replay", "all": true, "maxMessages": 0 }), "maxMessages"),
+            (json!({ "action": "replay", "all": true, "maxMessages": -1 }), "maxMessages"),
+            (json!({ "action": "replay", "all": true, "dryRun": "yes" }), "dryRun"),
+            (json!({ "action": "replay", "all": true, "dryrun": true }), "dryrun"),
+        ] {
+            let error = invalid(request.clone());
+            assert_eq!(error.field, field, "{request}: {error}");
+        }
+    }
+
+    type Fake = Replay<FakeQueue, FakeQueue>;
+
+    fn relay() -> Fake {
+        Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default() }
+    }
+
+    fn message(name: &str) -> Message {
+        let body = json!({ "webhookId": name, "payload": {}, "timestamp": "2026-01-15T12:00:00Z" });
+        Message { body: body.to_string(), attributes: BTreeMap::new(), group: Some(name.to_owned()) }
+    }
+
+    fn refused(name: &str, status_code: u16) -> Message {
+        message(name).with_reason(&Reason {
+            reason: ReasonKind::Permanent,
+            detail: "as the test says".to_owned(),
+            status_code: Some(status_code),
+            response: None,
+            attempt: Some(1),
+            at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    async fn bury(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            relay.dead_letters.send(&message).await.expect("sent");
+        }
+    }
+
+    async fn replay(relay: &Fake, request: Value) -> Report {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let request = Request::parse(request).expect("a request");
+        match relay.handle(request, deadline).await.expect("carried out") {
+            Answer::Replay(report) => report,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_filter_takes_what_matches_and_shows_the_rest_again() {
+        let relay = relay();
+        bury(&relay, [refused("a", 404), refused("b", 410), message("a"), refused("a", 410)]).await;
+        let report =
+            replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a", "statusCode": 404 } })).await;
+        assert_eq!((report.matched, report.replayed, report.skipped, report.remaining), (1, 1, 3, 3));
+        assert_eq!(relay.events.messages(), [message("a")], "without the reason of its death");
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_field_of_a_filter_selects() {
+        for (filter, matched) in [
+            (json!({ "source": "webhook" }), 3),
+            (json!({ "source": "generic" }), 0),
+            (json!({ "reason": "permanent" }), 2),
+            (json!({ "reason": "unknown" }), 1),
+            (json!({ "reason": "malformed" }), 0),
+            (json!({ "webhookId": "b" }), 1),
+            (json!({ "statusCode": 410 }), 1),
+            (json!({ "since": "2000-01-01T00:00:00Z" }), 3),
+            (json!({ "until": "2000-01-01T00:00:00Z" }), 0),
+            (json!({ "reason": "permanent", "webhookId": "a" }), 1),
+        ] {
+            let relay = relay();
+            bury(&relay, [refused("a", 404), refused("b", 410), message("a")]).await;
+            let report = replay(&relay, json!({ "action": "replay", "filter": filter })).await;
+            assert_eq!((report.matched, report.replayed), (matched, matched), "{filter}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dry_run_describes_and_leaves_all_as_it_was() {
+        let relay = relay();
+        bury(&relay, [refused("a", 404), message("b")]).await;
+        let before = relay.dead_letters.messages();
+        let report =
+            replay(&relay, json!({ "action": "replay", "filter": { "statusCode": 404 }, "dryRun": true })).await;
+        assert_eq!((report.matched, report.replayed, report.items.len()), (1, 0, 1));
+        assert_eq!(report.items[0].reason.as_ref().and_then(|reason| reason.status_code), Some(404));
+        let report = replay(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
+        assert_eq!((report.matched, report.replayed), (2, 0));
+        assert_eq!(relay.dead_letters.messages(), before);
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 2);
+        assert!(relay.events.messages().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_goes_by_move_task_and_one_at_a_time() {
+        let relay = relay();
+        let report = replay(&relay, json!({ "action": "replay", "all": true })).await;
+        assert!(report.move_task.is_none(), "there is nothing to move");
+        bury(&relay, [message("a")]).await;
+        let request = json!({ "action": "replay", "all": true, "ratePerSecond": 5 });
+        let report = replay(&relay, request.clone()).await;
+        assert_eq!(report.move_task.and_then(|task| task.rate_per_second), Some(5));
+
+        let again = Request::parse(request).expect("a request");
+        let deadline = Instant::now() + Duration::from_mins(1);
+        assert!(matches!(relay.handle(again.clone(), deadline).await, Err(ReplayError::Busy { .. })));
+        let cancelled = relay.handle(Request::Cancel, deadline).await.expect("carried out");
+        assert!(matches!(cancelled, Answer::Cancel { cancelled: true, .. }));
+        let nothing = relay.handle(Request::Cancel, deadline).await.expect("carried out");
+        assert!(matches!(nothing, Answer::Cancel { cancelled: false, .. }));
+        assert!(relay.handle(again, deadline).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_is_bounded_in_messages_and_in_rate() {
+        let relay = relay();
+        bury(&relay, (0..35).map(|_| message("a"))).await;
+        let started = Instant::now();
+        let request = json!({ "action": "replay", "all": true, "maxMessages": 25, "ratePerSecond": 5 });
+        let report = replay(&relay, request).await;
+        assert_eq!((report.matched, report.replayed, report.remaining), (25, 25, 10));
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
+        let relay = relay();
+        bury(&relay, (0..50).map(|_| message("a"))).await;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
+        let answer = relay.handle(Request::parse(request).expect("a request"), deadline).await.expect("carried out");
+        let Answer::Replay(report) = answer else { panic!("{answer:?}") };
+        assert!(Instant::now() < deadline);
+        assert!(report.replayed >= 25 && report.remaining == 50 - report.replayed, "{report:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_sent_stays_a_dead_letter() {
+        let relay = relay();
+        bury(&relay, [message("a")]).await;
+        relay.events.fail();
+        let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+        assert_eq!((report.matched, report.replayed, report.failed.len(), report.remaining), (1, 0, 1, 1));
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_is_down_is_an_error_not_an_empty_answer() {
+        let relay = relay();
+        relay.dead_letters.fail();
+        for request in [json!({ "action": "status" }), json!({ "action": "replay", "all": true, "maxMessages": 1 })] {
+            let request = Request::parse(request).expect("a request");
+            let deadline = Instant::now() + Duration::from_mins(1);
+            assert!(matches!(relay.handle(request, deadline).await, Err(ReplayError::Queue(_))));
         }
     }
 }

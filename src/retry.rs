@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use crate::target::Cause;
 
 /// How far a `Retry-After` can put off the next attempt.
-pub const RETRY_AFTER_CEILING: Duration = Duration::from_secs(3600);
+pub const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 
 /// All the waiting of one event together. It keeps the retries far inside the queue's retention of ten days,
 /// which SQS ends by deleting without a trace.
-pub const LONGEST_RETRY_WINDOW: Duration = Duration::from_secs(24 * 3600);
+pub const LONGEST_RETRY_WINDOW: Duration = Duration::from_hours(24);
 
 /// "Amazon SQS visibility timeout": a message stays hidden for at most 12 hours from its receive.
-const LONGEST_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
+const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
 
 /// What becomes of a failed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub enum Disposition {
 }
 
 /// Tells whether trying again can help.
+#[expect(clippy::match_same_arms, reason = "one arm for each kind of cause reads as a table")]
 pub fn disposition(cause: Cause) -> Disposition {
     match cause {
         Cause::Status(408 | 425 | 429 | 500..=599) => Disposition::Retry,
@@ -54,7 +55,7 @@ pub enum InvalidSchedule {
     /// A message cannot stay hidden that long.
     #[error("the cap must be at most 10 h, so that with its jitter it fits SQS's visibility timeout of 12 h")]
     Cap,
-    /// AWS allows 1 to 1000 ("RedrivePolicy").
+    /// AWS allows 1 to 1000 (`RedrivePolicy`).
     #[error("the maximum receive count must be from 1 to 1000")]
     MaxReceives,
     /// The event could be retried for longer than a day.
@@ -92,7 +93,7 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// Whether a receive with this ApproximateReceiveCount is the last one allowed.
+    /// Whether a receive with this `ApproximateReceiveCount` is the last one allowed.
     pub fn is_last(&self, receive_count: u32) -> bool {
         receive_count >= self.max_receives
     }

@@ -17,7 +17,7 @@ pub const FRESH: Duration = Duration::from_secs(5);
 
 /// How long a copy is used while the store cannot be read. Refusing at once would lose events to an outage of
 /// Secrets Manager; accepting for ever would keep a withdrawn secret alive.
-pub const STALE_LIMIT: Duration = Duration::from_secs(3600);
+pub const STALE_LIMIT: Duration = Duration::from_hours(1);
 
 /// The shortest secret that is taken. Genesys asks for more than 15 characters; an empty one would sign anything.
 const MIN_SECRET_BYTES: usize = 16;
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use crate::testing::FakeSecretStore;
 
-    const MINUTES: Duration = Duration::from_secs(300);
+    const MINUTES: Duration = Duration::from_mins(5);
 
     fn webhook(secret: &str) -> Secrets {
         Secrets::parse(&serde_json::json!({ "webhookSecrets": secret }).to_string()).expect("secrets")

@@ -38,9 +38,10 @@ fn accept(request: &Request, accepted: &Accepted) -> Response<Body> {
 
 fn refuse(refusal: &Refusal) -> Response<Body> {
     let status = status(refusal);
-    match refusal.fault() {
-        Some(fault) => tracing::error!(status = status.as_u16(), error = chain(fault), "not accepted"),
-        None => tracing::warn!(status = status.as_u16(), reason = %refusal, "not accepted"),
+    if let Some(fault) = refusal.fault() {
+        tracing::error!(status = status.as_u16(), error = chain(fault), "not accepted");
+    } else {
+        tracing::warn!(status = status.as_u16(), reason = %refusal, "not accepted");
     }
     problem(status, &refusal.to_string())
 }
@@ -105,7 +106,7 @@ mod tests {
         let ingest = Ingest {
             events: events.clone(),
             dead_letters: dead_letters.clone(),
-            secrets: SecretCache::new(store, Duration::from_secs(300)),
+            secrets: SecretCache::new(store, Duration::from_mins(5)),
             clock: FakeClock::default(),
         };
         Function { events, dead_letters, ingest }

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage, SqsMessageAttribute};
-use genesys_relay::clock::Clock;
+use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::message::{Attribute, AttributeValue, Message};
 use genesys_relay::process::{Processor, Record};
 use genesys_relay::queue::{ReceiptHandle, Sender, VisibilityTimeout};
 use genesys_relay::target::Target;
 use jiff::Timestamp;
-use lambda_runtime::{Context, Diagnostic, LambdaEvent};
-use tokio::time::Instant;
+use lambda_runtime::{Diagnostic, LambdaEvent};
 
 /// A record without a message id: nobody can report it as failed on its own, so the whole batch has to come again.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +36,12 @@ where
     T: Target,
     C: Clock,
 {
-    let deadline = Instant::now() + time_left(&event.context);
+    let deadline = end_of_invocation(event.context.deadline());
     let now = processor.clock.now();
     let records = event.payload.records.into_iter().map(|record| read(record, now)).collect::<Result<Vec<_>, _>>()?;
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = processor.process(records, deadline).await.into_iter().map(failure).collect();
     Ok(response)
-}
-
-fn time_left(context: &Context) -> Duration {
-    context.deadline().duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 fn failure(message_id: String) -> BatchItemFailure {
@@ -87,11 +81,13 @@ fn attribute(attribute: SqsMessageAttribute) -> Option<Attribute> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::{Duration, SystemTime};
 
     use genesys_relay::message::ReasonKind;
     use genesys_relay::retry::Schedule;
     use genesys_relay::target::{Cause, Failure, Outcome};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTarget};
+    use lambda_runtime::Context;
     use serde_json::{Value, json};
 
     use super::*;
@@ -135,12 +131,12 @@ mod tests {
             events: FakeQueue::default(),
             dead_letters: dead_letters.clone(),
             target,
-            schedule: Schedule::new(Duration::from_secs(2), Duration::from_secs(900), 10).expect("a schedule"),
+            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
             clock: FakeClock::default(),
             rng: Mutex::default(),
         };
         let mut context = Context::default();
-        let in_a_minute = SystemTime::now() + Duration::from_secs(60);
+        let in_a_minute = SystemTime::now() + Duration::from_mins(1);
         let since_epoch = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
         let event = LambdaEvent::new(serde_json::from_value(payload).expect("an SQS event"), context);

@@ -1,14 +1,13 @@
 //! Turns an operator's request into a call of [`Replay`], and its outcome into an answer or an error that names the field.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use genesys_relay::clock::end_of_invocation;
 use genesys_relay::logging::chain;
 use genesys_relay::queue::{Countable, Receiver, Redrive, Sender};
 use genesys_relay::replay::{Answer, InvalidRequest, Replay, ReplayError, Request};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
-use tokio::time::Instant;
 
 /// Why there is no answer; the console shows it as the function's error.
 #[derive(Debug)]
@@ -37,15 +36,14 @@ where
     E: Sender + Countable,
     D: Receiver + Countable + Redrive,
 {
-    let time_left = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-    let deadline = Instant::now() + time_left;
+    let deadline = end_of_invocation(event.context.deadline());
     let request = Request::parse(event.payload).map_err(Refusal::Invalid)?;
     replay.handle(request, deadline).await.map_err(Refusal::Failed)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use genesys_relay::testing::FakeQueue;
     use lambda_runtime::Context;
@@ -56,7 +54,7 @@ mod tests {
     async fn invoke(request: Value) -> Result<Value, Diagnostic> {
         let replay = Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default() };
         let mut context = Context::default();
-        let deadline = SystemTime::now() + Duration::from_secs(60);
+        let deadline = SystemTime::now() + Duration::from_mins(1);
         let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
         let answer = handle(Arc::new(replay), LambdaEvent::new(request, context)).await?;

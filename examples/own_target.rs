@@ -1,0 +1,58 @@
+//! Delivers events to something of your own instead of an HTTP endpoint: here, lines on standard output.
+//!
+//! Run it with `cargo run --example own_target --features testing`. To deploy such a target, put it in place of
+//! `HttpTarget` in `functions/processor/src/main.rs`; retries, backoff and dead letters stay as they are.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genesys_relay::clock::SystemClock;
+use genesys_relay::message::Message;
+use genesys_relay::process::{Processor, Record};
+use genesys_relay::queue::ReceiptHandle;
+use genesys_relay::retry::Schedule;
+use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::testing::FakeQueue;
+use tokio::time::Instant;
+
+/// Writes each event as one line.
+struct Lines;
+
+impl Target for Lines {
+    async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        let event = delivery.event;
+        // Say `Refused` only when trying again can never help: the event goes to the dead letters at once.
+        let Ok(text) = std::str::from_utf8(&event.body) else {
+            return Outcome::Failed(Failure::new(Cause::Refused, "the event is not text"));
+        };
+        // The same event can come twice. `event.id` is what to recognise it by.
+        match writeln!(std::io::stdout(), "{} {} {text}", event.id, event.source) {
+            Ok(()) => Outcome::Delivered { status: None },
+            Err(error) => Outcome::Failed(Failure::new(Cause::Connection, error.to_string())),
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let processor = Arc::new(Processor {
+        // In the function these are two `SqsQueue`s.
+        events: FakeQueue::default(),
+        dead_letters: FakeQueue::default(),
+        target: Lines,
+        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10)?,
+        clock: SystemClock,
+        rng: Mutex::default(),
+    });
+    let record = Record {
+        message_id: "a-message".to_owned(),
+        receipt: Some(ReceiptHandle("a-receipt".to_owned())),
+        receive_count: 1,
+        sent_at: jiff::Timestamp::now(),
+        message: Message { body: r#"{"hello":"world"}"#.to_owned(), attributes: [].into(), group: None },
+    };
+    let kept = processor.process(vec![record], Instant::now() + Duration::from_mins(1)).await;
+    anyhow::ensure!(kept.is_empty(), "SQS has to keep {kept:?}");
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! One suite that every queue passes: the stand-in that other tests use, and SQS on the local AWS.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use genesys_relay::aws::sqs::SqsQueue;
+use genesys_relay::message::Message;
+use genesys_relay::queue::{Countable, Received, Receiver, Sender};
+use genesys_relay::testing::FakeQueue;
+use local::stack::{Stack, StackOptions};
+
+const HIDDEN: Duration = Duration::from_mins(10);
+const AT_ONCE: Duration = Duration::ZERO;
+const SHORTLY: Duration = Duration::from_secs(1);
+
+fn message(name: &str) -> Message {
+    Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None }
+}
+
+async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<Received>> {
+    let mut all = Vec::new();
+    loop {
+        let more = queue.receive(visibility, SHORTLY).await?;
+        if more.is_empty() {
+            return Ok(all);
+        }
+        all.extend(more);
+    }
+}
+
+async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) -> Result<()> {
+    // What is sent can be received, whole, and is hidden meanwhile.
+    let messages: Vec<_> = (0..25).map(|number| message(&number.to_string())).collect();
+    assert!(queue.send_all(&messages).await.iter().all(Result::is_ok));
+    assert_eq!(queue.depth().await?.visible, 25);
+    let received = receive_all(&queue, HIDDEN).await?;
+    let mut bodies: Vec<_> = received.iter().map(|received| received.message.body.clone()).collect();
+    bodies.sort();
+    let mut expected: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
+    expected.sort();
+    assert_eq!(bodies, expected);
+    assert!(queue.receive(HIDDEN, AT_ONCE).await?.is_empty());
+    let depth = queue.depth().await?;
+    assert_eq!((depth.visible, depth.in_flight, depth.total()), (0, 25, 25));
+
+    // What is deleted is gone; what is released comes back at once, with another receipt.
+    let (deleted, kept) = received.split_at(20);
+    let receipts: Vec<_> = deleted.iter().map(|received| received.receipt.clone()).collect();
+    assert!(queue.delete(&receipts).await.iter().all(Result::is_ok));
+    let changes: Vec<_> = kept.iter().map(|received| (received.receipt.clone(), AT_ONCE)).collect();
+    assert!(queue.change_visibility(&changes).await.iter().all(Result::is_ok));
+    let again = receive_all(&queue, HIDDEN).await?;
+    assert_eq!(again.len(), 5);
+    assert!(again.iter().all(|received| kept.iter().all(|before| before.receipt != received.receipt)));
+    assert!(again.iter().all(|received| kept.iter().any(|before| before.sent_at == received.sent_at)));
+
+    // A visibility timeout that runs out brings a message back.
+    let changes: Vec<_> = again.iter().map(|received| (received.receipt.clone(), SHORTLY)).collect();
+    assert!(queue.change_visibility(&changes).await.iter().all(Result::is_ok));
+    assert_eq!(queue.receive(HIDDEN, Duration::from_secs(10)).await?.len(), 5);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stand_in_keeps_the_contract() -> Result<()> {
+    a_queue_keeps_its_contract(FakeQueue::default()).await
+}
+
+#[tokio::test]
+async fn sqs_keeps_the_contract() -> Result<()> {
+    let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
+    let config = local::clients::config(&stack.endpoint()).await;
+    let url = stack.output("DeadLetterQueueUrl")?.to_owned();
+    a_queue_keeps_its_contract(SqsQueue::new(&config, url)).await
+}
+
+#[tokio::test]
+async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
+    let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
+    let config = local::clients::config(&stack.endpoint()).await;
+    let queue = SqsQueue::new(&config, stack.output("DeadLetterQueueUrl")?.to_owned());
+    let event = genesys_relay::event::Event {
+        id: "an-event".parse()?,
+        source: genesys_relay::event::Source::Webhook,
+        received_at: "2026-01-15T12:00:00.123Z".parse()?,
+        content_type: Some("application/json".to_owned()),
+        headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
+        body: "{\"text\":\"\u{FFFE} 😀\"}".into(),
+        origin: None,
+    };
+    queue.send(&Message::from_event(&event)).await?;
+    let received = queue.receive(HIDDEN, SHORTLY).await?.pop().expect("a message");
+    assert_eq!(received.message, Message::from_event(&event));
+    assert_eq!(received.message.to_event(received.sent_at)?, event);
+    Ok(())
+}
