@@ -2,18 +2,25 @@
 
 use std::error::Error;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The crates whose lines are wanted at every level. Libraries log requests when they are asked for details, and
+/// requests hold secrets: theirs are shown from warnings on.
+const OURS: [&str; 4] = ["genesys_relay", "ingest", "processor", "replay"];
 
 /// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
 pub fn init(level: LevelFilter) {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_target(false)
-        .with_max_level(level)
-        .init();
+    let lines =
+        fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_target(false);
+    tracing_subscriber::registry().with(lines).with(levels(level)).init();
+}
+
+fn levels(level: LevelFilter) -> Targets {
+    let ours = OURS.map(|name| (name, level));
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours)
 }
 
 /// An error with all its causes, in one line. Only for the boundary, where it is logged or shown once.
@@ -26,4 +33,27 @@ pub fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn details_are_logged_of_our_own_crates_only() {
+        let levels = levels(LevelFilter::DEBUG);
+        assert!(levels.would_enable("genesys_relay::process", &Level::DEBUG));
+        assert!(levels.would_enable("ingest::handler", &Level::DEBUG));
+        assert!(levels.would_enable("hyper", &Level::WARN));
+        assert!(!levels.would_enable("aws_smithy_runtime", &Level::INFO));
+    }
+
+    #[test]
+    fn an_error_is_told_with_all_its_causes() {
+        let cause = std::io::Error::other("no route");
+        let error = crate::queue::QueueError::Unavailable(cause.into());
+        assert_eq!(chain(&error), "the queue is unavailable: no route");
+    }
 }

@@ -146,7 +146,7 @@ where
                     attempt,
                     status,
                     duration_ms = millis(started.elapsed()),
-                    age_ms = self.clock.now().duration_since(event.received_at).as_millis(),
+                    age_ms = self.clock.now().as_millisecond() - event.received_at.as_millisecond(),
                     "delivered"
                 );
                 return Settlement::Done;

@@ -72,21 +72,27 @@ pub struct Selection {
 }
 
 /// What a dead letter has to match, by what the message itself carries. Every given field has to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Filter {
+    #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<ReasonFilter>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     webhook_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     status_code: Option<u16>,
     /// Received at this time or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
     /// Received before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
 }
 
 /// The reason a message carries, or `unknown` for none: SQS's redrive attaches nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ReasonFilter {
     Permanent,
@@ -337,9 +343,10 @@ where
             None if selection.max_messages.is_none() => self.move_all(selection).await?,
             filter => self.sweep(filter.as_ref(), selection, deadline).await?,
         };
+        let selected = selection.filter.as_ref().map_or_else(|| "all".into(), |filter| serde_json::json!(filter));
         tracing::info!(
             audit = "replay",
-            selection = ?selection.filter,
+            selection = %selected,
             why = selection.why,
             dry_run = report.dry_run,
             matched = report.matched,

@@ -1,0 +1,262 @@
+"""Serves the local AWS: ministack, with what the relay needs and that release lacks.
+
+1. SQS's StartMessageMoveTask, ListMessageMoveTasks and CancelMessageMoveTask, for standard queues.
+   Messages and codes of the errors are the ones AWS answers with.
+2. The server ends, and every function it runs with it, as soon as its standard input closes. So it
+   cannot outlive the process that started it, however that one ends. It must lead a process group.
+3. A warm function answers in a few milliseconds instead of some ninety.
+4. The concurrency of an event source mapping may come from a parameter of the template.
+5. A policy that allows an action of SQS allows its batch variant, which is no action of its own.
+
+Everything here reaches into the internals of one release, hence the check of its exact version.
+"""
+
+import asyncio
+import base64
+import binascii
+import importlib.metadata
+import json
+import os
+import signal
+import socketserver
+import sys
+import threading
+import time
+import uuid
+
+TESTED_RELEASE = "1.5.33"
+RELEASE = importlib.metadata.version("ministack")
+if RELEASE != TESTED_RELEASE:
+    sys.exit(f"This file extends ministack {TESTED_RELEASE}, but {RELEASE} is installed.")
+
+from ministack.app import main  # noqa: E402
+from ministack.core import iam_actions, lambda_runtime  # noqa: E402
+from ministack.core.concurrency import esm_wake  # noqa: E402
+from ministack.services import sqs  # noqa: E402
+from ministack.services.cloudformation import provisioners  # noqa: E402
+
+RUNNING = "RUNNING"
+# Ten at a time without a rate: SQS decides by itself how fast it moves, and this is fast enough here.
+UNLIMITED_BATCH = 10
+LISTED_TASKS_MAX = 10
+RATE_MAX = 500
+
+
+class MoveTask:
+    """One move of the visible messages of a dead-letter queue, oldest first."""
+
+    by_id = {}
+
+    def __init__(self, source, destination, rate):
+        self.id = str(uuid.uuid4())
+        self.source = source
+        self.source_arn = arn_of(source)
+        self.destination_arn = destination and arn_of(destination)
+        self.rate = rate
+        self.status = RUNNING
+        self.failure = None
+        self.moved = 0
+        self.to_move = len(self.visible())
+        self.started = int(time.time() * 1000)
+        self.by_id[self.id] = self
+        self.loop_task = asyncio.create_task(self.run())
+
+    def visible(self):
+        now = time.time()
+        return [m for m in self.source["messages"] if m["visible_at"] <= now]
+
+    async def run(self):
+        while self.status == RUNNING:
+            with sqs._queues_lock:
+                batch = self.visible()[: 1 if self.rate else UNLIMITED_BATCH]
+                if not batch:
+                    self.status = "COMPLETED"
+                for message in batch:
+                    self.move(message)
+            await asyncio.sleep(1 / self.rate if self.rate else 0)
+
+    def move(self, message):
+        arn = self.destination_arn or message["sys"].get("DeadLetterQueueSourceArn")
+        destination = arn and sqs._queue_by_arn(arn)
+        if self.status != RUNNING:
+            return
+        if not destination:
+            self.status = "FAILED"
+            self.failure = "AWS.SimpleQueueService.NonExistentQueue" if arn else "CouldNotDetermineMessageSource"
+            return
+        now = time.time()
+        system = {k: v for k, v in message["sys"].items() if k != "DeadLetterQueueSourceArn"}
+        system["SentTimestamp"] = str(int(now * 1000))
+        as_new = {"id": str(uuid.uuid4()), "sys": system, "sent_at": now, "visible_at": now, "receive_count": 0,
+                  "first_receive_at": None, "receipt_handle": None}
+        self.source["messages"].remove(message)
+        destination["messages"].append(message | as_new)
+        self.moved += 1
+        esm_wake.set()
+
+    def handle(self):
+        return base64.b64encode(json.dumps({"taskId": self.id, "sourceArn": self.source_arn}).encode()).decode()
+
+    def describe(self):
+        entry = {
+            "TaskHandle": self.handle() if self.status == RUNNING else None,
+            "Status": self.status,
+            "SourceArn": self.source_arn,
+            "DestinationArn": self.destination_arn,
+            "MaxNumberOfMessagesPerSecond": self.rate,
+            "ApproximateNumberOfMessagesMoved": self.moved,
+            "ApproximateNumberOfMessagesToMove": self.to_move,
+            "FailureReason": self.failure,
+            "StartedTimestamp": self.started,
+        }
+        return {name: value for name, value in entry.items() if value is not None}
+
+
+def arn_of(queue):
+    return queue["attributes"]["QueueArn"]
+
+
+def queue_named_by(request, parameter):
+    arn = request.get(parameter)
+    if not arn and parameter == "SourceArn":
+        raise sqs._Err("MissingParameter", "The request must contain the parameter SourceArn.")
+    queue = arn and sqs._queue_by_arn(arn)
+    if arn and not queue:
+        raise not_found(parameter)
+    return queue
+
+
+def not_found(parameter):
+    return sqs._Err("ResourceNotFoundException",
+                    f"The resource that you specified for the {parameter} parameter doesn't exist.", 404)
+
+
+def invalid(message):
+    return sqs._Err("InvalidParameterValue", message)
+
+
+def is_dead_letter_queue(arn):
+    policies = (queue["attributes"].get("RedrivePolicy") for queue in sqs._queues.values())
+    return any(json.loads(policy).get("deadLetterTargetArn") == arn for policy in policies if policy)
+
+
+def tasks_of(arn):
+    """Newest first."""
+    return [task for task in reversed(MoveTask.by_id.values()) if task.source_arn == arn]
+
+
+def number_within(request, parameter, maximum):
+    number = request.get(parameter)
+    if number is not None and not 1 <= number <= maximum:
+        raise invalid(f"Value {number} for parameter {parameter} is invalid. Reason: Must be between 1 and {maximum}.")
+    return number
+
+
+async def start_message_move_task(request, _queue_url):
+    source = queue_named_by(request, "SourceArn")
+    if not is_dead_letter_queue(arn_of(source)):
+        raise invalid("Source queue must be configured as a Dead Letter Queue.")
+    destination = queue_named_by(request, "DestinationArn")
+    if source["is_fifo"] or (destination and destination["is_fifo"]):
+        raise sqs._Err("UnsupportedOperation", "Here only standard queues can be moved.")
+    rate = number_within(request, "MaxNumberOfMessagesPerSecond", RATE_MAX)
+    if any(task.status == RUNNING for task in tasks_of(arn_of(source))):
+        raise invalid("There is already a task running. "
+                      "Only one active task is allowed for a source queue arn at a given time.")
+    return {"TaskHandle": MoveTask(source, destination, rate).handle()}
+
+
+def list_message_move_tasks(request, _queue_url):
+    source = queue_named_by(request, "SourceArn")
+    limit = number_within(request, "MaxResults", LISTED_TASKS_MAX) or 1
+    return {"Results": [task.describe() for task in tasks_of(arn_of(source))[:limit]]}
+
+
+def decode_handle(handle):
+    try:
+        content = json.loads(base64.b64decode(handle or "", validate=True))
+        return content["taskId"], content["sourceArn"]
+    except (binascii.Error, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise invalid("Value for parameter TaskHandle is invalid.") from error
+
+
+def cancel_message_move_task(request, _queue_url):
+    task_id, source_arn = decode_handle(request.get("TaskHandle"))
+    if not sqs._queue_by_arn(source_arn):
+        raise not_found("SourceArn")
+    task = MoveTask.by_id.get(task_id)
+    if not task:
+        raise sqs._Err("ResourceNotFoundException", "Task does not exist.", 404)
+    if task.status != RUNNING:
+        raise sqs._Err("UnsupportedOperation", "Only active tasks can be cancelled.")
+    task.status = "CANCELLED"
+    return {"ApproximateNumberOfMessagesMoved": task.moved}
+
+
+def add_move_tasks():
+    sqs._HANDLERS.update({
+        "StartMessageMoveTask": start_message_move_task,
+        "ListMessageMoveTasks": list_message_move_tasks,
+        "CancelMessageMoveTask": cancel_message_move_task,
+    })
+    resource_of_others = iam_actions.extract_resource_arn
+
+    def extract_resource_arn(service, method, path, headers, body, *rest):
+        """The queue that IAM judges a move task by."""
+        if service == "sqs" and headers.get("x-amz-target", "").endswith(("MessageMoveTask", "MessageMoveTasks")):
+            request = json.loads(body)
+            try:
+                return request.get("SourceArn") or decode_handle(request.get("TaskHandle"))[1]
+            except sqs._Err:
+                return "*"
+        return resource_of_others(service, method, path, headers, body, *rest)
+
+    iam_actions.extract_resource_arn = extract_resource_arn
+
+
+def judge_batches_as_single_actions():
+    action_of_others = iam_actions.extract_iam_action
+
+    def extract_iam_action(service, *rest):
+        action = action_of_others(service, *rest)
+        return action.removesuffix("Batch") if service == "sqs" and action else action
+
+    iam_actions.extract_iam_action = extract_iam_action
+
+
+def answer_without_delay():
+    """Sends small answers at once, and waits for a log line only as long as one takes to arrive."""
+    socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+    lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = (0.010, 0.005, 0.250)
+
+
+def take_concurrency_from_parameters():
+    """Parameters are text for CloudFormation here, and the poller fails to compare text with a number."""
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]
+
+    def create(logical_id, properties, stack_name, create_as_it_was=handlers["create"]):
+        scaling = {name: int(value) for name, value in properties.get("ScalingConfig", {}).items()}
+        return create_as_it_was(logical_id, properties | {"ScalingConfig": scaling}, stack_name)
+
+    handlers["create"] = create
+
+
+def end_with_standard_input():
+    """Takes the whole process group along: functions in flight would outlive the server alone."""
+    if os.getpgrp() != os.getpid():
+        sys.exit("Start this file as the leader of a process group: it ends the group when its input closes.")
+
+    def watch():
+        sys.stdin.buffer.read()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    end_with_standard_input()
+    add_move_tasks()
+    judge_batches_as_single_actions()
+    answer_without_delay()
+    take_concurrency_from_parameters()
+    main()

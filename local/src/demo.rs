@@ -1,0 +1,199 @@
+//! `cargo local demo`: the whole journey, unattended. It proves what it shows, and fails otherwise.
+
+mod cast;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+use cast::{Fate, Role};
+use serde_json::{Value, json};
+
+use crate::{
+    journey::Journey,
+    screen::{Colour, Screen},
+    stack::{Function, QueueCounts, Stack, StackOptions},
+    target::{Behaviour, ReceivedRequest, Target},
+    wait,
+    workspace::Workspace,
+};
+
+/// Small, so that an event exhausts its attempts while somebody watches.
+const MAX_RECEIVE_COUNT: usize = 4;
+
+/// A webhook that was sent, and that the relay has promised to keep.
+struct Sent {
+    role: Role,
+    /// The id that the answer gave.
+    id: Option<String>,
+}
+
+impl Sent {
+    /// What the target has answered to it. It is known by its body, byte for byte.
+    fn statuses(&self, requests: &[ReceivedRequest]) -> Vec<u16> {
+        self.deliveries(requests).filter_map(|request| request.answer.as_ref()?.status).collect()
+    }
+
+    fn deliveries<'a>(&self, requests: &'a [ReceivedRequest]) -> impl Iterator<Item = &'a ReceivedRequest> {
+        requests.iter().filter(|request| request.body == self.role.webhook.body)
+    }
+
+    fn name(&self) -> String {
+        let id = self.id.as_deref().unwrap_or("an event without an id");
+        format!("{id} ({}, {})", self.role.example, self.role.fate)
+    }
+
+    /// What the target answers before anything is replayed.
+    fn at_first(&self) -> Vec<u16> {
+        self.role.fate.statuses(MAX_RECEIVE_COUNT)
+    }
+
+    /// What it has answered once everything is replayed.
+    fn in_the_end(&self) -> Vec<u16> {
+        let mut statuses = self.at_first();
+        statuses.extend(self.role.fate.dies().then_some(200));
+        statuses
+    }
+}
+
+struct Demo {
+    screen: Screen,
+    stack: Stack,
+    target: Target,
+}
+
+/// Goes through the journey.
+///
+/// # Errors
+/// When an event is not where it should be, something cannot be started, or the local AWS ends by itself.
+pub async fn run(screen: Screen) -> Result<()> {
+    let workspace = Workspace::locate().await?;
+    let roles = cast::cast(&workspace.root.join("events"))?;
+    let target = Target::start(Behaviour::script(Fate::answer)).await?;
+    let options = StackOptions::new(target.url())
+        .set("MaxReceiveCount", MAX_RECEIVE_COUNT)
+        .set("BackoffBaseSeconds", 1)
+        .set("BackoffCapSeconds", 2);
+    screen.say("Building the functions and starting the local AWS …");
+    let stack = Stack::start(options).await?;
+    let started = Instant::now();
+    let demo = Demo { screen, stack, target };
+    demo.stack.guard(Box::pin(demo.play(roles))).await?;
+    let seconds = started.elapsed().as_secs();
+    screen.say(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
+    Ok(())
+}
+
+impl Demo {
+    async fn play(&self, roles: Vec<Role>) -> Result<()> {
+        let mut journey = Journey::new(self.screen);
+        let sent = tokio::select! {
+            sent = self.script(roles) => sent?,
+            broken = journey.follow(&self.stack) => match broken? {},
+        };
+        journey.catch_up(&self.stack).await?;
+        self.report(&sent)
+    }
+
+    async fn script(&self, roles: Vec<Role>) -> Result<Vec<Sent>> {
+        self.heading("Genesys sends; the target takes some, fails for some, and refuses some");
+        let sent = self.send(roles).await?;
+        let dead = sent.iter().filter(|event| event.role.fate.dies()).count();
+        self.until_delivered(&sent, Sent::at_first).await?;
+        self.until_dead(dead).await?;
+
+        self.heading("A dry run counts what a replay would bring back, and changes nothing");
+        let answer = self.replay(json!({ "all": true, "dryRun": true })).await?;
+        ensure!(answer["matched"] == dead, "the dry run matched {} dead letters instead of {dead}", answer["matched"]);
+        self.until_dead(dead).await?;
+
+        self.heading("The target is repaired; first those come back that it refused for good");
+        self.target.behave(Behaviour::Fine);
+        self.replay(json!({ "filter": { "reason": "permanent" } })).await?;
+        let is_permanent = |event: &Sent| event.role.fate == Fate::Permanent;
+        self.until_delivered(&sent, |event| if is_permanent(event) { event.in_the_end() } else { event.at_first() })
+            .await?;
+        self.until_dead(dead - sent.iter().filter(|event| is_permanent(event)).count()).await?;
+
+        self.heading("Then all others");
+        self.replay(json!({ "all": true })).await?;
+        self.until_delivered(&sent, Sent::in_the_end).await?;
+        self.until_dead(0).await?;
+        Ok(sent)
+    }
+
+    fn heading(&self, text: &str) {
+        self.screen.say(&self.screen.paint(Colour::Green, &format!("\n{text}")));
+    }
+
+    async fn send(&self, roles: Vec<Role>) -> Result<Vec<Sent>> {
+        let url = self.stack.webhook_url()?;
+        let mut sent = Vec::new();
+        for role in roles {
+            let (status, answer) = role.webhook.send(&url).await?;
+            let id = answer["eventId"].as_str().map(str::to_owned);
+            let as_expected = if role.fate == Fate::Refused { status == 400 } else { status == 200 && id.is_some() };
+            ensure!(as_expected, "the webhook {} was answered with {status}: {answer}", role.example);
+            sent.push(Sent { role, id });
+        }
+        Ok(sent)
+    }
+
+    /// Waits until the target has given each event these statuses, in this order and no others.
+    async fn until_delivered(&self, events: &[Sent], expected: impl Fn(&Sent) -> Vec<u16>) -> Result<()> {
+        let as_expected =
+            |requests: &[ReceivedRequest]| events.iter().all(|event| event.statuses(requests) == expected(event));
+        if self.target.until("all deliveries are made", as_expected).await.is_ok() {
+            return Ok(());
+        }
+        let requests = self.target.requests();
+        let wrong = events.iter().filter(|event| event.statuses(&requests) != expected(event));
+        let lines = wrong.map(|event| {
+            format!("\n  {}: {:?} instead of {:?}", event.name(), event.statuses(&requests), expected(event))
+        });
+        bail!(
+            "Not delivered as expected within {} s. The target has answered:{}",
+            wait::LIMIT.as_secs(),
+            lines.collect::<String>()
+        )
+    }
+
+    /// Waits until no event is under way, and this many lie in the dead-letter queue.
+    async fn until_dead(&self, number: usize) -> Result<()> {
+        let what = format!("the queue is empty, and {number} dead letters can be received");
+        let at_rest = |letters: u32| usize::try_from(letters).is_ok_and(|letters| letters == number);
+        let expected = |counts: QueueCounts| {
+            counts.events.total() == 0 && at_rest(counts.dead_letters.visible) && at_rest(counts.dead_letters.total())
+        };
+        self.stack.until_queues(&what, expected).await.map(drop)
+    }
+
+    async fn replay(&self, mut request: Value) -> Result<Value> {
+        request["action"] = "replay".into();
+        request["why"] = "demo".into();
+        let answer = self.stack.invoke(Function::Replay, &request).await??;
+        let exchange = format!("           asked replay for {request}\n           and got {answer}");
+        self.screen.say(&self.screen.paint(Colour::Grey, &exchange));
+        Ok(answer)
+    }
+
+    /// Shows what each event went through, and checks once more that nothing else has happened.
+    fn report(&self, events: &[Sent]) -> Result<()> {
+        self.heading("What each event went through");
+        let requests = self.target.requests();
+        for event in events {
+            ensure!(event.statuses(&requests) == event.in_the_end(), "{}: delivered once too often", event.name());
+            let mut steps: Vec<_> = event.in_the_end().iter().map(ToString::to_string).collect();
+            if event.role.fate.dies() {
+                steps.insert(steps.len() - 1, "dead letter → replay".into());
+            }
+            let Some(last) = event.deliveries(&requests).last() else { continue };
+            ensure!(event.id.as_ref().is_none_or(|id| *id == last.event_id), "{} has changed its id", event.name());
+            let source = last.headers.get("x-relay-source").and_then(|source| source.to_str().ok()).unwrap_or_default();
+            let id = self.screen.paint(Colour::of(&last.event_id), &last.event_id);
+            self.screen.say(&format!("{id}  {source:14}  {:14}  {}", event.role.fate, steps.join(" → ")));
+        }
+        let known = |request: &ReceivedRequest| events.iter().any(|event| event.role.webhook.body == request.body);
+        ensure!(requests.iter().all(known), "the target got a body that nobody sent");
+        Ok(())
+    }
+}

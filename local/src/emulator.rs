@@ -1,0 +1,283 @@
+//! The process that plays AWS: started on a port of 127.0.0.1, watched, and ended with all it started.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{self, Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::{clients, python, workspace::Workspace};
+
+const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator/serve.py");
+const START_LIMIT: Duration = Duration::from_mins(1);
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often a port that was free is tried anew when somebody else takes it first.
+const PORT_ATTEMPTS: u32 = 5;
+const LOG_TAIL_LINES: usize = 12;
+
+/// What can go wrong with the emulator itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulatorError {
+    /// Only for a port that was asked for.
+    #[error(
+        "Port {port} of 127.0.0.1 is taken by another program. End that program, or choose another port with --port."
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// It ended although nobody asked it to.
+    #[error(
+        "The local AWS (process {pid}) ended unexpectedly: {status}.\nAll that it held is gone; start again with the same command. \
+         If it happens again, its log tells why: {log}\nThe last lines:\n{tail}"
+    )]
+    Died {
+        /// Its process id.
+        pid: u32,
+        /// Exit code or signal.
+        status: ExitStatus,
+        /// Where its log is.
+        log: String,
+        /// The end of that log.
+        tail: String,
+    },
+}
+
+/// A running emulator. Dropping it ends it, and the functions it runs, at once.
+#[derive(Debug)]
+pub struct Emulator {
+    child: Mutex<Child>,
+    pid: u32,
+    port: u16,
+    folder: PathBuf,
+    keep_log: AtomicBool,
+}
+
+impl Emulator {
+    /// Sets up what a start needs, and finds out what stands in its way, before anybody waits for a build.
+    ///
+    /// # Errors
+    /// See [`EmulatorError::PortTaken`] and [`python::PythonError`].
+    pub async fn prepare(workspace: &Workspace, port: Option<u16>) -> Result<()> {
+        port.map_or(Ok(0), free_port)?;
+        tidy(&workspace.local().join("run"));
+        python::environment(&workspace.local()).await.map(drop)
+    }
+
+    /// Starts one on the given port, or on a free one, and waits until it answers.
+    ///
+    /// # Errors
+    /// See [`EmulatorError`] and [`python::PythonError`].
+    pub async fn start(workspace: &Workspace, port: Option<u16>) -> Result<Self> {
+        let python = python::environment(&workspace.local()).await?;
+        if let Some(port) = port {
+            free_port(port)?;
+            let started = Self::start_on(&python, &workspace.local(), port).await;
+            return started
+                .map_err(|error| if lost_its_port(&error) { EmulatorError::PortTaken { port }.into() } else { error });
+        }
+        for _ in 1..PORT_ATTEMPTS {
+            match Self::start_on(&python, &workspace.local(), free_port(0)?).await {
+                Err(error) if lost_its_port(&error) => {}
+                started => return started,
+            }
+        }
+        Self::start_on(&python, &workspace.local(), free_port(0)?).await
+    }
+
+    async fn start_on(python: &Path, local: &Path, port: u16) -> Result<Self> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let folder = local.join("run").join(&name);
+        let temporary = folder.join("tmp");
+        fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+        let log = File::create(folder.join("emulator.log"))?;
+        let mut command = Command::new(python);
+        // Functions inherit the emulator's environment: it starts from nothing, so that no credentials
+        // and no settings of the person who runs this reach them.
+        command.env_clear().envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.envs(clients::ENVIRONMENT).envs([
+            ("AWS_ENDPOINT_URL", endpoint(port)),
+            ("BIND_HOST", Ipv4Addr::LOCALHOST.to_string()),
+            ("GATEWAY_PORT", port.to_string()),
+            ("MINISTACK_REGION", clients::REGION.into()),
+            ("TMPDIR", temporary.display().to_string()),
+            ("STATE_DIR", folder.join("state").display().to_string()),
+            // Functions run under the policies of their roles, as on AWS.
+            ("AUTH", "true".into()),
+            // Shown by the health page, and so a name by which it can be told from another one on the same port.
+            ("MINISTACK_EDITION", name.clone()),
+            ("SFTP_ENABLED", "0".into()),
+            ("IOT_MTLS_ENABLED", "0".into()),
+        ]);
+        // The server takes its process group along when this pipe closes, and the pipe closes however we end.
+        let child =
+            command.arg(SERVER).process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let emulator =
+            Self { pid: child.id(), child: Mutex::new(child), port, folder, keep_log: AtomicBool::new(false) };
+        emulator.answers_as(&name).await?;
+        Ok(emulator)
+    }
+
+    async fn answers_as(&self, name: &str) -> Result<()> {
+        let url = format!("{}/_ministack/health", self.endpoint());
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            self.check()?;
+            if health(&url).await.is_ok_and(|health| health["edition"] == name) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("The local AWS does not answer. Its log: {}", self.log_file().display());
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The address that the SDKs are pointed at.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        endpoint(self.port)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it and the functions' life cycle say. Kept after a failure, removed after a clean end.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("emulator.log")
+    }
+
+    /// Something failed for which the log may hold the cause: it is kept when the emulator ends.
+    pub fn keep_log(&self) {
+        self.keep_log.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Died`] when it does not.
+    pub fn check(&self) -> Result<(), EmulatorError> {
+        let ended = self.child.lock().ok().and_then(|mut child| child.try_wait().ok().flatten());
+        let Some(status) = ended else { return Ok(()) };
+        let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
+        Err(EmulatorError::Died { pid: self.pid, status, log: self.log_file().display().to_string(), tail })
+    }
+
+    /// Comes back only when the emulator has ended by itself.
+    pub async fn died(&self) -> EmulatorError {
+        loop {
+            if let Err(died) = self.check() {
+                return died;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The live processes of a function, by its deployed name. Reads `/proc`, so Linux only.
+    ///
+    /// # Errors
+    /// When there is no `/proc`.
+    pub fn pids_of(&self, function: &str) -> io::Result<Vec<u32>> {
+        let marks = [format!("AWS_LAMBDA_FUNCTION_NAME={function}"), format!("AWS_ENDPOINT_URL={}", self.endpoint())];
+        let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Ok(pids
+            .filter(|pid: &u32| {
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                let variables: Vec<_> = environment.split(|byte| *byte == 0).collect();
+                marks.iter().all(|mark| variables.contains(&mark.as_bytes()))
+            })
+            .collect())
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let died = self.check().is_err();
+        let keep_log = died || thread::panicking() || self.keep_log.load(Ordering::Relaxed);
+        // The whole group: a function in flight survives the server. Whoever is in it was started by it.
+        if let Ok(group) = i32::try_from(self.pid) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        if let Ok(mut child) = self.child.lock() {
+            drop(child.wait());
+        }
+        let useless = if keep_log { self.folder.join("tmp") } else { self.folder.clone() };
+        // Not `eprintln!`: it panics when standard error is closed, and a panic in a drop aborts.
+        if let Err(error) = fs::remove_dir_all(&useless) {
+            drop(writeln!(io::stderr(), "Could not remove {}: {error}", useless.display()));
+        }
+        if keep_log && !died {
+            drop(writeln!(io::stderr(), "The log of the local AWS is kept: {}", self.log_file().display()));
+        }
+    }
+}
+
+/// Removes what processes that were killed have left behind, but for the logs.
+fn tidy(runs: &Path) {
+    for folder in fs::read_dir(runs).into_iter().flatten().flatten() {
+        let name = folder.file_name();
+        let owner = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok());
+        if owner.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)) {
+            // Nothing is lost when this fails, or when another process does the same.
+            drop(fs::remove_dir_all(folder.path().join("tmp")));
+        }
+    }
+}
+
+async fn health(url: &str) -> Result<Value> {
+    Ok(serde_json::from_slice(&clients::http().get(url).send().await?.bytes().await?)?)
+}
+
+fn endpoint(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// The port itself, or one that the system chooses for 0.
+fn free_port(port: u16) -> Result<u16> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(listener) => Ok(listener.local_addr()?.port()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(EmulatorError::PortTaken { port }.into()),
+        Err(error) => Err(error).with_context(|| format!("cannot use port {port}")),
+    }
+}
+
+fn lost_its_port(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(EmulatorError::Died { tail, .. }) if tail.contains("already in use"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named() -> Result<()> {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = taken.local_addr()?.port();
+        let error = free_port(port).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|text| text.contains(&port.to_string()) && text.contains("--port")));
+        Ok(())
+    }
+}

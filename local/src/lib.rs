@@ -1,0 +1,20 @@
+//! The relay on a local AWS: an emulator in a private Python environment, the repository's own
+//! `template.yaml` deployed to it, and a target whose behaviour can be set.
+//!
+//! `cargo local` runs it for people, and the end-to-end tests start as many [`stack::Stack`]s side by side as they need.
+
+pub mod clients;
+pub mod demo;
+pub mod emulator;
+pub mod env_file;
+pub mod functions;
+pub mod genesys;
+pub mod journey;
+pub mod python;
+pub mod run;
+pub mod screen;
+pub mod stack;
+pub mod target;
+pub mod template;
+pub mod wait;
+pub mod workspace;

@@ -1,0 +1,91 @@
+//! `cargo local`: the relay runs until Ctrl-C, and a person tries it out.
+
+use std::convert::Infallible;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{
+    clients, env_file,
+    genesys::{self, Webhook},
+    journey::Journey,
+    screen::{Colour, Screen},
+    stack::{Function, Stack, StackOptions},
+    target::{Behaviour, Target},
+    workspace::Workspace,
+};
+
+/// What the person asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// Port of the local AWS; a free one if there is none.
+    pub port: Option<u16>,
+    /// How the target behaves at first.
+    pub behaviour: Behaviour,
+    /// Parameters of the template.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Builds, deploys, says how to use it, and shows what happens. Ends only by an error, or by being dropped.
+///
+/// # Errors
+/// When something cannot be started, or the local AWS ends by itself.
+pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
+    let workspace = Workspace::locate().await?;
+    let target = Target::start(options.behaviour).await?;
+    let stack_options = StackOptions::new(target.url()).port(options.port);
+    let stack_options = options.parameters.into_iter().fold(stack_options, |all, (name, value)| all.set(name, value));
+    screen.say("Building the functions and starting the local AWS …");
+    let stack = Stack::start(stack_options).await?;
+    let mut journey = Journey::new(screen);
+    let show = async {
+        let env = env_file::write(&workspace, &stack).await?;
+        screen.say(&usage(screen, &stack, &target)?);
+        screen.say(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
+        screen.say("\nWhat happens to each event (Ctrl-C ends everything):");
+        journey.follow(&stack).await
+    };
+    stack.guard(Box::pin(show)).await
+}
+
+fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
+    let webhook_url = stack.webhook_url()?;
+    let heading = |text: &str| screen.paint(Colour::Green, text);
+    let now = fastrand::u32(..);
+    let message = json!({
+        "id": format!("message-{now}"), "type": "Text", "text": "Hi", "direction": "Outbound",
+        "channel": { "id": "integration-1", "platform": "Open", "type": "Private", "time": "2026-01-01T00:00:00.000Z" },
+    });
+    let envelope = json!({ "webhookId": "webhook-1", "webhookName": "Try", "payload": { "number": now }, "timestamp": "2026-01-01T00:00:00Z" });
+    let request = json!({ "action": "replay", "all": true, "why": "the target is back" });
+    let left_out = stack.left_out().join("\n  ");
+    Ok(format!(
+        "{}  {webhook_url}\n{}  {} (process {})\n{}  {}, now {}\n\nNot deployed here:\n  {left_out}\n\
+         \n{}\n{}\n\n{}\n{}\n\n{}\n{}\n\n{}\n{}",
+        heading("Webhook URL"),
+        heading("Local AWS  "),
+        stack.endpoint(),
+        stack.emulator().pid(),
+        heading("Target     "),
+        target.url(),
+        target.behaviour(),
+        heading("Send an Open Messaging webhook, signed:"),
+        Webhook::signed(message.to_string()).curl(&webhook_url),
+        heading("Send a webhook with the shared secret:"),
+        Webhook::with_shared_secret(envelope.to_string()).curl(&webhook_url),
+        heading("Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down):"),
+        format_args!("curl -X PUT --data fail:30 {}", target.control_url()),
+        heading("Replay all dead letters:"),
+        invoke_command(stack, Function::Replay, &request.to_string())?,
+    ))
+}
+
+/// A command that invokes a function with nothing but curl.
+fn invoke_command(stack: &Stack, function: Function, payload: &str) -> Result<String> {
+    let [(_, key), (_, secret), (_, region), _] = clients::ENVIRONMENT;
+    let url = format!("{}/2015-03-31/functions/{}/invocations", stack.endpoint(), stack.function_name(function)?);
+    Ok(format!(
+        "curl --aws-sigv4 aws:amz:{region}:lambda --user {key}:{secret} --data {} {url}",
+        genesys::quote(payload)
+    ))
+}

@@ -1,0 +1,252 @@
+//! Plays the customer's system: takes deliveries, and behaves as well or as badly as it is told to.
+
+mod behaviour;
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+pub use behaviour::{Answer, Behaviour, BehaviourError};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::RETRY_AFTER,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+
+use crate::wait;
+
+const CONTROL: &str = "/_behaviour";
+
+/// A delivery that has arrived.
+#[derive(Debug, Clone)]
+pub struct ReceivedRequest {
+    /// `webhook-id`: the event's id.
+    pub event_id: String,
+    /// The how many-th delivery of this event it is, from 1.
+    pub nth: usize,
+    /// Method and path.
+    pub line: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// When it had arrived completely.
+    pub at: Instant,
+    /// What it got, as soon as that is decided.
+    pub answer: Option<Answer>,
+}
+
+/// A target on a free port of 127.0.0.1. Dropping it closes the port and all connections.
+#[derive(Debug)]
+pub struct Target {
+    port: u16,
+    state: Arc<Mutex<State>>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    behaviour: Behaviour,
+    requests: Vec<ReceivedRequest>,
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the target is down")]
+struct Down;
+
+impl Target {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When no port can be opened.
+    pub async fn start(behaviour: Behaviour) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let state = Arc::new(Mutex::new(State { behaviour, requests: Vec::new() }));
+        let server = tokio::spawn(serve(listener, Arc::clone(&state)));
+        Ok(Self { port, state, server })
+    }
+
+    /// Where it takes deliveries: any path will do.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/events", self.port)
+    }
+
+    /// Where its behaviour can be read (GET) and set (PUT) as text, see [`Behaviour`].
+    #[must_use]
+    pub fn control_url(&self) -> String {
+        format!("http://127.0.0.1:{}{CONTROL}", self.port)
+    }
+
+    /// Changes the behaviour from the next delivery on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        lock(&self.state).behaviour = behaviour;
+    }
+
+    /// The behaviour now.
+    #[must_use]
+    pub fn behaviour(&self) -> Behaviour {
+        lock(&self.state).behaviour.clone()
+    }
+
+    /// All deliveries so far, in the order of their arrival.
+    #[must_use]
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        lock(&self.state).requests.clone()
+    }
+
+    /// The deliveries of one event.
+    #[must_use]
+    pub fn requests_of(&self, event_id: &str) -> Vec<ReceivedRequest> {
+        self.requests().into_iter().filter(|request| request.event_id == event_id).collect()
+    }
+
+    /// Waits until the deliveries are as `expected` says, and gives them.
+    ///
+    /// # Errors
+    /// When they are not within [`wait::LIMIT`].
+    pub async fn until(
+        &self,
+        what: &str,
+        expected: impl Fn(&[ReceivedRequest]) -> bool,
+    ) -> Result<Vec<ReceivedRequest>> {
+        wait::until(what, || async { Ok(Some(self.requests()).filter(|requests| expected(requests))) }).await
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A behaviour that panics must not take the record of the deliveries with it.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+    // Dropped with this task, and all connections with it.
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        connections.spawn(converse(stream, Arc::clone(&state)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn converse(stream: TcpStream, state: Arc<Mutex<State>>) {
+    drop(stream.set_nodelay(true));
+    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    // An error here is a client that went away, or a target that plays dead.
+    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Full<Bytes>>, Down> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Down)?.to_bytes();
+    if head.uri.path() == CONTROL {
+        return Ok(control(&head.method, &body, &state));
+    }
+    let event_id = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let line = format!("{} {}", head.method, head.uri);
+    let answer = {
+        let mut state = lock(&state);
+        let nth = 1 + state.requests.iter().filter(|earlier| earlier.event_id == event_id).count();
+        let mut received =
+            ReceivedRequest { event_id, nth, line, headers: head.headers, body, at: Instant::now(), answer: None };
+        let answer = state.behaviour.answer(&received);
+        received.answer = Some(answer.clone());
+        state.requests.push(received);
+        answer
+    };
+    sleep(answer.delay).await;
+    let status = answer.status.ok_or(Down)?;
+    let mut response = Response::new(Full::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(value) = answer.retry_after.and_then(|value| value.parse().ok()) {
+        response.headers_mut().insert(RETRY_AFTER, value);
+    }
+    Ok(response)
+}
+
+fn control(method: &Method, body: &[u8], state: &Mutex<State>) -> Response<Full<Bytes>> {
+    let mut state = lock(state);
+    let mut response = Response::default();
+    if method == Method::PUT {
+        let Ok(behaviour) = String::from_utf8_lossy(body).trim().parse() else {
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            *response.body_mut() = Full::from(format!("{}\n", behaviour::SYNTAX));
+            return response;
+        };
+        state.behaviour = behaviour;
+    }
+    *response.body_mut() = Full::from(format!("{}\n", state.behaviour));
+    response
+}
+
+/// A duration as people write it: `2s`, `300ms`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(milliseconds) => milliseconds.parse().ok().map(Duration::from_millis),
+        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+    use crate::clients;
+
+    async fn deliver(target: &Target, event_id: &str) -> Option<u16> {
+        let answer = clients::http().post(target.url()).header("webhook-id", event_id).body("body").send().await;
+        answer.ok().map(|answer| answer.status().as_u16())
+    }
+
+    #[tokio::test]
+    async fn deliveries_are_counted_by_event_and_recorded() -> Result<()> {
+        let fails_once = |request: &ReceivedRequest| Answer::status(if request.nth == 1 { 503 } else { 200 });
+        let target = Target::start(Behaviour::script(fails_once)).await?;
+        for expected in [("a", 503), ("b", 503), ("a", 200)] {
+            assert_eq!(deliver(&target, expected.0).await, Some(expected.1));
+        }
+        let requests = target.until("both attempts of a are there", |all| all.len() == 3).await?;
+        assert_eq!(target.requests_of("a").len(), 2);
+        assert_eq!(
+            (requests[2].line.as_str(), requests[2].nth, &requests[2].body[..]),
+            ("POST /events", 2, &b"body"[..])
+        );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_person_switches_it_with_curl_even_while_it_is_down() -> Result<()> {
+        let target = Target::start(Behaviour::Down).await?;
+        assert_eq!(deliver(&target, "a").await, None);
+        let put = |text: &'static str| clients::http().put(target.control_url()).body(text).send();
+        assert_eq!(put("nonsense").await?.status(), 400);
+        assert_eq!(put("status:503:60").await?.text().await?, "status:503:60\n");
+        let answer = clients::http().post(target.url()).send().await?;
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers().get("retry-after").map(HeaderValue::as_bytes)),
+            (503, Some(&b"60"[..]))
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! Waiting for a condition rather than for a time.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep};
+
+/// How long a condition may take at most: generous, since a test machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks `probe` again and again until it gives a value, and gives that.
+///
+/// # Errors
+/// When the probe fails, or gives nothing within [`LIMIT`]; the message says what was waited for.
+pub async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(value) = probe().await? {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            bail!("Waited {} s in vain: {what}", LIMIT.as_secs());
+        }
+        sleep(PAUSE).await;
+    }
+}

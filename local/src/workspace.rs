@@ -1,0 +1,68 @@
+//! Where this repository and its build output are.
+
+use std::{env, ffi::OsString, io, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// The repository on disk.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    /// The folder that holds `template.yaml`.
+    pub root: PathBuf,
+    /// Cargo's target directory.
+    pub target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks Cargo.
+    ///
+    /// # Errors
+    /// When Cargo is missing, or there is no template to deploy.
+    pub async fn locate() -> Result<Self> {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        let output = cargo()
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest])
+            .output()
+            .await;
+        let output = match output {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("Cargo was not found. Install Rust from https://rustup.rs, then run this again.")
+            }
+            output => output.context("cargo metadata")?,
+        };
+        if !output.status.success() {
+            bail!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let path = |name: &str| {
+            metadata[name].as_str().map(PathBuf::from).with_context(|| format!("cargo metadata without {name}"))
+        };
+        let workspace = Self { root: path("workspace_root")?, target: path("target_directory")? };
+        if !workspace.template().is_file() {
+            bail!("{} is missing: there is nothing to deploy.", workspace.template().display());
+        }
+        Ok(workspace)
+    }
+
+    /// The template that is deployed.
+    #[must_use]
+    pub fn template(&self) -> PathBuf {
+        self.root.join("template.yaml")
+    }
+
+    /// The folder for everything that this crate writes; `cargo clean` removes it.
+    #[must_use]
+    pub fn local(&self) -> PathBuf {
+        self.target.join("local")
+    }
+}
+
+/// The Cargo that runs this program, or else the one on the path.
+#[must_use]
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.kill_on_drop(true);
+    command
+}
