@@ -285,7 +285,7 @@ mod tests {
         Answer::builder().status(status).body(Full::default()).expect("an answer")
     }
 
-    fn secrets(json: serde_json::Value) -> Secrets {
+    fn secrets(json: &serde_json::Value) -> Secrets {
         Secrets::parse(&json.to_string()).expect("secrets")
     }
 
@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn plain(address: SocketAddr) -> HttpTarget<FakeSecretStore, FakeClock> {
-        target(address, FakeSecretStore::holding(secrets(serde_json::json!({}))))
+        target(address, FakeSecretStore::holding(secrets(&serde_json::json!({}))))
     }
 
     fn event() -> Event {
@@ -336,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
         let (address, requests, _) = server(|_| status(204)).await;
-        let store = FakeSecretStore::holding(secrets(serde_json::json!({
+        let store = FakeSecretStore::holding(secrets(&serde_json::json!({
             "targetAuthorization": "Bearer of-the-target",
             "targetSigningSecrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
         })));
@@ -358,7 +358,7 @@ mod tests {
             assert_eq!(headers.get(name).map(|value| value.to_str().expect("text")), Some(value), "{name}");
         }
         let timestamp: i64 = headers["webhook-timestamp"].to_str().expect("text").parse().expect("seconds");
-        let key = secrets(serde_json::json!({ "targetSigningSecrets": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" }));
+        let key = secrets(&serde_json::json!({ "targetSigningSecrets": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" }));
         let signature = standard_webhooks::sign(&key.target_signing, "an-event", timestamp, &body);
         assert_eq!(headers["webhook-signature"], signature.as_str());
     }
@@ -474,7 +474,7 @@ mod tests {
             status(if valid { 200 } else { 401 })
         })
         .await;
-        let store = FakeSecretStore::holding(secrets(serde_json::json!({ "targetAuthorization": "Bearer old" })));
+        let store = FakeSecretStore::holding(secrets(&serde_json::json!({ "targetAuthorization": "Bearer old" })));
         let target = {
             install_tls_provider();
             let url = parse_target_url(&format!("http://{address}/")).expect("a URL");
@@ -504,7 +504,7 @@ mod tests {
                 *reads
             };
             if reads > 1 {
-                self.first.hold(secrets(serde_json::json!({ "targetAuthorization": "Bearer new" })));
+                self.first.hold(secrets(&serde_json::json!({ "targetAuthorization": "Bearer new" })));
             }
             self.first.read().await
         }
@@ -513,7 +513,7 @@ mod tests {
     #[tokio::test]
     async fn without_credentials_nothing_is_sent() {
         let (address, requests, _) = server(|_| status(200)).await;
-        let store = FakeSecretStore::holding(secrets(serde_json::json!({})));
+        let store = FakeSecretStore::holding(secrets(&serde_json::json!({})));
         store.fail();
         let failure = failure(deliver(&target(address, store), Duration::from_secs(10)).await);
         assert_eq!(failure.cause, Cause::NotSent);

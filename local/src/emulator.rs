@@ -77,7 +77,7 @@ impl Emulator {
     pub async fn prepare(workspace: &Workspace, port: Option<u16>) -> Result<()> {
         port.map_or(Ok(0), free_port)?;
         tidy(&workspace.local().join("run"));
-        python::environment(&workspace.local()).await.map(drop)
+        python::environment(&workspace.local(), python::EMULATOR).await.map(drop)
     }
 
     /// Starts one on the given port, or on a free one, and waits until it answers.
@@ -85,7 +85,7 @@ impl Emulator {
     /// # Errors
     /// See [`EmulatorError`] and [`python::PythonError`].
     pub async fn start(workspace: &Workspace, port: Option<u16>) -> Result<Self> {
-        let python = python::environment(&workspace.local()).await?;
+        let python = python::environment(&workspace.local(), python::EMULATOR).await?;
         if let Some(port) = port {
             free_port(port)?;
             let started = Self::start_on(&python, &workspace.local(), port).await;

@@ -1,22 +1,20 @@
 //! The file of variables with which `cargo lambda watch` runs the functions against the deployed queues.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use crate::{clients, stack::Stack, workspace::Workspace};
+use crate::{clients, stack::Stack};
 
-/// Writes it to `local/env` in the target directory, and gives its path.
+/// Writes it.
 ///
 /// # Errors
 /// When the variables cannot be read, or the file cannot be written.
-pub async fn write(workspace: &Workspace, stack: &Stack) -> Result<PathBuf> {
+pub async fn write(path: &Path, stack: &Stack) -> Result<()> {
     let mut variables = stack.function_variables().await?;
     variables.extend(clients::ENVIRONMENT.map(|(name, value)| (name.into(), value.into())));
     variables.insert("AWS_ENDPOINT_URL".into(), stack.endpoint());
-    let path = workspace.local().join("env");
-    fs::write(&path, content(&variables)).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    fs::write(path, content(&variables)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn content(variables: &BTreeMap<String, String>) -> String {

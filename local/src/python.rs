@@ -1,4 +1,4 @@
-//! The private Python environment in which the emulator runs: pinned, hashed, made once.
+//! Private Python environments for the tools that come as wheels: pinned, hashed, made once.
 
 use std::{
     env,
@@ -14,9 +14,21 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use tokio::{process::Command, time::sleep};
 
-const REQUIREMENTS: &str = include_str!("../emulator/requirements.txt");
+/// The emulator, and all that it needs.
+pub const EMULATOR: Packages =
+    Packages { name: "the local AWS", requirements: include_str!("../emulator/requirements.txt") };
+
 const OLDEST: (u32, u32) = (3, 11);
 const CANDIDATES: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
+
+/// What an environment holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Packages {
+    /// What people are told is being set up.
+    pub name: &'static str,
+    /// A pip requirements file that pins everything with hashes, what is needed indirectly as well.
+    pub requirements: &'static str,
+}
 
 /// Why there is no Python environment, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -43,18 +55,21 @@ pub enum PythonError {
     },
     /// Most often the machine is offline.
     #[error(
-        "pip could not install the emulator; what it said stands above. The first run needs the Python package index: \
+        "pip could not install {name}; what it said stands above. The first run needs the Python package index: \
          check the network, or your pip configuration (proxy, index), then run this again."
     )]
-    Install,
+    Install {
+        /// What was to be installed.
+        name: &'static str,
+    },
 }
 
 /// The interpreter of the environment, which is made first if need be. Several processes may ask at the same time.
 ///
 /// # Errors
 /// [`PythonError`] when it cannot be made.
-pub async fn environment(local: &Path) -> Result<PathBuf> {
-    let digest = Sha256::digest(REQUIREMENTS);
+pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
+    let digest = Sha256::digest(packages.requirements);
     let home = local.join(format!("python-{}", BASE64_URL_SAFE_NO_PAD.encode(&digest[..9])));
     // Follows the link to the system's Python: when that is gone, the environment is made anew.
     let interpreter = home.join("bin/python");
@@ -70,7 +85,7 @@ pub async fn environment(local: &Path) -> Result<PathBuf> {
         for leftover in [&partial, &home] {
             remove_if_there(leftover)?;
         }
-        fill(&python, &partial).await?;
+        fill(&python, &partial, packages).await?;
         fs::rename(&partial, &home).context("cannot name the finished Python environment")?;
     }
     Ok(interpreter)
@@ -83,7 +98,7 @@ async fn lock(path: &Path) -> Result<File> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if !told => {
-                eprintln!("Another process is setting up the local AWS; waiting for it.");
+                eprintln!("Another process is setting up its tools; waiting for it.");
                 told = true;
             }
             Err(TryLockError::WouldBlock) => {}
@@ -132,8 +147,9 @@ fn parse_version(printed: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-async fn fill(python: &str, folder: &Path) -> Result<()> {
-    eprintln!("Setting up the local AWS with {python}, once; this takes about a minute.");
+async fn fill(python: &str, folder: &Path, packages: Packages) -> Result<()> {
+    let name = packages.name;
+    eprintln!("Setting up {name} with {python}, once; this takes about a minute.");
     let venv = Command::new(python).args(["-m", "venv"]).arg(folder).kill_on_drop(true).output().await?;
     if !venv.status.success() {
         let output = [venv.stdout, venv.stderr].concat();
@@ -144,7 +160,7 @@ async fn fill(python: &str, folder: &Path) -> Result<()> {
         .into());
     }
     let requirements = folder.join("requirements.txt");
-    fs::write(&requirements, REQUIREMENTS)?;
+    fs::write(&requirements, packages.requirements)?;
     let pip = Command::new(folder.join("bin/python"))
         .args([
             "-m",
@@ -152,6 +168,7 @@ async fn fill(python: &str, folder: &Path) -> Result<()> {
             "install",
             "--disable-pip-version-check",
             "--no-input",
+            "--no-deps",
             "--require-hashes",
             "--requirement",
         ])
@@ -160,7 +177,7 @@ async fn fill(python: &str, folder: &Path) -> Result<()> {
         .kill_on_drop(true)
         .status()
         .await?;
-    if pip.success() { Ok(()) } else { Err(PythonError::Install.into()) }
+    if pip.success() { Ok(()) } else { Err(PythonError::Install { name }.into()) }
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
     let stack = Stack::start(stack_options).await?;
     let mut journey = Journey::new(screen);
     let show = async {
-        let env = env_file::write(&workspace, &stack).await?;
+        let env = workspace.local().join("env");
+        env_file::write(&env, &stack).await?;
         screen.say(&usage(screen, &stack, &target)?);
         screen.say(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
         screen.say("\nWhat happens to each event (Ctrl-C ends everything):");

@@ -5,6 +5,7 @@
 mod acknowledgement;
 mod delivery;
 mod replay;
+mod watch;
 
 use anyhow::{Context, Result};
 use local::genesys::Webhook;
