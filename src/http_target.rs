@@ -1,10 +1,10 @@
 //! The customer's system over HTTPS: what is sent to it, and how its answer is read.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-pub use reqwest::Url as TargetUrl;
-use reqwest::{Client, Response, redirect};
+use reqwest::{Client, Response, Url, redirect};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clock;
@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::logging::chain;
 use crate::message::{MAX_EXCERPT_BYTES, excerpt, is_kept_header};
 use crate::retry::parse_retry_after;
-use crate::secrets::{SecretCache, SecretStore, Secrets};
+use crate::secrets::{SecretCache, SecretStore, SecretsError, TargetSecrets};
 use crate::standard_webhooks;
 use crate::target::{Cause, Delivery, Failure, Outcome, Target};
 
@@ -43,19 +43,26 @@ pub enum InvalidTargetUrl {
     Credentials,
 }
 
-/// Parses a target's URL, and refuses what would leak events or credentials.
-pub fn parse_target_url(text: &str) -> Result<TargetUrl, InvalidTargetUrl> {
-    let url = TargetUrl::parse(text).map_err(|_| InvalidTargetUrl::Syntax)?;
-    let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-    match url.scheme() {
-        "https" => {}
-        "http" if is_loopback => {}
-        _ => return Err(InvalidTargetUrl::NotHttps),
+/// Where events are delivered: a URL that leaks neither events nor credentials.
+#[derive(Debug, Clone)]
+pub struct TargetUrl(Url);
+
+impl FromStr for TargetUrl {
+    type Err = InvalidTargetUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTargetUrl> {
+        let url = Url::parse(text).map_err(|_| InvalidTargetUrl::Syntax)?;
+        let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback => {}
+            _ => return Err(InvalidTargetUrl::NotHttps),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidTargetUrl::Credentials);
+        }
+        Ok(Self(url))
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(InvalidTargetUrl::Credentials);
-    }
-    Ok(url)
 }
 
 /// Makes ring the provider of TLS for this process. Call it once, before a target is made.
@@ -70,9 +77,9 @@ pub fn install_tls_provider() {
 /// Connections are kept over invocations. Redirects are not followed: a moved endpoint is a change of configuration.
 pub struct HttpTarget<S, C> {
     client: Client,
-    url: TargetUrl,
+    url: Url,
     timeout: Duration,
-    secrets: SecretCache<S>,
+    secrets: SecretCache<S, TargetSecrets, C>,
     clock: C,
 }
 
@@ -80,7 +87,12 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
     /// A target at `url` that has `timeout` for an answer.
     ///
     /// Fails when the machine's trust store cannot be read. Needs [`install_tls_provider`].
-    pub fn new(url: TargetUrl, timeout: Duration, secrets: SecretCache<S>, clock: C) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        TargetUrl(url): TargetUrl,
+        timeout: Duration,
+        secrets: SecretCache<S, TargetSecrets, C>,
+        clock: C,
+    ) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy()
@@ -91,7 +103,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         Ok(Self { client, url, timeout, secrets, clock })
     }
 
-    async fn post(&self, delivery: &Delivery<'_>, secrets: &Secrets, deadline: Instant) -> Outcome {
+    async fn post(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets, deadline: Instant) -> Outcome {
         let headers = self.headers(delivery, secrets);
         let request = self.client.post(self.url.clone()).headers(headers).body(delivery.event.body.clone());
         match timeout_at(deadline, request.send()).await {
@@ -101,7 +113,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         }
     }
 
-    fn headers(&self, delivery: &Delivery<'_>, secrets: &Secrets) -> HeaderMap {
+    fn headers(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets) -> HeaderMap {
         let event = delivery.event;
         let timestamp = self.clock.now().as_second();
         let mut headers = kept_headers(event);
@@ -117,8 +129,8 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         }
         put(HeaderName::from_static("webhook-id"), event.id.as_str());
         put(HeaderName::from_static("webhook-timestamp"), &timestamp.to_string());
-        if !secrets.target_signing.is_empty() {
-            let signature = standard_webhooks::sign(&secrets.target_signing, event.id.as_str(), timestamp, &event.body);
+        if !secrets.signing.is_empty() {
+            let signature = standard_webhooks::sign(&secrets.signing, event.id.as_str(), timestamp, &event.body);
             put(HeaderName::from_static("webhook-signature"), &signature);
         }
         put(HeaderName::from_static("idempotency-key"), event.id.as_str());
@@ -155,10 +167,7 @@ impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
         let deadline = delivery.deadline.min(Instant::now() + self.timeout);
         let secrets = match self.secrets.get().await {
             Ok(secrets) => secrets,
-            Err(error) => {
-                let detail = excerpt(&format!("the target's credentials cannot be read: {}", chain(&error)));
-                return Outcome::Failed(Failure::new(Cause::NotSent, detail));
-            }
+            Err(error) => return Outcome::Failed(without_credentials(&error)),
         };
         let outcome = self.post(&delivery, &secrets, deadline).await;
         let unauthorized = StatusCode::UNAUTHORIZED.as_u16();
@@ -167,10 +176,9 @@ impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
         }
         // The target's credentials may have been rotated since the secret was read: that is no reason to give up.
         match self.secrets.get_fresh().await {
-            Ok(fresh) if fresh.target_authorization != secrets.target_authorization => {
-                self.post(&delivery, &fresh, deadline).await
-            }
-            _ => outcome,
+            Ok(fresh) if fresh.authorization != secrets.authorization => self.post(&delivery, &fresh, deadline).await,
+            Ok(_) => outcome,
+            Err(error) => Outcome::Failed(without_credentials(&error)),
         }
     }
 }
@@ -190,8 +198,8 @@ fn kept_headers(event: &Event) -> HeaderMap {
     headers
 }
 
-fn authorization(secrets: &Secrets) -> Option<HeaderValue> {
-    HeaderValue::from_str(secrets.target_authorization.as_deref()?).ok()
+fn authorization(secrets: &TargetSecrets) -> Option<HeaderValue> {
+    HeaderValue::from_str(secrets.authorization.as_deref()?).ok()
 }
 
 /// Reads the beginning of an answer, and a little more where that frees the connection for the next delivery.
@@ -209,6 +217,10 @@ async fn read_beginning(mut response: Response) -> Vec<u8> {
     })
     .await;
     beginning
+}
+
+fn without_credentials(error: &SecretsError) -> Failure {
+    Failure::new(Cause::NotSent, excerpt(&format!("the target's credentials cannot be read: {}", chain(error))))
 }
 
 fn failed_request(error: reqwest::Error) -> Failure {
@@ -233,6 +245,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::secrets::FromSecret as _;
     use crate::testing::{FakeClock, FakeSecretStore};
 
     type Requests = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
@@ -285,19 +298,15 @@ mod tests {
         Answer::builder().status(status).body(Full::default()).expect("an answer")
     }
 
-    fn secrets(json: &serde_json::Value) -> Secrets {
-        Secrets::parse(&json.to_string()).expect("secrets")
-    }
-
     fn target(address: SocketAddr, store: FakeSecretStore) -> HttpTarget<FakeSecretStore, FakeClock> {
         install_tls_provider();
-        let url = parse_target_url(&format!("http://{address}/events?token=hunter2")).expect("a URL");
-        let secrets = SecretCache::new(store, Duration::from_mins(5));
-        HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock::default()).expect("a client")
+        let url = format!("http://{address}/events?token=hunter2").parse().expect("a URL");
+        let secrets = SecretCache::new(store, Duration::from_mins(5), FakeClock);
+        HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client")
     }
 
     fn plain(address: SocketAddr) -> HttpTarget<FakeSecretStore, FakeClock> {
-        target(address, FakeSecretStore::holding(secrets(&serde_json::json!({}))))
+        target(address, FakeSecretStore::holding(&serde_json::json!({})))
     }
 
     fn event() -> Event {
@@ -336,10 +345,10 @@ mod tests {
     #[tokio::test]
     async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
         let (address, requests, _) = server(|_| status(204)).await;
-        let store = FakeSecretStore::holding(secrets(&serde_json::json!({
+        let store = FakeSecretStore::holding(&serde_json::json!({
             "targetAuthorization": "Bearer of-the-target",
             "targetSigningSecrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
-        })));
+        }));
         let outcome = deliver(&target(address, store), Duration::from_secs(10)).await;
         assert_eq!(outcome, Outcome::Delivered { status: Some(204) });
         let (headers, body) = requests.lock().expect("not poisoned").pop().expect("a request");
@@ -358,8 +367,9 @@ mod tests {
             assert_eq!(headers.get(name).map(|value| value.to_str().expect("text")), Some(value), "{name}");
         }
         let timestamp: i64 = headers["webhook-timestamp"].to_str().expect("text").parse().expect("seconds");
-        let key = secrets(&serde_json::json!({ "targetSigningSecrets": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" }));
-        let signature = standard_webhooks::sign(&key.target_signing, "an-event", timestamp, &body);
+        let secret = r#"{"targetSigningSecrets":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}"#;
+        let key = TargetSecrets::from_secret(secret).expect("secrets");
+        let signature = standard_webhooks::sign(&key.signing, "an-event", timestamp, &body);
         assert_eq!(headers["webhook-signature"], signature.as_str());
     }
 
@@ -474,20 +484,20 @@ mod tests {
             status(if valid { 200 } else { 401 })
         })
         .await;
-        let store = FakeSecretStore::holding(secrets(&serde_json::json!({ "targetAuthorization": "Bearer old" })));
+        let store = FakeSecretStore::holding(&serde_json::json!({ "targetAuthorization": "Bearer old" }));
         let target = {
             install_tls_provider();
-            let url = parse_target_url(&format!("http://{address}/")).expect("a URL");
+            let url = format!("http://{address}/").parse().expect("a URL");
             // Kept for no time at all, so that the test need not wait until the copy is old.
-            let secrets = SecretCache::new(store.clone(), Duration::ZERO);
-            HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock::default()).expect("a client")
+            let secrets = SecretCache::new(store.clone(), Duration::ZERO, FakeClock);
+            HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client")
         };
         assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, Cause::Status(401));
         assert_eq!(requests.lock().expect("not poisoned").len(), 1, "the same credentials are not tried twice");
         let rotating = RotatesOnSecondRead { first: store.clone(), reads: Mutex::default() };
-        let url = parse_target_url(&format!("http://{address}/")).expect("a URL");
-        let secrets = SecretCache::new(rotating, Duration::ZERO);
-        let target = HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock::default()).expect("a client");
+        let url = format!("http://{address}/").parse().expect("a URL");
+        let secrets = SecretCache::new(rotating, Duration::ZERO, FakeClock);
+        let target = HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
         assert_eq!(deliver(&target, Duration::from_secs(10)).await, Outcome::Delivered { status: Some(200) });
     }
 
@@ -497,23 +507,44 @@ mod tests {
     }
 
     impl SecretStore for RotatesOnSecondRead {
-        async fn read(&self) -> Result<Secrets, crate::secrets::SecretsError> {
+        async fn read(&self) -> Result<String, SecretsError> {
             let reads = {
                 let mut reads = self.reads.lock().expect("not poisoned");
                 *reads += 1;
                 *reads
             };
             if reads > 1 {
-                self.first.hold(secrets(&serde_json::json!({ "targetAuthorization": "Bearer new" })));
+                self.first.hold(&serde_json::json!({ "targetAuthorization": "Bearer new" }));
             }
             self.first.read().await
         }
     }
 
     #[tokio::test]
+    async fn a_401_is_not_final_while_the_credentials_cannot_be_read_again() {
+        let (address, ..) = server(|_| status(401)).await;
+        let store = FakeSecretStore::holding(&serde_json::json!({ "targetAuthorization": "Bearer old" }));
+        let secrets = SecretCache::new(FailsAfterFirstRead(store), Duration::ZERO, FakeClock);
+        install_tls_provider();
+        let url = format!("http://{address}/").parse().expect("a URL");
+        let target = HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
+        assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, Cause::NotSent);
+    }
+
+    struct FailsAfterFirstRead(FakeSecretStore);
+
+    impl SecretStore for FailsAfterFirstRead {
+        async fn read(&self) -> Result<String, SecretsError> {
+            let secret = self.0.read().await;
+            self.0.fail();
+            secret
+        }
+    }
+
+    #[tokio::test]
     async fn without_credentials_nothing_is_sent() {
         let (address, requests, _) = server(|_| status(200)).await;
-        let store = FakeSecretStore::holding(secrets(&serde_json::json!({})));
+        let store = FakeSecretStore::holding(&serde_json::json!({}));
         store.fail();
         let failure = failure(deliver(&target(address, store), Duration::from_secs(10)).await);
         assert_eq!(failure.cause, Cause::NotSent);
@@ -523,11 +554,11 @@ mod tests {
     #[test]
     fn a_url_that_would_leak_is_refused() {
         for url in ["https://example.com/x", "http://127.0.0.1:8080/", "http://localhost/", "http://[::1]:1/"] {
-            assert!(parse_target_url(url).is_ok(), "{url}");
+            assert!(url.parse::<TargetUrl>().is_ok(), "{url}");
         }
         for url in ["http://example.com/", "ftp://example.com/", "https://a:b@example.com/", "http://127.0.0.1.nip.io/"]
         {
-            assert!(parse_target_url(url).is_err(), "{url}");
+            assert!(url.parse::<TargetUrl>().is_err(), "{url}");
         }
     }
 }

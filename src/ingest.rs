@@ -11,7 +11,7 @@ use crate::event::{Event, EventId, Identity, Source};
 use crate::json::{Json, NotJson};
 use crate::message::{MAX_MESSAGE_BYTES, Message, Reason, ReasonKind, excerpt, is_kept_header};
 use crate::queue::{QueueError, Sender};
-use crate::secrets::{SecretCache, SecretStore, SecretsError};
+use crate::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
 
 /// The use case, over its ports.
 pub struct Ingest<E, D, S, C> {
@@ -20,7 +20,7 @@ pub struct Ingest<E, D, S, C> {
     /// Where bodies go that are authentic and not JSON.
     pub dead_letters: D,
     /// What proofs are compared with.
-    pub secrets: SecretCache<S>,
+    pub secrets: SecretCache<S, SenderSecrets, C>,
     /// Tells when an event was received.
     pub clock: C,
 }
@@ -91,6 +91,10 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         self.authenticate(headers, body).await?;
         if body.is_empty() {
             return Err(Refusal::Empty);
+        }
+        // What cannot fit is refused before any work is put into it.
+        if body.len() > MAX_MESSAGE_BYTES {
+            return Err(Refusal::TooLarge { size: body.len() });
         }
         let received_at = self.clock.now();
         let json = Json::parse(body);
@@ -164,7 +168,7 @@ impl Refusal {
 /// What a sender gave to tell its events apart.
 fn sender_key(headers: &HeaderMap) -> Option<&str> {
     const KEYS: [HeaderName; 2] = [HeaderName::from_static("idempotency-key"), HeaderName::from_static("webhook-id")];
-    KEYS.iter().find_map(|name| text(headers, name)).filter(|key| !key.is_empty())
+    KEYS.iter().find_map(|name| text(headers, name))
 }
 
 fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
@@ -184,8 +188,9 @@ fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     kept
 }
 
+/// A header's value, unless it says nothing: SQS takes no empty attribute.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+    headers.get(name)?.to_str().ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -194,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::message::attribute;
-    use crate::secrets::{FRESH, Secrets};
+    use crate::secrets::FRESH;
     use crate::testing::{FakeClock, FakeQueue, FakeSecretStore};
 
     const SECRET: &str = "0123456789abcdef";
@@ -206,18 +211,18 @@ mod tests {
         ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
     }
 
-    fn secrets(secret: &str) -> Secrets {
-        Secrets::parse(&serde_json::json!({ "webhookSecrets": secret }).to_string()).expect("secrets")
+    fn secrets(secret: &str) -> serde_json::Value {
+        serde_json::json!({ "webhookSecrets": secret })
     }
 
     fn relay() -> Relay {
         let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
-        let store = FakeSecretStore::holding(secrets(SECRET));
+        let store = FakeSecretStore::holding(&secrets(SECRET));
         let ingest = Ingest {
             events: events.clone(),
             dead_letters: dead_letters.clone(),
-            secrets: SecretCache::new(store.clone(), Duration::from_mins(5)),
-            clock: FakeClock::default(),
+            secrets: SecretCache::new(store.clone(), Duration::from_mins(5), FakeClock),
+            clock: FakeClock,
         };
         Relay { events, dead_letters, store, ingest }
     }
@@ -294,7 +299,7 @@ mod tests {
         let relay = relay();
         relay.post(&authentic(), b"{}").await.expect("accepted");
         tokio::time::advance(FRESH).await;
-        relay.store.hold(secrets("the-rotated-secret"));
+        relay.store.hold(&secrets("the-rotated-secret"));
         relay.post(&headers(&[("x-webhook-secret", "the-rotated-secret")]), b"{}").await.expect("accepted");
         let refusal = relay.post(&authentic(), b"{}").await.expect_err("withdrawn");
         assert!(matches!(refusal, Refusal::WrongProof));
@@ -355,7 +360,7 @@ mod tests {
             &deep,
         ] {
             let accepted = relay.post(&authentic(), body.as_bytes()).await.expect("accepted");
-            let event = relay.events.messages().pop().expect("queued").to_event(FakeClock::default().now());
+            let event = relay.events.messages().pop().expect("queued").to_event(FakeClock.now());
             let event = event.expect("readable");
             assert_eq!((event.id, &event.body[..]), (accepted.id, body.as_bytes()));
         }
@@ -382,6 +387,19 @@ mod tests {
             let refusal = relay.post(&authentic(), body).await.expect_err("refused");
             assert!(matches!(refusal, Refusal::QueueUnavailable(_)) && refusal.fault().is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_says_nothing_is_as_good_as_none() {
+        let relay = relay();
+        let mut headers = authentic();
+        headers.insert("content-type", "".parse().expect("a value"));
+        headers.insert("idempotency-key", "".parse().expect("a value"));
+        headers.insert("webhook-id", "one".parse().expect("a value"));
+        let one = relay.post(&headers, b"{}").await.expect("accepted").id;
+        headers.insert("webhook-id", "two".parse().expect("a value"));
+        assert_ne!(relay.post(&headers, b"{}").await.expect("accepted").id, one);
+        assert!(!relay.events.messages()[0].attributes.contains_key(attribute::CONTENT_TYPE));
     }
 
     #[tokio::test]

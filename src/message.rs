@@ -209,6 +209,20 @@ impl Message {
         Ok(Event { id, source, received_at, content_type, headers, body, origin })
     }
 
+    /// The same message, saying itself who its event is: sent again, it gets a new time from SQS, and an event that is
+    /// identified by its time would become another.
+    #[must_use]
+    pub fn with_identity(mut self, event: &Event) -> Self {
+        let identity = [
+            (attribute::EVENT_ID, event.id.to_string()),
+            (attribute::RECEIVED_AT, format!("{:.3}", event.received_at)),
+        ];
+        for (name, value) in identity {
+            self.attributes.entry(name.to_owned()).or_insert_with(|| Attribute::text(value));
+        }
+        self
+    }
+
     /// The reason it carries, if it carries one that can be read.
     pub fn reason(&self) -> Option<Reason> {
         let text = self.text(attribute::REASON).ok()??;
@@ -343,6 +357,17 @@ mod tests {
     fn a_body_pasted_in_the_console_has_the_time_sqs_took_it() {
         let event = bare(r#"{"pasted":true}"#).to_event(now()).expect("readable");
         assert_eq!((event.source, event.received_at), (Source::Generic, now()));
+    }
+
+    #[test]
+    fn a_message_that_is_sent_again_stays_the_same_event() {
+        let pasted = bare(r#"{"pasted":true}"#);
+        let first = pasted.to_event(now()).expect("readable");
+        let later = now() + jiff::SignedDuration::from_hours(1);
+        assert_ne!(pasted.to_event(later).expect("readable").id, first.id);
+        assert_eq!(pasted.with_identity(&first).to_event(later).expect("readable"), first);
+        let sent = Message::from_event(&first);
+        assert_eq!(sent.clone().with_identity(&first), sent);
     }
 
     #[test]

@@ -22,6 +22,10 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 /// What still runs is aborted this long before the invocation ends, so that the rest can be reported.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
 
+/// The answer is given this long before the invocation ends, whatever SQS does: without an answer the whole batch
+/// comes back, delivered records included.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
 /// The use case, over its ports.
 pub struct Processor<E, D, T, C> {
     /// The queue the records came from.
@@ -84,7 +88,7 @@ where
                 Settlement::Again(at) => Some((record, at)),
             })
             .collect();
-        if timeout_at(deadline, self.set_visibility(&kept)).await.is_err() {
+        if timeout_at(deadline - ANSWER_TIME, self.set_visibility(&kept)).await.is_err() {
             // The messages come back after the queue's own visibility timeout: later, but not lost.
             tracing::warn!(records = kept.len(), "no time left to set when records are tried again");
         }
@@ -100,11 +104,13 @@ where
             let task = tasks.spawn(async move { processor.settle(&records[position], deliver_by).await });
             positions.insert(task.id(), position);
         }
-        let mut settlements: Vec<Option<Settlement>> = vec![None; records.len()];
+        // Until its task says otherwise, a record is one that ran out of time.
+        let mut settlements: Vec<Result<Settlement, &str>> = vec![Err("the invocation ran out of time"); records.len()];
         let mut note = |joined: Result<(Id, Settlement), JoinError>| {
             let (id, settlement) = match joined {
-                Ok((id, settlement)) => (id, Some(settlement)),
-                Err(error) => (error.id(), None),
+                Ok((id, settlement)) => (id, Ok(settlement)),
+                Err(error) if error.is_panic() => (error.id(), Err("the delivery panicked")),
+                Err(_) => return,
             };
             if let Some(&position) = positions.get(&id) {
                 settlements[position] = settlement;
@@ -117,13 +123,12 @@ where
         while let Some(joined) = tasks.join_next_with_id().await {
             note(joined);
         }
-        let unfinished = |record: &Record| {
-            let failure = Failure::new(Cause::NotSent, "the delivery panicked, or the invocation ran out of time");
-            self.log_failure(record, None, &failure);
+        let unfinished = |record: &Record, detail: &str| {
+            self.log_failure(record, None, &Failure::new(Cause::NotSent, detail));
             self.again(record, None)
         };
         let pairs = settlements.into_iter().zip(records.iter());
-        pairs.map(|(settlement, record)| settlement.unwrap_or_else(|| unfinished(record))).collect()
+        pairs.map(|(settlement, record)| settlement.unwrap_or_else(|detail| unfinished(record, detail))).collect()
     }
 
     async fn settle(&self, record: &Record, deadline: Instant) -> Settlement {
@@ -132,7 +137,7 @@ where
             Err(error) => {
                 let failure = Failure::new(Cause::Refused, chain(&error));
                 self.log_failure(record, None, &failure);
-                return self.bury(record, ReasonKind::Malformed, &failure).await;
+                return self.bury(record, None, ReasonKind::Malformed, &failure).await;
             }
         };
         let attempt = record.receive_count;
@@ -155,17 +160,17 @@ where
         };
         self.log_failure(record, Some(&event), &failure);
         match disposition(failure.cause) {
-            Disposition::Permanent => self.bury(record, ReasonKind::Permanent, &failure).await,
+            Disposition::Permanent => self.bury(record, Some(&event), ReasonKind::Permanent, &failure).await,
             // SQS's redrive attaches nothing, and would leave the reason of an earlier death on a replayed message.
             Disposition::Retry if self.schedule.is_last(record.receive_count) && record.message.has_reason() => {
-                self.bury(record, ReasonKind::Exhausted, &failure).await
+                self.bury(record, Some(&event), ReasonKind::Exhausted, &failure).await
             }
             Disposition::Retry => self.again(record, failure.retry_after),
         }
     }
 
     /// Sends the message to the dead-letter queue with its reason. Only then may SQS delete it here.
-    async fn bury(&self, record: &Record, kind: ReasonKind, failure: &Failure) -> Settlement {
+    async fn bury(&self, record: &Record, event: Option<&Event>, kind: ReasonKind, failure: &Failure) -> Settlement {
         let reason = Reason {
             reason: kind,
             detail: excerpt(&failure.detail),
@@ -174,7 +179,11 @@ where
             attempt: Some(record.receive_count),
             at: self.clock.now(),
         };
-        match self.dead_letters.send(&record.message.clone().with_reason(&reason)).await {
+        let mut message = record.message.clone().with_reason(&reason);
+        if let Some(event) = event {
+            message = message.with_identity(event);
+        }
+        match self.dead_letters.send(&message).await {
             Ok(()) => Settlement::Done,
             Err(error) => {
                 tracing::error!(
@@ -269,7 +278,7 @@ mod tests {
             dead_letters: FakeQueue::default(),
             target: FakeTarget(answer),
             schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-            clock: FakeClock::default(),
+            clock: FakeClock,
             rng: Mutex::new(fastrand::Rng::with_seed(7)),
         })
     }
@@ -365,7 +374,7 @@ mod tests {
         let processor = processor(|_, _| fail(Cause::Status(410)));
         processor.dead_letters.fail();
         assert_eq!(processor.process(vec![record("refused", 1)], a_minute()).await, ["refused"]);
-        processor.dead_letters.recover();
+        processor.dead_letters.fail_times(0);
         assert!(processor.process(vec![record("refused", 2)], a_minute()).await.is_empty());
         let dead = processor.dead_letters.messages();
         assert_eq!((dead.len(), dead[0].body.as_str()), (1, "{\"name\":\"refused\"}"));
@@ -396,6 +405,50 @@ mod tests {
         assert_eq!(kept, ["hangs"]);
         assert!(Instant::now() <= deadline);
         assert_eq!(Arc::strong_count(&processor), 1, "no task is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_visibility_that_fails_in_part_is_tried_again_in_that_part() {
+        let processor = processor(|_, _| fail(Cause::TimedOut));
+        processor.events.fail_times(1);
+        let kept = processor.process(vec![record("one", 1), record("two", 1)], a_minute()).await;
+        assert_eq!(kept, ["one", "two"]);
+        let changed: Vec<_> = processor.events.visibility_changes().into_iter().map(|(receipt, _)| receipt.0).collect();
+        assert_eq!(changed, ["two", "one"], "each once, the failed one last");
+    }
+
+    /// A queue that never answers.
+    struct Silent;
+
+    impl VisibilityTimeout for Silent {
+        async fn change_visibility(&self, _: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
+        let processor = Arc::new(Processor {
+            events: Silent,
+            dead_letters: FakeQueue::default(),
+            target: FakeTarget(|event: Event, _| if is(&event, "fine") { deliver() } else { fail(Cause::TimedOut) }),
+            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
+            clock: FakeClock,
+            rng: Mutex::default(),
+        });
+        let deadline = Instant::now() + Duration::from_secs(5);
+        assert_eq!(processor.process(vec![record("fine", 1), record("late", 1)], deadline).await, ["late"]);
+        assert!(Instant::now() < deadline, "time is left for the answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_letter_says_itself_who_its_event_is() {
+        let processor = processor(|_, _| fail(Cause::Refused));
+        let record = record("pasted", 1);
+        let event = record.message.to_event(record.sent_at).expect("readable");
+        processor.process(vec![record], a_minute()).await;
+        let dead = processor.dead_letters.messages().remove(0);
+        assert_eq!(dead.to_event(FakeClock.now()).expect("readable").id, event.id);
     }
 
     #[tokio::test(start_paused = true)]

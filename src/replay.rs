@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::clock::Clock;
 use crate::event::{Event, Source};
 use crate::logging::chain;
 use crate::message::{Message, Reason, ReasonKind};
@@ -25,11 +26,20 @@ const MAX_MESSAGES: u32 = 100_000;
 /// `StartMessageMoveTask`: at most 500 messages a second.
 const MAX_RATE: u32 = 500;
 
-/// A run stops this long before its deadline, to show again what it did not take.
-const RELEASE_TIME: Duration = Duration::from_secs(10);
+/// A run stops this long before its deadline, or when a quarter of its time is left, to show again what it did not take.
+const RELEASE_TIME: Duration = Duration::from_mins(2);
 
-/// What a run received stays hidden this long past its deadline, so that it meets no message twice.
+/// The answer is given this long before the deadline, whatever SQS does.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// What a run received stays hidden this long past its deadline, so that it receives no message twice.
 const HIDDEN_PAST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A run that holds so many messages back stops: they have to be shown again in [`RELEASE_TIME`].
+const MAX_HELD: usize = 20_000;
+
+/// "ReceiveMessage": at most ten at a time.
+const RECEIVED_AT_ONCE: u32 = 10;
 
 /// How long a sweep waits for one more message before it takes the queue for empty.
 const POLL_WAIT: Duration = Duration::from_secs(2);
@@ -38,11 +48,13 @@ const POLL_WAIT: Duration = Duration::from_secs(2);
 const MAX_LISTED: usize = 100;
 
 /// The use case, over its ports.
-pub struct Replay<E, D> {
+pub struct Replay<E, D, C> {
     /// Where replayed events go.
     pub events: E,
     /// Where dead letters lie.
     pub dead_letters: D,
+    /// Tells what was there when a run began.
+    pub clock: C,
 }
 
 /// What an operator can ask for.
@@ -120,8 +132,8 @@ pub enum ReplayError {
         /// How many it has moved.
         moved: u64,
     },
-    /// A queue failed before anything was changed, or while nothing more could be done.
-    #[error("the request was not carried out")]
+    /// A queue failed before anything was changed.
+    #[error("nothing was done")]
     Queue(#[from] QueueError),
 }
 
@@ -178,8 +190,10 @@ pub struct Report {
     pub skipped: u64,
     /// What went wrong with single ones.
     pub failed: Vec<Failed>,
-    /// How many lie in the dead-letter queue now, approximately.
-    pub remaining: u64,
+    /// How many lie in the dead-letter queue now, approximately; nothing when that could not be asked.
+    pub remaining: Option<u64>,
+    /// Whether the run looked at all that was there when it began. If not, the request can be repeated.
+    pub complete: bool,
     /// Whether this only counted.
     pub dry_run: bool,
     /// The move task, when SQS does the work.
@@ -316,10 +330,11 @@ impl ReasonFilter {
     }
 }
 
-impl<E, D> Replay<E, D>
+impl<E, D, C> Replay<E, D, C>
 where
     E: Sender + Countable,
     D: Receiver + Countable + Redrive,
+    C: Clock,
 {
     /// Carries out a request. A sweep ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
@@ -363,21 +378,25 @@ where
     async fn count_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
         let depth = self.dead_letters.depth().await?;
         let most = u64::from(selection.max_messages.unwrap_or(u32::MAX));
-        Ok(Report { matched: depth.visible.min(most), remaining: depth.total(), dry_run: true, ..Report::default() })
+        Ok(Report {
+            matched: depth.visible.min(most),
+            remaining: Some(depth.total()),
+            complete: true,
+            dry_run: true,
+            ..Report::default()
+        })
     }
 
     async fn move_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
         let depth = self.dead_letters.depth().await?;
-        if depth.visible == 0 {
-            return Ok(Report { remaining: depth.total(), ..Report::default() });
-        }
         self.dead_letters.start_move(selection.rate_per_second).await?;
-        Ok(Report {
-            matched: depth.visible,
-            remaining: depth.total(),
-            move_task: self.dead_letters.latest_move().await?,
-            ..Report::default()
-        })
+        let mut report =
+            Report { matched: depth.visible, remaining: Some(depth.total()), complete: true, ..Report::default() };
+        match self.dead_letters.latest_move().await {
+            Ok(task) => report.move_task = task,
+            Err(error) => report.fail(None, &format!("the move task has started; {}", chain(&error))),
+        }
+        Ok(report)
     }
 
     async fn sweep(
@@ -386,99 +405,106 @@ where
         selection: &Selection,
         deadline: Instant,
     ) -> Result<Report, ReplayError> {
-        let stop_at = deadline - RELEASE_TIME;
-        let most = u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES));
-        let mut report = Report { dry_run: selection.dry_run, ..Report::default() };
-        let mut left: Vec<ReceiptHandle> = Vec::new();
-        let started = Instant::now();
-        let mut interrupted = None;
-        while report.matched < most && Instant::now() < stop_at {
-            let hidden_for = deadline.saturating_duration_since(Instant::now()) + HIDDEN_PAST_DEADLINE;
-            let received = match self.dead_letters.receive(hidden_for, POLL_WAIT).await {
-                Ok(received) if received.is_empty() => break,
-                Ok(received) => received,
-                Err(error) => {
-                    interrupted = Some(error);
-                    break;
-                }
-            };
-            let mut taken = Vec::new();
-            for received in received {
-                let event = received.message.to_event(received.sent_at).ok();
-                let matches = filter.is_none_or(|filter| filter.matches(&received.message, event.as_ref()));
-                if !matches || report.matched == most {
-                    report.skipped += 1;
-                    left.push(received.receipt);
-                    continue;
-                }
-                report.matched += 1;
-                if selection.dry_run {
-                    if report.items.len() < MAX_LISTED {
-                        report.items.push(Item::describe(&received.message, event));
-                    }
-                    left.push(received.receipt);
-                } else {
-                    taken.push((received, event.map(|event| event.id.to_string())));
-                }
+        let mut sweep = Sweep {
+            filter,
+            selection,
+            // What comes later died after the run began: perhaps just replayed, and refused once more.
+            began_at: self.clock.now(),
+            stop_at: {
+                let time = deadline.saturating_duration_since(Instant::now());
+                deadline - RELEASE_TIME.min(time / 4)
+            },
+            hidden_until: deadline + HIDDEN_PAST_DEADLINE,
+            report: Report { dry_run: selection.dry_run, ..Report::default() },
+            held: Vec::new(),
+        };
+        let outcome = self.sweep_all(&mut sweep).await;
+        let Sweep { mut report, held, .. } = sweep;
+        match outcome {
+            Ok(complete) => report.complete = complete,
+            // Nothing was done, so there is nothing to report.
+            Err(error) if report.matched == 0 => {
+                self.release(&held, deadline).await;
+                return Err(error.into());
             }
-            self.send_back(taken, &mut report, &mut left).await;
-            if let Some(rate) = selection.rate_per_second {
-                #[expect(clippy::cast_precision_loss, reason = "at most 100,000 messages")]
-                let due = started + Duration::from_secs_f64(report.replayed as f64 / f64::from(rate));
-                sleep_until(due.min(stop_at)).await;
-            }
+            Err(error) => report.fail(None, &chain(&error)),
         }
-        self.release(&left).await;
-        match interrupted {
-            // Nothing was done, so the request can simply be repeated.
-            Some(error) if report.matched == 0 => return Err(error.into()),
-            Some(error) => report.failed.push(Failed { event_id: None, error: chain(&error) }),
-            None => {}
+        self.release(&held, deadline).await;
+        match timeout_at(deadline - ANSWER_TIME / 2, self.dead_letters.depth()).await {
+            Ok(Ok(depth)) => report.remaining = Some(depth.total()),
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "what remains could not be counted"),
+            Err(_) => tracing::warn!("no time left to count what remains"),
         }
-        report.remaining = self.dead_letters.depth().await?.total();
         Ok(report)
     }
 
-    /// Sends, waits for the confirmation, and only then deletes.
-    async fn send_back(
-        &self,
-        taken: Vec<(Received, Option<String>)>,
-        report: &mut Report,
-        left: &mut Vec<ReceiptHandle>,
-    ) {
-        if taken.is_empty() {
-            return;
+    /// Goes through the dead letters until none is left, or a bound is reached. Says whether it has seen all.
+    async fn sweep_all(&self, sweep: &mut Sweep<'_>) -> Result<bool, QueueError> {
+        let most = u64::from(sweep.selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES));
+        let pace = sweep.selection.rate_per_second.map_or(RECEIVED_AT_ONCE, |rate| rate.min(RECEIVED_AT_ONCE));
+        let mut due = Instant::now();
+        while sweep.report.matched < most && sweep.held.len() < MAX_HELD && Instant::now() < sweep.stop_at {
+            let hidden_for = sweep.hidden_until.saturating_duration_since(Instant::now());
+            let received = self.dead_letters.receive(hidden_for, POLL_WAIT).await?;
+            if received.is_empty() {
+                return Ok(true);
+            }
+            let mut taken = sweep.take(received, most);
+            while !taken.is_empty() {
+                let rest = taken.split_off(taken.len().min(pace as usize));
+                sleep_until(due.min(sweep.stop_at)).await;
+                if Instant::now() >= sweep.stop_at {
+                    sweep.give_back(taken.into_iter().chain(rest));
+                    break;
+                }
+                if let Some(rate) = sweep.selection.rate_per_second {
+                    let sent = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+                    due = Instant::now() + Duration::from_secs(1) * sent / rate;
+                }
+                self.send_back(taken, sweep).await;
+                taken = rest;
+            }
         }
-        let messages: Vec<Message> =
-            taken.iter().map(|(received, _)| received.message.clone().without_reason()).collect();
+        Ok(false)
+    }
+
+    /// Sends, waits for the confirmation, and only then deletes.
+    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) {
+        let messages: Vec<Message> = taken.iter().map(|taken| taken.message.clone()).collect();
         let mut sent = Vec::new();
-        for ((received, event_id), result) in taken.into_iter().zip(self.events.send_all(&messages).await) {
+        for (taken, result) in taken.into_iter().zip(self.events.send_all(&messages).await) {
             match result {
-                Ok(()) => sent.push((received.receipt, event_id)),
+                Ok(()) => sent.push((taken.receipt, taken.event_id)),
                 Err(error) => {
-                    report.failed.push(Failed { event_id, error: chain(&error) });
-                    left.push(received.receipt);
+                    sweep.report.fail(taken.event_id, &chain(&error));
+                    sweep.held.push(taken.receipt);
                 }
             }
         }
         let (receipts, event_ids): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
-        report.replayed += receipts.len() as u64;
+        sweep.report.replayed += receipts.len() as u64;
         for (event_id, result) in event_ids.into_iter().zip(self.dead_letters.delete(&receipts).await) {
-            tracing::info!(audit = "replay", event_id, "replayed");
+            tracing::info!(audit = "replay", event_id, why = sweep.selection.why, "replayed");
             if let Err(error) = result {
                 let error = format!("replayed, but not removed from the dead-letter queue: {}", chain(&error));
-                report.failed.push(Failed { event_id, error });
+                sweep.report.fail(event_id, &error);
             }
         }
     }
 
     /// Shows again at once what the run hid and did not take.
-    async fn release(&self, left: &[ReceiptHandle]) {
-        let changes: Vec<_> = left.iter().map(|receipt| (receipt.clone(), Duration::ZERO)).collect();
-        let results = self.dead_letters.change_visibility(&changes).await;
-        let hidden = results.iter().filter(|result| result.is_err()).count();
+    async fn release(&self, held: &[ReceiptHandle], deadline: Instant) {
+        let mut hidden = held.len();
+        let all = async {
+            for receipts in held.chunks(RECEIVED_AT_ONCE as usize) {
+                let changes: Vec<_> = receipts.iter().map(|receipt| (receipt.clone(), Duration::ZERO)).collect();
+                let results = self.dead_letters.change_visibility(&changes).await;
+                hidden -= results.iter().filter(|result| result.is_ok()).count();
+            }
+        };
+        let in_time = timeout_at(deadline - ANSWER_TIME, all).await.is_ok();
         if hidden > 0 {
-            tracing::warn!(hidden, "dead letters stay hidden until their visibility timeout ends");
+            tracing::warn!(hidden, in_time, "dead letters stay hidden until their visibility timeout ends");
         }
     }
 
@@ -489,7 +515,77 @@ where
         };
         self.dead_letters.cancel_move(&handle).await?;
         tracing::info!(audit = "cancel", "move task cancelled");
-        Ok(Answer::Cancel { cancelled: true, move_task: self.dead_letters.latest_move().await? })
+        let now = self.dead_letters.latest_move().await;
+        Ok(Answer::Cancel { cancelled: true, move_task: now.unwrap_or(latest) })
+    }
+}
+
+/// A dead letter that a run is to send back.
+struct Taken {
+    message: Message,
+    receipt: ReceiptHandle,
+    /// Its event's id, unless it cannot be read.
+    event_id: Option<String>,
+}
+
+/// One run over the dead letters.
+struct Sweep<'a> {
+    filter: Option<&'a Filter>,
+    selection: &'a Selection,
+    began_at: Timestamp,
+    stop_at: Instant,
+    hidden_until: Instant,
+    report: Report,
+    /// What was received and not taken.
+    held: Vec<ReceiptHandle>,
+}
+
+impl Sweep<'_> {
+    /// Sorts what was received: what matches is given back to be sent, the rest is held.
+    fn take(&mut self, received: Vec<Received>, most: u64) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        for Received { message, receipt, sent_at } in received {
+            let event = message.to_event(sent_at).ok();
+            let matches = sent_at < self.began_at
+                && self.report.matched < most
+                && self.filter.is_none_or(|filter| filter.matches(&message, event.as_ref()));
+            if !matches {
+                self.report.skipped += 1;
+                self.held.push(receipt);
+                continue;
+            }
+            self.report.matched += 1;
+            if self.selection.dry_run {
+                if self.report.items.len() < MAX_LISTED {
+                    self.report.items.push(Item::describe(&message, event));
+                }
+                self.held.push(receipt);
+                continue;
+            }
+            let message = message.without_reason();
+            taken.push(match event {
+                Some(event) => {
+                    Taken { message: message.with_identity(&event), receipt, event_id: Some(event.id.into()) }
+                }
+                None => Taken { message, receipt, event_id: None },
+            });
+        }
+        taken
+    }
+
+    /// What there was no time for counts as not matched after all.
+    fn give_back(&mut self, taken: impl Iterator<Item = Taken>) {
+        for taken in taken {
+            self.report.matched -= 1;
+            self.report.skipped += 1;
+            self.held.push(taken.receipt);
+        }
+    }
+}
+
+impl Report {
+    fn fail(&mut self, event_id: Option<String>, error: &str) {
+        self.failed.push(Failed { event_id, error: error.to_owned() });
     }
 }
 
@@ -511,7 +607,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::FakeQueue;
+    use crate::testing::{FakeClock, FakeQueue};
 
     fn invalid(request: Value) -> InvalidRequest {
         Request::parse(request).expect_err("refused")
@@ -545,10 +641,10 @@ mod tests {
         }
     }
 
-    type Fake = Replay<FakeQueue, FakeQueue>;
+    type Fake = Replay<FakeQueue, FakeQueue, FakeClock>;
 
     fn relay() -> Fake {
-        Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default() }
+        Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default(), clock: FakeClock }
     }
 
     fn message(name: &str) -> Message {
@@ -571,6 +667,7 @@ mod tests {
         for message in messages {
             relay.dead_letters.send(&message).await.expect("sent");
         }
+        tokio::time::advance(Duration::from_secs(1)).await;
     }
 
     async fn replay(relay: &Fake, request: Value) -> Report {
@@ -588,8 +685,11 @@ mod tests {
         bury(&relay, [refused("a", 404), refused("b", 410), message("a"), refused("a", 410)]).await;
         let report =
             replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a", "statusCode": 404 } })).await;
-        assert_eq!((report.matched, report.replayed, report.skipped, report.remaining), (1, 1, 3, 3));
-        assert_eq!(relay.events.messages(), [message("a")], "without the reason of its death");
+        assert_eq!((report.matched, report.replayed, report.skipped, report.remaining), (1, 1, 3, Some(3)));
+        assert!(report.complete);
+        let [replayed] = &relay.events.messages()[..] else { panic!("one message") };
+        assert_eq!(replayed.body, message("a").body);
+        assert!(!replayed.has_reason(), "the reason of its death is left behind");
         assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 3);
     }
 
@@ -633,8 +733,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn everything_goes_by_move_task_and_one_at_a_time() {
         let relay = relay();
-        let report = replay(&relay, json!({ "action": "replay", "all": true })).await;
-        assert!(report.move_task.is_none(), "there is nothing to move");
         bury(&relay, [message("a")]).await;
         let request = json!({ "action": "replay", "all": true, "ratePerSecond": 5 });
         let report = replay(&relay, request.clone()).await;
@@ -657,8 +755,9 @@ mod tests {
         let started = Instant::now();
         let request = json!({ "action": "replay", "all": true, "maxMessages": 25, "ratePerSecond": 5 });
         let report = replay(&relay, request).await;
-        assert_eq!((report.matched, report.replayed, report.remaining), (25, 25, 10));
-        assert_eq!(started.elapsed(), Duration::from_secs(5));
+        assert_eq!((report.matched, report.replayed, report.remaining), (25, 25, Some(10)));
+        assert!(!report.complete);
+        assert_eq!(started.elapsed(), Duration::from_secs(4), "five at once, then five each second");
         assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 10);
     }
 
@@ -666,12 +765,36 @@ mod tests {
     async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
         let relay = relay();
         bury(&relay, (0..50).map(|_| message("a"))).await;
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(8);
         let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
         let answer = relay.handle(Request::parse(request).expect("a request"), deadline).await.expect("carried out");
         let Answer::Replay(report) = answer else { panic!("{answer:?}") };
         assert!(Instant::now() < deadline);
-        assert!(report.replayed >= 25 && report.remaining == 50 - report.replayed, "{report:?}");
+        assert!(report.replayed >= 25 && !report.complete, "{report:?}");
+        assert_eq!((report.matched, report.remaining), (report.replayed, Some(50 - report.replayed)));
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 50 - report.replayed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_dies_again_at_once_is_replayed_once() {
+        // One queue is both: what is sent back is a dead letter again the next moment.
+        let queue = FakeQueue::default();
+        let relay = Replay { events: queue.clone(), dead_letters: queue, clock: FakeClock };
+        bury(&relay, [message("a")]).await;
+        let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+        assert_eq!((report.matched, report.replayed), (1, 1));
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
+        let relay = relay();
+        let bare = Message { body: r#"{"pasted":true}"#.to_owned(), attributes: BTreeMap::new(), group: None };
+        let id = bare.to_event(FakeClock.now()).expect("readable").id;
+        bury(&relay, [bare]).await;
+        tokio::time::advance(Duration::from_hours(1)).await;
+        replay(&relay, json!({ "action": "replay", "filter": { "source": "generic" } })).await;
+        assert_eq!(relay.events.messages()[0].to_event(FakeClock.now()).expect("readable").id, id);
     }
 
     #[tokio::test(start_paused = true)]
@@ -680,7 +803,7 @@ mod tests {
         bury(&relay, [message("a")]).await;
         relay.events.fail();
         let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-        assert_eq!((report.matched, report.replayed, report.failed.len(), report.remaining), (1, 0, 1, 1));
+        assert_eq!((report.matched, report.replayed, report.failed.len(), report.remaining), (1, 0, 1, Some(1)));
         assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 1);
     }
 

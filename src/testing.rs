@@ -12,48 +12,44 @@ use crate::message::Message;
 use crate::queue::{
     Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
 };
-use crate::secrets::{SecretStore, Secrets, SecretsError};
+use crate::secrets::{SecretStore, SecretsError};
 use crate::target::{Delivery, Outcome, Target};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A clock that stands at noon of 15 January 2026 and follows tokio's clock from there.
-#[derive(Debug, Clone, Copy)]
-pub struct FakeClock {
-    started: tokio::time::Instant,
+thread_local! {
+    static FIRST_LOOK: tokio::time::Instant = tokio::time::Instant::now();
 }
 
-impl Default for FakeClock {
-    fn default() -> Self {
-        Self { started: tokio::time::Instant::now() }
-    }
-}
+/// A clock that showed noon of 15 January 2026 when this thread first looked, and follows tokio's clock from there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FakeClock;
 
 impl Clock for FakeClock {
     fn now(&self) -> Timestamp {
         let noon = Timestamp::from_second(1_768_478_400).expect("in range");
-        noon + self.started.elapsed()
+        noon + FIRST_LOOK.with(tokio::time::Instant::elapsed)
     }
 }
 
 /// A secret in memory whose store can be made to fail.
 #[derive(Clone)]
 pub struct FakeSecretStore {
-    held: Arc<Mutex<Option<Secrets>>>,
+    held: Arc<Mutex<Option<String>>>,
     reads: Arc<AtomicUsize>,
 }
 
 impl FakeSecretStore {
-    /// A store that holds `secrets`.
-    pub fn holding(secrets: Secrets) -> Self {
-        Self { held: Arc::new(Mutex::new(Some(secrets))), reads: Arc::default() }
+    /// A store that holds `secret`.
+    pub fn holding(secret: &serde_json::Value) -> Self {
+        Self { held: Arc::new(Mutex::new(Some(secret.to_string()))), reads: Arc::default() }
     }
 
-    /// From now on it holds `secrets`.
-    pub fn hold(&self, secrets: Secrets) {
-        *lock(&self.held) = Some(secrets);
+    /// From now on it holds `secret`.
+    pub fn hold(&self, secret: &serde_json::Value) {
+        *lock(&self.held) = Some(secret.to_string());
     }
 
     /// From now on it cannot be read.
@@ -68,7 +64,7 @@ impl FakeSecretStore {
 }
 
 impl SecretStore for FakeSecretStore {
-    async fn read(&self) -> Result<Secrets, SecretsError> {
+    async fn read(&self) -> Result<String, SecretsError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         lock(&self.held).clone().ok_or_else(|| SecretsError::Unavailable("the store was made to fail".into()))
     }
@@ -86,7 +82,7 @@ pub struct FakeQueue {
 struct QueueState {
     entries: VecDeque<Entry>,
     receives: u64,
-    failing: bool,
+    failures_left: usize,
     visibility_changes: Vec<(ReceiptHandle, Duration)>,
     moves: Vec<MoveTask>,
 }
@@ -105,12 +101,12 @@ fn unavailable() -> QueueError {
 impl FakeQueue {
     /// From now on every call fails.
     pub fn fail(&self) {
-        lock(&self.state).failing = true;
+        self.fail_times(usize::MAX);
     }
 
-    /// From now on calls succeed again.
-    pub fn recover(&self) {
-        lock(&self.state).failing = false;
+    /// So many calls fail from now on; each entry of a batch counts as one.
+    pub fn fail_times(&self, times: usize) {
+        lock(&self.state).failures_left = times;
     }
 
     /// What it holds, hidden messages included.
@@ -124,14 +120,18 @@ impl FakeQueue {
     }
 
     fn working(&self) -> Result<MutexGuard<'_, QueueState>, QueueError> {
-        let state = lock(&self.state);
-        if state.failing { Err(unavailable()) } else { Ok(state) }
+        let mut state = lock(&self.state);
+        if state.failures_left > 0 {
+            state.failures_left -= 1;
+            return Err(unavailable());
+        }
+        Ok(state)
     }
 }
 
 impl Sender for FakeQueue {
     async fn send(&self, message: &Message) -> Result<(), QueueError> {
-        let sent_at = Timestamp::now();
+        let sent_at = FakeClock.now();
         self.working()?.entries.push_back(Entry {
             message: message.clone(),
             sent_at,

@@ -14,6 +14,7 @@ use aws_sdk_sqs::types::{
 };
 use jiff::Timestamp;
 
+use crate::logging::chain;
 use crate::message::{Attribute, AttributeValue, Message};
 use crate::queue::{
     Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
@@ -74,7 +75,8 @@ impl SqsQueue {
         };
         batch(messages, entry, async |entries| {
             let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
-            request.send().await.map(|output| output.failed).map_err(classify)
+            let output = request.send().await.map_err(classify)?;
+            Ok(Confirmed { ids: output.successful.into_iter().map(|entry| entry.id).collect(), failed: output.failed })
         })
         .await
     }
@@ -90,7 +92,8 @@ impl SqsQueue {
         };
         batch(changes, entry, async |entries| {
             let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
-            request.send().await.map(|output| output.failed).map_err(classify)
+            let output = request.send().await.map_err(classify)?;
+            Ok(Confirmed { ids: output.successful.into_iter().map(|entry| entry.id).collect(), failed: output.failed })
         })
         .await
     }
@@ -105,7 +108,8 @@ impl SqsQueue {
         };
         batch(receipts, entry, async |entries| {
             let request = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
-            request.send().await.map(|output| output.failed).map_err(classify)
+            let output = request.send().await.map_err(classify)?;
+            Ok(Confirmed { ids: output.successful.into_iter().map(|entry| entry.id).collect(), failed: output.failed })
         })
         .await
     }
@@ -233,35 +237,55 @@ impl Redrive for SqsDeadLetterQueue {
     }
 }
 
-/// Makes one batch call. Entries are named by their position, so that each failure finds its item.
+/// What a batch call says of its entries.
+struct Confirmed {
+    /// Those that are done.
+    ids: Vec<String>,
+    /// Those that are not.
+    failed: Vec<BatchResultErrorEntry>,
+}
+
+/// Makes one batch call. Entries are named by their position, so that each result finds its item.
+///
+/// An item is done only when the answer says so: a message that nobody confirmed must not be deleted elsewhere.
 async fn batch<T, E>(
     items: &[T],
     entry: impl Fn((usize, &T)) -> Result<E, QueueError>,
-    call: impl AsyncFnOnce(Vec<E>) -> Result<Vec<BatchResultErrorEntry>, QueueError>,
+    call: impl AsyncFnOnce(Vec<E>) -> Result<Confirmed, QueueError>,
 ) -> Vec<Result<(), QueueError>> {
     let mut entries = Vec::new();
     let mut results = Vec::with_capacity(items.len());
     for item in items.iter().enumerate() {
-        results.push(entry(item).map(|entry| entries.push(entry)));
+        let unconfirmed = || unavailable("SQS did not confirm the entry".to_owned());
+        results.push(entry(item).and_then(|entry| {
+            entries.push(entry);
+            Err(unconfirmed())
+        }));
     }
     if entries.is_empty() {
         return results;
     }
-    let failed = match call(entries).await {
-        Ok(failed) => failed,
+    let Confirmed { ids, failed } = match call(entries).await {
+        Ok(confirmed) => confirmed,
         Err(error) => {
-            let text = crate::logging::chain(&error);
+            let text = chain(&error);
             let again = matches!(error, QueueError::Unavailable(_));
-            let copy = |()| if again { unavailable(text.clone()) } else { refused(text.clone()) };
-            return results.into_iter().map(|result| result.and_then(|()| Err(copy(())))).collect();
+            let copy = || if again { unavailable(text.clone()) } else { refused(text.clone()) };
+            return items.iter().map(|_| Err(copy())).collect();
         }
     };
+    let mut note = |id: &str, result| {
+        if let Some(noted) = id.parse::<usize>().ok().and_then(|position| results.get_mut(position)) {
+            *noted = result;
+        }
+    };
+    for id in ids {
+        note(&id, Ok(()));
+    }
     for failure in failed {
         let text = format!("{}: {}", failure.code(), failure.message().unwrap_or_default());
         let error = if failure.sender_fault() { refused(text) } else { unavailable(text) };
-        if let Some(result) = failure.id().parse::<usize>().ok().and_then(|position| results.get_mut(position)) {
-            *result = Err(error);
-        }
+        note(failure.id(), Err(error));
     }
     results
 }
@@ -378,8 +402,10 @@ mod tests {
     use aws_sdk_sqs::operation::send_message::{SendMessageError, SendMessageOutput};
     use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
     use aws_sdk_sqs::operation::start_message_move_task::StartMessageMoveTaskOutput;
-    use aws_sdk_sqs::types::ListMessageMoveTasksResultEntry;
     use aws_sdk_sqs::types::error::InvalidMessageContents;
+    use aws_sdk_sqs::types::{
+        ChangeMessageVisibilityBatchResultEntry, ListMessageMoveTasksResultEntry, SendMessageBatchResultEntry,
+    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     use super::*;
@@ -436,11 +462,16 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_fails_in_part_fails_in_part() {
         let rule = mock!(Client::send_message_batch).then_output(|| {
-            let output = SendMessageBatchOutput::builder().set_successful(Some(Vec::new()));
+            let sent = SendMessageBatchResultEntry::builder().id("0").message_id("m").md5_of_message_body("-");
+            let output = SendMessageBatchOutput::builder().successful(sent.build().expect("complete"));
             output.failed(failed(1, true)).failed(failed(2, false)).build().expect("complete")
         });
-        let results = queue(&[&rule]).send_all(&["a", "b", "c"].map(message)).await;
-        assert!(matches!(&results[..], [Ok(()), Err(QueueError::Refused(_)), Err(QueueError::Unavailable(_))]));
+        // Nothing is said of the last one, so it cannot be counted on either.
+        let results = queue(&[&rule]).send_all(&["a", "b", "c", "d"].map(message)).await;
+        assert!(matches!(
+            &results[..],
+            [Ok(()), Err(QueueError::Refused(_)), Err(QueueError::Unavailable(_)), Err(QueueError::Unavailable(_))]
+        ));
     }
 
     #[tokio::test]
@@ -462,9 +493,13 @@ mod tests {
                         entry.id() == position.to_string() && entry.visibility_timeout() == Some(3)
                     })
             })
-            .then_output(|| {
+            .then_compute_output(|request| {
+                let done = |entry: &ChangeMessageVisibilityBatchRequestEntry| {
+                    let done = ChangeMessageVisibilityBatchResultEntry::builder().id(entry.id());
+                    done.build().expect("complete")
+                };
                 ChangeMessageVisibilityBatchOutput::builder()
-                    .set_successful(Some(Vec::new()))
+                    .set_successful(Some(request.entries().iter().map(done).collect()))
                     .set_failed(Some(Vec::new()))
                     .build()
                     .expect("complete")

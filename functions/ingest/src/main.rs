@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let ingest = Arc::new(Ingest {
         events: SqsQueue::new(&sdk, config.queue_url),
         dead_letters: SqsQueue::new(&sdk, config.dead_letter_queue_url),
-        secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for),
+        secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock),
         clock: SystemClock,
     });
     let handle = service_fn(move |request| {

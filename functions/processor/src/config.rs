@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use genesys_relay::config::{ConfigError, Environment};
-use genesys_relay::http_target::{TargetUrl, parse_target_url};
+use genesys_relay::http_target::TargetUrl;
 use genesys_relay::retry::Schedule;
 use tracing::level_filters::LevelFilter;
 
@@ -35,7 +35,7 @@ impl Config {
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
         let secret_arn = environment.parse("SECRET_ARN");
         let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
-        let target_url = environment.parse_with("TARGET_URL", parse_target_url);
+        let target_url = environment.parse("TARGET_URL");
         let target_timeout = environment.parse("TARGET_TIMEOUT_SECONDS").map(Duration::from_secs);
         let base = environment.parse("BACKOFF_BASE_SECONDS").map(Duration::from_secs);
         let cap = environment.parse("BACKOFF_CAP_SECONDS").map(Duration::from_secs);
@@ -97,7 +97,7 @@ mod tests {
             ("TARGET_URL", "https://user:hunter2@example.com/", "targetAuthorization"),
             ("TARGET_URL", "nowhere", "TARGET_URL"),
             ("MAX_RECEIVE_COUNT", "26", "24 h"),
-            ("BACKOFF_BASE_SECONDS", "901", "base"),
+            ("BACKOFF_BASE_SECONDS", "0", "at least 1 s"),
             ("LOG_LEVEL", "loud", "LOG_LEVEL"),
             ("QUEUE_URL", "", "QUEUE_URL is missing"),
         ] {

@@ -104,6 +104,25 @@ mod tests {
         failures: Vec<String>,
     }
 
+    fn processor<T>(target: T, dead_letters: FakeQueue) -> Processor<FakeQueue, FakeQueue, T, FakeClock> {
+        Processor {
+            events: FakeQueue::default(),
+            dead_letters,
+            target,
+            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
+            clock: FakeClock,
+            rng: Mutex::default(),
+        }
+    }
+
+    fn invocation(payload: Value) -> LambdaEvent<SqsEvent> {
+        let mut context = Context::default();
+        let in_a_minute = SystemTime::now() + Duration::from_mins(1);
+        let since_epoch = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
+        LambdaEvent::new(serde_json::from_value(payload).expect("an SQS event"), context)
+    }
+
     /// Runs one batch against a target that answers by the position of the record.
     async fn run(payload: Value, status: fn(usize) -> u16) -> Function {
         let delivered = Arc::<Mutex<Vec<String>>>::default();
@@ -127,20 +146,8 @@ mod tests {
             };
             std::future::ready(outcome)
         });
-        let processor = Processor {
-            events: FakeQueue::default(),
-            dead_letters: dead_letters.clone(),
-            target,
-            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
-            clock: FakeClock::default(),
-            rng: Mutex::default(),
-        };
-        let mut context = Context::default();
-        let in_a_minute = SystemTime::now() + Duration::from_mins(1);
-        let since_epoch = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-        context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
-        let event = LambdaEvent::new(serde_json::from_value(payload).expect("an SQS event"), context);
-        let response = handle(Arc::new(processor), event).await.expect("a response");
+        let processor = processor(target, dead_letters.clone());
+        let response = handle(Arc::new(processor), invocation(payload)).await.expect("a response");
         let failures = response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect();
         Function { delivered, dead_letters, failures }
     }
@@ -205,9 +212,8 @@ mod tests {
     async fn a_record_that_cannot_be_named_fails_the_batch_before_anything_is_delivered() {
         let mut batch = payload("processor-batch-of-ten");
         batch["Records"][9]["messageId"] = json!("");
-        let event: SqsEvent = serde_json::from_value(batch).expect("an SQS event");
-        let now = Timestamp::now();
-        let read: Result<Vec<_>, _> = event.records.into_iter().map(|record| read(record, now)).collect();
-        assert!(read.is_err());
+        let target = FakeTarget(|event, _| -> std::future::Ready<Outcome> { panic!("{event:?} was delivered") });
+        let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(batch)).await;
+        assert!(answer.is_err());
     }
 }

@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     genesys_relay::logging::init(config.log_level);
     genesys_relay::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT).await;
-    let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for);
+    let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock);
     let target = HttpTarget::new(config.target_url, config.target_timeout, secrets, SystemClock)
         .context("the HTTP client cannot be built")?;
     let processor = Arc::new(Processor {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use genesys_relay::clock::end_of_invocation;
+use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::logging::chain;
 use genesys_relay::queue::{Countable, Receiver, Redrive, Sender};
 use genesys_relay::replay::{Answer, InvalidRequest, Replay, ReplayError, Request};
@@ -25,16 +25,16 @@ impl From<Refusal> for Diagnostic {
             Refusal::Failed(error @ ReplayError::Busy { .. }) => ("Busy", error.to_string()),
             Refusal::Failed(error @ ReplayError::Queue(_)) => ("QueueError", chain(&error)),
         };
-        tracing::warn!(error_type, error = error_message, "refused");
         Self { error_type: error_type.to_owned(), error_message }
     }
 }
 
 /// Answers one request.
-pub(crate) async fn handle<E, D>(replay: Arc<Replay<E, D>>, event: LambdaEvent<Value>) -> Result<Answer, Refusal>
+pub(crate) async fn handle<E, D, C>(replay: Arc<Replay<E, D, C>>, event: LambdaEvent<Value>) -> Result<Answer, Refusal>
 where
     E: Sender + Countable,
     D: Receiver + Countable + Redrive,
+    C: Clock,
 {
     let deadline = end_of_invocation(event.context.deadline());
     let request = Request::parse(event.payload).map_err(Refusal::Invalid)?;
@@ -45,14 +45,14 @@ where
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use genesys_relay::testing::FakeQueue;
+    use genesys_relay::testing::{FakeClock, FakeQueue};
     use lambda_runtime::Context;
     use serde_json::json;
 
     use super::*;
 
     async fn invoke(request: Value) -> Result<Value, Diagnostic> {
-        let replay = Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default() };
+        let replay = Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default(), clock: FakeClock };
         let mut context = Context::default();
         let deadline = SystemTime::now() + Duration::from_mins(1);
         let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use genesys_relay::aws;
 use genesys_relay::aws::sqs::{SqsDeadLetterQueue, SqsQueue};
+use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::replay::Replay;
 use lambda_runtime::{run, service_fn};
@@ -15,7 +16,7 @@ use lambda_runtime::{run, service_fn};
 use crate::config::Config;
 
 /// A call to SQS ends within this, the waiting of a long poll included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -29,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
             arn: config.dead_letter_queue_arn,
             destination_arn: config.queue_arn,
         },
+        clock: SystemClock,
     });
     run(service_fn(move |event| handler::handle(Arc::clone(&replay), event))).await.map_err(anyhow::Error::from_boxed)
 }
