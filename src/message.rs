@@ -223,6 +223,11 @@ impl Message {
         self
     }
 
+    /// The event id it carries, unchecked: for logs.
+    pub fn event_id(&self) -> Option<&str> {
+        self.text(attribute::EVENT_ID).ok().flatten()
+    }
+
     /// The reason it carries, if it carries one that can be read.
     pub fn reason(&self) -> Option<Reason> {
         let text = self.text(attribute::REASON).ok()??;

@@ -124,8 +124,9 @@ where
             note(joined);
         }
         let unfinished = |record: &Record, detail: &str| {
-            self.log_failure(record, None, &Failure::new(Cause::NotSent, detail));
-            self.again(record, None)
+            let settlement = self.again(record, None);
+            self.log_failure(record, None, &Failure::new(Cause::NotSent, detail), settlement);
+            settlement
         };
         let pairs = settlements.into_iter().zip(records.iter());
         pairs.map(|(settlement, record)| settlement.unwrap_or_else(|detail| unfinished(record, detail))).collect()
@@ -136,8 +137,9 @@ where
             Ok(event) => event,
             Err(error) => {
                 let failure = Failure::new(Cause::Refused, chain(&error));
-                self.log_failure(record, None, &failure);
-                return self.bury(record, None, ReasonKind::Malformed, &failure).await;
+                let settlement = self.bury(record, None, ReasonKind::Malformed, &failure).await;
+                self.log_failure(record, None, &failure, settlement);
+                return settlement;
             }
         };
         let attempt = record.receive_count;
@@ -158,15 +160,16 @@ where
             }
             Outcome::Failed(failure) => failure,
         };
-        self.log_failure(record, Some(&event), &failure);
-        match disposition(failure.cause) {
+        let settlement = match disposition(failure.cause) {
             Disposition::Permanent => self.bury(record, Some(&event), ReasonKind::Permanent, &failure).await,
             // SQS's redrive attaches nothing, and would leave the reason of an earlier death on a replayed message.
             Disposition::Retry if self.schedule.is_last(record.receive_count) && record.message.has_reason() => {
                 self.bury(record, Some(&event), ReasonKind::Exhausted, &failure).await
             }
             Disposition::Retry => self.again(record, failure.retry_after),
-        }
+        };
+        self.log_failure(record, Some(&event), &failure, settlement);
+        settlement
     }
 
     /// Sends the message to the dead-letter queue with its reason. Only then may SQS delete it here.
@@ -187,6 +190,7 @@ where
             Ok(()) => Settlement::Done,
             Err(error) => {
                 tracing::error!(
+                    event_id = record.message.event_id(),
                     message_id = record.message_id,
                     error = chain(&error),
                     "the dead-letter queue did not take the event; it stays in the events queue"
@@ -208,21 +212,24 @@ where
 
     /// Tells SQS last of all: a short delay could otherwise run out while the batch is still at work.
     async fn set_visibility(&self, kept: &[(&Record, Instant)]) {
-        let mut open: Vec<(ReceiptHandle, Duration)> = Vec::new();
         let now = Instant::now();
+        let mut open: Vec<(&Record, ReceiptHandle, Duration)> = Vec::new();
         for (record, at) in kept {
             if let Some(receipt) = &record.receipt {
-                open.push((receipt.clone(), whole_seconds(at.saturating_duration_since(now))));
+                open.push((record, receipt.clone(), whole_seconds(at.saturating_duration_since(now))));
             }
         }
         for last in [false, true] {
-            let results = self.events.change_visibility(&open).await;
+            let changes: Vec<_> = open.iter().map(|(_, receipt, delay)| (receipt.clone(), *delay)).collect();
+            let results = self.events.change_visibility(&changes).await;
             let mut again = Vec::new();
             for (change, result) in open.into_iter().zip(results) {
                 match result {
                     Ok(()) => {}
                     Err(QueueError::Unavailable(_)) if !last => again.push(change),
                     Err(error) => tracing::warn!(
+                        event_id = change.0.message.event_id(),
+                        message_id = change.0.message_id,
                         error = chain(&error),
                         "a record is tried again after the queue's visibility timeout instead of its backoff"
                     ),
@@ -235,16 +242,22 @@ where
         }
     }
 
-    fn log_failure(&self, record: &Record, event: Option<&Event>, failure: &Failure) {
-        let last = self.schedule.is_last(record.receive_count);
+    /// One line for each failure, with what happens next.
+    fn log_failure(&self, record: &Record, event: Option<&Event>, failure: &Failure, settlement: Settlement) {
+        let (next, delay) = match settlement {
+            Settlement::Done => ("dead letter", None),
+            Settlement::Again(_) if self.schedule.is_last(record.receive_count) => ("redrive", None),
+            Settlement::Again(at) => ("retry", Some(at.saturating_duration_since(Instant::now()))),
+        };
         tracing::warn!(
-            event_id = event.map(|event| tracing::field::display(&event.id)),
-            source = event.map(|event| tracing::field::display(event.source)),
+            event_id = event.map(|event| event.id.as_str()).or_else(|| record.message.event_id()),
+            source = event.map(|event| event.source.as_str()),
             message_id = record.message_id,
             attempt = record.receive_count,
-            last,
             status = failure.cause.status(),
             error = failure.detail,
+            next,
+            delay_ms = delay.map(millis),
             "delivery failed"
         );
     }

@@ -387,15 +387,19 @@ where
         })
     }
 
+    /// SQS moves the messages after the answer is given; `status` shows how far it is.
     async fn move_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
-        let depth = self.dead_letters.depth().await?;
+        let matched = self.dead_letters.depth().await?.visible;
         self.dead_letters.start_move(selection.rate_per_second).await?;
-        let mut report =
-            Report { matched: depth.visible, remaining: Some(depth.total()), complete: true, ..Report::default() };
+        let mut report = Report { matched, complete: true, ..Report::default() };
         match self.dead_letters.latest_move().await {
-            Ok(task) => report.move_task = task,
+            Ok(task) => {
+                report.replayed = task.as_ref().map_or(0, |task| task.moved);
+                report.move_task = task;
+            }
             Err(error) => report.fail(None, &format!("the move task has started; {}", chain(&error))),
         }
+        report.remaining = self.dead_letters.depth().await.ok().map(Depth::total);
         Ok(report)
     }
 

@@ -1,6 +1,7 @@
 //! `cargo local demo`: the whole journey, unattended. It proves what it shows, and fails otherwise.
 
 mod cast;
+#![expect(clippy::large_futures, reason = "there is one of each, on the main task")]
 
 use std::time::Instant;
 
@@ -86,39 +87,39 @@ pub async fn run(screen: Screen) -> Result<()> {
 impl Demo {
     async fn play(&self, roles: Vec<Role>) -> Result<()> {
         let mut journey = Journey::new(self.screen);
-        let sent = tokio::select! {
-            sent = self.script(roles) => sent?,
-            broken = journey.follow(&self.stack) => match broken? {},
-        };
-        journey.catch_up(&self.stack).await?;
-        self.report(&sent)
-    }
 
-    async fn script(&self, roles: Vec<Role>) -> Result<Vec<Sent>> {
         self.heading("Genesys sends; the target takes some, fails for some, and refuses some");
-        let sent = self.send(roles).await?;
+        let sent = self.show(&mut journey, self.send(roles)).await?;
         let dead = sent.iter().filter(|event| event.role.fate.dies()).count();
-        self.until_delivered(&sent, Sent::at_first).await?;
-        self.until_dead(dead).await?;
+        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
 
         self.heading("A dry run counts what a replay would bring back, and changes nothing");
-        let answer = self.replay(json!({ "all": true, "dryRun": true })).await?;
+        let answer = self.replay(&mut journey, json!({ "all": true, "dryRun": true })).await?;
         ensure!(answer["matched"] == dead, "the dry run matched {} dead letters instead of {dead}", answer["matched"]);
-        self.until_dead(dead).await?;
+        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
 
         self.heading("The target is repaired; first those come back that it refused for good");
         self.target.behave(Behaviour::Fine);
-        self.replay(json!({ "filter": { "reason": "permanent" } })).await?;
+        self.replay(&mut journey, json!({ "filter": { "reason": "permanent" } })).await?;
         let is_permanent = |event: &Sent| event.role.fate == Fate::Permanent;
-        self.until_delivered(&sent, |event| if is_permanent(event) { event.in_the_end() } else { event.at_first() })
-            .await?;
-        self.until_dead(dead - sent.iter().filter(|event| is_permanent(event)).count()).await?;
+        let others_wait = |event: &Sent| if is_permanent(event) { event.in_the_end() } else { event.at_first() };
+        let still_dead = dead - sent.iter().filter(|event| is_permanent(event)).count();
+        self.show(&mut journey, self.until_settled(&sent, others_wait, still_dead)).await?;
 
         self.heading("Then all others");
-        self.replay(json!({ "all": true })).await?;
-        self.until_delivered(&sent, Sent::in_the_end).await?;
-        self.until_dead(0).await?;
-        Ok(sent)
+        self.replay(&mut journey, json!({ "all": true })).await?;
+        self.show(&mut journey, self.until_settled(&sent, Sent::in_the_end, 0)).await?;
+        self.report(&sent)
+    }
+
+    /// Shows live what happens while `work` is done, up to its end.
+    async fn show<T>(&self, journey: &mut Journey, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let outcome = tokio::select! {
+            outcome = work => outcome?,
+            broken = journey.follow(&self.stack) => match broken? {},
+        };
+        journey.catch_up(&self.stack).await?;
+        Ok(outcome)
     }
 
     fn heading(&self, text: &str) {
@@ -136,6 +137,12 @@ impl Demo {
             sent.push(Sent { role, id });
         }
         Ok(sent)
+    }
+
+    /// Waits until the target has given each event these statuses, and this many dead letters are all that is left.
+    async fn until_settled(&self, events: &[Sent], expected: impl Fn(&Sent) -> Vec<u16>, dead: usize) -> Result<()> {
+        self.until_delivered(events, expected).await?;
+        self.until_dead(dead).await
     }
 
     /// Waits until the target has given each event these statuses, in this order and no others.
@@ -167,12 +174,12 @@ impl Demo {
         self.stack.until_queues(&what, expected).await.map(drop)
     }
 
-    async fn replay(&self, mut request: Value) -> Result<Value> {
+    async fn replay(&self, journey: &mut Journey, mut request: Value) -> Result<Value> {
         request["action"] = "replay".into();
         request["why"] = "demo".into();
-        let answer = self.stack.invoke(Function::Replay, &request).await??;
-        let exchange = format!("           asked replay for {request}\n           and got {answer}");
-        self.screen.say(&self.screen.paint(Colour::Grey, &exchange));
+        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           asked replay for {request}")));
+        let answer = self.show(journey, self.stack.invoke(Function::Replay, &request)).await??;
+        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           it answered {answer}")));
         Ok(answer)
     }
 

@@ -18,7 +18,7 @@ use crate::workspace::{Workspace, cargo};
 /// Zips ready for upload, by the name of the binary.
 pub type Packages = BTreeMap<String, Vec<u8>>;
 
-/// Builds and packs all binaries of the workspace, once per process.
+/// Builds and packs the functions, once per process.
 ///
 /// # Errors
 /// When Cargo fails; its messages are on standard error.
@@ -32,27 +32,27 @@ pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
 }
 
 async fn build(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
-    // The whole workspace, and the examples, which bring the features of the development dependencies:
-    // so Cargo resolves the same features as `cargo test --workspace`, and nothing is compiled twice.
-    let output = cargo()
-        .args(["build", "--workspace", "--bins", "--examples", "--message-format", "json-render-diagnostics"])
+    // The default members, as `cargo lambda watch` builds them: what one has compiled serves the other.
+    let cargo = cargo()
+        .args(["build", "--bins", "--message-format", "json-render-diagnostics"])
         .current_dir(&workspace.root)
-        .stderr(Stdio::inherit())
-        .output()
-        .await
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cargo build")?;
+    let output = cargo.wait_with_output().await?;
     if !output.status.success() {
         bail!("The functions do not build; what Cargo said stands above.");
     }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(function_binary).collect())
+    let functions = workspace.root.join("functions");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    Ok(messages.lines().filter_map(|message| function_binary(&functions, message)).collect())
 }
 
 /// The name and the path of a function's binary, if this message of Cargo is about one.
-fn function_binary(message: &str) -> Option<(String, PathBuf)> {
+fn function_binary(functions: &Path, message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
-    let is_function = target["kind"][0] == "bin"
-        && Path::new(target["src_path"].as_str()?).components().any(|part| part.as_os_str() == "functions");
+    let is_function = target["kind"][0] == "bin" && Path::new(target["src_path"].as_str()?).starts_with(functions);
     is_function.then_some((target["name"].as_str()?.into(), message["executable"].as_str()?.into()))
 }
 
@@ -77,12 +77,13 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"name":"ingest","kind":["{kind}"],"src_path":"{source}"}},"executable":"/t/debug/ingest"}}"#
             )
         };
+        let taken = |message: &str| function_binary(Path::new("/functions/relay/functions"), message);
         assert_eq!(
-            function_binary(&message("bin", "/w/functions/ingest/src/main.rs")),
+            taken(&message("bin", "/functions/relay/functions/ingest/src/main.rs")),
             Some(("ingest".into(), "/t/debug/ingest".into()))
         );
-        assert_eq!(function_binary(&message("bin", "/w/local/src/main.rs")), None);
-        assert_eq!(function_binary(&message("example", "/w/examples/own_target.rs")), None);
-        assert_eq!(function_binary(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(taken(&message("bin", "/functions/relay/local/src/main.rs")), None);
+        assert_eq!(taken(&message("example", "/functions/relay/functions/ingest/examples/own.rs")), None);
+        assert_eq!(taken(r#"{"reason":"build-finished","success":true}"#), None);
     }
 }

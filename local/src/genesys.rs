@@ -57,7 +57,10 @@ impl Webhook {
         let (name, value) = &self.authentication;
         let body = String::from_utf8_lossy(&self.body);
         let quoted = [format!("{name}: {value}"), body.into_owned(), url.to_owned()].map(|text| quote(&text));
-        format!("curl -H 'Content-Type: application/json' -H {} --data-binary {} {}", quoted[0], quoted[1], quoted[2])
+        format!(
+            "curl -w '\\n' -H 'Content-Type: application/json' -H {} --data-binary {} {}",
+            quoted[0], quoted[1], quoted[2]
+        )
     }
 }
 

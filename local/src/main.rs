@@ -14,7 +14,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the relay on a local AWS until Ctrl-C: builds it, deploys it, and shows what happens to each event.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo local", version)]
+#[command(bin_name = "cargo local", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -32,7 +32,6 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Goes through the whole journey unattended, and exits 0 only when every event is where it should be
-    #[command(args_conflicts_with_subcommands = true)]
     Demo,
 }
 
@@ -92,6 +91,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_defined() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demo_takes_no_options_rather_than_dropping_them() {
+        assert!(Arguments::try_parse_from(["local", "demo"]).is_ok());
+        for order in [["local", "--port", "8000", "demo"], ["local", "demo", "--port", "8000"]] {
+            assert!(Arguments::try_parse_from(order).is_err(), "{order:?}");
+        }
     }
 
     #[test]

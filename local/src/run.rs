@@ -86,7 +86,7 @@ fn invoke_command(stack: &Stack, function: Function, payload: &str) -> Result<St
     let [(_, key), (_, secret), (_, region), _] = clients::ENVIRONMENT;
     let url = format!("{}/2015-03-31/functions/{}/invocations", stack.endpoint(), stack.function_name(function)?);
     Ok(format!(
-        "curl --aws-sigv4 aws:amz:{region}:lambda --user {key}:{secret} --data {} {url}",
+        "curl -w '\\n' --aws-sigv4 aws:amz:{region}:lambda --user {key}:{secret} --data {} {url}",
         genesys::quote(payload)
     ))
 }

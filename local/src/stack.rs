@@ -50,13 +50,6 @@ impl StackOptions {
         self.port = port;
         self
     }
-
-    /// Replaces the secrets of the local runs.
-    #[must_use]
-    pub fn secret(mut self, secret: Value) -> Self {
-        self.secret = secret;
-        self
-    }
 }
 
 /// A function of the relay.
@@ -239,18 +232,6 @@ impl Stack {
         &self.lambda
     }
 
-    /// A client for the secret.
-    #[must_use]
-    pub fn secrets_manager(&self) -> &aws_sdk_secretsmanager::Client {
-        &self.secrets_manager
-    }
-
-    /// A client for the logs.
-    #[must_use]
-    pub fn logs(&self) -> &aws_sdk_cloudwatchlogs::Client {
-        &self.logs
-    }
-
     /// Invokes a function and waits. That the function fails is an outcome, not an error.
     ///
     /// # Errors
@@ -383,11 +364,6 @@ impl Stack {
         self.emulator.keep_log();
         // A broken connection shows a moment before the end of the process does.
         timeout(DEATH_SHOWS_WITHIN, self.emulator.died()).await.map_or(Err(error), |died| Err(died.into()))
-    }
-
-    /// Ends everything. Dropping the stack does the same.
-    pub fn stop(self) {
-        drop(self);
     }
 }
 

@@ -41,7 +41,11 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
     if let Some(fault) = refusal.fault() {
         tracing::error!(status = status.as_u16(), error = chain(fault), "not accepted");
     } else {
-        tracing::warn!(status = status.as_u16(), reason = %refusal, "not accepted");
+        let event_id = match refusal {
+            Refusal::NotJson { kept_as, .. } => Some(kept_as.as_str()),
+            _ => None,
+        };
+        tracing::warn!(event_id, status = status.as_u16(), reason = %refusal, "not accepted");
     }
     problem(status, &refusal.to_string())
 }
