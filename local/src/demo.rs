@@ -1,7 +1,8 @@
 //! `cargo local demo`: the whole journey, unattended. It proves what it shows, and fails otherwise.
 
-mod cast;
 #![expect(clippy::large_futures, reason = "there is one of each, on the main task")]
+
+mod cast;
 
 use std::time::Instant;
 
