@@ -124,13 +124,15 @@ fn is_platform(text: &str) -> bool {
     ["START RequestId:", "END RequestId:", "REPORT RequestId:"].iter().any(|start| text.starts_with(start))
 }
 
+/// In the order of their names: a map of JSON has them in one or the other, as its crate was compiled.
 fn details(fields: &Map<String, Value>) -> String {
-    let shown = fields.iter().filter(|(name, _)| !NOT_SHOWN.contains(&name.as_str()));
-    shown
-        .map(|(name, value)| {
-            value.as_str().map_or_else(|| format!("  {name}={value}"), |text| format!("  {name}={text}"))
-        })
-        .collect()
+    let mut shown: Vec<_> = fields.iter().filter(|(name, _)| !NOT_SHOWN.contains(&name.as_str())).collect();
+    shown.sort_by_key(|(name, _)| *name);
+    let text = |(name, value): (&String, &Value)| match value.as_str() {
+        Some(text) => format!("  {name}={text}"),
+        None => format!("  {name}={value}"),
+    };
+    shown.into_iter().map(text).collect()
 }
 
 #[cfg(test)]
