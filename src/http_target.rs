@@ -20,7 +20,7 @@ use crate::target::{Cause, Delivery, Failure, Outcome, Target};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an idle connection is kept: shorter than the 60 s after which common load balancers close theirs.
-/// One that was closed while the function was frozen is noticed before it is used.
+/// One that was closed while the function was frozen is noticed before it is used, if word of it has come.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// An answer is read this far, so that its connection can be used again; a longer one costs the connection.
@@ -164,11 +164,11 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
 
 impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
-        let deadline = delivery.deadline.min(Instant::now() + self.timeout);
         let secrets = match self.secrets.get().await {
             Ok(secrets) => secrets,
             Err(error) => return Outcome::Failed(without_credentials(&error)),
         };
+        let deadline = delivery.deadline.min(Instant::now() + self.timeout);
         let outcome = self.post(&delivery, &secrets, deadline).await;
         let unauthorized = StatusCode::UNAUTHORIZED.as_u16();
         if !matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::Status(unauthorized)) {

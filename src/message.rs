@@ -39,6 +39,9 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
 /// The longest detail or response excerpt that a [`Reason`] keeps, in bytes.
 pub const MAX_EXCERPT_BYTES: usize = 1024;
 
+/// "Amazon SQS message quotas": a message has at most 10 attributes.
+const MAX_ATTRIBUTES: usize = 10;
+
 /// "Amazon SQS message quotas": a message group id has at most 128 characters.
 const MAX_GROUP_ID_BYTES: usize = 128;
 
@@ -218,7 +221,9 @@ impl Message {
             (attribute::RECEIVED_AT, format!("{:.3}", event.received_at)),
         ];
         for (name, value) in identity {
-            self.attributes.entry(name.to_owned()).or_insert_with(|| Attribute::text(value));
+            if self.attributes.len() < MAX_ATTRIBUTES {
+                self.attributes.entry(name.to_owned()).or_insert_with(|| Attribute::text(value));
+            }
         }
         self
     }
@@ -373,6 +378,10 @@ mod tests {
         assert_eq!(pasted.with_identity(&first).to_event(later).expect("readable"), first);
         let sent = Message::from_event(&first);
         assert_eq!(sent.clone().with_identity(&first), sent);
+
+        let mut full = bare("{}");
+        full.attributes = (0..10).map(|number| (number.to_string(), Attribute::text("x"))).collect();
+        assert_eq!(full.clone().with_identity(&first), full, "SQS takes no more than ten");
     }
 
     #[test]

@@ -216,7 +216,7 @@ where
         let mut open: Vec<(&Record, ReceiptHandle, Duration)> = Vec::new();
         for (record, at) in kept {
             if let Some(receipt) = &record.receipt {
-                open.push((record, receipt.clone(), whole_seconds(at.saturating_duration_since(now))));
+                open.push((record, receipt.clone(), at.saturating_duration_since(now)));
             }
         }
         for last in [false, true] {
@@ -261,11 +261,6 @@ where
             "delivery failed"
         );
     }
-}
-
-/// Rounded up: a record shown early would be delivered before its backoff is over.
-fn whole_seconds(duration: Duration) -> Duration {
-    Duration::from_secs(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -63,7 +63,8 @@ pub trait Sender: Send + Sync + 'static {
 
 /// A queue whose messages come back when they are not done.
 pub trait VisibilityTimeout: Send + Sync + 'static {
-    /// Sets when each message can be received again, in whole seconds from now; one result per message, in order.
+    /// Sets when each message can be received again, from now, rounded up to whole seconds; one result per message, in
+    /// order.
     ///
     /// It holds for this receive only (`ChangeMessageVisibility`).
     fn change_visibility(

@@ -34,8 +34,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// What a run received stays hidden this long past its deadline, so that it receives no message twice.
 const HIDDEN_PAST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A run that holds so many messages back stops: they have to be shown again in [`RELEASE_TIME`].
-const MAX_HELD: usize = 20_000;
+/// A run that holds so many messages back stops: some 120,000 can be in flight ("Amazon SQS message quotas"), and past
+/// that SQS answers as if the queue were empty. What is not shown again in time comes back by itself.
+const MAX_HELD: usize = 100_000;
 
 /// "ReceiveMessage": at most ten at a time.
 const RECEIVED_AT_ONCE: u32 = 10;
@@ -43,7 +44,7 @@ const RECEIVED_AT_ONCE: u32 = 10;
 /// How long a sweep waits for one more message before it takes the queue for empty.
 const POLL_WAIT: Duration = Duration::from_secs(2);
 
-/// Dead letters that a dry run describes one by one.
+/// Dead letters, and failures, that an answer lists one by one.
 const MAX_LISTED: usize = 100;
 
 /// The use case, over its ports.
@@ -65,8 +66,8 @@ pub enum ReplayError {
         /// How many it has moved.
         moved: u64,
     },
-    /// A queue failed before anything was changed.
-    #[error("nothing was done")]
+    /// A queue failed, and nothing is known to have been done.
+    #[error("the request could not be carried out")]
     Queue(#[from] QueueError),
 }
 
@@ -121,7 +122,9 @@ pub struct Report {
     pub replayed: u64,
     /// Dead letters that were looked at and left.
     pub skipped: u64,
-    /// What went wrong with single ones.
+    /// How many failures there were.
+    pub failures: u64,
+    /// What went wrong, the first hundred times.
     pub failed: Vec<Failed>,
     /// How many lie in the dead-letter queue now, approximately; nothing when that could not be asked.
     pub remaining: Option<u64>,
@@ -197,7 +200,7 @@ where
             matched = report.matched,
             replayed = report.replayed,
             skipped = report.skipped,
-            failed = report.failed.len(),
+            failures = report.failures,
             remaining = report.remaining,
             move_task = report.move_task.is_some(),
             "replay"
@@ -220,14 +223,18 @@ where
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
     async fn move_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
         let matched = self.dead_letters.depth().await?.visible;
-        self.dead_letters.start_move(selection.rate_per_second).await?;
+        let started = self.dead_letters.start_move(selection.rate_per_second).await;
         let mut report = Report { matched, complete: true, ..Report::default() };
         match self.dead_letters.latest_move().await {
-            Ok(task) => {
+            // The answer to a call can be lost although its task has started.
+            Ok(task) if started.is_ok() || task.as_ref().is_some_and(MoveTask::is_active) => {
                 report.replayed = task.as_ref().map_or(0, |task| task.moved);
                 report.move_task = task;
             }
-            Err(error) => report.fail(None, &format!("the move task has started; {}", chain(&error))),
+            Err(error) if started.is_ok() => {
+                report.fail(None, &format!("the move task has started; {}", chain(&error)));
+            }
+            Ok(_) | Err(_) => started?,
         }
         report.remaining = self.dead_letters.depth().await.ok().map(Depth::total);
         Ok(report)
@@ -295,23 +302,27 @@ where
                     let sent = u32::try_from(taken.len()).unwrap_or(u32::MAX);
                     due = Instant::now() + Duration::from_secs(1) * sent / rate;
                 }
-                self.send_back(taken, sweep).await;
+                if let Err(error) = self.send_back(taken, sweep).await {
+                    sweep.give_back(rest.into_iter());
+                    return Err(error);
+                }
                 taken = rest;
             }
         }
         Ok(false)
     }
 
-    /// Sends, waits for the confirmation, and only then deletes.
-    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) {
+    /// Sends, waits for the confirmation, and only then deletes. Fails when the queue takes nothing at all.
+    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), QueueError> {
         let messages: Vec<Message> = taken.iter().map(|taken| taken.message.clone()).collect();
-        let mut sent = Vec::new();
+        let (mut sent, mut outage) = (Vec::new(), None);
         for (taken, result) in taken.into_iter().zip(self.events.send_all(&messages).await) {
             match result {
                 Ok(()) => sent.push((taken.receipt, taken.event_id)),
                 Err(error) => {
                     sweep.report.fail(taken.event_id, &chain(&error));
                     sweep.held.push(taken.receipt);
+                    outage = Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
                 }
             }
         }
@@ -323,6 +334,10 @@ where
                 let error = format!("replayed, but not removed from the dead-letter queue: {}", chain(&error));
                 sweep.report.fail(event_id, &error);
             }
+        }
+        match outage {
+            Some(error) if receipts.is_empty() => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -419,7 +434,10 @@ impl Sweep<'_> {
 
 impl Report {
     fn fail(&mut self, event_id: Option<String>, error: &str) {
-        self.failed.push(Failed { event_id, error: error.to_owned() });
+        self.failures += 1;
+        if self.failed.len() < MAX_LISTED {
+            self.failed.push(Failed { event_id, error: error.to_owned() });
+        }
     }
 }
 
@@ -442,6 +460,7 @@ mod tests {
 
     use super::*;
     use crate::message::ReasonKind;
+    use crate::queue::VisibilityTimeout;
     use crate::testing::{FakeClock, FakeQueue};
 
     type Fake = Replay<FakeQueue, FakeQueue, FakeClock>;
@@ -606,8 +625,72 @@ mod tests {
         bury(&relay, [message("a")]).await;
         relay.events.fail();
         let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-        assert_eq!((report.matched, report.replayed, report.failed.len(), report.remaining), (1, 0, 1, Some(1)));
+        assert_eq!((report.matched, report.replayed, report.remaining), (1, 0, Some(1)));
+        assert!(report.failures > 0 && !report.complete, "{report:?}");
         assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_stops_when_the_events_queue_takes_nothing() {
+        let relay = relay();
+        bury(&relay, (0..200).map(|_| message("a"))).await;
+        relay.events.fail();
+        let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+        assert_eq!((report.matched, report.replayed, report.remaining), (10, 0, Some(200)));
+        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 200);
+    }
+
+    /// A dead-letter queue that shows nothing again: SQS does not answer.
+    struct NeverShows(FakeQueue);
+
+    impl VisibilityTimeout for NeverShows {
+        async fn change_visibility(&self, _: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+            std::future::pending().await
+        }
+    }
+
+    impl Receiver for NeverShows {
+        async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+            self.0.receive(visibility, wait).await
+        }
+
+        async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+            self.0.delete(receipts).await
+        }
+    }
+
+    impl Countable for NeverShows {
+        async fn depth(&self) -> Result<Depth, QueueError> {
+            self.0.depth().await
+        }
+    }
+
+    impl Redrive for NeverShows {
+        async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
+            self.0.start_move(rate).await
+        }
+
+        async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
+            self.0.latest_move().await
+        }
+
+        async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
+            self.0.cancel_move(handle).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
+        let (events, queue) = (FakeQueue::default(), FakeQueue::default());
+        queue.send(&message("a")).await.expect("sent");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let relay = Replay { events, dead_letters: NeverShows(queue.clone()), clock: FakeClock };
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let request = Request::parse(json!({ "action": "replay", "filter": { "webhookId": "b" } }));
+        relay.handle(request.expect("a request"), deadline).await.expect("carried out");
+        assert!(Instant::now() < deadline, "time is left for the answer");
+        tokio::time::advance(HIDDEN_PAST_DEADLINE + ANSWER_TIME).await;
+        assert_eq!(queue.depth().await.expect("counted").visible, 1, "it comes back by itself");
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,6 +25,13 @@ pub const FRESH: Duration = Duration::from_secs(5);
 /// to an outage of Secrets Manager; accepting for ever would keep a withdrawn secret alive.
 const BRIDGED: Duration = Duration::from_hours(1);
 
+/// How long the store is left alone after a failure while a copy bridges it: a store that hangs must not hold up every
+/// answer.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// The fields that there are.
+const FIELDS: [&str; 4] = ["openMessagingSecrets", "webhookSecrets", "targetAuthorization", "targetSigningSecrets"];
+
 /// The shortest secret that is taken. Genesys asks for more than 15 characters; an empty one would sign anything.
 const MIN_SECRET_BYTES: usize = 16;
 
@@ -160,6 +167,18 @@ impl FromSecret for TargetSecrets {
     }
 }
 
+/// Reads one half, and tells of fields that are nobody's: most likely a known one misspelt. Not their names, since a
+/// secret may have been put in the place of one.
+fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
+    let secrets = T::from_secret(text)?;
+    let fields: serde_json::Map<String, serde_json::Value> = parse(text)?;
+    let unknown = fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).count();
+    if unknown > 0 {
+        tracing::warn!(unknown, "the secret has fields that are not known; compare it with the README");
+    }
+    Ok(secrets)
+}
+
 /// serde's own message can quote the value, which must not reach a log.
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, SecretsError> {
     serde_json::from_str(text).map_err(|error| SecretsError::Syntax { line: error.line(), column: error.column() })
@@ -224,43 +243,45 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
     /// The secrets, at most `keep_for` old, or an hour more while the store cannot be read.
     pub async fn get(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
-        match self.at_most(self.keep_for, &mut state).await {
-            Ok(secrets) => Ok(secrets),
-            Err(error) => match &state.copy {
-                Some((copy, read_at)) if self.age(*read_at) < self.keep_for + BRIDGED => {
-                    tracing::warn!(error = crate::logging::chain(&error), "using an older copy of the secret");
-                    Ok(Arc::clone(copy))
-                }
-                _ => Err(error),
-            },
+        let usable = |(_, read_at): &&(Arc<T>, ReadAt)| self.age(*read_at) < self.keep_for + BRIDGED;
+        let bridge = state.copy.as_ref().filter(usable).map(|(copy, _)| Arc::clone(copy));
+        let pause = if bridge.is_some() { PAUSE } else { FRESH };
+        match (self.at_most(self.keep_for, pause, &mut state).await, bridge) {
+            (Ok(secrets), _) => Ok(secrets),
+            (Err(error), Some(copy)) => {
+                tracing::warn!(error = crate::logging::chain(&error), "using an older copy of the secret");
+                Ok(copy)
+            }
+            (Err(error), None) => Err(error),
         }
     }
 
     /// The secrets as they were within the last [`FRESH`] seconds, for a decision that cannot be taken back.
     pub async fn get_fresh(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
-        self.at_most(FRESH.min(self.keep_for), &mut state).await
+        self.at_most(FRESH.min(self.keep_for), FRESH, &mut state).await
     }
 
-    async fn at_most(&self, age: Duration, state: &mut State<T>) -> Result<Arc<T>, SecretsError> {
+    /// The copy if it is at most of this age, or what is read now, but not within `pause` of a failure.
+    async fn at_most(&self, age: Duration, pause: Duration, state: &mut State<T>) -> Result<Arc<T>, SecretsError> {
         if let Some((copy, read_at)) = &state.copy
             && self.age(*read_at) < age
         {
             return Ok(Arc::clone(copy));
         }
-        if state.last_failure.is_some_and(|at| self.age(at) < FRESH) {
+        if state.last_failure.is_some_and(|at| self.age(at) < pause) {
             return Err(SecretsError::RecentlyUnavailable);
         }
         // Counted from before the call: what is read may already be that old when it arrives.
         let read_at = ReadAt(Instant::now(), self.clock.now());
-        match self.store.read().await.and_then(|text| T::from_secret(&text)) {
+        match self.store.read().await.and_then(|text| read(&text)) {
             Ok(secrets) => {
                 let secrets = Arc::new(secrets);
                 *state = State { copy: Some((Arc::clone(&secrets), read_at)), last_failure: None };
                 Ok(secrets)
             }
             Err(error) => {
-                state.last_failure = Some(read_at);
+                state.last_failure = Some(ReadAt(Instant::now(), self.clock.now()));
                 Err(error)
             }
         }
@@ -370,6 +391,10 @@ mod tests {
         assert!(cache.get_fresh().await.is_err());
         assert!(cache.get().await.is_ok());
         assert_eq!(store.reads(), 2, "a failed reading is not repeated at once");
+        tokio::time::advance(PAUSE).await;
+        assert!(cache.get().await.is_ok());
+        assert!(cache.get().await.is_ok());
+        assert_eq!(store.reads(), 3, "only after a pause, so that a store that hangs does not hold up every answer");
         tokio::time::advance(BRIDGED).await;
         assert!(cache.get().await.is_err());
         store.hold(&serde_json::json!({ "webhookSecrets": "the-first-secret" }));

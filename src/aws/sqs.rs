@@ -268,7 +268,7 @@ async fn batch<T, E>(
     let Confirmed { ids, failed } = match call(entries).await {
         Ok(confirmed) => confirmed,
         Err(error) => {
-            let text = chain(&error);
+            let text = error.source().map_or_else(|| error.to_string(), chain);
             let again = matches!(error, QueueError::Unavailable(_));
             let copy = || if again { unavailable(text.clone()) } else { refused(text.clone()) };
             return items.iter().map(|_| Err(copy())).collect();

@@ -1,5 +1,7 @@
 //! What the sender is told, and that it is told "accepted" only when that is true.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use aws_sdk_lambda::types::Environment;
 use genesys_relay::secrets::FRESH;
@@ -65,6 +67,12 @@ async fn a_rotation_of_the_secret_loses_no_event() -> Result<()> {
     })
     .await?;
     relay.accept(&with_new("after all")).await?;
+    relay.until_empty().await?;
+    let delivered: BTreeSet<_> = relay.target.requests().iter().map(|request| crate::name_of(&request.body)).collect();
+    // `withdrawn` was taken as long as the old secret was known.
+    for name in ["before", "during, new", "during, old", "after", "after all"] {
+        assert!(delivered.contains(name), "{name} is not among {delivered:?}");
+    }
     Ok(())
 }
 
