@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::event::{Event, Source};
@@ -186,14 +187,16 @@ where
         if let Some(task) = self.dead_letters.latest_move().await?.filter(MoveTask::is_active) {
             return Err(ReplayError::Busy { moved: task.moved });
         }
+        let run = Uuid::new_v4();
         let report = match &selection.filter {
             None if selection.dry_run => self.count_all(selection).await?,
             None if selection.max_messages.is_none() => self.move_all(selection).await?,
-            filter => self.sweep(filter.as_ref(), selection, deadline).await?,
+            filter => self.sweep(run, filter.as_ref(), selection, deadline).await?,
         };
         let selected = selection.filter.as_ref().map_or_else(|| "all".into(), |filter| serde_json::json!(filter));
         tracing::info!(
             audit = "replay",
+            %run,
             selection = %selected,
             why = selection.why,
             dry_run = report.dry_run,
@@ -242,11 +245,13 @@ where
 
     async fn sweep(
         &self,
+        run: Uuid,
         filter: Option<&Filter>,
         selection: &Selection,
         deadline: Instant,
     ) -> Result<Report, ReplayError> {
         let mut sweep = Sweep {
+            run,
             filter,
             selection,
             // What comes later died after the run began: perhaps just replayed, and refused once more.
@@ -329,7 +334,7 @@ where
         let (receipts, event_ids): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
         sweep.report.replayed += receipts.len() as u64;
         for (event_id, result) in event_ids.into_iter().zip(self.dead_letters.delete(&receipts).await) {
-            tracing::info!(audit = "replay", event_id, why = sweep.selection.why, "replayed");
+            tracing::info!(audit = "replay", run = %sweep.run, event_id, why = sweep.selection.why, "replayed");
             if let Err(error) = result {
                 let error = format!("replayed, but not removed from the dead-letter queue: {}", chain(&error));
                 sweep.report.fail(event_id, &error);
@@ -379,6 +384,8 @@ struct Taken {
 
 /// One run over the dead letters.
 struct Sweep<'a> {
+    /// Joins the lines of the audit log that belong together.
+    run: Uuid,
     filter: Option<&'a Filter>,
     selection: &'a Selection,
     began_at: Timestamp,
