@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::json::Json;
+use crate::json::{Json, Object};
 
 /// Equal generic bodies within one slot of this many seconds are one event; across a border they are two.
 const GENERIC_SLOT_SECONDS: i64 = 300;
@@ -164,24 +164,21 @@ impl Identity {
     /// `Idempotency-Key` or `webhook-id`. The key never stands alone, since a header that the customer configured in
     /// Genesys has the same value on every event.
     pub fn of(body: Json<'_>, received_at: Timestamp, sender_key: Option<&str>) -> Self {
-        let source = source_of(body);
-        let id = match source {
-            Source::OpenMessaging => open_messaging_id(body),
-            Source::EventBridge => eventbridge_id(body),
-            Source::Webhook => Some(EventId::from_parts("webhook", &[&body.canonical()])),
-            Source::Generic => None,
+        let shape = Shape::of(body);
+        let id = match &shape {
+            Shape::OpenMessaging { message, channel } => open_messaging_id(message, channel),
+            Shape::EventBridge { detail } => eventbridge_id(detail),
+            Shape::Webhook { .. } => Some(EventId::from_parts("webhook", &[&body.canonical()])),
+            Shape::Generic => None,
         };
-        Self {
-            id: id.unwrap_or_else(|| generic_id(&body.canonical(), received_at, sender_key)),
-            source,
-            origin: origin_of(body, source),
-        }
+        let id = id.unwrap_or_else(|| generic_id(&body.canonical(), received_at, sender_key));
+        Self { id, source: shape.source(), origin: shape.origin() }
     }
 
     /// Identifies a body whose id is known already.
     pub fn named(id: EventId, body: Json<'_>) -> Self {
-        let source = source_of(body);
-        Self { id, source, origin: origin_of(body, source) }
+        let shape = Shape::of(body);
+        Self { id, source: shape.source(), origin: shape.origin() }
     }
 
     /// Identifies a body that is not JSON: equal bytes within five minutes are one event.
@@ -194,41 +191,64 @@ impl Identity {
     }
 }
 
-fn source_of(body: Json<'_>) -> Source {
-    let has = |name| body.field(name).is_some();
-    if !body.is_object() {
-        Source::Generic
-    } else if body.field("channel").is_some_and(|channel| channel.is_object()) && has("type") {
-        Source::OpenMessaging
-    } else if has("detail-type") && body.field("detail").is_some_and(|detail| detail.field("topicName").is_some()) {
-        Source::EventBridge
-    } else if has("webhookId") && has("payload") && has("timestamp") {
-        Source::Webhook
-    } else {
-        Source::Generic
+/// What a body's fields say it is.
+enum Shape<'a> {
+    OpenMessaging { message: Object<'a>, channel: Object<'a> },
+    EventBridge { detail: Object<'a> },
+    Webhook { envelope: Object<'a> },
+    Generic,
+}
+
+impl<'a> Shape<'a> {
+    fn of(body: Json<'a>) -> Self {
+        let Some(object) = body.as_object() else { return Self::Generic };
+        let inner = |name| object.get(name).and_then(|value| value.as_object());
+        let has = |name| object.get(name).is_some();
+        if has("type")
+            && let Some(channel) = inner("channel")
+        {
+            return Self::OpenMessaging { channel, message: object };
+        }
+        if has("detail-type")
+            && let Some(detail) = inner("detail").filter(|detail| detail.get("topicName").is_some())
+        {
+            return Self::EventBridge { detail };
+        }
+        if has("webhookId") && has("payload") && has("timestamp") {
+            return Self::Webhook { envelope: object };
+        }
+        Self::Generic
+    }
+
+    fn source(&self) -> Source {
+        match self {
+            Self::OpenMessaging { .. } => Source::OpenMessaging,
+            Self::EventBridge { .. } => Source::EventBridge,
+            Self::Webhook { .. } => Source::Webhook,
+            Self::Generic => Source::Generic,
+        }
+    }
+
+    fn origin(&self) -> Option<String> {
+        let origin = match self {
+            Self::OpenMessaging { channel, .. } => channel.get("id")?,
+            Self::Webhook { envelope } => envelope.get("webhookId")?,
+            Self::EventBridge { .. } | Self::Generic => return None,
+        };
+        origin.as_str().map(std::borrow::Cow::into_owned)
     }
 }
 
-fn origin_of(body: Json<'_>, source: Source) -> Option<String> {
-    let origin = match source {
-        Source::OpenMessaging => body.field("channel")?.field("id")?,
-        Source::Webhook => body.field("webhookId")?,
-        Source::EventBridge | Source::Generic => return None,
-    };
-    origin.as_str().map(std::borrow::Cow::into_owned)
-}
-
 /// A receipt has the id of the message it is about, and a typing event one of its own only with its time.
-fn open_messaging_id(body: Json<'_>) -> Option<EventId> {
-    let channel = body.field("channel")?;
-    let kind = body.field("type")?.as_str()?;
+fn open_messaging_id(message: &Object<'_>, channel: &Object<'_>) -> Option<EventId> {
+    let kind = message.get("type")?.as_str()?;
     let variant = match kind.as_ref() {
-        "Receipt" => body.field("status")?.as_str()?,
-        "Event" => channel.field("time")?.as_str()?,
+        "Receipt" => message.get("status")?.as_str()?,
+        "Event" => channel.get("time")?.as_str()?,
         _ => "".into(),
     };
-    let channel_id = channel.field("id")?.as_str()?;
-    let message_id = body.field("id")?.as_str()?;
+    let channel_id = channel.get("id")?.as_str()?;
+    let message_id = message.get("id")?.as_str()?;
     Some(EventId::from_parts(
         "open-messaging",
         &[channel_id.as_bytes(), kind.as_bytes(), message_id.as_bytes(), variant.as_bytes()],
@@ -236,14 +256,13 @@ fn open_messaging_id(body: Json<'_>) -> Option<EventId> {
 }
 
 /// `eventBody.id` often names the conversation or the user, and the envelope's `id` changes when Genesys publishes again.
-fn eventbridge_id(body: Json<'_>) -> Option<EventId> {
-    let detail = body.field("detail")?;
+fn eventbridge_id(detail: &Object<'_>) -> Option<EventId> {
     Some(EventId::from_parts(
         "eventbridge",
         &[
-            &detail.field("topicName")?.canonical(),
-            &detail.field("eventBody")?.canonical(),
-            &detail.field("timestamp")?.canonical(),
+            &detail.get("topicName")?.canonical(),
+            &detail.get("eventBody")?.canonical(),
+            &detail.get("timestamp")?.canonical(),
         ],
     ))
 }

@@ -136,9 +136,8 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         put(HeaderName::from_static("idempotency-key"), event.id.as_str());
         put(HeaderName::from_static("x-relay-attempt"), &delivery.attempt.to_string());
         put(HeaderName::from_static("x-relay-source"), event.source.as_str());
-        if let Some(mut value) = authorization(secrets) {
-            value.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, value);
+        if let Some(value) = &secrets.authorization {
+            headers.insert(header::AUTHORIZATION, value.clone());
         }
         headers
     }
@@ -196,10 +195,6 @@ fn kept_headers(event: &Event) -> HeaderMap {
         }
     }
     headers
-}
-
-fn authorization(secrets: &TargetSecrets) -> Option<HeaderValue> {
-    HeaderValue::from_str(secrets.authorization.as_deref()?).ok()
 }
 
 /// Reads the beginning of an answer, and a little more where that frees the connection for the next delivery.

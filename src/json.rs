@@ -42,26 +42,14 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The value of an object's field, if this is an object that has the field exactly once.
-    ///
-    /// A key that stands there twice means different things to different readers, so it identifies nothing.
-    pub fn field(&self, name: &str) -> Option<Json<'a>> {
-        let Entries(entries) = serde_json::from_str(self.text()).ok()?;
-        let mut values = entries.into_iter().filter(|(key, _)| key == name);
-        match (values.next(), values.next()) {
-            (Some((_, value)), None) => Some(Self(value)),
-            _ => None,
-        }
+    /// The fields, if this is an object. It is scanned here, once for all fields.
+    pub fn as_object(&self) -> Option<Object<'a>> {
+        serde_json::from_str(self.text()).ok().map(|Entries(entries)| Object(entries))
     }
 
     /// The text of a JSON string.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
         serde_json::from_str::<Text<'a>>(self.text()).ok().map(|text| text.0)
-    }
-
-    /// Whether this is an object.
-    pub fn is_object(&self) -> bool {
-        self.text().starts_with('{')
     }
 
     /// The canonical form of RFC 8785, so that two serialisations of one value are equal.
@@ -80,6 +68,23 @@ impl<'a> Json<'a> {
 
     fn text(&self) -> &'a str {
         self.0.get()
+    }
+}
+
+/// The fields of a JSON object, each of them as text.
+#[derive(Debug)]
+pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// The value of a field that is there exactly once.
+    ///
+    /// A key that stands there twice means different things to different readers, so it identifies nothing.
+    pub fn get(&self, name: &str) -> Option<Json<'a>> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) => Some(Json(value)),
+            _ => None,
+        }
     }
 }
 
@@ -261,8 +266,9 @@ mod tests {
     fn a_repeated_key_keeps_its_values_and_identifies_nothing() {
         assert_eq!(canonical(r#"{"b":1,"a":1,"a":2}"#), r#"{"a":1,"a":2,"b":1}"#);
         let json = Json::parse(br#"{"id":1,"id":2,"type":"Text"}"#).expect("valid");
-        assert!(json.field("id").is_none());
-        assert_eq!(json.field("type").and_then(|v| v.as_str()).as_deref(), Some("Text"));
+        let object = json.as_object().expect("an object");
+        assert!(object.get("id").is_none());
+        assert_eq!(object.get("type").and_then(|v| v.as_str()).as_deref(), Some("Text"));
     }
 
     #[test]
@@ -318,7 +324,7 @@ mod tests {
         fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
             if let Ok(json) = Json::parse(&bytes) {
                 let _ = json.canonical();
-                let _ = json.field("id");
+                let _ = json.as_object().and_then(|object| object.get("id"));
             }
         }
     }

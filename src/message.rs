@@ -307,8 +307,9 @@ fn group_id(origin: &str) -> Option<String> {
 
 /// The `time` of a bare EventBridge event.
 fn envelope_time(body: Json<'_>) -> Option<Timestamp> {
-    body.field("detail-type")?;
-    body.field("time")?.as_str()?.parse().ok()
+    let envelope = body.as_object()?;
+    envelope.get("detail-type")?;
+    envelope.get("time")?.as_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ pub struct Received {
 }
 
 /// How many messages a queue holds, approximately, as SQS counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Depth {
     /// Can be received now.
     pub visible: u64,

@@ -19,7 +19,6 @@ use crate::logging::chain;
 use crate::message::{Message, Reason};
 use crate::queue::{Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
 
-use self::request::Filter;
 pub use self::request::{InvalidRequest, Request, Selection};
 
 /// Messages a run replays when the request does not say.
@@ -49,11 +48,13 @@ const POLL_WAIT: Duration = Duration::from_secs(2);
 const MAX_LISTED: usize = 100;
 
 /// The use case, over its ports.
-pub struct Replay<E, D, C> {
+pub struct Replay<E, D, R, C> {
     /// Where replayed events go.
     pub events: E,
     /// Where dead letters lie.
     pub dead_letters: D,
+    /// SQS's own way from there to the events queue.
+    pub redrive: R,
     /// Tells what was there when a run began.
     pub clock: C,
 }
@@ -80,9 +81,9 @@ pub enum Answer {
     #[serde(rename_all = "camelCase")]
     Status {
         /// The events queue.
-        queue: DepthAnswer,
+        queue: Depth,
         /// The dead-letter queue.
-        dead_letters: DepthAnswer,
+        dead_letters: Depth,
         /// The newest move task.
         move_task: Option<MoveTask>,
     },
@@ -96,21 +97,6 @@ pub enum Answer {
         /// The newest move task.
         move_task: Option<MoveTask>,
     },
-}
-
-/// How many messages a queue holds, approximately.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DepthAnswer {
-    visible: u64,
-    in_flight: u64,
-    delayed: u64,
-}
-
-impl From<Depth> for DepthAnswer {
-    fn from(Depth { visible, in_flight, delayed }: Depth) -> Self {
-        Self { visible, in_flight, delayed }
-    }
 }
 
 /// What a replay did.
@@ -164,19 +150,20 @@ pub struct Failed {
     pub error: String,
 }
 
-impl<E, D, C> Replay<E, D, C>
+impl<E, D, R, C> Replay<E, D, R, C>
 where
     E: Sender + Countable,
-    D: Receiver + Countable + Redrive,
+    D: Receiver + Countable,
+    R: Redrive,
     C: Clock,
 {
     /// Carries out a request. A sweep ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
         match request {
             Request::Status => Ok(Answer::Status {
-                queue: self.events.depth().await?.into(),
-                dead_letters: self.dead_letters.depth().await?.into(),
-                move_task: self.dead_letters.latest_move().await?,
+                queue: self.events.depth().await?,
+                dead_letters: self.dead_letters.depth().await?,
+                move_task: self.redrive.latest_move().await?,
             }),
             Request::Replay(selection) => self.replay(&selection, deadline).await.map(Answer::Replay),
             Request::Cancel => self.cancel().await,
@@ -184,14 +171,14 @@ where
     }
 
     async fn replay(&self, selection: &Selection, deadline: Instant) -> Result<Report, ReplayError> {
-        if let Some(task) = self.dead_letters.latest_move().await?.filter(MoveTask::is_active) {
+        if let Some(task) = self.redrive.latest_move().await?.filter(MoveTask::is_active) {
             return Err(ReplayError::Busy { moved: task.moved });
         }
         let run = Uuid::new_v4();
         let report = match &selection.filter {
             None if selection.dry_run => self.count_all(selection).await?,
             None if selection.max_messages.is_none() => self.move_all(selection).await?,
-            filter => self.sweep(run, filter.as_ref(), selection, deadline).await?,
+            _ => self.sweep(run, selection, deadline).await?,
         };
         let selected = selection.filter.as_ref().map_or_else(|| "all".into(), |filter| serde_json::json!(filter));
         tracing::info!(
@@ -226,9 +213,9 @@ where
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
     async fn move_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
         let matched = self.dead_letters.depth().await?.visible;
-        let started = self.dead_letters.start_move(selection.rate_per_second).await;
+        let started = self.redrive.start_move(selection.rate_per_second).await;
         let mut report = Report { matched, complete: true, ..Report::default() };
-        match self.dead_letters.latest_move().await {
+        match self.redrive.latest_move().await {
             // The answer to a call can be lost although its task has started.
             Ok(task) if started.is_ok() || task.as_ref().is_some_and(MoveTask::is_active) => {
                 report.replayed = task.as_ref().map_or(0, |task| task.moved);
@@ -239,20 +226,13 @@ where
             }
             Ok(_) | Err(_) => started?,
         }
-        report.remaining = self.dead_letters.depth().await.ok().map(Depth::total);
+        report.remaining = self.remaining().await;
         Ok(report)
     }
 
-    async fn sweep(
-        &self,
-        run: Uuid,
-        filter: Option<&Filter>,
-        selection: &Selection,
-        deadline: Instant,
-    ) -> Result<Report, ReplayError> {
+    async fn sweep(&self, run: Uuid, selection: &Selection, deadline: Instant) -> Result<Report, ReplayError> {
         let mut sweep = Sweep {
             run,
-            filter,
             selection,
             // What comes later died after the run began: perhaps just replayed, and refused once more.
             began_at: self.clock.now(),
@@ -276,12 +256,22 @@ where
             Err(error) => report.fail(None, &chain(&error)),
         }
         self.release(&held, deadline).await;
-        match timeout_at(deadline - ANSWER_TIME / 2, self.dead_letters.depth()).await {
-            Ok(Ok(depth)) => report.remaining = Some(depth.total()),
-            Ok(Err(error)) => tracing::warn!(error = chain(&error), "what remains could not be counted"),
-            Err(_) => tracing::warn!("no time left to count what remains"),
-        }
+        report.remaining = timeout_at(deadline - ANSWER_TIME / 2, self.remaining()).await.unwrap_or_else(|_| {
+            tracing::warn!("no time left to count what remains");
+            None
+        });
         Ok(report)
+    }
+
+    /// Counted for an answer to what was done: that it cannot be counted does not undo it.
+    async fn remaining(&self) -> Option<u64> {
+        match self.dead_letters.depth().await {
+            Ok(depth) => Some(depth.total()),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "what remains could not be counted");
+                None
+            }
+        }
     }
 
     /// Goes through the dead letters until none is left, or a bound is reached. Says whether it has seen all.
@@ -363,14 +353,17 @@ where
     }
 
     async fn cancel(&self) -> Result<Answer, ReplayError> {
-        let latest = self.dead_letters.latest_move().await?;
+        let latest = self.redrive.latest_move().await?;
         let Some(handle) = latest.as_ref().and_then(|task| task.handle.clone()) else {
             return Ok(Answer::Cancel { cancelled: false, move_task: latest });
         };
-        self.dead_letters.cancel_move(&handle).await?;
+        self.redrive.cancel_move(&handle).await?;
         tracing::info!(audit = "cancel", "move task cancelled");
-        let now = self.dead_letters.latest_move().await;
-        Ok(Answer::Cancel { cancelled: true, move_task: now.unwrap_or(latest) })
+        let move_task = self.redrive.latest_move().await.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the cancelled move task could not be looked at");
+            None
+        });
+        Ok(Answer::Cancel { cancelled: true, move_task })
     }
 }
 
@@ -386,7 +379,6 @@ struct Taken {
 struct Sweep<'a> {
     /// Joins the lines of the audit log that belong together.
     run: Uuid,
-    filter: Option<&'a Filter>,
     selection: &'a Selection,
     began_at: Timestamp,
     stop_at: Instant,
@@ -404,7 +396,7 @@ impl Sweep<'_> {
             let event = message.to_event(sent_at).ok();
             let matches = sent_at < self.began_at
                 && self.report.matched < most
-                && self.filter.is_none_or(|filter| filter.matches(&message, event.as_ref()));
+                && self.selection.filter.as_ref().is_none_or(|filter| filter.matches(&message, event.as_ref()));
             if !matches {
                 self.report.skipped += 1;
                 self.held.push(receipt);
@@ -470,10 +462,11 @@ mod tests {
     use crate::queue::VisibilityTimeout;
     use crate::testing::{FakeClock, FakeQueue};
 
-    type Fake = Replay<FakeQueue, FakeQueue, FakeClock>;
+    type Fake = Replay<FakeQueue, FakeQueue, FakeQueue, FakeClock>;
 
     fn relay() -> Fake {
-        Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default(), clock: FakeClock }
+        let dead_letters = FakeQueue::default();
+        Replay { events: FakeQueue::default(), redrive: dead_letters.clone(), dead_letters, clock: FakeClock }
     }
 
     fn message(name: &str) -> Message {
@@ -608,7 +601,7 @@ mod tests {
     async fn an_event_that_dies_again_at_once_is_replayed_once() {
         // One queue is both: what is sent back is a dead letter again the next moment.
         let queue = FakeQueue::default();
-        let relay = Replay { events: queue.clone(), dead_letters: queue, clock: FakeClock };
+        let relay = Replay { events: queue.clone(), dead_letters: queue.clone(), redrive: queue, clock: FakeClock };
         bury(&relay, [message("a")]).await;
         let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
         assert_eq!((report.matched, report.replayed), (1, 1));
@@ -672,26 +665,13 @@ mod tests {
         }
     }
 
-    impl Redrive for NeverShows {
-        async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
-            self.0.start_move(rate).await
-        }
-
-        async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
-            self.0.latest_move().await
-        }
-
-        async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
-            self.0.cancel_move(handle).await
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
         let (events, queue) = (FakeQueue::default(), FakeQueue::default());
         queue.send(&message("a")).await.expect("sent");
         tokio::time::advance(Duration::from_secs(1)).await;
-        let relay = Replay { events, dead_letters: NeverShows(queue.clone()), clock: FakeClock };
+        let relay =
+            Replay { events, dead_letters: NeverShows(queue.clone()), redrive: queue.clone(), clock: FakeClock };
         let deadline = Instant::now() + Duration::from_mins(1);
         let request = Request::parse(json!({ "action": "replay", "filter": { "webhookId": "b" } }));
         relay.handle(request.expect("a request"), deadline).await.expect("carried out");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http::HeaderValue;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -85,7 +86,7 @@ pub struct SenderSecrets {
 #[derive(Clone, PartialEq, Eq)]
 pub struct TargetSecrets {
     /// The `Authorization` that the target asks for.
-    pub authorization: Option<String>,
+    pub authorization: Option<HeaderValue>,
     /// Keys that deliveries are signed with, decoded; each makes one signature.
     pub signing: Vec<Vec<u8>>,
 }
@@ -161,7 +162,7 @@ impl FromSecret for TargetSecrets {
         let fields: Fields = parse(text)?;
         let signing = fields.target_signing_secrets.into_vec();
         Ok(Self {
-            authorization: fields.target_authorization.map(header_value).transpose()?,
+            authorization: fields.target_authorization.as_deref().map(header_value).transpose()?,
             signing: signing.iter().map(|secret| signing_key(secret)).collect::<Result<_, _>>()?,
         })
     }
@@ -192,9 +193,12 @@ fn long_enough(field: &'static str, secrets: OneOrMany) -> Result<Vec<String>, S
     Ok(secrets)
 }
 
-fn header_value(value: String) -> Result<String, SecretsError> {
-    match http::HeaderValue::from_str(&value) {
-        Ok(_) if !value.trim().is_empty() => Ok(value),
+fn header_value(text: &str) -> Result<HeaderValue, SecretsError> {
+    match HeaderValue::from_str(text) {
+        Ok(mut value) if !text.trim().is_empty() => {
+            value.set_sensitive(true);
+            Ok(value)
+        }
         _ => Err(SecretsError::Field { field: "targetAuthorization", problem: "cannot be the value of a header" }),
     }
 }
@@ -314,7 +318,7 @@ mod tests {
         let senders = SenderSecrets::from_secret(text).expect("secrets");
         assert_eq!((senders.webhook.len(), senders.open_messaging.len()), (1, 0));
         let target = TargetSecrets::from_secret(text).expect("secrets");
-        assert_eq!((target.authorization.as_deref(), target.signing.len()), (Some("Bearer x"), 0));
+        assert!(target.authorization.is_some_and(|value| value == "Bearer x") && target.signing.is_empty());
         let list = r#"{"openMessagingSecrets":["0123456789abcdef","fedcba9876543210"]}"#;
         assert_eq!(SenderSecrets::from_secret(list).expect("secrets").open_messaging.len(), 2);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use genesys_relay::aws::sqs::SqsQueue;
+use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::message::Message;
 use genesys_relay::queue::{Countable, Received, Receiver, Sender};
 use genesys_relay::testing::FakeQueue;
@@ -72,14 +72,14 @@ async fn sqs_keeps_the_contract() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
     let config = local::clients::config(&stack.endpoint()).await;
     let url = stack.output("DeadLetterQueueUrl")?.to_owned();
-    a_queue_keeps_its_contract(SqsQueue::new(&config, url)).await
+    a_queue_keeps_its_contract(Sqs::new(&config).queue(url)).await
 }
 
 #[tokio::test]
 async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
     let config = local::clients::config(&stack.endpoint()).await;
-    let queue = SqsQueue::new(&config, stack.output("DeadLetterQueueUrl")?.to_owned());
+    let queue = Sqs::new(&config).queue(stack.output("DeadLetterQueueUrl")?.to_owned());
     let event = genesys_relay::event::Event {
         id: "an-event".parse()?,
         source: genesys_relay::event::Source::Webhook,

@@ -27,18 +27,32 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// `ListMessageMoveTasks` knows the last ten; the newest comes first.
 const NEWEST: i32 = 1;
 
+/// Amazon SQS: one client, from which every queue of a function is made.
+#[derive(Debug, Clone)]
+pub struct Sqs(Client);
+
+impl Sqs {
+    /// Builds the client.
+    pub fn new(config: &SdkConfig) -> Self {
+        Self(Client::new(config))
+    }
+
+    /// The queue at `url`.
+    pub fn queue(&self, url: String) -> SqsQueue {
+        SqsQueue { client: self.0.clone(), url }
+    }
+
+    /// The move tasks from a dead-letter queue to the events queue, both by ARN.
+    pub fn redrive(&self, source_arn: String, destination_arn: String) -> SqsRedrive {
+        SqsRedrive { client: self.0.clone(), source_arn, destination_arn }
+    }
+}
+
 /// One queue, by its URL.
 #[derive(Debug, Clone)]
 pub struct SqsQueue {
     client: Client,
     url: String,
-}
-
-impl SqsQueue {
-    /// The queue at `url`.
-    pub fn new(config: &SdkConfig, url: String) -> Self {
-        Self { client: Client::new(config), url }
-    }
 }
 
 impl Sender for SqsQueue {
@@ -54,74 +68,50 @@ impl Sender for SqsQueue {
     }
 
     async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
-        let mut results = Vec::with_capacity(messages.len());
-        for batch in batches_of(messages, Message::size) {
-            results.extend(self.send_batch(batch).await);
-        }
-        results
-    }
-}
-
-impl SqsQueue {
-    async fn send_batch(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
-        let entry = |(position, message): (usize, &Message)| {
+        let entry = |id: String, message: &Message| {
             SendMessageBatchRequestEntry::builder()
-                .id(position.to_string())
+                .id(id)
                 .message_body(&message.body)
                 .set_message_group_id(message.group.clone())
                 .set_message_attributes(Some(to_sdk_attributes(message)?))
                 .build()
                 .map_err(cannot_build)
         };
-        batch(messages, entry, async |entries| {
+        let call = |entries| {
             let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
-            let output = request.send().await.map_err(classify)?;
-            Ok(Confirmed { ids: output.successful.into_iter().map(|entry| entry.id).collect(), failed: output.failed })
-        })
-        .await
-    }
-
-    async fn change_visibility_batch(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
-        let entry = |(position, (receipt, visibility)): (usize, &(ReceiptHandle, Duration))| {
-            ChangeMessageVisibilityBatchRequestEntry::builder()
-                .id(position.to_string())
-                .receipt_handle(&receipt.0)
-                .visibility_timeout(seconds(*visibility))
-                .build()
-                .map_err(cannot_build)
+            async move {
+                let output = request.send().await.map_err(classify)?;
+                Ok(Confirmed {
+                    ids: output.successful.into_iter().map(|entry| entry.id).collect(),
+                    failed: output.failed,
+                })
+            }
         };
-        batch(changes, entry, async |entries| {
-            let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
-            let output = request.send().await.map_err(classify)?;
-            Ok(Confirmed { ids: output.successful.into_iter().map(|entry| entry.id).collect(), failed: output.failed })
-        })
-        .await
-    }
-
-    async fn delete_batch(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
-        let entry = |(position, receipt): (usize, &ReceiptHandle)| {
-            DeleteMessageBatchRequestEntry::builder()
-                .id(position.to_string())
-                .receipt_handle(&receipt.0)
-                .build()
-                .map_err(cannot_build)
-        };
-        batch(receipts, entry, async |entries| {
-            let request = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
-            let output = request.send().await.map_err(classify)?;
-            Ok(Confirmed { ids: output.successful.into_iter().map(|entry| entry.id).collect(), failed: output.failed })
-        })
-        .await
+        in_batches(messages, Message::size, entry, call).await
     }
 }
 
 impl VisibilityTimeout for SqsQueue {
     async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
-        let mut results = Vec::with_capacity(changes.len());
-        for batch in changes.chunks(BATCH_ENTRIES) {
-            results.extend(self.change_visibility_batch(batch).await);
-        }
-        results
+        let entry = |id: String, (receipt, visibility): &(ReceiptHandle, Duration)| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(&receipt.0)
+                .visibility_timeout(seconds(*visibility))
+                .build()
+                .map_err(cannot_build)
+        };
+        let call = |entries| {
+            let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+            async move {
+                let output = request.send().await.map_err(classify)?;
+                Ok(Confirmed {
+                    ids: output.successful.into_iter().map(|entry| entry.id).collect(),
+                    failed: output.failed,
+                })
+            }
+        };
+        in_batches(changes, |_| 0, entry, call).await
     }
 }
 
@@ -144,11 +134,21 @@ impl Receiver for SqsQueue {
     }
 
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
-        let mut results = Vec::with_capacity(receipts.len());
-        for batch in receipts.chunks(BATCH_ENTRIES) {
-            results.extend(self.delete_batch(batch).await);
-        }
-        results
+        let entry = |id: String, receipt: &ReceiptHandle| {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(id).receipt_handle(&receipt.0);
+            entry.build().map_err(cannot_build)
+        };
+        let call = |entries| {
+            let request = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            async move {
+                let output = request.send().await.map_err(classify)?;
+                Ok(Confirmed {
+                    ids: output.successful.into_iter().map(|entry| entry.id).collect(),
+                    failed: output.failed,
+                })
+            }
+        };
+        in_batches(receipts, |_| 0, entry, call).await
     }
 }
 
@@ -169,56 +169,30 @@ impl Countable for SqsQueue {
     }
 }
 
-/// A dead-letter queue, and the queue that its messages go back to.
+/// SQS's own way back from a dead-letter queue.
 ///
 /// The destination is always named: messages that were *sent* to a dead-letter queue have no recorded source, and a
 /// move task without a destination cannot place them (`StartMessageMoveTask`).
 #[derive(Debug, Clone)]
-pub struct SqsDeadLetterQueue {
-    /// The dead-letter queue.
-    pub queue: SqsQueue,
-    /// Its ARN.
-    pub arn: String,
-    /// The ARN of the events queue.
-    pub destination_arn: String,
+pub struct SqsRedrive {
+    client: Client,
+    source_arn: String,
+    destination_arn: String,
 }
 
-impl VisibilityTimeout for SqsDeadLetterQueue {
-    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
-        self.queue.change_visibility(changes).await
-    }
-}
-
-impl Receiver for SqsDeadLetterQueue {
-    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
-        self.queue.receive(visibility, wait).await
-    }
-
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
-        self.queue.delete(receipts).await
-    }
-}
-
-impl Countable for SqsDeadLetterQueue {
-    async fn depth(&self) -> Result<Depth, QueueError> {
-        self.queue.depth().await
-    }
-}
-
-impl Redrive for SqsDeadLetterQueue {
+impl Redrive for SqsRedrive {
     async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
         let request = self
-            .queue
             .client
             .start_message_move_task()
-            .source_arn(&self.arn)
+            .source_arn(&self.source_arn)
             .destination_arn(&self.destination_arn)
             .set_max_number_of_messages_per_second(rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX)));
         request.send().await.map(drop).map_err(classify)
     }
 
     async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
-        let request = self.queue.client.list_message_move_tasks().source_arn(&self.arn).max_results(NEWEST);
+        let request = self.client.list_message_move_tasks().source_arn(&self.source_arn).max_results(NEWEST);
         let newest = request.send().await.map_err(classify)?.results.unwrap_or_default().into_iter().next();
         Ok(newest.map(|task| MoveTask {
             status: task.status.unwrap_or_default(),
@@ -232,7 +206,7 @@ impl Redrive for SqsDeadLetterQueue {
     }
 
     async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
-        let request = self.queue.client.cancel_message_move_task().task_handle(handle);
+        let request = self.client.cancel_message_move_task().task_handle(handle);
         request.send().await.map(drop).map_err(classify)
     }
 }
@@ -245,21 +219,40 @@ struct Confirmed {
     failed: Vec<BatchResultErrorEntry>,
 }
 
+/// Makes as few batch calls as the items fit into, and gives one result per item, in order.
+async fn in_batches<T, E, F>(
+    items: &[T],
+    size: impl Fn(&T) -> usize,
+    entry: impl Fn(String, &T) -> Result<E, QueueError>,
+    call: impl Fn(Vec<E>) -> F,
+) -> Vec<Result<(), QueueError>>
+where
+    F: Future<Output = Result<Confirmed, QueueError>>,
+{
+    let mut results = Vec::with_capacity(items.len());
+    for items in batches_of(items, size) {
+        results.extend(batch(items, &entry, &call).await);
+    }
+    results
+}
+
 /// Makes one batch call. Entries are named by their position, so that each result finds its item.
 ///
 /// An item is done only when the answer says so: a message that nobody confirmed must not be deleted elsewhere.
-async fn batch<T, E>(
+async fn batch<T, E, F>(
     items: &[T],
-    entry: impl Fn((usize, &T)) -> Result<E, QueueError>,
-    call: impl AsyncFnOnce(Vec<E>) -> Result<Confirmed, QueueError>,
-) -> Vec<Result<(), QueueError>> {
+    entry: impl Fn(String, &T) -> Result<E, QueueError>,
+    call: impl Fn(Vec<E>) -> F,
+) -> Vec<Result<(), QueueError>>
+where
+    F: Future<Output = Result<Confirmed, QueueError>>,
+{
     let mut entries = Vec::new();
     let mut results = Vec::with_capacity(items.len());
-    for item in items.iter().enumerate() {
-        let unconfirmed = || unavailable("SQS did not confirm the entry".to_owned());
-        results.push(entry(item).and_then(|entry| {
+    for (position, item) in items.iter().enumerate() {
+        results.push(entry(position.to_string(), item).and_then(|entry| {
             entries.push(entry);
-            Err(unconfirmed())
+            Err(unavailable("SQS did not confirm the entry".to_owned()))
         }));
     }
     if entries.is_empty() {
@@ -411,7 +404,7 @@ mod tests {
     use super::*;
 
     fn queue(rules: &[&Rule]) -> SqsQueue {
-        SqsQueue { client: mock_client!(aws_sdk_sqs, RuleMode::MatchAny, rules), url: "the-queue".to_owned() }
+        Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, rules)).queue("the-queue".to_owned())
     }
 
     fn message(body: &str) -> Message {
@@ -552,13 +545,10 @@ mod tests {
                 .task_handle("handle");
             ListMessageMoveTasksOutput::builder().results(task.build()).build()
         });
-        let dead_letters = SqsDeadLetterQueue {
-            queue: queue(&[&start, &list]),
-            arn: "arn:dead".to_owned(),
-            destination_arn: "arn:events".to_owned(),
-        };
-        dead_letters.start_move(Some(50)).await.expect("started");
-        let task = dead_letters.latest_move().await.expect("listed").expect("a task");
+        let sqs = Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&start, &list]));
+        let redrive = sqs.redrive("arn:dead".to_owned(), "arn:events".to_owned());
+        redrive.start_move(Some(50)).await.expect("started");
+        let task = redrive.latest_move().await.expect("listed").expect("a task");
         assert!(task.is_active() && task.moved == 3 && task.handle.as_deref() == Some("handle"));
     }
 

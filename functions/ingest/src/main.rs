@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use genesys_relay::aws;
 use genesys_relay::aws::secrets_manager::SecretsManager;
-use genesys_relay::aws::sqs::SqsQueue;
+use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::ingest::Ingest;
@@ -25,9 +25,10 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
     let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sqs = Sqs::new(&sdk);
     let ingest = Arc::new(Ingest {
-        events: SqsQueue::new(&sdk, config.queue_url),
-        dead_letters: SqsQueue::new(&sdk, config.dead_letter_queue_url),
+        events: sqs.queue(config.queue_url),
+        dead_letters: sqs.queue(config.dead_letter_queue_url),
         secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock),
         clock: SystemClock,
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use genesys_relay::aws;
 use genesys_relay::aws::secrets_manager::SecretsManager;
-use genesys_relay::aws::sqs::SqsQueue;
+use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::http_target::HttpTarget;
@@ -31,12 +31,13 @@ async fn main() -> anyhow::Result<()> {
     genesys_relay::logging::init(config.log_level);
     genesys_relay::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sqs = Sqs::new(&sdk);
     let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock);
     let target = HttpTarget::new(config.target_url, config.target_timeout, secrets, SystemClock)
         .context("the HTTP client cannot be built")?;
     let processor = Arc::new(Processor {
-        events: SqsQueue::new(&sdk, config.queue_url),
-        dead_letters: SqsQueue::new(&sdk, config.dead_letter_queue_url),
+        events: sqs.queue(config.queue_url),
+        dead_letters: sqs.queue(config.dead_letter_queue_url),
         target,
         schedule: config.schedule,
         clock: SystemClock,

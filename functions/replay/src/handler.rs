@@ -30,10 +30,14 @@ impl From<Refusal> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<E, D, C>(replay: Arc<Replay<E, D, C>>, event: LambdaEvent<Value>) -> Result<Answer, Refusal>
+pub(crate) async fn handle<E, D, R, C>(
+    replay: Arc<Replay<E, D, R, C>>,
+    event: LambdaEvent<Value>,
+) -> Result<Answer, Refusal>
 where
     E: Sender + Countable,
-    D: Receiver + Countable + Redrive,
+    D: Receiver + Countable,
+    R: Redrive,
     C: Clock,
 {
     let deadline = end_of_invocation(event.context.deadline());
@@ -52,7 +56,9 @@ mod tests {
     use super::*;
 
     async fn invoke(request: Value) -> Result<Value, Diagnostic> {
-        let replay = Replay { events: FakeQueue::default(), dead_letters: FakeQueue::default(), clock: FakeClock };
+        let dead_letters = FakeQueue::default();
+        let redrive = dead_letters.clone();
+        let replay = Replay { events: FakeQueue::default(), dead_letters, redrive, clock: FakeClock };
         let mut context = Context::default();
         let deadline = SystemTime::now() + Duration::from_mins(1);
         let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");

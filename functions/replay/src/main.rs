@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::aws;
-use genesys_relay::aws::sqs::{SqsDeadLetterQueue, SqsQueue};
+use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::replay::Replay;
@@ -22,14 +22,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
-    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sqs = Sqs::new(&aws::sdk_config(CALL_TIMEOUT).await);
     let replay = Arc::new(Replay {
-        events: SqsQueue::new(&sdk, config.queue_url),
-        dead_letters: SqsDeadLetterQueue {
-            queue: SqsQueue::new(&sdk, config.dead_letter_queue_url),
-            arn: config.dead_letter_queue_arn,
-            destination_arn: config.queue_arn,
-        },
+        events: sqs.queue(config.queue_url),
+        dead_letters: sqs.queue(config.dead_letter_queue_url),
+        redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
         clock: SystemClock,
     });
     run(service_fn(move |event| handler::handle(Arc::clone(&replay), event))).await.map_err(anyhow::Error::from_boxed)
