@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -68,7 +68,7 @@ impl<'a> Proof<'a> {
             Self::Signature(_) if secrets.open_messaging.is_empty() => return Verdict::NotConfigured,
             Self::Secret(_) if secrets.webhook.is_empty() => return Verdict::NotConfigured,
             Self::Signature(signature) => {
-                any(&secrets.open_messaging, |secret| sign(secret.as_bytes(), body).ct_eq(&signature).into())
+                any(&secrets.open_messaging, |secret| hmac_sha256(secret.as_bytes(), &[body]).ct_eq(&signature).into())
             }
             // Hashes, because comparing texts of unequal length would tell the length.
             Self::Secret(value) => {
@@ -84,11 +84,10 @@ fn any(secrets: &[String], holds: impl Fn(&str) -> bool) -> bool {
     secrets.iter().fold(false, |found, secret| found | holds(secret))
 }
 
-/// The HMAC-SHA256 of `body` under `secret`.
-fn sign(secret: &[u8], body: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
-    mac.update(body);
-    mac.finalize().into_bytes().into()
+/// The HMAC-SHA256 of `parts`, one after the other.
+pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    parts.iter().fold(mac, Mac::chain_update).finalize().into_bytes().into()
 }
 
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {

@@ -366,12 +366,32 @@ mod tests {
         assert_eq!(keyed(r#"{"a":1}"#, NOON), keyed(r#"{ "a": 1.0 }"#, "2026-01-15T18:00:00Z"));
     }
 
+    /// The expected values were computed apart from this code, from the documented parts.
     #[test]
-    fn an_id_is_43_url_safe_characters_and_never_changes_between_releases() {
-        let id = id(r#"{"webhookId":"w","payload":null,"timestamp":"t"}"#);
-        assert_eq!(id.as_str().len(), 43);
-        assert_eq!(id.as_str().parse::<EventId>().expect("parses"), id);
-        assert_eq!(id.as_str(), "_zMenyE7KjtOsLHx3tku9CR4nBAGWUQyFlLP1ByKMQo");
+    fn ids_are_43_url_safe_characters_and_never_change_between_releases() {
+        for (body, key, expected) in [
+            (
+                r#"{"webhookId":"w","payload":null,"timestamp":"t"}"#,
+                None,
+                "_zMenyE7KjtOsLHx3tku9CR4nBAGWUQyFlLP1ByKMQo",
+            ),
+            (
+                r#"{"id":"m1","channel":{"id":"c1"},"type":"Receipt","status":"Delivered"}"#,
+                None,
+                "pAi3vtTfQdAYKfTW70VzkAw6_00PlXCuqMVmKfl7z3A",
+            ),
+            (
+                r#"{"detail-type":"v2.x","detail":{"topicName":"v2.x","eventBody":{"a":1},"timestamp":"t"}}"#,
+                None,
+                "8d1D0NUos5ya_9oTinSxN5GCgT4sv-hv1J6D8xNqvzI",
+            ),
+            (r#"{"a":1}"#, None, "395y6de-ZuEc4NNoOTgECaiOqUXyILBsJrUqbk1NdBY"),
+            (r#"{"a":1}"#, Some("k"), "vW4h-JwHic1JW_rAJF7QK7rMDRq1PelTHq1Nf0juZ8s"),
+        ] {
+            let id = Identity::of(Json::parse(body.as_bytes()).expect("JSON"), at(NOON), key).id;
+            assert_eq!(id.as_str(), expected, "{body}");
+            assert_eq!(id.as_str().parse::<EventId>().expect("parses"), id);
+        }
     }
 
     #[test]

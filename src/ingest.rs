@@ -111,7 +111,8 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
             body: body.to_vec(),
             origin: identity.origin,
         };
-        let message = Message::from_event(&event);
+        let (id, source) = (event.id.clone(), event.source);
+        let message = Message::from_event(event);
         let size = message.size();
         if size > MAX_MESSAGE_BYTES {
             return Err(Refusal::TooLarge { size });
@@ -119,7 +120,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         match json {
             Ok(_) => {
                 self.events.send(&message).await.map_err(Refusal::QueueUnavailable)?;
-                Ok(Accepted { id: event.id, source: event.source, size })
+                Ok(Accepted { id, source, size })
             }
             Err(error) => {
                 let reason = Reason {
@@ -132,7 +133,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
                 };
                 let message = message.with_reason(&reason);
                 self.dead_letters.send(&message).await.map_err(Refusal::QueueUnavailable)?;
-                Err(Refusal::NotJson { error, kept_as: event.id })
+                Err(Refusal::NotJson { error, kept_as: id })
             }
         }
     }

@@ -4,6 +4,7 @@
 //! refuses are the exception: those are base64, and say so.
 
 use std::collections::BTreeMap;
+use std::string::FromUtf8Error;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -154,7 +155,7 @@ pub enum Unreadable {
 
 impl Message {
     /// The message that carries `event`.
-    pub fn from_event(event: &Event) -> Self {
+    pub fn from_event(event: Event) -> Self {
         let mut attributes = BTreeMap::new();
         let mut put = |name: &str, value: String| {
             attributes.insert(name.to_owned(), Attribute::text(value));
@@ -162,17 +163,17 @@ impl Message {
         put(attribute::EVENT_ID, event.id.to_string());
         put(attribute::SOURCE, event.source.to_string());
         put(attribute::RECEIVED_AT, format!("{:.3}", event.received_at));
-        if let Some(content_type) = &event.content_type {
-            put(attribute::CONTENT_TYPE, content_type.clone());
+        if let Some(content_type) = event.content_type {
+            put(attribute::CONTENT_TYPE, content_type);
         }
         if !event.headers.is_empty() {
             put(attribute::HEADERS, serde_json::json!(event.headers).to_string());
         }
-        let body = match std::str::from_utf8(&event.body) {
-            Ok(text) if !text.is_empty() && text.chars().all(is_allowed) => text.to_owned(),
-            _ => {
+        let body = match String::from_utf8(event.body) {
+            Ok(text) if !text.is_empty() && text.chars().all(is_allowed) => text,
+            refused => {
                 put(attribute::ENCODING, "base64".to_owned());
-                BASE64_STANDARD.encode(&event.body)
+                BASE64_STANDARD.encode(refused.map_or_else(FromUtf8Error::into_bytes, String::into_bytes))
             }
         };
         Self { body, attributes, group: event.origin.as_deref().and_then(group_id) }
@@ -339,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_body_is_the_webhooks_body() {
-        let message = Message::from_event(&event(b"{ \"a\" :1}\r\n"));
+        let message = Message::from_event(event(b"{ \"a\" :1}\r\n"));
         assert_eq!(message.body, "{ \"a\" :1}\r\n");
         assert!(!message.attributes.contains_key(attribute::ENCODING));
     }
@@ -348,7 +349,7 @@ mod tests {
     fn bytes_that_sqs_refuses_travel_as_base64() {
         for body in [&b"{\"a\":\"\xEF\xBF\xBE\"}"[..], b"\x00", b"\xff\xfe", b""] {
             let event = event(body);
-            let message = Message::from_event(&event);
+            let message = Message::from_event(event.clone());
             assert!(message.attributes.contains_key(attribute::ENCODING), "{body:?}");
             assert_eq!(message.to_event(now()).expect("readable").body, body);
         }
@@ -377,7 +378,7 @@ mod tests {
         let later = now() + jiff::SignedDuration::from_hours(1);
         assert_ne!(pasted.to_event(later).expect("readable").id, first.id);
         assert_eq!(pasted.with_identity(&first).to_event(later).expect("readable"), first);
-        let sent = Message::from_event(&first);
+        let sent = Message::from_event(first.clone());
         assert_eq!(sent.clone().with_identity(&first), sent);
 
         let mut full = bare("{}");
@@ -428,7 +429,7 @@ mod tests {
         #[test]
         fn an_event_comes_out_as_it_went_in(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let event = event(&body);
-            let message = Message::from_event(&event);
+            let message = Message::from_event(event.clone());
             prop_assert!(message.body.chars().all(is_allowed));
             prop_assert_eq!(message.to_event(now()).expect("readable"), event);
         }

@@ -4,17 +4,15 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+
+use crate::authenticate::hmac_sha256;
 
 /// The value of `webhook-signature`: one `v1,<base64>` for each key, separated by spaces, so that a receiver who knows
 /// only the old or only the new key of a rotation finds its own.
 pub fn sign(keys: &[Vec<u8>], id: &str, timestamp: i64, body: &[u8]) -> String {
     let signatures = keys.iter().map(|key| {
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-        mac.update(format!("{id}.{timestamp}.").as_bytes());
-        mac.update(body);
-        format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+        let signature = hmac_sha256(key, &[format!("{id}.{timestamp}.").as_bytes(), body]);
+        format!("v1,{}", BASE64_STANDARD.encode(signature))
     });
     signatures.collect::<Vec<_>>().join(" ")
 }

@@ -89,9 +89,9 @@ async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
         body: "{\"text\":\"\u{FFFE} 😀\"}".into(),
         origin: None,
     };
-    queue.send(&Message::from_event(&event)).await?;
+    queue.send(&Message::from_event(event.clone())).await?;
     let received = queue.receive(HIDDEN, SHORTLY).await?.pop().expect("a message");
-    assert_eq!(received.message, Message::from_event(&event));
+    assert_eq!(received.message, Message::from_event(event.clone()));
     assert_eq!(received.message.to_event(received.sent_at)?, event);
     Ok(())
 }
