@@ -9,8 +9,9 @@ use crate::authenticate::{NoProof, Proof, Verdict};
 use crate::clock::Clock;
 use crate::event::{Event, EventId, Identity, Source};
 use crate::json::{Json, NotJson};
-use crate::message::{MAX_MESSAGE_BYTES, Message, Reason, ReasonKind, excerpt, is_kept_header};
+use crate::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
 use crate::queue::{QueueError, Sender};
+use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
 
 /// The use case, over its ports.

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod message;
 pub mod process;
 pub mod queue;
+pub mod reason;
 pub mod replay;
 pub mod retry;
 pub mod secrets;

@@ -9,10 +9,10 @@ use std::string::FromUtf8Error;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Identity, InvalidEventId, Source, UnknownSource};
 use crate::json::{Json, NotJson};
+use crate::reason::Reason;
 
 /// The names of the message attributes.
 pub mod attribute {
@@ -28,7 +28,7 @@ pub mod attribute {
     pub const ENCODING: &str = "encoding";
     /// The kept request headers, a JSON object.
     pub const HEADERS: &str = "headers";
-    /// Why the message is in the dead-letter queue, a JSON object; see [`Reason`](super::Reason).
+    /// Why the message is in the dead-letter queue, a JSON object; see [`Reason`](crate::reason::Reason).
     pub const REASON: &str = "reason";
 }
 
@@ -36,9 +36,6 @@ pub mod attribute {
 ///
 /// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and value.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
-
-/// The longest detail or response excerpt that a [`Reason`] keeps, in bytes.
-pub const MAX_EXCERPT_BYTES: usize = 1024;
 
 /// "Amazon SQS message quotas": a message has at most 10 attributes.
 const MAX_ATTRIBUTES: usize = 10;
@@ -87,41 +84,6 @@ impl Attribute {
         };
         self.data_type.len() + value
     }
-}
-
-/// Why a message lies in the dead-letter queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Reason {
-    /// The kind of reason.
-    pub reason: ReasonKind,
-    /// What happened, for a person to read.
-    pub detail: String,
-    /// The target's HTTP status, if it answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status_code: Option<u16>,
-    /// The beginning of the target's answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response: Option<String>,
-    /// Which attempt it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<u32>,
-    /// When it happened.
-    pub at: Timestamp,
-}
-
-/// The kinds of reasons that a message itself can carry.
-///
-/// SQS's own redrive attaches nothing, so a message that was moved after its last attempt carries none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReasonKind {
-    /// The target refused the event in a way that trying again cannot mend.
-    Permanent,
-    /// The last allowed attempt failed.
-    Exhausted,
-    /// The body, or the message around it, cannot be read.
-    Malformed,
 }
 
 /// A message from which no event can be read.
@@ -282,21 +244,8 @@ pub fn is_kept_header(name: &str) -> bool {
     matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
 }
 
-/// `text` cut to [`MAX_EXCERPT_BYTES`], with what SQS, a terminal or a log would trip over replaced.
-pub fn excerpt(text: &str) -> String {
-    let mut excerpt = String::new();
-    for c in text.chars() {
-        let c = if c.is_control() || !is_allowed(c) { ' ' } else { c };
-        if excerpt.len() + c.len_utf8() > MAX_EXCERPT_BYTES {
-            break;
-        }
-        excerpt.push(c);
-    }
-    excerpt
-}
-
 /// Whether SQS takes the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
-fn is_allowed(c: char) -> bool {
+pub(crate) fn is_allowed(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
 }
 
@@ -316,6 +265,7 @@ fn envelope_time(body: Json<'_>) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::{ReasonKind, excerpt};
     use proptest::prelude::*;
 
     fn now() -> Timestamp {

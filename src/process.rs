@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::logging::chain;
-use crate::message::{Message, Reason, ReasonKind, excerpt};
+use crate::message::Message;
 use crate::queue::{QueueError, ReceiptHandle, Sender, VisibilityTimeout};
+use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::retry::{Disposition, Schedule, disposition};
 use crate::target::{Cause, Delivery, Failure, Outcome, Target};
 

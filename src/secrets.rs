@@ -1,34 +1,20 @@
-//! The stack's secret: what it holds, and a copy in memory that a rotation reaches without a redeploy.
+//! The stack's secret: what it holds, and where it is read.
 //!
 //! Each function reads its own half, so that a slip in one half does not stop the other function.
+
+mod cache;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
-use crate::clock::Clock;
-
-/// Secrets that were read no longer ago than this count as fresh, and they are read no more often than this.
-pub const FRESH: Duration = Duration::from_secs(5);
-
-/// How long a copy that should be read again is used while the store cannot be read. Refusing at once would lose events
-/// to an outage of Secrets Manager; accepting for ever would keep a withdrawn secret alive.
-const BRIDGED: Duration = Duration::from_hours(1);
-
-/// How long the store is left alone after a failure while a copy bridges it: a store that hangs must not hold up every
-/// answer.
-const PAUSE: Duration = Duration::from_secs(30);
+pub use self::cache::{FRESH, SecretCache};
 
 /// The fields that there are.
 const FIELDS: [&str; 4] = ["openMessagingSecrets", "webhookSecrets", "targetAuthorization", "targetSigningSecrets"];
@@ -221,96 +207,9 @@ pub trait SecretStore: Send + Sync + 'static {
     fn read(&self) -> impl Future<Output = Result<String, SecretsError>> + Send;
 }
 
-/// A half of the secret, read from a [`SecretStore`] and kept for a while.
-pub struct SecretCache<S, T, C> {
-    store: S,
-    keep_for: Duration,
-    clock: C,
-    state: Mutex<State<T>>,
-}
-
-struct State<T> {
-    copy: Option<(Arc<T>, ReadAt)>,
-    last_failure: Option<ReadAt>,
-}
-
-/// A moment by both clocks: the one that waits may stand still while a function is frozen, and the other may be set.
-#[derive(Clone, Copy)]
-struct ReadAt(Instant, Timestamp);
-
-impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
-    /// Keeps a copy for `keep_for` before it is read again.
-    pub fn new(store: S, keep_for: Duration, clock: C) -> Self {
-        Self { store, keep_for, clock, state: Mutex::new(State { copy: None, last_failure: None }) }
-    }
-
-    /// The secrets, at most `keep_for` old, or an hour more while the store cannot be read.
-    pub async fn get(&self) -> Result<Arc<T>, SecretsError> {
-        let mut state = self.state.lock().await;
-        let usable = |(_, read_at): &&(Arc<T>, ReadAt)| self.age(*read_at) < self.keep_for + BRIDGED;
-        let bridge = state.copy.as_ref().filter(usable).map(|(copy, _)| Arc::clone(copy));
-        let pause = if bridge.is_some() { PAUSE } else { FRESH };
-        match (self.at_most(self.keep_for, pause, &mut state).await, bridge) {
-            (Ok(secrets), _) => Ok(secrets),
-            (Err(error), Some(copy)) => {
-                tracing::warn!(error = crate::logging::chain(&error), "using an older copy of the secret");
-                Ok(copy)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    /// The secrets as they were within the last [`FRESH`] seconds, for a decision that cannot be taken back.
-    pub async fn get_fresh(&self) -> Result<Arc<T>, SecretsError> {
-        let mut state = self.state.lock().await;
-        self.at_most(FRESH.min(self.keep_for), FRESH, &mut state).await
-    }
-
-    /// The copy if it is at most of this age, or what is read now, but not within `pause` of a failure.
-    async fn at_most(&self, age: Duration, pause: Duration, state: &mut State<T>) -> Result<Arc<T>, SecretsError> {
-        if let Some((copy, read_at)) = &state.copy
-            && self.age(*read_at) < age
-        {
-            return Ok(Arc::clone(copy));
-        }
-        if state.last_failure.is_some_and(|at| self.age(at) < pause) {
-            return Err(SecretsError::RecentlyUnavailable);
-        }
-        // Counted from before the call: what is read may already be that old when it arrives.
-        let read_at = ReadAt(Instant::now(), self.clock.now());
-        match self.store.read().await.and_then(|text| read(&text)) {
-            Ok(secrets) => {
-                let secrets = Arc::new(secrets);
-                *state = State { copy: Some((Arc::clone(&secrets), read_at)), last_failure: None };
-                Ok(secrets)
-            }
-            Err(error) => {
-                state.last_failure = Some(ReadAt(Instant::now(), self.clock.now()));
-                Err(error)
-            }
-        }
-    }
-
-    fn age(&self, ReadAt(instant, timestamp): ReadAt) -> Duration {
-        let by_the_day = self.clock.now().duration_since(timestamp);
-        instant.elapsed().max(by_the_day.try_into().unwrap_or_default())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FakeClock, FakeSecretStore};
-
-    const KEPT: Duration = Duration::from_mins(5);
-
-    fn store(secret: &str) -> FakeSecretStore {
-        FakeSecretStore::holding(&serde_json::json!({ "webhookSecrets": secret }))
-    }
-
-    fn cache(store: &FakeSecretStore) -> SecretCache<FakeSecretStore, SenderSecrets, FakeClock> {
-        SecretCache::new(store.clone(), KEPT, FakeClock)
-    }
 
     #[test]
     fn a_list_may_be_one_string_and_every_field_may_be_absent() {
@@ -356,73 +255,5 @@ mod tests {
         let senders = SenderSecrets::from_secret(text).expect("secrets");
         let target = TargetSecrets::from_secret(text).expect("secrets");
         assert!(!format!("{senders:?} {target:?}").contains("hunter2"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_copy_is_used_for_minutes() {
-        let store = store("the-first-secret");
-        let cache = cache(&store);
-        for _ in 0..10 {
-            cache.get().await.expect("secrets");
-        }
-        assert_eq!(store.reads(), 1);
-        tokio::time::advance(KEPT).await;
-        cache.get().await.expect("secrets");
-        assert_eq!(store.reads(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fresh_copy_is_read_at_a_bounded_rate() {
-        let store = store("the-first-secret");
-        let cache = cache(&store);
-        cache.get().await.expect("secrets");
-        tokio::time::advance(FRESH).await;
-        store.hold(&serde_json::json!({ "webhookSecrets": "the-second-secret" }));
-        for _ in 0..100 {
-            let secrets = cache.get_fresh().await.expect("secrets");
-            assert_eq!(secrets.webhook, ["the-second-secret"]);
-        }
-        assert_eq!(store.reads(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_of_the_store_is_bridged_for_an_hour_but_never_taken_for_fresh() {
-        let store = store("the-first-secret");
-        let cache = cache(&store);
-        cache.get().await.expect("secrets");
-        store.fail();
-        tokio::time::advance(KEPT).await;
-        assert!(cache.get_fresh().await.is_err());
-        assert!(cache.get().await.is_ok());
-        assert_eq!(store.reads(), 2, "a failed reading is not repeated at once");
-        tokio::time::advance(PAUSE).await;
-        assert!(cache.get().await.is_ok());
-        assert!(cache.get().await.is_ok());
-        assert_eq!(store.reads(), 3, "only after a pause, so that a store that hangs does not hold up every answer");
-        tokio::time::advance(BRIDGED).await;
-        assert!(cache.get().await.is_err());
-        store.hold(&serde_json::json!({ "webhookSecrets": "the-first-secret" }));
-        tokio::time::advance(FRESH).await;
-        assert!(cache.get().await.is_ok());
-    }
-
-    /// A clock that says what it is told, as the time of day goes on while a frozen function's own clock stands.
-    struct SetClock(Arc<std::sync::Mutex<Timestamp>>);
-
-    impl Clock for SetClock {
-        fn now(&self) -> Timestamp {
-            *self.0.lock().expect("not poisoned")
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_copy_grows_old_while_the_function_is_frozen() {
-        let store = store("the-first-secret");
-        let time = Arc::new(std::sync::Mutex::new(Timestamp::UNIX_EPOCH));
-        let cache = SecretCache::<_, SenderSecrets, _>::new(store.clone(), KEPT, SetClock(Arc::clone(&time)));
-        cache.get().await.expect("secrets");
-        *time.lock().expect("not poisoned") += KEPT;
-        cache.get().await.expect("secrets");
-        assert_eq!(store.reads(), 2);
     }
 }

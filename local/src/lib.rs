@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod demo;
+pub mod deploy;
 pub mod emulator;
 pub mod env_file;
 pub mod functions;

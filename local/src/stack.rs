@@ -2,23 +2,25 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt, fs, io,
+    fmt, io,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
-use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack as Deployed, StackStatus};
-use aws_sdk_s3::config::RequestChecksumCalculation;
+use anyhow::{Context, Result, anyhow};
 use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{clients, emulator::Emulator, functions, genesys, template, wait, workspace::Workspace};
+use crate::{
+    clients,
+    deploy::{self, Deployed},
+    emulator::Emulator,
+    functions, genesys, wait,
+    workspace::Workspace,
+};
 
-const STACK: &str = "relay";
-const CODE_BUCKET: &str = "code";
 const DEATH_SHOWS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What to deploy.
@@ -155,19 +157,12 @@ impl Stack {
         let packages = functions::packages(&workspace).await?;
         let emulator = Emulator::start(&workspace, options.port).await?;
         let config = clients::config(&emulator.endpoint()).await;
-        upload(&config, packages).await?;
-
-        let path = workspace.template();
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let location_of =
-            |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{binary}.zip"));
-        let fitted = template::fit(&text, location_of)?;
-        let outputs = deploy(&config, fitted.body, &options.parameters).await?;
+        let Deployed { outputs, left_out } = deploy::deploy(&workspace, &config, packages, &options.parameters).await?;
 
         let stack = Self {
             emulator,
             outputs,
-            left_out: fitted.left_out,
+            left_out,
             sqs: aws_sdk_sqs::Client::new(&config),
             lambda: aws_sdk_lambda::Client::new(&config),
             secrets_manager: aws_sdk_secretsmanager::Client::new(&config),
@@ -365,70 +360,6 @@ impl Stack {
         // A broken connection shows a moment before the end of the process does.
         timeout(DEATH_SHOWS_WITHIN, self.emulator.died()).await.map_or(Err(error), |died| Err(died.into()))
     }
-}
-
-async fn upload(config: &aws_config::SdkConfig, packages: &functions::Packages) -> Result<()> {
-    // Without digests of the content: in a debug build they would take longer than all the rest.
-    let checksums = RequestChecksumCalculation::WhenRequired;
-    let settings =
-        aws_sdk_s3::config::Builder::from(config).force_path_style(true).request_checksum_calculation(checksums);
-    let s3 = aws_sdk_s3::Client::from_conf(settings.build());
-    s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
-    for (name, zip) in packages {
-        let key = format!("{name}.zip");
-        let put =
-            s3.put_object().bucket(CODE_BUCKET).key(key).body(zip.clone().into()).customize().disable_payload_signing();
-        put.send().await.with_context(|| format!("cannot upload {name}"))?;
-    }
-    Ok(())
-}
-
-async fn deploy(
-    config: &aws_config::SdkConfig,
-    body: String,
-    parameters: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>> {
-    let client = aws_sdk_cloudformation::Client::new(config);
-    let parameters =
-        parameters.iter().map(|(key, value)| Parameter::builder().parameter_key(key).parameter_value(value).build());
-    client
-        .create_change_set()
-        .stack_name(STACK)
-        .change_set_name(STACK)
-        .change_set_type(ChangeSetType::Create)
-        .template_body(body)
-        .set_parameters(Some(parameters.collect()))
-        .capabilities(Capability::CapabilityIam)
-        .capabilities(Capability::CapabilityAutoExpand)
-        .send()
-        .await
-        .context("the template is refused")?;
-    client.execute_change_set().stack_name(STACK).change_set_name(STACK).send().await.context("cannot deploy")?;
-    let stack = wait::until("the deploy ends", || finished(&client)).await?;
-    if stack.stack_status() != Some(&StackStatus::CreateComplete) {
-        bail!("The deploy failed:\n{}", failures(&client).await?);
-    }
-    let outputs = stack.outputs().iter();
-    Ok(outputs.filter_map(|output| Some((output.output_key()?.into(), output.output_value()?.into()))).collect())
-}
-
-async fn finished(client: &aws_sdk_cloudformation::Client) -> Result<Option<Deployed>> {
-    let answer = client.describe_stacks().stack_name(STACK).send().await.context("cannot look at the deploy")?;
-    let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
-    Ok(answer.stacks.unwrap_or_default().into_iter().find(|stack| !stack.stack_status().is_none_or(under_way)))
-}
-
-async fn failures(client: &aws_sdk_cloudformation::Client) -> Result<String> {
-    let answer = client.describe_stack_events().stack_name(STACK).send().await?;
-    let failed = answer.stack_events().iter().filter_map(|event| {
-        let reason = event.resource_status_reason()?;
-        event
-            .resource_status()?
-            .as_str()
-            .ends_with("_FAILED")
-            .then(|| format!("  {}: {reason}", event.logical_resource_id().unwrap_or_default()))
-    });
-    Ok(failed.collect::<Vec<_>>().join("\n"))
 }
 
 /// `https://<id>.execute-api.<region>.amazonaws.com/<path>` as the emulator serves it.

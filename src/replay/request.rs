@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::{Event, Source};
-use crate::message::{Message, Reason, ReasonKind};
+use crate::message::Message;
+use crate::reason::{Reason, ReasonKind};
 
 /// The most a request can ask for, in one run.
 const MAX_MESSAGES: u32 = 100_000;

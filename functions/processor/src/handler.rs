@@ -83,7 +83,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
 
-    use genesys_relay::message::ReasonKind;
+    use genesys_relay::reason::ReasonKind;
     use genesys_relay::retry::Schedule;
     use genesys_relay::target::{Cause, Failure, Outcome};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTarget};

@@ -1,0 +1,105 @@
+//! Deploys the repository's template to the local AWS: uploads the functions, and executes a change set.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context, Result, bail};
+use aws_config::SdkConfig;
+use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack, StackStatus};
+use aws_sdk_s3::config::RequestChecksumCalculation;
+
+use crate::{functions::Packages, template, wait, workspace::Workspace};
+
+const STACK: &str = "relay";
+const CODE_BUCKET: &str = "code";
+
+/// What a deploy leaves behind.
+#[derive(Debug)]
+pub struct Deployed {
+    /// The outputs of the template.
+    pub outputs: BTreeMap<String, String>,
+    /// The resources that were left out, one line each, with the reason.
+    pub left_out: Vec<String>,
+}
+
+/// Deploys the template with these parameters.
+///
+/// # Errors
+/// When the local AWS refuses or fails; the message names the resources that failed.
+pub async fn deploy(
+    workspace: &Workspace,
+    config: &SdkConfig,
+    packages: &Packages,
+    parameters: &BTreeMap<String, String>,
+) -> Result<Deployed> {
+    upload(config, packages).await?;
+    let path = workspace.template();
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let location_of = |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{binary}.zip"));
+    let fitted = template::fit(&text, location_of)?;
+    let outputs = execute(config, fitted.body, parameters).await?;
+    Ok(Deployed { outputs, left_out: fitted.left_out })
+}
+
+async fn upload(config: &SdkConfig, packages: &Packages) -> Result<()> {
+    // Without digests of the content: in a debug build they would take longer than all the rest.
+    let checksums = RequestChecksumCalculation::WhenRequired;
+    let settings =
+        aws_sdk_s3::config::Builder::from(config).force_path_style(true).request_checksum_calculation(checksums);
+    let s3 = aws_sdk_s3::Client::from_conf(settings.build());
+    s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
+    for (name, zip) in packages {
+        let key = format!("{name}.zip");
+        let put =
+            s3.put_object().bucket(CODE_BUCKET).key(key).body(zip.clone().into()).customize().disable_payload_signing();
+        put.send().await.with_context(|| format!("cannot upload {name}"))?;
+    }
+    Ok(())
+}
+
+async fn execute(
+    config: &SdkConfig,
+    body: String,
+    parameters: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>> {
+    let client = aws_sdk_cloudformation::Client::new(config);
+    let parameters =
+        parameters.iter().map(|(key, value)| Parameter::builder().parameter_key(key).parameter_value(value).build());
+    client
+        .create_change_set()
+        .stack_name(STACK)
+        .change_set_name(STACK)
+        .change_set_type(ChangeSetType::Create)
+        .template_body(body)
+        .set_parameters(Some(parameters.collect()))
+        .capabilities(Capability::CapabilityIam)
+        .capabilities(Capability::CapabilityAutoExpand)
+        .send()
+        .await
+        .context("the template is refused")?;
+    client.execute_change_set().stack_name(STACK).change_set_name(STACK).send().await.context("cannot deploy")?;
+    let stack = wait::until("the deploy ends", || finished(&client)).await?;
+    if stack.stack_status() != Some(&StackStatus::CreateComplete) {
+        bail!("The deploy failed:\n{}", failures(&client).await?);
+    }
+    let outputs = stack.outputs().iter();
+    Ok(outputs.filter_map(|output| Some((output.output_key()?.into(), output.output_value()?.into()))).collect())
+}
+
+async fn finished(client: &aws_sdk_cloudformation::Client) -> Result<Option<Stack>> {
+    let answer = client.describe_stacks().stack_name(STACK).send().await.context("cannot look at the deploy")?;
+    let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
+    Ok(answer.stacks.unwrap_or_default().into_iter().find(|stack| !stack.stack_status().is_none_or(under_way)))
+}
+
+async fn failures(client: &aws_sdk_cloudformation::Client) -> Result<String> {
+    let answer = client.describe_stack_events().stack_name(STACK).send().await?;
+    let failed = answer.stack_events().iter().filter_map(|event| {
+        let reason = event.resource_status_reason()?;
+        event
+            .resource_status()?
+            .as_str()
+            .ends_with("_FAILED")
+            .then(|| format!("  {}: {reason}", event.logical_resource_id().unwrap_or_default()))
+    });
+    Ok(failed.collect::<Vec<_>>().join("\n"))
+}
