@@ -13,7 +13,7 @@ use genesys_relay::process::{Processor, Record};
 use genesys_relay::queue::ReceiptHandle;
 use genesys_relay::retry::Schedule;
 use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
-use genesys_relay::testing::FakeQueue;
+use genesys_relay::testing::{FakeQueue, FakeTable};
 use tokio::time::Instant;
 
 /// Writes each event as one line.
@@ -32,14 +32,19 @@ impl Target for Lines {
             Err(error) => Outcome::Failed(Failure::new(Cause::Connection, error.to_string())),
         }
     }
+
+    fn address(&self) -> String {
+        "standard output".to_owned()
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let processor = Arc::new(Processor {
-        // In the function these are two `SqsQueue`s.
+        // In the function these are two `SqsQueue`s and a `DynamoDb`.
         events: FakeQueue::default(),
         dead_letters: FakeQueue::default(),
+        table: FakeTable::default(),
         target: Lines,
         schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10)?,
         clock: SystemClock,

@@ -181,6 +181,13 @@ impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
             Err(error) => Outcome::Failed(without_credentials(&error)),
         }
     }
+
+    /// The URL without its query, where some put their keys.
+    fn address(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.into()
+    }
 }
 
 fn kept_headers(event: &Event) -> HeaderMap {

@@ -4,11 +4,13 @@
 //! back. They reach the world through narrow ports ([`queue`], [`secrets`], [`target`], [`clock`]); only [`aws`] knows
 //! the AWS SDK. `ARCHITECTURE.md` tells the life of one event, and what happens at every place where it can crash.
 
+pub mod archive;
 pub mod authenticate;
 pub mod aws;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod events_table;
 pub mod http_target;
 pub mod ingest;
 pub mod json;
@@ -17,6 +19,7 @@ pub mod message;
 pub mod process;
 pub mod queue;
 pub mod reason;
+pub mod record;
 pub mod replay;
 pub mod retry;
 pub mod secrets;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 
-use crate::event::{Event, Identity, InvalidEventId, Source, UnknownSource};
+use crate::event::{Event, EventId, Identity, InvalidEventId, Source, UnknownSource};
 use crate::json::{Json, NotJson};
 use crate::reason::Reason;
 
@@ -175,14 +175,23 @@ impl Message {
         Ok(Event { id, source, received_at, content_type, headers, body, origin })
     }
 
+    /// Who its event is, and when the relay first received it, even where no event can be read from it.
+    pub fn identity(&self, sent_at: Timestamp) -> (EventId, Timestamp) {
+        if let Ok(event) = self.to_event(sent_at) {
+            return (event.id, event.received_at);
+        }
+        let received_at = self.text(attribute::RECEIVED_AT).ok().flatten().and_then(|time| time.parse().ok());
+        let id = self.event_id().and_then(|id| id.parse().ok());
+        let id = id.unwrap_or_else(|| Identity::of_malformed(self.body.as_bytes(), sent_at).id);
+        (id, received_at.unwrap_or(sent_at))
+    }
+
     /// The same message, saying itself who its event is: sent again, it gets a new time from SQS, and an event that is
     /// identified by its time would become another.
     #[must_use]
-    pub fn with_identity(mut self, event: &Event) -> Self {
-        let identity = [
-            (attribute::EVENT_ID, event.id.to_string()),
-            (attribute::RECEIVED_AT, format!("{:.3}", event.received_at)),
-        ];
+    pub fn with_identity(mut self, sent_at: Timestamp) -> Self {
+        let (id, received_at) = self.identity(sent_at);
+        let identity = [(attribute::EVENT_ID, id.to_string()), (attribute::RECEIVED_AT, format!("{received_at:.3}"))];
         for (name, value) in identity {
             if self.attributes.len() < MAX_ATTRIBUTES {
                 self.attributes.entry(name.to_owned()).or_insert_with(|| Attribute::text(value));
@@ -327,13 +336,13 @@ mod tests {
         let first = pasted.to_event(now()).expect("readable");
         let later = now() + jiff::SignedDuration::from_hours(1);
         assert_ne!(pasted.to_event(later).expect("readable").id, first.id);
-        assert_eq!(pasted.with_identity(&first).to_event(later).expect("readable"), first);
+        assert_eq!(pasted.with_identity(now()).to_event(later).expect("readable"), first);
         let sent = Message::from_event(first.clone());
-        assert_eq!(sent.clone().with_identity(&first), sent);
+        assert_eq!(sent.clone().with_identity(later), sent);
 
         let mut full = bare("{}");
         full.attributes = (0..10).map(|number| (number.to_string(), Attribute::text("x"))).collect();
-        assert_eq!(full.clone().with_identity(&first), full, "SQS takes no more than ten");
+        assert_eq!(full.clone().with_identity(now()), full, "SQS takes no more than ten");
     }
 
     #[test]

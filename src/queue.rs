@@ -91,6 +91,11 @@ pub trait Receiver: VisibilityTimeout {
 pub trait Countable: Send + Sync + 'static {
     /// Counts without receiving.
     fn depth(&self) -> impl Future<Output = Result<Depth, QueueError>> + Send;
+
+    /// How old its oldest message is, as far as that is known.
+    fn age(&self) -> impl Future<Output = Result<Option<Duration>, QueueError>> + Send {
+        std::future::ready(Ok(None))
+    }
 }
 
 /// A dead-letter queue that SQS itself can move back (`StartMessageMoveTask`).

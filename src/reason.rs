@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::message::is_allowed;
+use crate::record::Death;
 
 /// The longest detail or response excerpt that a [`Reason`] keeps, in bytes.
 pub const MAX_EXCERPT_BYTES: usize = 1024;
@@ -29,9 +30,14 @@ pub struct Reason {
     pub at: Timestamp,
 }
 
-/// The kinds of reasons that a message itself can carry.
-///
-/// SQS's own redrive attaches nothing, so a message that was moved after its last attempt carries none.
+impl From<Death> for Reason {
+    fn from(death: Death) -> Self {
+        let Death { reason, error, status_code, dead_at } = death;
+        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at }
+    }
+}
+
+/// Why an event is dead. A message that SQS's own redrive has moved carries none; the events table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReasonKind {
@@ -39,16 +45,41 @@ pub enum ReasonKind {
     Permanent,
     /// The last allowed attempt failed.
     Exhausted,
+    /// The processor ended during the last attempt.
+    Crashed,
     /// The body, or the message around it, cannot be read.
     Malformed,
+    /// An event that was fetched from Genesys, and that nobody understands.
+    Unreadable,
+    /// Nobody knows: SQS moved it without a word from the processor.
+    Unknown,
+}
+
+impl ReasonKind {
+    /// The name that messages, records and requests use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Exhausted => "exhausted",
+            Self::Crashed => "crashed",
+            Self::Malformed => "malformed",
+            Self::Unreadable => "unreadable",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// `text` cut to [`MAX_EXCERPT_BYTES`], with what SQS, a terminal or a log would trip over replaced.
 pub fn excerpt(text: &str) -> String {
+    excerpt_of(text, MAX_EXCERPT_BYTES)
+}
+
+/// [`excerpt`], cut to `most` bytes.
+pub(crate) fn excerpt_of(text: &str, most: usize) -> String {
     let mut excerpt = String::new();
     for c in text.chars() {
         let c = if c.is_control() || !is_allowed(c) { ' ' } else { c };
-        if excerpt.len() + c.len_utf8() > MAX_EXCERPT_BYTES {
+        if excerpt.len() + c.len_utf8() > most {
             break;
         }
         excerpt.push(c);

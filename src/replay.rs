@@ -1,32 +1,63 @@
-//! Brings dead letters back into the events queue, and tells what there is to bring back.
+//! The operator's dead letters: shows them, brings them back, archives, restores and drops them.
 //!
-//! Everything goes by SQS's own move task. A selection goes by a sweep: receive all that is there, send what matches,
-//! delete what was sent, and show the rest again. The order is send, confirm, delete: a crash in between leaves an event
-//! twice, with one id, and never not at all.
+//! Lists and counts come from the index of the events table and receive nothing. Everything else goes by one sweep over
+//! the dead-letter queue, but for a replay of everything, which SQS's own move task does. What takes from the queue holds
+//! a lease in the table, so that no two runs do at once.
 
+mod list;
 mod report;
 mod request;
+mod restore;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::archive::{Archive, ArchiveError};
 use crate::clock::Clock;
+use crate::event::EventId;
+use crate::events_table::{EventsTable, Lease, Position, TableError, Window};
 use crate::logging::chain;
 use crate::queue::{Countable, Depth, MoveTask, QueueError, Receiver, Redrive, Sender};
+use crate::record::{Act, Finding, REPLAY_CEILING, State, Transition};
 
-pub use self::report::{Failed, Item, Report};
-pub use self::request::{InvalidRequest, Request, Selection};
+use self::request::Which;
+use self::sweep::{HIDDEN_PAST_DEADLINE, Purpose};
+
+pub use self::list::{DeadLetter, List, Shown};
+pub use self::report::{Done, Failed, Missing, Report};
+pub use self::request::{InvalidRequest, Listing, Origin, Request, Selection};
+
+/// Dead letters that are read from the index at a time, when all are.
+const PAGE: usize = 1000;
+
+/// Records that are written at the same time, when many are.
+const CONCURRENT_WRITES: usize = 16;
+
+/// A list stops looking for more this long before its deadline.
+const LIST_TIME: Duration = Duration::from_secs(2);
 
 /// The use case, over its ports.
-pub struct Replay<E, D, R, C> {
+pub struct Replay<E, D, R, W, A, C> {
     /// Where replayed events go.
     pub events: E,
     /// Where dead letters lie.
     pub dead_letters: D,
     /// SQS's own way from there to the events queue.
     pub redrive: R,
+    /// What is known of each event.
+    pub table: W,
+    /// Where old dead letters are kept.
+    pub archive: A,
     /// Tells what was there when a run began.
     pub clock: C,
 }
@@ -36,13 +67,25 @@ pub struct Replay<E, D, R, C> {
 pub enum ReplayError {
     /// SQS is moving messages already.
     #[error("a move task is running ({moved} moved); wait for it or cancel it first")]
-    Busy {
+    Moving {
         /// How many it has moved.
         moved: u64,
     },
+    /// Another run takes from the dead-letter queue.
+    #[error("{} of {} is at work since {} and may be until {}; try again later", .0.action, .0.by, .0.since, .0.until)]
+    Busy(Lease),
+    /// Nothing is known of the event.
+    #[error("nothing is known of the event {0}; records live for 15 days after their last change")]
+    Unknown(EventId),
     /// A queue failed, and nothing is known to have been done.
     #[error("the request could not be carried out")]
     Queue(#[from] QueueError),
+    /// The events table failed, and nothing is known to have been done.
+    #[error("the request could not be carried out")]
+    Table(#[from] TableError),
+    /// The archive failed, and nothing is known to have been done.
+    #[error("the request could not be carried out")]
+    Archive(#[from] ArchiveError),
 }
 
 /// The answer to a request.
@@ -50,15 +93,11 @@ pub enum ReplayError {
 #[serde(tag = "action", rename_all = "camelCase")]
 pub enum Answer {
     /// To `status`.
-    #[serde(rename_all = "camelCase")]
-    Status {
-        /// The events queue.
-        queue: Depth,
-        /// The dead-letter queue.
-        dead_letters: Depth,
-        /// The newest move task.
-        move_task: Option<MoveTask>,
-    },
+    Status(Status),
+    /// To `list`.
+    List(List),
+    /// To `show`.
+    Show(Box<Shown>),
     /// To `replay`.
     Replay(Report),
     /// To `cancel`.
@@ -69,77 +108,285 @@ pub enum Answer {
         /// The newest move task.
         move_task: Option<MoveTask>,
     },
+    /// To `reconcile`.
+    Reconcile(Report),
+    /// To `archive`.
+    Archive(Report),
+    /// To `restore`.
+    Restore(Report),
+    /// To `discard`.
+    Discard(Report),
 }
 
-impl<E, D, R, C> Replay<E, D, R, C>
+/// How many messages lie where, and who is at work.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The events queue.
+    queue: Depth,
+    /// The dead-letter queue.
+    dead_letters: Depth,
+    /// How many seconds ago SQS took the oldest message of the events queue, by CloudWatch; nothing when that is not
+    /// known.
+    queue_age_seconds: Option<u64>,
+    /// How many seconds ago the relay received the oldest event of the dead letters.
+    dead_letters_age_seconds: Option<u64>,
+    /// The newest move task.
+    move_task: Option<MoveTask>,
+    /// The run that takes from the dead-letter queue.
+    run: Option<Lease>,
+}
+
+/// A run that changes something.
+struct Run<'a> {
+    /// Joins the lines of the audit log that belong together.
+    id: Uuid,
+    action: &'static str,
+    origin: &'a Origin,
+    began_at: Timestamp,
+    deadline: Instant,
+}
+
+impl Run<'_> {
+    /// What is written on each record that the run changes.
+    fn act(&self, at: Timestamp) -> Act {
+        Act { action: self.action.to_owned(), at, by: self.origin.by.clone(), why: self.origin.why.clone() }
+    }
+}
+
+impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
 where
     E: Sender + Countable,
-    D: Receiver + Countable,
+    D: Sender + Receiver + Countable,
     R: Redrive,
+    W: EventsTable,
+    A: Archive,
     C: Clock,
 {
-    /// Carries out a request. A sweep ends well before `deadline`, and says what is left.
+    /// Carries out a request. A run ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
         match request {
-            Request::Status => Ok(Answer::Status {
-                queue: self.events.depth().await?,
-                dead_letters: self.dead_letters.depth().await?,
-                move_task: self.redrive.latest_move().await?,
-            }),
-            Request::Replay(selection) => self.replay(&selection, deadline).await.map(Answer::Replay),
-            Request::Cancel => self.cancel().await,
+            Request::Status => self.status().await.map(Answer::Status),
+            Request::List(listing) => self.list(&listing, deadline).await.map(Answer::List),
+            Request::Show(id) => self.show(id).await.map(Box::new).map(Answer::Show),
+            Request::Cancel(origin) => self.cancel(&origin).await,
+            Request::Replay(selection) if selection.dry_run => self.count(&selection).await.map(Answer::Replay),
+            Request::Replay(selection) => {
+                let run = self.begin("replay", &selection.origin, deadline).await?;
+                self.end(&run, self.replay(&run, &selection).await, &selection.which).await.map(Answer::Replay)
+            }
+            Request::Reconcile { if_needed, origin } => {
+                if if_needed && !self.is_reconcile_needed().await? {
+                    let mut report = Report::new(Done::Reconcile { unlisted: 0 });
+                    report.complete = true;
+                    return Ok(Answer::Reconcile(report));
+                }
+                let run = self.begin("reconcile", &origin, deadline).await?;
+                let report = self.sweep(&run, Purpose::Reconcile).await;
+                self.end(&run, report, "all").await.map(Answer::Reconcile)
+            }
+            Request::Archive { older_than_days, origin } => {
+                let run = self.begin("archive", &origin, deadline).await?;
+                let age = jiff::SignedDuration::from_hours(24 * i64::from(older_than_days));
+                let report = self.sweep(&run, Purpose::archive(run.began_at - age)).await;
+                self.end(&run, report, older_than_days).await.map(Answer::Archive)
+            }
+            Request::Restore { key, origin } => {
+                let run = self.begin("restore", &origin, deadline).await?;
+                self.end(&run, self.restore(&run, &key).await, &key).await.map(Answer::Restore)
+            }
+            Request::Discard { event_ids, origin } => {
+                let run = self.begin("discard", &origin, deadline).await?;
+                let report = self.sweep(&run, Purpose::Discard(&event_ids)).await;
+                self.end(&run, report, &event_ids).await.map(Answer::Discard)
+            }
         }
     }
 
-    async fn replay(&self, selection: &Selection, deadline: Instant) -> Result<Report, ReplayError> {
-        if let Some(task) = self.redrive.latest_move().await?.filter(MoveTask::is_active) {
-            return Err(ReplayError::Busy { moved: task.moved });
-        }
-        let run = Uuid::new_v4();
-        let report = match &selection.filter {
-            None if selection.dry_run => self.count_all(selection).await?,
-            None if selection.max_messages.is_none() => self.move_all(selection).await?,
-            _ => self.sweep(run, selection, deadline).await?,
+    /// Takes the lease, if neither another run nor a move task is at work.
+    async fn begin<'a>(
+        &self,
+        action: &'static str,
+        origin: &'a Origin,
+        deadline: Instant,
+    ) -> Result<Run<'a>, ReplayError> {
+        let run = Run { id: Uuid::new_v4(), action, origin, began_at: self.clock.now(), deadline };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let lease = Lease {
+            owner: run.id,
+            action: action.to_owned(),
+            by: origin.by.clone(),
+            since: run.began_at,
+            // Should the run be killed, what it holds comes back no later than its lease ends.
+            until: run.began_at + left + HIDDEN_PAST_DEADLINE,
         };
-        let selected = selection.filter.as_ref().map_or_else(|| "all".into(), |filter| serde_json::json!(filter));
+        if let Some(held) = self.table.acquire(&lease, run.began_at).await? {
+            return Err(ReplayError::Busy(held));
+        }
+        let refusal = match self.redrive.latest_move().await {
+            Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
+            Ok(_) => return Ok(run),
+            Err(error) => error.into(),
+        };
+        self.release(&run).await;
+        Err(refusal)
+    }
+
+    /// Gives the lease back, and says what was done in one line of the audit log.
+    async fn end(
+        &self,
+        run: &Run<'_>,
+        outcome: Result<Report, ReplayError>,
+        selection: impl Serialize,
+    ) -> Result<Report, ReplayError> {
+        self.release(run).await;
+        let report = outcome?;
         tracing::info!(
-            audit = "replay",
-            %run,
-            selection = %selected,
-            why = selection.why,
-            dry_run = report.dry_run,
+            audit = run.action,
+            run = %run.id,
+            by = run.origin.by,
+            why = run.origin.why,
+            selection = %serde_json::json!(selection),
             matched = report.matched,
-            replayed = report.replayed,
+            done = %serde_json::json!(report.done),
             skipped = report.skipped,
+            recorded = report.recorded,
+            removed = report.removed,
             failures = report.failures,
             remaining = report.remaining,
             move_task = report.move_task.is_some(),
-            "replay"
+            "{}",
+            run.action
         );
         Ok(report)
     }
 
-    async fn count_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
-        let depth = self.dead_letters.depth().await?;
-        let most = u64::from(selection.max_messages.unwrap_or(u32::MAX));
-        Ok(Report {
-            matched: depth.visible.min(most),
-            remaining: Some(depth.total()),
-            complete: true,
-            dry_run: true,
-            ..Report::default()
+    async fn release(&self, run: &Run<'_>) {
+        if let Err(error) = self.table.release(run.id).await {
+            tracing::warn!(run = %run.id, error = chain(&error), "the lease on the dead letters stands until it runs out");
+        }
+    }
+
+    async fn status(&self) -> Result<Status, ReplayError> {
+        let now = self.clock.now();
+        let oldest = self.table.dead_letters(Window::default(), None, 1).await?.items;
+        let age = |received_at: Timestamp| u64::try_from(now.duration_since(received_at).as_secs()).unwrap_or_default();
+        let queue_age = self.events.age().await.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the age of the events queue is not known");
+            None
+        });
+        Ok(Status {
+            queue_age_seconds: queue_age.map(|age| age.as_secs()),
+            dead_letters_age_seconds: oldest.first().map(|summary| age(summary.received_at)),
+            queue: self.events.depth().await?,
+            dead_letters: self.dead_letters.depth().await?,
+            move_task: self.redrive.latest_move().await?,
+            run: self.table.lease(now).await?,
         })
     }
 
+    async fn list(&self, listing: &Listing, deadline: Instant) -> Result<List, ReplayError> {
+        let now = self.clock.now();
+        let mut items = Vec::new();
+        let mut after = listing.after.clone();
+        loop {
+            let open = listing.limit - items.len();
+            let page = self.table.dead_letters(listing.filter.window(), after.as_ref(), open.max(PAGE / 10)).await?;
+            for summary in page.items {
+                let position = Position::of(summary.received_at, &summary.event_id);
+                items.extend(DeadLetter::of(summary, now).filter(|letter| listing.filter.matches(letter)));
+                after = Some(position);
+                if items.len() == listing.limit {
+                    let next = after.map(|position| position.token());
+                    return Ok(List { count: items.len(), items, next });
+                }
+            }
+            if page.next.is_none() {
+                return Ok(List { count: items.len(), items, next: None });
+            }
+            after = page.next;
+            if Instant::now() + LIST_TIME >= deadline {
+                return Ok(List { count: items.len(), items, next: after.map(|position| position.token()) });
+            }
+        }
+    }
+
+    async fn show(&self, id: EventId) -> Result<Shown, ReplayError> {
+        let now = self.clock.now();
+        let record = self.table.get(&id).await?.filter(|record| !record.is_expired(now));
+        let Some(record) = record else { return Err(ReplayError::Unknown(id)) };
+        let body = self.table.body(&id).await?;
+        Ok(Shown::describe(record, body, now))
+    }
+
+    /// All dead letters that the index knows, oldest first, to the end.
+    async fn dead_letters(&self, window: Window) -> Result<Vec<DeadLetter>, TableError> {
+        let now = self.clock.now();
+        let (mut letters, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.table.dead_letters(window, after.as_ref(), PAGE).await?;
+            letters.extend(page.items.into_iter().filter_map(|summary| DeadLetter::of(summary, now)));
+            after = page.next;
+            if after.is_none() {
+                return Ok(letters);
+            }
+        }
+    }
+
+    /// Says what a replay would bring back.
+    async fn count(&self, selection: &Selection) -> Result<Report, ReplayError> {
+        let mut report = Report::new(Done::Replay { replayed: 0 });
+        report.dry_run = true;
+        report.complete = true;
+        let most = selection.max_messages.map_or(u64::MAX, u64::from);
+        let mut missing = match &selection.which {
+            Which::These(ids) => ids.clone(),
+            Which::All | Which::Matching(_) => BTreeSet::new(),
+        };
+        for letter in self.dead_letters(selection.which.window()).await? {
+            if report.matched == most || !selection.which.includes(&letter) {
+                report.skipped += 1;
+                continue;
+            }
+            missing.remove(&letter.event_id);
+            report.matched += 1;
+            report.list(letter);
+        }
+        let depth = self.dead_letters.depth().await?;
+        let missing: Vec<EventId> = missing.into_iter().collect();
+        self.explain(&missing, depth.in_flight, &mut report).await?;
+        report.remaining = Some(depth.total());
+        Ok(report)
+    }
+
+    async fn replay(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
+        if selection.which == Which::All && selection.max_messages.is_none() {
+            let letters = self.dead_letters(Window::default()).await?;
+            // SQS cannot leave any out, so those that were replayed too often make it a sweep.
+            if selection.force || letters.iter().all(|letter| letter.replays < REPLAY_CEILING) {
+                return self.move_all(run, selection, letters).await;
+            }
+        }
+        self.sweep(run, Purpose::Replay(selection)).await
+    }
+
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
-    async fn move_all(&self, selection: &Selection) -> Result<Report, ReplayError> {
-        let matched = self.dead_letters.depth().await?.visible;
+    async fn move_all(
+        &self,
+        run: &Run<'_>,
+        selection: &Selection,
+        letters: Vec<DeadLetter>,
+    ) -> Result<Report, ReplayError> {
+        let mut report = Report::new(Done::Replay { replayed: 0 });
+        report.matched = self.dead_letters.depth().await?.visible;
+        report.complete = true;
+        let ids: Vec<EventId> = letters.into_iter().map(|letter| letter.event_id).collect();
+        self.mark(run, &ids).await?;
         let started = self.redrive.start_move(selection.rate_per_second).await;
-        let mut report = Report { matched, complete: true, ..Report::default() };
         match self.redrive.latest_move().await {
             // The answer to a call can be lost although its task has started.
             Ok(task) if started.is_ok() || task.as_ref().is_some_and(MoveTask::is_active) => {
-                report.replayed = task.as_ref().map_or(0, |task| task.moved);
+                report.done = Done::Replay { replayed: task.as_ref().map_or(0, |task| task.moved) };
                 report.move_task = task;
             }
             Err(error) if started.is_ok() => {
@@ -149,6 +396,25 @@ where
         }
         report.remaining = self.remaining().await;
         Ok(report)
+    }
+
+    /// Writes on each record that it is about to be replayed, and by whom.
+    async fn mark(&self, run: &Run<'_>, ids: &[EventId]) -> Result<(), TableError> {
+        for ids in ids.chunks(100) {
+            let records = self.table.get_many(ids).await?;
+            let now = self.clock.now();
+            // One that is not dead any more, or that crashed and has no record of it yet, goes without.
+            let marks = records.values().filter_map(|record| match Finding::recorded(record, now)? {
+                Finding::Dead(dead) => Some(dead.replayed(run.act(now))),
+                Finding::Unrecorded(_) | Finding::Finished(_) | Finding::UnderWay => None,
+            });
+            let write = |mark: Transition| async move { self.table.write(&mark).await };
+            let mut writes = stream::iter(marks.map(write).collect::<Vec<_>>()).buffer_unordered(CONCURRENT_WRITES);
+            while let Some(written) = writes.next().await {
+                written?;
+            }
+        }
+        Ok(())
     }
 
     /// Counted for an answer to what was done: that it cannot be counted does not undo it.
@@ -162,266 +428,39 @@ where
         }
     }
 
-    async fn cancel(&self) -> Result<Answer, ReplayError> {
+    /// Whether the records say something else than what the dead-letter queue seems to hold.
+    async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
+        let now = self.clock.now();
+        let lying = self.dead_letters.depth().await?.total();
+        let (mut recorded, mut after) = (0, None);
+        loop {
+            let page = self.table.dead_letters(Window::default(), after.as_ref(), PAGE).await?;
+            for summary in page.items.into_iter().filter(|summary| summary.expires_at > now) {
+                match summary.state {
+                    State::Dead(_) => recorded += 1,
+                    // It crashed, and nobody has written that down.
+                    state if state.death(now).is_some() => return Ok(true),
+                    _ => {}
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(recorded != lying);
+            }
+        }
+    }
+
+    async fn cancel(&self, origin: &Origin) -> Result<Answer, ReplayError> {
         let latest = self.redrive.latest_move().await?;
         let Some(handle) = latest.as_ref().and_then(|task| task.handle.clone()) else {
             return Ok(Answer::Cancel { cancelled: false, move_task: latest });
         };
         self.redrive.cancel_move(&handle).await?;
-        tracing::info!(audit = "cancel", "move task cancelled");
+        tracing::info!(audit = "cancel", by = origin.by, why = origin.why, "move task cancelled");
         let move_task = self.redrive.latest_move().await.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "the cancelled move task could not be looked at");
             None
         });
         Ok(Answer::Cancel { cancelled: true, move_task })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::{Value, json};
-
-    use std::time::Duration;
-
-    use jiff::Timestamp;
-
-    use super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
-    use super::*;
-    use crate::message::Message;
-    use crate::queue::VisibilityTimeout;
-    use crate::queue::{ReceiptHandle, Received};
-    use crate::reason::Reason;
-    use crate::reason::ReasonKind;
-    use crate::testing::{FakeClock, FakeQueue};
-
-    type Fake = Replay<FakeQueue, FakeQueue, FakeQueue, FakeClock>;
-
-    fn relay() -> Fake {
-        let dead_letters = FakeQueue::default();
-        Replay { events: FakeQueue::default(), redrive: dead_letters.clone(), dead_letters, clock: FakeClock }
-    }
-
-    fn message(name: &str) -> Message {
-        let body = json!({ "webhookId": name, "payload": {}, "timestamp": "2026-01-15T12:00:00Z" });
-        Message { body: body.to_string(), attributes: BTreeMap::new(), group: Some(name.to_owned()) }
-    }
-
-    fn refused(name: &str, status_code: u16) -> Message {
-        message(name).with_reason(&Reason {
-            reason: ReasonKind::Permanent,
-            detail: "as the test says".to_owned(),
-            status_code: Some(status_code),
-            response: None,
-            attempt: Some(1),
-            at: Timestamp::UNIX_EPOCH,
-        })
-    }
-
-    async fn bury(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
-        for message in messages {
-            relay.dead_letters.send(&message).await.expect("sent");
-        }
-        tokio::time::advance(Duration::from_secs(1)).await;
-    }
-
-    async fn replay(relay: &Fake, request: Value) -> Report {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        let request = Request::parse(request).expect("a request");
-        match relay.handle(request, deadline).await.expect("carried out") {
-            Answer::Replay(report) => report,
-            answer => panic!("{answer:?}"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_filter_takes_what_matches_and_shows_the_rest_again() {
-        let relay = relay();
-        bury(&relay, [refused("a", 404), refused("b", 410), message("a"), refused("a", 410)]).await;
-        let report =
-            replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a", "statusCode": 404 } })).await;
-        assert_eq!((report.matched, report.replayed, report.skipped, report.remaining), (1, 1, 3, Some(3)));
-        assert!(report.complete);
-        let [replayed] = &relay.events.messages()[..] else { panic!("one message") };
-        assert_eq!(replayed.body, message("a").body);
-        assert!(!replayed.has_reason(), "the reason of its death is left behind");
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_field_of_a_filter_selects() {
-        for (filter, matched) in [
-            (json!({ "source": "webhook" }), 3),
-            (json!({ "source": "generic" }), 0),
-            (json!({ "reason": "permanent" }), 2),
-            (json!({ "reason": "unknown" }), 1),
-            (json!({ "reason": "malformed" }), 0),
-            (json!({ "webhookId": "b" }), 1),
-            (json!({ "statusCode": 410 }), 1),
-            (json!({ "since": "2000-01-01T00:00:00Z" }), 3),
-            (json!({ "until": "2000-01-01T00:00:00Z" }), 0),
-            (json!({ "reason": "permanent", "webhookId": "a" }), 1),
-        ] {
-            let relay = relay();
-            bury(&relay, [refused("a", 404), refused("b", 410), message("a")]).await;
-            let report = replay(&relay, json!({ "action": "replay", "filter": filter })).await;
-            assert_eq!((report.matched, report.replayed), (matched, matched), "{filter}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dry_run_describes_and_leaves_all_as_it_was() {
-        let relay = relay();
-        bury(&relay, [refused("a", 404), message("b")]).await;
-        let before = relay.dead_letters.messages();
-        let report =
-            replay(&relay, json!({ "action": "replay", "filter": { "statusCode": 404 }, "dryRun": true })).await;
-        assert_eq!((report.matched, report.replayed, report.items.len()), (1, 0, 1));
-        assert_eq!(report.items[0].reason.as_ref().and_then(|reason| reason.status_code), Some(404));
-        let report = replay(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
-        assert_eq!((report.matched, report.replayed), (2, 0));
-        assert_eq!(relay.dead_letters.messages(), before);
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 2);
-        assert!(relay.events.messages().is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn everything_goes_by_move_task_and_one_at_a_time() {
-        let relay = relay();
-        bury(&relay, [message("a")]).await;
-        let request = json!({ "action": "replay", "all": true, "ratePerSecond": 5 });
-        let report = replay(&relay, request.clone()).await;
-        assert_eq!(report.move_task.and_then(|task| task.rate_per_second), Some(5));
-
-        let again = Request::parse(request).expect("a request");
-        let deadline = Instant::now() + Duration::from_mins(1);
-        assert!(matches!(relay.handle(again.clone(), deadline).await, Err(ReplayError::Busy { .. })));
-        let cancelled = relay.handle(Request::Cancel, deadline).await.expect("carried out");
-        assert!(matches!(cancelled, Answer::Cancel { cancelled: true, .. }));
-        let nothing = relay.handle(Request::Cancel, deadline).await.expect("carried out");
-        assert!(matches!(nothing, Answer::Cancel { cancelled: false, .. }));
-        assert!(relay.handle(again, deadline).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_run_is_bounded_in_messages_and_in_rate() {
-        let relay = relay();
-        bury(&relay, (0..35).map(|_| message("a"))).await;
-        let started = Instant::now();
-        let request = json!({ "action": "replay", "all": true, "maxMessages": 25, "ratePerSecond": 5 });
-        let report = replay(&relay, request).await;
-        assert_eq!((report.matched, report.replayed, report.remaining), (25, 25, Some(10)));
-        assert!(!report.complete);
-        assert_eq!(started.elapsed(), Duration::from_secs(4), "five at once, then five each second");
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 10);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
-        let relay = relay();
-        bury(&relay, (0..50).map(|_| message("a"))).await;
-        let deadline = Instant::now() + Duration::from_secs(8);
-        let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
-        let answer = relay.handle(Request::parse(request).expect("a request"), deadline).await.expect("carried out");
-        let Answer::Replay(report) = answer else { panic!("{answer:?}") };
-        assert!(Instant::now() < deadline);
-        assert!(report.replayed >= 25 && !report.complete, "{report:?}");
-        assert_eq!((report.matched, report.remaining), (report.replayed, Some(50 - report.replayed)));
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 50 - report.replayed);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_event_that_dies_again_at_once_is_replayed_once() {
-        // One queue is both: what is sent back is a dead letter again the next moment.
-        let queue = FakeQueue::default();
-        let relay = Replay { events: queue.clone(), dead_letters: queue.clone(), redrive: queue, clock: FakeClock };
-        bury(&relay, [message("a")]).await;
-        let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-        assert_eq!((report.matched, report.replayed), (1, 1));
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
-        let relay = relay();
-        let bare = Message { body: r#"{"pasted":true}"#.to_owned(), attributes: BTreeMap::new(), group: None };
-        let id = bare.to_event(FakeClock.now()).expect("readable").id;
-        bury(&relay, [bare]).await;
-        tokio::time::advance(Duration::from_hours(1)).await;
-        replay(&relay, json!({ "action": "replay", "filter": { "source": "generic" } })).await;
-        assert_eq!(relay.events.messages()[0].to_event(FakeClock.now()).expect("readable").id, id);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_sent_stays_a_dead_letter() {
-        let relay = relay();
-        bury(&relay, [message("a")]).await;
-        relay.events.fail();
-        let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-        assert_eq!((report.matched, report.replayed, report.remaining), (1, 0, Some(1)));
-        assert!(report.failures > 0 && !report.complete, "{report:?}");
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_run_stops_when_the_events_queue_takes_nothing() {
-        let relay = relay();
-        bury(&relay, (0..200).map(|_| message("a"))).await;
-        relay.events.fail();
-        let report = replay(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-        assert_eq!((report.matched, report.replayed, report.remaining), (10, 0, Some(200)));
-        assert_eq!(relay.dead_letters.depth().await.expect("counted").visible, 200);
-    }
-
-    /// A dead-letter queue that shows nothing again: SQS does not answer.
-    struct NeverShows(FakeQueue);
-
-    impl VisibilityTimeout for NeverShows {
-        async fn change_visibility(&self, _: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
-            std::future::pending().await
-        }
-    }
-
-    impl Receiver for NeverShows {
-        async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
-            self.0.receive(visibility, wait).await
-        }
-
-        async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
-            self.0.delete(receipts).await
-        }
-    }
-
-    impl Countable for NeverShows {
-        async fn depth(&self) -> Result<Depth, QueueError> {
-            self.0.depth().await
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
-        let (events, queue) = (FakeQueue::default(), FakeQueue::default());
-        queue.send(&message("a")).await.expect("sent");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let relay =
-            Replay { events, dead_letters: NeverShows(queue.clone()), redrive: queue.clone(), clock: FakeClock };
-        let deadline = Instant::now() + Duration::from_mins(1);
-        let request = Request::parse(json!({ "action": "replay", "filter": { "webhookId": "b" } }));
-        relay.handle(request.expect("a request"), deadline).await.expect("carried out");
-        assert!(Instant::now() < deadline, "time is left for the answer");
-        tokio::time::advance(HIDDEN_PAST_DEADLINE + ANSWER_TIME).await;
-        assert_eq!(queue.depth().await.expect("counted").visible, 1, "it comes back by itself");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_queue_that_is_down_is_an_error_not_an_empty_answer() {
-        let relay = relay();
-        relay.dead_letters.fail();
-        for request in [json!({ "action": "status" }), json!({ "action": "replay", "all": true, "maxMessages": 1 })] {
-            let request = Request::parse(request).expect("a request");
-            let deadline = Instant::now() + Duration::from_mins(1);
-            assert!(matches!(relay.handle(request, deadline).await, Err(ReplayError::Queue(_))));
-        }
     }
 }

@@ -16,6 +16,9 @@ pub trait Target: Send + Sync + 'static {
     /// The same event can come again, with the same [`Event::id`]: after a crash, a time-out whose answer was lost, or
     /// a replay. An implementation must be done by [`Delivery::deadline`]; it is aborted soon after.
     fn deliver(&self, delivery: Delivery<'_>) -> impl Future<Output = Outcome> + Send;
+
+    /// Where that is, as the record of a dead event names it. Never holds a secret.
+    fn address(&self) -> String;
 }
 
 /// One attempt to deliver one event.

@@ -1,17 +1,23 @@
 //! Stand-ins for the ports, for tests only: they are compiled with the feature `testing` and never shipped.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use uuid::Uuid;
+
+use crate::archive::{Archive, ArchiveError};
 use crate::clock::Clock;
+use crate::event::EventId;
+use crate::events_table::{EventsTable, Lease, Page, Position, TableError, Window, Written};
 use crate::message::Message;
 use crate::queue::{
     Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
 };
+use crate::record::{Guard, Record, Transition};
 use crate::secrets::{SecretStore, SecretsError};
 use crate::target::{Delivery, Outcome, Target};
 
@@ -83,6 +89,7 @@ struct QueueState {
     entries: VecDeque<Entry>,
     receives: u64,
     failures_left: usize,
+    receives_refused: bool,
     visibility_changes: Vec<(ReceiptHandle, Duration)>,
     moves: Vec<MoveTask>,
 }
@@ -107,6 +114,11 @@ impl FakeQueue {
     /// So many calls fail from now on; each entry of a batch counts as one.
     pub fn fail_times(&self, times: usize) {
         lock(&self.state).failures_left = times;
+    }
+
+    /// From now on every receive fails.
+    pub fn refuse_receives(&self) {
+        lock(&self.state).receives_refused = true;
     }
 
     /// What it holds, hidden messages included.
@@ -174,6 +186,9 @@ impl Receiver for FakeQueue {
             {
                 let mut guard = self.working()?;
                 let state = &mut *guard;
+                if state.receives_refused {
+                    return Err(unavailable());
+                }
                 for entry in state.entries.iter_mut().filter(|entry| entry.visible_at <= now).take(10) {
                     state.receives += 1;
                     let receipt = ReceiptHandle(format!("receipt-{}", state.receives));
@@ -204,6 +219,12 @@ impl Countable for FakeQueue {
         let state = self.working()?;
         let visible = state.entries.iter().filter(|entry| entry.visible_at <= now).count();
         Ok(Depth { visible: visible as u64, in_flight: (state.entries.len() - visible) as u64, delayed: 0 })
+    }
+
+    async fn age(&self) -> Result<Option<Duration>, QueueError> {
+        let now = FakeClock.now();
+        let oldest = self.working()?.entries.iter().map(|entry| entry.sent_at).min();
+        Ok(oldest.and_then(|sent_at| Duration::try_from(now.duration_since(sent_at)).ok()))
     }
 }
 
@@ -239,9 +260,199 @@ impl Redrive for FakeQueue {
     }
 }
 
+/// An events table in memory, which can be made to fail.
+#[derive(Clone, Default)]
+pub struct FakeTable {
+    state: Arc<Mutex<TableState>>,
+}
+
+#[derive(Default)]
+struct TableState {
+    records: BTreeMap<EventId, Record>,
+    bodies: HashMap<EventId, Vec<u8>>,
+    lease: Option<Lease>,
+    calls_until_failure: Option<usize>,
+    failures_left: usize,
+    calls_until_halt: Option<usize>,
+}
+
+impl FakeTable {
+    /// From now on every call fails.
+    pub fn fail(&self) {
+        self.fail_after(0, usize::MAX);
+    }
+
+    /// After `calls` more calls, so many calls fail.
+    pub fn fail_after(&self, calls: usize, times: usize) {
+        let mut state = lock(&self.state);
+        (state.calls_until_failure, state.failures_left) = (Some(calls), times);
+    }
+
+    /// After `calls` more calls, none comes back until it is told to resume.
+    pub fn halt_after(&self, calls: usize) {
+        lock(&self.state).calls_until_halt = Some(calls);
+    }
+
+    /// From now on it answers again.
+    pub fn resume(&self) {
+        lock(&self.state).calls_until_halt = None;
+    }
+
+    /// All records, by id.
+    pub fn records(&self) -> Vec<Record> {
+        lock(&self.state).records.values().cloned().collect()
+    }
+
+    /// The one record that there is.
+    pub fn only_record(&self) -> Record {
+        let mut records = self.records();
+        assert_eq!(records.len(), 1, "{records:?}");
+        records.remove(0)
+    }
+
+    async fn working(&self) -> Result<MutexGuard<'_, TableState>, TableError> {
+        let halted = lock(&self.state).calls_until_halt == Some(0);
+        if halted {
+            std::future::pending::<()>().await;
+        }
+        let mut state = lock(&self.state);
+        state.calls_until_halt = state.calls_until_halt.map(|calls| calls - 1);
+        match state.calls_until_failure {
+            Some(0) if state.failures_left > 0 => {
+                state.failures_left -= 1;
+                return Err(TableError::Unavailable("the table was made to fail".into()));
+            }
+            Some(calls) => state.calls_until_failure = calls.checked_sub(1),
+            None => {}
+        }
+        Ok(state)
+    }
+}
+
+impl EventsTable for FakeTable {
+    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+        Ok(self.working().await?.records.get(id).cloned())
+    }
+
+    async fn get_many(&self, ids: &[EventId]) -> Result<HashMap<EventId, Record>, TableError> {
+        let state = self.working().await?;
+        Ok(ids.iter().filter_map(|id| Some((id.clone(), state.records.get(id)?.clone()))).collect())
+    }
+
+    async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
+        let mut state = self.working().await?;
+        let found = state.records.get(&next.event_id);
+        let holds = match guard {
+            Guard::Absent => found.is_none(),
+            Guard::Unchanged(revision) => found.is_some_and(|found| found.revision == *revision),
+        };
+        if !holds && found.is_none_or(|found| found.revision != next.revision) {
+            return Ok(Written::Lost(found.cloned().map(Box::new)));
+        }
+        state.records.insert(next.event_id.clone(), next.clone());
+        Ok(Written::Done)
+    }
+
+    async fn keep_body(&self, id: &EventId, body: &[u8], _now: Timestamp) -> Result<bool, TableError> {
+        self.working().await?.bodies.insert(id.clone(), body.to_vec());
+        Ok(true)
+    }
+
+    async fn body(&self, id: &EventId) -> Result<Option<Vec<u8>>, TableError> {
+        Ok(self.working().await?.bodies.get(id).cloned())
+    }
+
+    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
+        let state = self.working().await?;
+        let mut found: Vec<_> = state
+            .records
+            .values()
+            .filter(|record| record.state.is_indexed())
+            .filter(|record| window.since.is_none_or(|since| record.received_at >= since))
+            .filter(|record| window.until.is_none_or(|until| record.received_at < until))
+            .map(|record| (Position::of(record.received_at, &record.event_id), record.summary()))
+            .filter(|(position, _)| after.is_none_or(|after| position > after))
+            .collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().map(|(position, _)| position.clone()).filter(|_| more);
+        Ok(Page { items: found.into_iter().map(|(_, item)| item).collect(), next })
+    }
+
+    async fn acquire(&self, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        let mut state = self.working().await?;
+        let held = state.lease.take_if(|held| held.until <= now || held.owner == lease.owner).is_none();
+        if held && let Some(held) = &state.lease {
+            return Ok(Some(held.clone()));
+        }
+        state.lease = Some(lease.clone());
+        Ok(None)
+    }
+
+    async fn release(&self, owner: Uuid) -> Result<(), TableError> {
+        self.working().await?.lease.take_if(|held| held.owner == owner);
+        Ok(())
+    }
+
+    async fn lease(&self, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        Ok(self.working().await?.lease.clone().filter(|lease| lease.until > now))
+    }
+}
+
+/// An archive in memory.
+#[derive(Clone, Default)]
+pub struct FakeArchive {
+    objects: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    fails: Arc<AtomicUsize>,
+}
+
+impl FakeArchive {
+    /// So many writes fail from now on.
+    pub fn fail_times(&self, times: usize) {
+        self.fails.store(times, Ordering::Relaxed);
+    }
+
+    /// The keys of all objects.
+    pub fn keys(&self) -> Vec<String> {
+        lock(&self.objects).keys().cloned().collect()
+    }
+}
+
+impl Archive for FakeArchive {
+    async fn put(&self, key: &str, object: Vec<u8>) -> Result<(), ArchiveError> {
+        let left = self.fails.load(Ordering::Relaxed);
+        if left > 0 {
+            self.fails.store(left - 1, Ordering::Relaxed);
+            return Err(ArchiveError::Unavailable("the archive was made to fail".into()));
+        }
+        lock(&self.objects).insert(key.to_owned(), object);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
+        lock(&self.objects).get(key).cloned().ok_or_else(|| ArchiveError::NotFound(key.to_owned()))
+    }
+}
+
 /// A target that answers as a closure says.
 #[derive(Clone)]
-pub struct FakeTarget<F>(pub F);
+pub struct FakeTarget<F> {
+    answer: F,
+    deliveries: Arc<AtomicUsize>,
+}
+
+impl<F> FakeTarget<F> {
+    /// A target that answers an event, and the number of the attempt, as `answer` says.
+    pub fn new(answer: F) -> Self {
+        Self { answer, deliveries: Arc::default() }
+    }
+
+    /// How often anything was delivered to it.
+    pub fn deliveries(&self) -> usize {
+        self.deliveries.load(Ordering::Relaxed)
+    }
+}
 
 impl<F, O> Target for FakeTarget<F>
 where
@@ -249,6 +460,11 @@ where
     O: Future<Output = Outcome> + Send,
 {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
-        (self.0)(delivery.event.clone(), delivery.attempt).await
+        self.deliveries.fetch_add(1, Ordering::Relaxed);
+        (self.answer)(delivery.event.clone(), delivery.attempt).await
+    }
+
+    fn address(&self) -> String {
+        "a closure".to_owned()
     }
 }

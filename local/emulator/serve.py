@@ -7,6 +7,7 @@
 3. A warm function answers in a few milliseconds instead of some ninety.
 4. The concurrency of an event source mapping may come from a parameter of the template.
 5. A policy that allows an action of SQS allows its batch variant, which is no action of its own.
+6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
 """
@@ -30,15 +31,16 @@ if RELEASE != TESTED_RELEASE:
     sys.exit(f"This file extends ministack {TESTED_RELEASE}, but {RELEASE} is installed.")
 
 from ministack.app import main  # noqa: E402
-from ministack.core import iam_actions, lambda_runtime  # noqa: E402
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime  # noqa: E402
 from ministack.core.concurrency import esm_wake  # noqa: E402
-from ministack.services import sqs  # noqa: E402
+from ministack.services import eventbridge, scheduler, sqs  # noqa: E402
 from ministack.services.cloudformation import provisioners  # noqa: E402
 
 RUNNING = "RUNNING"
 # Ten at a time without a rate: SQS decides by itself how fast it moves, and this is fast enough here.
 UNLIMITED_BATCH = 10
 LISTED_TASKS_MAX = 10
+SECONDS_BETWEEN_SCHEDULES = 1
 RATE_MAX = 500
 
 
@@ -224,6 +226,27 @@ def judge_batches_as_single_actions():
     iam_actions.extract_iam_action = extract_iam_action
 
 
+def judge_schedules_by_their_roles():
+    invoke_unjudged = eventbridge._invoke_target
+
+    def invoke_target(target, event, rule, view=None):
+        # A rule of EventBridge comes this way too. It has no role: the function's own policy decides.
+        if rule in scheduler._schedules.values() and not may_invoke(target["RoleArn"], target["Arn"]):
+            print(f"The schedule {rule['Arn']} may not invoke {target['Arn']}", flush=True)
+            return
+        invoke_unjudged(target, event, rule, view)
+
+    eventbridge._invoke_target = invoke_target
+    scheduler._SCHEDULE_TICK_INTERVAL = SECONDS_BETWEEN_SCHEDULES
+
+
+def may_invoke(role_arn, function_arn):
+    account, region = role_arn.split(":")[4], function_arn.split(":")[3]
+    policies = iam_evaluator._gather_role_policies(role_arn.split("/")[-1], account)
+    request = iam_evaluator.EvalContext(role_arn, "AssumedRole", account, "lambda:InvokeFunction", function_arn, region)
+    return iam_evaluator.evaluate(request, policies).decision == "Allow"
+
+
 def answer_without_delay():
     """Sends small answers at once, and waits for a log line only as long as one takes to arrive."""
     socketserver.StreamRequestHandler.disable_nagle_algorithm = True
@@ -257,6 +280,7 @@ if __name__ == "__main__":
     end_with_standard_input()
     add_move_tasks()
     judge_batches_as_single_actions()
+    judge_schedules_by_their_roles()
     answer_without_delay()
     take_concurrency_from_parameters()
     main()

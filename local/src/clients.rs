@@ -3,6 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_sqs::config::Credentials;
 
 pub(crate) const REGION: &str = "us-east-1";
@@ -22,13 +23,29 @@ pub async fn config(endpoint: &str) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(endpoint)
         .region(Region::from_static(REGION))
-        .credentials_provider(Credentials::new(KEY, KEY, None, None, "local"))
+        .credentials_provider(credentials())
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .load()
         .await
 }
 
-/// The HTTP client that plays Genesys.
+/// The emulator's root pair.
+pub(crate) fn credentials() -> Credentials {
+    Credentials::new(KEY, KEY, None, None, "local")
+}
+
+/// A client for buckets.
+pub(crate) fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
+    // Without digests of the content: in a debug build those of the functions take longer than all the rest.
+    let checksums = RequestChecksumCalculation::WhenRequired;
+    let settings = aws_sdk_s3::config::Builder::from(config)
+        // There is no host for each bucket.
+        .force_path_style(true)
+        .request_checksum_calculation(checksums);
+    aws_sdk_s3::Client::from_conf(settings.build())
+}
+
+/// The HTTP client that plays Genesys and the operator.
 ///
 /// # Panics
 /// When the platform cannot give a client at all.

@@ -49,10 +49,10 @@ impl Sent {
         self.role.fate.statuses(MAX_RECEIVE_COUNT)
     }
 
-    /// What it has answered once everything is replayed.
-    fn in_the_end(&self) -> Vec<u16> {
+    /// What it has answered once the event is replayed.
+    fn replayed(&self) -> Vec<u16> {
         let mut statuses = self.at_first();
-        statuses.extend(self.role.fate.dies().then_some(200));
+        statuses.push(200);
         statuses
     }
 }
@@ -94,23 +94,44 @@ impl Demo {
         let dead = sent.iter().filter(|event| event.role.fate.dies()).count();
         self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
 
-        self.heading("A dry run counts what a replay would bring back, and changes nothing");
-        let answer = self.replay(&mut journey, json!({ "all": true, "dryRun": true })).await?;
-        ensure!(answer["matched"] == dead, "the dry run matched {} dead letters instead of {dead}", answer["matched"]);
-        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
+        self.heading("An operator looks: what never came as far as the processor gets a record, then all are listed");
+        self.ask(&mut journey, json!({ "action": "reconcile" })).await?;
+        let list = self.ask(&mut journey, json!({ "action": "list" })).await?;
+        ensure!(list["count"] == dead, "the list has {} dead letters instead of {dead}", list["count"]);
+        let refused = sent.iter().filter(|event| event.role.fate == Fate::Permanent);
+        let refused: Vec<&str> = refused.filter_map(|event| event.id.as_deref()).collect();
+        let [first, second, unwanted] = refused[..] else { bail!("{} events were refused for good", refused.len()) };
+        let shown = self.ask(&mut journey, json!({ "action": "show", "eventId": first })).await?;
+        ensure!(shown["attempts"][0]["statusCode"] == 404, "the record of {first} does not say why it died");
 
-        self.heading("The target is repaired; first those come back that it refused for good");
+        self.heading("The target is repaired; two of those that it refused come back by id, without doing it first");
         self.target.behave(Behaviour::Fine);
-        self.replay(&mut journey, json!({ "filter": { "reason": "permanent" } })).await?;
-        let is_permanent = |event: &Sent| event.role.fate == Fate::Permanent;
-        let others_wait = |event: &Sent| if is_permanent(event) { event.in_the_end() } else { event.at_first() };
-        let still_dead = dead - sent.iter().filter(|event| is_permanent(event)).count();
-        self.show(&mut journey, self.until_settled(&sent, others_wait, still_dead)).await?;
+        let two = json!([first, second]);
+        let dry_run = self.ask(&mut journey, json!({ "action": "replay", "eventIds": two, "dryRun": true })).await?;
+        ensure!(dry_run["matched"] == 2, "the dry run matched {} dead letters instead of 2", dry_run["matched"]);
+        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
+        self.ask(&mut journey, json!({ "action": "replay", "eventIds": two, "why": "the orders exist now" })).await?;
+        let is_one_of_two = |event: &Sent| event.id.as_deref().is_some_and(|id| id == first || id == second);
+        let two_are_back = |event: &Sent| if is_one_of_two(event) { event.replayed() } else { event.at_first() };
+        self.show(&mut journey, self.until_settled(&sent, two_are_back, dead - 2)).await?;
 
-        self.heading("Then all others");
-        self.replay(&mut journey, json!({ "all": true })).await?;
-        self.show(&mut journey, self.until_settled(&sent, Sent::in_the_end, 0)).await?;
-        self.report(&sent)
+        self.heading("One is not wanted");
+        self.ask(&mut journey, json!({ "action": "discard", "eventIds": [unwanted], "why": "a test order" })).await?;
+
+        self.heading("The rest is archived, and restored");
+        let archive = self.ask(&mut journey, json!({ "action": "archive", "olderThanDays": 0 })).await?;
+        ensure!(archive["archived"] == dead - 3, "{} were archived instead of {}", archive["archived"], dead - 3);
+        self.show(&mut journey, self.until_dead(0)).await?;
+        let restored = self.ask(&mut journey, json!({ "action": "restore", "key": archive["keys"][0] })).await?;
+        ensure!(restored["restored"] == dead - 3, "{} were restored instead of {}", restored["restored"], dead - 3);
+        self.show(&mut journey, self.until_dead(dead - 3)).await?;
+
+        self.heading("And all of it replayed");
+        self.ask(&mut journey, json!({ "action": "replay", "all": true })).await?;
+        let comes_back = |event: &Sent| event.role.fate.dies() && event.id.as_deref() != Some(unwanted);
+        let in_the_end = |event: &Sent| if comes_back(event) { event.replayed() } else { event.at_first() };
+        self.show(&mut journey, self.until_settled(&sent, in_the_end, 0)).await?;
+        self.report(&sent, in_the_end).await
     }
 
     /// Shows live what happens while `work` is done, up to its end.
@@ -175,9 +196,8 @@ impl Demo {
         self.stack.until_queues(&what, expected).await.map(drop)
     }
 
-    async fn replay(&self, journey: &mut Journey, mut request: Value) -> Result<Value> {
-        request["action"] = "replay".into();
-        request["why"] = "demo".into();
+    /// Invokes the replay function as an operator does.
+    async fn ask(&self, journey: &mut Journey, request: Value) -> Result<Value> {
         self.screen.say(&self.screen.paint(Colour::Grey, &format!("           asked replay for {request}")));
         let answer = self.show(journey, self.stack.invoke(Function::Replay, &request)).await??;
         self.screen.say(&self.screen.paint(Colour::Grey, &format!("           it answered {answer}")));
@@ -185,14 +205,17 @@ impl Demo {
     }
 
     /// Shows what each event went through, and checks once more that nothing else has happened.
-    fn report(&self, events: &[Sent]) -> Result<()> {
+    async fn report(&self, events: &[Sent], in_the_end: impl Fn(&Sent) -> Vec<u16>) -> Result<()> {
         self.heading("What each event went through");
         let requests = self.target.requests();
         for event in events {
-            ensure!(event.statuses(&requests) == event.in_the_end(), "{}: delivered once too often", event.name());
-            let mut steps: Vec<_> = event.in_the_end().iter().map(ToString::to_string).collect();
-            if event.role.fate.dies() {
+            let expected = in_the_end(event);
+            ensure!(event.statuses(&requests) == expected, "{}: delivered once too often", event.name());
+            let mut steps: Vec<_> = expected.iter().map(ToString::to_string).collect();
+            if event.role.fate.dies() && expected.len() > event.at_first().len() {
                 steps.insert(steps.len() - 1, "dead letter → replay".into());
+            } else if event.role.fate.dies() {
+                steps.push("dead letter → discarded".into());
             }
             let Some(last) = event.deliveries(&requests).last() else { continue };
             ensure!(event.id.as_ref().is_none_or(|id| *id == last.event_id), "{} has changed its id", event.name());
@@ -202,6 +225,13 @@ impl Demo {
         }
         let known = |request: &ReceivedRequest| events.iter().any(|event| event.role.webhook.body == request.body);
         ensure!(requests.iter().all(known), "the target got a body that nobody sent");
+        let states = self.stack.states().await?;
+        let delivered = states.get("DELIVERED").copied().unwrap_or_default();
+        let discarded = states.get("DISCARDED").copied().unwrap_or_default();
+        ensure!(
+            (delivered, discarded, states.len()) == (events.len() - 1, 1, 2),
+            "not all events are delivered or discarded: {states:?}"
+        );
         Ok(())
     }
 }

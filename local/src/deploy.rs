@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fs};
 use anyhow::{Context, Result, bail};
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack, StackStatus};
-use aws_sdk_s3::config::RequestChecksumCalculation;
 
-use crate::{functions::Packages, template, wait, workspace::Workspace};
+use crate::{clients, functions::Packages, template, wait, workspace::Workspace};
 
-const STACK: &str = "relay";
+/// The name of the stack.
+pub(crate) const STACK: &str = "relay";
 const CODE_BUCKET: &str = "code";
 
 /// What a deploy leaves behind.
@@ -41,11 +41,7 @@ pub async fn deploy(
 }
 
 async fn upload(config: &SdkConfig, packages: &Packages) -> Result<()> {
-    // Without digests of the content: in a debug build they would take longer than all the rest.
-    let checksums = RequestChecksumCalculation::WhenRequired;
-    let settings =
-        aws_sdk_s3::config::Builder::from(config).force_path_style(true).request_checksum_calculation(checksums);
-    let s3 = aws_sdk_s3::Client::from_conf(settings.build());
+    let s3 = clients::s3(config);
     s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
     for (name, zip) in packages {
         let key = format!("{name}.zip");

@@ -1,7 +1,7 @@
 //! Follows the events live: what the functions log about each, and what the queues hold.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     convert::Infallible,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,6 +31,7 @@ pub struct Journey {
     latest: i64,
     seen: HashSet<String>,
     counts: QueueCounts,
+    states: BTreeMap<String, usize>,
 }
 
 impl Journey {
@@ -39,7 +40,14 @@ impl Journey {
     pub fn new(screen: Screen) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        Self { screen, started, latest: started, seen: HashSet::new(), counts: QueueCounts::default() }
+        Self {
+            screen,
+            started,
+            latest: started,
+            seen: HashSet::new(),
+            counts: QueueCounts::default(),
+            states: BTreeMap::new(),
+        }
     }
 
     /// Prints one line for each step of each event, for ever.
@@ -72,10 +80,10 @@ impl Journey {
                 self.screen.say(&text);
             }
         }
-        let counts = stack.queue_counts().await?;
-        if counts != self.counts {
-            self.counts = counts;
-            self.screen.say(&self.screen.paint(Colour::Grey, &describe_counts(counts)));
+        let (counts, states) = (stack.queue_counts().await?, stack.states().await?);
+        if counts != self.counts || states != self.states {
+            self.screen.say(&self.screen.paint(Colour::Grey, &describe_counts(counts, &states)));
+            (self.counts, self.states) = (counts, states);
         }
         Ok(())
     }
@@ -109,13 +117,15 @@ fn moment(line: &LogLine) -> i64 {
     written.map_or(line.at, Timestamp::as_millisecond)
 }
 
-fn describe_counts(counts: QueueCounts) -> String {
+fn describe_counts(counts: QueueCounts, states: &BTreeMap<String, usize>) -> String {
     let QueueCounts { events, dead_letters } = counts;
+    let states: Vec<_> = states.iter().map(|(state, number)| format!("{number} {state}")).collect();
     format!(
-        "           queue: {} waiting, {} under way or backing off; dead letters: {}",
+        "           queue: {} waiting, {} under way or backing off; dead letters: {}; {}",
         events.visible + events.delayed,
         events.in_flight,
-        dead_letters.total()
+        dead_letters.total(),
+        states.join(", ")
     )
 }
 

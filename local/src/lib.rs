@@ -3,6 +3,7 @@
 //!
 //! `cargo local` runs it for people, and the end-to-end tests start as many [`stack::Stack`]s side by side as they need.
 
+pub mod api;
 pub mod clients;
 pub mod demo;
 pub mod deploy;
@@ -12,6 +13,7 @@ pub mod functions;
 pub mod genesys;
 pub mod journey;
 pub mod python;
+pub mod role;
 pub mod run;
 pub mod screen;
 pub mod stack;

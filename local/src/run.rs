@@ -62,7 +62,7 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
     let left_out = stack.left_out().join("\n  ");
     Ok(format!(
         "{}  {webhook_url}\n{}  {} (process {})\n{}  {}, now {}\n\nNot deployed here:\n  {left_out}\n\
-         \n{}\n{}\n\n{}\n{}\n\n{}\n{}\n\n{}\n{}",
+         \n{}\n{}\n\n{}\n{}\n\n{}\n{}\n\n{}\n{}\n\n{}\n{}",
         heading("Webhook URL"),
         heading("Local AWS  "),
         stack.endpoint(),
@@ -76,6 +76,8 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
         Webhook::with_shared_secret(envelope.to_string()).curl(&webhook_url),
         heading("Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down):"),
         format_args!("curl -X PUT --data fail:30 {}", target.control_url()),
+        heading("List the dead letters:"),
+        signed_curl("execute-api", &stack.dead_letter_api_url()?),
         heading("Replay all dead letters:"),
         invoke_command(stack, Function::Replay, &request.to_string())?,
     ))
@@ -83,10 +85,12 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
 
 /// A command that invokes a function with nothing but curl.
 fn invoke_command(stack: &Stack, function: Function, payload: &str) -> Result<String> {
-    let [(_, key), (_, secret), (_, region), _] = clients::ENVIRONMENT;
     let url = format!("{}/2015-03-31/functions/{}/invocations", stack.endpoint(), stack.function_name(function)?);
-    Ok(format!(
-        "curl -w '\\n' --aws-sigv4 aws:amz:{region}:lambda --user {key}:{secret} --data {} {url}",
-        genesys::quote(payload)
-    ))
+    Ok(format!("{} --data {}", signed_curl("lambda", &url), genesys::quote(payload)))
+}
+
+/// A command that calls a URL, signed for a service of the local AWS.
+fn signed_curl(service: &str, url: &str) -> String {
+    let [(_, key), (_, secret), (_, region), _] = clients::ENVIRONMENT;
+    format!("curl -w '\\n' --aws-sigv4 aws:amz:{region}:{service} --user {key}:{secret} {url}")
 }

@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
+    api::{self, Answer},
     clients,
     deploy::{self, Deployed},
     emulator::Emulator,
-    functions, genesys, wait,
+    functions, genesys,
+    role::Role,
+    wait,
     workspace::Workspace,
 };
 
@@ -141,7 +144,11 @@ pub struct Stack {
     outputs: BTreeMap<String, String>,
     left_out: Vec<String>,
     sqs: aws_sdk_sqs::Client,
+    dynamodb: aws_sdk_dynamodb::Client,
+    s3: aws_sdk_s3::Client,
     lambda: aws_sdk_lambda::Client,
+    scheduler: aws_sdk_scheduler::Client,
+    iam: aws_sdk_iam::Client,
     secrets_manager: aws_sdk_secretsmanager::Client,
     logs: aws_sdk_cloudwatchlogs::Client,
 }
@@ -164,7 +171,11 @@ impl Stack {
             outputs,
             left_out,
             sqs: aws_sdk_sqs::Client::new(&config),
+            dynamodb: aws_sdk_dynamodb::Client::new(&config),
+            s3: clients::s3(&config),
             lambda: aws_sdk_lambda::Client::new(&config),
+            scheduler: aws_sdk_scheduler::Client::new(&config),
+            iam: aws_sdk_iam::Client::new(&config),
             secrets_manager: aws_sdk_secretsmanager::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
         };
@@ -177,8 +188,43 @@ impl Stack {
     /// # Errors
     /// When the stack has no such output.
     pub fn webhook_url(&self) -> Result<String> {
-        let url = self.output("WebhookUrl")?;
+        self.local_url("WebhookUrl")
+    }
+
+    /// Where dead letters are listed, on this machine; `/{eventId}` and `/{eventId}/retry` follow. Calls must be signed.
+    ///
+    /// # Errors
+    /// When the stack has no such output.
+    pub fn dead_letter_api_url(&self) -> Result<String> {
+        self.local_url("DeadLetterApiUrl")
+    }
+
+    fn local_url(&self, output: &str) -> Result<String> {
+        let url = self.output(output)?;
         local_url(&self.endpoint(), url).with_context(|| format!("not the URL of an HTTP API: {url}"))
+    }
+
+    /// Calls the HTTP API as the owner of the account, signed for IAM. The path begins with `/dlq`, and is encoded as
+    /// URLs are.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn call_api(&self, method: &str, path_and_query: &str) -> Result<Answer> {
+        api::call_signed(clients::credentials(), method, &self.api_url(path_and_query)?).await
+    }
+
+    /// The same without a signature.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn call_api_unsigned(&self, method: &str, path_and_query: &str) -> Result<Answer> {
+        api::call(method, &self.api_url(path_and_query)?, Vec::new()).await
+    }
+
+    fn api_url(&self, path_and_query: &str) -> Result<String> {
+        let dead_letters = self.dead_letter_api_url()?;
+        let api = dead_letters.strip_suffix("/dlq").context("the API of dead letters is elsewhere")?;
+        Ok(format!("{api}{path_and_query}"))
     }
 
     /// An output of the template.
@@ -221,6 +267,30 @@ impl Stack {
         &self.sqs
     }
 
+    /// A client for the events table.
+    #[must_use]
+    pub fn dynamodb(&self) -> &aws_sdk_dynamodb::Client {
+        &self.dynamodb
+    }
+
+    /// A client for the archive.
+    #[must_use]
+    pub fn s3(&self) -> &aws_sdk_s3::Client {
+        &self.s3
+    }
+
+    /// A client for the schedules.
+    #[must_use]
+    pub fn scheduler(&self) -> &aws_sdk_scheduler::Client {
+        &self.scheduler
+    }
+
+    /// A client for the roles.
+    #[must_use]
+    pub fn iam(&self) -> &aws_sdk_iam::Client {
+        &self.iam
+    }
+
     /// A client for the functions.
     #[must_use]
     pub fn lambda(&self) -> &aws_sdk_lambda::Client {
@@ -238,6 +308,14 @@ impl Stack {
         let answer = serde_json::from_slice(output.payload().map_or(b"null".as_slice(), AsRef::as_ref))
             .context("the answer is not JSON")?;
         Ok(if output.function_error().is_some() { Err(FunctionError(answer)) } else { Ok(answer) })
+    }
+
+    /// A role, by its name in the template.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it cannot be read.
+    pub async fn role(&self, name: &str) -> Result<Role> {
+        Role::read(self.iam.clone(), &format!("{}-{name}-", deploy::STACK)).await
     }
 
     /// Puts a new version of the secret.
@@ -272,6 +350,23 @@ impl Stack {
     pub async fn queue_counts(&self) -> Result<QueueCounts> {
         let (events, dead_letters) = tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
         Ok(QueueCounts { events, dead_letters })
+    }
+
+    /// How many events are in each state. It reads the whole table, which only a local run can afford.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn states(&self) -> Result<BTreeMap<String, usize>> {
+        let request = self.dynamodb.scan().table_name(self.output("EventsTableName")?);
+        let request = request.projection_expression("#state").expression_attribute_names("#state", "state");
+        let mut pages = request.into_paginator().send();
+        let mut states = BTreeMap::new();
+        while let Some(page) = pages.try_next().await? {
+            for state in page.items().iter().filter_map(|item| item.get("state")?.as_s().ok()) {
+                *states.entry(state.clone()).or_default() += 1;
+            }
+        }
+        Ok(states)
     }
 
     async fn count(&self, output: &str) -> Result<Count> {

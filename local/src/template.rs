@@ -4,8 +4,8 @@
 use anyhow::{Context, Result};
 
 /// Types that are left out, each with the reason that is logged.
-const LEFT_OUT: [(&str, &str); 1] =
-    [("AWS::SQS::QueuePolicy", "it refuses requests without TLS, and the local AWS speaks plain HTTP")];
+const LEFT_OUT: [(&str, &str); 2] = [("AWS::SQS::QueuePolicy", NO_TLS), ("AWS::S3::BucketPolicy", NO_TLS)];
+const NO_TLS: &str = "it refuses requests without TLS, and the local AWS speaks plain HTTP";
 
 /// A template fit for the emulator.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,12 +1,16 @@
 //! Stacks as the end-to-end tests use them: several side by side, and nothing left of them, whatever happens.
 
-use std::{fs, panic::AssertUnwindSafe};
+use std::{fs, future::ready, panic::AssertUnwindSafe};
 
 use anyhow::{Context, Result};
+use aws_sdk_iam::config::Credentials;
+use aws_sdk_scheduler::types::{FlexibleTimeWindow, FlexibleTimeWindowMode};
 use local::{
+    api,
     genesys::Webhook,
     stack::{Function, Stack, StackOptions},
     target::{Behaviour, Target},
+    wait,
 };
 use serde_json::json;
 
@@ -34,6 +38,86 @@ async fn a_function_error_is_an_outcome() -> Result<()> {
     assert!(error.to_string().contains("nonsense"), "{error}");
     let status = stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;
     assert_eq!(status["action"], "status");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dead_letters_are_for_callers_whom_iam_knows() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url())).await?;
+    for (method, path) in [("GET", "/dlq"), ("GET", "/dlq/some-event"), ("POST", "/dlq/some-event/retry")] {
+        let refused = stack.call_api_unsigned(method, path).await?;
+        assert_eq!((refused.status, refused.body), (403, json!({ "message": "Forbidden" })), "{method} {path}");
+        assert!(stack.pids_of(Function::Replay)?.is_empty(), "the function never heard of it");
+    }
+    let answer = stack.call_api("GET", "/dlq").await?;
+    assert_ne!(answer.status, 403, "{answer:?}");
+    assert_eq!(stack.pids_of(Function::Replay)?.len(), 1, "the function was asked");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url())).await?;
+    let (iam, name) = (stack.iam(), "operator");
+    iam.create_user().user_name(name).send().await?;
+    let key = iam.create_access_key().user_name(name).send().await?.access_key.context("no key")?;
+    let (list, retry) = (stack.dead_letter_api_url()?, format!("{}/some-event/retry", stack.dead_letter_api_url()?));
+    let status = async |secret: &str, method: &str, url: &str| -> Result<u16> {
+        let keys = Credentials::new(key.access_key_id(), secret, None, None, name);
+        Ok(api::call_signed(keys, method, url).await?.status)
+    };
+    let secret = key.secret_access_key();
+    assert_eq!(status(secret, "GET", &list).await?, 403, "nobody has allowed it");
+
+    let policy = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "arn:aws:execute-api:*:*:*/*/GET/dlq*" },
+    ]});
+    iam.put_user_policy().user_name(name).policy_name("look").policy_document(policy.to_string()).send().await?;
+    assert_ne!(status(secret, "GET", &list).await?, 403);
+    assert_ne!(status(secret, "GET", &format!("{list}?reason=exhausted&limit=2")).await?, 403);
+    assert_eq!(status(secret, "POST", &retry).await?, 403);
+    assert_eq!(status("not-the-secret", "GET", &list).await?, 403);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_invokes_under_its_role() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url())).await?;
+    let role = stack.role("ScheduleRole").await?;
+    role.take_away("lambda:InvokeFunction").await?;
+    reconcile_now(&stack, "refused").await?;
+    let refused = || ready(Ok(emulator_log(&stack).contains("refused may not invoke").then_some(())));
+    wait::until("the schedule is refused", refused).await?;
+    assert!(stack.pids_of(Function::Replay)?.is_empty());
+
+    role.restore().await?;
+    reconcile_now(&stack, "allowed").await?;
+    let invoked = || ready(stack.pids_of(Function::Replay).map(|pids| (!pids.is_empty()).then_some(())));
+    wait::until("the schedule invokes", invoked).await
+}
+
+fn emulator_log(stack: &Stack) -> String {
+    fs::read_to_string(stack.emulator().log_file()).unwrap_or_default()
+}
+
+/// Makes a schedule that asks what the template's asks, but once and at once.
+async fn reconcile_now(stack: &Stack, name: &str) -> Result<()> {
+    let schedules = stack.scheduler().list_schedules().send().await?.schedules;
+    let mut names = schedules.iter().filter_map(|schedule| schedule.name());
+    let original = names.find(|name| name.contains("Reconcile")).context("no schedule")?;
+    let original = stack.scheduler().get_schedule().name(original).send().await?;
+    stack
+        .scheduler()
+        .create_schedule()
+        .name(name)
+        .schedule_expression("at(2026-01-01T00:00:00)")
+        .flexible_time_window(FlexibleTimeWindow::builder().mode(FlexibleTimeWindowMode::Off).build()?)
+        .set_target(original.target)
+        .send()
+        .await?;
     Ok(())
 }
 

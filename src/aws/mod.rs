@@ -1,11 +1,16 @@
 //! The ports over AWS. Nothing outside this folder uses the SDK.
 
+mod cloudwatch;
+pub mod dynamodb;
+pub mod lambda;
+pub mod s3;
 pub mod secrets_manager;
 pub mod sqs;
 
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::{Builder, tls};
 
 /// TCP and TLS to a service of the same region.
@@ -30,4 +35,28 @@ pub async fn sdk_config(call_timeout: Duration) -> SdkConfig {
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .load()
         .await
+}
+
+/// Tells what may succeed later from what fails again.
+fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    const THROTTLED: [&str; 9] = [
+        "KmsThrottled",
+        "OverLimit",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TransactionConflictException",
+    ];
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::ServiceError(context) => {
+            let status = context.raw().status().as_u16();
+            status >= 500 || status == 429 || context.err().code().is_some_and(|code| THROTTLED.contains(&code))
+        }
+        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
+        _ => true,
+    }
 }

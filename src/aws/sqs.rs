@@ -14,6 +14,8 @@ use aws_sdk_sqs::types::{
 };
 use jiff::Timestamp;
 
+use super::cloudwatch::QueueMetrics;
+use super::is_transient;
 use crate::logging::chain;
 use crate::message::{Attribute, AttributeValue, Message};
 use crate::queue::{
@@ -39,7 +41,12 @@ impl Sqs {
 
     /// The queue at `url`.
     pub fn queue(&self, url: String) -> SqsQueue {
-        SqsQueue { client: self.0.clone(), url }
+        SqsQueue { client: self.0.clone(), url, metrics: None }
+    }
+
+    /// The queue at `url`, whose age CloudWatch knows.
+    pub fn queue_with_age(&self, url: String, config: &SdkConfig) -> SqsQueue {
+        SqsQueue { metrics: Some(QueueMetrics::new(config, &url)), ..self.queue(url) }
     }
 
     /// The move tasks from a dead-letter queue to the events queue, both by ARN.
@@ -53,6 +60,7 @@ impl Sqs {
 pub struct SqsQueue {
     client: Client,
     url: String,
+    metrics: Option<QueueMetrics>,
 }
 
 impl Sender for SqsQueue {
@@ -166,6 +174,13 @@ impl Countable for SqsQueue {
             count.ok_or_else(|| unexpected(format!("the queue's {name} is missing")))
         });
         Ok(Depth { visible: visible?, in_flight: in_flight?, delayed: delayed? })
+    }
+
+    async fn age(&self) -> Result<Option<Duration>, QueueError> {
+        match &self.metrics {
+            Some(metrics) => metrics.age().await,
+            None => Ok(None),
+        }
     }
 }
 
@@ -353,22 +368,11 @@ fn count(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }
 
-/// Tells what may succeed later from what fails again.
 fn classify<E>(error: SdkError<E>) -> QueueError
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
-    const THROTTLED: [&str; 5] = ["OverLimit", "RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled"];
-    let transient = match &error {
-        SdkError::ConstructionFailure(_) => false,
-        SdkError::ServiceError(context) => {
-            let status = context.raw().status().as_u16();
-            status >= 500 || status == 429 || context.err().code().is_some_and(|code| THROTTLED.contains(&code))
-        }
-        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
-        _ => true,
-    };
-    if transient { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
+    if is_transient(&error) { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
 }
 
 fn cannot_build(error: BuildError) -> QueueError {

@@ -1,53 +1,138 @@
 //! What an operator asks the replay function, read so that nothing is misunderstood.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::{Event, Source};
-use crate::message::Message;
-use crate::reason::{Reason, ReasonKind};
+use super::list::DeadLetter;
+use crate::event::{EventId, Source};
+use crate::events_table::{Position, Window};
+use crate::reason::ReasonKind;
 
 /// The most a request can ask for, in one run.
 const MAX_MESSAGES: u32 = 100_000;
 
+/// The most events a request can name one by one.
+const MAX_EVENT_IDS: usize = 1000;
+
 /// `StartMessageMoveTask`: at most 500 messages a second.
 const MAX_RATE: u32 = 500;
+
+/// Dead letters in a page of a list, if the request does not say, and at most.
+const DEFAULT_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1000;
+
+/// SQS keeps a message for 14 days at most ("Amazon SQS message quotas").
+const MAX_AGE_DAYS: u32 = 13;
+const DEFAULT_AGE_DAYS: u32 = 10;
+
+/// Names and reasons that people give, in characters.
+const MAX_TEXT: usize = 500;
+
+const ACTIONS: &str = "status, list, show, replay, cancel, reconcile, archive, restore, discard";
 
 /// What an operator can ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// How many messages lie where, and what the newest move task does.
+    /// How many messages lie where, and who is at work.
     Status,
+    /// The dead letters, oldest first.
+    List(Listing),
+    /// All that is known of one event.
+    Show(EventId),
     /// Bring dead letters back.
     Replay(Selection),
     /// Cancel a running move task.
-    Cancel,
+    Cancel(Origin),
+    /// Make the records say what lies in the dead-letter queue.
+    Reconcile {
+        /// Only when the counts of the two differ.
+        if_needed: bool,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Bring old dead letters into the archive.
+    Archive {
+        /// Those that SQS has had for longer than this.
+        older_than_days: u32,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Bring an archived object back into the dead-letter queue.
+    Restore {
+        /// The object's key.
+        key: String,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Drop dead letters.
+    Discard {
+        /// Which ones.
+        event_ids: BTreeSet<EventId>,
+        /// Who asks.
+        origin: Origin,
+    },
+}
+
+/// Who asks for a change, and why. It stands in the audit log and on each record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who.
+    pub by: String,
+    /// Why, if they say.
+    pub why: Option<String>,
+}
+
+/// A page of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    pub(super) filter: Filter,
+    pub(super) limit: usize,
+    pub(super) after: Option<Position>,
 }
 
 /// Which dead letters to bring back, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// Which ones; `None` stands for all.
-    pub(super) filter: Option<Filter>,
-    /// Why, for the audit line.
-    pub(super) why: Option<String>,
+    /// Which ones.
+    pub(super) which: Which,
+    /// Who asks.
+    pub(super) origin: Origin,
     /// Count and describe only.
     pub(super) dry_run: bool,
     /// At most so many; `None` where the request does not say.
     pub(super) max_messages: Option<u32>,
     /// At most so many a second.
     pub(super) rate_per_second: Option<u32>,
+    /// Even those that were replayed too often.
+    pub(super) force: bool,
 }
 
-/// What a dead letter has to match, by what the message itself carries. Every given field has to.
+/// Which dead letters a request is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Which {
+    /// All.
+    All,
+    /// Those with these ids.
+    #[serde(rename = "eventIds")]
+    These(BTreeSet<EventId>),
+    /// Those that match.
+    #[serde(rename = "filter")]
+    Matching(Filter),
+}
+
+/// What a dead letter has to match. Every given field has to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<ReasonFilter>,
+    reason: Option<ReasonKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,16 +143,6 @@ pub(super) struct Filter {
     /// Received before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
-}
-
-/// The reason a message carries, or `unknown` for none: SQS's redrive attaches nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ReasonFilter {
-    Permanent,
-    Exhausted,
-    Malformed,
-    Unknown,
 }
 
 /// A request that was not understood, and did nothing.
@@ -81,106 +156,245 @@ pub struct InvalidRequest {
 }
 
 impl Request {
-    /// Reads a request. What is not understood is an error that names the field.
-    pub fn parse(request: Value) -> Result<Self, InvalidRequest> {
-        let invalid = |field: &str, problem: &str| InvalidRequest { field: field.into(), problem: problem.into() };
+    /// Reads a request of `caller`, who may give another name. What is not understood is an error that names the field.
+    pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
         let Value::Object(mut fields) = request else {
             return Err(invalid("request", "must be a JSON object with the field action"));
         };
         let action = match fields.remove("action") {
             Some(Value::String(action)) => action,
             Some(_) => return Err(invalid("action", "must be a text")),
-            None => return Err(invalid("action", "is missing; it is one of status, replay, cancel")),
+            None => return Err(invalid("action", &format!("is missing; it is one of {ACTIONS}"))),
         };
-        if action != "replay"
-            && let Some(unknown) = fields.keys().next()
-        {
-            return Err(invalid(unknown, &format!("is not a field of the action {action}")));
-        }
+        let fields = Value::Object(fields);
         match action.as_str() {
-            "status" => Ok(Self::Status),
-            "cancel" => Ok(Self::Cancel),
-            "replay" => Selection::parse(Value::Object(fields)).map(Self::Replay),
-            other => Err(invalid("action", &format!("{other:?} is unknown; it is one of status, replay, cancel"))),
+            "status" => read::<NoFields>(fields).map(|_| Self::Status),
+            "list" => read::<ListFields>(fields)?.check().map(Self::List),
+            "show" => read::<ShowFields>(fields).map(|fields| Self::Show(fields.event_id)),
+            "replay" => read::<ReplayFields>(fields)?.check(caller).map(Self::Replay),
+            "cancel" => read::<OriginFields>(fields)?.check(caller).map(Self::Cancel),
+            "reconcile" => {
+                let ReconcileFields { if_needed, by, why } = read(fields)?;
+                Ok(Self::Reconcile { if_needed, origin: OriginFields { by, why }.check(caller)? })
+            }
+            "archive" => {
+                let ArchiveFields { older_than_days, by, why } = read(fields)?;
+                let older_than_days = within("olderThanDays", older_than_days, 0, MAX_AGE_DAYS)?;
+                let origin = OriginFields { by, why }.check(caller)?;
+                Ok(Self::Archive { older_than_days: older_than_days.unwrap_or(DEFAULT_AGE_DAYS), origin })
+            }
+            "restore" => {
+                let RestoreFields { key, by, why } = read(fields)?;
+                if key.is_empty() {
+                    return Err(invalid("key", "is empty"));
+                }
+                Ok(Self::Restore { key, origin: OriginFields { by, why }.check(caller)? })
+            }
+            "discard" => {
+                let DiscardFields { event_ids, by, why } = read(fields)?;
+                let origin = OriginFields { by, why: Some(why) }.check(caller)?;
+                Ok(Self::Discard { event_ids: check_ids(event_ids)?, origin })
+            }
+            other => Err(invalid("action", &format!("{other:?} is unknown; it is one of {ACTIONS}"))),
         }
     }
 }
 
-impl Selection {
-    fn parse(fields: Value) -> Result<Self, InvalidRequest> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        struct Fields {
-            all: Option<bool>,
-            filter: Option<Filter>,
-            why: Option<String>,
-            #[serde(default)]
-            dry_run: bool,
-            max_messages: Option<u32>,
-            rate_per_second: Option<u32>,
-        }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
 
-        let invalid = |field: &str, problem: String| InvalidRequest { field: field.into(), problem };
-        let fields: Fields = serde_path_to_error::deserialize(fields).map_err(|error| {
-            let path = error.path().to_string();
-            invalid(if path == "." { "request" } else { &path }, error.into_inner().to_string())
-        })?;
-        let filter = match (fields.all, fields.filter) {
-            (Some(true), None) => None,
-            (None, Some(filter)) if filter == Filter::default() => {
-                return Err(invalid("filter", "names nothing; to replay everything say \"all\": true".into()));
-            }
-            (None, Some(filter)) => Some(filter),
-            (Some(false), _) => return Err(invalid("all", "must be true, or left out".into())),
-            (Some(true), Some(_)) => return Err(invalid("filter", "cannot stand beside all".into())),
-            (None, None) => {
-                return Err(invalid("all", "is missing; say \"all\": true, or give a filter".into()));
-            }
-        };
-        for (field, value, most) in
-            [("maxMessages", fields.max_messages, MAX_MESSAGES), ("ratePerSecond", fields.rate_per_second, MAX_RATE)]
-        {
-            if value.is_some_and(|value| !(1..=most).contains(&value)) {
-                return Err(invalid(field, format!("must be from 1 to {most}")));
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ListFields {
+    source: Option<Source>,
+    reason: Option<ReasonKind>,
+    webhook_id: Option<String>,
+    status_code: Option<u16>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    limit: Option<u32>,
+    next: Option<String>,
+}
+
+impl ListFields {
+    fn check(self) -> Result<Listing, InvalidRequest> {
+        let Self { source, reason, webhook_id, status_code, since, until, limit, next } = self;
+        let after = next.map(|token| token.parse::<Position>()).transpose();
+        Ok(Listing {
+            filter: Filter { source, reason, webhook_id, status_code, since, until },
+            limit: within("limit", limit, 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT) as usize,
+            after: after.map_err(|error| invalid("next", &error.to_string()))?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ShowFields {
+    event_id: EventId,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OriginFields {
+    by: Option<String>,
+    why: Option<String>,
+}
+
+impl OriginFields {
+    fn check(self, caller: &str) -> Result<Origin, InvalidRequest> {
+        for (field, text) in [("by", &self.by), ("why", &self.why)] {
+            let Some(text) = text else { continue };
+            if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
+                return Err(invalid(field, &format!("must be a line of text of at most {MAX_TEXT} characters")));
             }
         }
-        Ok(Self {
-            filter,
-            why: fields.why,
-            dry_run: fields.dry_run,
-            max_messages: fields.max_messages,
-            rate_per_second: fields.rate_per_second,
+        Ok(Origin { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReconcileFields {
+    #[serde(default)]
+    if_needed: bool,
+    by: Option<String>,
+    why: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ArchiveFields {
+    older_than_days: Option<u32>,
+    by: Option<String>,
+    why: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RestoreFields {
+    key: String,
+    by: Option<String>,
+    why: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DiscardFields {
+    event_ids: Vec<EventId>,
+    by: Option<String>,
+    why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReplayFields {
+    all: Option<bool>,
+    event_ids: Option<Vec<EventId>>,
+    filter: Option<Filter>,
+    by: Option<String>,
+    why: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+    max_messages: Option<u32>,
+    rate_per_second: Option<u32>,
+    #[serde(default)]
+    force: bool,
+}
+
+impl ReplayFields {
+    fn check(self, caller: &str) -> Result<Selection, InvalidRequest> {
+        let which = match (self.all, self.event_ids, self.filter) {
+            (Some(true), None, None) => Which::All,
+            (None, Some(ids), None) => Which::These(check_ids(ids)?),
+            (None, None, Some(filter)) if filter == Filter::default() => {
+                return Err(invalid("filter", "names nothing; to replay everything say \"all\": true"));
+            }
+            (None, None, Some(filter)) => Which::Matching(filter),
+            (Some(false), _, _) => return Err(invalid("all", "must be true, or left out")),
+            (None, None, None) => {
+                return Err(invalid("all", "is missing; say \"all\": true, or give eventIds or a filter"));
+            }
+            (_, Some(_), _) => return Err(invalid("eventIds", "cannot stand beside all or filter")),
+            (Some(true), None, Some(_)) => return Err(invalid("filter", "cannot stand beside all")),
+        };
+        Ok(Selection {
+            which,
+            origin: OriginFields { by: self.by, why: self.why }.check(caller)?,
+            dry_run: self.dry_run,
+            max_messages: within("maxMessages", self.max_messages, 1, MAX_MESSAGES)?,
+            rate_per_second: within("ratePerSecond", self.rate_per_second, 1, MAX_RATE)?,
+            force: self.force,
         })
     }
 }
 
 impl Filter {
-    /// Whether a dead letter matches; `event` is what could be read from it.
-    pub(super) fn matches(&self, message: &Message, event: Option<&Event>) -> bool {
-        let reason = message.reason();
-        self.source.is_none_or(|wanted| event.is_some_and(|event| event.source == wanted))
-            && self.reason.is_none_or(|wanted| wanted == ReasonFilter::of(reason.as_ref()))
-            && self
-                .webhook_id
-                .as_ref()
-                .is_none_or(|wanted| event.and_then(|event| event.origin.as_ref()) == Some(wanted))
-            && self
-                .status_code
-                .is_none_or(|wanted| reason.as_ref().and_then(|reason| reason.status_code) == Some(wanted))
-            && self.since.is_none_or(|since| event.is_some_and(|event| event.received_at >= since))
-            && self.until.is_none_or(|until| event.is_some_and(|event| event.received_at < until))
+    /// Whether a dead letter matches.
+    pub(super) fn matches(&self, letter: &DeadLetter) -> bool {
+        fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
+            wanted.is_none_or(|wanted| found == Some(wanted))
+        }
+        is(self.source.as_ref(), Some(&letter.source))
+            && is(self.reason.as_ref(), Some(&letter.reason))
+            && is(self.webhook_id.as_ref(), letter.webhook_id.as_ref())
+            && is(self.status_code.as_ref(), letter.status_code.as_ref())
+            && self.since.is_none_or(|since| letter.received_at >= since)
+            && self.until.is_none_or(|until| letter.received_at < until)
+    }
+
+    /// The part of the time line that matters to it.
+    pub(super) fn window(&self) -> Window {
+        Window { since: self.since, until: self.until }
     }
 }
 
-impl ReasonFilter {
-    fn of(reason: Option<&Reason>) -> Self {
-        match reason.map(|reason| reason.reason) {
-            Some(ReasonKind::Permanent) => Self::Permanent,
-            Some(ReasonKind::Exhausted) => Self::Exhausted,
-            Some(ReasonKind::Malformed) => Self::Malformed,
-            None => Self::Unknown,
+impl Which {
+    /// The part of the time line that matters to it.
+    pub(super) fn window(&self) -> Window {
+        match self {
+            Self::Matching(filter) => filter.window(),
+            Self::All | Self::These(_) => Window::default(),
         }
     }
+
+    /// Whether a dead letter is among them.
+    pub(super) fn includes(&self, letter: &DeadLetter) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(ids) => ids.contains(&letter.event_id),
+            Self::Matching(filter) => filter.matches(letter),
+        }
+    }
+}
+
+fn invalid(field: &str, problem: &str) -> InvalidRequest {
+    InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
+}
+
+fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
+    serde_path_to_error::deserialize(fields).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.into_inner().to_string();
+        // A field that is missing, or not known, is named in the text only.
+        let named = problem.split('`').nth(1).unwrap_or("request");
+        invalid(if path == "." { named } else { &path }, &problem)
+    })
+}
+
+fn within(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, InvalidRequest> {
+    if value.is_some_and(|value| !(least..=most).contains(&value)) {
+        return Err(invalid(field, &format!("must be from {least} to {most}")));
+    }
+    Ok(value)
+}
+
+fn check_ids(ids: Vec<EventId>) -> Result<BTreeSet<EventId>, InvalidRequest> {
+    if (1..=MAX_EVENT_IDS).contains(&ids.len()) {
+        return Ok(ids.into_iter().collect());
+    }
+    Err(invalid("eventIds", &format!("must be from 1 to {MAX_EVENT_IDS}")))
 }
 
 #[cfg(test)]
@@ -190,7 +404,7 @@ mod tests {
     use super::*;
 
     fn invalid(request: Value) -> InvalidRequest {
-        Request::parse(request).expect_err("refused")
+        Request::parse(request, "a test").expect_err("refused")
     }
 
     #[test]
@@ -201,9 +415,20 @@ mod tests {
             (json!({ "action": 7 }), "action"),
             (json!({ "action": "purge" }), "action"),
             (json!({ "action": "status", "verbose": true }), "verbose"),
+            (json!({ "action": "list", "limit": 0 }), "limit"),
+            (json!({ "action": "list", "limit": 1001 }), "limit"),
+            (json!({ "action": "list", "next": "page two" }), "next"),
+            (json!({ "action": "list", "reason": "boredom" }), "reason"),
+            (json!({ "action": "list", "statusCode": 70_000 }), "statusCode"),
+            (json!({ "action": "list", "since": "yesterday" }), "since"),
+            (json!({ "action": "show" }), "eventId"),
+            (json!({ "action": "show", "eventId": "no such id!" }), "eventId"),
             (json!({ "action": "replay" }), "all"),
             (json!({ "action": "replay", "all": false }), "all"),
             (json!({ "action": "replay", "all": true, "filter": { "source": "generic" } }), "filter"),
+            (json!({ "action": "replay", "all": true, "eventIds": ["a"] }), "eventIds"),
+            (json!({ "action": "replay", "eventIds": [] }), "eventIds"),
+            (json!({ "action": "replay", "eventIds": ["a", "b c"] }), "eventIds[1]"),
             (json!({ "action": "replay", "filter": {} }), "filter"),
             (json!({ "action": "replay", "filter": { "source": "fax" } }), "filter.source"),
             (json!({ "action": "replay", "filter": { "sauce": "generic" } }), "filter.sauce"),
@@ -215,6 +440,13 @@ mod tests {
             (json!({ "action": "replay", "all": true, "maxMessages": -1 }), "maxMessages"),
             (json!({ "action": "replay", "all": true, "dryRun": "yes" }), "dryRun"),
             (json!({ "action": "replay", "all": true, "dryrun": true }), "dryrun"),
+            (json!({ "action": "replay", "all": true, "why": " " }), "why"),
+            (json!({ "action": "replay", "all": true, "by": "two\nlines" }), "by"),
+            (json!({ "action": "reconcile", "ifneeded": true }), "ifneeded"),
+            (json!({ "action": "archive", "olderThanDays": 14 }), "olderThanDays"),
+            (json!({ "action": "restore", "key": "" }), "key"),
+            (json!({ "action": "restore" }), "key"),
+            (json!({ "action": "discard", "eventIds": ["a"] }), "why"),
         ] {
             let error = invalid(request.clone());
             assert_eq!(error.field, field, "{request}: {error}");

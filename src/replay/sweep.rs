@@ -1,16 +1,28 @@
-//! The sweep: receives all that is there, sends what matches, deletes what was sent, and shows the rest again.
+//! The sweep: receives all that lies in the dead-letter queue, makes the records agree with it, acts on what the run is
+//! for, and shows the rest again.
+//!
+//! Whatever it does, the event is durable at its next place before its message is deleted: sent, archived, or recorded as
+//! discarded. A crash in between leaves it in both places, with one id.
 
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use uuid::Uuid;
 
-use super::{Replay, ReplayError, Report, Selection};
+use super::list::DeadLetter;
+use super::report::{Done, Missing, Report};
+use super::request::Which;
+use super::{Replay, ReplayError, Run, Selection};
+use crate::archive::{Archive, ArchiveError, Archived, ArchivedAttribute, Part};
 use crate::clock::Clock;
+use crate::event::{EventId, Source};
+use crate::events_table::{EventsTable, TableError, Window, Written};
 use crate::logging::chain;
 use crate::message::Message;
 use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
+use crate::reason::Reason;
+use crate::record::{Act, Context, DeadRecord, Finding, Letter, REPLAY_CEILING, Record, State, Transition};
 
 /// Messages a run replays when the request does not say.
 const DEFAULT_MAX_MESSAGES: u32 = 10_000;
@@ -35,45 +47,115 @@ const RECEIVED_AT_ONCE: u32 = 10;
 /// How long a sweep waits for one more message before it takes the queue for empty.
 const POLL_WAIT: Duration = Duration::from_secs(2);
 
-impl<E, D, R, C> Replay<E, D, R, C>
+/// The message of an event that died this short ago may not be in the dead-letter queue yet: it is hidden for as long as
+/// the events queue says, 12 minutes at most.
+const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_mins(15);
+
+/// What a sweep is for.
+pub(super) enum Purpose<'a> {
+    /// To send back what is selected.
+    Replay(&'a Selection),
+    /// To drop these.
+    Discard(&'a BTreeSet<EventId>),
+    /// To archive what SQS took before a time.
+    Archive {
+        before: Timestamp,
+        /// The object that is being put together, and what it will hold.
+        part: Part,
+        parted: Vec<Taken>,
+    },
+    /// To make the records agree with the queue, and no more.
+    Reconcile,
+}
+
+impl Purpose<'_> {
+    /// To archive what SQS took before a time.
+    pub(super) fn archive(before: Timestamp) -> Self {
+        Self::Archive { before, part: Part::default(), parted: Vec::new() }
+    }
+
+    fn done(&self) -> Done {
+        match self {
+            Self::Replay(_) => Done::Replay { replayed: 0 },
+            Self::Discard(_) => Done::Discard { discarded: 0 },
+            Self::Archive { .. } => Done::Archive { archived: 0, keys: Vec::new() },
+            Self::Reconcile => Done::Reconcile { unlisted: 0 },
+        }
+    }
+
+    /// The events that were asked for by name.
+    fn named(&self) -> Option<&BTreeSet<EventId>> {
+        match self {
+            Self::Discard(ids) => Some(ids),
+            Self::Replay(Selection { which: Which::These(ids), .. }) => Some(ids),
+            Self::Replay(_) | Self::Archive { .. } | Self::Reconcile => None,
+        }
+    }
+}
+
+/// Why a sweep could not go on.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+impl From<Stopped> for ReplayError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Queue(error) => error.into(),
+            Stopped::Table(error) => error.into(),
+            Stopped::Archive(error) => error.into(),
+        }
+    }
+}
+
+impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
 where
     E: Sender + Countable,
-    D: Receiver + Countable,
+    D: Sender + Receiver + Countable,
     R: Redrive,
+    W: EventsTable,
+    A: Archive,
     C: Clock,
 {
-    /// One run over the dead letters. It ends well before `deadline`.
-    pub(super) async fn sweep(
-        &self,
-        run: Uuid,
-        selection: &Selection,
-        deadline: Instant,
-    ) -> Result<Report, ReplayError> {
+    /// One run over the dead letters. It ends well before its deadline.
+    pub(super) async fn sweep(&self, run: &Run<'_>, purpose: Purpose<'_>) -> Result<Report, ReplayError> {
+        let deadline = run.deadline;
+        let hidden = self.dead_letters.depth().await?.in_flight;
         let mut sweep = Sweep {
             run,
-            selection,
-            // What comes later died after the run began: perhaps just replayed, and refused once more.
-            began_at: self.clock.now(),
-            stop_at: {
-                let time = deadline.saturating_duration_since(Instant::now());
-                deadline - RELEASE_TIME.min(time / 4)
-            },
-            hidden_until: deadline + HIDDEN_PAST_DEADLINE,
-            report: Report { dry_run: selection.dry_run, ..Report::default() },
+            stop_at: deadline - RELEASE_TIME.min(deadline.saturating_duration_since(Instant::now()) / 4),
+            report: Report::new(purpose.done()),
+            purpose,
+            due: Instant::now(),
+            cut_short: false,
             held: Vec::new(),
+            seen: HashSet::new(),
+            taken: HashSet::new(),
+            settled: HashSet::new(),
+            copies: Vec::new(),
         };
-        let outcome = self.sweep_all(&mut sweep).await;
+        let mut outcome = self.sweep_all(&mut sweep).await;
+        if let Err(error) = self.finish(&mut sweep, hidden, matches!(outcome, Ok(true))).await {
+            outcome = Err(error);
+        }
         let Sweep { mut report, held, .. } = sweep;
+        let nothing_done = report.matched + report.recorded + report.removed == 0;
         match outcome {
             Ok(complete) => report.complete = complete,
             // Nothing was done, so there is nothing to report.
-            Err(error) if report.matched == 0 => {
-                self.release(&held, deadline).await;
+            Err(error) if nothing_done => {
+                self.release_messages(&held, deadline).await;
                 return Err(error.into());
             }
             Err(error) => report.fail(None, &chain(&error)),
         }
-        self.release(&held, deadline).await;
+        self.release_messages(&held, deadline).await;
         report.remaining = timeout_at(deadline - ANSWER_TIME / 2, self.remaining()).await.unwrap_or_else(|_| {
             tracing::warn!("no time left to count what remains");
             None
@@ -81,70 +163,320 @@ where
         Ok(report)
     }
 
-    /// Goes through the dead letters until none is left, or a bound is reached. Says whether it has seen all.
-    async fn sweep_all(&self, sweep: &mut Sweep<'_>) -> Result<bool, QueueError> {
-        let most = u64::from(sweep.selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES));
-        let pace = sweep.selection.rate_per_second.map_or(RECEIVED_AT_ONCE, |rate| rate.min(RECEIVED_AT_ONCE));
-        let mut due = Instant::now();
-        while sweep.report.matched < most && sweep.held.len() < MAX_HELD && Instant::now() < sweep.stop_at {
-            let hidden_for = sweep.hidden_until.saturating_duration_since(Instant::now());
+    /// Goes through the dead letters until none is left, or a bound is reached. Says whether it has seen all it had to.
+    async fn sweep_all(&self, sweep: &mut Sweep<'_>) -> Result<bool, Stopped> {
+        while !sweep.is_bounded() {
+            let hidden_until = sweep.run.deadline + HIDDEN_PAST_DEADLINE;
+            let hidden_for = hidden_until.saturating_duration_since(Instant::now());
             let received = self.dead_letters.receive(hidden_for, POLL_WAIT).await?;
             if received.is_empty() {
-                return Ok(true);
+                return Ok(!sweep.cut_short);
             }
-            let mut taken = sweep.take(received, most);
-            while !taken.is_empty() {
-                let rest = taken.split_off(taken.len().min(pace as usize));
-                sleep_until(due.min(sweep.stop_at)).await;
-                if Instant::now() >= sweep.stop_at {
-                    sweep.give_back(taken.into_iter().chain(rest));
-                    break;
-                }
-                if let Some(rate) = sweep.selection.rate_per_second {
-                    let sent = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-                    due = Instant::now() + Duration::from_secs(1) * sent / rate;
-                }
-                if let Err(error) = self.send_back(taken, sweep).await {
-                    sweep.give_back(rest.into_iter());
-                    return Err(error);
-                }
-                taken = rest;
+            let taken = self.examine(received, sweep).await?;
+            self.act(taken, sweep).await?;
+            if sweep.has_all_named() {
+                return Ok(!sweep.cut_short);
             }
         }
         Ok(false)
     }
 
-    /// Sends, waits for the confirmation, and only then deletes. Fails when the queue takes nothing at all.
-    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), QueueError> {
-        let messages: Vec<Message> = taken.iter().map(|taken| taken.message.clone()).collect();
+    /// Makes the records agree with what was received, and sorts out what the run is for.
+    async fn examine(&self, received: Vec<Received>, sweep: &mut Sweep<'_>) -> Result<Vec<Taken>, Stopped> {
+        let opened: Vec<Opened> = received.into_iter().map(Opened::new).collect();
+        let ids: Vec<EventId> = opened.iter().map(|letter| letter.event_id.clone()).collect();
+        let records = match self.table.get_many(&ids).await {
+            Ok(records) => records,
+            Err(error) => {
+                sweep.held.extend(opened.into_iter().map(|letter| letter.receipt));
+                return Err(error.into());
+            }
+        };
+        let mut taken = Vec::new();
+        for letter in opened {
+            let found = records.get(&letter.event_id);
+            if sweep.taken.contains(&letter.event_id) {
+                sweep.copies.push((letter.event_id, letter.receipt));
+                continue;
+            }
+            match self.reconcile(&letter, found, sweep).await {
+                Reconciled::Dead(dead) => taken.extend(sweep.take(letter, dead, self.clock.now())),
+                Reconciled::Copy(state) => self.remove_copy(&letter.event_id, letter.receipt, state, sweep).await,
+                Reconciled::Left => sweep.hold(letter.receipt),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Makes the record of one dead letter say that it is dead, if it is.
+    async fn reconcile(&self, opened: &Opened, found: Option<&Record>, sweep: &mut Sweep<'_>) -> Reconciled {
+        let now = self.clock.now();
+        sweep.seen.insert(opened.event_id.clone());
+        let dead = match Finding::of(&opened.letter(), found, now) {
+            Finding::Dead(dead) => return Reconciled::Dead(dead),
+            Finding::Finished(state) => return Reconciled::Copy(state.as_str()),
+            Finding::UnderWay => return Reconciled::Left,
+            Finding::Unrecorded(dead) => dead,
+        };
+        let written = async {
+            self.table.keep_body(&opened.event_id, &opened.body, now).await?;
+            self.table.write(dead.transition()).await
+        };
+        match written.await {
+            Ok(Written::Done) => {
+                let reason = dead.death().reason.as_str();
+                tracing::info!(event_id = %opened.event_id, run = %sweep.run.id, reason, "recorded");
+                sweep.report.recorded += 1;
+                Reconciled::Dead(dead)
+            }
+            // Somebody has changed it this moment, and the next run will see how.
+            Ok(Written::Lost(_)) => Reconciled::Left,
+            Err(error) => {
+                sweep.report.fail(Some(opened.event_id.as_str()), &chain(&error));
+                Reconciled::Left
+            }
+        }
+    }
+
+    /// Deletes a message whose event needs it no more.
+    async fn remove_copy(&self, event_id: &EventId, receipt: ReceiptHandle, of: &str, sweep: &mut Sweep<'_>) {
+        if let Some(Err(error)) = self.dead_letters.delete(&[receipt]).await.pop() {
+            sweep.report.fail(Some(event_id.as_str()), &chain(&error));
+            return;
+        }
+        tracing::info!(audit = "remove", run = %sweep.run.id, %event_id, of, "removed a copy");
+        sweep.report.removed += 1;
+    }
+
+    /// Does what the run is for, at its pace.
+    async fn act(&self, mut taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let rate = match sweep.purpose {
+            Purpose::Replay(selection) => selection.rate_per_second,
+            Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => None,
+        };
+        let pace = rate.map_or(RECEIVED_AT_ONCE, |rate| rate.min(RECEIVED_AT_ONCE)) as usize;
+        while !taken.is_empty() {
+            let rest = taken.split_off(taken.len().min(pace));
+            sleep_until(sweep.due.min(sweep.stop_at)).await;
+            if Instant::now() >= sweep.stop_at {
+                sweep.give_back(taken.into_iter().chain(rest));
+                break;
+            }
+            if let Some(rate) = rate {
+                let sent = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+                sweep.due = Instant::now() + Duration::from_secs(1) * sent / rate;
+            }
+            let outcome = match sweep.purpose {
+                Purpose::Replay(_) => self.send_back(taken, sweep).await,
+                Purpose::Discard(_) => self.discard(taken, sweep).await,
+                Purpose::Archive { .. } => self.add_to_archive(taken, sweep).await,
+                Purpose::Reconcile => Ok(()),
+            };
+            if let Err(error) = outcome {
+                sweep.give_back(rest.into_iter());
+                return Err(error);
+            }
+            taken = rest;
+        }
+        Ok(())
+    }
+
+    /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be marked or sent at all.
+    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let marked = self.write_all(taken, sweep, |letter, act| letter.dead.replayed(act)).await?;
+        let message = |letter: &Taken| letter.message.clone().without_reason().with_identity(letter.sent_at);
+        let messages: Vec<Message> = marked.iter().map(message).collect();
         let (mut sent, mut outage) = (Vec::new(), None);
-        for (taken, result) in taken.into_iter().zip(self.events.send_all(&messages).await) {
+        for (letter, result) in marked.into_iter().zip(self.events.send_all(&messages).await) {
             match result {
-                Ok(()) => sent.push((taken.receipt, taken.event_id)),
+                Ok(()) => sent.push(letter),
                 Err(error) => {
-                    sweep.report.fail(taken.event_id, &chain(&error));
-                    sweep.held.push(taken.receipt);
+                    sweep.report.fail(Some(letter.event_id()), &chain(&error));
+                    sweep.held.push(letter.receipt);
                     outage = Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
                 }
             }
         }
-        let (receipts, event_ids): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
-        sweep.report.replayed += receipts.len() as u64;
-        for (event_id, result) in event_ids.into_iter().zip(self.dead_letters.delete(&receipts).await) {
-            tracing::info!(audit = "replay", run = %sweep.run, event_id, why = sweep.selection.why, "replayed");
-            if let Err(error) = result {
-                let error = format!("replayed, but not removed from the dead-letter queue: {}", chain(&error));
-                sweep.report.fail(event_id, &error);
-            }
-        }
+        let none = sent.is_empty();
+        self.delete(sent, sweep).await;
         match outage {
-            Some(error) if receipts.is_empty() => Err(error),
+            Some(error) if none => Err(error.into()),
             _ => Ok(()),
         }
     }
 
+    async fn discard(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let discarded = self.write_all(taken, sweep, |letter, act| letter.dead.discarded(act)).await?;
+        self.delete(discarded, sweep).await;
+        Ok(())
+    }
+
+    async fn add_to_archive(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
+        for letter in taken {
+            // Written to memory, which does not fail.
+            match part.add(&letter.archived(now)) {
+                Ok(()) => parted.push(letter),
+                Err(error) => {
+                    sweep.report.fail(Some(letter.event_id()), &error.to_string());
+                    sweep.held.push(letter.receipt);
+                }
+            }
+        }
+        if part.is_full() { self.write_part(sweep).await } else { Ok(()) }
+    }
+
+    /// Writes the object, then that its events are in there, and only then deletes their messages.
+    async fn write_part(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
+        let (part, parted) = (std::mem::take(part), std::mem::take(parted));
+        if parted.is_empty() {
+            return Ok(());
+        }
+        let number = match &sweep.report.done {
+            Done::Archive { keys, .. } => keys.len() + 1,
+            _ => 1,
+        };
+        let day = sweep.run.began_at.strftime("%Y/%m/%d");
+        let key = format!("dead-letters/{day}/{}/part-{number:04}.jsonl.gz", sweep.run.id);
+        let object = part.finish().map_err(|error| ArchiveError::Refused(error.into()));
+        let written = match object {
+            Ok(object) => self.archive.put(&key, object).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            sweep.give_back(parted.into_iter());
+            return Err(error.into());
+        }
+        let archived = self.write_all(parted, sweep, |letter, act| letter.dead.archived(act, &key)).await;
+        if let Done::Archive { keys, .. } = &mut sweep.report.done {
+            keys.push(key.clone());
+        }
+        self.delete(archived?, sweep).await;
+        Ok(())
+    }
+
+    /// Writes a step on the record of each, and returns those where that succeeded. Fails when the table is down.
+    async fn write_all(
+        &self,
+        taken: Vec<Taken>,
+        sweep: &mut Sweep<'_>,
+        step: impl Fn(&Taken, Act) -> Transition,
+    ) -> Result<Vec<Taken>, Stopped> {
+        let mut written = Vec::new();
+        let mut rest = taken.into_iter();
+        while let Some(letter) = rest.next() {
+            match self.table.write(&step(&letter, sweep.run.act(self.clock.now()))).await {
+                Ok(Written::Done) => written.push(letter),
+                Ok(Written::Lost(_)) => {
+                    sweep.report.fail(Some(letter.event_id()), "its record has changed this moment; look again");
+                    sweep.held.push(letter.receipt);
+                }
+                Err(error) => {
+                    sweep.report.fail(Some(letter.event_id()), &chain(&error));
+                    sweep.held.push(letter.receipt);
+                    if written.is_empty() {
+                        sweep.give_back(rest);
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// Deletes the messages of events that are durable elsewhere.
+    async fn delete(&self, letters: Vec<Taken>, sweep: &mut Sweep<'_>) {
+        let receipts: Vec<_> = letters.iter().map(|letter| letter.receipt.clone()).collect();
+        for (letter, result) in letters.into_iter().zip(self.dead_letters.delete(&receipts).await) {
+            let Run { id, action, origin, .. } = sweep.run;
+            let event_id = letter.event_id();
+            tracing::info!(audit = action, run = %id, event_id, by = origin.by, why = origin.why, "{action} of one event");
+            sweep.report.done.count();
+            if let Err(error) = result {
+                let error = format!("done, but not removed from the dead-letter queue: {}", chain(&error));
+                sweep.report.fail(Some(event_id), &error);
+            }
+            sweep.settled.insert(letter.dead.record().event_id.clone());
+        }
+    }
+
+    /// What is left to do when the queue has been gone through, as far as it was.
+    async fn finish(&self, sweep: &mut Sweep<'_>, hidden: u64, complete: bool) -> Result<(), Stopped> {
+        self.write_part(sweep).await?;
+        for (event_id, receipt) in std::mem::take(&mut sweep.copies) {
+            if sweep.settled.contains(&event_id) {
+                self.remove_copy(&event_id, receipt, "what this run has dealt with", sweep).await;
+            } else {
+                sweep.hold(receipt);
+            }
+        }
+        if !complete {
+            return Ok(());
+        }
+        if let Some(named) = sweep.purpose.named() {
+            let missing: Vec<EventId> = named.iter().filter(|id| !sweep.seen.contains(*id)).cloned().collect();
+            return Ok(self.explain(&missing, hidden, &mut sweep.report).await?);
+        }
+        // What somebody else holds back cannot be told from what is gone.
+        if matches!(sweep.purpose, Purpose::Reconcile) && hidden == 0 {
+            return self.unlist(sweep).await;
+        }
+        Ok(())
+    }
+
+    /// Says of each event whose message was not found what has become of it.
+    pub(super) async fn explain(
+        &self,
+        missing: &[EventId],
+        hidden: u64,
+        report: &mut Report,
+    ) -> Result<(), TableError> {
+        let records = self.table.get_many(missing).await?;
+        let now = self.clock.now();
+        for id in missing {
+            let record = records.get(id).filter(|record| !record.is_expired(now));
+            let (state, error) = why_missing(record, hidden, now);
+            report.miss(id.as_str(), state, error);
+        }
+        Ok(())
+    }
+
+    /// Takes dead events off the list whose messages are not there.
+    async fn unlist(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        let arrived = sweep.run.began_at - ARRIVES_WITHIN;
+        let listed = self.dead_letters(Window::default()).await?;
+        let missing: Vec<EventId> = listed
+            .into_iter()
+            .filter(|letter| letter.dead_at < arrived && !sweep.seen.contains(&letter.event_id))
+            .map(|letter| letter.event_id)
+            .collect();
+        for ids in missing.chunks(100) {
+            for record in self.table.get_many(ids).await?.values() {
+                let dead = match Finding::recorded(record, now) {
+                    Some(Finding::Dead(dead)) => dead,
+                    Some(Finding::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
+                        dead
+                    }
+                    _ => continue,
+                };
+                if self.table.write(&dead.unlisted(now)).await? == Written::Done {
+                    tracing::warn!(
+                        event_id = %record.event_id,
+                        run = %sweep.run.id,
+                        "a dead event has no message in the dead-letter queue"
+                    );
+                    sweep.report.done.count();
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Shows again at once what the run hid and did not take.
-    async fn release(&self, held: &[ReceiptHandle], deadline: Instant) {
+    async fn release_messages(&self, held: &[ReceiptHandle], deadline: Instant) {
         let mut hidden = held.len();
         let all = async {
             for receipts in held.chunks(RECEIVED_AT_ONCE as usize) {
@@ -160,64 +492,215 @@ where
     }
 }
 
-/// A dead letter that a run is to send back.
-struct Taken {
+/// What became of an event whose message was not found, by its record.
+fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing, String) {
+    let Some(record) = record else {
+        return (Missing::Unknown, "nothing is known of it".to_owned());
+    };
+    match &record.state {
+        State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
+        State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),
+        State::Archived { archived_to, .. } => (Missing::Archived, format!("it is in the archive: {archived_to}")),
+        state => match state.death(now) {
+            None => (Missing::Alive, "it is not dead: it is being delivered, or waits for its next attempt".to_owned()),
+            Some(death) => {
+                let replayed = matches!(state, State::Dead(dead) if dead.replayed_at.is_some());
+                if replayed || hidden > 0 || death.dead_at + ARRIVES_WITHIN > now {
+                    let error = "its message is hidden or on its way; ask again in some minutes";
+                    (Missing::Pending, error.to_owned())
+                } else {
+                    (Missing::Expired, "its message is gone: SQS keeps one for 14 days".to_owned())
+                }
+            }
+        },
+    }
+}
+
+/// A dead letter, as far as it can be read.
+pub(super) struct Opened {
+    pub(super) event_id: EventId,
+    source: Source,
+    origin: Option<String>,
+    received_at: Timestamp,
+    context: Context,
+    pub(super) body: Vec<u8>,
+    pub(super) reason: Option<Reason>,
     message: Message,
     receipt: ReceiptHandle,
-    /// Its event's id, unless it cannot be read.
-    event_id: Option<String>,
+    sent_at: Timestamp,
+}
+
+impl Opened {
+    pub(super) fn new(Received { message, receipt, sent_at }: Received) -> Self {
+        let reason = message.reason();
+        if let Ok(event) = message.to_event(sent_at) {
+            return Self {
+                context: Context::of(&event, None),
+                event_id: event.id,
+                source: event.source,
+                origin: event.origin,
+                received_at: event.received_at,
+                body: event.body,
+                reason,
+                message,
+                receipt,
+                sent_at,
+            };
+        }
+        let (event_id, received_at) = message.identity(sent_at);
+        Self {
+            event_id,
+            source: Source::Generic,
+            origin: None,
+            received_at,
+            context: Context::default(),
+            body: message.body.clone().into_bytes(),
+            reason,
+            message,
+            receipt,
+            sent_at,
+        }
+    }
+
+    pub(super) fn letter(&self) -> Letter<'_> {
+        Letter {
+            event_id: &self.event_id,
+            source: self.source,
+            origin: self.origin.as_deref(),
+            received_at: self.received_at,
+            reason: self.reason.as_ref(),
+            context: &self.context,
+        }
+    }
+}
+
+/// What a message turned out to be.
+#[expect(clippy::large_enum_variant, reason = "the common case is the large one")]
+enum Reconciled {
+    /// A dead letter, and recorded as such.
+    Dead(DeadRecord),
+    /// A copy of an event that needs it no more.
+    Copy(&'static str),
+    /// Nothing to touch now.
+    Left,
+}
+
+/// A dead letter that a run acts on.
+pub(super) struct Taken {
+    message: Message,
+    receipt: ReceiptHandle,
+    sent_at: Timestamp,
+    dead: DeadRecord,
+}
+
+impl Taken {
+    fn event_id(&self) -> &str {
+        self.dead.record().event_id.as_str()
+    }
+
+    /// As the archive has it.
+    fn archived(&self, now: Timestamp) -> Archived {
+        let record = self.dead.record();
+        let attributes = &self.message.attributes;
+        Archived {
+            event_id: record.event_id.clone(),
+            archived_at: now,
+            sent_at: self.sent_at,
+            reason: self.dead.death().clone().into(),
+            body: self.message.body.clone(),
+            attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),
+            group: self.message.group.clone(),
+        }
+    }
 }
 
 /// One run over the dead letters.
 struct Sweep<'a> {
-    /// Joins the lines of the audit log that belong together.
-    run: Uuid,
-    selection: &'a Selection,
-    began_at: Timestamp,
+    run: &'a Run<'a>,
+    purpose: Purpose<'a>,
     stop_at: Instant,
-    hidden_until: Instant,
+    /// When the next may be sent.
+    due: Instant,
     report: Report,
+    /// Whether anything was left that the run is for.
+    cut_short: bool,
     /// What was received and not taken.
     held: Vec<ReceiptHandle>,
+    /// Every event whose message was received.
+    seen: HashSet<EventId>,
+    /// Those that the run acts on.
+    taken: HashSet<EventId>,
+    /// Those that it is done with.
+    settled: HashSet<EventId>,
+    /// Further messages of events that the run acts on.
+    copies: Vec<(EventId, ReceiptHandle)>,
 }
 
 impl Sweep<'_> {
-    /// Sorts what was received: what matches is given back to be sent, the rest is held.
-    fn take(&mut self, received: Vec<Received>, most: u64) -> Vec<Taken> {
-        let mut taken = Vec::new();
-        for Received { message, receipt, sent_at } in received {
-            let event = message.to_event(sent_at).ok();
-            let matches = sent_at < self.began_at
-                && self.report.matched < most
-                && self.selection.filter.as_ref().is_none_or(|filter| filter.matches(&message, event.as_ref()));
-            if !matches {
-                self.report.skipped += 1;
-                self.held.push(receipt);
-                continue;
-            }
-            self.report.matched += 1;
-            if self.selection.dry_run {
-                self.report.list(&message, event);
-                self.held.push(receipt);
-                continue;
-            }
-            let message = message.without_reason();
-            taken.push(match event {
-                Some(event) => {
-                    Taken { message: message.with_identity(&event), receipt, event_id: Some(event.id.into()) }
-                }
-                None => Taken { message, receipt, event_id: None },
-            });
+    /// Whether the run has to end, whatever is left.
+    fn is_bounded(&self) -> bool {
+        let most = match self.purpose {
+            Purpose::Replay(selection) => u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES)),
+            Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => u64::MAX,
+        };
+        self.report.matched >= most || self.held.len() >= MAX_HELD || Instant::now() >= self.stop_at
+    }
+
+    /// Whether all that was asked for by name is found, so that the rest needs no looking at.
+    fn has_all_named(&self) -> bool {
+        self.purpose.named().is_some_and(|named| named.iter().all(|id| self.seen.contains(id)))
+    }
+
+    /// Takes a dead letter if the run is for it, and holds it otherwise.
+    fn take(&mut self, letter: Opened, dead: DeadRecord, now: Timestamp) -> Option<Taken> {
+        // What comes later died after the run began: perhaps just replayed, and refused once more.
+        if letter.sent_at >= self.run.began_at || !self.is_for(&letter, &dead, now) {
+            self.hold(letter.receipt);
+            return None;
         }
-        taken
+        if self.is_bounded() {
+            self.cut_short = true;
+            self.hold(letter.receipt);
+            return None;
+        }
+        if let Purpose::Replay(Selection { force: false, .. }) = self.purpose
+            && dead.record().replays_made >= REPLAY_CEILING
+        {
+            let error = format!(
+                "it was replayed {REPLAY_CEILING} times already; to replay it all the same say \"force\": true"
+            );
+            self.report.fail(Some(letter.event_id.as_str()), &error);
+            self.hold(letter.receipt);
+            return None;
+        }
+        self.report.matched += 1;
+        self.taken.insert(letter.event_id);
+        let Opened { message, receipt, sent_at, .. } = letter;
+        Some(Taken { message, receipt, sent_at, dead })
+    }
+
+    fn is_for(&self, letter: &Opened, dead: &DeadRecord, now: Timestamp) -> bool {
+        match &self.purpose {
+            Purpose::Replay(selection) => {
+                DeadLetter::of(dead.record().summary(), now).is_some_and(|dead| selection.which.includes(&dead))
+            }
+            Purpose::Discard(ids) => ids.contains(&letter.event_id),
+            Purpose::Archive { before, .. } => letter.sent_at <= *before,
+            Purpose::Reconcile => false,
+        }
+    }
+
+    fn hold(&mut self, receipt: ReceiptHandle) {
+        self.report.skipped += 1;
+        self.held.push(receipt);
     }
 
     /// What there was no time for counts as not matched after all.
     fn give_back(&mut self, taken: impl Iterator<Item = Taken>) {
         for taken in taken {
+            self.cut_short = true;
             self.report.matched -= 1;
-            self.report.skipped += 1;
-            self.held.push(taken.receipt);
+            self.hold(taken.receipt);
         }
     }
 }

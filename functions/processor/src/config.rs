@@ -14,6 +14,8 @@ pub(crate) struct Config {
     pub(crate) queue_url: String,
     /// `DEAD_LETTER_QUEUE_URL`: where events go that can never be delivered.
     pub(crate) dead_letter_queue_url: String,
+    /// `EVENTS_TABLE_NAME`: the events table.
+    pub(crate) events_table: String,
     /// `SECRET_ARN`: the stack's secret.
     pub(crate) secret_arn: String,
     /// `SECRETS_CACHE_SECONDS`: how long a copy of the secret is used.
@@ -33,6 +35,7 @@ impl Config {
     pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
         let queue_url = environment.parse("QUEUE_URL");
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
+        let events_table = environment.parse("EVENTS_TABLE_NAME");
         let secret_arn = environment.parse("SECRET_ARN");
         let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
         let target_url = environment.parse("TARGET_URL");
@@ -51,6 +54,7 @@ impl Config {
             Some(Self {
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
+                events_table: events_table?,
                 secret_arn: secret_arn?,
                 keep_secrets_for: keep_secrets_for?,
                 target_url: target_url?,
@@ -70,6 +74,7 @@ mod tests {
         let variables = [
             ("QUEUE_URL", "http://127.0.0.1/queue"),
             ("DEAD_LETTER_QUEUE_URL", "http://127.0.0.1/dead"),
+            ("EVENTS_TABLE_NAME", "events"),
             ("SECRET_ARN", "arn"),
             ("SECRETS_CACHE_SECONDS", "300"),
             ("TARGET_URL", "https://example.com/events"),

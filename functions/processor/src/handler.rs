@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage, SqsMessageAttribute};
 use genesys_relay::clock::{Clock, end_of_invocation};
+use genesys_relay::events_table::EventsTable;
 use genesys_relay::message::{Attribute, AttributeValue, Message};
 use genesys_relay::process::{Processor, Record};
 use genesys_relay::queue::{ReceiptHandle, Sender, VisibilityTimeout};
@@ -26,13 +27,14 @@ impl From<NoMessageId> for Diagnostic {
 /// Processes one batch.
 ///
 /// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be read fails alone.
-pub(crate) async fn handle<E, D, T, C>(
-    processor: Arc<Processor<E, D, T, C>>,
+pub(crate) async fn handle<E, D, W, T, C>(
+    processor: Arc<Processor<E, D, W, T, C>>,
     event: LambdaEvent<SqsEvent>,
 ) -> Result<SqsBatchResponse, NoMessageId>
 where
     E: VisibilityTimeout,
     D: Sender,
+    W: EventsTable,
     T: Target,
     C: Clock,
 {
@@ -86,7 +88,7 @@ mod tests {
     use genesys_relay::reason::ReasonKind;
     use genesys_relay::retry::Schedule;
     use genesys_relay::target::{Cause, Failure, Outcome};
-    use genesys_relay::testing::{FakeClock, FakeQueue, FakeTarget};
+    use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
     use lambda_runtime::Context;
     use serde_json::{Value, json};
 
@@ -104,10 +106,11 @@ mod tests {
         failures: Vec<String>,
     }
 
-    fn processor<T>(target: T, dead_letters: FakeQueue) -> Processor<FakeQueue, FakeQueue, T, FakeClock> {
+    fn processor<T>(target: T, dead_letters: FakeQueue) -> Processor<FakeQueue, FakeQueue, FakeTable, T, FakeClock> {
         Processor {
             events: FakeQueue::default(),
             dead_letters,
+            table: FakeTable::default(),
             target,
             schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
             clock: FakeClock,
@@ -134,7 +137,7 @@ mod tests {
             .map(|record| record["messageAttributes"]["event_id"]["stringValue"].clone())
             .collect();
         let seen = Arc::clone(&delivered);
-        let target = FakeTarget(move |event: genesys_relay::event::Event, _attempt| {
+        let target = FakeTarget::new(move |event: genesys_relay::event::Event, _attempt| {
             let position = ids.iter().position(|id| *id == event.id.as_str());
             let status = status(position.unwrap_or(usize::MAX));
             assert_ne!(status, 0, "this target panics");
@@ -212,7 +215,7 @@ mod tests {
     async fn a_record_that_cannot_be_named_fails_the_batch_before_anything_is_delivered() {
         let mut batch = payload("processor-batch-of-ten");
         batch["Records"][9]["messageId"] = json!("");
-        let target = FakeTarget(|event, _| -> std::future::Ready<Outcome> { panic!("{event:?} was delivered") });
+        let target = FakeTarget::new(|event, _| -> std::future::Ready<Outcome> { panic!("{event:?} was delivered") });
         let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(batch)).await;
         assert!(answer.is_err());
     }

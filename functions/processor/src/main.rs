@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use genesys_relay::aws;
+use genesys_relay::aws::dynamodb::DynamoDb;
 use genesys_relay::aws::secrets_manager::SecretsManager;
 use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
@@ -22,7 +23,7 @@ use lambda_runtime::{run, service_fn};
 
 use crate::config::Config;
 
-/// A call to SQS or Secrets Manager ends within this.
+/// A call to SQS, DynamoDB or Secrets Manager ends within this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]
@@ -38,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let processor = Arc::new(Processor {
         events: sqs.queue(config.queue_url),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
+        table: DynamoDb::new(&sdk, config.events_table),
         target,
         schedule: config.schedule,
         clock: SystemClock,

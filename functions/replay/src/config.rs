@@ -3,6 +3,9 @@
 use genesys_relay::config::{ConfigError, Environment};
 use tracing::level_filters::LevelFilter;
 
+/// Set by Lambda itself ("Defined runtime environment variables"), not by the template.
+const FUNCTION_NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
+
 /// The function's configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -14,6 +17,12 @@ pub(crate) struct Config {
     pub(crate) dead_letter_queue_url: String,
     /// `DEAD_LETTER_QUEUE_ARN`: the same, as the source of a move task.
     pub(crate) dead_letter_queue_arn: String,
+    /// `EVENTS_TABLE_NAME`: the events table.
+    pub(crate) events_table: String,
+    /// `ARCHIVE_BUCKET_NAME`: the bucket of archived dead letters.
+    pub(crate) archive_bucket: String,
+    /// `AWS_LAMBDA_FUNCTION_NAME`: this function, which invokes itself to go on in the background.
+    pub(crate) function_name: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
 }
@@ -25,6 +34,9 @@ impl Config {
         let queue_arn = environment.parse("QUEUE_ARN");
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
         let dead_letter_queue_arn = environment.parse("DEAD_LETTER_QUEUE_ARN");
+        let events_table = environment.parse("EVENTS_TABLE_NAME");
+        let archive_bucket = environment.parse("ARCHIVE_BUCKET_NAME");
+        let function_name = environment.parse(FUNCTION_NAME);
         let log_level = environment.parse("LOG_LEVEL");
         environment.finish((|| {
             Some(Self {
@@ -32,6 +44,9 @@ impl Config {
                 queue_arn: queue_arn?,
                 dead_letter_queue_url: dead_letter_queue_url?,
                 dead_letter_queue_arn: dead_letter_queue_arn?,
+                events_table: events_table?,
+                archive_bucket: archive_bucket?,
+                function_name: function_name?,
                 log_level: log_level?,
             })
         })())

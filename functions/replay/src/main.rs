@@ -1,12 +1,19 @@
-//! The Lambda function that operators invoke: wires [`genesys_relay::replay`] to AWS.
+//! The Lambda function that operators invoke, directly and over HTTP: wires [`genesys_relay::replay`] to AWS.
 
+mod api;
+mod background;
 mod config;
 mod handler;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::aws;
+use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::aws::lambda::LambdaFunction;
+use genesys_relay::aws::s3::S3Archive;
 use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
@@ -14,20 +21,25 @@ use genesys_relay::replay::Replay;
 use lambda_runtime::{run, service_fn};
 
 use crate::config::Config;
+use crate::handler::Function;
 
-/// A call to SQS ends within this, the waiting of a long poll included.
+/// A call to AWS ends within this, the waiting of a long poll included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
-    let sqs = Sqs::new(&aws::sdk_config(CALL_TIMEOUT).await);
-    let replay = Arc::new(Replay {
-        events: sqs.queue(config.queue_url),
+    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sqs = Sqs::new(&sdk);
+    let replay = Replay {
+        events: sqs.queue_with_age(config.queue_url, &sdk),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
+        table: DynamoDb::new(&sdk, config.events_table),
+        archive: S3Archive::new(&sdk, config.archive_bucket),
         clock: SystemClock,
-    });
-    run(service_fn(move |event| handler::handle(Arc::clone(&replay), event))).await.map_err(anyhow::Error::from_boxed)
+    };
+    let function = Arc::new(Function { replay, background: LambdaFunction::new(&sdk, config.function_name) });
+    run(service_fn(move |event| handler::handle(Arc::clone(&function), event))).await.map_err(anyhow::Error::from_boxed)
 }

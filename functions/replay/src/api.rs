@@ -1,0 +1,189 @@
+//! The HTTP API of the dead letters: carries out what API Gateway passes on, and says in HTTP what came of it.
+
+mod answer;
+mod call;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use genesys_relay::archive::Archive;
+use genesys_relay::clock::Clock;
+use genesys_relay::event::EventId;
+use genesys_relay::events_table::EventsTable;
+use genesys_relay::logging::chain;
+use genesys_relay::queue::{Countable, Receiver, Redrive, Sender};
+use genesys_relay::record::{REPLAY_CEILING, Record, State};
+use genesys_relay::replay::{Answer, Done, Missing, Replay, ReplayError, Report};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use self::answer::Problem;
+use self::call::{Call, Retry};
+use crate::background::Background;
+
+pub(crate) use self::answer::Response;
+
+/// A call is answered within this. API Gateway hangs up after 30 s ("Quotas for configuring and running HTTP APIs"), of
+/// which the rest is for a start of the function.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// When to try again while a run or a move task is at work. It may take longer.
+const AFTER_A_RUN: Duration = Duration::from_secs(30);
+
+/// When to try again while a message is hidden.
+const WHEN_VISIBLE: Duration = Duration::from_mins(1);
+
+/// When to try again after a queue or a table has failed.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
+
+/// The API, over the use case and the way to go on without a caller.
+pub(crate) struct Api<'a, E, D, R, W, A, C, B> {
+    pub(crate) replay: &'a Replay<E, D, R, W, A, C>,
+    pub(crate) background: &'a B,
+}
+
+impl<E, D, R, W, A, C, B> Api<'_, E, D, R, W, A, C, B>
+where
+    E: Sender + Countable,
+    D: Sender + Receiver + Countable,
+    R: Redrive,
+    W: EventsTable,
+    A: Archive,
+    C: Clock,
+    B: Background,
+{
+    /// Answers one event of an HTTP API, well before `end`.
+    pub(crate) async fn answer(&self, event: Value, end: Instant) -> Response {
+        let deadline = end.min(Instant::now() + ANSWER_WITHIN);
+        self.carry_out(event, deadline).await.unwrap_or_else(|problem| {
+            tracing::info!(status = problem.status().as_u16(), reason = problem.detail(), "not carried out");
+            problem.into()
+        })
+    }
+
+    async fn carry_out(&self, event: Value, deadline: Instant) -> Result<Response, Problem> {
+        match Call::read(event)? {
+            Call::Ask(request) => match self.replay.handle(request, deadline).await? {
+                Answer::List(list) => Ok(Response::list(list)),
+                Answer::Show(shown) => Ok(Response::shown(&shown)),
+                answer => Ok(Response::json(StatusCode::OK, &json!(answer))),
+            },
+            Call::Retry(retry) => self.retry(retry, deadline).await,
+        }
+    }
+
+    /// Replays one event now, or sees to it that it is replayed.
+    async fn retry(&self, retry: Retry, deadline: Instant) -> Result<Response, Problem> {
+        let Retry { event_id, request, direct } = retry;
+        let now = self.replay.clock.now();
+        let record = self.replay.table.get(&event_id).await.map_err(ReplayError::from)?;
+        match record.filter(|record| !record.is_expired(now)) {
+            Some(record) => can_be_retried(&record, now)?,
+            None => return Err(ReplayError::Unknown(event_id).into()),
+        }
+        let outcome = match self.replay.handle(request, deadline).await? {
+            Answer::Replay(report) => Outcome::of(&event_id, &report)?,
+            answer => unreachable!("a replay is answered by its report, not by {answer:?}"),
+        };
+        match outcome {
+            Outcome::Retried => {
+                Ok(Response::json(StatusCode::OK, &json!({ "status": "retried", "eventId": event_id })))
+            }
+            Outcome::Unfinished => {
+                self.background.hand_over(&direct).await.map_err(|error| {
+                    tracing::error!(%event_id, error = chain(&error), "cannot go on in the background");
+                    Problem::later(AFTER_A_FAILURE, "The dead letters could not all be looked at in time. Try again.")
+                })?;
+                tracing::info!(%event_id, "the retry goes on in the background");
+                Ok(Response::json(StatusCode::ACCEPTED, &json!({ "status": "accepted", "eventId": event_id })))
+            }
+        }
+    }
+}
+
+/// Whether an event is a dead letter that may be replayed just so.
+fn can_be_retried(record: &Record, now: Timestamp) -> Result<(), Problem> {
+    let why_not = match &record.state {
+        state if state.death(now).is_some() => {
+            if record.replays_made < REPLAY_CEILING {
+                return Ok(());
+            }
+            format!(
+                "It was replayed {REPLAY_CEILING} times already. To replay it all the same, invoke the replay function \
+                 with \"force\": true."
+            )
+        }
+        State::Archived { archived_to, .. } => {
+            format!("It is not dead: it is in the archive, in the object {archived_to}. Restore that first.")
+        }
+        State::Delivered => "It is not dead: the target has it.".to_owned(),
+        State::Discarded(_) => "It is not dead: it was discarded.".to_owned(),
+        State::Queued | State::Retrying { .. } => "It is not dead: it waits for its next attempt.".to_owned(),
+        State::InProgress(_) | State::Dead(_) => "It is not dead: it is being delivered.".to_owned(),
+    };
+    Err(Problem::new(StatusCode::CONFLICT, why_not))
+}
+
+/// What came of the replay of one event.
+enum Outcome {
+    /// It is in the events queue again.
+    Retried,
+    /// There was no time to find it.
+    Unfinished,
+}
+
+impl Outcome {
+    fn of(event_id: &EventId, report: &Report) -> Result<Self, Problem> {
+        if matches!(report.done, Done::Replay { replayed: 1.. }) {
+            return Ok(Self::Retried);
+        }
+        // A run can fail at other events that it comes across.
+        let failed =
+            report.failed.iter().find(|failed| failed.event_id.as_deref().is_none_or(|id| id == event_id.as_str()));
+        let Some(failed) = failed else {
+            return if report.complete {
+                Err(Problem::later(WHEN_VISIBLE, "Its message could not be taken now. Try again later."))
+            } else {
+                Ok(Self::Unfinished)
+            };
+        };
+        let detail = format!("It was not replayed: {}.", failed.error);
+        Err(match failed.state {
+            Some(Missing::Unknown) => ReplayError::Unknown(event_id.clone()).into(),
+            Some(Missing::Pending) => Problem::later(WHEN_VISIBLE, detail),
+            Some(Missing::Alive | Missing::Delivered | Missing::Archived | Missing::Discarded | Missing::Expired) => {
+                Problem::new(StatusCode::CONFLICT, detail)
+            }
+            None => {
+                tracing::error!(%event_id, error = failed.error, "not replayed");
+                Problem::later(AFTER_A_FAILURE, "It could not be replayed now. Try again.")
+            }
+        })
+    }
+}
+
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, sentence(&error)),
+            ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
+            ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
+                tracing::error!(error = chain(&error), "not carried out");
+                Self::later(
+                    AFTER_A_FAILURE,
+                    "The queues or the events table cannot be reached at the moment. Try again.",
+                )
+            }
+        }
+    }
+}
+
+fn sentence(error: &ReplayError) -> String {
+    let text = error.to_string();
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", characters.as_str())
+}

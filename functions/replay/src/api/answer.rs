@@ -1,0 +1,212 @@
+//! What the HTTP API answers: JSON that fits, or a problem that says what to do.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use genesys_relay::events_table::Position;
+use genesys_relay::replay::{InvalidRequest, List, Shown};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// "Lambda quotas": an answer has at most 6 MB. Its headers and what else stands around the body are far below the rest.
+const MAX_BODY_BYTES: usize = 6 * 1024 * 1024 - 64 * 1024;
+
+/// The answer to an event of an HTTP API, payload format 2.0.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Response {
+    status_code: u16,
+    headers: Map<String, Value>,
+    body: String,
+}
+
+impl Response {
+    /// JSON of this status.
+    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
+        Self::new(status, "application/json", body.to_string())
+    }
+
+    /// A page of the list, cut so that it fits. The token goes on where it was cut.
+    pub(super) fn list(mut list: List) -> Self {
+        let mut body = text(&list);
+        if travelling_bytes(&body) > MAX_BODY_BYTES {
+            let mut room = MAX_BODY_BYTES - travelling_bytes(&text(&List::default())) - MAX_TOKEN_BYTES;
+            let fitting = list.items.iter().take_while(|item| {
+                let bytes = travelling_bytes(&text(item)) + ','.len_utf8();
+                room.checked_sub(bytes).inspect(|rest| room = *rest).is_some()
+            });
+            list.count = fitting.count();
+            list.items.truncate(list.count);
+            list.next = list.items.last().map(|last| Position::of(last.received_at, &last.event_id).token());
+            body = text(&list);
+        }
+        Self::new(StatusCode::OK, "application/json", body)
+    }
+
+    /// All that is known of an event. A body that grows too much on the way is given in base64, which is always the
+    /// same third.
+    pub(super) fn shown(shown: &Shown) -> Self {
+        let mut body = text(shown);
+        if travelling_bytes(&body) > MAX_BODY_BYTES {
+            let mut shown = json!(shown);
+            if let Value::String(text) = shown["body"].take() {
+                shown["bodyBase64"] = BASE64_STANDARD.encode(text).into();
+            }
+            body = text(&shown);
+        }
+        Self::new(StatusCode::OK, "application/json", body)
+    }
+
+    fn new(status: StatusCode, content_type: &str, body: String) -> Self {
+        // What it tells of customers is for nobody's cache.
+        let headers = [("content-type", content_type), ("cache-control", "no-store")];
+        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Self { status_code: status.as_u16(), headers, body }
+    }
+
+    fn with_header(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.headers.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// A position is a time and an id of at most 80 characters, in base64, and stands in quotes.
+const MAX_TOKEN_BYTES: usize = 256;
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("names, texts and numbers are all there is")
+}
+
+/// How long a JSON text is as a text within JSON, which is how it leaves the function.
+fn travelling_bytes(json: &str) -> usize {
+    json.len() + json.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
+}
+
+/// Why a request was not carried out, as problem details of RFC 9457.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    /// What is wrong with the request, by name.
+    parameter: Option<String>,
+    /// When to try again.
+    retry_after: Option<Duration>,
+    /// What the path takes.
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    /// A problem that its status and a sentence describe.
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), parameter: None, retry_after: None, allow: None }
+    }
+
+    /// A part of the request, by its name, that cannot be understood.
+    pub(super) fn parameter(name: &str, problem: &str) -> Self {
+        let detail = format!("{name}: {problem}");
+        Self { parameter: Some(name.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+    }
+
+    /// It cannot be done now.
+    pub(super) fn later(retry_after: Duration, detail: impl Into<String>) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// The path is there, but not for this method.
+    pub(super) fn method(allow: &'static str) -> Self {
+        let detail = format!("This path takes {allow} only.");
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+    }
+
+    /// The status that says what kind of problem it is.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is wrong, for a person to read.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+impl From<InvalidRequest> for Problem {
+    fn from(error: InvalidRequest) -> Self {
+        Self::parameter(&error.field, &error.problem)
+    }
+}
+
+/// The status says what kind of problem it is, so the type stays `about:blank`.
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        let Problem { status, detail, parameter, retry_after, allow } = problem;
+        let title = status.canonical_reason();
+        let mut body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+        if let Some(parameter) = parameter {
+            body["parameter"] = parameter.into();
+        }
+        let response = Self::new(status, "application/problem+json", body.to_string());
+        match (retry_after, allow) {
+            (Some(wait), _) => response.with_header("retry-after", wait.as_secs().to_string()),
+            (None, Some(methods)) => response.with_header("allow", methods),
+            (None, None) => response,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genesys_relay::event::Source;
+    use genesys_relay::reason::ReasonKind;
+    use genesys_relay::replay::{DeadLetter, Request};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn letters(count: usize, webhook_id: &str) -> List {
+        let letter = |number: usize| DeadLetter {
+            event_id: format!("event-{number}").parse().expect("an id"),
+            source: Source::Webhook,
+            webhook_id: Some(webhook_id.to_owned()),
+            reason: ReasonKind::Permanent,
+            error: "\"".repeat(1024),
+            status_code: Some(404),
+            received_at: Timestamp::UNIX_EPOCH,
+            dead_at: Timestamp::UNIX_EPOCH,
+            attempts: 1,
+            replays: 0,
+            replayed_at: None,
+        };
+        List { count, items: (0..count).map(letter).collect(), next: None }
+    }
+
+    fn body_of(response: &Response) -> Value {
+        assert!(json!(response).to_string().len() < 6 * 1024 * 1024);
+        serde_json::from_str(&response.body).expect("JSON")
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_is_cut_and_can_be_gone_on_from() {
+        let body = body_of(&Response::list(letters(1000, &"w".repeat(10_000))));
+        let items = body["items"].as_array().expect("items");
+        assert!((100..1000).contains(&items.len()), "{}", items.len());
+        assert_eq!(body["count"], items.len());
+        let last = items.last().expect("an item")["eventId"].as_str().expect("an id").parse().expect("an id");
+        assert_eq!(body["next"], Position::of(Timestamp::UNIX_EPOCH, &last).token());
+        let request = json!({ "action": "list", "next": body["next"] });
+        Request::parse(request, "a test").expect("a token");
+    }
+
+    #[test]
+    fn a_page_that_fits_is_left_alone() {
+        let body = body_of(&Response::list(letters(1000, "w")));
+        assert_eq!((&body["count"], &body["next"]), (&json!(1000), &Value::Null));
+    }
+
+    #[test]
+    fn the_bytes_of_a_text_within_json_are_counted() {
+        let text = json!({ "a": "\"\\\n\u{1}ü€" }).to_string();
+        assert_eq!(travelling_bytes(&text) + 2, json!(text).to_string().len());
+    }
+}

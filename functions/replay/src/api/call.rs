@@ -1,0 +1,197 @@
+//! Reads an event of an HTTP API as the request that it is.
+//!
+//! What a request may say is the business of [`Request::parse`] alone: here the path, the query and the body become the
+//! JSON that an operator would have invoked the function with.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use genesys_relay::event::EventId;
+use genesys_relay::replay::Request;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::answer::Problem;
+
+/// Who asks, where API Gateway does not say.
+const NOBODY: &str = "http";
+
+/// A request names its author in at most so many bytes; the ARN of a role with a long path can have more.
+const MAX_CALLER_BYTES: usize = 500;
+
+/// Parameters that are numbers in JSON.
+const NUMBERS: [&str; 2] = ["limit", "statusCode"];
+
+/// What a caller wants.
+pub(super) enum Call {
+    /// To be told something.
+    Ask(Request),
+    /// To have one event replayed.
+    Retry(Retry),
+}
+
+/// One event to be replayed.
+pub(super) struct Retry {
+    pub(super) event_id: EventId,
+    pub(super) request: Request,
+    /// The same, as somebody would invoke the function with it.
+    pub(super) direct: Value,
+}
+
+/// What matters of an event in payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API Gateway").
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    raw_path: String,
+    raw_query_string: Option<String>,
+    request_context: Context,
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+#[derive(Deserialize)]
+struct Context {
+    http: Http,
+    authorizer: Option<Authorizer>,
+}
+
+#[derive(Deserialize)]
+struct Http {
+    method: String,
+}
+
+#[derive(Deserialize)]
+struct Authorizer {
+    iam: Option<Iam>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Iam {
+    user_arn: Option<String>,
+}
+
+impl Call {
+    /// Reads a call. What is wrong with it is a problem that names the part.
+    pub(super) fn read(event: Value) -> Result<Self, Problem> {
+        let event: Event = serde_json::from_value(event).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, format!("This is no event of an HTTP API: {error}."))
+        })?;
+        let path: Vec<&str> = event.raw_path.split('/').skip(1).collect();
+        match (path.as_slice(), event.request_context.http.method.as_str()) {
+            (["dlq"], "GET") => event.list(),
+            (["dlq", id], "GET") => event.show(id),
+            (["dlq", id, "retry"], "POST") => event.retry(id),
+            (["dlq"] | ["dlq", _], _) => Err(Problem::method("GET")),
+            (["dlq", _, "retry"], _) => Err(Problem::method("POST")),
+            _ => Err(Problem::new(StatusCode::NOT_FOUND, "There is no such path.")),
+        }
+    }
+}
+
+impl Event {
+    fn list(&self) -> Result<Call, Problem> {
+        let mut request = self.query()?;
+        request.insert("action".to_owned(), "list".into());
+        self.ask(request.into())
+    }
+
+    fn show(&self, id: &str) -> Result<Call, Problem> {
+        self.takes_no_query()?;
+        self.ask(json!({ "action": "show", "eventId": event_id(id)? }))
+    }
+
+    fn retry(&self, id: &str) -> Result<Call, Problem> {
+        self.takes_no_query()?;
+        let event_id = event_id(id)?;
+        let mut direct = self.body()?;
+        direct.insert("action".to_owned(), "replay".into());
+        direct.insert("eventIds".to_owned(), json!([event_id]));
+        direct.insert("by".to_owned(), self.caller().into());
+        let direct = Value::from(direct);
+        let request = Request::parse(direct.clone(), NOBODY)?;
+        Ok(Call::Retry(Retry { event_id, request, direct }))
+    }
+
+    fn ask(&self, request: Value) -> Result<Call, Problem> {
+        Ok(Call::Ask(Request::parse(request, self.caller())?))
+    }
+
+    fn caller(&self) -> &str {
+        let iam = self.request_context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref());
+        let arn = iam.and_then(|iam| iam.user_arn.as_deref()).filter(|arn| !arn.is_empty()).unwrap_or(NOBODY);
+        &arn[..arn.floor_char_boundary(MAX_CALLER_BYTES)]
+    }
+
+    /// The query's parameters, each at most once.
+    fn query(&self) -> Result<Map<String, Value>, Problem> {
+        let mut parameters = Map::new();
+        let query = self.raw_query_string.as_deref().unwrap_or_default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let misspelt = || Problem::parameter(name, "is not in percent-encoded UTF-8");
+            // In a query, `+` is a blank to everybody who writes forms.
+            let name = decoded(&name.replace('+', " ")).ok_or_else(misspelt)?;
+            let value = decoded(&value.replace('+', " ")).ok_or_else(misspelt)?;
+            if name == "action" {
+                return Err(Problem::parameter(&name, "is no parameter"));
+            }
+            let value = number(&name, &value).unwrap_or_else(|| value.into());
+            if parameters.insert(name.clone(), value).is_some() {
+                return Err(Problem::parameter(&name, "is given more than once"));
+            }
+        }
+        Ok(parameters)
+    }
+
+    fn takes_no_query(&self) -> Result<(), Problem> {
+        match self.query()?.keys().next() {
+            Some(name) => Err(Problem::parameter(name, "is no parameter; this path takes none")),
+            None => Ok(()),
+        }
+    }
+
+    /// The body's fields, of which `why` is the only one; no body has none.
+    fn body(&self) -> Result<Map<String, Value>, Problem> {
+        let text = self.body.as_deref().unwrap_or_default();
+        let bytes = if self.is_base64_encoded { BASE64_STANDARD.decode(text).ok() } else { Some(text.into()) };
+        let fields = match bytes.as_deref() {
+            Some([]) => Some(Map::new()),
+            Some(bytes) => serde_json::from_slice::<Map<String, Value>>(bytes).ok(),
+            None => None,
+        };
+        let fields =
+            fields.ok_or_else(|| Problem::parameter("body", "must be empty, or a JSON object like {\"why\":\"…\"}"))?;
+        match fields.keys().find(|name| *name != "why") {
+            Some(name) => Err(Problem::parameter(name, "is no field of the body; it takes why only")),
+            None => Ok(fields),
+        }
+    }
+}
+
+fn event_id(segment: &str) -> Result<EventId, Problem> {
+    let misspelt = || Problem::parameter("eventId", "is not in percent-encoded UTF-8");
+    let text = decoded(segment).ok_or_else(misspelt)?;
+    text.parse().map_err(|error| Problem::parameter("eventId", &format!("{error}")))
+}
+
+/// A number as the parser wants it; what is none, or is written unlike one, stays a text that it refuses.
+fn number(name: &str, value: &str) -> Option<Value> {
+    let number: u64 = value.parse().ok().filter(|_| NUMBERS.contains(&name))?;
+    Some(number).filter(|number| number.to_string() == value).map(Value::from)
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend(parts.next()?.as_bytes());
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        // `from_str_radix` takes a sign, too.
+        let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}

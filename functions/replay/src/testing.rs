@@ -1,0 +1,128 @@
+//! The function over fakes, for the tests of this crate.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use genesys_relay::aws::lambda::InvokeError;
+use genesys_relay::clock::Clock as _;
+use genesys_relay::event::EventId;
+use genesys_relay::message::Message;
+use genesys_relay::queue::{Countable, Receiver, Sender};
+use genesys_relay::reason::{Reason, ReasonKind};
+use genesys_relay::replay::Replay;
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeTable};
+use lambda_runtime::{Context, Diagnostic, LambdaEvent};
+use serde_json::{Value, json};
+
+use crate::background::Background;
+use crate::handler::{Function, handle};
+
+/// The function over fakes, its dead letters in a queue of one's own.
+pub(crate) type Fakes<D = FakeQueue> =
+    Arc<Function<FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock, FakeBackground>>;
+
+/// Remembers what it is handed.
+#[derive(Default)]
+pub(crate) struct FakeBackground {
+    requests: Mutex<Vec<Value>>,
+    fails: AtomicBool,
+}
+
+impl FakeBackground {
+    /// From now on it takes nothing.
+    pub(crate) fn fail(&self) {
+        self.fails.store(true, Ordering::Relaxed);
+    }
+
+    /// What it was handed.
+    pub(crate) fn requests(&self) -> Vec<Value> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Background for FakeBackground {
+    async fn hand_over(&self, request: &Value) -> Result<(), InvokeError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(InvokeError::Unavailable("Lambda was made to fail".into()));
+        }
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+        Ok(())
+    }
+}
+
+/// A function without any dead letters.
+pub(crate) fn function() -> Fakes {
+    function_over(FakeQueue::default(), FakeQueue::default())
+}
+
+/// The same over a queue of dead letters, and what moves them.
+pub(crate) fn function_over<D>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
+    let replay = Replay {
+        events: FakeQueue::default(),
+        dead_letters,
+        redrive,
+        table: FakeTable::default(),
+        archive: FakeArchive::default(),
+        clock: FakeClock,
+    };
+    Arc::new(Function { replay, background: FakeBackground::default() })
+}
+
+/// A payload of the folder `events`.
+pub(crate) fn sample(name: &str) -> Value {
+    let path = format!("{}/../../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The message that ingest makes of a sample, as it would lie in the dead-letter queue.
+pub(crate) fn letter_of(sample_name: &str) -> Message {
+    let body = sample(sample_name)["body"].as_str().expect("a body").to_owned();
+    refused(&body)
+}
+
+/// A dead letter with this body, refused by the target with 404.
+pub(crate) fn refused(body: &str) -> Message {
+    let message = Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None };
+    message.with_reason(&Reason {
+        reason: ReasonKind::Permanent,
+        detail: "the target answered 404".to_owned(),
+        status_code: Some(404),
+        response: None,
+        attempt: Some(1),
+        at: FakeClock.now(),
+    })
+}
+
+/// The event of a message.
+pub(crate) fn id_of(message: &Message) -> EventId {
+    message.to_event(FakeClock.now()).expect("readable").id
+}
+
+/// Puts messages into the dead-letter queue, and records them, a second apart.
+pub(crate) async fn bury<D>(function: &Fakes<D>, messages: impl IntoIterator<Item = Message>)
+where
+    D: Sender + Receiver + Countable,
+{
+    for message in messages {
+        let sent_at = FakeClock.now();
+        function.replay.dead_letters.send(&message.with_identity(sent_at)).await.expect("sent");
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    invoke(function, json!({ "action": "reconcile" })).await.expect("reconciled");
+}
+
+/// Invokes the function, with a quarter of an hour to go.
+pub(crate) async fn invoke<D>(function: &Fakes<D>, payload: Value) -> Result<Value, Diagnostic>
+where
+    D: Sender + Receiver + Countable,
+{
+    let mut context = Context::default();
+    let deadline = SystemTime::now() + Duration::from_mins(15);
+    let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
+    let reply = handle(Arc::clone(function), LambdaEvent::new(payload, context)).await?;
+    Ok(serde_json::to_value(reply).expect("serialises"))
+}

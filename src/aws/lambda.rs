@@ -1,0 +1,105 @@
+//! A function of AWS Lambda that is invoked for what it does, not for its answer.
+
+use std::error::Error as StdError;
+
+use aws_config::SdkConfig;
+use aws_sdk_lambda::Client;
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::InvocationType;
+use serde_json::Value;
+
+use super::is_transient;
+
+/// `Invoke`: the status of the answer when an asynchronous invocation was taken.
+const TAKEN: i32 = 202;
+
+/// Why a function could not be invoked.
+#[derive(Debug, thiserror::Error)]
+pub enum InvokeError {
+    /// Lambda did not answer, throttled or failed: the same call may succeed later. It may have been taken.
+    #[error("the function cannot be invoked at the moment")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// Lambda refused the call: the same call fails again until somebody changes something.
+    #[error("Lambda refused to invoke the function")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// One function, by its name.
+#[derive(Debug, Clone)]
+pub struct LambdaFunction {
+    client: Client,
+    name: String,
+}
+
+impl LambdaFunction {
+    /// The function of this name.
+    pub fn new(config: &SdkConfig, name: String) -> Self {
+        Self { client: Client::new(config), name }
+    }
+
+    /// Invokes it asynchronously. `Ok` means that Lambda has taken the invocation, not that it has succeeded.
+    pub async fn invoke_later(&self, payload: &Value) -> Result<(), InvokeError> {
+        let request = self
+            .client
+            .invoke()
+            .function_name(&self.name)
+            .invocation_type(InvocationType::Event)
+            .payload(Blob::new(payload.to_string()));
+        let output = request.send().await.map_err(|error| {
+            if is_transient(&error) {
+                InvokeError::Unavailable(error.into())
+            } else {
+                InvokeError::Refused(error.into())
+            }
+        })?;
+        match output.status_code() {
+            TAKEN => Ok(()),
+            status => Err(InvokeError::Unavailable(format!("Lambda answered {status}").into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_lambda::operation::invoke::{InvokeError as SdkInvokeError, InvokeOutput};
+    use aws_sdk_lambda::types::error::ResourceNotFoundException;
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use serde_json::json;
+
+    use super::*;
+
+    fn function(rule: &Rule) -> LambdaFunction {
+        LambdaFunction { client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]), name: "itself".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_function_is_invoked_by_its_name_without_waiting_for_its_answer() {
+        let rule = mock!(Client::invoke)
+            .match_requests(|request| {
+                request.function_name() == Some("itself")
+                    && request.invocation_type() == Some(&InvocationType::Event)
+                    && request.payload().map(AsRef::as_ref) == Some(br#"{"action":"status"}"#.as_slice())
+            })
+            .then_output(|| InvokeOutput::builder().status_code(202).build());
+        function(&rule).invoke_later(&json!({ "action": "status" })).await.expect("taken");
+    }
+
+    #[tokio::test]
+    async fn what_lambda_has_not_confirmed_is_not_taken() {
+        let rule = mock!(Client::invoke).then_output(|| InvokeOutput::builder().status_code(200).build());
+        let error = function(&rule).invoke_later(&Value::Null).await.expect_err("not confirmed");
+        assert!(matches!(error, InvokeError::Unavailable(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_an_outage_are_told_apart() {
+        let refusal = mock!(Client::invoke)
+            .then_error(|| SdkInvokeError::ResourceNotFoundException(ResourceNotFoundException::builder().build()));
+        let error = function(&refusal).invoke_later(&Value::Null).await.expect_err("refused");
+        assert!(matches!(error, InvokeError::Refused(_)), "{error:?}");
+
+        let outage = mock!(Client::invoke).sequence().http_status(503, None).times(9).build();
+        let error = function(&outage).invoke_later(&Value::Null).await.expect_err("down");
+        assert!(matches!(error, InvokeError::Unavailable(_)), "{error:?}");
+    }
+}

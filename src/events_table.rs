@@ -1,0 +1,148 @@
+//! The port to the events table: what is known of each event, the dead-letter index, and the lease on the dead letters.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::event::EventId;
+use crate::record::{Record, Summary, Transition};
+
+/// Why a call to the table failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The table did not answer, throttled or failed: the same call may succeed later. A write may have happened.
+    #[error("the events table is unavailable")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// The table refused the call: the same call fails again until somebody changes something.
+    #[error("the events table refused the request")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The table holds something that this program did not write, or a later version of it.
+    #[error("an item of the events table cannot be read")]
+    Unreadable(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// What became of a [`Transition`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Written {
+    /// It is durable.
+    Done,
+    /// The table holds something else than the transition starts from: this.
+    Lost(Option<Box<Record>>),
+}
+
+/// A place in the list of dead letters, which is ordered by [`Record::received_at`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub(crate) String);
+
+impl Position {
+    /// Where a dead letter stands.
+    pub fn of(received_at: Timestamp, event_id: &EventId) -> Self {
+        Self(format!("{received_at:.3}#{event_id}"))
+    }
+
+    /// As a token that tells nobody how it is made.
+    pub fn token(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(&self.0)
+    }
+}
+
+/// A token that [`Position::token`] has not made.
+#[derive(Debug, thiserror::Error)]
+#[error("is no token of a list")]
+pub struct InvalidToken;
+
+impl FromStr for Position {
+    type Err = InvalidToken;
+
+    fn from_str(token: &str) -> Result<Self, InvalidToken> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| InvalidToken)?;
+        let text = String::from_utf8(bytes).map_err(|_| InvalidToken)?;
+        let (time, id) = text.split_once('#').ok_or(InvalidToken)?;
+        let (time, id) = (time.parse().map_err(|_| InvalidToken)?, id.parse().map_err(|_| InvalidToken)?);
+        Some(Self::of(time, &id)).filter(|position| position.0 == text).ok_or(InvalidToken)
+    }
+}
+
+/// A part of the list of dead letters.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// What the index holds there, oldest first.
+    pub items: Vec<Summary>,
+    /// Where the rest begins; `None` at the end.
+    pub next: Option<Position>,
+}
+
+/// A part of the time line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Received before this time, to the millisecond.
+    pub until: Option<Timestamp>,
+}
+
+/// The right to take from the dead-letter queue, which one run has at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The run.
+    pub owner: Uuid,
+    /// What the run does.
+    pub action: String,
+    /// Who started it.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself.
+    #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
+    pub until: Timestamp,
+}
+
+/// The events table.
+///
+/// Every write is conditional, and every read of a record sees all writes before it; the index may lag behind.
+pub trait EventsTable: Send + Sync + 'static {
+    /// Reads a record.
+    fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<Record>, TableError>> + Send;
+
+    /// Reads many records, in as few calls as DynamoDB allows.
+    fn get_many(&self, ids: &[EventId]) -> impl Future<Output = Result<HashMap<EventId, Record>, TableError>> + Send;
+
+    /// Takes a step if the table still holds what it starts from. Taking it twice is taking it once.
+    fn write(&self, transition: &Transition) -> impl Future<Output = Result<Written, TableError>> + Send;
+
+    /// Keeps the body of a dead event, for as long as a record lives that does not change. Returns whether it is small
+    /// enough.
+    fn keep_body(
+        &self,
+        id: &EventId,
+        body: &[u8],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, TableError>> + Send;
+
+    /// The kept body of a dead event.
+    fn body(&self, id: &EventId) -> impl Future<Output = Result<Option<Vec<u8>>, TableError>> + Send;
+
+    /// Reads the next part of the dead-letter index after a position. A page can be empty and not the last one.
+    fn dead_letters(
+        &self,
+        window: Window,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Page, TableError>> + Send;
+
+    /// Takes the lease on the dead-letter queue, unless another run has it; then returns that one's.
+    fn acquire(&self, lease: &Lease, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+
+    /// Gives the lease back, if it is still `owner`'s.
+    fn release(&self, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
+
+    /// Who has the lease.
+    fn lease(&self, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+}

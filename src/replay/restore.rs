@@ -1,0 +1,93 @@
+//! Brings an archived object back into the dead-letter queue.
+
+use tokio::time::Instant;
+
+use super::report::{Done, Report};
+use super::{Replay, ReplayError, Run};
+use crate::archive::{self, Archive, ArchiveError, Archived};
+use crate::clock::Clock;
+use crate::event::EventId;
+use crate::events_table::{EventsTable, Written};
+use crate::logging::chain;
+use crate::message::Message;
+use crate::queue::{Countable, ReceiptHandle, Received, Receiver, Redrive, Sender};
+use crate::record::{Transition, restored};
+
+use super::sweep::{ANSWER_TIME, Opened};
+
+/// Messages that are sent at a time, as many as a batch of SQS takes.
+const BATCH: usize = 10;
+
+impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
+where
+    E: Sender + Countable,
+    D: Sender + Receiver + Countable,
+    R: Redrive,
+    W: EventsTable,
+    A: Archive,
+    C: Clock,
+{
+    /// Sends what an object holds, and then records it as dead. What is not archived any more is left out, so that a
+    /// run that was cut short can be repeated.
+    pub(super) async fn restore(&self, run: &Run<'_>, key: &str) -> Result<Report, ReplayError> {
+        let archived = archive::read(&self.archive.get(key).await?)?;
+        let mut report = Report::new(Done::Restore { restored: 0 });
+        report.complete = true;
+        for batch in archived.chunks(BATCH) {
+            if Instant::now() + ANSWER_TIME >= run.deadline {
+                report.complete = false;
+                break;
+            }
+            if let Err(error) = self.restore_batch(run, batch, &mut report).await {
+                if report.matched == 0 {
+                    return Err(error);
+                }
+                report.fail(None, &chain(&error));
+                report.complete = false;
+                break;
+            }
+        }
+        report.remaining = self.remaining().await;
+        Ok(report)
+    }
+
+    async fn restore_batch(&self, run: &Run<'_>, batch: &[Archived], report: &mut Report) -> Result<(), ReplayError> {
+        let ids: Vec<EventId> = batch.iter().map(|archived| archived.event_id.clone()).collect();
+        let records = self.table.get_many(&ids).await?;
+        let mut letters: Vec<(Message, Opened, Transition)> = Vec::new();
+        for archived in batch {
+            let message = archived.clone().into_message().map_err(|error| ArchiveError::Refused(error.into()))?;
+            let receipt = ReceiptHandle(String::new());
+            let received = Received { message: message.clone(), receipt, sent_at: archived.sent_at };
+            let mut opened = Opened::new(received);
+            opened.reason = Some(archived.reason.clone());
+            let act = run.act(self.clock.now());
+            match restored(&opened.letter(), records.get(&archived.event_id), act) {
+                Some(step) => letters.push((message, opened, step)),
+                None => report.skipped += 1,
+            }
+        }
+        report.matched += letters.len() as u64;
+        let messages: Vec<Message> = letters.iter().map(|(message, ..)| message.clone()).collect();
+        let sent = self.dead_letters.send_all(&messages).await;
+        for ((_, opened, step), sent) in letters.into_iter().zip(sent) {
+            let id = opened.event_id.as_str();
+            if let Err(error) = sent {
+                report.fail(Some(id), &chain(&error));
+                continue;
+            }
+            tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.origin.by, why = run.origin.why, "restore of one event");
+            report.done.count();
+            let recorded = async {
+                self.table.keep_body(&opened.event_id, &opened.body, self.clock.now()).await?;
+                self.table.write(&step).await
+            };
+            match recorded.await {
+                Ok(Written::Done) => {}
+                Ok(Written::Lost(_)) => report.fail(Some(id), "restored, but its record has changed this moment"),
+                Err(error) => report.fail(Some(id), &format!("restored, but not recorded: {}", chain(&error))),
+            }
+        }
+        Ok(())
+    }
+}
