@@ -32,8 +32,8 @@ pub enum ArchiveError {
     /// The archive refused the call.
     #[error("the archive refused the request")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
-    /// There is no such object.
-    #[error("the archive has no object {0:?}")]
+    /// There is no such object. S3 tells it from one that may not be read only to who may list the bucket.
+    #[error("the archive has no object {0:?} that can be read")]
     NotFound(String),
     /// The object is none that the relay has written.
     #[error("line {line} of the object cannot be read; nothing of it was restored")]
@@ -163,7 +163,9 @@ pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
     let mut messages = Vec::new();
     for (number, line) in BufReader::new(MultiGzDecoder::new(object)).lines().enumerate() {
         let line = line.map_err(unreadable(number))?;
-        messages.push(serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?);
+        let archived: Archived = serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
+        archived.clone().into_message().map_err(unreadable(number))?;
+        messages.push(archived);
     }
     Ok(messages)
 }

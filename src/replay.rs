@@ -15,8 +15,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -28,10 +27,10 @@ use crate::event::EventId;
 use crate::events_table::{EventsTable, Lease, Position, TableError, Window};
 use crate::logging::chain;
 use crate::queue::{Countable, Depth, MoveTask, QueueError, Receiver, Redrive, Sender};
-use crate::record::{Act, Finding, REPLAY_CEILING, State, Transition};
+use crate::record::{Act, Finding, REPLAY_CEILING, Transition};
 
 use self::request::Which;
-use self::sweep::{HIDDEN_PAST_DEADLINE, Purpose};
+use self::sweep::{DEFAULT_MAX_MESSAGES, HIDDEN_PAST_DEADLINE, Purpose};
 
 pub use self::list::{DeadLetter, List, Shown};
 pub use self::report::{Done, Failed, Missing, Report};
@@ -137,6 +136,21 @@ pub struct Status {
     run: Option<Lease>,
 }
 
+/// How far one has read all dead letters.
+#[derive(Default)]
+struct Pages {
+    window: Window,
+    after: Option<Position>,
+    is_over: bool,
+}
+
+impl Pages {
+    /// From the beginning of a part of the time line.
+    fn within(window: Window) -> Self {
+        Self { window, ..Self::default() }
+    }
+}
+
 /// A run that changes something.
 struct Run<'a> {
     /// Joins the lines of the audit log that belong together.
@@ -166,7 +180,7 @@ where
     /// Carries out a request. A run ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
         match request {
-            Request::Status => self.status().await.map(Answer::Status),
+            Request::Status => self.status(deadline).await.map(Answer::Status),
             Request::List(listing) => self.list(&listing, deadline).await.map(Answer::List),
             Request::Show(id) => self.show(id).await.map(Box::new).map(Answer::Show),
             Request::Cancel(origin) => self.cancel(&origin).await,
@@ -220,8 +234,14 @@ where
             // Should the run be killed, what it holds comes back no later than its lease ends.
             until: run.began_at + left + HIDDEN_PAST_DEADLINE,
         };
-        if let Some(held) = self.table.acquire(&lease, run.began_at).await? {
-            return Err(ReplayError::Busy(held));
+        match self.table.acquire(&lease, run.began_at).await {
+            Ok(None) => {}
+            Ok(Some(held)) => return Err(ReplayError::Busy(held)),
+            Err(error) => {
+                // It may be ours although the answer was lost.
+                self.release(&run).await;
+                return Err(error.into());
+            }
         }
         let refusal = match self.redrive.latest_move().await {
             Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
@@ -240,7 +260,17 @@ where
         selection: impl Serialize,
     ) -> Result<Report, ReplayError> {
         self.release(run).await;
-        let report = outcome?;
+        let report = outcome.inspect_err(|error| {
+            tracing::error!(
+                audit = run.action,
+                run = %run.id,
+                by = run.origin.by,
+                why = run.origin.why,
+                error = chain(error),
+                "{} failed",
+                run.action
+            );
+        })?;
         tracing::info!(
             audit = run.action,
             run = %run.id,
@@ -267,9 +297,9 @@ where
         }
     }
 
-    async fn status(&self) -> Result<Status, ReplayError> {
+    async fn status(&self, deadline: Instant) -> Result<Status, ReplayError> {
         let now = self.clock.now();
-        let oldest = self.table.dead_letters(Window::default(), None, 1).await?.items;
+        let oldest = self.list(&Listing::first(), deadline).await?.items;
         let age = |received_at: Timestamp| u64::try_from(now.duration_since(received_at).as_secs()).unwrap_or_default();
         let queue_age = self.events.age().await.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "the age of the events queue is not known");
@@ -277,7 +307,7 @@ where
         });
         Ok(Status {
             queue_age_seconds: queue_age.map(|age| age.as_secs()),
-            dead_letters_age_seconds: oldest.first().map(|summary| age(summary.received_at)),
+            dead_letters_age_seconds: oldest.first().map(|letter| age(letter.received_at)),
             queue: self.events.depth().await?,
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
@@ -319,18 +349,16 @@ where
         Ok(Shown::describe(record, body, now))
     }
 
-    /// All dead letters that the index knows, oldest first, to the end.
-    async fn dead_letters(&self, window: Window) -> Result<Vec<DeadLetter>, TableError> {
-        let now = self.clock.now();
-        let (mut letters, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.table.dead_letters(window, after.as_ref(), PAGE).await?;
-            letters.extend(page.items.into_iter().filter_map(|summary| DeadLetter::of(summary, now)));
-            after = page.next;
-            if after.is_none() {
-                return Ok(letters);
-            }
+    /// The next of all dead letters that the index knows, oldest first; `None` after the last.
+    async fn next_page(&self, pages: &mut Pages) -> Result<Option<Vec<DeadLetter>>, TableError> {
+        if pages.is_over {
+            return Ok(None);
         }
+        let now = self.clock.now();
+        let page = self.table.dead_letters(pages.window, pages.after.as_ref(), PAGE).await?;
+        pages.is_over = page.next.is_none();
+        pages.after = page.next;
+        Ok(Some(page.items.into_iter().filter_map(|summary| DeadLetter::of(summary, now)).collect()))
     }
 
     /// Says what a replay would bring back.
@@ -338,19 +366,32 @@ where
         let mut report = Report::new(Done::Replay { replayed: 0 });
         report.dry_run = true;
         report.complete = true;
-        let most = selection.max_messages.map_or(u64::MAX, u64::from);
+        let most = match (selection.max_messages, &selection.which) {
+            (Some(most), _) => u64::from(most),
+            (None, Which::All) => u64::MAX,
+            (None, Which::These(_) | Which::Matching(_)) => u64::from(DEFAULT_MAX_MESSAGES),
+        };
         let mut missing = match &selection.which {
             Which::These(ids) => ids.clone(),
             Which::All | Which::Matching(_) => BTreeSet::new(),
         };
-        for letter in self.dead_letters(selection.which.window()).await? {
-            if report.matched == most || !selection.which.includes(&letter) {
-                report.skipped += 1;
-                continue;
+        let mut pages = Pages::within(selection.which.window());
+        while let Some(page) = self.next_page(&mut pages).await? {
+            for letter in page {
+                missing.remove(&letter.event_id);
+                if !selection.which.includes(&letter) {
+                    report.skipped += 1;
+                } else if !selection.force && letter.replays >= REPLAY_CEILING {
+                    report.skipped += 1;
+                    report.fail(Some(letter.event_id.as_str()), &too_often());
+                } else if report.matched == most {
+                    report.skipped += 1;
+                    report.complete = false;
+                } else {
+                    report.matched += 1;
+                    report.list(letter);
+                }
             }
-            missing.remove(&letter.event_id);
-            report.matched += 1;
-            report.list(letter);
         }
         let depth = self.dead_letters.depth().await?;
         let missing: Vec<EventId> = missing.into_iter().collect();
@@ -360,28 +401,36 @@ where
     }
 
     async fn replay(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
-        if selection.which == Which::All && selection.max_messages.is_none() {
-            let letters = self.dead_letters(Window::default()).await?;
-            // SQS cannot leave any out, so those that were replayed too often make it a sweep.
-            if selection.force || letters.iter().all(|letter| letter.replays < REPLAY_CEILING) {
-                return self.move_all(run, selection, letters).await;
-            }
+        // SQS cannot leave any out, so those that were replayed too often make it a sweep.
+        if selection.which == Which::All
+            && selection.max_messages.is_none()
+            && (selection.force || !self.is_any_at_the_ceiling().await?)
+        {
+            return self.move_all(run, selection).await;
         }
         self.sweep(run, Purpose::Replay(selection)).await
     }
 
+    async fn is_any_at_the_ceiling(&self) -> Result<bool, TableError> {
+        let mut pages = Pages::default();
+        while let Some(page) = self.next_page(&mut pages).await? {
+            if page.iter().any(|letter| letter.replays >= REPLAY_CEILING) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
-    async fn move_all(
-        &self,
-        run: &Run<'_>,
-        selection: &Selection,
-        letters: Vec<DeadLetter>,
-    ) -> Result<Report, ReplayError> {
+    async fn move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
         let mut report = Report::new(Done::Replay { replayed: 0 });
         report.matched = self.dead_letters.depth().await?.visible;
         report.complete = true;
-        let ids: Vec<EventId> = letters.into_iter().map(|letter| letter.event_id).collect();
-        self.mark(run, &ids).await?;
+        let mut pages = Pages::default();
+        while let Some(page) = self.next_page(&mut pages).await? {
+            let ids: Vec<EventId> = page.into_iter().map(|letter| letter.event_id).collect();
+            self.mark(run, &ids).await?;
+        }
         let started = self.redrive.start_move(selection.rate_per_second).await;
         match self.redrive.latest_move().await {
             // The answer to a call can be lost although its task has started.
@@ -400,7 +449,7 @@ where
 
     /// Writes on each record that it is about to be replayed, and by whom.
     async fn mark(&self, run: &Run<'_>, ids: &[EventId]) -> Result<(), TableError> {
-        for ids in ids.chunks(100) {
+        for ids in ids.chunks(CONCURRENT_WRITES) {
             let records = self.table.get_many(ids).await?;
             let now = self.clock.now();
             // One that is not dead any more, or that crashed and has no record of it yet, goes without.
@@ -409,10 +458,7 @@ where
                 Finding::Unrecorded(_) | Finding::Finished(_) | Finding::UnderWay => None,
             });
             let write = |mark: Transition| async move { self.table.write(&mark).await };
-            let mut writes = stream::iter(marks.map(write).collect::<Vec<_>>()).buffer_unordered(CONCURRENT_WRITES);
-            while let Some(written) = writes.next().await {
-                written?;
-            }
+            try_join_all(marks.map(write)).await?;
         }
         Ok(())
     }
@@ -429,25 +475,21 @@ where
     }
 
     /// Whether the records say something else than what the dead-letter queue seems to hold.
+    ///
+    /// It may hold fewer than are listed while some are on their way there or back.
     async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
         let now = self.clock.now();
         let lying = self.dead_letters.depth().await?.total();
-        let (mut recorded, mut after) = (0, None);
-        loop {
-            let page = self.table.dead_letters(Window::default(), after.as_ref(), PAGE).await?;
-            for summary in page.items.into_iter().filter(|summary| summary.expires_at > now) {
-                match summary.state {
-                    State::Dead(_) => recorded += 1,
-                    // It crashed, and nobody has written that down.
-                    state if state.death(now).is_some() => return Ok(true),
-                    _ => {}
-                }
+        let (mut listed, mut arrived) = (0, 0);
+        let mut pages = Pages::default();
+        while let Some(page) = self.next_page(&mut pages).await? {
+            if page.iter().any(|letter| !letter.is_recorded) {
+                return Ok(true);
             }
-            after = page.next;
-            if after.is_none() {
-                return Ok(recorded != lying);
-            }
+            listed += page.len() as u64;
+            arrived += page.iter().filter(|letter| letter.has_arrived(now)).count() as u64;
         }
+        Ok(lying > listed || lying < arrived)
     }
 
     async fn cancel(&self, origin: &Origin) -> Result<Answer, ReplayError> {
@@ -463,4 +505,8 @@ where
         });
         Ok(Answer::Cancel { cancelled: true, move_task })
     }
+}
+
+fn too_often() -> String {
+    format!("it was replayed {REPLAY_CEILING} times already; to replay it all the same say \"force\": true")
 }

@@ -187,6 +187,7 @@ async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -> Result<()
         source: Source::Generic,
         origin: None,
         received_at: at(0),
+        sent_at: at(0),
         reason: None,
         context: &Context::default(),
     };

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{Dimension, Statistic};
 
 use super::is_transient;
@@ -44,7 +45,7 @@ impl QueueMetrics {
         let output = request.send().await.map_err(|error| {
             if is_transient(&error) { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
         })?;
-        let newest = output.datapoints().iter().max_by_key(|point| point.timestamp().map(|time| time.as_nanos()));
+        let newest = output.datapoints().iter().max_by_key(|point| point.timestamp().map(DateTime::as_nanos));
         Ok(newest.and_then(|point| Duration::try_from_secs_f64(point.maximum()?).ok()))
     }
 }
@@ -52,7 +53,6 @@ impl QueueMetrics {
 #[cfg(test)]
 mod tests {
     use aws_sdk_cloudwatch::operation::get_metric_statistics::GetMetricStatisticsOutput;
-    use aws_sdk_cloudwatch::primitives::DateTime;
     use aws_sdk_cloudwatch::types::Datapoint;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::is_transient;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, Lease, Page, Position, TableError, Window, Written};
+use crate::logging::chain;
 use crate::record::{Guard, LIFE, Record, Summary, Transition};
 
 /// The table's key.
@@ -80,9 +81,9 @@ impl DynamoDb {
         for round in 0..BATCH_ROUNDS {
             tokio::time::sleep(Duration::from_millis(50) * round).await;
             let output = self.client.batch_get_item().set_request_items(open).send().await.map_err(classify)?;
-            for item in output.responses.into_iter().flatten().flat_map(|(_, items)| items) {
-                records.push(parse(item)?);
-            }
+            // One that cannot be read must not hold up the others. Whoever writes to it is told.
+            let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
+            records.extend(items.filter_map(|item| readable::<Record>(item)));
             open = output.unprocessed_keys.filter(|keys| !keys.is_empty());
             if open.is_none() {
                 return Ok(records);
@@ -91,12 +92,7 @@ impl DynamoDb {
         Err(TableError::Unavailable("DynamoDB did not process all keys of a batch".into()))
     }
 
-    async fn read_shard(
-        &self,
-        shard: u8,
-        (from, to): (&str, &str),
-        limit: usize,
-    ) -> Result<(Vec<Summary>, bool), TableError> {
+    async fn read_shard(&self, shard: u8, (from, to): (&str, &str), limit: usize) -> Result<Shard, TableError> {
         let request = self
             .client
             .query()
@@ -108,13 +104,27 @@ impl DynamoDb {
             .expression_attribute_values(":to", AttributeValue::S(to.to_owned()))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX));
         let output = request.send().await.map_err(classify)?;
-        let items = output.items.unwrap_or_default().into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let more = output.last_evaluated_key.is_some();
+        let mut items = Vec::new();
+        for item in output.items.unwrap_or_default() {
+            let order = item.get(INDEX_ORDER).and_then(|order| order.as_s().ok()).cloned();
+            let order =
+                order.ok_or_else(|| TableError::Unreadable("an item of the index has no place in it".into()))?;
+            items.push((Position(order), readable(item)));
+        }
         if more && items.is_empty() {
             return Err(TableError::Unavailable("a page of the index is empty and not the last".into()));
         }
-        Ok((items, more))
+        Ok(Shard { items, more })
     }
+}
+
+/// What one shard of the index holds at some place.
+struct Shard {
+    /// In order; nothing for what cannot be read.
+    items: Vec<(Position, Option<Summary>)>,
+    /// Whether there is more behind.
+    more: bool,
 }
 
 impl EventsTable for DynamoDb {
@@ -273,12 +283,11 @@ fn range(window: Window, after: Option<&Position>) -> (String, String) {
 }
 
 /// The first `limit` of all shards together. What lies behind the last item of a shard that has more is not yet known.
-fn merge(shards: Vec<(Vec<Summary>, bool)>, limit: usize) -> Page {
-    let position = |item: &Summary| Position::of(item.received_at, &item.event_id);
-    let known = shards.iter().filter(|(_, more)| *more).map(|(items, _)| items.last().map(position)).min().flatten();
-    let more = shards.iter().any(|(_, more)| *more);
-    let mut items: Vec<(Position, Summary)> =
-        shards.into_iter().flat_map(|(items, _)| items).map(|item| (position(&item), item)).collect();
+fn merge(shards: Vec<Shard>, limit: usize) -> Page {
+    let last = |shard: &Shard| shard.items.last().map(|(position, _)| position.clone());
+    let known = shards.iter().filter(|shard| shard.more).filter_map(last).min();
+    let more = known.is_some();
+    let mut items: Vec<_> = shards.into_iter().flat_map(|shard| shard.items).collect();
     items.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     if let Some(known) = known {
         items.retain(|(position, _)| *position <= known);
@@ -286,7 +295,7 @@ fn merge(shards: Vec<(Vec<Summary>, bool)>, limit: usize) -> Page {
     let more = more || items.len() > limit;
     items.truncate(limit);
     let next = items.last().map(|(position, _)| position.clone()).filter(|_| more);
-    Page { items: items.into_iter().map(|(_, item)| item).collect(), next }
+    Page { items: items.into_iter().filter_map(|(_, item)| item).collect(), next }
 }
 
 fn pack(body: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -306,6 +315,14 @@ fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
 
 fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
     from_item(item).map_err(unreadable)
+}
+
+/// One of many items. What this program did not write, or a later version of it, is left out and reported.
+fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
+    let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
+    parse(item)
+        .inspect_err(|error| tracing::error!(event_id = key, error = chain(error), "left out what cannot be read"))
+        .ok()
 }
 
 /// What the table held instead.
@@ -546,10 +563,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_program_wrote_is_an_error() {
+    async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
         let strange = || {
             let mut item: Item = to_item(record(State::Delivered)).expect("an item");
             item.insert("state".to_owned(), AttributeValue::S("LOST".to_owned()));
+            item.insert(INDEX_ORDER.to_owned(), AttributeValue::S("2026-01-15T12:00:00.000Z#an-event".to_owned()));
             item.insert("body".to_owned(), AttributeValue::B(Blob::new(b"not packed")));
             item
         };
@@ -563,14 +581,15 @@ mod tests {
         let (table, event) = (table(&[&get, &put, &query, &batch]), id("an-event"));
         for error in [
             table.get(&event).await.expect_err("read"),
-            table.get_many(std::slice::from_ref(&event)).await.expect_err("read"),
             table.body(&event).await.expect_err("read"),
             table.lease(noon()).await.expect_err("read"),
             table.write(&step(Guard::Absent)).await.expect_err("lost"),
-            table.dead_letters(Window::default(), None, 1).await.expect_err("read"),
         ] {
             assert!(matches!(error, TableError::Unreadable(_)), "{error:?}");
         }
+        assert!(table.get_many(std::slice::from_ref(&event)).await.expect("read").is_empty());
+        let page = table.dead_letters(Window::default(), None, 1).await.expect("read");
+        assert!(page.items.is_empty() && page.next.is_some(), "the place of what is left out counts: {page:?}");
     }
 
     fn keys(batch: &BatchGetItemInput) -> Vec<Item> {
@@ -736,13 +755,17 @@ mod tests {
     }
 
     /// Answers a query as DynamoDB does: it may stop anywhere, but not before the first item, and says so.
-    fn shard(letters: &[Summary], shard: u8, (from, to): (&str, &str), cut: usize) -> (Vec<Summary>, bool) {
+    fn shard(letters: &[Summary], shard: u8, (from, to): (&str, &str), cut: usize) -> Shard {
         let key = |letter: &&Summary| place(letter).0;
-        let of_shard = letters.iter().filter(|letter| shard_of(&letter.event_id) == shard);
-        let mut found: Vec<_> = of_shard.filter(|letter| (from..=to).contains(&key(letter).as_str())).collect();
+        let own = letters.iter().filter(|letter| shard_of(&letter.event_id) == shard);
+        let mut found: Vec<_> = own.filter(|letter| (from..=to).contains(&key(letter).as_str())).collect();
         found.sort_by_key(key);
         let more = found.len() >= cut;
-        (found.into_iter().take(cut).cloned().collect(), more)
+        of_shard(&found.into_iter().take(cut).cloned().collect::<Vec<_>>(), more)
+    }
+
+    fn of_shard(letters: &[Summary], more: bool) -> Shard {
+        Shard { items: letters.iter().map(|letter| (place(letter), Some(letter.clone()))).collect(), more }
     }
 
     fn letters() -> impl Strategy<Value = Vec<Summary>> {
@@ -815,13 +838,13 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         // The second shard may hold something between 4 and 9.
-        let page = merge(vec![(letters(&[1, 5, 9]), false), (letters(&[2, 4]), true)], 10);
+        let page = merge(vec![of_shard(&letters(&[1, 5, 9]), false), of_shard(&letters(&[2, 4]), true)], 10);
         assert_eq!(times(&page), [1, 2, 4]);
         assert_eq!(page.next, page.items.last().map(place));
 
-        let page = merge(vec![(letters(&[1, 5]), false), (letters(&[2, 4]), false)], 3);
+        let page = merge(vec![of_shard(&letters(&[1, 5]), false), of_shard(&letters(&[2, 4]), false)], 3);
         assert_eq!((times(&page), page.next.is_some()), (vec![1, 2, 4], true));
-        let page = merge(vec![(letters(&[1, 5]), false), (letters(&[2]), false)], 3);
+        let page = merge(vec![of_shard(&letters(&[1, 5]), false), of_shard(&letters(&[2]), false)], 3);
         assert_eq!((times(&page), page.next), (vec![1, 2, 5], None));
         assert_eq!(merge(Vec::new(), 3), Page::default());
     }

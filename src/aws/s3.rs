@@ -39,7 +39,12 @@ impl Archive for S3Archive {
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
         let request = self.client.get_object().bucket(&self.bucket).key(key);
         let output = request.send().await.map_err(|error| match &error {
-            SdkError::ServiceError(context) if context.err().is_no_such_key() => ArchiveError::NotFound(key.to_owned()),
+            // Without `s3:ListBucket`, S3 answers 403 for what is not there ("GetObject").
+            SdkError::ServiceError(context)
+                if context.err().is_no_such_key() || context.raw().status().as_u16() == 403 =>
+            {
+                ArchiveError::NotFound(key.to_owned())
+            }
             _ => classify(error),
         })?;
         let body = output.body.collect().await.map_err(|error| ArchiveError::Unavailable(error.into()))?;
@@ -52,4 +57,39 @@ where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
     if is_transient(&error) { ArchiveError::Unavailable(error.into()) } else { ArchiveError::Refused(error.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::get_object::GetObjectError;
+    use aws_sdk_s3::operation::put_object::PutObjectOutput;
+    use aws_sdk_s3::types::error::NoSuchKey;
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+
+    use super::*;
+
+    fn archive(rule: &Rule) -> S3Archive {
+        S3Archive { client: mock_client!(aws_sdk_s3, RuleMode::MatchAny, [rule]), bucket: "the-bucket".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn an_object_is_put_into_the_bucket_under_its_key() {
+        let rule = mock!(Client::put_object)
+            .match_requests(|request| request.bucket() == Some("the-bucket") && request.key() == Some("a/key"))
+            .then_output(|| PutObjectOutput::builder().build());
+        archive(&rule).put("a/key", vec![1, 2, 3]).await.expect("written");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_told_from_an_outage() {
+        let missing = mock!(Client::get_object).then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().build()));
+        let hidden = mock!(Client::get_object).sequence().http_status(403, None).times(9).build();
+        for rule in [missing, hidden] {
+            let error = archive(&rule).get("a/key").await.expect_err("not there");
+            assert!(matches!(error, ArchiveError::NotFound(_)), "{error:?}");
+        }
+        let outage = mock!(Client::get_object).sequence().http_status(503, None).times(9).build();
+        let error = archive(&outage).get("a/key").await.expect_err("down");
+        assert!(matches!(error, ArchiveError::Unavailable(_)), "{error:?}");
+    }
 }

@@ -61,7 +61,7 @@ pub const STEPS: [(Option<StateName>, StateName, &str); 22] = {
         (Some(Queued), Dead, "reconcile"),
         (Some(Retrying), Dead, "reconcile"),
         (Some(Archived), Dead, "restore, reconcile"),
-        (Some(Dead), Dead, "replay, reconcile"),
+        (Some(Dead), Dead, "replay, reconcile, restore"),
         (Some(Dead), Archived, "archive"),
         (Some(Dead), Discarded, "discard"),
     ]
@@ -219,6 +219,8 @@ pub struct Letter<'a> {
     pub origin: Option<&'a str>,
     /// When the relay first received it.
     pub received_at: Timestamp,
+    /// When SQS took this message.
+    pub sent_at: Timestamp,
     /// The reason it carries.
     pub reason: Option<&'a Reason>,
     /// What else it tells.
@@ -255,6 +257,11 @@ impl Finding {
         };
         match &found.state {
             State::Delivered | State::Discarded(_) => Self::Finished(found.state.name()),
+            // It was sent back, and is here again without a claim: it died anew, of something else.
+            State::Dead(Dead { replayed_at: Some(at), .. }) if letter.sent_at >= *at => {
+                let next = Record { replays_made: found.replays_made + 1, ..found.clone() };
+                Self::Unrecorded(DeadRecord::of(found, next, letter.death(now), now))
+            }
             State::Dead(dead @ Dead { listed: true, .. }) => Self::Dead(DeadRecord::recorded(found, dead)),
             State::Dead(Dead { death, .. }) | State::Archived { death, .. } => died(death.clone(), None),
             State::InProgress(lease) => match found.state.death(now) {
@@ -339,6 +346,13 @@ impl DeadRecord {
         &self.step
     }
 
+    /// The same, with who found out.
+    #[must_use]
+    pub fn noted(mut self, act: Act) -> Self {
+        self.step.next.remember_act(act);
+        self
+    }
+
     /// The record.
     pub fn record(&self) -> &Record {
         &self.step.next
@@ -381,7 +395,8 @@ impl DeadRecord {
 
 /// An event that comes back from the archive, of which the table holds `found`.
 ///
-/// `None` where it is no longer the archive's to give: it is dead, under way, delivered or discarded.
+/// `None` where it is no longer the archive's to give: it lies in the dead-letter queue, is under way, delivered or
+/// discarded.
 pub(crate) fn restored(letter: &Letter<'_>, found: Option<&Record>, act: Act) -> Option<Transition> {
     let now = act.at;
     let Some(found) = found.filter(|found| !found.is_expired(now)) else {
@@ -389,7 +404,9 @@ pub(crate) fn restored(letter: &Letter<'_>, found: Option<&Record>, act: Act) ->
         begun.next.remember_act(act);
         return Some(begun);
     };
-    let State::Archived { death, .. } = &found.state else { return None };
+    let (State::Archived { death, .. } | State::Dead(Dead { death, listed: false, .. })) = &found.state else {
+        return None;
+    };
     let mut next = found.clone();
     next.remember_act(act);
     Some(found.step(next, State::Dead(Dead::listed(death.clone())), now))

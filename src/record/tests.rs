@@ -100,19 +100,24 @@ impl World {
         }
         let before = self.record.replace(next);
         let next = self.record.as_ref().expect("just written");
-        let from = before.as_ref().filter(|before| !before.is_expired(now)).map(|before| before.state.name());
-        let is_step = |(one, to, _): &(Option<StateName>, StateName, &str)| *one == from && *to == next.state.name();
+        let is_forgotten = before.as_ref().is_some_and(|before| before.is_expired(now));
+        let from = before.as_ref().map(|before| before.state.name());
+        let is_step = |(one, to, _): &(Option<StateName>, StateName, &str)| {
+            *to == next.state.name() && (*one == from || (is_forgotten && one.is_none()))
+        };
         assert!(STEPS.iter().any(is_step), "{from:?} to {} is no step", next.state.name());
         assert_eq!(next.expires_at, next.last_seen_at + LIFE);
         assert!(next.attempts.len() <= 20 && next.history.len() <= 20);
-        if let (Some(before), Some(_)) = (before, from) {
+        if let Some(before) = before.filter(|_| !is_forgotten) {
             assert!(next.replays_made >= before.replays_made && next.attempts_made >= before.attempts_made);
             assert_ne!(before.state, State::Delivered, "it is for ever");
             if let State::Discarded(_) = before.state {
                 assert_eq!(next.state, State::Delivered, "it was on its way already");
             }
             if next.replays_made > before.replays_made {
-                assert!(before.state.death(now).is_some() && next.round == 1, "only a claim leaves the dead");
+                let claimed = next.round == 1 && next.state.name() == StateName::InProgress;
+                let came_back = matches!(before.state, State::Dead(Dead { replayed_at: Some(_), .. }));
+                assert!(before.state.death(now).is_some() && (claimed || came_back), "only a replay leaves the dead");
             }
         }
         true
@@ -133,6 +138,7 @@ impl World {
             source: event.source,
             origin: event.origin.as_deref(),
             received_at: event.received_at,
+            sent_at: event.received_at,
             reason: None,
             context: &context,
         };

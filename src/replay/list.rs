@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::event::{EventId, Source};
 use crate::reason::ReasonKind;
 use crate::record::{Death, Record, State, StateName, Summary};
+
+/// The message of an event that died this short ago may not be in the dead-letter queue yet: it is hidden for as long as
+/// the events queue says, 12 minutes at most.
+pub(super) const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_mins(15);
 
 /// A dead letter in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +44,9 @@ pub struct DeadLetter {
     /// When it was last sent back into the queue, where nobody has claimed it since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_at: Option<Timestamp>,
+    /// Whether its record says so: of a crash nobody does.
+    #[serde(skip)]
+    pub is_recorded: bool,
 }
 
 impl DeadLetter {
@@ -47,9 +54,9 @@ impl DeadLetter {
     pub(super) fn of(summary: Summary, now: Timestamp) -> Option<Self> {
         let Death { reason, error, status_code, dead_at } =
             summary.state.death(now).filter(|_| summary.expires_at > now)?;
-        let replayed_at = match summary.state {
-            State::Dead(dead) => dead.replayed_at,
-            _ => None,
+        let (replayed_at, is_recorded) = match summary.state {
+            State::Dead(dead) => (dead.replayed_at, true),
+            _ => (None, false),
         };
         Some(Self {
             event_id: summary.event_id,
@@ -63,7 +70,13 @@ impl DeadLetter {
             attempts: summary.attempts_made,
             replays: summary.replays_made,
             replayed_at,
+            is_recorded,
         })
+    }
+
+    /// Whether its message has to be in the dead-letter queue by `now`, if it is anywhere.
+    pub(super) fn has_arrived(&self, now: Timestamp) -> bool {
+        self.replayed_at.unwrap_or(self.dead_at) + ARRIVES_WITHIN < now
     }
 }
 

@@ -94,6 +94,13 @@ pub struct Listing {
     pub(super) after: Option<Position>,
 }
 
+impl Listing {
+    /// The oldest dead letter alone.
+    pub(super) fn first() -> Self {
+        Self { filter: Filter::default(), limit: 1, after: None }
+    }
+}
+
 /// Which dead letters to bring back, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {

@@ -1,6 +1,6 @@
 //! Brings an archived object back into the dead-letter queue.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::report::{Done, Report};
 use super::{Replay, ReplayError, Run};
@@ -82,10 +82,13 @@ where
                 self.table.keep_body(&opened.event_id, &opened.body, self.clock.now()).await?;
                 self.table.write(&step).await
             };
-            match recorded.await {
-                Ok(Written::Done) => {}
-                Ok(Written::Lost(_)) => report.fail(Some(id), "restored, but its record has changed this moment"),
-                Err(error) => report.fail(Some(id), &format!("restored, but not recorded: {}", chain(&error))),
+            // What is not recorded, the next sweep records.
+            let in_time = timeout_at(run.deadline - ANSWER_TIME, recorded).await;
+            match in_time {
+                Ok(Ok(Written::Done)) => {}
+                Ok(Ok(Written::Lost(_))) => report.fail(Some(id), "restored, but its record has changed this moment"),
+                Ok(Err(error)) => report.fail(Some(id), &format!("restored, but not recorded: {}", chain(&error))),
+                Err(_) => report.fail(Some(id), "restored, but there was no time to record it"),
             }
         }
         Ok(())

@@ -7,17 +7,17 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::list::DeadLetter;
+use super::list::{ARRIVES_WITHIN, DeadLetter};
 use super::report::{Done, Missing, Report};
 use super::request::Which;
-use super::{Replay, ReplayError, Run, Selection};
+use super::{Pages, Replay, ReplayError, Run, Selection, too_often};
 use crate::archive::{Archive, ArchiveError, Archived, ArchivedAttribute, Part};
 use crate::clock::Clock;
 use crate::event::{EventId, Source};
-use crate::events_table::{EventsTable, TableError, Window, Written};
+use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
 use crate::message::Message;
 use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
@@ -25,7 +25,7 @@ use crate::reason::Reason;
 use crate::record::{Act, Context, DeadRecord, Finding, Letter, REPLAY_CEILING, Record, State, Transition};
 
 /// Messages a run replays when the request does not say.
-const DEFAULT_MAX_MESSAGES: u32 = 10_000;
+pub(super) const DEFAULT_MAX_MESSAGES: u32 = 10_000;
 
 /// A run stops this long before its deadline, or with a quarter of its time left where that is less, to show again what
 /// it did not take.
@@ -46,10 +46,6 @@ const RECEIVED_AT_ONCE: u32 = 10;
 
 /// How long a sweep waits for one more message before it takes the queue for empty.
 const POLL_WAIT: Duration = Duration::from_secs(2);
-
-/// The message of an event that died this short ago may not be in the dead-letter queue yet: it is hidden for as long as
-/// the events queue says, 12 minutes at most.
-const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a sweep is for.
 pub(super) enum Purpose<'a> {
@@ -137,8 +133,7 @@ where
             held: Vec::new(),
             seen: HashSet::new(),
             taken: HashSet::new(),
-            settled: HashSet::new(),
-            copies: Vec::new(),
+            refused: HashSet::new(),
         };
         let mut outcome = self.sweep_all(&mut sweep).await;
         if let Err(error) = self.finish(&mut sweep, hidden, matches!(outcome, Ok(true))).await {
@@ -195,13 +190,14 @@ where
         let mut taken = Vec::new();
         for letter in opened {
             let found = records.get(&letter.event_id);
+            // A copy, or the event itself, dead once more. The next run will know which.
             if sweep.taken.contains(&letter.event_id) {
-                sweep.copies.push((letter.event_id, letter.receipt));
+                sweep.hold(letter.receipt);
                 continue;
             }
             match self.reconcile(&letter, found, sweep).await {
                 Reconciled::Dead(dead) => taken.extend(sweep.take(letter, dead, self.clock.now())),
-                Reconciled::Copy(state) => self.remove_copy(&letter.event_id, letter.receipt, state, sweep).await,
+                Reconciled::Copy(state) => self.remove_copy(&letter, state, sweep).await,
                 Reconciled::Left => sweep.hold(letter.receipt),
             }
         }
@@ -216,7 +212,7 @@ where
             Finding::Dead(dead) => return Reconciled::Dead(dead),
             Finding::Finished(state) => return Reconciled::Copy(state.as_str()),
             Finding::UnderWay => return Reconciled::Left,
-            Finding::Unrecorded(dead) => dead,
+            Finding::Unrecorded(dead) => dead.noted(Act { action: "reconcile".to_owned(), ..sweep.run.act(now) }),
         };
         let written = async {
             self.table.keep_body(&opened.event_id, &opened.body, now).await?;
@@ -233,18 +229,20 @@ where
             Ok(Written::Lost(_)) => Reconciled::Left,
             Err(error) => {
                 sweep.report.fail(Some(opened.event_id.as_str()), &chain(&error));
+                sweep.refused.insert(opened.event_id.clone());
                 Reconciled::Left
             }
         }
     }
 
     /// Deletes a message whose event needs it no more.
-    async fn remove_copy(&self, event_id: &EventId, receipt: ReceiptHandle, of: &str, sweep: &mut Sweep<'_>) {
-        if let Some(Err(error)) = self.dead_letters.delete(&[receipt]).await.pop() {
+    async fn remove_copy(&self, letter: &Opened, state: &str, sweep: &mut Sweep<'_>) {
+        let event_id = &letter.event_id;
+        if let Some(Err(error)) = self.dead_letters.delete(std::slice::from_ref(&letter.receipt)).await.pop() {
             sweep.report.fail(Some(event_id.as_str()), &chain(&error));
             return;
         }
-        tracing::info!(audit = "remove", run = %sweep.run.id, %event_id, of, "removed a copy");
+        tracing::info!(audit = "remove", run = %sweep.run.id, %event_id, state, "removed a copy");
         sweep.report.removed += 1;
     }
 
@@ -357,7 +355,8 @@ where
         Ok(())
     }
 
-    /// Writes a step on the record of each, and returns those where that succeeded. Fails when the table is down.
+    /// Writes a step on the record of each, and returns those where that succeeded. Fails when the table is down; ends
+    /// the run when it goes down, or when time does.
     async fn write_all(
         &self,
         taken: Vec<Taken>,
@@ -367,6 +366,10 @@ where
         let mut written = Vec::new();
         let mut rest = taken.into_iter();
         while let Some(letter) = rest.next() {
+            if Instant::now() + ANSWER_TIME >= sweep.run.deadline {
+                sweep.give_back(std::iter::once(letter).chain(rest));
+                break;
+            }
             match self.table.write(&step(&letter, sweep.run.act(self.clock.now()))).await {
                 Ok(Written::Done) => written.push(letter),
                 Ok(Written::Lost(_)) => {
@@ -376,10 +379,12 @@ where
                 Err(error) => {
                     sweep.report.fail(Some(letter.event_id()), &chain(&error));
                     sweep.held.push(letter.receipt);
+                    sweep.give_back(rest);
                     if written.is_empty() {
-                        sweep.give_back(rest);
                         return Err(error.into());
                     }
+                    sweep.stop_at = Instant::now();
+                    break;
                 }
             }
         }
@@ -398,25 +403,18 @@ where
                 let error = format!("done, but not removed from the dead-letter queue: {}", chain(&error));
                 sweep.report.fail(Some(event_id), &error);
             }
-            sweep.settled.insert(letter.dead.record().event_id.clone());
         }
     }
 
     /// What is left to do when the queue has been gone through, as far as it was.
     async fn finish(&self, sweep: &mut Sweep<'_>, hidden: u64, complete: bool) -> Result<(), Stopped> {
         self.write_part(sweep).await?;
-        for (event_id, receipt) in std::mem::take(&mut sweep.copies) {
-            if sweep.settled.contains(&event_id) {
-                self.remove_copy(&event_id, receipt, "what this run has dealt with", sweep).await;
-            } else {
-                sweep.hold(receipt);
-            }
-        }
         if !complete {
             return Ok(());
         }
         if let Some(named) = sweep.purpose.named() {
-            let missing: Vec<EventId> = named.iter().filter(|id| !sweep.seen.contains(*id)).cloned().collect();
+            let dealt_with = |id: &EventId| sweep.taken.contains(id) || sweep.refused.contains(id);
+            let missing: Vec<EventId> = named.iter().filter(|id| !dealt_with(id)).cloned().collect();
             return Ok(self.explain(&missing, hidden, &mut sweep.report).await?);
         }
         // What somebody else holds back cannot be told from what is gone.
@@ -446,15 +444,15 @@ where
     /// Takes dead events off the list whose messages are not there.
     async fn unlist(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
         let now = self.clock.now();
-        let arrived = sweep.run.began_at - ARRIVES_WITHIN;
-        let listed = self.dead_letters(Window::default()).await?;
-        let missing: Vec<EventId> = listed
-            .into_iter()
-            .filter(|letter| letter.dead_at < arrived && !sweep.seen.contains(&letter.event_id))
-            .map(|letter| letter.event_id)
-            .collect();
-        for ids in missing.chunks(100) {
-            for record in self.table.get_many(ids).await?.values() {
+        let mut pages = Pages::default();
+        while let Some(page) = self.next_page(&mut pages).await? {
+            let is_missing =
+                |letter: &DeadLetter| letter.has_arrived(sweep.run.began_at) && !sweep.seen.contains(&letter.event_id);
+            let missing: Vec<EventId> = page.into_iter().filter(is_missing).map(|letter| letter.event_id).collect();
+            for record in self.table.get_many(&missing).await?.values() {
+                if Instant::now() >= sweep.stop_at {
+                    return Ok(());
+                }
                 let dead = match Finding::recorded(record, now) {
                     Some(Finding::Dead(dead)) => dead,
                     Some(Finding::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
@@ -509,7 +507,7 @@ fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing
                     let error = "its message is hidden or on its way; ask again in some minutes";
                     (Missing::Pending, error.to_owned())
                 } else {
-                    (Missing::Expired, "its message is gone: SQS keeps one for 14 days".to_owned())
+                    (Missing::Expired, "its message is gone".to_owned())
                 }
             }
         },
@@ -568,6 +566,7 @@ impl Opened {
             source: self.source,
             origin: self.origin.as_deref(),
             received_at: self.received_at,
+            sent_at: self.sent_at,
             reason: self.reason.as_ref(),
             context: &self.context,
         }
@@ -630,10 +629,8 @@ struct Sweep<'a> {
     seen: HashSet<EventId>,
     /// Those that the run acts on.
     taken: HashSet<EventId>,
-    /// Those that it is done with.
-    settled: HashSet<EventId>,
-    /// Further messages of events that the run acts on.
-    copies: Vec<(EventId, ReceiptHandle)>,
+    /// Those of which the report says already why the run does not.
+    refused: HashSet<EventId>,
 }
 
 impl Sweep<'_> {
@@ -666,10 +663,8 @@ impl Sweep<'_> {
         if let Purpose::Replay(Selection { force: false, .. }) = self.purpose
             && dead.record().replays_made >= REPLAY_CEILING
         {
-            let error = format!(
-                "it was replayed {REPLAY_CEILING} times already; to replay it all the same say \"force\": true"
-            );
-            self.report.fail(Some(letter.event_id.as_str()), &error);
+            self.report.fail(Some(letter.event_id.as_str()), &too_often());
+            self.refused.insert(letter.event_id);
             self.hold(letter.receipt);
             return None;
         }

@@ -23,8 +23,12 @@ use lambda_runtime::{run, service_fn};
 use crate::config::Config;
 use crate::handler::Function;
 
-/// A call to AWS ends within this, the waiting of a long poll included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A call to AWS ends within this, the waiting of a long poll of 2 s included. An answer over HTTP has room for two that
+/// hang.
+const CALL_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// An object of the archive is written, or read, within this.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -37,9 +41,12 @@ async fn main() -> anyhow::Result<()> {
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
         table: DynamoDb::new(&sdk, config.events_table),
-        archive: S3Archive::new(&sdk, config.archive_bucket),
+        archive: S3Archive::new(&aws::sdk_config(ARCHIVE_TIMEOUT).await, config.archive_bucket),
         clock: SystemClock,
     };
     let function = Arc::new(Function { replay, background: LambdaFunction::new(&sdk, config.function_name) });
-    run(service_fn(move |event| handler::handle(Arc::clone(&function), event))).await.map_err(anyhow::Error::from_boxed)
+    // A run's future is large, and is moved around less when it is boxed.
+    run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event))))
+        .await
+        .map_err(anyhow::Error::from_boxed)
 }

@@ -177,6 +177,7 @@ mod tests {
             attempts: 1,
             replays: 0,
             replayed_at: None,
+            is_recorded: true,
         };
         List { count, items: (0..count).map(letter).collect(), next: None }
     }
