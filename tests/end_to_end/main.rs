@@ -3,15 +3,32 @@
 //! Each test starts a stack of its own, so that they run side by side.
 
 mod acknowledgement;
+mod api;
+mod archive;
+mod dead_letters;
 mod delivery;
+mod duplicates;
+mod load;
+mod permissions;
 mod replay;
 mod watch;
 
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
 use anyhow::{Context, Result};
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName, SendMessageBatchRequestEntry,
+};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use local::genesys::Webhook;
-use local::stack::{Stack, StackOptions};
+use local::stack::{Function, FunctionError, Stack, StackOptions};
 use local::target::{Behaviour, Target};
+use local::wait;
 use serde_json::{Value, json};
+
+/// Webhooks that are under way to ingest at the same time.
+const SENDERS: usize = 16;
 
 /// A stack and its target.
 struct Relay {
@@ -35,6 +52,68 @@ impl Relay {
         Ok(answer["eventId"].as_str().context("an eventId")?.to_owned())
     }
 
+    /// Sends many webhooks, some at the same time, and gives their ids in the order of the webhooks.
+    async fn accept_all(&self, webhooks: impl IntoIterator<Item = Webhook>) -> Result<Vec<String>> {
+        let accept = |webhook: Webhook| async move { self.accept(&webhook).await };
+        stream::iter(webhooks).map(accept).buffered(SENDERS).try_collect().await
+    }
+
+    /// Puts bodies into the dead-letter queue as a person would, so that nothing is known of them.
+    async fn bury(&self, bodies: &[String]) -> Result<()> {
+        for bodies in bodies.chunks(10) {
+            let entry = |(number, body): (usize, &String)| {
+                SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build()
+            };
+            let entries = bodies.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
+            let request = self.stack.sqs().send_message_batch().queue_url(self.stack.output("DeadLetterQueueUrl")?);
+            let failed = request.set_entries(Some(entries)).send().await?.failed;
+            anyhow::ensure!(failed.is_empty(), "not sent: {failed:?}");
+        }
+        Ok(())
+    }
+
+    /// Kills all processes of a function, as a crash would, and says how many there were.
+    async fn kill(&self, function: Function) -> Result<usize> {
+        let pids = self.stack.pids_of(function)?;
+        for pid in &pids {
+            // One that has ended by itself in the meantime is as dead.
+            Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status()?;
+        }
+        wait::until("they have ended", || async {
+            let left = self.stack.pids_of(function)?;
+            Ok((!pids.iter().any(|pid| left.contains(pid))).then_some(pids.len()))
+        })
+        .await
+    }
+
+    /// Changes how long an invocation of a function may take.
+    async fn set_timeout(&self, function: Function, seconds: i32) -> Result<()> {
+        let request = self.stack.lambda().update_function_configuration();
+        request.function_name(self.stack.function_name(function)?).timeout(seconds).send().await?;
+        Ok(())
+    }
+
+    /// Makes a schedule that asks what a schedule of the template asks, and as it does, but once and now.
+    async fn let_schedule_come(&self, original: &str, name: &str) -> Result<()> {
+        let scheduler = self.stack.scheduler();
+        let all = scheduler.list_schedules().send().await?.schedules;
+        let original = all.iter().filter_map(|schedule| schedule.name()).find(|full| full.contains(original));
+        let original = scheduler.get_schedule().name(original.context("no such schedule")?).send().await?;
+        let request = scheduler.create_schedule().name(name).schedule_expression("at(2026-01-01T00:00:00)");
+        let request = request.set_flexible_time_window(original.flexible_time_window).set_target(original.target);
+        request.send().await?;
+        Ok(())
+    }
+
+    /// Stops what takes from the events queue, or lets it go on.
+    async fn set_delivering(&self, enabled: bool) -> Result<()> {
+        let mappings = self.stack.lambda().list_event_source_mappings().send().await?;
+        let mapping = mappings.event_source_mappings().first().context("a mapping")?;
+        let id = mapping.uuid().context("an id")?;
+        self.stack.lambda().update_event_source_mapping().uuid(id).enabled(enabled).send().await?;
+        Ok(())
+    }
+
     /// Waits until neither queue holds anything.
     async fn until_empty(&self) -> Result<()> {
         self.stack
@@ -52,9 +131,58 @@ impl Relay {
         Ok(())
     }
 
+    /// All that lies in the dead-letter queue, with its attributes. It is received, and shown again at once.
+    async fn dead_letters(&self) -> Result<Vec<Message>> {
+        let (sqs, queue) = (self.stack.sqs(), self.stack.output("DeadLetterQueueUrl")?);
+        let mut letters = Vec::new();
+        loop {
+            let request = sqs.receive_message().queue_url(queue).max_number_of_messages(10).wait_time_seconds(0);
+            let request = request.visibility_timeout(600).message_attribute_names("All");
+            let request = request.message_system_attribute_names(MessageSystemAttributeName::MessageGroupId);
+            match request.send().await?.messages.unwrap_or_default() {
+                received if received.is_empty() => break,
+                received => letters.extend(received),
+            }
+        }
+        for letters in letters.chunks(10) {
+            let entry = |(number, letter): (usize, &Message)| {
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(number.to_string());
+                entry.set_receipt_handle(letter.receipt_handle.clone()).visibility_timeout(0).build()
+            };
+            let entries = letters.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
+            sqs.change_message_visibility_batch().queue_url(queue).set_entries(Some(entries)).send().await?;
+        }
+        Ok(letters)
+    }
+
     /// Invokes the replay function, which has to answer.
     async fn replay(&self, request: Value) -> Result<Value> {
-        Ok(self.stack.invoke(local::stack::Function::Replay, &request).await??)
+        Ok(self.stack.invoke(Function::Replay, &request).await??)
+    }
+
+    /// Invokes the replay function, which has to fail with an error of this type.
+    async fn replay_fails(&self, request: Value, error_type: &str) -> Result<FunctionError> {
+        let Err(error) = self.stack.invoke(Function::Replay, &request).await? else {
+            anyhow::bail!("{request} was carried out");
+        };
+        anyhow::ensure!(error.0["errorType"] == error_type, "{request}: {error}");
+        Ok(error)
+    }
+
+    /// All that is known of an event.
+    async fn show(&self, id: &str) -> Result<Value> {
+        self.replay(json!({ "action": "show", "eventId": id })).await
+    }
+
+    /// How often the target answered 2xx to each event, by id.
+    fn deliveries(&self) -> BTreeMap<String, usize> {
+        let mut deliveries = BTreeMap::new();
+        for request in self.target.requests() {
+            if request.answer.and_then(|answer| answer.status).is_some_and(|status| (200..300).contains(&status)) {
+                *deliveries.entry(request.event_id).or_default() += 1;
+            }
+        }
+        deliveries
     }
 }
 
