@@ -83,7 +83,7 @@ impl DynamoDb {
             let output = self.client.batch_get_item().set_request_items(open).send().await.map_err(classify)?;
             // One that cannot be read must not hold up the others. Whoever writes to it is told.
             let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
-            records.extend(items.filter_map(|item| readable::<Record>(item)));
+            records.extend(items.filter_map(readable::<Record>));
             open = output.unprocessed_keys.filter(|keys| !keys.is_empty());
             if open.is_none() {
                 return Ok(records);
