@@ -133,7 +133,25 @@ pub struct Status {
     /// The newest move task.
     move_task: Option<MoveTask>,
     /// The run that takes from the dead-letter queue.
-    run: Option<Lease>,
+    run: Option<ShownRun>,
+}
+
+/// A run that is at work.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct ShownRun {
+    /// What it does.
+    action: String,
+    /// Who started it.
+    by: String,
+    since: Timestamp,
+    /// When others may begin, should it be heard of no more.
+    until: Timestamp,
+}
+
+impl From<Lease> for ShownRun {
+    fn from(Lease { action, by, since, until, owner: _ }: Lease) -> Self {
+        Self { action, by, since, until }
+    }
 }
 
 /// How far one has read all dead letters.
@@ -311,7 +329,7 @@ where
             queue: self.events.depth().await?,
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
-            run: self.table.lease(now).await?,
+            run: self.table.lease(now).await?.map(ShownRun::from),
         })
     }
 

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::is_transient;
@@ -43,6 +43,7 @@ impl Archive for S3Archive {
             SdkError::ServiceError(context)
                 if context.err().is_no_such_key() || context.raw().status().as_u16() == 403 =>
             {
+                tracing::warn!(key, error = %DisplayErrorContext(&error), "an object is not there, or may not be read");
                 ArchiveError::NotFound(key.to_owned())
             }
             _ => classify(error),

@@ -592,7 +592,7 @@ async fn a_killed_run_is_in_nobodys_way_for_longer_than_its_lease() -> Result<()
     relay.replay_fails(request.clone(), "Busy").await?;
     let run = relay.replay(json!({ "action": "status" })).await?["run"].take();
     let since: Timestamp = run["since"].as_str().with_context(|| format!("{run}"))?.parse()?;
-    let until = Timestamp::from_millisecond(run["until"].as_i64().with_context(|| format!("{run}"))?)?;
+    let until: Timestamp = run["until"].as_str().with_context(|| format!("{run}"))?.parse()?;
     // The time it had to work, and half a minute in which what it hid comes back.
     assert!(until.duration_since(since) <= SignedDuration::from_secs(i64::from(SHORT_RUN) + 30), "{run}");
     let mut replayed = 0;
