@@ -217,22 +217,24 @@ async fn a_step_is_taken_from_where_it_starts_only(table: &impl EventsTable) -> 
     for late in [claimed.transition(), &claimed.retrying(attempt(at(1), 503), at(3), at(1))] {
         assert_eq!(pair.write(late).await?, Written::Lost(Some(Box::new(second.clone()))));
     }
-    assert_eq!(pair.get(&event.id).await?, Some(second));
+    assert_eq!(pair.get(&event.id).await?, Some(second.clone()));
 
-    // From anything that is not delivered.
+    // A delivery of who lost the lease, from whatever is there but a delivery.
     let delivered = claimed.delivered(attempt(at(2), 200));
-    let third = pair.take(&event.id, &delivered).await?;
-    assert_eq!(pair.write(&delivered).await?, Written::Done, "taking it twice is taking it once");
-    let again = claimed.delivered(attempt(at(3), 200));
-    assert_eq!(pair.write(&again).await?, Written::Lost(Some(Box::new(third.clone()))));
-    assert_eq!(pair.get(&event.id).await?, Some(third));
+    assert_eq!(pair.write(&delivered).await?, Written::Lost(Some(Box::new(second.clone()))));
+    let late = claimed.delivered_late(attempt(at(2), 200), Some(&second)).context("not delivered yet")?;
+    let third = pair.take(&event.id, &late).await?;
+    assert_eq!((third.state.name(), third.attempts.len()), (StateName::Delivered, 2));
+    assert_eq!(pair.write(&late).await?, Written::Done, "taking it twice is taking it once");
+    assert_eq!(claimed.delivered_late(attempt(at(3), 200), Some(&third)), None);
 
     // Where the record is gone.
     let gone = Event { id: id("gone"), ..event };
     let claimed = claim(None, &gone, at(0), false);
     let failed = claimed.retrying(attempt(at(1), 503), at(3), at(1));
     assert_eq!(pair.write(&failed).await?, Written::Lost(None));
-    let found = pair.take(&gone.id, &claimed.delivered(attempt(at(1), 200))).await?;
+    let late = claimed.delivered_late(attempt(at(1), 200), None).context("not delivered yet")?;
+    let found = pair.take(&gone.id, &late).await?;
     assert_eq!(found.state.name(), StateName::Delivered);
     Ok(())
 }
