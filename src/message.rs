@@ -226,11 +226,6 @@ impl Message {
         self
     }
 
-    /// Whether it has a reason, readable or not.
-    pub fn has_reason(&self) -> bool {
-        self.attributes.contains_key(attribute::REASON)
-    }
-
     /// Its size in bytes as SQS counts it.
     pub fn size(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, attribute)| name.len() + attribute.len());

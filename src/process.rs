@@ -310,7 +310,8 @@ where
                 let context = Context::of(event, Some(self.target.address()));
                 let step = claim.dead(attempt, reason.clone().into(), Some(&record.message_id), context);
                 let otherwise = self.again(record, claim.round(), None);
-                match self.record_death(event, &step, otherwise, deadline).await {
+                self.keep_body(event).await;
+                match self.write(event, &step, otherwise, deadline).await {
                     None => self.bury(record, &reason).await,
                     Some(settlement) => settlement,
                 }
@@ -320,7 +321,8 @@ where
                 let context = Context::of(event, Some(self.target.address()));
                 let step = claim.dead(attempt, reason.into(), None, context);
                 let redrive = Settlement::Again(Instant::now());
-                match self.record_death(event, &step, redrive, deadline).await {
+                self.keep_body(event).await;
+                match self.write(event, &step, redrive, deadline).await {
                     Some(Settlement::Done) => Settlement::Done,
                     None | Some(Settlement::Again(_)) => redrive,
                 }
@@ -334,24 +336,17 @@ where
         }
     }
 
-    /// Records that no other attempt will come, the body first. `None` stands for success.
-    async fn record_death(
-        &self,
-        event: &Event,
-        step: &Transition,
-        otherwise: Settlement,
-        deadline: Instant,
-    ) -> Option<Settlement> {
+    /// Keeps the body of an event that dies.
+    async fn keep_body(&self, event: &Event) {
         match self.table.keep_body(&event.id, &event.body, self.clock.now()).await {
             Ok(true) => {}
             Ok(false) => tracing::info!(event_id = %event.id, "the body is too large to be kept beside its record"),
             // The message itself has it: that is no reason to hold the event up.
             Err(error) => tracing::warn!(event_id = %event.id, error = chain(&error), "the body is not kept"),
         }
-        self.write(event, step, otherwise, deadline).await
     }
 
-    /// Writes a step, and says what to do where that fails: `otherwise` while somebody else is at the event.
+    /// Writes a step. `None` stands for success; else it says what to do, `otherwise` while somebody else is at the event.
     async fn write(
         &self,
         event: &Event,

@@ -205,8 +205,9 @@ pub struct Context {
 impl Context {
     /// What `event` tells, which goes to `target`.
     pub fn of(event: &Event, target: Option<String>) -> Self {
+        let body = Json::parse(&event.body).ok();
         let text = |path: &[&str]| {
-            let mut value = Json::parse(&event.body).ok()?;
+            let mut value = body?;
             for name in path {
                 value = value.as_object()?.get(name)?;
             }

@@ -182,15 +182,7 @@ async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -> Result<()
     assert_eq!((found.state.name(), found.attempts.len(), found.history.len()), (StateName::Delivered, 4, 2));
 
     // One that nobody has ever seen, and that is not needed.
-    let letter = Letter {
-        event_id: &id("stray"),
-        source: Source::Generic,
-        origin: None,
-        received_at: at(0),
-        sent_at: at(0),
-        reason: None,
-        context: &Context::default(),
-    };
+    let letter = Letter { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
     let Finding::Unrecorded(stray) = Finding::of(&letter, None, at(13)) else { panic!("recorded") };
     let found = pair.take(letter.event_id, stray.transition()).await?;
     let Some(Finding::Dead(stray)) = Finding::recorded(&found, at(14)) else { panic!("not dead: {found:?}") };

@@ -24,17 +24,21 @@ const ATTEMPTS: u32 = 2;
 /// TLS is ring's: aws-lc, the SDK's default, gathers entropy at the first handshake and delays the first event by it.
 pub async fn sdk_config(call_timeout: Duration) -> SdkConfig {
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(call_timeout / ATTEMPTS)
-        .operation_timeout(call_timeout)
-        .build();
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(Builder::new().tls_provider(provider).build_https())
-        .timeout_config(timeouts)
+        .timeout_config(timeouts(call_timeout))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .load()
         .await
+}
+
+/// For calls that end after `call_timeout` at the latest.
+fn timeouts(call_timeout: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(call_timeout / ATTEMPTS)
+        .operation_timeout(call_timeout)
+        .build()
 }
 
 /// Tells what may succeed later from what fails again.

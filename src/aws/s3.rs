@@ -1,14 +1,18 @@
 //! The archive in Amazon S3.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 
-use super::is_transient;
+use super::{is_transient, timeouts};
 use crate::archive::{Archive, ArchiveError};
+
+/// An object of up to 16 MiB is written, or read, within this.
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The archive's bucket, by its name.
 #[derive(Debug, Clone)]
@@ -20,7 +24,8 @@ pub struct S3Archive {
 impl S3Archive {
     /// The bucket of this name.
     pub fn new(config: &SdkConfig, bucket: String) -> Self {
-        Self { client: Client::new(config), bucket }
+        let config = aws_sdk_s3::config::Builder::from(config).timeout_config(timeouts(CALL_TIMEOUT)).build();
+        Self { client: Client::from_conf(config), bucket }
     }
 }
 

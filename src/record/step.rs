@@ -213,18 +213,14 @@ impl Claim {
 pub struct Letter<'a> {
     /// Its event.
     pub event_id: &'a EventId,
-    /// The kind of sender.
-    pub source: Source,
-    /// The webhook or integration it belongs to.
-    pub origin: Option<&'a str>,
     /// When the relay first received it.
     pub received_at: Timestamp,
     /// When SQS took this message.
     pub sent_at: Timestamp,
     /// The reason it carries.
     pub reason: Option<&'a Reason>,
-    /// What else it tells.
-    pub context: &'a Context,
+    /// What could be read from it; nothing where it is no event.
+    pub event: Option<&'a Event>,
 }
 
 /// What a message in the dead-letter queue is, by the record of its event.
@@ -252,7 +248,7 @@ impl Finding {
             if let Some(at) = crashed_at {
                 next.remember_attempt(crashed(at));
             }
-            next.context.get_or_insert_with(|| letter.context.clone());
+            next.context.get_or_insert_with(|| letter.context());
             Self::Unrecorded(DeadRecord::of(found, next, death, now))
         };
         match &found.state {
@@ -297,6 +293,11 @@ impl Dead {
 }
 
 impl Letter<'_> {
+    /// What it tells; not where it was to go.
+    fn context(&self) -> Context {
+        self.event.map(|event| Context::of(event, None)).unwrap_or_default()
+    }
+
     /// The reason it carries, or that nobody knows.
     fn death(&self, now: Timestamp) -> Death {
         match self.reason {
@@ -336,8 +337,10 @@ impl DeadRecord {
     fn begin(letter: &Letter<'_>, forgotten: Option<&Record>, now: Timestamp) -> Self {
         let dead = Dead::listed(letter.death(now));
         let state = State::Dead(dead.clone());
-        let mut next = Record::new(letter.event_id, letter.source, letter.origin, letter.received_at, state, now);
-        next.context = Some(letter.context.clone());
+        let source = letter.event.map_or(Source::Generic, |event| event.source);
+        let origin = letter.event.and_then(|event| event.origin.as_deref());
+        let mut next = Record::new(letter.event_id, source, origin, letter.received_at, state, now);
+        next.context = Some(letter.context());
         Self { step: Transition { next, guard: unchanged(forgotten) }, dead }
     }
 

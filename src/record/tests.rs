@@ -135,12 +135,10 @@ impl World {
         let event = event();
         let letter = Letter {
             event_id: &event.id,
-            source: event.source,
-            origin: event.origin.as_deref(),
             received_at: event.received_at,
             sent_at: event.received_at,
             reason: None,
-            context: &context,
+            event: Some(&event),
         };
         let step = match attempted {
             Try::Wait(_) => None,

@@ -79,7 +79,7 @@ where
             tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.origin.by, why = run.origin.why, "restore of one event");
             report.done.count();
             let recorded = async {
-                self.table.keep_body(&opened.event_id, &opened.body, self.clock.now()).await?;
+                self.table.keep_body(&opened.event_id, opened.body(), self.clock.now()).await?;
                 self.table.write(&step).await
             };
             // What is not recorded, the next sweep records.

@@ -16,13 +16,13 @@ use super::request::Which;
 use super::{Pages, Replay, ReplayError, Run, Selection, too_often};
 use crate::archive::{Archive, ArchiveError, Archived, ArchivedAttribute, Part};
 use crate::clock::Clock;
-use crate::event::{EventId, Source};
+use crate::event::{Event, EventId};
 use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
 use crate::message::Message;
 use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
 use crate::reason::Reason;
-use crate::record::{Act, Context, DeadRecord, Finding, Letter, REPLAY_CEILING, Record, State, Transition};
+use crate::record::{Act, DeadRecord, Finding, Letter, REPLAY_CEILING, Record, State, Transition};
 
 /// Messages a run replays when the request does not say.
 pub(super) const DEFAULT_MAX_MESSAGES: u32 = 10_000;
@@ -216,7 +216,7 @@ where
             Finding::Unrecorded(dead) => dead.noted(Act { action: "reconcile".to_owned(), ..sweep.run.act(now) }),
         };
         let written = async {
-            self.table.keep_body(&opened.event_id, &opened.body, now).await?;
+            self.table.keep_body(&opened.event_id, opened.body(), now).await?;
             self.table.write(dead.transition()).await
         };
         match written.await {
@@ -524,11 +524,9 @@ fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing
 /// A dead letter, as far as it can be read.
 pub(super) struct Opened {
     pub(super) event_id: EventId,
-    source: Source,
-    origin: Option<String>,
     received_at: Timestamp,
-    context: Context,
-    pub(super) body: Vec<u8>,
+    /// Nothing where the message is none.
+    event: Option<Event>,
     pub(super) reason: Option<Reason>,
     message: Message,
     receipt: ReceiptHandle,
@@ -537,46 +535,27 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) fn new(Received { message, receipt, sent_at }: Received) -> Self {
-        let reason = message.reason();
-        if let Ok(event) = message.to_event(sent_at) {
-            return Self {
-                context: Context::of(&event, None),
-                event_id: event.id,
-                source: event.source,
-                origin: event.origin,
-                received_at: event.received_at,
-                body: event.body,
-                reason,
-                message,
-                receipt,
-                sent_at,
-            };
-        }
-        let (event_id, received_at) = message.identity(sent_at);
-        Self {
-            event_id,
-            source: Source::Generic,
-            origin: None,
-            received_at,
-            context: Context::default(),
-            body: message.body.clone().into_bytes(),
-            reason,
-            message,
-            receipt,
-            sent_at,
-        }
+        let event = message.to_event(sent_at).ok();
+        let (event_id, received_at) = match &event {
+            Some(event) => (event.id.clone(), event.received_at),
+            None => message.identity(sent_at),
+        };
+        Self { event_id, received_at, event, reason: message.reason(), message, receipt, sent_at }
     }
 
     pub(super) fn letter(&self) -> Letter<'_> {
         Letter {
             event_id: &self.event_id,
-            source: self.source,
-            origin: self.origin.as_deref(),
             received_at: self.received_at,
             sent_at: self.sent_at,
             reason: self.reason.as_ref(),
-            context: &self.context,
+            event: self.event.as_ref(),
         }
+    }
+
+    /// The body as it came to the relay, or as SQS has it.
+    pub(super) fn body(&self) -> &[u8] {
+        self.event.as_ref().map_or(self.message.body.as_bytes(), |event| &event.body)
     }
 }
 

@@ -27,9 +27,6 @@ use crate::handler::Function;
 /// hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// An object of the archive is written, or read, within this.
-const ARCHIVE_TIMEOUT: Duration = Duration::from_mins(1);
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
@@ -41,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
         table: DynamoDb::new(&sdk, config.events_table),
-        archive: S3Archive::new(&aws::sdk_config(ARCHIVE_TIMEOUT).await, config.archive_bucket),
+        archive: S3Archive::new(&sdk, config.archive_bucket),
         clock: SystemClock,
     };
     let function = Arc::new(Function { replay, background: LambdaFunction::new(&sdk, config.function_name) });
