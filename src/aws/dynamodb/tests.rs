@@ -1,0 +1,493 @@
+//! The adapter against the SDK's client with a mocked connection.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::error::{BoxError, ConnectorError};
+use aws_sdk_dynamodb::operation::batch_get_item::{BatchGetItemInput, BatchGetItemOutput};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemOutput;
+use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
+use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
+use aws_sdk_dynamodb::operation::query::QueryOutput;
+use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use jiff::SignedDuration;
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::Source;
+use crate::reason::ReasonKind;
+use crate::record::{Dead, Death, Lease as Claimed, State};
+
+fn table(rules: &[&Rule]) -> DynamoDb {
+    DynamoDb { client: mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), table: "the-table".to_owned() }
+}
+
+fn noon() -> Timestamp {
+    Timestamp::from_second(1_768_478_400).expect("in range")
+}
+
+fn id(text: &str) -> EventId {
+    text.parse().expect("an event id")
+}
+
+fn record(state: State) -> Record {
+    Record {
+        event_id: id("an-event"),
+        revision: Uuid::new_v4(),
+        state,
+        source: Source::Generic,
+        origin: None,
+        received_at: noon(),
+        first_seen_at: noon(),
+        last_seen_at: noon(),
+        attempts_made: 1,
+        round: 1,
+        replays_made: 0,
+        attempts: Vec::new(),
+        history: Vec::new(),
+        context: None,
+        expires_at: noon() + LIFE,
+    }
+}
+
+fn step(guard: Guard) -> Transition {
+    Transition { next: record(State::Delivered), guard }
+}
+
+fn death() -> Death {
+    Death { reason: ReasonKind::Exhausted, error: "down".to_owned(), status_code: Some(503), dead_at: noon() }
+}
+
+fn dead(listed: bool) -> State {
+    State::Dead(Dead { death: death(), message_id: None, replayed_at: None, listed })
+}
+
+fn claimed(last: bool) -> State {
+    State::InProgress(Claimed { lease_until: noon(), last })
+}
+
+fn text(item: &Item, name: &str) -> Option<String> {
+    item.get(name).map(|value| value.as_s().expect("a text").clone())
+}
+
+fn number(value: i64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// A rule that takes every put, and what was put.
+fn puts() -> (Rule, Arc<Mutex<Vec<PutItemInput>>>) {
+    let puts = Arc::<Mutex<Vec<_>>>::default();
+    let seen = Arc::clone(&puts);
+    let rule = mock!(Client::put_item).then_compute_output(move |put| {
+        seen.lock().expect("not poisoned").push(put.clone());
+        PutItemOutput::builder().build()
+    });
+    (rule, puts)
+}
+
+fn refusal(found: Option<Item>) -> PutItemError {
+    let error = ConditionalCheckFailedException::builder().set_item(found).build();
+    PutItemError::ConditionalCheckFailedException(error)
+}
+
+/// What a client makes of an answer, which is the same at every try.
+fn answer(status: u16, code: &'static str) -> DynamoDb {
+    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"no"}}"#);
+    let gets = mock!(Client::get_item).sequence().http_status(status, Some(body.clone())).times(9).build();
+    let puts = mock!(Client::put_item).sequence().http_status(status, Some(body)).times(9).build();
+    table(&[&gets, &puts])
+}
+
+#[tokio::test]
+async fn a_step_is_written_on_the_condition_of_its_guard() {
+    let revision = Uuid::new_v4();
+    let unchanged = revision.to_string();
+    for (guard, condition, values) in [
+        (Guard::Absent, "attribute_not_exists(event_id)", None),
+        (Guard::Unchanged(revision), "revision = :revision", Some((":revision", unchanged.as_str()))),
+    ] {
+        let (rule, puts) = puts();
+        assert_eq!(table(&[&rule]).write(&step(guard)).await.expect("written"), Written::Done);
+        let puts = puts.lock().expect("not poisoned");
+        let [put] = &puts[..] else { panic!("not one write: {puts:?}") };
+        assert_eq!((put.table_name(), put.condition_expression()), (Some("the-table"), Some(condition)));
+        assert_eq!(
+            put.return_values_on_condition_check_failure(),
+            Some(&ReturnValuesOnConditionCheckFailure::AllOld),
+            "who loses needs no read to know to whom"
+        );
+        let values =
+            values.map(|(name, value)| HashMap::from([(name.to_owned(), AttributeValue::S(value.to_owned()))]));
+        assert_eq!(put.expression_attribute_values(), values.as_ref());
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_dead_or_about_to_be_is_in_the_index() {
+    let archived = State::Archived { death: death(), archived_to: "an object".to_owned() };
+    for (state, indexed) in [
+        (State::Queued, false),
+        (claimed(false), false),
+        (claimed(true), true),
+        (State::Retrying { next_attempt_at: noon() }, false),
+        (State::Delivered, false),
+        (dead(true), true),
+        (dead(false), false),
+        (archived, false),
+        (State::Discarded(death()), false),
+    ] {
+        let next = record(state);
+        let (rule, puts) = puts();
+        let step = Transition { next: next.clone(), guard: Guard::Absent };
+        table(&[&rule]).write(&step).await.expect("written");
+        let puts = puts.lock().expect("not poisoned");
+        let item = puts[0].item().expect("an item");
+        let keys =
+            indexed.then(|| (shard_of(&next.event_id).to_string(), "2026-01-15T12:00:00.000Z#an-event".to_owned()));
+        assert_eq!(text(item, INDEX_SHARD).zip(text(item, INDEX_ORDER)), keys, "{:?}", next.state);
+        assert_eq!(item.contains_key(INDEX_SHARD), item.contains_key(INDEX_ORDER));
+        assert_eq!(item.get("expires_at"), Some(&number(next.expires_at.as_second())), "TTL takes seconds");
+        assert_eq!(parse::<Record>(item.clone()).expect("readable"), next);
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_is_too_late_learns_what_is_there() {
+    let found = record(claimed(true));
+    let item: Item = to_item(&found).expect("an item");
+    for (instead, expected) in [(Some(item), Some(Box::new(found))), (None, None)] {
+        let rule = mock!(Client::put_item).then_error(move || refusal(instead.clone()));
+        let written = table(&[&rule]).write(&step(Guard::Absent)).await.expect("an answer");
+        assert_eq!(written, Written::Lost(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_first_try_got_no_answer_is_not_lost_to_itself() {
+    for guard in [Guard::Absent, Guard::Unchanged(Uuid::new_v4())] {
+        let step = step(guard);
+        let item: Item = to_item(&step.next).expect("an item");
+        let answers = mock!(Client::put_item).sequence().http_status(500, None);
+        let rule = answers.error(move || refusal(Some(item.clone()))).build();
+        assert_eq!(table(&[&rule]).write(&step).await.expect("an answer"), Written::Done);
+        assert_eq!(rule.num_calls(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_and_a_refusal_are_told_apart() {
+    for (status, code, passes) in [
+        (500, "InternalServerError", true),
+        (503, "ServiceUnavailable", true),
+        (400, "ProvisionedThroughputExceededException", true),
+        (400, "RequestLimitExceeded", true),
+        (400, "ThrottlingException", true),
+        (400, "ValidationException", false),
+        (400, "AccessDeniedException", false),
+        (400, "ResourceNotFoundException", false),
+        (400, "UnrecognizedClientException", false),
+    ] {
+        let table = answer(status, code);
+        let read = table.get(&id("an-event")).await.expect_err(code);
+        let write = table.write(&step(Guard::Absent)).await.expect_err(code);
+        for error in [read, write] {
+            let passing = matches!(error, TableError::Unavailable(_));
+            assert!(passing == passes && !matches!(error, TableError::Unreadable(_)), "{code}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_call_without_an_answer_is_an_outage() {
+    type Failed = SdkError<PutItemError>;
+    let cause = || BoxError::from("as the test says");
+    for error in [
+        Failed::timeout_error(cause()),
+        Failed::dispatch_failure(ConnectorError::timeout(cause())),
+        Failed::dispatch_failure(ConnectorError::io(cause())),
+    ] {
+        assert!(matches!(classify(error), TableError::Unavailable(_)));
+    }
+    assert!(matches!(classify(Failed::construction_failure(cause())), TableError::Refused(_)));
+}
+
+#[tokio::test]
+async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
+    let strange = || {
+        let mut item: Item = to_item(record(State::Delivered)).expect("an item");
+        item.insert("state".to_owned(), AttributeValue::S("LOST".to_owned()));
+        item.insert(INDEX_ORDER.to_owned(), AttributeValue::S("2026-01-15T12:00:00.000Z#an-event".to_owned()));
+        item.insert("body".to_owned(), AttributeValue::B(Blob::new(b"not packed")));
+        item
+    };
+    let get = mock!(Client::get_item)
+        .match_requests(|get| get.consistent_read() == Some(true))
+        .then_output(move || GetItemOutput::builder().set_item(Some(strange())).build());
+    let put = mock!(Client::put_item).then_error(move || refusal(Some(strange())));
+    let query = mock!(Client::query).then_output(move || QueryOutput::builder().items(strange()).build());
+    let batch = mock!(Client::batch_get_item)
+        .then_output(move || BatchGetItemOutput::builder().responses("the-table", vec![strange()]).build());
+    let (table, event) = (table(&[&get, &put, &query, &batch]), id("an-event"));
+    for error in [
+        table.get(&event).await.expect_err("read"),
+        table.body(&event).await.expect_err("read"),
+        table.lease(noon()).await.expect_err("read"),
+        table.write(&step(Guard::Absent)).await.expect_err("lost"),
+    ] {
+        assert!(matches!(error, TableError::Unreadable(_)), "{error:?}");
+    }
+    assert!(table.get_many(std::slice::from_ref(&event)).await.expect("read").is_empty());
+    let page = table.dead_letters(Window::default(), None, 1).await.expect("read");
+    assert!(page.items.is_empty() && page.next.is_some(), "the place of what is left out counts: {page:?}");
+}
+
+fn keys(batch: &BatchGetItemInput) -> Vec<Item> {
+    let asked = batch.request_items().and_then(|tables| tables.get("the-table")).expect("keys");
+    assert_eq!(asked.consistent_read(), Some(true));
+    asked.keys().to_vec()
+}
+
+fn open(keys: &[Item]) -> Option<HashMap<String, KeysAndAttributes>> {
+    let open = KeysAndAttributes::builder().set_keys(Some(keys.to_vec())).consistent_read(true).build();
+    Some(HashMap::from([("the-table".to_owned(), open.expect("complete"))])).filter(|_| !keys.is_empty())
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_were_not_processed_are_asked_for_again() {
+    let rule = mock!(Client::batch_get_item).then_compute_output(|batch| {
+        let keys = keys(batch);
+        let (first, rest) = keys.split_first().expect("a key");
+        let found = Record { event_id: id(&text(first, KEY).expect("an id")), ..record(State::Delivered) };
+        BatchGetItemOutput::builder()
+            .responses("the-table", vec![to_item(found).expect("an item")])
+            .set_unprocessed_keys(open(rest))
+            .build()
+    });
+    let ids = ["a", "b", "c", "b"].map(id);
+    let mut found: Vec<_> = table(&[&rule]).get_many(&ids).await.expect("read").into_keys().collect();
+    found.sort();
+    assert_eq!((found.as_slice(), rule.num_calls()), (&ids[..3], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_never_processed_are_not_taken_for_missing() {
+    let rule = mock!(Client::batch_get_item)
+        .then_compute_output(|batch| BatchGetItemOutput::builder().set_unprocessed_keys(open(&keys(batch))).build());
+    let error = table(&[&rule]).get_many(&[id("a")]).await.expect_err("never processed");
+    assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
+    assert_eq!(u32::try_from(rule.num_calls()), Ok(BATCH_ROUNDS));
+}
+
+#[tokio::test]
+async fn a_batch_has_at_most_a_hundred_keys_and_each_once() {
+    let rule = mock!(Client::batch_get_item)
+        .match_requests(|batch| {
+            let keys = keys(batch);
+            let different: std::collections::BTreeSet<_> = keys.iter().map(|key| text(key, KEY)).collect();
+            (1..=100).contains(&keys.len()) && different.len() == keys.len()
+        })
+        .then_output(|| BatchGetItemOutput::builder().build());
+    let ids: Vec<_> = (0..500).map(|number| id(&(number % 250).to_string())).collect();
+    assert_eq!(table(&[&rule]).get_many(&ids).await.expect("read"), HashMap::new());
+    assert_eq!(rule.num_calls(), 3);
+}
+
+fn lease() -> Lease {
+    let until = noon() + SignedDuration::from_mins(15);
+    Lease { owner: Uuid::from_u128(7), action: "replay".to_owned(), by: "me".to_owned(), since: noon(), until }
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
+    let (rule, puts) = puts();
+    assert_eq!(table(&[&rule]).acquire(&lease(), noon()).await.expect("an answer"), None);
+    let put = puts.lock().expect("not poisoned").remove(0);
+    let condition = "attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now";
+    assert_eq!(put.condition_expression(), Some(condition));
+    let values = put.expression_attribute_values().expect("values");
+    let owner = AttributeValue::S(lease().owner.to_string());
+    assert_eq!((&values[":owner"], &values[":now"]), (&owner, &number(noon().as_millisecond())));
+    let item = put.item().expect("an item");
+    assert_eq!((&item["owner"], &item["until"]), (&owner, &number(lease().until.as_millisecond())));
+    assert!(item[KEY].as_s().is_ok_and(|key| key.parse::<EventId>().is_err()), "no event has its key");
+
+    let item = item.clone();
+    let rule = mock!(Client::put_item).then_error(move || refusal(Some(item.clone())));
+    assert_eq!(table(&[&rule]).acquire(&lease(), noon()).await.expect("an answer"), Some(lease()));
+    let rule = mock!(Client::put_item).then_error(|| refusal(None));
+    let error = table(&[&rule]).acquire(&lease(), noon()).await.expect_err("nobody has it");
+    assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_lease_that_has_run_out_is_nobodys() {
+    let item: Item = to_item(lease()).expect("an item");
+    let rule =
+        mock!(Client::get_item).then_output(move || GetItemOutput::builder().set_item(Some(item.clone())).build());
+    let table = table(&[&rule]);
+    let before = lease().until - SignedDuration::from_millis(1);
+    assert_eq!(table.lease(before).await.expect("read"), Some(lease()));
+    assert_eq!(table.lease(lease().until).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn only_its_owner_gives_a_lease_back() {
+    let released = mock!(Client::delete_item)
+        .match_requests(|delete| {
+            let owner = AttributeValue::S(lease().owner.to_string());
+            delete.condition_expression() == Some("#owner = :owner")
+                && delete.expression_attribute_values().is_some_and(|values| values[":owner"] == owner)
+        })
+        .then_output(|| DeleteItemOutput::builder().build());
+    table(&[&released]).release(lease().owner).await.expect("given back");
+
+    let taken = mock!(Client::delete_item).then_error(|| {
+        DeleteItemError::ConditionalCheckFailedException(ConditionalCheckFailedException::builder().build())
+    });
+    table(&[&taken]).release(lease().owner).await.expect("there is nothing to give back");
+}
+
+#[tokio::test]
+async fn every_shard_is_asked_for_a_part_of_the_page_and_no_more() {
+    let asked = Arc::<Mutex<Vec<_>>>::default();
+    let seen = Arc::clone(&asked);
+    let rule = mock!(Client::query).then_compute_output(move |query| {
+        let values = query.expression_attribute_values().expect("values");
+        assert_eq!((query.index_name(), query.limit()), (Some("dead-letters"), Some(13)));
+        seen.lock().expect("not poisoned").push(values[":shard"].as_s().expect("a text").clone());
+        QueryOutput::builder().build()
+    });
+    let page = table(&[&rule]).dead_letters(Window::default(), None, 50).await.expect("a page");
+    assert_eq!(page, Page::default());
+    let mut asked = asked.lock().expect("not poisoned").clone();
+    asked.sort();
+    assert_eq!(asked, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_not_given_without_one_of_its_shards() {
+    let down = mock!(Client::query)
+        .match_requests(|query| {
+            query.expression_attribute_values().is_some_and(|values| values[":shard"] == AttributeValue::S("3".into()))
+        })
+        .sequence()
+        .http_status(500, None)
+        .times(9)
+        .build();
+    let fine = mock!(Client::query).then_output(|| QueryOutput::builder().build());
+    let error = table(&[&down, &fine]).dead_letters(Window::default(), None, 1).await.expect_err("a shard is down");
+    assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
+}
+
+#[test]
+fn events_spread_over_the_shards() {
+    let mut counts = BTreeMap::new();
+    for number in 0..800 {
+        *counts.entry(shard_of(&id(&format!("event-{number}")))).or_insert(0) += 1;
+    }
+    assert!(counts.len() == usize::from(SHARDS) && counts.values().all(|count| (50..200).contains(count)));
+}
+
+fn dead_letter(milliseconds: i64, microseconds: i64, name: &str) -> Summary {
+    let mut record = record(dead(true));
+    record.event_id = id(name);
+    record.received_at = noon() + SignedDuration::from_millis(milliseconds) + SignedDuration::from_micros(microseconds);
+    record.summary()
+}
+
+fn place(summary: &Summary) -> Position {
+    Position::of(summary.received_at, &summary.event_id)
+}
+
+/// Answers a query as DynamoDB does: it may stop anywhere, but not before the first item, and says so.
+fn shard(letters: &[Summary], shard: u8, (from, to): (&str, &str), cut: usize) -> Shard {
+    let key = |letter: &&Summary| place(letter).0;
+    let own = letters.iter().filter(|letter| shard_of(&letter.event_id) == shard);
+    let mut found: Vec<_> = own.filter(|letter| (from..=to).contains(&key(letter).as_str())).collect();
+    found.sort_by_key(key);
+    let more = found.len() >= cut;
+    of_shard(&found.into_iter().take(cut).cloned().collect::<Vec<_>>(), more)
+}
+
+fn of_shard(letters: &[Summary], more: bool) -> Shard {
+    Shard { items: letters.iter().map(|letter| (place(letter), Some(letter.clone()))).collect(), more }
+}
+
+fn letters() -> impl Strategy<Value = Vec<Summary>> {
+    let received = (0..40_i64, 0..1000_i64);
+    prop::collection::btree_map("[0-9A-Za-z_-]{1,3}", received, 0..80).prop_map(|letters| {
+        letters.into_iter().map(|(name, (millis, micros))| dead_letter(millis, micros, &name)).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn pages_hold_every_dead_letter_of_the_window_once_and_in_order(
+        letters in letters(),
+        limit in 1..30_usize,
+        cuts in prop::collection::vec(1..6_usize, 1..20),
+        since in prop::option::of(0..45_000_i64),
+        until in prop::option::of(0..45_000_i64),
+    ) {
+        let time = |micros: Option<i64>| micros.map(|micros| noon() + SignedDuration::from_micros(micros));
+        let window = Window { since: time(since), until: time(until) };
+        let mut cuts = cuts.into_iter().cycle();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let (from, to) = range(window, after.as_ref());
+            if from > to {
+                break;
+            }
+            let shards = (0..SHARDS).map(|number| {
+                shard(&letters, number, (&from, &to), cuts.next().expect("endless"))
+            });
+            let page = merge(shards.collect(), limit);
+            prop_assert!(page.items.len() <= limit);
+            found.extend(page.items);
+            let Some(next) = page.next else { break };
+            prop_assert!(Some(&next) > after.as_ref(), "every page goes on");
+            after = Some(next);
+        }
+        let inside = |letter: &&Summary| {
+            window.since.is_none_or(|since| letter.received_at >= since)
+                && window.until.is_none_or(|until| letter.received_at < until)
+        };
+        let mut expected: Vec<_> = letters.iter().filter(inside).map(place).collect();
+        expected.sort();
+        let listed: Vec<_> = found.iter().map(place).collect();
+        prop_assert!(listed.windows(2).all(|pair| pair[0] < pair[1]), "in order, and none twice");
+        let exact: Vec<_> = found.iter().filter(inside).map(place).collect();
+        prop_assert_eq!(exact, expected, "none is missing");
+        // Beyond the window there is at most what keys cannot tell from its border.
+        let millisecond = SignedDuration::from_millis(1);
+        let near = |letter: &Summary| {
+            window.since.is_none_or(|since| letter.received_at + millisecond > since)
+                && window.until.is_none_or(|until| letter.received_at < until + millisecond)
+        };
+        prop_assert!(found.iter().all(near));
+    }
+
+    #[test]
+    fn a_body_comes_out_as_it_went_in(body in prop::collection::vec(any::<u8>(), 0..2000)) {
+        prop_assert_eq!(unpack(&pack(&body).expect("packed")).expect("unpacked"), body);
+    }
+}
+
+#[test]
+fn a_page_ends_where_a_shard_is_not_known_further() {
+    let letters = |times: &[i64]| times.iter().map(|time| dead_letter(*time, 0, "a")).collect::<Vec<_>>();
+    let times = |page: &Page| {
+        page.items.iter().map(|item| item.received_at.as_millisecond() - noon().as_millisecond()).collect::<Vec<_>>()
+    };
+    // The second shard may hold something between 4 and 9.
+    let page = merge(vec![of_shard(&letters(&[1, 5, 9]), false), of_shard(&letters(&[2, 4]), true)], 10);
+    assert_eq!(times(&page), [1, 2, 4]);
+    assert_eq!(page.next, page.items.last().map(place));
+
+    let page = merge(vec![of_shard(&letters(&[1, 5]), false), of_shard(&letters(&[2, 4]), false)], 3);
+    assert_eq!((times(&page), page.next.is_some()), (vec![1, 2, 4], true));
+    let page = merge(vec![of_shard(&letters(&[1, 5]), false), of_shard(&letters(&[2]), false)], 3);
+    assert_eq!((times(&page), page.next), (vec![1, 2, 5], None));
+    assert_eq!(merge(Vec::new(), 3), Page::default());
+}

@@ -1,0 +1,172 @@
+//! The adapter against the SDK's client with a mocked connection.
+
+use aws_sdk_sqs::operation::change_message_visibility_batch::ChangeMessageVisibilityBatchOutput;
+use aws_sdk_sqs::operation::list_message_move_tasks::ListMessageMoveTasksOutput;
+use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
+use aws_sdk_sqs::operation::send_message::{SendMessageError, SendMessageOutput};
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
+use aws_sdk_sqs::operation::start_message_move_task::StartMessageMoveTaskOutput;
+use aws_sdk_sqs::types::error::InvalidMessageContents;
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchResultEntry, ListMessageMoveTasksResultEntry, SendMessageBatchResultEntry,
+};
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+
+use super::*;
+
+fn queue(rules: &[&Rule]) -> SqsQueue {
+    Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, rules)).queue("the-queue".to_owned())
+}
+
+fn message(body: &str) -> Message {
+    let attribute = Attribute { data_type: "String".to_owned(), value: AttributeValue::Text("an-event".to_owned()) };
+    Message {
+        body: body.to_owned(),
+        attributes: [("event_id".to_owned(), attribute)].into(),
+        group: Some("a-webhook".to_owned()),
+    }
+}
+
+fn failed(position: usize, sender_fault: bool) -> BatchResultErrorEntry {
+    BatchResultErrorEntry::builder()
+        .id(position.to_string())
+        .code("InternalError")
+        .sender_fault(sender_fault)
+        .build()
+        .expect("complete")
+}
+
+#[tokio::test]
+async fn a_message_is_sent_with_its_attributes_and_its_group() {
+    let rule = mock!(Client::send_message)
+        .match_requests(|request| {
+            let id = request.message_attributes().and_then(|attributes| attributes.get("event_id"));
+            request.queue_url() == Some("the-queue")
+                && request.message_body() == Some("{}")
+                && request.message_group_id() == Some("a-webhook")
+                && id.is_some_and(|id| id.data_type() == "String" && id.string_value() == Some("an-event"))
+        })
+        .then_output(|| SendMessageOutput::builder().build());
+    queue(&[&rule]).send(&message("{}")).await.expect("sent");
+}
+
+#[tokio::test]
+async fn a_refusal_and_an_outage_are_told_apart() {
+    let refusal = mock!(Client::send_message)
+        .then_error(|| SendMessageError::InvalidMessageContents(InvalidMessageContents::builder().build()));
+    let error = queue(&[&refusal]).send(&message("{}")).await.expect_err("refused");
+    assert!(matches!(error, QueueError::Refused(_)), "{error:?}");
+
+    let outage = mock!(Client::send_message).sequence().http_status(503, None).times(9).build();
+    let error = queue(&[&outage]).send(&message("{}")).await.expect_err("down");
+    assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_in_part_fails_in_part() {
+    let rule = mock!(Client::send_message_batch).then_output(|| {
+        let sent = SendMessageBatchResultEntry::builder().id("0").message_id("m").md5_of_message_body("-");
+        let output = SendMessageBatchOutput::builder().successful(sent.build().expect("complete"));
+        output.failed(failed(1, true)).failed(failed(2, false)).build().expect("complete")
+    });
+    // Nothing is said of the last one, so it cannot be counted on either.
+    let results = queue(&[&rule]).send_all(&["a", "b", "c", "d"].map(message)).await;
+    assert!(matches!(
+        &results[..],
+        [Ok(()), Err(QueueError::Refused(_)), Err(QueueError::Unavailable(_)), Err(QueueError::Unavailable(_))]
+    ));
+}
+
+#[tokio::test]
+async fn a_batch_call_that_fails_fails_every_entry() {
+    let rule = mock!(Client::change_message_visibility_batch).sequence().http_status(500, None).times(9).build();
+    let change = (ReceiptHandle("receipt".to_owned()), Duration::from_secs(2));
+    let results = queue(&[&rule]).change_visibility(&[change.clone(), change]).await;
+    assert_eq!(results.len(), 2);
+    assert!(results.iter().all(|result| matches!(result, Err(QueueError::Unavailable(_)))));
+}
+
+#[tokio::test]
+async fn visibility_is_changed_ten_at_a_time_in_whole_seconds_by_position() {
+    let rule = mock!(Client::change_message_visibility_batch)
+        .match_requests(|request| {
+            let entries = request.entries();
+            entries.len() <= 10
+                && entries.iter().enumerate().all(|(position, entry)| {
+                    entry.id() == position.to_string() && entry.visibility_timeout() == Some(3)
+                })
+        })
+        .then_compute_output(|request| {
+            let done = |entry: &ChangeMessageVisibilityBatchRequestEntry| {
+                let done = ChangeMessageVisibilityBatchResultEntry::builder().id(entry.id());
+                done.build().expect("complete")
+            };
+            ChangeMessageVisibilityBatchOutput::builder()
+                .set_successful(Some(request.entries().iter().map(done).collect()))
+                .set_failed(Some(Vec::new()))
+                .build()
+                .expect("complete")
+        });
+    let change = (ReceiptHandle("receipt".to_owned()), Duration::from_millis(2001));
+    let results = queue(&[&rule]).change_visibility(&vec![change; 25]).await;
+    assert!(results.len() == 25 && results.iter().all(Result::is_ok));
+    assert_eq!(rule.num_calls(), 3);
+}
+
+#[tokio::test]
+async fn a_received_message_is_what_was_sent() {
+    let rule = mock!(Client::receive_message)
+        .match_requests(|request| request.visibility_timeout() == Some(930) && request.wait_time_seconds() == Some(2))
+        .then_output(|| {
+            let value = MessageAttributeValue::builder().data_type("String").string_value("an-event");
+            ReceiveMessageOutput::builder()
+                .messages(
+                    aws_sdk_sqs::types::Message::builder()
+                        .body("{}")
+                        .receipt_handle("receipt")
+                        .message_attributes("event_id", value.build().expect("complete"))
+                        .attributes(MessageSystemAttributeName::SentTimestamp, "1768478400000")
+                        .attributes(MessageSystemAttributeName::MessageGroupId, "a-webhook")
+                        .build(),
+                )
+                .build()
+        });
+    let received = queue(&[&rule]).receive(Duration::from_secs(930), Duration::from_secs(2)).await;
+    let received = received.expect("received").pop().expect("one message");
+    assert_eq!(received.message, message("{}"));
+    assert_eq!(received.sent_at.as_second(), 1_768_478_400);
+}
+
+#[tokio::test]
+async fn a_move_task_always_names_its_destination() {
+    let start = mock!(Client::start_message_move_task)
+        .match_requests(|request| {
+            request.source_arn() == Some("arn:dead")
+                && request.destination_arn() == Some("arn:events")
+                && request.max_number_of_messages_per_second() == Some(50)
+        })
+        .then_output(|| StartMessageMoveTaskOutput::builder().build());
+    let list = mock!(Client::list_message_move_tasks).then_output(|| {
+        let task = ListMessageMoveTasksResultEntry::builder()
+            .status("RUNNING")
+            .approximate_number_of_messages_moved(3)
+            .task_handle("handle");
+        ListMessageMoveTasksOutput::builder().results(task.build()).build()
+    });
+    let sqs = Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&start, &list]));
+    let redrive = sqs.redrive("arn:dead".to_owned(), "arn:events".to_owned());
+    redrive.start_move(Some(50)).await.expect("started");
+    let task = redrive.latest_move().await.expect("listed").expect("a task");
+    assert!(task.is_active() && task.moved == 3 && task.handle.as_deref() == Some("handle"));
+}
+
+#[test]
+fn batches_fit_into_sqs() {
+    let sizes = |items: &[usize]| {
+        let batches = batches_of(items, |size| *size);
+        batches.into_iter().map(<[usize]>::len).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&[1; 25]), [10, 10, 5]);
+    assert_eq!(sizes(&[BATCH_BYTES, 1, BATCH_BYTES - 1, 1]), [1, 2, 1]);
+    assert_eq!(sizes(&[]), [0; 0]);
+}
