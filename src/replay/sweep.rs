@@ -4,25 +4,31 @@
 //! Whatever it does, the event is durable at its next place before its message is deleted: sent, archived, or recorded as
 //! discarded. A crash in between leaves it in both places, with one id.
 
+mod act;
+mod letter;
+mod missing;
+
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::list::{ARRIVES_WITHIN, DeadLetter};
-use super::report::{Done, Missing, Report};
+use super::list::DeadLetter;
+use super::report::{Done, Report};
 use super::request::Which;
-use super::{Pages, Replay, ReplayError, Run, Selection, too_often};
-use crate::archive::{Archive, ArchiveError, Archived, ArchivedAttribute, Part};
+use super::{Replay, ReplayError, Run, Selection, too_often};
+use crate::archive::{Archive, ArchiveError, Part};
 use crate::clock::Clock;
-use crate::event::{Event, EventId};
+use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
-use crate::message::Message;
 use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
-use crate::reason::Reason;
-use crate::record::{Act, DeadRecord, Finding, Letter, REPLAY_CEILING, Record, State, Transition};
+use crate::record::{Act, DeadRecord, Finding, REPLAY_CEILING, Record};
+
+use self::letter::Taken;
+
+pub(super) use self::letter::Opened;
 
 /// Messages a run replays when the request does not say.
 pub(super) const DEFAULT_MAX_MESSAGES: u32 = 10_000;
@@ -247,166 +253,6 @@ where
         sweep.report.removed += 1;
     }
 
-    /// Does what the run is for, at its pace.
-    async fn act(&self, mut taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let rate = match sweep.purpose {
-            Purpose::Replay(selection) => selection.rate_per_second,
-            Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => None,
-        };
-        let pace = rate.map_or(RECEIVED_AT_ONCE, |rate| rate.min(RECEIVED_AT_ONCE)) as usize;
-        while !taken.is_empty() {
-            let rest = taken.split_off(taken.len().min(pace));
-            sleep_until(sweep.due.min(sweep.stop_at)).await;
-            if Instant::now() >= sweep.stop_at {
-                sweep.give_back(taken.into_iter().chain(rest));
-                break;
-            }
-            if let Some(rate) = rate {
-                let sent = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-                sweep.due = Instant::now() + Duration::from_secs(1) * sent / rate;
-            }
-            let outcome = match sweep.purpose {
-                Purpose::Replay(_) => self.send_back(taken, sweep).await,
-                Purpose::Discard(_) => self.discard(taken, sweep).await,
-                Purpose::Archive { .. } => self.add_to_archive(taken, sweep).await,
-                Purpose::Reconcile => Ok(()),
-            };
-            if let Err(error) = outcome {
-                sweep.give_back(rest.into_iter());
-                return Err(error);
-            }
-            taken = rest;
-        }
-        Ok(())
-    }
-
-    /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be marked or sent at all.
-    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let marked = self.write_all(taken, sweep, |letter, act| letter.dead.replayed(act)).await?;
-        let message = |letter: &Taken| letter.message.clone().without_reason().with_identity(letter.sent_at);
-        let messages: Vec<Message> = marked.iter().map(message).collect();
-        let (mut sent, mut outage) = (Vec::new(), None);
-        for (letter, result) in marked.into_iter().zip(self.events.send_all(&messages).await) {
-            match result {
-                Ok(()) => sent.push(letter),
-                Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &chain(&error));
-                    sweep.held.push(letter.receipt);
-                    outage = Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
-                }
-            }
-        }
-        let none = sent.is_empty();
-        self.delete(sent, sweep).await;
-        match outage {
-            Some(error) if none => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    async fn discard(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let discarded = self.write_all(taken, sweep, |letter, act| letter.dead.discarded(act)).await?;
-        self.delete(discarded, sweep).await;
-        Ok(())
-    }
-
-    async fn add_to_archive(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let now = self.clock.now();
-        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
-        for letter in taken {
-            // Written to memory, which does not fail.
-            match part.add(&letter.archived(now)) {
-                Ok(()) => parted.push(letter),
-                Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &error.to_string());
-                    sweep.held.push(letter.receipt);
-                }
-            }
-        }
-        if part.is_full() { self.write_part(sweep).await } else { Ok(()) }
-    }
-
-    /// Writes the object, then that its events are in there, and only then deletes their messages.
-    async fn write_part(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
-        let (part, parted) = (std::mem::take(part), std::mem::take(parted));
-        if parted.is_empty() {
-            return Ok(());
-        }
-        let number = match &sweep.report.done {
-            Done::Archive { keys, .. } => keys.len() + 1,
-            _ => 1,
-        };
-        let day = sweep.run.began_at.strftime("%Y/%m/%d");
-        let key = format!("dead-letters/{day}/{}/part-{number:04}.jsonl.gz", sweep.run.id);
-        let object = part.finish().map_err(|error| ArchiveError::Refused(error.into()));
-        let written = match object {
-            Ok(object) => self.archive.put(&key, object).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            sweep.give_back(parted.into_iter());
-            return Err(error.into());
-        }
-        let archived = self.write_all(parted, sweep, |letter, act| letter.dead.archived(act, &key)).await;
-        if let Done::Archive { keys, .. } = &mut sweep.report.done {
-            keys.push(key.clone());
-        }
-        self.delete(archived?, sweep).await;
-        Ok(())
-    }
-
-    /// Writes a step on the record of each, and returns those where that succeeded. Fails when the table is down; ends
-    /// the run when it goes down, or when time does.
-    async fn write_all(
-        &self,
-        taken: Vec<Taken>,
-        sweep: &mut Sweep<'_>,
-        step: impl Fn(&Taken, Act) -> Transition,
-    ) -> Result<Vec<Taken>, Stopped> {
-        let mut written = Vec::new();
-        let mut rest = taken.into_iter();
-        while let Some(letter) = rest.next() {
-            if Instant::now() + ANSWER_TIME >= sweep.run.deadline {
-                sweep.give_back(std::iter::once(letter).chain(rest));
-                break;
-            }
-            match self.table.write(&step(&letter, sweep.run.act(self.clock.now()))).await {
-                Ok(Written::Done) => written.push(letter),
-                Ok(Written::Lost(_)) => {
-                    sweep.report.fail(Some(letter.event_id()), "its record has changed this moment; look again");
-                    sweep.held.push(letter.receipt);
-                }
-                Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &chain(&error));
-                    sweep.held.push(letter.receipt);
-                    sweep.give_back(rest);
-                    if written.is_empty() {
-                        return Err(error.into());
-                    }
-                    sweep.stop_at = Instant::now();
-                    break;
-                }
-            }
-        }
-        Ok(written)
-    }
-
-    /// Deletes the messages of events that are durable elsewhere.
-    async fn delete(&self, letters: Vec<Taken>, sweep: &mut Sweep<'_>) {
-        let receipts: Vec<_> = letters.iter().map(|letter| letter.receipt.clone()).collect();
-        for (letter, result) in letters.into_iter().zip(self.dead_letters.delete(&receipts).await) {
-            let Run { id, action, origin, .. } = sweep.run;
-            let event_id = letter.event_id();
-            tracing::info!(audit = action, run = %id, event_id, by = origin.by, why = origin.why, "{action} of one event");
-            sweep.report.done.count();
-            if let Err(error) = result {
-                let error = format!("done, but not removed from the dead-letter queue: {}", chain(&error));
-                sweep.report.fail(Some(event_id), &error);
-            }
-        }
-    }
-
     /// What is left to do when the queue has been gone through, as far as it was.
     async fn finish(&self, sweep: &mut Sweep<'_>, hidden: u64, complete: bool) -> Result<(), Stopped> {
         self.write_part(sweep).await?;
@@ -421,55 +267,6 @@ where
         // What somebody else holds back cannot be told from what is gone.
         if matches!(sweep.purpose, Purpose::Reconcile) && hidden == 0 {
             return self.unlist(sweep).await;
-        }
-        Ok(())
-    }
-
-    /// Says of each event whose message was not found what has become of it.
-    pub(super) async fn explain(
-        &self,
-        missing: &[EventId],
-        hidden: u64,
-        report: &mut Report,
-    ) -> Result<(), TableError> {
-        let records = self.table.get_many(missing).await?;
-        let now = self.clock.now();
-        for id in missing {
-            let record = records.get(id).filter(|record| !record.is_expired(now));
-            let (state, error) = why_missing(record, hidden, now);
-            report.miss(id.as_str(), state, error);
-        }
-        Ok(())
-    }
-
-    /// Takes dead events off the list whose messages are not there.
-    async fn unlist(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let now = self.clock.now();
-        let mut pages = Pages::default();
-        while let Some(page) = self.next_page(&mut pages).await? {
-            let is_missing =
-                |letter: &DeadLetter| letter.has_arrived(sweep.run.began_at) && !sweep.seen.contains(&letter.event_id);
-            let missing: Vec<EventId> = page.into_iter().filter(is_missing).map(|letter| letter.event_id).collect();
-            for record in self.table.get_many(&missing).await?.values() {
-                if Instant::now() >= sweep.stop_at {
-                    return Ok(());
-                }
-                let dead = match Finding::recorded(record, now) {
-                    Some(Finding::Dead(dead)) => dead,
-                    Some(Finding::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
-                        dead
-                    }
-                    _ => continue,
-                };
-                if self.table.write(&dead.unlisted(now)).await? == Written::Done {
-                    tracing::warn!(
-                        event_id = %record.event_id,
-                        run = %sweep.run.id,
-                        "a dead event has no message in the dead-letter queue"
-                    );
-                    sweep.report.done.count();
-                }
-            }
         }
         Ok(())
     }
@@ -497,68 +294,6 @@ where
     }
 }
 
-/// What became of an event whose message was not found, by its record.
-fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing, String) {
-    let Some(record) = record else {
-        return (Missing::Unknown, "nothing is known of it".to_owned());
-    };
-    match &record.state {
-        State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
-        State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),
-        State::Archived { archived_to, .. } => (Missing::Archived, format!("it is in the archive: {archived_to}")),
-        state => match state.death(now) {
-            None => (Missing::Alive, "it is not dead: it is being delivered, or waits for its next attempt".to_owned()),
-            Some(death) => {
-                let replayed = matches!(state, State::Dead(dead) if dead.replayed_at.is_some());
-                if replayed || hidden > 0 || death.dead_at + ARRIVES_WITHIN > now {
-                    let error = "its message is hidden or on its way; ask again in some minutes";
-                    (Missing::Pending, error.to_owned())
-                } else {
-                    (Missing::Expired, "its message is gone".to_owned())
-                }
-            }
-        },
-    }
-}
-
-/// A dead letter, as far as it can be read.
-pub(super) struct Opened {
-    pub(super) event_id: EventId,
-    received_at: Timestamp,
-    /// Nothing where the message is none.
-    event: Option<Event>,
-    pub(super) reason: Option<Reason>,
-    message: Message,
-    receipt: ReceiptHandle,
-    sent_at: Timestamp,
-}
-
-impl Opened {
-    pub(super) fn new(Received { message, receipt, sent_at }: Received) -> Self {
-        let event = message.to_event(sent_at).ok();
-        let (event_id, received_at) = match &event {
-            Some(event) => (event.id.clone(), event.received_at),
-            None => message.identity(sent_at),
-        };
-        Self { event_id, received_at, event, reason: message.reason(), message, receipt, sent_at }
-    }
-
-    pub(super) fn letter(&self) -> Letter<'_> {
-        Letter {
-            event_id: &self.event_id,
-            received_at: self.received_at,
-            sent_at: self.sent_at,
-            reason: self.reason.as_ref(),
-            event: self.event.as_ref(),
-        }
-    }
-
-    /// The body as it came to the relay, or as SQS has it.
-    pub(super) fn body(&self) -> &[u8] {
-        self.event.as_ref().map_or(self.message.body.as_bytes(), |event| &event.body)
-    }
-}
-
 /// What a message turned out to be.
 #[expect(clippy::large_enum_variant, reason = "the common case is the large one")]
 enum Reconciled {
@@ -568,35 +303,6 @@ enum Reconciled {
     Copy(&'static str),
     /// Nothing to touch now.
     Left,
-}
-
-/// A dead letter that a run acts on.
-pub(super) struct Taken {
-    message: Message,
-    receipt: ReceiptHandle,
-    sent_at: Timestamp,
-    dead: DeadRecord,
-}
-
-impl Taken {
-    fn event_id(&self) -> &str {
-        self.dead.record().event_id.as_str()
-    }
-
-    /// As the archive has it.
-    fn archived(&self, now: Timestamp) -> Archived {
-        let record = self.dead.record();
-        let attributes = &self.message.attributes;
-        Archived {
-            event_id: record.event_id.clone(),
-            archived_at: now,
-            sent_at: self.sent_at,
-            reason: self.dead.death().clone().into(),
-            body: self.message.body.clone(),
-            attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),
-            group: self.message.group.clone(),
-        }
-    }
 }
 
 /// One run over the dead letters.

@@ -1,0 +1,97 @@
+//! What a sweep says and does about dead events whose messages it has not found.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Stopped, Sweep};
+use crate::archive::Archive;
+use crate::clock::Clock;
+use crate::event::EventId;
+use crate::events_table::{EventsTable, TableError, Written};
+use crate::queue::{Countable, Receiver, Redrive, Sender};
+use crate::record::{Finding, Record, State};
+use crate::replay::list::ARRIVES_WITHIN;
+use crate::replay::{DeadLetter, Missing, Pages, Replay, Report};
+
+impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
+where
+    E: Sender + Countable,
+    D: Sender + Receiver + Countable,
+    R: Redrive,
+    W: EventsTable,
+    A: Archive,
+    C: Clock,
+{
+    /// Says of each event whose message was not found what has become of it.
+    pub(in crate::replay) async fn explain(
+        &self,
+        missing: &[EventId],
+        hidden: u64,
+        report: &mut Report,
+    ) -> Result<(), TableError> {
+        let records = self.table.get_many(missing).await?;
+        let now = self.clock.now();
+        for id in missing {
+            let record = records.get(id).filter(|record| !record.is_expired(now));
+            let (state, error) = why_missing(record, hidden, now);
+            report.miss(id.as_str(), state, error);
+        }
+        Ok(())
+    }
+
+    /// Takes dead events off the list whose messages are not there.
+    pub(super) async fn unlist(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        let mut pages = Pages::default();
+        while let Some(page) = self.next_page(&mut pages).await? {
+            let is_missing =
+                |letter: &DeadLetter| letter.has_arrived(sweep.run.began_at) && !sweep.seen.contains(&letter.event_id);
+            let missing: Vec<EventId> = page.into_iter().filter(is_missing).map(|letter| letter.event_id).collect();
+            for record in self.table.get_many(&missing).await?.values() {
+                if Instant::now() >= sweep.stop_at {
+                    return Ok(());
+                }
+                let dead = match Finding::recorded(record, now) {
+                    Some(Finding::Dead(dead)) => dead,
+                    Some(Finding::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
+                        dead
+                    }
+                    _ => continue,
+                };
+                if self.table.write(&dead.unlisted(now)).await? == Written::Done {
+                    tracing::warn!(
+                        event_id = %record.event_id,
+                        run = %sweep.run.id,
+                        "a dead event has no message in the dead-letter queue"
+                    );
+                    sweep.report.done.count();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What became of an event whose message was not found, by its record.
+fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing, String) {
+    let Some(record) = record else {
+        return (Missing::Unknown, "nothing is known of it".to_owned());
+    };
+    match &record.state {
+        State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
+        State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),
+        State::Archived { archived_to, .. } => (Missing::Archived, format!("it is in the archive: {archived_to}")),
+        state => match state.death(now) {
+            None => (Missing::Alive, "it is not dead: it is being delivered, or waits for its next attempt".to_owned()),
+            Some(death) => {
+                let replayed = matches!(state, State::Dead(dead) if dead.replayed_at.is_some());
+                if replayed || hidden > 0 || death.dead_at + ARRIVES_WITHIN > now {
+                    let error = "its message is hidden or on its way; ask again in some minutes";
+                    (Missing::Pending, error.to_owned())
+                } else {
+                    (Missing::Expired, "its message is gone".to_owned())
+                }
+            }
+        },
+    }
+}
