@@ -37,6 +37,12 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         result.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
     }
 
+    /// A variable that may be empty or absent, parsed by its type.
+    pub fn parse_if_set<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+        (self.lookup)(name).filter(|value| !value.is_empty())?;
+        self.parse(name)
+    }
+
     /// Notes something that no single variable shows.
     pub fn problem(&mut self, problem: String) {
         self.problems.push(problem);

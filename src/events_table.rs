@@ -88,7 +88,16 @@ pub struct Window {
     pub until: Option<Timestamp>,
 }
 
-/// The right to take from the dead-letter queue, which one run has at a time.
+/// What one run at a time has for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exclusive {
+    /// To take from the dead-letter queue.
+    DeadLetters,
+    /// To fetch from Genesys Cloud and move the checkpoint.
+    Recovery,
+}
+
+/// The right to something [`Exclusive`], for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The run.
@@ -104,9 +113,18 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
+/// How far a recovery has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// What Genesys Cloud failed to deliver before this time is durable here.
+    pub cursor: Timestamp,
+    /// How much time is read at once, in seconds: less after a run that could not even finish that.
+    pub span_seconds: u32,
+}
+
 /// The events table.
 ///
-/// Every write is conditional, and every read of a record sees all writes before it; the index may lag behind.
+/// Every write of a record is conditional, and every read of a record sees all writes before it; the index may lag behind.
 pub trait EventsTable: Send + Sync + 'static {
     /// Reads a record.
     fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<Record>, TableError>> + Send;
@@ -137,12 +155,30 @@ pub trait EventsTable: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Page, TableError>> + Send;
 
-    /// Takes the lease on the dead-letter queue, unless another run has it; then returns that one's.
-    fn acquire(&self, lease: &Lease, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+    /// Takes the lease on `what`, unless another run has it; then returns that one's.
+    fn acquire(
+        &self,
+        what: Exclusive,
+        lease: &Lease,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
 
-    /// Gives the lease back, if it is still `owner`'s.
-    fn release(&self, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
+    /// Gives the lease on `what` back, if it is still `owner`'s.
+    fn release(&self, what: Exclusive, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// Who has the lease.
-    fn lease(&self, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+    /// Who has the lease on `what`.
+    fn lease(&self, what: Exclusive, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+
+    /// How far a recovery has come, by the name of what it reads; `None` before the first.
+    fn checkpoint(&self, source: &str) -> impl Future<Output = Result<Option<Checkpoint>, TableError>> + Send;
+
+    /// Moves a checkpoint. It never expires.
+    ///
+    /// It is not conditional: whoever writes one has queued everything up to it, so that the older of two that cross
+    /// only makes the next run look at something twice.
+    fn save_checkpoint(
+        &self,
+        source: &str,
+        checkpoint: &Checkpoint,
+    ) -> impl Future<Output = Result<(), TableError>> + Send;
 }

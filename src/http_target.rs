@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -12,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clock;
 use crate::event::Event;
+use crate::https_url::HttpsUrl;
 use crate::logging::chain;
 use crate::message::is_kept_header;
 use crate::reason::{MAX_EXCERPT_BYTES, excerpt};
@@ -32,42 +32,6 @@ const MAX_DRAINED_BYTES: usize = 64 * 1024;
 
 /// An answer's body has this long once its status is there. The status alone decides.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A URL that events cannot be delivered to.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidTargetUrl {
-    /// It cannot be parsed.
-    #[error("it is not a URL")]
-    Syntax,
-    /// Events would travel in clear.
-    #[error("it must be https (http is for 127.0.0.1, [::1] and localhost only)")]
-    NotHttps,
-    /// Credentials do not belong into an environment variable.
-    #[error("it must not hold a user name or password; put targetAuthorization into the stack's secret")]
-    Credentials,
-}
-
-/// Where events are delivered: a URL that leaks neither events nor credentials.
-#[derive(Debug, Clone)]
-pub struct TargetUrl(Url);
-
-impl FromStr for TargetUrl {
-    type Err = InvalidTargetUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidTargetUrl> {
-        let url = Url::parse(text).map_err(|_| InvalidTargetUrl::Syntax)?;
-        let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        match url.scheme() {
-            "https" => {}
-            "http" if is_loopback => {}
-            _ => return Err(InvalidTargetUrl::NotHttps),
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidTargetUrl::Credentials);
-        }
-        Ok(Self(url))
-    }
-}
 
 /// Makes ring the provider of TLS for this process. Call it once, before a target is made.
 ///
@@ -92,7 +56,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
     ///
     /// Fails when the machine's trust store cannot be read. Needs [`install_tls_provider`].
     pub fn new(
-        TargetUrl(url): TargetUrl,
+        url: HttpsUrl,
         timeout: Duration,
         secrets: SecretCache<S, TargetSecrets, C>,
         clock: C,
@@ -104,7 +68,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("genesys-relay/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, url, timeout, secrets, clock })
+        Ok(Self { client, url: url.into_url(), timeout, secrets, clock })
     }
 
     async fn post(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets, deadline: Instant) -> Outcome {

@@ -30,6 +30,12 @@ pub enum NotJson {
 #[derive(Debug, Clone, Copy)]
 pub struct Json<'a>(&'a RawValue);
 
+impl<'a> From<&'a RawValue> for Json<'a> {
+    fn from(value: &'a RawValue) -> Self {
+        Self(value)
+    }
+}
+
 impl<'a> Json<'a> {
     /// Checks that `body` is one JSON object or array. A byte order mark in front is passed over.
     pub fn parse(body: &'a [u8]) -> Result<Self, NotJson> {
@@ -45,6 +51,22 @@ impl<'a> Json<'a> {
     /// The fields, if this is an object. It is scanned here, once for all fields.
     pub fn as_object(&self) -> Option<Object<'a>> {
         serde_json::from_str(self.text()).ok().map(|Entries(entries)| Object(entries))
+    }
+
+    /// The items, if this is an array.
+    pub fn as_array(&self) -> Option<Vec<Self>> {
+        let items: Vec<&'a RawValue> = serde_json::from_str(self.text()).ok()?;
+        Some(items.into_iter().map(Self).collect())
+    }
+
+    /// The number, if this is one that fits.
+    pub fn as_u64(&self) -> Option<u64> {
+        serde_json::from_str(self.text()).ok()
+    }
+
+    /// The value as it is written.
+    pub fn as_text(&self) -> &'a str {
+        self.text()
     }
 
     /// The text of a JSON string.
@@ -85,6 +107,22 @@ impl<'a> Object<'a> {
             (Some((_, value)), None) => Some(Json(value)),
             _ => None,
         }
+    }
+
+    /// The text of a field that is there exactly once, and not empty.
+    pub fn text(&self, name: &str) -> Option<String> {
+        Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// The object written anew, with this field in place of what it had.
+    pub fn with(&self, name: &str, value: &str) -> Result<String, serde_json::Error> {
+        let value = serde_json::value::to_raw_value(value)?;
+        let kept = self.0.iter().filter(|(key, _)| key != name).map(|(key, kept)| (key.as_ref(), *kept));
+        let fields: Vec<String> = kept
+            .chain([(name, value.as_ref())])
+            .map(|(key, value)| Ok(format!("{}:{value}", serde_json::to_string(key)?)))
+            .collect::<Result<_, serde_json::Error>>()?;
+        Ok(format!("{{{}}}", fields.join(",")))
     }
 }
 
@@ -222,7 +260,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -272,6 +310,30 @@ mod tests {
     }
 
     #[test]
+    fn a_field_is_added_or_replaced_and_the_others_stay_as_they_are_written() {
+        let json = Json::parse(br#"{"n":12345678901234567890.10, "\u0061":[1.0], "id":"old"}"#).expect("valid JSON");
+        let object = json.as_object().expect("an object");
+        let written = object.with("id", "a \"new\" one").expect("written");
+        assert_eq!(written, r#"{"n":12345678901234567890.10,"a":[1.0],"id":"a \"new\" one"}"#);
+        assert_eq!(
+            Json::parse(b"{}").expect("valid").as_object().expect("an object").with("a", "b").expect("written"),
+            r#"{"a":"b"}"#
+        );
+    }
+
+    #[test]
+    fn items_and_numbers_are_read() {
+        let json =
+            Json::parse(br#"{"items":[1,{"a":2},"x"],"count":18446744073709551615,"less":-1}"#).expect("valid JSON");
+        let object = json.as_object().expect("an object");
+        let items = object.get("items").and_then(|items| items.as_array()).expect("an array");
+        assert_eq!(items.iter().map(Json::as_text).collect::<Vec<_>>(), ["1", r#"{"a":2}"#, r#""x""#]);
+        assert_eq!(object.get("count").and_then(|count| count.as_u64()), Some(u64::MAX));
+        assert_eq!(object.get("less").and_then(|less| less.as_u64()), None);
+        assert!(json.as_array().is_none());
+    }
+
+    #[test]
     fn a_million_levels_are_valid_and_stand_for_themselves() {
         let deep = "[".repeat(500_000) + &"]".repeat(500_000);
         assert_eq!(canonical(&deep), deep);
@@ -293,7 +355,7 @@ mod tests {
         assert!(Json::parse(b"\xef\xbb\xbf {\"a\":1} ").is_ok(), "a byte order mark is passed over");
     }
 
-    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    pub(crate) fn any_json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
             any::<bool>().prop_map(Into::into),

@@ -82,7 +82,7 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
-    /// Sent into the queue by somebody who looks here first.
+    /// Fetched from Genesys Cloud and sent into the queue. Nobody has claimed it yet.
     Queued,
     /// Somebody is delivering it.
     InProgress(Lease),
@@ -168,10 +168,10 @@ pub struct Attempt {
     pub response: Option<String>,
 }
 
-/// What an operator, or a schedule, did with a dead letter.
+/// What an operator, or a schedule, did with an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
-    /// `replay`, `archive`, `restore`, `discard` or `reconcile`.
+    /// `replay`, `archive`, `restore`, `discard`, `reconcile` or `recover`.
     pub action: String,
     /// When.
     pub at: Timestamp,

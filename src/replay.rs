@@ -24,17 +24,18 @@ use uuid::Uuid;
 use crate::archive::{Archive, ArchiveError};
 use crate::clock::Clock;
 use crate::event::EventId;
-use crate::events_table::{EventsTable, Lease, Position, TableError, Window};
+use crate::events_table::{EventsTable, Exclusive, Lease, Position, TableError, Window};
 use crate::logging::chain;
 use crate::queue::{Countable, Depth, MoveTask, QueueError, Receiver, Redrive, Sender};
 use crate::record::{Act, Finding, REPLAY_CEILING, Transition};
+use crate::request::Origin;
 
 use self::request::Which;
 use self::sweep::{DEFAULT_MAX_MESSAGES, HIDDEN_PAST_DEADLINE, Purpose};
 
 pub use self::list::{DeadLetter, List, Shown};
 pub use self::report::{Done, Failed, Missing, Report};
-pub use self::request::{InvalidRequest, Listing, Origin, Request, Selection};
+pub use self::request::{Listing, Request, Selection};
 
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
@@ -252,7 +253,7 @@ where
             // Should the run be killed, what it holds comes back no later than its lease ends.
             until: run.began_at + left + HIDDEN_PAST_DEADLINE,
         };
-        match self.table.acquire(&lease, run.began_at).await {
+        match self.table.acquire(Exclusive::DeadLetters, &lease, run.began_at).await {
             Ok(None) => {}
             Ok(Some(held)) => return Err(ReplayError::Busy(held)),
             Err(error) => {
@@ -310,7 +311,7 @@ where
     }
 
     async fn release(&self, run: &Run<'_>) {
-        if let Err(error) = self.table.release(run.id).await {
+        if let Err(error) = self.table.release(Exclusive::DeadLetters, run.id).await {
             tracing::warn!(run = %run.id, error = chain(&error), "the lease on the dead letters stands until it runs out");
         }
     }
@@ -329,7 +330,7 @@ where
             queue: self.events.depth().await?,
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
-            run: self.table.lease(now).await?.map(ShownRun::from),
+            run: self.table.lease(Exclusive::DeadLetters, now).await?.map(ShownRun::from),
         })
     }
 

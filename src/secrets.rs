@@ -1,6 +1,6 @@
 //! The stack's secret: what it holds, and where it is read.
 //!
-//! Each function reads its own half, so that a slip in one half does not stop the other function.
+//! Each function reads its own part, so that a slip in one part does not stop the other functions.
 
 mod cache;
 
@@ -17,7 +17,14 @@ use serde::de::DeserializeOwned;
 pub use self::cache::{FRESH, SecretCache};
 
 /// The fields that there are.
-const FIELDS: [&str; 4] = ["openMessagingSecrets", "webhookSecrets", "targetAuthorization", "targetSigningSecrets"];
+const FIELDS: [&str; 6] = [
+    "openMessagingSecrets",
+    "webhookSecrets",
+    "targetAuthorization",
+    "targetSigningSecrets",
+    "genesysClientId",
+    "genesysClientSecret",
+];
 
 /// The shortest secret that is taken. Genesys asks for more than 15 characters; an empty one would sign anything.
 const MIN_SECRET_BYTES: usize = 16;
@@ -49,7 +56,7 @@ pub enum SecretsError {
     RecentlyUnavailable,
 }
 
-/// The half of the secret that one function needs, read from the whole.
+/// The part of the secret that one function needs, read from the whole.
 pub trait FromSecret: Send + Sync + Sized + 'static {
     /// Reads it from the secret's text, a JSON object. Fields that are not its own are passed over.
     fn from_secret(text: &str) -> Result<Self, SecretsError>;
@@ -75,6 +82,23 @@ pub struct TargetSecrets {
     pub authorization: Option<HeaderValue>,
     /// Keys that deliveries are signed with, decoded; each makes one signature.
     pub signing: Vec<Vec<u8>>,
+}
+
+/// What the relay signs in to Genesys Cloud with: `{"genesysClientId": "…", "genesysClientSecret": "…"}`, of an OAuth client
+/// with the grant type *Client Credentials*.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GenesysSecrets {
+    /// Says which client it is; no secret by itself.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+}
+
+impl fmt::Debug for GenesysSecrets {
+    /// Shows that they are there.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("GenesysSecrets(a client)")
+    }
 }
 
 impl fmt::Debug for SenderSecrets {
@@ -154,7 +178,28 @@ impl FromSecret for TargetSecrets {
     }
 }
 
-/// Reads one half, and tells of fields that are nobody's: most likely a known one misspelt. Not their names, since a
+impl FromSecret for GenesysSecrets {
+    fn from_secret(text: &str) -> Result<Self, SecretsError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            genesys_client_id: Option<String>,
+            genesys_client_secret: Option<String>,
+        }
+
+        let fields: Fields = parse(text)?;
+        let given = |field, value: Option<String>| match value {
+            Some(value) if !value.trim().is_empty() => Ok(value),
+            _ => Err(SecretsError::Field { field, problem: "is missing, and the recovery signs in with it" }),
+        };
+        Ok(Self {
+            client_id: given("genesysClientId", fields.genesys_client_id)?,
+            client_secret: given("genesysClientSecret", fields.genesys_client_secret)?,
+        })
+    }
+}
+
+/// Reads one part, and tells of fields that are nobody's: most likely a known one misspelt. Not their names, since a
 /// secret may have been put in the place of one.
 fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
     let secrets = T::from_secret(text)?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::archive::{Archive, ArchiveError};
 use crate::clock::Clock;
 use crate::event::EventId;
-use crate::events_table::{EventsTable, Lease, Page, Position, TableError, Window, Written};
+use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
 use crate::message::Message;
 use crate::queue::{
     Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
@@ -270,7 +270,8 @@ pub struct FakeTable {
 struct TableState {
     records: BTreeMap<EventId, Record>,
     bodies: HashMap<EventId, Vec<u8>>,
-    lease: Option<Lease>,
+    leases: BTreeMap<Exclusive, Lease>,
+    checkpoints: BTreeMap<String, Checkpoint>,
     calls_until_failure: Option<usize>,
     failures_left: usize,
     calls_until_halt: Option<usize>,
@@ -380,23 +381,34 @@ impl EventsTable for FakeTable {
         Ok(Page { items: found.into_iter().map(|(_, item)| item).collect(), next })
     }
 
-    async fn acquire(&self, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
         let mut state = self.working().await?;
-        let held = state.lease.take_if(|held| held.until <= now || held.owner == lease.owner).is_none();
-        if held && let Some(held) = &state.lease {
+        if let Some(held) = state.leases.get(&what).filter(|held| held.until > now && held.owner != lease.owner) {
             return Ok(Some(held.clone()));
         }
-        state.lease = Some(lease.clone());
+        state.leases.insert(what, lease.clone());
         Ok(None)
     }
 
-    async fn release(&self, owner: Uuid) -> Result<(), TableError> {
-        self.working().await?.lease.take_if(|held| held.owner == owner);
+    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+        let mut state = self.working().await?;
+        if state.leases.get(&what).is_some_and(|held| held.owner == owner) {
+            state.leases.remove(&what);
+        }
         Ok(())
     }
 
-    async fn lease(&self, now: Timestamp) -> Result<Option<Lease>, TableError> {
-        Ok(self.working().await?.lease.clone().filter(|lease| lease.until > now))
+    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        Ok(self.working().await?.leases.get(&what).cloned().filter(|lease| lease.until > now))
+    }
+
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+        Ok(self.working().await?.checkpoints.get(source).copied())
+    }
+
+    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
+        self.working().await?.checkpoints.insert(source.to_owned(), *checkpoint);
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::{Context as _, Result};
 use genesys_relay::aws::dynamodb::DynamoDb;
 use genesys_relay::event::{Event, EventId, Source};
-use genesys_relay::events_table::{EventsTable, Lease, Position, TableError, Window, Written};
+use genesys_relay::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Position, TableError, Window, Written};
 use genesys_relay::reason::ReasonKind;
 use genesys_relay::record::{
     Act, Attempt, Claim, ClaimRequest, Claiming, Context, Death, Finding, Letter, Record, State, StateName, Summary,
@@ -406,7 +406,7 @@ async fn the_list_holds_the_dead_only(table: &impl EventsTable) -> Result<()> {
     Ok(())
 }
 
-async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable) -> Result<()> {
+async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable, what: Exclusive) -> Result<()> {
     let lease = |owner: Uuid, until: Timestamp| Lease {
         owner,
         action: "replay".to_owned(),
@@ -415,25 +415,66 @@ async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable) -> Result<()>
         until,
     };
     let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    assert_eq!(table.lease(at(0)).await?, None);
-    table.release(one).await?;
+    assert_eq!(table.lease(what, at(0)).await?, None);
+    table.release(what, one).await?;
 
-    assert_eq!(table.acquire(&lease(one, at(60)), at(0)).await?, None);
-    assert_eq!(table.lease(at(59)).await?, Some(lease(one, at(60))));
-    assert_eq!(table.acquire(&lease(other, at(90)), at(59)).await?, Some(lease(one, at(60))), "it is held");
-    table.release(other).await?;
-    assert_eq!(table.lease(at(59)).await?, Some(lease(one, at(60))), "only its owner gives it back");
-    assert_eq!(table.acquire(&lease(one, at(70)), at(59)).await?, None, "its owner may ask twice");
-    assert_eq!(table.lease(at(69)).await?, Some(lease(one, at(70))));
+    assert_eq!(table.acquire(what, &lease(one, at(60)), at(0)).await?, None);
+    assert_eq!(table.lease(what, at(59)).await?, Some(lease(one, at(60))));
+    assert_eq!(table.acquire(what, &lease(other, at(90)), at(59)).await?, Some(lease(one, at(60))), "it is held");
+    table.release(what, other).await?;
+    assert_eq!(table.lease(what, at(59)).await?, Some(lease(one, at(60))), "only its owner gives it back");
+    assert_eq!(table.acquire(what, &lease(one, at(70)), at(59)).await?, None, "its owner may ask twice");
+    assert_eq!(table.lease(what, at(69)).await?, Some(lease(one, at(70))));
 
-    assert_eq!(table.lease(at(70)).await?, None, "it has run out");
-    assert_eq!(table.acquire(&lease(other, at(130)), at(70)).await?, None, "so somebody else may have it");
-    table.release(one).await?;
-    assert_eq!(table.acquire(&lease(one, at(130)), at(71)).await?, Some(lease(other, at(130))));
-    table.release(other).await?;
-    assert_eq!(table.lease(at(71)).await?, None);
-    assert_eq!(table.acquire(&lease(one, at(130)), at(71)).await?, None, "it was given back");
-    table.release(one).await?;
+    assert_eq!(table.lease(what, at(70)).await?, None, "it has run out");
+    assert_eq!(table.acquire(what, &lease(other, at(130)), at(70)).await?, None, "so somebody else may have it");
+    table.release(what, one).await?;
+    assert_eq!(table.acquire(what, &lease(one, at(130)), at(71)).await?, Some(lease(other, at(130))));
+    table.release(what, other).await?;
+    assert_eq!(table.lease(what, at(71)).await?, None);
+    assert_eq!(table.acquire(what, &lease(one, at(130)), at(71)).await?, None, "it was given back");
+    table.release(what, one).await?;
+    Ok(())
+}
+
+async fn leases_on_different_things_are_apart(table: &impl EventsTable) -> Result<()> {
+    let lease = |owner| Lease {
+        owner: Uuid::from_u128(owner),
+        action: "recover".to_owned(),
+        by: "a schedule".to_owned(),
+        since: at(0),
+        until: at(60),
+    };
+    assert_eq!(table.acquire(Exclusive::DeadLetters, &lease(1), at(0)).await?, None);
+    assert_eq!(table.acquire(Exclusive::Recovery, &lease(2), at(0)).await?, None);
+    table.release(Exclusive::Recovery, Uuid::from_u128(2)).await?;
+    assert_eq!(table.lease(Exclusive::DeadLetters, at(0)).await?, Some(lease(1)));
+    table.release(Exclusive::DeadLetters, Uuid::from_u128(1)).await?;
+    Ok(())
+}
+
+async fn a_checkpoint_is_the_newest_that_was_saved(table: &impl EventsTable) -> Result<()> {
+    assert_eq!(table.checkpoint("one").await?, None);
+    let checkpoint = |cursor, span_seconds| Checkpoint { cursor: at(cursor), span_seconds };
+    for saved in [checkpoint(10, 3600), checkpoint(20, 1800)] {
+        table.save_checkpoint("one", &saved).await?;
+        assert_eq!(table.checkpoint("one").await?, Some(saved));
+    }
+    assert_eq!(table.checkpoint("other").await?, None, "each source has its own");
+    Ok(())
+}
+
+async fn a_fetched_event_is_queued_until_it_is_claimed(table: &impl EventsTable) -> Result<()> {
+    let pair = Pair::of(table);
+    let event = event("fetched", at(0));
+    let queue = || Record::queued(&event, None, act("recover", at(1)));
+    let queued = pair.take(&event.id, &queue()).await?;
+    assert_eq!((queued.state.name(), queued.history[0].action.as_str()), (StateName::Queued, "recover"));
+    assert!(matches!(pair.write(&queue()).await?, Written::Lost(Some(_))), "it is known by now");
+    let claimed = claim(Some(&queued), &event, at(2), false);
+    pair.take(&event.id, claimed.transition()).await?;
+    let delivered = pair.take(&event.id, &claimed.delivered(attempt(at(3), 200))).await?;
+    assert_eq!(delivered.history, queued.history);
     Ok(())
 }
 
@@ -446,7 +487,11 @@ async fn a_table_keeps_its_contract(table: impl EventsTable) -> Result<()> {
     of_two_at_once_one_wins(&table).await?;
     many_are_read_at_once(&table).await?;
     a_body_is_kept_byte_for_byte(&table).await?;
-    one_run_at_a_time_has_the_lease(&table).await
+    a_fetched_event_is_queued_until_it_is_claimed(&table).await?;
+    one_run_at_a_time_has_the_lease(&table, Exclusive::DeadLetters).await?;
+    one_run_at_a_time_has_the_lease(&table, Exclusive::Recovery).await?;
+    leases_on_different_things_are_apart(&table).await?;
+    a_checkpoint_is_the_newest_that_was_saved(&table).await
 }
 
 #[tokio::test]

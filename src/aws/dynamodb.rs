@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::is_transient;
 use crate::event::EventId;
-use crate::events_table::{EventsTable, Lease, Page, Position, TableError, Window, Written};
+use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
 use crate::logging::chain;
 use crate::record::{Guard, LIFE, Record, Summary, Transition};
 
@@ -209,14 +209,14 @@ impl EventsTable for DynamoDb {
         Ok(merge(try_join_all(shards).await?, limit))
     }
 
-    async fn acquire(&self, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
         let item: Item = to_item(lease).map_err(unreadable)?;
         let request = self
             .client
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item))
-            .item(KEY, AttributeValue::S(LEASE_KEY.to_owned()))
+            .item(KEY, AttributeValue::S(lease_key(what)))
             .condition_expression("attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now")
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_names("#until", "until")
@@ -233,12 +233,12 @@ impl EventsTable for DynamoDb {
         }
     }
 
-    async fn release(&self, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
         let request = self
             .client
             .delete_item()
             .table_name(&self.table)
-            .key(KEY, AttributeValue::S(LEASE_KEY.to_owned()))
+            .key(KEY, AttributeValue::S(lease_key(what)))
             .condition_expression("#owner = :owner")
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":owner", AttributeValue::S(owner.to_string()));
@@ -254,14 +254,35 @@ impl EventsTable for DynamoDb {
         }
     }
 
-    async fn lease(&self, now: Timestamp) -> Result<Option<Lease>, TableError> {
-        let lease = self.read(LEASE_KEY.to_owned()).await?.map(parse::<Lease>).transpose()?;
+    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        let lease = self.read(lease_key(what)).await?.map(parse::<Lease>).transpose()?;
         Ok(lease.filter(|lease| lease.until > now))
+    }
+
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+        self.read(checkpoint_key(source)).await?.map(parse).transpose()
+    }
+
+    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
+        let item: Item = to_item(checkpoint).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = request.item(KEY, AttributeValue::S(checkpoint_key(source)));
+        request.send().await.map(drop).map_err(classify)
     }
 }
 
-/// `#` is in no event id.
-const LEASE_KEY: &str = "lease#dead-letters";
+// `#` is in no event id.
+
+fn lease_key(what: Exclusive) -> String {
+    match what {
+        Exclusive::DeadLetters => "lease#dead-letters".to_owned(),
+        Exclusive::Recovery => "lease#recovery".to_owned(),
+    }
+}
+
+fn checkpoint_key(source: &str) -> String {
+    format!("checkpoint#{source}")
+}
 
 fn body_key(id: &EventId) -> String {
     format!("body#{id}")

@@ -39,10 +39,11 @@ pub(crate) enum Guard {
 }
 
 /// Every step there is: from (`None` is no record), to, and what takes it. The diagram in `ARCHITECTURE.md` is made of it.
-pub const STEPS: [(Option<StateName>, StateName, &str); 22] = {
+pub const STEPS: [(Option<StateName>, StateName, &str); 23] = {
     use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
     [
         (None, InProgress, "claim"),
+        (None, Queued, "recover"),
         (Some(Queued), InProgress, "claim"),
         (Some(Retrying), InProgress, "claim when it is time"),
         (Some(InProgress), InProgress, "claim when the lease is over"),
@@ -416,6 +417,16 @@ pub(crate) fn restored(letter: &Letter<'_>, found: Option<&Record>, act: Act) ->
 }
 
 impl Record {
+    /// An event that was fetched and has been sent into the queue: one that the table did not know, or has `forgotten`.
+    ///
+    /// Written after the send, it loses where the processor was faster, and then says nothing new.
+    pub fn queued(event: &Event, forgotten: Option<&Self>, act: Act) -> Transition {
+        let Event { id, source, origin, received_at, .. } = event;
+        let mut next = Self::new(id, *source, origin.as_deref(), *received_at, State::Queued, act.at);
+        next.remember_act(act);
+        Transition { next, guard: unchanged(forgotten) }
+    }
+
     fn new(
         event_id: &EventId,
         source: Source,

@@ -50,6 +50,7 @@ fn act(at: Timestamp) -> Act {
 #[derive(Debug, Clone, Copy)]
 enum Try {
     Wait(i64),
+    Recover,
     Claim { message: u8, last: bool },
     Deliver,
     Fail(i64),
@@ -68,6 +69,7 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
         (0..1_000_000_i64).prop_map(Try::Wait),
         (0..2_u8, any::<bool>()).prop_map(|(message, last)| Try::Claim { message, last }),
         (0..2_u8, any::<bool>()).prop_map(|(message, last)| Try::Claim { message, last }),
+        Just(Try::Recover),
         Just(Try::Deliver),
         (0..900_i64).prop_map(Try::Fail),
         any::<bool>().prop_map(|to_move| Try::Die { to_move }),
@@ -142,6 +144,10 @@ impl World {
         };
         let step = match attempted {
             Try::Wait(_) => None,
+            Try::Recover => match &self.record {
+                Some(found) if !found.is_expired(now) => None,
+                found => Some(Record::queued(&event, found.as_ref(), act(now))),
+            },
             Try::Claim { message, last } => {
                 let message = message.to_string();
                 match Claim::on(self.record.as_ref(), request(&event, &message, last, now)) {

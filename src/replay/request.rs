@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,6 +10,7 @@ use super::list::DeadLetter;
 use crate::event::{EventId, Source};
 use crate::events_table::{Position, Window};
 use crate::reason::ReasonKind;
+use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
 
 /// The most a request can ask for, in one run.
 const MAX_MESSAGES: u32 = 100_000;
@@ -28,9 +28,6 @@ const MAX_LIMIT: u32 = 1000;
 /// SQS keeps a message for 14 days at most ("Amazon SQS message quotas").
 const MAX_AGE_DAYS: u32 = 13;
 const DEFAULT_AGE_DAYS: u32 = 10;
-
-/// Names and reasons that people give, in characters.
-const MAX_TEXT: usize = 500;
 
 const ACTIONS: &str = "status, list, show, replay, cancel, reconcile, archive, restore, discard";
 
@@ -75,15 +72,6 @@ pub enum Request {
         /// Who asks.
         origin: Origin,
     },
-}
-
-/// Who asks for a change, and why. It stands in the audit log and on each record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Who.
-    pub by: String,
-    /// Why, if they say.
-    pub why: Option<String>,
 }
 
 /// A page of the list.
@@ -150,16 +138,6 @@ pub(super) struct Filter {
     /// Received before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
-}
-
-/// A request that was not understood, and did nothing.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{field}: {problem}")]
-pub struct InvalidRequest {
-    /// The field that is wrong.
-    pub field: String,
-    /// What is wrong with it.
-    pub problem: String,
 }
 
 impl Request {
@@ -240,25 +218,6 @@ impl ListFields {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ShowFields {
     event_id: EventId,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OriginFields {
-    by: Option<String>,
-    why: Option<String>,
-}
-
-impl OriginFields {
-    fn check(self, caller: &str) -> Result<Origin, InvalidRequest> {
-        for (field, text) in [("by", &self.by), ("why", &self.why)] {
-            let Some(text) = text else { continue };
-            if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
-                return Err(invalid(field, &format!("must be a line of text of at most {MAX_TEXT} characters")));
-            }
-        }
-        Ok(Origin { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
-    }
 }
 
 #[derive(Deserialize)]
@@ -374,20 +333,6 @@ impl Which {
             Self::Matching(filter) => filter.matches(letter),
         }
     }
-}
-
-fn invalid(field: &str, problem: &str) -> InvalidRequest {
-    InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
-}
-
-fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
-    serde_path_to_error::deserialize(fields).map_err(|error| {
-        let path = error.path().to_string();
-        let problem = error.into_inner().to_string();
-        // A field that is missing, or not known, is named in the text only.
-        let named = problem.split('`').nth(1).unwrap_or("request");
-        invalid(if path == "." { named } else { &path }, &problem)
-    })
 }
 
 fn within(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, InvalidRequest> {

@@ -273,7 +273,7 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
     let now = FakeClock.now();
     let until = now + Duration::from_mins(5);
     let other = Lease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
-    assert_eq!(relay.table.acquire(&other, now).await.expect("written"), None);
+    assert_eq!(relay.table.acquire(Exclusive::DeadLetters, &other, now).await.expect("written"), None);
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" } });
     let Err(ReplayError::Busy(held)) = handle(&relay, request.clone()).await else { panic!("not refused") };
     assert_eq!(held, other);

@@ -22,7 +22,7 @@ const BRIDGED: Duration = Duration::from_hours(1);
 /// answer.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// A half of the secret, read from a [`SecretStore`] and kept for a while.
+/// A part of the secret, read from a [`SecretStore`] and kept for a while.
 pub struct SecretCache<S, T, C> {
     store: S,
     keep_for: Duration,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use genesys_relay::config::{ConfigError, Environment};
-use genesys_relay::http_target::TargetUrl;
+use genesys_relay::https_url::HttpsUrl;
 use genesys_relay::retry::Schedule;
 use tracing::level_filters::LevelFilter;
 
@@ -21,7 +21,7 @@ pub(crate) struct Config {
     /// `SECRETS_CACHE_SECONDS`: how long a copy of the secret is used.
     pub(crate) keep_secrets_for: Duration,
     /// `TARGET_URL`: the customer's system.
-    pub(crate) target_url: TargetUrl,
+    pub(crate) target_url: HttpsUrl,
     /// `TARGET_TIMEOUT_SECONDS`: how long it has to answer.
     pub(crate) target_timeout: Duration,
     /// `BACKOFF_BASE_SECONDS`, `BACKOFF_CAP_SECONDS` and `MAX_RECEIVE_COUNT`: when to try again, and how often.
@@ -99,7 +99,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (name, value, says) in [
             ("TARGET_URL", "http://example.com/", "https"),
-            ("TARGET_URL", "https://user:hunter2@example.com/", "targetAuthorization"),
+            ("TARGET_URL", "https://user:hunter2@example.com/", "the stack's secret"),
             ("TARGET_URL", "nowhere", "TARGET_URL"),
             ("MAX_RECEIVE_COUNT", "26", "24 h"),
             ("BACKOFF_BASE_SECONDS", "0", "at least 1 s"),

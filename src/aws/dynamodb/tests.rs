@@ -232,7 +232,7 @@ async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
     for error in [
         table.get(&event).await.expect_err("read"),
         table.body(&event).await.expect_err("read"),
-        table.lease(noon()).await.expect_err("read"),
+        table.lease(Exclusive::DeadLetters, noon()).await.expect_err("read"),
         table.write(&step(Guard::Absent)).await.expect_err("lost"),
     ] {
         assert!(matches!(error, TableError::Unreadable(_)), "{error:?}");
@@ -301,7 +301,7 @@ fn lease() -> Lease {
 #[tokio::test]
 async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
     let (rule, puts) = puts();
-    assert_eq!(table(&[&rule]).acquire(&lease(), noon()).await.expect("an answer"), None);
+    assert_eq!(table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect("an answer"), None);
     let put = puts.lock().expect("not poisoned").remove(0);
     let condition = "attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now";
     assert_eq!(put.condition_expression(), Some(condition));
@@ -314,9 +314,12 @@ async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
 
     let item = item.clone();
     let rule = mock!(Client::put_item).then_error(move || refusal(Some(item.clone())));
-    assert_eq!(table(&[&rule]).acquire(&lease(), noon()).await.expect("an answer"), Some(lease()));
+    assert_eq!(
+        table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect("an answer"),
+        Some(lease())
+    );
     let rule = mock!(Client::put_item).then_error(|| refusal(None));
-    let error = table(&[&rule]).acquire(&lease(), noon()).await.expect_err("nobody has it");
+    let error = table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect_err("nobody has it");
     assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
 }
 
@@ -327,8 +330,8 @@ async fn a_lease_that_has_run_out_is_nobodys() {
         mock!(Client::get_item).then_output(move || GetItemOutput::builder().set_item(Some(item.clone())).build());
     let table = table(&[&rule]);
     let before = lease().until - SignedDuration::from_millis(1);
-    assert_eq!(table.lease(before).await.expect("read"), Some(lease()));
-    assert_eq!(table.lease(lease().until).await.expect("read"), None);
+    assert_eq!(table.lease(Exclusive::DeadLetters, before).await.expect("read"), Some(lease()));
+    assert_eq!(table.lease(Exclusive::DeadLetters, lease().until).await.expect("read"), None);
 }
 
 #[tokio::test]
@@ -340,12 +343,12 @@ async fn only_its_owner_gives_a_lease_back() {
                 && delete.expression_attribute_values().is_some_and(|values| values[":owner"] == owner)
         })
         .then_output(|| DeleteItemOutput::builder().build());
-    table(&[&released]).release(lease().owner).await.expect("given back");
+    table(&[&released]).release(Exclusive::DeadLetters, lease().owner).await.expect("given back");
 
     let taken = mock!(Client::delete_item).then_error(|| {
         DeleteItemError::ConditionalCheckFailedException(ConditionalCheckFailedException::builder().build())
     });
-    table(&[&taken]).release(lease().owner).await.expect("there is nothing to give back");
+    table(&[&taken]).release(Exclusive::DeadLetters, lease().owner).await.expect("there is nothing to give back");
 }
 
 #[tokio::test]

@@ -1,0 +1,64 @@
+//! A URL that leaks neither events nor credentials: https, or http to this machine.
+
+use std::str::FromStr;
+
+use reqwest::Url;
+
+/// A URL that nothing can be sent to.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidUrl {
+    /// It cannot be parsed.
+    #[error("it is not a URL")]
+    Syntax,
+    /// What is sent would travel in clear.
+    #[error("it must be https (http is for 127.0.0.1, [::1] and localhost only)")]
+    NotHttps,
+    /// Credentials do not belong into an environment variable.
+    #[error("it must not hold a user name or password; credentials belong into the stack's secret")]
+    Credentials,
+}
+
+/// Where to send something over the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpsUrl(Url);
+
+impl HttpsUrl {
+    /// The URL.
+    pub fn into_url(self) -> Url {
+        self.0
+    }
+}
+
+impl FromStr for HttpsUrl {
+    type Err = InvalidUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+        let url = Url::parse(text).map_err(|_| InvalidUrl::Syntax)?;
+        let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback => {}
+            _ => return Err(InvalidUrl::NotHttps),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidUrl::Credentials);
+        }
+        Ok(Self(url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_would_leak_is_refused() {
+        for url in ["https://example.com/x", "http://127.0.0.1:8080/", "http://localhost/", "http://[::1]:1/"] {
+            assert!(url.parse::<HttpsUrl>().is_ok(), "{url}");
+        }
+        for url in ["http://example.com/", "ftp://example.com/", "https://a:b@example.com/", "http://127.0.0.1.nip.io/"]
+        {
+            assert!(url.parse::<HttpsUrl>().is_err(), "{url}");
+        }
+    }
+}

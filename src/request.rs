@@ -1,0 +1,63 @@
+//! What people ask of the functions, read so that nothing is misunderstood.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Names and reasons that people give, in characters.
+const MAX_TEXT: usize = 500;
+
+/// Who asks for a change, and why. It stands in the audit log and on each record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who.
+    pub by: String,
+    /// Why, if they say.
+    pub why: Option<String>,
+}
+
+/// A request that was not understood, and did nothing.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{field}: {problem}")]
+pub struct InvalidRequest {
+    /// The field that is wrong.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The fields that say who asks, and why.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct OriginFields {
+    pub(crate) by: Option<String>,
+    pub(crate) why: Option<String>,
+}
+
+impl OriginFields {
+    pub(crate) fn check(self, caller: &str) -> Result<Origin, InvalidRequest> {
+        for (field, text) in [("by", &self.by), ("why", &self.why)] {
+            let Some(text) = text else { continue };
+            if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
+                return Err(invalid(field, &format!("must be a line of text of at most {MAX_TEXT} characters")));
+            }
+        }
+        Ok(Origin { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
+    }
+}
+
+/// What is wrong with a field.
+pub(crate) fn invalid(field: &str, problem: &str) -> InvalidRequest {
+    InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
+}
+
+/// Reads the fields of a request. What is not understood is an error that names the field.
+pub(crate) fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
+    serde_path_to_error::deserialize(fields).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.into_inner().to_string();
+        // A field that is missing, or not known, is named in the text only.
+        let named = problem.split('`').nth(1).unwrap_or("request");
+        invalid(if path == "." { named } else { &path }, &problem)
+    })
+}
