@@ -9,7 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The crates whose lines are wanted at every level. Libraries log requests when they are asked for details, and
 /// requests hold secrets: theirs are shown from warnings on.
-const OURS: [&str; 4] = ["genesys_relay", "ingest", "processor", "replay"];
+const OURS: [&str; 5] = ["genesys_relay", "ingest", "processor", "replay", "recovery"];
 
 /// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
 pub fn init(level: LevelFilter) {

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use genesys_relay::genesys::Region;
+use genesys_relay::recover::Request as Recovery;
 use genesys_relay::retry::Schedule;
+use jiff::Timestamp;
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -31,16 +34,20 @@ fn number(yaml: &Yaml) -> u64 {
 fn variables_read(function: &str) -> BTreeSet<String> {
     let source = file(&format!("functions/{function}/src/config.rs"));
     let source = source.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
-    let calls = source.split("environment.parse(\"").skip(1);
-    calls.map(|rest| rest.split('"').next().unwrap_or_default().to_owned()).collect()
+    // In each form of call: with a type or without, also for what may be empty.
+    let calls = source.split("environment.parse").skip(1).filter_map(|rest| rest.split_once("(\""));
+    calls.map(|(_, rest)| rest.split('"').next().unwrap_or_default().to_owned()).collect()
 }
 
 #[test]
 fn each_variable_that_a_function_reads_is_set_and_the_other_way_round() {
     let template = template();
-    for (function, logical_id) in
-        [("ingest", "IngestFunction"), ("processor", "ProcessorFunction"), ("replay", "ReplayFunction")]
-    {
+    for (function, logical_id) in [
+        ("ingest", "IngestFunction"),
+        ("processor", "ProcessorFunction"),
+        ("replay", "ReplayFunction"),
+        ("recovery", "RecoveryFunction"),
+    ] {
         let variables = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
         let set: BTreeSet<String> = variables
             .as_hash()
@@ -195,17 +202,21 @@ fn each_route_may_invoke_its_function() {
 }
 
 #[test]
-fn schedules_ask_replay_in_json_and_under_a_role_that_the_scheduler_may_take() {
+fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take() {
     let template = template();
     let schedules = resources_of(&template, "AWS::Scheduler::Schedule");
     let mut actions = BTreeSet::new();
     for schedule in &schedules {
         let target = &schedule["Target"];
-        assert_eq!(target["Arn"].as_str(), Some("ReplayFunction.Arn"));
         assert_eq!(target["RoleArn"].as_str(), Some("ScheduleRole.Arn"));
         let input = target["Input"].as_str().expect("an input").replace("${ArchiveAfterDays}", "10");
         let input: Value = serde_json::from_str(&input).expect("JSON");
         assert_eq!(input["by"], "schedule");
+        if target["Arn"].as_str() == Some("RecoveryFunction.Arn") {
+            assert!(Recovery::parse(input, "a test", Timestamp::now()).is_ok());
+            continue;
+        }
+        assert_eq!(target["Arn"].as_str(), Some("ReplayFunction.Arn"));
         actions.insert(input["action"].as_str().expect("an action").to_owned());
     }
     assert_eq!(actions, BTreeSet::from(["archive", "reconcile"].map(String::from)));
@@ -222,6 +233,51 @@ fn failures_of_a_batch_are_reported_one_by_one_and_nothing_is_filtered() {
     let mappings = template["Resources"].as_hash().expect("resources").values();
     let sources = mappings.filter(|found| found["Type"].as_str() == Some("AWS::Lambda::EventSourceMapping"));
     assert_eq!(sources.count(), 1, "none on the dead-letter queue: that would be a loop");
+}
+
+#[test]
+fn the_recovery_is_off_until_it_is_configured() {
+    let template = template();
+    assert_eq!(template["Parameters"]["RecoverySource"]["Default"].as_str(), Some("none"));
+    let schedule = resource(&template, "RecoverySchedule");
+    assert_eq!(schedule["Condition"].as_str(), Some("RecoveryIsOn"));
+    let shortest = number(&template["Parameters"]["RecoveryRateMinutes"]["MinValue"]);
+    let longest_run = number(&resource(&template, "RecoveryFunction")["Properties"]["Timeout"]);
+    assert!(longest_run <= 60 * shortest, "a run has ended when the next begins");
+    let rule = &template["Rules"]["RecoveryIsConfigured"];
+    assert_eq!(rule["Assertions"].as_vec().map(Vec::len), Some(2));
+}
+
+#[test]
+fn the_regions_of_the_template_are_those_of_the_code() {
+    let template = template();
+    let allowed = template["Parameters"]["GenesysRegion"]["AllowedValues"].as_vec().expect("a list").clone();
+    let allowed: Vec<_> = allowed.iter().filter_map(Yaml::as_str).filter(|name| !name.is_empty()).collect();
+    assert_eq!(allowed, Region::all().map(|region| region.to_string()).collect::<Vec<_>>());
+}
+
+/// What the line is made of is held by a test of the whole function.
+#[test]
+fn each_run_of_the_recovery_makes_metrics() {
+    let template = template();
+    let filters = resources_of(&template, "AWS::Logs::MetricFilter");
+    let mut metrics = BTreeSet::new();
+    for filter in &filters {
+        assert_eq!(filter["FilterPattern"].as_str(), Some(r#"{ $.message = "recovery" }"#));
+        assert_eq!(filter["LogGroupName"].as_str(), Some("RecoveryLogGroup"));
+        let metric = &filter["MetricTransformations"][0];
+        assert_eq!(metric["MetricNamespace"].as_str(), Some("GenesysRelay/${AWS::StackName}"));
+        metrics
+            .insert((metric["MetricName"].as_str().expect("a name"), metric["MetricValue"].as_str().expect("a value")));
+    }
+    let expected = [
+        ("RecoveryBehindSeconds", "$.behind_seconds"),
+        ("RecoveryFetched", "$.fetched"),
+        ("RecoveryKnown", "$.known"),
+        ("RecoveryNew", "$.new"),
+        ("RecoveryUnreadable", "$.unreadable"),
+    ];
+    assert_eq!(metrics, BTreeSet::from(expected));
 }
 
 #[test]
@@ -266,6 +322,18 @@ fn no_role_may_do_more_than_it_does() {
                 "sqs:StartMessageMoveTask",
             ],
         ),
+        (
+            "RecoveryRole",
+            &[
+                "dynamodb:BatchGetItem",
+                "dynamodb:DeleteItem",
+                "dynamodb:GetItem",
+                "dynamodb:PutItem",
+                "logs",
+                "secretsmanager:GetSecretValue",
+                "sqs:SendMessage",
+            ],
+        ),
         ("ScheduleRole", &["lambda:InvokeFunction"]),
     ] {
         let properties = resource(&template, role)["Properties"].clone();
@@ -305,6 +373,7 @@ fn the_outputs_are_those_that_others_script_against() {
         "IngestFunctionName",
         "ProcessorFunctionName",
         "ReplayFunctionName",
+        "RecoveryFunctionName",
     ] {
         assert!(!template["Outputs"][output]["Value"].is_badvalue(), "{output}");
     }
@@ -319,7 +388,7 @@ fn every_parameter_is_described_and_in_the_readme() {
         assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
         assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
     }
-    for function in ["ingest", "processor", "replay"] {
+    for function in ["ingest", "processor", "replay", "recovery"] {
         for name in variables_read(function) {
             assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
         }

@@ -66,17 +66,20 @@ pub enum Function {
     Processor,
     /// Brings dead letters back.
     Replay,
+    /// Fetches what Genesys Cloud failed to deliver.
+    Recovery,
 }
 
 impl Function {
     /// All of them, in the order in which an event meets them.
-    pub const ALL: [Self; 3] = [Self::Ingest, Self::Processor, Self::Replay];
+    pub const ALL: [Self; 4] = [Self::Ingest, Self::Processor, Self::Replay, Self::Recovery];
 
     fn output(self) -> &'static str {
         match self {
             Self::Ingest => "IngestFunctionName",
             Self::Processor => "ProcessorFunctionName",
             Self::Replay => "ReplayFunctionName",
+            Self::Recovery => "RecoveryFunctionName",
         }
     }
 }
@@ -87,6 +90,7 @@ impl fmt::Display for Function {
             Self::Ingest => "ingest",
             Self::Processor => "processor",
             Self::Replay => "replay",
+            Self::Recovery => "recovery",
         })
     }
 }

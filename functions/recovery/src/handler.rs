@@ -1,0 +1,200 @@
+//! Turns a request, of a schedule or of somebody, into a call of [`Recover`], and its outcome into an answer or an error
+//! that says what to do.
+
+use std::sync::Arc;
+
+use genesys_relay::clock::{Clock, end_of_invocation};
+use genesys_relay::delivery_log::DeliveryLog;
+use genesys_relay::events_table::EventsTable;
+use genesys_relay::genesys::GenesysError;
+use genesys_relay::logging::chain;
+use genesys_relay::queue::Sender;
+use genesys_relay::recover::{FailedRun, Recover, RecoverError, Report, Request};
+use genesys_relay::request::InvalidRequest;
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde_json::Value;
+
+/// The recovery has nothing to read from.
+#[derive(Debug)]
+pub(crate) struct Off;
+
+impl From<Off> for Diagnostic {
+    fn from(Off: Off) -> Self {
+        Self {
+            error_type: "Off".to_owned(),
+            error_message:
+                "the recovery is off: set the parameters RecoverySource, RecoveryIds and GenesysRegion of the \
+                            stack, and genesysClientId and genesysClientSecret in its secret"
+                    .to_owned(),
+        }
+    }
+}
+
+/// Why there is no answer; the console shows it as the function's error.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The request was not understood.
+    Invalid(InvalidRequest),
+    /// The run failed.
+    Failed(FailedRun),
+}
+
+impl From<Refusal> for Diagnostic {
+    fn from(refusal: Refusal) -> Self {
+        let failed = match refusal {
+            Refusal::Invalid(error) => {
+                return Self { error_type: "InvalidRequest".to_owned(), error_message: error.to_string() };
+            }
+            Refusal::Failed(failed) => failed,
+        };
+        let (error_type, error_message) = match &failed.error {
+            RecoverError::Busy(_) => ("Busy", failed.error.to_string()),
+            RecoverError::TooOld { .. } => ("TooOld", failed.error.to_string()),
+            RecoverError::Genesys(GenesysError::Forbidden { .. }) => ("Forbidden", chain(&failed)),
+            RecoverError::Genesys(GenesysError::Credentials(_) | GenesysError::Secrets(_)) => {
+                ("Credentials", chain(&failed))
+            }
+            RecoverError::Genesys(
+                GenesysError::NotFound(_)
+                | GenesysError::Refused(_)
+                | GenesysError::Unavailable { .. }
+                | GenesysError::Unusable { .. }
+                | GenesysError::OutOfTime { .. },
+            ) => ("GenesysError", chain(&failed)),
+            RecoverError::Queue(_) => ("QueueError", chain(&failed)),
+            RecoverError::Table(_) => ("TableError", chain(&failed)),
+        };
+        Self { error_type: error_type.to_owned(), error_message }
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn handle<L, E, D, W, C>(
+    recover: Arc<Recover<L, E, D, W, C>>,
+    event: LambdaEvent<Value>,
+) -> Result<Report, Refusal>
+where
+    L: DeliveryLog,
+    E: Sender,
+    D: Sender,
+    W: EventsTable,
+    C: Clock,
+{
+    let LambdaEvent { payload, context } = event;
+    let caller = format!("invocation {}", context.request_id);
+    let request = Request::parse(payload, &caller, recover.clock.now()).map_err(Refusal::Invalid)?;
+    recover.recover(&request, end_of_invocation(context.deadline())).await.map_err(Refusal::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use genesys_relay::delivery_log::{Entry, Part, Unreadable, Window};
+    use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
+    use jiff::SignedDuration;
+    use lambda_runtime::Context;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A log that has one thing in every window, or may not be read.
+    struct Log {
+        is_forbidden: bool,
+    }
+
+    impl DeliveryLog for Log {
+        type Place = ();
+
+        fn name(&self) -> &'static str {
+            "a test"
+        }
+
+        async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, GenesysError> {
+            if self.is_forbidden {
+                let problem = "as the test says".to_owned();
+                return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem });
+            }
+            let whole = format!("{{\"seen\":\"{}\"}}", window.from);
+            let entry = Entry::Unreadable(Unreadable { whole, problem: "strange".to_owned(), origin: None });
+            Ok(Part { entries: vec![entry], next: None })
+        }
+    }
+
+    async fn invoke(log: Log, payload: Value) -> Result<Value, Diagnostic> {
+        let recover = Recover {
+            log,
+            events: FakeQueue::default(),
+            dead_letters: FakeQueue::default(),
+            table: FakeTable::default(),
+            clock: FakeClock,
+            overlap: SignedDuration::from_mins(15),
+        };
+        let mut context = Context::default();
+        let end = SystemTime::now() + Duration::from_mins(5);
+        let since_epoch = end.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
+        context.request_id = "a-request".to_owned();
+        let answer = handle(Arc::new(recover), LambdaEvent::new(payload, context)).await;
+        answer.map(|report| serde_json::to_value(report).expect("JSON")).map_err(Diagnostic::from)
+    }
+
+    fn sample(name: &str) -> Value {
+        let path = format!("{}/../../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_request_of_the_events_folder_is_carried_out() {
+        // The samples' times lie ahead of the clock of tests, which shows January.
+        for name in ["recovery-scheduled", "recovery-range", "recovery-dry-run"] {
+            let mut request = sample(name);
+            if request.get("from").is_some() {
+                (request["from"], request["to"]) = (json!("2026-01-15T09:00:00Z"), json!("2026-01-15T10:00:00Z"));
+            }
+            let dry_run = request["dryRun"].as_bool().unwrap_or_default();
+            let answer = invoke(Log { is_forbidden: false }, request).await.expect("carried out");
+            assert_eq!((&answer["fetched"], &answer["unreadable"]), (&json!(1), &json!(1)), "{name}: {answer}");
+            assert_eq!((&answer["complete"], &answer["dryRun"]), (&json!(true), &json!(dry_run)), "{name}: {answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_the_documented_fields() {
+        let answer = invoke(Log { is_forbidden: false }, json!({})).await.expect("carried out");
+        let fields: Vec<_> = answer.as_object().expect("an object").keys().cloned().collect();
+        let expected = [
+            "behindSeconds",
+            "complete",
+            "cursor",
+            "dryRun",
+            "fetched",
+            "from",
+            "known",
+            "new",
+            "passedOver",
+            "to",
+            "unreadable",
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(answer["behindSeconds"], 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wrong_is_an_error_that_says_what_to_do() {
+        let error = invoke(Log { is_forbidden: false }, json!({ "form": 1 })).await.expect_err("refused");
+        assert_eq!(error.error_type, "InvalidRequest");
+        let error = invoke(Log { is_forbidden: true }, json!({})).await.expect_err("failed");
+        assert_eq!(error.error_type, "GenesysError");
+        for part in ["after 0 were fetched", "GET /api/v2/things", "as the test says"] {
+            assert!(error.error_message.contains(part), "{error:?}");
+        }
+        let old = json!({ "from": "2025-01-01T00:00:00Z" });
+        let error = invoke(Log { is_forbidden: false }, old).await.expect_err("refused");
+        assert_eq!(error.error_type, "TooOld");
+        assert!(error.error_message.contains("force"), "{error:?}");
+        assert!(Diagnostic::from(Off).error_message.contains("RecoverySource"));
+    }
+}

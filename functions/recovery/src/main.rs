@@ -1,0 +1,86 @@
+//! The Lambda function that fetches what Genesys Cloud failed to deliver: wires [`genesys_relay::recover`] to AWS and to
+//! Genesys Cloud.
+
+// The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's default.
+#![recursion_limit = "256"]
+
+mod config;
+mod handler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use genesys_relay::aws;
+use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::aws::secrets_manager::SecretsManager;
+use genesys_relay::aws::sqs::{Sqs, SqsQueue};
+use genesys_relay::clock::SystemClock;
+use genesys_relay::config::Environment;
+use genesys_relay::delivery_log::DeliveryLog;
+use genesys_relay::delivery_log::open_messaging::OpenMessaging;
+use genesys_relay::delivery_log::webhook_deliveries::WebhookDeliveries;
+use genesys_relay::genesys::{Genesys, Https};
+use genesys_relay::recover::Recover;
+use genesys_relay::retry::Schedule;
+use genesys_relay::secrets::SecretCache;
+use lambda_runtime::{LambdaEvent, run, service_fn};
+use serde_json::Value;
+
+use crate::config::{Config, Connection, Source};
+
+/// A call to SQS, DynamoDB or Secrets Manager ends within this.
+const CALL_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// A copy of the secret is used for so long. Nothing is refused by it, and a token outlives it.
+const KEEP_SECRETS_FOR: Duration = Duration::from_mins(1);
+
+/// How a call of Genesys Cloud that failed is tried again: five times, with up to half a minute between.
+const RETRIES: (Duration, Duration, u32) = (Duration::from_secs(1), Duration::from_secs(30), 5);
+
+/// Where the function writes.
+struct Sinks {
+    events: SqsQueue,
+    dead_letters: SqsQueue,
+    table: DynamoDb,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::read(Environment::of_process())?;
+    genesys_relay::logging::init(config.log_level);
+    genesys_relay::http_target::install_tls_provider();
+    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sqs = Sqs::new(&sdk);
+    let sinks = Sinks {
+        events: sqs.queue(config.queue_url),
+        dead_letters: sqs.queue(config.dead_letter_queue_url),
+        table: DynamoDb::new(&sdk, config.events_table),
+    };
+    let Some(Connection { api_url, login_url, overlap, source }) = config.connection else {
+        let refuse = |_: LambdaEvent<Value>| async { Err::<Value, _>(handler::Off) };
+        return run(service_fn(refuse)).await.map_err(anyhow::Error::from_boxed);
+    };
+    let (base, cap, tries) = RETRIES;
+    let schedule = Schedule::new(base, cap, tries)?;
+    let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), KEEP_SECRETS_FOR, SystemClock);
+    let https = Https::new().context("the HTTP client cannot be built")?;
+    let api = Genesys::new(https, &api_url, &login_url, secrets, schedule, SystemClock);
+    match source {
+        Source::WebhookDeliveries { path, webhook_ids } => {
+            serve(WebhookDeliveries { api, path, webhook_ids }, sinks, overlap).await
+        }
+        Source::OpenMessaging { integration_ids, statuses, look_back } => {
+            serve(OpenMessaging { api, integration_ids, statuses, look_back }, sinks, overlap).await
+        }
+    }
+}
+
+async fn serve(log: impl DeliveryLog, sinks: Sinks, overlap: jiff::SignedDuration) -> anyhow::Result<()> {
+    let Sinks { events, dead_letters, table } = sinks;
+    let recover = Arc::new(Recover { log, events, dead_letters, table, clock: SystemClock, overlap });
+    // A run's future is large, and is moved around less when it is boxed.
+    run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event))))
+        .await
+        .map_err(anyhow::Error::from_boxed)
+}

@@ -1,0 +1,104 @@
+//! The port to what Genesys Cloud knows of events that it failed to deliver.
+
+pub mod open_messaging;
+pub mod webhook_deliveries;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::genesys::GenesysError;
+
+/// A part of the time line of Genesys Cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// From this time on.
+    pub from: Timestamp,
+    /// Up to, and without, this time.
+    pub to: Timestamp,
+}
+
+impl Window {
+    /// Whether a time lies in it.
+    pub fn holds(&self, time: Timestamp) -> bool {
+        (self.from..self.to).contains(&time)
+    }
+}
+
+/// Something that tells what was not delivered.
+pub trait DeliveryLog: Send + Sync + 'static {
+    /// How far the reading of a window has come.
+    type Place: Default + Send;
+
+    /// What it is called, in requests and in the table.
+    fn name(&self) -> &'static str;
+
+    /// Reads the next part of a window. The first place is the default one.
+    ///
+    /// Whatever belongs to the window is in some part of it, also what nobody understands. An error is never an empty
+    /// part. It ends by `deadline`.
+    fn read(
+        &self,
+        window: Window,
+        place: Self::Place,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Part<Self::Place>, GenesysError>> + Send;
+}
+
+/// A part of a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part<P> {
+    /// What it holds.
+    pub entries: Vec<Entry>,
+    /// Where the next part begins; `None` after the last.
+    pub next: Option<P>,
+}
+
+/// What the log has in one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An event that did not arrive.
+    Failed(Failed),
+    /// Something that cannot be understood, or cannot be fetched.
+    Unreadable(Unreadable),
+    /// Something that was not for us, or needs no recovery.
+    PassedOver,
+}
+
+/// An event that did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Which delivery it was, as the log names it.
+    pub delivery: String,
+    /// When Genesys Cloud had the event, as far as it says.
+    pub at: Option<Timestamp>,
+    /// The webhook's body: byte for byte where the log has it as text, and else as the log has written it anew.
+    pub body: Vec<u8>,
+    /// The `Content-Type` that it was sent with.
+    pub content_type: Option<String>,
+    /// The headers that are kept with an event, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// What the sender gave to tell its events apart.
+    pub sender_key: Option<String>,
+    /// What else an operator may want to know: the status that the endpoint answered with, and its URL.
+    pub note: String,
+}
+
+/// Something that cannot be understood, or cannot be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// All of it, as it was read.
+    pub whole: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The webhook or integration that it belongs to, as far as that is known.
+    pub origin: Option<String>,
+}
+
+/// A segment of a path, with what URLs do not take as it is encoded.
+fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}

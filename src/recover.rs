@@ -1,0 +1,436 @@
+//! Fetches what Genesys Cloud failed to deliver, and queues what the relay does not know.
+//!
+//! A checkpoint says up to when that is done. It moves only when everything before it is durable here, and stays behind
+//! the present by the overlap: what fails late is still seen. What is read again is recognised by its id.
+
+mod candidate;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::delivery_log::{DeliveryLog, Entry, Window};
+use crate::event::{EventId, Source};
+use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, TableError};
+use crate::genesys::GenesysError;
+use crate::logging::chain;
+use crate::message::Message;
+use crate::queue::{QueueError, Sender};
+use crate::record::{Act, LIFE, Record};
+
+use self::candidate::Candidate;
+
+pub use self::request::Request;
+
+/// How much time is read at once, in seconds. A run that cannot finish that tries half next time.
+const LONGEST_SPAN: u32 = 3600;
+const SHORTEST_SPAN: u32 = 60;
+
+/// What is left of an invocation when no more is read, or a quarter where that is less: to queue and to record what was.
+const KEEP_TIME: Duration = Duration::from_secs(30);
+
+/// The lease of a run that was killed ends this long after the run would have ended, for clocks that differ.
+const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is looked up, queued and recorded at a time: as many as a batch of SQS takes.
+const BATCH: usize = 10;
+
+/// A dry run lists so many of what it would queue.
+const MAX_LISTED: usize = 100;
+
+/// The use case, over its ports.
+pub struct Recover<L, E, D, W, C> {
+    /// What was not delivered.
+    pub log: L,
+    /// Where events go that are not known.
+    pub events: E,
+    /// Where goes what is no event.
+    pub dead_letters: D,
+    /// What is known, and how far the last run has come.
+    pub table: W,
+    /// Tells when a run began.
+    pub clock: C,
+    /// How far the checkpoint stays behind the present: Genesys Cloud tries for 85 s before it gives up, its log may lag,
+    /// and clocks differ.
+    pub overlap: SignedDuration,
+}
+
+/// Why a run could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Another run is at work.
+    #[error("a recovery of {} is at work since {} and may be until {}; try again later", .0.by, .0.since, .0.until)]
+    Busy(Lease),
+    /// The relay would not recognise what it has delivered.
+    #[error(
+        "what is older than {oldest} may have been delivered and forgotten (records live for 15 days), and this would \
+         begin at {from}; say \"force\": true to take it as new"
+    )]
+    TooOld {
+        /// Where the run would begin.
+        from: Timestamp,
+        /// The beginning of what is remembered.
+        oldest: Timestamp,
+    },
+    /// Genesys Cloud did not tell.
+    #[error("the deliveries cannot be read")]
+    Genesys(#[from] GenesysError),
+    /// A queue did not take something.
+    #[error("what was fetched cannot be queued")]
+    Queue(#[from] QueueError),
+    /// The events table failed.
+    #[error("what was fetched cannot be looked up or recorded")]
+    Table(#[from] TableError),
+}
+
+/// A run that failed, and what it had done by then. All of that is durable; the next run begins where its checkpoint is.
+#[derive(Debug, thiserror::Error)]
+#[error("the recovery failed, after {} were fetched and {} of them queued", .report.fetched, .report.new)]
+pub struct FailedRun {
+    /// Why.
+    #[source]
+    pub error: RecoverError,
+    /// What it had done.
+    pub report: Box<Report>,
+}
+
+/// What a run has done, or what a dry run would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// What was read begins here,
+    pub from: Timestamp,
+    /// and ends here.
+    pub to: Timestamp,
+    /// Everything that the log listed there. The next four add up to it.
+    pub fetched: u64,
+    /// Events that were not known, and are queued now.
+    pub new: u64,
+    /// What was known already: delivered, on its way, dead, archived or discarded.
+    pub known: u64,
+    /// What is a dead letter now, since it is no event.
+    pub unreadable: u64,
+    /// What was not for this relay, or needs no recovery.
+    pub passed_over: u64,
+    /// Whether all that was asked for was read.
+    pub complete: bool,
+    /// Whether nothing was queued.
+    pub dry_run: bool,
+    /// Everything before this time is durable here; `null` where no run has gone on from a checkpoint yet.
+    pub cursor: Option<Timestamp>,
+    /// How far the checkpoint is behind where it should be, in seconds. 0 is well.
+    pub behind_seconds: Option<u64>,
+    /// The request that goes on, after one for a part of the time line that was not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Next>,
+    /// Some of what a dry run would queue.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+}
+
+/// A request for the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Next {
+    from: Timestamp,
+    to: Timestamp,
+    span_seconds: u32,
+}
+
+/// Something that a dry run would queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    event_id: EventId,
+    source: Source,
+    received_at: Timestamp,
+    note: String,
+}
+
+/// A run under way.
+struct Run<'a> {
+    id: Uuid,
+    request: &'a Request,
+    began_at: Timestamp,
+    deadline: Instant,
+    /// When no more is read.
+    read_until: Instant,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// What is written on each record that the run begins.
+    fn act(&self, note: &str, at: Timestamp) -> Act {
+        let origin = &self.request.origin;
+        let why = origin.why.as_ref().map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
+        Act { action: "recover".to_owned(), at, by: origin.by.clone(), why: Some(why) }
+    }
+}
+
+impl<L, E, D, W, C> Recover<L, E, D, W, C>
+where
+    L: DeliveryLog,
+    E: Sender,
+    D: Sender,
+    W: EventsTable,
+    C: Clock,
+{
+    /// Carries out a request. A run ends well before `deadline`, and says how far it came.
+    pub async fn recover(&self, request: &Request, deadline: Instant) -> Result<Report, FailedRun> {
+        let began_at = self.clock.now();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let report = Report {
+            from: began_at,
+            to: began_at,
+            fetched: 0,
+            new: 0,
+            known: 0,
+            unreadable: 0,
+            passed_over: 0,
+            complete: false,
+            dry_run: request.dry_run,
+            cursor: None,
+            behind_seconds: None,
+            next: None,
+            items: Vec::new(),
+        };
+        let read_until = deadline - KEEP_TIME.min(left / 4);
+        let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, report };
+        let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
+        let settled = self.clock.now() - self.overlap;
+        let behind = |cursor| u64::try_from(settled.duration_since(cursor).as_secs()).unwrap_or_default();
+        run.report.behind_seconds = run.report.cursor.map(behind);
+        self.log_end(&run, outcome.as_ref().err());
+        match outcome {
+            Ok(()) => Ok(run.report),
+            Err(error) => Err(FailedRun { error, report: Box::new(run.report) }),
+        }
+    }
+
+    /// Reads while nobody else does.
+    async fn read_alone(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let lease = Lease {
+            owner: run.id,
+            action: "recover".to_owned(),
+            by: run.request.origin.by.clone(),
+            since: run.began_at,
+            until: run.began_at + (run.deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
+        };
+        let outcome = match self.table.acquire(Exclusive::Recovery, &lease, run.began_at).await {
+            Ok(Some(held)) => return Err(RecoverError::Busy(held)),
+            Ok(None) => self.read(run).await,
+            // It may be ours although the answer was lost.
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = self.table.release(Exclusive::Recovery, run.id).await {
+            tracing::warn!(run = %run.id, error = chain(&error), "the lease on the recovery stands until it runs out");
+        }
+        outcome
+    }
+
+    /// Reads window after window, and moves the checkpoint after each.
+    async fn read(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let settled = run.began_at - self.overlap;
+        let mut checkpoint = self.table.checkpoint(self.log.name()).await?;
+        if checkpoint.is_none() && run.request.range.is_none() && !run.request.dry_run {
+            // Even if nothing can be read now, the next run has to begin here.
+            checkpoint = Some(Checkpoint { cursor: settled, span_seconds: LONGEST_SPAN });
+            self.save(run, settled, LONGEST_SPAN).await?;
+        }
+        run.report.cursor = checkpoint.map(|checkpoint| checkpoint.cursor);
+        let (from, to, mut span) = match (run.request.range, checkpoint) {
+            (Some(range), _) => (range.window.from, range.window.to, range.span_seconds),
+            (None, Some(Checkpoint { cursor, span_seconds })) => (cursor.min(settled), run.began_at, span_seconds),
+            (None, None) => (settled, run.began_at, LONGEST_SPAN),
+        };
+        (run.report.from, run.report.to) = (from, from);
+        let oldest = run.began_at - LIFE;
+        if from < oldest && !run.request.force {
+            return Err(RecoverError::TooOld { from, oldest });
+        }
+        let mut at = from;
+        while at < to {
+            let window = Window { from: at, to: to.min(at + SignedDuration::from_secs(span.into())) };
+            match self.read_window(window, run).await {
+                Ok(()) => {
+                    at = window.to;
+                    run.report.to = at;
+                    span = (span * 2).min(LONGEST_SPAN);
+                    self.advance(run, at.min(settled), span).await?;
+                }
+                Err(RecoverError::Genesys(error @ GenesysError::OutOfTime { .. })) => {
+                    tracing::warn!(run = %run.id, error = chain(&error), span, "the next run goes on from here");
+                    if at == from {
+                        span = (span / 2).max(SHORTEST_SPAN);
+                        self.advance(run, from, span).await?;
+                    }
+                    let next = Next { from: at, to, span_seconds: span };
+                    run.report.next = run.request.range.map(|_| next);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        run.report.complete = true;
+        Ok(())
+    }
+
+    /// Moves the checkpoint forward, never back, if the run follows it.
+    async fn advance(&self, run: &mut Run<'_>, to: Timestamp, span_seconds: u32) -> Result<(), TableError> {
+        if run.request.dry_run || run.request.range.is_some() {
+            return Ok(());
+        }
+        let cursor = run.report.cursor.map_or(to, |cursor| cursor.max(to));
+        self.save(run, cursor, span_seconds).await
+    }
+
+    async fn save(&self, run: &mut Run<'_>, cursor: Timestamp, span_seconds: u32) -> Result<(), TableError> {
+        self.table.save_checkpoint(self.log.name(), &Checkpoint { cursor, span_seconds }).await?;
+        run.report.cursor = Some(cursor);
+        Ok(())
+    }
+
+    async fn read_window(&self, window: Window, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let mut place = L::Place::default();
+        loop {
+            let part = self.log.read(window, place, run.read_until).await?;
+            let mut entries = part.entries.into_iter();
+            loop {
+                let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                self.take_in(batch, run).await?;
+            }
+            match part.next {
+                Some(next) => place = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Queues what is not known. Only what is durable counts, and only then is it recorded.
+    async fn take_in(&self, entries: Vec<Entry>, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let now = self.clock.now();
+        let mut candidates = Vec::new();
+        for entry in entries {
+            run.report.fetched += 1;
+            match entry {
+                Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
+                Entry::Unreadable(unreadable) => candidates.push(Candidate::of_unreadable(unreadable, now)),
+                Entry::PassedOver => run.report.passed_over += 1,
+            }
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<EventId> = candidates.iter().map(|candidate| candidate.event.id.clone()).collect();
+        let records = self.table.get_many(&ids).await?;
+        let mut seen = HashSet::new();
+        let is_new = |candidate: &Candidate| {
+            let id = &candidate.event.id;
+            records.get(id).is_none_or(|record| record.is_expired(now)) && seen.insert(id.clone())
+        };
+        let fetched = candidates.len();
+        let new: Vec<Candidate> = candidates.into_iter().filter(is_new).collect();
+        run.report.known += (fetched - new.len()) as u64;
+        if run.request.dry_run {
+            list(&new, &mut run.report);
+            return Ok(());
+        }
+        let (letters, events): (Vec<_>, Vec<_>) = new.into_iter().partition(|candidate| candidate.reason.is_some());
+        let mut failure = None;
+        for (candidates, is_letter) in [(events, false), (letters, true)] {
+            let messages: Vec<Message> = candidates.iter().map(|candidate| candidate.message.clone()).collect();
+            let sent = match (messages.is_empty(), is_letter) {
+                (true, _) => continue,
+                (false, false) => self.events.send_all(&messages).await,
+                (false, true) => self.dead_letters.send_all(&messages).await,
+            };
+            let record = async |candidate: &Candidate, sent: Result<(), QueueError>| {
+                sent?;
+                self.record(run, candidate, records.get(&candidate.event.id)).await
+            };
+            let recorded = join_all(candidates.iter().zip(sent).map(|(candidate, sent)| record(candidate, sent))).await;
+            for recorded in recorded {
+                match recorded {
+                    Ok(()) if is_letter => run.report.unreadable += 1,
+                    Ok(()) => run.report.new += 1,
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Records what a queue has taken. Where the processor was faster, it has recorded more.
+    async fn record(&self, run: &Run<'_>, candidate: &Candidate, found: Option<&Record>) -> Result<(), RecoverError> {
+        let Candidate { event, reason, note, .. } = candidate;
+        let origin = &run.request.origin;
+        tracing::info!(
+            audit = "recover",
+            run = %run.id,
+            event_id = %event.id,
+            source = %event.source,
+            by = origin.by,
+            why = origin.why,
+            note,
+            dead = reason.as_ref().map(|reason| reason.reason.as_str()),
+            "recovered"
+        );
+        let now = self.clock.now();
+        if reason.is_some() {
+            self.table.keep_body(&event.id, &event.body, now).await?;
+        }
+        if let Some(step) = candidate.step(found, run.act(note, now)) {
+            self.table.write(&step).await?;
+        }
+        Ok(())
+    }
+
+    /// One line for each run, which the metrics of the template are made of.
+    fn log_end(&self, run: &Run<'_>, error: Option<&RecoverError>) {
+        let Report { from, to, fetched, new, known, unreadable, passed_over, complete, cursor, behind_seconds, .. } =
+            run.report;
+        let source = self.log.name();
+        let (by, why) = (&run.request.origin.by, &run.request.origin.why);
+        let cursor = cursor.map(tracing::field::display);
+        if let Some(error) = error {
+            let error = chain(error);
+            tracing::error!(
+                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, cursor,
+                behind_seconds, error, "recovery"
+            );
+        } else if run.request.dry_run {
+            tracing::info!(source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, "recovery, dry run");
+        } else {
+            tracing::info!(
+                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, complete, cursor,
+                behind_seconds, "recovery"
+            );
+        }
+    }
+}
+
+/// What a dry run says of what it would queue.
+fn list(new: &[Candidate], report: &mut Report) {
+    for Candidate { event, reason, note, .. } in new {
+        match reason {
+            Some(_) => report.unreadable += 1,
+            None => report.new += 1,
+        }
+        if report.items.len() < MAX_LISTED {
+            let (event_id, source, received_at) = (event.id.clone(), event.source, event.received_at);
+            report.items.push(Item { event_id, source, received_at, note: note.clone() });
+        }
+    }
+}

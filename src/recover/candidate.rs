@@ -1,0 +1,100 @@
+//! What was fetched, as it would travel on: an event for the queue, or a dead letter.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::delivery_log::{Failed, Unreadable};
+use crate::event::{Event, Identity};
+use crate::json::Json;
+use crate::message::{MAX_MESSAGE_BYTES, Message};
+use crate::reason::{Reason, ReasonKind, excerpt};
+use crate::record::{Act, Finding, Letter, Record, Transition};
+
+/// Something that was fetched, and may be known already.
+pub(super) struct Candidate {
+    pub(super) event: Event,
+    pub(super) message: Message,
+    /// Why it cannot be delivered, if it cannot.
+    pub(super) reason: Option<Reason>,
+    /// Which delivery it was, and how that went.
+    pub(super) note: String,
+}
+
+impl Candidate {
+    /// An event that did not arrive. Its id is that of the webhook itself, so that whatever had arrived is recognised.
+    pub(super) fn of(failed: Failed, now: Timestamp) -> Self {
+        let Failed { delivery, at, body, content_type, headers, sender_key, note } = failed;
+        let note = excerpt(&format!("delivery {delivery}: {note}"));
+        let received_at = at.unwrap_or(now);
+        let (identity, problem) = match Json::parse(&body) {
+            Ok(json) => (Identity::of(json, received_at, sender_key.as_deref()), None),
+            // As ingest would have it, if it says when it was sent.
+            Err(error) => {
+                let identity = match (at, sender_key) {
+                    (None, Some(key)) => Identity::of_unreadable(key.as_bytes()),
+                    _ => Identity::of_malformed(&body, received_at),
+                };
+                (identity, Some(error.to_string()))
+            }
+        };
+        let Identity { id, source, origin } = identity;
+        let event = Event { id, source, received_at, content_type, headers, body, origin };
+        let reason = problem.map(|problem| reason(ReasonKind::Malformed, &problem, now));
+        Self::fitting(event, reason, note, now)
+    }
+
+    /// Something that nobody understands, whole.
+    pub(super) fn of_unreadable(unreadable: Unreadable, now: Timestamp) -> Self {
+        let Unreadable { whole, problem, origin } = unreadable;
+        let Identity { id, source, .. } = Identity::of_unreadable(whole.as_bytes());
+        let event = Event {
+            id,
+            source,
+            received_at: now,
+            content_type: Some("application/json".to_owned()),
+            headers: BTreeMap::new(),
+            body: whole.into_bytes(),
+            origin,
+        };
+        let note = excerpt(&problem);
+        Self::fitting(event, Some(reason(ReasonKind::Unreadable, &problem, now)), note, now)
+    }
+
+    /// What SQS would refuse becomes a dead letter that says so, with the beginning of the body.
+    fn fitting(event: Event, why: Option<Reason>, note: String, now: Timestamp) -> Self {
+        let message = Message::from_event(event.clone());
+        let size = message.size();
+        if size <= MAX_MESSAGE_BYTES {
+            let message = why.iter().fold(message, Message::with_reason);
+            return Self { event, message, reason: why, note };
+        }
+        let problem =
+            format!("it makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; this is its beginning");
+        let why = reason(ReasonKind::Unreadable, &problem, now);
+        let beginning = excerpt(&String::from_utf8_lossy(&event.body)).into_bytes();
+        let message = Message::from_event(Event { body: beginning, ..event.clone() }).with_reason(&why);
+        Self { event, message, reason: Some(why), note }
+    }
+
+    /// The step that says that the queue has it, or that it is a dead letter. `found` is what the table holds of it,
+    /// which is nothing that counts.
+    pub(super) fn step(&self, found: Option<&Record>, act: Act) -> Option<Transition> {
+        let Some(reason) = &self.reason else { return Some(Record::queued(&self.event, found, act)) };
+        let letter = Letter {
+            event_id: &self.event.id,
+            received_at: self.event.received_at,
+            sent_at: act.at,
+            reason: Some(reason),
+            event: Some(&self.event),
+        };
+        match Finding::of(&letter, found, act.at) {
+            Finding::Unrecorded(dead) => Some(dead.noted(act).transition().clone()),
+            Finding::Dead(_) | Finding::Finished(_) | Finding::UnderWay => None,
+        }
+    }
+}
+
+fn reason(kind: ReasonKind, problem: &str, at: Timestamp) -> Reason {
+    Reason { reason: kind, detail: excerpt(problem), status_code: None, response: None, attempt: None, at }
+}

@@ -1,0 +1,112 @@
+//! What somebody asks the recovery for.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::delivery_log::Window;
+use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+
+use super::{LONGEST_SPAN, SHORTEST_SPAN};
+
+/// A wish to fetch what Genesys Cloud failed to deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Which part of the time line; `None` goes on from the checkpoint.
+    pub(super) range: Option<Range>,
+    /// Count and list only.
+    pub(super) dry_run: bool,
+    /// Also what is older than the records live.
+    pub(super) force: bool,
+    /// Who asks.
+    pub(super) origin: Origin,
+}
+
+/// A part of the time line that somebody asks for. It leaves the checkpoint alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) window: Window,
+    pub(super) span_seconds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fields {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    span_seconds: Option<u32>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    force: bool,
+    by: Option<String>,
+    why: Option<String>,
+}
+
+impl Request {
+    /// Reads a request of `caller`, who may give another name. What is not understood is an error that names the field.
+    pub fn parse(request: Value, caller: &str, now: Timestamp) -> Result<Self, InvalidRequest> {
+        if !request.is_object() {
+            return Err(invalid("request", "must be a JSON object; {} goes on from the checkpoint"));
+        }
+        let Fields { from, to, span_seconds, dry_run, force, by, why } = read(request)?;
+        let range = match (from, to) {
+            (Some(from), _) if from >= now => return Err(invalid("from", "must be a time that has passed")),
+            (Some(from), to) => {
+                let to = to.unwrap_or(now).min(now);
+                if from >= to {
+                    return Err(invalid("to", "must be later than from"));
+                }
+                let span_seconds = span_seconds.unwrap_or(LONGEST_SPAN);
+                if !(SHORTEST_SPAN..=LONGEST_SPAN).contains(&span_seconds) {
+                    return Err(invalid("spanSeconds", &format!("must be from {SHORTEST_SPAN} to {LONGEST_SPAN}")));
+                }
+                Some(Range { window: Window { from, to }, span_seconds })
+            }
+            (None, Some(_)) => return Err(invalid("from", "is missing beside to")),
+            (None, None) if span_seconds.is_some() => return Err(invalid("from", "is missing beside spanSeconds")),
+            (None, None) => None,
+        };
+        Ok(Self { range, dry_run, force, origin: OriginFields { by, why }.check(caller)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(request: Value) -> Result<Request, InvalidRequest> {
+        Request::parse(request, "a test", "2026-01-15T12:00:00Z".parse().expect("a time"))
+    }
+
+    #[test]
+    fn a_request_that_is_not_understood_names_the_field() {
+        for (request, field) in [
+            (json!(null), "request"),
+            (json!([]), "request"),
+            (json!({ "from": "yesterday" }), "from"),
+            (json!({ "from": "2026-01-15T12:00:00Z" }), "from"),
+            (json!({ "to": "2026-01-15T11:00:00Z" }), "from"),
+            (json!({ "spanSeconds": 60 }), "from"),
+            (json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:00:00Z" }), "to"),
+            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 59 }), "spanSeconds"),
+            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 3601 }), "spanSeconds"),
+            (json!({ "form": "2026-01-15T11:00:00Z" }), "form"),
+            (json!({ "dryRun": "yes" }), "dryRun"),
+            (json!({ "why": "" }), "why"),
+        ] {
+            let error = parse(request.clone()).expect_err("refused");
+            assert_eq!(error.field, field, "{request}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_to_come_is_now() {
+        let request = json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-02-01T00:00:00Z" });
+        let range = parse(request).expect("understood").range.expect("a range");
+        assert_eq!(range.window.to, "2026-01-15T12:00:00Z".parse().expect("a time"));
+        assert_eq!(parse(json!({ "by": "schedule" })).expect("understood").range, None);
+    }
+}
