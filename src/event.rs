@@ -262,13 +262,14 @@ fn open_messaging_id(message: &Object<'_>, channel: &Object<'_>) -> Option<Event
 
 /// `eventBody.id` often names the conversation or the user, and the envelope's `id` changes when Genesys publishes again.
 fn eventbridge_id(detail: &Object<'_>) -> Option<EventId> {
+    let timestamp = detail.get("timestamp")?.canonical();
+    // Without a time, a user who comes back to where they were would be told as the event from before.
+    if *timestamp == *b"null" {
+        return None;
+    }
     Some(EventId::from_parts(
         "eventbridge",
-        &[
-            &detail.get("topicName")?.canonical(),
-            &detail.get("eventBody")?.canonical(),
-            &detail.get("timestamp")?.canonical(),
-        ],
+        &[&detail.get("topicName")?.canonical(), &detail.get("eventBody")?.canonical(), &timestamp],
     ))
 }
 
@@ -345,6 +346,51 @@ mod tests {
         assert_eq!(identity(event).source, Source::EventBridge);
         assert_eq!(id(event), id(&event.replace(r#""id":"a""#, r#""id":"b""#)));
         assert_ne!(id(event), id(&event.replace(r#""state":1"#, r#""state":2"#)));
+    }
+
+    #[test]
+    fn events_without_a_time_are_never_merged() {
+        for timestamp in ["", r#","timestamp":null"#] {
+            let event = format!(
+                r#"{{"id":"a","detail-type":"v2.x","time":"t1","detail":{{"topicName":"v2.x","eventBody":{{"state":1}}{timestamp}}}}}"#
+            );
+            assert_eq!(identity(&event).source, Source::EventBridge);
+            assert_eq!(id(&event), id(&event), "a copy of SQS");
+            assert_ne!(id(&event), id(&event.replace(r#""id":"a""#, r#""id":"b""#)), "{event}");
+        }
+    }
+
+    /// The samples have the shapes of events that Genesys Cloud sent; where the envelope was not in the capture, it is
+    /// that of the other topics.
+    #[test]
+    fn the_shapes_that_genesys_sends_over_eventbridge_are_known_by_what_happened() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/events");
+        let paths = std::fs::read_dir(folder).expect("samples").map(|entry| entry.expect("a sample").path());
+        let is_bare = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("eventbridge-"))
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for path in paths.filter(is_bare) {
+            let text = std::fs::read_to_string(&path).expect("a sample");
+            let event: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let original = id(&text);
+            assert_eq!(identity(&text).source, Source::EventBridge, "{path:?}");
+
+            let mut again = event.clone();
+            again["id"] = "00000000-0000-4000-8000-000000000009".into();
+            again["time"] = "2026-03-04T00:00:00Z".into();
+            assert_eq!(id(&again.to_string()), original, "published again: {path:?}");
+
+            let mut changed = event.clone();
+            changed["detail"]["eventBody"]["changed"] = true.into();
+            let mut later = event;
+            later["detail"]["timestamp"] = "2026-03-04T00:00:00.000Z".into();
+            for other in [changed, later] {
+                assert_ne!(id(&other.to_string()), original, "another change of the same: {path:?}");
+            }
+            assert!(seen.insert(original), "{path:?}");
+        }
+        assert!(seen.len() >= 3, "{seen:?}");
     }
 
     #[test]

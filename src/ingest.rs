@@ -339,7 +339,7 @@ mod tests {
             let refusal = relay.post(&authentic(), body).await.expect_err("refused");
             let Refusal::NotJson { kept_as, .. } = refusal else { panic!("{refusal}") };
             let kept = relay.dead_letters.messages().pop().expect("kept");
-            let reason = kept.reason().expect("a reason");
+            let reason = kept.reason(FakeClock.now()).expect("a reason");
             assert_eq!(reason.reason, ReasonKind::Malformed);
             let event = kept.to_event(reason.at).expect("readable");
             assert_eq!((event.id, &event.body[..]), (kept_as, body));

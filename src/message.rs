@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::event::{Event, EventId, Identity, InvalidEventId, Source, UnknownSource};
 use crate::json::{Json, NotJson};
-use crate::reason::Reason;
+use crate::reason::{Reason, ReasonKind, excerpt};
 
 /// The names of the message attributes.
 pub mod attribute {
@@ -32,10 +32,32 @@ pub mod attribute {
     pub const REASON: &str = "reason";
 }
 
+/// The attributes with which EventBridge puts an event into a rule target's dead-letter queue (EventBridge User Guide,
+/// "Using dead-letter queues to process undelivered events in EventBridge").
+mod undelivered {
+    /// The rule that matched the event: on every such message.
+    pub(super) const RULE: &str = "RULE_ARN";
+    /// The target that did not take it.
+    pub(super) const TARGET: &str = "TARGET_ARN";
+    /// A word for what went wrong, such as `NO_PERMISSIONS`.
+    pub(super) const ERROR_CODE: &str = "ERROR_CODE";
+    /// What went wrong, in a sentence.
+    pub(super) const ERROR_MESSAGE: &str = "ERROR_MESSAGE";
+    /// Which bound of the retry policy was reached; absent where EventBridge gave up without reaching one.
+    pub(super) const EXHAUSTED: &str = "EXHAUSTED_RETRY_CONDITION";
+    /// How often it was tried again.
+    pub(super) const RETRIES: &str = "RETRY_ATTEMPTS";
+
+    pub(super) const ALL: [&str; 6] = [RULE, TARGET, ERROR_CODE, ERROR_MESSAGE, EXHAUSTED, RETRIES];
+}
+
 /// The largest message that ingest accepts: SQS's 1 MiB less 16 KiB, so that a reason always fits later.
 ///
 /// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and value.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
+
+/// Events of EventBridge are JSON, and nobody says so: a receiver that goes by the type could not read them.
+const EVENTBRIDGE_CONTENT_TYPE: &str = "application/json";
 
 /// "Amazon SQS message quotas": a message has at most 10 attributes.
 const MAX_ATTRIBUTES: usize = 10;
@@ -171,7 +193,8 @@ impl Message {
             Some(name) => name.parse().map_err(Unreadable::Source)?,
             None => source,
         };
-        let content_type = self.text(attribute::CONTENT_TYPE)?.map(str::to_owned);
+        let unsaid = (source == Source::EventBridge).then_some(EVENTBRIDGE_CONTENT_TYPE);
+        let content_type = self.text(attribute::CONTENT_TYPE)?.or(unsaid).map(str::to_owned);
         Ok(Event { id, source, received_at, content_type, headers, body, origin })
     }
 
@@ -205,24 +228,49 @@ impl Message {
         self.text(attribute::EVENT_ID).ok().flatten()
     }
 
-    /// The reason it carries, if it carries one that can be read.
-    pub fn reason(&self) -> Option<Reason> {
-        let text = self.text(attribute::REASON).ok()??;
-        serde_json::from_str(text).ok()
+    /// The reason it carries, if it carries one that can be read: the relay's own, or else EventBridge's.
+    ///
+    /// EventBridge does not say when it gave up: that is `sent_at`, SQS's own time of the message.
+    pub fn reason(&self, sent_at: Timestamp) -> Option<Reason> {
+        let own = self.text(attribute::REASON).ok().flatten().and_then(|text| serde_json::from_str(text).ok());
+        own.or_else(|| self.undelivered(sent_at))
+    }
+
+    /// Why EventBridge could not put the event into the events queue, if it was EventBridge that sent this message.
+    fn undelivered(&self, sent_at: Timestamp) -> Option<Reason> {
+        let said = |name| self.text(name).ok().flatten();
+        said(undelivered::RULE)?;
+        let retries = said(undelivered::RETRIES).and_then(|number| number.parse::<u32>().ok());
+        let exhausted = said(undelivered::EXHAUSTED);
+        let mut detail = "EventBridge could not put it into the events queue".to_owned();
+        for more in [said(undelivered::ERROR_CODE), said(undelivered::ERROR_MESSAGE), exhausted].into_iter().flatten() {
+            detail.extend([": ", more]);
+        }
+        Some(Reason {
+            reason: if exhausted.is_some() { ReasonKind::Exhausted } else { ReasonKind::Permanent },
+            detail: excerpt(&detail),
+            status_code: None,
+            response: None,
+            attempt: retries.and_then(|retries| retries.checked_add(1)),
+            at: sent_at,
+        })
     }
 
     /// The same message with `reason` in place of what it had.
     #[must_use]
-    pub fn with_reason(mut self, reason: &Reason) -> Self {
+    pub fn with_reason(self, reason: &Reason) -> Self {
         let reason = serde_json::json!(reason).to_string();
-        self.attributes.insert(attribute::REASON.to_owned(), Attribute::text(reason));
-        self
+        let mut message = self.without_reason();
+        message.attributes.insert(attribute::REASON.to_owned(), Attribute::text(reason));
+        message
     }
 
     /// The same message without a reason, as it goes back into the events queue.
     #[must_use]
     pub fn without_reason(mut self) -> Self {
-        self.attributes.remove(attribute::REASON);
+        for name in undelivered::ALL.into_iter().chain([attribute::REASON]) {
+            self.attributes.remove(name);
+        }
         self
     }
 
@@ -269,7 +317,6 @@ fn envelope_time(body: Json<'_>) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::{ReasonKind, excerpt};
     use proptest::prelude::*;
 
     fn now() -> Timestamp {
@@ -317,6 +364,46 @@ mod tests {
         let event = message.to_event(now()).expect("readable");
         assert_eq!(event.source, Source::EventBridge);
         assert_eq!(event.received_at.to_string(), "2026-01-14T08:00:00Z");
+        assert_eq!(event.content_type.as_deref(), Some("application/json"), "nobody says so, and it is");
+    }
+
+    /// A bare event as EventBridge leaves it behind, with these attributes besides rule and target.
+    fn left_by_eventbridge(attributes: &[(&str, &str)]) -> Message {
+        let mut message = bare(r#"{"detail-type":"v2.x","detail":{"topicName":"v2.x"}}"#);
+        let arns = [
+            ("RULE_ARN", "arn:aws:events:us-east-1:123456789012:rule/a-bus/genesys-relay-genesys"),
+            ("TARGET_ARN", "arn:aws:sqs:us-east-1:123456789012:genesys-relay-events"),
+        ];
+        let attributes =
+            arns.iter().chain(attributes).map(|(name, value)| ((*name).to_owned(), Attribute::text(*value)));
+        message.attributes.extend(attributes);
+        message
+    }
+
+    #[test]
+    fn what_eventbridge_could_not_deliver_has_its_reason() {
+        let refused = left_by_eventbridge(&[
+            ("ERROR_CODE", "NO_PERMISSIONS"),
+            ("ERROR_MESSAGE", "not authorised"),
+            ("RETRY_ATTEMPTS", "0"),
+        ]);
+        let reason = refused.reason(now()).expect("a reason");
+        assert_eq!((reason.reason, reason.attempt, reason.at), (ReasonKind::Permanent, Some(1), now()));
+        for word in ["EventBridge", "NO_PERMISSIONS", "not authorised"] {
+            assert!(reason.detail.contains(word), "{}", reason.detail);
+        }
+        let given_up = left_by_eventbridge(&[
+            ("ERROR_CODE", "THROTTLING"),
+            ("EXHAUSTED_RETRY_CONDITION", "MaximumEventAgeInSeconds"),
+            ("RETRY_ATTEMPTS", "many"),
+        ]);
+        let reason = given_up.reason(now()).expect("a reason");
+        assert_eq!((reason.reason, reason.attempt), (ReasonKind::Exhausted, None));
+        assert!(reason.detail.contains("MaximumEventAgeInSeconds"), "{}", reason.detail);
+
+        let mut by_somebody_else = refused;
+        by_somebody_else.attributes.remove("RULE_ARN");
+        assert_eq!(by_somebody_else.reason(now()), None);
     }
 
     #[test]
@@ -368,7 +455,7 @@ mod tests {
         let bare = bare("{}");
         let added = bare.clone().with_reason(&reason).size() - bare.size();
         assert!(added < 16 * 1024, "{added}");
-        assert_eq!(bare.with_reason(&reason).reason(), Some(reason));
+        assert_eq!(bare.with_reason(&reason).reason(now()), Some(reason));
     }
 
     #[test]
@@ -386,6 +473,25 @@ mod tests {
             let message = Message::from_event(event.clone());
             prop_assert!(message.body.chars().all(is_allowed));
             prop_assert_eq!(message.to_event(now()).expect("readable"), event);
+        }
+
+        #[test]
+        fn whatever_eventbridge_says_fits_and_gives_way_to_the_relays_own_reason(
+            code in any::<String>(), error in any::<String>(), retries in any::<String>(), gave_up in any::<bool>(),
+        ) {
+            let mut said = vec![("ERROR_CODE", &*code), ("ERROR_MESSAGE", &error), ("RETRY_ATTEMPTS", &retries)];
+            said.extend(gave_up.then_some(("EXHAUSTED_RETRY_CONDITION", "MaximumRetryAttempts")));
+            let left = left_by_eventbridge(&said);
+            let theirs = left.reason(now()).expect("a reason");
+            prop_assert!(theirs.detail.len() <= crate::reason::MAX_EXCERPT_BYTES);
+            prop_assert_eq!(theirs.reason == ReasonKind::Exhausted, gave_up);
+            let ours = Reason { detail: "ours".to_owned(), ..theirs };
+
+            let mut with_both = left.clone().with_identity(now()).with_reason(&ours);
+            prop_assert_eq!(with_both.attributes.len(), 3, "of the ten that SQS takes: identity and reason");
+            with_both.attributes.extend(left.attributes.clone());
+            prop_assert_eq!(with_both.reason(now()), Some(ours));
+            prop_assert_eq!(left.without_reason().attributes, BTreeMap::new(), "a replay takes it all off");
         }
     }
 }

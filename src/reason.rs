@@ -41,9 +41,9 @@ impl From<Death> for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReasonKind {
-    /// The target refused the event in a way that trying again cannot mend.
+    /// The target refused the event, or the queue refused it from EventBridge, in a way that trying again cannot mend.
     Permanent,
-    /// The last allowed attempt failed.
+    /// The last allowed attempt failed: ours, or EventBridge's to reach the queue.
     Exhausted,
     /// The processor ended during the last attempt.
     Crashed,

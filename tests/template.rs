@@ -281,6 +281,58 @@ fn each_run_of_the_recovery_makes_metrics() {
 }
 
 #[test]
+fn events_come_from_eventbridge_only_where_a_bus_is_named_and_are_never_dropped() {
+    let template = template();
+    assert_eq!(template["Parameters"]["EventBusName"]["Default"].as_str(), Some(""));
+    let rules = resources_of(&template, "AWS::Events::Rule");
+    assert_eq!(rules.len(), 1);
+    let whole = resource(&template, "GenesysEventRule");
+    assert_eq!(whole["Condition"].as_str(), Some("TakesEventBridge"));
+    assert_eq!(template["Conditions"]["TakesEventBridge"][0][0].as_str(), Some("EventBusName"));
+
+    let rule = &whole["Properties"];
+    assert_eq!(rule["EventBusName"].as_str(), Some("EventBusName"));
+    let pattern = &rule["EventPattern"];
+    assert_eq!(pattern["source"][0]["prefix"].as_str(), Some("EventSourcePrefix"));
+    assert_eq!(pattern["detail-type"][0]["wildcard"].as_str(), Some("EventTopics"));
+    assert_eq!(pattern.as_hash().expect("a pattern").len(), 2, "nothing else decides");
+
+    let targets = rule["Targets"].as_vec().expect("targets");
+    let [target] = &targets[..] else { panic!("one target: {targets:?}") };
+    assert_eq!(target["Arn"].as_str(), Some("EventsQueue.Arn"));
+    assert_eq!(target["DeadLetterConfig"]["Arn"].as_str(), Some("DeadLetterQueue.Arn"));
+    assert_eq!(number(&target["RetryPolicy"]["MaximumEventAgeInSeconds"]), 24 * 60 * 60);
+    assert_eq!(number(&target["RetryPolicy"]["MaximumRetryAttempts"]), 185);
+    for changed in ["Input", "InputPath", "InputTransformer", "RoleArn"] {
+        assert!(target[changed].is_badvalue(), "{changed}: the event goes on as it came, by leave of the queue");
+    }
+}
+
+/// Queue policies have no effect in the local AWS.
+#[test]
+fn only_the_rule_of_the_stack_may_put_events_into_the_queues_and_it_may_before_it_is_there() {
+    let template = template();
+    let rule = resource(&template, "GenesysEventRule");
+    let name = rule["Properties"]["Name"].as_str().expect("a name");
+    let waits_for: Vec<_> = rule["DependsOn"].as_vec().expect("a list").iter().filter_map(Yaml::as_str).collect();
+    assert_eq!(waits_for, ["EventsQueuePolicy", "DeadLetterQueuePolicy"]);
+    for (queue, policy) in [("EventsQueue", "EventsQueuePolicy"), ("DeadLetterQueue", "DeadLetterQueuePolicy")] {
+        let policy = resource(&template, policy);
+        assert!(policy["Condition"].is_badvalue(), "it outlives a rule that is taken away");
+        let statements = policy["Properties"]["PolicyDocument"]["Statement"].as_vec().expect("statements").clone();
+        let allowed: Vec<_> = statements.iter().filter(|found| found["Effect"].as_str() == Some("Allow")).collect();
+        let [allowed] = &allowed[..] else { panic!("{queue}: {allowed:?}") };
+        let principals = allowed["Principal"].as_hash().expect("services");
+        assert_eq!((principals.len(), allowed["Principal"]["Service"].as_str()), (1, Some("events.amazonaws.com")));
+        assert_eq!(allowed["Action"].as_str(), Some("sqs:SendMessage"));
+        assert_eq!(allowed["Resource"].as_str(), Some(format!("{queue}.Arn").as_str()));
+        let source = allowed["Condition"]["ArnLike"]["aws:SourceArn"].as_str().expect("a source");
+        let expected = format!("arn:${{AWS::Partition}}:events:${{AWS::Region}}:${{AWS::AccountId}}:rule/*/{name}");
+        assert_eq!(source, expected, "{queue}");
+    }
+}
+
+#[test]
 fn no_role_may_do_more_than_it_does() {
     let template = template();
     for (role, expected) in [

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
 };
@@ -23,6 +24,9 @@ use crate::{
     wait,
     workspace::Workspace,
 };
+
+/// The parameter that names the bus.
+const EVENT_BUS: &str = "EventBusName";
 
 const DEATH_SHOWS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,12 @@ impl StackOptions {
     pub fn port(mut self, port: Option<u16>) -> Self {
         self.port = port;
         self
+    }
+
+    /// Takes events from an event bus of this name, which is made before the deploy.
+    #[must_use]
+    pub fn event_bus(self, name: impl fmt::Display) -> Self {
+        self.set(EVENT_BUS, name)
     }
 }
 
@@ -149,6 +159,7 @@ pub struct Stack {
     left_out: Vec<String>,
     sqs: aws_sdk_sqs::Client,
     dynamodb: aws_sdk_dynamodb::Client,
+    eventbridge: aws_sdk_eventbridge::Client,
     s3: aws_sdk_s3::Client,
     lambda: aws_sdk_lambda::Client,
     scheduler: aws_sdk_scheduler::Client,
@@ -168,6 +179,11 @@ impl Stack {
         let packages = functions::packages(&workspace).await?;
         let emulator = Emulator::start(&workspace, options.port).await?;
         let config = clients::config(&emulator.endpoint()).await;
+        let eventbridge = aws_sdk_eventbridge::Client::new(&config);
+        // On AWS it belongs to the partner event source, and the rule of the template refers to it.
+        if let Some(name) = options.parameters.get(EVENT_BUS).filter(|name| !name.is_empty()) {
+            eventbridge.create_event_bus().name(name).send().await.context("cannot make the event bus")?;
+        }
         let Deployed { outputs, left_out } = deploy::deploy(&workspace, &config, packages, &options.parameters).await?;
 
         let stack = Self {
@@ -176,6 +192,7 @@ impl Stack {
             left_out,
             sqs: aws_sdk_sqs::Client::new(&config),
             dynamodb: aws_sdk_dynamodb::Client::new(&config),
+            eventbridge,
             s3: clients::s3(&config),
             lambda: aws_sdk_lambda::Client::new(&config),
             scheduler: aws_sdk_scheduler::Client::new(&config),
@@ -277,6 +294,12 @@ impl Stack {
         &self.dynamodb
     }
 
+    /// A client for the event bus and the rule on it.
+    #[must_use]
+    pub fn eventbridge(&self) -> &aws_sdk_eventbridge::Client {
+        &self.eventbridge
+    }
+
     /// A client for the archive.
     #[must_use]
     pub fn s3(&self) -> &aws_sdk_s3::Client {
@@ -345,6 +368,20 @@ impl Stack {
     pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
         let name = self.function_name(function)?;
         self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("cannot list processes"))
+    }
+
+    /// Publishes an event on a bus: its source, detail-type and detail. All else EventBridge writes itself, such as the
+    /// id that this gives.
+    ///
+    /// # Errors
+    /// When the local AWS refuses it.
+    pub async fn put_event(&self, bus: &str, event: &Value) -> Result<String> {
+        let text = |name: &str| event[name].as_str().with_context(|| format!("the event has no {name}"));
+        let entry = PutEventsRequestEntry::builder().event_bus_name(bus).source(text("source")?);
+        let entry = entry.detail_type(text("detail-type")?).detail(event["detail"].to_string());
+        let answer = self.eventbridge.put_events().entries(entry.build()).send().await?;
+        let id = answer.entries().first().and_then(|entry| entry.event_id());
+        Ok(id.with_context(|| format!("not published: {answer:?}"))?.to_owned())
     }
 
     /// What the queues hold now.

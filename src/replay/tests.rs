@@ -8,7 +8,7 @@ use super::sweep::ANSWER_TIME;
 use super::*;
 use crate::event::Event;
 use crate::events_table::Written;
-use crate::message::Message;
+use crate::message::{Attribute, AttributeValue, Message};
 use crate::queue::{ReceiptHandle, Received, VisibilityTimeout};
 use crate::reason::{Reason, ReasonKind};
 use crate::record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, Record, State, StateName};
@@ -408,6 +408,33 @@ async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
     tokio::time::advance(Duration::from_hours(1)).await;
     report(&relay, json!({ "action": "replay", "filter": { "source": "generic" } })).await;
     assert_eq!(id_of(&relay.events.messages()[0]), id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back_without_it() {
+    let relay = relay();
+    let text =
+        |value: &str| Attribute { data_type: "String".to_owned(), value: AttributeValue::Text(value.to_owned()) };
+    let body = r#"{"id":"a","detail-type":"v2.x","detail":{"topicName":"v2.x","eventBody":{},"timestamp":"t"}}"#;
+    let attributes = [
+        ("RULE_ARN", "arn:aws:events:us-east-1:123456789012:rule/a-bus/a-rule"),
+        ("TARGET_ARN", "arn:aws:sqs:us-east-1:123456789012:a-queue"),
+        ("ERROR_CODE", "NO_PERMISSIONS"),
+        ("ERROR_MESSAGE", "not authorised"),
+        ("RETRY_ATTEMPTS", "0"),
+    ];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), text(value)));
+    bury(&relay, [Message { body: body.to_owned(), attributes: attributes.into(), group: None }]).await;
+    report(&relay, json!({ "action": "reconcile" })).await;
+    let State::Dead(dead) = relay.table.only_record().state else { panic!("not dead") };
+    assert_eq!(dead.death.reason, ReasonKind::Permanent);
+    assert!(dead.death.error.contains("EventBridge") && dead.death.error.contains("NO_PERMISSIONS"), "{dead:?}");
+
+    let report = report(&relay, json!({ "action": "replay", "filter": { "source": "eventbridge" } })).await;
+    assert_eq!(replayed(&report), 1);
+    let sent = &relay.events.messages()[0];
+    let names: Vec<_> = sent.attributes.keys().map(String::as_str).collect();
+    assert_eq!((sent.body.as_str(), names), (body, vec!["event_id", "received_at"]));
 }
 
 #[tokio::test(start_paused = true)]

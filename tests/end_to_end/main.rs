@@ -8,6 +8,7 @@ mod archive;
 mod dead_letters;
 mod delivery;
 mod duplicates;
+mod eventbridge;
 mod load;
 mod permissions;
 mod replay;

@@ -28,7 +28,7 @@ impl Opened {
             Some(event) => (event.id.clone(), event.received_at),
             None => message.identity(sent_at),
         };
-        Self { event_id, received_at, event, reason: message.reason(), message, receipt, sent_at }
+        Self { event_id, received_at, event, reason: message.reason(sent_at), message, receipt, sent_at }
     }
 
     pub(in crate::replay) fn letter(&self) -> Letter<'_> {
