@@ -274,7 +274,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         request: impl Fn() -> Result<Request<Vec<u8>>, http::Error>,
         deadline: Instant,
     ) -> Result<Response<Vec<u8>>, GenesysError> {
-        let (mut failures, mut waits) = (0, 0);
+        let (mut failures, mut backoffs) = (0, 0);
         loop {
             let request = request().map_err(|error| unusable_call(what, &error))?;
             let started = Instant::now();
@@ -305,14 +305,15 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             let is_limit =
                 matches!(&trouble, Trouble::Answered(refused) if refused.status == StatusCode::TOO_MANY_REQUESTS);
             failures += u32::from(!is_limit);
-            waits += 1;
-            tracing::warn!(call = what, error = chain(&trouble), waits, "Genesys Cloud did not answer as it should");
+            // Where it says how long, that is enough.
+            backoffs += u32::from(!is_limit || asked.is_none());
+            tracing::warn!(call = what, error = chain(&trouble), failures, "Genesys Cloud did not answer as it should");
             if self.schedule.is_last(failures) {
                 return Err(GenesysError::Unavailable { what: what.to_owned(), tries: failures, last: trouble });
             }
             let wait = {
                 let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-                self.schedule.delay(waits, asked, &mut rng)
+                self.schedule.delay(backoffs, asked, &mut rng)
             };
             if Instant::now() + wait >= deadline {
                 return Err(out_of_time(format!("it asks for {} s: {}", wait.as_secs(), chain(&trouble))));

@@ -35,6 +35,9 @@ pub use self::request::Request;
 const LONGEST_SPAN: u32 = 3600;
 const SHORTEST_SPAN: u32 = 60;
 
+/// What goes on from the checkpoint reads this far into the future, where a clock of Genesys Cloud may be already.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+
 /// What is left of an invocation when no more is read, or a quarter where that is less: to queue and to record what was.
 const KEEP_TIME: Duration = Duration::from_secs(30);
 
@@ -249,8 +252,10 @@ where
         run.report.cursor = checkpoint.map(|checkpoint| checkpoint.cursor);
         let (from, to, mut span) = match (run.request.range, checkpoint) {
             (Some(range), _) => (range.window.from, range.window.to, range.span_seconds),
-            (None, Some(Checkpoint { cursor, span_seconds })) => (cursor.min(settled), run.began_at, span_seconds),
-            (None, None) => (settled, run.began_at, LONGEST_SPAN),
+            (None, Some(Checkpoint { cursor, span_seconds })) => {
+                (cursor.min(settled), run.began_at + AHEAD, span_seconds)
+            }
+            (None, None) => (settled, run.began_at + AHEAD, LONGEST_SPAN),
         };
         (run.report.from, run.report.to) = (from, from);
         let oldest = run.began_at - LIFE;
@@ -263,7 +268,7 @@ where
             match self.read_window(window, run).await {
                 Ok(()) => {
                     at = window.to;
-                    run.report.to = at;
+                    run.report.to = at.min(run.began_at);
                     span = (span * 2).min(LONGEST_SPAN);
                     self.advance(run, at.min(settled), span).await?;
                 }

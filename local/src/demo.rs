@@ -4,13 +4,14 @@
 
 mod cast;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use cast::{Fate, Role};
 use serde_json::{Value, json};
 
 use crate::{
+    genesys_cloud::GenesysCloud,
     journey::Journey,
     screen::{Colour, Screen},
     stack::{Function, QueueCounts, Stack, StackOptions},
@@ -21,6 +22,9 @@ use crate::{
 
 /// Small, so that an event exhausts its attempts while somebody watches.
 const MAX_RECEIVE_COUNT: usize = 4;
+
+/// Between two tries of Genesys Cloud: it has five seconds, and nobody wants to watch that.
+const SENDER_PAUSE: Duration = Duration::from_millis(100);
 
 /// A webhook that was sent, and that the relay has promised to keep.
 struct Sent {
@@ -61,6 +65,7 @@ struct Demo {
     screen: Screen,
     stack: Stack,
     target: Target,
+    genesys: GenesysCloud,
 }
 
 /// Goes through the journey.
@@ -69,65 +74,92 @@ struct Demo {
 /// When an event is not where it should be, something cannot be started, or the local AWS ends by itself.
 pub async fn run(screen: Screen) -> Result<()> {
     let workspace = Workspace::locate().await?;
-    let roles = cast::cast(&workspace.root.join("events"))?;
+    let events = workspace.root.join("events");
+    let (roles, (lost, ids)) = (cast::cast(&events)?, cast::lost(&events)?);
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let target = Target::start(Behaviour::script(Fate::answer)).await?;
+    let genesys = GenesysCloud::start().await?;
     let options = StackOptions::new(target.url())
+        .recovering_from(&genesys.url(), "webhook-deliveries", &ids)
         .set("MaxReceiveCount", MAX_RECEIVE_COUNT)
         .set("BackoffBaseSeconds", 1)
         .set("BackoffCapSeconds", 2);
     screen.say("Building the functions and starting the local AWS …");
     let stack = Stack::start(options).await?;
     let started = Instant::now();
-    let demo = Demo { screen, stack, target };
-    demo.stack.guard(Box::pin(demo.play(roles))).await?;
+    let demo = Demo { screen, stack, target, genesys };
+    demo.stack.guard(Box::pin(demo.play(roles, lost))).await?;
     let seconds = started.elapsed().as_secs();
     screen.say(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
     Ok(())
 }
 
 impl Demo {
-    async fn play(&self, roles: Vec<Role>) -> Result<()> {
+    async fn play(&self, roles: Vec<Role>, missed: Vec<Role>) -> Result<()> {
         let mut journey = Journey::new(self.screen);
 
         self.heading("Genesys sends; the target takes some, fails for some, and refuses some");
-        let sent = self.show(&mut journey, self.send(roles)).await?;
+        let mut sent = self.show(&mut journey, self.send(roles)).await?;
         let dead = sent.iter().filter(|event| event.role.fate.dies()).count();
         self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
 
+        self.heading("ingest is stopped; Genesys gives up, and the recovery fetches what was lost, once");
+        let missed = self.show(&mut journey, self.lose(missed)).await?;
+        for new in [missed.len(), 0] {
+            let report = self.ask(&mut journey, Function::Recovery, json!({})).await?;
+            ensure!(report["new"] == new, "{} were recovered instead of {new}", report["new"]);
+        }
+        sent.extend(missed);
+        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
+
         self.heading("An operator looks: what never came as far as the processor gets a record, then all are listed");
-        self.ask(&mut journey, json!({ "action": "reconcile" })).await?;
-        let list = self.ask(&mut journey, json!({ "action": "list" })).await?;
+        self.ask(&mut journey, Function::Replay, json!({ "action": "reconcile" })).await?;
+        let list = self.ask(&mut journey, Function::Replay, json!({ "action": "list" })).await?;
         ensure!(list["count"] == dead, "the list has {} dead letters instead of {dead}", list["count"]);
         let refused = sent.iter().filter(|event| event.role.fate == Fate::Permanent);
         let refused: Vec<&str> = refused.filter_map(|event| event.id.as_deref()).collect();
         let [first, second, unwanted] = refused[..] else { bail!("{} events were refused for good", refused.len()) };
-        let shown = self.ask(&mut journey, json!({ "action": "show", "eventId": first })).await?;
+        let shown = self.ask(&mut journey, Function::Replay, json!({ "action": "show", "eventId": first })).await?;
         ensure!(shown["attempts"][0]["statusCode"] == 404, "the record of {first} does not say why it died");
 
         self.heading("The target is repaired; two of those that it refused come back by id, without doing it first");
         self.target.behave(Behaviour::Fine);
         let two = json!([first, second]);
-        let dry_run = self.ask(&mut journey, json!({ "action": "replay", "eventIds": two, "dryRun": true })).await?;
+        let dry_run = self
+            .ask(&mut journey, Function::Replay, json!({ "action": "replay", "eventIds": two, "dryRun": true }))
+            .await?;
         ensure!(dry_run["matched"] == 2, "the dry run matched {} dead letters instead of 2", dry_run["matched"]);
         self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
-        self.ask(&mut journey, json!({ "action": "replay", "eventIds": two, "why": "the orders exist now" })).await?;
+        self.ask(
+            &mut journey,
+            Function::Replay,
+            json!({ "action": "replay", "eventIds": two, "why": "the orders exist now" }),
+        )
+        .await?;
         let is_one_of_two = |event: &Sent| event.id.as_deref().is_some_and(|id| id == first || id == second);
         let two_are_back = |event: &Sent| if is_one_of_two(event) { event.replayed() } else { event.at_first() };
         self.show(&mut journey, self.until_settled(&sent, two_are_back, dead - 2)).await?;
 
         self.heading("One is not wanted");
-        self.ask(&mut journey, json!({ "action": "discard", "eventIds": [unwanted], "why": "a test order" })).await?;
+        self.ask(
+            &mut journey,
+            Function::Replay,
+            json!({ "action": "discard", "eventIds": [unwanted], "why": "a test order" }),
+        )
+        .await?;
 
         self.heading("The rest is archived, and restored");
-        let archive = self.ask(&mut journey, json!({ "action": "archive", "olderThanDays": 0 })).await?;
+        let archive =
+            self.ask(&mut journey, Function::Replay, json!({ "action": "archive", "olderThanDays": 0 })).await?;
         ensure!(archive["archived"] == dead - 3, "{} were archived instead of {}", archive["archived"], dead - 3);
         self.show(&mut journey, self.until_dead(0)).await?;
-        let restored = self.ask(&mut journey, json!({ "action": "restore", "key": archive["keys"][0] })).await?;
+        let restored =
+            self.ask(&mut journey, Function::Replay, json!({ "action": "restore", "key": archive["keys"][0] })).await?;
         ensure!(restored["restored"] == dead - 3, "{} were restored instead of {}", restored["restored"], dead - 3);
         self.show(&mut journey, self.until_dead(dead - 3)).await?;
 
         self.heading("And all of it replayed");
-        self.ask(&mut journey, json!({ "action": "replay", "all": true })).await?;
+        self.ask(&mut journey, Function::Replay, json!({ "action": "replay", "all": true })).await?;
         let comes_back = |event: &Sent| event.role.fate.dies() && event.id.as_deref() != Some(unwanted);
         let in_the_end = |event: &Sent| if comes_back(event) { event.replayed() } else { event.at_first() };
         self.show(&mut journey, self.until_settled(&sent, in_the_end, 0)).await?;
@@ -159,6 +191,19 @@ impl Demo {
             sent.push(Sent { role, id });
         }
         Ok(sent)
+    }
+
+    /// Sends webhooks as Genesys Cloud does, while nobody listens.
+    async fn lose(&self, roles: Vec<Role>) -> Result<Vec<Sent>> {
+        let url = self.stack.webhook_url()?;
+        self.stack.set_running(Function::Ingest, false).await?;
+        let mut lost = Vec::new();
+        for role in roles {
+            ensure!(!self.genesys.deliver(&url, &role.webhook, SENDER_PAUSE).await, "ingest was not stopped");
+            lost.push(Sent { role, id: None });
+        }
+        self.stack.set_running(Function::Ingest, true).await?;
+        Ok(lost)
     }
 
     /// Waits until the target has given each event these statuses, and this many dead letters are all that is left.
@@ -196,10 +241,10 @@ impl Demo {
         self.stack.until_queues(&what, expected).await.map(drop)
     }
 
-    /// Invokes the replay function as an operator does.
-    async fn ask(&self, journey: &mut Journey, request: Value) -> Result<Value> {
-        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           asked replay for {request}")));
-        let answer = self.show(journey, self.stack.invoke(Function::Replay, &request)).await??;
+    /// Invokes a function as an operator does.
+    async fn ask(&self, journey: &mut Journey, function: Function, request: Value) -> Result<Value> {
+        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           asked {function} for {request}")));
+        let answer = self.show(journey, self.stack.invoke(function, &request)).await??;
         self.screen.say(&self.screen.paint(Colour::Grey, &format!("           it answered {answer}")));
         Ok(answer)
     }

@@ -1,5 +1,5 @@
 //! The relay on a local AWS: an emulator in a private Python environment, the repository's own
-//! `template.yaml` deployed to it, and a target whose behaviour can be set.
+//! `template.yaml` deployed to it, a target whose behaviour can be set, and a Genesys Cloud that gives up on webhooks.
 //!
 //! `cargo local` runs it for people, and the end-to-end tests start as many [`stack::Stack`]s side by side as they need.
 
@@ -11,6 +11,7 @@ pub mod emulator;
 pub mod env_file;
 pub mod functions;
 pub mod genesys;
+pub mod genesys_cloud;
 pub mod journey;
 pub mod python;
 pub mod role;

@@ -8,12 +8,20 @@ use serde_json::json;
 use crate::{
     clients, env_file,
     genesys::{self, Webhook},
+    genesys_cloud::GenesysCloud,
     journey::Journey,
     screen::{Colour, Screen},
     stack::{Function, Stack, StackOptions},
     target::{Behaviour, Target},
     workspace::Workspace,
 };
+
+/// The webhook and the integration of the commands that are printed.
+const WEBHOOK: &str = "webhook-1";
+const INTEGRATION: &str = "integration-1";
+
+/// The shortest that the template takes.
+const RECOVERY_RATE_MINUTES: u32 = 5;
 
 /// What the person asked for.
 #[derive(Debug)]
@@ -33,15 +41,21 @@ pub struct Options {
 pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
     let workspace = Workspace::locate().await?;
     let target = Target::start(options.behaviour).await?;
-    let stack_options = StackOptions::new(target.url()).port(options.port);
+    let genesys = GenesysCloud::start().await?;
+    let stack_options = StackOptions::new(target.url())
+        .port(options.port)
+        .recovering_from(&genesys.url(), "webhook-deliveries", &[WEBHOOK, INTEGRATION])
+        .set("RecoveryRateMinutes", RECOVERY_RATE_MINUTES);
     let stack_options = options.parameters.into_iter().fold(stack_options, |all, (name, value)| all.set(name, value));
     screen.say("Building the functions and starting the local AWS …");
     let stack = Stack::start(stack_options).await?;
+    genesys.set_webhook_url(stack.webhook_url()?);
     let mut journey = Journey::new(screen);
     let show = async {
         let env = workspace.local().join("env");
         env_file::write(&env, &stack).await?;
         screen.say(&usage(screen, &stack, &target)?);
+        screen.say(&recovery(screen, &stack, &genesys)?);
         screen.say(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
         screen.say("\nWhat happens to each event (Ctrl-C ends everything):");
         journey.follow(&stack).await
@@ -55,9 +69,9 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
     let now = fastrand::u32(..);
     let message = json!({
         "id": format!("message-{now}"), "type": "Text", "text": "Hi", "direction": "Outbound",
-        "channel": { "id": "integration-1", "platform": "Open", "type": "Private", "time": "2026-01-01T00:00:00.000Z" },
+        "channel": { "id": INTEGRATION, "platform": "Open", "type": "Private", "time": "2026-01-01T00:00:00.000Z" },
     });
-    let envelope = json!({ "webhookId": "webhook-1", "webhookName": "Try", "payload": { "number": now }, "timestamp": "2026-01-01T00:00:00Z" });
+    let envelope = json!({ "webhookId": WEBHOOK, "webhookName": "Try", "payload": { "number": now }, "timestamp": "2026-01-01T00:00:00Z" });
     let request = json!({ "action": "replay", "all": true, "why": "the target is back" });
     let left_out = stack.left_out().join("\n  ");
     Ok(format!(
@@ -80,6 +94,26 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
         signed_curl("execute-api", &stack.dead_letter_api_url()?),
         heading("Replay all dead letters:"),
         invoke_command(stack, Function::Replay, &request.to_string())?,
+    ))
+}
+
+/// How to watch a recovery.
+fn recovery(screen: Screen, stack: &Stack, genesys: &GenesysCloud) -> Result<String> {
+    let heading = |text: &str| screen.paint(Colour::Green, text);
+    let lost = json!({ "webhookId": WEBHOOK, "webhookName": "Lost", "payload": { "number": fastrand::u32(..) }, "timestamp": "2026-01-01T00:00:00Z" });
+    let url =
+        format!("{}/2017-10-31/functions/{}/concurrency", stack.endpoint(), stack.function_name(Function::Ingest)?);
+    let concurrency = signed_curl("lambda", &url);
+    Ok(format!(
+        "\n{}\n{concurrency} -X PUT --data '{{\"ReservedConcurrentExecutions\":0}}'\n\n{}\ncurl --data {} {}\n\n{}\n{concurrency} \
+         -X DELETE\n\n{}\n{}",
+        heading("Watch a recovery: stop ingest,"),
+        heading("let Genesys send a webhook and give up, half a minute later,"),
+        genesys::quote(&lost.to_string()),
+        genesys.control_url(),
+        heading("start ingest again,"),
+        heading(&format!("and fetch what was lost, or wait {RECOVERY_RATE_MINUTES} minutes for the schedule:")),
+        invoke_command(stack, Function::Recovery, "{}")?,
     ))
 }
 

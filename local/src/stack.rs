@@ -19,7 +19,7 @@ use crate::{
     clients,
     deploy::{self, Deployed},
     emulator::Emulator,
-    functions, genesys,
+    functions, genesys, genesys_cloud,
     role::Role,
     wait,
     workspace::Workspace,
@@ -42,8 +42,7 @@ impl StackOptions {
     /// A relay that delivers to this URL, with the template's defaults, on a free port.
     #[must_use]
     pub fn new(target_url: impl Into<String>) -> Self {
-        let secret = json!({ "openMessagingSecrets": [genesys::OPEN_MESSAGING_SECRET], "webhookSecrets": [genesys::WEBHOOK_SECRET] });
-        Self { port: None, parameters: BTreeMap::from([("TargetUrl".into(), target_url.into())]), secret }
+        Self { port: None, parameters: BTreeMap::from([("TargetUrl".into(), target_url.into())]), secret: secret() }
     }
 
     /// Sets a parameter of the template.
@@ -60,11 +59,33 @@ impl StackOptions {
         self
     }
 
+    /// Recovers what the webhooks or integrations with these ids have lost from the Genesys Cloud at this URL, whose
+    /// `source` is one that the template takes.
+    #[must_use]
+    pub fn recovering_from(self, genesys_url: &str, source: &str, ids: &[&str]) -> Self {
+        self.set("RecoverySource", source)
+            .set("RecoveryIds", ids.join(","))
+            .set("GenesysRegion", "us-east-1")
+            .set("GenesysApiUrl", genesys_url)
+            .set("GenesysLoginUrl", genesys_url)
+    }
+
     /// Takes events from an event bus of this name, which is made before the deploy.
     #[must_use]
     pub fn event_bus(self, name: impl fmt::Display) -> Self {
         self.set(EVENT_BUS, name)
     }
+}
+
+/// The secret of local runs.
+#[must_use]
+pub fn secret() -> Value {
+    json!({
+        "openMessagingSecrets": [genesys::OPEN_MESSAGING_SECRET],
+        "webhookSecrets": [genesys::WEBHOOK_SECRET],
+        "genesysClientId": genesys_cloud::CLIENT_ID,
+        "genesysClientSecret": genesys_cloud::CLIENT_SECRET,
+    })
 }
 
 /// A function of the relay.
@@ -335,6 +356,22 @@ impl Stack {
         let answer = serde_json::from_slice(output.payload().map_or(b"null".as_slice(), AsRef::as_ref))
             .context("the answer is not JSON")?;
         Ok(if output.function_error().is_some() { Err(FunctionError(answer)) } else { Ok(answer) })
+    }
+
+    /// Stops a function, so that nobody can invoke it, or lets it run again, as an operator does on AWS: by a reserved
+    /// concurrency of zero.
+    ///
+    /// # Errors
+    /// When the local AWS refuses it.
+    pub async fn set_running(&self, function: Function, is_running: bool) -> Result<()> {
+        let name = self.function_name(function)?;
+        if is_running {
+            self.lambda.delete_function_concurrency().function_name(name).send().await?;
+        } else {
+            let request = self.lambda.put_function_concurrency().function_name(name);
+            request.reserved_concurrent_executions(0).send().await?;
+        }
+        Ok(())
     }
 
     /// A role, by its name in the template.

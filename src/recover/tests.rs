@@ -441,7 +441,7 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     let letters = relay.dead_letters.messages();
     let kinds: BTreeMap<_, _> = letters
         .iter()
-        .map(|letter| (letter.body.chars().take(8).collect::<String>(), letter.reason().expect("a reason").reason))
+        .map(|letter| (letter.body.chars().take(8).collect::<String>(), letter.reason(now()).expect("a reason").reason))
         .collect();
     let expected = [
         ("plain te", ReasonKind::Malformed),

@@ -10,6 +10,7 @@ use aws_sdk_sqs::types::MessageAttributeValue;
 use genesys_relay::event::Identity;
 use genesys_relay::json::Json;
 use jiff::Timestamp;
+use local::genesys_cloud::GenesysCloud;
 use local::stack::{Function, Stack, StackOptions};
 use local::target::{Answer, Behaviour, ReceivedRequest, Target};
 use local::wait;
@@ -25,7 +26,7 @@ async fn relay(behaviour: Behaviour, topics: Option<&str>) -> Result<Relay> {
     let target = Target::start(behaviour).await?;
     let options = StackOptions::new(target.url()).event_bus(BUS).set("EventSourcePrefix", "local.partner/genesys.com");
     let options = topics.into_iter().fold(options, |options, topics| options.set("EventTopics", topics));
-    Ok(Relay { stack: Stack::start(options).await?, target })
+    Ok(Relay { stack: Stack::start(options).await?, target, genesys: GenesysCloud::start().await? })
 }
 
 /// A sample of `events/`, from the source that has the bus.

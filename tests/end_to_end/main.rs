@@ -11,6 +11,7 @@ mod duplicates;
 mod eventbridge;
 mod load;
 mod permissions;
+mod recovery;
 mod replay;
 mod watch;
 
@@ -23,6 +24,7 @@ use aws_sdk_sqs::types::{
 };
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use local::genesys::Webhook;
+use local::genesys_cloud::GenesysCloud;
 use local::stack::{Function, FunctionError, Stack, StackOptions};
 use local::target::{Behaviour, Target};
 use local::wait;
@@ -31,19 +33,26 @@ use serde_json::{Value, json};
 /// Webhooks that are under way to ingest at the same time.
 const SENDERS: usize = 16;
 
-/// A stack and its target.
+/// A stack, its target, and the Genesys Cloud that it can recover from.
 struct Relay {
     stack: Stack,
     target: Target,
+    genesys: GenesysCloud,
 }
 
 impl Relay {
     /// Starts a relay with the template's defaults but for `parameters`.
     async fn start(behaviour: Behaviour, parameters: &[(&str, u32)]) -> Result<Self> {
-        let target = Target::start(behaviour).await?;
-        let options = StackOptions::new(target.url());
+        Self::start_with(behaviour, parameters, "none").await
+    }
+
+    /// The same, with a recovery from this source, which runs by hand only.
+    async fn start_with(behaviour: Behaviour, parameters: &[(&str, u32)], recovery_source: &str) -> Result<Self> {
+        let (target, genesys) = (Target::start(behaviour).await?, GenesysCloud::start().await?);
+        let options = StackOptions::new(target.url()).recovering_from(&genesys.url(), recovery_source, &recovery::IDS);
+        let options = options.set("RecoveryRateMinutes", 1440);
         let options = parameters.iter().fold(options, |options, (name, value)| options.set(*name, value));
-        Ok(Self { stack: Stack::start(options).await?, target })
+        Ok(Self { stack: Stack::start(options).await?, target, genesys })
     }
 
     /// Sends a webhook as Genesys would, and gives the id under which it was accepted.

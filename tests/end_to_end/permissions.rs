@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
+use jiff::Timestamp;
 use local::genesys::Webhook;
 use local::role::Role;
 use local::stack::Function;
@@ -16,6 +17,7 @@ use local::target::{Answer, Behaviour, ReceivedRequest};
 use local::wait;
 use serde_json::{Value, json};
 
+use crate::recovery::log_failed;
 use crate::{Relay, name_of, webhook};
 
 /// Nothing that a function does. Its own runtime writes the logs on AWS, and the emulator asks for no permission.
@@ -97,10 +99,15 @@ impl Trial<'_> {
 
 /// Tries every permission of a role, on a relay of its own.
 async fn try_each(role: &str, exempt: &[&str], probes: &[(&str, Probe)]) -> Result<()> {
+    try_each_with("none", role, exempt, probes).await
+}
+
+/// The same, on a relay that recovers from this source.
+async fn try_each_with(recovery_source: &str, role: &str, exempt: &[&str], probes: &[(&str, Probe)]) -> Result<()> {
     // Long enough for each probe to see it fail, and short enough to wait for.
     let parameters =
         [("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("MaxReceiveCount", 25), ("ProcessorTimeoutSeconds", 5)];
-    let relay = Relay::start(Behaviour::script(refuse_once), &parameters).await?;
+    let relay = Relay::start_with(Behaviour::script(refuse_once), &parameters, recovery_source).await?;
     let role = relay.stack.role(role).await?;
     let tried = probes.iter().map(|(action, _)| *action).chain(exempt.iter().copied());
     assert_eq!(role.actions(), tried.map(str::to_owned).collect::<BTreeSet<_>>(), "each permission has its probe");
@@ -415,6 +422,57 @@ async fn nothing_goes_on_in_the_background(trial: &Trial<'_>) -> Result<()> {
     ensure!(answer.status == 202, "{answer:?}");
     ensure!(trial.relay.show(&id).await?["state"] == "DEAD");
     purge(trial.relay).await
+}
+
+#[tokio::test]
+async fn recovery_says_what_it_may_not_do_and_loses_nothing() -> Result<()> {
+    let probes: [(&str, Probe); 6] = [
+        ("dynamodb:GetItem", |trial| a_recovery_fails(trial, "TableError").boxed_local()),
+        ("dynamodb:BatchGetItem", |trial| a_recovery_fails(trial, "TableError").boxed_local()),
+        ("dynamodb:PutItem", |trial| a_recovery_fails(trial, "TableError").boxed_local()),
+        ("sqs:SendMessage", |trial| a_recovery_fails(trial, "QueueError").boxed_local()),
+        ("secretsmanager:GetSecretValue", |trial| a_recovery_fails(trial, "Credentials").boxed_local()),
+        ("dynamodb:DeleteItem", |trial| the_lease_of_a_recovery_stands(trial).boxed_local()),
+    ];
+    try_each_with("webhook-deliveries", "RecoveryRole", &LOGS, &probes).await
+}
+
+/// Loses an event that no other probe has.
+fn lose(trial: &Trial<'_>) {
+    let now = Timestamp::now();
+    log_failed(&trial.relay.genesys, usize::try_from(now.as_millisecond()).unwrap_or_default(), now);
+}
+
+async fn a_recovery_fails(trial: &Trial<'_>, error_type: &str) -> Result<()> {
+    trial.relay.recover(json!({})).await?;
+    lose(trial);
+    trial.take_away().await?;
+    // What has read the secret keeps it for a while.
+    trial.relay.kill(Function::Recovery).await?;
+    let error = trial.relay.recover_fails(json!({}), error_type).await?;
+    ensure!(trial.is_named_in(&error), "{error}");
+    trial.relay.until_empty().await?;
+    trial.give_back().await?;
+    let report = wait::until("the secret is read again, which is tried at most every few seconds", || async {
+        Ok(trial.relay.stack.invoke(Function::Recovery, &json!({})).await?.ok())
+    })
+    .await?;
+    ensure!(report["new"] == 1, "{report}");
+    trial.relay.until_empty().await
+}
+
+async fn the_lease_of_a_recovery_stands(trial: &Trial<'_>) -> Result<()> {
+    lose(trial);
+    trial.take_away().await?;
+    let report = trial.relay.recover(json!({})).await?;
+    ensure!(report["new"] == 1, "{report}");
+    trial.until_logged(Function::Recovery).await?;
+    trial.relay.recover_fails(json!({}), "Busy").await?;
+    trial.give_back().await?;
+    // It would end by itself, with the time that the run had.
+    let request = trial.relay.stack.dynamodb().delete_item().table_name(trial.relay.stack.output("EventsTableName")?);
+    request.key("event_id", AttributeValue::S("lease#recovery".to_owned())).send().await?;
+    trial.relay.recover(json!({})).await.map(drop)
 }
 
 #[tokio::test]

@@ -75,8 +75,8 @@ impl Drop for Watch {
 }
 
 #[tokio::test]
-async fn cargo_lambda_serves_all_three_functions() -> Result<()> {
-    let relay = Relay::start(Behaviour::Fine, &[]).await?;
+async fn cargo_lambda_serves_all_functions() -> Result<()> {
+    let relay = Relay::start_with(Behaviour::Fine, &[], "webhook-deliveries").await?;
     let interpreter = python::environment(&Workspace::locate().await?.local(), CARGO_LAMBDA).await?;
     let env_file = scratch("cargo-lambda-watch.env");
     env_file::write(&env_file, &relay.stack).await?;
@@ -89,6 +89,9 @@ async fn cargo_lambda_serves_all_three_functions() -> Result<()> {
 
     let status = watch.invoke("replay", "replay-status").await?;
     assert_eq!(status["deadLetters"]["visible"], 0, "{status}");
+
+    let report = watch.invoke("recovery", "recovery-scheduled").await?;
+    assert_eq!((&report["fetched"], &report["complete"]), (&json!(0), &json!(true)), "{report}");
 
     let answer = watch.invoke("processor", "processor-sent-by-hand").await?;
     assert_eq!(answer, json!({ "batchItemFailures": [] }));

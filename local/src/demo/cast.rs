@@ -119,6 +119,22 @@ pub(super) fn cast(events: &Path) -> Result<Vec<Role>> {
     Ok(roles)
 }
 
+/// Examples that are known by a webhook or an integration, to be sent while nobody listens; and the ids of those.
+pub(super) fn lost(events: &Path) -> Result<(Vec<Role>, Vec<String>)> {
+    let (mut roles, mut ids) = (Vec::new(), Vec::new());
+    for example in examples(events)? {
+        let Ok(body) = serde_json::from_slice::<Value>(&example.body) else { continue };
+        let Some(id) = body["webhookId"].as_str().or(body["channel"]["id"].as_str()) else { continue };
+        if !ids.iter().any(|known| known == id) {
+            ids.push(id.to_owned());
+        }
+        let mark = format!("demo-lost-{}", roles.len());
+        roles.push(example.role(Fate::Fine, marked(body, mark).to_string().into_bytes()));
+    }
+    ensure!(!roles.is_empty(), "{} holds no webhook that names where it is from", events.display());
+    Ok((roles, ids))
+}
+
 impl Example {
     fn role(&self, fate: Fate, body: Vec<u8>) -> Role {
         let webhook = if self.signed { Webhook::signed(body) } else { Webhook::with_shared_secret(body) };
@@ -176,6 +192,13 @@ mod tests {
         );
         assert_eq!(marked(json!({ "payload": {} })), json!({ "payload": { "demo": "m" } }));
         assert_eq!(marked(json!({ "any": 1 })), json!({ "any": 1, "demo": "m" }));
+    }
+
+    #[test]
+    fn what_is_lost_is_known_by_where_it_is_from() -> Result<()> {
+        let (roles, ids) = lost(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../events")))?;
+        assert!(roles.len() > ids.len() && ids.len() >= 2, "{ids:?}");
+        Ok(())
     }
 
     #[test]
