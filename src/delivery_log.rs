@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::genesys::GenesysError;
@@ -30,10 +32,13 @@ impl Window {
 /// Something that tells what was not delivered.
 pub trait DeliveryLog: Send + Sync + 'static {
     /// How far the reading of a window has come.
-    type Place: Default + Send;
+    type Place: Default + Clone + Send + Serialize + DeserializeOwned;
 
     /// What it is called, in requests and in the table.
     fn name(&self) -> &'static str;
+
+    /// Where a later run can go on in the same window; `None` where it has to begin anew, with a shorter window.
+    fn resume(&self, place: Self::Place) -> Option<Self::Place>;
 
     /// Reads the next part of a window. The first place is the default one.
     ///

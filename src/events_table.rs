@@ -114,12 +114,15 @@ pub struct Lease {
 }
 
 /// How far a recovery has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// What Genesys Cloud failed to deliver before this time is durable here.
     pub cursor: Timestamp,
     /// How much time is read at once, in seconds: less after a run that could not even finish that.
     pub span_seconds: u32,
+    /// Where in the window behind the cursor a run was cut short, as the recovery writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
 }
 
 /// The events table.

@@ -11,9 +11,12 @@ mod tests;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -28,6 +31,7 @@ use crate::queue::{QueueError, Sender};
 use crate::record::{Act, LIFE, Record};
 
 use self::candidate::Candidate;
+use self::request::Range;
 
 pub use self::request::Request;
 
@@ -147,6 +151,29 @@ pub struct Next {
     from: Timestamp,
     to: Timestamp,
     span_seconds: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume: Option<String>,
+}
+
+/// A window in which a run was cut short, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Resume<P> {
+    from: Timestamp,
+    to: Timestamp,
+    /// When the reading of the window began: what failed later than that may stand before the place.
+    began_at: Timestamp,
+    place: P,
+}
+
+impl<P: Serialize + DeserializeOwned> Resume<P> {
+    fn token(&self) -> Option<String> {
+        serde_json::to_vec(self).ok().map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
+    }
+
+    /// What cannot be read, of another version perhaps, is none: the window is then read from its beginning.
+    fn read(token: &str) -> Option<Self> {
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()
+    }
 }
 
 /// Something that a dry run would queue.
@@ -209,7 +236,7 @@ where
         let read_until = deadline - KEEP_TIME.min(left / 4);
         let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, report };
         let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
-        let settled = self.clock.now() - self.overlap;
+        let settled = began_at - self.overlap;
         let behind = |cursor| u64::try_from(settled.duration_since(cursor).as_secs()).unwrap_or_default();
         run.report.behind_seconds = run.report.cursor.map(behind);
         self.log_end(&run, outcome.as_ref().err());
@@ -242,72 +269,104 @@ where
 
     /// Reads window after window, and moves the checkpoint after each.
     async fn read(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let settled = run.began_at - self.overlap;
-        let mut checkpoint = self.table.checkpoint(self.log.name()).await?;
-        if checkpoint.is_none() && run.request.range.is_none() && !run.request.dry_run {
-            // Even if nothing can be read now, the next run has to begin here.
-            checkpoint = Some(Checkpoint { cursor: settled, span_seconds: LONGEST_SPAN });
-            self.save(run, settled, LONGEST_SPAN).await?;
-        }
-        run.report.cursor = checkpoint.map(|checkpoint| checkpoint.cursor);
-        let (from, to, mut span) = match (run.request.range, checkpoint) {
-            (Some(range), _) => (range.window.from, range.window.to, range.span_seconds),
-            (None, Some(Checkpoint { cursor, span_seconds })) => {
-                (cursor.min(settled), run.began_at + AHEAD, span_seconds)
-            }
-            (None, None) => (settled, run.began_at + AHEAD, LONGEST_SPAN),
+        // The checkpoint goes no further: what comes after this may still fail late.
+        let mut settled = run.began_at - self.overlap;
+        let (from, to, mut span, resume) = if let Some(Range { window, span_seconds, resume }) = &run.request.range {
+            run.report.cursor = self.table.checkpoint(self.log.name()).await?.map(|checkpoint| checkpoint.cursor);
+            (window.from, window.to, *span_seconds, resume.clone())
+        } else {
+            let Checkpoint { cursor, span_seconds, resume } = self.begin(run, settled).await?;
+            (cursor.min(settled), run.began_at + AHEAD, span_seconds, resume)
         };
         (run.report.from, run.report.to) = (from, from);
-        let oldest = run.began_at - LIFE;
-        if from < oldest && !run.request.force {
-            return Err(RecoverError::TooOld { from, oldest });
-        }
+        check_age(run, from)?;
         let mut at = from;
+        let mut resume = resume.as_deref().and_then(Resume::<L::Place>::read);
         while at < to {
-            let window = Window { from: at, to: to.min(at + SignedDuration::from_secs(span.into())) };
-            match self.read_window(window, run).await {
-                Ok(()) => {
-                    at = window.to;
-                    run.report.to = at.min(run.began_at);
-                    span = (span * 2).min(LONGEST_SPAN);
-                    self.advance(run, at.min(settled), span).await?;
-                }
-                Err(RecoverError::Genesys(error @ GenesysError::OutOfTime { .. })) => {
-                    tracing::warn!(run = %run.id, error = chain(&error), span, "the next run goes on from here");
-                    if at == from {
-                        span = (span / 2).max(SHORTEST_SPAN);
-                        self.advance(run, from, span).await?;
-                    }
-                    let next = Next { from: at, to, span_seconds: span };
-                    run.report.next = run.request.range.map(|_| next);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+            let anew = || Resume {
+                from: at,
+                to: to.min(at + SignedDuration::from_secs(span.into())),
+                began_at: run.began_at,
+                place: L::Place::default(),
+            };
+            let resumed = resume.take().filter(|resume| resume.from == at && resume.to <= to);
+            let Resume { from: _, to: end, began_at, place } = resumed.unwrap_or_else(anew);
+            settled = settled.min(began_at - self.overlap);
+            let Some((place, error)) = self.read_window(Window { from: at, to: end }, place, run).await? else {
+                at = end;
+                run.report.to = at.min(run.began_at);
+                span = (span * 2).min(LONGEST_SPAN);
+                self.advance(run, at.min(settled), span, None).await?;
+                continue;
+            };
+            tracing::warn!(run = %run.id, error = chain(&error), span, "the next run goes on from here");
+            let place = self.log.resume(place);
+            // Where no place can be remembered, a window that was too long for a whole run is too long.
+            if place.is_none() && at == from {
+                span = (span / 2).max(SHORTEST_SPAN);
             }
+            let resume = place.and_then(|place| Resume { from: at, to: end, began_at, place }.token());
+            self.advance(run, at.min(settled), span, resume.clone()).await?;
+            run.report.next = run.request.range.is_some().then_some(Next { from: at, to, span_seconds: span, resume });
+            return Ok(());
         }
         run.report.complete = true;
         Ok(())
     }
 
+    /// Where a run begins that follows the checkpoint. The first one puts it there: even if nothing can be read now, the
+    /// next has to begin in the same place.
+    async fn begin(&self, run: &mut Run<'_>, settled: Timestamp) -> Result<Checkpoint, RecoverError> {
+        let found = self.table.checkpoint(self.log.name()).await?;
+        let cursor = match (run.request.move_cursor, &found) {
+            (Some(cursor), _) => {
+                check_age(run, cursor)?;
+                cursor
+            }
+            (None, Some(found)) => {
+                run.report.cursor = Some(found.cursor);
+                return Ok(found.clone());
+            }
+            (None, None) => settled,
+        };
+        let checkpoint = Checkpoint { cursor, span_seconds: LONGEST_SPAN, resume: None };
+        if !run.request.dry_run {
+            self.table.save_checkpoint(self.log.name(), &checkpoint).await?;
+            run.report.cursor = Some(cursor);
+        }
+        Ok(checkpoint)
+    }
+
     /// Moves the checkpoint forward, never back, if the run follows it.
-    async fn advance(&self, run: &mut Run<'_>, to: Timestamp, span_seconds: u32) -> Result<(), TableError> {
+    async fn advance(
+        &self,
+        run: &mut Run<'_>,
+        to: Timestamp,
+        span_seconds: u32,
+        resume: Option<String>,
+    ) -> Result<(), TableError> {
         if run.request.dry_run || run.request.range.is_some() {
             return Ok(());
         }
         let cursor = run.report.cursor.map_or(to, |cursor| cursor.max(to));
-        self.save(run, cursor, span_seconds).await
-    }
-
-    async fn save(&self, run: &mut Run<'_>, cursor: Timestamp, span_seconds: u32) -> Result<(), TableError> {
-        self.table.save_checkpoint(self.log.name(), &Checkpoint { cursor, span_seconds }).await?;
+        self.table.save_checkpoint(self.log.name(), &Checkpoint { cursor, span_seconds, resume }).await?;
         run.report.cursor = Some(cursor);
         Ok(())
     }
 
-    async fn read_window(&self, window: Window, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let mut place = L::Place::default();
+    /// Reads a window from this place on. Says where it was cut short, and why, if there was no time for all of it.
+    async fn read_window(
+        &self,
+        window: Window,
+        mut place: L::Place,
+        run: &mut Run<'_>,
+    ) -> Result<Option<(L::Place, GenesysError)>, RecoverError> {
         loop {
-            let part = self.log.read(window, place, run.read_until).await?;
+            let part = match self.log.read(window, place.clone(), run.read_until).await {
+                Ok(part) => part,
+                Err(error @ GenesysError::OutOfTime { .. }) => return Ok(Some((place, error))),
+                Err(error) => return Err(error.into()),
+            };
             let mut entries = part.entries.into_iter();
             loop {
                 let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect();
@@ -318,7 +377,7 @@ where
             }
             match part.next {
                 Some(next) => place = next,
-                None => return Ok(()),
+                None => return Ok(None),
             }
         }
     }
@@ -424,6 +483,15 @@ where
             );
         }
     }
+}
+
+/// Refuses what would be delivered again because it is forgotten.
+fn check_age(run: &Run<'_>, from: Timestamp) -> Result<(), RecoverError> {
+    let oldest = run.began_at - LIFE;
+    if from < oldest && !run.request.force {
+        return Err(RecoverError::TooOld { from, oldest });
+    }
+    Ok(())
 }
 
 /// What a dry run says of what it would queue.

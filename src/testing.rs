@@ -403,11 +403,11 @@ impl EventsTable for FakeTable {
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
-        Ok(self.working().await?.checkpoints.get(source).copied())
+        Ok(self.working().await?.checkpoints.get(source).cloned())
     }
 
     async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
-        self.working().await?.checkpoints.insert(source.to_owned(), *checkpoint);
+        self.working().await?.checkpoints.insert(source.to_owned(), checkpoint.clone());
         Ok(())
     }
 }

@@ -455,8 +455,12 @@ async fn leases_on_different_things_are_apart(table: &impl EventsTable) -> Resul
 
 async fn a_checkpoint_is_the_newest_that_was_saved(table: &impl EventsTable) -> Result<()> {
     assert_eq!(table.checkpoint("one").await?, None);
-    let checkpoint = |cursor, span_seconds| Checkpoint { cursor: at(cursor), span_seconds };
-    for saved in [checkpoint(10, 3600), checkpoint(20, 1800)] {
+    let checkpoint = |cursor, span_seconds, resume: Option<&str>| Checkpoint {
+        cursor: at(cursor),
+        span_seconds,
+        resume: resume.map(str::to_owned),
+    };
+    for saved in [checkpoint(10, 3600, Some("a place")), checkpoint(20, 1800, None)] {
         table.save_checkpoint("one", &saved).await?;
         assert_eq!(table.checkpoint("one").await?, Some(saved));
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -33,16 +33,18 @@ pub struct OpenMessaging<A> {
     pub look_back: SignedDuration,
 }
 
-/// The next page of the query, and the conversations of the page before that are still to be looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A page of the query, whether there are more behind it, and its conversations that are still to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    page: Option<u64>,
+    /// The page that the conversations are of.
+    page: u64,
+    more: bool,
     conversations: VecDeque<String>,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { page: Some(1), conversations: VecDeque::new() }
+        Self { page: 0, more: true, conversations: VecDeque::new() }
     }
 }
 
@@ -53,17 +55,21 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
         "open-messaging"
     }
 
+    /// A shorter window has as many conversations to look at, since most have begun long before. They are ordered by
+    /// their beginning, so a page shifts only where some are deleted: one page is read again for those.
+    fn resume(&self, place: Place) -> Option<Place> {
+        Some(Place { page: place.page.saturating_sub(2), more: true, conversations: VecDeque::new() })
+    }
+
     async fn read(&self, window: Window, mut place: Place, deadline: Instant) -> Result<Part<Place>, GenesysError> {
-        let entries = match (place.conversations.pop_front(), place.page) {
-            (Some(conversation), _) => self.conversation(&conversation, window, deadline).await?,
-            (None, Some(page)) => {
-                let found = self.conversations(window, page, deadline).await?;
-                place = Place { page: found.more.then_some(page + 1), conversations: found.ids };
-                found.unreadable
-            }
-            (None, None) => Vec::new(),
+        let entries = if let Some(conversation) = place.conversations.pop_front() {
+            self.conversation(&conversation, window, deadline).await?
+        } else {
+            let found = self.conversations(window, place.page + 1, deadline).await?;
+            place = Place { page: place.page + 1, more: found.more, conversations: found.ids };
+            found.unreadable
         };
-        let is_over = place.page.is_none() && place.conversations.is_empty();
+        let is_over = !place.more && place.conversations.is_empty();
         Ok(Part { entries, next: (!is_over).then_some(place) })
     }
 }
@@ -143,18 +149,18 @@ impl<A: PlatformApi> OpenMessaging<A> {
             body: None,
             permission: None,
         };
-        let answer = match self.api.call(&call, deadline).await {
-            Err(GenesysError::NotFound(refused)) => {
-                let whole = json!({ "conversationId": id }).to_string();
-                return Ok(vec![Entry::Unreadable(Unreadable { whole, problem: refused.to_string(), origin: None })]);
-            }
-            answer => answer?,
+        let unreadable =
+            |whole: String, problem: String| Entry::Unreadable(Unreadable { whole, problem, origin: None });
+        let answer = match self.fetch(&call, deadline).await? {
+            Ok(answer) => answer,
+            Err(problem) => return Ok(vec![unreadable(json!({ "conversationId": id }).to_string(), problem)]),
+        };
+        let Some(messages) = messages(&answer) else {
+            let whole = String::from_utf8_lossy(&answer).into_owned();
+            return Ok(vec![unreadable(whole, "the conversation has no list of participants".to_owned())]);
         };
         let (mut entries, mut seen) = (Vec::new(), BTreeSet::new());
-        for message in messages(&answer).ok_or_else(|| GenesysError::Unusable {
-            what: call.to_string(),
-            problem: "it has no list of participants".to_owned(),
-        })? {
+        for message in messages {
             let Ok(listed) = serde_json::from_str::<Listed>(message.as_text()) else {
                 entries.push(not_understood(
                     message,
@@ -179,13 +185,26 @@ impl<A: PlatformApi> OpenMessaging<A> {
             body: None,
             permission: Some("conversation:message:view"),
         };
-        let answer = match self.api.call(&call, deadline).await {
-            Err(GenesysError::NotFound(refused)) => return Ok(not_understood(message, &refused.to_string())),
-            answer => answer?,
+        let answer = match self.fetch(&call, deadline).await? {
+            Ok(answer) => answer,
+            Err(problem) => return Ok(not_understood(message, &problem)),
         };
-        let details = Json::parse(&answer).ok();
-        let unusable = || GenesysError::Unusable { what: call.to_string(), problem: "it is no JSON".to_owned() };
-        Ok(self.entry(details.ok_or_else(unusable)?, listed))
+        match Json::parse(&answer) {
+            Ok(details) => Ok(self.entry(details, listed)),
+            Err(error) => Ok(not_understood(message, &error.to_string())),
+        }
+    }
+
+    /// Fetches one thing. That this one cannot be had, however often it is asked for, is no error: it must not hold up
+    /// all others for ever.
+    async fn fetch(&self, call: &Call, deadline: Instant) -> Result<Result<Vec<u8>, String>, GenesysError> {
+        match self.api.call(call, deadline).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error @ (GenesysError::NotFound(_) | GenesysError::Refused(_) | GenesysError::Unusable { .. })) => {
+                Ok(Err(error.to_string()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn entry(&self, details: Json<'_>, listed: &Listed) -> Entry {
@@ -275,6 +294,9 @@ mod tests {
                 let body: Value = serde_json::from_str(body).expect("JSON");
                 key = format!("{key} {}", body["paging"]["pageNumber"]);
                 self.queries.lock().expect("not poisoned").push(body);
+            }
+            if key.contains("gone") {
+                return Err(GenesysError::Unusable { what: key, problem: "it is too large".to_owned() });
             }
             let answer = self.answers.get(&key).unwrap_or_else(|| panic!("nobody was to ask for {key}"));
             Ok(answer.to_string().into_bytes())
@@ -442,7 +464,42 @@ mod tests {
         }
         let nothing = [(format!("{QUERY} 1"), json!({ "totalHits": 0 }))];
         assert_eq!(read_all(&log(nothing)).await.expect("read"), [], "Genesys Cloud leaves out what is empty");
-        let answers = [page(1, &["c1"], 1), ("/api/v2/conversations/messages/c1".to_owned(), json!({ "id": "c1" }))];
-        assert!(matches!(read_all(&log(answers)).await, Err(GenesysError::Unusable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_conversation_that_cannot_be_had_is_kept_and_holds_up_no_other() {
+        let strange = json!({ "id": "c1", "participants": "none" });
+        let answers = [
+            page(1, &["c1", "gone", "c2"], 3),
+            ("/api/v2/conversations/messages/c1".to_owned(), strange.clone()),
+            conversation("c2", &[listed("gone", "failed", NOON), listed("m1", "failed", NOON)]),
+            details("m1", &normalized("m1", "i1")),
+        ];
+        let entries = read_all(&log(answers)).await.expect("read");
+        let [Entry::Unreadable(one), Entry::Unreadable(two), Entry::Unreadable(three), Entry::Failed(_)] = &entries[..]
+        else {
+            panic!("{entries:?}")
+        };
+        let gone = json!({ "conversationId": "gone" });
+        let wholes =
+            [&one.whole, &two.whole, &three.whole].map(|whole| serde_json::from_str::<Value>(whole).expect("JSON"));
+        assert_eq!(wholes, [strange, gone, listed("gone", "failed", NOON)]);
+        assert!(two.problem.contains("too large"), "{}", two.problem);
+    }
+
+    #[tokio::test]
+    async fn a_window_is_resumed_a_page_before_the_one_that_it_was_cut_in() {
+        let first: Vec<String> = (0..100).map(|number| format!("first-{number}")).collect();
+        let pages = [page(1, &first.iter().map(String::as_str).collect::<Vec<_>>(), 201), page(2, &["second"], 201)];
+        let log = log(pages.into_iter().chain(first.iter().map(|id| conversation(id, &[]))));
+        let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
+        let mut place = Place::default();
+        while place.page < 2 {
+            place = log.read(window, place, Instant::now()).await.expect("read").next.expect("more");
+        }
+        let resumed = log.resume(place).expect("a place");
+        assert_eq!(resumed, Place::default());
+        let later = Place { page: 7, more: false, conversations: VecDeque::new() };
+        assert_eq!(log.resume(later).map(|place| place.page + 1), Some(6), "the next page to read");
     }
 }

@@ -73,7 +73,9 @@ impl Candidate {
             format!("it makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; this is its beginning");
         let why = reason(ReasonKind::Unreadable, &problem, now);
         let beginning = excerpt(&String::from_utf8_lossy(&event.body)).into_bytes();
-        let message = Message::from_event(Event { body: beginning, ..event.clone() }).with_reason(&why);
+        let headers = BTreeMap::new();
+        let message = Message::from_event(Event { body: beginning, headers, content_type: None, ..event.clone() });
+        let message = message.with_reason(&why);
         Self { event, message, reason: Some(why), note }
     }
 

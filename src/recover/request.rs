@@ -14,6 +14,8 @@ use super::{LONGEST_SPAN, SHORTEST_SPAN};
 pub struct Request {
     /// Which part of the time line; `None` goes on from the checkpoint.
     pub(super) range: Option<Range>,
+    /// Where the checkpoint is put first.
+    pub(super) move_cursor: Option<Timestamp>,
     /// Count and list only.
     pub(super) dry_run: bool,
     /// Also what is older than the records live.
@@ -23,10 +25,11 @@ pub struct Request {
 }
 
 /// A part of the time line that somebody asks for. It leaves the checkpoint alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) window: Window,
     pub(super) span_seconds: u32,
+    pub(super) resume: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +38,9 @@ struct Fields {
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     span_seconds: Option<u32>,
+    resume: Option<String>,
+    #[serde(default)]
+    move_cursor: bool,
     #[serde(default)]
     dry_run: bool,
     #[serde(default)]
@@ -49,9 +55,23 @@ impl Request {
         if !request.is_object() {
             return Err(invalid("request", "must be a JSON object; {} goes on from the checkpoint"));
         }
-        let Fields { from, to, span_seconds, dry_run, force, by, why } = read(request)?;
+        let Fields { from, to, span_seconds, resume, move_cursor, dry_run, force, by, why } = read(request)?;
+        if from.is_some_and(|from| from >= now) {
+            return Err(invalid("from", "must be a time that has passed"));
+        }
+        let origin = OriginFields { by, why }.check(caller)?;
+        if move_cursor {
+            let beside = [("to", to.is_some()), ("spanSeconds", span_seconds.is_some()), ("resume", resume.is_some())];
+            if let Some((field, _)) = beside.into_iter().find(|(_, given)| *given) {
+                return Err(invalid(field, "cannot stand beside moveCursor"));
+            }
+            if dry_run {
+                return Err(invalid("dryRun", "cannot stand beside moveCursor"));
+            }
+            let from = from.ok_or_else(|| invalid("from", "is missing beside moveCursor"))?;
+            return Ok(Self { range: None, move_cursor: Some(from), dry_run, force, origin });
+        }
         let range = match (from, to) {
-            (Some(from), _) if from >= now => return Err(invalid("from", "must be a time that has passed")),
             (Some(from), to) => {
                 let to = to.unwrap_or(now).min(now);
                 if from >= to {
@@ -61,13 +81,14 @@ impl Request {
                 if !(SHORTEST_SPAN..=LONGEST_SPAN).contains(&span_seconds) {
                     return Err(invalid("spanSeconds", &format!("must be from {SHORTEST_SPAN} to {LONGEST_SPAN}")));
                 }
-                Some(Range { window: Window { from, to }, span_seconds })
+                Some(Range { window: Window { from, to }, span_seconds, resume })
             }
             (None, Some(_)) => return Err(invalid("from", "is missing beside to")),
             (None, None) if span_seconds.is_some() => return Err(invalid("from", "is missing beside spanSeconds")),
+            (None, None) if resume.is_some() => return Err(invalid("from", "is missing beside resume")),
             (None, None) => None,
         };
-        Ok(Self { range, dry_run, force, origin: OriginFields { by, why }.check(caller)? })
+        Ok(Self { range, move_cursor: None, dry_run, force, origin })
     }
 }
 
@@ -93,6 +114,11 @@ mod tests {
             (json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:00:00Z" }), "to"),
             (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 59 }), "spanSeconds"),
             (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 3601 }), "spanSeconds"),
+            (json!({ "resume": "a place" }), "from"),
+            (json!({ "moveCursor": true }), "from"),
+            (json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:30:00Z" }), "to"),
+            (json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "dryRun": true }), "dryRun"),
+            (json!({ "moveCursor": true, "from": "2026-01-15T12:00:01Z" }), "from"),
             (json!({ "form": "2026-01-15T11:00:00Z" }), "form"),
             (json!({ "dryRun": "yes" }), "dryRun"),
             (json!({ "why": "" }), "why"),

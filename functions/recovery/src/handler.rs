@@ -111,6 +111,10 @@ mod tests {
             "a test"
         }
 
+        fn resume(&self, (): ()) -> Option<()> {
+            None
+        }
+
         async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, GenesysError> {
             if self.is_forbidden {
                 let problem = "as the test says".to_owned();
