@@ -32,10 +32,13 @@ impl Window {
 /// Something that tells what was not delivered.
 pub trait DeliveryLog: Send + Sync + 'static {
     /// How far the reading of a window has come.
-    type Place: Default + Clone + Send + Serialize + DeserializeOwned;
+    type Place: Default + Clone + PartialEq + Send + Serialize + DeserializeOwned;
 
     /// What it is called, in requests and in the table.
     fn name(&self) -> &'static str;
+
+    /// The longest window that is worth reading at once, in seconds.
+    fn longest_span(&self) -> u32;
 
     /// Where a later run can go on in the same window; `None` where it has to begin anew, with a shorter window.
     fn resume(&self, place: Self::Place) -> Option<Self::Place>;
@@ -66,10 +69,12 @@ pub struct Part<P> {
 pub enum Entry {
     /// An event that did not arrive.
     Failed(Failed),
-    /// Something that cannot be understood, or cannot be fetched.
+    /// Something that cannot be understood, or that is there no more.
     Unreadable(Unreadable),
-    /// Something that was not for us, or needs no recovery.
-    PassedOver,
+    /// Something that cannot be had now, and why. The window is not done without it.
+    Withheld(String),
+    /// Something that was not for us, or needs no recovery, and why.
+    PassedOver(String),
 }
 
 /// An event that did not arrive.
@@ -91,10 +96,12 @@ pub struct Failed {
     pub note: String,
 }
 
-/// Something that cannot be understood, or cannot be fetched.
+/// Something that cannot be understood, or that is there no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// All of it, as it was read.
+    /// What it is called. Everything else about it may change between two readings.
+    pub name: String,
+    /// All of it, as it was read, without credentials.
     pub whole: String,
     /// What is wrong with it.
     pub problem: String,

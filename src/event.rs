@@ -181,9 +181,10 @@ impl Identity {
         Self { id, source: shape.source(), origin: shape.origin() }
     }
 
-    /// Identifies what was fetched and cannot be understood: equal bytes are one thing for ever.
-    pub fn of_unreadable(whole: &[u8]) -> Self {
-        Self { id: EventId::from_parts("unreadable", &[whole]), source: Source::Generic, origin: None }
+    /// Identifies what was fetched and cannot be understood, or not be delivered: by what does not change between two
+    /// readings.
+    pub fn of_unreadable(parts: &[&[u8]]) -> Self {
+        Self { id: EventId::from_parts("unreadable", parts), source: Source::Generic, origin: None }
     }
 
     /// Identifies a body that is not JSON: equal bytes within five minutes are one event.

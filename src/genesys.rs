@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -292,7 +292,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                 Ok(response) => match disposition(Cause::Status(response.status().as_u16())) {
                     Disposition::Permanent => return Ok(response),
                     Disposition::Retry => {
-                        let asked = self.asked_to_wait(response.headers());
+                        let asked = self.asked_to_wait(&response);
                         (Trouble::Answered(Refused::of(what, &response)), asked)
                     }
                 },
@@ -322,11 +322,16 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         }
     }
 
-    /// How long Genesys Cloud wants to be left alone: the longer of two headers.
-    fn asked_to_wait(&self, headers: &HeaderMap) -> Option<Duration> {
-        let text = |name: &str| headers.get(name)?.to_str().ok();
+    /// How long Genesys Cloud wants to be left alone: the longer of two headers. One of them is on every answer, and asks
+    /// for something only when the limit is reached.
+    fn asked_to_wait(&self, response: &Response<Vec<u8>>) -> Option<Duration> {
+        let text = |name: &str| response.headers().get(name)?.to_str().ok();
+        let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
         let retry_after = text(header::RETRY_AFTER.as_str()).and_then(|text| parse_retry_after(text, self.clock.now()));
-        let reset = text(RATE_LIMIT_RESET).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        let reset = text(RATE_LIMIT_RESET)
+            .filter(|_| is_limit)
+            .and_then(|text| text.trim().parse().ok())
+            .map(Duration::from_secs);
         retry_after.max(reset)
     }
 }

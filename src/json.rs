@@ -114,15 +114,14 @@ impl<'a> Object<'a> {
         Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !text.is_empty())
     }
 
-    /// The object written anew, with this field in place of what it had.
-    pub fn with(&self, name: &str, value: &str) -> Result<String, serde_json::Error> {
-        let value = serde_json::value::to_raw_value(value)?;
-        let kept = self.0.iter().filter(|(key, _)| key != name).map(|(key, kept)| (key.as_ref(), *kept));
-        let fields: Vec<String> = kept
-            .chain([(name, value.as_ref())])
-            .map(|(key, value)| Ok(format!("{}:{value}", serde_json::to_string(key)?)))
-            .collect::<Result<_, serde_json::Error>>()?;
-        Ok(format!("{{{}}}", fields.join(",")))
+    /// The object written anew, with these fields in place of what it had.
+    pub fn with(&self, fields: &[(&str, serde_json::Value)]) -> Result<String, serde_json::Error> {
+        let is_kept = |key: &str| fields.iter().all(|(name, _)| *name != key);
+        let kept =
+            self.0.iter().filter(|(key, _)| is_kept(key)).map(|(key, kept)| (key.as_ref(), kept.get().to_owned()));
+        let new = fields.iter().map(|(name, value)| (*name, value.to_string()));
+        let written = kept.chain(new).map(|(key, value)| Ok(format!("{}:{value}", serde_json::to_string(key)?)));
+        Ok(format!("{{{}}}", written.collect::<Result<Vec<_>, serde_json::Error>>()?.join(",")))
     }
 }
 
@@ -313,10 +312,15 @@ pub(crate) mod tests {
     fn a_field_is_added_or_replaced_and_the_others_stay_as_they_are_written() {
         let json = Json::parse(br#"{"n":12345678901234567890.10, "\u0061":[1.0], "id":"old"}"#).expect("valid JSON");
         let object = json.as_object().expect("an object");
-        let written = object.with("id", "a \"new\" one").expect("written");
+        let written = object.with(&[("id", "a \"new\" one".into())]).expect("written");
         assert_eq!(written, r#"{"n":12345678901234567890.10,"a":[1.0],"id":"a \"new\" one"}"#);
         assert_eq!(
-            Json::parse(b"{}").expect("valid").as_object().expect("an object").with("a", "b").expect("written"),
+            Json::parse(b"{}")
+                .expect("valid")
+                .as_object()
+                .expect("an object")
+                .with(&[("a", "b".into())])
+                .expect("written"),
             r#"{"a":"b"}"#
         );
     }

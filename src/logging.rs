@@ -11,6 +11,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// requests hold secrets: theirs are shown from warnings on.
 const OURS: [&str; 5] = ["genesys_relay", "ingest", "processor", "replay", "recovery"];
 
+/// The target of lines that metrics are made of. They are logged at every level.
+pub const METRICS: &str = "metrics";
+
 /// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
 pub fn init(level: LevelFilter) {
     let lines =
@@ -20,7 +23,7 @@ pub fn init(level: LevelFilter) {
 
 fn levels(level: LevelFilter) -> Targets {
     let ours = OURS.map(|name| (name, level));
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours)
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours).with_target(METRICS, LevelFilter::INFO)
 }
 
 /// An error with all its causes, in one line. Only for the boundary, where it is logged or shown once.
@@ -48,6 +51,12 @@ mod tests {
         assert!(levels.would_enable("ingest::handler", &Level::DEBUG));
         assert!(levels.would_enable("hyper", &Level::WARN));
         assert!(!levels.would_enable("aws_smithy_runtime", &Level::INFO));
+    }
+
+    #[test]
+    fn what_metrics_are_made_of_is_logged_at_every_level() {
+        assert!(levels(LevelFilter::ERROR).would_enable(METRICS, &Level::INFO));
+        assert!(!levels(LevelFilter::ERROR).would_enable("recovery", &Level::INFO));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::delivery_log::{DeliveryLog, Entry, Window};
 use crate::event::{EventId, Source};
 use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, TableError};
 use crate::genesys::GenesysError;
-use crate::logging::chain;
+use crate::logging::{METRICS, chain};
 use crate::message::Message;
 use crate::queue::{QueueError, Sender};
 use crate::record::{Act, LIFE, Record};
@@ -35,9 +35,16 @@ use self::request::Range;
 
 pub use self::request::Request;
 
-/// How much time is read at once, in seconds. A run that cannot finish that tries half next time.
-const LONGEST_SPAN: u32 = 3600;
-const SHORTEST_SPAN: u32 = 60;
+/// How much time is read at once, in seconds, whatever the log. A run that cannot finish a window tries half next time.
+const LONGEST_SPAN: u32 = 24 * 3600;
+const SHORTEST_SPAN: u32 = 1;
+
+/// So much of the time for which records live is left alone without `force`: some of them end while a run reads, and clocks
+/// differ.
+const FORGETTING: SignedDuration = SignedDuration::from_hours(1);
+
+/// A run ends with the first failure once so many things could not be had: trying each takes a while.
+const MAX_WITHHELD: u64 = 5;
 
 /// What goes on from the checkpoint reads this far into the future, where a clock of Genesys Cloud may be already.
 const AHEAD: SignedDuration = SignedDuration::from_mins(5);
@@ -91,6 +98,16 @@ pub enum RecoverError {
     /// Genesys Cloud did not tell.
     #[error("the deliveries cannot be read")]
     Genesys(#[from] GenesysError),
+    /// It did not tell of something; of all else it did.
+    #[error(
+        "{count} of what was fetched could not be had; the rest is queued, and the checkpoint waits. The first of them: {first}"
+    )]
+    Withheld {
+        /// How many.
+        count: u64,
+        /// Why the first could not.
+        first: String,
+    },
     /// A queue did not take something.
     #[error("what was fetched cannot be queued")]
     Queue(#[from] QueueError),
@@ -101,7 +118,10 @@ pub enum RecoverError {
 
 /// A run that failed, and what it had done by then. All of that is durable; the next run begins where its checkpoint is.
 #[derive(Debug, thiserror::Error)]
-#[error("the recovery failed, after {} were fetched and {} of them queued", .report.fetched, .report.new)]
+#[error(
+    "the recovery failed, after {} were fetched: {} new, {} known, {} unreadable; it has read up to {}",
+    .report.fetched, .report.new, .report.known, .report.unreadable, .report.to
+)]
 pub struct FailedRun {
     /// Why.
     #[source]
@@ -118,7 +138,7 @@ pub struct Report {
     pub from: Timestamp,
     /// and ends here.
     pub to: Timestamp,
-    /// Everything that the log listed there. The next four add up to it.
+    /// Everything that the log listed there. The next five add up to it, unless a run failed.
     pub fetched: u64,
     /// Events that were not known, and are queued now.
     pub new: u64,
@@ -128,13 +148,16 @@ pub struct Report {
     pub unreadable: u64,
     /// What was not for this relay, or needs no recovery.
     pub passed_over: u64,
+    /// What could not be had, and is waited for.
+    pub withheld: u64,
     /// Whether all that was asked for was read.
     pub complete: bool,
     /// Whether nothing was queued.
     pub dry_run: bool,
     /// Everything before this time is durable here; `null` where no run has gone on from a checkpoint yet.
     pub cursor: Option<Timestamp>,
-    /// How far the checkpoint is behind where it should be, in seconds. 0 is well.
+    /// How long ago the time is up to which a run has read that goes on from the checkpoint, in seconds. 0 if it has read
+    /// everything.
     pub behind_seconds: Option<u64>,
     /// The request that goes on, after one for a part of the time line that was not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +176,11 @@ pub struct Next {
     span_seconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     resume: Option<String>,
+    dry_run: bool,
+    force: bool,
+    by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 /// A window in which a run was cut short, and where.
@@ -194,6 +222,10 @@ struct Run<'a> {
     deadline: Instant,
     /// When no more is read.
     read_until: Instant,
+    /// What it has come across, known or not.
+    seen: HashSet<EventId>,
+    /// Why the first of what could not be had could not.
+    first_withheld: Option<String>,
     report: Report,
 }
 
@@ -203,6 +235,20 @@ impl Run<'_> {
         let origin = &self.request.origin;
         let why = origin.why.as_ref().map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
         Act { action: "recover".to_owned(), at, by: origin.by.clone(), why: Some(why) }
+    }
+
+    /// The request for the rest of a part of the time line.
+    fn next(&self, from: Timestamp, span_seconds: u32, resume: Option<String>) -> Option<Next> {
+        let Request { range, dry_run, force, origin, .. } = self.request;
+        let to = range.as_ref()?.window.to;
+        let (by, why) = (origin.by.clone(), origin.why.clone());
+        Some(Next { from, to, span_seconds, resume, dry_run: *dry_run, force: *force, by, why })
+    }
+
+    /// An error, if something could not be had.
+    fn check_withheld(&self) -> Result<(), RecoverError> {
+        let count = self.report.withheld;
+        self.first_withheld.clone().map_or(Ok(()), |first| Err(RecoverError::Withheld { count, first }))
     }
 }
 
@@ -216,7 +262,7 @@ where
 {
     /// Carries out a request. A run ends well before `deadline`, and says how far it came.
     pub async fn recover(&self, request: &Request, deadline: Instant) -> Result<Report, FailedRun> {
-        let began_at = self.clock.now();
+        let began_at = to_the_millisecond(self.clock.now());
         let left = deadline.saturating_duration_since(Instant::now());
         let report = Report {
             from: began_at,
@@ -226,6 +272,7 @@ where
             known: 0,
             unreadable: 0,
             passed_over: 0,
+            withheld: 0,
             complete: false,
             dry_run: request.dry_run,
             cursor: None,
@@ -234,11 +281,14 @@ where
             items: Vec::new(),
         };
         let read_until = deadline - KEEP_TIME.min(left / 4);
-        let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, report };
+        let (seen, first_withheld) = (HashSet::new(), None);
+        let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, seen, first_withheld, report };
         let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
-        let settled = began_at - self.overlap;
-        let behind = |cursor| u64::try_from(settled.duration_since(cursor).as_secs()).unwrap_or_default();
-        run.report.behind_seconds = run.report.cursor.map(behind);
+        if request.range.is_none() && run.report.cursor.is_some() {
+            let read_to = if run.report.complete { began_at } else { run.report.to };
+            run.report.behind_seconds =
+                Some(u64::try_from(began_at.duration_since(read_to).as_secs()).unwrap_or_default());
+        }
         self.log_end(&run, outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(run.report),
@@ -280,9 +330,11 @@ where
         };
         (run.report.from, run.report.to) = (from, from);
         check_age(run, from)?;
+        let longest = self.log.longest_span();
         let mut at = from;
         let mut resume = resume.as_deref().and_then(Resume::<L::Place>::read);
         while at < to {
+            span = span.min(longest);
             let anew = || Resume {
                 from: at,
                 to: to.min(at + SignedDuration::from_secs(span.into())),
@@ -292,24 +344,37 @@ where
             let resumed = resume.take().filter(|resume| resume.from == at && resume.to <= to);
             let Resume { from: _, to: end, began_at, place } = resumed.unwrap_or_else(anew);
             settled = settled.min(began_at - self.overlap);
-            let Some((place, error)) = self.read_window(Window { from: at, to: end }, place, run).await? else {
+            let cut = self.read_window(Window { from: at, to: end }, place.clone(), run).await?;
+            if run.report.withheld > 0 {
+                settled = settled.min(at);
+            }
+            let Some((reached, error)) = cut else {
                 at = end;
                 run.report.to = at.min(run.began_at);
-                span = (span * 2).min(LONGEST_SPAN);
+                span = (span * 2).min(longest);
                 self.advance(run, at.min(settled), span, None).await?;
                 continue;
             };
-            tracing::warn!(run = %run.id, error = chain(&error), span, "the next run goes on from here");
-            let place = self.log.resume(place);
-            // Where no place can be remembered, a window that was too long for a whole run is too long.
-            if place.is_none() && at == from {
+            let has_advanced = at > from || reached != place;
+            let reached = self.log.resume(reached).filter(|_| run.report.withheld == 0);
+            // Where no place can be remembered, a window that was too long for what was left of this run is too long.
+            let is_shortest = reached.is_none() && span == SHORTEST_SPAN && at == from;
+            if reached.is_none() {
                 span = (span / 2).max(SHORTEST_SPAN);
             }
-            let resume = place.and_then(|place| Resume { from: at, to: end, began_at, place }.token());
-            self.advance(run, at.min(settled), span, resume.clone()).await?;
-            run.report.next = run.request.range.is_some().then_some(Next { from: at, to, span_seconds: span, resume });
+            let resume = reached.and_then(|place| Resume { from: at, to: end, began_at, place }.token());
+            if has_advanced {
+                self.advance(run, at.min(settled), span, resume.clone()).await?;
+            }
+            run.check_withheld()?;
+            if !has_advanced || is_shortest {
+                return Err(error.into());
+            }
+            tracing::warn!(run = %run.id, error = chain(&error), span, "there was not enough time; the next run goes on");
+            run.report.next = run.next(at, span, resume);
             return Ok(());
         }
+        run.check_withheld()?;
         run.report.complete = true;
         Ok(())
     }
@@ -329,8 +394,13 @@ where
             }
             (None, None) => settled,
         };
-        let checkpoint = Checkpoint { cursor, span_seconds: LONGEST_SPAN, resume: None };
+        let checkpoint = Checkpoint { cursor, span_seconds: self.log.longest_span(), resume: None };
         if !run.request.dry_run {
+            if run.request.move_cursor.is_some() {
+                let (from, origin) = (found.map(|found| tracing::field::display(found.cursor)), &run.request.origin);
+                let (by, why) = (&origin.by, &origin.why);
+                tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "the checkpoint was moved");
+            }
             self.table.save_checkpoint(self.log.name(), &checkpoint).await?;
             run.report.cursor = Some(cursor);
         }
@@ -391,21 +461,28 @@ where
             match entry {
                 Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
                 Entry::Unreadable(unreadable) => candidates.push(Candidate::of_unreadable(unreadable, now)),
-                Entry::PassedOver => run.report.passed_over += 1,
+                Entry::Withheld(problem) => {
+                    tracing::error!(run = %run.id, error = problem, "something could not be had");
+                    run.report.withheld += 1;
+                    run.first_withheld.get_or_insert(problem);
+                }
+                Entry::PassedOver(why) => {
+                    tracing::info!(run = %run.id, why, "passed over");
+                    run.report.passed_over += 1;
+                }
             }
         }
         if candidates.is_empty() {
-            return Ok(());
+            return if run.report.withheld < MAX_WITHHELD { Ok(()) } else { run.check_withheld() };
         }
         let ids: Vec<EventId> = candidates.iter().map(|candidate| candidate.event.id.clone()).collect();
         let records = self.table.get_many(&ids).await?;
-        let mut seen = HashSet::new();
-        let is_new = |candidate: &Candidate| {
+        let mut is_new = |candidate: &Candidate| {
             let id = &candidate.event.id;
-            records.get(id).is_none_or(|record| record.is_expired(now)) && seen.insert(id.clone())
+            run.seen.insert(id.clone()) && records.get(id).is_none_or(|record| record.is_expired(now))
         };
         let fetched = candidates.len();
-        let new: Vec<Candidate> = candidates.into_iter().filter(is_new).collect();
+        let new: Vec<Candidate> = candidates.into_iter().filter(|candidate| is_new(candidate)).collect();
         run.report.known += (fetched - new.len()) as u64;
         if run.request.dry_run {
             list(&new, &mut run.report);
@@ -452,8 +529,8 @@ where
             "recovered"
         );
         let now = self.clock.now();
-        if reason.is_some() {
-            self.table.keep_body(&event.id, &event.body, now).await?;
+        if reason.is_some() && !self.table.keep_body(&event.id, &event.body, now).await? {
+            tracing::warn!(event_id = %event.id, "it is too large to be kept beside its record");
         }
         if let Some(step) = candidate.step(found, run.act(note, now)) {
             self.table.write(&step).await?;
@@ -463,31 +540,41 @@ where
 
     /// One line for each run, which the metrics of the template are made of.
     fn log_end(&self, run: &Run<'_>, error: Option<&RecoverError>) {
-        let Report { from, to, fetched, new, known, unreadable, passed_over, complete, cursor, behind_seconds, .. } =
-            run.report;
-        let source = self.log.name();
+        let Report { from, to, fetched, new, known, unreadable, passed_over, withheld, complete, .. } = run.report;
+        let (source, behind_seconds) = (self.log.name(), run.report.behind_seconds);
         let (by, why) = (&run.request.origin.by, &run.request.origin.why);
-        let cursor = cursor.map(tracing::field::display);
+        let cursor = run.report.cursor.map(tracing::field::display);
+        if fetched > 0 && passed_over == fetched {
+            tracing::warn!(run = %run.id, passed_over, "nothing of what was fetched is for this relay: compare RecoveryIds");
+        }
         if let Some(error) = error {
             let error = chain(error);
             tracing::error!(
-                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, cursor,
-                behind_seconds, error, "recovery"
+                target: METRICS, source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over,
+                withheld, cursor, behind_seconds, error, "recovery"
             );
         } else if run.request.dry_run {
-            tracing::info!(source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, "recovery, dry run");
+            tracing::info!(
+                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, complete,
+                "recovery, dry run"
+            );
         } else {
             tracing::info!(
-                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, complete, cursor,
-                behind_seconds, "recovery"
+                target: METRICS, source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over,
+                complete, cursor, behind_seconds, "recovery"
             );
         }
     }
 }
 
+/// Logs are asked in milliseconds, and no more: a border between two windows has to be the same for both.
+fn to_the_millisecond(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
 /// Refuses what would be delivered again because it is forgotten.
 fn check_age(run: &Run<'_>, from: Timestamp) -> Result<(), RecoverError> {
-    let oldest = run.began_at - LIFE;
+    let oldest = run.began_at - LIFE + FORGETTING;
     if from < oldest && !run.request.force {
         return Err(RecoverError::TooOld { from, oldest });
     }

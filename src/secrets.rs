@@ -189,7 +189,7 @@ impl FromSecret for GenesysSecrets {
 
         let fields: Fields = parse(text)?;
         let given = |field, value: Option<String>| match value {
-            Some(value) if !value.trim().is_empty() => Ok(value),
+            Some(value) if !value.trim().is_empty() => Ok(value.trim().to_owned()),
             _ => Err(SecretsError::Field { field, problem: "is missing, and the recovery signs in with it" }),
         };
         Ok(Self {

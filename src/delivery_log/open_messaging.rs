@@ -16,9 +16,17 @@ use tokio::time::Instant;
 use super::{DeliveryLog, Entry, Failed, Part, Unreadable, Window, segment};
 use crate::genesys::{Call, GenesysError, PlatformApi};
 use crate::json::Json;
+use crate::logging::chain;
 
 /// `PagingSpec`: at most 100 conversations in a page.
 const PAGE_SIZE: u64 = 100;
+
+/// A day: each window costs a look at every conversation that is open. With the longest look-back that is the 31 days
+/// that a query can span.
+const LONGEST_SPAN: u32 = 24 * 3600;
+
+/// So many conversations that cannot be had, one after the other, are no accident: the API is another one.
+const TOO_MANY_GONE: u32 = 10;
 
 /// Messages of these integrations that have one of these statuses.
 pub struct OpenMessaging<A> {
@@ -33,19 +41,17 @@ pub struct OpenMessaging<A> {
     pub look_back: SignedDuration,
 }
 
-/// A page of the query, whether there are more behind it, and its conversations that are still to be looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A page of the query, and its conversations that are still to be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The page that the conversations are of.
+    /// What is being read, so that nobody goes on in the list of another configuration.
+    of: String,
     page: u64,
-    more: bool,
+    /// How many conversations there were at that page.
+    total: u64,
     conversations: VecDeque<String>,
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self { page: 0, more: true, conversations: VecDeque::new() }
-    }
+    /// How many conversations could not be had, one after the other.
+    gone: u32,
 }
 
 impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
@@ -55,21 +61,33 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
         "open-messaging"
     }
 
-    /// A shorter window has as many conversations to look at, since most have begun long before. They are ordered by
-    /// their beginning, so a page shifts only where some are deleted: one page is read again for those.
+    fn longest_span(&self) -> u32 {
+        LONGEST_SPAN
+    }
+
+    /// A shorter window would have as many conversations to look at, since most have begun long before. They are ordered
+    /// by their beginning, so that what comes later does not shift the pages.
     fn resume(&self, place: Place) -> Option<Place> {
-        Some(Place { page: place.page.saturating_sub(2), more: true, conversations: VecDeque::new() })
+        Some(place)
     }
 
     async fn read(&self, window: Window, mut place: Place, deadline: Instant) -> Result<Part<Place>, GenesysError> {
+        let of = format!("{:?} {:?} {}", self.integration_ids, self.statuses, self.look_back);
+        if place.of != of {
+            place = Place { of, ..Place::default() };
+        }
         let entries = if let Some(conversation) = place.conversations.pop_front() {
-            self.conversation(&conversation, window, deadline).await?
+            self.conversation(&conversation, window, deadline, &mut place.gone).await?
         } else {
             let found = self.conversations(window, place.page + 1, deadline).await?;
-            place = Place { page: place.page + 1, more: found.more, conversations: found.ids };
+            if found.total < place.total {
+                tracing::warn!("conversations are gone from the list, and its pages have shifted: it is read anew");
+                return Ok(Part { entries: Vec::new(), next: Some(Place { of: place.of, ..Place::default() }) });
+            }
+            place = Place { page: place.page + 1, total: found.total, conversations: found.ids, ..place };
             found.unreadable
         };
-        let is_over = !place.more && place.conversations.is_empty();
+        let is_over = place.conversations.is_empty() && place.total <= PAGE_SIZE * place.page;
         Ok(Part { entries, next: (!is_over).then_some(place) })
     }
 }
@@ -78,18 +96,22 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
 struct Conversations {
     ids: VecDeque<String>,
     unreadable: Vec<Entry>,
-    more: bool,
+    total: u64,
 }
 
 /// A message as its conversation lists it.
-#[derive(Deserialize)]
 struct Listed {
-    #[serde(rename = "messageId")]
     id: String,
-    #[serde(rename = "messageStatus")]
     status: String,
-    #[serde(rename = "messageTime")]
     time: Option<Timestamp>,
+}
+
+/// What cannot be had.
+enum Missing {
+    /// It is there no more, or is nothing that can be read, however often it is asked for.
+    Gone(String),
+    /// It may be had later.
+    Withheld(String),
 }
 
 impl<A: PlatformApi> OpenMessaging<A> {
@@ -101,25 +123,28 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let answer = answer.ok_or_else(|| unusable("it is no object"))?;
         let total = answer.get("totalHits").and_then(|total| total.as_u64());
         let total = total.ok_or_else(|| unusable("it has no totalHits"))?;
-        let found = match answer.get("conversations").and_then(|found| found.as_array()) {
-            Some(found) => found,
-            // Genesys Cloud leaves out what is empty.
-            None if total <= PAGE_SIZE * (page - 1) => Vec::new(),
-            None => return Err(unusable("it has totalHits and no conversations")),
-        };
+        // Genesys Cloud leaves out what is empty.
+        let found = answer.get("conversations").and_then(|found| found.as_array()).unwrap_or_default();
+        if found.is_empty() && total > PAGE_SIZE * (page - 1) {
+            return Err(unusable("it has totalHits and no conversations"));
+        }
         let (mut ids, mut unreadable) = (VecDeque::new(), Vec::new());
         for conversation in found {
             let fields = conversation.as_object();
             let text = |name| fields.as_ref()?.get(name)?.as_str();
-            let ended_at = text("conversationEnd").and_then(|time| time.parse::<Timestamp>().ok());
+            let time = |name| text(name).and_then(|time| time.parse::<Timestamp>().ok());
+            let was_over = time("conversationEnd").is_some_and(|ended_at| ended_at < window.from);
+            let is_yet_to_begin = time("conversationStart").is_some_and(|began_at| began_at >= window.to);
             match text("conversationId") {
-                // It was over before the window began.
-                Some(_) if ended_at.is_some_and(|ended_at| ended_at < window.from) => {}
+                Some(_) if was_over || is_yet_to_begin => {}
                 Some(id) => ids.push_back(id.into_owned()),
-                None => unreadable.push(not_understood(conversation, "the conversation has no conversationId")),
+                None => {
+                    let name = String::from_utf8_lossy(&conversation.canonical()).into_owned();
+                    unreadable.push(not_understood(name, conversation, "the conversation has no conversationId"));
+                }
             }
         }
-        Ok(Conversations { ids, unreadable, more: total > PAGE_SIZE * page })
+        Ok(Conversations { ids, unreadable, total })
     }
 
     fn query(&self, Window { from, to }: Window, page: u64) -> Call {
@@ -141,37 +166,56 @@ impl<A: PlatformApi> OpenMessaging<A> {
         }
     }
 
-    /// The messages of a conversation that were not delivered.
-    async fn conversation(&self, id: &str, window: Window, deadline: Instant) -> Result<Vec<Entry>, GenesysError> {
+    /// The messages of a conversation that were not delivered. Counts how many conversations are `gone` in a row.
+    async fn conversation(
+        &self,
+        id: &str,
+        window: Window,
+        deadline: Instant,
+        gone: &mut u32,
+    ) -> Result<Vec<Entry>, GenesysError> {
         let call = Call {
             method: Method::GET,
             path: format!("/api/v2/conversations/messages/{}", segment(id)),
             body: None,
             permission: None,
         };
-        let unreadable =
-            |whole: String, problem: String| Entry::Unreadable(Unreadable { whole, problem, origin: None });
+        let unreadable = |whole, problem| {
+            let name = format!("conversation {id}");
+            Entry::Unreadable(Unreadable { name, whole, problem, origin: None })
+        };
         let answer = match self.fetch(&call, deadline).await? {
             Ok(answer) => answer,
-            Err(problem) => return Ok(vec![unreadable(json!({ "conversationId": id }).to_string(), problem)]),
+            Err(Missing::Withheld(problem)) => return Ok(vec![Entry::Withheld(problem)]),
+            Err(Missing::Gone(problem)) => {
+                *gone += 1;
+                if *gone < TOO_MANY_GONE {
+                    return Ok(vec![unreadable(json!({ "conversationId": id }).to_string(), problem)]);
+                }
+                let problem = format!("{gone} conversations in a row cannot be had, the last since {problem}");
+                return Err(GenesysError::Unusable { what: "GET /api/v2/conversations/messages".to_owned(), problem });
+            }
         };
         let Some(messages) = messages(&answer) else {
             let whole = String::from_utf8_lossy(&answer).into_owned();
             return Ok(vec![unreadable(whole, "the conversation has no list of participants".to_owned())]);
         };
+        *gone = 0;
         let (mut entries, mut seen) = (Vec::new(), BTreeSet::new());
         for message in messages {
-            let Ok(listed) = serde_json::from_str::<Listed>(message.as_text()) else {
-                entries.push(not_understood(
-                    message,
-                    "the message has no messageId, messageStatus or messageTime that can be read",
-                ));
+            let fields = message.as_object();
+            let text = |name| fields.as_ref()?.text(name);
+            let status = text("messageStatus").filter(|status| self.statuses.contains(status));
+            let time = text("messageTime").and_then(|time| time.parse().ok());
+            let Some(status) = status.filter(|_| time.is_none_or(|time| window.holds(time))) else { continue };
+            let Some(id) = text("messageId") else {
+                let name = String::from_utf8_lossy(&message.canonical()).into_owned();
+                entries.push(not_understood(name, message, "the message has no messageId"));
                 continue;
             };
-            let is_in_window = listed.time.is_none_or(|time| window.holds(time));
             // Several participants can list the same message.
-            if is_in_window && self.statuses.contains(&listed.status) && seen.insert(listed.id.clone()) {
-                entries.push(self.message(&listed, message, deadline).await?);
+            if seen.insert(id.clone()) {
+                entries.push(self.message(&Listed { id, status, time }, message, deadline).await?);
             }
         }
         Ok(entries)
@@ -181,34 +225,41 @@ impl<A: PlatformApi> OpenMessaging<A> {
     async fn message(&self, listed: &Listed, message: Json<'_>, deadline: Instant) -> Result<Entry, GenesysError> {
         let call = Call {
             method: Method::GET,
+            // The present SDK has no such parameter; older ones need it to get the normalizedMessage.
             path: format!("/api/v2/conversations/messages/{}/details?useNormalizedMessage=true", segment(&listed.id)),
             body: None,
             permission: Some("conversation:message:view"),
         };
+        let unreadable = |json, problem: &str| not_understood(format!("message {}", listed.id), json, problem);
         let answer = match self.fetch(&call, deadline).await? {
             Ok(answer) => answer,
-            Err(problem) => return Ok(not_understood(message, &problem)),
+            Err(Missing::Withheld(problem)) => return Ok(Entry::Withheld(problem)),
+            Err(Missing::Gone(problem)) => return Ok(unreadable(message, &problem)),
         };
         match Json::parse(&answer) {
             Ok(details) => Ok(self.entry(details, listed)),
-            Err(error) => Ok(not_understood(message, &error.to_string())),
+            Err(error) => Ok(unreadable(message, &error.to_string())),
         }
     }
 
-    /// Fetches one thing. That this one cannot be had, however often it is asked for, is no error: it must not hold up
-    /// all others for ever.
-    async fn fetch(&self, call: &Call, deadline: Instant) -> Result<Result<Vec<u8>, String>, GenesysError> {
+    /// Fetches one thing. That this one cannot be had is no error: it must not hold up all others.
+    async fn fetch(&self, call: &Call, deadline: Instant) -> Result<Result<Vec<u8>, Missing>, GenesysError> {
         match self.api.call(call, deadline).await {
             Ok(answer) => Ok(Ok(answer)),
-            Err(error @ (GenesysError::NotFound(_) | GenesysError::Refused(_) | GenesysError::Unusable { .. })) => {
-                Ok(Err(error.to_string()))
+            Err(error @ (GenesysError::NotFound(_) | GenesysError::Unusable { .. })) => {
+                Ok(Err(Missing::Gone(chain(&error))))
             }
-            Err(error) => Err(error),
+            Err(
+                error @ (GenesysError::Forbidden { .. } | GenesysError::Refused(_) | GenesysError::Unavailable { .. }),
+            ) => Ok(Err(Missing::Withheld(chain(&error)))),
+            Err(error @ (GenesysError::Credentials(_) | GenesysError::Secrets(_) | GenesysError::OutOfTime { .. })) => {
+                Err(error)
+            }
         }
     }
 
     fn entry(&self, details: Json<'_>, listed: &Listed) -> Entry {
-        let problem = |problem| not_understood(details, problem);
+        let problem = |problem| not_understood(format!("message {}", listed.id), details, problem);
         let Some(fields) = details.as_object() else { return problem("the message is no object") };
         let normalized = fields.get("normalizedMessage");
         let Some(normalized) = normalized.and_then(|message| message.as_object()) else {
@@ -216,7 +267,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         };
         let direction = fields.text("direction").or_else(|| normalized.text("direction"));
         if direction.is_some_and(|direction| direction.eq_ignore_ascii_case("inbound")) {
-            return Entry::PassedOver;
+            return Entry::PassedOver(format!("the message {} is inbound", listed.id));
         }
         let Some(channel) = normalized.get("channel").and_then(|channel| channel.as_object()) else {
             return problem("the normalizedMessage has no channel");
@@ -227,12 +278,12 @@ impl<A: PlatformApi> OpenMessaging<A> {
             return problem("the normalizedMessage has no id, type or channel.id");
         };
         if !self.integration_ids.contains(&integration) {
-            return Entry::PassedOver;
+            return Entry::PassedOver(format!("the message {} is of the integration {integration}", listed.id));
         }
         // The webhook names the conversation beside the message.
         let conversation = normalized.text("conversationId").or_else(|| fields.text("conversationId"));
         let body = match conversation {
-            Some(conversation) => normalized.with("conversationId", &conversation),
+            Some(conversation) => normalized.with(&[("conversationId", conversation.into())]),
             None => Ok(fields.get("normalizedMessage").map(|message| message.as_text().to_owned()).unwrap_or_default()),
         };
         let Ok(body) = body else { return problem("the normalizedMessage cannot be written as a payload") };
@@ -267,8 +318,9 @@ fn messages(conversation: &[u8]) -> Option<Vec<Json<'_>>> {
     Some(messages.map(Json::from).collect())
 }
 
-fn not_understood(json: Json<'_>, problem: &str) -> Entry {
-    Entry::Unreadable(Unreadable { whole: json.as_text().to_owned(), problem: problem.to_owned(), origin: None })
+fn not_understood(name: String, json: Json<'_>, problem: &str) -> Entry {
+    let whole = json.as_text().to_owned();
+    Entry::Unreadable(Unreadable { name, whole, problem: problem.to_owned(), origin: None })
 }
 
 #[cfg(test)]
@@ -297,6 +349,10 @@ mod tests {
             }
             if key.contains("gone") {
                 return Err(GenesysError::Unusable { what: key, problem: "it is too large".to_owned() });
+            }
+            if key.contains("withheld") {
+                let last = crate::genesys::Trouble::Http(crate::genesys::HttpError::TimedOut);
+                return Err(GenesysError::Unavailable { what: key, tries: 5, last });
             }
             let answer = self.answers.get(&key).unwrap_or_else(|| panic!("nobody was to ask for {key}"));
             Ok(answer.to_string().into_bytes())
@@ -430,14 +486,15 @@ mod tests {
             details("m1", &normalized("m1", "another integration")),
             inbound,
         ];
-        assert_eq!(read_all(&log(answers)).await.expect("read"), [Entry::PassedOver, Entry::PassedOver]);
+        let entries = read_all(&log(answers)).await.expect("read");
+        assert!(matches!(entries[..], [Entry::PassedOver(_), Entry::PassedOver(_)]), "{entries:?}");
     }
 
     #[tokio::test]
     async fn what_cannot_be_understood_is_kept_whole() {
         let mut nameless = normalized("m2", "i1");
         nameless["id"] = json!(null);
-        let strange = json!({ "messageId": 7 });
+        let strange = json!({ "messageId": 7, "messageStatus": "failed" });
         let answers = [
             (
                 format!("{QUERY} 1"),
@@ -458,7 +515,13 @@ mod tests {
 
     #[tokio::test]
     async fn no_error_is_an_empty_list() {
-        for answer in [json!({}), json!([]), json!({ "totalHits": 3 }), json!({ "conversations": [] })] {
+        for answer in [
+            json!({}),
+            json!([]),
+            json!({ "totalHits": 3 }),
+            json!({ "conversations": [] }),
+            json!({ "conversations": [], "totalHits": 1 }),
+        ] {
             let error = read_all(&log([(format!("{QUERY} 1"), answer.clone())])).await.expect_err("refused");
             assert!(matches!(error, GenesysError::Unusable { .. }), "{answer}: {error}");
         }
@@ -488,18 +551,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_window_is_resumed_a_page_before_the_one_that_it_was_cut_in() {
-        let first: Vec<String> = (0..100).map(|number| format!("first-{number}")).collect();
-        let pages = [page(1, &first.iter().map(String::as_str).collect::<Vec<_>>(), 201), page(2, &["second"], 201)];
-        let log = log(pages.into_iter().chain(first.iter().map(|id| conversation(id, &[]))));
+    async fn what_may_be_had_later_is_withheld() {
+        let withheld = conversation("c1", &[listed("withheld", "failed", NOON), listed("m1", "failed", NOON)]);
+        let answers = [page(1, &["withheld", "c1"], 2), withheld, details("m1", &normalized("m1", "i1"))];
+        let entries = read_all(&log(answers)).await.expect("read");
+        assert!(matches!(entries[..], [Entry::Withheld(_), Entry::Withheld(_), Entry::Failed(_)]), "{entries:?}");
+    }
+
+    #[tokio::test]
+    async fn an_api_that_has_no_conversation_at_all_is_an_error() {
+        let gone: Vec<String> = (0..20).map(|number| format!("gone-{number}")).collect();
+        let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+        let error = read_all(&log([page(1, &gone, 20)])).await.expect_err("refused");
+        assert!(error.to_string().contains("10 conversations in a row"), "{error}");
+    }
+
+    /// A run that was cut short anywhere goes on with the next conversation, and asks for none twice.
+    #[tokio::test]
+    async fn a_window_is_resumed_with_the_next_conversation() {
+        let ids: Vec<String> = (0..150).map(|number| format!("c{number}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let conversations = ids.iter().map(|id| conversation(id, &[]));
+        let log = log([page(1, &ids[..100], 150), page(2, &ids[100..], 150)].into_iter().chain(conversations));
         let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
-        let mut place = Place::default();
-        while place.page < 2 {
-            place = log.read(window, place, Instant::now()).await.expect("read").next.expect("more");
+        let (mut place, mut calls) = (Place::default(), 0);
+        while let Some(next) = log.read(window, place, Instant::now()).await.expect("read").next {
+            let stored = serde_json::to_string(&log.resume(next).expect("a place")).expect("written");
+            place = serde_json::from_str(&stored).expect("read");
+            calls += 1;
         }
-        let resumed = log.resume(place).expect("a place");
-        assert_eq!(resumed, Place::default());
-        let later = Place { page: 7, more: false, conversations: VecDeque::new() };
-        assert_eq!(log.resume(later).map(|place| place.page + 1), Some(6), "the next page to read");
+        assert_eq!(calls + 1, 2 + 150);
+    }
+
+    #[tokio::test]
+    async fn pages_that_have_shifted_and_other_lists_are_read_anew() {
+        let ids: Vec<String> = (0..100).map(|number| format!("c{number}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
+        let conversations = || ids.iter().map(|id| conversation(id, &[]));
+        let before = log([page(1, &ids, 150)].into_iter().chain(conversations()));
+        let mut place = Place::default();
+        for _ in 0..101 {
+            place = before.read(window, place, Instant::now()).await.expect("read").next.expect("more");
+        }
+        assert_eq!((place.page, place.conversations.len()), (1, 0));
+        let mut after = log([page(2, &["c149"], 149), page(1, &ids, 149)]);
+        let anew = after.read(window, place.clone(), Instant::now()).await.expect("read").next.expect("more");
+        assert_eq!((anew.page, anew.total), (0, 0));
+        after.look_back = SignedDuration::from_hours(1);
+        let anew = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
+        assert_eq!(anew.page, 1);
     }
 }

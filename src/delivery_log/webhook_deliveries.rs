@@ -13,6 +13,7 @@ use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{DeliveryLog, Entry, Failed, Part, Unreadable, Window, segment};
@@ -26,6 +27,9 @@ const PERMISSION: &str = "webhook:read";
 /// Few, since each can hold a body of 512,000 bytes (the most that Genesys Cloud takes in a request), six times as long
 /// where every character is escaped.
 const PAGE_SIZE: u64 = 10;
+
+/// An hour. A window that a run cannot finish is read anew, so that long ones are lost work.
+const LONGEST_SPAN: u32 = 3600;
 
 /// What holds only of the bytes that were sent.
 const SIGNATURE: &str = "x-hub-signature-256";
@@ -82,6 +86,10 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         "webhook-deliveries"
     }
 
+    fn longest_span(&self) -> u32 {
+        LONGEST_SPAN
+    }
+
     /// Pages shift when the log forgets, and what slips from one to the other would be lost.
     fn resume(&self, _: Place) -> Option<Place> {
         None
@@ -98,15 +106,20 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
             problem: "it has no list of entities".to_owned(),
         })?;
         let is_last = match page.count {
+            Some(count) if page.entities.is_empty() && place.page < count => {
+                let problem = format!("page {} of {count} is empty", place.page);
+                return Err(GenesysError::Unusable { what: call.to_string(), problem });
+            }
             Some(count) => place.page >= count,
-            None => (page.entities.len() as u64) < PAGE_SIZE,
+            // A log may give fewer than it is asked for.
+            None => page.entities.is_empty(),
         };
-        let next = if is_last || page.entities.is_empty() {
+        let next = if is_last {
             Some(Place { webhook: place.webhook + 1, page: 1 }).filter(|next| next.webhook < self.webhook_ids.len())
         } else {
             Some(Place { page: place.page + 1, ..place })
         };
-        Ok(Part { entries: page.entities.into_iter().map(|entity| entry(entity, webhook_id)).collect(), next })
+        Ok(Part { entries: page.entities.into_iter().map(|entity| self.entry(entity, webhook_id)).collect(), next })
     }
 }
 
@@ -132,65 +145,102 @@ impl<'a> Page<'a> {
     }
 }
 
-fn entry(entity: Json<'_>, webhook_id: &str) -> Entry {
-    let unreadable = |problem: &str| {
-        let whole = entity.as_text().to_owned();
-        Entry::Unreadable(Unreadable { whole, problem: problem.to_owned(), origin: Some(webhook_id.to_owned()) })
-    };
-    let Some(fields) = entity.as_object() else { return unreadable("the entity is not an object") };
-    // The log was asked for these only; one that did not listen must not make us deliver what has arrived.
-    if fields.text("status").is_some_and(|status| !status.eq_ignore_ascii_case("failed")) {
-        return Entry::PassedOver;
+impl<A> WebhookDeliveries<A> {
+    fn entry(&self, entity: Json<'_>, webhook_id: &str) -> Entry {
+        let fields = entity.as_object();
+        let id = fields.as_ref().and_then(|fields| fields.text("id"));
+        let unreadable = |problem: &str| {
+            let name = id.clone().map_or_else(|| canonical(entity), |id| format!("delivery {id}"));
+            let whole =
+                fields.as_ref().map_or_else(|| entity.as_text().to_owned(), |fields| without_credentials(fields));
+            Entry::Unreadable(Unreadable {
+                name,
+                whole,
+                problem: problem.to_owned(),
+                origin: Some(webhook_id.to_owned()),
+            })
+        };
+        let Some(fields) = &fields else { return unreadable("the entity is not an object") };
+        // The log was asked for these only; one that did not listen must not make us deliver what is not ours, or has
+        // arrived.
+        if let Some(other) = fields.text("webhookId").filter(|id| !self.webhook_ids.contains(id)) {
+            return Entry::PassedOver(format!("it is of the webhook {other}"));
+        }
+        if let Some(status) = fields.text("status").filter(|status| !status.eq_ignore_ascii_case("failed")) {
+            return Entry::PassedOver(format!("its status is {status}"));
+        }
+        let Some(body) = fields.get("body") else { return unreadable("the entity has no body") };
+        let (body, is_exact) = match (body.as_str(), body.as_text().as_bytes().first()) {
+            (Some(text), _) if text.is_empty() => return unreadable("the body is empty"),
+            (Some(text), _) => (text.into_owned().into_bytes(), true),
+            (None, Some(b'{' | b'[')) => (body.as_text().as_bytes().to_vec(), false),
+            (None, _) => return unreadable("the body is neither an object nor a text"),
+        };
+        let at = fields.text("timestamp").and_then(|time| time.parse::<Timestamp>().ok());
+        let mut headers = headers(fields);
+        let key = headers.remove("idempotency-key").or_else(|| headers.remove("webhook-id"));
+        let content_type = headers.remove("content-type");
+        headers.retain(|name, _| is_kept_header(name) && (is_exact || name != SIGNATURE));
+        Entry::Failed(Failed {
+            delivery: id.clone().unwrap_or_else(|| "without an id".to_owned()),
+            at,
+            body,
+            content_type: content_type.or_else(|| (!is_exact).then(|| "application/json".to_owned())),
+            headers,
+            // A body that nothing else tells apart has to be the same event at each reading.
+            sender_key: key.or_else(|| at.is_none().then(|| id.unwrap_or_else(|| canonical(entity)))),
+            note: format!("{} from {}", status(fields), url(fields).as_deref().unwrap_or("an unknown URL")),
+        })
     }
-    let Some(body) = fields.get("body") else { return unreadable("the entity has no body") };
-    if body.as_str().is_some_and(|text| text.is_empty()) {
-        return unreadable("the body is empty");
-    }
-    let (body, is_exact) = match (body.as_str(), body.as_text().as_bytes().first()) {
-        (Some(text), _) => (text.into_owned().into_bytes(), true),
-        (None, Some(b'{' | b'[')) => (body.as_text().as_bytes().to_vec(), false),
-        (None, _) => return unreadable("the body is neither an object nor a text"),
-    };
-    let at = fields.text("timestamp").and_then(|time| time.parse::<Timestamp>().ok());
-    let id = fields.text("id");
-    let mut headers = headers(&fields);
-    let key = headers.remove("idempotency-key").or_else(|| headers.remove("webhook-id"));
-    let content_type = headers.remove("content-type");
-    headers.retain(|name, _| is_kept_header(name) && (is_exact || name != SIGNATURE));
-    Entry::Failed(Failed {
-        delivery: id.clone().unwrap_or_else(|| "without an id".to_owned()),
-        at,
-        body,
-        content_type: content_type.or_else(|| (!is_exact).then(|| "application/json".to_owned())),
-        headers,
-        // A body that nothing else tells apart has to be the same event at each reading.
-        sender_key: key.or_else(|| at.is_none().then(|| id.unwrap_or_else(|| entity.as_text().to_owned()))),
-        note: note(&fields),
-    })
 }
 
+fn canonical(entity: Json<'_>) -> String {
+    String::from_utf8_lossy(&entity.canonical()).into_owned()
+}
+
+/// The headers of the request, names in lower case; of a list of values the first.
 fn headers(fields: &Object<'_>) -> BTreeMap<String, String> {
     let Some(headers) = fields.get("headers") else { return BTreeMap::new() };
-    // In another form they are left out: the event matters more.
-    let headers: BTreeMap<String, serde_json::Value> = serde_json::from_str(headers.as_text()).unwrap_or_default();
-    let text =
-        |(name, value): (String, serde_json::Value)| Some((name.to_ascii_lowercase(), value.as_str()?.to_owned()));
+    let Ok(headers) = serde_json::from_str::<BTreeMap<String, Value>>(headers.as_text()) else {
+        // The event matters more.
+        tracing::warn!("the headers of a delivery are not an object, and are left out");
+        return BTreeMap::new();
+    };
+    let text = |(name, value): (String, Value)| {
+        let value = value.as_str().or_else(|| value.get(0)?.as_str())?;
+        Some((name.to_ascii_lowercase(), value.to_owned()))
+    };
     // What HTTP does not allow was not sent, and SQS could refuse it.
     let is_text = |value: &str| HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());
     headers.into_iter().filter_map(text).filter(|(_, value)| !value.is_empty() && is_text(value)).collect()
 }
 
-/// How the endpoint answered, and where it was. The URL is only ever shown: whoever wrote the log could name any.
-fn note(fields: &Object<'_>) -> String {
-    let status =
-        fields.get("httpStatusCode").map_or_else(|| "no status".to_owned(), |status| status.as_text().to_owned());
-    let url = fields.text("webhookUrl").and_then(|url| Url::parse(&url).ok()).map(|mut url| {
-        // Some put their keys there.
-        url.set_query(None);
-        let _ = url.set_username("").and_then(|()| url.set_password(None));
-        url.to_string()
-    });
-    format!("{status} from {}", url.as_deref().unwrap_or("an unknown URL"))
+fn status(fields: &Object<'_>) -> String {
+    fields.get("httpStatusCode").map_or_else(|| "no status".to_owned(), |status| status.as_text().to_owned())
+}
+
+/// Where the endpoint was, without what may be secret. It is only ever shown: whoever wrote the log could name any.
+fn url(fields: &Object<'_>) -> Option<String> {
+    let mut url = Url::parse(&fields.text("webhookUrl")?).ok()?;
+    url.set_query(None);
+    url.set_fragment(None);
+    // Fails for a URL that can hold neither.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    Some(url.into())
+}
+
+/// An entity that is kept for a person to read: headers and URL as they are kept with an event.
+fn without_credentials(fields: &Object<'_>) -> String {
+    let mut headers = headers(fields);
+    headers.retain(|name, _| is_kept_header(name));
+    let mut replaced = Vec::new();
+    if fields.get("headers").is_some() {
+        replaced.push(("headers", json!(headers)));
+    }
+    if fields.get("webhookUrl").is_some() {
+        replaced.push(("webhookUrl", json!(url(fields))));
+    }
+    fields.with(&replaced).unwrap_or_else(|error| format!("it cannot be written: {error}"))
 }
 
 #[cfg(test)]
@@ -199,7 +249,6 @@ mod tests {
     use std::sync::Mutex;
 
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
     use crate::event::Identity;
@@ -242,7 +291,8 @@ mod tests {
     }
 
     async fn read_one(entity: serde_json::Value) -> Entry {
-        let mut entries = read_all(&log(&[json!({ "entities": [entity] })], &["w1"])).await.expect("read");
+        let mut entries =
+            read_all(&log(&[json!({ "entities": [entity], "pageCount": 1 })], &["w1"])).await.expect("read");
         assert_eq!(entries.len(), 1);
         entries.remove(0)
     }
@@ -261,9 +311,9 @@ mod tests {
                 (0..entities).map(|number| json!({ "id": number.to_string(), "body": {} })).collect();
             json!({ "entities": entities, "pageCount": pages })
         };
-        let answers = [page(10, Some(2)), page(3, Some(2)), page(10, None), page(0, None), page(0, Some(0))];
+        let answers = [page(10, Some(2)), page(3, Some(2)), page(7, None), page(0, None), page(0, Some(0))];
         let log = log(&answers, &["w 1/ü", "w2", "w3"]);
-        assert_eq!(read_all(&log).await.expect("read").len(), 23);
+        assert_eq!(read_all(&log).await.expect("read").len(), 20);
         let rest =
             "deliveries?status=failed&startDate=2026-01-15T12:00:00.000Z&endDate=2026-01-15T13:00:00.000Z&pageSize=10";
         let expected = [("w%201%2F%C3%BC", 1), ("w%201%2F%C3%BC", 2), ("w2", 1), ("w2", 2), ("w3", 1)]
@@ -273,7 +323,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_without_a_list_is_an_error_and_not_an_empty_list() {
-        for answer in [json!({}), json!([]), json!({ "entities": null }), json!({ "message": "try later" })] {
+        let empty = json!({ "entities": [], "pageCount": 2 });
+        for answer in [json!({}), json!([]), json!({ "entities": null }), json!({ "message": "try later" }), empty] {
             let error = read_all(&log(std::slice::from_ref(&answer), &["w1"])).await.expect_err("refused");
             assert!(matches!(error, GenesysError::Unusable { .. }), "{answer}: {error}");
         }
@@ -306,8 +357,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_cannot_be_understood_is_kept_without_credentials_and_known_by_its_id() {
+        let headers = json!({ "Authorization": "Bearer secret", "X-Webhook-Secret": ["secret"], "ININ-A": "kept" });
+        let url = "https://user:secret@example.com/hook?token=secret#secret";
+        let mut entity = json!({ "id": "d1", "body": 7, "headers": headers, "webhookUrl": url, "tries": 1 });
+        let Entry::Unreadable(first) = read_one(entity.clone()).await else { panic!("{entity} was read") };
+        assert!(!format!("{first:?}").contains("secret"), "{first:?}");
+        let kept = json!({ "id": "d1", "body": 7, "tries": 1, "headers": { "inin-a": "kept" }, "webhookUrl": "https://example.com/hook" });
+        assert_eq!(serde_json::from_str::<Value>(&first.whole).expect("JSON"), kept);
+        entity["tries"] = json!(2);
+        let Entry::Unreadable(second) = read_one(entity).await else { panic!("it was read") };
+        assert_eq!(first.name, second.name);
+    }
+
+    #[tokio::test]
     async fn what_was_delivered_is_passed_over_even_if_the_log_lists_it() {
-        assert_eq!(read_one(json!({ "status": "delivered", "body": {} })).await, Entry::PassedOver);
+        for other in [json!({ "status": "delivered", "body": {} }), json!({ "webhookId": "another", "body": {} })] {
+            assert!(matches!(read_one(other.clone()).await, Entry::PassedOver(_)), "{other}");
+        }
         assert!(matches!(read_one(json!({ "status": "FAILED", "body": {} })).await, Entry::Failed(_)));
     }
 
@@ -344,7 +411,7 @@ mod tests {
         assert_eq!(key(json!({ "id": "d1", "body": {} })).await.as_deref(), Some("d1"));
         assert_eq!(key(json!({ "body": {} })).await.as_deref(), Some(r#"{"body":{}}"#));
         assert_eq!(key(json!({ "id": "d1", "body": {}, "timestamp": time })).await, None, "its time does");
-        let headers = json!({ "Idempotency-Key": "k1" });
+        let headers = json!({ "Idempotency-Key": ["k1", "k2"] });
         let keyed = json!({ "id": "d1", "body": {}, "timestamp": time, "headers": headers });
         assert_eq!(key(keyed).await.as_deref(), Some("k1"), "as when it came by itself");
     }
@@ -367,7 +434,8 @@ mod tests {
             let pretty = serde_json::to_string_pretty(&envelope).expect("written");
             for body in [envelope.clone(), json!(pretty)] {
                 let entity = json!({ "id": "d1", "body": body }).to_string();
-                let Entry::Failed(failed) = entry(Json::parse(entity.as_bytes()).expect("JSON"), "w") else {
+                let json = Json::parse(entity.as_bytes()).expect("JSON");
+                let Entry::Failed(failed) = log(&[], &["w"]).entry(json, "w") else {
                     panic!("not read")
                 };
                 prop_assert_eq!(&id(&failed.body), &original);

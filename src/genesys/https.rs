@@ -13,7 +13,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for one request, its answer included. A query of analytics can take some seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A longer answer is refused: what a function of 256 MB has room for.
+/// A longer answer is refused: what a function of 256 MB has room for, with what is made of it.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// An HTTP client. Redirects are not followed: they would take the token along.

@@ -193,7 +193,7 @@ async fn nobody_waits_past_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn what_may_pass_is_tried_again_by_the_schedule() {
     let client = answering([
-        Ok(answer(500, &[], "")),
+        Ok(answer(500, &[("inin-ratelimit-reset", "55")], "")),
         Err(HttpError::TimedOut),
         Ok(answer(200, &[], "<html>busy</html>")),
         ok(),

@@ -32,7 +32,8 @@ impl Candidate {
             // As ingest would have it, if it says when it was sent.
             Err(error) => {
                 let identity = match (at, sender_key) {
-                    (None, Some(key)) => Identity::of_unreadable(key.as_bytes()),
+                    // The key alone may be the same on every event of a sender.
+                    (None, Some(key)) => Identity::of_unreadable(&[key.as_bytes(), &body]),
                     _ => Identity::of_malformed(&body, received_at),
                 };
                 (identity, Some(error.to_string()))
@@ -46,8 +47,8 @@ impl Candidate {
 
     /// Something that nobody understands, whole.
     pub(super) fn of_unreadable(unreadable: Unreadable, now: Timestamp) -> Self {
-        let Unreadable { whole, problem, origin } = unreadable;
-        let Identity { id, source, .. } = Identity::of_unreadable(whole.as_bytes());
+        let Unreadable { name, whole, problem, origin } = unreadable;
+        let Identity { id, source, .. } = Identity::of_unreadable(&[name.as_bytes()]);
         let event = Event {
             id,
             source,
@@ -57,11 +58,12 @@ impl Candidate {
             body: whole.into_bytes(),
             origin,
         };
-        let note = excerpt(&problem);
+        let note = excerpt(&format!("{name}: {problem}"));
         Self::fitting(event, Some(reason(ReasonKind::Unreadable, &problem, now)), note, now)
     }
 
-    /// What SQS would refuse becomes a dead letter that says so, with the beginning of the body.
+    /// What SQS would refuse becomes a dead letter that says so, with the beginning of the body. It has an id of its own:
+    /// replayed, it must not pass for the event.
     fn fitting(event: Event, why: Option<Reason>, note: String, now: Timestamp) -> Self {
         let message = Message::from_event(event.clone());
         let size = message.size();
@@ -69,12 +71,16 @@ impl Candidate {
             let message = why.iter().fold(message, Message::with_reason);
             return Self { event, message, reason: why, note };
         }
-        let problem =
-            format!("it makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; this is its beginning");
+        let problem = format!(
+            "the event {} makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; the message holds its \
+             beginning, and its record the whole, if that packs into 256 KiB",
+            event.id
+        );
         let why = reason(ReasonKind::Unreadable, &problem, now);
         let beginning = excerpt(&String::from_utf8_lossy(&event.body)).into_bytes();
-        let headers = BTreeMap::new();
-        let message = Message::from_event(Event { body: beginning, headers, content_type: None, ..event.clone() });
+        let id = Identity::of_unreadable(&[b"too large", event.id.as_str().as_bytes()]).id;
+        let event = Event { id, headers: BTreeMap::new(), content_type: None, ..event };
+        let message = Message::from_event(Event { body: beginning, ..event.clone() });
         let message = message.with_reason(&why);
         Self { event, message, reason: Some(why), note }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::delivery_log::Window;
 use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
 
-use super::{LONGEST_SPAN, SHORTEST_SPAN};
+use super::{LONGEST_SPAN, SHORTEST_SPAN, to_the_millisecond};
 
 /// A wish to fetch what Genesys Cloud failed to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,7 @@ impl Request {
             return Err(invalid("request", "must be a JSON object; {} goes on from the checkpoint"));
         }
         let Fields { from, to, span_seconds, resume, move_cursor, dry_run, force, by, why } = read(request)?;
+        let (from, to) = (from.map(to_the_millisecond), to.map(to_the_millisecond));
         if from.is_some_and(|from| from >= now) {
             return Err(invalid("from", "must be a time that has passed"));
         }
@@ -73,7 +74,7 @@ impl Request {
         }
         let range = match (from, to) {
             (Some(from), to) => {
-                let to = to.unwrap_or(now).min(now);
+                let to = to_the_millisecond(to.unwrap_or(now).min(now));
                 if from >= to {
                     return Err(invalid("to", "must be later than from"));
                 }
@@ -112,8 +113,8 @@ mod tests {
             (json!({ "to": "2026-01-15T11:00:00Z" }), "from"),
             (json!({ "spanSeconds": 60 }), "from"),
             (json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:00:00Z" }), "to"),
-            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 59 }), "spanSeconds"),
-            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 3601 }), "spanSeconds"),
+            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 0 }), "spanSeconds"),
+            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 86_401 }), "spanSeconds"),
             (json!({ "resume": "a place" }), "from"),
             (json!({ "moveCursor": true }), "from"),
             (json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:30:00Z" }), "to"),

@@ -35,6 +35,8 @@ struct Lost {
 struct FakeLog {
     lost: Arc<Mutex<Vec<Lost>>>,
     unreadable: Arc<Mutex<Vec<String>>>,
+    /// What cannot be had, by its time.
+    withheld: Arc<Mutex<Vec<Timestamp>>>,
     read_takes: Arc<Mutex<Duration>>,
     fails: Arc<Mutex<usize>>,
     /// Whether a later run can go on in the same window.
@@ -46,6 +48,10 @@ impl DeliveryLog for FakeLog {
 
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn longest_span(&self) -> u32 {
+        3600
     }
 
     fn resume(&self, place: usize) -> Option<usize> {
@@ -82,9 +88,11 @@ impl DeliveryLog for FakeLog {
         let more = listed.len() > place + PAGE;
         let mut entries: Vec<Entry> = listed.iter().skip(place).take(PAGE).map(failed).collect();
         if !more {
+            let withheld = lock(&self.withheld).iter().filter(|at| window.holds(**at)).count();
+            entries.extend((0..withheld).map(|_| Entry::Withheld("as the test says".to_owned())));
             let unreadable = |whole: &String| {
                 let (whole, problem) = (whole.clone(), "nobody understands it".to_owned());
-                Entry::Unreadable(Unreadable { whole, problem, origin: None })
+                Entry::Unreadable(Unreadable { name: whole.clone(), whole, problem, origin: None })
             };
             entries.extend(lock(&self.unreadable).iter().map(unreadable));
         }
@@ -272,7 +280,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
         *lock(&relay.log.fails) = 1;
         relay.run(json!({})).await.expect_err("no answer").report
     };
-    assert_eq!(failed_report.behind_seconds, Some(2 * 60 * 60), "and it says how far it is behind");
+    assert_eq!(failed_report.behind_seconds, Some(2 * 60 * 60 + 15 * 60), "and it says how far it is behind");
     sleep(Duration::from_hours(2)).await;
     let report = relay.go_on().await;
     assert_eq!((report.new, report.complete, report.behind_seconds), (240, true, Some(0)));
@@ -340,6 +348,50 @@ async fn a_run_that_is_killed_between_any_two_calls_of_the_table_loses_nothing()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
+    let relay = relay();
+    relay.go_on().await;
+    let start = now();
+    lock(&relay.log.withheld).push(start + minutes(70));
+    for minute in 0..300 {
+        relay.lose(&format!("e{minute}"), start + minutes(minute), start);
+    }
+    sleep(Duration::from_hours(5)).await;
+    for new in [300, 0] {
+        let failed = relay.run(json!({})).await.expect_err("something is missing");
+        assert!(matches!(failed.error, RecoverError::Withheld { count: 1, .. }), "{failed}");
+        assert_eq!((failed.report.new, failed.report.withheld), (new, 1));
+        let waits_before = start + minutes(70);
+        assert!(failed.report.cursor.is_some_and(|cursor| cursor <= waits_before), "{:?}", failed.report);
+        assert!(failed.report.behind_seconds.is_some());
+    }
+    lock(&relay.log.withheld).clear();
+    let report = relay.go_on().await;
+    assert_eq!((report.complete, report.cursor), (true, Some(now() - OVERLAP)));
+    assert_eq!(relay.queued().len(), 300);
+
+    // Where nothing can be had, it is not tried for ever.
+    lock(&relay.log.withheld).extend([now(); 12]);
+    let failed = relay.run(json!({})).await.expect_err("something is missing");
+    assert!(matches!(failed.error, RecoverError::Withheld { .. }), "{failed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_gets_nowhere_is_a_failure() {
+    for resumes in [false, true] {
+        let relay = relay();
+        *lock(&relay.log.resumes) = resumes;
+        relay.go_on().await;
+        relay.lose("e", now(), now());
+        *lock(&relay.log.read_takes) = INVOCATION;
+        let failed = relay.run(json!({})).await.expect_err("there is no time for anything");
+        assert!(matches!(failed.error, RecoverError::Genesys(GenesysError::OutOfTime { .. })), "{failed}");
+        *lock(&relay.log.read_takes) = Duration::ZERO;
+        assert_eq!(relay.go_on().await.new, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_runs_exclude_each_other() {
     let relay = Arc::new(relay());
     relay.lose("e", now() - minutes(1), now());
@@ -399,7 +451,8 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
         relay.lose(&format!("e{minute}"), from + minutes(minute), now());
     }
     *lock(&relay.log.read_takes) = Duration::from_secs(30);
-    let mut request = json!({ "from": from.to_string(), "to": (from + minutes(300)).to_string(), "why": "a test" });
+    let mut request =
+        json!({ "from": from.to_string(), "to": (from + minutes(300)).to_string(), "why": "a test", "by": "me" });
     let mut runs = 0;
     loop {
         let report = relay.run(request.clone()).await.expect("a run");
@@ -408,6 +461,10 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
         assert!(runs < 50, "it comes to an end");
         let Some(next) = report.next else { break };
         request = serde_json::to_value(next).expect("JSON");
+        assert_eq!(
+            (&request["why"], &request["by"], &request["dryRun"]),
+            (&json!("a test"), &json!("me"), &json!(false))
+        );
     }
     assert!(runs > 1);
     assert_eq!(relay.queued().len(), 300, "and not what lies behind");
@@ -465,7 +522,7 @@ async fn what_fails_while_a_window_is_read_in_several_runs_is_not_missed() {
 async fn what_may_be_forgotten_needs_force() {
     let relay = relay();
     relay.go_on().await;
-    let from = now() - LIFE - minutes(1);
+    let from = now() - LIFE + minutes(59);
     relay.lose("old", from, now());
     let failed = relay.run(json!({ "from": from.to_string() })).await.expect_err("refused");
     assert!(matches!(failed.error, RecoverError::TooOld { .. }), "{failed}");
@@ -506,11 +563,35 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     ];
     assert_eq!(kinds, expected.map(|(start, kind)| (start.to_owned(), kind)).into());
     assert!(relay.events.messages().is_empty());
+    let mut bodies = Vec::new();
     for record in relay.table.records() {
         assert_eq!(record.state.name(), StateName::Dead);
-        let body = relay.table.body(&record.event_id).await.expect("read").expect("kept");
-        assert!([&b"{\"strange\":true}"[..], b"plain text", large.as_bytes()].contains(&&body[..]), "whole");
+        bodies.push(relay.table.body(&record.event_id).await.expect("read").expect("kept"));
     }
+    bodies.sort_unstable();
+    assert_eq!(bodies, [b"plain text".to_vec(), b"{\"strange\":true}".to_vec(), large.into_bytes()], "each whole");
+    let message = letters.iter().find(|letter| letter.body.starts_with("{\"text\":")).expect("the large one");
+    let json = crate::json::Json::parse(lock(&relay.log.lost)[1].body.as_bytes())
+        .map(|json| crate::event::Identity::of(json, now(), None).id);
+    assert_ne!(message.event_id(), Some(json.expect("JSON").as_str()), "it does not pass for the event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_key_does_not_merge_texts() {
+    let candidate = |body: &str| {
+        let failed = Failed {
+            delivery: "d".to_owned(),
+            at: None,
+            body: body.as_bytes().to_vec(),
+            content_type: None,
+            headers: BTreeMap::new(),
+            sender_key: Some("static".to_owned()),
+            note: String::new(),
+        };
+        Candidate::of(failed, now()).event.id
+    };
+    assert_ne!(candidate("one text"), candidate("another"));
+    assert_eq!(candidate("one text"), candidate("one text"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -534,6 +615,8 @@ async fn several_failures_of_one_event_are_one_event() {
     for number in 0..20 {
         relay.lose("e", now() - minutes(1) + SignedDuration::from_secs(number), now());
     }
+    let dry = relay.run(json!({ "dryRun": true })).await.expect("a run");
+    assert_eq!(counts(&dry), [20, 1, 19, 0, 0]);
     assert_eq!(counts(&relay.go_on().await), [20, 1, 19, 0, 0]);
 }
 

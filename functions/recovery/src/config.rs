@@ -6,7 +6,7 @@ use std::str::FromStr;
 use genesys_relay::config::{ConfigError, Environment};
 use genesys_relay::delivery_log::webhook_deliveries::LogPath;
 use genesys_relay::genesys::Region;
-use genesys_relay::https_url::HttpsUrl;
+use genesys_relay::https_url::{HttpsUrl, InvalidUrl};
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
@@ -86,6 +86,43 @@ impl FromStr for SourceName {
     }
 }
 
+/// A whole number within bounds.
+struct Within<const LEAST: i64, const MOST: i64>(i64);
+
+#[derive(Debug, thiserror::Error)]
+#[error("it is a whole number from {0} to {1}")]
+struct OutOfBounds(i64, i64);
+
+impl<const LEAST: i64, const MOST: i64> FromStr for Within<LEAST, MOST> {
+    type Err = OutOfBounds;
+
+    fn from_str(text: &str) -> Result<Self, OutOfBounds> {
+        let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
+        number.map(Self).ok_or(OutOfBounds(LEAST, MOST))
+    }
+}
+
+/// A URL that paths are put behind.
+struct BaseUrl(String);
+
+#[derive(Debug, thiserror::Error)]
+enum InvalidBaseUrl {
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
+    #[error("it must have no query and no fragment")]
+    NoBase,
+}
+
+impl FromStr for BaseUrl {
+    type Err = InvalidBaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
+        let url = text.parse::<HttpsUrl>()?.into_url();
+        let is_base = url.query().is_none() && url.fragment().is_none();
+        if is_base { Ok(Self(url.into())) } else { Err(InvalidBaseUrl::NoBase) }
+    }
+}
+
 /// Texts between commas, at least one.
 struct Texts(Vec<String>);
 
@@ -131,9 +168,9 @@ impl Config {
 impl Connection {
     fn read(name: SourceName, environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
         let region = environment.parse::<Region>("GENESYS_REGION");
-        let api_url = environment.parse_if_set::<HttpsUrl>("GENESYS_API_URL");
-        let login_url = environment.parse_if_set::<HttpsUrl>("GENESYS_LOGIN_URL");
-        let overlap = environment.parse::<u32>("RECOVERY_OVERLAP_MINUTES");
+        let api_url = environment.parse_if_set::<BaseUrl>("GENESYS_API_URL");
+        let login_url = environment.parse_if_set::<BaseUrl>("GENESYS_LOGIN_URL");
+        let overlap = environment.parse::<Within<5, 1440>>("RECOVERY_OVERLAP_MINUTES");
         let ids = environment.parse::<Texts>("RECOVERY_IDS");
         let source = match name {
             SourceName::None => None,
@@ -143,23 +180,23 @@ impl Connection {
             }
             SourceName::OpenMessaging => {
                 let statuses = environment.parse::<Texts>("RECOVERY_STATUSES");
-                let look_back = environment.parse::<u32>("RECOVERY_LOOK_BACK_HOURS");
+                let look_back = environment.parse::<Within<1, 720>>("RECOVERY_LOOK_BACK_HOURS");
                 (|| {
                     Some(Source::OpenMessaging {
                         integration_ids: ids?.0.into_iter().collect(),
                         statuses: statuses?.0.into_iter().collect(),
-                        look_back: SignedDuration::from_hours(look_back?.into()),
+                        look_back: SignedDuration::from_hours(look_back?.0),
                     })
                 })()
             }
         };
-        let url = |given: Option<HttpsUrl>, of_region: fn(Region) -> String| {
-            given.map(|url| url.into_url().to_string()).or_else(|| region.map(of_region))
+        let url = |given: Option<BaseUrl>, of_region: fn(Region) -> String| {
+            given.map(|url| url.0).or_else(|| region.map(of_region))
         };
         Some(Self {
             api_url: url(api_url, Region::api_url)?,
             login_url: url(login_url, Region::login_url)?,
-            overlap: SignedDuration::from_mins(overlap?.into()),
+            overlap: SignedDuration::from_mins(overlap?.0),
             source: source?,
         })
     }
@@ -233,7 +270,9 @@ mod tests {
             ("GENESYS_LOGIN_URL", "https://user:hunter2@example.com/", "the stack's secret"),
             ("RECOVERY_IDS", "", "RECOVERY_IDS is missing"),
             ("RECOVERY_IDS", "w1,,w2", "between commas"),
-            ("RECOVERY_OVERLAP_MINUTES", "soon", "RECOVERY_OVERLAP_MINUTES"),
+            ("RECOVERY_OVERLAP_MINUTES", "soon", "from 5 to 1440"),
+            ("RECOVERY_OVERLAP_MINUTES", "0", "from 5 to 1440"),
+            ("GENESYS_API_URL", "https://api.example.com/?a=b", "no query"),
             ("WEBHOOK_DELIVERIES_PATH", "/deliveries", "{webhookId}"),
             ("QUEUE_URL", "", "QUEUE_URL is missing"),
         ] {

@@ -61,6 +61,7 @@ impl From<Refusal> for Diagnostic {
                 | GenesysError::Unusable { .. }
                 | GenesysError::OutOfTime { .. },
             ) => ("GenesysError", chain(&failed)),
+            RecoverError::Withheld { .. } => ("Withheld", chain(&failed)),
             RecoverError::Queue(_) => ("QueueError", chain(&failed)),
             RecoverError::Table(_) => ("TableError", chain(&failed)),
         };
@@ -111,6 +112,10 @@ mod tests {
             "a test"
         }
 
+        fn longest_span(&self) -> u32 {
+            3600
+        }
+
         fn resume(&self, (): ()) -> Option<()> {
             None
         }
@@ -121,7 +126,12 @@ mod tests {
                 return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem });
             }
             let whole = format!("{{\"seen\":\"{}\"}}", window.from);
-            let entry = Entry::Unreadable(Unreadable { whole, problem: "strange".to_owned(), origin: None });
+            let entry = Entry::Unreadable(Unreadable {
+                name: whole.clone(),
+                whole,
+                problem: "strange".to_owned(),
+                origin: None,
+            });
             Ok(Part { entries: vec![entry], next: None })
         }
     }
@@ -181,6 +191,7 @@ mod tests {
             "passedOver",
             "to",
             "unreadable",
+            "withheld",
         ];
         assert_eq!(fields, expected);
         assert_eq!(answer["behindSeconds"], 0);
