@@ -276,7 +276,7 @@ async fn what_nobody_understands_is_a_dead_letter_once_and_whole() -> Result<()>
     genesys.add_delivery(text);
     // Two webhooks are read, and an entity without one is in the log of both.
     let dry = relay.recover(json!({ "dryRun": true })).await?;
-    ensure!(dry["dryRun"] == true && dry["unreadable"] == 3, "{dry}");
+    ensure!(dry["dryRun"] == true && dry["unreadable"] == 2, "{dry}");
     relay.until_empty().await?;
     let report = relay.recover(json!({})).await?;
     ensure!((&report["unreadable"], &report["known"]) == (&json!(2), &json!(1)), "{report}");
