@@ -35,7 +35,7 @@ use self::request::Range;
 
 pub use self::request::Request;
 
-/// How much time is read at once, in seconds, whatever the log. A run that cannot finish a window tries half next time.
+/// How much time a request may ask to be read at once, in seconds; each log has its own bound below that. A run that cannot finish a window tries half next time.
 const LONGEST_SPAN: u32 = 24 * 3600;
 const SHORTEST_SPAN: u32 = 1;
 
@@ -284,8 +284,13 @@ where
         let (seen, first_withheld) = (HashSet::new(), None);
         let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, seen, first_withheld, report };
         let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
-        if request.range.is_none() && run.report.cursor.is_some() {
-            let read_to = if run.report.complete { began_at } else { run.report.to };
+        if let (None, Some(cursor)) = (&request.range, run.report.cursor) {
+            let read_to = match (run.report.complete, run.report.withheld) {
+                (true, _) => began_at,
+                (false, 0) => run.report.to,
+                // It has read further, but has to come back.
+                (false, _) => began_at.min(cursor + self.overlap),
+            };
             run.report.behind_seconds =
                 Some(u64::try_from(began_at.duration_since(read_to).as_secs()).unwrap_or_default());
         }
@@ -356,12 +361,14 @@ where
                 continue;
             };
             let has_advanced = at > from || reached != place;
-            let reached = self.log.resume(reached).filter(|_| run.report.withheld == 0);
+            let reached = self.log.resume(reached);
             // Where no place can be remembered, a window that was too long for what was left of this run is too long.
             let is_shortest = reached.is_none() && span == SHORTEST_SPAN && at == from;
             if reached.is_none() {
                 span = (span / 2).max(SHORTEST_SPAN);
             }
+            // What is withheld lies before the place.
+            let reached = reached.filter(|_| run.report.withheld == 0);
             let resume = reached.and_then(|place| Resume { from: at, to: end, began_at, place }.token());
             if has_advanced {
                 self.advance(run, at.min(settled), span, resume.clone()).await?;

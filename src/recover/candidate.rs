@@ -58,7 +58,8 @@ impl Candidate {
             body: whole.into_bytes(),
             origin,
         };
-        let note = excerpt(&format!("{name}: {problem}"));
+        // Not by its name, which may be the whole of it.
+        let note = excerpt(&problem);
         Self::fitting(event, Some(reason(ReasonKind::Unreadable, &problem, now)), note, now)
     }
 
