@@ -43,7 +43,7 @@ const SHORTEST_SPAN: u32 = 1;
 /// differ.
 const FORGETTING: SignedDuration = SignedDuration::from_hours(1);
 
-/// A run ends with the first failure once so many things could not be had: trying each takes a while.
+/// A run ends once so many things could not be had, since trying each takes a while. The next one goes on behind them.
 const MAX_WITHHELD: u64 = 5;
 
 /// What goes on from the checkpoint reads this far into the future, where a clock of Genesys Cloud may be already.
@@ -100,10 +100,11 @@ pub enum RecoverError {
     Genesys(#[from] GenesysError),
     /// It did not tell of something; of all else it did.
     #[error(
-        "{count} of what was fetched could not be had; the rest is queued, and the checkpoint waits. The first of them: {first}"
+        "something could not be had, and the checkpoint waits for it; the rest is queued ({count} in this run, the first that \
+         is waited for: {first})"
     )]
     Withheld {
-        /// How many.
+        /// How many of what this run has fetched.
         count: u64,
         /// Why the first could not.
         first: String,
@@ -190,7 +191,15 @@ struct Resume<P> {
     to: Timestamp,
     /// When the reading of the window began: what failed later than that may stand before the place.
     began_at: Timestamp,
+    /// Why something before the place could not be had, so that the window has to be read once more.
+    withheld: Option<String>,
     place: P,
+}
+
+/// Where a window was left, and why.
+struct Cut<P> {
+    place: P,
+    why: RecoverError,
 }
 
 impl<P: Serialize + DeserializeOwned> Resume<P> {
@@ -224,7 +233,7 @@ struct Run<'a> {
     read_until: Instant,
     /// What it has come across, known or not.
     seen: HashSet<EventId>,
-    /// Why the first of what could not be had could not.
+    /// Why the first of what is waited for could not be had, in this run or by the one that it goes on for.
     first_withheld: Option<String>,
     report: Report,
 }
@@ -245,7 +254,7 @@ impl Run<'_> {
         Some(Next { from, to, span_seconds, resume, dry_run: *dry_run, force: *force, by, why })
     }
 
-    /// An error, if something could not be had.
+    /// An error, if something is waited for.
     fn check_withheld(&self) -> Result<(), RecoverError> {
         let count = self.report.withheld;
         self.first_withheld.clone().map_or(Ok(()), |first| Err(RecoverError::Withheld { count, first }))
@@ -285,11 +294,11 @@ where
         let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, seen, first_withheld, report };
         let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
         if let (None, Some(cursor)) = (&request.range, run.report.cursor) {
-            let read_to = match (run.report.complete, run.report.withheld) {
+            let read_to = match (run.report.complete, &run.first_withheld) {
                 (true, _) => began_at,
-                (false, 0) => run.report.to,
+                (false, None) => run.report.to,
                 // It has read further, but has to come back.
-                (false, _) => began_at.min(cursor + self.overlap),
+                (false, Some(_)) => began_at.min(cursor + self.overlap),
             };
             run.report.behind_seconds =
                 Some(u64::try_from(began_at.duration_since(read_to).as_secs()).unwrap_or_default());
@@ -344,16 +353,18 @@ where
                 from: at,
                 to: to.min(at + SignedDuration::from_secs(span.into())),
                 began_at: run.began_at,
+                withheld: None,
                 place: L::Place::default(),
             };
             let resumed = resume.take().filter(|resume| resume.from == at && resume.to <= to);
-            let Resume { from: _, to: end, began_at, place } = resumed.unwrap_or_else(anew);
+            let Resume { from: _, to: end, began_at, withheld, place } = resumed.unwrap_or_else(anew);
             settled = settled.min(began_at - self.overlap);
+            run.first_withheld = run.first_withheld.take().or(withheld);
             let cut = self.read_window(Window { from: at, to: end }, place.clone(), run).await?;
-            if run.report.withheld > 0 {
+            if run.first_withheld.is_some() {
                 settled = settled.min(at);
             }
-            let Some((reached, error)) = cut else {
+            let Some(Cut { place: reached, why }) = cut else {
                 at = end;
                 run.report.to = at.min(run.began_at);
                 span = (span * 2).min(longest);
@@ -367,18 +378,17 @@ where
             if reached.is_none() {
                 span = (span / 2).max(SHORTEST_SPAN);
             }
-            // What is withheld lies before the place.
-            let reached = reached.filter(|_| run.report.withheld == 0);
-            let resume = reached.and_then(|place| Resume { from: at, to: end, began_at, place }.token());
+            let withheld = run.first_withheld.clone();
+            let resume = reached.and_then(|place| Resume { from: at, to: end, began_at, withheld, place }.token());
             if has_advanced {
                 self.advance(run, at.min(settled), span, resume.clone()).await?;
+                run.report.next = run.next(at, span, resume);
             }
             run.check_withheld()?;
             if !has_advanced || is_shortest {
-                return Err(error.into());
+                return Err(why);
             }
-            tracing::warn!(run = %run.id, error = chain(&error), span, "there was not enough time; the next run goes on");
-            run.report.next = run.next(at, span, resume);
+            tracing::warn!(run = %run.id, error = chain(&why), span, "there was not enough time; the next run goes on");
             return Ok(());
         }
         run.check_withheld()?;
@@ -431,17 +441,18 @@ where
         Ok(())
     }
 
-    /// Reads a window from this place on. Says where it was cut short, and why, if there was no time for all of it.
+    /// Reads a window from this place on. Says where it was left, if there was no time for all of it, or too much of it
+    /// could not be had.
     async fn read_window(
         &self,
         window: Window,
         mut place: L::Place,
         run: &mut Run<'_>,
-    ) -> Result<Option<(L::Place, GenesysError)>, RecoverError> {
+    ) -> Result<Option<Cut<L::Place>>, RecoverError> {
         loop {
             let part = match self.log.read(window, place.clone(), run.read_until).await {
                 Ok(part) => part,
-                Err(error @ GenesysError::OutOfTime { .. }) => return Ok(Some((place, error))),
+                Err(error @ GenesysError::OutOfTime { .. }) => return Ok(Some(Cut { place, why: error.into() })),
                 Err(error) => return Err(error.into()),
             };
             let mut entries = part.entries.into_iter();
@@ -452,9 +463,12 @@ where
                 }
                 self.take_in(batch, run).await?;
             }
-            match part.next {
-                Some(next) => place = next,
-                None => return Ok(None),
+            let Some(next) = part.next else { return Ok(None) };
+            place = next;
+            if run.report.withheld >= MAX_WITHHELD
+                && let Err(why) = run.check_withheld()
+            {
+                return Ok(Some(Cut { place, why }));
             }
         }
     }
@@ -480,7 +494,7 @@ where
             }
         }
         if candidates.is_empty() {
-            return if run.report.withheld < MAX_WITHHELD { Ok(()) } else { run.check_withheld() };
+            return Ok(());
         }
         let ids: Vec<EventId> = candidates.iter().map(|candidate| candidate.event.id.clone()).collect();
         let records = self.table.get_many(&ids).await?;

@@ -52,6 +52,8 @@ pub struct Place {
     conversations: VecDeque<String>,
     /// How many conversations could not be had, one after the other.
     gone: u32,
+    /// Whether the list has become shorter while it was read, and is read anew for that.
+    is_anew: bool,
 }
 
 impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
@@ -81,8 +83,14 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
         } else {
             let found = self.conversations(window, place.page + 1, deadline).await?;
             if found.total < place.total {
-                tracing::warn!("conversations are gone from the list, and its pages have shifted: it is read anew");
-                return Ok(Part { entries: Vec::new(), next: Some(Place { of: place.of, ..Place::default() }) });
+                let problem = format!("of {} conversations that it listed, {} are left", place.total, found.total);
+                if place.is_anew {
+                    let what = "POST /api/v2/analytics/conversations/details/query".to_owned();
+                    return Err(GenesysError::Unusable { what, problem });
+                }
+                tracing::warn!(problem, "pages have shifted, and are read anew");
+                let anew = Place { of: place.of, gone: place.gone, is_anew: true, ..Place::default() };
+                return Ok(Part { entries: Vec::new(), next: Some(anew) });
             }
             place = Place { page: place.page + 1, total: found.total, conversations: found.ids, ..place };
             found.unreadable
@@ -598,6 +606,9 @@ mod tests {
         let mut after = log([page(2, &["c149"], 149), page(1, &ids, 149)]);
         let anew = after.read(window, place.clone(), Instant::now()).await.expect("read").next.expect("more");
         assert_eq!((anew.page, anew.total), (0, 0));
+        let shrinking = Place { is_anew: true, ..place.clone() };
+        let error = after.read(window, shrinking, Instant::now()).await.expect_err("it cannot be read");
+        assert!(error.to_string().contains("of 150 conversations"), "{error}");
         after.look_back = SignedDuration::from_hours(1);
         let anew = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
         assert_eq!(anew.page, 1);

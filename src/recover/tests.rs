@@ -37,6 +37,8 @@ struct FakeLog {
     unreadable: Arc<Mutex<Vec<String>>>,
     /// What cannot be had, by its time.
     withheld: Arc<Mutex<Vec<Timestamp>>>,
+    /// So many of its first parts hold something more that cannot be had.
+    withheld_first: Arc<Mutex<usize>>,
     read_takes: Arc<Mutex<Duration>>,
     fails: Arc<Mutex<usize>>,
     /// Whether a later run can go on in the same window.
@@ -87,6 +89,9 @@ impl DeliveryLog for FakeLog {
         };
         let more = listed.len() > place + PAGE;
         let mut entries: Vec<Entry> = listed.iter().skip(place).take(PAGE).map(failed).collect();
+        if place / PAGE < *lock(&self.withheld_first) {
+            entries.push(Entry::Withheld("as the test says".to_owned()));
+        }
         if !more {
             let withheld = lock(&self.withheld).iter().filter(|at| window.holds(**at)).count();
             entries.extend((0..withheld).map(|_| Entry::Withheld("as the test says".to_owned())));
@@ -369,11 +374,34 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
     let report = relay.go_on().await;
     assert_eq!((report.complete, report.cursor), (true, Some(now() - OVERLAP)));
     assert_eq!(relay.queued().len(), 300);
+}
 
-    // Where nothing can be had, it is not tried for ever.
-    lock(&relay.log.withheld).extend([now(); 12]);
-    let failed = relay.run(json!({})).await.expect_err("something is missing");
-    assert!(matches!(failed.error, RecoverError::Withheld { .. }), "{failed}");
+/// More is withheld than one run tries, and more is there than one run reads: all else is recovered all the same, and the
+/// checkpoint waits.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_had_starves_nothing_behind_it() {
+    let relay = relay();
+    *lock(&relay.log.resumes) = true;
+    relay.go_on().await;
+    *lock(&relay.log.withheld_first) = 12;
+    let start = now();
+    for second in 0..300 {
+        relay.lose(&format!("e{second}"), start + SignedDuration::from_secs(second), start);
+    }
+    sleep(Duration::from_mins(10)).await;
+    *lock(&relay.log.read_takes) = Duration::from_secs(30);
+    let mut runs = 0;
+    while relay.queued().len() < 300 {
+        let failed = relay.run(json!({})).await.expect_err("something is missing");
+        assert!(matches!(failed.error, RecoverError::Withheld { .. }), "{failed}");
+        assert!(failed.report.cursor.is_some_and(|cursor| cursor <= start));
+        runs += 1;
+        assert!(runs < 20, "{} of 300", relay.queued().len());
+    }
+    *lock(&relay.log.withheld_first) = 0;
+    *lock(&relay.log.read_takes) = Duration::ZERO;
+    while !relay.go_on().await.complete {}
+    assert!(relay.queued().values().all(|copies| *copies == 1));
 }
 
 #[tokio::test(start_paused = true)]

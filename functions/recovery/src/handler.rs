@@ -65,7 +65,10 @@ impl From<Refusal> for Diagnostic {
             RecoverError::Queue(_) => ("QueueError", chain(&failed)),
             RecoverError::Table(_) => ("TableError", chain(&failed)),
         };
-        Self { error_type: error_type.to_owned(), error_message }
+        // Of a part of the time line, the rest can be asked for.
+        let rest = failed.report.next.as_ref().and_then(|next| serde_json::to_string(next).ok());
+        let rest = rest.map(|next| format!("; the rest: {next}")).unwrap_or_default();
+        Self { error_type: error_type.to_owned(), error_message: error_message + &rest }
     }
 }
 
