@@ -19,7 +19,6 @@ mod tests;
 
 use std::{
     fmt,
-    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,20 +35,13 @@ use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method, Request, Response,
     body::{Bytes, Incoming},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
-    time::sleep,
-};
+use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
-use crate::{genesys::Webhook, wait};
+use crate::{genesys::Webhook, server::Server, wait};
 
 const CONTROL: &str = "/_webhooks";
 
@@ -57,9 +49,8 @@ type Script = dyn Fn(&Call) -> Option<Fault> + Send + Sync;
 
 /// A Genesys Cloud on a free port of 127.0.0.1. Dropping it closes the port and all connections, and ends its sending.
 pub struct GenesysCloud {
-    port: u16,
+    server: Server,
     state: Arc<Mutex<State>>,
-    server: JoinHandle<()>,
 }
 
 struct State {
@@ -85,17 +76,16 @@ impl GenesysCloud {
     /// # Errors
     /// When no port can be opened.
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
         let state = Arc::new(Mutex::new(State::new()));
-        let server = tokio::spawn(serve(listener, Arc::clone(&state)));
-        Ok(Self { port, state, server })
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
+        Ok(Self { server, state })
     }
 
     /// The base of all its URLs: the login is `/oauth/token` below it, the API `/api/v2`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.server.url()
     }
 
     /// Where a person posts a body that is then sent to the relay, signed, in the background: see
@@ -188,14 +178,13 @@ impl GenesysCloud {
 
 impl Drop for GenesysCloud {
     fn drop(&mut self) {
-        self.server.abort();
         self.lock().sending.abort_all();
     }
 }
 
 impl fmt::Debug for GenesysCloud {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("GenesysCloud").field("port", &self.port).finish_non_exhaustive()
+        formatter.debug_struct("GenesysCloud").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
@@ -279,23 +268,6 @@ impl State {
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // A script that panics must not take the record of the calls with it.
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
-    // Dropped with this task, and all connections with it.
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        connections.spawn(converse(stream, Arc::clone(&state)));
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn converse(stream: TcpStream, state: Arc<Mutex<State>>) {
-    drop(stream.set_nodelay(true));
-    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-    // An error here is a client that went away, or a fault that was asked for.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Body>, Broken> {

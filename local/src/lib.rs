@@ -17,6 +17,7 @@ pub mod python;
 pub mod role;
 pub mod run;
 pub mod screen;
+mod server;
 pub mod stack;
 pub mod target;
 pub mod template;

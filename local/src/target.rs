@@ -3,7 +3,6 @@
 mod behaviour;
 
 use std::{
-    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,17 +14,10 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header::RETRY_AFTER,
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
-    time::sleep,
-};
+use tokio::time::sleep;
 
-use crate::wait;
+use crate::{server::Server, wait};
 
 const CONTROL: &str = "/_behaviour";
 
@@ -51,9 +43,8 @@ pub struct ReceivedRequest {
 /// A target on a free port of 127.0.0.1. Dropping it closes the port and all connections.
 #[derive(Debug)]
 pub struct Target {
-    port: u16,
+    server: Server,
     state: Arc<Mutex<State>>,
-    server: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -73,23 +64,22 @@ impl Target {
     /// # Errors
     /// When no port can be opened.
     pub async fn start(behaviour: Behaviour) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
         let state = Arc::new(Mutex::new(State { behaviour, requests: Vec::new() }));
-        let server = tokio::spawn(serve(listener, Arc::clone(&state)));
-        Ok(Self { port, state, server })
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
+        Ok(Self { server, state })
     }
 
     /// Where it takes deliveries: any path will do.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/events", self.port)
+        format!("{}/events", self.server.url())
     }
 
     /// Where its behaviour can be read (GET) and set (PUT) as text, see [`Behaviour`].
     #[must_use]
     pub fn control_url(&self) -> String {
-        format!("http://127.0.0.1:{}{CONTROL}", self.port)
+        format!("{}{CONTROL}", self.server.url())
     }
 
     /// Changes the behaviour from the next delivery on.
@@ -128,32 +118,9 @@ impl Target {
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // A behaviour that panics must not take the record of the deliveries with it.
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
-    // Dropped with this task, and all connections with it.
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        connections.spawn(converse(stream, Arc::clone(&state)));
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn converse(stream: TcpStream, state: Arc<Mutex<State>>) {
-    drop(stream.set_nodelay(true));
-    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-    // An error here is a client that went away, or a target that plays dead.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Full<Bytes>>, Down> {
