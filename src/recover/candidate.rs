@@ -11,10 +11,15 @@ use crate::message::{MAX_MESSAGE_BYTES, Message};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::record::{Act, Finding, Letter, Record, Transition};
 
-/// Something that was fetched, and may be known already.
+/// Something that was fetched, and may be known already, as the message that carries it.
 pub(super) struct Candidate {
-    pub(super) event: Event,
     pub(super) message: Message,
+    pub(super) found: Found,
+}
+
+/// What is recorded of it.
+pub(super) struct Found {
+    pub(super) event: Event,
     /// Why it cannot be delivered, if it cannot.
     pub(super) reason: Option<Reason>,
     /// Which delivery it was, and how that went.
@@ -70,7 +75,7 @@ impl Candidate {
         let size = message.size();
         if size <= MAX_MESSAGE_BYTES {
             let message = why.iter().fold(message, Message::with_reason);
-            return Self { event, message, reason: why, note };
+            return Self { message, found: Found { event, reason: why, note } };
         }
         let problem = format!(
             "the event {} makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; the message holds its \
@@ -83,13 +88,15 @@ impl Candidate {
         let event = Event { id, headers: BTreeMap::new(), content_type: None, ..event };
         let message = Message::from_event(Event { body: beginning, ..event.clone() });
         let message = message.with_reason(&why);
-        Self { event, message, reason: Some(why), note }
+        Self { message, found: Found { event, reason: Some(why), note } }
     }
+}
 
-    /// The step that says that the queue has it, or that it is a dead letter. `found` is what the table holds of it,
-    /// which is nothing that counts.
-    pub(super) fn step(&self, found: Option<&Record>, act: Act) -> Option<Transition> {
-        let Some(reason) = &self.reason else { return Some(Record::queued(&self.event, found, act)) };
+impl Found {
+    /// The step that says that the queue has it, or that it is a dead letter. `forgotten` is what the table still holds of
+    /// it, and does not count.
+    pub(super) fn step(&self, forgotten: Option<&Record>, act: Act) -> Option<Transition> {
+        let Some(reason) = &self.reason else { return Some(Record::queued(&self.event, forgotten, act)) };
         let letter = Letter {
             event_id: &self.event.id,
             received_at: self.event.received_at,
@@ -97,7 +104,7 @@ impl Candidate {
             reason: Some(reason),
             event: Some(&self.event),
         };
-        match Finding::of(&letter, found, act.at) {
+        match Finding::of(&letter, forgotten, act.at) {
             Finding::Unrecorded(dead) => Some(dead.noted(act).transition().clone()),
             Finding::Dead(_) | Finding::Finished(_) | Finding::UnderWay => None,
         }

@@ -7,7 +7,11 @@ use serde_json::Value;
 use crate::delivery_log::Window;
 use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
 
-use super::{LONGEST_SPAN, SHORTEST_SPAN, to_the_millisecond};
+use super::to_the_millisecond;
+use super::windows::SHORTEST_SPAN;
+
+/// How much time can be asked to be read at once, in seconds. Each log has its own bound below that.
+const LONGEST_SPAN: u32 = 24 * 3600;
 
 /// A wish to fetch what Genesys Cloud failed to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,109 @@
+//! Queues what was fetched and is not known, and records it.
+
+use futures_util::future::join_all;
+
+use super::candidate::{Candidate, Found};
+use super::{Recover, RecoverError, Run};
+use crate::clock::Clock;
+use crate::delivery_log::{DeliveryLog, Entry};
+use crate::event::EventId;
+use crate::events_table::EventsTable;
+use crate::message::Message;
+use crate::queue::{QueueError, Sender};
+use crate::record::Record;
+
+impl<L, E, D, W, C> Recover<L, E, D, W, C>
+where
+    L: DeliveryLog,
+    E: Sender,
+    D: Sender,
+    W: EventsTable,
+    C: Clock,
+{
+    /// Queues what is not known. Only what is durable counts, and only then is it recorded.
+    pub(super) async fn take_in(&self, entries: Vec<Entry>, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let now = self.clock.now();
+        let mut candidates = Vec::new();
+        for entry in entries {
+            run.report.fetched += 1;
+            match entry {
+                Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
+                Entry::Unreadable(unreadable) => candidates.push(Candidate::of_unreadable(unreadable, now)),
+                Entry::Withheld(problem) => {
+                    tracing::error!(run = %run.id, error = problem, "something could not be had");
+                    run.report.withheld += 1;
+                    run.first_withheld.get_or_insert(problem);
+                }
+                Entry::PassedOver(why) => {
+                    tracing::info!(run = %run.id, why, "passed over");
+                    run.report.passed_over += 1;
+                }
+            }
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<EventId> = candidates.iter().map(|candidate| candidate.found.event.id.clone()).collect();
+        let records = self.table.get_many(&ids).await?;
+        let fetched = candidates.len();
+        candidates.retain(|Candidate { found: Found { event, .. }, .. }| {
+            let is_forgotten = |record: &Record| record.is_expired(now);
+            run.seen.insert(event.id.clone()) && records.get(&event.id).is_none_or(is_forgotten)
+        });
+        run.report.known += (fetched - candidates.len()) as u64;
+        if run.request.dry_run {
+            run.report.list(&candidates);
+            return Ok(());
+        }
+        let is_letter = |candidate: &Candidate| candidate.found.reason.is_some();
+        let (letters, events): (Vec<_>, Vec<_>) = candidates.into_iter().partition(is_letter);
+        let mut failure = None;
+        for (candidates, are_letters) in [(events, false), (letters, true)] {
+            let split = candidates.into_iter().map(|Candidate { message, found }| (message, found));
+            let (messages, found): (Vec<Message>, Vec<Found>) = split.unzip();
+            let sent = match (messages.is_empty(), are_letters) {
+                (true, _) => continue,
+                (false, false) => self.events.send_all(&messages).await,
+                (false, true) => self.dead_letters.send_all(&messages).await,
+            };
+            let record = async |found: &Found, sent: Result<(), QueueError>| {
+                sent?;
+                self.record(run, found, records.get(&found.event.id)).await
+            };
+            let recorded = join_all(found.iter().zip(sent).map(|(found, sent)| record(found, sent))).await;
+            for recorded in recorded {
+                match recorded {
+                    Ok(()) if are_letters => run.report.unreadable += 1,
+                    Ok(()) => run.report.new += 1,
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Records what a queue has taken. Where the processor was faster, it has recorded more.
+    async fn record(&self, run: &Run<'_>, found: &Found, forgotten: Option<&Record>) -> Result<(), RecoverError> {
+        let Found { event, reason, note } = found;
+        let origin = &run.request.origin;
+        tracing::info!(
+            audit = "recover",
+            run = %run.id,
+            event_id = %event.id,
+            source = %event.source,
+            by = origin.by,
+            why = origin.why,
+            note,
+            dead = reason.as_ref().map(|reason| reason.reason.as_str()),
+            "recovered"
+        );
+        let now = self.clock.now();
+        if reason.is_some() && !self.table.keep_body(&event.id, &event.body, now).await? {
+            tracing::warn!(event_id = %event.id, "it is too large to be kept beside its record");
+        }
+        if let Some(step) = found.step(forgotten, run.act(note, now)) {
+            self.table.write(&step).await?;
+        }
+        Ok(())
+    }
+}
