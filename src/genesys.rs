@@ -1,11 +1,11 @@
 //! The Platform API of Genesys Cloud: signs in, keeps to its limits, tries again what may pass, and says what went wrong.
 
+mod error;
 mod https;
 mod region;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Duration;
@@ -21,11 +21,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::clock::Clock;
 use crate::json::Json;
 use crate::logging::chain;
-use crate::reason::excerpt;
 use crate::retry::{Disposition, Schedule, disposition, parse_retry_after};
-use crate::secrets::{GenesysSecrets, SecretCache, SecretStore, SecretsError};
+use crate::secrets::{GenesysSecrets, SecretCache, SecretStore};
 use crate::target::Cause;
 
+use self::error::correlation_id;
+
+pub use self::error::{GenesysError, HttpError, Refused, Trouble};
 pub use self::https::Https;
 pub use self::region::{Region, UnknownRegion};
 
@@ -34,9 +36,6 @@ const TOKEN_MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// "Rate limits": seconds until the limit that was reached is over.
 const RATE_LIMIT_RESET: &str = "inin-ratelimit-reset";
-
-/// Every answer of Genesys Cloud carries one; its support asks for it.
-const CORRELATION_ID: &str = "inin-correlation-id";
 
 /// One call of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,107 +68,6 @@ pub trait PlatformApi: Send + Sync + 'static {
 pub trait Http: Send + Sync + 'static {
     /// Sends one request and reads its answer.
     fn send(&self, request: Request<Vec<u8>>) -> impl Future<Output = Result<Response<Vec<u8>>, HttpError>> + Send;
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    /// It took too long.
-    #[error("there was no answer in time")]
-    TimedOut,
-    /// There was no connection, or it broke.
-    #[error("the connection failed")]
-    Connection(#[source] Box<dyn StdError + Send + Sync>),
-    /// The answer is larger than any that was expected.
-    #[error("the answer has more than {0} bytes")]
-    TooLarge(usize),
-}
-
-/// Why a call failed. No variant carries a credential.
-#[derive(Debug, thiserror::Error)]
-pub enum GenesysError {
-    /// The OAuth client cannot sign in.
-    #[error(
-        "Genesys Cloud does not let the OAuth client in: {0}. Compare genesysClientId and genesysClientSecret in the \
-         stack's secret, the region, and that the client's grant type is Client Credentials"
-    )]
-    Credentials(Refused),
-    /// The stack's secret does not tell how to sign in.
-    #[error("the stack's secret does not say how to sign in to Genesys Cloud")]
-    Secrets(#[from] SecretsError),
-    /// The client may not do this.
-    #[error("{refused}. Give a role of the OAuth client {}, in every division that matters",
-        permission.map_or_else(|| "what this call needs".to_owned(), |name| format!("the permission {name}")))]
-    Forbidden {
-        /// What is missing, where that is documented.
-        permission: Option<&'static str>,
-        /// What Genesys Cloud said.
-        refused: Refused,
-    },
-    /// There is no such thing, or not any more.
-    #[error("{0}")]
-    NotFound(Refused),
-    /// It will not do this however often it is asked.
-    #[error("{0}")]
-    Refused(Refused),
-    /// It failed too often.
-    #[error("{what} failed {tries} times")]
-    Unavailable {
-        /// The call.
-        what: String,
-        /// How often.
-        tries: u32,
-        /// How the last try failed.
-        #[source]
-        last: Trouble,
-    },
-    /// It said yes to something that cannot be read.
-    #[error("{what} gave an answer that cannot be used: {problem}")]
-    Unusable {
-        /// The call.
-        what: String,
-        /// What is wrong with the answer.
-        problem: String,
-    },
-    /// Waiting for it would take longer than there is.
-    #[error("there is no time left for {what}: {why}")]
-    OutOfTime {
-        /// The call.
-        what: String,
-        /// What it would have to wait for.
-        why: String,
-    },
-}
-
-/// An answer that says no.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    what: String,
-    status: StatusCode,
-    /// Genesys Cloud's own words.
-    says: String,
-    correlation_id: String,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, status, says, correlation_id } = self;
-        write!(formatter, "{what} was answered with {} ({says}; correlation id {correlation_id})", status.as_u16())
-    }
-}
-
-/// A failure that may pass.
-#[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// There was no answer.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// Genesys Cloud is too busy or broken.
-    #[error("{0}")]
-    Answered(Refused),
-    /// What it answered is not JSON.
-    #[error("the answer is not JSON: {0}")]
-    NotJson(String),
 }
 
 /// A signed-in client of the API.
@@ -368,26 +266,6 @@ impl<H: Http, S: SecretStore, C: Clock> PlatformApi for Genesys<H, S, C> {
     }
 }
 
-impl Refused {
-    /// Reads the error of the API (`ErrorBody`), or that of OAuth.
-    fn of(what: &str, response: &Response<Vec<u8>>) -> Self {
-        #[derive(Deserialize, Default)]
-        #[serde(default)]
-        struct ErrorBody {
-            code: Option<String>,
-            message: Option<String>,
-            error: Option<String>,
-            error_description: Option<String>,
-        }
-
-        let body: ErrorBody = serde_json::from_slice(response.body()).unwrap_or_default();
-        let words = [body.code, body.message, body.error, body.error_description].into_iter().flatten();
-        let says = words.collect::<Vec<_>>().join(": ");
-        let says = if says.is_empty() { "without a word".to_owned() } else { excerpt(&says) };
-        Self { what: what.to_owned(), status: response.status(), says, correlation_id: correlation_id(response) }
-    }
-}
-
 /// One line for each answer.
 fn log(what: &str, response: &Response<Vec<u8>>, started: Instant) {
     tracing::info!(
@@ -397,11 +275,6 @@ fn log(what: &str, response: &Response<Vec<u8>>, started: Instant) {
         duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "called Genesys Cloud"
     );
-}
-
-fn correlation_id(response: &Response<Vec<u8>>) -> String {
-    let id = response.headers().get(CORRELATION_ID).and_then(|id| id.to_str().ok());
-    id.map_or_else(|| "none".to_owned(), excerpt)
 }
 
 fn sensitive(text: &str) -> Result<HeaderValue, http::Error> {

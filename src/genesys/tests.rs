@@ -31,7 +31,7 @@ impl Http for Api {
 }
 
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Response<Vec<u8>> {
-    let mut response = Response::builder().status(status).header(CORRELATION_ID, "c-1");
+    let mut response = Response::builder().status(status).header("inin-correlation-id", "c-1");
     for (name, value) in headers {
         response = response.header(*name, *value);
     }
