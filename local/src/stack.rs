@@ -1,17 +1,14 @@
 //! One deployed relay: an emulator with the repository's template in it, and the clients to look at it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt, io,
-    time::Duration,
-};
+mod function;
+mod observe;
+mod options;
 
-use anyhow::{Context, Result, anyhow};
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
-use aws_sdk_sqs::types::QueueAttributeName::{
-    ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
-};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
@@ -19,158 +16,18 @@ use crate::{
     clients,
     deploy::{self, Deployed},
     emulator::Emulator,
-    functions, genesys, genesys_cloud,
+    functions,
     role::Role,
-    wait,
     workspace::Workspace,
 };
 
-/// The parameter that names the bus.
-const EVENT_BUS: &str = "EventBusName";
+pub use self::{
+    function::{Function, FunctionError},
+    observe::{Count, LogLine, QueueCounts},
+    options::{StackOptions, secret},
+};
 
 const DEATH_SHOWS_WITHIN: Duration = Duration::from_secs(1);
-
-/// What to deploy.
-#[derive(Debug, Clone)]
-pub struct StackOptions {
-    port: Option<u16>,
-    parameters: BTreeMap<String, String>,
-    secret: Value,
-}
-
-impl StackOptions {
-    /// A relay that delivers to this URL, with the template's defaults, on a free port.
-    #[must_use]
-    pub fn new(target_url: impl Into<String>) -> Self {
-        Self { port: None, parameters: BTreeMap::from([("TargetUrl".into(), target_url.into())]), secret: secret() }
-    }
-
-    /// Sets a parameter of the template.
-    #[must_use]
-    pub fn set(mut self, parameter: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.parameters.insert(parameter.into(), value.to_string());
-        self
-    }
-
-    /// Uses this port of 127.0.0.1; `None` stands for a free one.
-    #[must_use]
-    pub fn port(mut self, port: Option<u16>) -> Self {
-        self.port = port;
-        self
-    }
-
-    /// Recovers what the webhooks or integrations with these ids have lost from the Genesys Cloud at this URL, whose
-    /// `source` is one that the template takes.
-    #[must_use]
-    pub fn recovering_from(self, genesys_url: &str, source: &str, ids: &[&str]) -> Self {
-        self.set("RecoverySource", source)
-            .set("RecoveryIds", ids.join(","))
-            .set("GenesysRegion", "us-east-1")
-            .set("GenesysApiUrl", genesys_url)
-            .set("GenesysLoginUrl", genesys_url)
-    }
-
-    /// Takes events from an event bus of this name, which is made before the deploy.
-    #[must_use]
-    pub fn event_bus(self, name: impl fmt::Display) -> Self {
-        self.set(EVENT_BUS, name)
-    }
-}
-
-/// The secret of local runs.
-#[must_use]
-pub fn secret() -> Value {
-    json!({
-        "openMessagingSecrets": [genesys::OPEN_MESSAGING_SECRET],
-        "webhookSecrets": [genesys::WEBHOOK_SECRET],
-        "genesysClientId": genesys_cloud::CLIENT_ID,
-        "genesysClientSecret": genesys_cloud::CLIENT_SECRET,
-    })
-}
-
-/// A function of the relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Function {
-    /// Takes webhooks.
-    Ingest,
-    /// Delivers to the target.
-    Processor,
-    /// Brings dead letters back.
-    Replay,
-    /// Fetches what Genesys Cloud failed to deliver.
-    Recovery,
-}
-
-impl Function {
-    /// All of them, in the order in which an event meets them.
-    pub const ALL: [Self; 4] = [Self::Ingest, Self::Processor, Self::Replay, Self::Recovery];
-
-    fn output(self) -> &'static str {
-        match self {
-            Self::Ingest => "IngestFunctionName",
-            Self::Processor => "ProcessorFunctionName",
-            Self::Replay => "ReplayFunctionName",
-            Self::Recovery => "RecoveryFunctionName",
-        }
-    }
-}
-
-impl fmt::Display for Function {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Ingest => "ingest",
-            Self::Processor => "processor",
-            Self::Replay => "replay",
-            Self::Recovery => "recovery",
-        })
-    }
-}
-
-/// What a function answered instead of a result: its error's type and message, as JSON.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("the function failed: {0}")]
-pub struct FunctionError(pub Value);
-
-/// How many messages a queue holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Could be received now.
-    pub visible: u32,
-    /// Received and not deleted, or waiting for their next attempt.
-    pub in_flight: u32,
-    /// Sent with a delay.
-    pub delayed: u32,
-}
-
-impl Count {
-    /// All of them.
-    #[must_use]
-    pub fn total(self) -> u32 {
-        self.visible + self.in_flight + self.delayed
-    }
-}
-
-/// What both queues hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueCounts {
-    /// Events on their way to the target.
-    pub events: Count,
-    /// Events that need somebody's decision.
-    pub dead_letters: Count,
-}
-
-/// One line that a function logged.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogLine {
-    /// Which function.
-    pub function: Function,
-    /// Tells it from all other lines of the function.
-    pub id: String,
-    /// Milliseconds since 1970 at which it was taken in: the end of its invocation.
-    pub at: i64,
-    /// The line, parsed where it is JSON.
-    pub content: Value,
-}
 
 /// A relay that runs. Dropping it ends everything.
 #[derive(Debug)]
@@ -202,7 +59,7 @@ impl Stack {
         let config = clients::config(&emulator.endpoint()).await;
         let eventbridge = aws_sdk_eventbridge::Client::new(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.
-        if let Some(name) = options.parameters.get(EVENT_BUS).filter(|name| !name.is_empty()) {
+        if let Some(name) = options.parameters.get(options::EVENT_BUS).filter(|name| !name.is_empty()) {
             eventbridge.create_event_bus().name(name).send().await.context("cannot make the event bus")?;
         }
         let Deployed { outputs, left_out } = deploy::deploy(&workspace, &config, packages, &options.parameters).await?;
@@ -398,15 +255,6 @@ impl Stack {
         Ok(())
     }
 
-    /// The live processes of a function; ending one is a crash. Linux only.
-    ///
-    /// # Errors
-    /// When processes cannot be listed here.
-    pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
-        let name = self.function_name(function)?;
-        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("cannot list processes"))
-    }
-
     /// Publishes an event on a bus: its source, detail-type and detail. All else EventBridge writes itself, such as the
     /// id that this gives.
     ///
@@ -419,101 +267,6 @@ impl Stack {
         let answer = self.eventbridge.put_events().entries(entry.build()).send().await?;
         let id = answer.entries().first().and_then(|entry| entry.event_id());
         Ok(id.with_context(|| format!("not published: {answer:?}"))?.to_owned())
-    }
-
-    /// What the queues hold now.
-    ///
-    /// # Errors
-    /// When they cannot be asked.
-    pub async fn queue_counts(&self) -> Result<QueueCounts> {
-        let (events, dead_letters) = tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
-        Ok(QueueCounts { events, dead_letters })
-    }
-
-    /// How many events are in each state. It reads the whole table, which only a local run can afford.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn states(&self) -> Result<BTreeMap<String, usize>> {
-        let request = self.dynamodb.scan().table_name(self.output("EventsTableName")?);
-        let request = request.projection_expression("#state").expression_attribute_names("#state", "state");
-        let mut pages = request.into_paginator().send();
-        let mut states = BTreeMap::new();
-        while let Some(page) = pages.try_next().await? {
-            for state in page.items().iter().filter_map(|item| item.get("state")?.as_s().ok()) {
-                *states.entry(state.clone()).or_default() += 1;
-            }
-        }
-        Ok(states)
-    }
-
-    async fn count(&self, output: &str) -> Result<Count> {
-        let names =
-            [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, ApproximateNumberOfMessagesDelayed];
-        let answer = self
-            .sqs
-            .get_queue_attributes()
-            .queue_url(self.output(output)?)
-            .set_attribute_names(Some(names.to_vec()))
-            .send()
-            .await?;
-        let number =
-            |name| answer.attributes().and_then(|all| all.get(&name)?.parse().ok()).context("a count is missing");
-        Ok(Count {
-            visible: number(ApproximateNumberOfMessages)?,
-            in_flight: number(ApproximateNumberOfMessagesNotVisible)?,
-            delayed: number(ApproximateNumberOfMessagesDelayed)?,
-        })
-    }
-
-    /// Waits until the queues hold what `expected` says.
-    ///
-    /// # Errors
-    /// When they do not within [`wait::LIMIT`].
-    pub async fn until_queues(&self, what: &str, expected: impl Fn(QueueCounts) -> bool) -> Result<QueueCounts> {
-        wait::until(what, || async { Ok(Some(self.queue_counts().await?).filter(|counts| expected(*counts))) }).await
-    }
-
-    /// What a function has logged since a time in milliseconds since 1970, oldest first. A line appears when
-    /// its invocation ends.
-    ///
-    /// # Errors
-    /// When the logs cannot be read.
-    pub async fn log_lines(&self, function: Function, since: i64) -> Result<Vec<LogLine>> {
-        let group = format!("/aws/lambda/{}", self.function_name(function)?);
-        let mut pages = self.logs.filter_log_events().log_group_name(group).start_time(since).into_paginator().send();
-        let mut lines = Vec::new();
-        // The emulator gives no event ids, but each invocation a stream: a line is known by its place in that.
-        let mut places = HashMap::new();
-        while let Some(page) = pages.try_next().await? {
-            lines.extend(page.events().iter().map(|event| {
-                let message = event.message().unwrap_or_default();
-                let stream = event.log_stream_name().unwrap_or_default();
-                let place = places.entry(stream.to_owned()).and_modify(|place| *place += 1).or_insert(0);
-                LogLine {
-                    function,
-                    id: format!("{stream} {place}"),
-                    at: event.timestamp().unwrap_or_default(),
-                    content: serde_json::from_str(message).unwrap_or_else(|_| message.into()),
-                }
-            }));
-        }
-        Ok(lines)
-    }
-
-    /// The environment variables of all functions together.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub async fn function_variables(&self) -> Result<BTreeMap<String, String>> {
-        let mut variables = BTreeMap::new();
-        for function in Function::ALL {
-            let configuration =
-                self.lambda.get_function_configuration().function_name(self.function_name(function)?).send().await?;
-            let own = configuration.environment().and_then(|environment| environment.variables()).cloned();
-            variables.extend(own.unwrap_or_default());
-        }
-        Ok(variables)
     }
 
     /// Does some work with the stack, and stops it when the local AWS ends by itself, with that as the error:

@@ -1,0 +1,162 @@
+//! What a running stack holds and says: its queues, its table, its processes and its logs.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+};
+
+use anyhow::{Context, Result, anyhow};
+use aws_sdk_sqs::types::QueueAttributeName::{
+    ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
+};
+use serde_json::Value;
+
+use super::{Function, Stack};
+use crate::wait;
+
+/// How many messages a queue holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Could be received now.
+    pub visible: u32,
+    /// Received and not deleted, or waiting for their next attempt.
+    pub in_flight: u32,
+    /// Sent with a delay.
+    pub delayed: u32,
+}
+
+impl Count {
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> u32 {
+        self.visible + self.in_flight + self.delayed
+    }
+}
+
+/// What both queues hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Events on their way to the target.
+    pub events: Count,
+    /// Events that need somebody's decision.
+    pub dead_letters: Count,
+}
+
+/// One line that a function logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogLine {
+    /// Which function.
+    pub function: Function,
+    /// Tells it from all other lines of the function.
+    pub id: String,
+    /// Milliseconds since 1970 at which it was taken in: the end of its invocation.
+    pub at: i64,
+    /// The line, parsed where it is JSON.
+    pub content: Value,
+}
+
+impl Stack {
+    /// What the queues hold now.
+    ///
+    /// # Errors
+    /// When they cannot be asked.
+    pub async fn queue_counts(&self) -> Result<QueueCounts> {
+        let (events, dead_letters) = tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
+        Ok(QueueCounts { events, dead_letters })
+    }
+
+    /// How many events are in each state. It reads the whole table, which only a local run can afford.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn states(&self) -> Result<BTreeMap<String, usize>> {
+        let request = self.dynamodb.scan().table_name(self.output("EventsTableName")?);
+        let request = request.projection_expression("#state").expression_attribute_names("#state", "state");
+        let mut pages = request.into_paginator().send();
+        let mut states = BTreeMap::new();
+        while let Some(page) = pages.try_next().await? {
+            for state in page.items().iter().filter_map(|item| item.get("state")?.as_s().ok()) {
+                *states.entry(state.clone()).or_default() += 1;
+            }
+        }
+        Ok(states)
+    }
+
+    async fn count(&self, output: &str) -> Result<Count> {
+        let names =
+            [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, ApproximateNumberOfMessagesDelayed];
+        let answer = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(self.output(output)?)
+            .set_attribute_names(Some(names.to_vec()))
+            .send()
+            .await?;
+        let number =
+            |name| answer.attributes().and_then(|all| all.get(&name)?.parse().ok()).context("a count is missing");
+        Ok(Count {
+            visible: number(ApproximateNumberOfMessages)?,
+            in_flight: number(ApproximateNumberOfMessagesNotVisible)?,
+            delayed: number(ApproximateNumberOfMessagesDelayed)?,
+        })
+    }
+
+    /// Waits until the queues hold what `expected` says.
+    ///
+    /// # Errors
+    /// When they do not within [`wait::LIMIT`].
+    pub async fn until_queues(&self, what: &str, expected: impl Fn(QueueCounts) -> bool) -> Result<QueueCounts> {
+        wait::until(what, || async { Ok(Some(self.queue_counts().await?).filter(|counts| expected(*counts))) }).await
+    }
+
+    /// What a function has logged since a time in milliseconds since 1970, oldest first. A line appears when
+    /// its invocation ends.
+    ///
+    /// # Errors
+    /// When the logs cannot be read.
+    pub async fn log_lines(&self, function: Function, since: i64) -> Result<Vec<LogLine>> {
+        let group = format!("/aws/lambda/{}", self.function_name(function)?);
+        let mut pages = self.logs.filter_log_events().log_group_name(group).start_time(since).into_paginator().send();
+        let mut lines = Vec::new();
+        // The emulator gives no event ids, but each invocation a stream: a line is known by its place in that.
+        let mut places = HashMap::new();
+        while let Some(page) = pages.try_next().await? {
+            lines.extend(page.events().iter().map(|event| {
+                let message = event.message().unwrap_or_default();
+                let stream = event.log_stream_name().unwrap_or_default();
+                let place = places.entry(stream.to_owned()).and_modify(|place| *place += 1).or_insert(0);
+                LogLine {
+                    function,
+                    id: format!("{stream} {place}"),
+                    at: event.timestamp().unwrap_or_default(),
+                    content: serde_json::from_str(message).unwrap_or_else(|_| message.into()),
+                }
+            }));
+        }
+        Ok(lines)
+    }
+
+    /// The environment variables of all functions together.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn function_variables(&self) -> Result<BTreeMap<String, String>> {
+        let mut variables = BTreeMap::new();
+        for function in Function::ALL {
+            let configuration =
+                self.lambda.get_function_configuration().function_name(self.function_name(function)?).send().await?;
+            let own = configuration.environment().and_then(|environment| environment.variables()).cloned();
+            variables.extend(own.unwrap_or_default());
+        }
+        Ok(variables)
+    }
+
+    /// The live processes of a function; ending one is a crash. Linux only.
+    ///
+    /// # Errors
+    /// When processes cannot be listed here.
+    pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
+        let name = self.function_name(function)?;
+        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("cannot list processes"))
+    }
+}
