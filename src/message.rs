@@ -95,7 +95,7 @@ pub enum AttributeValue {
 }
 
 impl Attribute {
-    fn text(value: impl Into<String>) -> Self {
+    pub(crate) fn text(value: impl Into<String>) -> Self {
         Self { data_type: "String".to_owned(), value: AttributeValue::Text(value.into()) }
     }
 

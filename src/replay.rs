@@ -5,9 +5,11 @@
 //! a lease in the table, so that no two runs do at once.
 
 mod list;
+mod move_all;
 mod report;
 mod request;
 mod restore;
+mod run;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -15,11 +17,9 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::clock::Clock;
@@ -27,11 +27,11 @@ use crate::event::EventId;
 use crate::events_table::{EventsTable, Exclusive, Lease, Position, TableError, Window};
 use crate::logging::chain;
 use crate::queue::{Countable, Depth, MoveTask, QueueError, Receiver, Redrive, Sender};
-use crate::record::{Act, Finding, REPLAY_CEILING, Transition};
-use crate::request::Origin;
+use crate::record::REPLAY_CEILING;
 
 use self::request::Which;
-use self::sweep::{DEFAULT_MAX_MESSAGES, HIDDEN_PAST_DEADLINE, Purpose};
+use self::run::{Run, ShownRun};
+use self::sweep::{DEFAULT_MAX_MESSAGES, Purpose};
 
 pub use self::list::{DeadLetter, List, Shown};
 pub use self::report::{Done, Failed, Missing, Report};
@@ -39,9 +39,6 @@ pub use self::request::{Listing, Request, Selection};
 
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
-
-/// Records that are written at the same time, when many are.
-const CONCURRENT_WRITES: usize = 16;
 
 /// A list stops looking for more this long before its deadline.
 const LIST_TIME: Duration = Duration::from_secs(2);
@@ -137,24 +134,6 @@ pub struct Status {
     run: Option<ShownRun>,
 }
 
-/// A run that is at work.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct ShownRun {
-    /// What it does.
-    action: String,
-    /// Who started it.
-    by: String,
-    since: Timestamp,
-    /// When others may begin, should it be heard of no more.
-    until: Timestamp,
-}
-
-impl From<Lease> for ShownRun {
-    fn from(Lease { action, by, since, until, owner: _ }: Lease) -> Self {
-        Self { action, by, since, until }
-    }
-}
-
 /// How far one has read all dead letters.
 #[derive(Default)]
 struct Pages {
@@ -167,23 +146,6 @@ impl Pages {
     /// From the beginning of a part of the time line.
     fn within(window: Window) -> Self {
         Self { window, ..Self::default() }
-    }
-}
-
-/// A run that changes something.
-struct Run<'a> {
-    /// Joins the lines of the audit log that belong together.
-    id: Uuid,
-    action: &'static str,
-    origin: &'a Origin,
-    began_at: Timestamp,
-    deadline: Instant,
-}
-
-impl Run<'_> {
-    /// What is written on each record that the run changes.
-    fn act(&self, at: Timestamp) -> Act {
-        Act { action: self.action.to_owned(), at, by: self.origin.by.clone(), why: self.origin.why.clone() }
     }
 }
 
@@ -233,86 +195,6 @@ where
                 let report = self.sweep(&run, Purpose::Discard(&event_ids)).await;
                 self.end(&run, report, &event_ids).await.map(Answer::Discard)
             }
-        }
-    }
-
-    /// Takes the lease, if neither another run nor a move task is at work.
-    async fn begin<'a>(
-        &self,
-        action: &'static str,
-        origin: &'a Origin,
-        deadline: Instant,
-    ) -> Result<Run<'a>, ReplayError> {
-        let run = Run { id: Uuid::new_v4(), action, origin, began_at: self.clock.now(), deadline };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let lease = Lease {
-            owner: run.id,
-            action: action.to_owned(),
-            by: origin.by.clone(),
-            since: run.began_at,
-            // Should the run be killed, what it holds comes back no later than its lease ends.
-            until: run.began_at + left + HIDDEN_PAST_DEADLINE,
-        };
-        match self.table.acquire(Exclusive::DeadLetters, &lease, run.began_at).await {
-            Ok(None) => {}
-            Ok(Some(held)) => return Err(ReplayError::Busy(held)),
-            Err(error) => {
-                // It may be ours although the answer was lost.
-                self.release(&run).await;
-                return Err(error.into());
-            }
-        }
-        let refusal = match self.redrive.latest_move().await {
-            Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
-            Ok(_) => return Ok(run),
-            Err(error) => error.into(),
-        };
-        self.release(&run).await;
-        Err(refusal)
-    }
-
-    /// Gives the lease back, and says what was done in one line of the audit log.
-    async fn end(
-        &self,
-        run: &Run<'_>,
-        outcome: Result<Report, ReplayError>,
-        selection: impl Serialize,
-    ) -> Result<Report, ReplayError> {
-        self.release(run).await;
-        let report = outcome.inspect_err(|error| {
-            tracing::error!(
-                audit = run.action,
-                run = %run.id,
-                by = run.origin.by,
-                why = run.origin.why,
-                error = chain(error),
-                "{} failed",
-                run.action
-            );
-        })?;
-        tracing::info!(
-            audit = run.action,
-            run = %run.id,
-            by = run.origin.by,
-            why = run.origin.why,
-            selection = %serde_json::json!(selection),
-            matched = report.matched,
-            done = %serde_json::json!(report.done),
-            skipped = report.skipped,
-            recorded = report.recorded,
-            removed = report.removed,
-            failures = report.failures,
-            remaining = report.remaining,
-            move_task = report.move_task.is_some(),
-            "{}",
-            run.action
-        );
-        Ok(report)
-    }
-
-    async fn release(&self, run: &Run<'_>) {
-        if let Err(error) = self.table.release(Exclusive::DeadLetters, run.id).await {
-            tracing::warn!(run = %run.id, error = chain(&error), "the lease on the dead letters stands until it runs out");
         }
     }
 
@@ -440,48 +322,6 @@ where
         Ok(false)
     }
 
-    /// SQS moves the messages after the answer is given; `status` shows how far it is.
-    async fn move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
-        let mut report = Report::new(Done::Replay { replayed: 0 });
-        report.matched = self.dead_letters.depth().await?.visible;
-        report.complete = true;
-        let mut pages = Pages::default();
-        while let Some(page) = self.next_page(&mut pages).await? {
-            let ids: Vec<EventId> = page.into_iter().map(|letter| letter.event_id).collect();
-            self.mark(run, &ids).await?;
-        }
-        let started = self.redrive.start_move(selection.rate_per_second).await;
-        match self.redrive.latest_move().await {
-            // The answer to a call can be lost although its task has started.
-            Ok(task) if started.is_ok() || task.as_ref().is_some_and(MoveTask::is_active) => {
-                report.done = Done::Replay { replayed: task.as_ref().map_or(0, |task| task.moved) };
-                report.move_task = task;
-            }
-            Err(error) if started.is_ok() => {
-                report.fail(None, &format!("the move task has started; {}", chain(&error)));
-            }
-            Ok(_) | Err(_) => started?,
-        }
-        report.remaining = self.remaining().await;
-        Ok(report)
-    }
-
-    /// Writes on each record that it is about to be replayed, and by whom.
-    async fn mark(&self, run: &Run<'_>, ids: &[EventId]) -> Result<(), TableError> {
-        for ids in ids.chunks(CONCURRENT_WRITES) {
-            let records = self.table.get_many(ids).await?;
-            let now = self.clock.now();
-            // One that is not dead any more, or that crashed and has no record of it yet, goes without.
-            let marks = records.values().filter_map(|record| match Finding::recorded(record, now)? {
-                Finding::Dead(dead) => Some(dead.replayed(run.act(now))),
-                Finding::Unrecorded(_) | Finding::Finished(_) | Finding::UnderWay => None,
-            });
-            let write = |mark: Transition| async move { self.table.write(&mark).await };
-            try_join_all(marks.map(write)).await?;
-        }
-        Ok(())
-    }
-
     /// Counted for an answer to what was done: that it cannot be counted does not undo it.
     async fn remaining(&self) -> Option<u64> {
         match self.dead_letters.depth().await {
@@ -509,20 +349,6 @@ where
             arrived += page.iter().filter(|letter| letter.has_arrived(now)).count() as u64;
         }
         Ok(lying > listed || lying < arrived)
-    }
-
-    async fn cancel(&self, origin: &Origin) -> Result<Answer, ReplayError> {
-        let latest = self.redrive.latest_move().await?;
-        let Some(handle) = latest.as_ref().and_then(|task| task.handle.clone()) else {
-            return Ok(Answer::Cancel { cancelled: false, move_task: latest });
-        };
-        self.redrive.cancel_move(&handle).await?;
-        tracing::info!(audit = "cancel", by = origin.by, why = origin.why, "move task cancelled");
-        let move_task = self.redrive.latest_move().await.unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "the cancelled move task could not be looked at");
-            None
-        });
-        Ok(Answer::Cancel { cancelled: true, move_task })
     }
 }
 

@@ -1,25 +1,22 @@
 //! What an operator does with dead letters after an outage: looks at them, brings them back, drops them.
 
+mod interrupted;
+mod outage;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
-use local::genesys::Webhook;
-use local::stack::Function;
 use local::target::{Answer, Behaviour, ReceivedRequest};
 use local::wait;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::{Relay, name_of, webhook};
 
 /// Two attempts, a second apart, which are the fewest.
 const TWO_ATTEMPTS: [(&str, u32); 3] = [("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("MaxReceiveCount", 2)];
-
-/// Seconds of an invocation of replay, for tests that kill one: what it hid, and its lease, last half a minute longer.
-const SHORT_RUN: i32 = 15;
 
 /// Events that die in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,41 +55,11 @@ const INVALID: Kind = Kind {
 };
 const KINDS: [Kind; 3] = [UNAVAILABLE, MISSING, INVALID];
 
-/// An event that was accepted, to be told from others.
-struct Sent {
-    id: String,
-    kind: Kind,
-    wave: usize,
-    body: Vec<u8>,
-}
-
 /// Answers as the event's name asks for: nothing is wrong with all others.
 fn refuse(request: &ReceivedRequest) -> Answer {
     let name = name_of(&request.body);
     let kind = KINDS.into_iter().find(|kind| name.starts_with(kind.name));
     kind.map_or(Answer::status(200), |kind| Answer { body: kind.answer.to_owned(), ..Answer::status(kind.status) })
-}
-
-fn order(kind: Kind, number: usize) -> Webhook {
-    let body = json!({
-        "webhookId": kind.webhook_id,
-        "webhookName": "orders",
-        "payload": { "name": format!("{} {number}", kind.name), "conversationId": format!("conversation-{number}") },
-        "timestamp": "2026-01-15T12:00:00Z",
-    });
-    Webhook::signed(body.to_string())
-}
-
-/// 250 events of all three kinds, mixed.
-async fn send_wave(relay: &Relay, wave: usize) -> Result<Vec<Sent>> {
-    let most = KINDS.map(|kind| kind.in_each_wave).into_iter().max().unwrap_or_default();
-    let numbered =
-        |number| KINDS.into_iter().filter(move |kind| number < kind.in_each_wave).map(move |kind| (kind, number));
-    let events: Vec<_> = (0..most).flat_map(numbered).collect();
-    let webhooks: Vec<_> = events.iter().map(|(kind, number)| order(*kind, wave * 1000 + number)).collect();
-    let ids = relay.accept_all(webhooks.clone()).await?;
-    let sent = events.into_iter().zip(webhooks).zip(ids);
-    Ok(sent.map(|(((kind, _), webhook), id)| Sent { id, kind, wave, body: webhook.body }).collect())
 }
 
 /// All dead letters that match, page by page.
@@ -115,150 +82,6 @@ async fn list(relay: &Relay, filter: Value, limit: usize) -> Result<Vec<Value>> 
 
 fn ids(items: &[Value]) -> BTreeSet<&str> {
     items.iter().filter_map(|item| item["eventId"].as_str()).collect()
-}
-
-fn those(sent: &[Sent], wanted: impl Fn(&Sent) -> bool) -> BTreeSet<&str> {
-    sent.iter().filter(|sent| wanted(sent)).map(|sent| sent.id.as_str()).collect()
-}
-
-#[tokio::test]
-async fn after_an_outage_each_kind_of_dead_letter_is_found_and_brought_back_alone() -> Result<()> {
-    let relay = Relay::start(Behaviour::script(refuse), &TWO_ATTEMPTS).await?;
-    let mut sent = send_wave(&relay, 1).await?;
-    // The list is ordered by milliseconds.
-    sleep(Duration::from_millis(20)).await;
-    let between = Timestamp::now();
-    sleep(Duration::from_millis(20)).await;
-    sent.extend(send_wave(&relay, 2).await?);
-    relay.until_dead(500).await?;
-    let requests_before = relay.target.requests().len();
-
-    // What may not receive does not: whatever is read until it may again comes from the table.
-    let role = relay.stack.role("ReplayRole").await?;
-    role.take_away("sqs:ReceiveMessage").await?;
-    list_by_filters(&relay, &sent, between).await?;
-    show_each_kind(&relay, &sent).await?;
-    count_by_filters(&relay, &sent, between).await?;
-    role.restore().await?;
-    let counts = relay.stack.queue_counts().await?;
-    assert_eq!((counts.dead_letters.visible, counts.dead_letters.in_flight), (500, 0), "nothing was received");
-
-    relay.target.behave(Behaviour::Fine);
-    let request = json!({
-        "action": "replay", "filter": { "statusCode": 404 }, "why": "the orders are there now", "by": "an operator",
-    });
-    let answer = relay.replay(request.clone()).await?;
-    assert_eq!((&answer["matched"], &answer["replayed"]), (&160.into(), &160.into()), "{answer}");
-    assert_eq!((&answer["skipped"], &answer["remaining"]), (&340.into(), &340.into()), "{answer}");
-    assert_eq!((&answer["complete"], &answer["failures"]), (&true.into(), &0.into()), "{answer}");
-    relay.until_dead(340).await?;
-    assert_eq!(relay.target.requests().len() - requests_before, 160, "just these, and each once");
-    let deliveries = relay.deliveries();
-    let delivered: BTreeSet<_> = deliveries.keys().map(String::as_str).collect();
-    assert_eq!(delivered, those(&sent, |sent| sent.kind == MISSING));
-    assert_eq!(ids(&list(&relay, json!({}), 200).await?), those(&sent, |sent| sent.kind != MISSING));
-
-    let again = relay.replay(request).await?;
-    assert_eq!((&again["matched"], &again["replayed"]), (&0.into(), &0.into()), "{again}");
-    assert_eq!((&again["remaining"], &again["complete"]), (&340.into(), &true.into()), "{again}");
-    let one = sent.iter().find(|sent| sent.kind == MISSING).context("one")?;
-    let shown = relay.show(&one.id).await?;
-    assert_eq!((&shown["state"], &shown["replays"]), (&"DELIVERED".into(), &1.into()), "{shown}");
-    let act = &shown["history"][0];
-    assert_eq!((&act["action"], &act["by"]), (&"replay".into(), &"an operator".into()), "{shown}");
-    assert_eq!(act["why"], "the orders are there now", "{shown}");
-    Ok(())
-}
-
-/// What a filter has to find.
-type Wanted = Box<dyn Fn(&Sent) -> bool>;
-
-fn filters(between: Timestamp) -> Vec<(Value, Wanted)> {
-    let (first, second) = (UNAVAILABLE.webhook_id, MISSING.webhook_id);
-    vec![
-        (json!({}), Box::new(|_| true)),
-        (json!({ "reason": "exhausted" }), Box::new(|sent| sent.kind.reason == "exhausted")),
-        (json!({ "reason": "permanent" }), Box::new(|sent| sent.kind.reason == "permanent")),
-        (json!({ "reason": "crashed" }), Box::new(|_| false)),
-        (json!({ "statusCode": 404 }), Box::new(|sent| sent.kind.status == 404)),
-        (json!({ "webhookId": first }), Box::new(move |sent| sent.kind.webhook_id == first)),
-        (json!({ "webhookId": second }), Box::new(move |sent| sent.kind.webhook_id == second)),
-        (json!({ "source": "webhook" }), Box::new(|_| true)),
-        (json!({ "source": "generic" }), Box::new(|_| false)),
-        (json!({ "until": between }), Box::new(|sent| sent.wave == 1)),
-        (json!({ "since": between }), Box::new(|sent| sent.wave == 2)),
-        (json!({ "since": between, "until": between }), Box::new(|_| false)),
-        (
-            json!({ "since": between, "reason": "permanent", "webhookId": first, "statusCode": 422 }),
-            Box::new(|sent| sent.wave == 2 && sent.kind == INVALID),
-        ),
-    ]
-}
-
-async fn list_by_filters(relay: &Relay, sent: &[Sent], between: Timestamp) -> Result<()> {
-    for (filter, wanted) in filters(between) {
-        let items = list(relay, filter.clone(), 37).await?;
-        let expected = those(sent, wanted);
-        assert_eq!(items.len(), expected.len(), "{filter}");
-        assert_eq!(ids(&items), expected, "{filter}");
-        let place = |item: &Value| -> Option<(Timestamp, String)> {
-            Some((item["receivedAt"].as_str()?.parse().ok()?, item["eventId"].as_str()?.to_owned()))
-        };
-        let places: Vec<_> = items.iter().map(|item| place(item).context("a place")).collect::<Result<_>>()?;
-        assert!(places.is_sorted(), "{filter}: oldest first");
-        for item in &items {
-            let event = sent.iter().find(|sent| item["eventId"] == sent.id).context("a known event")?;
-            assert_eq!((&item["statusCode"], &item["reason"]), (&event.kind.status.into(), &event.kind.reason.into()));
-            assert_eq!(item["webhookId"], event.kind.webhook_id);
-            assert_eq!(item["attempts"], if event.kind == UNAVAILABLE { 2 } else { 1 }, "{item}");
-        }
-    }
-    Ok(())
-}
-
-async fn show_each_kind(relay: &Relay, sent: &[Sent]) -> Result<()> {
-    for event in KINDS.iter().filter_map(|kind| sent.iter().find(|sent| sent.kind == *kind)) {
-        let shown = relay.show(&event.id).await?;
-        let kind = event.kind;
-        for (field, value) in [
-            ("state", json!("DEAD")),
-            ("reason", json!(kind.reason)),
-            ("statusCode", json!(kind.status)),
-            ("source", json!("webhook")),
-            ("webhookId", json!(kind.webhook_id)),
-            ("webhookName", json!("orders")),
-            ("conversationId", json!("conversation-1000")),
-            ("contentType", json!("application/json")),
-            ("body", json!(String::from_utf8(event.body.clone())?)),
-            ("replays", json!(0)),
-            ("history", json!([])),
-        ] {
-            assert_eq!(shown[field], value, "{field} of {shown}");
-        }
-        assert_eq!(shown["target"], relay.target.url(), "{shown}");
-        assert!(shown["headers"]["x-hub-signature-256"].is_string(), "{shown}");
-        assert!(shown["error"].as_str().is_some_and(|error| error.contains(&kind.status.to_string())), "{shown}");
-        let attempts = shown["attempts"].as_array().context("attempts")?;
-        assert_eq!(attempts.len(), if kind == UNAVAILABLE { 2 } else { 1 }, "{shown}");
-        for attempt in attempts {
-            assert_eq!((&attempt["statusCode"], &attempt["response"]), (&kind.status.into(), &kind.answer.into()));
-            assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64(), "{attempt}");
-        }
-    }
-    Ok(())
-}
-
-async fn count_by_filters(relay: &Relay, sent: &[Sent], between: Timestamp) -> Result<()> {
-    for (filter, wanted) in filters(between).into_iter().filter(|(filter, _)| *filter != json!({})) {
-        let answer = relay.replay(json!({ "action": "replay", "filter": filter, "dryRun": true })).await?;
-        let expected = those(sent, wanted);
-        assert_eq!((&answer["matched"], &answer["dryRun"]), (&expected.len().into(), &true.into()), "{answer}");
-        assert_eq!((&answer["replayed"], &answer["remaining"]), (&0.into(), &500.into()), "{answer}");
-        let listed = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        assert_eq!(listed.len(), expected.len().min(100), "{answer}");
-        assert!(ids(listed).is_subset(&expected), "{answer}");
-    }
-    Ok(())
 }
 
 /// A relay whose target refuses what is called so, with one dead letter for each name.
@@ -454,163 +277,6 @@ async fn what_somebody_put_into_the_dead_letters_by_hand_gets_its_record() -> Re
     relay.until_dead(3).await?;
     let answer = relay.replay(json!({ "action": "reconcile", "ifNeeded": true })).await?;
     assert_eq!((&answer["recorded"], &answer["skipped"]), (&0.into(), &0.into()), "nothing is received: {answer}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_crash_on_the_last_attempt_is_seen_and_mended() -> Result<()> {
-    // The first attempt fails, and the last one hangs, so that the processor is surely at it when it is killed.
-    let script = |request: &ReceivedRequest| match request.nth {
-        1 => Answer::status(503),
-        2 => Answer { delay: Duration::from_secs(30), ..Answer::status(200) },
-        _ => Answer::status(200),
-    };
-    let [base, cap, receives] = TWO_ATTEMPTS;
-    let relay = Relay::start(Behaviour::script(script), &[base, cap, receives, ("ProcessorTimeoutSeconds", 5)]).await?;
-    let id = relay.accept(&webhook("crashing")).await?;
-    relay.target.until("the last attempt hangs", |requests| requests.len() == 2).await?;
-    assert!(relay.kill(Function::Processor).await? > 0);
-    let shown = relay.show(&id).await?;
-    assert!(shown["state"] == "IN_PROGRESS" || shown["reason"] == "crashed", "{shown}");
-
-    let crashed = wait::until("its lease is over", || async {
-        Ok(Some(list(&relay, json!({ "reason": "crashed" }), 10).await?).filter(|items| !items.is_empty()))
-    })
-    .await?;
-    assert_eq!((crashed.len(), &crashed[0]["eventId"], &crashed[0]["attempts"]), (1, &json!(id), &json!(2)));
-    assert_eq!(relay.show(&id).await?["state"], "DEAD");
-    relay.until_dead(1).await?;
-    let answer = relay.replay(json!({ "action": "reconcile", "ifNeeded": true })).await?;
-    assert_eq!(answer["recorded"], 1, "{answer}");
-    let shown = relay.show(&id).await?;
-    assert_eq!((&shown["reason"], &shown["attempts"][0]["statusCode"]), (&"crashed".into(), &503.into()), "{shown}");
-    assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(2), "{shown}");
-    assert!(shown["body"].is_string(), "{shown}");
-
-    assert_eq!(relay.replay(json!({ "action": "replay", "filter": { "reason": "crashed" } })).await?["replayed"], 1);
-    relay.until_empty().await?;
-    assert_eq!(relay.show(&id).await?["state"], "DELIVERED");
-    Ok(())
-}
-
-/// Waits until a run has hidden more than `before` messages.
-async fn until_hidden(relay: &Relay, before: u32) -> Result<()> {
-    let what = "a run is at work";
-    relay.stack.until_queues(what, |counts| counts.dead_letters.in_flight > before).await.map(drop)
-}
-
-#[tokio::test]
-async fn one_run_at_a_time_takes_from_the_dead_letters() -> Result<()> {
-    let (relay, ids) = relay_with(&[], &missing(0..12)).await?;
-    relay.target.behave(Behaviour::Fine);
-    let first = json!({ "action": "replay", "filter": { "statusCode": 404 }, "ratePerSecond": 2, "by": "the first" });
-    let second = async {
-        until_hidden(&relay, 0).await?;
-        for request in [
-            json!({ "action": "replay", "eventIds": [ids[0]] }),
-            json!({ "action": "replay", "all": true }),
-            json!({ "action": "reconcile" }),
-            json!({ "action": "archive", "olderThanDays": 0 }),
-            json!({ "action": "discard", "eventIds": [ids[0]], "why": "a test order" }),
-        ] {
-            let error = relay.replay_fails(request, "Busy").await?;
-            let message = error.0["errorMessage"].as_str().unwrap_or_default();
-            assert!(message.contains("replay of the first"), "{message}");
-        }
-        let status = relay.replay(json!({ "action": "status" })).await?;
-        assert_eq!(
-            (&status["run"]["action"], &status["run"]["by"]),
-            (&"replay".into(), &"the first".into()),
-            "{status}"
-        );
-        Ok(())
-    };
-    let (answer, ()) = tokio::try_join!(relay.replay(first), second)?;
-    assert_eq!((&answer["replayed"], &answer["remaining"]), (&12.into(), &0.into()), "{answer}");
-    relay.until_empty().await?;
-    assert!(relay.deliveries().into_values().eq([1; 12]), "each once");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_replay_that_is_killed_and_repeated_loses_nothing_and_delivers_nothing_twice() -> Result<()> {
-    let (relay, ids) = relay_with(&[], &missing(0..150)).await?;
-    relay.set_timeout(Function::Replay, SHORT_RUN).await?;
-    relay.target.behave(Behaviour::Fine);
-    let request = json!({ "action": "replay", "filter": { "statusCode": 404 }, "why": "killed and repeated" });
-    let mut killed = 0;
-    for later in (0..8).map(|times| Duration::from_millis(17) * times) {
-        let hidden = relay.stack.queue_counts().await?.dead_letters.in_flight;
-        let (outcome, ()) = tokio::try_join!(relay.stack.invoke(Function::Replay, &request), async {
-            until_hidden(&relay, hidden).await?;
-            sleep(later).await;
-            relay.kill(Function::Replay).await.map(drop)
-        })?;
-        killed += usize::from(outcome.is_err());
-        if relay.stack.queue_counts().await?.dead_letters.visible == 0 {
-            break;
-        }
-        relay.replay_fails(request.clone(), "Busy").await?;
-        // Its lease ends by itself, which need not be waited for each time.
-        let_lease_end(&relay).await?;
-    }
-    assert!(killed >= 3, "{killed} runs were killed");
-    let last = wait::until("one run after the other brings back the rest", || async {
-        match relay.stack.invoke(Function::Replay, &request).await? {
-            Ok(report) => Ok(Some(report).filter(|report| report["remaining"] == 0)),
-            Err(error) if error.0["errorType"] == "Busy" => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    })
-    .await?;
-    eprintln!("{killed} runs were killed; the last one: {last}");
-    relay.until_empty().await?;
-    let deliveries = relay.deliveries();
-    assert_eq!(deliveries.len(), ids.len(), "nothing is lost");
-    assert!(deliveries.values().all(|times| *times == 1), "nothing is delivered twice: {deliveries:?}");
-    Ok(())
-}
-
-/// Takes the lease from a run that is no more.
-async fn let_lease_end(relay: &Relay) -> Result<()> {
-    let request = relay.stack.dynamodb().delete_item().table_name(relay.stack.output("EventsTableName")?);
-    request.key("event_id", AttributeValue::S("lease#dead-letters".to_owned())).send().await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_killed_run_is_in_nobodys_way_for_longer_than_its_lease() -> Result<()> {
-    let (relay, ids) = relay_with(&[], &missing(0..20)).await?;
-    relay.set_timeout(Function::Replay, SHORT_RUN).await?;
-    relay.target.behave(Behaviour::Fine);
-    let request = json!({ "action": "replay", "filter": { "statusCode": 404 }, "ratePerSecond": 5 });
-    let (outcome, ()) = tokio::try_join!(relay.stack.invoke(Function::Replay, &request), async {
-        relay.target.until("some are delivered", |requests| requests.len() > ids.len()).await?;
-        relay.kill(Function::Replay).await.map(drop)
-    })?;
-    assert!(outcome.is_err(), "killed: {outcome:?}");
-    relay.replay_fails(request.clone(), "Busy").await?;
-    let run = relay.replay(json!({ "action": "status" })).await?["run"].take();
-    let since: Timestamp = run["since"].as_str().with_context(|| format!("{run}"))?.parse()?;
-    let until: Timestamp = run["until"].as_str().with_context(|| format!("{run}"))?.parse()?;
-    // The time it had to work, and half a minute in which what it hid comes back.
-    assert!(until.duration_since(since) <= SignedDuration::from_secs(i64::from(SHORT_RUN) + 30), "{run}");
-    let mut replayed = 0;
-    while relay.stack.queue_counts().await?.dead_letters.total() > 0 {
-        let report = wait::until("the lease is over", || async {
-            match relay.stack.invoke(Function::Replay, &request).await? {
-                Ok(report) => Ok(Some(report)),
-                Err(error) if error.0["errorType"] == "Busy" => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        })
-        .await?;
-        assert!(Timestamp::now() >= until, "not before: {report}");
-        replayed += report["replayed"].as_u64().unwrap_or_default();
-    }
-    assert!(replayed > 0);
-    relay.until_empty().await?;
-    assert!(relay.deliveries().into_values().eq([1; 20]), "each once");
     Ok(())
 }
 

@@ -1,0 +1,96 @@
+//! A retry that takes longer than a caller of the HTTP API can wait.
+
+use std::time::Duration;
+
+use genesys_relay::queue::{Depth, QueueError, ReceiptHandle, Received, VisibilityTimeout};
+use genesys_relay::replay::Request;
+use genesys_relay::testing::FakeQueue;
+use tokio::time::{Instant, sleep};
+
+use super::super::ANSWER_WITHIN;
+use super::*;
+use crate::testing::function_over;
+
+/// A dead-letter queue that takes its time.
+struct Slow(FakeQueue);
+
+impl Sender for Slow {
+    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+        self.0.send(message).await
+    }
+
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+        self.0.send_all(messages).await
+    }
+}
+
+impl VisibilityTimeout for Slow {
+    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+        self.0.change_visibility(changes).await
+    }
+}
+
+impl Receiver for Slow {
+    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        sleep(Duration::from_secs(16)).await;
+        self.0.receive(visibility, wait).await
+    }
+
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+        self.0.delete(receipts).await
+    }
+}
+
+impl Countable for Slow {
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.0.depth().await
+    }
+}
+
+/// Ten dead letters, which are received at once, and behind them the one with the number 10.
+async fn with_a_slow_queue() -> Fakes<Slow> {
+    let queue = FakeQueue::default();
+    let function = function_over(Slow(queue.clone()), queue);
+    bury(&function, (0..=10).map(letter)).await;
+    function
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_takes_too_long_goes_on_in_the_background() {
+    let function = with_a_slow_queue().await;
+    let mut event = retry_of(&letter(10));
+    event["body"] = json!("{\"why\":\"it is time\"}");
+    let began_at = Instant::now();
+    let answer = send(&function, event).await;
+    let expected = json!({ "status": "accepted", "eventId": id_of(&letter(10)) });
+    assert_eq!((answer.status, &answer.body), (202, &expected), "{answer:?}");
+    assert!(began_at.elapsed() <= ANSWER_WITHIN, "{:?}", began_at.elapsed());
+    assert!(function.replay.events.messages().is_empty(), "not yet");
+
+    let [request] = &function.background.requests()[..] else { panic!("one request") };
+    let expected = json!({ "action": "replay", "eventIds": [id_of(&letter(10))], "by": OPERATOR, "why": "it is time" });
+    assert_eq!(request, &expected);
+    sleep(Duration::from_mins(1)).await;
+    let report = invoke(&function, request.clone()).await.expect("carried out");
+    assert_eq!(report["replayed"], 1, "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_accepted_that_lambda_has_not_taken() {
+    let function = with_a_slow_queue().await;
+    function.background.fail();
+    let answer = send(&function, retry_of(&letter(10))).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_arn_of_any_length_is_understood_in_the_background_too() {
+    let function = with_a_slow_queue().await;
+    let mut event = retry_of(&letter(10));
+    let arn = format!("arn:aws:sts::123456789012:assumed-role/{}", "ä".repeat(600));
+    event["requestContext"]["authorizer"]["iam"]["userArn"] = arn.into();
+    assert_eq!(send(&function, event).await.status, 202);
+    let request = function.background.requests().remove(0);
+    Request::parse(request, "nobody").expect("understood");
+}

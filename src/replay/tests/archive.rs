@@ -1,0 +1,72 @@
+//! Dead letters that leave the queue for good, or for the archive and back.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_discarded_event_is_gone_and_remembered() {
+    let relay = relay();
+    for name in 0..3 {
+        die(&relay, &message("a", name), ReasonKind::Permanent, 404).await;
+        bury(&relay, [message("a", name)]).await;
+    }
+    let id = id_of(&message("a", 1));
+    let report = report(&relay, json!({ "action": "discard", "eventIds": [id], "why": "a test order" })).await;
+    assert!(matches!(report.done, Done::Discard { discarded: 1 }), "{report:?}");
+    let record = record_of(&relay, &message("a", 1)).await;
+    assert_eq!((record.state.name(), record.history[0].why.as_deref()), (StateName::Discarded, Some("a test order")));
+    assert_eq!(visible(&relay).await, 2);
+    // A copy that turns up later is removed.
+    bury(&relay, [message("a", 1)]).await;
+    assert_eq!(self::report(&relay, json!({ "action": "reconcile" })).await.removed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_archived_comes_back_byte_for_byte() {
+    let relay = relay();
+    let letters: Vec<Message> = (0..12).map(|name| carrying(message("a", name), 404)).collect();
+    bury(&relay, letters.clone()).await;
+    tokio::time::advance(Duration::from_hours(11 * 24)).await;
+    bury(&relay, [message("young", 1)]).await;
+
+    relay.archive.fail_times(1);
+    let failed = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
+    assert!(failed.failures == 1 && !failed.complete, "{failed:?}");
+    assert_eq!(visible(&relay).await, 13, "nothing is deleted before its object is durable");
+
+    let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
+    let Done::Archive { archived: 12, keys } = &report.done else { panic!("{report:?}") };
+    assert_eq!((&relay.archive.keys(), visible(&relay).await), (keys, 1));
+    let record = record_of(&relay, &letters[0]).await;
+    assert!(matches!(&record.state, State::Archived { archived_to, .. } if *archived_to == keys[0]));
+    let asked = self::report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letters[0])] })).await;
+    assert_eq!(asked.failed[0].state, Some(Missing::Archived));
+    assert!(asked.failed[0].error.contains(&keys[0]));
+
+    let request = json!({ "action": "restore", "key": keys[0] });
+    let restored = self::report(&relay, request.clone()).await;
+    assert!(matches!(restored.done, Done::Restore { restored: 12 }), "{restored:?}");
+    let mut lying = relay.dead_letters.messages();
+    lying.retain(|message| message.group.as_deref() == Some("a"));
+    assert_eq!(lying, letters);
+    assert_eq!(record_of(&relay, &letters[0]).await.state.name(), StateName::Dead);
+    let again = self::report(&relay, request).await;
+    assert!(matches!(again.done, Done::Restore { restored: 0 }) && again.skipped == 12, "{again:?}");
+    let nothing = handle(&relay, json!({ "action": "restore", "key": "no/such" })).await;
+    assert!(matches!(nothing, Err(ReplayError::Archive(ArchiveError::NotFound(_)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
+    let relay = relay();
+    bury(&relay, [message("a", 1)]).await;
+    let archive = json!({ "action": "archive", "olderThanDays": 0 });
+    let Done::Archive { keys, .. } = report(&relay, archive).await.done else { panic!("not archived") };
+    let restore = json!({ "action": "restore", "key": keys[0] });
+    report(&relay, restore.clone()).await;
+    let purged = relay.dead_letters.receive(Duration::from_secs(1), Duration::ZERO).await.expect("received");
+    relay.dead_letters.delete(&[purged[0].receipt.clone()]).await;
+    tokio::time::advance(Duration::from_mins(20)).await;
+    report(&relay, json!({ "action": "reconcile" })).await;
+    let restored = report(&relay, restore).await;
+    assert!(matches!(restored.done, Done::Restore { restored: 1 }), "{restored:?}");
+}

@@ -1,0 +1,71 @@
+//! Records that say what lies in the dead-letter queue.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn reconcile_makes_the_records_say_what_lies_there() {
+    let relay = relay();
+    let (delivered, under_way, unknown, recorded, waiting, gone) =
+        (message("a", 1), message("a", 2), message("a", 3), message("a", 4), message("a", 5), message("a", 6));
+    deliver(&relay, &delivered).await;
+    die(&relay, &recorded, ReasonKind::Exhausted, 503).await;
+    die(&relay, &gone, ReasonKind::Exhausted, 503).await;
+    let claimed = claim(&relay, &waiting).await;
+    let now = FakeClock.now();
+    relay.table.write(&claimed.retrying(attempt(503), now + Duration::from_secs(2), now)).await.expect("written");
+    tokio::time::advance(Duration::from_mins(20)).await;
+    claim(&relay, &under_way).await;
+    let lying = [&delivered, &under_way, &unknown, &recorded, &waiting, &carrying(message("a", 7), 404)];
+    bury(&relay, lying.map(Clone::clone)).await;
+
+    let if_needed = json!({ "action": "reconcile", "ifNeeded": true, "by": "schedule" });
+    let first = report(&relay, if_needed.clone()).await;
+    assert_eq!((first.recorded, first.removed, first.skipped), (3, 1, 5), "{first:?}");
+    assert!(matches!(first.done, Done::Reconcile { unlisted: 1 }), "{first:?}");
+    for (message, reason) in [
+        (&unknown, ReasonKind::Unknown),
+        (&waiting, ReasonKind::Unknown),
+        (&recorded, ReasonKind::Exhausted),
+        (&message("a", 7), ReasonKind::Permanent),
+    ] {
+        let death = record_of(&relay, message).await.state.death(FakeClock.now()).expect("dead");
+        assert_eq!(death.reason, reason);
+    }
+    assert!(relay.table.body(&id_of(&unknown)).await.expect("read").is_some(), "shown without a receive");
+    assert_eq!(record_of(&relay, &under_way).await.state.name(), StateName::InProgress);
+    assert_eq!(visible(&relay).await, 5);
+    let Answer::List(list) = handle(&relay, json!({ "action": "list" })).await.expect("carried out") else {
+        panic!("no list")
+    };
+    assert_eq!(list.count, 4, "the one without a message is not listed");
+
+    deliver(&relay, &unknown).await;
+    relay.dead_letters.refuse_receives();
+    let again = handle(&relay, if_needed).await;
+    assert!(matches!(again, Err(ReplayError::Queue(_))), "the counts differ again: {again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reconcile_that_is_not_needed_receives_nothing() {
+    let relay = relay();
+    die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
+    bury(&relay, [message("a", 1)]).await;
+    relay.dead_letters.refuse_receives();
+    let report = report(&relay, json!({ "action": "reconcile", "ifNeeded": true })).await;
+    assert!(report.complete && report.recorded == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_from_a_replay_without_a_claim_died_anew() {
+    let relay = relay();
+    let letter = message("a", 1);
+    die(&relay, &letter, ReasonKind::Permanent, 404).await;
+    bury(&relay, [letter.clone()]).await;
+    report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)] })).await;
+    // Its receives were throttled, and SQS moved it.
+    bury(&relay, [letter.clone()]).await;
+    assert_eq!(report(&relay, json!({ "action": "reconcile" })).await.recorded, 1);
+    let record = record_of(&relay, &letter).await;
+    let State::Dead(dead) = &record.state else { panic!("{record:?}") };
+    assert_eq!((dead.death.reason, dead.replayed_at, record.replays_made), (ReasonKind::Unknown, None, 1));
+}

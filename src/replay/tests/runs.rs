@@ -1,0 +1,197 @@
+//! The life of a run: one at a time, its bounds, its deadline, and its end at any moment.
+
+use uuid::Uuid;
+
+use super::super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
+use super::*;
+use crate::queue::{ReceiptHandle, Received, VisibilityTimeout};
+
+#[tokio::test(start_paused = true)]
+async fn everything_goes_by_move_task_and_one_at_a_time() {
+    let relay = relay();
+    die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
+    bury(&relay, [message("a", 1)]).await;
+    let request = json!({ "action": "replay", "all": true, "ratePerSecond": 5 });
+    let report = report(&relay, request.clone()).await;
+    assert_eq!(report.move_task.and_then(|task| task.rate_per_second), Some(5));
+    assert_eq!(record_of(&relay, &message("a", 1)).await.history[0].action, "replay");
+
+    for request in [
+        request.clone(),
+        json!({ "action": "archive" }),
+        json!({ "action": "reconcile" }),
+        json!({ "action": "discard", "eventIds": ["a"], "why": "a test" }),
+    ] {
+        assert!(matches!(handle(&relay, request).await, Err(ReplayError::Moving { .. })));
+    }
+    let cancel = json!({ "action": "cancel" });
+    let cancelled = handle(&relay, cancel.clone()).await.expect("carried out");
+    assert!(matches!(cancelled, Answer::Cancel { cancelled: true, .. }));
+    let nothing = handle(&relay, cancel).await.expect("carried out");
+    assert!(matches!(nothing, Answer::Cancel { cancelled: false, .. }));
+    assert!(handle(&relay, request).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
+    let relay = relay();
+    bury(&relay, [message("a", 1)]).await;
+    let now = FakeClock.now();
+    let until = now + Duration::from_mins(5);
+    let other = Lease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
+    assert_eq!(relay.table.acquire(Exclusive::DeadLetters, &other, now).await.expect("written"), None);
+    let request = json!({ "action": "replay", "filter": { "webhookId": "a" } });
+    let Err(ReplayError::Busy(held)) = handle(&relay, request.clone()).await else { panic!("not refused") };
+    assert_eq!(held, other);
+    let Answer::Status(status) = handle(&relay, json!({ "action": "status" })).await.expect("carried out") else {
+        panic!("no status")
+    };
+    assert_eq!(status.run, Some(other.into()), "who is at work can be seen");
+    tokio::time::advance(Duration::from_mins(5)).await;
+    assert_eq!(replayed(&report(&relay, request.clone()).await), 1);
+    assert_eq!(replayed(&report(&relay, request).await), 0, "the lease was given back, and nothing is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_bounded_in_messages_and_in_rate() {
+    let relay = relay();
+    bury(&relay, (0..35).map(|name| message("a", name))).await;
+    let started = Instant::now();
+    let request = json!({ "action": "replay", "all": true, "maxMessages": 25, "ratePerSecond": 5 });
+    let report = report(&relay, request).await;
+    assert_eq!((report.matched, replayed(&report), report.remaining), (25, 25, Some(10)));
+    assert!(!report.complete);
+    assert_eq!(started.elapsed(), Duration::from_secs(4), "five at once, then five each second");
+    assert_eq!(visible(&relay).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_go_in_one_run() {
+    let relay = relay();
+    bury(&relay, (0..10_000).map(|name| message("a", name))).await;
+    let first = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    assert_eq!((replayed(&first), first.remaining), (10_000, Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
+    let relay = relay();
+    bury(&relay, (0..50).map(|name| message("a", name))).await;
+    let deadline = Instant::now() + Duration::from_secs(8);
+    let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
+    let request = Request::parse(request, "a test").expect("a request");
+    let answer = relay.handle(request, deadline).await.expect("carried out");
+    let Answer::Replay(report) = answer else { panic!("{answer:?}") };
+    assert!(Instant::now() < deadline);
+    let replayed = replayed(&report);
+    assert!(replayed >= 25 && !report.complete, "{report:?}");
+    assert_eq!((report.matched, report.remaining), (replayed, Some(50 - replayed)));
+    assert_eq!(visible(&relay).await, 50 - replayed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_stops_when_the_events_queue_takes_nothing() {
+    let relay = relay();
+    bury(&relay, (0..200).map(|name| message("a", name))).await;
+    relay.events.fail();
+    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    assert_eq!((report.matched, replayed(&report), report.remaining), (10, 0, Some(200)));
+    assert_eq!(visible(&relay).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_killed_between_any_two_calls_and_repeated_loses_and_doubles_nothing() {
+    for actions in [
+        json!({ "action": "replay", "filter": { "webhookId": "a" } }),
+        json!({ "action": "archive", "olderThanDays": 0 }),
+    ] {
+        for calls in 0..40 {
+            let relay = std::sync::Arc::new(relay());
+            for name in 0..3 {
+                die(&relay, &message("a", name), ReasonKind::Exhausted, 503).await;
+                bury(&relay, [message("a", name)]).await;
+            }
+            // Every call is an await at which a killed run simply is no more.
+            relay.table.halt_after(calls);
+            let doomed = tokio::spawn({
+                let (relay, request) = (std::sync::Arc::clone(&relay), actions.clone());
+                async move { handle(&relay, request).await.map(drop) }
+            });
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            doomed.abort();
+            relay.table.resume();
+            tokio::time::advance(Duration::from_mins(2)).await;
+            let again = handle(&relay, actions.clone()).await;
+            assert!(again.is_ok(), "{calls}: {again:?}");
+            let (Answer::Archive(report) | Answer::Replay(report)) = again.expect("carried out") else { panic!() };
+            assert_eq!((visible(&relay).await, report.remaining), (0, Some(0)), "{calls}: {report:?}");
+            // What is in the events queue twice is claimed and delivered once.
+            let mut deliveries = 0;
+            for message in relay.events.messages() {
+                if record_of(&relay, &message).await.state.name() != StateName::Delivered {
+                    deliver(&relay, &message).await;
+                    deliveries += 1;
+                }
+            }
+            let archived =
+                relay.table.records().iter().filter(|record| record.state.name() == StateName::Archived).count();
+            assert_eq!(deliveries + archived, 3, "{calls}");
+        }
+    }
+}
+
+/// A dead-letter queue that shows nothing again: SQS does not answer.
+struct NeverShows(FakeQueue);
+
+impl VisibilityTimeout for NeverShows {
+    async fn change_visibility(&self, _: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+        std::future::pending().await
+    }
+}
+
+impl Sender for NeverShows {
+    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+        self.0.send(message).await
+    }
+
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+        self.0.send_all(messages).await
+    }
+}
+
+impl Receiver for NeverShows {
+    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        self.0.receive(visibility, wait).await
+    }
+
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+        self.0.delete(receipts).await
+    }
+}
+
+impl Countable for NeverShows {
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.0.depth().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
+    let queue = FakeQueue::default();
+    queue.send(&message("a", 1)).await.expect("sent");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let relay = Replay {
+        events: FakeQueue::default(),
+        dead_letters: NeverShows(queue.clone()),
+        redrive: queue.clone(),
+        table: FakeTable::default(),
+        archive: FakeArchive::default(),
+        clock: FakeClock,
+    };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let request = Request::parse(json!({ "action": "replay", "filter": { "webhookId": "b" } }), "a test");
+    relay.handle(request.expect("a request"), deadline).await.expect("carried out");
+    assert!(Instant::now() < deadline, "time is left for the answer");
+    tokio::time::advance(HIDDEN_PAST_DEADLINE + ANSWER_TIME).await;
+    assert_eq!(queue.depth().await.expect("counted").visible, 1, "it comes back by itself");
+}
