@@ -1,6 +1,6 @@
 //! The port to the events table: what is known of each event, the dead-letter index, and the lease on the dead letters.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::str::FromStr;
@@ -133,7 +133,7 @@ pub trait EventsTable: Send + Sync + 'static {
     fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<Record>, TableError>> + Send;
 
     /// Reads many records, in as few calls as DynamoDB allows.
-    fn get_many(&self, ids: &[EventId]) -> impl Future<Output = Result<HashMap<EventId, Record>, TableError>> + Send;
+    fn get_many(&self, ids: &[EventId]) -> impl Future<Output = Result<BTreeMap<EventId, Record>, TableError>> + Send;
 
     /// Takes a step if the table still holds what it starts from. Taking it twice is taking it once.
     fn write(&self, transition: &Transition) -> impl Future<Output = Result<Written, TableError>> + Send;

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail, ensure};
+use aws_sdk_sqs::types::QueueAttributeName::{QueueArn, RedrivePolicy};
 use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::message::Message;
-use genesys_relay::queue::{Countable, Received, Receiver, Sender};
+use genesys_relay::queue::{Countable, Received, Receiver, Redrive, Sender};
 use genesys_relay::testing::FakeQueue;
 use local::stack::{Stack, StackOptions};
 
 const HIDDEN: Duration = Duration::from_mins(10);
+const MAX_RECEIVES: u32 = 3;
 const AT_ONCE: Duration = Duration::ZERO;
 const SHORTLY: Duration = Duration::from_secs(1);
 
@@ -62,9 +64,79 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
     Ok(())
 }
 
+/// Receives the one message that there is so often, and shows it again each time.
+async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<Received> {
+    let mut last = None;
+    for _ in 0..times {
+        let [received] = &receive_all(queue, HIDDEN).await?[..] else { bail!("not one message") };
+        let shown = queue.change_visibility(&[(received.receipt.clone(), AT_ONCE)]).await;
+        ensure!(shown.iter().all(Result::is_ok), "{shown:?}");
+        last = Some(received.clone());
+    }
+    last.context("no receive")
+}
+
+/// What is received `MAX_RECEIVES` times from the events queue goes to the dead letters, and a move task brings it back.
+async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
+    events: Q,
+    dead_letters: Q,
+    redrive: impl Redrive,
+) -> Result<()> {
+    ensure!(redrive.latest_move().await?.is_none(), "there was no move task yet");
+    events.send(&message("redriven")).await?;
+    let sent_at = receive_times(&events, MAX_RECEIVES).await?.sent_at;
+    assert!(receive_all(&events, HIDDEN).await?.is_empty(), "it moves at the receive after the last one");
+    let dead = receive_times(&dead_letters, 2).await?;
+    assert_eq!((dead.message, dead.sent_at), (message("redriven"), sent_at), "as it was, and as old as it was");
+
+    redrive.start_move(None).await?;
+    for _ in 0..600 {
+        if redrive.latest_move().await?.is_some_and(|task| task.status == "COMPLETED") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let task = redrive.latest_move().await?.context("a move task")?;
+    assert_eq!((task.status.as_str(), task.moved, task.handle), ("COMPLETED", 1, None));
+    assert!(receive_all(&dead_letters, HIDDEN).await?.is_empty());
+    let back = receive_times(&events, MAX_RECEIVES).await?;
+    assert_eq!(back.message, message("redriven"));
+    assert!(back.sent_at >= sent_at, "it is a new message, and its receives are counted anew");
+    assert!(receive_all(&events, HIDDEN).await?.is_empty());
+    assert_eq!(receive_all(&dead_letters, HIDDEN).await?.len(), 1, "so it moves once more");
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_stand_in_keeps_the_contract() -> Result<()> {
     a_queue_keeps_its_contract(FakeQueue::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stand_in_redrives_as_it_should() -> Result<()> {
+    let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
+    let dead_letters = dead_letters.moving_to(&events);
+    let events = events.redriving_to(&dead_letters, MAX_RECEIVES);
+    redrive_keeps_its_contract(events, dead_letters.clone(), dead_letters).await
+}
+
+#[tokio::test]
+async fn sqs_redrives_as_it_should() -> Result<()> {
+    let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
+    let create = async |name: &str, redrive_policy: Option<String>| -> Result<(String, String)> {
+        let request = stack.sqs().create_queue().queue_name(name);
+        let request = request.set_attributes(redrive_policy.map(|policy| [(RedrivePolicy, policy)].into()));
+        let url = request.send().await?.queue_url.context("a URL")?;
+        let attributes = stack.sqs().get_queue_attributes().queue_url(&url).attribute_names(QueueArn).send().await?;
+        let arn = attributes.attributes.and_then(|mut all| all.remove(&QueueArn)).context("an ARN")?;
+        Ok((url, arn))
+    };
+    let (dead_letters_url, dead_letters_arn) = create("contract-dead-letters", None).await?;
+    let policy = format!(r#"{{"deadLetterTargetArn":"{dead_letters_arn}","maxReceiveCount":{MAX_RECEIVES}}}"#);
+    let (events_url, events_arn) = create("contract-events", Some(policy)).await?;
+    let sqs = Sqs::new(&local::clients::config(&stack.endpoint()).await);
+    let redrive = sqs.redrive(dead_letters_arn, events_arn);
+    redrive_keeps_its_contract(sqs.queue(events_url), sqs.queue(dead_letters_url), redrive).await
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! What is written goes into a second stand-in as well, and both have to say the same of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use genesys_relay::aws::dynamodb::DynamoDb;
@@ -250,7 +250,7 @@ async fn of_two_at_once_one_wins(table: &impl EventsTable) -> Result<()> {
 async fn many_are_read_at_once(table: &impl EventsTable) -> Result<()> {
     let pair = Pair::of(table);
     let mut asked = Vec::new();
-    let mut expected = HashMap::new();
+    let mut expected = BTreeMap::new();
     for number in 0..130 {
         let event = event(&format!("many-{number}"), at(number));
         let found = pair.take(&event.id, claim(None, &event, at(number), false).transition()).await?;
@@ -262,8 +262,8 @@ async fn many_are_read_at_once(table: &impl EventsTable) -> Result<()> {
     asked.extend([id("many-7"), id("many-7"), id("missing-7"), id("missing-7")]);
     assert_eq!(table.get_many(&asked).await?, expected);
     assert_eq!(table.get_many(&[id("many-7"), id("many-7")]).await?.len(), 1);
-    assert_eq!(table.get_many(&[id("missing-7")]).await?, HashMap::new());
-    assert_eq!(table.get_many(&[]).await?, HashMap::new());
+    assert_eq!(table.get_many(&[id("missing-7")]).await?, BTreeMap::new());
+    assert_eq!(table.get_many(&[]).await?, BTreeMap::new());
     Ok(())
 }
 
@@ -276,7 +276,7 @@ async fn a_body_is_kept_byte_for_byte(table: &impl EventsTable) -> Result<()> {
         assert_eq!(table.body(&event).await?.as_deref(), Some(body));
     }
     assert_eq!(table.get(&event).await?, None, "a body is no record");
-    assert_eq!(table.get_many(std::slice::from_ref(&event)).await?, HashMap::new());
+    assert_eq!(table.get_many(std::slice::from_ref(&event)).await?, BTreeMap::new());
     Ok(())
 }
 

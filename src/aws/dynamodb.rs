@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -135,12 +135,12 @@ impl EventsTable for DynamoDb {
         self.read(id.to_string()).await?.map(parse).transpose()
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<HashMap<EventId, Record>, TableError> {
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
         // A batch that names a key twice is refused.
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
-        let mut records = HashMap::new();
+        let mut records = BTreeMap::new();
         for ids in ids.chunks(BATCH_KEYS) {
             let batch = self.read_batch(ids).await?;
             records.extend(batch.into_iter().map(|record| (record.event_id.clone(), record)));

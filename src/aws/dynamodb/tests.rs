@@ -265,8 +265,7 @@ async fn keys_that_were_not_processed_are_asked_for_again() {
             .build()
     });
     let ids = ["a", "b", "c", "b"].map(id);
-    let mut found: Vec<_> = table(&[&rule]).get_many(&ids).await.expect("read").into_keys().collect();
-    found.sort();
+    let found: Vec<_> = table(&[&rule]).get_many(&ids).await.expect("read").into_keys().collect();
     assert_eq!((found.as_slice(), rule.num_calls()), (&ids[..3], 3));
 }
 
@@ -289,7 +288,7 @@ async fn a_batch_has_at_most_a_hundred_keys_and_each_once() {
         })
         .then_output(|| BatchGetItemOutput::builder().build());
     let ids: Vec<_> = (0..500).map(|number| id(&(number % 250).to_string())).collect();
-    assert_eq!(table(&[&rule]).get_many(&ids).await.expect("read"), HashMap::new());
+    assert_eq!(table(&[&rule]).get_many(&ids).await.expect("read").len(), 0);
     assert_eq!(rule.num_calls(), 3);
 }
 

@@ -1,0 +1,48 @@
+//! An archive in memory.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::archive::{Archive, ArchiveError};
+
+/// In the order in which they were written.
+type Objects = Vec<(String, Vec<u8>)>;
+
+/// An archive in memory.
+#[derive(Clone, Default)]
+pub struct FakeArchive {
+    objects: Arc<Mutex<Objects>>,
+    fails: Arc<AtomicUsize>,
+}
+
+impl FakeArchive {
+    /// So many writes fail from now on.
+    pub fn fail_times(&self, times: usize) {
+        self.fails.store(times, Ordering::Relaxed);
+    }
+
+    /// The keys of all objects, in the order in which they were written.
+    pub fn keys(&self) -> Vec<String> {
+        lock(&self.objects).iter().map(|(key, _)| key.clone()).collect()
+    }
+}
+
+impl Archive for FakeArchive {
+    async fn put(&self, key: &str, object: Vec<u8>) -> Result<(), ArchiveError> {
+        let left = self.fails.load(Ordering::Relaxed);
+        if left > 0 {
+            self.fails.store(left - 1, Ordering::Relaxed);
+            return Err(ArchiveError::Unavailable("the archive was made to fail".into()));
+        }
+        let mut objects = lock(&self.objects);
+        objects.retain(|(held, _)| held != key);
+        objects.push((key.to_owned(), object));
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
+        let found = lock(&self.objects).iter().find(|(held, _)| held == key).map(|(_, object)| object.clone());
+        found.ok_or_else(|| ArchiveError::NotFound(key.to_owned()))
+    }
+}

@@ -1,0 +1,43 @@
+//! A store of secrets in memory.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::secrets::{SecretStore, SecretsError};
+
+/// A secret in memory whose store can be made to fail.
+#[derive(Clone)]
+pub struct FakeSecretStore {
+    held: Arc<Mutex<Option<String>>>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl FakeSecretStore {
+    /// A store that holds `secret`.
+    pub fn holding(secret: &serde_json::Value) -> Self {
+        Self { held: Arc::new(Mutex::new(Some(secret.to_string()))), reads: Arc::default() }
+    }
+
+    /// From now on it holds `secret`.
+    pub fn hold(&self, secret: &serde_json::Value) {
+        *lock(&self.held) = Some(secret.to_string());
+    }
+
+    /// From now on it cannot be read.
+    pub fn fail(&self) {
+        *lock(&self.held) = None;
+    }
+
+    /// How often it was read, failures counted.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+}
+
+impl SecretStore for FakeSecretStore {
+    async fn read(&self) -> Result<String, SecretsError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        lock(&self.held).clone().ok_or_else(|| SecretsError::Unavailable("the store was made to fail".into()))
+    }
+}

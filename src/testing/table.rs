@@ -1,0 +1,174 @@
+//! An events table in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::lock;
+use crate::event::EventId;
+use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
+use crate::record::{Guard, Record, Transition};
+
+/// An events table in memory, which can be made to fail.
+#[derive(Clone, Default)]
+pub struct FakeTable {
+    state: Arc<Mutex<TableState>>,
+}
+
+#[derive(Default)]
+struct TableState {
+    records: BTreeMap<EventId, Record>,
+    bodies: BTreeMap<EventId, Vec<u8>>,
+    leases: BTreeMap<Exclusive, Lease>,
+    checkpoints: BTreeMap<String, Checkpoint>,
+    calls_until_failure: Option<usize>,
+    failures_left: usize,
+    calls_until_halt: Option<usize>,
+}
+
+impl FakeTable {
+    /// From now on every call fails.
+    pub fn fail(&self) {
+        self.fail_after(0, usize::MAX);
+    }
+
+    /// After `calls` more calls, so many calls fail.
+    pub fn fail_after(&self, calls: usize, times: usize) {
+        let mut state = lock(&self.state);
+        (state.calls_until_failure, state.failures_left) = (Some(calls), times);
+    }
+
+    /// After `calls` more calls, none comes back until it is told to resume.
+    pub fn halt_after(&self, calls: usize) {
+        lock(&self.state).calls_until_halt = Some(calls);
+    }
+
+    /// From now on it answers again.
+    pub fn resume(&self) {
+        lock(&self.state).calls_until_halt = None;
+    }
+
+    /// All records, by id.
+    pub fn records(&self) -> Vec<Record> {
+        lock(&self.state).records.values().cloned().collect()
+    }
+
+    /// What it holds of one event.
+    pub fn record(&self, id: &EventId) -> Option<Record> {
+        lock(&self.state).records.get(id).cloned()
+    }
+
+    /// Deletes what has expired, as DynamoDB does some time later ("Using time to live (TTL) in DynamoDB").
+    pub fn delete_expired(&self, now: Timestamp) {
+        lock(&self.state).records.retain(|_, record| !record.is_expired(now));
+    }
+
+    /// The one record that there is.
+    pub fn only_record(&self) -> Record {
+        let mut records = self.records();
+        assert_eq!(records.len(), 1, "{records:?}");
+        records.remove(0)
+    }
+
+    async fn working(&self) -> Result<MutexGuard<'_, TableState>, TableError> {
+        let halted = lock(&self.state).calls_until_halt == Some(0);
+        if halted {
+            std::future::pending::<()>().await;
+        }
+        let mut state = lock(&self.state);
+        state.calls_until_halt = state.calls_until_halt.map(|calls| calls - 1);
+        match state.calls_until_failure {
+            Some(0) if state.failures_left > 0 => {
+                state.failures_left -= 1;
+                return Err(TableError::Unavailable("the table was made to fail".into()));
+            }
+            Some(calls) => state.calls_until_failure = calls.checked_sub(1),
+            None => {}
+        }
+        Ok(state)
+    }
+}
+
+impl EventsTable for FakeTable {
+    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+        Ok(self.working().await?.records.get(id).cloned())
+    }
+
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
+        let state = self.working().await?;
+        Ok(ids.iter().filter_map(|id| Some((id.clone(), state.records.get(id)?.clone()))).collect())
+    }
+
+    async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
+        let mut state = self.working().await?;
+        let found = state.records.get(&next.event_id);
+        let holds = match guard {
+            Guard::Absent => found.is_none(),
+            Guard::Unchanged(revision) => found.is_some_and(|found| found.revision == *revision),
+        };
+        if !holds && found.is_none_or(|found| found.revision != next.revision) {
+            return Ok(Written::Lost(found.cloned().map(Box::new)));
+        }
+        state.records.insert(next.event_id.clone(), next.clone());
+        Ok(Written::Done)
+    }
+
+    async fn keep_body(&self, id: &EventId, body: &[u8], _now: Timestamp) -> Result<bool, TableError> {
+        self.working().await?.bodies.insert(id.clone(), body.to_vec());
+        Ok(true)
+    }
+
+    async fn body(&self, id: &EventId) -> Result<Option<Vec<u8>>, TableError> {
+        Ok(self.working().await?.bodies.get(id).cloned())
+    }
+
+    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
+        let state = self.working().await?;
+        let mut found: Vec<_> = state
+            .records
+            .values()
+            .filter(|record| record.state.is_indexed())
+            .filter(|record| window.since.is_none_or(|since| record.received_at >= since))
+            .filter(|record| window.until.is_none_or(|until| record.received_at < until))
+            .map(|record| (Position::of(record.received_at, &record.event_id), record.summary()))
+            .filter(|(position, _)| after.is_none_or(|after| position > after))
+            .collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().map(|(position, _)| position.clone()).filter(|_| more);
+        Ok(Page { items: found.into_iter().map(|(_, item)| item).collect(), next })
+    }
+
+    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        let mut state = self.working().await?;
+        if let Some(held) = state.leases.get(&what).filter(|held| held.until > now && held.owner != lease.owner) {
+            return Ok(Some(held.clone()));
+        }
+        state.leases.insert(what, lease.clone());
+        Ok(None)
+    }
+
+    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+        let mut state = self.working().await?;
+        if state.leases.get(&what).is_some_and(|held| held.owner == owner) {
+            state.leases.remove(&what);
+        }
+        Ok(())
+    }
+
+    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        Ok(self.working().await?.leases.get(&what).cloned().filter(|lease| lease.until > now))
+    }
+
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+        Ok(self.working().await?.checkpoints.get(source).cloned())
+    }
+
+    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
+        self.working().await?.checkpoints.insert(source.to_owned(), checkpoint.clone());
+        Ok(())
+    }
+}
