@@ -22,11 +22,26 @@ const MAX_ORIGIN_BYTES: usize = 256;
 /// An event that is expected elsewhere is believed to be a dead letter this long after that time.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
+/// A dead event that comes back although nobody has asked for it waits this long after its death, and twice as long each
+/// time: a move task of SQS also moves what dies while it runs, and would bring an event that the target refuses for good
+/// back for as long as it runs.
+const UNASKED_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// How often that wait doubles: up to about an hour.
+const UNASKED_DOUBLINGS: u32 = 6;
+
 /// One step in the life of an event, to be written if the table still holds what it starts from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
     pub(crate) next: Record,
     pub(crate) guard: Guard,
+}
+
+impl Transition {
+    /// What the table holds once it is written.
+    pub fn next(&self) -> &Record {
+        &self.next
+    }
 }
 
 /// What the table has to hold for a [`Transition`] to be written.
@@ -117,6 +132,9 @@ impl Claim {
             }
             State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
                 return Claiming::Dead(death.clone());
+            }
+            State::Dead(Dead { replayed_at: None, death, .. }) if death.dead_at + unasked_wait(found) > now => {
+                return Claiming::NotBefore(death.dead_at + unasked_wait(found));
             }
             State::Queued | State::Retrying { .. } => found.clone(),
             State::InProgress(lease) => {
@@ -491,6 +509,10 @@ impl From<Reason> for Death {
     fn from(reason: Reason) -> Self {
         Self { reason: reason.reason, error: reason.detail, status_code: reason.status_code, dead_at: reason.at }
     }
+}
+
+fn unasked_wait(found: &Record) -> SignedDuration {
+    UNASKED_WAIT * 2_i32.pow(found.replays_made.min(UNASKED_DOUBLINGS))
 }
 
 fn lease(request: ClaimRequest<'_>) -> State {

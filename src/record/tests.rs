@@ -207,7 +207,7 @@ proptest! {
             }
         }
         // Whoever comes late enough always gets the event, or is told that it is finished.
-        now += SignedDuration::from_hours(1);
+        now += SignedDuration::from_hours(2);
         let end = Claim::on(world.record.as_ref(), request(&event(), "another", false, now));
         prop_assert!(matches!(end, Claiming::Free(_) | Claiming::Finished(_)));
     }
@@ -243,8 +243,25 @@ fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
     let claimed = claim(None, "m", false, start());
     let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
     assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), Claiming::Dead(_)));
-    let replayed = claim(Some(&dead), "another", false, start());
+    let Some(Finding::Dead(letter)) = Finding::recorded(&dead, start()) else { panic!("not dead") };
+    let replayed = claim(Some(&letter.replayed(act(start())).next), "another", false, start());
     assert_eq!((replayed.attempt(), replayed.round(), replayed.record().replays_made), (2, 1, 1));
+}
+
+#[test]
+fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
+    let (mut now, mut record, mut waits) = (start(), None, Vec::new());
+    for number in 0..9 {
+        let message = number.to_string();
+        let claimed = claim(record.as_ref(), &message, false, now);
+        let dead = claimed.dead(attempt(now), death(now), Some(&message), Context::default()).next;
+        let Claiming::NotBefore(time) = Claim::on(Some(&dead), request(&event(), "moved", false, now)) else {
+            panic!("a move task could bring it back for as long as it runs")
+        };
+        waits.push(time.duration_since(now).as_secs() / 60);
+        (now, record) = (time, Some(dead));
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
 }
 
 #[test]

@@ -60,15 +60,22 @@ fn carrying(message: Message, status_code: u16) -> Message {
     })
 }
 
-/// Claims an event as the processor does.
+/// Claims an event as the processor does, which waits where it has to.
 async fn claim(relay: &Fake, message: &Message) -> Claim {
-    let now = FakeClock.now();
     let event = event_of(message);
-    let lease_until = now + Duration::from_mins(1);
-    let request = ClaimRequest { event: &event, message_id: "a-message", last: false, lease_until, now };
     let found = relay.table.get(&event.id).await.expect("read");
-    let claiming = Claim::on(found.as_ref(), request);
-    let Claiming::Free(claim) = claiming else { panic!("{claiming:?}") };
+    let claim = loop {
+        let now = FakeClock.now();
+        let lease_until = now + Duration::from_mins(1);
+        let request = ClaimRequest { event: &event, message_id: "a-message", last: false, lease_until, now };
+        match Claim::on(found.as_ref(), request) {
+            Claiming::Free(claim) => break claim,
+            Claiming::NotBefore(time) => {
+                tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
+            }
+            claiming @ (Claiming::Finished(_) | Claiming::Dead(_)) => panic!("{claiming:?}"),
+        }
+    };
     assert_eq!(relay.table.write(claim.transition()).await.expect("written"), Written::Done);
     claim
 }
@@ -80,8 +87,8 @@ fn attempt(status: u16) -> Attempt {
 /// Lets an event die as the processor does, its message left to SQS.
 async fn die(relay: &Fake, message: &Message, reason: ReasonKind, status: u16) {
     let error = "as the test says".to_owned();
-    let death = Death { reason, error, status_code: Some(status), dead_at: FakeClock.now() };
     let claim = claim(relay, message).await;
+    let death = Death { reason, error, status_code: Some(status), dead_at: FakeClock.now() };
     let step = claim.dead(attempt(status), death, None, Context::of(&event_of(message), None));
     relay.table.write(&step).await.expect("written");
     relay.table.keep_body(&id_of(message), message.body.as_bytes(), FakeClock.now()).await.expect("kept");
