@@ -145,10 +145,12 @@ where
         if let Err(error) = self.finish(&mut sweep, hidden, matches!(outcome, Ok(true))).await {
             outcome = Err(error);
         }
+        let has_all_named = sweep.has_all_named();
         let Sweep { mut report, held, .. } = sweep;
         let nothing_done = report.matched + report.recorded + report.removed == 0;
         match outcome {
-            Ok(complete) => report.complete = complete,
+            // What was hidden when the run began was not looked at.
+            Ok(complete) => report.complete = complete && (hidden == 0 || has_all_named),
             // Nothing was done, so there is nothing to report.
             Err(error) if nothing_done => {
                 self.release_messages(&held, deadline).await;
