@@ -1,0 +1,163 @@
+//! Genesys Cloud: sends events as it does, gives up as it does, and keeps a log of what it gave up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genesys_relay::clock::Clock as _;
+use genesys_relay::delivery_log::{DeliveryLog, Entry, Failed, Part, Window};
+use genesys_relay::event::{EventId, Identity};
+use genesys_relay::genesys::{GenesysError, HttpError, Trouble};
+use genesys_relay::ingest::Refusal;
+use genesys_relay::json::Json;
+use genesys_relay::testing::FakeClock;
+use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::faults::{Process, Service};
+use crate::lock;
+use crate::scenario::{Kind, Sent};
+use crate::world::World;
+
+/// How long Genesys Cloud waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it tries, with pauses that make 25 to 85 seconds of all.
+const TRIES: u32 = 4;
+
+const PAGE: usize = 3;
+
+/// What the log is called.
+pub(crate) const LOG: &str = "simulated";
+
+/// What Genesys Cloud gave up.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<GivenUp>>>);
+
+#[derive(Clone)]
+struct GivenUp {
+    number: usize,
+    at: Timestamp,
+    body: Vec<u8>,
+    key: Option<String>,
+}
+
+impl Log {
+    /// The ids of the events that it holds, as far as their bodies say who they are.
+    pub(crate) fn ids(&self) -> Vec<EventId> {
+        let id = |given_up: &GivenUp| {
+            let json = Json::parse(&given_up.body).ok()?;
+            Some(Identity::of(json, given_up.at, given_up.key.as_deref()).id)
+        };
+        lock(&self.0).iter().filter_map(id).collect()
+    }
+}
+
+/// The log as one process of the recovery sees it.
+pub(crate) struct RemoteLog {
+    pub(crate) log: Log,
+    pub(crate) process: Process,
+}
+
+impl DeliveryLog for RemoteLog {
+    type Place = usize;
+
+    fn name(&self) -> &'static str {
+        LOG
+    }
+
+    fn longest_span(&self) -> u32 {
+        3600
+    }
+
+    fn resume(&self, place: usize) -> Option<usize> {
+        Some(place)
+    }
+
+    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, GenesysError> {
+        let out_of_time =
+            || GenesysError::OutOfTime { what: "a page".to_owned(), why: "the weather is bad".to_owned() };
+        if Instant::now() >= deadline {
+            return Err(out_of_time());
+        }
+        let work = async {
+            let all = lock(&self.log.0);
+            let mut listed: Vec<_> = all.iter().filter(|given_up| window.holds(given_up.at)).cloned().collect();
+            listed.sort_by_key(|given_up| (given_up.at, given_up.number));
+            let failed = |GivenUp { number, at, body, key }| {
+                Entry::Failed(Failed {
+                    delivery: number.to_string(),
+                    at: Some(at),
+                    body,
+                    content_type: Some("application/json".to_owned()),
+                    headers: BTreeMap::new(),
+                    sender_key: key,
+                    note: "503".to_owned(),
+                })
+            };
+            let next = (listed.len() > place + PAGE).then_some(place + PAGE);
+            Ok(Part { entries: listed.into_iter().skip(place).take(PAGE).map(failed).collect(), next })
+        };
+        let unavailable = || {
+            let last = Trouble::Http(HttpError::TimedOut);
+            Err(GenesysError::Unavailable { what: "a page".to_owned(), tries: 5, last })
+        };
+        let call = self.process.call(Service::Genesys, work, unavailable);
+        tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| Err(out_of_time()))
+    }
+}
+
+/// Sends one event once, as often as Genesys Cloud tries.
+pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
+    let body = sent.body(nth);
+    if sent.kind == Kind::EventBridge {
+        return world.publish(&body).await;
+    }
+    let at = FakeClock.now();
+    for attempt in 0..TRIES {
+        let headers = headers(&world, &sent);
+        let (shared, body) = (Arc::clone(&world), body.clone());
+        // The invocation goes on when nobody waits for it any more.
+        let posted = tokio::spawn(async move { shared.post(&headers, &body).await });
+        let answer = timeout(PATIENCE, posted).await.ok().and_then(Result::ok).flatten();
+        match answer {
+            Some(Ok(_) | Err(Refusal::NotJson { .. })) => return,
+            Some(Err(refusal)) if is_final(&refusal) => {
+                world.law.violate(&format!("event-{} is genuine, and was refused: {refusal}", sent.number));
+                return;
+            }
+            Some(Err(_)) | None => {}
+        }
+        if attempt + 1 < TRIES {
+            sleep(Duration::from_secs(world.weather.dice(|rng| rng.u64(5..20)))).await;
+        }
+    }
+    world.weather.count("events that Genesys Cloud gave up");
+    world.law.note(|| format!("event-{} is given up", sent.number));
+    lock(&world.log.0).push(GivenUp { number: sent.number, at, body, key: sent.key() });
+}
+
+/// Whether Genesys Cloud drops the event at once: it does so after every 4xx.
+fn is_final(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::NoProof(_) | Refusal::WrongProof | Refusal::Empty | Refusal::TooLarge { .. } => true,
+        Refusal::NotJson { .. }
+        | Refusal::NotConfigured
+        | Refusal::SecretsUnavailable(_)
+        | Refusal::QueueUnavailable(_) => false,
+    }
+}
+
+fn headers(world: &World, sent: &Sent) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut put = |name: &'static str, value: &str| {
+        headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
+    };
+    put("x-webhook-secret", &world.secret());
+    put("content-type", "application/json");
+    if let Some(key) = sent.key() {
+        put("idempotency-key", &key);
+    }
+    headers
+}

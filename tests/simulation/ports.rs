@@ -1,0 +1,235 @@
+//! The ports of the use cases, with a network between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use genesys_relay::archive::{self, Archive, ArchiveError};
+use genesys_relay::clock::Clock;
+use genesys_relay::event::EventId;
+use genesys_relay::events_table::{
+    Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+};
+use genesys_relay::message::Message;
+use genesys_relay::queue::{
+    Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+};
+use genesys_relay::record::{Record, Transition};
+use genesys_relay::secrets::{SecretStore, SecretsError};
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::faults::{Process, Service};
+
+/// `SendMessageBatch` and its kin: at most ten entries.
+const BATCH: usize = 10;
+
+/// One in so many entries of a batch fails although the call succeeds, in bad weather.
+const FAILED_ENTRIES_PER_THOUSAND: u32 = 20;
+
+/// The clock of one process, which is wrong by a little.
+#[derive(Clone, Copy)]
+pub(crate) struct SkewedClock(pub(crate) SignedDuration);
+
+impl Clock for SkewedClock {
+    fn now(&self) -> Timestamp {
+        FakeClock.now() + self.0
+    }
+}
+
+/// Something at the other end of the network.
+#[derive(Clone)]
+pub(crate) struct Remote<P> {
+    pub(crate) port: P,
+    pub(crate) service: Service,
+    pub(crate) process: Process,
+}
+
+fn queue_unavailable() -> QueueError {
+    QueueError::Unavailable("as the weather has it".into())
+}
+
+fn table_unavailable<T>() -> Result<T, TableError> {
+    Err(TableError::Unavailable("as the weather has it".into()))
+}
+
+impl Remote<FakeQueue> {
+    async fn call<T>(&self, work: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+        self.process.call(self.service, work, || Err(queue_unavailable())).await
+    }
+
+    /// Calls batch by batch; some entries of a batch can fail alone.
+    async fn call_in_batches<'a, I: Sync, F: Future<Output = Result<(), QueueError>>>(
+        &self,
+        items: &'a [I],
+        one: impl Fn(&'a I) -> F,
+    ) -> Vec<Result<(), QueueError>> {
+        let mut results = Vec::new();
+        for batch in items.chunks(BATCH) {
+            let work = async {
+                let mut results = Vec::new();
+                for item in batch {
+                    if self.process.weather().strikes(FAILED_ENTRIES_PER_THOUSAND) {
+                        self.process.has_bad_luck("entries of batches failed");
+                        results.push(Err(queue_unavailable()));
+                    } else {
+                        results.push(one(item).await);
+                    }
+                }
+                results
+            };
+            let unavailable = || batch.iter().map(|_| Err(queue_unavailable())).collect();
+            results.extend(self.process.call(self.service, work, unavailable).await);
+        }
+        results
+    }
+
+    async fn put(&self, message: &Message) -> Result<(), QueueError> {
+        self.port.send(message).await?;
+        self.process.law().entered(message.identity(FakeClock.now()).0);
+        Ok(())
+    }
+}
+
+impl Sender for Remote<FakeQueue> {
+    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+        self.call(self.put(message)).await
+    }
+
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+        self.call_in_batches(messages, |message| self.put(message)).await
+    }
+}
+
+impl VisibilityTimeout for Remote<FakeQueue> {
+    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+        let change = |change: &(ReceiptHandle, Duration)| {
+            let change = change.clone();
+            async move { self.port.change_visibility(&[change]).await.pop().unwrap_or_else(|| Err(queue_unavailable())) }
+        };
+        self.call_in_batches(changes, change).await
+    }
+}
+
+impl Receiver for Remote<FakeQueue> {
+    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        self.call(self.port.receive(visibility, wait)).await
+    }
+
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+        let delete = |receipt: &ReceiptHandle| {
+            let receipt = receipt.clone();
+            async move { self.port.delete(&[receipt]).await.pop().unwrap_or_else(|| Err(queue_unavailable())) }
+        };
+        self.call_in_batches(receipts, delete).await
+    }
+}
+
+impl Countable for Remote<FakeQueue> {
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.call(self.port.depth()).await
+    }
+
+    async fn age(&self) -> Result<Option<Duration>, QueueError> {
+        self.call(self.port.age()).await
+    }
+}
+
+impl Redrive for Remote<FakeQueue> {
+    async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
+        self.call(self.port.start_move(rate)).await
+    }
+
+    async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
+        self.call(self.port.latest_move()).await
+    }
+
+    async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
+        self.call(self.port.cancel_move(handle)).await
+    }
+}
+
+impl Remote<FakeTable> {
+    async fn call<T>(&self, work: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
+        self.process.call(self.service, work, table_unavailable).await
+    }
+}
+
+impl EventsTable for Remote<FakeTable> {
+    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+        self.call(self.port.get(id)).await
+    }
+
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
+        self.call(self.port.get_many(ids)).await
+    }
+
+    async fn write(&self, transition: &Transition) -> Result<Written, TableError> {
+        self.call(async {
+            let before = self.port.record(&transition.next().event_id);
+            let written = self.port.write(transition).await?;
+            if written == Written::Done {
+                self.process.law().written(before.as_ref(), transition.next());
+            }
+            Ok(written)
+        })
+        .await
+    }
+
+    async fn keep_body(&self, id: &EventId, body: &[u8], now: Timestamp) -> Result<bool, TableError> {
+        self.call(self.port.keep_body(id, body, now)).await
+    }
+
+    async fn body(&self, id: &EventId) -> Result<Option<Vec<u8>>, TableError> {
+        self.call(self.port.body(id)).await
+    }
+
+    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
+        self.call(self.port.dead_letters(window, after, limit)).await
+    }
+
+    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        self.call(self.port.acquire(what, lease, now)).await
+    }
+
+    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+        self.call(self.port.release(what, owner)).await
+    }
+
+    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        self.call(self.port.lease(what, now)).await
+    }
+
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+        self.call(self.port.checkpoint(source)).await
+    }
+
+    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
+        self.call(self.port.save_checkpoint(source, checkpoint)).await
+    }
+}
+
+impl Archive for Remote<FakeArchive> {
+    async fn put(&self, key: &str, object: Vec<u8>) -> Result<(), ArchiveError> {
+        let work = async {
+            let held = archive::read(&object)?;
+            self.port.put(key, object).await?;
+            self.process.law().archived(held.into_iter().map(|archived| archived.event_id));
+            Ok(())
+        };
+        let unavailable = || Err(ArchiveError::Unavailable("as the weather has it".into()));
+        self.process.call(self.service, work, unavailable).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
+        let unavailable = || Err(ArchiveError::Unavailable("as the weather has it".into()));
+        self.process.call(self.service, self.port.get(key), unavailable).await
+    }
+}
+
+impl SecretStore for Remote<FakeSecretStore> {
+    async fn read(&self) -> Result<String, SecretsError> {
+        let unavailable = || Err(SecretsError::Unavailable("as the weather has it".into()));
+        self.process.call(self.service, self.port.read(), unavailable).await
+    }
+}

@@ -1,0 +1,262 @@
+//! One run: bad weather, then good weather, and what is there in the end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_relay::clock::Clock as _;
+use genesys_relay::event::EventId;
+use genesys_relay::queue::Countable as _;
+use genesys_relay::record::State;
+use genesys_relay::replay::{Answer, Report};
+use genesys_relay::testing::FakeClock;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::faults::{Died, Tally};
+use crate::genesys;
+use crate::scenario::{Scenario, request};
+use crate::world::World;
+
+/// How long the relay may take in good weather until all that waits is delivered or dead.
+const DRAINED_WITHIN: Duration = Duration::from_hours(48);
+
+/// Runs of `reconcile` after which table and queue have to agree.
+const ROUNDS: usize = 6;
+
+/// What a run was like.
+pub(crate) struct Outcome {
+    pub(crate) events: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) tally: Tally,
+    pub(crate) repeats: u64,
+    pub(crate) trace: u64,
+    pub(crate) violation: Option<String>,
+}
+
+/// Runs a seed on a runtime of its own, whose clock is paused.
+pub(crate) fn run(scenario: Scenario, speaks: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(simulate(scenario, speaks))
+}
+
+async fn simulate(scenario: Scenario, speaks: bool) -> Outcome {
+    FakeClock::start_over();
+    let began = Instant::now();
+    let world = World::new(scenario, speaks);
+    world.law.note(|| format!("{:#?}", world.scenario));
+    world.deploy().await;
+    start(&world);
+    sleep(world.scenario.length).await;
+    world.weather.calm_down();
+    world.events.calm_down();
+    world.dead_letters.calm_down();
+    world.law.note(|| "the weather is fine".to_owned());
+    if let Err(what) = settle(&world).await {
+        world.law.violate(&what);
+    }
+    Outcome {
+        events: world.law.known().len() as u64,
+        simulated: began.elapsed(),
+        tally: world.weather.tally(),
+        repeats: world.law.repeats(),
+        trace: world.law.trace(),
+        violation: world.law.violation(),
+    }
+}
+
+/// Starts all that acts by itself.
+fn start(world: &Arc<World>) {
+    tokio::spawn(Arc::clone(world).map());
+    for sent in &world.scenario.events {
+        for (nth, at) in sent.at.iter().enumerate() {
+            let (world, sent, at) = (Arc::clone(world), sent.clone(), Instant::now() + *at);
+            tokio::spawn(async move {
+                sleep_until(at).await;
+                genesys::send(world, sent, nth).await;
+            });
+        }
+    }
+    let every = |pause: Duration, request: serde_json::Value| {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            loop {
+                sleep(pause).await;
+                if world.weather.is_calm() {
+                    return;
+                }
+                // Lambda begins an asynchronous invocation that failed again, after one minute and after two.
+                for retry in 1..=3 {
+                    if matches!(world.replay(&request).await, Ok(Ok(_))) {
+                        break;
+                    }
+                    sleep(Duration::from_mins(retry)).await;
+                }
+            }
+        });
+    };
+    every(world.scenario.reconcile_every, json!({ "action": "reconcile", "ifNeeded": true }));
+    every(world.scenario.archive_every, json!({ "action": "archive" }));
+    if let Some(pause) = world.scenario.recover_every {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            while !world.weather.is_calm() {
+                let _ = world.recover().await;
+                sleep(pause).await;
+            }
+        });
+    }
+    if let Some(pause) = world.scenario.operator_every {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            loop {
+                sleep(pause.mul_f64(world.dice(|rng| rng.f64() * 2.0))).await;
+                if world.weather.is_calm() {
+                    return;
+                }
+                let listed: Vec<_> = listed(&world).into_iter().collect();
+                let request = world.dice(|rng| request(rng, &listed, &world.archive.keys()));
+                world.law.note(|| format!("an operator asks: {request}"));
+                drop(world.replay(&request).await);
+                world.table.delete_expired(FakeClock.now());
+            }
+        });
+    }
+    if let Some(after) = world.scenario.rotation {
+        tokio::spawn(Arc::clone(world).rotate_secret(after));
+    }
+}
+
+/// The dead events that the index shows.
+fn listed(world: &World) -> BTreeSet<String> {
+    let dead = |record: genesys_relay::record::Record| match record.state {
+        State::Dead(dead) if dead.listed => Some(record.event_id.to_string()),
+        _ => None,
+    };
+    world.table.records().into_iter().filter_map(dead).collect()
+}
+
+/// In good weather everything comes to an end, and operators can bring every event to the target.
+async fn settle(world: &World) -> Result<(), String> {
+    // Genesys Cloud has given up by then what it could not send, and each killed run's lease is over.
+    sleep(Duration::from_mins(20)).await;
+    drain(world).await?;
+    if world.scenario.recover_every.is_some() {
+        recover(world).await?;
+        drain(world).await?;
+    }
+    reconcile(world).await?;
+    check_end(world).await?;
+    for key in world.archive.keys() {
+        ask(world, json!({ "action": "restore", "key": key })).await?;
+    }
+    // What was brought back dies anew if the target refuses it, and SQS takes copies back and forth.
+    for _ in 0..2 {
+        ask(world, json!({ "action": "replay", "all": true, "force": true, "why": "force" })).await?;
+        sleep(Duration::from_mins(2)).await;
+        drain(world).await?;
+        reconcile(world).await?;
+    }
+    check_end(world).await?;
+    let buried: BTreeSet<String> = buried(world);
+    for id in world.law.known() {
+        let is_dead_for_good = buried.contains(id.as_str()) && world.is_poison(&id);
+        let is_discarded = world.table.record(&id).is_some_and(|record| matches!(record.state, State::Discarded(_)));
+        if !world.law.has_taken(&id) && !is_dead_for_good && !is_discarded && !is_forgotten_discard(world, &id) {
+            return Err(format!("{id} could not be brought to the target"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether it was discarded so long ago that its record has expired.
+fn is_forgotten_discard(world: &World, id: &EventId) -> bool {
+    world.law.is_discard_asked(id) && world.table.record(id).is_none_or(|record| record.is_expired(FakeClock.now()))
+}
+
+/// Waits until the events queue is empty.
+async fn drain(world: &World) -> Result<(), String> {
+    let limit = Instant::now() + DRAINED_WITHIN;
+    while world.events.depth().await.is_ok_and(|depth| depth.total() > 0) {
+        if Instant::now() > limit {
+            return Err(format!("the events queue is not empty after {DRAINED_WITHIN:?} of good weather"));
+        }
+        sleep(Duration::from_mins(1)).await;
+    }
+    // The last invocations end.
+    sleep(Duration::from_mins(2)).await;
+    Ok(())
+}
+
+/// Lets the recovery come up to the present; what Genesys Cloud gave up is known by then.
+async fn recover(world: &World) -> Result<(), String> {
+    for _ in 0..200 {
+        sleep(Duration::from_mins(5)).await;
+        if world.recover().await == Ok(true) {
+            let known = world.law.known();
+            let missing: Vec<_> = world.log.ids().into_iter().filter(|id| !known.contains(id)).collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            return Err(format!("the recovery has not found {missing:?}"));
+        }
+    }
+    Err("the recovery does not come to an end".to_owned())
+}
+
+async fn ask(world: &World, request: serde_json::Value) -> Result<Answer, String> {
+    match world.replay(&request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(format!("{request} failed in good weather: {error}")),
+        // One death can be planned; what the run held comes back, and its lease ends.
+        Err(Died) => {
+            sleep(Duration::from_mins(20)).await;
+            let again = world.replay(&request).await;
+            again.map_err(|Died| format!("{request} died twice"))?.map_err(|error| format!("{request}: {error}"))
+        }
+    }
+}
+
+/// Reconciles until nothing is left to do.
+async fn reconcile(world: &World) -> Result<(), String> {
+    for _ in 0..ROUNDS {
+        let answer = ask(world, json!({ "action": "reconcile" })).await?;
+        let Answer::Reconcile(Report { recorded, removed, failures, complete, .. }) = &answer else {
+            return Err("the answer is another one".to_owned());
+        };
+        if *recorded + *removed + *failures == 0 && *complete && listed(world) == buried(world) {
+            return Ok(());
+        }
+        // A message that SQS moved while its record waits for another attempt, an hour at most, is believed to be dead then.
+        sleep(Duration::from_mins(15)).await;
+    }
+    let (listed, buried) = (listed(world), buried(world));
+    Err(format!("{ROUNDS} runs of reconcile did not make table and queue agree: listed {listed:?}, buried {buried:?}"))
+}
+
+fn buried(world: &World) -> BTreeSet<String> {
+    world.dead_letters.held(|message, sent_at| message.identity(sent_at).0.to_string()).into_iter().collect()
+}
+
+/// Nothing is under way, and each dead letter is in the list, with its reason.
+async fn check_end(world: &World) -> Result<(), String> {
+    world.law.account();
+    let now = FakeClock.now();
+    for record in world.table.records().into_iter().filter(|record| !record.is_expired(now)) {
+        match record.state {
+            State::InProgress(_) | State::Retrying { .. } | State::Queued => {
+                return Err(format!("nothing is under way, and {} is {}", record.event_id, record.state.name()));
+            }
+            State::Delivered | State::Dead(_) | State::Archived { .. } | State::Discarded(_) => {}
+        }
+    }
+    let Answer::List(list) = ask(world, json!({ "action": "list", "limit": 1000 })).await? else {
+        return Err("the answer is another one".to_owned());
+    };
+    let shown: BTreeSet<String> = list.items.iter().map(|letter| letter.event_id.to_string()).collect();
+    let buried = buried(world);
+    if shown != buried {
+        return Err(format!("the dead letters are {buried:?}, and the list shows {shown:?}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! What happens in a run: everything that differs from one seed to the next.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use genesys_relay::retry::Schedule;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::faults::{Death, Service};
+
+/// Clocks of two processes differ by twice this at most. The relay allows for 5 s.
+const SKEW_MILLIS: i64 = 2000;
+
+/// A service that is down for a while.
+#[derive(Debug, Clone)]
+pub(crate) struct Outage {
+    pub(crate) service: Service,
+    pub(crate) during: Range<Duration>,
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    /// How long it stays bad.
+    pub(crate) length: Duration,
+    pub(crate) events: Vec<Sent>,
+    pub(crate) outages: Vec<Outage>,
+    pub(crate) faults_per_thousand: u32,
+    pub(crate) crashes_per_thousand: u32,
+    /// Deliveries that fail while the target is not down.
+    pub(crate) refusals_per_thousand: u32,
+    /// Whether the queues hand out messages twice and in any order.
+    pub(crate) disorder: bool,
+    /// The slowest that a call can be on its way, each way.
+    pub(crate) slowness: Duration,
+    pub(crate) base: Duration,
+    pub(crate) cap: Duration,
+    pub(crate) max_receives: u32,
+    pub(crate) batch: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) processor_time: Duration,
+    pub(crate) reconcile_every: Duration,
+    pub(crate) archive_every: Duration,
+    pub(crate) recover_every: Option<Duration>,
+    /// How long an operator waits between two requests, on average; nothing for one who is asleep.
+    pub(crate) operator_every: Option<Duration>,
+    /// When the sender gets a new secret.
+    pub(crate) rotation: Option<Duration>,
+    /// The one process that dies, where it is not left to chance.
+    pub(crate) death: Option<Death>,
+}
+
+/// The kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Webhook,
+    OpenMessaging,
+    /// Any JSON, told from others by a key of the sender.
+    Keyed,
+    /// A body that is not JSON.
+    Malformed,
+    /// Put into the events queue by a rule, without attributes.
+    EventBridge,
+}
+
+/// One event that Genesys Cloud has.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) number: usize,
+    pub(crate) kind: Kind,
+    /// When it is sent, and when it is sent once more.
+    pub(crate) at: Vec<Duration>,
+    /// Whether the target refuses it for good, whatever happens.
+    pub(crate) poison: bool,
+}
+
+impl Sent {
+    /// The body, as it is sent for the `nth` time.
+    pub(crate) fn body(&self, nth: usize) -> Vec<u8> {
+        let Self { number, .. } = self;
+        let (tab, id) = (if nth.is_multiple_of(2) { "" } else { " " }, format!("event-{number}"));
+        match self.kind {
+            Kind::Webhook => format!(
+                r#"{{"webhookId":"hook-{}","payload":{{"name":"{id}"}},{tab}"timestamp":"2026-01-15T12:00:00Z"}}"#,
+                number % 3
+            )
+            .into_bytes(),
+            Kind::OpenMessaging => json!({
+                "id": id, "type": "Text", "text": "hello", "direction": "Outbound",
+                "channel": { "id": "integration", "platform": "Open", "type": "Private", "time": "2026-01-15T12:00:00Z" },
+            })
+            .to_string()
+            .into_bytes(),
+            Kind::Keyed => format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes(),
+            Kind::Malformed => format!("{id} is no JSON").into_bytes(),
+            Kind::EventBridge => json!({
+                "version": "0", "id": format!("envelope-{number}-{nth}"), "detail-type": "v2.detail.events.{id}",
+                "source": "aws.partner/genesys.com/cloud/relay", "time": "2026-01-15T12:00:00Z",
+                "detail": {
+                    "topicName": "v2.detail.events", "version": "2", "timestamp": "2026-01-15T12:00:00Z",
+                    "eventBody": { "name": id },
+                },
+            })
+            .to_string()
+            .into_bytes(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<String> {
+        (self.kind == Kind::Keyed).then(|| format!("key-{}", self.number))
+    }
+}
+
+impl Scenario {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let minutes = Duration::from_mins;
+        let length = match rng.u32(..100) {
+            0..35 => minutes(rng.u64(10..60)),
+            35..80 => minutes(rng.u64(60..6 * 60)),
+            80..95 => minutes(rng.u64(6 * 60..3 * 24 * 60)),
+            _ => minutes(rng.u64(11 * 24 * 60..18 * 24 * 60)),
+        };
+        let is_long = length > minutes(24 * 60);
+        let count = if rng.u32(..10) == 0 { rng.usize(15..50) } else { rng.usize(1..15) };
+        let max_receives = *rng.choice(&[2, 3, 4, 10, 10]).unwrap_or(&10);
+        let outages = (0..rng.usize(..5)).map(|_| outage(&mut rng, length)).collect();
+        Self {
+            seed,
+            length,
+            events: (0..count).map(|number| sent(&mut rng, number, length)).collect(),
+            outages,
+            // What lies dead for 10 days has four runs of the archive to be saved; weeks in which each run of some dozen calls
+            // meets a fault are left out.
+            faults_per_thousand: *rng
+                .choice(if is_long { &[0, 5, 5, 30, 30] } else { &[0, 5, 30, 30, 150] })
+                .unwrap_or(&0),
+            crashes_per_thousand: *rng.choice(&[0, 10, 50, 200]).unwrap_or(&0),
+            refusals_per_thousand: *rng.choice(&[0, 100, 300, 900]).unwrap_or(&0),
+            disorder: rng.bool(),
+            slowness: Duration::from_millis(*rng.choice(&[20, 20, 200, 1500]).unwrap_or(&20)),
+            base: Duration::from_secs(rng.u64(1..5)),
+            cap: Duration::from_secs(*rng.choice(&[5, 60, 900]).unwrap_or(&900)),
+            max_receives,
+            batch: *rng.choice(&[1, 10, 10]).unwrap_or(&10),
+            concurrency: rng.usize(2..6),
+            processor_time: Duration::from_secs(*rng.choice(&[20, 60]).unwrap_or(&60)),
+            reconcile_every: if is_long { length / 200 } else { minutes(5) },
+            archive_every: if is_long { minutes(24 * 60) } else { length * 2 },
+            recover_every: rng.bool().then_some(if is_long { length / 200 } else { minutes(5) }),
+            operator_every: (rng.u32(..4) > 0).then_some(length / rng.u32(5..40)),
+            rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
+            death: None,
+        }
+    }
+
+    /// Twelve days in which each function has something of each kind to do, and all works but for one death.
+    pub(crate) fn with_death(death: Death) -> Self {
+        let minutes = Duration::from_mins;
+        let sent = |number, kind, at, poison| Sent { number, kind, at, poison };
+        Self {
+            length: minutes(12 * 24 * 60),
+            events: vec![
+                sent(0, Kind::Webhook, vec![minutes(1), minutes(1)], false),
+                sent(1, Kind::Webhook, vec![minutes(70)], true),
+                sent(2, Kind::Malformed, vec![minutes(2)], false),
+                sent(3, Kind::OpenMessaging, vec![minutes(31)], false),
+                sent(4, Kind::EventBridge, vec![minutes(71)], false),
+            ],
+            outages: vec![
+                Outage { service: Service::Target, during: minutes(0)..minutes(60) },
+                Outage { service: Service::Events, during: minutes(30)..minutes(33) },
+            ],
+            faults_per_thousand: 0,
+            crashes_per_thousand: 0,
+            refusals_per_thousand: 0,
+            disorder: false,
+            slowness: Duration::from_millis(20),
+            base: Duration::from_secs(2),
+            cap: minutes(1),
+            max_receives: 4,
+            batch: 10,
+            concurrency: 2,
+            processor_time: minutes(1),
+            reconcile_every: minutes(6 * 60),
+            archive_every: minutes(24 * 60),
+            recover_every: Some(minutes(6 * 60)),
+            operator_every: None,
+            rotation: None,
+            death: Some(death),
+            seed: 0,
+        }
+    }
+
+    pub(crate) fn schedule(&self) -> Schedule {
+        Schedule::new(self.base, self.cap, self.max_receives).expect("a schedule")
+    }
+
+    /// The time-out of the queue's messages: six times the function's.
+    pub(crate) fn visibility(&self) -> Duration {
+        self.processor_time * 6
+    }
+
+    pub(crate) fn skew(rng: &mut fastrand::Rng) -> SignedDuration {
+        SignedDuration::from_millis(rng.i64(-SKEW_MILLIS..=SKEW_MILLIS))
+    }
+}
+
+fn outage(rng: &mut fastrand::Rng, length: Duration) -> Outage {
+    let service = *rng.choice(&Service::ALL).unwrap_or(&Service::Target);
+    // A dead letter is archived after 10 days and expires after 14: the archive may be down for less than the difference.
+    let longest = (length / 3).min(Duration::from_hours(24));
+    let begin = length.mul_f64(rng.f64());
+    Outage { service, during: begin..begin + longest.mul_f64(rng.f64()) }
+}
+
+fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
+    let kind = match rng.u32(..12) {
+        0..5 => Kind::Webhook,
+        5..7 => Kind::OpenMessaging,
+        7..9 => Kind::Keyed,
+        9 => Kind::Malformed,
+        _ => Kind::EventBridge,
+    };
+    // Most in the first part, so that their retries are in bad weather too; some at one moment.
+    let first = length.mul_f64(rng.f64() * if rng.bool() { 0.1 } else { 0.8 });
+    let mut at = vec![first];
+    while kind != Kind::Malformed && rng.u32(..4) == 0 {
+        let gap = match rng.u32(..3) {
+            0 => Duration::ZERO,
+            1 => Duration::from_millis(rng.u64(..60_000)),
+            _ => Duration::from_secs(rng.u64(..length.as_secs() / 4)),
+        };
+        at.push(first + gap);
+    }
+    Sent { number, kind, at, poison: rng.u32(..8) == 0 }
+}
+
+/// The requests of an operator who does not look twice.
+pub(crate) fn request(rng: &mut fastrand::Rng, listed: &[String], archived: &[String]) -> Value {
+    let some = |rng: &mut fastrand::Rng| {
+        let count = rng.usize(1..4);
+        let ids: std::collections::BTreeSet<_> = (0..count).filter_map(|_| rng.choice(listed)).collect();
+        json!(ids)
+    };
+    let (force, why) = if rng.u32(..8) == 0 { (true, "force") } else { (false, "as asked") };
+    match rng.u32(..20) {
+        0 => json!({ "action": "status" }),
+        1 => json!({ "action": "cancel" }),
+        2..5 => json!({ "action": "reconcile" }),
+        5 => json!({ "action": "archive", "olderThanDays": 0 }),
+        6 if !listed.is_empty() => json!({ "action": "discard", "eventIds": some(rng), "why": "not needed" }),
+        7..9 if !archived.is_empty() => json!({ "action": "restore", "key": rng.choice(archived) }),
+        9 => json!({ "action": "replay", "all": true, "dryRun": true }),
+        10..12 => json!({ "action": "replay", "all": true, "ratePerSecond": 1, "force": force, "why": why }),
+        12 => json!({ "action": "replay", "all": true, "maxMessages": 5, "force": force, "why": why }),
+        13..16 if !listed.is_empty() => {
+            json!({ "action": "replay", "eventIds": some(rng), "force": force, "why": why })
+        }
+        16 => json!({ "action": "replay", "filter": { "reason": "exhausted" }, "force": force, "why": why }),
+        _ => json!({ "action": "replay", "all": true, "force": force, "why": why }),
+    }
+}

@@ -1,0 +1,106 @@
+//! The customer's system: takes events, refuses them, answers late, twice, or not at all.
+
+use std::collections::BTreeSet;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_relay::event::EventId;
+use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::faults::{Process, Service};
+
+/// One delivery may take this long, connecting included (`TargetTimeoutSeconds`).
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The target as one process of the processor sees it.
+#[derive(Clone)]
+pub(crate) struct SimTarget {
+    pub(crate) process: Process,
+    /// What it refuses for good.
+    pub(crate) poison: Arc<BTreeSet<EventId>>,
+    pub(crate) refusals_per_thousand: u32,
+}
+
+impl SimTarget {
+    fn status(&self, status: u16) -> Outcome {
+        self.process.weather().count("deliveries refused");
+        Outcome::Failed(Failure { response: Some("no".to_owned()), ..Failure::new(Cause::Status(status), "refused") })
+    }
+
+    /// One of the ways in which a delivery can go wrong.
+    async fn misbehave(&self, id: &EventId, until: Instant) -> Outcome {
+        let weather = self.process.weather();
+        match weather.dice(|rng| rng.u32(..12)) {
+            0..4 => self.status(weather.dice(|rng| *rng.choice(&[500, 502, 503, 408, 425]).unwrap_or(&500))),
+            4 => {
+                let wait = Duration::from_secs(weather.dice(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)));
+                match self.status(429) {
+                    Outcome::Failed(failure) => Outcome::Failed(Failure { retry_after: Some(wait), ..failure }),
+                    delivered @ Outcome::Delivered { .. } => delivered,
+                }
+            }
+            5 => self.status(weather.dice(|rng| *rng.choice(&[400, 401, 404, 410]).unwrap_or(&404))),
+            6 => {
+                weather.count("deliveries broken off");
+                Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
+            }
+            7 => {
+                weather.count("deliveries taken, answers lost");
+                self.process.law().taken(id);
+                Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
+            }
+            8..10 => {
+                weather.count("deliveries timed out");
+                sleep_until(until).await;
+                Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
+            }
+            10 => {
+                weather.count("deliveries taken, answers late");
+                self.process.law().taken(id);
+                sleep_until(until).await;
+                Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
+            }
+            _ => {
+                weather.count("deliveries panicked");
+                resume_unwind(Box::new("as the weather has it"))
+            }
+        }
+    }
+}
+
+impl Target for SimTarget {
+    async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        let (id, weather) = (&delivery.event.id, self.process.weather());
+        self.process.law().delivery_begins(id);
+        let until = delivery.deadline.min(Instant::now() + TIMEOUT);
+        let work = async {
+            weather.count("deliveries");
+            let takes = weather.dice(|rng| if rng.u32(..10) == 0 { rng.u64(..9000) } else { rng.u64(..200) });
+            if Instant::now() + Duration::from_millis(takes) >= until {
+                sleep_until(until).await;
+                return Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"));
+            }
+            sleep(Duration::from_millis(takes)).await;
+            if self.poison.contains(id) {
+                return self.status(422);
+            }
+            if weather.strikes(self.refusals_per_thousand) {
+                return self.misbehave(id, until).await;
+            }
+            self.process.law().taken(id);
+            Outcome::Delivered { status: Some(200) }
+        };
+        let unreachable = || Outcome::Failed(Failure::new(Cause::Connection, "no connection"));
+        let outcome = self.process.call(Service::Target, work, unreachable).await;
+        if let Outcome::Failed(Failure { retry_after: Some(wait), .. }) = &outcome {
+            self.process.law().retry_after(id, *wait);
+        }
+        outcome
+    }
+
+    fn address(&self) -> String {
+        "https://target.example.com/".to_owned()
+    }
+}
