@@ -80,28 +80,29 @@ impl Emulator {
         python::environment(&workspace.local(), python::EMULATOR).await.map(drop)
     }
 
-    /// Starts one on the given port, or on a free one, and waits until it answers.
+    /// Starts one on the given port, or on a free one, and waits until it answers. The functions find `variables` in their
+    /// environment.
     ///
     /// # Errors
     /// See [`EmulatorError`] and [`python::PythonError`].
-    pub async fn start(workspace: &Workspace, port: Option<u16>) -> Result<Self> {
+    pub async fn start(workspace: &Workspace, port: Option<u16>, variables: &[(&str, String)]) -> Result<Self> {
         let python = python::environment(&workspace.local(), python::EMULATOR).await?;
         if let Some(port) = port {
             free_port(port)?;
-            let started = Self::start_on(&python, &workspace.local(), port).await;
+            let started = Self::start_on(&python, &workspace.local(), port, variables).await;
             return started
                 .map_err(|error| if lost_its_port(&error) { EmulatorError::PortTaken { port }.into() } else { error });
         }
         for _ in 1..PORT_ATTEMPTS {
-            match Self::start_on(&python, &workspace.local(), free_port(0)?).await {
+            match Self::start_on(&python, &workspace.local(), free_port(0)?, variables).await {
                 Err(error) if lost_its_port(&error) => {}
                 started => return started,
             }
         }
-        Self::start_on(&python, &workspace.local(), free_port(0)?).await
+        Self::start_on(&python, &workspace.local(), free_port(0)?, variables).await
     }
 
-    async fn start_on(python: &Path, local: &Path, port: u16) -> Result<Self> {
+    async fn start_on(python: &Path, local: &Path, port: u16, variables: &[(&str, String)]) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let folder = local.join("run").join(&name);
@@ -126,6 +127,7 @@ impl Emulator {
             ("SFTP_ENABLED", "0".into()),
             ("IOT_MTLS_ENABLED", "0".into()),
         ]);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         // The server takes its process group along when this pipe closes, and the pipe closes however we end.
         let child =
             command.arg(SERVER).process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -154,6 +156,12 @@ impl Emulator {
     #[must_use]
     pub fn endpoint(&self) -> String {
         endpoint(self.port)
+    }
+
+    /// The port of that address.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its process id.

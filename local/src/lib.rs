@@ -9,6 +9,7 @@ pub mod demo;
 pub mod deploy;
 pub mod emulator;
 pub mod env_file;
+pub mod faulty_proxy;
 pub mod functions;
 pub mod genesys;
 pub mod genesys_cloud;

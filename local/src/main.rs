@@ -21,7 +21,8 @@ struct Arguments {
     /// Port of the local AWS on 127.0.0.1 [default: a free one]
     #[arg(long)]
     port: Option<u16>,
-    /// How the target behaves: fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down
+    /// How the target behaves: fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down; or on the
+    /// wire: reset, reset-unread, trickle, garbage, bad-length, endless-headers, short, large, endless-body
     #[arg(long, default_value = "fine")]
     target: Behaviour,
     /// Sets a parameter of the template, for example BackoffBaseSeconds=1; may be repeated

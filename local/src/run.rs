@@ -88,7 +88,7 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
         Webhook::signed(message.to_string()).curl(&webhook_url),
         heading("Send a webhook with the shared secret:"),
         Webhook::with_shared_secret(envelope.to_string()).curl(&webhook_url),
-        heading("Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down):"),
+        heading("Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down, reset …):"),
         format_args!("curl -X PUT --data fail:30 {}", target.control_url()),
         heading("List the dead letters:"),
         signed_curl("execute-api", &stack.dead_letter_api_url()?),

@@ -24,7 +24,7 @@ use crate::{
 pub use self::{
     function::{Function, FunctionError},
     observe::{Count, LogLine, QueueCounts},
-    options::{StackOptions, secret},
+    options::{Service, StackOptions, secret},
 };
 
 const DEATH_SHOWS_WITHIN: Duration = Duration::from_secs(1);
@@ -55,7 +55,11 @@ impl Stack {
         let workspace = Workspace::locate().await?;
         Emulator::prepare(&workspace, options.port).await?;
         let packages = functions::packages(&workspace).await?;
-        let emulator = Emulator::start(&workspace, options.port).await?;
+        let variables: Vec<_> = options.ways.iter().map(|(service, proxy)| (service.variable(), proxy.url())).collect();
+        let emulator = Emulator::start(&workspace, options.port, &variables).await?;
+        for (_, proxy) in &options.ways {
+            proxy.lead_to(emulator.port());
+        }
         let config = clients::config(&emulator.endpoint()).await;
         let eventbridge = aws_sdk_eventbridge::Client::new(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.

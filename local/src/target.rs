@@ -1,8 +1,10 @@
 //! Plays the customer's system: takes deliveries, and behaves as well or as badly as it is told to.
 
 mod behaviour;
+mod wire;
 
 use std::{
+    error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,8 +18,12 @@ use hyper::{
     header::RETRY_AFTER,
 };
 use tokio::time::sleep;
+pub use wire::Fault;
 
-use crate::{server::Server, wait};
+use crate::{
+    server::{Server, TakeOver},
+    wait,
+};
 
 const CONTROL: &str = "/_behaviour";
 
@@ -123,9 +129,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Full<Bytes>>, Down> {
+async fn answer(
+    request: Request<Incoming>,
+    state: Arc<Mutex<State>>,
+) -> Result<Response<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| Down)?.to_bytes();
+    if head.uri.path() != CONTROL && matches!(lock(&state).behaviour, Behaviour::Wire(Fault::ResetUnread)) {
+        return Err(fail_by(Fault::ResetUnread));
+    }
+    let body = body.collect().await?.to_bytes();
     if head.uri.path() == CONTROL {
         return Ok(control(&head.method, &body, &state));
     }
@@ -142,6 +154,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
         answer
     };
     sleep(answer.delay).await;
+    if let Some(fault) = answer.fault {
+        return Err(fail_by(fault));
+    }
     let status = answer.status.ok_or(Down)?;
     let mut response = Response::new(Full::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -149,6 +164,10 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
         response.headers_mut().insert(RETRY_AFTER, value);
     }
     Ok(response)
+}
+
+fn fail_by(fault: Fault) -> Box<dyn Error + Send + Sync> {
+    TakeOver::new(move |stream| fault.happen(stream)).into()
 }
 
 fn control(method: &Method, body: &[u8], state: &Mutex<State>) -> Response<Full<Bytes>> {
@@ -177,6 +196,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::clients;
@@ -199,6 +219,22 @@ mod tests {
             (requests[2].line.as_str(), requests[2].nth, &requests[2].body[..]),
             ("POST /events", 2, &b"body"[..])
         );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_breaks_http_is_no_answer_and_what_only_does_so_after_it_is_one() -> Result<()> {
+        let target = Target::start(Behaviour::Fine).await?;
+        for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Trickle) {
+            target.behave(Behaviour::Wire(fault));
+            assert_eq!(deliver(&target, "a").await, fault.status(), "{fault}");
+            assert_eq!(target.requests().last().is_none(), fault == Fault::ResetUnread, "nobody has read it");
+        }
+        target.behave(Behaviour::Wire(Fault::Trickle));
+        assert!(timeout(Duration::from_secs(2), deliver(&target, "b")).await.is_err());
+        target.behave(Behaviour::Wire(Fault::Large));
+        let answer = clients::http().post(target.url()).body("body").send().await?;
+        assert_eq!(answer.bytes().await?.len(), 10 * 1024 * 1024);
         Ok(())
     }
 

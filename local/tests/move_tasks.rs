@@ -28,7 +28,7 @@ struct World {
 impl World {
     async fn new() -> Result<Self> {
         static WORKSPACE: OnceCell<Workspace> = OnceCell::const_new();
-        let emulator = Emulator::start(WORKSPACE.get_or_try_init(Workspace::locate).await?, None).await?;
+        let emulator = Emulator::start(WORKSPACE.get_or_try_init(Workspace::locate).await?, None, &[]).await?;
         let sqs = Client::new(&clients::config(&emulator.endpoint()).await);
         let dead_letters = queue(&sqs, "dead-letters", None).await?;
         let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": 1 });

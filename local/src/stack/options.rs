@@ -1,13 +1,44 @@
 //! What a stack is deployed with.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::{genesys, genesys_cloud};
+use crate::{faulty_proxy::FaultyProxy, genesys, genesys_cloud};
 
 /// The parameter that names the bus.
 pub(super) const EVENT_BUS: &str = "EventBusName";
+
+/// A service of AWS that the functions can be led to by a way of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// The queues.
+    Sqs,
+    /// The events table.
+    DynamoDb,
+}
+
+impl Service {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Sqs, Self::DynamoDb];
+
+    /// The variable by which the SDKs find it elsewhere than the rest of AWS.
+    pub(super) fn variable(self) -> &'static str {
+        match self {
+            Self::Sqs => "AWS_ENDPOINT_URL_SQS",
+            Self::DynamoDb => "AWS_ENDPOINT_URL_DYNAMODB",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Sqs => "SQS",
+            Self::DynamoDb => "DynamoDB",
+        })
+    }
+}
 
 /// What to deploy.
 #[derive(Debug, Clone)]
@@ -15,13 +46,15 @@ pub struct StackOptions {
     pub(super) port: Option<u16>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) secret: Value,
+    pub(super) ways: Vec<(Service, Arc<FaultyProxy>)>,
 }
 
 impl StackOptions {
     /// A relay that delivers to this URL, with the template's defaults, on a free port.
     #[must_use]
     pub fn new(target_url: impl Into<String>) -> Self {
-        Self { port: None, parameters: BTreeMap::from([("TargetUrl".into(), target_url.into())]), secret: secret() }
+        let parameters = BTreeMap::from([("TargetUrl".into(), target_url.into())]);
+        Self { port: None, parameters, secret: secret(), ways: Vec::new() }
     }
 
     /// Sets a parameter of the template.
@@ -47,6 +80,14 @@ impl StackOptions {
             .set("GenesysRegion", "us-east-1")
             .set("GenesysApiUrl", genesys_url)
             .set("GenesysLoginUrl", genesys_url)
+    }
+
+    /// Lets the functions reach this service only through the proxy, which must not lead anywhere yet. What the local AWS
+    /// does by itself, such as to poll the queue for a function, does not go through it.
+    #[must_use]
+    pub fn through(mut self, service: Service, proxy: &Arc<FaultyProxy>) -> Self {
+        self.ways.push((service, Arc::clone(proxy)));
+        self
     }
 
     /// Takes events from an event bus of this name, which is made before the deploy.

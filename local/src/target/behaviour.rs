@@ -2,10 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use super::{ReceivedRequest, parse_duration};
+use super::{Fault, ReceivedRequest, parse_duration};
 
-pub(super) const SYNTAX: &str =
-    "fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, or down";
+pub(super) const SYNTAX: &str = "fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down, or on the wire: reset, reset-unread, \
+     trickle, garbage, bad-length, endless-headers, short, large, endless-body";
 
 type Script = Arc<dyn Fn(&ReceivedRequest) -> Answer + Send + Sync>;
 
@@ -27,6 +27,8 @@ pub enum Behaviour {
     Slow(Duration),
     /// The connection breaks without an answer.
     Down,
+    /// It breaks the connection or the rules of HTTP.
+    Wire(Fault),
     /// What the script says; the request's `nth` counts the deliveries of its event. It must not look at the target.
     Script(Script),
 }
@@ -36,6 +38,8 @@ pub enum Behaviour {
 pub struct Answer {
     /// `None`: the connection breaks.
     pub status: Option<u16>,
+    /// How the connection, or HTTP, is broken instead of an answer of this status.
+    pub fault: Option<Fault>,
     /// The value of `Retry-After`.
     pub retry_after: Option<String>,
     /// What is waited first.
@@ -48,7 +52,13 @@ impl Answer {
     /// This status at once, with an empty body.
     #[must_use]
     pub fn status(code: u16) -> Self {
-        Self { status: Some(code), retry_after: None, delay: Duration::ZERO, body: String::new() }
+        Self { status: Some(code), fault: None, retry_after: None, delay: Duration::ZERO, body: String::new() }
+    }
+
+    /// This fault at once.
+    #[must_use]
+    pub fn fault(fault: Fault) -> Self {
+        Self { status: fault.status(), fault: Some(fault), ..Self::status(0) }
     }
 }
 
@@ -72,6 +82,7 @@ impl Behaviour {
             Self::Status { code, retry_after } => Answer { retry_after: retry_after.clone(), ..Answer::status(*code) },
             Self::Slow(delay) => Answer { delay: *delay, ..Answer::status(200) },
             Self::Down => Answer { status: None, ..Answer::status(0) },
+            Self::Wire(fault) => Answer::fault(*fault),
             Self::Script(script) => script(request),
         }
     }
@@ -96,6 +107,7 @@ impl FromStr for Behaviour {
                 let code = code.parse().ok().filter(|code| (200..600).contains(code)).ok_or_else(wrong)?;
                 Ok(Self::Status { code, retry_after })
             }
+            (name, None) => Fault::ALL.into_iter().find(|fault| fault.name() == name).map(Self::Wire).ok_or_else(wrong),
             _ => Err(wrong()),
         }
     }
@@ -110,6 +122,7 @@ impl fmt::Display for Behaviour {
             Self::Status { code, retry_after: Some(after) } => write!(formatter, "status:{code}:{after}"),
             Self::Slow(delay) => write!(formatter, "slow:{}ms", delay.as_millis()),
             Self::Down => formatter.write_str("down"),
+            Self::Wire(fault) => formatter.write_str(fault.name()),
             Self::Script(_) => formatter.write_str("script"),
         }
     }
@@ -130,13 +143,17 @@ mod tests {
         for text in ["fine", "fail:30", "status:404", "status:503:60", "slow:2000ms", "down"] {
             assert_eq!(text.parse::<Behaviour>()?.to_string(), text);
         }
+        for fault in Fault::ALL {
+            assert_eq!(fault.name().parse::<Behaviour>()?.to_string(), fault.name());
+            assert!(SYNTAX.contains(fault.name()), "{fault}");
+        }
         assert_eq!("slow:2s".parse::<Behaviour>()?.to_string(), "slow:2000ms");
         Ok(())
     }
 
     #[test]
     fn nonsense_is_refused_with_what_is_possible() {
-        for text in ["", "Fine", "fail", "fail:101", "status:99", "status:abc", "slow:fast", "down:1"] {
+        for text in ["", "Fine", "fail", "fail:101", "status:99", "status:abc", "slow:fast", "down:1", "reset:1"] {
             let error = text.parse::<Behaviour>().map(|_| ()).map_err(|error| error.to_string());
             assert!(error.is_err_and(|error| error.contains("fail:30")), "{text}");
         }

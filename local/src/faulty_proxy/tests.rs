@@ -1,0 +1,111 @@
+use std::convert::Infallible;
+
+use hyper::{Request, Response, body::Incoming};
+use reqwest::Client;
+use tokio::time::timeout;
+
+use super::*;
+use crate::{clients, server::Server, wait};
+
+/// Longer than an answer takes here, and shorter than one that trickles.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+struct Way {
+    proxy: FaultyProxy,
+    client: Client,
+    /// How many requests have reached the server.
+    arrived: Arc<AtomicUsize>,
+    _server: Server,
+}
+
+impl Way {
+    async fn open() -> Result<Self> {
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&arrived);
+        let server = Server::start(move |_: Request<Incoming>| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            async { Ok::<_, Infallible>(Response::new("an answer".to_owned())) }
+        })
+        .await?;
+        let proxy = FaultyProxy::start().await?;
+        proxy.lead_to(server.url().rsplit(':').next().unwrap_or_default().parse()?);
+        // One of its own, so that each test knows which connections are open. The shared one installs the TLS provider.
+        clients::http();
+        Ok(Self { proxy, client: Client::builder().no_proxy().build()?, arrived, _server: server })
+    }
+
+    /// `None` when there is no whole answer, and an error when even that is not told in time.
+    async fn ask(&self) -> Result<Option<String>> {
+        let answer = async { self.client.get(self.proxy.url()).send().await?.text().await };
+        Ok(timeout(PATIENCE, answer).await?.ok())
+    }
+
+    fn arrived(&self) -> usize {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    async fn is_fine(&self) -> Result<()> {
+        self.proxy.set(Weather::Fine);
+        assert_eq!(self.ask().await?.as_deref(), Some("an answer"));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_cut_ends_open_connections_and_new_ones_and_can_be_mended() -> Result<()> {
+    let way = Way::open().await?;
+    way.is_fine().await?;
+    assert_eq!(way.proxy.harmed(), 0);
+    way.proxy.set(Weather::CutOff);
+    wait::until("the open connection is cut", || async { Ok((way.proxy.harmed() == 1).then_some(())) }).await?;
+    assert_eq!((way.ask().await?, way.arrived()), (None, 1));
+    way.is_fine().await?;
+    assert!(way.proxy.harmed() >= 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn closed_means_new_connections_only() -> Result<()> {
+    let way = Way::open().await?;
+    way.is_fine().await?;
+    way.proxy.set(Weather::Closed);
+    assert_eq!(way.ask().await?.as_deref(), Some("an answer"), "over the connection that is open");
+    let other = Client::builder().no_proxy().build()?;
+    assert!(other.get(way.proxy.url()).send().await.is_err());
+    assert_eq!(way.arrived(), 2);
+    way.is_fine().await
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_that_of_a_request_that_arrived() -> Result<()> {
+    let way = Way::open().await?;
+    way.proxy.set(Weather::AnswerLost);
+    assert_eq!((way.ask().await?, way.arrived()), (None, 1));
+    way.is_fine().await
+}
+
+#[tokio::test]
+async fn silence_is_neither_an_answer_nor_an_end() -> Result<()> {
+    let way = Way::open().await?;
+    way.proxy.set(Weather::Silent);
+    assert!(way.ask().await.is_err());
+    assert_eq!((way.arrived(), way.proxy.harmed()), (0, 1));
+    way.is_fine().await
+}
+
+#[tokio::test]
+async fn a_trickle_takes_longer_than_anybody_waits() -> Result<()> {
+    let way = Way::open().await?;
+    way.proxy.set(Weather::Trickling);
+    assert!(way.ask().await.is_err());
+    assert_eq!((way.arrived(), way.proxy.harmed()), (1, 1));
+    way.is_fine().await
+}
+
+#[tokio::test]
+async fn who_does_not_know_the_way_resets() -> Result<()> {
+    let proxy = FaultyProxy::start().await?;
+    clients::http();
+    assert!(Client::builder().no_proxy().build()?.get(proxy.url()).send().await.is_err());
+    Ok(())
+}
