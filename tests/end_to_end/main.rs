@@ -9,6 +9,7 @@ mod dead_letters;
 mod delivery;
 mod duplicates;
 mod eventbridge;
+mod faults;
 mod load;
 mod permissions;
 mod recovery;
@@ -17,15 +18,17 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName, SendMessageBatchRequestEntry,
 };
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use local::faulty_proxy::FaultyProxy;
 use local::genesys::Webhook;
 use local::genesys_cloud::GenesysCloud;
-use local::stack::{Function, FunctionError, Stack, StackOptions};
+use local::stack::{Function, FunctionError, Service, Stack, StackOptions};
 use local::target::{Behaviour, Target};
 use local::wait;
 use serde_json::{Value, json};
@@ -48,10 +51,21 @@ impl Relay {
 
     /// The same, with a recovery from this source, which runs by hand only.
     async fn start_with(behaviour: Behaviour, parameters: &[(&str, u32)], recovery_source: &str) -> Result<Self> {
+        Self::start_through(&[], behaviour, parameters, recovery_source).await
+    }
+
+    /// The same, with functions that reach these services only through proxies.
+    async fn start_through(
+        ways: &[(Service, &Arc<FaultyProxy>)],
+        behaviour: Behaviour,
+        parameters: &[(&str, u32)],
+        recovery_source: &str,
+    ) -> Result<Self> {
         let (target, genesys) = (Target::start(behaviour).await?, GenesysCloud::start().await?);
         let options = StackOptions::new(target.url()).recovering_from(&genesys.url(), recovery_source, &recovery::IDS);
         let options = options.set("RecoveryRateMinutes", 1440);
         let options = parameters.iter().fold(options, |options, (name, value)| options.set(*name, value));
+        let options = ways.iter().fold(options, |options, (service, proxy)| options.through(*service, proxy));
         Ok(Self { stack: Stack::start(options).await?, target, genesys })
     }
 
