@@ -43,18 +43,18 @@ async fn letters(relay: &Relay) -> Result<BTreeMap<String, Letter>> {
 }
 
 /// The keys of all objects.
-async fn keys(relay: &Relay) -> Result<Vec<String>> {
+pub(crate) async fn keys(relay: &Relay) -> Result<Vec<String>> {
     let objects = relay.stack.s3().list_objects_v2().bucket(relay.stack.output("ArchiveBucketName")?).send().await?;
     Ok(objects.contents.unwrap_or_default().into_iter().filter_map(|object| object.key).collect())
 }
 
-async fn object(relay: &Relay, key: &str) -> Result<Vec<u8>> {
+pub(crate) async fn object(relay: &Relay, key: &str) -> Result<Vec<u8>> {
     let request = relay.stack.s3().get_object().bucket(relay.stack.output("ArchiveBucketName")?).key(key);
     Ok(request.send().await?.body.collect().await?.to_vec())
 }
 
 /// The lines of an object, as anybody reads them.
-fn lines(object: &[u8]) -> Result<Vec<Value>> {
+pub(crate) fn lines(object: &[u8]) -> Result<Vec<Value>> {
     let mut text = String::new();
     MultiGzDecoder::new(object).read_to_string(&mut text)?;
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)

@@ -2,22 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use aws_sdk_sqs::types::Message;
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use local::genesys::Webhook;
 use local::stack::Function;
 use local::target::{Answer, Behaviour, ReceivedRequest};
 use local::wait;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::Relay;
+use crate::ledger::{CRASHED, Kept, Kill, answered, attempt_of, buried, ended, kill_one, records, until};
 
 const EVENTS: usize = 1000;
 const BATCH: u32 = 10;
@@ -31,15 +29,6 @@ const PROCESSOR_TIME: Duration = Duration::from_secs(PROCESSOR_SECONDS as u64);
 
 /// Between two kills.
 const KILL_EVERY: Duration = Duration::from_millis(2500);
-
-/// What the record says of an attempt that nobody came back from.
-const CRASHED: &str = "the processor ended before it could record how this attempt went";
-
-/// Which of an event's attempts in its whole life a delivery is.
-fn attempt_of(request: &ReceivedRequest) -> usize {
-    let attempt = request.headers.get("x-relay-attempt").and_then(|value| value.to_str().ok()?.parse().ok());
-    attempt.unwrap_or_default()
-}
 
 /// Decides by event and attempt alone, so that no run is luckier than another.
 fn fail_at_random(request: &ReceivedRequest) -> Answer {
@@ -77,91 +66,15 @@ async fn send_all_twice(relay: &Relay) -> Result<BTreeSet<String>> {
     Ok(by_number.into_values().flatten().collect())
 }
 
-/// A kill, some time between the two.
-struct Kill {
-    before: Timestamp,
-    after: Timestamp,
-}
-
 /// Kills one process of the processor after the other, for as long as there is much to do, and says when.
 async fn kill_until(relay: &Relay, enough: &AtomicBool) -> Result<Vec<Kill>> {
     let mut kills = Vec::new();
     let mut rng = fastrand::Rng::with_seed(3);
     while !enough.load(Ordering::Relaxed) {
         sleep(KILL_EVERY).await;
-        let pids = relay.stack.pids_of(Function::Processor)?;
-        let Some(pid) = rng.choice(pids) else { continue };
-        let before = Timestamp::now();
-        if Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status()?.success() {
-            kills.push(Kill { before, after: Timestamp::now() });
-        }
+        kills.extend(kill_one(relay, Function::Processor, &mut rng)?);
     }
     Ok(kills)
-}
-
-/// Waits for a condition for as long as deliveries arrive, however slow the machine is.
-async fn until(relay: &Relay, what: &str, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
-    loop {
-        let before = relay.target.requests().len();
-        let outcome = wait::until(what, || async { Ok(is_so().await?.then_some(())) }).await;
-        if outcome.is_ok() || relay.target.requests().len() == before {
-            return outcome;
-        }
-    }
-}
-
-/// How many invocations of the processor have ended like this, by the log of the emulator.
-fn ended(relay: &Relay, how: &str) -> Result<usize> {
-    let log = std::fs::read_to_string(relay.stack.emulator().log_file())?;
-    let mark = format!("Lambda {}: {how}", relay.stack.function_name(Function::Processor)?);
-    Ok(log.lines().filter(|line| line.contains(&mark)).count())
-}
-
-/// What is kept of one event.
-#[derive(Debug, Deserialize)]
-struct Kept {
-    event_id: String,
-    state: String,
-    attempts_made: usize,
-    #[serde(default)]
-    attempts: Vec<KeptAttempt>,
-    lease_until: Option<i64>,
-    reason: Option<String>,
-}
-
-impl Kept {
-    /// How often the relay has recorded that the target has it.
-    fn deliveries(&self) -> usize {
-        self.attempts.iter().filter(|attempt| attempt.status == Some(200)).count()
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct KeptAttempt {
-    /// When it ended. Of one that crashed only its beginning is known.
-    at: Timestamp,
-    status: Option<u16>,
-    error: Option<String>,
-}
-
-async fn records(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
-    let table = relay.stack.output("EventsTableName")?;
-    let mut pages = relay.stack.dynamodb().scan().table_name(table).into_paginator().items().send();
-    let mut records = BTreeMap::new();
-    while let Some(item) = pages.try_next().await? {
-        // Kept bodies, and the lease on the dead letters.
-        if item.contains_key("state") {
-            let record: Kept = serde_dynamo::from_item(item)?;
-            records.insert(record.event_id.clone(), record);
-        }
-    }
-    Ok(records)
-}
-
-/// The events whose messages lie in the dead-letter queue.
-async fn buried(relay: &Relay) -> Result<BTreeSet<String>> {
-    let id = |message: Message| Some(message.message_attributes?.get("event_id")?.string_value()?.to_owned());
-    relay.dead_letters().await?.into_iter().map(|message| id(message).context("an event id")).collect()
 }
 
 /// Lets `reconcile` write down what crashes have left unsaid, until each record says how its event has ended.
@@ -208,7 +121,7 @@ fn tally(relay: &Relay, records: &BTreeMap<String, Kept>, kills: &[Kill]) -> Res
                 tally.crashed += 1;
                 tally.unheard += usize::from(has_arrived);
                 // A machine that is too busy to let the processor end in time is as good as a kill.
-                let cut_off = |kill: &Kill| attempt.at <= kill.after && kill.before <= attempt.at + PROCESSOR_TIME;
+                let cut_off = |kill: &Kill| kill.can_have_ended(attempt.at, PROCESSOR_TIME);
                 ensure!(timed_out > 0 || kills.iter().any(cut_off), "no kill explains attempt {number} of {kept:?}");
             } else if attempt.status.is_none() {
                 // No answer came in time, on a busy machine.
@@ -273,15 +186,4 @@ async fn two_thousand_messages_of_a_thousand_events_are_delivered_once_while_pro
         "and so are the dead in the end"
     );
     Ok(())
-}
-
-/// The attempts that the target answered with 2xx, by event.
-fn answered(relay: &Relay) -> BTreeMap<String, BTreeSet<usize>> {
-    let mut answered: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for request in relay.target.requests() {
-        if request.answer.as_ref().is_some_and(|answer| answer.status == Some(200)) {
-            answered.entry(request.event_id.clone()).or_default().insert(attempt_of(&request));
-        }
-    }
-    answered
 }

@@ -10,10 +10,12 @@ mod delivery;
 mod duplicates;
 mod eventbridge;
 mod faults;
+mod ledger;
 mod load;
 mod permissions;
 mod recovery;
 mod replay;
+mod soak;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,229 @@
+//! Everything fails at random for a while: the network, the target, and the functions, which are killed, while senders send
+//! and an operator works. Then all is well again, and each event has to be where the relay promised.
+//!
+//! `GENESYS_RELAY_SOAK_SECONDS` says how long the bad weather lasts, and `GENESYS_RELAY_SOAK_SEED` repeats its dice.
+
+mod account;
+mod operator;
+mod trouble;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use fastrand::Rng;
+use futures_util::stream::{self, StreamExt as _};
+use genesys_relay::event::Identity;
+use genesys_relay::json::Json;
+use jiff::Timestamp;
+use local::genesys::Webhook;
+use local::stack::{Function, Service};
+use local::target::Behaviour;
+use local::wait;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use self::account::{Account, Ending};
+use self::operator::Operator;
+use self::trouble::Troubles;
+use crate::faults::Faulty;
+use crate::ledger::{self, buried, records};
+use crate::{Relay, archive, webhook};
+
+const SECONDS: u64 = 60;
+
+/// Between two events. The local AWS carries some twenty a second on a busy machine.
+const EVENT_EVERY: Duration = Duration::from_millis(100);
+
+/// One event in so many is sent twice.
+const TWICE_IN: usize = 10;
+
+/// Events whose sender has no answer yet.
+const SENDERS: usize = 32;
+
+/// Between two tries of a sender: Genesys takes longer, and would outlast all of the troubles here.
+const SENDER_PAUSE: Duration = Duration::from_millis(150);
+
+/// Seconds of an invocation of the processor. A killed batch comes back after six times as many.
+const PROCESSOR_SECONDS: u32 = 5;
+
+const PARAMETERS: [(&str, u32); 6] = [
+    ("MaximumConcurrency", 2),
+    ("MaxReceiveCount", 4),
+    ("BackoffBaseSeconds", 1),
+    ("BackoffCapSeconds", 4),
+    ("ProcessorTimeoutSeconds", PROCESSOR_SECONDS),
+    ("TargetTimeoutSeconds", 1),
+];
+
+/// Seconds of the runs that are killed: what they hid, and their leases, last not much longer.
+const REPLAY_SECONDS: i32 = 15;
+const RECOVERY_SECONDS: i32 = 20;
+
+/// What senders know.
+#[derive(Debug, Default)]
+struct Sent {
+    /// The events that were answered with 2xx.
+    accepted: BTreeSet<String>,
+    /// Those that their senders gave up, and only the log of deliveries has.
+    refused: BTreeSet<String>,
+}
+
+fn variable<T: FromStr>(name: &str, otherwise: T) -> Result<T> {
+    match env::var(name) {
+        Ok(text) => text.parse().ok().with_context(|| format!("{name}={text} is no number")),
+        Err(_) => Ok(otherwise),
+    }
+}
+
+fn event_id(webhook: &Webhook) -> Result<String> {
+    Ok(Identity::of(Json::parse(&webhook.body)?, Timestamp::now(), None).id.to_string())
+}
+
+/// Sends until then, each event by a sender of its own that gives up as Genesys does.
+async fn send(relay: &Relay, end: Instant) -> Result<Sent> {
+    let url = relay.stack.webhook_url()?;
+    let numbers = stream::unfold(0, async |number| {
+        sleep(EVENT_EVERY).await;
+        (Instant::now() < end).then_some((number, number + 1))
+    });
+    let deliver = |number: usize| {
+        let (webhook, url, genesys) = (webhook(&format!("soak {number}")), &url, &relay.genesys);
+        async move {
+            let first = genesys.deliver(url, &webhook, SENDER_PAUSE);
+            let is_accepted = if number.is_multiple_of(TWICE_IN) {
+                let (first, second) = tokio::join!(first, genesys.deliver(url, &webhook, SENDER_PAUSE));
+                first || second
+            } else {
+                first.await
+            };
+            Ok::<_, anyhow::Error>((event_id(&webhook)?, is_accepted))
+        }
+    };
+    let mut sent = Sent::default();
+    let mut outcomes = Box::pin(numbers.map(deliver).buffer_unordered(SENDERS));
+    while let Some(outcome) = outcomes.next().await {
+        let (id, is_accepted) = outcome?;
+        if is_accepted { &mut sent.accepted } else { &mut sent.refused }.insert(id);
+    }
+    Ok(sent)
+}
+
+/// Waits until no event is on its way.
+async fn until_idle(relay: &Relay) -> Result<()> {
+    ledger::until(relay, "no event is under way", async || Ok(relay.stack.queue_counts().await?.events.total() == 0))
+        .await
+}
+
+/// Lets the recovery fetch what its senders gave up. A run that was killed keeps others out for a while.
+async fn recover_all(relay: &Relay) -> Result<()> {
+    wait::until("all that was given up is fetched", || async {
+        match relay.stack.invoke(Function::Recovery, &json!({ "by": "the soak" })).await? {
+            Ok(report) => Ok((report["complete"] == true && report["behindSeconds"] == 0).then_some(())),
+            Err(error) if error.0["errorType"] == "Busy" => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
+/// Carries out a request as soon as no run that was killed is in its way, and no move.
+async fn replay(relay: &Relay, request: serde_json::Value) -> Result<serde_json::Value> {
+    wait::until("nobody else is at work", || async {
+        match relay.stack.invoke(Function::Replay, &request).await? {
+            Ok(report) => Ok(Some(report)),
+            Err(error) if ["Busy", "Moving"].iter().any(|kind| error.0["errorType"] == *kind) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
+/// Reconciles until each record says how its event has ended, and gives all that can be known by then.
+async fn until_ended(relay: &Relay) -> Result<Ending> {
+    wait::until("each event has ended in one way or another", || async {
+        replay(relay, json!({ "action": "reconcile" })).await?;
+        let records = records(relay).await?;
+        let has_ended = |state: &str| ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"].contains(&state);
+        let open = records.values().filter(|kept| !has_ended(&kept.state)).count();
+        let counts = relay.stack.queue_counts().await?;
+        // What a killed run has hidden is not seen by reconcile.
+        let is_hidden = counts.events.total() + counts.dead_letters.in_flight > 0;
+        Ok((open == 0 && !is_hidden).then_some(records))
+    })
+    .await?;
+    let mut archived = BTreeSet::new();
+    for key in archive::keys(relay).await? {
+        let lines = archive::lines(&archive::object(relay, &key).await?)?;
+        archived.extend(lines.iter().filter_map(|line| line["eventId"].as_str().map(str::to_owned)));
+    }
+    Ok(Ending { records: records(relay).await?, letters: buried(relay).await?, archived })
+}
+
+/// Brings back all that is dead or archived, and waits until the target has it.
+async fn bring_back_all(relay: &Relay) -> Result<()> {
+    for key in archive::keys(relay).await? {
+        replay(relay, json!({ "action": "restore", "key": key, "by": "the soak" })).await?;
+    }
+    wait::until("all that was dead is delivered", || async {
+        replay(relay, json!({ "action": "replay", "all": true, "force": true, "by": "the soak" })).await?;
+        until_idle(relay).await?;
+        replay(relay, json!({ "action": "reconcile" })).await?;
+        let counts = relay.stack.queue_counts().await?;
+        Ok((counts.events.total() + counts.dead_letters.total() == 0).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_event_is_lost_whatever_fails() -> Result<()> {
+    let seconds = variable("GENESYS_RELAY_SOAK_SECONDS", SECONDS)?;
+    let seed = variable("GENESYS_RELAY_SOAK_SEED", fastrand::u64(..))?;
+    eprintln!("GENESYS_RELAY_SOAK_SEED={seed} GENESYS_RELAY_SOAK_SECONDS={seconds}");
+    let mut dice = Rng::with_seed(seed);
+    let faulty = Faulty::start(Behaviour::Fine, &PARAMETERS).await?;
+    let (relay, began) = (&faulty.relay, Instant::now());
+    relay.genesys.set_rate_limit(1_000_000);
+    relay.set_timeout(Function::Replay, REPLAY_SECONDS).await?;
+    relay.set_timeout(Function::Recovery, RECOVERY_SECONDS).await?;
+    relay.recover(json!({})).await?;
+
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut operator = Operator::new(relay, dice.fork());
+    let (rain_on_queues, rain_on_table) = (dice.fork(), dice.fork());
+    let (sent, queue_cuts, table_cuts, changes, outages, kills, ()) = tokio::try_join!(
+        send(relay, end),
+        trouble::rain(Service::Sqs, &faulty.sqs, rain_on_queues, end),
+        trouble::rain(Service::DynamoDb, &faulty.dynamodb, rain_on_table, end),
+        trouble::flap(&relay.target, dice.fork(), end),
+        trouble::stop_ingest(relay, dice.fork(), end),
+        trouble::kill(relay, dice.fork(), end),
+        operator.work(end),
+    )?;
+    let (cuts, kills) = ([queue_cuts, table_cuts].concat(), [kills, operator.take_kills()].concat());
+    let troubles = Troubles { cuts, kills, changes, outages };
+    let bad_weather = began.elapsed();
+
+    until_idle(relay).await?;
+    recover_all(relay).await?;
+    until_idle(relay).await?;
+    let ending = until_ended(relay).await?;
+    let account = Account { relay, sent: &sent, troubles: &troubles, asked_to_discard: operator.asked_to_discard() };
+    let figures = account.settle(&ending)?;
+    bring_back_all(relay).await?;
+    let lost = account.lost(&until_ended(relay).await?);
+    eprintln!(
+        "seed {seed}, {seconds} s of bad weather: {} events, {figures}, {}, {} lost; {} in {bad_weather:.0?}, all in {:.0?}",
+        sent.accepted.len() + sent.refused.len(),
+        operator.figures(),
+        lost.len(),
+        troubles.figures(),
+        began.elapsed(),
+    );
+    ensure!(lost.is_empty(), "lost: {lost:?}");
+    let Troubles { cuts, kills, changes, .. } = &troubles;
+    ensure!(cuts.len() >= 4 && kills.len() >= 4 && *changes >= 4, "else it shows nothing: {}", troubles.figures());
+    Ok(())
+}
