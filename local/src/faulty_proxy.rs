@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Result;
+use fastrand::Rng;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -43,6 +44,8 @@ pub enum Weather {
     AnswerLost,
     /// Answers come byte by byte, more slowly than anybody waits for.
     Trickling,
+    /// One request in two is lost with its connection, so that of several calls that belong together some are made.
+    Flaky,
 }
 
 /// A proxy on a free port of 127.0.0.1. Dropping it closes the port and all connections.
@@ -59,6 +62,16 @@ struct Shared {
     /// Where it leads.
     upstream: OnceLock<SocketAddr>,
     harmed: AtomicUsize,
+    /// What has been asked in flaky weather.
+    asked: AtomicUsize,
+}
+
+impl Shared {
+    /// Throws dice that fall in the same order for each proxy.
+    fn is_unlucky(&self) -> bool {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        Rng::with_seed(u64::try_from(asked).unwrap_or_default()).bool()
+    }
 }
 
 /// A connection ends here.
@@ -77,8 +90,12 @@ impl FaultyProxy {
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        let (weather, upstream, harmed) = (watch::Sender::new(Weather::Fine), OnceLock::new(), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { weather, upstream, harmed });
+        let shared = Arc::new(Shared {
+            weather: watch::Sender::new(Weather::Fine),
+            upstream: OnceLock::new(),
+            harmed: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+        });
         let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { port, shared, task })
     }
@@ -151,6 +168,7 @@ async fn carry(client: &mut TcpStream, shared: &Shared) -> io::Result<End> {
             read = client.read(&mut asked) => match (read?, now) {
                 (0, _) => return Ok(End::Closed),
                 (_, Weather::Silent) => return swallow(client, shared, &mut weather).await,
+                (_, Weather::Flaky) if shared.is_unlucky() => return Ok(End::Reset),
                 (length, _) => server.write_all(&asked[..length]).await?,
             },
             read = server.read(&mut answered) => match (read?, now) {

@@ -23,6 +23,13 @@ const HANGS: Duration = Duration::from_millis(600);
 /// How much more memory the processor may have needed for large answers: less than one of them is.
 const MORE_KIB: u64 = 8 * 1024;
 
+/// Dead letters to be replayed, in batches of ten, and how often that is tried in bad weather.
+const LETTERS: usize = 80;
+const RUNS: usize = 10;
+
+/// Seconds of an invocation of replay, so that what it cannot show again is soon back.
+const SHORT_RUN: i32 = 15;
+
 /// A relay whose functions reach the queues and the table through a network that fails when it is told to.
 pub(crate) struct Faulty {
     pub(crate) relay: Relay,
@@ -278,5 +285,40 @@ async fn a_dead_letter_that_was_sent_although_nobody_heard_of_it_is_delivered_on
     })
     .await?;
     ensure!(faulty.relay.deliveries().into_values().eq([1, 1]), "each once");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothing_twice() -> Result<()> {
+    let faulty = Faulty::start(Behaviour::Status { code: 404, retry_after: None }, &QUICK).await?;
+    let relay = &faulty.relay;
+    let ids = relay.accept_all((0..LETTERS).map(|number| webhook(&format!("letter {number}")))).await?;
+    relay.until_dead(u32::try_from(ids.len())?).await?;
+    relay.set_timeout(Function::Replay, SHORT_RUN).await?;
+    relay.target.behave(Behaviour::Fine);
+    let request = json!({ "action": "replay", "filter": { "statusCode": 404 }, "why": "over a bad line" });
+    faulty.sqs.set(Weather::Flaky);
+    let mut sent = 0;
+    for _ in 0..RUNS {
+        // A run that fails has said so, and left what it did not send where it was.
+        if let Ok(report) = relay.stack.invoke(Function::Replay, &request).await? {
+            sent += report["replayed"].as_u64().unwrap_or_default();
+        }
+    }
+    faulty.sqs.set(Weather::Fine);
+    wait::until("the rest is brought back, and the copies are removed", || async {
+        // What a run could not show again comes back when it would have ended.
+        drop(relay.stack.invoke(Function::Replay, &request).await?);
+        Ok((faulty.held().await? == (0, 0)).then_some(()))
+    })
+    .await?;
+    eprintln!(
+        "{sent} of {LETTERS} were replayed by {RUNS} runs in bad weather; {} requests harmed",
+        faulty.sqs.harmed()
+    );
+    let deliveries = relay.deliveries();
+    let lost: Vec<_> = ids.iter().filter(|id| !deliveries.contains_key(*id)).collect();
+    ensure!(lost.is_empty(), "{} are lost: {lost:?}", lost.len());
+    ensure!(deliveries.values().all(|times| *times == 1), "each once: {deliveries:?}");
     Ok(())
 }

@@ -85,6 +85,19 @@ async fn a_lost_answer_is_that_of_a_request_that_arrived() -> Result<()> {
 }
 
 #[tokio::test]
+async fn in_flaky_weather_some_requests_arrive_and_are_answered() -> Result<()> {
+    let way = Way::open().await?;
+    way.proxy.set(Weather::Flaky);
+    let mut answered = 0;
+    for _ in 0..60 {
+        answered += usize::from(way.ask().await?.is_some());
+    }
+    assert!((20..40).contains(&answered), "{answered} of 60");
+    assert_eq!(way.arrived(), answered);
+    way.is_fine().await
+}
+
+#[tokio::test]
 async fn silence_is_neither_an_answer_nor_an_end() -> Result<()> {
     let way = Way::open().await?;
     way.proxy.set(Weather::Silent);

@@ -14,8 +14,17 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::Relay;
 use crate::ledger::{Kill, kill_one};
 
-const BAD_WEATHER: [Weather; 5] =
-    [Weather::Closed, Weather::CutOff, Weather::Silent, Weather::AnswerLost, Weather::Trickling];
+/// More often flaky than all else: there most is half done.
+const BAD_WEATHER: [Weather; 8] = [
+    Weather::Closed,
+    Weather::CutOff,
+    Weather::Silent,
+    Weather::AnswerLost,
+    Weather::Trickling,
+    Weather::Flaky,
+    Weather::Flaky,
+    Weather::Flaky,
+];
 
 /// All that went wrong on purpose.
 #[derive(Debug)]
