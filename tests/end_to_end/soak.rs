@@ -29,7 +29,7 @@ use self::account::{Account, Ending};
 use self::operator::Operator;
 use self::trouble::Troubles;
 use crate::faults::Faulty;
-use crate::ledger::{self, buried, records};
+use crate::ledger::{self, Kept, buried, records};
 use crate::{Relay, archive, webhook};
 
 const SECONDS: u64 = 60;
@@ -61,6 +61,12 @@ const PARAMETERS: [(&str, u32); 6] = [
 /// Seconds of the runs that are killed: what they hid, and their leases, last not much longer.
 const REPLAY_SECONDS: i32 = 15;
 const RECOVERY_SECONDS: i32 = 20;
+
+/// Seconds of such runs when the weather is fine again, on a machine that is busy.
+const SETTLING_SECONDS: i32 = 300;
+
+/// How long the settling may stand still: longer than the minute of grace after which a missing record is noticed.
+const STANDSTILL: Duration = Duration::from_mins(3);
 
 /// What senders know.
 #[derive(Debug, Default)]
@@ -142,24 +148,35 @@ async fn replay(relay: &Relay, request: serde_json::Value) -> Result<serde_json:
 }
 
 /// Reconciles until each record says how its event has ended, and gives all that can be known by then.
+///
+/// What is only noticed a minute after its time takes that minute, and a run over thousands of events its own time.
 async fn until_ended(relay: &Relay) -> Result<Ending> {
-    wait::until("each event has ended in one way or another", || async {
-        replay(relay, json!({ "action": "reconcile" })).await?;
+    let mut progress = (usize::MAX, u32::MAX, Instant::now());
+    let records = loop {
+        let report = replay(relay, json!({ "action": "reconcile" })).await?;
         let records = records(relay).await?;
-        let has_ended = |state: &str| ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"].contains(&state);
-        let open = records.values().filter(|kept| !has_ended(&kept.state)).count();
+        let has_ended = |kept: &Kept| ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"].contains(&kept.state.as_str());
+        let open: Vec<_> = records.values().filter(|kept| !has_ended(kept)).collect();
         let counts = relay.stack.queue_counts().await?;
         // What a killed run has hidden is not seen by reconcile.
-        let is_hidden = counts.events.total() + counts.dead_letters.in_flight > 0;
-        Ok((open == 0 && !is_hidden).then_some(records))
-    })
-    .await?;
+        let hidden = counts.events.total() + counts.dead_letters.in_flight;
+        // A copy can have come there since, or the run have been cut short before it: the next one removes it.
+        let is_settled = report["complete"] == true && report["removed"] == 0 && report["recorded"] == 0;
+        if open.is_empty() && hidden == 0 && is_settled {
+            break records;
+        }
+        if open.len() < progress.0 || hidden < progress.1 {
+            progress = (open.len(), hidden, Instant::now());
+        }
+        ensure!(progress.2.elapsed() < STANDSTILL, "{} events do not end: {counts:?}, {report}, {open:?}", open.len());
+        sleep(Duration::from_secs(1)).await;
+    };
     let mut archived = BTreeSet::new();
     for key in archive::keys(relay).await? {
         let lines = archive::lines(&archive::object(relay, &key).await?)?;
         archived.extend(lines.iter().filter_map(|line| line["eventId"].as_str().map(str::to_owned)));
     }
-    Ok(Ending { records: records(relay).await?, letters: buried(relay).await?, archived })
+    Ok(Ending { records, letters: buried(relay).await?, archived })
 }
 
 /// Brings back all that is dead or archived, and waits until the target has it.
@@ -205,6 +222,10 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     let (cuts, kills) = ([queue_cuts, table_cuts].concat(), [kills, operator.take_kills()].concat());
     let troubles = Troubles { cuts, kills, changes, outages };
     let bad_weather = began.elapsed();
+    // From now on no run is killed, and each has the time that it needs.
+    for function in [Function::Replay, Function::Recovery] {
+        relay.set_timeout(function, SETTLING_SECONDS).await?;
+    }
 
     until_idle(relay).await?;
     recover_all(relay).await?;
