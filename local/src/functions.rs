@@ -24,11 +24,18 @@ pub type Packages = BTreeMap<String, Vec<u8>>;
 /// When Cargo fails; its messages are on standard error.
 pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
     static PACKAGES: OnceCell<Packages> = OnceCell::const_new();
-    let build_and_pack = || async {
-        let binaries = build(workspace).await?;
-        binaries.into_iter().map(|(name, path)| Ok((name, pack(&path)?))).collect()
-    };
+    let build_and_pack =
+        || async { binaries(workspace).await?.iter().map(|(name, path)| Ok((name.clone(), pack(path)?))).collect() };
     PACKAGES.get_or_try_init(build_and_pack).await
+}
+
+/// Builds the functions, once per process, and tells where the binaries are, by name.
+///
+/// # Errors
+/// When Cargo fails; its messages are on standard error.
+pub async fn binaries(workspace: &Workspace) -> Result<&'static BTreeMap<String, PathBuf>> {
+    static BINARIES: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
+    BINARIES.get_or_try_init(|| build(workspace)).await
 }
 
 async fn build(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {

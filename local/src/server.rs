@@ -1,4 +1,4 @@
-//! An HTTP server on a free port of 127.0.0.1, for whatever this crate plays.
+//! An HTTP server on a free port of 127.0.0.1, for whatever this crate and the tests play.
 
 use std::{error::Error, fmt, net::Ipv4Addr, pin::Pin, sync::Arc};
 
@@ -40,14 +40,17 @@ impl fmt::Debug for TakeOver {
 
 /// A server that runs. Dropping it closes its port and all connections.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     port: u16,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts one that answers like this. An error closes the connection without an answer, but for [`TakeOver`].
-    pub(crate) async fn start<A, F, B, E>(answer: A) -> Result<Self>
+    ///
+    /// # Errors
+    /// When no port can be opened.
+    pub async fn start<A, F, B, E>(answer: A) -> Result<Self>
     where
         A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -79,7 +82,8 @@ impl Server {
     }
 
     /// Where it is, without a path.
-    pub(crate) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }

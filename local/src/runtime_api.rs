@@ -1,0 +1,255 @@
+//! A Lambda Runtime API for one function: its binary as a process of its own, without an emulator between.
+//!
+//! After the Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes". One invocation at a time, as Lambda
+//! does it. What the function may do is decided by the environment that it is given, and by nothing else.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    http,
+};
+use tokio::{
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+use uuid::Uuid;
+
+use crate::{clients::REGION, server::Server};
+
+const INVOCATIONS: &str = "/2018-06-01/runtime/invocation/";
+const INIT_ERROR: &str = "/2018-06-01/runtime/init/error";
+
+/// What a process needs to be a function.
+#[derive(Debug)]
+pub struct Launch {
+    /// The function's name.
+    pub name: String,
+    /// Its binary.
+    pub binary: PathBuf,
+    /// Its variables. Those that Lambda sets by itself are added.
+    pub environment: BTreeMap<String, String>,
+    /// How long an invocation may take before it is killed, as `Timeout` in the template.
+    pub time_limit: Duration,
+    /// Where its log goes.
+    pub log: Stdio,
+}
+
+/// A function that runs. Dropping it ends the process.
+#[derive(Debug)]
+pub struct Function {
+    arn: String,
+    time_limit: Duration,
+    process: Child,
+    pid: u32,
+    invocations: mpsc::Sender<Invocation>,
+    shared: Arc<Shared>,
+    server: Server,
+}
+
+/// What a function made of a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What it returned, or the error that it reported instead, as JSON.
+    pub outcome: Result<Bytes, Bytes>,
+    /// From when the function had the payload to when its answer was here.
+    pub took: Duration,
+}
+
+/// A function that is no more. It cannot be invoked again.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The process ended in the middle, or before it asked for its first invocation.
+    #[error("the function's process ended: {status}{}", .init_error.as_deref().map_or_else(String::new, |error| format!(", after {error}")))]
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// What it had reported to `init/error`.
+        init_error: Option<String>,
+    },
+    /// It did not answer in time, and was killed, as Lambda does it.
+    #[error("the function did not answer within its time, and was killed")]
+    TimedOut,
+    /// The machine would not tell.
+    #[error("the function's process cannot be watched")]
+    Lost(#[source] std::io::Error),
+}
+
+/// A payload on its way.
+#[derive(Debug)]
+struct Invocation {
+    request_id: String,
+    arn: String,
+    deadline: SystemTime,
+    payload: Bytes,
+}
+
+/// What the HTTP side and the caller both know.
+#[derive(Debug)]
+struct Shared {
+    queue: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
+    open: Mutex<Option<Open>>,
+    init_error: Mutex<Option<String>>,
+}
+
+/// The invocation that has no answer yet.
+#[derive(Debug)]
+struct Open {
+    request_id: String,
+    handed_out: Option<Instant>,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Function {
+    /// Starts the binary.
+    ///
+    /// # Errors
+    /// When no port can be opened, or the binary cannot be started.
+    pub async fn start(launch: Launch) -> Result<Self> {
+        let (invocations, queue) = mpsc::channel(1);
+        let shared = Arc::new(Shared {
+            queue: tokio::sync::Mutex::new(queue),
+            open: Mutex::default(),
+            init_error: Mutex::default(),
+        });
+        let of_server = Arc::clone(&shared);
+        let server = Server::start(move |request| serve(request, Arc::clone(&of_server))).await?;
+        let Launch { name, binary, environment, time_limit, log } = launch;
+        let process = Command::new(&binary)
+            .env_clear()
+            .envs([
+                ("AWS_LAMBDA_RUNTIME_API", server.url().trim_start_matches("http://")),
+                ("AWS_LAMBDA_FUNCTION_NAME", &name),
+                ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+                ("AWS_REGION", REGION),
+            ])
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let pid = process.id().context("it has ended already")?;
+        let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{name}");
+        Ok(Self { arn, time_limit, process, pid, invocations, shared, server })
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The address of its Runtime API.
+    #[must_use]
+    pub fn runtime_api(&self) -> String {
+        self.server.url()
+    }
+
+    /// Invokes it, and waits for what comes of it. That the function reports an error is an answer.
+    ///
+    /// # Errors
+    /// When it ends without one.
+    pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<Answer, Ended> {
+        let request_id = Uuid::new_v4().to_string();
+        let (answer, answered) = oneshot::channel();
+        *lock(&self.shared.open) = Some(Open { request_id: request_id.clone(), handed_out: None, answer });
+        let invocation = Invocation {
+            request_id,
+            arn: self.arn.clone(),
+            deadline: SystemTime::now() + self.time_limit,
+            payload: payload.into(),
+        };
+        let deadline = Instant::now() + self.time_limit;
+        let exchange = async {
+            // Fails only when the server is gone, and then there is no answer either.
+            drop(self.invocations.send(invocation).await);
+            answered.await
+        };
+        let status = tokio::select! {
+            biased;
+            outcome = timeout_at(deadline, exchange) => match outcome {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(_)) => self.process.wait().await,
+                Err(_) => {
+                    self.process.kill().await.map_err(Ended::Lost)?;
+                    return Err(Ended::TimedOut);
+                }
+            },
+            status = self.process.wait() => status,
+        };
+        let init_error = lock(&self.shared.init_error).take();
+        Err(Ended::Exited { status: status.map_err(Ended::Lost)?, init_error })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type HttpResult = Result<Response<Full<Bytes>>, hyper::Error>;
+
+async fn serve(request: Request<Incoming>, shared: Arc<Shared>) -> HttpResult {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let path = head.uri.path();
+    if (&head.method, path) == (&Method::POST, INIT_ERROR) {
+        *lock(&shared.init_error) = Some(String::from_utf8_lossy(&body).into_owned());
+        return Ok(answer(StatusCode::ACCEPTED));
+    }
+    let call = path.strip_prefix(INVOCATIONS).unwrap_or_default();
+    Ok(match (&head.method, call.split_once('/')) {
+        (&Method::GET, None) if call == "next" => next(&shared).await,
+        (&Method::POST, Some((id, "response"))) => settle(&shared, id, Ok(body)),
+        (&Method::POST, Some((id, "error"))) => settle(&shared, id, Err(body)),
+        _ => answer(StatusCode::NOT_FOUND),
+    })
+}
+
+/// Waits for the next payload, for as long as it takes.
+async fn next(shared: &Shared) -> Response<Full<Bytes>> {
+    let Some(invocation) = shared.queue.lock().await.recv().await else { return answer(StatusCode::GONE) };
+    let deadline = invocation.deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let trace = format!("Root=1-{:08x}-{:.24};Sampled=0", deadline / 1000, invocation.request_id.replace('-', ""));
+    if let Some(open) = &mut *lock(&shared.open) {
+        open.handed_out = Some(Instant::now());
+    }
+    Response::builder()
+        .header("Content-Type", "application/json")
+        .header("Lambda-Runtime-Aws-Request-Id", invocation.request_id)
+        .header("Lambda-Runtime-Deadline-Ms", deadline.to_string())
+        .header("Lambda-Runtime-Invoked-Function-Arn", invocation.arn)
+        .header("Lambda-Runtime-Trace-Id", trace)
+        .body(Full::from(invocation.payload))
+        .unwrap_or_else(|_: http::Error| answer(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// Takes the answer to the invocation that is open. An answer to another one is refused, as on Lambda.
+fn settle(shared: &Shared, request_id: &str, outcome: Result<Bytes, Bytes>) -> Response<Full<Bytes>> {
+    let open = lock(&shared.open).take_if(|open| open.request_id == request_id);
+    let Some(open) = open else { return answer(StatusCode::BAD_REQUEST) };
+    let took = open.handed_out.map_or(Duration::ZERO, |at| at.elapsed());
+    // Who asked may have given up.
+    drop(open.answer.send(Answer { outcome, took }));
+    answer(StatusCode::ACCEPTED)
+}
+
+fn answer(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(format!("{{\"status\":\"{status}\"}}")));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,210 @@
+//! Stand-ins of SQS, DynamoDB and Secrets Manager, **for load only**.
+//!
+//! The local AWS takes longer for a call than a function does for an event, and grows slow with tens of thousands of them.
+//! These give the smallest answers that the SDK accepts, check nothing, and keep only what a test counts, so that a hundred
+//! thousand invocations show what the function costs. How AWS behaves is for the local AWS and for mocked connections to
+//! tell.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::Result;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+};
+use serde_json::{Value, json};
+
+use self::table::Table;
+use crate::{clients::ENVIRONMENT, server::Server};
+
+/// The three services behind one address. Dropping it closes the port.
+#[derive(Debug)]
+pub struct StandIn {
+    server: Server,
+    state: Arc<State>,
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is done, and the answer is an error with this status and code.
+    Refused(u16, &'static str),
+    /// Nothing is done, and the connection breaks.
+    Cut,
+    /// Nothing is done, and there is never an answer.
+    Hang,
+    /// All is done, and the connection breaks before the answer.
+    AnswerLost,
+}
+
+/// Decides what goes wrong, by the operation (`SendMessage`).
+pub type Faults = Box<dyn Fn(&str) -> Option<Fault> + Send + Sync>;
+
+struct State {
+    secret: String,
+    faults: Faults,
+    kept: Mutex<Kept>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("State").field("kept", &self.kept).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    calls: BTreeMap<String, usize>,
+    messages: BTreeMap<String, Vec<String>>,
+    table: Table,
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the service is cut off")]
+struct CutOff;
+
+impl StandIn {
+    /// Starts one that holds this secret, and in which nothing goes wrong.
+    ///
+    /// # Errors
+    /// When no port can be opened.
+    pub async fn start(secret: &Value) -> Result<Self> {
+        Self::start_failing(secret, Box::new(|_| None)).await
+    }
+
+    /// Starts one in which things go wrong.
+    ///
+    /// # Errors
+    /// When no port can be opened.
+    pub async fn start_failing(secret: &Value, faults: Faults) -> Result<Self> {
+        let state = Arc::new(State { secret: secret.to_string(), faults, kept: Mutex::default() });
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request| serve(request, Arc::clone(&shared))).await?;
+        Ok(Self { server, state })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// The URL of a queue. Any name will do.
+    #[must_use]
+    pub fn queue_url(&self, name: &str) -> String {
+        format!("{}/000000000000/{name}", self.url())
+    }
+
+    /// What a process needs in its environment to use it.
+    pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        let keys = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        keys.into_iter().chain([("AWS_ENDPOINT_URL".to_owned(), self.url())])
+    }
+
+    /// The event ids of the messages that a queue has taken, in order. Of one without, an empty text.
+    #[must_use]
+    pub fn messages(&self, queue: &str) -> Vec<String> {
+        lock(&self.state.kept).messages.get(queue).cloned().unwrap_or_default()
+    }
+
+    /// How many records the table has taken in this state.
+    #[must_use]
+    pub fn written(&self, state: &str) -> usize {
+        lock(&self.state.kept).table.written(state)
+    }
+
+    /// How often an operation was asked for.
+    #[must_use]
+    pub fn calls(&self, operation: &str) -> usize {
+        lock(&self.state.kept).calls.get(operation).copied().unwrap_or_default()
+    }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, CutOff> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| CutOff)?.to_bytes();
+    let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let operation = target.rsplit('.').next().unwrap_or_default();
+    let fault = (state.faults)(operation);
+    match fault {
+        Some(Fault::Cut) => return Err(CutOff),
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Refused(status, code)) => return Ok(refusal(status, code, &json!({}))),
+        Some(Fault::AnswerLost) | None => {}
+    }
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let answer = lock(&state.kept).answer(operation, &request, &state.secret);
+    if fault == Some(Fault::AnswerLost) { Err(CutOff) } else { Ok(answer) }
+}
+
+impl Kept {
+    fn answer(&mut self, operation: &str, request: &Value, secret: &str) -> Response<Full<Bytes>> {
+        *self.calls.entry(operation.to_owned()).or_default() += 1;
+        match operation {
+            "SendMessage" => {
+                self.take(&request["QueueUrl"], request);
+                reply(&json!({ "MessageId": "m", "MD5OfMessageBody": "" }))
+            }
+            "SendMessageBatch" => {
+                entries(request).for_each(|entry| self.take(&request["QueueUrl"], entry));
+                let done = |entry: &Value| json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "" });
+                reply(&json!({ "Successful": entries(request).map(done).collect::<Vec<_>>(), "Failed": [] }))
+            }
+            "ChangeMessageVisibilityBatch" => {
+                let done = |entry: &Value| json!({ "Id": entry["Id"] });
+                reply(&json!({ "Successful": entries(request).map(done).collect::<Vec<_>>(), "Failed": [] }))
+            }
+            "GetItem" => match self.table.get(request) {
+                Some(item) => reply(&json!({ "Item": item })),
+                None => reply(&json!({})),
+            },
+            "PutItem" => match self.table.put(request) {
+                Ok(()) => reply(&json!({})),
+                Err(in_the_way) => {
+                    refusal(400, "ConditionalCheckFailedException", &json!({ "Item": in_the_way.cloned() }))
+                }
+            },
+            "GetSecretValue" => reply(&json!({ "ARN": request["SecretId"], "SecretString": secret })),
+            _ => refusal(400, "UnknownOperationException", &json!({})),
+        }
+    }
+
+    fn take(&mut self, queue_url: &Value, message: &Value) {
+        let queue = queue_url.as_str().and_then(|url| url.rsplit('/').next()).unwrap_or_default();
+        let id = message["MessageAttributes"]["event_id"]["StringValue"].as_str().unwrap_or_default();
+        self.messages.entry(queue.to_owned()).or_default().push(id.to_owned());
+    }
+}
+
+fn entries(request: &Value) -> impl Iterator<Item = &Value> {
+    request["Entries"].as_array().into_iter().flatten()
+}
+
+fn reply(body: &Value) -> Response<Full<Bytes>> {
+    Response::new(Full::from(body.to_string()))
+}
+
+/// An error as the services spell it, with whatever else is told.
+fn refusal(status: u16, code: &str, more: &Value) -> Response<Full<Bytes>> {
+    let mut body = json!({ "__type": code, "message": "by the stand-in" });
+    for (name, value) in more.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        body[name] = value.clone();
+    }
+    let mut response = reply(&body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
