@@ -13,7 +13,7 @@ use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::ingest::Ingest;
 use genesys_relay::secrets::SecretCache;
-use lambda_http::{run, service_fn};
+use lambda_http::{Adapter, service_fn};
 
 use crate::config::Config;
 
@@ -36,5 +36,5 @@ async fn main() -> anyhow::Result<()> {
         let ingest = Arc::clone(&ingest);
         async move { Ok::<_, std::convert::Infallible>(handler::handle(&ingest, request).await) }
     });
-    run(handle).await.map_err(anyhow::Error::from_boxed)
+    Ok(invocations::run(Adapter::from(handle)).await?)
 }

@@ -19,7 +19,7 @@ use genesys_relay::config::Environment;
 use genesys_relay::http_target::HttpTarget;
 use genesys_relay::process::Processor;
 use genesys_relay::secrets::SecretCache;
-use lambda_runtime::{run, service_fn};
+use lambda_runtime::service_fn;
 
 use crate::config::Config;
 
@@ -45,7 +45,5 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
         rng: Mutex::default(),
     });
-    run(service_fn(move |event| handler::handle(Arc::clone(&processor), event)))
-        .await
-        .map_err(anyhow::Error::from_boxed)
+    Ok(invocations::run(service_fn(move |event| handler::handle(Arc::clone(&processor), event))).await?)
 }

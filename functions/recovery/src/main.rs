@@ -24,7 +24,7 @@ use genesys_relay::genesys::{Genesys, Https};
 use genesys_relay::recover::Recover;
 use genesys_relay::retry::Schedule;
 use genesys_relay::secrets::SecretCache;
-use lambda_runtime::{LambdaEvent, run, service_fn};
+use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 
 use crate::config::{Config, Connection, Source};
@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let Some(Connection { api_url, login_url, overlap, source }) = config.connection else {
         let refuse = |_: LambdaEvent<Value>| async { Err::<Value, _>(handler::Off) };
-        return run(service_fn(refuse)).await.map_err(anyhow::Error::from_boxed);
+        return Ok(invocations::run(service_fn(refuse)).await?);
     };
     let (base, cap, tries) = RETRIES;
     let schedule = Schedule::new(base, cap, tries)?;
@@ -80,7 +80,5 @@ async fn serve(log: impl DeliveryLog, sinks: Sinks, overlap: jiff::SignedDuratio
     let Sinks { events, dead_letters, table } = sinks;
     let recover = Arc::new(Recover { log, events, dead_letters, table, clock: SystemClock, overlap });
     // A run's future is large, and is moved around less when it is boxed.
-    run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event))))
-        .await
-        .map_err(anyhow::Error::from_boxed)
+    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)))).await?)
 }

@@ -18,7 +18,7 @@ use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::replay::Replay;
-use lambda_runtime::{run, service_fn};
+use lambda_runtime::service_fn;
 
 use crate::config::Config;
 use crate::handler::Function;
@@ -43,7 +43,5 @@ async fn main() -> anyhow::Result<()> {
     };
     let function = Arc::new(Function { replay, background: LambdaFunction::new(&sdk, config.function_name) });
     // A run's future is large, and is moved around less when it is boxed.
-    run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event))))
-        .await
-        .map_err(anyhow::Error::from_boxed)
+    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)))).await?)
 }

@@ -1,0 +1,161 @@
+//! Asks Lambda for invocations, hands each to the function, and answers it.
+//!
+//! In place of `lambda_runtime::run`, which writes the trace id of each invocation into the environment
+//! (`_X_AMZN_TRACE_ID`). The C library keeps every value that a variable ever had, and so the process grows by 120 bytes
+//! with each invocation, for as long as it lives. The relay has no use for that variable.
+//!
+//! After the Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes".
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt::{Debug, Display};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use lambda_runtime::{Config, Context, Diagnostic, LambdaEvent, Service};
+use lambda_runtime_api_client::body::Body;
+use lambda_runtime_api_client::{Client, build_request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const INVOCATIONS: &str = "/2018-06-01/runtime/invocation";
+
+/// By which Lambda knows an invocation.
+const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
+
+/// To be repeated where it is given: with it, Lambda tells an answer that comes too late from one to the next invocation.
+const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
+
+/// Goes with a failure. Which error it was stands in the answer itself.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
+const UNHANDLED: HeaderValue = HeaderValue::from_static("unhandled");
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Why the process cannot go on. Lambda starts another one.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// The Runtime API cannot be reached, or broke off.
+    #[error("the Lambda Runtime API cannot be reached")]
+    Unreachable(#[source] Cause),
+    /// What it gave is no invocation.
+    #[error("the Lambda Runtime API gave no invocation: {0}")]
+    NoInvocation(String),
+    /// The answer cannot be written.
+    #[error("the answer cannot be written")]
+    Unwritable(#[source] Cause),
+}
+
+/// Answers invocations one after the other, for as long as Lambda lets the process live.
+///
+/// A payload that cannot be read, and an error or a panic of the function, are answered as failures; then the next
+/// invocation comes.
+pub async fn run<P, S>(mut function: S) -> Result<(), Stopped>
+where
+    P: DeserializeOwned,
+    S: Service<LambdaEvent<P>, Response: Serialize, Error: Into<Diagnostic> + Debug>,
+{
+    let config = Arc::new(Config::from_env());
+    let api = Client::builder().build().map_err(|error| Stopped::Unreachable(error.into()))?;
+    loop {
+        let (next, payload) = call(&api, Method::GET, "next", HeaderMap::new(), Body::empty()).await?;
+        // `cargo lambda watch` says so while there is none.
+        if next.status == StatusCode::NO_CONTENT {
+            continue;
+        }
+        if next.status != StatusCode::OK {
+            return Err(Stopped::NoInvocation(next.status.to_string()));
+        }
+        let context = context(&next.headers, &config)?;
+        let request_id = context.request_id.clone();
+        let mut headers = HeaderMap::new();
+        headers.extend(next.headers.get(INVOCATION_ID).map(|id| (INVOCATION_ID, id.clone())));
+        let (outcome, answer) = match invoke(&mut function, payload.as_ref(), context).await {
+            Ok(answer) => ("response", json(&answer)?),
+            Err(failure) => {
+                headers.insert(ERROR_TYPE, UNHANDLED);
+                ("error", json(&failure)?)
+            }
+        };
+        let (taken, _) = call(&api, Method::POST, &format!("{request_id}/{outcome}"), headers, answer).await?;
+        if !taken.status.is_success() {
+            // Most likely it came too late, and Lambda has told the caller so.
+            tracing::error!(status = taken.status.as_u16(), "Lambda did not take the answer");
+        }
+    }
+}
+
+fn context(headers: &HeaderMap, config: &Arc<Config>) -> Result<Context, Stopped> {
+    let no_invocation = |problem: &dyn Display| Stopped::NoInvocation(problem.to_string());
+    // Without them the context panics.
+    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).ok_or_else(|| no_invocation(&"no request id"))?;
+    if !headers.contains_key("lambda-runtime-deadline-ms") {
+        return Err(no_invocation(&"no deadline"));
+    }
+    Context::new(id, Arc::clone(config), headers).map_err(|error| no_invocation(&error))
+}
+
+async fn call(
+    api: &Client,
+    method: Method,
+    path: &str,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(Parts, impl AsRef<[u8]> + use<>), Stopped> {
+    let request = build_request().method(method).uri(format!("{INVOCATIONS}/{path}")).body(body);
+    let mut request = request.map_err(|error| Stopped::Unwritable(error.into()))?;
+    request.headers_mut().extend(headers);
+    let (head, body) = api.call(request).await.map_err(Stopped::Unreachable)?.into_parts();
+    let body = body.collect().await.map_err(|error| Stopped::Unreachable(error.into()))?;
+    Ok((head, body.to_bytes()))
+}
+
+/// Has the function answer one invocation, and logs what went wrong.
+async fn invoke<P, S>(function: &mut S, payload: &[u8], context: Context) -> Result<S::Response, Diagnostic>
+where
+    P: DeserializeOwned,
+    S: Service<LambdaEvent<P>, Error: Into<Diagnostic> + Debug>,
+{
+    let payload = serde_json::from_slice(payload).map_err(|error| {
+        // Where it is wrong, and not what it holds.
+        let error_message = format!("the payload cannot be read: line {}, column {}", error.line(), error.column());
+        tracing::error!(error = error_message, "not invoked");
+        Diagnostic { error_type: "InvalidPayload".to_owned(), error_message }
+    })?;
+    let answer = unwinding(async {
+        poll_fn(|task| function.poll_ready(task)).await?;
+        function.call(LambdaEvent::new(payload, context)).await
+    });
+    match answer.await {
+        Ok(answer) => answer.map_err(|error| {
+            tracing::error!("{error:?}");
+            error.into()
+        }),
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref().map(String::as_str));
+            let error_message = format!("the function panicked: {}", said.unwrap_or_default());
+            tracing::error!(error = error_message, "panicked");
+            Err(Diagnostic { error_type: "Panic".to_owned(), error_message })
+        }
+    }
+}
+
+/// The future's output, or what it panicked with.
+async fn unwinding<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+fn json(value: &impl Serialize) -> Result<Body, Stopped> {
+    serde_json::to_vec(value).map(Body::from).map_err(|error| Stopped::Unwritable(error.into()))
+}
