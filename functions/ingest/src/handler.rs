@@ -1,16 +1,23 @@
 //! Turns an HTTP request into a call of [`Ingest`], and its outcome into an answer.
 
-use genesys_relay::clock::Clock;
+use std::time::{Duration, SystemTime};
+
+use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::logging::chain;
 use genesys_relay::queue::Sender;
 use genesys_relay::secrets::SecretStore;
 use lambda_http::http::{Method, Response, StatusCode, header};
-use lambda_http::{Body, Request};
+use lambda_http::{Body, Context, Request, RequestExt as _};
 use serde_json::json;
+use tokio::time::{Instant, timeout};
 
 /// When a sender may try again after a 503, in seconds: as long as Genesys waits between its own retries.
 const RETRY_AFTER_SECONDS: &str = "5";
+
+/// The sender is told to come again this long before the invocation ends: who is killed at its end tells nobody anything,
+/// and the next event waits for a new process.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Answers one webhook.
 pub(crate) async fn handle<E, D, S, C>(ingest: &Ingest<E, D, S, C>, request: Request) -> Response<Body>
@@ -23,10 +30,23 @@ where
     if request.method() != Method::POST {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "Send the event with POST.");
     }
-    match ingest.ingest(request.headers(), request.body()).await {
-        Ok(accepted) => accept(&request, &accepted),
-        Err(refusal) => refuse(&refusal),
+    match timeout(time_to_work(&request), ingest.ingest(request.headers(), request.body())).await {
+        Ok(Ok(accepted)) => accept(&request, &accepted),
+        Ok(Err(refusal)) => refuse(&refusal),
+        Err(_) => out_of_time(),
     }
+}
+
+/// How long the event may take. It may have been stored all the same when that is over: it then comes twice, with one id.
+fn time_to_work(request: &Request) -> Duration {
+    let deadline = request.lambda_context_ref().map_or(SystemTime::UNIX_EPOCH, Context::deadline);
+    end_of_invocation(deadline).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
+}
+
+fn out_of_time() -> Response<Body> {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    tracing::error!(status = status.as_u16(), error = "the invocation ran out of time", "not accepted");
+    problem(status, "The relay cannot store the event in time. Send it again.")
 }
 
 fn accept(request: &Request, accepted: &Accepted) -> Response<Body> {
@@ -86,8 +106,8 @@ fn response(status: StatusCode, content_type: &'static str, body: &serde_json::V
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use genesys_relay::message::Message;
+    use genesys_relay::queue::QueueError;
     use genesys_relay::secrets::SecretCache;
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
     use serde_json::Value;
@@ -236,5 +256,33 @@ mod tests {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
         assert_eq!(response.headers()["retry-after"], RETRY_AFTER_SECONDS);
         assert!(!body.to_string().contains("made to fail"), "the cause is for the log, not for strangers");
+    }
+
+    /// A queue that never says anything.
+    struct Hanging;
+
+    impl Sender for Hanging {
+        async fn send(&self, _: &Message) -> Result<(), QueueError> {
+            std::future::pending().await
+        }
+
+        async fn send_all(&self, _: &[Message]) -> Vec<Result<(), QueueError>> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_time_runs_out_the_sender_is_asked_to_come_again_before_it_is_over() {
+        let Function { ingest: Ingest { dead_letters, secrets, clock, .. }, .. } = function();
+        let ingest = Ingest { events: Hanging, dead_letters, secrets, clock };
+        let mut context = Context::default();
+        let (began, left) = (Instant::now(), Duration::from_secs(9));
+        let end = (SystemTime::now() + left).duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        context.deadline = u64::try_from(end.as_millis()).expect("in range");
+        let request = request(&payload("ingest-open-messaging-text")).with_lambda_context(context);
+        let response = handle(&ingest, request).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], RETRY_AFTER_SECONDS);
+        assert!(began.elapsed() <= left - ANSWER_TIME, "{:?}", began.elapsed());
     }
 }
