@@ -8,6 +8,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -44,8 +45,8 @@ pub struct Launch {
     pub environment: BTreeMap<String, String>,
     /// How long an invocation may take before it is killed, as `Timeout` in the template.
     pub time_limit: Duration,
-    /// Where its log goes.
-    pub log: Stdio,
+    /// The file for its log, standard error included. Without one, its log goes nowhere.
+    pub log: Option<PathBuf>,
 }
 
 /// A function that runs. Dropping it ends the process.
@@ -128,6 +129,13 @@ impl Function {
         let of_server = Arc::clone(&shared);
         let server = Server::start(move |request| serve(request, Arc::clone(&of_server))).await?;
         let Launch { name, binary, environment, time_limit, log } = launch;
+        let (log, errors) = match log {
+            Some(path) => {
+                let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                (file.try_clone()?.into(), file.into())
+            }
+            None => (Stdio::null(), Stdio::inherit()),
+        };
         let process = Command::new(&binary)
             .env_clear()
             .envs([
@@ -140,6 +148,7 @@ impl Function {
             .envs(environment)
             .stdin(Stdio::null())
             .stdout(log)
+            .stderr(errors)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;

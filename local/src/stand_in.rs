@@ -172,6 +172,11 @@ impl Kept {
                 Some(item) => reply(&json!({ "Item": item })),
                 None => reply(&json!({})),
             },
+            "BatchGetItem" => reply(&json!({ "Responses": self.table.get_many(request), "UnprocessedKeys": {} })),
+            "DeleteItem" => {
+                self.table.delete(request);
+                reply(&json!({}))
+            }
             "PutItem" => match self.table.put(request) {
                 Ok(()) => reply(&json!({})),
                 Err(in_the_way) => {

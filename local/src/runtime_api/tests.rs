@@ -21,7 +21,7 @@ impl Script {
             binary: "/bin/bash".into(),
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             time_limit,
-            log: Stdio::null(),
+            log: None,
         };
         Function::start(launch).await
     }

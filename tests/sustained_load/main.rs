@@ -1,0 +1,71 @@
+//! The binaries of ingest and processor under sustained load and at overload, each behind a Runtime API of its own.
+//!
+//! `GENESYS_RELAY_LOAD_INVOCATIONS` says how many invocations each gets under load.
+
+mod deliveries;
+mod footprint;
+mod overload;
+mod target;
+mod webhooks;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use local::runtime_api::{Answer, Function, Launch};
+use local::stand_in::StandIn;
+use local::workspace::Workspace;
+use serde_json::Value;
+
+/// By its names in the template, `IngestFunction`.
+const INGEST_TIME: Duration = Duration::from_secs(9);
+
+/// `ProcessorTimeoutSeconds`.
+const PROCESSOR_TIME: Duration = Duration::from_mins(1);
+
+/// A target that nothing is ever sent to.
+const NOWHERE: &str = "http://127.0.0.1:9/";
+
+/// How many invocations a function gets.
+fn invocations(default: usize) -> Result<usize> {
+    match std::env::var("GENESYS_RELAY_LOAD_INVOCATIONS") {
+        Ok(number) => number.parse().context("GENESYS_RELAY_LOAD_INVOCATIONS is not a number"),
+        Err(_) => Ok(default),
+    }
+}
+
+/// Starts a function of the relay over the stand-ins, with the template's defaults.
+async fn start(name: &str, stand_in: &StandIn, target_url: &str, time_limit: Duration) -> Result<Function> {
+    let binaries = local::functions::binaries(&Workspace::locate().await?).await?;
+    let variables = [
+        ("QUEUE_URL", stand_in.queue_url("events")),
+        ("DEAD_LETTER_QUEUE_URL", stand_in.queue_url("dead-letters")),
+        ("EVENTS_TABLE_NAME", "events".to_owned()),
+        ("SECRET_ARN", "arn:of:the:secret".to_owned()),
+        ("SECRETS_CACHE_SECONDS", "300".to_owned()),
+        ("TARGET_URL", target_url.to_owned()),
+        ("TARGET_TIMEOUT_SECONDS", "10".to_owned()),
+        ("BACKOFF_BASE_SECONDS", "2".to_owned()),
+        ("BACKOFF_CAP_SECONDS", "900".to_owned()),
+        ("MAX_RECEIVE_COUNT", "10".to_owned()),
+        ("LOG_LEVEL", "info".to_owned()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter();
+    Function::start(Launch {
+        name: name.to_owned(),
+        binary: binaries.get(name).with_context(|| format!("there is no function {name}"))?.clone(),
+        environment: variables
+            .chain(stand_in.environment())
+            .chain(footprint::steady_allocator())
+            .collect::<BTreeMap<_, _>>(),
+        time_limit,
+        log: None,
+    })
+    .await
+}
+
+/// What a function returned, as JSON. That it reports an error is none here.
+fn returned(answer: Answer) -> Result<Value> {
+    let returned = answer.outcome.map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
+    serde_json::from_slice(&returned).context("the answer is not JSON")
+}
