@@ -15,10 +15,17 @@ const OURS: [&str; 5] = ["genesys_relay", "ingest", "processor", "replay", "reco
 pub const METRICS: &str = "metrics";
 
 /// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
+///
+/// A panic is a line as well. As plain text, its message could hold what somebody has sent, and a line break in that would
+/// begin a line that looks like ours.
 pub fn init(level: LevelFilter) {
     let lines =
         fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_target(false);
     tracing_subscriber::registry().with(lines).with(levels(level)).init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(error = panic.payload_as_str(), place, "panicked");
+    }));
 }
 
 fn levels(level: LevelFilter) -> Targets {
