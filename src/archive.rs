@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::future::Future;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -22,6 +22,10 @@ const PART_BYTES: usize = 16 * 1024 * 1024;
 
 /// A part is written when it holds so many messages.
 const PART_MESSAGES: usize = 1000;
+
+/// An object that grows beyond this when it is unpacked is not one that the relay has written: a part may exceed its bound
+/// by one message, which takes seven times its 1 MiB at the worst.
+const MAX_UNPACKED_BYTES: usize = 2 * PART_BYTES;
 
 /// Why a call to the archive failed.
 #[derive(Debug, thiserror::Error)]
@@ -161,8 +165,14 @@ impl Part {
 pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
     let unreadable = |line: usize| move |error: io::Error| ArchiveError::Unreadable { line: line + 1, error };
     let mut messages = Vec::new();
-    for (number, line) in BufReader::new(MultiGzDecoder::new(object)).lines().enumerate() {
+    let mut left = MAX_UNPACKED_BYTES;
+    let unpacked = MultiGzDecoder::new(object).take(MAX_UNPACKED_BYTES as u64);
+    for (number, line) in BufReader::new(unpacked).lines().enumerate() {
         let line = line.map_err(unreadable(number))?;
+        // Nothing may be left out in silence where it was cut.
+        left = left
+            .checked_sub(line.len() + 1)
+            .ok_or_else(|| unreadable(number)(io::Error::other("the object is larger than any that was written")))?;
         let archived: Archived = serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
         archived.clone().into_message().map_err(unreadable(number))?;
         messages.push(archived);
@@ -176,6 +186,17 @@ mod tests {
 
     use super::*;
     use crate::reason::ReasonKind;
+
+    #[test]
+    fn an_object_that_grows_without_end_is_refused_before_it_fills_the_memory() {
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
+        for _ in 0..=MAX_UNPACKED_BYTES / PART_BYTES {
+            bomb.write_all(&vec![b' '; PART_BYTES]).expect("written");
+        }
+        let bomb = bomb.finish().expect("an object");
+        assert!(bomb.len() < PART_BYTES / 50, "{} bytes", bomb.len());
+        assert!(matches!(read(&bomb), Err(ArchiveError::Unreadable { line: 1, .. })));
+    }
 
     fn archived(body: String, attributes: &BTreeMap<String, Attribute>) -> Archived {
         Archived {
