@@ -165,6 +165,19 @@ mod tests {
         }
     }
 
+    /// Comparisons themselves are `subtle`'s; here it is whether one that matches hides how many follow.
+    #[test]
+    fn every_secret_is_compared_also_after_one_that_matches() {
+        let compared = std::cell::Cell::new(0);
+        let secrets = ["first", "second", "third"].map(str::to_owned);
+        let is_first = |secret: &str| {
+            compared.set(compared.get() + 1);
+            secret == "first"
+        };
+        assert!(any(&secrets, is_first));
+        assert_eq!(compared.get(), secrets.len());
+    }
+
     #[test]
     fn nothing_a_repeated_header_or_an_empty_list_proves_nothing() {
         let none = secrets(&[], &[]);

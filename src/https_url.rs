@@ -56,8 +56,20 @@ mod tests {
         for url in ["https://example.com/x", "http://127.0.0.1:8080/", "http://localhost/", "http://[::1]:1/"] {
             assert!(url.parse::<HttpsUrl>().is_ok(), "{url}");
         }
-        for url in ["http://example.com/", "ftp://example.com/", "https://a:b@example.com/", "http://127.0.0.1.nip.io/"]
-        {
+        for url in [
+            "http://example.com/",
+            "ftp://example.com/",
+            "file:///proc/self/environ",
+            "https://a:b@example.com/",
+            "https://a@example.com/",
+            "http://127.0.0.1.nip.io/",
+            "http://localhost.example.com/",
+            "http://127.0.0.1@example.com/",
+            "http://example.com#@127.0.0.1/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://10.0.0.1/",
+        ] {
             assert!(url.parse::<HttpsUrl>().is_err(), "{url}");
         }
     }

@@ -332,6 +332,72 @@ fn only_the_rule_of_the_stack_may_put_events_into_the_queues_and_it_may_before_i
     }
 }
 
+/// Queue policies have no effect in the local AWS.
+#[test]
+fn the_queues_are_encrypted_and_refuse_what_is_not_tls() {
+    let template = template();
+    for (queue, policy) in [("EventsQueue", "EventsQueuePolicy"), ("DeadLetterQueue", "DeadLetterQueuePolicy")] {
+        let encrypted = resource(&template, queue)["Properties"]["SqsManagedSseEnabled"].as_bool();
+        assert_eq!(encrypted, Some(true), "{queue}");
+        let policy = resource(&template, policy)["Properties"].clone();
+        assert_eq!(policy["Queues"][0].as_str(), Some(queue));
+        let statements = policy["PolicyDocument"]["Statement"].as_vec().expect("statements").clone();
+        let denied: Vec<_> = statements.iter().filter(|found| found["Effect"].as_str() == Some("Deny")).collect();
+        let [denied] = &denied[..] else { panic!("{queue}: {denied:?}") };
+        assert_eq!((denied["Principal"].as_str(), denied["Action"].as_str()), (Some("*"), Some("sqs:*")), "{queue}");
+        assert_eq!(denied["Resource"].as_str(), Some(format!("{queue}.Arn").as_str()));
+        assert_eq!(denied["Condition"]["Bool"]["aws:SecureTransport"].as_str(), Some("false"), "{queue}");
+    }
+}
+
+#[test]
+fn the_access_log_holds_no_header_no_query_and_no_body() {
+    let stage = resource(&template(), "DefaultStage")["Properties"].clone();
+    let format = stage["AccessLogSettings"]["Format"].as_str().expect("a format").to_owned();
+    let logged: BTreeSet<_> = format.split("$context.").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let expected = [
+        "error.responseType",
+        "identity.sourceIp",
+        "integrationLatency",
+        "integrationStatus",
+        "requestId",
+        "requestTime",
+        "responseLatency",
+        "responseLength",
+        "routeKey",
+        "status",
+    ];
+    assert_eq!(logged, BTreeSet::from(expected));
+    assert_eq!(format.matches('$').count(), expected.len(), "nothing but these");
+}
+
+#[test]
+fn what_strangers_can_cost_has_bounds() {
+    let template = template();
+    let limits = resource(&template, "DefaultStage")["Properties"]["DefaultRouteSettings"].clone();
+    for limit in ["ThrottlingRateLimit", "ThrottlingBurstLimit"] {
+        assert_eq!(limits[limit].as_str(), Some(limit));
+        number(&template["Parameters"][limit]["Default"]);
+        number(&template["Parameters"][limit]["MaxValue"]);
+    }
+    let mapping = resource(&template, "ProcessorEventSource")["Properties"].clone();
+    assert_eq!(mapping["ScalingConfig"]["MaximumConcurrency"].as_str(), Some("MaximumConcurrency"));
+    for (name, found) in template["Resources"].as_hash().expect("resources") {
+        if found["Type"].as_str() == Some("AWS::Logs::LogGroup") {
+            assert_eq!(found["Properties"]["RetentionInDays"].as_str(), Some("LogRetentionDays"), "{name:?}");
+        }
+    }
+}
+
+/// Genesys gives up after ten seconds ("Open Messaging", outbound webhook).
+#[test]
+fn a_sender_is_answered_before_it_goes_away() {
+    let template = template();
+    let function = 1000 * number(&resource(&template, "IngestFunction")["Properties"]["Timeout"]);
+    let integration = number(&resource(&template, "IngestIntegration")["Properties"]["TimeoutInMillis"]);
+    assert!(function < integration && integration < 10_000, "{function} ms, {integration} ms");
+}
+
 #[test]
 fn no_role_may_do_more_than_it_does() {
     let template = template();

@@ -1,0 +1,127 @@
+//! `docs/threat-model.md` against the repository: what it names has to be there, and each threat has to be answered.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use yaml_rust2::YamlLoader;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn page() -> String {
+    read("docs/threat-model.md")
+}
+
+/// What stands between backticks.
+fn names(page: &str) -> BTreeSet<String> {
+    page.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Every Rust file below these folders.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The names of all tests, whatever macro makes them ones.
+fn tests() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    for folder in ["src", "functions", "local", "tests"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut tests = BTreeSet::new();
+    for file in files {
+        let source = read(file);
+        let functions = source.match_indices("fn ").filter_map(|(at, _)| source[at + 3..].split('(').next());
+        tests.extend(functions.map(str::to_owned));
+    }
+    tests
+}
+
+#[test]
+fn each_file_that_it_names_is_there() {
+    let is_file = |name: &&String| {
+        !name.contains([' ', '*'])
+            && !name.starts_with('/')
+            && (name.contains('/') || name.contains(".toml") || name.ends_with(".yaml"))
+    };
+    let page = page();
+    let names = names(&page);
+    let files: Vec<_> = names.iter().filter(is_file).collect();
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        assert!(root().join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn each_resource_and_parameter_that_it_names_is_in_the_template() {
+    let template = YamlLoader::load_from_str(&read("template.yaml")).expect("YAML").remove(0);
+    let known: BTreeSet<_> = ["Resources", "Parameters", "Outputs"]
+        .iter()
+        .flat_map(|part| template[*part].as_hash().expect("a part").keys())
+        .filter_map(|name| name.as_str())
+        .collect();
+    let is_of_template = |name: &&String| {
+        let letters = name.chars().all(|c| c.is_ascii_alphanumeric());
+        letters && name.starts_with(|c: char| c.is_ascii_uppercase()) && !["Debug"].contains(&name.as_str())
+    };
+    let page = page();
+    let names = names(&page);
+    let named: Vec<_> = names.iter().filter(is_of_template).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(known.contains(name.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn each_test_that_it_names_is_there() {
+    let is_test = |name: &&String| {
+        name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            || *name == "debug_shows_numbers_only"
+    };
+    let (page, tests) = (page(), tests());
+    let names = names(&page);
+    let named: Vec<_> = names.iter().filter(is_test).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let missing: Vec<_> = named.into_iter().filter(|name| !tests.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn each_threat_has_its_answer_its_test_and_what_remains() {
+    let page = page();
+    let threats: Vec<_> = page.split("\n### ").skip(1).collect();
+    assert!(threats.len() > 15, "{}", threats.len());
+    for threat in threats {
+        let (title, text) = threat.split_once('\n').expect("a text");
+        let text = text.split("\n## ").next().unwrap_or_default();
+        for part in ["- **Answer:** ", "- **Test:** ", "- **Remains:** "] {
+            let said = text.split(part).nth(1).unwrap_or_default();
+            assert!(said.len() > 20, "{title}: {part}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_leads_to_it_and_to_how_to_report() {
+    let readme = read("README.md");
+    for link in ["(docs/threat-model.md)", "(SECURITY.md)"] {
+        assert!(readme.contains(link), "{link}");
+    }
+    assert!(read("SECURITY.md").contains("(docs/threat-model.md)"));
+}
