@@ -56,7 +56,7 @@ fn each_file_that_it_names_is_there() {
     let is_file = |name: &&String| {
         !name.contains([' ', '*'])
             && !name.starts_with('/')
-            && (name.contains('/') || name.contains(".toml") || name.ends_with(".yaml"))
+            && (name.contains('/') || name.contains(".toml") || name.contains(".yaml"))
     };
     let page = page();
     let names = names(&page);
@@ -81,9 +81,9 @@ fn each_resource_and_parameter_that_it_names_is_in_the_template() {
     };
     let page = page();
     let names = names(&page);
-    let named: Vec<_> = names.iter().filter(is_of_template).collect();
-    assert!(named.len() > 20, "{named:?}");
-    for name in named {
+    let mentioned: Vec<_> = names.iter().filter(is_of_template).collect();
+    assert!(mentioned.len() > 20, "{mentioned:?}");
+    for name in mentioned {
         assert!(known.contains(name.as_str()), "{name}");
     }
 }
@@ -96,9 +96,9 @@ fn each_test_that_it_names_is_there() {
     };
     let (page, tests) = (page(), tests());
     let names = names(&page);
-    let named: Vec<_> = names.iter().filter(is_test).collect();
-    assert!(named.len() > 40, "{named:?}");
-    let missing: Vec<_> = named.into_iter().filter(|name| !tests.contains(*name)).collect();
+    let mentioned: Vec<_> = names.iter().filter(is_test).collect();
+    assert!(mentioned.len() > 40, "{mentioned:?}");
+    let missing: Vec<_> = mentioned.into_iter().filter(|name| !tests.contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Where a reading is taken, in eighths of the load. Whatever is built once and kept (connections, the SDK's caches, the
-/// code itself as it is paged in) is there after the first.
-const READINGS: [usize; 5] = [1, 2, 4, 6, 8];
+/// The load is looked at in quarters. The reading of a quarter is the least of all in it: after a large body, buffers of
+/// its size are kept for the next one, and those come and go by hundreds of kilobytes. A leak does not go.
+const QUARTERS: usize = 4;
 
-/// A reading is the least of so many in a row. A large body, and the buffers that are kept for the next, are no leak.
-const SPAN: usize = 50;
+/// One invocation in so many is followed by a look.
+const EVERY: usize = 10;
 
-/// A process, and what it held at each reading.
+/// A process, and what it held in each quarter.
 pub(crate) struct Footprint {
     pid: u32,
     invocations: usize,
@@ -49,16 +49,17 @@ impl Footprint {
         Self { pid, invocations, began: Instant::now(), readings: Vec::new() }
     }
 
-    /// Takes a reading after this invocation, where one is due.
+    /// Looks at the process after this invocation, where a look is due. What is built once and kept (connections, the SDK's
+    /// caches) is there after half of the first quarter.
     pub(crate) fn after(&mut self, invocation: usize) -> Result<()> {
-        let due = READINGS.iter().map(|eighths| self.invocations * eighths / 8);
-        let Some(due) = due.into_iter().find(|due| (due.saturating_sub(SPAN)..=*due).contains(&invocation)) else {
+        if !invocation.is_multiple_of(EVERY) || invocation <= self.invocations / QUARTERS / 2 {
             return Ok(());
-        };
-        let reading = Reading { invocation: due, ..Reading::take(self.pid)? };
-        match self.readings.last_mut().filter(|last| last.invocation == due) {
-            Some(last) if last.own <= reading.own => {}
-            Some(last) => *last = reading,
+        }
+        let quarter = ((invocation - 1) * QUARTERS / self.invocations).min(QUARTERS - 1);
+        let reading = Reading { invocation, ..Reading::take(self.pid)? };
+        match self.readings.get_mut(quarter) {
+            Some(least) if least.own <= reading.own => {}
+            Some(least) => *least = reading,
             None => self.readings.push(reading),
         }
         Ok(())
@@ -70,17 +71,17 @@ impl Footprint {
         for Reading { invocation, rss, peak, own, files } in &self.readings {
             eprintln!("{name}: after {invocation}: {rss} KiB, {peak} at most, {own} its own; {files} open files");
         }
-        let [first, .., last] = self.readings.as_slice() else { anyhow::bail!("too few invocations") };
-        let half = self.readings.iter().find(|reading| reading.invocation >= self.invocations / 2).context("half")?;
-        let (grown, bound) = (last.own.saturating_sub(half.own), bound(last.invocation - half.invocation));
-        ensure!(grown <= bound, "{name}: {grown} KiB more than at half time, and {bound} KiB are noise");
+        let [first, second, _, last] = self.readings[..] else { anyhow::bail!("too few invocations") };
+        // Half of the load lies between the two.
+        let (grown, bound) = (last.own.saturating_sub(second.own), bound(self.invocations / 2));
+        ensure!(grown <= bound, "{name}: {grown} KiB more than in the second quarter, and {bound} KiB are noise");
         ensure!(last.files.abs_diff(first.files) <= 3, "{name}: {} open files became {}", first.files, last.files);
         Ok(())
     }
 }
 
-/// How many KiB may come on top within so many invocations. Readings of a process that leaks nothing differ by up to 50 KiB
-/// in either direction, however long it runs; a leak of a hundred bytes an invocation exceeds this from a thousand on.
+/// How many KiB may come on top within so many invocations. The readings of a process that leaks nothing differ by some 50
+/// KiB; a leak of a hundred bytes an invocation exceeds this from a thousand on.
 fn bound(invocations: usize) -> u64 {
     64 + u64::try_from(invocations * 25 / 1024).unwrap_or(u64::MAX)
 }
