@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::reason::excerpt;
+
 /// Names and reasons that people give, in characters.
 const MAX_TEXT: usize = 500;
 
@@ -46,9 +48,10 @@ impl OriginFields {
     }
 }
 
-/// What is wrong with a field.
+/// What is wrong with a field. Both may quote the request, which can be megabytes long: an error of a function may not.
 pub(crate) fn invalid(field: &str, problem: &str) -> InvalidRequest {
-    InvalidRequest { field: field.to_owned(), problem: problem.to_owned() }
+    let field = if field.is_empty() { "request" } else { field };
+    InvalidRequest { field: excerpt(field), problem: excerpt(problem) }
 }
 
 /// Reads the fields of a request. What is not understood is an error that names the field.
@@ -60,4 +63,27 @@ pub(crate) fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidReque
         let named = problem.split('`').nth(1).unwrap_or("request");
         invalid(if path == "." { named } else { &path }, &problem)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoFields {}
+
+    #[test]
+    fn an_error_names_a_field_and_is_short_whatever_is_asked() {
+        let long = "n".repeat(100_000);
+        for (request, field) in
+            [(json!({ &long: 1 }), "n"), (json!({ "a\nb": 1 }), "a b"), (json!({ "": 1 }), "request")]
+        {
+            let error = read::<NoFields>(request).expect_err("refused");
+            assert!(error.field.starts_with(field) && error.to_string().len() < 4096, "{error}");
+        }
+        assert!(invalid("action", &long).to_string().len() < 4096);
+    }
 }
