@@ -61,8 +61,8 @@ impl Request {
         }
         let Fields { from, to, span_seconds, resume, move_cursor, dry_run, force, by, why } = read(request)?;
         let (from, to) = (from.map(to_the_millisecond), to.map(to_the_millisecond));
-        if from.is_some_and(|from| from >= now) {
-            return Err(invalid("from", "must be a time that has passed"));
+        if from.is_some_and(|from| !(Timestamp::UNIX_EPOCH..now).contains(&from)) {
+            return Err(invalid("from", "must be a time that has passed, since 1970"));
         }
         let origin = OriginFields { by, why }.check(caller)?;
         if move_cursor {
@@ -114,6 +114,7 @@ mod tests {
             (json!([]), "request"),
             (json!({ "from": "yesterday" }), "from"),
             (json!({ "from": "2026-01-15T12:00:00Z" }), "from"),
+            (json!({ "from": "-009999-01-02T01:59:59Z", "force": true }), "from"),
             (json!({ "to": "2026-01-15T11:00:00Z" }), "from"),
             (json!({ "spanSeconds": 60 }), "from"),
             (json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:00:00Z" }), "to"),

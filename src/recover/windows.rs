@@ -55,6 +55,11 @@ impl<P: Serialize + DeserializeOwned> Resume<P> {
         serde_json::to_vec(self).ok().map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
     }
 
+    /// Whether a run that ends with `to`, or an earlier one, can have left it: an operator can write anything there.
+    fn is_plausible(&self, to: Timestamp, began_at: Timestamp) -> bool {
+        self.from < self.to && self.to <= to && (self.from - AHEAD..=began_at).contains(&self.began_at)
+    }
+
     /// What cannot be read, of another version perhaps, is none: the window is then read from its beginning.
     fn read(token: &str) -> Option<Self> {
         serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()
@@ -94,7 +99,7 @@ where
                 withheld: None,
                 place: L::Place::default(),
             };
-            let resumed = resume.take().filter(|resume| resume.from == at && resume.to <= to);
+            let resumed = resume.take().filter(|resume| resume.from == at && resume.is_plausible(to, run.began_at));
             let Resume { from: _, to: end, began_at, withheld, place } = resumed.unwrap_or_else(anew);
             settled = settled.min(began_at - self.overlap);
             run.first_withheld = run.first_withheld.take().or(withheld);
