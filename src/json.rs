@@ -81,6 +81,10 @@ impl<'a> Json<'a> {
     /// - a repeated key is kept with each of its values;
     /// - a value nested deeper than 64 levels, or with an unpaired surrogate, stands byte for byte as it came.
     pub fn canonical(&self) -> Cow<'a, [u8]> {
+        // Found out beforehand, so that what is too deep costs one look and not one for each level.
+        if nesting(self.text()) > MAX_CANONICAL_DEPTH + 1 {
+            return Cow::Borrowed(self.text().as_bytes());
+        }
         let mut out = Vec::with_capacity(self.text().len());
         match write_canonical(self.text(), 0, &mut out) {
             Ok(()) => Cow::Owned(out),
@@ -109,6 +113,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Whether a field is there, once or more.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
     /// The text of a field that is there exactly once, and not empty.
     pub fn text(&self, name: &str) -> Option<String> {
         Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !text.is_empty())
@@ -132,6 +141,25 @@ impl From<serde_json::Error> for NoCanonicalForm {
     fn from(_: serde_json::Error) -> Self {
         Self
     }
+}
+
+/// How many arrays and objects stand within each other in valid JSON.
+fn nesting(text: &str) -> usize {
+    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' if !in_string => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn write_canonical(text: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), NoCanonicalForm> {
@@ -342,6 +370,19 @@ pub(crate) mod tests {
         let deep = "[".repeat(500_000) + &"]".repeat(500_000);
         assert_eq!(canonical(&deep), deep);
         assert!(matches!(Json::parse(&deep.as_bytes()[1..]), Err(NotJson::Syntax(_))));
+    }
+
+    #[test]
+    fn as_many_levels_as_have_a_canonical_form_are_counted_without_what_stands_in_texts() {
+        let nested = |levels: usize, inner: &str| "[ ".repeat(levels) + inner + &"]".repeat(levels);
+        assert_eq!(canonical(&nested(65, "")), nested(65, "").replace(' ', ""));
+        assert_eq!(canonical(&nested(64, "1 ")), nested(64, "1").replace(' ', ""));
+        for too_deep in [nested(66, ""), nested(65, "1 ")] {
+            assert_eq!(canonical(&too_deep), too_deep);
+        }
+        let text = format!("[ {:?} ]", "[{\\\"".repeat(100));
+        assert_eq!((nesting(&text), canonical(&text)), (1, text.replace(' ', "")));
+        assert_eq!(nesting(r#"{"a":[{}],"b":[[{"}":"]"}]]}"#), 4);
     }
 
     #[test]

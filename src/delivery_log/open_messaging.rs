@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{DeliveryLog, Entry, Failed, Part, Unreadable, Window, segment};
 use crate::genesys::{Call, GenesysError, PlatformApi};
-use crate::json::Json;
+use crate::json::{Json, Object};
 use crate::logging::chain;
 
 /// `PagingSpec`: at most 100 conversations in a page.
@@ -84,7 +84,7 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
         let entries = if let Some(conversation) = place.conversations.pop_front() {
             self.conversation(&conversation, window, deadline, &mut place.gone).await?
         } else {
-            let found = self.conversations(window, place.page + 1, deadline).await?;
+            let found = self.conversations(window, place.page.saturating_add(1), deadline).await?;
             if found.total < place.total {
                 let problem = format!("of {} conversations that it listed, {} are left", place.total, found.total);
                 if place.is_anew {
@@ -95,10 +95,10 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
                 let anew = Place { of: place.of, gone: place.gone, is_anew: true, ..Place::default() };
                 return Ok(Part { entries: Vec::new(), next: Some(anew) });
             }
-            place = Place { page: place.page + 1, total: found.total, conversations: found.ids, ..place };
+            place = Place { page: place.page.saturating_add(1), total: found.total, conversations: found.ids, ..place };
             found.unreadable
         };
-        let is_over = place.conversations.is_empty() && place.total <= PAGE_SIZE * place.page;
+        let is_over = place.conversations.is_empty() && place.total <= PAGE_SIZE.saturating_mul(place.page);
         Ok(Part { entries, next: (!is_over).then_some(place) })
     }
 }
@@ -134,9 +134,14 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let answer = answer.ok_or_else(|| unusable("it is no object"))?;
         let total = answer.get("totalHits").and_then(|total| total.as_u64());
         let total = total.ok_or_else(|| unusable("it has no totalHits"))?;
-        // Genesys Cloud leaves out what is empty.
-        let found = answer.get("conversations").and_then(|found| found.as_array()).unwrap_or_default();
-        if found.is_empty() && total > PAGE_SIZE * (page - 1) {
+        let found = match answer.get("conversations") {
+            Some(found) if found.as_text() != "null" => found.as_array(),
+            None if answer.has("conversations") => None,
+            // Genesys Cloud leaves out what is empty.
+            Some(_) | None => Some(Vec::new()),
+        };
+        let found = found.ok_or_else(|| unusable("its conversations are no list, or more than one"))?;
+        if found.is_empty() && total > PAGE_SIZE.saturating_mul(page - 1) {
             return Err(unusable("it has totalHits and no conversations"));
         }
         let (mut ids, mut unreadable) = (VecDeque::new(), Vec::new());
@@ -199,7 +204,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
             Ok(answer) => answer,
             Err(Missing::Withheld(problem)) => return Ok(vec![Entry::Withheld(problem)]),
             Err(Missing::Gone(problem)) => {
-                *gone += 1;
+                *gone = gone.saturating_add(1);
                 if *gone < TOO_MANY_GONE {
                     return Ok(vec![unreadable(json!({ "conversationId": id }).to_string(), problem)]);
                 }
@@ -214,14 +219,26 @@ impl<A: PlatformApi> OpenMessaging<A> {
         *gone = 0;
         let (mut entries, mut seen) = (Vec::new(), BTreeSet::new());
         for message in messages {
-            let fields = message.as_object();
-            let text = |name| fields.as_ref()?.text(name);
-            let status = text("messageStatus").filter(|status| self.statuses.contains(status));
-            let time = text("messageTime").and_then(|time| time.parse().ok());
-            let Some(status) = status.filter(|_| time.is_none_or(|time| window.holds(time))) else { continue };
-            let Some(id) = text("messageId") else {
+            let not_understood = |problem| {
                 let name = String::from_utf8_lossy(&message.canonical()).into_owned();
-                entries.push(not_understood(name, message, "the message has no messageId"));
+                not_understood(name, message, problem)
+            };
+            let Some(fields) = message.as_object() else {
+                entries.push(not_understood("the message is no object"));
+                continue;
+            };
+            let time = fields.text("messageTime").and_then(|time| time.parse().ok());
+            if !time.is_none_or(|time| window.holds(time)) {
+                continue;
+            }
+            if !has_text_or_nothing(&fields, "messageStatus") {
+                entries.push(not_understood("the messageStatus is no text"));
+                continue;
+            }
+            let status = fields.text("messageStatus").filter(|status| self.statuses.contains(status));
+            let Some(status) = status else { continue };
+            let Some(id) = fields.text("messageId") else {
+                entries.push(not_understood("the message has no messageId"));
                 continue;
             };
             // Several participants can list the same message.
@@ -324,9 +341,17 @@ fn messages(conversation: &[u8]) -> Option<Vec<Json<'_>>> {
         messages: Option<Vec<&'a RawValue>>,
     }
 
-    let conversation: Conversation<'_> = serde_json::from_slice(conversation).ok()?;
+    let conversation: Conversation<'_> = serde_json::from_str(Json::parse(conversation).ok()?.as_text()).ok()?;
     let messages = conversation.participants.into_iter().filter_map(|participant| participant.messages).flatten();
     Some(messages.map(Json::from).collect())
+}
+
+/// Whether a field is a text, or is not there, which is all that a field can be that somebody knows.
+fn has_text_or_nothing(fields: &Object<'_>, name: &str) -> bool {
+    match fields.get(name) {
+        Some(value) => value.as_str().is_some() || value.as_text() == "null",
+        None => !fields.has(name),
+    }
 }
 
 fn not_understood(name: String, json: Json<'_>, problem: &str) -> Entry {

@@ -9,8 +9,11 @@ use super::*;
 use crate::event::Identity;
 
 /// An API that answers by path, and remembers the bodies of its queries.
+#[derive(Default)]
 struct Api {
     answers: HashMap<String, Value>,
+    /// Answers that are given byte for byte.
+    exact: HashMap<String, String>,
     queries: Mutex<Vec<Value>>,
 }
 
@@ -29,6 +32,9 @@ impl PlatformApi for Api {
             let last = crate::genesys::Trouble::Http(crate::genesys::HttpError::TimedOut);
             return Err(GenesysError::Unavailable { what: key, tries: 5, last });
         }
+        if let Some(answer) = self.exact.get(&key) {
+            return Ok(answer.clone().into_bytes());
+        }
         let answer = self.answers.get(&key).unwrap_or_else(|| panic!("nobody was to ask for {key}"));
         Ok(answer.to_string().into_bytes())
     }
@@ -43,7 +49,7 @@ fn time(text: &str) -> Timestamp {
 
 fn log(answers: impl IntoIterator<Item = (String, Value)>) -> OpenMessaging<Api> {
     OpenMessaging {
-        api: Api { answers: answers.into_iter().collect(), queries: Mutex::default() },
+        api: Api { answers: answers.into_iter().collect(), ..Api::default() },
         integration_ids: ["i1".to_owned()].into(),
         statuses: ["failed".to_owned()].into(),
         look_back: SignedDuration::from_hours(24),
@@ -276,4 +282,53 @@ async fn pages_that_have_shifted_and_other_lists_are_read_anew() {
     after.look_back = SignedDuration::from_hours(1);
     let anew = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
     assert_eq!(anew.page, 1);
+}
+
+#[tokio::test]
+async fn a_list_of_conversations_that_is_none_is_an_error_and_not_an_empty_list() {
+    let twice = r#"{"conversations":[{"conversationId":"c1"}],"conversations":[],"totalHits":0}"#;
+    for answer in [r#"{"conversations":"c1","totalHits":0}"#, r#"{"conversations":{},"totalHits":0}"#, twice] {
+        let mut log = log([]);
+        log.api.exact.insert(format!("{QUERY} 1"), answer.to_owned());
+        let error = read_all(&log).await.expect_err(answer);
+        assert!(matches!(error, GenesysError::Unusable { .. }), "{error}");
+    }
+    for empty in [json!({ "totalHits": 0 }), json!({ "conversations": null, "totalHits": 0 })] {
+        assert_eq!(read_all(&log([(format!("{QUERY} 1"), empty)])).await.expect("read"), []);
+    }
+}
+
+#[tokio::test]
+async fn a_listed_message_that_nobody_understands_is_kept() {
+    let odd = [json!("text"), json!(7), json!({ "messageId": "m1", "messageStatus": 7, "messageTime": NOON })];
+    let none = [json!({ "messageId": "m2" }), json!({ "messageId": "m3", "messageStatus": null })];
+    let earlier = json!({ "messageId": "m4", "messageStatus": 7, "messageTime": "2026-01-15T11:59:59Z" });
+    let listed: Vec<_> = odd.iter().chain(&none).chain([&earlier]).cloned().collect();
+    let entries = read_all(&log([page(1, &["c1"], 1), conversation("c1", &listed)])).await.expect("read");
+    let whole = |entry: &Entry| match entry {
+        Entry::Unreadable(unreadable) => unreadable.whole.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(entries.iter().map(whole).collect::<Vec<_>>(), odd.map(|message| message.to_string()));
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_hides_no_message() {
+    let mut log = log([page(1, &["c1"], 1), details("m1", &normalized("m1", "i1"))]);
+    let (path, answer) = conversation("c1", &[listed("m1", "failed", NOON)]);
+    log.api.exact.insert(path, format!("\u{FEFF}{answer}"));
+    assert!(matches!(&read_all(&log).await.expect("read")[..], [Entry::Failed(_)]));
+}
+
+#[tokio::test]
+async fn a_place_that_no_run_has_written_ends_no_process() {
+    let place = json!({ "of": "", "page": u64::MAX, "total": u64::MAX, "conversations": ["gone"], "gone": u32::MAX, "is_anew": true });
+    let log = log([]);
+    let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
+    let of = format!("{:?} {:?} {}", log.integration_ids, log.statuses, log.look_back);
+    for conversations in [json!(["gone"]), json!(["withheld"])] {
+        let mut place = place.clone();
+        (place["of"], place["conversations"]) = (json!(of), conversations);
+        let _ = log.read(window, serde_json::from_value(place).expect("a place"), Instant::now()).await;
+    }
 }
