@@ -55,7 +55,7 @@ fn failure(message_id: String) -> BatchItemFailure {
 fn read(record: SqsMessage, now: Timestamp) -> Result<Record, NoMessageId> {
     let number = |name: &str| record.attributes.get(name).and_then(|number| number.parse::<i64>().ok());
     // SQS always gives both; a test event that a person wrote may leave them out, and counts as new.
-    let receive_count = number("ApproximateReceiveCount").and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+    let receive_count = number("ApproximateReceiveCount").unwrap_or(1).max(1).try_into().unwrap_or(u32::MAX);
     let sent_at = number("SentTimestamp").and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(now);
     let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
     Ok(Record {
@@ -91,6 +91,7 @@ mod tests {
     use genesys_relay::target::{Cause, Failure, Outcome};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
     use lambda_runtime::Context;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -224,5 +225,77 @@ mod tests {
         let target = FakeTarget::new(|event, _| -> std::future::Ready<Outcome> { panic!("{event:?} was delivered") });
         let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(batch)).await;
         assert!(answer.is_err());
+    }
+
+    /// One record with these system attributes.
+    fn record(attributes: &Value) -> Value {
+        json!({ "messageId": "m1", "body": "{}", "attributes": attributes })
+    }
+
+    fn read_of(record: &Value) -> Record {
+        read(serde_json::from_value(record.clone()).expect("a record"), Timestamp::UNIX_EPOCH).expect("named")
+    }
+
+    #[test]
+    fn numbers_at_their_ends_count_as_what_they_are_nearest_to() {
+        for (count, receive_count) in [
+            ("1", 1),
+            ("0", 1),
+            ("-1", 1),
+            ("4294967296", u32::MAX),
+            ("9223372036854775807", u32::MAX),
+            ("9223372036854775808", 1),
+            ("1e3", 1),
+            ("many", 1),
+            ("", 1),
+        ] {
+            assert_eq!(
+                read_of(&record(&json!({ "ApproximateReceiveCount": count }))).receive_count,
+                receive_count,
+                "{count}"
+            );
+        }
+        for sent in ["9223372036854775807", "-9223372036854775808", "9223372036854775808", "yesterday", ""] {
+            assert_eq!(read_of(&record(&json!({ "SentTimestamp": sent }))).sent_at, Timestamp::UNIX_EPOCH, "{sent}");
+        }
+        assert_eq!(read_of(&record(&json!({ "SentTimestamp": "-1" }))).sent_at.as_millisecond(), -1);
+        assert_eq!(read_of(&json!({ "messageId": "m1" })).message.body, "");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_record_holds_it_is_delivered_or_buried_and_holds_up_no_other(
+            body in prop_oneof![".*", "[\\[{\"]{0,200}", Just("[".repeat(50_000) + &"]".repeat(50_000))],
+            system in prop::collection::btree_map("ApproximateReceiveCount|SentTimestamp|MessageGroupId|other", "-?[0-9]{0,25}", 0..4),
+            attributes in prop::collection::btree_map(
+                "event_id|source|received_at|headers|encoding|content_type|reason|RULE_ARN|other", (".*", any::<bool>()), 0..6),
+        ) {
+            let attribute = |(value, is_text): &(String, bool)| match is_text {
+                true => json!({ "dataType": "String", "stringValue": value, "stringListValues": [], "unknown": {} }),
+                false => json!({ "dataType": "Binary", "binaryValue": "AAEC" }),
+            };
+            let attributes: serde_json::Map<String, Value> =
+                attributes.iter().map(|(name, value)| (name.clone(), attribute(value))).collect();
+            let odd = json!({ "messageId": "odd", "body": body, "attributes": system, "messageAttributes": attributes, "unknown": 1 });
+            let fine = json!({ "messageId": "fine", "body": r#"{"fine":true}"#, "attributes": {} });
+            let delivered = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+            let seen = Arc::clone(&delivered);
+            let target = FakeTarget::new(move |event: genesys_relay::event::Event, _| {
+                seen.lock().expect("not poisoned").push(event.body);
+                std::future::ready(Outcome::Delivered { status: Some(200) })
+            });
+            let dead_letters = FakeQueue::default();
+            let processor = Arc::new(processor(target, dead_letters.clone()));
+            let event = invocation(json!({ "Records": [odd, fine] }));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            let response = runtime.block_on(handle(processor, event)).expect("answered");
+            prop_assert!(response.batch_item_failures.is_empty());
+            let delivered = delivered.lock().expect("not poisoned").clone();
+            let is_fine = |body: &Vec<u8>| body == br#"{"fine":true}"#;
+            prop_assert!(delivered.iter().any(is_fine), "the other record was held up");
+            let buried = dead_letters.messages();
+            prop_assert_eq!(delivered.len() + buried.len(), 2);
+            prop_assert!(buried.iter().all(|letter| letter.body == body && letter.reason(FakeClock.now()).is_some()));
+        }
     }
 }
