@@ -2,6 +2,7 @@
 
 mod background;
 mod document;
+mod hostile;
 mod list;
 mod retry;
 

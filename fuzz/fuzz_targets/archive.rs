@@ -1,0 +1,3 @@
+//! See [`fuzz::archive`].
+#![cfg_attr(fuzzing, no_main)]
+fuzz::target!(archive);

@@ -1,0 +1,3 @@
+//! See [`fuzz::json`].
+#![cfg_attr(fuzzing, no_main)]
+fuzz::target!(json);

@@ -1,0 +1,3 @@
+//! See [`fuzz::message`].
+#![cfg_attr(fuzzing, no_main)]
+fuzz::target!(message);

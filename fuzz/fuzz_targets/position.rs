@@ -1,0 +1,3 @@
+//! See [`fuzz::position`].
+#![cfg_attr(fuzzing, no_main)]
+fuzz::target!(position);

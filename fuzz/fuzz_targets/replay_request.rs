@@ -1,0 +1,3 @@
+//! See [`fuzz::replay_request`].
+#![cfg_attr(fuzzing, no_main)]
+fuzz::target!(replay_request);

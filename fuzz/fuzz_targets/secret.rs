@@ -1,0 +1,3 @@
+//! See [`fuzz::secret`].
+#![cfg_attr(fuzzing, no_main)]
+fuzz::target!(secret);

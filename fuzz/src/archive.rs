@@ -1,0 +1,28 @@
+//! What is read from an object of the archive.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use genesys_relay::archive::{Archived, Part, read};
+
+/// An object is read whole or not at all, and what was read can be written and read again.
+///
+/// The input is taken once as an object and once as its lines.
+pub fn archive(input: &[u8]) {
+    check(input);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(input).expect("written");
+    check(&encoder.finish().expect("packed"));
+}
+
+fn check(object: &[u8]) {
+    let Ok(archived) = read(object) else { return };
+    let mut part = Part::default();
+    for message in &archived {
+        message.clone().into_message().expect("what was read is a message");
+        part.add(message).expect("added");
+    }
+    let again: Vec<Archived> = read(&part.finish().expect("packed")).expect("readable");
+    assert_eq!(again, archived);
+}

@@ -1,0 +1,68 @@
+//! What a log of deliveries lists, and what the recovery makes of it.
+
+use std::collections::BTreeSet;
+
+use genesys_relay::clock::Clock as _;
+use genesys_relay::delivery_log::{DeliveryLog, Entry, Window};
+use genesys_relay::message::{MAX_MESSAGE_BYTES, Message};
+use genesys_relay::recover::{FailedRun, Recover, Report, Request};
+use genesys_relay::testing::{FakeQueue, FakeTable};
+use jiff::SignedDuration;
+use serde_json::json;
+
+use crate::runtime::{Noon, deadline, run};
+
+/// The hour before noon.
+pub(crate) fn window() -> Window {
+    Window { from: Noon.now() - SignedDuration::from_hours(1), to: Noon.now() }
+}
+
+/// Whether a header belongs to an event.
+pub(crate) fn is_kept(name: &str) -> bool {
+    matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
+}
+
+/// An entry says what it is.
+pub(crate) fn check(entry: &Entry) {
+    match entry {
+        Entry::Failed(failed) => {
+            assert!(!failed.body.is_empty() && !failed.delivery.is_empty(), "{failed:?}");
+            assert!(failed.headers.keys().all(|name| is_kept(name)), "{failed:?}");
+        }
+        Entry::Unreadable(unreadable) => {
+            let texts = [&unreadable.name, &unreadable.whole, &unreadable.problem];
+            assert!(texts.into_iter().all(|text| !text.is_empty()), "{unreadable:?}");
+        }
+        Entry::Withheld(why) | Entry::PassedOver(why) => assert!(!why.is_empty()),
+    }
+}
+
+/// What a run has fetched is queued, known or told of; what is queued fits; and a second run finds all of it known.
+pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
+    let (events, dead_letters, table) = (FakeQueue::default(), FakeQueue::default(), FakeTable::default());
+    let recover = || Recover {
+        log: log(),
+        events: events.clone(),
+        dead_letters: dead_letters.clone(),
+        table: table.clone(),
+        clock: Noon,
+        overlap: SignedDuration::from_mins(15),
+    };
+    let request = json!({ "from": window().from, "to": window().to });
+    let request = Request::parse(request, "somebody", Noon.now()).expect("understood");
+    let report = || match run(async { recover().recover(&request, deadline()).await }) {
+        Ok(report) => report,
+        Err(FailedRun { report, .. }) => *report,
+    };
+    let Report { fetched, new, known, unreadable, passed_over, withheld, .. } = report();
+    assert_eq!(new + known + unreadable + passed_over + withheld, fetched, "something is hidden");
+    let (sent, buried) = (events.messages(), dead_letters.messages());
+    assert_eq!((sent.len() as u64, buried.len() as u64), (new, unreadable));
+    assert!(sent.iter().all(|message| message.size() <= MAX_MESSAGE_BYTES), "SQS refuses it");
+    assert!(buried.iter().all(|message| message.reason(Noon.now()).is_some()), "a dead letter without a reason");
+    let ids: BTreeSet<_> = sent.iter().chain(&buried).filter_map(Message::event_id).collect();
+    assert_eq!(ids.len() as u64, new + unreadable, "one event twice");
+
+    let again = report();
+    assert_eq!((again.new, again.unreadable), (0, 0), "what is known is taken for new");
+}

@@ -1,0 +1,51 @@
+//! What the functions take from the stack's secret, and sign with it.
+
+use std::fmt::Debug;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use genesys_relay::secrets::{FromSecret, GenesysSecrets, SecretsError, SenderSecrets, TargetSecrets};
+use genesys_relay::standard_webhooks::sign;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::HeaderValue;
+use sha2::Sha256;
+
+/// What inputs use as a secret, so that it can be looked for.
+const HIDDEN: &str = "hunter2";
+
+/// A secret that is taken is long enough and can be used; one that is not is refused without showing anything of it; and
+/// each key makes a signature that its owner can check.
+pub fn secret(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Some(secrets) = read::<SenderSecrets>(text) {
+        assert!(secrets.open_messaging.iter().chain(&secrets.webhook).all(|secret| secret.len() >= 16));
+    }
+    if let Some(GenesysSecrets { client_id, client_secret }) = read(text) {
+        assert!(!client_id.trim().is_empty() && !client_secret.trim().is_empty());
+    }
+    if let Some(TargetSecrets { authorization, signing }) = read(text) {
+        assert!(authorization.is_none_or(|value| value.is_sensitive() && !value.as_bytes().trim_ascii().is_empty()));
+        assert!(signing.iter().all(|key| (24..=64).contains(&key.len())));
+        let header = sign(&signing, "an-event", 1_768_478_400, input);
+        assert!(HeaderValue::from_str(&header).is_ok_and(|value| value.to_str().is_ok()));
+        let signatures = header.split(' ').filter(|signature| !signature.is_empty());
+        assert!(signatures.eq(signing.iter().map(|key| signature(key, input))));
+    }
+}
+
+/// The signature of Standard Webhooks, said once more.
+fn signature(key: &[u8], body: &[u8]) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    let mac = mac.chain_update(b"an-event.1768478400.").chain_update(body);
+    format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+fn read<T: FromSecret + Debug>(text: &str) -> Option<T> {
+    let read: Result<T, SecretsError> = T::from_secret(text);
+    let mut shown = format!("{read:?}");
+    if let Err(error) = &read {
+        shown.push_str(&error.to_string());
+    }
+    assert!(!shown.contains(HIDDEN), "{shown}");
+    read.ok()
+}
