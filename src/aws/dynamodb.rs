@@ -293,17 +293,26 @@ fn shard_of(id: &EventId) -> u8 {
     Sha256::digest(id.as_str())[0] % SHARDS
 }
 
+/// When the year 0 began, in seconds.
+const YEAR_ZERO: i64 = -62_167_219_200;
+
 /// The keys of the index from one to the other, both included.
 fn range(window: Window, after: Option<&Position>) -> (String, String) {
     // Keys have milliseconds and no more; who wants it exact looks at the records.
-    let since = window.since.map_or_else(String::new, |since| format!("{since:.3}"));
+    // A time before the year 0, which somebody has written by hand, begins with a `-`, below the digits, and the texts of such
+    // times are not in their order.
+    let is_ordered = |time: &Timestamp| time.as_second() >= YEAR_ZERO;
+    let since = window.since.filter(is_ordered).map_or_else(String::new, |since| format!("{since:.3}"));
     let millisecond = jiff::SignedDuration::from_millis(1);
     let until = window.until.and_then(|until| until.checked_add(millisecond).ok());
     // Digits are below `:`, and `#` and what may be in an id are above a blank.
-    let until = until.map_or_else(|| ":".to_owned(), |until| format!("{until:.3}"));
+    let until = until.map_or_else(
+        || ":".to_owned(),
+        |until| if is_ordered(&until) { format!("{until:.3}") } else { "0".to_owned() },
+    );
     let after = after.map_or_else(String::new, |Position(after)| format!("{after} "));
     // DynamoDB takes no empty text for a key.
-    (since.max(after).max("0".to_owned()), until)
+    (since.max(after).max("-".to_owned()), until)
 }
 
 /// The first `limit` of all shards together. What lies behind the last item of a shard that has more is not yet known.

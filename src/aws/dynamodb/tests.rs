@@ -493,3 +493,22 @@ fn a_page_ends_where_a_shard_is_not_known_further() {
     assert_eq!((times(&page), page.next), (vec![1, 2, 5], None));
     assert_eq!(merge(Vec::new(), 3), Page::default());
 }
+
+#[test]
+fn a_dead_letter_of_an_absurd_time_is_listed() {
+    let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+    let first = "-009999-01-02T01:59:59Z";
+    for (received_at, since, until, is_in) in [
+        (first, None, None, true),
+        (first, Some(first), Some("9999-12-30T22:00:00Z"), true),
+        ("-000001-01-01T00:00:00Z", Some("-000002-01-01T00:00:00Z"), Some("-000001-06-01T00:00:00Z"), true),
+        ("0000-01-01T00:00:00Z", Some("-000001-01-01T00:00:00Z"), None, true),
+        (first, Some("0000-01-01T00:00:00Z"), None, false),
+        ("9999-12-30T22:00:00.999999999Z", Some(first), None, true),
+    ] {
+        let window = Window { since: since.map(time), until: until.map(time) };
+        let (from, to) = range(window, None);
+        let Position(place) = Position::of(time(received_at), &"an-event".parse().expect("an id"));
+        assert_eq!((from..=to).contains(&place), is_in, "{received_at} from {since:?} to {until:?}");
+    }
+}
