@@ -106,13 +106,18 @@ fn response(status: StatusCode, content_type: &'static str, body: &serde_json::V
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
     use genesys_relay::message::Message;
     use genesys_relay::queue::QueueError;
     use genesys_relay::secrets::SecretCache;
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
+    use lambda_http::request::LambdaRequest;
+    use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
+    use crate::event::Event;
 
     struct Function {
         events: FakeQueue,
@@ -142,7 +147,7 @@ mod tests {
     }
 
     fn request(payload: &str) -> Request {
-        lambda_http::request::from_str(payload).expect("an API Gateway event")
+        LambdaRequest::from(serde_json::from_str::<Event>(payload).expect("an event of API Gateway")).into()
     }
 
     async fn post(function: &Function, payload: &str) -> (StatusCode, Value, Response<Body>) {
@@ -246,6 +251,108 @@ mod tests {
         event["headers"] = json!({ "X-Hub-Signature-256": signature });
         let (status, body, _) = post(&function(), &event.to_string()).await;
         assert_eq!(status, StatusCode::OK, "{body}");
+    }
+
+    #[tokio::test]
+    async fn nothing_that_a_stranger_can_send_is_an_error_of_ours() {
+        let vector: Value =
+            serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+        let odd = [
+            ("x-forwarded-proto", "no scheme"),
+            ("host", "[no host"),
+            ("cookie", "\u{1}"),
+            ("x-custom", "two\r\nlines"),
+            ("no name", "x"),
+            ("", "x"),
+            ("x-long", &"v".repeat(20_000)),
+            ("x-genesys-umlaut", "ü"),
+        ];
+        for (name, value) in odd {
+            let mut event = vector.clone();
+            event["headers"][name] = json!(value);
+            event["rawQueryString"] = json!("a=<\"\u{7f} %ZZ&ü");
+            event["rawPath"] = json!("/webhook/\0genesys");
+            event["cookies"] = json!(["a=b", "\u{1}"]);
+            let (status, body, _) = post(&function(), &event.to_string()).await;
+            assert_eq!(status, StatusCode::OK, "{name}: {body}");
+        }
+        for name in ["x-hub-signature-256", "x-webhook-secret"] {
+            let mut event = vector.clone();
+            event["headers"] = json!({ name: "two\r\nlines" });
+            let (status, body, _) = post(&function(), &event.to_string()).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{name}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signature_that_is_there_twice_or_cannot_be_has_to_hold_all_the_same() {
+        let vector: Value =
+            serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+        let signature = vector["headers"]["x-hub-signature-256"].as_str().expect("a signature");
+        let secret = "local-webhook-secret-0001";
+        for headers in [
+            json!({ "x-hub-signature-256": signature, "X-Hub-Signature-256": signature }),
+            json!({ "x-hub-signature-256": format!("{signature},{signature}") }),
+            json!({ "X-HUB-SIGNATURE-256": "\n", "x-webhook-secret": secret }),
+            json!({ "x-hub-signature-256": "", "x-webhook-secret": secret }),
+            json!({ "x-webhook-secret": secret, "X-Webhook-Secret": secret }),
+            json!({ "x-webhook-secret": format!("{secret},{secret}") }),
+            json!(null),
+        ] {
+            let mut event = vector.clone();
+            event["headers"] = headers.clone();
+            let function = function();
+            let (status, body, _) = post(&function, &event.to_string()).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{headers}: {body}");
+            assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_kept_byte_for_byte_however_it_is_wrapped(
+            bytes: Vec<u8>,
+            text in r#"[\[{]?[A-Za-z0-9+/=_ \n"\]}-]{0,40}"#,
+            is_encoded: bool,
+        ) {
+            let body = if is_encoded { BASE64_STANDARD.encode(&bytes) } else { text.clone() };
+            let expected = match (is_encoded, BASE64_STANDARD.decode(&body)) {
+                (true, Ok(decoded)) => decoded,
+                _ => body.clone().into_bytes(),
+            };
+            // What claims to be base64 may be anything.
+            for (body, expected) in [(body, expected), (text.clone(), BASE64_STANDARD.decode(&text).unwrap_or(text.into_bytes()))] {
+                let claims = is_encoded || expected != body.as_bytes();
+                let event = json!({
+                    "headers": { "x-webhook-secret": "local-webhook-secret-0001" },
+                    "requestContext": { "http": { "method": "POST" }, "timeEpoch": u64::MAX },
+                    "body": body,
+                    "isBase64Encoded": claims,
+                    "unknown": [[[[[[[[{}]]]]]]]],
+                });
+                let function = function();
+                let (status, ..) = run(post(&function, &event.to_string()));
+                let kept: Vec<_> = [&function.events, &function.dead_letters].iter().flat_map(|queue| queue.messages()).collect();
+                let kept: Vec<_> = kept.iter().map(|message| message.to_event(FakeClock.now()).expect("readable").body).collect();
+                if expected.is_empty() {
+                    prop_assert_eq!((status, kept.len()), (StatusCode::BAD_REQUEST, 0));
+                } else {
+                    prop_assert!([StatusCode::OK, StatusCode::BAD_REQUEST].contains(&status));
+                    prop_assert_eq!(kept, [expected]);
+                }
+            }
+        }
+
+        #[test]
+        fn no_headers_make_an_event_unreadable(headers in prop::collection::btree_map(".*", ".*", 0..8)) {
+            let event = json!({ "headers": headers, "requestContext": { "http": { "method": "POST" } }, "body": "{}" });
+            let (status, ..) = run(post(&function(), &event.to_string()));
+            prop_assert_eq!(status, StatusCode::UNAUTHORIZED);
+        }
+    }
+
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
     }
 
     #[tokio::test]

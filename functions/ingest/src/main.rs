@@ -1,6 +1,7 @@
 //! The Lambda function behind `POST /webhook/genesys`: wires [`genesys_relay::ingest`] to AWS.
 
 mod config;
+mod event;
 mod handler;
 
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::ingest::Ingest;
 use genesys_relay::secrets::SecretCache;
-use lambda_http::{Adapter, service_fn};
+use lambda_http::{Adapter, LambdaEvent, Service as _, service_fn};
 
 use crate::config::Config;
+use crate::event::Event;
 
 /// The sender gives us 10 seconds; reading the secret and sending the event each have to end within this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -36,5 +38,9 @@ async fn main() -> anyhow::Result<()> {
         let ingest = Arc::clone(&ingest);
         async move { Ok::<_, std::convert::Infallible>(handler::handle(&ingest, request).await) }
     });
-    Ok(invocations::run(Adapter::from(handle)).await?)
+    let adapter = Adapter::from(handle);
+    let function = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Event>| {
+        adapter.clone().call(LambdaEvent::new(payload.into(), context))
+    });
+    Ok(invocations::run(function).await?)
 }
