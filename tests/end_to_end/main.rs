@@ -10,6 +10,7 @@ mod delivery;
 mod duplicates;
 mod eventbridge;
 mod faults;
+mod hostile;
 mod ledger;
 mod load;
 mod permissions;
