@@ -1,10 +1,11 @@
 //! What is read from an object of the archive.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use genesys_relay::archive::{Archived, Part, read};
+use genesys_relay::archive::{Archived, ArchivedAttribute, Part, read};
 
 /// An object is read whole or not at all, and what was read can be written and read again.
 ///
@@ -20,7 +21,9 @@ fn check(object: &[u8]) {
     let Ok(archived) = read(object) else { return };
     let mut part = Part::default();
     for message in &archived {
-        message.clone().into_message().expect("what was read is a message");
+        let restored = message.clone().into_message().expect("what was read is a message");
+        let attributes = restored.attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)));
+        assert_eq!(attributes.collect::<BTreeMap<_, _>>(), message.attributes, "archived again, it is another message");
         part.add(message).expect("added");
     }
     let again: Vec<Archived> = read(&part.finish().expect("packed")).expect("readable");
