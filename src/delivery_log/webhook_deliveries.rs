@@ -154,8 +154,14 @@ impl<A> WebhookDeliveries<A> {
         let id = fields.as_ref().and_then(|fields| fields.text("id"));
         let unreadable = |problem: &str| {
             let name = id.clone().map_or_else(|| canonical(entity), |id| format!("delivery {id}"));
-            let whole =
-                fields.as_ref().map_or_else(|| entity.as_text().to_owned(), |fields| without_credentials(fields));
+            let whole = match &fields {
+                Some(fields) => without_credentials(fields),
+                // One that cannot be taken apart, since a key of it is no Unicode, may hold credentials anywhere.
+                None if entity.as_text().starts_with('{') => {
+                    json!({ "webhookId": webhook_id, "problem": problem }).to_string()
+                }
+                None => entity.as_text().to_owned(),
+            };
             Entry::Unreadable(Unreadable {
                 name,
                 whole,
@@ -237,10 +243,10 @@ fn without_credentials(fields: &Object<'_>) -> String {
     let mut headers = headers(fields);
     headers.retain(|name, _| is_kept_header(name));
     let mut replaced = Vec::new();
-    if fields.get("headers").is_some() {
+    if fields.has("headers") {
         replaced.push(("headers", json!(headers)));
     }
-    if fields.get("webhookUrl").is_some() {
+    if fields.has("webhookUrl") {
         replaced.push(("webhookUrl", json!(url(fields))));
     }
     fields.with(&replaced).unwrap_or_else(|error| format!("it cannot be written: {error}"))

@@ -195,3 +195,21 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn no_credential_is_kept_of_what_cannot_be_understood() {
+    let headers = r#""headers":{"Authorization":"Bearer hunter2"}"#;
+    let url = r#""webhookUrl":"https://hunter2@example.com/?key=hunter2""#;
+    for entity in [
+        format!(r#"{{"id":"d1",{headers},{url}}}"#),
+        format!(r#"{{"id":"d1",{headers},{headers},{url},{url}}}"#),
+        format!(r#"{{"\ud83d":1,{headers},{url}}}"#),
+    ] {
+        let log = log(&[], &["w1"]);
+        let answer = format!(r#"{{"entities":[{entity}],"pageCount":1}}"#);
+        log.api.answers.lock().expect("not poisoned").push_back(answer);
+        let entries = read_all(&log).await.expect("read");
+        let [Entry::Unreadable(unreadable)] = &entries[..] else { panic!("{entity} was read") };
+        assert!(!unreadable.whole.contains("hunter2"), "{}", unreadable.whole);
+    }
+}
