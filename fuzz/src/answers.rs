@@ -21,13 +21,16 @@ const SEPARATOR: &[u8] = b"\n---\n";
 /// A signed-in client of a Genesys Cloud that gives one answer after the other, and then none.
 pub(crate) type Client = Genesys<Answers, FakeSecretStore, Noon>;
 
+/// A path that was asked for, and the body that was given; none where there was no answer.
+type Exchange = (String, Vec<u8>);
+
 /// The answers of an input, which `---` in a line of its own separates.
 ///
 /// An answer is a body. One that begins with a status of three digits has header lines and an empty line before that.
 #[derive(Clone)]
 pub(crate) struct Answers {
     left: Arc<Mutex<VecDeque<Response<Vec<u8>>>>>,
-    exchanges: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    exchanges: Arc<Mutex<Vec<Exchange>>>,
     signs_in: bool,
 }
 
@@ -47,8 +50,8 @@ impl Answers {
         Genesys::new(self.clone(), api, login, secrets, schedule, Noon)
     }
 
-    /// The paths that were asked for, and the bodies that were given; none where there was no answer.
-    pub(crate) fn exchanges(&self) -> Vec<(String, Vec<u8>)> {
+    /// What was asked for so far.
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
         self.exchanges.lock().expect("not poisoned").clone()
     }
 

@@ -17,7 +17,7 @@ const MAX_PARTS: usize = 20;
 /// Every conversation of an answer that may matter is looked at or is an entry, and so is every message that failed; and
 /// every entry that counts becomes one event or one dead letter.
 ///
-/// The input is answers, as [`Answers`] reads them.
+/// The input is answers, which `---` in a line of its own separates; one may begin with a status and headers.
 pub fn open_messaging(input: &[u8]) {
     let answers = Answers::read(input, false);
     let log = log_of(&answers);

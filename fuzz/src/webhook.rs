@@ -146,7 +146,7 @@ fn check_message(message: &Message, headers: &HeaderMap, body: &[u8]) {
     assert_eq!(event.headers, kept);
 }
 
-/// What SQS takes as text ("SendMessage").
+/// What SQS takes as text (`SendMessage`).
 fn is_taken(text: &str) -> bool {
     let is_refused =
         |c: char| matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}');

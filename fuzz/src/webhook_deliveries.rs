@@ -13,7 +13,7 @@ const MAX_PARTS: usize = 20;
 
 /// Every entity of an answer is an entry; and every entry that counts becomes one event or one dead letter.
 ///
-/// The input is answers, as [`Answers`] reads them.
+/// The input is answers, which `---` in a line of its own separates; one may begin with a status and headers.
 pub fn webhook_deliveries(input: &[u8]) {
     let answers = Answers::read(input, false);
     let log = log_of(&answers);

@@ -166,6 +166,7 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 /// Every input that breaks a law of a property.
+#[expect(clippy::print_stdout, reason = "how much was tried is what a person wants to see")]
 fn check(name: &str, property: Property) -> Vec<String> {
     let started = Instant::now();
     let files = corpus(name);

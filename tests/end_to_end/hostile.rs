@@ -42,7 +42,7 @@ async fn send(url: &str, head: &[&str], body: &[u8]) -> Result<Answer> {
         request.push_str("\r\n");
     }
     if !head.iter().any(|line| line.starts_with("Content-Length") || line.starts_with("Transfer-Encoding")) {
-        request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        request.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -73,7 +73,6 @@ fn peak(relay: &Relay, function: Function) -> Result<u64> {
 fn check_memory(relay: &Relay, functions: &[Function]) -> Result<()> {
     for function in functions {
         let peak = peak(relay, *function)?;
-        println!("{function:?}: {} MiB at most", peak / (1024 * 1024));
         assert!(peak > 0 && peak < FUNCTION_MEMORY, "{function:?} had {peak} bytes");
     }
     Ok(())
@@ -158,7 +157,7 @@ async fn a_proof_that_is_none_is_refused_and_what_is_refused_leaves_nothing_behi
 fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
     let deep = 500_000;
     let large = MIB - 64 * 1024;
-    let keys: String = (0..40_000).map(|number| format!("\"same\":{number},")).collect();
+    let keys = (0..40_000).map(|number| format!("\"same\":{number}")).collect::<Vec<_>>().join(",");
     vec![
         ("nested", ("[".repeat(deep) + &"]".repeat(deep)).into_bytes(), 200),
         ("nested and open", "[".repeat(2 * deep).into_bytes(), 400),
@@ -167,7 +166,7 @@ fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("exponents", b"{\"n\":[1e999999999999,-1E-999999999999,1e+308,5e-324]}".to_vec(), 200),
         ("a long text", format!("{{\"a\":\"{}\"}}", "x".repeat(large)).into_bytes(), 200),
         ("escapes", format!("{{\"a\":\"{}\"}}", "\\u0000".repeat(large / 6)).into_bytes(), 200),
-        ("one key", format!("{{{keys}\"same\":0}}").into_bytes(), 200),
+        ("one key", format!("{{{keys}}}").into_bytes(), 200),
         ("unicode", "{\"😀\u{202e}\":\"\u{fffe}\u{200b}é\"}".as_bytes().to_vec(), 200),
         ("lone surrogates", br#"{"a":"\ud83d","\ude00":1}"#.to_vec(), 200),
         ("NUL", b"{\"a\":\"\0\"}".to_vec(), 400),
