@@ -323,10 +323,10 @@ async fn a_byte_order_mark_hides_no_message() {
 #[tokio::test]
 async fn a_place_that_no_run_has_written_ends_no_process() {
     let place = json!({ "of": "", "page": u64::MAX, "total": u64::MAX, "conversations": ["gone"], "gone": u32::MAX, "is_anew": true });
-    let log = log([]);
+    let log = log([page(u64::MAX, &[], 0)]);
     let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
     let of = format!("{:?} {:?} {}", log.integration_ids, log.statuses, log.look_back);
-    for conversations in [json!(["gone"]), json!(["withheld"])] {
+    for conversations in [json!(["gone"]), json!(["withheld"]), json!([])] {
         let mut place = place.clone();
         (place["of"], place["conversations"]) = (json!(of), conversations);
         let _ = log.read(window, serde_json::from_value(place).expect("a place"), Instant::now()).await;
