@@ -20,12 +20,12 @@ use crate::reason::Reason;
 /// A part is written when it holds this much before compression: what a function of 128 MB has room for.
 const PART_BYTES: usize = 16 * 1024 * 1024;
 
+/// No part holds more before compression: what fills it is a message of at most 1 MiB, twice as long where every character
+/// is escaped. An object that unpacks to more was written by somebody else, and could use up the memory.
+const MAX_UNPACKED_BYTES: u64 = PART_BYTES as u64 + 4 * 1024 * 1024;
+
 /// A part is written when it holds so many messages.
 const PART_MESSAGES: usize = 1000;
-
-/// An object that grows beyond this when it is unpacked is not one that the relay has written: a part may exceed its bound
-/// by one message, which takes seven times its 1 MiB at the worst.
-const MAX_UNPACKED_BYTES: usize = 2 * PART_BYTES;
 
 /// Why a call to the archive failed.
 #[derive(Debug, thiserror::Error)]
@@ -165,14 +165,16 @@ impl Part {
 pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
     let unreadable = |line: usize| move |error: io::Error| ArchiveError::Unreadable { line: line + 1, error };
     let mut messages = Vec::new();
-    let mut left = MAX_UNPACKED_BYTES;
-    let unpacked = MultiGzDecoder::new(object).take(MAX_UNPACKED_BYTES as u64);
-    for (number, line) in BufReader::new(unpacked).lines().enumerate() {
-        let line = line.map_err(unreadable(number))?;
-        // Nothing may be left out in silence where it was cut.
-        left = left
-            .checked_sub(line.len() + 1)
-            .ok_or_else(|| unreadable(number)(io::Error::other("the object is larger than any that was written")))?;
+    let mut unpacked = BufReader::new(MultiGzDecoder::new(object)).take(MAX_UNPACKED_BYTES + 1);
+    for number in 0.. {
+        let mut line = String::new();
+        if unpacked.read_line(&mut line).map_err(unreadable(number))? == 0 {
+            break;
+        }
+        if unpacked.limit() == 0 {
+            let problem = format!("the object unpacks to more than {MAX_UNPACKED_BYTES} bytes");
+            return Err(unreadable(number)(io::Error::other(problem)));
+        }
         let archived: Archived = serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
         archived.clone().into_message().map_err(unreadable(number))?;
         messages.push(archived);
@@ -186,17 +188,6 @@ mod tests {
 
     use super::*;
     use crate::reason::ReasonKind;
-
-    #[test]
-    fn an_object_that_grows_without_end_is_refused_before_it_fills_the_memory() {
-        let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
-        for _ in 0..=MAX_UNPACKED_BYTES / PART_BYTES {
-            bomb.write_all(&vec![b' '; PART_BYTES]).expect("written");
-        }
-        let bomb = bomb.finish().expect("an object");
-        assert!(bomb.len() < PART_BYTES / 50, "{} bytes", bomb.len());
-        assert!(matches!(read(&bomb), Err(ArchiveError::Unreadable { line: 1, .. })));
-    }
 
     fn archived(body: String, attributes: &BTreeMap<String, Attribute>) -> Archived {
         Archived {
@@ -225,6 +216,30 @@ mod tests {
         let error = read(&part.finish().expect("packed")).expect_err("refused");
         assert!(matches!(error, ArchiveError::Unreadable { line: 2, .. }), "{error}");
         assert!(read(b"no gzip").is_err());
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_a_part_is_refused_before_it_fills_the_memory() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        for _ in 0..=MAX_UNPACKED_BYTES / 1024 {
+            encoder.write_all(&[b' '; 1024]).expect("written");
+        }
+        let bomb = encoder.finish().expect("packed");
+        assert!(bomb.len() < 1024 * 1024, "{}", bomb.len());
+        let error = read(&bomb).expect_err("refused");
+        let ArchiveError::Unreadable { line: 1, error } = &error else { panic!("{error}") };
+        assert!(error.to_string().contains("unpacks to more"), "{error}");
+    }
+
+    #[test]
+    fn the_largest_part_can_be_read() {
+        let largest = archived("\n".repeat(1024 * 1024), &BTreeMap::new());
+        let mut part = Part::default();
+        while !part.is_full() {
+            part.add(&largest).expect("added");
+        }
+        assert!(part.bytes as u64 > PART_BYTES as u64 && part.bytes as u64 <= MAX_UNPACKED_BYTES);
+        assert_eq!(read(&part.finish().expect("packed")).expect("readable").len(), 8);
     }
 
     proptest! {
