@@ -6,9 +6,11 @@
 //!
 //! After the Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes".
 
-use std::any::Any;
+#[cfg(test)]
+mod tests;
+
 use std::error::Error as StdError;
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -29,6 +31,8 @@ const INVOCATIONS: &str = "/2018-06-01/runtime/invocation";
 /// By which Lambda knows an invocation.
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
 
+const DEADLINE: HeaderName = HeaderName::from_static("lambda-runtime-deadline-ms");
+
 /// To be repeated where it is given: with it, Lambda tells an answer that comes too late from one to the next invocation.
 const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
@@ -47,6 +51,9 @@ pub enum Stopped {
     /// What it gave is no invocation.
     #[error("the Lambda Runtime API gave no invocation: {0}")]
     NoInvocation(String),
+    /// It took no answer since it is broken itself. "Runtime should exit promptly", says Lambda of that.
+    #[error("the Lambda Runtime API failed at an answer: {0}")]
+    Broken(StatusCode),
     /// The answer cannot be written.
     #[error("the answer cannot be written")]
     Unwritable(#[source] Cause),
@@ -54,17 +61,25 @@ pub enum Stopped {
 
 /// Answers invocations one after the other, for as long as Lambda lets the process live.
 ///
-/// A payload that cannot be read, and an error or a panic of the function, are answered as failures; then the next
-/// invocation comes.
-pub async fn run<P, S>(mut function: S) -> Result<(), Stopped>
+/// A payload or a context that cannot be read, and an error or a panic of the function, are answered as failures; then
+/// the next invocation comes.
+pub async fn run<P, S>(function: S) -> Result<(), Stopped>
 where
     P: DeserializeOwned,
     S: Service<LambdaEvent<P>, Response: Serialize, Error: Into<Diagnostic> + Debug>,
 {
     let config = Arc::new(Config::from_env());
     let api = Client::builder().build().map_err(|error| Stopped::Unreachable(error.into()))?;
+    answer_all(function, &api, &config).await
+}
+
+async fn answer_all<P, S>(mut function: S, api: &Client, config: &Arc<Config>) -> Result<(), Stopped>
+where
+    P: DeserializeOwned,
+    S: Service<LambdaEvent<P>, Response: Serialize, Error: Into<Diagnostic> + Debug>,
+{
     loop {
-        let (next, payload) = call(&api, Method::GET, "next", HeaderMap::new(), Body::empty()).await?;
+        let (next, payload) = call(api, Method::GET, "next", HeaderMap::new(), Body::empty()).await?;
         // `cargo lambda watch` says so while there is none.
         if next.status == StatusCode::NO_CONTENT {
             continue;
@@ -72,18 +87,26 @@ where
         if next.status != StatusCode::OK {
             return Err(Stopped::NoInvocation(next.status.to_string()));
         }
-        let context = context(&next.headers, &config)?;
-        let request_id = context.request_id.clone();
+        let request_id = next.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        // Without it there is nobody to answer.
+        let request_id = request_id.ok_or_else(|| Stopped::NoInvocation("no request id".to_owned()))?;
+        let outcome = match context(request_id, &next.headers, config) {
+            Ok(context) => invoke(&mut function, payload.as_ref(), context).await,
+            Err(unreadable) => Err(unreadable),
+        };
         let mut headers = HeaderMap::new();
         headers.extend(next.headers.get(INVOCATION_ID).map(|id| (INVOCATION_ID, id.clone())));
-        let (outcome, answer) = match invoke(&mut function, payload.as_ref(), context).await {
+        let (outcome, answer) = match outcome {
             Ok(answer) => ("response", json(&answer)?),
             Err(failure) => {
                 headers.insert(ERROR_TYPE, UNHANDLED);
                 ("error", json(&failure)?)
             }
         };
-        let (taken, _) = call(&api, Method::POST, &format!("{request_id}/{outcome}"), headers, answer).await?;
+        let (taken, _) = call(api, Method::POST, &format!("{request_id}/{outcome}"), headers, answer).await?;
+        if taken.status.is_server_error() {
+            return Err(Stopped::Broken(taken.status));
+        }
         if !taken.status.is_success() {
             // Most likely it came too late, and Lambda has told the caller so.
             tracing::error!(status = taken.status.as_u16(), "Lambda did not take the answer");
@@ -91,14 +114,19 @@ where
     }
 }
 
-fn context(headers: &HeaderMap, config: &Arc<Config>) -> Result<Context, Stopped> {
-    let no_invocation = |problem: &dyn Display| Stopped::NoInvocation(problem.to_string());
-    // Without them the context panics.
-    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).ok_or_else(|| no_invocation(&"no request id"))?;
-    if !headers.contains_key("lambda-runtime-deadline-ms") {
-        return Err(no_invocation(&"no deadline"));
-    }
-    Context::new(id, Arc::clone(config), headers).map_err(|error| no_invocation(&error))
+fn context(request_id: &str, headers: &HeaderMap, config: &Arc<Config>) -> Result<Context, Diagnostic> {
+    // Without a deadline the context panics.
+    let context = headers.contains_key(DEADLINE).then(|| Context::new(request_id, Arc::clone(config), headers));
+    // What is wrong with it could quote what somebody has sent.
+    context.and_then(Result::ok).ok_or_else(|| {
+        not_invoked("InvalidContext", "the deadline, the client context or the identity cannot be read".to_owned())
+    })
+}
+
+/// What the caller is told of an invocation that the function never sees.
+fn not_invoked(error_type: &str, error_message: String) -> Diagnostic {
+    tracing::error!(error = error_message, "not invoked");
+    Diagnostic { error_type: error_type.to_owned(), error_message }
 }
 
 async fn call(
@@ -124,9 +152,8 @@ where
 {
     let payload = serde_json::from_slice(payload).map_err(|error| {
         // Where it is wrong, and not what it holds.
-        let error_message = format!("the payload cannot be read: line {}, column {}", error.line(), error.column());
-        tracing::error!(error = error_message, "not invoked");
-        Diagnostic { error_type: "InvalidPayload".to_owned(), error_message }
+        let place = format!("the payload cannot be read: line {}, column {}", error.line(), error.column());
+        not_invoked("InvalidPayload", place)
     })?;
     let answer = unwinding(async {
         poll_fn(|task| function.poll_ready(task)).await?;
@@ -137,21 +164,22 @@ where
             tracing::error!("{error:?}");
             error.into()
         }),
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref().map(String::as_str));
-            let error_message = format!("the function panicked: {}", said.unwrap_or_default());
-            tracing::error!(error = error_message, "panicked");
-            Err(Diagnostic { error_type: "Panic".to_owned(), error_message })
+        // The hook has logged it (`genesys_relay::logging`). What it says may hold what somebody has sent.
+        Err(Panicked) => {
+            Err(Diagnostic { error_type: "Panic".to_owned(), error_message: "the function panicked".to_owned() })
         }
     }
 }
 
-/// The future's output, or what it panicked with.
-async fn unwinding<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+/// In place of an output.
+struct Panicked;
+
+/// The future's output, if it does not panic.
+async fn unwinding<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
+        Err(_) => Poll::Ready(Err(Panicked)),
     })
     .await
 }
