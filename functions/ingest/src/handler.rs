@@ -37,7 +37,8 @@ where
     }
 }
 
-/// How long the event may take. It may have been stored all the same when that is over: it then comes twice, with one id.
+/// How long the event may take. It may have been stored all the same when that is over: it then comes twice, with one id
+/// (but for a body of no known shape without a key, if the second one falls into the next five minutes).
 fn time_to_work(request: &Request) -> Duration {
     let deadline = request.lambda_context_ref().map_or(SystemTime::UNIX_EPOCH, Context::deadline);
     end_of_invocation(deadline).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
