@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use local::server::Server;
 use local::stand_in::StandIn;
 use local::workspace::Workspace;
 use serde_json::{Value, json};
+use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 /// Would begin a line of its own, and colour it, where it is not escaped.
@@ -131,6 +133,39 @@ fn request(headers: &Value, body: &str) -> Value {
         },
         "body": body, "isBase64Encoded": false,
     })
+}
+
+/// With this variable, the test of the panic is the process that panics.
+const PANICS: &str = "GENESYS_RELAY_TEST_PANICS";
+
+#[test]
+fn a_panic_is_one_line_whatever_it_says() -> Result<()> {
+    if std::env::var_os(PANICS).is_some() {
+        genesys_relay::logging::init(LevelFilter::TRACE);
+        // Once in a function, as the runtime catches it, and once in a thread of its own.
+        let caught = std::panic::catch_unwind(|| panic!("of what somebody sent: {FORGED}"));
+        let joined = std::thread::spawn(|| std::panic::panic_any(FORGED)).join();
+        // Whatever the harness would say of this test is not the relay's.
+        std::process::exit(i32::from(caught.is_ok() || joined.is_ok()));
+    }
+    let name = "a_panic_is_one_line_whatever_it_says";
+    let process = Command::new(std::env::current_exe()?)
+        .args([name, "--exact", "--nocapture", "--quiet"])
+        .env(PANICS, "1")
+        .env_remove("RUST_BACKTRACE")
+        .output()?;
+    let (out, errors) = (String::from_utf8(process.stdout)?, String::from_utf8(process.stderr)?);
+    ensure!(process.status.success(), "{}: {out}{errors}", process.status);
+    assert_eq!(errors, "", "a panic as plain text");
+    let lines = out.lines().filter(|line| !line.is_empty() && *line != "running 1 test");
+    let lines: Vec<Value> =
+        lines.map(|line| serde_json::from_str(line).context(line.to_owned())).collect::<Result<_>>()?;
+    assert_eq!(lines.len(), 2, "each is logged once: {out}");
+    for line in lines {
+        assert_eq!((&line["level"], &line["message"]), (&json!("ERROR"), &json!("panicked")), "{line}");
+        assert!(line["error"].as_str().is_some_and(|error| error.ends_with(FORGED)), "{line}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

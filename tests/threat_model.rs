@@ -36,19 +36,48 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names of all tests, whatever macro makes them ones.
-fn tests() -> BTreeSet<String> {
-    let mut files = Vec::new();
-    for folder in ["src", "functions", "local", "tests"] {
-        sources(&root().join(folder), &mut files);
-    }
+/// The names of the functions with a test attribute: of `#[test]`, also within `proptest!`, and of `#[tokio::test]`.
+fn tests_in(source: &str) -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
-    for file in files {
-        let source = read(file);
-        let functions = source.match_indices("fn ").filter_map(|(at, _)| source[at + 3..].split('(').next());
-        tests.extend(functions.map(str::to_owned));
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line == "#[test]" || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some(function) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") {
+            let name = function.split(['(', '<']).next().unwrap_or_default();
+            tests.extend(std::mem::take(&mut is_test).then(|| name.to_owned()));
+        } else if !(line.is_empty() || line.starts_with("//") || line.starts_with("#[")) {
+            is_test = false;
+        }
     }
     tests
+}
+
+/// The names of all tests.
+fn tests() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    for folder in ["src", "functions", "fuzz", "local", "tests"] {
+        sources(&root().join(folder), &mut files);
+    }
+    files.into_iter().flat_map(|file| tests_in(&read(file))).collect()
+}
+
+#[test]
+fn only_what_has_the_attribute_is_a_test() {
+    let source = "
+        fn a_function_and_no_test() {}
+        #[test]
+        /// Says why.
+        #[should_panic]
+        fn a_test_of_its_own() {}
+        #[test]
+        const NOTHING: u8 = 0;
+        fn a_function_after_something_else() {}
+        #[tokio::test(flavor = \"multi_thread\")]
+        async fn a_test_that_waits() {}
+        async fn a_function_that_waits() {}";
+    let names: Vec<_> = tests_in(source).into_iter().collect();
+    assert_eq!(names, ["a_test_of_its_own", "a_test_that_waits"]);
 }
 
 #[test]
