@@ -133,8 +133,8 @@ impl Claim {
             State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
                 return Claiming::Dead(death.clone());
             }
-            State::Dead(Dead { replayed_at: None, death, .. }) if death.dead_at + unasked_wait(found) > now => {
-                return Claiming::NotBefore(death.dead_at + unasked_wait(found));
+            State::Dead(Dead { replayed_at: None, death, .. }) if unasked_until(found, death, now) > now => {
+                return Claiming::NotBefore(unasked_until(found, death, now));
             }
             State::Queued | State::Retrying { .. } => found.clone(),
             State::InProgress(lease) => {
@@ -306,7 +306,7 @@ impl Finding {
 
 impl Dead {
     /// Dead by `death`, its message in the dead-letter queue or on its way there.
-    fn listed(death: Death) -> Self {
+    pub(super) fn listed(death: Death) -> Self {
         Self { death, message_id: None, replayed_at: None, listed: true }
     }
 }
@@ -511,8 +511,17 @@ impl From<Reason> for Death {
     }
 }
 
-fn unasked_wait(found: &Record) -> SignedDuration {
-    UNASKED_WAIT * 2_i32.pow(found.replays_made.min(UNASKED_DOUBLINGS))
+/// Until when a dead event waits that nobody has asked for.
+///
+/// The time of its death may come from a message or from the archive. One that has yet to come is nobody's, and would hold
+/// the event back for as long as somebody likes: it is no reason to wait.
+fn unasked_until(found: &Record, death: &Death, now: Timestamp) -> Timestamp {
+    if death.dead_at.duration_since(now) > EARLY {
+        return now;
+    }
+    let wait = UNASKED_WAIT * 2_i32.pow(found.replays_made.min(UNASKED_DOUBLINGS));
+    // Fails for calendar units only.
+    death.dead_at.saturating_add(wait).unwrap_or(now)
 }
 
 fn lease(request: ClaimRequest<'_>) -> State {

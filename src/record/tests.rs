@@ -265,6 +265,23 @@ fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
 }
 
 #[test]
+fn a_death_that_has_yet_to_come_holds_nothing_back() {
+    let comes_back = |dead_at: Timestamp, now: Timestamp| {
+        let mut dead =
+            claim(None, "m", false, start()).dead(attempt(start()), death(start()), None, Context::default());
+        dead.next.state = State::Dead(Dead::listed(death(dead_at)));
+        Claim::on(Some(&dead.next), request(&event(), "moved", false, now))
+    };
+    for absurd in [Timestamp::MAX, start() + LIFE, start() + SignedDuration::from_secs(2)] {
+        assert!(matches!(comes_back(absurd, start()), Claiming::Free(_)), "{absurd}");
+    }
+    assert!(matches!(comes_back(Timestamp::MIN, start()), Claiming::Free(_)));
+    // Clocks differ.
+    let soon = start() + SignedDuration::from_secs(1);
+    assert_eq!(comes_back(soon, start()), Claiming::NotBefore(soon + SignedDuration::from_secs(60)));
+}
+
+#[test]
 fn older_answers_are_kept_shorter() {
     let mut record = None;
     let mut now = start();

@@ -76,7 +76,7 @@ impl DeadLetter {
 
     /// Whether its message has to be in the dead-letter queue by `now`, if it is anywhere.
     pub(super) fn has_arrived(&self, now: Timestamp) -> bool {
-        self.replayed_at.unwrap_or(self.dead_at) + ARRIVES_WITHIN < now
+        now.duration_since(self.replayed_at.unwrap_or(self.dead_at)) > ARRIVES_WITHIN
     }
 }
 

@@ -85,7 +85,7 @@ fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing
             None => (Missing::Alive, "it is not dead: it is being delivered, or waits for its next attempt".to_owned()),
             Some(death) => {
                 let replayed = matches!(state, State::Dead(dead) if dead.replayed_at.is_some());
-                if replayed || hidden > 0 || death.dead_at + ARRIVES_WITHIN > now {
+                if replayed || hidden > 0 || now.duration_since(death.dead_at) < ARRIVES_WITHIN {
                     let error = "its message is hidden or on its way; ask again in some minutes";
                     (Missing::Pending, error.to_owned())
                 } else {
