@@ -30,7 +30,7 @@ const COMES_BACK: u32 = 60;
 /// A queue in memory, on tokio's clock.
 ///
 /// It hides, returns, deletes, counts, expires, redrives and moves messages as SQS does. It keeps their order unless it is
-/// [unordered](Self::unordered), and works unless it is made to fail.
+/// [told otherwise](Self::disorder), and works unless it is made to fail.
 #[derive(Clone, Default)]
 pub struct FakeQueue {
     state: Arc<Mutex<State>>,
@@ -91,10 +91,8 @@ impl FakeQueue {
 
     /// From now on it does what a standard queue may do ("Amazon SQS at-least-once delivery"): it hands messages out in any
     /// order, some of them twice, and some that were deleted come back.
-    #[must_use]
-    pub fn unordered(self, seed: u64) -> Self {
+    pub fn disorder(&self, seed: u64) {
         lock(&self.state).disorder = Some(fastrand::Rng::with_seed(seed));
-        self
     }
 
     /// From now on it is in order, and hands out each message once.

@@ -205,6 +205,10 @@ impl Process {
         &self.0.law
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.0.name
+    }
+
     /// Whether every call of the last invocation worked.
     pub(crate) fn was_lucky(&self) -> bool {
         self.0.is_lucky.load(Ordering::Relaxed)
@@ -273,6 +277,7 @@ impl Process {
         self.pass().await;
         let weather = &self.0.weather;
         let (there, fate, back) = (weather.latency(), weather.fate(service), weather.latency());
+        self.0.law.trace(&(service as u8, fate as u8, there, back));
         pause(there).await;
         let result = match fate {
             Fate::Works => work.await,

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
 use genesys_relay::event::EventId;
-use genesys_relay::record::{REPLAY_CEILING, Record, State};
+use genesys_relay::reason::ReasonKind;
+use genesys_relay::record::{Death, REPLAY_CEILING, Record, State, StateName};
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -22,6 +23,9 @@ const TOLERANCE: SignedDuration = SignedDuration::from_secs(6);
 /// How far a `Retry-After` can put off an attempt.
 const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 
+/// A record lives for 15 days after its last change.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(15 * 24);
+
 /// A lease ends this long after its invocation, as `ARCHITECTURE.md` says.
 const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -32,6 +36,8 @@ pub(crate) struct Law {
     base: Duration,
     cap: Duration,
     processor_time: Duration,
+    /// Whether copies of messages, or clocks that differ, can use up receives.
+    is_disorderly: bool,
     events: FakeQueue,
     dead_letters: FakeQueue,
     table: FakeTable,
@@ -44,11 +50,22 @@ struct Seen {
     known: BTreeSet<EventId>,
     /// How often the target has taken an event.
     taken: BTreeMap<EventId, u32>,
+    /// What the archive holds.
     archived: BTreeSet<EventId>,
     /// What an operator has asked to drop.
-    discarded: BTreeSet<EventId>,
-    /// The longest `Retry-After` that the target gave for an event since it last took it on.
-    retry_after: BTreeMap<EventId, Duration>,
+    unwanted: BTreeSet<EventId>,
+    /// Dead letters that nobody has tried to deliver.
+    undeliverable: BTreeSet<EventId>,
+    /// What came more often than once, or was hit by a death, a throttle or a fault: the relay may not know why it died.
+    disturbed: BTreeSet<EventId>,
+    /// What the record of an event said last, whether or not it has expired since.
+    last: BTreeMap<EventId, StateName>,
+    /// Since when an event is recorded as delivered or discarded.
+    finished: BTreeMap<EventId, Timestamp>,
+    /// What the relay heard of the target last: the status, and how long it was to wait.
+    heard: BTreeMap<EventId, (Option<u16>, Duration)>,
+    /// Before when a failed event must not be delivered again.
+    not_before: BTreeMap<EventId, Timestamp>,
     violation: Option<String>,
     trace: DefaultHasher,
 }
@@ -67,6 +84,7 @@ impl Law {
             base: scenario.base,
             cap: scenario.cap,
             processor_time: scenario.processor_time,
+            is_disorderly: scenario.disorder || scenario.clocks_differ,
             events: events.clone(),
             dead_letters: dead_letters.clone(),
             table: table.clone(),
@@ -76,15 +94,18 @@ impl Law {
 
     /// Something worth telling to who replays a seed.
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
-        let now = self.began.elapsed();
-        lock(&self.seen).trace.write_u128(now.as_nanos());
         if self.speaks {
-            crate::say(&format!("{:>14.3} s  {}", now.as_secs_f64(), what()));
+            crate::say(&format!("{:>14.3} s  {}", self.began.elapsed().as_secs_f64(), what()));
         }
     }
 
+    /// Adds something, and when it happened, to the fingerprint of the run.
+    pub(crate) fn trace(&self, what: &impl Hash) {
+        (self.began.elapsed(), what).hash(&mut lock(&self.seen).trace);
+    }
+
     /// What happened, as one number that another run of the same seed has to have too.
-    pub(crate) fn trace(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         lock(&self.seen).trace.finish()
     }
 
@@ -100,8 +121,19 @@ impl Law {
     }
 
     /// A queue has it.
-    pub(crate) fn entered(&self, id: EventId) {
-        lock(&self.seen).known.insert(id);
+    pub(crate) fn entered(&self, id: EventId, is_undeliverable: bool) {
+        let mut seen = lock(&self.seen);
+        if is_undeliverable {
+            seen.undeliverable.insert(id.clone());
+        }
+        if !seen.known.insert(id.clone()) {
+            seen.disturbed.insert(id);
+        }
+    }
+
+    /// Something got between an event and what the processor would have said of it.
+    pub(crate) fn disturbed(&self, id: EventId) {
+        lock(&self.seen).disturbed.insert(id);
     }
 
     /// The sender was told that it is safe.
@@ -110,16 +142,21 @@ impl Law {
         self.account();
     }
 
+    pub(crate) fn is_disturbed(&self, id: &EventId) -> bool {
+        lock(&self.seen).disturbed.contains(id)
+    }
+
     pub(crate) fn archived(&self, ids: impl Iterator<Item = EventId>) {
         lock(&self.seen).archived.extend(ids);
     }
 
     pub(crate) fn discard_is_asked(&self, ids: impl Iterator<Item = EventId>) {
-        lock(&self.seen).discarded.extend(ids);
+        lock(&self.seen).unwanted.extend(ids);
     }
 
-    pub(crate) fn is_discard_asked(&self, id: &EventId) -> bool {
-        lock(&self.seen).discarded.contains(id)
+    /// Whether the record said so last.
+    pub(crate) fn is_discarded(&self, id: &EventId) -> bool {
+        lock(&self.seen).last.get(id) == Some(&StateName::Discarded)
     }
 
     /// The target has the event.
@@ -131,8 +168,9 @@ impl Law {
         lock(&self.seen).taken.contains_key(id)
     }
 
-    pub(crate) fn retry_after(&self, id: &EventId, wait: Duration) {
-        lock(&self.seen).retry_after.insert(id.clone(), wait);
+    /// The relay heard that a delivery failed.
+    pub(crate) fn heard(&self, id: &EventId, status: Option<u16>, retry_after: Option<Duration>) {
+        lock(&self.seen).heard.insert(id.clone(), (status, retry_after.unwrap_or_default()));
     }
 
     pub(crate) fn known(&self) -> BTreeSet<EventId> {
@@ -144,53 +182,102 @@ impl Law {
         lock(&self.seen).taken.values().map(|times| u64::from(times - 1)).sum()
     }
 
-    /// An event is about to be delivered: never after its delivery was recorded.
+    /// An event is about to be delivered: never after its delivery was recorded, and not before its backoff is over.
     pub(crate) fn delivery_begins(&self, id: &EventId) {
-        lock(&self.seen).retry_after.remove(id);
-        let record = self.table.record(id).filter(|record| !record.is_expired(FakeClock.now() - TOLERANCE));
-        if let Some(State::Delivered | State::Discarded(_)) = record.map(|record| record.state) {
+        let now = FakeClock.now();
+        let (finished, not_before) = {
+            let mut seen = lock(&self.seen);
+            seen.heard.remove(id);
+            (seen.finished.get(id).copied(), seen.not_before.remove(id))
+        };
+        if finished.is_some_and(|since| now < since + REMEMBERED - TOLERANCE) {
             self.violate(&format!("{id} is delivered again although it is recorded as delivered or discarded"));
+        }
+        if not_before.is_some_and(|time| now + TOLERANCE < time) {
+            self.violate(&format!("{id} is delivered again before its backoff is over"));
         }
     }
 
     /// A record was written.
     pub(crate) fn written(&self, before: Option<&Record>, after: &Record) {
-        self.note(|| {
-            let before = before.map_or("nothing", |before| before.state.name().as_str());
-            format!("{}: {before} → {}, round {}", after.event_id, after.state.name(), after.round)
-        });
-        let now = FakeClock.now();
+        let (id, now) = (&after.event_id, FakeClock.now());
+        let name = |record: &Record| record.state.name().as_str();
+        self.trace(&(id, before.map(name), name(after), after.round, after.replays_made));
+        self.note(|| format!("{id}: {} → {}, round {}", before.map_or("nothing", name), name(after), after.round));
+        self.remember(after, now);
         match (before.map(|before| &before.state), &after.state) {
-            (_, State::Delivered) if !self.has_taken(&after.event_id) => {
-                self.violate(&format!("{} is recorded as delivered, and the target has never had it", after.event_id));
+            (_, State::Delivered) if !self.has_taken(id) => {
+                self.violate(&format!("{id} is recorded as delivered, and the target has never had it"));
             }
-            (_, State::Discarded(_)) if !lock(&self.seen).discarded.contains(&after.event_id) => {
-                self.violate(&format!("{} was discarded, and nobody had asked", after.event_id));
+            (_, State::Discarded(_)) if !lock(&self.seen).unwanted.contains(id) => {
+                self.violate(&format!("{id} was discarded, and nobody had asked"));
             }
-            (_, State::Archived { .. }) if !lock(&self.seen).archived.contains(&after.event_id) => {
-                self.violate(&format!("{} is recorded as archived, and the archive does not hold it", after.event_id));
+            (_, State::Archived { .. }) if !lock(&self.seen).archived.contains(id) => {
+                self.violate(&format!("{id} is recorded as archived, and the archive does not hold it"));
             }
             (_, State::Retrying { next_attempt_at }) => self.check_backoff(after, *next_attempt_at),
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
-                self.violate(&format!("{} is claimed before its backoff is over", after.event_id));
+                self.violate(&format!("{id} is claimed before its backoff is over"));
             }
             (Some(State::InProgress(lease)), State::InProgress(_)) if lease.lease_until > now + TOLERANCE => {
-                self.violate(&format!("{} is claimed although its lease is not over", after.event_id));
+                self.violate(&format!("{id} is claimed although its lease is not over"));
             }
             (Some(State::Dead(old)), State::Dead(new)) if new.replayed_at != old.replayed_at => {
                 let is_forced = after.history.last().is_some_and(|act| act.why.as_deref() == Some("force"));
                 if new.replayed_at.is_some() && !is_forced && before.is_some_and(|it| it.replays_made >= REPLAY_CEILING)
                 {
-                    self.violate(&format!("{} is replayed past the ceiling", after.event_id));
+                    self.violate(&format!("{id} is replayed past the ceiling"));
                 }
             }
+            (_, State::Dead(dead)) if dead.replayed_at.is_none() => self.check_reason(id, &dead.death),
             _ => {}
         }
         if let State::InProgress(lease) = &after.state {
             let longest = self.processor_time + LEASE_PAST_DEADLINE;
             if lease.lease_until > now + longest + TOLERANCE {
-                self.violate(&format!("the lease on {} is longer than its invocation", after.event_id));
+                self.violate(&format!("the lease on {id} is longer than its invocation"));
             }
+        }
+    }
+
+    /// What is delivered or discarded stays so, for as long as it is remembered.
+    fn remember(&self, after: &Record, now: Timestamp) {
+        let (id, name) = (&after.event_id, after.state.name());
+        let mut seen = lock(&self.seen);
+        let was = seen.last.insert(id.clone(), name);
+        let since = seen.finished.get(id).copied();
+        if matches!(name, StateName::Delivered | StateName::Discarded) {
+            seen.finished.insert(id.clone(), now);
+        } else if since.is_some_and(|since| now < since + REMEMBERED - TOLERANCE) {
+            drop(seen);
+            self.violate(&format!("{id} was {was:?}, and is {name:?} again"));
+        } else {
+            seen.finished.remove(id);
+        }
+    }
+
+    /// A reason is the true one, where the relay could know it.
+    fn check_reason(&self, id: &EventId, death: &Death) {
+        let (heard, is_disturbed, is_undeliverable) = {
+            let seen = lock(&self.seen);
+            (seen.heard.get(id).copied(), seen.disturbed.contains(id), seen.undeliverable.contains(id))
+        };
+        let is_final = |status: u16| (300..500).contains(&status) && ![408, 425, 429].contains(&status);
+        let status = heard.and_then(|(status, _)| status);
+        let holds = match death.reason {
+            ReasonKind::Permanent => status == death.status_code && status.is_some_and(is_final),
+            ReasonKind::Exhausted => heard.is_some() && status == death.status_code && !status.is_some_and(is_final),
+            ReasonKind::Malformed => is_undeliverable,
+            ReasonKind::Crashed | ReasonKind::Unknown => self.is_disorderly || is_disturbed,
+            ReasonKind::Unreadable => false,
+        };
+        // What was disturbed may have died of something that the relay was not told any more.
+        if !holds && !is_disturbed {
+            let reason = death.reason.as_str();
+            self.violate(&format!(
+                "{id} is dead of {reason} {:?}, and the target last said {heard:?}",
+                death.status_code
+            ));
         }
     }
 
@@ -200,13 +287,15 @@ impl Law {
         let doubled =
             2_u32.checked_pow(record.round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
         let least = doubled.map_or(self.cap, |doubled| doubled.min(self.cap));
-        let asked = lock(&self.seen).retry_after.remove(&record.event_id).unwrap_or_default().min(RETRY_AFTER_CEILING);
+        let asked = lock(&self.seen).heard.get(&record.event_id).map_or(Duration::ZERO, |(_, asked)| *asked);
+        let asked = asked.min(RETRY_AFTER_CEILING);
         let most = (least + (least / 10).max(Duration::from_secs(1))).max(asked);
         let least = least.max(asked);
         // The time in the table is in whole milliseconds.
         let slack = SignedDuration::from_millis(2);
         let (least, most) = (SignedDuration::try_from(least), SignedDuration::try_from(most));
         let (Ok(least), Ok(most)) = (least, most) else { return };
+        lock(&self.seen).not_before.insert(record.event_id.clone(), FakeClock.now() + least);
         if wait + slack < least || wait - slack > most {
             self.violate(&format!("{} waits for {wait}, and not for {least} to {most}", record.event_id));
         }
@@ -225,7 +314,7 @@ impl Law {
             queued.contains(id.as_str())
                 || seen.taken.contains_key(*id)
                 || seen.archived.contains(*id)
-                || seen.discarded.contains(*id)
+                || seen.last.get(*id) == Some(&StateName::Discarded)
         };
         let lost: Vec<_> = seen.known.iter().filter(|id| !is_safe(id)).cloned().collect();
         drop(seen);

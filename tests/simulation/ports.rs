@@ -86,7 +86,12 @@ impl Remote<FakeQueue> {
 
     async fn put(&self, message: &Message) -> Result<(), QueueError> {
         self.port.send(message).await?;
-        self.process.law().entered(message.identity(FakeClock.now()).0);
+        let (law, now, by) = (self.process.law(), FakeClock.now(), self.process.name());
+        let is_letter = self.service == Service::DeadLetters;
+        if is_letter && message.reason(now).is_none() && matches!(by, "ingest" | "processor" | "recovery") {
+            law.violate(&format!("{by} sends a dead letter without a reason"));
+        }
+        law.entered(message.identity(now).0, is_letter && matches!(by, "ingest" | "recovery"));
         Ok(())
     }
 }

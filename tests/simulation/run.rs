@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
-use genesys_relay::event::EventId;
 use genesys_relay::queue::Countable as _;
 use genesys_relay::record::State;
 use genesys_relay::replay::{Answer, Report};
@@ -41,6 +40,8 @@ pub(crate) fn run(scenario: Scenario, speaks: bool) -> Outcome {
 }
 
 async fn simulate(scenario: Scenario, speaks: bool) -> Outcome {
+    // Of runs before.
+    drop(crate::panicked());
     FakeClock::start_over();
     let began = Instant::now();
     let world = World::new(scenario, speaks);
@@ -60,8 +61,8 @@ async fn simulate(scenario: Scenario, speaks: bool) -> Outcome {
         simulated: began.elapsed(),
         tally: world.weather.tally(),
         repeats: world.law.repeats(),
-        trace: world.law.trace(),
-        violation: world.law.violation(),
+        trace: world.law.fingerprint(),
+        violation: world.law.violation().or_else(crate::panicked),
     }
 }
 
@@ -122,6 +123,17 @@ fn start(world: &Arc<World>) {
             }
         });
     }
+    for (after, request) in world.scenario.requests.clone() {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            sleep(after).await;
+            if world.replay(&request).await.is_err() {
+                // What it held comes back, and its lease ends.
+                sleep(Duration::from_mins(20)).await;
+                drop(world.replay(&request).await);
+            }
+        });
+    }
     if let Some(after) = world.scenario.rotation {
         tokio::spawn(Arc::clone(world).rotate_secret(after));
     }
@@ -161,17 +173,11 @@ async fn settle(world: &World) -> Result<(), String> {
     let buried: BTreeSet<String> = buried(world);
     for id in world.law.known() {
         let is_dead_for_good = buried.contains(id.as_str()) && world.is_poison(&id);
-        let is_discarded = world.table.record(&id).is_some_and(|record| matches!(record.state, State::Discarded(_)));
-        if !world.law.has_taken(&id) && !is_dead_for_good && !is_discarded && !is_forgotten_discard(world, &id) {
+        if !world.law.has_taken(&id) && !is_dead_for_good && !world.law.is_discarded(&id) {
             return Err(format!("{id} could not be brought to the target"));
         }
     }
     Ok(())
-}
-
-/// Whether it was discarded so long ago that its record has expired.
-fn is_forgotten_discard(world: &World, id: &EventId) -> bool {
-    world.law.is_discard_asked(id) && world.table.record(id).is_none_or(|record| record.is_expired(FakeClock.now()))
 }
 
 /// Waits until the events queue is empty.

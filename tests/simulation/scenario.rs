@@ -3,7 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use genesys_relay::clock::Clock as _;
+use genesys_relay::event::{EventId, Identity};
+use genesys_relay::json::Json;
 use genesys_relay::retry::Schedule;
+use genesys_relay::testing::FakeClock;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -33,6 +37,8 @@ pub(crate) struct Scenario {
     pub(crate) refusals_per_thousand: u32,
     /// Whether the queues hand out messages twice and in any order.
     pub(crate) disorder: bool,
+    /// Whether the clocks of processes are wrong.
+    pub(crate) clocks_differ: bool,
     /// The slowest that a call can be on its way, each way.
     pub(crate) slowness: Duration,
     pub(crate) base: Duration,
@@ -48,6 +54,8 @@ pub(crate) struct Scenario {
     pub(crate) operator_every: Option<Duration>,
     /// When the sender gets a new secret.
     pub(crate) rotation: Option<Duration>,
+    /// What operators ask, and when, where it is not left to chance.
+    pub(crate) requests: Vec<(Duration, Value)>,
     /// The one process that dies, where it is not left to chance.
     pub(crate) death: Option<Death>,
 }
@@ -108,6 +116,13 @@ impl Sent {
         }
     }
 
+    /// Its id, where the body says who it is.
+    pub(crate) fn id(&self) -> Option<EventId> {
+        let body = self.body(0);
+        let json = Json::parse(&body).ok()?;
+        Some(Identity::of(json, FakeClock.now(), self.key().as_deref()).id)
+    }
+
     pub(crate) fn key(&self) -> Option<String> {
         (self.kind == Kind::Keyed).then(|| format!("key-{}", self.number))
     }
@@ -140,18 +155,20 @@ impl Scenario {
             crashes_per_thousand: *rng.choice(&[0, 10, 50, 200]).unwrap_or(&0),
             refusals_per_thousand: *rng.choice(&[0, 100, 300, 900]).unwrap_or(&0),
             disorder: rng.bool(),
+            clocks_differ: rng.bool(),
             slowness: Duration::from_millis(*rng.choice(&[20, 20, 200, 1500]).unwrap_or(&20)),
             base: Duration::from_secs(rng.u64(1..5)),
             cap: Duration::from_secs(*rng.choice(&[5, 60, 900]).unwrap_or(&900)),
             max_receives,
             batch: *rng.choice(&[1, 10, 10]).unwrap_or(&10),
             concurrency: rng.usize(2..6),
-            processor_time: Duration::from_secs(*rng.choice(&[20, 60]).unwrap_or(&60)),
+            processor_time: Duration::from_secs(*rng.choice(&[10, 20, 60]).unwrap_or(&60)),
             reconcile_every: if is_long { length / 200 } else { minutes(5) },
             archive_every: if is_long { minutes(24 * 60) } else { length * 2 },
             recover_every: rng.bool().then_some(if is_long { length / 200 } else { minutes(5) }),
             operator_every: (rng.u32(..4) > 0).then_some(length / rng.u32(5..40)),
             rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
+            requests: Vec::new(),
             death: None,
         }
     }
@@ -160,6 +177,8 @@ impl Scenario {
     pub(crate) fn with_death(death: Death) -> Self {
         let minutes = Duration::from_mins;
         let sent = |number, kind, at, poison| Sent { number, kind, at, poison };
+        let discarded = sent(5, Kind::Webhook, vec![minutes(72)], true);
+        let unwanted = discarded.id();
         Self {
             length: minutes(12 * 24 * 60),
             events: vec![
@@ -168,6 +187,7 @@ impl Scenario {
                 sent(2, Kind::Malformed, vec![minutes(2)], false),
                 sent(3, Kind::OpenMessaging, vec![minutes(31)], false),
                 sent(4, Kind::EventBridge, vec![minutes(71)], false),
+                discarded,
             ],
             outages: vec![
                 Outage { service: Service::Target, during: minutes(0)..minutes(60) },
@@ -177,6 +197,7 @@ impl Scenario {
             crashes_per_thousand: 0,
             refusals_per_thousand: 0,
             disorder: false,
+            clocks_differ: false,
             slowness: Duration::from_millis(20),
             base: Duration::from_secs(2),
             cap: minutes(1),
@@ -189,6 +210,12 @@ impl Scenario {
             recover_every: Some(minutes(6 * 60)),
             operator_every: None,
             rotation: None,
+            requests: vec![
+                (minutes(80), json!({ "action": "replay", "filter": { "reason": "exhausted" } })),
+                (minutes(110), json!({ "action": "replay", "filter": { "reason": "permanent" } })),
+                (minutes(140), json!({ "action": "discard", "eventIds": [unwanted], "why": "not needed" })),
+                (minutes(170), json!({ "action": "archive", "olderThanDays": 0 })),
+            ],
             death: Some(death),
             seed: 0,
         }
@@ -203,8 +230,10 @@ impl Scenario {
         self.processor_time * 6
     }
 
-    pub(crate) fn skew(rng: &mut fastrand::Rng) -> SignedDuration {
-        SignedDuration::from_millis(rng.i64(-SKEW_MILLIS..=SKEW_MILLIS))
+    /// How wrong the clock of one process is.
+    pub(crate) fn skew(&self, rng: &mut fastrand::Rng) -> SignedDuration {
+        let most = if self.clocks_differ { SKEW_MILLIS } else { 0 };
+        SignedDuration::from_millis(rng.i64(-most..=most))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The customer's system: takes events, refuses them, answers late, twice, or not at all.
+//! The customer's system: takes events, refuses them, answers late, with what is no answer, or not at all.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
@@ -33,7 +33,9 @@ impl SimTarget {
     async fn misbehave(&self, id: &EventId, until: Instant) -> Outcome {
         let weather = self.process.weather();
         match weather.dice(|rng| rng.u32(..12)) {
-            0..4 => self.status(weather.dice(|rng| *rng.choice(&[500, 502, 503, 408, 425]).unwrap_or(&500))),
+            0..4 => {
+                self.status(weather.dice(|rng| *rng.choice(&[500, 502, 503, 599, 408, 425, 100, 600]).unwrap_or(&500)))
+            }
             4 => {
                 let wait = Duration::from_secs(weather.dice(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)));
                 match self.status(429) {
@@ -41,7 +43,7 @@ impl SimTarget {
                     delivered @ Outcome::Delivered { .. } => delivered,
                 }
             }
-            5 => self.status(weather.dice(|rng| *rng.choice(&[400, 401, 404, 410]).unwrap_or(&404))),
+            5 => self.status(weather.dice(|rng| *rng.choice(&[301, 400, 401, 404, 410]).unwrap_or(&404))),
             6 => {
                 weather.count("deliveries broken off");
                 Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
@@ -64,6 +66,7 @@ impl SimTarget {
             }
             _ => {
                 weather.count("deliveries panicked");
+                self.process.law().disturbed(id.clone());
                 resume_unwind(Box::new("as the weather has it"))
             }
         }
@@ -90,12 +93,12 @@ impl Target for SimTarget {
                 return self.misbehave(id, until).await;
             }
             self.process.law().taken(id);
-            Outcome::Delivered { status: Some(200) }
+            Outcome::Delivered { status: Some(weather.dice(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))) }
         };
         let unreachable = || Outcome::Failed(Failure::new(Cause::Connection, "no connection"));
         let outcome = self.process.call(Service::Target, work, unreachable).await;
-        if let Outcome::Failed(Failure { retry_after: Some(wait), .. }) = &outcome {
-            self.process.law().retry_after(id, *wait);
+        if let Outcome::Failed(Failure { cause, retry_after, .. }) = &outcome {
+            self.process.law().heard(id, cause.status(), *retry_after);
         }
         outcome
     }

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
-use genesys_relay::event::{EventId, Identity};
+use genesys_relay::event::EventId;
 use genesys_relay::events_table::{Checkpoint, EventsTable as _};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::json::Json;
 use genesys_relay::message::Message;
 use genesys_relay::process::{Processor, Record};
 use genesys_relay::queue::{Receiver as _, Sender as _};
@@ -28,7 +27,7 @@ use crate::genesys::{LOG, Log, RemoteLog};
 use crate::law::Law;
 use crate::lock;
 use crate::ports::{Remote, SkewedClock};
-use crate::scenario::{Kind, Scenario};
+use crate::scenario::{Kind, Scenario, Sent};
 use crate::target::SimTarget;
 
 /// The functions' time-outs, and when their SDK gives up on a call, as the template and `main.rs` of each have it.
@@ -88,19 +87,15 @@ impl World {
         let dead_letters = dead_letters.keeping_for(DEAD_LETTERS_KEPT).moving_to(&events);
         let events = events.keeping_for(EVENTS_KEPT).redriving_to(&dead_letters, scenario.max_receives);
         if scenario.disorder {
-            drop((events.clone().unordered(scenario.seed), dead_letters.clone().unordered(scenario.seed)));
+            events.disorder(scenario.seed ^ 0x0e7e);
+            dead_letters.disorder(scenario.seed ^ 0xdead);
         }
         let table = FakeTable::default();
         let law = Arc::new(Law::new(&scenario, speaks, &events, &dead_letters, &table));
         let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed);
-        let id = |sent: &crate::scenario::Sent| {
-            let body = sent.body(0);
-            let json = Json::parse(&body).ok()?;
-            Some(Identity::of(json, FakeClock.now(), sent.key().as_deref()).id)
-        };
         Arc::new(Self {
             weather: Arc::new(Weather::new(&scenario)),
-            poison: Arc::new(poison.filter_map(id).collect()),
+            poison: Arc::new(poison.filter_map(Sent::id).collect()),
             law,
             events,
             dead_letters,
@@ -141,7 +136,7 @@ impl World {
     }
 
     fn clock(&self) -> SkewedClock {
-        SkewedClock(self.dice(Scenario::skew))
+        SkewedClock(self.dice(|rng| self.scenario.skew(rng)))
     }
 
     /// As the README has it: the new secret beside the old one, ten seconds, the sender, and then the old one goes.
@@ -188,7 +183,7 @@ impl World {
             attributes: std::collections::BTreeMap::default(),
             group: None,
         };
-        self.law.entered(message.identity(FakeClock.now()).0);
+        self.law.entered(message.identity(FakeClock.now()).0, false);
         // In memory, and told to work.
         drop(self.events.send(&message).await);
     }
@@ -206,6 +201,7 @@ impl World {
             }
             if self.weather.strikes(THROTTLED_PER_THOUSAND) {
                 self.weather.count("batches throttled");
+                self.disturb(&records);
                 continue;
             }
             let world = Arc::clone(&self);
@@ -219,9 +215,13 @@ impl World {
     async fn deliver(&self, records: Vec<Record>) {
         let instance = lock(&self.processors).pop();
         let Warm { process, function } = instance.unwrap_or_else(|| self.processor());
-        let time = self.scenario.processor_time;
+        let (began, time) = (Instant::now(), self.scenario.processor_time);
         let work = async { function.process(records.clone(), Instant::now() + time).await };
         let answer = process.invoke(time, work).await;
+        // What still runs 1½ s before the end is given up.
+        if answer.is_err() || !process.was_lucky() || began.elapsed() + Duration::from_secs(2) >= time {
+            self.disturb(&records);
+        }
         if let Ok(kept) = answer {
             let (kept, done): (Vec<_>, Vec<_>) =
                 records.into_iter().partition(|record| kept.contains(&record.message_id));
@@ -229,18 +229,26 @@ impl World {
                 let Some(receipt) = record.receipt.clone() else { continue };
                 if self.weather.strikes(UNHEARD_PER_THOUSAND) {
                     self.weather.count("deletes lost");
+                    self.law.disturbed(record.message.identity(record.sent_at).0);
                 } else {
                     drop(self.events.delete(&[receipt]).await);
                 }
             }
-            self.check_visibility(&kept, &process);
+            self.check_visibility(&kept);
             lock(&self.processors).push(Warm { process, function });
         }
         self.law.account();
     }
 
+    /// Something got between these messages and what the processor would have said of them.
+    fn disturb(&self, records: &[Record]) {
+        for record in records {
+            self.law.disturbed(record.message.identity(record.sent_at).0);
+        }
+    }
+
     /// What was kept comes back when it is time, and never later than the longest backoff.
-    fn check_visibility(&self, kept: &[Record], process: &Process) {
+    fn check_visibility(&self, kept: &[Record]) {
         let (now, wall) = (Instant::now(), FakeClock.now());
         for record in kept {
             let Some(at) = record.receipt.as_ref().and_then(|receipt| self.events.visible_at(receipt)) else {
@@ -254,12 +262,10 @@ impl World {
             // Where every call worked, the message comes back when its record says so, unless it is on its way out, or the
             // record is about another copy of the event.
             let is_last = record.receive_count >= self.scenario.max_receives;
-            let copies = self.events.held(|message, sent_at| message.identity(sent_at).0 == id);
-            let is_alone = !self.scenario.disorder && copies.into_iter().filter(|is_copy| *is_copy).count() == 1;
             if let Some(State::Retrying { next_attempt_at }) = self.table.record(&id).map(|record| record.state)
-                && process.was_lucky()
+                && !self.scenario.disorder
+                && !self.law.is_disturbed(&id)
                 && !is_last
-                && is_alone
             {
                 // Not before, and, as it is set when the whole batch is done, not later than that takes.
                 let early = next_attempt_at.duration_since(wall) - hidden;
@@ -307,6 +313,14 @@ impl World {
             clock: self.clock(),
         };
         let answer = process.invoke(REPLAY_TIME, function.handle(request, Instant::now() + REPLAY_TIME)).await;
+        if let Ok(Ok(answer)) = &answer {
+            let answer = json!(answer);
+            for (field, name) in DONE {
+                if answer[field].as_u64().is_some_and(|count| count > 0) {
+                    self.weather.count(name);
+                }
+            }
+        }
         self.law.note(|| match &answer {
             Ok(Ok(answer)) => format!("replay: {}", json!(answer)),
             Ok(Err(error)) => format!("replay: {error}"),
@@ -340,6 +354,14 @@ impl World {
         Ok(report.is_ok_and(|report| report.complete))
     }
 }
+
+/// Fields of the answers that count what was done, and what a run is called that did something.
+const DONE: [(&str, &str); 4] = [
+    ("replayed", "runs that replayed"),
+    ("archived", "runs that archived"),
+    ("restored", "runs that restored"),
+    ("discarded", "runs that discarded"),
+];
 
 /// What a process of the replay function is there for.
 fn action(request: &replay::Request) -> &'static str {
