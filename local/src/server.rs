@@ -46,7 +46,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one that answers like this. An error closes the connection without an answer, but for [`TakeOver`].
+    /// Starts one that answers like this. An error closes the connection without an answer, but for one that takes the connection over.
     ///
     /// # Errors
     /// When no port can be opened.

@@ -190,8 +190,8 @@ fn each_mutation_breaks_what_is_there_and_has_its_line() {
         if path.extension().is_none_or(|extension| extension != "patch") {
             continue;
         }
-        let (name, patch) = (path.file_stem().expect("a name"), std::fs::read_to_string(&path).expect("a patch"));
-        let hunks = hunks(&patch);
+        let (name, change) = (path.file_stem().expect("a name"), std::fs::read_to_string(&path).expect("a patch"));
+        let hunks = hunks(&change);
         assert!(!hunks.is_empty(), "{name:?} changes nothing");
         for (file, expected) in hunks {
             let found = std::fs::read_to_string(root.join(file)).expect("a source");
