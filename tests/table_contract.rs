@@ -377,7 +377,8 @@ async fn the_list_holds_the_dead_only(table: &impl EventsTable) -> Result<()> {
     for name in names {
         let record = pair.get(&id(name)).await?.context("a record")?;
         let Some(Finding::Dead(dead)) = Finding::recorded(&record, at(DAY)) else { panic!("not dead: {record:?}") };
-        let again = claim(Some(&record), &event(name, at(DAY)), at(DAY + 1), false);
+        // A minute after its death: before that, what comes back unasked has to wait.
+        let again = claim(Some(&record), &event(name, at(DAY)), at(DAY + 60), false);
         match name {
             "archived" => pair.take(&id(name), &dead.archived(act(name, at(DAY)), "an object")).await?,
             "discarded" => pair.take(&id(name), &dead.discarded(act(name, at(DAY)))).await?,
@@ -386,7 +387,7 @@ async fn the_list_holds_the_dead_only(table: &impl EventsTable) -> Result<()> {
             "claimed" => pair.take(&id(name), again.transition()).await?,
             _ => {
                 pair.take(&id(name), again.transition()).await?;
-                pair.take(&id(name), &again.delivered(attempt(at(DAY + 1), 200))).await?
+                pair.take(&id(name), &again.delivered(attempt(at(DAY + 61), 200))).await?
             }
         };
     }
