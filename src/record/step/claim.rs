@@ -1,0 +1,179 @@
+//! The right to deliver an event: who gets it, and how the event goes on from there.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Guard, Transition, crashed, unchanged};
+use crate::event::Event;
+use crate::record::{Attempt, Context, Dead, Death, Lease, Record, State, StateName};
+
+/// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
+const EARLY: SignedDuration = SignedDuration::from_secs(1);
+
+/// A dead event that comes back although nobody has asked for it waits this long after its death, and twice as long each
+/// time: a move task of SQS also moves what dies while it runs, and would bring an event that the target refuses for good
+/// back for as long as it runs.
+const UNASKED_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// How often that wait doubles: up to about an hour.
+const UNASKED_DOUBLINGS: u32 = 6;
+
+/// A wish to deliver an event.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimRequest<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// The message of SQS that brings it.
+    pub message_id: &'a str,
+    /// Whether SQS hands this message out for the last time.
+    pub last: bool,
+    /// By when the wish is surely over.
+    pub lease_until: Timestamp,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// What comes of a [`ClaimRequest`].
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "the common case is the large one")]
+pub enum Claiming {
+    /// The event is free; the claim holds once it is written.
+    Free(Claim),
+    /// There is nothing left to do: it is delivered, or was discarded.
+    Finished(StateName),
+    /// Somebody else is at it, or it is not time yet.
+    NotBefore(Timestamp),
+    /// This very message was found dead, and has still to be moved.
+    Dead(Death),
+}
+
+/// The right to deliver an event and to say how that went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim(Transition);
+
+impl Claim {
+    /// Asks for an event of which the table holds `found`.
+    pub fn on(found: Option<&Record>, request: ClaimRequest<'_>) -> Claiming {
+        let now = request.now;
+        let Some(found) = found else { return Claiming::Free(Self::first(None, request)) };
+        if found.is_expired(now) {
+            return Claiming::Free(Self::first(Some(found), request));
+        }
+        let mut next = match &found.state {
+            State::Delivered | State::Discarded(_) => return Claiming::Finished(found.state.name()),
+            State::InProgress(lease) if lease.lease_until > now => return Claiming::NotBefore(lease.lease_until),
+            State::Retrying { next_attempt_at } if *next_attempt_at > now + EARLY => {
+                return Claiming::NotBefore(*next_attempt_at);
+            }
+            State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
+                return Claiming::Dead(death.clone());
+            }
+            State::Dead(Dead { replayed_at: None, death, .. }) if unasked_until(found, death, now) > now => {
+                return Claiming::NotBefore(unasked_until(found, death, now));
+            }
+            State::Queued | State::Retrying { .. } => found.clone(),
+            State::InProgress(lease) => {
+                let mut next = found.clone();
+                next.remember_attempt(crashed(found.last_seen_at));
+                if lease.last {
+                    next.leave_the_dead();
+                }
+                next
+            }
+            State::Dead(_) => {
+                let mut next = found.clone();
+                next.leave_the_dead();
+                next
+            }
+            State::Archived { .. } => Record { round: 0, ..found.clone() },
+        };
+        next.attempts_made += 1;
+        next.round += 1;
+        Claiming::Free(Self(found.step(next, lease(request), now)))
+    }
+
+    /// The first claim on an event, or the first after `forgotten`.
+    fn first(forgotten: Option<&Record>, request: ClaimRequest<'_>) -> Self {
+        let Event { id, source, origin, received_at, .. } = request.event;
+        let mut next = Record::new(id, *source, origin.as_deref(), *received_at, lease(request), request.now);
+        next.attempts_made = 1;
+        next.round = 1;
+        Self(Transition { next, guard: unchanged(forgotten) })
+    }
+
+    /// What to write for the claim to hold.
+    pub fn transition(&self) -> &Transition {
+        &self.0
+    }
+
+    /// Which attempt this is in the event's whole life, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.record().attempts_made
+    }
+
+    /// Which attempt this is since the event was last claimed from nothing, the dead letters or the archive, from 1.
+    pub fn round(&self) -> u32 {
+        self.record().round
+    }
+
+    /// The target has the event.
+    pub fn delivered(&self, attempt: Attempt) -> Transition {
+        let now = attempt.at;
+        self.after(attempt, State::Delivered, now)
+    }
+
+    /// The target has the event, although the lease was lost and the table holds `found` by now: that it has it is true
+    /// whoever holds the lease. `None` where that is recorded already.
+    pub fn delivered_late(&self, attempt: Attempt, found: Option<&Record>) -> Option<Transition> {
+        let now = attempt.at;
+        let Some(found) = found else {
+            return Some(Transition { guard: Guard::Absent, ..self.delivered(attempt) });
+        };
+        if found.state == State::Delivered {
+            return None;
+        }
+        let mut next = found.clone();
+        next.remember_attempt(attempt);
+        Some(found.step(next, State::Delivered, now))
+    }
+
+    /// Another attempt will come, not before `next_attempt_at`.
+    pub fn retrying(&self, attempt: Attempt, next_attempt_at: Timestamp, now: Timestamp) -> Transition {
+        self.after(attempt, State::Retrying { next_attempt_at }, now)
+    }
+
+    /// No other attempt will come. SQS moves the message, or we do if it is `to_move`, by its id.
+    pub fn dead(&self, attempt: Attempt, death: Death, to_move: Option<&str>, context: Context) -> Transition {
+        let now = death.dead_at;
+        let dead = Dead { message_id: to_move.map(str::to_owned), ..Dead::listed(death) };
+        let mut step = self.after(attempt, State::Dead(dead), now);
+        step.next.context = Some(context);
+        step
+    }
+
+    fn after(&self, attempt: Attempt, state: State, now: Timestamp) -> Transition {
+        let mut next = self.record().clone();
+        next.remember_attempt(attempt);
+        self.record().step(next, state, now)
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.0.next
+    }
+}
+
+/// Until when a dead event waits that nobody has asked for.
+///
+/// The time of its death may come from a message or from the archive. One that has yet to come is nobody's, and would hold
+/// the event back for as long as somebody likes: it is no reason to wait.
+fn unasked_until(found: &Record, death: &Death, now: Timestamp) -> Timestamp {
+    if death.dead_at.duration_since(now) > EARLY {
+        return now;
+    }
+    let wait = UNASKED_WAIT * 2_i32.pow(found.replays_made.min(UNASKED_DOUBLINGS));
+    // Fails for calendar units only.
+    death.dead_at.saturating_add(wait).unwrap_or(now)
+}
+
+fn lease(request: ClaimRequest<'_>) -> State {
+    State::InProgress(Lease { lease_until: request.lease_until, last: request.last })
+}
