@@ -156,7 +156,7 @@ impl Claim {
         self.record().step(next, state, now)
     }
 
-    pub(super) fn record(&self) -> &Record {
+    pub(in crate::record) fn record(&self) -> &Record {
         &self.0.next
     }
 }

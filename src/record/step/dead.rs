@@ -89,7 +89,7 @@ impl Finding {
 
 impl Dead {
     /// Dead by `death`, its message in the dead-letter queue or on its way there.
-    pub(super) fn listed(death: Death) -> Self {
+    pub(in crate::record) fn listed(death: Death) -> Self {
         Self { death, message_id: None, replayed_at: None, listed: true }
     }
 }
