@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::record::{Act, Finding, StateName};
+use crate::events_table::Written;
+use crate::reason::ReasonKind;
+use crate::record::{Act, Attempt, Claim, ClaimRequest, Claiming, Finding, State, StateName};
+use crate::target::Outcome;
 use crate::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
 
 type Fake<F> = Arc<Processor<FakeQueue, FakeQueue, FakeTable, FakeTarget<F>, FakeClock>>;

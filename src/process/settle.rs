@@ -1,0 +1,290 @@
+//! One record on its way to an end: claimed, delivered, recorded, and where nothing else helps, buried.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{LEASE_PAST_DEADLINE, Processor, Record, Settlement, millis};
+use crate::clock::Clock;
+use crate::event::Event;
+use crate::events_table::{EventsTable, TableError, Written};
+use crate::logging::chain;
+use crate::queue::{Sender, VisibilityTimeout};
+use crate::reason::{Reason, ReasonKind, excerpt};
+use crate::record::{Attempt, Claim, ClaimRequest, Claiming, Context, State, Transition};
+use crate::retry::{Disposition, disposition};
+use crate::target::{Cause, Delivery, Failure, Outcome, Target};
+
+/// Deliveries end this long before the invocation does, so that their outcome can still be recorded and told to SQS.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+
+/// That a delivery was made is not tried to be recorded any more this long before the invocation ends.
+const RECORD_TIME: Duration = Duration::from_millis(1750);
+
+/// How often a claim is tried that others keep changing under our hands.
+const CLAIM_ROUNDS: usize = 3;
+
+/// How long an event is left alone that others keep changing under our hands.
+const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
+
+/// Between two tries to record a delivery.
+const RECORD_PAUSE: Duration = Duration::from_millis(200);
+
+impl<E, D, W, T, C> Processor<E, D, W, T, C>
+where
+    E: VisibilityTimeout,
+    D: Sender,
+    W: EventsTable,
+    T: Target,
+    C: Clock,
+{
+    /// Brings a record to its end, and says what SQS is to do with it.
+    pub(super) async fn settle(&self, record: &Record, deadline: Instant) -> Settlement {
+        let event = match record.message.to_event(record.sent_at) {
+            Ok(event) => event,
+            Err(error) => {
+                let failure = Failure::new(Cause::Refused, chain(&error));
+                let reason = self.reason(ReasonKind::Malformed, &failure, None);
+                let settlement = self.bury(record, &reason).await;
+                self.log_failure(record, None, &failure, settlement);
+                return settlement;
+            }
+        };
+        match self.claim(record, &event, deadline).await {
+            Ok(Claiming::Free(claim)) => self.deliver(record, &event, &claim, deadline).await,
+            Ok(Claiming::Finished(state)) => {
+                tracing::info!(event_id = %event.id, message_id = record.message_id, %state, "duplicate");
+                Settlement::Done
+            }
+            Ok(Claiming::NotBefore(time)) => {
+                let left = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
+                let settlement = self.again_at(record, Instant::now() + left);
+                let failure =
+                    Failure::new(Cause::NotSent, "it is being delivered already, or waits for its next attempt");
+                self.log_failure(record, Some(&event), &failure, settlement);
+                settlement
+            }
+            Ok(Claiming::Dead(death)) => {
+                let reason = Reason::from(death);
+                let settlement = self.bury(record, &reason).await;
+                self.log_failure(record, Some(&event), &Failure::new(Cause::Refused, reason.detail), settlement);
+                settlement
+            }
+            Err(error) => {
+                let settlement = self.again(record, record.receive_count, None);
+                let failure = Failure::new(Cause::NotSent, chain(&error));
+                self.log_failure(record, Some(&event), &failure, settlement);
+                settlement
+            }
+        }
+    }
+
+    /// Claims the event, in one write where it is new.
+    async fn claim(&self, record: &Record, event: &Event, deadline: Instant) -> Result<Claiming, TableError> {
+        let mut found = match record.receive_count {
+            // Most likely nobody has seen it before: the write will tell.
+            ..=1 => None,
+            _ => self.table.get(&event.id).await?.map(Box::new),
+        };
+        let now = self.clock.now();
+        let request = ClaimRequest {
+            event,
+            message_id: &record.message_id,
+            last: self.schedule.is_last(record.receive_count),
+            lease_until: now + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
+            now,
+        };
+        for _ in 0..CLAIM_ROUNDS {
+            let claiming = Claim::on(found.as_deref(), request);
+            let Claiming::Free(claim) = &claiming else { return Ok(claiming) };
+            match self.table.write(claim.transition()).await? {
+                Written::Done => return Ok(claiming),
+                Written::Lost(instead) => found = instead,
+            }
+        }
+        Ok(Claiming::NotBefore(now + CONTENDED))
+    }
+
+    async fn deliver(&self, record: &Record, event: &Event, claim: &Claim, deadline: Instant) -> Settlement {
+        let started = Instant::now();
+        let delivery = Delivery { event, attempt: claim.attempt(), deadline: deadline - SETTLE_TIME };
+        let outcome = self.target.deliver(delivery).await;
+        let attempt = Attempt {
+            at: self.clock.now(),
+            duration_ms: Some(millis(started.elapsed())),
+            status: None,
+            error: None,
+            response: None,
+        };
+        match outcome {
+            Outcome::Delivered { status } => {
+                tracing::info!(
+                    event_id = %event.id,
+                    source = %event.source,
+                    attempt = claim.attempt(),
+                    status,
+                    duration_ms = attempt.duration_ms,
+                    age_ms = attempt.at.as_millisecond() - event.received_at.as_millisecond(),
+                    "delivered"
+                );
+                self.record_delivery(record, event, claim, Attempt { status, ..attempt }, deadline).await
+            }
+            Outcome::Failed(failure) => {
+                let attempt = Attempt {
+                    status: failure.cause.status(),
+                    error: Some(excerpt(&failure.detail)),
+                    response: failure.response.clone(),
+                    ..attempt
+                };
+                let settlement = self.record_failure(record, event, claim, attempt, &failure, deadline).await;
+                self.log_failure(record, Some(event), &failure, settlement);
+                settlement
+            }
+        }
+    }
+
+    /// Records that the target has the event, as long as there is time. Only then may SQS forget the message.
+    async fn record_delivery(
+        &self,
+        record: &Record,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        deadline: Instant,
+    ) -> Settlement {
+        let write = async {
+            let mut step = claim.delivered(attempt.clone());
+            loop {
+                match self.table.write(&step).await {
+                    Ok(Written::Done) => return,
+                    Ok(Written::Lost(found)) => match claim.delivered_late(attempt.clone(), found.as_deref()) {
+                        Some(late) => step = late,
+                        None => return,
+                    },
+                    Err(error) => {
+                        tracing::warn!(event_id = %event.id, error = chain(&error), "a delivery is not recorded yet");
+                    }
+                }
+                sleep(RECORD_PAUSE).await;
+            }
+        };
+        if timeout_at(deadline - RECORD_TIME, write).await.is_ok() {
+            return Settlement::Done;
+        }
+        if self.schedule.is_last(record.receive_count) {
+            // Kept, it would be a dead letter, and a replay would deliver it again.
+            tracing::error!(event_id = %event.id, "delivered for the last time, and not recorded");
+            return Settlement::Done;
+        }
+        tracing::error!(event_id = %event.id, "delivered, and not recorded: the target will get it again");
+        Settlement::Again(deadline + LEASE_PAST_DEADLINE)
+    }
+
+    async fn record_failure(
+        &self,
+        record: &Record,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        failure: &Failure,
+        deadline: Instant,
+    ) -> Settlement {
+        let number = Some(claim.attempt());
+        match disposition(failure.cause) {
+            Disposition::Permanent => {
+                let reason = self.reason(ReasonKind::Permanent, failure, number);
+                let context = Context::of(event, Some(self.target.address()));
+                let step = claim.dead(attempt, reason.clone().into(), Some(&record.message_id), context);
+                let otherwise = self.again(record, claim.round(), None);
+                self.keep_body(event).await;
+                match self.write(event, &step, otherwise, deadline).await {
+                    None => self.bury(record, &reason).await,
+                    Some(settlement) => settlement,
+                }
+            }
+            Disposition::Retry if self.schedule.is_last(record.receive_count) => {
+                let reason = self.reason(ReasonKind::Exhausted, failure, number);
+                let context = Context::of(event, Some(self.target.address()));
+                let step = claim.dead(attempt, reason.into(), None, context);
+                let redrive = Settlement::Again(Instant::now());
+                self.keep_body(event).await;
+                match self.write(event, &step, redrive, deadline).await {
+                    Some(Settlement::Done) => Settlement::Done,
+                    None | Some(Settlement::Again(_)) => redrive,
+                }
+            }
+            Disposition::Retry => {
+                let delay = self.delay(claim.round(), failure.retry_after);
+                let (now, at) = (self.clock.now(), Instant::now() + delay);
+                let step = claim.retrying(attempt, now + delay, now);
+                self.write(event, &step, Settlement::Again(at), deadline).await.unwrap_or(Settlement::Again(at))
+            }
+        }
+    }
+
+    /// Keeps the body of an event that dies.
+    async fn keep_body(&self, event: &Event) {
+        match self.table.keep_body(&event.id, &event.body, self.clock.now()).await {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(event_id = %event.id, "the body is too large to be kept beside its record"),
+            // The message itself has it: that is no reason to hold the event up.
+            Err(error) => tracing::warn!(event_id = %event.id, error = chain(&error), "the body is not kept"),
+        }
+    }
+
+    /// Writes a step. `None` stands for success; else it says what to do, `otherwise` while somebody else is at the event.
+    async fn write(
+        &self,
+        event: &Event,
+        step: &Transition,
+        otherwise: Settlement,
+        deadline: Instant,
+    ) -> Option<Settlement> {
+        match self.table.write(step).await {
+            Ok(Written::Done) => None,
+            Ok(Written::Lost(Some(instead))) if matches!(instead.state, State::Delivered | State::Discarded(_)) => {
+                tracing::info!(event_id = %event.id, state = %instead.state.name(), "somebody else was faster");
+                Some(Settlement::Done)
+            }
+            Ok(Written::Lost(_)) => {
+                tracing::warn!(event_id = %event.id, "the lease ran out, and somebody else is at the event");
+                Some(otherwise)
+            }
+            Err(error) => {
+                tracing::error!(event_id = %event.id, error = chain(&error), "how the attempt went is not recorded");
+                let lease = deadline + LEASE_PAST_DEADLINE;
+                let Settlement::Again(at) = otherwise else { return Some(otherwise) };
+                Some(Settlement::Again(at.max(lease)))
+            }
+        }
+    }
+
+    fn reason(&self, kind: ReasonKind, failure: &Failure, attempt: Option<u32>) -> Reason {
+        Reason {
+            reason: kind,
+            detail: excerpt(&failure.detail),
+            status_code: failure.cause.status(),
+            response: failure.response.as_deref().map(excerpt),
+            attempt,
+            at: self.clock.now(),
+        }
+    }
+
+    /// Sends the message to the dead-letter queue with its reason. Only then may SQS delete it here.
+    async fn bury(&self, record: &Record, reason: &Reason) -> Settlement {
+        let message = record.message.clone().with_identity(record.sent_at).with_reason(reason);
+        match self.dead_letters.send(&message).await {
+            Ok(()) => Settlement::Done,
+            Err(error) => {
+                tracing::error!(
+                    event_id = record.message.event_id(),
+                    message_id = record.message_id,
+                    error = chain(&error),
+                    "the dead-letter queue did not take the event; it stays in the events queue"
+                );
+                self.again(record, record.receive_count, None)
+            }
+        }
+    }
+}
