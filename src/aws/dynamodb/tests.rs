@@ -1,5 +1,9 @@
 //! The adapter against the SDK's client with a mocked connection.
 
+mod batches;
+mod leases;
+mod steps;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -99,82 +103,6 @@ fn answer(status: u16, code: &'static str) -> DynamoDb {
     table(&[&gets, &puts])
 }
 
-#[tokio::test]
-async fn a_step_is_written_on_the_condition_of_its_guard() {
-    let revision = Uuid::new_v4();
-    let unchanged = revision.to_string();
-    for (guard, condition, values) in [
-        (Guard::Absent, "attribute_not_exists(event_id)", None),
-        (Guard::Unchanged(revision), "revision = :revision", Some((":revision", unchanged.as_str()))),
-    ] {
-        let (rule, puts) = puts();
-        assert_eq!(table(&[&rule]).write(&step(guard)).await.expect("written"), Written::Done);
-        let puts = puts.lock().expect("not poisoned");
-        let [put] = &puts[..] else { panic!("not one write: {puts:?}") };
-        assert_eq!((put.table_name(), put.condition_expression()), (Some("the-table"), Some(condition)));
-        assert_eq!(
-            put.return_values_on_condition_check_failure(),
-            Some(&ReturnValuesOnConditionCheckFailure::AllOld),
-            "who loses needs no read to know to whom"
-        );
-        let values =
-            values.map(|(name, value)| HashMap::from([(name.to_owned(), AttributeValue::S(value.to_owned()))]));
-        assert_eq!(put.expression_attribute_values(), values.as_ref());
-    }
-}
-
-#[tokio::test]
-async fn only_what_is_dead_or_about_to_be_is_in_the_index() {
-    let archived = State::Archived { death: death(), archived_to: "an object".to_owned() };
-    for (state, indexed) in [
-        (State::Queued, false),
-        (claimed(false), false),
-        (claimed(true), true),
-        (State::Retrying { next_attempt_at: noon() }, false),
-        (State::Delivered, false),
-        (dead(true), true),
-        (dead(false), false),
-        (archived, false),
-        (State::Discarded(death()), false),
-    ] {
-        let next = record(state);
-        let (rule, puts) = puts();
-        let step = Transition { next: next.clone(), guard: Guard::Absent };
-        table(&[&rule]).write(&step).await.expect("written");
-        let puts = puts.lock().expect("not poisoned");
-        let item = puts[0].item().expect("an item");
-        let keys =
-            indexed.then(|| (shard_of(&next.event_id).to_string(), "2026-01-15T12:00:00.000Z#an-event".to_owned()));
-        assert_eq!(text(item, INDEX_SHARD).zip(text(item, INDEX_ORDER)), keys, "{:?}", next.state);
-        assert_eq!(item.contains_key(INDEX_SHARD), item.contains_key(INDEX_ORDER));
-        assert_eq!(item.get("expires_at"), Some(&number(next.expires_at.as_second())), "TTL takes seconds");
-        assert_eq!(parse::<Record>(item.clone()).expect("readable"), next);
-    }
-}
-
-#[tokio::test]
-async fn a_step_that_is_too_late_learns_what_is_there() {
-    let found = record(claimed(true));
-    let item: Item = to_item(&found).expect("an item");
-    for (instead, expected) in [(Some(item), Some(Box::new(found))), (None, None)] {
-        let rule = mock!(Client::put_item).then_error(move || refusal(instead.clone()));
-        let written = table(&[&rule]).write(&step(Guard::Absent)).await.expect("an answer");
-        assert_eq!(written, Written::Lost(expected));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_step_whose_first_try_got_no_answer_is_not_lost_to_itself() {
-    for guard in [Guard::Absent, Guard::Unchanged(Uuid::new_v4())] {
-        let step = step(guard);
-        let item: Item = to_item(&step.next).expect("an item");
-        let answers = mock!(Client::put_item).sequence().http_status(500, None);
-        let rule = answers.error(move || refusal(Some(item.clone()))).build();
-        assert_eq!(table(&[&rule]).write(&step).await.expect("an answer"), Written::Done);
-        assert_eq!(rule.num_calls(), 2);
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_outage_and_a_refusal_are_told_apart() {
     for (status, code, passes) in [
@@ -240,114 +168,6 @@ async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
     assert!(table.get_many(std::slice::from_ref(&event)).await.expect("read").is_empty());
     let page = table.dead_letters(Window::default(), None, 1).await.expect("read");
     assert!(page.items.is_empty() && page.next.is_some(), "the place of what is left out counts: {page:?}");
-}
-
-fn keys(batch: &BatchGetItemInput) -> Vec<Item> {
-    let asked = batch.request_items().and_then(|tables| tables.get("the-table")).expect("keys");
-    assert_eq!(asked.consistent_read(), Some(true));
-    asked.keys().to_vec()
-}
-
-fn open(keys: &[Item]) -> Option<HashMap<String, KeysAndAttributes>> {
-    let open = KeysAndAttributes::builder().set_keys(Some(keys.to_vec())).consistent_read(true).build();
-    Some(HashMap::from([("the-table".to_owned(), open.expect("complete"))])).filter(|_| !keys.is_empty())
-}
-
-#[tokio::test(start_paused = true)]
-async fn keys_that_were_not_processed_are_asked_for_again() {
-    let rule = mock!(Client::batch_get_item).then_compute_output(|batch| {
-        let keys = keys(batch);
-        let (first, rest) = keys.split_first().expect("a key");
-        let found = Record { event_id: id(&text(first, KEY).expect("an id")), ..record(State::Delivered) };
-        BatchGetItemOutput::builder()
-            .responses("the-table", vec![to_item(found).expect("an item")])
-            .set_unprocessed_keys(open(rest))
-            .build()
-    });
-    let ids = ["a", "b", "c", "b"].map(id);
-    let found: Vec<_> = table(&[&rule]).get_many(&ids).await.expect("read").into_keys().collect();
-    assert_eq!((found.as_slice(), rule.num_calls()), (&ids[..3], 3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn keys_that_are_never_processed_are_not_taken_for_missing() {
-    let rule = mock!(Client::batch_get_item)
-        .then_compute_output(|batch| BatchGetItemOutput::builder().set_unprocessed_keys(open(&keys(batch))).build());
-    let error = table(&[&rule]).get_many(&[id("a")]).await.expect_err("never processed");
-    assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
-    assert_eq!(u32::try_from(rule.num_calls()), Ok(BATCH_ROUNDS));
-}
-
-#[tokio::test]
-async fn a_batch_has_at_most_a_hundred_keys_and_each_once() {
-    let rule = mock!(Client::batch_get_item)
-        .match_requests(|batch| {
-            let keys = keys(batch);
-            let different: std::collections::BTreeSet<_> = keys.iter().map(|key| text(key, KEY)).collect();
-            (1..=100).contains(&keys.len()) && different.len() == keys.len()
-        })
-        .then_output(|| BatchGetItemOutput::builder().build());
-    let ids: Vec<_> = (0..500).map(|number| id(&(number % 250).to_string())).collect();
-    assert_eq!(table(&[&rule]).get_many(&ids).await.expect("read").len(), 0);
-    assert_eq!(rule.num_calls(), 3);
-}
-
-fn lease() -> Lease {
-    let until = noon() + SignedDuration::from_mins(15);
-    Lease { owner: Uuid::from_u128(7), action: "replay".to_owned(), by: "me".to_owned(), since: noon(), until }
-}
-
-#[tokio::test]
-async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
-    let (rule, puts) = puts();
-    assert_eq!(table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect("an answer"), None);
-    let put = puts.lock().expect("not poisoned").remove(0);
-    let condition = "attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now";
-    assert_eq!(put.condition_expression(), Some(condition));
-    let values = put.expression_attribute_values().expect("values");
-    let owner = AttributeValue::S(lease().owner.to_string());
-    assert_eq!((&values[":owner"], &values[":now"]), (&owner, &number(noon().as_millisecond())));
-    let item = put.item().expect("an item");
-    assert_eq!((&item["owner"], &item["until"]), (&owner, &number(lease().until.as_millisecond())));
-    assert!(item[KEY].as_s().is_ok_and(|key| key.parse::<EventId>().is_err()), "no event has its key");
-
-    let item = item.clone();
-    let rule = mock!(Client::put_item).then_error(move || refusal(Some(item.clone())));
-    assert_eq!(
-        table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect("an answer"),
-        Some(lease())
-    );
-    let rule = mock!(Client::put_item).then_error(|| refusal(None));
-    let error = table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect_err("nobody has it");
-    assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
-}
-
-#[tokio::test]
-async fn a_lease_that_has_run_out_is_nobodys() {
-    let item: Item = to_item(lease()).expect("an item");
-    let rule =
-        mock!(Client::get_item).then_output(move || GetItemOutput::builder().set_item(Some(item.clone())).build());
-    let table = table(&[&rule]);
-    let before = lease().until - SignedDuration::from_millis(1);
-    assert_eq!(table.lease(Exclusive::DeadLetters, before).await.expect("read"), Some(lease()));
-    assert_eq!(table.lease(Exclusive::DeadLetters, lease().until).await.expect("read"), None);
-}
-
-#[tokio::test]
-async fn only_its_owner_gives_a_lease_back() {
-    let released = mock!(Client::delete_item)
-        .match_requests(|delete| {
-            let owner = AttributeValue::S(lease().owner.to_string());
-            delete.condition_expression() == Some("#owner = :owner")
-                && delete.expression_attribute_values().is_some_and(|values| values[":owner"] == owner)
-        })
-        .then_output(|| DeleteItemOutput::builder().build());
-    table(&[&released]).release(Exclusive::DeadLetters, lease().owner).await.expect("given back");
-
-    let taken = mock!(Client::delete_item).then_error(|| {
-        DeleteItemError::ConditionalCheckFailedException(ConditionalCheckFailedException::builder().build())
-    });
-    table(&[&taken]).release(Exclusive::DeadLetters, lease().owner).await.expect("there is nothing to give back");
 }
 
 #[tokio::test]

@@ -1,0 +1,155 @@
+//! One suite that every events table passes: the stand-in that other tests use, and DynamoDB on the local AWS.
+//!
+//! What is written goes into a second stand-in as well, and both have to say the same of it.
+
+mod index;
+mod leases;
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::event::{Event, EventId, Source};
+use genesys_relay::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Position, TableError, Window, Written};
+use genesys_relay::reason::ReasonKind;
+use genesys_relay::record::{
+    Act, Attempt, Claim, ClaimRequest, Claiming, Context, Death, Finding, Letter, Record, State, StateName, Summary,
+    Transition,
+};
+use genesys_relay::testing::FakeTable;
+use jiff::{SignedDuration, Timestamp};
+use local::stack::{Stack, StackOptions};
+use uuid::Uuid;
+
+/// A time of 15 January 2026.
+fn at(seconds: i64) -> Timestamp {
+    let noon = Timestamp::from_second(1_768_478_400).expect("in range");
+    noon + SignedDuration::from_secs(seconds)
+}
+
+fn id(text: &str) -> EventId {
+    text.parse().expect("an event id")
+}
+
+fn event(name: &str, received_at: Timestamp) -> Event {
+    Event {
+        id: id(name),
+        source: Source::Webhook,
+        received_at,
+        content_type: Some("application/json".to_owned()),
+        headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
+        body: br#"{"webhookName":"orders","conversationId":"c1"}"#.to_vec(),
+        origin: Some("a-webhook".to_owned()),
+    }
+}
+
+/// Claims `event` at this time for a minute.
+fn claim(found: Option<&Record>, event: &Event, now: Timestamp, last: bool) -> Claim {
+    let lease_until = now + SignedDuration::from_mins(1);
+    match Claim::on(found, ClaimRequest { event, message_id: "a-message", last, lease_until, now }) {
+        Claiming::Free(claim) => claim,
+        other => panic!("not free: {other:?}"),
+    }
+}
+
+fn attempt(at: Timestamp, status: u16) -> Attempt {
+    Attempt {
+        at,
+        duration_ms: Some(250),
+        status: Some(status),
+        error: Some("Grüße 😀".to_owned()),
+        response: Some("no".to_owned()),
+    }
+}
+
+fn death(dead_at: Timestamp) -> Death {
+    Death {
+        reason: ReasonKind::Permanent,
+        error: "the target answered 404".to_owned(),
+        status_code: Some(404),
+        dead_at,
+    }
+}
+
+fn act(action: &str, at: Timestamp) -> Act {
+    Act { action: action.to_owned(), at, by: "an operator".to_owned(), why: Some("it is mended".to_owned()) }
+}
+
+/// A table beside the stand-in that it has to agree with.
+struct Pair<'a, W> {
+    table: &'a W,
+    model: FakeTable,
+}
+
+impl<'a, W: EventsTable> Pair<'a, W> {
+    fn of(table: &'a W) -> Self {
+        Self { table, model: FakeTable::default() }
+    }
+
+    async fn get(&self, id: &EventId) -> Result<Option<Record>> {
+        let found = self.table.get(id).await?;
+        assert_eq!(found, self.model.get(id).await?, "{id}");
+        Ok(found)
+    }
+
+    async fn write(&self, step: &Transition) -> Result<Written> {
+        let written = self.table.write(step).await?;
+        assert_eq!(written, self.model.write(step).await?);
+        Ok(written)
+    }
+
+    /// Writes a step that has to succeed, and gives what the table holds then.
+    async fn take(&self, id: &EventId, step: &Transition) -> Result<Record> {
+        assert_eq!(self.write(step).await?, Written::Done);
+        self.get(id).await?.context("a record")
+    }
+
+    /// An event that was received at some time and died at its first attempt.
+    async fn bury(&self, name: &str, received_at: Timestamp) -> Result<Record> {
+        let event = event(name, received_at);
+        let claim = claim(None, &event, received_at, false);
+        self.take(&event.id, claim.transition()).await?;
+        let context = Context::of(&event, None);
+        let step = claim.dead(attempt(received_at, 404), death(received_at), None, context);
+        self.take(&event.id, &step).await
+    }
+}
+
+async fn a_table_keeps_its_contract(table: impl EventsTable) -> Result<()> {
+    index::dead_letters_are_listed_oldest_first(&table).await?;
+    index::a_window_cuts_the_list(&table).await?;
+    index::the_list_holds_the_dead_only(&table).await?;
+    records::every_state_comes_back_as_it_was(&table).await?;
+    records::a_step_is_taken_from_where_it_starts_only(&table).await?;
+    records::of_two_at_once_one_wins(&table).await?;
+    records::many_are_read_at_once(&table).await?;
+    records::a_body_is_kept_byte_for_byte(&table).await?;
+    records::a_fetched_event_is_queued_until_it_is_claimed(&table).await?;
+    leases::one_run_at_a_time_has_the_lease(&table, Exclusive::DeadLetters).await?;
+    leases::one_run_at_a_time_has_the_lease(&table, Exclusive::Recovery).await?;
+    leases::leases_on_different_things_are_apart(&table).await?;
+    leases::a_checkpoint_is_the_newest_that_was_saved(&table).await
+}
+
+#[tokio::test]
+async fn the_stand_in_keeps_the_contract() -> Result<()> {
+    a_table_keeps_its_contract(FakeTable::default()).await
+}
+
+#[tokio::test]
+async fn dynamodb_keeps_the_contract() -> Result<()> {
+    let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
+    let config = local::clients::config(&stack.endpoint()).await;
+    let table = DynamoDb::new(&config, stack.output("EventsTableName")?.to_owned());
+
+    // An item has a limit, so a body that stays large when it is packed is not kept.
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(400 * 1024).collect();
+    assert!(!table.keep_body(&id("noise"), &noise, at(0)).await?);
+    assert_eq!(table.body(&id("noise")).await?, None);
+    assert!(table.keep_body(&id("noise"), &noise[..255 * 1024], at(0)).await?, "as much as design allows is taken");
+
+    let nowhere = DynamoDb::new(&config, "no-such-table".to_owned());
+    assert!(matches!(nowhere.get(&id("an-event")).await, Err(TableError::Refused(_))));
+    a_table_keeps_its_contract(table).await
+}

@@ -1,0 +1,153 @@
+//! `template.yaml` against the code: what one sets and the other reads, and the rules that CloudFormation cannot state.
+
+mod access;
+mod sources;
+mod storage;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use genesys_relay::genesys::Region;
+use genesys_relay::recover::Request as Recovery;
+use genesys_relay::retry::Schedule;
+use jiff::Timestamp;
+use serde_json::Value;
+use yaml_rust2::{Yaml, YamlLoader};
+
+fn file(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn template() -> Yaml {
+    YamlLoader::load_from_str(&file("template.yaml")).expect("YAML").remove(0)
+}
+
+fn resource(template: &Yaml, name: &str) -> Yaml {
+    let resource = template["Resources"][name].clone();
+    assert!(!resource.is_badvalue(), "the template has no {name}");
+    resource
+}
+
+fn number(yaml: &Yaml) -> u64 {
+    yaml.as_i64().and_then(|number| u64::try_from(number).ok()).unwrap_or_else(|| panic!("no number: {yaml:?}"))
+}
+
+/// The names that a function's `config.rs` asks its environment for.
+fn variables_read(function: &str) -> BTreeSet<String> {
+    let source = file(&format!("functions/{function}/src/config.rs"));
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    // In each form of call: with a type or without, also for what may be empty.
+    let calls = source.split("environment.parse").skip(1).filter_map(|rest| rest.split_once("(\""));
+    calls.map(|(_, rest)| rest.split('"').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn each_variable_that_a_function_reads_is_set_and_the_other_way_round() {
+    let template = template();
+    for (function, logical_id) in [
+        ("ingest", "IngestFunction"),
+        ("processor", "ProcessorFunction"),
+        ("replay", "ReplayFunction"),
+        ("recovery", "RecoveryFunction"),
+    ] {
+        let variables = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
+        let set: BTreeSet<String> = variables
+            .as_hash()
+            .expect("variables")
+            .keys()
+            .map(|name| name.as_str().expect("a name").to_owned())
+            .collect();
+        let read = variables_read(function);
+        assert!(read.len() > 3, "{function}: {read:?}");
+        assert_eq!(set, read, "{function}");
+    }
+}
+
+#[test]
+fn every_schedule_that_the_template_takes_is_taken_by_the_processor() {
+    let template = template();
+    let bounds = |name: &str| {
+        let parameter = &template["Parameters"][name];
+        ["MinValue", "Default", "MaxValue"].map(|bound| number(&parameter[bound]))
+    };
+    for base in bounds("BackoffBaseSeconds") {
+        for cap in bounds("BackoffCapSeconds") {
+            for receives in bounds("MaxReceiveCount") {
+                let receives = u32::try_from(receives).expect("small");
+                let schedule = Schedule::new(Duration::from_secs(base), Duration::from_secs(cap), receives);
+                assert!(schedule.is_ok(), "base {base}, cap {cap}, receives {receives}: {schedule:?}");
+            }
+        }
+    }
+}
+
+fn resources_of(template: &Yaml, kind: &str) -> Vec<Yaml> {
+    let resources = template["Resources"].as_hash().expect("resources").values();
+    resources.filter(|found| found["Type"].as_str() == Some(kind)).map(|found| found["Properties"].clone()).collect()
+}
+
+#[test]
+fn what_strangers_can_cost_has_bounds() {
+    let template = template();
+    let limits = resource(&template, "DefaultStage")["Properties"]["DefaultRouteSettings"].clone();
+    for limit in ["ThrottlingRateLimit", "ThrottlingBurstLimit"] {
+        assert_eq!(limits[limit].as_str(), Some(limit));
+        number(&template["Parameters"][limit]["Default"]);
+        number(&template["Parameters"][limit]["MaxValue"]);
+    }
+    let mapping = resource(&template, "ProcessorEventSource")["Properties"].clone();
+    assert_eq!(mapping["ScalingConfig"]["MaximumConcurrency"].as_str(), Some("MaximumConcurrency"));
+    for (name, found) in template["Resources"].as_hash().expect("resources") {
+        if found["Type"].as_str() == Some("AWS::Logs::LogGroup") {
+            assert_eq!(found["Properties"]["RetentionInDays"].as_str(), Some("LogRetentionDays"), "{name:?}");
+        }
+    }
+}
+
+/// Genesys gives up after ten seconds ("Open Messaging", outbound webhook).
+#[test]
+fn a_sender_is_answered_before_it_goes_away() {
+    let template = template();
+    let function = 1000 * number(&resource(&template, "IngestFunction")["Properties"]["Timeout"]);
+    let integration = number(&resource(&template, "IngestIntegration")["Properties"]["TimeoutInMillis"]);
+    assert!(function < integration && integration < 10_000, "{function} ms, {integration} ms");
+}
+
+#[test]
+fn the_outputs_are_those_that_others_script_against() {
+    let template = template();
+    for output in [
+        "WebhookUrl",
+        "DeadLetterApiUrl",
+        "QueueUrl",
+        "QueueArn",
+        "DeadLetterQueueUrl",
+        "EventsTableName",
+        "ArchiveBucketName",
+        "SecretArn",
+        "IngestFunctionName",
+        "ProcessorFunctionName",
+        "ReplayFunctionName",
+        "RecoveryFunctionName",
+    ] {
+        assert!(!template["Outputs"][output]["Value"].is_badvalue(), "{output}");
+    }
+}
+
+#[test]
+fn every_parameter_is_described_and_in_the_readme() {
+    let template = template();
+    let readme = file("README.md");
+    for (name, parameter) in template["Parameters"].as_hash().expect("parameters") {
+        let name = name.as_str().expect("a name");
+        assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
+        assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+    }
+    for function in ["ingest", "processor", "replay", "recovery"] {
+        for name in variables_read(function) {
+            assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+        }
+    }
+}

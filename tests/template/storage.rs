@@ -1,0 +1,98 @@
+//! Queues, table and archive: what they keep, for how long, and from whom.
+
+use super::*;
+
+#[test]
+fn the_queue_hides_a_message_for_six_times_the_processors_time_out() {
+    let template = template();
+    let allowed = &template["Parameters"]["ProcessorTimeoutSeconds"]["AllowedValues"];
+    let visibility = &template["Mappings"]["QueueVisibility"];
+    for seconds in allowed.as_vec().expect("a list") {
+        let seconds = number(seconds);
+        assert_eq!(number(&visibility[seconds.to_string().as_str()]["Seconds"]), 6 * seconds);
+    }
+    assert_eq!(visibility.as_hash().expect("a mapping").len(), allowed.as_vec().expect("a list").len());
+    let names = &resource(&template, "EventsQueue")["Properties"]["VisibilityTimeout"];
+    assert_eq!(names[0].as_str(), Some("QueueVisibility"));
+}
+
+#[test]
+fn a_dead_letter_outlives_the_events_queue() {
+    let template = template();
+    let retention =
+        |name: &str| number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]) / (24 * 60 * 60);
+    assert_eq!((retention("EventsQueue"), retention("DeadLetterQueue")), (10, 14));
+}
+
+#[test]
+fn a_dead_letter_is_archived_before_it_expires() {
+    let template = template();
+    let latest = number(&template["Parameters"]["ArchiveAfterDays"]["MaxValue"]);
+    let retention = number(&resource(&template, "DeadLetterQueue")["Properties"]["MessageRetentionPeriod"]);
+    assert!(latest + 2 <= retention / (24 * 60 * 60), "a night on which the archive fails can be made up for");
+}
+
+#[test]
+fn what_was_promised_outlives_the_stack() {
+    let template = template();
+    for name in ["EventsQueue", "DeadLetterQueue", "EventsTable", "ArchiveBucket"] {
+        let resource = resource(&template, name);
+        assert_eq!(resource["DeletionPolicy"].as_str(), Some("RetainExceptOnCreate"), "{name}");
+        assert_eq!(resource["UpdateReplacePolicy"].as_str(), Some("Retain"), "{name}");
+    }
+}
+
+#[test]
+fn the_events_table_forgets_in_time_and_can_be_brought_back() {
+    let table = resource(&template(), "EventsTable")["Properties"].clone();
+    assert_eq!(table["TimeToLiveSpecification"]["AttributeName"].as_str(), Some("expires_at"));
+    assert_eq!(table["TimeToLiveSpecification"]["Enabled"].as_bool(), Some(true));
+    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"].as_bool(), Some(true));
+    assert_eq!(table["SSESpecification"]["SSEEnabled"].as_bool(), Some(true));
+    assert_eq!(table["BillingMode"].as_str(), Some("PAY_PER_REQUEST"));
+}
+
+#[test]
+fn the_archive_is_private_and_ends() {
+    let template = template();
+    let bucket = resource(&template, "ArchiveBucket")["Properties"].clone();
+    for setting in ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"] {
+        assert_eq!(bucket["PublicAccessBlockConfiguration"][setting].as_bool(), Some(true), "{setting}");
+    }
+    assert_eq!(bucket["OwnershipControls"]["Rules"][0]["ObjectOwnership"].as_str(), Some("BucketOwnerEnforced"));
+    let encryption = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"][0];
+    assert_eq!(encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"].as_str(), Some("AES256"));
+
+    let rules = bucket["LifecycleConfiguration"]["Rules"].as_vec().expect("rules").clone();
+    assert!(rules.iter().all(|rule| rule["Status"].as_str() == Some("Enabled") && rule["Prefix"].is_badvalue()));
+    let rule = |name: &str| rules.iter().find(|rule| !rule[name].is_badvalue()).unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!(rule("ExpirationInDays")["ExpirationInDays"].as_str(), Some("ArchiveRetentionDays"));
+    rule("NoncurrentVersionExpiration");
+    rule("AbortIncompleteMultipartUpload");
+
+    let policy = resource(&template, "ArchiveBucketPolicy")["Properties"].clone();
+    assert_eq!(policy["Bucket"].as_str(), Some("ArchiveBucket"));
+    let statement = &policy["PolicyDocument"]["Statement"][0];
+    assert_eq!(statement["Effect"].as_str(), Some("Deny"));
+    assert_eq!(statement["Resource"][0].as_str(), Some("ArchiveBucket.Arn"));
+    assert_eq!(statement["Resource"][1].as_str(), Some("${ArchiveBucket.Arn}/*"));
+    assert_eq!(statement["Condition"]["Bool"]["aws:SecureTransport"].as_str(), Some("false"));
+}
+
+/// Queue policies have no effect in the local AWS.
+#[test]
+fn the_queues_are_encrypted_and_refuse_what_is_not_tls() {
+    let template = template();
+    for (queue, policy) in [("EventsQueue", "EventsQueuePolicy"), ("DeadLetterQueue", "DeadLetterQueuePolicy")] {
+        let encrypted = resource(&template, queue)["Properties"]["SqsManagedSseEnabled"].as_bool();
+        assert_eq!(encrypted, Some(true), "{queue}");
+        let policy = resource(&template, policy)["Properties"].clone();
+        assert_eq!(policy["Queues"][0].as_str(), Some(queue));
+        let statements = policy["PolicyDocument"]["Statement"].as_vec().expect("statements").clone();
+        let denied: Vec<_> = statements.iter().filter(|found| found["Effect"].as_str() == Some("Deny")).collect();
+        let [denied] = &denied[..] else { panic!("{queue}: {denied:?}") };
+        assert_eq!((denied["Principal"].as_str(), denied["Action"].as_str()), (Some("*"), Some("sqs:*")), "{queue}");
+        assert_eq!(denied["Resource"].as_str(), Some(format!("{queue}.Arn").as_str()));
+        assert_eq!(denied["Condition"]["Bool"]["aws:SecureTransport"].as_str(), Some("false"), "{queue}");
+    }
+}
