@@ -1,0 +1,69 @@
+//! What the processor may do, one permission after the other taken away.
+
+use super::*;
+
+#[tokio::test]
+async fn the_processor_delivers_nothing_that_it_may_not_claim_and_loses_nothing() -> Result<()> {
+    let probes: [(&str, Probe); 5] = [
+        ("dynamodb:PutItem", |trial| an_event_that_cannot_be_claimed_waits(trial).boxed_local()),
+        ("dynamodb:GetItem", |trial| an_event_that_cannot_be_read_waits(trial).boxed_local()),
+        ("secretsmanager:GetSecretValue", |trial| an_event_waits_for_the_credentials(trial).boxed_local()),
+        ("sqs:SendMessage", |trial| an_event_that_cannot_be_buried_stays(trial).boxed_local()),
+        ("sqs:ChangeMessageVisibility", |trial| a_retry_comes_late(trial).boxed_local()),
+    ];
+    let exempt: Vec<_> = LOGS.into_iter().chain(OF_THE_MAPPING).collect();
+    try_each("ProcessorRole", &exempt, &probes).await
+}
+
+async fn an_event_that_cannot_be_claimed_waits(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    let id = trial.relay.accept(&webhook("unclaimed")).await?;
+    trial.until_logged(Function::Processor).await?;
+    ensure!(trial.relay.target.requests_of(&id).is_empty(), "delivered without a claim");
+    trial.give_back().await?;
+    trial.delivered_once(&id).await
+}
+
+async fn an_event_that_cannot_be_read_waits(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    // The first attempt needs no look at the table, and fails.
+    let id = trial.relay.accept(&webhook("late, unread")).await?;
+    trial.until_logged(Function::Processor).await?;
+    ensure!(trial.relay.target.requests_of(&id).len() == 1, "tried again, whoever else might be at it");
+    trial.give_back().await?;
+    trial.delivered_once(&id).await
+}
+
+async fn an_event_waits_for_the_credentials(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    trial.relay.kill(Function::Processor).await?;
+    let id = trial.relay.accept(&webhook("without credentials")).await?;
+    trial.until_logged(Function::Processor).await?;
+    ensure!(trial.relay.target.requests_of(&id).is_empty(), "delivered without the target's credentials");
+    trial.give_back().await?;
+    trial.delivered_once(&id).await
+}
+
+async fn an_event_that_cannot_be_buried_stays(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    let id = trial.relay.accept(&webhook("missing, unburied")).await?;
+    trial.until_logged(Function::Processor).await?;
+    let counts = trial.relay.stack.queue_counts().await?;
+    ensure!((counts.events.total(), counts.dead_letters.total()) == (1, 0), "{counts:?}");
+    trial.give_back().await?;
+    trial.relay.until_dead(1).await?;
+    ensure!(trial.relay.target.requests_of(&id).len() == 1, "what was refused for good is not tried again");
+    trial.replay(&id).await
+}
+
+async fn a_retry_comes_late(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    let id = trial.relay.accept(&webhook("late, and later")).await?;
+    trial.until_logged(Function::Processor).await?;
+    trial.delivered_once(&id).await?;
+    let requests = trial.relay.target.requests_of(&id);
+    let pause = requests[1].at - requests[0].at;
+    // The queue's own visibility timeout, six times that of the function, less the delivery.
+    ensure!(pause >= Duration::from_secs(25), "it came back after {pause:?}");
+    trial.give_back().await
+}
