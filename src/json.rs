@@ -84,15 +84,12 @@ impl<'a> Json<'a> {
     /// - a repeated key is kept with each of its values;
     /// - a value nested deeper than 64 levels, or with an unpaired surrogate, stands byte for byte as it came.
     pub fn canonical(&self) -> Cow<'a, [u8]> {
-        // Found out beforehand, so that what is too deep costs one look and not one for each level.
-        if nesting(self.text()) > MAX_CANONICAL_DEPTH + 1 {
-            return Cow::Borrowed(self.text().as_bytes());
-        }
         let mut out = Vec::with_capacity(self.text().len());
-        match write_canonical(self.text(), 0, &mut out) {
-            Ok(()) => Cow::Owned(out),
-            Err(NoCanonicalForm) => Cow::Borrowed(self.text().as_bytes()),
+        // How deep it is is found out beforehand: each level costs a look at all that is in it.
+        if nesting(self.text()) <= MAX_CANONICAL_DEPTH && write_canonical(self.text(), &mut out).is_ok() {
+            return Cow::Owned(out);
         }
+        Cow::Borrowed(self.text().as_bytes())
     }
 
     fn text(&self) -> &'a str {
@@ -137,38 +134,32 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The value is too deep, or holds text that is not Unicode.
-struct NoCanonicalForm;
-
-impl From<serde_json::Error> for NoCanonicalForm {
-    fn from(_: serde_json::Error) -> Self {
-        Self
-    }
-}
-
-/// How many arrays and objects stand within each other in valid JSON.
+/// In how many arrays and objects the deepest value of valid JSON stands.
 fn nesting(text: &str) -> usize {
     let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                open += 1;
+            b'"' => {
+                in_string = !in_string;
                 deepest = deepest.max(open);
             }
-            b']' | b'}' if !in_string => open = open.saturating_sub(1),
-            _ => {}
+            _ if in_string => {}
+            b'[' | b'{' => {
+                deepest = deepest.max(open);
+                open += 1;
+            }
+            b']' | b'}' => open = open.saturating_sub(1),
+            b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => {}
+            _ => deepest = deepest.max(open),
         }
     }
     deepest
 }
 
-fn write_canonical(text: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), NoCanonicalForm> {
-    if depth > MAX_CANONICAL_DEPTH {
-        return Err(NoCanonicalForm);
-    }
+/// Fails where a text is not Unicode. Goes as deep as the text does.
+fn write_canonical(text: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
     match text.as_bytes().first() {
         Some(b'{') => {
             let Entries(mut entries) = serde_json::from_str(text)?;
@@ -177,15 +168,15 @@ fn write_canonical(text: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), No
             write_list(b'{', b'}', &entries, out, |(key, value), out| {
                 serde_json::to_writer(&mut *out, key)?;
                 out.push(b':');
-                write_canonical(value.get(), depth + 1, out)
+                write_canonical(value.get(), out)
             })
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text)?;
-            write_list(b'[', b']', &items, out, |item, out| write_canonical(item.get(), depth + 1, out))
+            write_list(b'[', b']', &items, out, |item, out| write_canonical(item.get(), out))
         }
         // serde_json escapes exactly what RFC 8785 section 3.2.2.2 asks for.
-        Some(b'"') => Ok(serde_json::to_writer(out, &serde_json::from_str::<Text<'_>>(text)?.0)?),
+        Some(b'"') => serde_json::to_writer(out, &serde_json::from_str::<Text<'_>>(text)?.0),
         Some(b'-' | b'0'..=b'9') => {
             write_number(text, out);
             Ok(())
@@ -202,8 +193,8 @@ fn write_list<T>(
     close: u8,
     items: &[T],
     out: &mut Vec<u8>,
-    mut write_item: impl FnMut(&T, &mut Vec<u8>) -> Result<(), NoCanonicalForm>,
-) -> Result<(), NoCanonicalForm> {
+    mut write_item: impl FnMut(&T, &mut Vec<u8>) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
     out.push(open);
     for (position, item) in items.iter().enumerate() {
         if position > 0 {

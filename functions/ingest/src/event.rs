@@ -50,16 +50,24 @@ impl From<Event> for LambdaRequest {
                 request.headers.append(name, HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("")));
             }
         }
-        // What is said to be base64 and is not stands for itself.
-        request.is_base64_encoded = is_base64_encoded
-            && body.as_ref().is_none_or(|body| match BASE64_STANDARD.decode(body) {
-                Ok(_) => true,
-                Err(error) => {
-                    tracing::warn!(%error, "the body is not the base64 that the event promises, and is taken as it is");
-                    false
-                }
-            });
-        request.body = body;
+        (request.body, request.is_base64_encoded) = match body {
+            Some(encoded) if is_base64_encoded => decoded(encoded),
+            body => (body, false),
+        };
         Self::ApiGatewayV2(request)
+    }
+}
+
+/// A body that is said to be base64, and whether it still is: what holds no text has no other form here.
+///
+/// What is not base64 stands for itself.
+fn decoded(body: String) -> (Option<String>, bool) {
+    match BASE64_STANDARD.decode(&body).map(String::from_utf8) {
+        Ok(Ok(text)) => (Some(text), false),
+        Ok(Err(_)) => (Some(body), true),
+        Err(error) => {
+            tracing::warn!(%error, "the body is not the base64 that the event promises, and is taken as it is");
+            (Some(body), false)
+        }
     }
 }
