@@ -44,19 +44,47 @@ const PAGE: usize = 1000;
 const LIST_TIME: Duration = Duration::from_secs(2);
 
 /// The use case, over its ports.
-pub struct Replay<E, D, R, W, A, C> {
+pub struct Replay<P: Ports> {
     /// Where replayed events go.
-    pub events: E,
+    pub events: P::Events,
     /// Where dead letters lie.
-    pub dead_letters: D,
+    pub dead_letters: P::DeadLetters,
     /// SQS's own way from there to the events queue.
-    pub redrive: R,
+    pub redrive: P::Redrive,
     /// What is known of each event.
-    pub table: W,
+    pub table: P::Table,
     /// Where old dead letters are kept.
-    pub archive: A,
+    pub archive: P::Archive,
     /// Tells what was there when a run began.
-    pub clock: C,
+    pub clock: P::Clock,
+}
+
+/// What stands behind the ports: a tuple of them, in the order of the fields of [`Replay`].
+#[expect(missing_docs, reason = "those of the fields")]
+pub trait Ports {
+    type Events: Sender + Countable;
+    type DeadLetters: Sender + Receiver + Countable;
+    type Redrive: Redrive;
+    type Table: EventsTable;
+    type Archive: Archive;
+    type Clock: Clock;
+}
+
+impl<E, D, R, W, A, C> Ports for (E, D, R, W, A, C)
+where
+    E: Sender + Countable,
+    D: Sender + Receiver + Countable,
+    R: Redrive,
+    W: EventsTable,
+    A: Archive,
+    C: Clock,
+{
+    type Events = E;
+    type DeadLetters = D;
+    type Redrive = R;
+    type Table = W;
+    type Archive = A;
+    type Clock = C;
 }
 
 /// Why a request was not carried out.
@@ -149,15 +177,7 @@ impl Pages {
     }
 }
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// Carries out a request. A run ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
         match request {

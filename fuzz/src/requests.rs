@@ -24,7 +24,7 @@ pub fn replay_request(input: &[u8]) {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
             let queue = FakeQueue::default();
-            let replay = Replay {
+            let replay: Replay<(_, _, _, _, _, _)> = Replay {
                 events: FakeQueue::default(),
                 dead_letters: queue.clone(),
                 redrive: queue,

@@ -3,28 +3,19 @@
 use futures_util::future::try_join_all;
 
 use super::report::{Done, Report};
-use super::{Answer, Pages, Replay, ReplayError, Run, Selection};
-use crate::archive::Archive;
+use super::{Answer, Pages, Ports, Replay, ReplayError, Run, Selection};
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError};
 use crate::logging::chain;
-use crate::queue::{Countable, MoveTask, Receiver, Redrive, Sender};
+use crate::queue::{Countable, MoveTask, Redrive};
 use crate::record::{Finding, Transition};
 use crate::request::Origin;
 
 /// Records that are written at the same time, when many are.
 const CONCURRENT_WRITES: usize = 16;
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
     pub(super) async fn move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
         let mut report = Report::new(Done::Replay { replayed: 0 });

@@ -3,14 +3,14 @@
 use tokio::time::{Instant, timeout_at};
 
 use super::report::{Done, Report};
-use super::{Replay, ReplayError, Run};
+use super::{Ports, Replay, ReplayError, Run};
 use crate::archive::{self, Archive, ArchiveError, Archived};
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, Written};
 use crate::logging::chain;
 use crate::message::Message;
-use crate::queue::{Countable, ReceiptHandle, Received, Receiver, Redrive, Sender};
+use crate::queue::{ReceiptHandle, Received, Sender};
 use crate::record::{Transition, restored};
 
 use super::sweep::{ANSWER_TIME, Opened};
@@ -18,15 +18,7 @@ use super::sweep::{ANSWER_TIME, Opened};
 /// Messages that are sent at a time, as many as a batch of SQS takes.
 const BATCH: usize = 10;
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// Sends what an object holds, and then records it as dead. What is not archived any more is left out, so that a
     /// run that was cut short can be repeated.
     pub(super) async fn restore(&self, run: &Run<'_>, key: &str) -> Result<Report, ReplayError> {

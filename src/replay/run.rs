@@ -7,12 +7,11 @@ use uuid::Uuid;
 
 use super::report::Report;
 use super::sweep::HIDDEN_PAST_DEADLINE;
-use super::{Replay, ReplayError};
-use crate::archive::Archive;
+use super::{Ports, Replay, ReplayError};
 use crate::clock::Clock;
 use crate::events_table::{EventsTable, Exclusive, Lease};
 use crate::logging::chain;
-use crate::queue::{Countable, Receiver, Redrive, Sender};
+use crate::queue::Redrive;
 use crate::record::Act;
 use crate::request::Origin;
 
@@ -51,15 +50,7 @@ impl From<Lease> for ShownRun {
     }
 }
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// Takes the lease, if neither another run nor a move task is at work.
     pub(super) async fn begin<'a>(
         &self,

@@ -17,13 +17,13 @@ use tokio::time::{Instant, timeout_at};
 use super::list::DeadLetter;
 use super::report::{Done, Report};
 use super::request::Which;
-use super::{Replay, ReplayError, Run, Selection, too_often};
-use crate::archive::{Archive, ArchiveError, Part};
+use super::{Ports, Replay, ReplayError, Run, Selection, too_often};
+use crate::archive::{ArchiveError, Part};
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
-use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender};
+use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, VisibilityTimeout};
 use crate::record::{Act, DeadRecord, Finding, REPLAY_CEILING, Record};
 
 use self::letter::Taken;
@@ -116,15 +116,7 @@ impl From<Stopped> for ReplayError {
     }
 }
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// One run over the dead letters. It ends well before its deadline.
     pub(super) async fn sweep(&self, run: &Run<'_>, purpose: Purpose<'_>) -> Result<Report, ReplayError> {
         let deadline = run.deadline;

@@ -18,7 +18,7 @@ use crate::reason::{Reason, ReasonKind};
 use crate::record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, Record, State, StateName};
 use crate::testing::{FakeArchive, FakeClock, FakeQueue, FakeTable};
 
-type Fake = Replay<FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock>;
+type Fake = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock)>;
 
 fn relay() -> Fake {
     relay_over(FakeQueue::default(), FakeQueue::default())

@@ -304,7 +304,7 @@ impl World {
         }
         let process = self.process(action(&request), OPERATOR_CALL);
         let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
-        let function = Replay {
+        let function: Replay<(_, _, _, _, _, _)> = Replay {
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
             redrive: remote(&self.dead_letters, Service::DeadLetters),

@@ -7,14 +7,12 @@ mod tests;
 
 use std::time::Duration;
 
-use genesys_relay::archive::Archive;
 use genesys_relay::clock::Clock;
 use genesys_relay::event::EventId;
 use genesys_relay::events_table::EventsTable;
 use genesys_relay::logging::chain;
-use genesys_relay::queue::{Countable, Receiver, Redrive, Sender};
 use genesys_relay::record::{REPLAY_CEILING, Record, State};
-use genesys_relay::replay::{Answer, Done, Missing, Replay, ReplayError, Report};
+use genesys_relay::replay::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -40,21 +38,12 @@ const WHEN_VISIBLE: Duration = Duration::from_mins(1);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
 
 /// The API, over the use case and the way to go on without a caller.
-pub(crate) struct Api<'a, E, D, R, W, A, C, B> {
-    pub(crate) replay: &'a Replay<E, D, R, W, A, C>,
+pub(crate) struct Api<'a, P: Ports, B> {
+    pub(crate) replay: &'a Replay<P>,
     pub(crate) background: &'a B,
 }
 
-impl<E, D, R, W, A, C, B> Api<'_, E, D, R, W, A, C, B>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-    B: Background,
-{
+impl<P: Ports, B: Background> Api<'_, P, B> {
     /// Answers one event of an HTTP API, well before `end`.
     pub(crate) async fn answer(&self, event: Value, end: Instant) -> Response {
         let deadline = end.min(Instant::now() + ANSWER_WITHIN);

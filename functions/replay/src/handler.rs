@@ -3,12 +3,9 @@
 
 use std::sync::Arc;
 
-use genesys_relay::archive::Archive;
-use genesys_relay::clock::{Clock, end_of_invocation};
-use genesys_relay::events_table::EventsTable;
+use genesys_relay::clock::end_of_invocation;
 use genesys_relay::logging::chain;
-use genesys_relay::queue::{Countable, Receiver, Redrive, Sender};
-use genesys_relay::replay::{Answer, Replay, ReplayError, Request};
+use genesys_relay::replay::{Answer, Ports, Replay, ReplayError, Request};
 use genesys_relay::request::InvalidRequest;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
@@ -18,8 +15,8 @@ use crate::api::{Api, Response};
 use crate::background::Background;
 
 /// What the function is made of.
-pub(crate) struct Function<E, D, R, W, A, C, B> {
-    pub(crate) replay: Replay<E, D, R, W, A, C>,
+pub(crate) struct Function<P: Ports, B> {
+    pub(crate) replay: Replay<P>,
     pub(crate) background: B,
 }
 
@@ -57,19 +54,10 @@ impl From<Refusal> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<E, D, R, W, A, C, B>(
-    function: Arc<Function<E, D, R, W, A, C, B>>,
+pub(crate) async fn handle<P: Ports, B: Background>(
+    function: Arc<Function<P, B>>,
     event: LambdaEvent<Value>,
-) -> Result<Reply, Refusal>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-    B: Background,
-{
+) -> Result<Reply, Refusal> {
     let LambdaEvent { payload, context } = event;
     let Function { replay, background } = function.as_ref();
     let end = end_of_invocation(context.deadline());

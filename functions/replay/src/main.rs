@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
     genesys_relay::logging::init(config.log_level);
     let sdk = aws::sdk_config(CALL_TIMEOUT).await;
     let sqs = Sqs::new(&sdk);
-    let replay = Replay {
+    let replay: Replay<(_, _, _, _, _, _)> = Replay {
         events: sqs.queue_with_age(config.queue_url, &sdk),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),

@@ -21,7 +21,7 @@ use crate::handler::{Function, handle};
 
 /// The function over fakes, its dead letters in a queue of one's own.
 pub(crate) type Fakes<D = FakeQueue> =
-    Arc<Function<FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock, FakeBackground>>;
+    Arc<Function<(FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock), FakeBackground>>;
 
 /// Remembers what it is handed.
 #[derive(Default)]
@@ -58,7 +58,7 @@ pub(crate) fn function() -> Fakes {
 }
 
 /// The same over a queue of dead letters, and what moves them.
-pub(crate) fn function_over<D>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
+pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
     let replay = Replay {
         events: FakeQueue::default(),
         dead_letters,

@@ -13,19 +13,11 @@ use crate::clock::Clock;
 use crate::events_table::{EventsTable, Written};
 use crate::logging::chain;
 use crate::message::Message;
-use crate::queue::{Countable, QueueError, Receiver, Redrive, Sender};
+use crate::queue::{QueueError, Receiver, Sender};
 use crate::record::{Act, Transition};
-use crate::replay::{Done, Replay, Run};
+use crate::replay::{Done, Ports, Replay, Run};
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// Does what the run is for, at its pace.
     pub(super) async fn act(&self, mut taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
         let rate = match sweep.purpose {

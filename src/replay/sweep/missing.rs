@@ -4,24 +4,14 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Stopped, Sweep};
-use crate::archive::Archive;
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError, Written};
-use crate::queue::{Countable, Receiver, Redrive, Sender};
 use crate::record::{Finding, Record, State};
 use crate::replay::list::ARRIVES_WITHIN;
-use crate::replay::{DeadLetter, Missing, Pages, Replay, Report};
+use crate::replay::{DeadLetter, Missing, Pages, Ports, Replay, Report};
 
-impl<E, D, R, W, A, C> Replay<E, D, R, W, A, C>
-where
-    E: Sender + Countable,
-    D: Sender + Receiver + Countable,
-    R: Redrive,
-    W: EventsTable,
-    A: Archive,
-    C: Clock,
-{
+impl<P: Ports> Replay<P> {
     /// Says of each event whose message was not found what has become of it.
     pub(in crate::replay) async fn explain(
         &self,

@@ -180,7 +180,7 @@ async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
     let queue = FakeQueue::default();
     queue.send(&message("a", 1)).await.expect("sent");
     tokio::time::advance(Duration::from_secs(1)).await;
-    let relay = Replay {
+    let relay: Replay<(_, _, _, _, _, _)> = Replay {
         events: FakeQueue::default(),
         dead_letters: NeverShows(queue.clone()),
         redrive: queue.clone(),
