@@ -71,6 +71,11 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         Ok(Self { client, url: url.into_url(), timeout, secrets, clock })
     }
 
+    /// Reads the secrets that the first delivery will need. The target itself is sent nothing but deliveries.
+    pub async fn warm_up(&self) -> Result<(), SecretsError> {
+        self.secrets.get().await.map(drop)
+    }
+
     async fn post(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets, deadline: Instant) -> Outcome {
         let headers = self.headers(delivery, secrets);
         let request = self.client.post(self.url.clone()).headers(headers).body(delivery.event.body.clone());

@@ -75,6 +75,7 @@ impl Logged {
         let variables = common.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), value.clone()));
         let launch = Launch {
             name: name.to_owned(),
+            arguments: Vec::new(),
             binary: binaries.get(name).with_context(|| format!("there is no function {name}"))?.clone(),
             environment: variables.chain(stand_in.environment()).collect::<BTreeMap<_, _>>(),
             time_limit: Duration::from_mins(1),

@@ -24,9 +24,15 @@ pub type Packages = BTreeMap<String, Vec<u8>>;
 /// When Cargo fails; its messages are on standard error.
 pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
     static PACKAGES: OnceCell<Packages> = OnceCell::const_new();
-    let build_and_pack =
-        || async { binaries(workspace).await?.iter().map(|(name, path)| Ok((name.clone(), pack(path)?))).collect() };
-    PACKAGES.get_or_try_init(build_and_pack).await
+    PACKAGES.get_or_try_init(|| async { pack_all(binaries(workspace).await?) }).await
+}
+
+/// Packs binaries, by name.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn pack_all(binaries: &BTreeMap<String, PathBuf>) -> Result<Packages> {
+    binaries.iter().map(|(name, path)| Ok((name.clone(), pack(path)?))).collect()
 }
 
 /// Builds the functions, once per process, and tells where the binaries are, by name.
@@ -35,13 +41,19 @@ pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
 /// When Cargo fails; its messages are on standard error.
 pub async fn binaries(workspace: &Workspace) -> Result<&'static BTreeMap<String, PathBuf>> {
     static BINARIES: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
-    BINARIES.get_or_try_init(|| build(workspace)).await
+    // The default members, as `cargo lambda watch` builds them: what one has compiled serves the other.
+    BINARIES.get_or_try_init(|| build(workspace, &["--bins"])).await
 }
 
-async fn build(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
-    // The default members, as `cargo lambda watch` builds them: what one has compiled serves the other.
+/// Has Cargo build what these arguments say, and tells where the binaries are, by name.
+///
+/// # Errors
+/// When Cargo fails; its messages are on standard error.
+pub async fn build(workspace: &Workspace, arguments: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let cargo = cargo()
-        .args(["build", "--bins", "--message-format", "json-render-diagnostics"])
+        .arg("build")
+        .args(arguments)
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(&workspace.root)
         .stdout(Stdio::piped())
         .spawn()
@@ -50,17 +62,15 @@ async fn build(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
     if !output.status.success() {
         bail!("The functions do not build; what Cargo said stands above.");
     }
-    let functions = workspace.root.join("functions");
     let messages = String::from_utf8_lossy(&output.stdout);
-    Ok(messages.lines().filter_map(|message| function_binary(&functions, message)).collect())
+    Ok(messages.lines().filter_map(binary).collect())
 }
 
-/// The name and the path of a function's binary, if this message of Cargo is about one.
-fn function_binary(functions: &Path, message: &str) -> Option<(String, PathBuf)> {
+/// The name and the path of a binary, if this message of Cargo is about one.
+fn binary(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
-    let is_function = target["kind"][0] == "bin" && Path::new(target["src_path"].as_str()?).starts_with(functions);
-    is_function.then_some((target["name"].as_str()?.into(), message["executable"].as_str()?.into()))
+    (target["kind"][0] == "bin").then_some((target["name"].as_str()?.into(), message["executable"].as_str()?.into()))
 }
 
 /// A zip that holds the binary as `bootstrap`. Not compressed: that would take longer than it saves here.
@@ -78,19 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_binaries_of_functions_are_taken() {
-        let message = |kind: &str, source: &str| {
+    fn only_binaries_are_taken() {
+        let message = |kind: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","target":{{"name":"ingest","kind":["{kind}"],"src_path":"{source}"}},"executable":"/t/debug/ingest"}}"#
+                r#"{{"reason":"compiler-artifact","target":{{"name":"ingest","kind":["{kind}"]}},"executable":"/t/debug/ingest"}}"#
             )
         };
-        let taken = |message: &str| function_binary(Path::new("/functions/relay/functions"), message);
-        assert_eq!(
-            taken(&message("bin", "/functions/relay/functions/ingest/src/main.rs")),
-            Some(("ingest".into(), "/t/debug/ingest".into()))
-        );
-        assert_eq!(taken(&message("bin", "/functions/relay/local/src/main.rs")), None);
-        assert_eq!(taken(&message("example", "/functions/relay/functions/ingest/examples/own.rs")), None);
-        assert_eq!(taken(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(binary(&message("bin")), Some(("ingest".into(), "/t/debug/ingest".into())));
+        assert_eq!(binary(&message("example")), None);
+        assert_eq!(binary(r#"{"reason":"build-finished","success":true}"#), None);
     }
 }

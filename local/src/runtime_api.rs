@@ -8,7 +8,9 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::File,
+    io,
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,9 +24,13 @@ use hyper::{
     body::{Bytes, Incoming},
     http,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{
     process::{Child, Command},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
 use uuid::Uuid;
@@ -39,8 +45,10 @@ const INIT_ERROR: &str = "/2018-06-01/runtime/init/error";
 pub struct Launch {
     /// The function's name.
     pub name: String,
-    /// Its binary.
+    /// Its binary, or what runs it.
     pub binary: PathBuf,
+    /// What the binary is given on its command line. Lambda gives nothing.
+    pub arguments: Vec<OsString>,
     /// Its variables. Those that Lambda sets by itself are added.
     pub environment: BTreeMap<String, String>,
     /// How long an invocation may take before it is killed, as `Timeout` in the template.
@@ -56,6 +64,7 @@ pub struct Function {
     time_limit: Duration,
     process: Child,
     pid: u32,
+    started: Instant,
     invocations: mpsc::Sender<Invocation>,
     shared: Arc<Shared>,
     server: Server,
@@ -86,7 +95,7 @@ pub enum Ended {
     TimedOut,
     /// The machine would not tell.
     #[error("the function's process cannot be watched")]
-    Lost(#[source] std::io::Error),
+    Lost(#[source] io::Error),
 }
 
 /// A payload on its way.
@@ -103,6 +112,8 @@ struct Invocation {
 struct Shared {
     queue: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
     open: Mutex<Option<Open>>,
+    /// When it asked for an invocation for the first time.
+    ready: watch::Sender<Option<Instant>>,
     init_error: Mutex<Option<String>>,
 }
 
@@ -124,11 +135,12 @@ impl Function {
         let shared = Arc::new(Shared {
             queue: tokio::sync::Mutex::new(queue),
             open: Mutex::default(),
+            ready: watch::Sender::default(),
             init_error: Mutex::default(),
         });
         let of_server = Arc::clone(&shared);
         let server = Server::start(move |request| serve(request, Arc::clone(&of_server))).await?;
-        let Launch { name, binary, environment, time_limit, log } = launch;
+        let Launch { name, binary, arguments, environment, time_limit, log } = launch;
         let (log, errors) = match log {
             Some(path) => {
                 let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -136,7 +148,9 @@ impl Function {
             }
             None => (Stdio::null(), Stdio::inherit()),
         };
+        let started = Instant::now();
         let process = Command::new(&binary)
+            .args(arguments)
             .env_clear()
             .envs([
                 ("AWS_LAMBDA_RUNTIME_API", server.url().trim_start_matches("http://")),
@@ -154,7 +168,7 @@ impl Function {
             .with_context(|| format!("cannot start {}", binary.display()))?;
         let pid = process.id().context("it has ended already")?;
         let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{name}");
-        Ok(Self { arn, time_limit, process, pid, invocations, shared, server })
+        Ok(Self { arn, time_limit, process, pid, started, invocations, shared, server })
     }
 
     /// The process.
@@ -167,6 +181,33 @@ impl Function {
     #[must_use]
     pub fn runtime_api(&self) -> String {
         self.server.url()
+    }
+
+    /// Waits until it asks for its first invocation, and gives the time from its start to then: what Lambda calls INIT.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub async fn init(&mut self) -> Result<Duration, Ended> {
+        let mut ready = self.shared.ready.subscribe();
+        let status = tokio::select! {
+            biased;
+            at = ready.wait_for(Option::is_some) => match at.as_deref() {
+                Ok(Some(at)) => return Ok(at.duration_since(self.started)),
+                _ => self.process.wait().await,
+            },
+            status = self.process.wait() => status,
+        };
+        Err(self.ended(status))
+    }
+
+    /// Asks the process to end (SIGTERM), as Lambda does with an environment that is not needed any more, and waits until it has.
+    ///
+    /// # Errors
+    /// When it cannot be asked or watched.
+    pub async fn stop(mut self) -> Result<ExitStatus> {
+        let pid = i32::try_from(self.pid).context("no process has such an id")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot end the function")?;
+        Ok(self.process.wait().await?)
     }
 
     /// Invokes it, and waits for what comes of it. That the function reports an error is an answer.
@@ -201,8 +242,14 @@ impl Function {
             },
             status = self.process.wait() => status,
         };
-        let init_error = lock(&self.shared.init_error).take();
-        Err(Ended::Exited { status: status.map_err(Ended::Lost)?, init_error })
+        Err(self.ended(status))
+    }
+
+    fn ended(&self, status: io::Result<ExitStatus>) -> Ended {
+        match status {
+            Ok(status) => Ended::Exited { status, init_error: lock(&self.shared.init_error).take() },
+            Err(error) => Ended::Lost(error),
+        }
     }
 }
 
@@ -231,6 +278,11 @@ async fn serve(request: Request<Incoming>, shared: Arc<Shared>) -> HttpResult {
 
 /// Waits for the next payload, for as long as it takes.
 async fn next(shared: &Shared) -> Response<Full<Bytes>> {
+    shared.ready.send_if_modified(|ready| {
+        let is_first = ready.is_none();
+        ready.get_or_insert_with(Instant::now);
+        is_first
+    });
     let Some(invocation) = shared.queue.lock().await.recv().await else { return answer(StatusCode::GONE) };
     let deadline = invocation.deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let trace = format!("Root=1-{:08x}-{:.24};Sampled=0", deadline / 1000, invocation.request_id.replace('-', ""));

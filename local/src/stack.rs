@@ -47,14 +47,17 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Builds the functions, starts an emulator, deploys the template and sets the secret.
+    /// Builds the functions if the options bring none, starts an emulator, deploys the template and sets the secret.
     ///
     /// # Errors
     /// When any of that fails; the message says what to do where we know it.
     pub async fn start(options: StackOptions) -> Result<Self> {
         let workspace = Workspace::locate().await?;
         Emulator::prepare(&workspace, options.port).await?;
-        let packages = functions::packages(&workspace).await?;
+        let packages = match &options.binaries {
+            Some(binaries) => &functions::pack_all(binaries)?,
+            None => functions::packages(&workspace).await?,
+        };
         let variables: Vec<_> = options.ways.iter().map(|(service, proxy)| (service.variable(), proxy.url())).collect();
         let emulator = Emulator::start(&workspace, options.port, &variables).await?;
         for (_, proxy) in &options.ways {

@@ -70,6 +70,11 @@ impl DynamoDb {
         Self { client: Client::new(config), table }
     }
 
+    /// Opens the connection that the first claim will use, by reading a record that there is none of.
+    pub async fn warm_up(&self) -> Result<(), TableError> {
+        self.read("warm-up".to_owned()).await.map(drop)
+    }
+
     async fn read(&self, key: String) -> Result<Option<Item>, TableError> {
         let request = self.client.get_item().table_name(&self.table).key(KEY, AttributeValue::S(key));
         Ok(request.consistent_read(true).send().await.map_err(classify)?.item)

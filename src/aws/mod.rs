@@ -2,16 +2,26 @@
 
 mod cloudwatch;
 pub mod dynamodb;
+mod https;
 pub mod lambda;
 pub mod s3;
 pub mod secrets_manager;
 pub mod sqs;
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::SharedCredentialsProvider;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_http_client::{Builder, tls};
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use tokio::time::timeout;
+
+use crate::logging::chain;
 
 /// TCP and TLS to a service of the same region.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,15 +31,55 @@ const ATTEMPTS: u32 = 2;
 
 /// The SDK's configuration from the function's environment, for calls that end after `call_timeout` at the latest.
 ///
-/// TLS is ring's: aws-lc, the SDK's default, gathers entropy at the first handshake and delays the first event by it.
-pub async fn sdk_config(call_timeout: Duration) -> SdkConfig {
-    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(Builder::new().tls_provider(provider).build_https())
+/// Lambda gives a function its region and its credentials in variables ("Defined runtime environment variables"), and they are
+/// looked for nowhere else: the SDK's chain of all places is a sixth of a binary, and has clients made at every start.
+pub fn sdk_config(call_timeout: Duration) -> SdkConfig {
+    let is_true = |name| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
+        .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
+        .service_config(Variables)
+        .http_client(https::client())
         .timeout_config(timeouts(call_timeout))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .load()
-        .await
+        // It would watch the flow of bytes, where no call lasts longer than its timeout.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    config.set_region(variable("AWS_REGION").map(Region::new));
+    config.set_endpoint_url(variable("AWS_ENDPOINT_URL"));
+    config.build()
+}
+
+/// A variable that says something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where one service is found: `AWS_ENDPOINT_URL_SQS` ("AWS SDKs and Tools Reference Guide: Service-specific endpoints").
+#[derive(Debug)]
+struct Variables;
+
+impl LoadServiceConfig for Variables {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        variable(&format!("{}_{}", key.env(), key.service_id().replace(' ', "_").to_uppercase()))
+    }
+}
+
+/// How long a function prepares for its first event. What is slower than this is slow for the first event as well.
+const WARM_UP_TIME: Duration = Duration::from_secs(1);
+
+/// Waits for what the first event would otherwise wait for (connections, secrets), before Lambda is asked for it.
+///
+/// Lambda gives a function more CPU until then. A service that is down delays the start by a second at most, and
+/// ends nothing: the first event finds out by itself.
+pub async fn warm_up(steps: impl Future<Output = Result<(), Box<dyn StdError>>>) {
+    let problem = match timeout(WARM_UP_TIME, steps).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => chain(&*error),
+        Err(elapsed) => elapsed.to_string(),
+    };
+    tracing::warn!(error = problem, "the first event will have to wait for what is usually prepared");
 }
 
 /// For calls that end after `call_timeout` at the latest.
@@ -62,5 +112,23 @@ fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
         }
         // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn preparing_ends_in_time_and_fails_nothing() {
+        let began = Instant::now();
+        warm_up(async { Err("the service is down".into()) }).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        warm_up(pending()).await;
+        assert_eq!(began.elapsed(), WARM_UP_TIME);
     }
 }

@@ -66,6 +66,18 @@ pub struct SqsQueue {
     metrics: Option<QueueMetrics>,
 }
 
+impl SqsQueue {
+    /// Opens the connection that the first send will use, and goes once through what a send goes through.
+    ///
+    /// It sends a batch without entries, which SQS refuses (`EmptyBatchRequest`): nothing can come of it.
+    pub async fn warm_up(&self) -> Result<(), QueueError> {
+        match self.client.send_message_batch().queue_url(&self.url).set_entries(Some(Vec::new())).send().await {
+            Ok(_) | Err(SdkError::ServiceError(_)) => Ok(()),
+            Err(error) => Err(classify(error)),
+        }
+    }
+}
+
 impl Sender for SqsQueue {
     async fn send(&self, message: &Message) -> Result<(), QueueError> {
         let request = self

@@ -1,7 +1,8 @@
-//! The binaries of ingest and processor under sustained load and at overload, each behind a Runtime API of its own.
+//! The binaries of ingest and processor at their start, under sustained load and at overload, each behind a Runtime API of its own.
 //!
 //! `GENESYS_RELAY_LOAD_INVOCATIONS` says how many invocations each gets under load.
 
+mod cold_start;
 mod deliveries;
 mod footprint;
 mod overload;
@@ -53,6 +54,7 @@ async fn start(name: &str, stand_in: &StandIn, target_url: &str, time_limit: Dur
     let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter();
     Function::start(Launch {
         name: name.to_owned(),
+        arguments: Vec::new(),
         binary: binaries.get(name).with_context(|| format!("there is no function {name}"))?.clone(),
         environment: variables
             .chain(stand_in.environment())

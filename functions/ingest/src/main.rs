@@ -26,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
-    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let ingest = Arc::new(Ingest {
         events: sqs.queue(config.queue_url),
@@ -34,6 +34,13 @@ async fn main() -> anyhow::Result<()> {
         secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock),
         clock: SystemClock,
     });
+    aws::warm_up(Box::pin(async {
+        let (secrets, queue) = tokio::join!(ingest.secrets.get(), ingest.events.warm_up());
+        secrets?;
+        queue?;
+        Ok(())
+    }))
+    .await;
     let handle = service_fn(move |request| {
         let ingest = Arc::clone(&ingest);
         async move { Ok::<_, std::convert::Infallible>(handler::handle(&ingest, request).await) }

@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
     genesys_relay::http_target::install_tls_provider();
-    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock);
     let target = HttpTarget::new(config.target_url, config.target_timeout, secrets, SystemClock)
@@ -45,5 +45,12 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
         rng: Mutex::default(),
     });
+    aws::warm_up(Box::pin(async {
+        let (secrets, table) = tokio::join!(processor.target.warm_up(), processor.table.warm_up());
+        secrets?;
+        table?;
+        Ok(())
+    }))
+    .await;
     Ok(invocations::run(service_fn(move |event| handler::handle(Arc::clone(&processor), event))).await?)
 }

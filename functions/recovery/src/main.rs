@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
     genesys_relay::http_target::install_tls_provider();
-    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let sinks = Sinks {
         events: sqs.queue(config.queue_url),

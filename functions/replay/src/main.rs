@@ -31,7 +31,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
-    let sdk = aws::sdk_config(CALL_TIMEOUT).await;
+    let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let replay: Replay<(_, _, _, _, _, _)> = Replay {
         events: sqs.queue_with_age(config.queue_url, &sdk),

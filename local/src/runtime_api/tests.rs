@@ -18,6 +18,7 @@ impl Script {
         let environment = [("PATH", "/usr/bin:/bin"), ("BASH_ENV", &self.0.to_string_lossy())];
         let launch = Launch {
             name: "example".to_owned(),
+            arguments: Vec::new(),
             binary: "/bin/bash".into(),
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             time_limit,

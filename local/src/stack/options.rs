@@ -1,6 +1,6 @@
 //! What a stack is deployed with.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -47,6 +47,7 @@ pub struct StackOptions {
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) secret: Value,
     pub(super) ways: Vec<(Service, Arc<FaultyProxy>)>,
+    pub(super) binaries: Option<BTreeMap<String, PathBuf>>,
 }
 
 impl StackOptions {
@@ -54,13 +55,20 @@ impl StackOptions {
     #[must_use]
     pub fn new(target_url: impl Into<String>) -> Self {
         let parameters = BTreeMap::from([("TargetUrl".into(), target_url.into())]);
-        Self { port: None, parameters, secret: secret(), ways: Vec::new() }
+        Self { port: None, parameters, secret: secret(), ways: Vec::new(), binaries: None }
     }
 
     /// Sets a parameter of the template.
     #[must_use]
     pub fn set(mut self, parameter: impl Into<String>, value: impl fmt::Display) -> Self {
         self.parameters.insert(parameter.into(), value.to_string());
+        self
+    }
+
+    /// Deploys these binaries of the functions, by name, instead of debug builds that are made for it.
+    #[must_use]
+    pub fn binaries(mut self, binaries: BTreeMap<String, PathBuf>) -> Self {
+        self.binaries = Some(binaries);
         self
     }
 

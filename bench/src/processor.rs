@@ -1,0 +1,173 @@
+//! The processor beside the same work in Python with threads: how long a batch takes, against the target's own time, and how much
+//! CPU.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
+use jiff::Timestamp;
+use local::server::Server;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::figures::{Figures, Samples};
+use crate::ingest::Effort;
+use crate::lab::{Function, Lab};
+use crate::process::{self, cpu_micros, peak_megabytes};
+use crate::programs::Programs;
+
+/// Those that are measured, in turn.
+pub(crate) const PROGRAMS: [Function; 2] = [Function::Relay("processor"), Function::Python("processor")];
+
+/// How many records a batch has.
+pub(crate) const SIZES: [usize; 3] = [1, 10, 100];
+
+/// What the target takes for an answer.
+const TARGET_TIME: Duration = Duration::from_millis(100);
+
+/// Of so many records, how many the target refuses with 503.
+pub(crate) const FAILING: [usize; 2] = [0, 30];
+
+pub(crate) const WALL: &str = "wall ms";
+pub(crate) const AGAINST_TARGET: &str = "wall ÷ target";
+pub(crate) const CPU: &str = "CPU ms";
+pub(crate) const PEAK: &str = "peak MB";
+
+/// All of them, in the order of the table.
+pub(crate) const FIGURES: [&str; 4] = [WALL, AGAINST_TARGET, CPU, PEAK];
+
+/// How a row is called.
+pub(crate) fn row(function: Function, size: usize, failing: usize) -> String {
+    format!("{}, batch of {size}, {failing} % failing", function.name())
+}
+
+/// Measures every program with every size, in turn.
+pub(crate) async fn measure(lab: &Lab, programs: &Programs, Effort { rounds, .. }: Effort) -> Result<Figures> {
+    let mut figures = Figures::default();
+    let target = Target::start(lab).await?;
+    // Each of them has five batches of every kind, which take twenty seconds.
+    let rounds = rounds.div_ceil(2);
+    for round in 1..=rounds {
+        eprintln!("processor and its peer: round {round} of {rounds}");
+        for failing in FAILING {
+            for size in SIZES {
+                for function in PROGRAMS {
+                    batches(lab, programs, &target, function, size, failing, &mut figures).await?;
+                }
+            }
+        }
+    }
+    Ok(figures)
+}
+
+/// Batches in a row, the first two of which only open connections.
+async fn batches(
+    lab: &Lab,
+    programs: &Programs,
+    target: &Target,
+    function: Function,
+    size: usize,
+    failing: usize,
+    figures: &mut Figures,
+) -> Result<()> {
+    const COUNTED: u32 = 5;
+    let mut process = process::start(lab.launch(function, programs, &target.url())?).await?;
+    process.init().await?;
+    let mut walls = Vec::new();
+    let mut cpu = 0.0;
+    for batch in 0..2 + COUNTED {
+        if batch == 2 {
+            target.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            cpu = cpu_micros(process.pid())?;
+        }
+        let records: Vec<Value> = (0..size)
+            .map(|number| record(number * 100 / size < failing || size == 1 && failing > 0 && batch % 3 == 0))
+            .collect();
+        let expected = records.iter().filter(|record| fails(record)).count();
+        let answer = process.invoke(json!({ "Records": records }).to_string()).await?;
+        let returned = answer.outcome.map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
+        let returned: Value = serde_json::from_slice(&returned)?;
+        let kept = returned["batchItemFailures"].as_array().map_or(0, Vec::len);
+        ensure!(kept == expected, "{} keeps {kept} records in place of {expected}", function.name());
+        if batch >= 2 {
+            walls.push(answer.took.as_secs_f64() * 1e3);
+        }
+    }
+    let cpu = (cpu_micros(process.pid())? - cpu) / 1e3 / f64::from(COUNTED);
+    let held: Samples = target.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+    let held = held.quantile(0.5).context("the target got nothing")?;
+    let wall = walls.into_iter().collect::<Samples>().quantile(0.5).context("no batches")?;
+    let row = row(function, size, failing);
+    figures.add(&row, WALL, wall);
+    figures.add(&row, AGAINST_TARGET, wall / held);
+    figures.add(&row, CPU, cpu);
+    figures.add(&row, PEAK, peak_megabytes(process.pid())?);
+    Ok(())
+}
+
+/// A message that nobody has received before, as the event source mapping hands it over.
+pub(crate) fn record(fails: bool) -> Value {
+    let now = Timestamp::now();
+    let number = fastrand::u128(..);
+    let text = |value: &str| json!({ "stringValue": value, "dataType": "String" });
+    json!({
+        "messageId": format!("{number:032x}"),
+        "receiptHandle": format!("receipt-{number:032x}"),
+        "body": json!({ "id": format!("{number:032x}"), "fails": fails, "text": "Hi Alice, your parcel has left the warehouse." }).to_string(),
+        "attributes": {
+            "ApproximateReceiveCount": "1",
+            "SentTimestamp": now.as_millisecond().to_string(),
+        },
+        "messageAttributes": {
+            "event_id": text(&format!("{number:032x}")),
+            "source": text("generic"),
+            "received_at": text(&now.to_string()),
+            "content_type": text("application/json"),
+        },
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:events",
+        "awsRegion": "us-east-1",
+    })
+}
+
+fn fails(record: &Value) -> bool {
+    record["body"].as_str().is_some_and(|body| body.contains(r#""fails":true"#))
+}
+
+/// A target over HTTPS that takes its time, and knows how long that was.
+struct Target {
+    _server: Server,
+    front: crate::https::Front,
+    /// For each delivery: from when it was there to when its answer left, in milliseconds.
+    held: Arc<Mutex<Vec<f64>>>,
+}
+
+impl Target {
+    async fn start(lab: &Lab) -> Result<Self> {
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&held);
+        let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
+        let front = lab.authority.front(&server.url(), Duration::ZERO).await?;
+        Ok(Self { _server: server, front, held })
+    }
+
+    fn url(&self) -> String {
+        format!("{}/events", self.front.url())
+    }
+}
+
+async fn answer(request: Request<Incoming>, held: Arc<Mutex<Vec<f64>>>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let began = Instant::now();
+    sleep(TARGET_TIME).await;
+    let mut response = Response::new(Full::from("{}"));
+    let marker = br#""fails":true"#;
+    if body.windows(marker.len()).any(|part| part == marker) {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    held.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed().as_secs_f64() * 1e3);
+    Ok(response)
+}

@@ -1,0 +1,72 @@
+//! The programs that are measured, built as they are deployed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use local::functions;
+use local::python::{self, Packages};
+use local::workspace::Workspace;
+
+use crate::lab::Function;
+
+/// The functions of the relay, by the names of their binaries.
+pub(crate) const FUNCTIONS: [&str; 4] = ["ingest", "processor", "replay", "recovery"];
+
+/// What the Python peers need.
+const PEERS: Packages =
+    Packages { name: "the Python peers", requirements: include_str!("../peers/python/requirements.txt") };
+
+/// Where everything is.
+pub(crate) struct Programs {
+    binaries: BTreeMap<String, PathBuf>,
+    /// The interpreter in which the Python peers have what they need.
+    pub(crate) python: PathBuf,
+    /// The folder of the Python peers.
+    pub(crate) peers: PathBuf,
+}
+
+impl Programs {
+    /// Builds all that is measured, and sets the Python peers up.
+    pub(crate) async fn build_all(workspace: &Workspace) -> Result<Self> {
+        let binaries: Vec<&str> = FUNCTIONS.into_iter().chain(["floor"]).collect();
+        let programs = Self::build(workspace, &binaries).await?;
+        Ok(Self { python: python::environment(&workspace.local(), PEERS).await?, ..programs })
+    }
+
+    /// Builds these binaries with the profile that is deployed. Each comes out the same whichever others are built.
+    pub(crate) async fn build(workspace: &Workspace, binaries: &[&str]) -> Result<Self> {
+        eprintln!("Building for release: some minutes, on a new machine about ten.");
+        let packages = FUNCTIONS.iter().chain(&["floor"]).flat_map(|name| ["--package", name]);
+        let binaries = binaries.iter().flat_map(|name| ["--bin", name]);
+        let arguments: Vec<&str> = ["--release"].into_iter().chain(packages).chain(binaries).collect();
+        Ok(Self {
+            binaries: functions::build(workspace, &arguments).await?,
+            python: PathBuf::new(),
+            peers: workspace.root.join("bench/peers/python"),
+        })
+    }
+
+    /// Adds a binary that somebody else has built, under a name of its own.
+    pub(crate) fn add(&mut self, name: &str, path: &Path) -> Function {
+        self.binaries.insert(name.to_owned(), path.to_path_buf());
+        Function::Relay(name.to_owned().leak())
+    }
+
+    /// The binary of a function in Rust.
+    pub(crate) fn binary(&self, name: &str) -> Result<&Path> {
+        self.binaries.get(name).map(PathBuf::as_path).with_context(|| format!("Cargo built no {name}"))
+    }
+
+    /// How large its zip is, in bytes, compressed as `cargo lambda` does it; the zip's own headers add some 150.
+    pub(crate) fn zipped(&self, name: &str) -> Result<u64> {
+        let content = fs::read(self.binary(name)?)?;
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&content)?;
+        Ok(u64::try_from(encoder.finish()?.len())?)
+    }
+}

@@ -1,0 +1,249 @@
+//! What happens at what load: a model from AWS's documented limits, and the tables of `SCALE.md`.
+//!
+//! Nothing here calls AWS. What the model says of retries and of waiting is checked by a simulation, in the tests.
+
+mod backoff;
+mod money;
+mod outage;
+mod quotas;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use self::backoff::Backoff;
+use self::quotas::{Quota, quotas};
+use crate::cost::{self, Table};
+
+/// What comes in, and how the target takes it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Load {
+    /// Events per second.
+    pub(crate) events_per_second: f64,
+    /// Share of attempts that fail and are tried again, 0 to 1; each attempt on its own.
+    pub(crate) failing: f64,
+    /// Time of the target for one delivery, in milliseconds.
+    pub(crate) target_ms: f64,
+}
+
+impl Load {
+    /// Deliveries that are tried for one event, on average.
+    pub(crate) fn attempts(&self, max_receives: u32) -> f64 {
+        reached(self.failing, max_receives).sum()
+    }
+
+    /// Share of events that die: every receive fails.
+    pub(crate) fn dying(&self, max_receives: u32) -> f64 {
+        self.failing.powf(f64::from(max_receives))
+    }
+
+    fn workload(&self, batch: f64) -> cost::Workload {
+        cost::Workload {
+            failing: self.failing,
+            events_per_second: self.events_per_second,
+            batch,
+            target_ms: self.target_ms,
+            ..cost::BUSY
+        }
+    }
+}
+
+/// With what probability an event comes to each of its receives, the first one first.
+fn reached(failing: f64, max_receives: u32) -> impl Iterator<Item = f64> {
+    std::iter::successors(Some(1.0), move |reached| Some(reached * failing))
+        .zip(0..max_receives)
+        .map(|(share, _)| share)
+}
+
+/// The parameters of `template.yaml` that load has to do with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Settings {
+    /// `MaximumConcurrency`.
+    pub(crate) maximum_concurrency: f64,
+    /// `BatchSize`.
+    pub(crate) batch_size: f64,
+    /// `MaxReceiveCount`.
+    pub(crate) max_receives: u32,
+    /// `BackoffBaseSeconds` and `BackoffCapSeconds`.
+    pub(crate) backoff: Backoff,
+    /// `ThrottlingRateLimit`.
+    pub(crate) throttling_rate: f64,
+}
+
+impl Settings {
+    /// Time of one batch in the processor, in seconds.
+    pub(crate) fn batch_seconds(&self, load: &Load) -> f64 {
+        let (_, batch_ms) = cost::billed_ms(&load.workload(self.batch_size), &cost::AS_SHIPPED);
+        batch_ms / 1000.0
+    }
+
+    /// Deliveries per second when all batches are full and all invocations run.
+    pub(crate) fn attempts_per_second(&self, load: &Load) -> f64 {
+        self.maximum_concurrency * self.batch_size / self.batch_seconds(load)
+    }
+
+    /// Time for which an event is in flight in all, in seconds: in the processor, and waiting for its next attempt.
+    pub(crate) fn seconds_in_flight(&self, load: &Load) -> f64 {
+        let work = load.attempts(self.max_receives) * self.batch_seconds(load);
+        let failed = reached(load.failing, self.max_receives).skip(1);
+        work + failed.zip(1..).map(|(share, attempt)| share * self.backoff.mean_seconds(attempt)).sum::<f64>()
+    }
+}
+
+/// The template's defaults.
+pub(crate) const AS_SHIPPED: Settings = Settings {
+    maximum_concurrency: 10.0,
+    batch_size: 10.0,
+    max_receives: 10,
+    backoff: Backoff { base_seconds: 2, cap_seconds: 900 },
+    throttling_rate: 1000.0,
+};
+
+/// As far up as the template goes.
+pub(crate) const RAISED: Settings = Settings { maximum_concurrency: 1000.0, throttling_rate: 10_000.0, ..AS_SHIPPED };
+
+const RATES: [f64; 3] = [10.0, 1000.0, 50_000.0];
+const SHARES: [f64; 3] = [0.0, 0.01, 0.7];
+const TARGET_MS: f64 = 100.0;
+
+/// The quotas that a load exceeds, the one that binds first before all others; and the one it is nearest to, if it fits.
+pub(crate) fn binding(load: &Load, settings: &Settings) -> Vec<Quota> {
+    let mut all = quotas(load, settings);
+    all.sort_by(|one, other| other.utilisation().total_cmp(&one.utilisation()));
+    let exceeded = all.iter().filter(|quota| quota.utilisation() > 1.0).count();
+    all.truncate(exceeded.max(1));
+    all
+}
+
+/// All tables of `SCALE.md`, as plain data.
+pub(crate) fn tables() -> Vec<Table> {
+    vec![
+        rates("What binds first, as shipped (target answers in 100 ms)", &AS_SHIPPED),
+        rates("What binds first with `MaximumConcurrency` 1000 and `ThrottlingRateLimit` 10000", &RAISED),
+        capacities(),
+        symptoms(),
+        in_flight(),
+        outage::ramps(),
+        outage::hours(),
+        money::by_load(),
+    ]
+}
+
+/// The tables of `SCALE.md`, as they stand between its markers.
+pub(crate) fn markdown() -> String {
+    tables().iter().map(Table::markdown).collect::<Vec<_>>().join("\n")
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", rounded(share * 100.0))
+}
+
+/// A number without digits that mean nothing.
+fn rounded(number: f64) -> String {
+    let digits = if number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") };
+    let (whole, rest) = digits.split_once('.').unwrap_or((&digits, ""));
+    let rest = if rest.is_empty() || rest == "0" { String::new() } else { format!(".{rest}") };
+    let groups: Vec<&str> = whole.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    format!("{}{rest}", groups.join(","))
+}
+
+fn rates(title: &str, settings: &Settings) -> Table {
+    let head = [
+        "events/s",
+        "failing",
+        "binds first",
+        "used",
+        "also exceeded",
+        "accepted/s",
+        "deliveries/s: needed, possible",
+        "after 10 minutes an event waits for",
+        "dead letters/s",
+    ];
+    let mut table = Table::new(title, head);
+    for events_per_second in RATES {
+        for failing in SHARES {
+            let load = Load { events_per_second, failing, target_ms: TARGET_MS };
+            let found = binding(&load, settings);
+            let others = found.iter().skip(1).map(|quota| format!("{} {}", quota.name, percent(quota.utilisation())));
+            // What the API turns away does not reach the queue.
+            let gates = quotas(&load, settings).into_iter().filter(|quota| quota.turns_away);
+            let accepted = gates.map(|quota| quota.limit).fold(events_per_second, f64::min);
+            let needed = accepted * load.attempts(settings.max_receives);
+            let possible = settings.attempts_per_second(&load);
+            table.push([
+                rounded(events_per_second),
+                percent(failing),
+                found[0].name.to_owned(),
+                percent(found[0].utilisation()),
+                others.collect::<Vec<_>>().join(", "),
+                rounded(accepted),
+                format!("{}, {}", rounded(needed), rounded(possible)),
+                format!("{} s", rounded(600.0 * (needed / possible - 1.0).max(0.0))),
+                rounded(accepted * load.dying(settings.max_receives)),
+            ]);
+        }
+    }
+    table
+}
+
+/// How many events a second each quota lets through, all others left aside.
+fn capacities() -> Table {
+    let shares = [0.0, 0.01, 0.7, 1.0];
+    let head =
+        ["quota", "limit", "healthy", "1 % failing", "70 %", "all", "after raising the template's parameters, healthy"];
+    let mut table = Table::new("Events per second at which each quota is full (target answers in 100 ms)", head);
+    let of = |failing, settings: &Settings| {
+        quotas(&Load { events_per_second: 1.0, failing, target_ms: TARGET_MS }, settings)
+    };
+    let columns = shares.map(|failing| of(failing, &AS_SHIPPED));
+    let raised = of(0.0, &RAISED);
+    // Every need grows with the rate, and nothing but the rate.
+    let full = |quota: &Quota| {
+        let rate = quota.limit / quota.need;
+        if rate < 1e9 { rounded(rate) } else { "–".to_owned() }
+    };
+    for (index, quota) in columns[0].iter().enumerate() {
+        let name = [quota.name.to_owned(), format!("{} {}", rounded(quota.limit), quota.unit)];
+        let rates = columns.iter().map(|quotas| full(&quotas[index]));
+        table.push(name.into_iter().chain(rates).chain([full(&raised[index])]));
+    }
+    table
+}
+
+fn symptoms() -> Table {
+    let mut table =
+        Table::new("What one sees, and what to raise", ["quota", "what one sees", "what to raise", "stands in"]);
+    for quota in quotas(&Load { events_per_second: 1.0, failing: 0.0, target_ms: TARGET_MS }, &AS_SHIPPED) {
+        table.push([quota.name, quota.symptom, quota.remedy, quota.document].map(str::to_owned));
+    }
+    table
+}
+
+/// How long events are in flight by how often they may be received, and what that leaves of the quota.
+fn in_flight() -> Table {
+    let head = [
+        "`MaxReceiveCount`",
+        "`BackoffBaseSeconds`",
+        "until it dies",
+        "at 70 % failing",
+        "events/s at 70 %",
+        "events/s, all failing",
+    ];
+    let mut table = Table::new("Seconds in flight for one event, and the rate that fills 120,000", head);
+    for (max_receives, base_seconds) in [(4, 2), (7, 2), (10, 1), (10, 2), (10, 10), (25, 2)] {
+        let settings = Settings { max_receives, backoff: Backoff { base_seconds, ..AS_SHIPPED.backoff }, ..AS_SHIPPED };
+        let seconds =
+            |failing| settings.seconds_in_flight(&Load { events_per_second: 1.0, failing, target_ms: TARGET_MS });
+        let (all, most) = (seconds(1.0), seconds(0.7));
+        let rate = |seconds: f64| rounded(quotas::IN_FLIGHT / seconds);
+        table.push([
+            format!("{max_receives}"),
+            format!("{base_seconds}"),
+            rounded(all),
+            rounded(most),
+            rate(most),
+            rate(all),
+        ]);
+    }
+    table
+}

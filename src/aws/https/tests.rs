@@ -1,0 +1,113 @@
+//! Against TLS servers whose authority is made for the test.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+/// An authority of the test's own.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+    }
+
+    fn trusted(&self) -> TrustStore {
+        TrustStore::empty().with_pem_certificate(self.0.pem())
+    }
+
+    /// A service with a certificate by this authority: its URL, and how many requests it got.
+    async fn service(&self) -> (String, Arc<AtomicUsize>) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![Ipv4Addr::LOCALHOST.to_string()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate").der().clone();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![certificate], key);
+        let acceptor = TlsAcceptor::from(Arc::new(config.expect("a key of the certificate")));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("an address"));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let answer = service_fn(|_: hyper::Request<Incoming>| {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        async { Ok::<_, hyper::Error>(hyper::Response::new(Full::new(Bytes::from_static(b"{}")))) }
+                    });
+                    // An error is a client that went away.
+                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+                });
+            }
+        });
+        (url, requests)
+    }
+}
+
+fn client(url: String, first: TrustStore, then: TrustStore) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
+        .endpoint_url(url)
+        .http_client(SharedHttpClient::new(Fallback::new(first, then)));
+    Client::from_conf(config.build())
+}
+
+#[tokio::test]
+async fn an_issuer_unknown_to_the_first_authorities_is_looked_for_among_the_others() {
+    let (theirs, other) = (Authority::new(), Authority::new());
+    let (url, requests) = theirs.service().await;
+    let client = client(url, other.trusted(), theirs.trusted());
+    for sent in 1..=2 {
+        client.list_queues().send().await.expect("an answer");
+        assert_eq!(requests.load(Ordering::Relaxed), sent, "each is sent once");
+    }
+}
+
+#[tokio::test]
+async fn the_others_are_not_asked_where_the_first_know_the_issuer() {
+    let (theirs, other) = (Authority::new(), Authority::new());
+    let (url, requests) = theirs.service().await;
+    client(url, theirs.trusted(), other.trusted()).list_queues().send().await.expect("an answer");
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_service_whose_issuer_nobody_knows_gets_nothing() {
+    let (theirs, first, then) = (Authority::new(), Authority::new(), Authority::new());
+    let (url, requests) = theirs.service().await;
+    let error = client(url, first.trusted(), then.trusted()).list_queues().send().await.expect_err("no trust");
+    assert!(is_distrust(&error), "{error:?}");
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn the_usual_authorities_are_five_and_can_be_read() {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(AMAZON) {
+        roots.add(certificate.expect("PEM")).expect("an authority");
+    }
+    assert_eq!(roots.len(), 5);
+}
