@@ -73,7 +73,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
 
     /// Reads the secrets that the first delivery will need. The target itself is sent nothing but deliveries.
     pub async fn warm_up(&self) -> Result<(), SecretsError> {
-        self.secrets.get().await.map(drop)
+        self.secrets.warm_up().await
     }
 
     async fn post(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets, deadline: Instant) -> Outcome {

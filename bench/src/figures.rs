@@ -58,6 +58,11 @@ impl Figures {
         self.samples(program, figure)?.quantile(0.5)
     }
 
+    /// The largest value of a figure, if it was measured.
+    pub(crate) fn most(&self, program: &str, figure: &str) -> Option<f64> {
+        self.samples(program, figure)?.quantile(1.0)
+    }
+
     /// All that was measured of a figure.
     pub(crate) fn samples(&self, program: &str, figure: &str) -> Option<&Samples> {
         self.0.iter().find(|row| row.program == program)?.figures.get(figure)

@@ -56,6 +56,7 @@ async fn run(lab: &Lab, programs: &Programs, function: Function, invocations: u3
         let answer = process.invoke(webhook(number as usize).to_string()).await?;
         ensure!(answer.outcome.is_ok(), "{} fails under valgrind", function.name());
     }
+    process.has_asked(1 + invocations as usize).await?;
     process.stop().await?;
     total(&counted)
 }

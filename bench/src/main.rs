@@ -42,6 +42,9 @@ struct Arguments {
     /// Another build of ingest to measure beside, as NAME=PATH; printed in place of written; may be repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = other_build)]
     against: Vec<(String, PathBuf)>,
+    /// Milliseconds that SQS, DynamoDB and Secrets Manager take for an answer; printed in place of written
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    service_latency: u64,
     /// A few rounds, printed in place of written: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
@@ -57,6 +60,13 @@ enum Command {
     Cost,
     /// Prints what happens at 10, 1,000 and 50,000 events a second
     Scale,
+}
+
+impl Arguments {
+    /// Whether the results are not those that everybody compares.
+    fn changes_the_results(&self) -> bool {
+        self.quick || self.service_latency > 0 || !self.only.is_empty() || !self.against.is_empty()
+    }
 }
 
 /// What can be measured by itself.
@@ -108,7 +118,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         None => {
             let workspace = Workspace::locate().await?;
             let results = measure(&workspace, &arguments).await?;
-            if arguments.quick || !arguments.only.is_empty() || !arguments.against.is_empty() {
+            if arguments.changes_the_results() {
                 print(&results.markdown());
             } else {
                 results.write(&workspace)?;
@@ -118,13 +128,16 @@ async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure(workspace: &Workspace, Arguments { only, quick, against, .. }: &Arguments) -> Result<Results> {
+async fn measure(
+    workspace: &Workspace,
+    Arguments { only, quick, against, service_latency, .. }: &Arguments,
+) -> Result<Results> {
     let mut programs = Programs::build_all(workspace).await?;
     let mut acks = ingest::PROGRAMS.to_vec();
     for (name, path) in against {
         acks.push(programs.add(name, path));
     }
-    let lab = Lab::open(workspace, Duration::ZERO).await?;
+    let lab = Lab::open(workspace, Duration::from_millis(*service_latency)).await?;
     let effort = if *quick { Effort { rounds: 2, invocations: 50 } } else { Effort { rounds: 15, invocations: 500 } };
     let is_wanted = |part| only.is_empty() || only.contains(&part);
     let mut results = Results::begin().await?;
@@ -140,13 +153,13 @@ async fn measure(workspace: &Workspace, Arguments { only, quick, against, .. }: 
         results.processor = processor::measure(&lab, &programs, effort).await?;
     }
     if is_wanted(Part::Replay) {
-        results.replay = replay::measure(workspace, &programs, effort).await?;
+        results.replay = replay::measure(&programs, effort).await?;
     }
     if is_wanted(Part::Journey) {
-        results.journey = journey::measure(workspace, &programs, effort).await?;
+        results.journey = journey::measure(&programs, effort).await?;
     }
-    for name in FUNCTIONS {
-        results.zips.insert(name, programs.zipped(name)?);
+    for name in FUNCTIONS.into_iter().chain(against.iter().map(|(name, _)| name.as_str())) {
+        results.zips.insert(name.to_owned(), programs.zipped(name)?);
     }
     Ok(results)
 }

@@ -32,12 +32,13 @@ const TARGET_TIME: Duration = Duration::from_millis(100);
 pub(crate) const FAILING: [usize; 2] = [0, 30];
 
 pub(crate) const WALL: &str = "wall ms";
+pub(crate) const HELD: &str = "target ms";
 pub(crate) const AGAINST_TARGET: &str = "wall ÷ target";
 pub(crate) const CPU: &str = "CPU ms";
 pub(crate) const PEAK: &str = "peak MB";
 
 /// All of them, in the order of the table.
-pub(crate) const FIGURES: [&str; 4] = [WALL, AGAINST_TARGET, CPU, PEAK];
+pub(crate) const FIGURES: [&str; 5] = [WALL, HELD, AGAINST_TARGET, CPU, PEAK];
 
 /// How a row is called.
 pub(crate) fn row(function: Function, size: usize, failing: usize) -> String {
@@ -48,8 +49,8 @@ pub(crate) fn row(function: Function, size: usize, failing: usize) -> String {
 pub(crate) async fn measure(lab: &Lab, programs: &Programs, Effort { rounds, .. }: Effort) -> Result<Figures> {
     let mut figures = Figures::default();
     let target = Target::start(lab).await?;
-    // Each of them has five batches of every kind, which take twenty seconds.
-    let rounds = rounds.div_ceil(2);
+    // Each of them has a dozen batches of every kind, which take forty seconds.
+    let rounds = rounds.div_ceil(3);
     for round in 1..=rounds {
         eprintln!("processor and its peer: round {round} of {rounds}");
         for failing in FAILING {
@@ -73,7 +74,7 @@ async fn batches(
     failing: usize,
     figures: &mut Figures,
 ) -> Result<()> {
-    const COUNTED: u32 = 5;
+    const COUNTED: u32 = 10;
     let mut process = process::start(lab.launch(function, programs, &target.url())?).await?;
     process.init().await?;
     let mut walls = Vec::new();
@@ -83,9 +84,7 @@ async fn batches(
             target.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
             cpu = cpu_micros(process.pid())?;
         }
-        let records: Vec<Value> = (0..size)
-            .map(|number| record(number * 100 / size < failing || size == 1 && failing > 0 && batch % 3 == 0))
-            .collect();
+        let records: Vec<Value> = (0..size).map(|number| record(is_failing(number, size, failing, batch))).collect();
         let expected = records.iter().filter(|record| fails(record)).count();
         let answer = process.invoke(json!({ "Records": records }).to_string()).await?;
         let returned = answer.outcome.map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
@@ -102,10 +101,17 @@ async fn batches(
     let wall = walls.into_iter().collect::<Samples>().quantile(0.5).context("no batches")?;
     let row = row(function, size, failing);
     figures.add(&row, WALL, wall);
+    figures.add(&row, HELD, held);
     figures.add(&row, AGAINST_TARGET, wall / held);
     figures.add(&row, CPU, cpu);
     figures.add(&row, PEAK, peak_megabytes(process.pid())?);
     Ok(())
+}
+
+/// Whether the target refuses this record of this batch: of batches of one, whole batches fail.
+fn is_failing(number: usize, size: usize, failing: usize, batch: u32) -> bool {
+    let place = if size == 1 { batch as usize % 10 * 10 } else { number * 100 / size };
+    place < failing
 }
 
 /// A message that nobody has received before, as the event source mapping hands it over.
@@ -170,4 +176,22 @@ async fn answer(request: Request<Incoming>, held: Arc<Mutex<Vec<f64>>>) -> Resul
     }
     held.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed().as_secs_f64() * 1e3);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thirty_of_a_hundred_records_fail_whatever_the_size_of_a_batch() {
+        for size in SIZES {
+            let batches = if size == 1 { 2..12 } else { 2..3 };
+            let records = batches.clone().len() * size;
+            let failing = |failing| {
+                let all = batches.clone().flat_map(|batch| (0..size).map(move |number| (number, batch)));
+                all.filter(|&(number, batch)| is_failing(number, size, failing, batch)).count()
+            };
+            assert_eq!((failing(30) * 10, failing(0)), (records * 3, 0), "{size}");
+        }
+    }
 }

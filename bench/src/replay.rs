@@ -18,7 +18,6 @@ use anyhow::{Context as _, Result, ensure};
 use local::stack::{Function, Stack, StackOptions};
 use local::target::{Behaviour, ReceivedRequest, Target};
 use local::wait;
-use local::workspace::Workspace;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -51,7 +50,7 @@ const SENDERS: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Measures all three in every round.
-pub(crate) async fn measure(_: &Workspace, programs: &Programs, effort: Effort) -> Result<Figures> {
+pub(crate) async fn measure(programs: &Programs, effort: Effort) -> Result<Figures> {
     let mut figures = Figures::default();
     let (rounds, count) = (effort.rounds.min(5), effort.invocations.saturating_mul(4).min(COUNT_AT_MOST));
     for round in 1..=rounds {

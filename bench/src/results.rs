@@ -24,7 +24,7 @@ pub(crate) struct Results {
     pub(crate) replay: Figures,
     pub(crate) journey: Figures,
     /// Bytes, by function.
-    pub(crate) zips: BTreeMap<&'static str, u64>,
+    pub(crate) zips: BTreeMap<String, u64>,
 }
 
 impl Results {
@@ -85,10 +85,10 @@ impl Results {
             ("replay", "On the local AWS, whose queue and table set the pace.", self.replay.markdown(&replay::FIGURES)),
             (
                 "From the webhook to the target",
-                "On the local AWS, with open-loop senders.",
+                "On the local AWS, with open-loop senders; the rows of the local AWS say what it takes by itself.",
                 self.journey.markdown(&journey::FIGURES),
             ),
-            ("Sizes", "As `cargo lambda` packs them.", zips),
+            ("Sizes", "Of this machine's builds, compressed as `cargo lambda` does it.", zips),
         ];
         let mut text = format!(
             "# Results\n\nWritten by `cargo bench-all` on {}: {}, {}, {}. Medians, and the middle half of the rounds in \

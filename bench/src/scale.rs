@@ -84,7 +84,8 @@ impl Settings {
 
     /// Time for which an event is in flight in all, in seconds: in the processor, and waiting for its next attempt.
     pub(crate) fn seconds_in_flight(&self, load: &Load) -> f64 {
-        let work = load.attempts(self.max_receives) * self.batch_seconds(load);
+        let usual = Self { batch_size: money::batch(load, self), ..*self };
+        let work = load.attempts(self.max_receives) * usual.batch_seconds(load);
         let failed = reached(load.failing, self.max_receives).skip(1);
         work + failed.zip(1..).map(|(share, attempt)| share * self.backoff.mean_seconds(attempt)).sum::<f64>()
     }

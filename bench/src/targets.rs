@@ -146,13 +146,13 @@ fn targets(results: &Results) -> Vec<Target> {
             must: Bound::AtMost(1.1),
             stretch: Bound::AtMost(1.0),
             measured: journeys.median(journey::PROGRAMS[0], journey::RATIO),
-            because: "the local AWS hands out retries on the same core as acks",
+            because: "on the local AWS one process in Python takes acks and hands out retries; ingest itself meets no retry",
         },
         Target {
             what: "acknowledged events lost when processes are killed",
             must: Bound::AtMost(0.0),
             stretch: Bound::AtMost(0.0),
-            measured: journeys.median(journey::PROGRAMS[0], journey::LOST),
+            measured: journeys.most(journey::PROGRAMS[0], journey::LOST),
             because: "",
         },
     ]

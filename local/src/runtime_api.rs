@@ -112,8 +112,8 @@ struct Invocation {
 struct Shared {
     queue: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
     open: Mutex<Option<Open>>,
-    /// When it asked for an invocation for the first time.
-    ready: watch::Sender<Option<Instant>>,
+    /// How often it has asked for an invocation, and when it did for the first time.
+    asked: watch::Sender<(usize, Option<Instant>)>,
     init_error: Mutex<Option<String>>,
 }
 
@@ -135,7 +135,7 @@ impl Function {
         let shared = Arc::new(Shared {
             queue: tokio::sync::Mutex::new(queue),
             open: Mutex::default(),
-            ready: watch::Sender::default(),
+            asked: watch::Sender::default(),
             init_error: Mutex::default(),
         });
         let of_server = Arc::clone(&shared);
@@ -188,12 +188,22 @@ impl Function {
     /// # Errors
     /// When it ends before.
     pub async fn init(&mut self) -> Result<Duration, Ended> {
-        let mut ready = self.shared.ready.subscribe();
+        self.has_asked(1).await?;
+        let first = self.shared.asked.borrow().1;
+        Ok(first.map_or(Duration::ZERO, |first| first.duration_since(self.started)))
+    }
+
+    /// Waits until it has asked for so many invocations: then it is done with those before.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub async fn has_asked(&mut self, times: usize) -> Result<(), Ended> {
+        let mut asked = self.shared.asked.subscribe();
         let status = tokio::select! {
             biased;
-            at = ready.wait_for(Option::is_some) => match at.as_deref() {
-                Ok(Some(at)) => return Ok(at.duration_since(self.started)),
-                _ => self.process.wait().await,
+            outcome = asked.wait_for(|(asked, _)| *asked >= times) => match outcome {
+                Ok(_) => return Ok(()),
+                Err(_) => self.process.wait().await,
             },
             status = self.process.wait() => status,
         };
@@ -278,10 +288,9 @@ async fn serve(request: Request<Incoming>, shared: Arc<Shared>) -> HttpResult {
 
 /// Waits for the next payload, for as long as it takes.
 async fn next(shared: &Shared) -> Response<Full<Bytes>> {
-    shared.ready.send_if_modified(|ready| {
-        let is_first = ready.is_none();
-        ready.get_or_insert_with(Instant::now);
-        is_first
+    shared.asked.send_modify(|(asked, first)| {
+        *asked += 1;
+        first.get_or_insert_with(Instant::now);
     });
     let Some(invocation) = shared.queue.lock().await.recv().await else { return answer(StatusCode::GONE) };
     let deadline = invocation.deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();

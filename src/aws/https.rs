@@ -23,6 +23,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use rustls::CertificateError;
 
 use crate::logging::chain;
 
@@ -36,9 +37,10 @@ const NAMED: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The client for all services. Who names a trust store of their own gets that one and no other.
 pub(super) fn client() -> SharedHttpClient {
-    let is_named = NAMED.iter().any(|name| env::var_os(name).is_some());
-    let first = if is_named { TrustStore::default() } else { TrustStore::empty().with_pem_certificate(AMAZON) };
-    SharedHttpClient::new(Fallback::new(first, TrustStore::default()))
+    if NAMED.iter().any(|name| env::var_os(name).is_some()) {
+        return Builder::new().tls_provider(RING).build_https();
+    }
+    SharedHttpClient::new(Fallback::new(TrustStore::empty().with_pem_certificate(AMAZON), TrustStore::default()))
 }
 
 fn context(roots: TrustStore) -> TlsContext {
@@ -131,12 +133,12 @@ impl Then {
     }
 }
 
-/// Whether this comes of a certificate that the authorities do not vouch for.
+/// Whether this comes of an authority that is not among those that were asked, or of another one with the same name.
 fn is_distrust(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-            return true;
+        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+            return matches!(reason, CertificateError::UnknownIssuer | CertificateError::BadSignature);
         }
         // What an I/O error wraps is not its source: the source of that is.
         let wrapped = error.downcast_ref().and_then(io::Error::get_ref).map(|error| error as &(dyn StdError + 'static));

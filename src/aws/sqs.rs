@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
@@ -72,8 +73,10 @@ impl SqsQueue {
     /// It sends a batch without entries, which SQS refuses (`EmptyBatchRequest`): nothing can come of it.
     pub async fn warm_up(&self) -> Result<(), QueueError> {
         match self.client.send_message_batch().queue_url(&self.url).set_entries(Some(Vec::new())).send().await {
-            Ok(_) | Err(SdkError::ServiceError(_)) => Ok(()),
-            Err(error) => Err(classify(error)),
+            Err(error) if !error.as_service_error().is_some_and(SendMessageBatchError::is_empty_batch_request) => {
+                Err(classify(error))
+            }
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

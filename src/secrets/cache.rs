@@ -61,6 +61,15 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         }
     }
 
+    /// Reads the secrets before somebody needs them. That it fails is forgotten: whoever needs them tries for themselves.
+    pub async fn warm_up(&self) -> Result<(), SecretsError> {
+        let outcome = self.get().await.map(drop);
+        if outcome.is_err() {
+            self.state.lock().await.last_failure = None;
+        }
+        outcome
+    }
+
     /// The secrets as they were within the last [`FRESH`] seconds, for a decision that cannot be taken back.
     pub async fn get_fresh(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
@@ -123,6 +132,17 @@ mod tests {
         }
         assert_eq!(store.reads(), 1);
         tokio::time::advance(KEPT).await;
+        cache.get().await.expect("secrets");
+        assert_eq!(store.reads(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warm_up_that_fails_leaves_the_first_event_its_own_try() {
+        let store = store("the-first-secret");
+        let cache = cache(&store);
+        store.fail();
+        cache.warm_up().await.expect_err("no store");
+        store.hold(&serde_json::json!({ "webhookSecrets": "the-first-secret" }));
         cache.get().await.expect("secrets");
         assert_eq!(store.reads(), 2);
     }

@@ -1,5 +1,8 @@
 //! What a function does before its first invocation, and that it starts whatever becomes of that.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Result;
 use local::genesys::Webhook;
 use local::stack::secret;
@@ -30,6 +33,19 @@ async fn the_processor_has_read_its_secret_and_met_its_table_before_the_first_ev
     let mut processor = start("processor", &stand_in, NOWHERE, PROCESSOR_TIME).await?;
     processor.init().await?;
     assert_eq!((stand_in.calls("GetSecretValue"), stand_in.calls("GetItem")), (1, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_comes_back_after_the_start_serves_the_first_event() -> Result<()> {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let shared = Arc::clone(&is_down);
+    let fault = move |_: &str| shared.load(Ordering::Relaxed).then_some(Fault::Refused(500, "InternalFailure"));
+    let stand_in = StandIn::start_failing(&secret(), Box::new(fault)).await?;
+    let mut ingest = start("ingest", &stand_in, NOWHERE, INGEST_TIME).await?;
+    ingest.init().await?;
+    is_down.store(false, Ordering::Relaxed);
+    assert_eq!(returned(ingest.invoke(event()).await?)?["statusCode"], 200);
     Ok(())
 }
 

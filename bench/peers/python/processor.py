@@ -1,4 +1,4 @@
-"""The peer of our processor: claims each event of a batch, delivers it and records the outcome, one thread for each record."""
+"""The peer of our processor: claims each event of a batch, delivers it and records the outcome, on a pool of threads."""
 
 import base64
 import hmac

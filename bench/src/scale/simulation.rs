@@ -15,8 +15,9 @@ pub(super) struct Scenario {
     pub(super) events_per_second: f64,
     /// Share of attempts that fail.
     pub(super) failing: f64,
-    /// How long a batch takes.
+    /// How long a full batch takes, and how much less for each message that it lacks.
     pub(super) batch_seconds: f64,
+    pub(super) message_seconds: f64,
     /// How many messages may be in flight.
     pub(super) in_flight: usize,
     /// Time that is simulated, in seconds, and how much of its beginning the means leave out.
@@ -159,7 +160,9 @@ impl Queue {
             self.seen.most_in_flight = self.seen.most_in_flight.max(self.in_flight);
             self.batches += 1;
             self.seen.begun += 1;
-            self.plan(self.scenario.batch_seconds, Happening::BatchEnds(batch));
+            let lacking = batch_size - number(batch.len());
+            let takes = self.scenario.batch_seconds - lacking * self.scenario.message_seconds;
+            self.plan(takes, Happening::BatchEnds(batch));
         }
     }
 }

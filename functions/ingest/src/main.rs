@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
     });
     aws::warm_up(Box::pin(async {
-        let (secrets, queue) = tokio::join!(ingest.secrets.get(), ingest.events.warm_up());
+        let (secrets, queue) = tokio::join!(ingest.secrets.warm_up(), ingest.events.warm_up());
         secrets?;
         queue?;
         Ok(())

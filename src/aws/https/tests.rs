@@ -14,6 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -103,8 +104,35 @@ async fn a_service_whose_issuer_nobody_knows_gets_nothing() {
     assert_eq!(requests.load(Ordering::Relaxed), 0);
 }
 
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused_without_asking_further() {
+    let theirs = Authority::new();
+    let (url, requests) = theirs.service().await;
+    let client = client(url.replace("127.0.0.1", "localhost"), theirs.trusted(), theirs.trusted());
+    let error = client.list_queues().send().await.expect_err("another name");
+    assert!(!is_distrust(&error), "{error:?}");
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
+}
+
 #[test]
-fn the_usual_authorities_are_five_and_can_be_read() {
+fn the_usual_authorities_are_those_of_amazon() {
+    // The SHA-256 fingerprints of the repository of Amazon Trust Services.
+    const FINGERPRINTS: [&str; 5] = [
+        "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
+        "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
+        "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
+        "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
+        "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
+    ];
+    let fingerprints = CertificateDer::pem_slice_iter(AMAZON).map(|certificate| {
+        let digest = Sha256::digest(certificate.expect("PEM"));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    });
+    assert_eq!(fingerprints.collect::<Vec<_>>(), FINGERPRINTS);
+}
+
+#[test]
+fn the_usual_authorities_can_be_read() {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(AMAZON) {
         roots.add(certificate.expect("PEM")).expect("an authority");
