@@ -32,7 +32,7 @@ const ATTEMPTS: u32 = 2;
 /// The SDK's configuration from the function's environment, for calls that end after `call_timeout` at the latest.
 ///
 /// Lambda gives a function its region and its credentials in variables ("Defined runtime environment variables"), and they are
-/// looked for nowhere else: the SDK's chain of all places is a sixth of a binary, and has clients made at every start.
+/// looked for nowhere else: the SDK's chain of all places is a seventh of a binary, and has clients made at every start.
 pub fn sdk_config(call_timeout: Duration) -> SdkConfig {
     let is_true = |name| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let mut config = SdkConfig::builder()
