@@ -79,7 +79,6 @@ impl Lab {
     }
 
     fn environment(&self, programs: &Programs, target_url: &str) -> BTreeMap<String, String> {
-        let queue_url = |name: &str| format!("{}/000000000000/{name}", self.sqs.url());
         let certificates = self.authority.trusted.display().to_string();
         let variables = [
             ("AWS_ENDPOINT_URL_SQS", self.sqs.url()),
@@ -91,23 +90,12 @@ impl Lab {
             ("PYTHONPATH", programs.peers.display().to_string()),
             ("LAMBDA_TASK_ROOT", programs.peers.display().to_string()),
             ("PATH", "/usr/bin:/bin".to_owned()),
-            ("QUEUE_URL", queue_url("events")),
-            ("DEAD_LETTER_QUEUE_URL", queue_url("dead-letters")),
-            ("EVENTS_TABLE_NAME", "events".to_owned()),
-            ("SECRET_ARN", "arn:of:the:secret".to_owned()),
-            ("SECRETS_CACHE_SECONDS", "300".to_owned()),
-            ("TARGET_URL", target_url.to_owned()),
-            ("TARGET_TIMEOUT_SECONDS", "10".to_owned()),
-            ("BACKOFF_BASE_SECONDS", "2".to_owned()),
-            ("BACKOFF_CAP_SECONDS", "900".to_owned()),
-            ("MAX_RECEIVE_COUNT", "10".to_owned()),
-            ("LOG_LEVEL", "info".to_owned()),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter();
         // Lambda's credentials have one, and every request to AWS carries and signs it.
         let variables = variables.chain([("AWS_SESSION_TOKEN".to_owned(), "IQoJb3JpZ2luX2VjE".repeat(56))]);
         let keys = local::clients::ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        variables.chain(keys).collect()
+        variables.chain(StandIn::variables_of_functions(&self.sqs.url(), target_url)).chain(keys).collect()
     }
 }
 

@@ -105,6 +105,24 @@ impl StandIn {
         format!("{}/000000000000/{name}", self.url())
     }
 
+    /// The variables of ingest and of the processor, with the template's defaults, where queues are found below `queues`.
+    pub fn variables_of_functions(queues: &str, target_url: &str) -> impl Iterator<Item = (String, String)> + use<> {
+        let variables = [
+            ("QUEUE_URL", format!("{queues}/000000000000/events")),
+            ("DEAD_LETTER_QUEUE_URL", format!("{queues}/000000000000/dead-letters")),
+            ("EVENTS_TABLE_NAME", "events".to_owned()),
+            ("SECRET_ARN", "arn:of:the:secret".to_owned()),
+            ("SECRETS_CACHE_SECONDS", "300".to_owned()),
+            ("TARGET_URL", target_url.to_owned()),
+            ("TARGET_TIMEOUT_SECONDS", "10".to_owned()),
+            ("BACKOFF_BASE_SECONDS", "2".to_owned()),
+            ("BACKOFF_CAP_SECONDS", "900".to_owned()),
+            ("MAX_RECEIVE_COUNT", "10".to_owned()),
+            ("LOG_LEVEL", "info".to_owned()),
+        ];
+        variables.map(|(name, value)| (name.to_owned(), value)).into_iter()
+    }
+
     /// What a process needs in its environment to use it.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let keys = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -38,25 +38,11 @@ fn invocations(default: usize) -> Result<usize> {
 /// Starts a function of the relay over the stand-ins, with the template's defaults.
 async fn start(name: &str, stand_in: &StandIn, target_url: &str, time_limit: Duration) -> Result<Function> {
     let binaries = local::functions::binaries(&Workspace::locate().await?).await?;
-    let variables = [
-        ("QUEUE_URL", stand_in.queue_url("events")),
-        ("DEAD_LETTER_QUEUE_URL", stand_in.queue_url("dead-letters")),
-        ("EVENTS_TABLE_NAME", "events".to_owned()),
-        ("SECRET_ARN", "arn:of:the:secret".to_owned()),
-        ("SECRETS_CACHE_SECONDS", "300".to_owned()),
-        ("TARGET_URL", target_url.to_owned()),
-        ("TARGET_TIMEOUT_SECONDS", "10".to_owned()),
-        ("BACKOFF_BASE_SECONDS", "2".to_owned()),
-        ("BACKOFF_CAP_SECONDS", "900".to_owned()),
-        ("MAX_RECEIVE_COUNT", "10".to_owned()),
-        ("LOG_LEVEL", "info".to_owned()),
-    ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter();
     Function::start(Launch {
         name: name.to_owned(),
         arguments: Vec::new(),
         binary: binaries.get(name).with_context(|| format!("there is no function {name}"))?.clone(),
-        environment: variables
+        environment: StandIn::variables_of_functions(&stand_in.url(), target_url)
             .chain(stand_in.environment())
             .chain(footprint::steady_allocator())
             .collect::<BTreeMap<_, _>>(),

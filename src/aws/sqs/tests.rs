@@ -8,10 +8,12 @@ use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::operation::start_message_move_task::StartMessageMoveTaskOutput;
 use aws_sdk_sqs::types::error::InvalidMessageContents;
 use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchResultEntry, ListMessageMoveTasksResultEntry, SendMessageBatchResultEntry,
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchResultEntry, ListMessageMoveTasksResultEntry,
+    SendMessageBatchResultEntry,
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
+use super::batch::{BATCH_BYTES, batches_of};
 use super::*;
 
 fn queue(rules: &[&Rule]) -> SqsQueue {
