@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use genesys_relay::clock::SystemClock;
 use genesys_relay::message::Message;
-use genesys_relay::process::{Processor, Record};
+use genesys_relay::process::{AttemptCounter, Processor, Record};
 use genesys_relay::queue::ReceiptHandle;
 use genesys_relay::retry::Schedule;
 use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
@@ -49,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
         schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10)?,
         clock: SystemClock,
         rng: Mutex::default(),
+        attempts: AttemptCounter::default(),
     });
     let record = Record {
         message_id: "a-message".to_owned(),

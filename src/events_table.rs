@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::attempts::Attempts;
+use crate::breaker::Circuit;
 use crate::event::EventId;
 use crate::record::{Record, Summary, Transition};
 
@@ -95,6 +97,8 @@ pub enum Exclusive {
     DeadLetters,
     /// To fetch from Genesys Cloud and move the checkpoint.
     Recovery,
+    /// To decide whether events flow.
+    Breaker,
 }
 
 /// The right to something [`Exclusive`], for a while.
@@ -184,4 +188,20 @@ pub trait EventsTable: Send + Sync + 'static {
         source: &str,
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = Result<(), TableError>> + Send;
+
+    /// Adds to what the attempts of a minute came to. After an error they may have been added all the same, or twice.
+    fn count_attempts(
+        &self,
+        minute: Timestamp,
+        attempts: &Attempts,
+    ) -> impl Future<Output = Result<(), TableError>> + Send;
+
+    /// What the attempts of each of these minutes came to, in their order. It is forgotten after some hours.
+    fn attempts(&self, minutes: &[Timestamp]) -> impl Future<Output = Result<Vec<Attempts>, TableError>> + Send;
+
+    /// What the breaker is; `None` before it has ever looked.
+    fn circuit(&self) -> impl Future<Output = Result<Option<Circuit>, TableError>> + Send;
+
+    /// Says what the breaker is. Only who has the lease on it does.
+    fn save_circuit(&self, circuit: &Circuit) -> impl Future<Output = Result<(), TableError>> + Send;
 }

@@ -5,8 +5,10 @@
 //! the AWS SDK. `ARCHITECTURE.md` tells the life of one event, and what happens at every place where it can crash.
 
 pub mod archive;
+pub mod attempts;
 pub mod authenticate;
 pub mod aws;
+pub mod breaker;
 pub mod clock;
 pub mod config;
 pub mod delivery_log;

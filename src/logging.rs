@@ -9,7 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The crates whose lines are wanted at every level. Libraries log requests when they are asked for details, and
 /// requests hold secrets: theirs are shown from warnings on.
-const OURS: [&str; 5] = ["genesys_relay", "ingest", "processor", "replay", "recovery"];
+const OURS: [&str; 6] = ["genesys_relay", "ingest", "processor", "replay", "recovery", "breaker"];
 
 /// The target of lines that metrics are made of. They are logged at every level.
 pub const METRICS: &str = "metrics";

@@ -1,5 +1,7 @@
 //! Delivers a batch of events: every record on its own, all at the same time, each to an end that SQS is told of.
 
+mod attempts;
+mod probe;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,9 @@ use crate::message::Message;
 use crate::queue::{QueueError, ReceiptHandle, Sender, VisibilityTimeout};
 use crate::retry::Schedule;
 use crate::target::{Cause, Failure, Target};
+
+pub use self::attempts::AttemptCounter;
+pub use self::probe::Probed;
 
 /// What still runs is aborted this long before the invocation ends, so that the rest can be reported.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
@@ -47,6 +52,8 @@ pub struct Processor<E, D, W, T, C> {
     pub clock: C,
     /// Spreads retries, so that events that failed together do not come back together.
     pub rng: Mutex<fastrand::Rng>,
+    /// What the attempts came to, for the breaker and for people.
+    pub attempts: AttemptCounter,
 }
 
 /// One message of a batch.
@@ -96,7 +103,11 @@ where
                 Settlement::Again(at) => Some((record, at)),
             })
             .collect();
-        if timeout_at(deadline - ANSWER_TIME, self.set_visibility(&kept)).await.is_err() {
+        let (visibility_set, ()) = tokio::join!(
+            timeout_at(deadline - ANSWER_TIME, self.set_visibility(&kept)),
+            self.attempts.write(&self.table, self.clock.now(), deadline - ANSWER_TIME)
+        );
+        if visibility_set.is_err() {
             // The messages come back after the queue's own visibility timeout: later, but not lost.
             tracing::warn!(records = kept.len(), "no time left to set when records are tried again");
         }

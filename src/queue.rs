@@ -32,6 +32,10 @@ pub struct Received {
     pub receipt: ReceiptHandle,
     /// When SQS took it (`SentTimestamp`).
     pub sent_at: Timestamp,
+    /// SQS's name for it.
+    pub message_id: String,
+    /// How often it has been received, this time included (`ApproximateReceiveCount`).
+    pub receive_count: u32,
 }
 
 /// How many messages a queue holds, approximately, as SQS counts.
@@ -52,6 +56,9 @@ impl Depth {
         self.visible + self.in_flight + self.delayed
     }
 }
+
+/// `ReceiveMessage`: at most ten at a time.
+pub const RECEIVED_AT_ONCE: usize = 10;
 
 /// A queue that messages are sent to.
 pub trait Sender: Send + Sync + 'static {
@@ -76,9 +83,10 @@ pub trait VisibilityTimeout: Send + Sync + 'static {
 
 /// A queue that messages are taken from by hand.
 pub trait Receiver: VisibilityTimeout {
-    /// Receives up to ten messages and hides them for `visibility`, waiting up to `wait` for the first.
+    /// Receives up to `most` messages, ten at the most, and hides them for `visibility`, waiting up to `wait` for the first.
     fn receive(
         &self,
+        most: usize,
         visibility: Duration,
         wait: Duration,
     ) -> impl Future<Output = Result<Vec<Received>, QueueError>> + Send;

@@ -22,6 +22,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::archive::{Archive, ArchiveError};
+use crate::attempts::{Attempts, minutes_before};
+use crate::breaker;
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, Exclusive, Lease, Position, TableError, Window};
@@ -39,6 +41,9 @@ pub use self::request::{Listing, Request, Selection};
 
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
+
+/// The attempts of so many minutes are shown, the one that is included.
+const SHOWN_MINUTES: u8 = 15;
 
 /// A list stops looking for more this long before its deadline.
 const LIST_TIME: Duration = Duration::from_secs(2);
@@ -118,7 +123,7 @@ pub enum ReplayError {
 #[serde(tag = "action", rename_all = "camelCase")]
 pub enum Answer {
     /// To `status`.
-    Status(Status),
+    Status(Box<Status>),
     /// To `list`.
     List(List),
     /// To `show`.
@@ -160,6 +165,19 @@ pub struct Status {
     move_task: Option<MoveTask>,
     /// The run that takes from the dead-letter queue.
     run: Option<ShownRun>,
+    /// Whether events are held back; nothing before the breaker has looked for the first time.
+    breaker: Option<breaker::Shown>,
+    /// What the attempts of the last minutes came to, the newest first.
+    attempts: Vec<AttemptsOfMinute>,
+}
+
+/// What became of the attempts of a minute.
+#[derive(Debug, Serialize)]
+struct AttemptsOfMinute {
+    /// When it began.
+    minute: Timestamp,
+    delivered: u64,
+    failed: u64,
 }
 
 /// How far one has read all dead letters.
@@ -181,7 +199,7 @@ impl<P: Ports> Replay<P> {
     /// Carries out a request. A run ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
         match request {
-            Request::Status => self.status(deadline).await.map(Answer::Status),
+            Request::Status => self.status(deadline).await.map(Box::new).map(Answer::Status),
             Request::List(listing) => self.list(&listing, deadline).await.map(Answer::List),
             Request::Show(id) => self.show(id).await.map(Box::new).map(Answer::Show),
             Request::Cancel(origin) => self.cancel(&origin).await,
@@ -233,7 +251,16 @@ impl<P: Ports> Replay<P> {
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
             run: self.table.lease(Exclusive::DeadLetters, now).await?.map(ShownRun::from),
+            breaker: self.table.circuit().await?.map(breaker::Shown::from),
+            attempts: self.attempts(now).await?,
         })
+    }
+
+    async fn attempts(&self, now: Timestamp) -> Result<Vec<AttemptsOfMinute>, TableError> {
+        let minutes = minutes_before(now, SHOWN_MINUTES);
+        let attempts = self.table.attempts(&minutes).await?.into_iter();
+        let of_minute = |(minute, Attempts { delivered, failed, .. })| AttemptsOfMinute { minute, delivered, failed };
+        Ok(minutes.into_iter().zip(attempts).map(of_minute).collect())
     }
 
     async fn list(&self, listing: &Listing, deadline: Instant) -> Result<List, ReplayError> {

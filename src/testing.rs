@@ -1,6 +1,7 @@
 //! Stand-ins for the ports, for tests only: they are compiled with the feature `testing` and never shipped.
 
 mod archive;
+mod breaker;
 mod clock;
 mod queue;
 mod secrets;
@@ -10,6 +11,7 @@ mod target;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use self::archive::FakeArchive;
+pub use self::breaker::{FakeEventSource, FakeProber};
 pub use self::clock::FakeClock;
 pub use self::queue::FakeQueue;
 pub use self::secrets::FakeSecretStore;

@@ -23,7 +23,7 @@ fn message(name: &str) -> Message {
 async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<Received>> {
     let mut all = Vec::new();
     loop {
-        let more = queue.receive(visibility, SHORTLY).await?;
+        let more = queue.receive(10, visibility, SHORTLY).await?;
         if more.is_empty() {
             return Ok(all);
         }
@@ -42,7 +42,7 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
     let mut expected: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
     expected.sort();
     assert_eq!(bodies, expected);
-    assert!(queue.receive(HIDDEN, AT_ONCE).await?.is_empty());
+    assert!(queue.receive(10, HIDDEN, AT_ONCE).await?.is_empty());
     let depth = queue.depth().await?;
     assert_eq!((depth.visible, depth.in_flight, depth.total()), (0, 25, 25));
 
@@ -60,7 +60,7 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
     // A visibility timeout that runs out brings a message back.
     let changes: Vec<_> = again.iter().map(|received| (received.receipt.clone(), SHORTLY)).collect();
     assert!(queue.change_visibility(&changes).await.iter().all(Result::is_ok));
-    assert_eq!(queue.receive(HIDDEN, Duration::from_secs(10)).await?.len(), 5);
+    assert_eq!(queue.receive(10, HIDDEN, Duration::from_secs(10)).await?.len(), 5);
     Ok(())
 }
 
@@ -162,7 +162,7 @@ async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
         origin: None,
     };
     queue.send(&Message::from_event(event.clone())).await?;
-    let received = queue.receive(HIDDEN, SHORTLY).await?.pop().expect("a message");
+    let received = queue.receive(10, HIDDEN, SHORTLY).await?.pop().expect("a message");
     assert_eq!(received.message, Message::from_event(event.clone()));
     assert_eq!(received.message.to_event(received.sent_at)?, event);
     Ok(())

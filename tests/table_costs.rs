@@ -14,7 +14,7 @@ use genesys_relay::aws::dynamodb::DynamoDb;
 use genesys_relay::clock::{Clock, SystemClock};
 use genesys_relay::events_table::{EventsTable, Written};
 use genesys_relay::message::Message;
-use genesys_relay::process::{Processor, Record};
+use genesys_relay::process::{AttemptCounter, Processor, Record};
 use genesys_relay::queue::ReceiptHandle;
 use genesys_relay::record::{Act, Finding, State};
 use genesys_relay::retry::Schedule;
@@ -113,6 +113,7 @@ impl Relay {
             schedule: Schedule::new(Duration::from_secs(1), Duration::from_secs(1), RECEIVES)?,
             clock: TestClock::default(),
             rng: Mutex::default(),
+            attempts: AttemptCounter::default(),
         };
         Ok(Self { processor: Arc::new(processor), requests })
     }

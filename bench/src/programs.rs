@@ -15,7 +15,7 @@ use local::workspace::Workspace;
 use crate::lab::Function;
 
 /// The functions of the relay, by the names of their binaries.
-pub(crate) const FUNCTIONS: [&str; 4] = ["ingest", "processor", "replay", "recovery"];
+pub(crate) const FUNCTIONS: [&str; 5] = ["ingest", "processor", "replay", "recovery", "breaker"];
 
 /// What the Python peers need.
 const PEERS: Packages =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use genesys_relay::clock::Clock as _;
 use genesys_relay::event::Event;
 use genesys_relay::message::{Attribute, AttributeValue, Message};
-use genesys_relay::process::{Processor, Record};
+use genesys_relay::process::{AttemptCounter, Processor, Record};
 use genesys_relay::queue::ReceiptHandle;
 use genesys_relay::reason::{MAX_EXCERPT_BYTES, Reason, ReasonKind};
 use genesys_relay::retry::Schedule;
@@ -118,6 +118,7 @@ fn check_processing(message: &Message) {
         schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
         clock: Noon,
         rng: Mutex::default(),
+        attempts: AttemptCounter::default(),
     });
     let record = Record {
         message_id: "m1".to_owned(),

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error as StdError;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -20,12 +20,15 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_dynamo::{from_item, to_item};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::is_transient;
+use crate::attempts::Attempts;
+use crate::breaker::Circuit;
 use crate::event::EventId;
 use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
 use crate::logging::chain;
@@ -80,21 +83,19 @@ impl DynamoDb {
         Ok(request.consistent_read(true).send().await.map_err(classify)?.item)
     }
 
-    /// Reads up to a hundred records, and what DynamoDB did not get to once more.
-    async fn read_batch(&self, ids: &[EventId]) -> Result<Vec<Record>, TableError> {
-        let key = |id: &EventId| HashMap::from([(KEY.to_owned(), AttributeValue::S(id.to_string()))]);
-        let keys = KeysAndAttributes::builder().set_keys(Some(ids.iter().map(key).collect())).consistent_read(true);
+    /// Reads up to a hundred items, and what DynamoDB did not get to once more.
+    async fn read_batch(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, TableError> {
+        let keys = keys.map(|key| HashMap::from([(KEY.to_owned(), AttributeValue::S(key))])).collect();
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
         let mut open = Some(HashMap::from([(self.table.clone(), keys.build().map_err(cannot_build)?)]));
-        let mut records = Vec::new();
+        let mut items = Vec::new();
         for round in 0..BATCH_ROUNDS {
             tokio::time::sleep(Duration::from_millis(50) * round).await;
             let output = self.client.batch_get_item().set_request_items(open).send().await.map_err(classify)?;
-            // One that cannot be read must not hold up the others. Whoever writes to it is told.
-            let items = output.responses.into_iter().flatten().flat_map(|(_, items)| items);
-            records.extend(items.filter_map(readable::<Record>));
+            items.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
             open = output.unprocessed_keys.filter(|keys| !keys.is_empty());
             if open.is_none() {
-                return Ok(records);
+                return Ok(items);
             }
         }
         Err(TableError::Unavailable("DynamoDB did not process all keys of a batch".into()))
@@ -147,8 +148,10 @@ impl EventsTable for DynamoDb {
         ids.dedup();
         let mut records = BTreeMap::new();
         for ids in ids.chunks(BATCH_KEYS) {
-            let batch = self.read_batch(ids).await?;
-            records.extend(batch.into_iter().map(|record| (record.event_id.clone(), record)));
+            let batch = self.read_batch(ids.iter().map(ToString::to_string)).await?;
+            // One that cannot be read must not hold up the others. Whoever writes to it is told.
+            let batch = batch.into_iter().filter_map(readable::<Record>);
+            records.extend(batch.map(|record| (record.event_id.clone(), record)));
         }
         Ok(records)
     }
@@ -274,14 +277,87 @@ impl EventsTable for DynamoDb {
         let request = request.item(KEY, AttributeValue::S(checkpoint_key(source)));
         request.send().await.map(drop).map_err(classify)
     }
+
+    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
+        let expires_at = minute.as_second() + ATTEMPTS_KEPT_SECONDS;
+        let number = |number: &dyn std::fmt::Display| AttributeValue::N(number.to_string());
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(attempts_key(minute)))
+            .expression_attribute_values(":delivered", number(&attempts.delivered))
+            .expression_attribute_values(":failed", number(&attempts.failed))
+            .expression_attribute_values(":expires_at", number(&expires_at));
+        let add = "SET expires_at = :expires_at ADD delivered :delivered, failed :failed";
+        // DynamoDB takes no empty set.
+        let request = if attempts.failing.is_empty() {
+            request.update_expression(add)
+        } else {
+            let failing = attempts.failing.iter().cloned().collect();
+            request
+                .update_expression(format!("{add}, failing :failing"))
+                .expression_attribute_values(":failing", AttributeValue::Ss(failing))
+        };
+        request.send().await.map(drop).map_err(classify)
+    }
+
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+        let mut found = BTreeMap::new();
+        for keys in minutes.chunks(BATCH_KEYS) {
+            for item in self.read_batch(keys.iter().copied().map(attempts_key)).await? {
+                let counted: CountedAttempts = parse(item)?;
+                found.insert(counted.event_id.clone(), counted);
+            }
+        }
+        let of = |minute: &Timestamp| found.remove(&attempts_key(*minute)).map(Attempts::from).unwrap_or_default();
+        Ok(minutes.iter().map(of).collect())
+    }
+
+    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+        self.read(CIRCUIT_KEY.to_owned()).await?.map(parse).transpose()
+    }
+
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+        let item: Item = to_item(circuit).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        request.item(KEY, AttributeValue::S(CIRCUIT_KEY.to_owned())).send().await.map(drop).map_err(classify)
+    }
+}
+
+/// The attempts of a minute as an item.
+#[derive(Deserialize)]
+struct CountedAttempts {
+    event_id: String,
+    delivered: u64,
+    failed: u64,
+    #[serde(default)]
+    failing: BTreeSet<String>,
+}
+
+impl From<CountedAttempts> for Attempts {
+    fn from(CountedAttempts { event_id: _, delivered, failed, failing }: CountedAttempts) -> Self {
+        Self { delivered, failed, failing }
+    }
 }
 
 // `#` is in no event id.
+
+/// What the breaker is.
+const CIRCUIT_KEY: &str = "#breaker";
+
+/// Attempts are told for some hours, and then forgotten.
+const ATTEMPTS_KEPT_SECONDS: i64 = 6 * 3600;
+
+fn attempts_key(minute: Timestamp) -> String {
+    format!("attempts#{minute}")
+}
 
 fn lease_key(what: Exclusive) -> String {
     match what {
         Exclusive::DeadLetters => "lease#dead-letters".to_owned(),
         Exclusive::Recovery => "lease#recovery".to_owned(),
+        Exclusive::Breaker => "lease#breaker".to_owned(),
     }
 }
 

@@ -1,14 +1,20 @@
-//! A function of AWS Lambda that is invoked for what it does, not for its answer.
+//! A function of AWS Lambda that is invoked, for what it does or for its answer.
 
 use std::error::Error as StdError;
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
+use aws_sdk_lambda::error::SdkError;
+use aws_sdk_lambda::operation::invoke::InvokeError as SdkInvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::is_transient;
+use crate::breaker::Prober;
+use crate::process::Probed;
+use crate::reason::excerpt;
 
 /// `Invoke`: the status of the answer when an asynchronous invocation was taken.
 const TAKEN: i32 = 202;
@@ -22,6 +28,9 @@ pub enum InvokeError {
     /// Lambda refused the call: the same call fails again until somebody changes something.
     #[error("Lambda refused to invoke the function")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The function failed, or did not answer what was asked.
+    #[error("the function failed: {0}")]
+    Failed(String),
 }
 
 /// One function, by its name.
@@ -45,28 +54,42 @@ impl LambdaFunction {
             .function_name(&self.name)
             .invocation_type(InvocationType::Event)
             .payload(Blob::new(payload.to_string()));
-        let output = request.send().await.map_err(|error| {
-            if is_transient(&error) {
-                InvokeError::Unavailable(error.into())
-            } else {
-                InvokeError::Refused(error.into())
-            }
-        })?;
+        let output = request.send().await.map_err(classify)?;
         match output.status_code() {
             TAKEN => Ok(()),
             status => Err(InvokeError::Unavailable(format!("Lambda answered {status}").into())),
         }
     }
+
+    /// Invokes it, and waits for its answer.
+    pub async fn invoke<T: DeserializeOwned>(&self, payload: &Value) -> Result<T, InvokeError> {
+        let request = self.client.invoke().function_name(&self.name).payload(Blob::new(payload.to_string()));
+        let output = request.send().await.map_err(classify)?;
+        let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
+        if output.function_error.is_some() {
+            return Err(InvokeError::Failed(excerpt(&String::from_utf8_lossy(&answer))));
+        }
+        serde_json::from_slice(&answer).map_err(|error| InvokeError::Failed(error.to_string()))
+    }
+}
+
+/// The processor lets an event through when it is invoked with this.
+impl Prober for LambdaFunction {
+    async fn probe(&self) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
+        self.invoke(&json!({ "probe": true })).await.map_err(Into::into)
+    }
+}
+
+fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
+    if is_transient(&error) { InvokeError::Unavailable(error.into()) } else { InvokeError::Refused(error.into()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_lambda::operation::invoke::{InvokeError as SdkInvokeError, InvokeOutput};
+    use super::*;
+    use aws_sdk_lambda::operation::invoke::InvokeOutput;
     use aws_sdk_lambda::types::error::ResourceNotFoundException;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use serde_json::json;
-
-    use super::*;
 
     fn function(rule: &Rule) -> LambdaFunction {
         LambdaFunction { client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]), name: "itself".to_owned() }
@@ -82,6 +105,28 @@ mod tests {
             })
             .then_output(|| InvokeOutput::builder().status_code(202).build());
         function(&rule).invoke_later(&json!({ "action": "status" })).await.expect("taken");
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_what_the_processor_answers() {
+        let answering = |answer: &'static str, error: Option<&'static str>| {
+            mock!(Client::invoke)
+                .match_requests(|request| {
+                    request.function_name() == Some("itself")
+                        && request.payload().map(AsRef::as_ref) == Some(br#"{"probe":true}"#.as_slice())
+                })
+                .then_output(move || {
+                    let output = InvokeOutput::builder().status_code(200).payload(Blob::new(answer));
+                    output.set_function_error(error.map(str::to_owned)).build()
+                })
+        };
+        let rule = answering(r#"{"outcome":"delivered","eventId":"e1"}"#, None);
+        let probed = function(&rule).probe().await.expect("probed");
+        assert_eq!(probed, Probed::Delivered { event_id: "e1".to_owned() });
+        for (answer, error) in [(r#"{"errorMessage":"panicked"}"#, Some("Unhandled")), ("{}", None), ("", None)] {
+            let error = function(&answering(answer, error)).probe().await.expect_err("failed").to_string();
+            assert!(error.starts_with("the function failed: "), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod cloudwatch;
 pub mod dynamodb;
+pub mod event_source;
 mod https;
 pub mod lambda;
 pub mod s3;
@@ -34,6 +35,15 @@ const ATTEMPTS: u32 = 2;
 /// Lambda gives a function its region and its credentials in variables ("Defined runtime environment variables"), and they are
 /// looked for nowhere else: the SDK's chain of all places is a seventh of a binary, and has clients made at every start.
 pub fn sdk_config(call_timeout: Duration) -> SdkConfig {
+    config(call_timeout, ATTEMPTS)
+}
+
+/// The same for calls that must not be made twice: one that fails is not tried again.
+pub fn sdk_config_for_one_attempt(call_timeout: Duration) -> SdkConfig {
+    config(call_timeout, 1)
+}
+
+fn config(call_timeout: Duration, attempts: u32) -> SdkConfig {
     let is_true = |name| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -42,8 +52,8 @@ pub fn sdk_config(call_timeout: Duration) -> SdkConfig {
         .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
         .service_config(Variables)
         .http_client(https::client())
-        .timeout_config(timeouts(call_timeout))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(timeouts(call_timeout, attempts))
+        .retry_config(RetryConfig::standard().with_max_attempts(attempts))
         // It would watch the flow of bytes, where no call lasts longer than its timeout.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     config.set_region(variable("AWS_REGION").map(Region::new));
@@ -89,10 +99,10 @@ pub async fn warm_up(steps: impl Future<Output = Result<(), Box<dyn StdError>>>)
 }
 
 /// For calls that end after `call_timeout` at the latest.
-fn timeouts(call_timeout: Duration) -> TimeoutConfig {
+fn timeouts(call_timeout: Duration, attempts: u32) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(call_timeout / ATTEMPTS)
+        .operation_attempt_timeout(call_timeout / attempts)
         .operation_timeout(call_timeout)
         .build()
 }

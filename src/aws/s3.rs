@@ -8,7 +8,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 
-use super::{is_transient, timeouts};
+use super::{ATTEMPTS, is_transient, timeouts};
 use crate::archive::{Archive, ArchiveError};
 
 /// An object of up to 16 MiB is written, or read, within this.
@@ -24,7 +24,7 @@ pub struct S3Archive {
 impl S3Archive {
     /// The bucket of this name.
     pub fn new(config: &SdkConfig, bucket: String) -> Self {
-        let config = aws_sdk_s3::config::Builder::from(config).timeout_config(timeouts(CALL_TIMEOUT)).build();
+        let config = aws_sdk_s3::config::Builder::from(config).timeout_config(timeouts(CALL_TIMEOUT, ATTEMPTS)).build();
         Self { client: Client::from_conf(config), bucket }
     }
 }

@@ -24,7 +24,8 @@ use super::cloudwatch::QueueMetrics;
 use super::is_transient;
 use crate::message::{Attribute, AttributeValue, Message};
 use crate::queue::{
-    Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+    Countable, Depth, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
+    VisibilityTimeout,
 };
 
 /// `ListMessageMoveTasks` knows the last ten; the newest comes first.
@@ -139,15 +140,16 @@ impl VisibilityTimeout for SqsQueue {
 }
 
 impl Receiver for SqsQueue {
-    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
         let output = self
             .client
             .receive_message()
             .queue_url(&self.url)
-            .max_number_of_messages(10)
+            .max_number_of_messages(i32::try_from(most.min(RECEIVED_AT_ONCE)).unwrap_or(1))
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .visibility_timeout(seconds(visibility))
             .wait_time_seconds(seconds(wait))
             .send()
@@ -271,7 +273,12 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError
         .get(&MessageSystemAttributeName::SentTimestamp)
         .and_then(|millis| Timestamp::from_millisecond(millis.parse().ok()?).ok())
         .ok_or_else(|| unexpected("a message has no SentTimestamp".to_owned()))?;
+    let receive_count = system
+        .get(&MessageSystemAttributeName::ApproximateReceiveCount)
+        .and_then(|count| count.parse().ok())
+        .ok_or_else(|| unexpected("a message has no ApproximateReceiveCount".to_owned()))?;
     let receipt = message.receipt_handle.ok_or_else(|| unexpected("a message has no receipt handle".to_owned()))?;
+    let message_id = message.message_id.ok_or_else(|| unexpected("a message has no id".to_owned()))?;
     Ok(Received {
         message: Message {
             body: message.body.unwrap_or_default(),
@@ -280,6 +287,8 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError
         },
         receipt: ReceiptHandle(receipt),
         sent_at,
+        message_id,
+        receive_count,
     })
 }
 

@@ -31,6 +31,14 @@ const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
 /// Between two tries to record a delivery.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
 
+/// How far a record has come.
+pub(super) enum Begun {
+    /// Its event is claimed, and can be delivered.
+    Claimed(Box<Event>, Box<Claim>),
+    /// It is at its end.
+    Ended(Settlement),
+}
+
 impl<E, D, W, T, C> Processor<E, D, W, T, C>
 where
     E: VisibilityTimeout,
@@ -41,6 +49,14 @@ where
 {
     /// Brings a record to its end, and says what SQS is to do with it.
     pub(super) async fn settle(&self, record: &Record, deadline: Instant) -> Settlement {
+        match self.begin(record, deadline).await {
+            Begun::Claimed(event, claim) => self.deliver(record, &event, &claim, deadline).await,
+            Begun::Ended(settlement) => settlement,
+        }
+    }
+
+    /// Brings a record to where its event can be delivered, or to its end.
+    pub(super) async fn begin(&self, record: &Record, deadline: Instant) -> Begun {
         let event = match record.message.to_event(record.sent_at) {
             Ok(event) => event,
             Err(error) => {
@@ -48,11 +64,11 @@ where
                 let reason = self.reason(ReasonKind::Malformed, &failure, None);
                 let settlement = self.bury(record, &reason).await;
                 self.log_failure(record, None, &failure, settlement);
-                return settlement;
+                return Begun::Ended(settlement);
             }
         };
-        match self.claim(record, &event, deadline).await {
-            Ok(Claiming::Free(claim)) => self.deliver(record, &event, &claim, deadline).await,
+        let settlement = match self.claim(record, &event, deadline).await {
+            Ok(Claiming::Free(claim)) => return Begun::Claimed(Box::new(event), Box::new(claim)),
             Ok(Claiming::Finished(state)) => {
                 tracing::info!(event_id = %event.id, message_id = record.message_id, %state, "duplicate");
                 Settlement::Done
@@ -77,7 +93,8 @@ where
                 self.log_failure(record, Some(&event), &failure, settlement);
                 settlement
             }
-        }
+        };
+        Begun::Ended(settlement)
     }
 
     /// Claims the event, in one write where it is new.
@@ -107,6 +124,25 @@ where
     }
 
     async fn deliver(&self, record: &Record, event: &Event, claim: &Claim, deadline: Instant) -> Settlement {
+        let (attempt, outcome) = self.attempt(event, claim, deadline).await;
+        self.attempts.count(&event.id, outcome.is_ok());
+        match outcome {
+            Ok(()) => self.record_delivery(record, event, claim, attempt, deadline).await,
+            Err(failure) => {
+                let settlement = self.record_failure(record, event, claim, attempt, &failure, deadline).await;
+                self.log_failure(record, Some(event), &failure, settlement);
+                settlement
+            }
+        }
+    }
+
+    /// Asks the target to take the event, once.
+    pub(super) async fn attempt(
+        &self,
+        event: &Event,
+        claim: &Claim,
+        deadline: Instant,
+    ) -> (Attempt, Result<(), Failure>) {
         let started = Instant::now();
         let delivery = Delivery { event, attempt: claim.attempt(), deadline: deadline - SETTLE_TIME };
         let outcome = self.target.deliver(delivery).await;
@@ -128,7 +164,7 @@ where
                     age_ms = attempt.at.as_millisecond() - event.received_at.as_millisecond(),
                     "delivered"
                 );
-                self.record_delivery(record, event, claim, Attempt { status, ..attempt }, deadline).await
+                (Attempt { status, ..attempt }, Ok(()))
             }
             Outcome::Failed(failure) => {
                 let attempt = Attempt {
@@ -137,15 +173,13 @@ where
                     response: failure.response.clone(),
                     ..attempt
                 };
-                let settlement = self.record_failure(record, event, claim, attempt, &failure, deadline).await;
-                self.log_failure(record, Some(event), &failure, settlement);
-                settlement
+                (attempt, Err(failure))
             }
         }
     }
 
     /// Records that the target has the event, as long as there is time. Only then may SQS forget the message.
-    async fn record_delivery(
+    pub(super) async fn record_delivery(
         &self,
         record: &Record,
         event: &Event,

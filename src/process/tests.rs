@@ -1,5 +1,7 @@
 //! The use case over stand-ins, on virtual time.
 
+mod probe;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -24,6 +26,7 @@ where
         schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
         clock: FakeClock,
         rng: Mutex::new(fastrand::Rng::with_seed(7)),
+        attempts: AttemptCounter::default(),
     })
 }
 
@@ -187,6 +190,7 @@ async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
         schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
         clock: FakeClock,
         rng: Mutex::default(),
+        attempts: AttemptCounter::default(),
     });
     let deadline = Instant::now() + Duration::from_secs(5);
     assert_eq!(processor.process(vec![record("fine", 1), record("late", 1)], deadline).await, ["late"]);

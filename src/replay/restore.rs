@@ -10,7 +10,7 @@ use crate::event::EventId;
 use crate::events_table::{EventsTable, Written};
 use crate::logging::chain;
 use crate::message::Message;
-use crate::queue::{ReceiptHandle, Received, Sender};
+use crate::queue::{ReceiptHandle, Sender};
 use crate::record::{Transition, restored};
 
 use super::sweep::{ANSWER_TIME, Opened};
@@ -50,8 +50,7 @@ impl<P: Ports> Replay<P> {
         for archived in batch {
             let message = archived.clone().into_message().map_err(|error| ArchiveError::Refused(error.into()))?;
             let receipt = ReceiptHandle(String::new());
-            let received = Received { message: message.clone(), receipt, sent_at: archived.sent_at };
-            let mut opened = Opened::new(received);
+            let mut opened = Opened::new(message.clone(), receipt, archived.sent_at);
             opened.reason = Some(archived.reason.clone());
             let act = run.act(self.clock.now());
             match restored(&opened.letter(), records.get(&archived.event_id), act) {

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
-use crate::queue::{Countable, QueueError, ReceiptHandle, Received, Receiver, VisibilityTimeout};
+use crate::queue::{Countable, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, VisibilityTimeout};
 use crate::record::{Act, DeadRecord, Finding, REPLAY_CEILING, Record};
 
 use self::letter::Taken;
@@ -46,9 +46,6 @@ pub(super) const HIDDEN_PAST_DEADLINE: Duration = Duration::from_secs(30);
 /// A run that holds so many messages back stops: some 120,000 can be in flight ("Amazon SQS message quotas"), and past
 /// that SQS answers as if the queue were empty. What is not shown again in time comes back by itself.
 const MAX_HELD: usize = 100_000;
-
-/// "ReceiveMessage": at most ten at a time.
-const RECEIVED_AT_ONCE: u32 = 10;
 
 /// How long a sweep waits for one more message before it takes the queue for empty.
 const POLL_WAIT: Duration = Duration::from_secs(2);
@@ -164,7 +161,7 @@ impl<P: Ports> Replay<P> {
             let hidden_until = sweep.run.deadline + HIDDEN_PAST_DEADLINE;
             let hidden_for = hidden_until.saturating_duration_since(Instant::now());
             let wait = POLL_WAIT.min(sweep.stop_at.saturating_duration_since(Instant::now()));
-            let received = self.dead_letters.receive(hidden_for, wait).await?;
+            let received = self.dead_letters.receive(RECEIVED_AT_ONCE, hidden_for, wait).await?;
             if received.is_empty() {
                 return Ok(!sweep.cut_short);
             }
@@ -179,7 +176,8 @@ impl<P: Ports> Replay<P> {
 
     /// Makes the records agree with what was received, and sorts out what the run is for.
     async fn examine(&self, received: Vec<Received>, sweep: &mut Sweep<'_>) -> Result<Vec<Taken>, Stopped> {
-        let opened: Vec<Opened> = received.into_iter().map(Opened::new).collect();
+        let opened: Vec<Opened> =
+            received.into_iter().map(|one| Opened::new(one.message, one.receipt, one.sent_at)).collect();
         let ids: Vec<EventId> = opened.iter().map(|letter| letter.event_id.clone()).collect();
         let records = match self.table.get_many(&ids).await {
             Ok(records) => records,
@@ -269,7 +267,7 @@ impl<P: Ports> Replay<P> {
     async fn release_messages(&self, held: &[ReceiptHandle], deadline: Instant) {
         let (mut hidden, mut why) = (held.len(), "there was no time".to_owned());
         let all = async {
-            for receipts in held.chunks(RECEIVED_AT_ONCE as usize) {
+            for receipts in held.chunks(RECEIVED_AT_ONCE) {
                 let changes: Vec<_> = receipts.iter().map(|receipt| (receipt.clone(), Duration::ZERO)).collect();
                 let results = self.dead_letters.change_visibility(&changes).await;
                 for result in results {

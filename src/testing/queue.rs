@@ -12,11 +12,9 @@ use crate::clock::Clock;
 use crate::message::Message;
 use crate::process::Record;
 use crate::queue::{
-    Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+    Countable, Depth, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
+    VisibilityTimeout,
 };
-
-/// `ReceiveMessage`: at most ten at a time.
-const RECEIVED_AT_ONCE: usize = 10;
 
 /// How many a move task moves in a second where nobody says.
 const MOVED_PER_SECOND: u32 = 500;
@@ -311,16 +309,16 @@ impl VisibilityTimeout for FakeQueue {
 }
 
 impl Receiver for FakeQueue {
-    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
         let until = Instant::now() + wait;
         loop {
             if self.working()?.receives_refused {
                 return Err(unavailable());
             }
-            let records = self.hand_out(RECEIVED_AT_ONCE, visibility);
+            let records = self.hand_out(most.min(RECEIVED_AT_ONCE), visibility);
             if !records.is_empty() || timeout_at(until, self.until_visible()).await.is_err() {
-                let received = |Record { message, receipt, sent_at, .. }: Record| {
-                    Some(Received { message, receipt: receipt?, sent_at })
+                let received = |Record { message_id, receipt, receive_count, sent_at, message }: Record| {
+                    Some(Received { message, receipt: receipt?, sent_at, message_id, receive_count })
                 };
                 return Ok(records.into_iter().filter_map(received).collect());
             }

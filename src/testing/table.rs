@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::lock;
+use crate::attempts::Attempts;
+use crate::breaker::Circuit;
 use crate::event::EventId;
 use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
 use crate::record::{Guard, Record, Transition};
@@ -23,6 +25,8 @@ struct TableState {
     bodies: BTreeMap<EventId, Vec<u8>>,
     leases: BTreeMap<Exclusive, Lease>,
     checkpoints: BTreeMap<String, Checkpoint>,
+    attempts: BTreeMap<Timestamp, Attempts>,
+    circuit: Option<Circuit>,
     calls_until_failure: Option<usize>,
     failures_left: usize,
     calls_until_halt: Option<usize>,
@@ -169,6 +173,25 @@ impl EventsTable for FakeTable {
 
     async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
         self.working().await?.checkpoints.insert(source.to_owned(), checkpoint.clone());
+        Ok(())
+    }
+
+    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
+        self.working().await?.attempts.entry(minute).or_default().add(attempts);
+        Ok(())
+    }
+
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+        let state = self.working().await?;
+        Ok(minutes.iter().map(|minute| state.attempts.get(minute).cloned().unwrap_or_default()).collect())
+    }
+
+    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+        Ok(self.working().await?.circuit.clone())
+    }
+
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+        self.working().await?.circuit = Some(circuit.clone());
         Ok(())
     }
 }

@@ -65,7 +65,12 @@ impl Relay {
         recovery_source: &str,
     ) -> Result<Self> {
         let (target, genesys) = (Target::start(behaviour).await?, GenesysCloud::start().await?);
-        let options = StackOptions::new(target.url()).recovering_from(&genesys.url(), recovery_source, &recovery::IDS);
+        // Most tests have targets that fail, and look at what becomes of each event.
+        let options = StackOptions::new(target.url()).set("Breaker", "off").recovering_from(
+            &genesys.url(),
+            recovery_source,
+            &recovery::IDS,
+        );
         let options = options.set("RecoveryRateMinutes", 1440);
         let options = parameters.iter().fold(options, |options, (name, value)| options.set(*name, value));
         let options = ways.iter().fold(options, |options, (service, proxy)| options.through(*service, proxy));

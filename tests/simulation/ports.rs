@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use genesys_relay::archive::{self, Archive, ArchiveError};
+use genesys_relay::attempts::Attempts;
+use genesys_relay::breaker::Circuit;
 use genesys_relay::clock::Clock;
 use genesys_relay::event::EventId;
 use genesys_relay::events_table::{
@@ -117,8 +119,8 @@ impl VisibilityTimeout for Remote<FakeQueue> {
 }
 
 impl Receiver for Remote<FakeQueue> {
-    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
-        self.call(self.port.receive(visibility, wait)).await
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        self.call(self.port.receive(most, visibility, wait)).await
     }
 
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
@@ -211,6 +213,22 @@ impl EventsTable for Remote<FakeTable> {
 
     async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
         self.call(self.port.save_checkpoint(source, checkpoint)).await
+    }
+
+    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
+        self.call(self.port.count_attempts(minute, attempts)).await
+    }
+
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+        self.call(self.port.attempts(minutes)).await
+    }
+
+    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+        self.call(self.port.circuit()).await
+    }
+
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+        self.call(self.port.save_circuit(circuit)).await
     }
 }
 

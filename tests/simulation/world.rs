@@ -9,7 +9,7 @@ use genesys_relay::event::EventId;
 use genesys_relay::events_table::{Checkpoint, EventsTable as _};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::message::Message;
-use genesys_relay::process::{Processor, Record};
+use genesys_relay::process::{AttemptCounter, Processor, Record};
 use genesys_relay::queue::{Receiver as _, Sender as _};
 use genesys_relay::record::State;
 use genesys_relay::recover::{self, Recover};
@@ -292,6 +292,7 @@ impl World {
             schedule: self.scenario.schedule(),
             clock: self.clock(),
             rng: Mutex::new(fastrand::Rng::with_seed(self.dice(|rng| rng.u64(..)))),
+            attempts: AttemptCounter::default(),
         };
         Warm { process, function: Arc::new(function) }
     }

@@ -51,6 +51,7 @@ fn each_variable_that_a_function_reads_is_set_and_the_other_way_round() {
         ("processor", "ProcessorFunction"),
         ("replay", "ReplayFunction"),
         ("recovery", "RecoveryFunction"),
+        ("breaker", "BreakerFunction"),
     ] {
         let variables = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
         let set: BTreeSet<String> = variables
@@ -145,7 +146,7 @@ fn every_parameter_is_described_and_in_the_readme() {
         assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
         assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
     }
-    for function in ["ingest", "processor", "replay", "recovery"] {
+    for function in ["ingest", "processor", "replay", "recovery", "breaker"] {
         for name in variables_read(function) {
             assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
         }

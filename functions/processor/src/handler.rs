@@ -3,47 +3,89 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage, SqsMessageAttribute};
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute};
 use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::events_table::EventsTable;
+use genesys_relay::logging::chain;
 use genesys_relay::message::{Attribute, AttributeValue, Message};
-use genesys_relay::process::{Processor, Record};
-use genesys_relay::queue::{ReceiptHandle, Sender, VisibilityTimeout};
+use genesys_relay::process::{Probed, Processor, Record};
+use genesys_relay::queue::{QueueError, ReceiptHandle, Receiver, Sender};
 use genesys_relay::target::Target;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde::{Deserialize, Serialize};
 
-/// A record without a message id: nobody can report it as failed on its own, so the whole batch has to come again.
+/// What the function is invoked with.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Invocation {
+    /// By the event source mapping: a batch.
+    #[serde(rename = "Records")]
+    records: Option<Vec<SqsMessage>>,
+    /// By the breaker: whether to take one event from the queue, and see whether the target does.
+    #[serde(default)]
+    probe: bool,
+}
+
+/// What the function answers.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Reply {
+    /// To the event source mapping: which records have to come again.
+    Batch(SqsBatchResponse),
+    /// To the breaker: what came of the event.
+    Probe(Probed),
+}
+
+/// Why there is no answer. Nothing was processed then.
 #[derive(Debug, thiserror::Error)]
-#[error("a record has no messageId; nothing of this batch was processed")]
-pub(crate) struct NoMessageId;
+pub(crate) enum Refusal {
+    /// Nobody can report it as failed on its own, so the whole batch has to come again.
+    #[error("a record has no messageId; nothing of this batch was processed")]
+    NoMessageId,
+    /// It is no batch, and asks for nothing else.
+    #[error(r#"the payload has no Records; {{"probe":true}} lets one event of the queue through"#)]
+    NoRecords,
+    /// Nothing could be received.
+    #[error("no event could be taken from the queue")]
+    Queue(#[from] QueueError),
+}
 
-impl From<NoMessageId> for Diagnostic {
-    fn from(error: NoMessageId) -> Self {
-        Self { error_type: "NoMessageId".to_owned(), error_message: error.to_string() }
+impl From<Refusal> for Diagnostic {
+    fn from(refusal: Refusal) -> Self {
+        let error_type = match refusal {
+            Refusal::NoMessageId => "NoMessageId",
+            Refusal::NoRecords => "NoRecords",
+            Refusal::Queue(_) => "QueueError",
+        };
+        Self { error_type: error_type.to_owned(), error_message: chain(&refusal) }
     }
 }
 
-/// Processes one batch.
+/// Processes one batch, or lets one event through.
 ///
 /// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be read fails alone.
 pub(crate) async fn handle<E, D, W, T, C>(
     processor: Arc<Processor<E, D, W, T, C>>,
-    event: LambdaEvent<SqsEvent>,
-) -> Result<SqsBatchResponse, NoMessageId>
+    event: LambdaEvent<Invocation>,
+) -> Result<Reply, Refusal>
 where
-    E: VisibilityTimeout,
+    E: Sender + Receiver,
     D: Sender,
     W: EventsTable,
     T: Target,
     C: Clock,
 {
     let deadline = end_of_invocation(event.context.deadline());
+    if event.payload.probe {
+        // Rare, and large: batches are not to be moved around with it.
+        return Ok(Reply::Probe(Box::pin(processor.probe(deadline)).await?));
+    }
     let now = processor.clock.now();
-    let records = event.payload.records.into_iter().map(|record| read(record, now)).collect::<Result<Vec<_>, _>>()?;
+    let records = event.payload.records.ok_or(Refusal::NoRecords)?.into_iter();
+    let records = records.map(|record| read(record, now)).collect::<Result<Vec<_>, _>>()?;
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = processor.process(records, deadline).await.into_iter().map(failure).collect();
-    Ok(response)
+    Ok(Reply::Batch(response))
 }
 
 fn failure(message_id: String) -> BatchItemFailure {
@@ -52,14 +94,14 @@ fn failure(message_id: String) -> BatchItemFailure {
     failure
 }
 
-fn read(record: SqsMessage, now: Timestamp) -> Result<Record, NoMessageId> {
+fn read(record: SqsMessage, now: Timestamp) -> Result<Record, Refusal> {
     let number = |name: &str| record.attributes.get(name).and_then(|number| number.parse::<i64>().ok());
     // SQS always gives both; a test event that a person wrote may leave them out, and counts as new.
     let receive_count = number("ApproximateReceiveCount").unwrap_or(1).max(1).try_into().unwrap_or(u32::MAX);
     let sent_at = number("SentTimestamp").and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(now);
     let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
     Ok(Record {
-        message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(NoMessageId)?,
+        message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(Refusal::NoMessageId)?,
         receipt: record.receipt_handle.map(ReceiptHandle),
         receive_count,
         sent_at,
@@ -86,6 +128,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
 
+    use genesys_relay::process::AttemptCounter;
     use genesys_relay::reason::ReasonKind;
     use genesys_relay::retry::Schedule;
     use genesys_relay::target::{Cause, Failure, Outcome};
@@ -117,10 +160,11 @@ mod tests {
             schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
             clock: FakeClock,
             rng: Mutex::default(),
+            attempts: AttemptCounter::default(),
         }
     }
 
-    fn invocation(payload: Value) -> LambdaEvent<SqsEvent> {
+    fn invocation(payload: Value) -> LambdaEvent<Invocation> {
         let mut context = Context::default();
         let in_a_minute = SystemTime::now() + Duration::from_mins(1);
         let since_epoch = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
@@ -152,7 +196,8 @@ mod tests {
             std::future::ready(outcome)
         });
         let processor = processor(target, dead_letters.clone());
-        let response = handle(Arc::new(processor), invocation(payload)).await.expect("a response");
+        let reply = handle(Arc::new(processor), invocation(payload)).await.expect("a reply");
+        let Reply::Batch(response) = reply else { panic!("not to a batch: {reply:?}") };
         let failures = response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect();
         Function { delivered, dead_letters, failures }
     }
@@ -227,6 +272,29 @@ mod tests {
         assert!(answer.is_err());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_takes_one_event_from_the_queue_and_says_what_came_of_it() {
+        let target = FakeTarget::new(|_, _| std::future::ready(Outcome::Delivered { status: Some(200) }));
+        let processor = Arc::new(processor(target, FakeQueue::default()));
+        let probe = || handle(Arc::clone(&processor), invocation(json!({ "probe": true })));
+        assert_eq!(json!(probe().await.expect("probed")), json!({ "outcome": "nothing" }));
+        let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None };
+        processor.events.send(&message).await.expect("sent");
+        let reply = json!(probe().await.expect("probed"));
+        assert_eq!(reply["outcome"], "delivered");
+        assert!(reply["eventId"].is_string(), "{reply}");
+        assert!(processor.events.messages().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_neither_a_batch_nor_a_probe_is_refused() {
+        for payload in [json!({}), json!({ "probe": false })] {
+            let target = FakeTarget::new(|_, _| -> std::future::Ready<Outcome> { unreachable!() });
+            let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(payload)).await;
+            assert!(matches!(answer, Err(Refusal::NoRecords)), "{answer:?}");
+        }
+    }
+
     /// One record with these system attributes.
     fn record(attributes: &Value) -> Value {
         json!({ "messageId": "m1", "body": "{}", "attributes": attributes })
@@ -288,7 +356,8 @@ mod tests {
             let processor = Arc::new(processor(target, dead_letters.clone()));
             let event = invocation(json!({ "Records": [odd, fine] }));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-            let response = runtime.block_on(handle(processor, event)).expect("answered");
+            let reply = runtime.block_on(handle(processor, event)).expect("answered");
+            let Reply::Batch(response) = reply else { panic!("not to a batch: {reply:?}") };
             prop_assert!(response.batch_item_failures.is_empty());
             let delivered = delivered.lock().expect("not poisoned").clone();
             let is_fine = |body: &Vec<u8>| body == br#"{"fine":true}"#;

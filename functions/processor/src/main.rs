@@ -17,7 +17,7 @@ use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::http_target::HttpTarget;
-use genesys_relay::process::Processor;
+use genesys_relay::process::{AttemptCounter, Processor};
 use genesys_relay::secrets::SecretCache;
 use lambda_runtime::service_fn;
 
@@ -44,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
         schedule: config.schedule,
         clock: SystemClock,
         rng: Mutex::default(),
+        attempts: AttemptCounter::default(),
     });
     aws::warm_up(Box::pin(async {
         let (secrets, table) = tokio::join!(processor.target.warm_up(), processor.table.warm_up());
@@ -52,5 +53,6 @@ async fn main() -> anyhow::Result<()> {
         Ok(())
     }))
     .await;
-    Ok(invocations::run(service_fn(move |event| handler::handle(Arc::clone(&processor), event))).await?)
+    // A batch's future is large, and is moved around less when it is boxed.
+    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&processor), event)))).await?)
 }

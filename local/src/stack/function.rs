@@ -15,11 +15,13 @@ pub enum Function {
     Replay,
     /// Fetches what Genesys Cloud failed to deliver.
     Recovery,
+    /// Holds events back while the target is away.
+    Breaker,
 }
 
 impl Function {
     /// All of them, in the order in which an event meets them.
-    pub const ALL: [Self; 4] = [Self::Ingest, Self::Processor, Self::Replay, Self::Recovery];
+    pub const ALL: [Self; 5] = [Self::Ingest, Self::Processor, Self::Replay, Self::Recovery, Self::Breaker];
 
     /// The output of the template that holds its deployed name.
     pub(super) fn output(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Function {
             Self::Processor => "ProcessorFunctionName",
             Self::Replay => "ReplayFunctionName",
             Self::Recovery => "RecoveryFunctionName",
+            Self::Breaker => "BreakerFunctionName",
         }
     }
 }
@@ -39,6 +42,7 @@ impl fmt::Display for Function {
             Self::Processor => "processor",
             Self::Replay => "replay",
             Self::Recovery => "recovery",
+            Self::Breaker => "breaker",
         })
     }
 }

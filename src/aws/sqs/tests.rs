@@ -133,7 +133,7 @@ async fn a_received_message_is_what_was_sent() {
                 )
                 .build()
         });
-    let received = queue(&[&rule]).receive(Duration::from_secs(930), Duration::from_secs(2)).await;
+    let received = queue(&[&rule]).receive(10, Duration::from_secs(930), Duration::from_secs(2)).await;
     let received = received.expect("received").pop().expect("one message");
     assert_eq!(received.message, message("{}"));
     assert_eq!(received.sent_at.as_second(), 1_768_478_400);

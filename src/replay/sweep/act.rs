@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::letter::Taken;
-use super::{ANSWER_TIME, Purpose, RECEIVED_AT_ONCE, Stopped, Sweep};
+use super::{ANSWER_TIME, Purpose, Stopped, Sweep};
 use crate::archive::{Archive, ArchiveError};
 use crate::clock::Clock;
 use crate::events_table::{EventsTable, Written};
 use crate::logging::chain;
 use crate::message::Message;
-use crate::queue::{QueueError, Receiver, Sender};
+use crate::queue::{QueueError, RECEIVED_AT_ONCE, Receiver, Sender};
 use crate::record::{Act, Transition};
 use crate::replay::{Done, Ports, Replay, Run};
 
@@ -24,7 +24,7 @@ impl<P: Ports> Replay<P> {
             Purpose::Replay(selection) => selection.rate_per_second,
             Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => None,
         };
-        let pace = rate.map_or(RECEIVED_AT_ONCE, |rate| rate.min(RECEIVED_AT_ONCE)) as usize;
+        let pace = rate.map_or(RECEIVED_AT_ONCE, |rate| RECEIVED_AT_ONCE.min(rate as usize));
         while !taken.is_empty() {
             let rest = taken.split_off(taken.len().min(pace));
             sleep_until(sweep.due.min(sweep.stop_at)).await;

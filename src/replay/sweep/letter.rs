@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::archive::{Archived, ArchivedAttribute};
 use crate::event::{Event, EventId};
 use crate::message::Message;
-use crate::queue::{ReceiptHandle, Received};
+use crate::queue::ReceiptHandle;
 use crate::reason::Reason;
 use crate::record::{DeadRecord, Letter};
 
@@ -22,7 +22,7 @@ pub(in crate::replay) struct Opened {
 }
 
 impl Opened {
-    pub(in crate::replay) fn new(Received { message, receipt, sent_at }: Received) -> Self {
+    pub(in crate::replay) fn new(message: Message, receipt: ReceiptHandle, sent_at: Timestamp) -> Self {
         let event = message.to_event(sent_at).ok();
         let (event_id, received_at) = match &event {
             Some(event) => (event.id.clone(), event.received_at),

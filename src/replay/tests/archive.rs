@@ -63,7 +63,7 @@ async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
     let Done::Archive { keys, .. } = report(&relay, archive).await.done else { panic!("not archived") };
     let restore = json!({ "action": "restore", "key": keys[0] });
     report(&relay, restore.clone()).await;
-    let purged = relay.dead_letters.receive(Duration::from_secs(1), Duration::ZERO).await.expect("received");
+    let purged = relay.dead_letters.receive(10, Duration::from_secs(1), Duration::ZERO).await.expect("received");
     relay.dead_letters.delete(&[purged[0].receipt.clone()]).await;
     tokio::time::advance(Duration::from_mins(20)).await;
     report(&relay, json!({ "action": "reconcile" })).await;

@@ -160,8 +160,8 @@ impl Sender for NeverShows {
 }
 
 impl Receiver for NeverShows {
-    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
-        self.0.receive(visibility, wait).await
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        self.0.receive(most, visibility, wait).await
     }
 
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {

@@ -31,9 +31,9 @@ impl VisibilityTimeout for Slow {
 }
 
 impl Receiver for Slow {
-    async fn receive(&self, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
         sleep(Duration::from_secs(16)).await;
-        self.0.receive(visibility, wait).await
+        self.0.receive(most, visibility, wait).await
     }
 
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {

@@ -154,7 +154,7 @@ async fn a_message_that_is_hidden_is_there_later() {
     let function = function();
     bury(&function, [letter(1)]).await;
     let hidden_for = Duration::from_mins(5);
-    function.replay.dead_letters.receive(hidden_for, Duration::ZERO).await.expect("received");
+    function.replay.dead_letters.receive(10, hidden_for, Duration::ZERO).await.expect("received");
     let answer = send(&function, retry_of(&letter(1))).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
     tokio::time::advance(hidden_for).await;

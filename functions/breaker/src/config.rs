@@ -1,0 +1,100 @@
+//! What the function reads from its environment.
+
+use genesys_relay::breaker::Policy;
+use genesys_relay::config::{ConfigError, Environment};
+use tracing::level_filters::LevelFilter;
+
+/// The function's configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// `EVENTS_TABLE_NAME`: the events table.
+    pub(crate) events_table: String,
+    /// `EVENT_SOURCE_ID`: the mapping of the events queue to the processor.
+    pub(crate) event_source_id: String,
+    /// `PROCESSOR_FUNCTION_NAME`: what lets one event through.
+    pub(crate) processor_function_name: String,
+    /// `BREAKER`: `on` or `off`.
+    pub(crate) is_on: bool,
+    /// `BREAKER_FAILURE_PERCENT` and `MAXIMUM_CONCURRENCY`: when the breaker opens, and how far it closes.
+    pub(crate) policy: Policy,
+    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
+    pub(crate) log_level: LevelFilter,
+}
+
+impl Config {
+    /// Reads and checks every variable.
+    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
+        let events_table = environment.parse("EVENTS_TABLE_NAME");
+        let event_source_id = environment.parse("EVENT_SOURCE_ID");
+        let processor_function_name = environment.parse("PROCESSOR_FUNCTION_NAME");
+        let breaker: Option<String> = environment.parse("BREAKER");
+        let failure_percent: Option<u8> = environment.parse("BREAKER_FAILURE_PERCENT");
+        let maximum_concurrency: Option<u32> = environment.parse("MAXIMUM_CONCURRENCY");
+        let log_level = environment.parse("LOG_LEVEL");
+        let is_on = breaker.map(|breaker| {
+            breaker == "on" || {
+                if breaker != "off" {
+                    environment.problem("BREAKER must be on or off".to_owned());
+                }
+                false
+            }
+        });
+        if failure_percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            environment.problem("BREAKER_FAILURE_PERCENT must be from 1 to 100".to_owned());
+        }
+        if maximum_concurrency.is_some_and(|most| !(2..=1000).contains(&most)) {
+            environment.problem("MAXIMUM_CONCURRENCY must be from 2 to 1000".to_owned());
+        }
+        environment.finish((|| {
+            Some(Self {
+                events_table: events_table?,
+                event_source_id: event_source_id?,
+                processor_function_name: processor_function_name?,
+                is_on: is_on?,
+                policy: Policy { failure_percent: failure_percent?, maximum_concurrency: maximum_concurrency? },
+                log_level: log_level?,
+            })
+        })())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
+        let variables = [
+            ("EVENTS_TABLE_NAME", "events"),
+            ("EVENT_SOURCE_ID", "mapping"),
+            ("PROCESSOR_FUNCTION_NAME", "processor"),
+            ("BREAKER", "on"),
+            ("BREAKER_FAILURE_PERCENT", "90"),
+            ("MAXIMUM_CONCURRENCY", "10"),
+            ("LOG_LEVEL", "info"),
+        ];
+        Config::read(Environment::new(|name: &str| {
+            let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }))
+    }
+
+    #[test]
+    fn a_complete_environment_is_taken() {
+        assert!(read(("", "")).expect("complete").is_on);
+        assert!(!read(("BREAKER", "off")).expect("complete").is_on);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (name, value) in [
+            ("BREAKER", "perhaps"),
+            ("BREAKER_FAILURE_PERCENT", "0"),
+            ("BREAKER_FAILURE_PERCENT", "101"),
+            ("MAXIMUM_CONCURRENCY", "1"),
+            ("EVENT_SOURCE_ID", ""),
+        ] {
+            let error = read((name, value)).expect_err(name).to_string();
+            assert!(error.contains(name), "{name}={value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Turns a request, of the schedule or of somebody, into a call of [`Breaker`], and its outcome into an answer or an error.
+
+use std::sync::Arc;
+
+use genesys_relay::breaker::{Breaker, BreakerError, EventSource, Prober, Request, Shown};
+use genesys_relay::clock::{Clock, end_of_invocation};
+use genesys_relay::events_table::EventsTable;
+use genesys_relay::logging::chain;
+use genesys_relay::request::InvalidRequest;
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde_json::Value;
+
+/// Why there is no answer; the console shows it as the function's error.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The request was not understood.
+    Invalid(InvalidRequest),
+    /// The run failed.
+    Failed(BreakerError),
+}
+
+impl From<Refusal> for Diagnostic {
+    fn from(refusal: Refusal) -> Self {
+        let (error_type, error_message) = match refusal {
+            Refusal::Invalid(error) => ("InvalidRequest", error.to_string()),
+            Refusal::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
+            Refusal::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
+            Refusal::Failed(error @ BreakerError::Table(_)) => ("TableError", chain(&error)),
+            Refusal::Failed(error @ BreakerError::EventSource(_)) => ("EventSourceError", chain(&error)),
+        };
+        Self { error_type: error_type.to_owned(), error_message }
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn handle<W: EventsTable, M: EventSource, P: Prober, C: Clock>(
+    breaker: Arc<Breaker<W, M, P, C>>,
+    event: LambdaEvent<Value>,
+) -> Result<Shown, Refusal> {
+    let LambdaEvent { payload, context } = event;
+    let caller = format!("invocation {}", context.request_id);
+    let request = Request::parse(payload, &caller).map_err(Refusal::Invalid)?;
+    breaker.handle(&request, end_of_invocation(context.deadline())).await.map_err(Refusal::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use genesys_relay::breaker::Policy;
+    use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeTable};
+    use lambda_runtime::Context;
+    use serde_json::json;
+
+    use super::*;
+
+    async fn invoke(request: Value) -> Result<Value, Diagnostic> {
+        let breaker = Breaker {
+            table: FakeTable::default(),
+            event_source: FakeEventSource::default(),
+            prober: FakeProber::default(),
+            clock: FakeClock,
+            policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+            is_on: true,
+        };
+        let answer = handle(Arc::new(breaker), LambdaEvent::new(request, Context::default())).await;
+        answer.map(|shown| json!(shown)).map_err(Diagnostic::from)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_of_the_events_folder_is_understood() {
+        for (name, state) in [("run", "closed"), ("open", "open"), ("close", "closed"), ("automatic", "closed")] {
+            let path = format!("{}/../../events/breaker-{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let request = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let answer = invoke(serde_json::from_str(&request).expect("JSON")).await.expect("understood");
+            assert_eq!(answer["state"], state, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_not_understood_is_an_error_that_names_the_field() {
+        let error = invoke(json!({ "action": "shut" })).await.expect_err("refused");
+        assert_eq!(error.error_type, "InvalidRequest");
+        assert!(error.error_message.starts_with("action"), "{error:?}");
+    }
+}

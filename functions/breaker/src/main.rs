@@ -1,0 +1,41 @@
+//! The Lambda function that holds events back while the target is away: wires [`genesys_relay::breaker`] to AWS.
+
+mod config;
+mod handler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_relay::aws;
+use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::aws::event_source::EventSourceMapping;
+use genesys_relay::aws::lambda::LambdaFunction;
+use genesys_relay::breaker::Breaker;
+use genesys_relay::clock::SystemClock;
+use genesys_relay::config::Environment;
+use lambda_runtime::service_fn;
+
+use crate::config::Config;
+
+/// A call to DynamoDB or Lambda ends within this.
+const CALL_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The processor is waited for as long as it may take (the longest of `ProcessorTimeoutSeconds`).
+const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::read(Environment::of_process())?;
+    genesys_relay::logging::init(config.log_level);
+    let sdk = aws::sdk_config(CALL_TIMEOUT);
+    let breaker = Arc::new(Breaker {
+        table: DynamoDb::new(&sdk, config.events_table),
+        event_source: EventSourceMapping::new(&sdk, config.event_source_id),
+        // A second probe would be a second event.
+        prober: LambdaFunction::new(&aws::sdk_config_for_one_attempt(PROBE_TIMEOUT), config.processor_function_name),
+        clock: SystemClock,
+        policy: config.policy,
+        is_on: config.is_on,
+    });
+    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&breaker), event)))).await?)
+}

@@ -1,0 +1,258 @@
+//! Holds events back while the target is away: it takes their way out of the queue shut, lets one through now and then,
+//! and opens that way again when the target took one.
+//!
+//! What waits in the events queue uses up nothing: no receive, no attempt, no patience of the target. It owns two settings
+//! of the event source mapping, `Enabled` and `MaximumConcurrency`, and sets both anew every minute.
+
+mod circuit;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error as StdError;
+use std::future::Future;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::attempts::{Attempts, minutes_before};
+use crate::clock::Clock;
+use crate::events_table::{EventsTable, Exclusive, Lease, TableError};
+use crate::logging::chain;
+use crate::process::Probed;
+
+pub use self::circuit::{Circuit, LastProbe, Policy, Settings, State, Wish};
+pub use self::request::Request;
+
+/// A run's lease outlives it by this much, for clocks that differ.
+const LEASE_PAST_DEADLINE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
+/// Why the event source mapping could not be read or set.
+#[derive(Debug, thiserror::Error)]
+pub enum EventSourceError {
+    /// Lambda did not answer, throttled, failed, or is at the last change still: the same call may succeed later.
+    #[error("the event source mapping is unavailable")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// Lambda refused the call: the same call fails again until somebody changes something.
+    #[error("Lambda refused to read or change the event source mapping")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// What hands the events of the queue to the processor.
+pub trait EventSource: Send + Sync + 'static {
+    /// How it is set; `None` while a change is under way.
+    fn settings(&self) -> impl Future<Output = Result<Option<Settings>, EventSourceError>> + Send;
+
+    /// Sets it. That takes effect some seconds later.
+    fn set(&self, settings: Settings) -> impl Future<Output = Result<(), EventSourceError>> + Send;
+}
+
+/// What lets one event through.
+pub trait Prober: Send + Sync + 'static {
+    /// Lets one event of the queue through to the target, if one is due.
+    fn probe(&self) -> impl Future<Output = Result<Probed, Box<dyn StdError + Send + Sync>>> + Send;
+}
+
+/// The use case, over its ports.
+pub struct Breaker<W, M, P, C> {
+    /// What the attempts came to, and what the breaker is.
+    pub table: W,
+    /// The way out of the queue.
+    pub event_source: M,
+    /// The processor.
+    pub prober: P,
+    /// Tells which minute it is.
+    pub clock: C,
+    /// Until when events are held back.
+    pub policy: Policy,
+    /// Whether there is a breaker at all. Without one it is closed, whatever it was.
+    pub is_on: bool,
+}
+
+/// Why a run did not come to an end. What the mapping is set to is what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BreakerError {
+    /// Another run is at work.
+    #[error("{} of {} is at work since {}; try again later", .0.action, .0.by, .0.since)]
+    Busy(Lease),
+    /// Nothing can be changed by hand where there is no breaker.
+    #[error("the breaker is off: set the stack's parameter Breaker to \"on\" first")]
+    Off,
+    /// The events table failed.
+    #[error("the breaker's run failed")]
+    Table(#[from] TableError),
+    /// The mapping could not be set, and will be by the next run.
+    #[error("the breaker's run failed")]
+    EventSource(#[from] EventSourceError),
+}
+
+/// What the breaker is, as people read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// `closed`, `open`, `closing` or `exhausting`.
+    pub state: &'static str,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub why: String,
+    /// Who said so; nothing where it did by itself.
+    pub by: Option<String>,
+    /// Whether it stays so until somebody says otherwise.
+    pub forced: bool,
+    /// How many invocations at the same time it lets out of the queue while it closes.
+    pub maximum_concurrency: Option<u32>,
+    /// How often it has let an event through since it opened.
+    pub probes: u32,
+    /// What came of the last.
+    pub last_probe: Option<ShownProbe>,
+    /// When it last looked.
+    pub last_run_at: Timestamp,
+}
+
+/// An event that was let through, as people read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownProbe {
+    at: Timestamp,
+    event_id: Option<String>,
+    delivered: bool,
+    error: Option<String>,
+}
+
+impl From<Circuit> for Shown {
+    fn from(circuit: Circuit) -> Self {
+        let (state, maximum_concurrency) = match circuit.state {
+            State::Closed => ("closed", None),
+            State::Open => ("open", Some(0)),
+            State::Closing { concurrency } => ("closing", Some(concurrency)),
+            State::Exhausting => ("exhausting", Some(circuit::SMALLEST_CONCURRENCY)),
+        };
+        let probe = |LastProbe { at, event_id, delivered, error }| ShownProbe { at, event_id, delivered, error };
+        Self {
+            state,
+            since: circuit.since,
+            why: circuit.why,
+            by: circuit.by,
+            forced: circuit.forced,
+            maximum_concurrency,
+            probes: circuit.probes,
+            last_probe: circuit.last_probe.map(probe),
+            last_run_at: circuit.last_run_at,
+        }
+    }
+}
+
+impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
+    /// Does what a minute asks for, or what somebody asks for, and says what the breaker is then.
+    ///
+    /// What it decides it writes down before it acts, and the next run acts again: a run that dies leaves nothing half done.
+    pub async fn handle(&self, request: &Request, deadline: Instant) -> Result<Shown, BreakerError> {
+        let now = self.clock.now();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let lease = Lease {
+            owner: Uuid::new_v4(),
+            action: "breaker".to_owned(),
+            by: request.origin.by.clone(),
+            since: now,
+            until: now + left + LEASE_PAST_DEADLINE,
+        };
+        let taken = self.table.acquire(Exclusive::Breaker, &lease, now).await;
+        let outcome = match taken {
+            Ok(Some(held)) => return Err(BreakerError::Busy(held)),
+            Ok(None) => self.run(request).await,
+            // It may be ours although the answer was lost.
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = self.table.release(Exclusive::Breaker, lease.owner).await {
+            tracing::warn!(error = chain(&error), "the lease on the breaker stands until it runs out");
+        }
+        outcome
+    }
+
+    async fn run(&self, request: &Request) -> Result<Shown, BreakerError> {
+        let now = self.clock.now();
+        let before = self.table.circuit().await?.unwrap_or_else(|| Circuit::closed(now));
+        let mut circuit = match request.wish {
+            _ if !self.is_on => match (request.wish, before.state) {
+                (Some(_), _) => return Err(BreakerError::Off),
+                (None, State::Closed) => before.clone(),
+                (None, _) => Circuit { why: "the breaker is off".to_owned(), ..Circuit::closed(now) },
+            },
+            Some(wish) => before.wished(wish, &request.origin, self.policy, now),
+            None => before.after(&self.attempts(now).await?, self.policy, now),
+        };
+        // Not in the minute in which it opens: what was under way then is still coming back.
+        if self.is_on && circuit.is_to_probe() && before.state == State::Open {
+            let outcome = self.prober.probe().await.map_err(|error| chain(&*error));
+            if let Err(error) = &outcome {
+                tracing::error!(error, "no event could be let through to see whether the target is back");
+            }
+            circuit = circuit.probed(outcome, self.clock.now());
+        }
+        circuit.last_run_at = now;
+        self.table.save_circuit(&circuit).await?;
+        say(&before, &circuit);
+        self.apply(&circuit).await?;
+        Ok(circuit.into())
+    }
+
+    async fn attempts(&self, now: Timestamp) -> Result<Vec<(Timestamp, Attempts)>, TableError> {
+        let minutes = minutes_before(now, circuit::MINUTES);
+        let attempts = self.table.attempts(&minutes).await?;
+        Ok(minutes.into_iter().zip(attempts).collect())
+    }
+
+    /// Sets the mapping as it is to be, if it is not.
+    async fn apply(&self, circuit: &Circuit) -> Result<(), EventSourceError> {
+        let wanted = circuit.settings(self.policy);
+        match self.event_source.settings().await? {
+            Some(found) if found != wanted => self.event_source.set(wanted).await,
+            // It is as it should be, or is changing, and the next run looks again.
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// One line for each turn, and none for a minute in which nothing turned.
+fn say(before: &Circuit, after: &Circuit) {
+    if before.state == after.state && before.forced == after.forced {
+        return;
+    }
+    let shown = Shown::from(after.clone());
+    tracing::warn!(
+        audit = "breaker",
+        was = Shown::from(before.clone()).state,
+        state = shown.state,
+        why = shown.why,
+        by = shown.by,
+        forced = shown.forced,
+        maximum_concurrency = shown.maximum_concurrency,
+        "breaker"
+    );
+}
+
+/// Enables the mapping where a breaker that holds events back has not been heard of for ten minutes: it is broken, and
+/// delivery goes on without it. Returns whether it did.
+///
+/// What somebody holds back by hand stays.
+pub async fn take_over<W: EventsTable, M: EventSource>(
+    table: &W,
+    event_source: &M,
+    now: Timestamp,
+) -> Result<bool, BreakerError> {
+    const SILENT: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+    let Some(circuit) = table.circuit().await? else { return Ok(false) };
+    if circuit.state != State::Open || circuit.forced || now.duration_since(circuit.last_run_at) < SILENT {
+        return Ok(false);
+    }
+    let settings = Settings { enabled: true, maximum_concurrency: circuit::SMALLEST_CONCURRENCY };
+    if event_source.settings().await? == Some(settings) {
+        return Ok(false);
+    }
+    tracing::error!(last_run_at = %circuit.last_run_at, "the breaker is open and silent: events flow without it");
+    event_source.set(settings).await?;
+    Ok(true)
+}

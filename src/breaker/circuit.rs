@@ -1,0 +1,214 @@
+//! The state of the breaker, and how one minute follows from another. No clock, no network: a table to read.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::attempts::{Attempts, minute_of};
+use crate::process::Probed;
+use crate::reason::excerpt;
+use crate::request::Origin;
+
+/// The breaker looks at the minute that is, and at so many before it.
+pub(super) const MINUTES: u8 = 3;
+
+/// Fewer failing events than this are events that the target does not like, not an outage. One that fails again and again
+/// counts once.
+const FEWEST_EVENTS: usize = 5;
+
+/// The least that Lambda takes ("Configuring scaling behavior for SQS event source mappings").
+pub(super) const SMALLEST_CONCURRENCY: u32 = 2;
+
+/// After so long without the target, events are let go to the dead letters, where they are kept for longer than in the
+/// events queue, and shown with their reason.
+const LONGEST_OPEN: SignedDuration = SignedDuration::from_hours(3 * 24);
+
+/// When the breaker opens, and how far it closes.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// How many of a hundred attempts have to fail.
+    pub failure_percent: u8,
+    /// How many invocations of the processor there are at the same time while it is closed.
+    pub maximum_concurrency: u32,
+}
+
+/// Whether events flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As fast as they can.
+    Closed,
+    /// Not at all, but for one now and then that tells whether the target is back.
+    Open,
+    /// More with each minute.
+    Closing {
+        /// How many invocations of the processor at the same time.
+        concurrency: u32,
+    },
+    /// Slowly, to the dead letters: the target has been away for too long.
+    Exhausting,
+}
+
+/// The breaker, as the table holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// Whether events flow.
+    pub state: State,
+    /// Since when that is so.
+    pub since: Timestamp,
+    /// Why that is so.
+    pub why: String,
+    /// Who said so; `None` where the breaker did by itself.
+    pub by: Option<String>,
+    /// Whether it stays so until somebody says otherwise.
+    pub forced: bool,
+    /// How often an event was let through since it opened.
+    pub probes: u32,
+    /// What came of the last of them.
+    pub last_probe: Option<LastProbe>,
+    /// When the breaker last looked. One that does not look any more is broken.
+    pub last_run_at: Timestamp,
+}
+
+/// An event that was let through to see whether the target is back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastProbe {
+    /// When.
+    pub at: Timestamp,
+    /// The event; `None` where not even that is known.
+    pub event_id: Option<String>,
+    /// Whether the target has it.
+    pub delivered: bool,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// What the event source mapping is to be set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether it hands out events.
+    pub enabled: bool,
+    /// To how many invocations at the same time.
+    pub maximum_concurrency: u32,
+}
+
+/// What somebody wants the breaker to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Open until told otherwise.
+    Open,
+    /// Closed until told otherwise.
+    Closed,
+    /// What it finds right.
+    Automatic,
+}
+
+impl Circuit {
+    /// Closed, as it is where nobody has ever said otherwise.
+    pub fn closed(now: Timestamp) -> Self {
+        Self {
+            state: State::Closed,
+            since: now,
+            why: "nothing is wrong".to_owned(),
+            by: None,
+            forced: false,
+            probes: 0,
+            last_probe: None,
+            last_run_at: now,
+        }
+    }
+
+    /// Another state from now on.
+    fn turn(&self, state: State, why: String, now: Timestamp) -> Self {
+        let probes = if state == State::Open { 0 } else { self.probes };
+        Self { state, since: now, why, by: None, forced: false, probes, ..self.clone() }
+    }
+
+    /// What follows from the attempts of the last minutes, each with its beginning.
+    #[must_use]
+    pub fn after(&self, minutes: &[(Timestamp, Attempts)], policy: Policy, now: Timestamp) -> Self {
+        if self.state == State::Open && now.duration_since(self.since) >= LONGEST_OPEN {
+            let why = "the target has been away for three days: what waits goes to the dead letters".to_owned();
+            return self.turn(State::Exhausting, why, now);
+        }
+        if self.forced {
+            return self.clone();
+        }
+        // Of the minute in which it turned, nobody knows on which side an attempt was.
+        let since = minutes.iter().filter(|(minute, _)| *minute > minute_of(self.since));
+        let mut sum = Attempts::default();
+        let mut bad_minutes = 0;
+        for (_, attempts) in since {
+            sum.add(attempts);
+            bad_minutes += u8::from(attempts.failed > 0);
+        }
+        let is_out =
+            sum.failing_events() >= FEWEST_EVENTS && sum.failure_percent() >= u64::from(policy.failure_percent);
+        let outage = || format!("{} of {} attempts failed within {MINUTES} minutes", sum.failed, sum.total());
+        match self.state {
+            State::Closed if is_out && bad_minutes > 1 => self.turn(State::Open, outage(), now),
+            State::Closing { .. } if is_out => self.turn(State::Open, outage(), now),
+            State::Closing { concurrency } => self.wider(concurrency.saturating_mul(2), policy, now),
+            State::Exhausting if sum.delivered > sum.failed => {
+                self.turn(State::Closing { concurrency: SMALLEST_CONCURRENCY }, "the target is back".to_owned(), now)
+            }
+            State::Closed | State::Open | State::Exhausting => self.clone(),
+        }
+    }
+
+    fn wider(&self, concurrency: u32, policy: Policy, now: Timestamp) -> Self {
+        if concurrency >= policy.maximum_concurrency {
+            return self.turn(State::Closed, "the target is back".to_owned(), now);
+        }
+        Self { state: State::Closing { concurrency }, ..self.clone() }
+    }
+
+    /// Whether an event is to be let through now.
+    pub fn is_to_probe(&self) -> bool {
+        self.state == State::Open && !self.forced
+    }
+
+    /// What follows from an event that was let through, or from that it could not be.
+    #[must_use]
+    pub fn probed(&self, outcome: Result<Probed, String>, now: Timestamp) -> Self {
+        let (event_id, error) = match outcome {
+            Ok(Probed::Nothing) => return self.clone(),
+            Ok(Probed::Delivered { event_id }) => (Some(event_id), None),
+            Ok(Probed::Failed { event_id, error }) => (Some(event_id), Some(excerpt(&error))),
+            Err(error) => (None, Some(excerpt(&error))),
+        };
+        let probe = LastProbe { at: now, event_id, delivered: error.is_none(), error };
+        let mut next = Self { probes: self.probes.saturating_add(1), ..self.clone() };
+        if probe.delivered {
+            let state = State::Closing { concurrency: SMALLEST_CONCURRENCY };
+            next = next.turn(state, "the target took an event".to_owned(), now);
+        }
+        next.last_probe = Some(probe);
+        next
+    }
+
+    /// What somebody wants.
+    #[must_use]
+    pub fn wished(&self, wish: Wish, origin: &Origin, policy: Policy, now: Timestamp) -> Self {
+        let why = origin.why.clone().unwrap_or_else(|| "as asked".to_owned());
+        let (state, forced) = match (wish, self.state) {
+            (Wish::Open, _) => (State::Open, true),
+            (Wish::Closed, _) => (State::Closed, true),
+            // What was held by hand begins anew: a crowd may be waiting.
+            (Wish::Automatic, State::Open) if self.forced => {
+                (State::Closing { concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency) }, false)
+            }
+            (Wish::Automatic, state) => (state, false),
+        };
+        Self { by: Some(origin.by.clone()), forced, ..self.turn(state, why, now) }
+    }
+
+    /// What the event source mapping is to be set to.
+    pub fn settings(&self, policy: Policy) -> Settings {
+        let maximum_concurrency = match self.state {
+            State::Closed => policy.maximum_concurrency,
+            State::Closing { concurrency } => concurrency.min(policy.maximum_concurrency),
+            State::Open | State::Exhausting => SMALLEST_CONCURRENCY,
+        };
+        Settings { enabled: self.state != State::Open, maximum_concurrency }
+    }
+}

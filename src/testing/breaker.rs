@@ -1,0 +1,54 @@
+//! An event source mapping and a processor in memory.
+
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::breaker::{EventSource, EventSourceError, Prober, Settings};
+use crate::process::Probed;
+
+/// An event source mapping in memory: enabled, with ten invocations at the same time.
+#[derive(Clone)]
+pub struct FakeEventSource(Arc<Mutex<Settings>>);
+
+impl Default for FakeEventSource {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Settings { enabled: true, maximum_concurrency: 10 })))
+    }
+}
+
+impl FakeEventSource {
+    /// How it is set now.
+    pub fn now(&self) -> Settings {
+        *lock(&self.0)
+    }
+}
+
+impl EventSource for FakeEventSource {
+    async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
+        Ok(Some(self.now()))
+    }
+
+    async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
+        *lock(&self.0) = settings;
+        Ok(())
+    }
+}
+
+/// What came of probes, told beforehand; then there is nothing to probe with.
+#[derive(Clone, Default)]
+pub struct FakeProber(Arc<Mutex<VecDeque<Result<Probed, String>>>>);
+
+impl FakeProber {
+    /// The next probe comes to this.
+    pub fn will(&self, outcome: Result<Probed, String>) {
+        lock(&self.0).push_back(outcome);
+    }
+}
+
+impl Prober for FakeProber {
+    async fn probe(&self) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
+        lock(&self.0).pop_front().unwrap_or(Ok(Probed::Nothing)).map_err(Into::into)
+    }
+}
