@@ -175,17 +175,15 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
     async fn run(&self, request: &Request) -> Result<Shown, BreakerError> {
         let now = self.clock.now();
         let before = self.table.circuit().await?.unwrap_or_else(|| Circuit::closed(now));
+        if !self.is_on {
+            return self.stand_aside(request, before, now).await;
+        }
         let mut circuit = match request.wish {
-            _ if !self.is_on => match (request.wish, before.state) {
-                (Some(_), _) => return Err(BreakerError::Off),
-                (None, State::Closed) => before.clone(),
-                (None, _) => Circuit { why: "the breaker is off".to_owned(), ..Circuit::closed(now) },
-            },
             Some(wish) => before.wished(wish, &request.origin, self.policy, now),
             None => before.after(&self.attempts(now).await?, self.policy, now),
         };
         // Not in the minute in which it opens: what was under way then is still coming back.
-        if self.is_on && circuit.is_to_probe() && before.state == State::Open {
+        if circuit.is_to_probe() && before.state == State::Open {
             let outcome = self.prober.probe().await.map_err(|error| chain(&*error));
             if let Err(error) = &outcome {
                 tracing::error!(error, "no event could be let through to see whether the target is back");
@@ -196,6 +194,22 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
         self.table.save_circuit(&circuit).await?;
         say(&before, &circuit);
         self.apply(&circuit).await?;
+        Ok(circuit.into())
+    }
+
+    /// Lets go of what it holds back, and touches nothing after that: without a breaker the mapping is its owner's.
+    async fn stand_aside(&self, request: &Request, before: Circuit, now: Timestamp) -> Result<Shown, BreakerError> {
+        if request.wish.is_some() {
+            return Err(BreakerError::Off);
+        }
+        if before.state == State::Closed {
+            return Ok(before.into());
+        }
+        let circuit = Circuit { why: "the breaker is off".to_owned(), ..Circuit::closed(now) };
+        // First: what is written down as closed is not looked at again.
+        self.event_source.set(circuit.settings(self.policy)).await?;
+        self.table.save_circuit(&circuit).await?;
+        say(&before, &circuit);
         Ok(circuit.into())
     }
 
@@ -232,27 +246,4 @@ fn say(before: &Circuit, after: &Circuit) {
         maximum_concurrency = shown.maximum_concurrency,
         "breaker"
     );
-}
-
-/// Enables the mapping where a breaker that holds events back has not been heard of for ten minutes: it is broken, and
-/// delivery goes on without it. Returns whether it did.
-///
-/// What somebody holds back by hand stays.
-pub async fn take_over<W: EventsTable, M: EventSource>(
-    table: &W,
-    event_source: &M,
-    now: Timestamp,
-) -> Result<bool, BreakerError> {
-    const SILENT: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
-    let Some(circuit) = table.circuit().await? else { return Ok(false) };
-    if circuit.state != State::Open || circuit.forced || now.duration_since(circuit.last_run_at) < SILENT {
-        return Ok(false);
-    }
-    let settings = Settings { enabled: true, maximum_concurrency: circuit::SMALLEST_CONCURRENCY };
-    if event_source.settings().await? == Some(settings) {
-        return Ok(false);
-    }
-    tracing::error!(last_run_at = %circuit.last_run_at, "the breaker is open and silent: events flow without it");
-    event_source.set(settings).await?;
-    Ok(true)
 }

@@ -180,6 +180,9 @@ async fn one_that_is_turned_off_lets_events_flow() {
     assert_eq!(minute(&breaker, 50, 50, 0).await.state, "closed");
     assert_eq!(breaker.event_source.now(), set(true, 10));
     assert!(matches!(ask(&breaker, Some(Wish::Open)).await, Err(BreakerError::Off)));
+    breaker.event_source.set(set(false, 5)).await.expect("set");
+    minute(&breaker, 0, 0, 0).await;
+    assert_eq!(breaker.event_source.now(), set(false, 5), "without a breaker the mapping is its owner's");
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,21 +209,4 @@ async fn a_table_that_is_down_leaves_everything_as_it_is() {
     breaker.table.fail();
     assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Table(_))));
     assert_eq!(breaker.event_source.now(), set(false, 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn delivery_goes_on_without_one_that_is_open_and_silent() {
-    let breaker = breaker();
-    an_outage(&breaker).await;
-    let take_over = async || take_over(&breaker.table, &breaker.event_source, FakeClock.now()).await.expect("asked");
-    advance(Duration::from_mins(8)).await;
-    assert!(!take_over().await, "it may only be late");
-    advance(Duration::from_mins(2)).await;
-    assert!(take_over().await);
-    assert_eq!(breaker.event_source.now(), set(true, 2));
-    assert!(!take_over().await, "it is done");
-
-    ask(&breaker, Some(Wish::Open)).await.expect("opened");
-    advance(Duration::from_hours(1)).await;
-    assert!(!take_over().await, "somebody wants it so");
 }

@@ -5,6 +5,7 @@
 mod acknowledgement;
 mod api;
 mod archive;
+mod breaker;
 mod dead_letters;
 mod delivery;
 mod duplicates;

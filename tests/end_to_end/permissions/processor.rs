@@ -4,9 +4,10 @@ use super::*;
 
 #[tokio::test]
 async fn the_processor_delivers_nothing_that_it_may_not_claim_and_loses_nothing() -> Result<()> {
-    let probes: [(&str, Probe); 5] = [
+    let probes: [(&str, Probe); 6] = [
         ("dynamodb:PutItem", |trial| an_event_that_cannot_be_claimed_waits(trial).boxed_local()),
         ("dynamodb:GetItem", |trial| an_event_that_cannot_be_read_waits(trial).boxed_local()),
+        ("dynamodb:UpdateItem", |trial| an_event_whose_attempt_cannot_be_counted_is_delivered(trial).boxed_local()),
         ("secretsmanager:GetSecretValue", |trial| an_event_waits_for_the_credentials(trial).boxed_local()),
         ("sqs:SendMessage", |trial| an_event_that_cannot_be_buried_stays(trial).boxed_local()),
         ("sqs:ChangeMessageVisibility", |trial| a_retry_comes_late(trial).boxed_local()),
@@ -32,6 +33,15 @@ async fn an_event_that_cannot_be_read_waits(trial: &Trial<'_>) -> Result<()> {
     ensure!(trial.relay.target.requests_of(&id).len() == 1, "tried again, whoever else might be at it");
     trial.give_back().await?;
     trial.delivered_once(&id).await
+}
+
+async fn an_event_whose_attempt_cannot_be_counted_is_delivered(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    trial.relay.kill(Function::Processor).await?;
+    let id = trial.relay.accept(&webhook("uncounted")).await?;
+    trial.delivered_once(&id).await?;
+    trial.until_logged(Function::Processor).await?;
+    trial.give_back().await
 }
 
 async fn an_event_waits_for_the_credentials(trial: &Trial<'_>) -> Result<()> {
