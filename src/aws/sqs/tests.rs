@@ -125,9 +125,11 @@ async fn a_received_message_is_what_was_sent() {
                 .messages(
                     aws_sdk_sqs::types::Message::builder()
                         .body("{}")
+                        .message_id("the-message")
                         .receipt_handle("receipt")
                         .message_attributes("event_id", value.build().expect("complete"))
                         .attributes(MessageSystemAttributeName::SentTimestamp, "1768478400000")
+                        .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "3")
                         .attributes(MessageSystemAttributeName::MessageGroupId, "a-webhook")
                         .build(),
                 )
@@ -137,6 +139,7 @@ async fn a_received_message_is_what_was_sent() {
     let received = received.expect("received").pop().expect("one message");
     assert_eq!(received.message, message("{}"));
     assert_eq!(received.sent_at.as_second(), 1_768_478_400);
+    assert_eq!((received.message_id.as_str(), received.receive_count), ("the-message", 3));
 }
 
 #[tokio::test]
