@@ -230,6 +230,30 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
     }
 }
 
+/// Lets events go that a breaker holds back which does not look any more: it is broken, and nobody else would.
+///
+/// For somebody else to call now and then, who then stands in for the breaker's owner `by`. A breaker that comes back goes
+/// on from there.
+pub async fn relieve(
+    table: &impl EventsTable,
+    event_source: &impl EventSource,
+    maximum_concurrency: u32,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), BreakerError> {
+    let Some(before) = table.circuit().await? else { return Ok(()) };
+    if !before.is_abandoned(now) {
+        return Ok(());
+    }
+    let why = format!("the breaker has not looked since {}: events flow without it", before.last_run_at);
+    let circuit = Circuit { why, by: Some(by.to_owned()), last_run_at: before.last_run_at, ..Circuit::closed(now) };
+    // First: what is written down as closed is not looked at again.
+    event_source.set(Settings { enabled: true, maximum_concurrency }).await?;
+    table.save_circuit(&circuit).await?;
+    say(&before, &circuit);
+    Ok(())
+}
+
 /// One line for each turn, and none for a minute in which nothing turned.
 fn say(before: &Circuit, after: &Circuit) {
     if before.state == after.state && before.forced == after.forced {

@@ -1,6 +1,7 @@
 //! What each way of an event through the processor costs in requests to the events table, counted below the SDK.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,13 +27,25 @@ use tokio::time::Instant;
 
 const RECEIVES: u32 = 4;
 
-/// The requests since they were last asked for: the operation, and whether its condition was refused.
+/// The requests since they were last asked for: the operation, and whether its condition was refused. What counts attempts
+/// belongs to no event, and comes at most once in ten seconds: it is counted apart.
 #[derive(Debug, Clone, Default)]
-struct Requests(Arc<Mutex<Vec<String>>>);
+struct Requests {
+    of_events: Arc<Mutex<Vec<String>>>,
+    counts: Arc<AtomicU32>,
+}
 
 impl Requests {
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().expect("not poisoned"))
+        std::mem::take(&mut self.of_events.lock().expect("not poisoned"))
+    }
+
+    fn add(&self, request: String) {
+        if request == COUNT {
+            self.counts.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.of_events.lock().expect("not poisoned").push(request);
+        }
     }
 }
 
@@ -55,7 +68,7 @@ impl HttpConnector for Counting<SharedHttpConnector> {
             let answer = answer.await;
             let refused = answer.as_ref().is_ok_and(|answer| answer.status().as_u16() == 400);
             let outcome = if refused { format!("{operation}, refused") } else { operation };
-            requests.0.lock().expect("not poisoned").push(outcome);
+            requests.add(outcome);
             answer
         })
     }
@@ -156,11 +169,13 @@ impl Relay {
 const READ: &str = "GetItem";
 const WRITE: &str = "PutItem";
 const REFUSED: &str = "PutItem, refused";
+const COUNT: &str = "UpdateItem";
 
 #[tokio::test]
 async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
     let relay = Relay::over(&stack).await?;
+    let began = Instant::now();
 
     // Delivered: the claim and the settle.
     assert_eq!(relay.bring("fine", "first", 1, 200).await, [WRITE, WRITE]);
@@ -212,5 +227,8 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     relay.requests.take();
     relay.processor.process(vec![strange], Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(relay.requests.take(), Vec::<String>::new());
+
+    let (counts, most) = (relay.requests.counts.load(Ordering::Relaxed), 1 + began.elapsed().as_secs() / 10);
+    assert!(counts > 0 && u64::from(counts) <= most, "attempts were counted {counts} times, and {most} at most");
     Ok(())
 }

@@ -22,6 +22,9 @@ pub(super) const SMALLEST_CONCURRENCY: u32 = 2;
 /// events queue, and shown with their reason.
 const LONGEST_OPEN: SignedDuration = SignedDuration::from_hours(3 * 24);
 
+/// A breaker looks every minute. One that has not for so long is broken.
+const LONGEST_SILENCE: SignedDuration = SignedDuration::from_mins(10);
+
 /// When the breaker opens, and how far it closes.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
@@ -184,6 +187,14 @@ impl Circuit {
         }
         next.last_probe = Some(probe);
         next
+    }
+
+    /// Whether it holds events back and does not look any more. What is held by hand stays so for as long as the breaker
+    /// would have let it.
+    pub fn is_abandoned(&self, now: Timestamp) -> bool {
+        let is_silent = now.duration_since(self.last_run_at) >= LONGEST_SILENCE;
+        let may_end = !self.forced || now.duration_since(self.since) >= LONGEST_OPEN;
+        self.state == State::Open && is_silent && may_end
     }
 
     /// What somebody wants.

@@ -29,6 +29,10 @@ use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName, SendMessageBatchRequestEntry,
 };
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::breaker::{Circuit, State};
+use genesys_relay::events_table::EventsTable as _;
+use jiff::Timestamp;
 use local::faulty_proxy::FaultyProxy;
 use local::genesys::Webhook;
 use local::genesys_cloud::GenesysCloud;
@@ -200,6 +204,14 @@ impl Relay {
         };
         anyhow::ensure!(error.0["errorType"] == error_type, "{request}: {error}");
         Ok(error)
+    }
+
+    /// Has the breaker be in this state, and have looked at this time for the last time.
+    async fn save_circuit(&self, state: State, last_run_at: Timestamp) -> Result<()> {
+        let config = local::clients::config(&self.stack.endpoint()).await;
+        let table = DynamoDb::new(&config, self.stack.output("EventsTableName")?.to_owned());
+        let circuit = Circuit { state, ..Circuit::closed(last_run_at) };
+        Ok(table.save_circuit(&circuit).await?)
     }
 
     /// All that is known of an event.

@@ -2,6 +2,7 @@
 //!
 //! So a permission that nothing needs is found as well as one that nobody has thought of.
 
+mod breaker;
 mod ingest;
 mod processor;
 mod recovery;
@@ -113,11 +114,16 @@ async fn try_each_with(recovery_source: &str, role: &str, exempt: &[&str], probe
     let parameters =
         [("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("MaxReceiveCount", 25), ("ProcessorTimeoutSeconds", 5)];
     let relay = Relay::start_with(Behaviour::script(refuse_once), &parameters, recovery_source).await?;
+    try_on(&relay, role, exempt, probes).await
+}
+
+/// The same, on this relay.
+async fn try_on(relay: &Relay, role: &str, exempt: &[&str], probes: &[(&str, Probe)]) -> Result<()> {
     let role = relay.stack.role(role).await?;
     let tried = probes.iter().map(|(action, _)| *action).chain(exempt.iter().copied());
     assert_eq!(role.actions(), tried.map(str::to_owned).collect::<BTreeSet<_>>(), "each permission has its probe");
     for (action, probe) in probes {
-        let trial = Trial { relay: &relay, role: &role, action };
+        let trial = Trial { relay, role: &role, action };
         let began = std::time::Instant::now();
         probe(&trial).await.with_context(|| format!("without {action}"))?;
         eprintln!("{action}: {:.1?}", began.elapsed());

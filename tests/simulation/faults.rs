@@ -1,6 +1,7 @@
 //! What goes wrong: the weather between a function and everything it calls, and the death of functions.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,9 +23,11 @@ pub(crate) enum Service {
     Secrets,
     Genesys,
     Target,
+    Mapping,
 }
 
 impl Service {
+    /// What can be down for a while.
     pub(crate) const ALL: [Self; 7] =
         [Self::Events, Self::DeadLetters, Self::Table, Self::Archive, Self::Secrets, Self::Genesys, Self::Target];
 }
@@ -56,6 +59,7 @@ pub(crate) struct Weather {
     crashes_per_thousand: u32,
     slowness: Duration,
     outages: Vec<Outage>,
+    away: Option<(Range<Duration>, u16)>,
     death: Option<Death>,
     /// Invocations so far, by the name of the process.
     invocations: Mutex<Tally>,
@@ -80,6 +84,7 @@ impl Weather {
             crashes_per_thousand: scenario.crashes_per_thousand,
             slowness: scenario.slowness,
             outages: scenario.outages.clone(),
+            away: scenario.away.clone(),
             death: scenario.death,
             invocations: Mutex::default(),
             tally: Mutex::default(),
@@ -141,6 +146,12 @@ impl Weather {
             8 => Fate::Hangs,
             _ => Fate::HangsUnheard,
         }
+    }
+
+    /// What the target answers to everything, while it does.
+    pub(crate) fn away(&self) -> Option<u16> {
+        let now = self.began.elapsed();
+        self.away.as_ref().filter(|(during, _)| during.contains(&now)).map(|(_, status)| *status)
     }
 
     /// How long something on the network takes.

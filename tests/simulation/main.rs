@@ -7,6 +7,7 @@
 mod faults;
 mod genesys;
 mod law;
+mod mapping;
 mod ports;
 mod run;
 mod scenario;
@@ -159,6 +160,53 @@ fn each_side_of_every_call_is_a_place_to_die() {
         line.push(format!("{of} {places}"));
     }
     say(&format!("simulation: died before and after every call, and nothing was lost: {}", line.join(", ")));
+}
+
+#[test]
+fn no_event_dies_while_the_breaker_holds_it_back() {
+    // Longer than all receives would last, and shorter than the breaker waits.
+    let outage = Duration::from_mins(40);
+    let outcome = run(Scenario::with_breaker(503, outage, None), false);
+    assert_eq!(outcome.violation, None);
+    let count = |what| outcome.tally.get(what).copied().unwrap_or(0);
+    assert_eq!(count("events dead"), 0, "{:?}", outcome.tally);
+    assert!((25..45).contains(&count("probes")), "{:?}", outcome.tally);
+    assert_eq!(count("deliveries while held back"), count("probes"), "{:?}", outcome.tally);
+    say(&format!("simulation: 40 minutes without a target: {} probes, and no dead letter", count("probes")));
+
+    // What is refused for good before anybody knows that it is an outage is dead; nothing after that.
+    let outcome = run(Scenario::with_breaker(404, outage, None), false);
+    assert_eq!(outcome.violation, None);
+    let count = |what| outcome.tally.get(what).copied().unwrap_or(0);
+    assert!(count("events dead") < 20 && count("probes") > 25, "{:?}", outcome.tally);
+}
+
+#[test]
+fn a_target_that_never_comes_back_gets_every_event_to_the_dead_letters_before_it_expires() {
+    let outcome = run(Scenario::with_breaker(503, Duration::from_hours(4 * 24), None), false);
+    assert_eq!(outcome.violation, None);
+    assert!(outcome.tally.get("events dead").is_some_and(|dead| *dead >= 70), "{:?}", outcome.tally);
+}
+
+#[test]
+fn each_side_of_every_call_of_the_breaker_is_a_place_to_die() {
+    let outage = Duration::from_mins(15);
+    // Around its opening and its closing.
+    for (of, invocations) in [("breaker", 1..6), ("breaker", 14..19), ("probe", 0..3), ("probe", 10..14)] {
+        let mut places = 0;
+        for nth in invocations {
+            for after in 0.. {
+                let outcome = run(Scenario::with_breaker(503, outage, Some(Death { of, nth, after })), false);
+                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, dead after {after} places");
+                if !outcome.tally.contains_key("crashes") {
+                    break;
+                }
+                places += 1;
+            }
+        }
+        assert!(places > 10, "{of} died {places} times only");
+        say(&format!("simulation: {of} died {places} times"));
+    }
 }
 
 /// What each hunk of a patch expects to find, by file.

@@ -15,7 +15,7 @@ use genesys_relay::message::Message;
 use genesys_relay::queue::{
     Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
 };
-use genesys_relay::record::{Record, Transition};
+use genesys_relay::record::{Record, State, Transition};
 use genesys_relay::secrets::{SecretStore, SecretsError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use jiff::{SignedDuration, Timestamp};
@@ -176,6 +176,10 @@ impl EventsTable for Remote<FakeTable> {
             let before = self.port.record(&transition.next().event_id);
             let written = self.port.write(transition).await?;
             if written == Written::Done {
+                let is_dead = |record: &Record| matches!(record.state, State::Dead(_));
+                if is_dead(transition.next()) && !before.as_ref().is_some_and(is_dead) {
+                    self.process.weather().count("events dead");
+                }
                 self.process.law().written(before.as_ref(), transition.next());
             }
             Ok(written)

@@ -17,8 +17,9 @@ use crate::genesys;
 use crate::scenario::{Scenario, request};
 use crate::world::World;
 
-/// How long the relay may take in good weather until all that waits is delivered or dead.
-const DRAINED_WITHIN: Duration = Duration::from_hours(48);
+/// How long the relay may take in good weather until all that waits is delivered or dead. Where nothing is left but what
+/// the target refuses for good, the breaker takes that for an outage, and lets it die after three days.
+const DRAINED_WITHIN: Duration = Duration::from_hours(96);
 
 /// Runs of `reconcile` after which table and queue have to agree.
 const ROUNDS: usize = 6;
@@ -104,6 +105,19 @@ fn start(world: &Arc<World>) {
             while !world.weather.is_calm() {
                 let _ = world.recover().await;
                 sleep(pause).await;
+            }
+        });
+    }
+    if let Some(pause) = world.scenario.breaker_every {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            // Also in good weather: what was held back is let go.
+            loop {
+                sleep(pause).await;
+                tokio::spawn({
+                    let world = Arc::clone(&world);
+                    async move { world.look_at_the_target().await }
+                });
             }
         });
     }

@@ -35,6 +35,8 @@ pub(crate) struct Scenario {
     pub(crate) crashes_per_thousand: u32,
     /// Deliveries that fail while the target is not down.
     pub(crate) refusals_per_thousand: u32,
+    /// When the target answers everything with this status.
+    pub(crate) away: Option<(Range<Duration>, u16)>,
     /// Whether the queues hand out messages twice and in any order.
     pub(crate) disorder: bool,
     /// Whether the clocks of processes are wrong.
@@ -45,11 +47,13 @@ pub(crate) struct Scenario {
     pub(crate) cap: Duration,
     pub(crate) max_receives: u32,
     pub(crate) batch: usize,
-    pub(crate) concurrency: usize,
+    pub(crate) concurrency: u32,
     pub(crate) processor_time: Duration,
     pub(crate) reconcile_every: Duration,
     pub(crate) archive_every: Duration,
     pub(crate) recover_every: Option<Duration>,
+    /// How often the breaker looks; nothing where there is none.
+    pub(crate) breaker_every: Option<Duration>,
     /// How long an operator waits between two requests, on average; nothing for one who is asleep.
     pub(crate) operator_every: Option<Duration>,
     /// When the sender gets a new secret.
@@ -154,6 +158,7 @@ impl Scenario {
                 .unwrap_or(&0),
             crashes_per_thousand: *rng.choice(&[0, 10, 50, 200]).unwrap_or(&0),
             refusals_per_thousand: *rng.choice(&[0, 100, 300, 900]).unwrap_or(&0),
+            away: None,
             disorder: rng.bool(),
             clocks_differ: rng.bool(),
             slowness: Duration::from_millis(*rng.choice(&[20, 20, 200, 1500]).unwrap_or(&20)),
@@ -161,7 +166,7 @@ impl Scenario {
             cap: Duration::from_secs(*rng.choice(&[5, 60, 900]).unwrap_or(&900)),
             max_receives,
             batch: *rng.choice(&[1, 10, 10]).unwrap_or(&10),
-            concurrency: rng.usize(2..6),
+            concurrency: rng.u32(2..6),
             processor_time: Duration::from_secs(*rng.choice(&[10, 20, 60]).unwrap_or(&60)),
             reconcile_every: if is_long { length / 200 } else { minutes(5) },
             archive_every: if is_long { minutes(24 * 60) } else { length * 2 },
@@ -170,6 +175,34 @@ impl Scenario {
             rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
             requests: Vec::new(),
             death: None,
+            // Weeks of minutes take too long.
+            breaker_every: (length < minutes(6 * 60) && rng.bool()).then_some(minutes(1)),
+        }
+    }
+
+    /// A target that answers everything with a status for so long, and a breaker in front of it; all else works, but for
+    /// one death, if there is one.
+    pub(crate) fn with_breaker(status: u16, for_so_long: Duration, death: Option<Death>) -> Self {
+        let minutes = Duration::from_mins;
+        let at = |number: u32| for_so_long * number / 100 + Duration::from_secs(1);
+        let sent =
+            |number: u32| Sent { number: number as usize, kind: Kind::Webhook, at: vec![at(number)], poison: false };
+        // A few at the start, and then one now and then.
+        let first = (100..106).map(|number| Sent { at: vec![Duration::from_secs(1)], ..sent(number) });
+        Self {
+            length: for_so_long + minutes(30),
+            events: first.chain((0..100).map(sent)).collect(),
+            outages: Vec::new(),
+            away: Some((minutes(0)..for_so_long, status)),
+            cap: minutes(15),
+            max_receives: 10,
+            archive_every: minutes(24 * 60),
+            reconcile_every: minutes(5),
+            recover_every: None,
+            requests: Vec::new(),
+            breaker_every: Some(minutes(1)),
+            death,
+            ..Self::with_death(Death { of: "nobody", nth: 0, after: 0 })
         }
     }
 
@@ -196,6 +229,7 @@ impl Scenario {
             faults_per_thousand: 0,
             crashes_per_thousand: 0,
             refusals_per_thousand: 0,
+            away: None,
             disorder: false,
             clocks_differ: false,
             slowness: Duration::from_millis(20),
@@ -208,6 +242,7 @@ impl Scenario {
             reconcile_every: minutes(6 * 60),
             archive_every: minutes(24 * 60),
             recover_every: Some(minutes(6 * 60)),
+            breaker_every: None,
             operator_every: None,
             rotation: None,
             requests: vec![

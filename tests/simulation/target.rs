@@ -10,6 +10,7 @@ use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Process, Service};
+use crate::mapping::Mapping;
 
 /// One delivery may take this long, connecting included (`TargetTimeoutSeconds`).
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ pub(crate) struct SimTarget {
     /// What it refuses for good.
     pub(crate) poison: Arc<BTreeSet<EventId>>,
     pub(crate) refusals_per_thousand: u32,
+    /// Whether events are held back.
+    pub(crate) mapping: Mapping,
 }
 
 impl SimTarget {
@@ -80,6 +83,12 @@ impl Target for SimTarget {
         let until = delivery.deadline.min(Instant::now() + TIMEOUT);
         let work = async {
             weather.count("deliveries");
+            if !self.mapping.is_enabled() {
+                weather.count("deliveries while held back");
+            }
+            if let Some(status) = weather.away() {
+                return self.status(status);
+            }
             let takes = weather.dice(|rng| if rng.u32(..10) == 0 { rng.u64(..9000) } else { rng.u64(..200) });
             if Instant::now() + Duration::from_millis(takes) >= until {
                 sleep_until(until).await;

@@ -1,15 +1,17 @@
 //! Everything there is in a run: the services, the functions and their processes, and what starts them.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_relay::breaker::{self, Breaker, Policy, Prober};
 use genesys_relay::clock::Clock as _;
 use genesys_relay::event::EventId;
 use genesys_relay::events_table::{Checkpoint, EventsTable as _};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::message::Message;
-use genesys_relay::process::{AttemptCounter, Processor, Record};
+use genesys_relay::process::{AttemptCounter, Probed, Processor, Record};
 use genesys_relay::queue::{Receiver as _, Sender as _};
 use genesys_relay::record::State;
 use genesys_relay::recover::{self, Recover};
@@ -19,13 +21,13 @@ use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore,
 use http::HeaderMap;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::faults::{Died, Process, Service, Weather};
 use crate::genesys::{LOG, Log, RemoteLog};
 use crate::law::Law;
 use crate::lock;
+use crate::mapping::Mapping;
 use crate::ports::{Remote, SkewedClock};
 use crate::scenario::{Kind, Scenario, Sent};
 use crate::target::SimTarget;
@@ -36,6 +38,7 @@ const INGEST_CALL: Duration = Duration::from_secs(4);
 const PROCESSOR_CALL: Duration = Duration::from_secs(3);
 const REPLAY_TIME: Duration = Duration::from_mins(15);
 const RECOVERY_TIME: Duration = Duration::from_secs(290);
+const BREAKER_TIME: Duration = Duration::from_secs(150);
 const OPERATOR_CALL: Duration = Duration::from_secs(6);
 
 const SECRETS_KEPT: Duration = Duration::from_mins(5);
@@ -69,6 +72,7 @@ pub(crate) struct World {
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
     pub(crate) table: FakeTable,
+    pub(crate) mapping: Mapping,
     pub(crate) archive: FakeArchive,
     pub(crate) log: Log,
     store: FakeSecretStore,
@@ -81,6 +85,15 @@ pub(crate) struct World {
 
 const SECRETS: [&str; 2] = ["the-first-secret-0001", "the-second-secret-0002"];
 
+/// The processor, as the breaker invokes it.
+struct Probe(Arc<World>);
+
+impl Prober for Probe {
+    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+        self.0.probe().await
+    }
+}
+
 impl World {
     pub(crate) fn new(scenario: Scenario, speaks: bool) -> Arc<Self> {
         let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
@@ -91,6 +104,7 @@ impl World {
             dead_letters.disorder(scenario.seed ^ 0xdead);
         }
         let table = FakeTable::default();
+        let mapping = Mapping::new(scenario.concurrency);
         let law = Arc::new(Law::new(&scenario, speaks, &events, &dead_letters, &table));
         let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed);
         Arc::new(Self {
@@ -100,6 +114,7 @@ impl World {
             events,
             dead_letters,
             table,
+            mapping,
             archive: FakeArchive::default(),
             log: Log::default(),
             store: FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRETS[0]] })),
@@ -190,10 +205,12 @@ impl World {
 
     /// The event source mapping: receives, invokes, and deletes what was not reported as failed.
     pub(crate) async fn map(self: Arc<Self>) {
-        let permits = Arc::new(Semaphore::new(self.scenario.concurrency));
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let leave = self.mapping.leave().await;
             self.events.until_visible().await;
+            if !self.mapping.is_enabled() {
+                continue;
+            }
             let records = self.events.hand_out(self.scenario.batch, self.scenario.visibility());
             self.law.account();
             if records.is_empty() {
@@ -207,14 +224,14 @@ impl World {
             let world = Arc::clone(&self);
             tokio::spawn(async move {
                 world.deliver(records).await;
-                drop(permit);
+                drop(leave);
             });
         }
     }
 
     async fn deliver(&self, records: Vec<Record>) {
         let instance = lock(&self.processors).pop();
-        let Warm { process, function } = instance.unwrap_or_else(|| self.processor());
+        let Warm { process, function } = instance.unwrap_or_else(|| self.processor("processor"));
         let (began, time) = (Instant::now(), self.scenario.processor_time);
         let work = async { function.process(records.clone(), Instant::now() + time).await };
         let answer = process.invoke(time, work).await;
@@ -277,8 +294,8 @@ impl World {
         }
     }
 
-    fn processor(&self) -> Warm<TheProcessor> {
-        let process = self.process("processor", PROCESSOR_CALL);
+    fn processor(&self, name: &'static str) -> Warm<TheProcessor> {
+        let process = self.process(name, PROCESSOR_CALL);
         let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
         let function = Processor {
             events: remote(&self.events, Service::Events),
@@ -288,6 +305,7 @@ impl World {
                 process: process.clone(),
                 poison: Arc::clone(&self.poison),
                 refusals_per_thousand: self.scenario.refusals_per_thousand,
+                mapping: self.mapping.clone(),
             },
             schedule: self.scenario.schedule(),
             clock: self.clock(),
@@ -295,6 +313,42 @@ impl World {
             attempts: AttemptCounter::default(),
         };
         Warm { process, function: Arc::new(function) }
+    }
+
+    /// Has the breaker look.
+    pub(crate) async fn look_at_the_target(self: &Arc<Self>) -> Option<breaker::Shown> {
+        let process = self.process("breaker", OPERATOR_CALL);
+        let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
+        let function = Breaker {
+            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
+            event_source: Remote { port: self.mapping.clone(), service: Service::Mapping, process: process.clone() },
+            prober: Probe(Arc::clone(self)),
+            clock: self.clock(),
+            policy,
+            is_on: true,
+        };
+        let request = breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
+        let work = Box::pin(function.handle(&request, Instant::now() + BREAKER_TIME));
+        let shown = process.invoke(BREAKER_TIME, work).await;
+        self.law.note(|| match &shown {
+            Ok(Ok(shown)) => format!("breaker: {}", json!(shown)),
+            Ok(Err(error)) => format!("breaker: {error}"),
+            Err(Died) => "breaker died".to_owned(),
+        });
+        self.law.account();
+        shown.ok()?.ok()
+    }
+
+    /// Lets one event through.
+    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+        let Warm { process, function } = self.processor("probe");
+        let time = self.scenario.processor_time;
+        let work = async { function.probe(Instant::now() + time).await };
+        let probed = process.invoke(time, work).await.map_err(|Died| "the processor died")??;
+        if probed != Probed::Nothing {
+            self.weather.count("probes");
+        }
+        Ok(probed)
     }
 
     /// Asks the replay function; `Err` where it died.

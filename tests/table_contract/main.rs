@@ -2,6 +2,7 @@
 //!
 //! What is written goes into a second stand-in as well, and both have to say the same of it.
 
+mod breaker;
 mod index;
 mod leases;
 mod records;
@@ -128,8 +129,11 @@ async fn a_table_keeps_its_contract(table: impl EventsTable) -> Result<()> {
     records::a_fetched_event_is_queued_until_it_is_claimed(&table).await?;
     leases::one_run_at_a_time_has_the_lease(&table, Exclusive::DeadLetters).await?;
     leases::one_run_at_a_time_has_the_lease(&table, Exclusive::Recovery).await?;
+    leases::one_run_at_a_time_has_the_lease(&table, Exclusive::Breaker).await?;
     leases::leases_on_different_things_are_apart(&table).await?;
-    leases::a_checkpoint_is_the_newest_that_was_saved(&table).await
+    leases::a_checkpoint_is_the_newest_that_was_saved(&table).await?;
+    breaker::attempts_of_a_minute_add_up(&table).await?;
+    breaker::the_breaker_is_what_was_saved_last(&table).await
 }
 
 #[tokio::test]

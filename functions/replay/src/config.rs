@@ -21,6 +21,10 @@ pub(crate) struct Config {
     pub(crate) events_table: String,
     /// `ARCHIVE_BUCKET_NAME`: the bucket of archived dead letters.
     pub(crate) archive_bucket: String,
+    /// `EVENT_SOURCE_ID`: the mapping of the events queue to the processor.
+    pub(crate) event_source_id: String,
+    /// `MAXIMUM_CONCURRENCY`: how many invocations of the processor it makes at the same time.
+    pub(crate) maximum_concurrency: u32,
     /// `AWS_LAMBDA_FUNCTION_NAME`: this function, which invokes itself to go on in the background.
     pub(crate) function_name: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
@@ -36,6 +40,8 @@ impl Config {
         let dead_letter_queue_arn = environment.parse("DEAD_LETTER_QUEUE_ARN");
         let events_table = environment.parse("EVENTS_TABLE_NAME");
         let archive_bucket = environment.parse("ARCHIVE_BUCKET_NAME");
+        let event_source_id = environment.parse("EVENT_SOURCE_ID");
+        let maximum_concurrency = environment.parse("MAXIMUM_CONCURRENCY");
         let function_name = environment.parse(FUNCTION_NAME);
         let log_level = environment.parse("LOG_LEVEL");
         environment.finish((|| {
@@ -46,6 +52,8 @@ impl Config {
                 dead_letter_queue_arn: dead_letter_queue_arn?,
                 events_table: events_table?,
                 archive_bucket: archive_bucket?,
+                event_source_id: event_source_id?,
+                maximum_concurrency: maximum_concurrency?,
                 function_name: function_name?,
                 log_level: log_level?,
             })

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use genesys_relay::clock::end_of_invocation;
+use genesys_relay::breaker::{self, EventSource};
+use genesys_relay::clock::{Clock as _, end_of_invocation};
 use genesys_relay::logging::chain;
 use genesys_relay::replay::{Answer, Ports, Replay, ReplayError, Request};
 use genesys_relay::request::InvalidRequest;
@@ -15,9 +16,13 @@ use crate::api::{Api, Response};
 use crate::background::Background;
 
 /// What the function is made of.
-pub(crate) struct Function<P: Ports, B> {
+pub(crate) struct Function<P: Ports, B, M> {
     pub(crate) replay: Replay<P>,
     pub(crate) background: B,
+    /// What the breaker holds events back with.
+    pub(crate) event_source: M,
+    /// How many invocations of the processor there are at the same time where nothing is held back.
+    pub(crate) maximum_concurrency: u32,
 }
 
 /// What the function answers.
@@ -54,23 +59,36 @@ impl From<Refusal> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<P: Ports, B: Background>(
-    function: Arc<Function<P, B>>,
+pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
+    function: Arc<Function<P, B, M>>,
     event: LambdaEvent<Value>,
 ) -> Result<Reply, Refusal> {
     let LambdaEvent { payload, context } = event;
-    let Function { replay, background } = function.as_ref();
+    let Function { replay, background, event_source, maximum_concurrency } = function.as_ref();
     let end = end_of_invocation(context.deadline());
     if payload["requestContext"]["http"].is_object() {
         return Ok(Reply::Http(Api { replay, background }.answer(payload, end).await));
     }
     let request = Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(Refusal::Invalid)?;
+    if let Request::Reconcile { if_needed: true, origin } = &request {
+        let now = replay.clock.now();
+        if let Err(error) = breaker::relieve(&replay.table, event_source, *maximum_concurrency, &origin.by, now).await {
+            // The next schedule is minutes away, and what else it is for is to be done all the same.
+            tracing::error!(error = chain(&error), "whether a broken breaker holds events back is not known");
+        }
+    }
     replay.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(Refusal::Failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use genesys_relay::archive::Archive as _;
+    use genesys_relay::breaker::{Circuit, EventSource as _, Settings, State};
+    use genesys_relay::clock::Clock as _;
+    use genesys_relay::events_table::EventsTable as _;
+    use genesys_relay::testing::FakeClock;
     use serde_json::json;
 
     use crate::testing::{Fakes, bury, function, invoke, letter_of, sample};
@@ -114,6 +132,28 @@ mod tests {
         let error = invoke(&function(), request).await.expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
         assert!(error.error_message.contains("ratePerSecond"), "{error:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_schedule_lets_events_go_that_a_broken_breaker_holds_back() {
+        let function = function();
+        let now = FakeClock.now();
+        let circuit = Circuit { state: State::Open, ..Circuit::closed(now) };
+        function.replay.table.save_circuit(&circuit).await.expect("saved");
+        let held = Settings { enabled: false, maximum_concurrency: 2 };
+        function.event_source.set(held).await.expect("set");
+
+        let schedule = json!({ "action": "reconcile", "ifNeeded": true });
+        tokio::time::advance(Duration::from_mins(9)).await;
+        invoke(&function, schedule.clone()).await.expect("done");
+        assert_eq!(function.event_source.now(), held, "it may be at work");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        invoke(&function, json!({ "action": "reconcile" })).await.expect("done");
+        assert_eq!(function.event_source.now(), held, "people have other wishes");
+        invoke(&function, schedule).await.expect("done");
+        assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
+        let circuit = function.replay.table.circuit().await.expect("read").expect("a breaker");
+        assert!(circuit.state == State::Closed && circuit.why.contains("has not looked"), "{circuit:?}");
     }
 
     #[tokio::test(start_paused = true)]

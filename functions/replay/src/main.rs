@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use genesys_relay::aws;
 use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::aws::event_source::EventSourceMapping;
 use genesys_relay::aws::lambda::LambdaFunction;
 use genesys_relay::aws::s3::S3Archive;
 use genesys_relay::aws::sqs::Sqs;
@@ -41,7 +42,12 @@ async fn main() -> anyhow::Result<()> {
         archive: S3Archive::new(&sdk, config.archive_bucket),
         clock: SystemClock,
     };
-    let function = Arc::new(Function { replay, background: LambdaFunction::new(&sdk, config.function_name) });
+    let function = Arc::new(Function {
+        replay,
+        background: LambdaFunction::new(&sdk, config.function_name),
+        event_source: EventSourceMapping::new(&sdk, config.event_source_id),
+        maximum_concurrency: config.maximum_concurrency,
+    });
     // A run's future is large, and is moved around less when it is boxed.
     Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)))).await?)
 }

@@ -12,7 +12,7 @@ use genesys_relay::message::Message;
 use genesys_relay::queue::{Countable, Receiver, Sender};
 use genesys_relay::reason::{Reason, ReasonKind};
 use genesys_relay::replay::Replay;
-use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeTable};
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeQueue, FakeTable};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ use crate::handler::{Function, handle};
 
 /// The function over fakes, its dead letters in a queue of one's own.
 pub(crate) type Fakes<D = FakeQueue> =
-    Arc<Function<(FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock), FakeBackground>>;
+    Arc<Function<(FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock), FakeBackground, FakeEventSource>>;
 
 /// Remembers what it is handed.
 #[derive(Default)]
@@ -67,7 +67,12 @@ pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, r
         archive: FakeArchive::default(),
         clock: FakeClock,
     };
-    Arc::new(Function { replay, background: FakeBackground::default() })
+    Arc::new(Function {
+        replay,
+        background: FakeBackground::default(),
+        event_source: FakeEventSource::default(),
+        maximum_concurrency: 10,
+    })
 }
 
 /// A payload of the folder `events`.

@@ -1,10 +1,13 @@
 //! What replay, and who starts it, may do, one permission after the other taken away.
 
+use genesys_relay::breaker::State;
+use jiff::SignedDuration;
+
 use super::*;
 
 #[tokio::test]
 async fn replay_says_what_it_may_not_do_and_loses_nothing() -> Result<()> {
-    let probes: [(&str, Probe); 16] = [
+    let probes: [(&str, Probe); 17] = [
         ("sqs:GetQueueAttributes", |trial| {
             a_request_fails(trial, json!({ "action": "status" }), "QueueError").boxed_local()
         }),
@@ -22,6 +25,7 @@ async fn replay_says_what_it_may_not_do_and_loses_nothing() -> Result<()> {
         ("dynamodb:DeleteItem", |trial| a_lease_stands(trial).boxed_local()),
         ("s3:PutObject", |trial| nothing_is_archived(trial).boxed_local()),
         ("s3:GetObject", |trial| nothing_is_restored(trial).boxed_local()),
+        ("lambda:UpdateEventSourceMapping", |trial| a_broken_breaker_holds_on(trial).boxed_local()),
         ("lambda:InvokeFunction", |trial| nothing_goes_on_in_the_background(trial).boxed_local()),
     ];
     let exempt: Vec<_> = LOGS.into_iter().chain(UNJUDGED).collect();
@@ -179,6 +183,22 @@ async fn nothing_goes_on_in_the_background(trial: &Trial<'_>) -> Result<()> {
     ensure!(answer.status == 202, "{answer:?}");
     ensure!(trial.relay.show(&id).await?["state"] == "DEAD");
     purge(trial.relay).await
+}
+
+async fn a_broken_breaker_holds_on(trial: &Trial<'_>) -> Result<()> {
+    let an_hour_ago = Timestamp::now() - SignedDuration::from_hours(1);
+    trial.relay.save_circuit(State::Open, an_hour_ago).await?;
+    trial.take_away().await?;
+    let schedule = json!({ "action": "reconcile", "ifNeeded": true });
+    trial.relay.replay(schedule.clone()).await?;
+    trial.until_logged(Function::Replay).await?;
+    let state =
+        async || anyhow::Ok(trial.relay.replay(json!({ "action": "status" })).await?["breaker"]["state"].take());
+    ensure!(state().await? == "open");
+    trial.give_back().await?;
+    trial.relay.replay(schedule).await?;
+    ensure!(state().await? == "closed");
+    Ok(())
 }
 
 #[tokio::test]

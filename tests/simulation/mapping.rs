@@ -1,0 +1,65 @@
+//! The event source mapping: whether it hands out events, and to how many invocations at the same time.
+
+use std::sync::Arc;
+
+use genesys_relay::breaker::{EventSource, EventSourceError, Settings};
+use tokio::sync::watch;
+
+use crate::ports::Remote;
+
+#[derive(Clone)]
+pub(crate) struct Mapping(Arc<watch::Sender<State>>);
+
+struct State {
+    settings: Settings,
+    /// Invocations that are under way.
+    at_work: u32,
+}
+
+/// Leave for one invocation, until it is dropped.
+pub(crate) struct Leave(Mapping);
+
+impl Mapping {
+    pub(crate) fn new(maximum_concurrency: u32) -> Self {
+        let settings = Settings { enabled: true, maximum_concurrency };
+        Self(Arc::new(watch::Sender::new(State { settings, at_work: 0 })))
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.0.borrow().settings.enabled
+    }
+
+    /// Waits until another invocation may begin.
+    pub(crate) async fn leave(&self) -> Leave {
+        let may = |state: &State| state.settings.enabled && state.at_work < state.settings.maximum_concurrency;
+        // The sender is kept by `self`.
+        drop(self.0.subscribe().wait_for(may).await);
+        self.0.send_modify(|state| state.at_work += 1);
+        Leave(self.clone())
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|state| state.at_work -= 1);
+    }
+}
+
+impl EventSource for Remote<Mapping> {
+    async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
+        let read = async { Ok(Some(self.port.0.borrow().settings)) };
+        self.process.call(self.service, read, unavailable).await
+    }
+
+    async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
+        let set = async {
+            self.port.0.send_modify(|state| state.settings = settings);
+            Ok(())
+        };
+        self.process.call(self.service, set, unavailable).await
+    }
+}
+
+fn unavailable<T>() -> Result<T, EventSourceError> {
+    Err(EventSourceError::Unavailable("as the weather has it".into()))
+}
