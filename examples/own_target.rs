@@ -56,7 +56,7 @@ async fn main() -> anyhow::Result<()> {
         receipt: Some(ReceiptHandle("a-receipt".to_owned())),
         receive_count: 1,
         sent_at: jiff::Timestamp::now(),
-        message: Message { body: r#"{"hello":"world"}"#.to_owned(), attributes: [].into(), group: None },
+        message: Message { body: r#"{"hello":"world"}"#.to_owned(), attributes: [].into(), group: None, trace: None },
     };
     let kept = processor.process(vec![record], Instant::now() + Duration::from_mins(1)).await;
     anyhow::ensure!(kept.is_empty(), "SQS has to keep {kept:?}");

@@ -123,7 +123,7 @@ impl Archived {
     pub fn into_message(self) -> io::Result<Message> {
         let restore = |(name, attribute): (String, ArchivedAttribute)| Ok((name, attribute.restore()?));
         let attributes = self.attributes.into_iter().map(restore).collect::<io::Result<_>>()?;
-        Ok(Message { body: self.body, attributes, group: self.group })
+        Ok(Message { body: self.body, attributes, group: self.group, trace: None })
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
             prop_assert_eq!(read.len(), bodies.len());
             for (archived, body) in read.into_iter().zip(bodies) {
                 let message = archived.into_message().expect("readable");
-                prop_assert_eq!(message, Message { body, attributes: attributes.clone(), group: None });
+                prop_assert_eq!(message, Message { body, attributes: attributes.clone(), group: None, trace: None });
             }
         }
     }

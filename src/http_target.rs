@@ -19,6 +19,7 @@ use crate::retry::parse_retry_after;
 use crate::secrets::{SecretCache, SecretStore, SecretsError, TargetSecrets};
 use crate::standard_webhooks;
 use crate::target::{Cause, Delivery, Failure, Outcome, Target};
+use crate::trace::{is_traceparent, traceparent_of};
 
 /// Time for TCP and TLS. A host that does not answer in this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,6 +33,8 @@ const MAX_DRAINED_BYTES: usize = 64 * 1024;
 
 /// An answer's body has this long once its status is there. The status alone decides.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Makes ring the provider of TLS for this process. Call it once, before a target is made.
 ///
@@ -109,6 +112,9 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         put(HeaderName::from_static("idempotency-key"), event.id.as_str());
         put(HeaderName::from_static("x-relay-attempt"), &delivery.attempt.to_string());
         put(HeaderName::from_static("x-relay-source"), event.source.as_str());
+        if !headers.get(TRACEPARENT).is_some_and(|sent| is_traceparent(sent.as_bytes())) {
+            headers.extend(traceparent_of(&event.id, delivery.attempt).parse().map(|made| (TRACEPARENT, made)));
+        }
         if let Some(value) = &secrets.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }

@@ -16,6 +16,7 @@ use crate::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
 use crate::queue::{QueueError, Sender};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
+use crate::trace::TraceHeader;
 
 /// The use case, over its ports.
 pub struct Ingest<E, D, S, C> {
@@ -91,7 +92,13 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
     /// Takes one webhook in.
     ///
     /// `Ok` and [`Refusal::NotJson`] mean that the body is durable; every other refusal leaves nothing behind.
-    pub async fn ingest(&self, headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
+    /// Through the queue it goes in this trace.
+    pub async fn ingest(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        trace: Option<TraceHeader>,
+    ) -> Result<Accepted, Refusal> {
         self.authenticate(headers, body).await?;
         if body.is_empty() {
             return Err(Refusal::Empty);
@@ -116,7 +123,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
             origin: identity.origin,
         };
         let (id, source) = (event.id.clone(), event.source);
-        let message = Message::from_event(event);
+        let message = Message { trace, ..Message::from_event(event) };
         let size = message.size();
         if size > MAX_MESSAGE_BYTES {
             return Err(Refusal::TooLarge { size });

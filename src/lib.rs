@@ -34,3 +34,4 @@ pub mod standard_webhooks;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trace;

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use crate::event::{Event, EventId, Identity, InvalidEventId, Source, UnknownSource};
 use crate::json::{Json, NotJson};
 use crate::reason::{Reason, ReasonKind, excerpt};
+use crate::trace::TraceHeader;
 
 /// The names of the message attributes.
 pub mod attribute {
@@ -77,6 +78,8 @@ pub struct Message {
     pub attributes: BTreeMap<String, Attribute>,
     /// The message group: on a standard queue it keeps one noisy sender from delaying the others ("Amazon SQS fair queues").
     pub group: Option<String>,
+    /// The trace in which it is sent. Written and not read: Lambda goes by it, and what is sent anew is in another.
+    pub trace: Option<TraceHeader>,
 }
 
 /// The value of a message attribute, with its data type as SQS spells it (`String`, `Number.int`, …).
@@ -163,7 +166,7 @@ impl Message {
                 BASE64_STANDARD.encode(refused.map_or_else(FromUtf8Error::into_bytes, String::into_bytes))
             }
         };
-        Self { body, attributes, group: event.origin.as_deref().and_then(group_id) }
+        Self { body, attributes, group: event.origin.as_deref().and_then(group_id), trace: None }
     }
 
     /// Reads the event back.

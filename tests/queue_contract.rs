@@ -17,7 +17,7 @@ const AT_ONCE: Duration = Duration::ZERO;
 const SHORTLY: Duration = Duration::from_secs(1);
 
 fn message(name: &str) -> Message {
-    Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None }
+    Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None, trace: None }
 }
 
 async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<Received>> {

@@ -139,7 +139,12 @@ impl Relay {
             receipt: Some(ReceiptHandle(message_id.to_owned())),
             receive_count,
             sent_at: Timestamp::UNIX_EPOCH,
-            message: Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None },
+            message: Message {
+                body: format!("{{\"name\":\"{name}\"}}"),
+                attributes: BTreeMap::new(),
+                group: None,
+                trace: None,
+            },
         };
         // Past every backoff, and past every lease.
         self.processor.clock.forward(SignedDuration::from_mins(2));
@@ -150,7 +155,8 @@ impl Relay {
 
     /// The record of the event of this name.
     async fn record(&self, name: &str) -> Result<genesys_relay::record::Record> {
-        let message = Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None };
+        let message =
+            Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None, trace: None };
         let (id, _) = message.identity(Timestamp::UNIX_EPOCH);
         self.processor.table.get(&id).await?.context("a record")
     }
@@ -222,7 +228,7 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
         receipt: None,
         receive_count: 1,
         sent_at: Timestamp::UNIX_EPOCH,
-        message: Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None },
+        message: Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None },
     };
     relay.requests.take();
     relay.processor.process(vec![strange], Instant::now() + Duration::from_mins(1)).await;

@@ -62,7 +62,12 @@ fn read(text: &str) -> Message {
         };
         Some((name.to_owned(), attribute))
     };
-    Message { body: body.to_owned(), attributes: lines.lines().filter_map(attribute).collect(), group: None }
+    Message {
+        body: body.to_owned(),
+        attributes: lines.lines().filter_map(attribute).collect(),
+        group: None,
+        trace: None,
+    }
 }
 
 /// An event goes through SQS and comes out as it was, to the millisecond.

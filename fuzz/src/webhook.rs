@@ -92,7 +92,7 @@ fn check(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
     let store = FakeSecretStore::holding(&secrets);
     let secrets = SecretCache::new(store, Duration::from_mins(5), Noon);
     let ingest = Ingest { events: events.clone(), dead_letters: dead_letters.clone(), secrets, clock: Noon };
-    let outcome = run(ingest.ingest(headers, body));
+    let outcome = run(ingest.ingest(headers, body, None));
     let (events, dead_letters) = (events.messages(), dead_letters.messages());
 
     let is_authentic = is_authentic(headers, body);

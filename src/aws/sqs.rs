@@ -15,7 +15,8 @@ use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageAttributeValue,
-    MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+    MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue, QueueAttributeName,
+    SendMessageBatchRequestEntry,
 };
 use jiff::Timestamp;
 
@@ -27,6 +28,7 @@ use crate::queue::{
     Countable, Depth, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
     VisibilityTimeout,
 };
+use crate::trace::TraceHeader;
 
 /// `ListMessageMoveTasks` knows the last ten; the newest comes first.
 const NEWEST: i32 = 1;
@@ -87,7 +89,8 @@ impl Sender for SqsQueue {
             .queue_url(&self.url)
             .message_body(&message.body)
             .set_message_group_id(message.group.clone())
-            .set_message_attributes(Some(to_sdk_attributes(message)?));
+            .set_message_attributes(Some(to_sdk_attributes(message)?))
+            .set_message_system_attributes(message.trace.as_ref().map(system_attributes).transpose()?);
         request.send().await.map(drop).map_err(classify)
     }
 
@@ -257,6 +260,13 @@ fn to_sdk_attributes(message: &Message) -> Result<SdkAttributes, QueueError> {
     message.attributes.iter().map(attribute).collect()
 }
 
+type SystemAttributes = std::collections::HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>;
+
+fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, QueueError> {
+    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace.as_str());
+    Ok([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.build().map_err(cannot_build)?)].into())
+}
+
 fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError> {
     let mut attributes = BTreeMap::new();
     for (name, value) in message.message_attributes.unwrap_or_default() {
@@ -284,6 +294,7 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError
             body: message.body.unwrap_or_default(),
             attributes,
             group: system.remove(&MessageSystemAttributeName::MessageGroupId),
+            trace: None,
         },
         receipt: ReceiptHandle(receipt),
         sent_at,

@@ -141,6 +141,22 @@ async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
 }
 
 #[tokio::test]
+async fn an_event_without_a_trace_gets_one() {
+    let (address, requests, _) = server(|_| status(204)).await;
+    let target = plain(address);
+    for sent in [None, Some("00-no-trace-01")] {
+        let mut event = event();
+        event.headers.remove("traceparent");
+        event.headers.extend(sent.map(|sent| ("traceparent".to_owned(), sent.to_owned())));
+        target
+            .deliver(Delivery { event: &event, attempt: 3, deadline: Instant::now() + Duration::from_secs(10) })
+            .await;
+        let (headers, _) = requests.lock().expect("not poisoned").pop().expect("a request");
+        assert_eq!(headers["traceparent"], traceparent_of(&event.id, 3).as_str(), "{sent:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_2xx_is_a_failure_with_its_beginning() {
     let (address, ..) = server(|_| {
         Answer::builder()

@@ -46,7 +46,7 @@ fn authentic() -> HeaderMap {
 
 impl Relay {
     async fn post(&self, headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
-        self.ingest.ingest(headers, body).await
+        self.ingest.ingest(headers, body, None).await
     }
 
     fn is_empty(&self) -> bool {

@@ -20,7 +20,7 @@ fn event(body: &[u8]) -> Event {
 }
 
 fn bare(body: &str) -> Message {
-    Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None }
+    Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None, trace: None }
 }
 
 #[test]

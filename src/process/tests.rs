@@ -36,7 +36,12 @@ fn record(name: &str, receive_count: u32) -> Record {
         receipt: Some(ReceiptHandle(name.to_owned())),
         receive_count,
         sent_at: Timestamp::UNIX_EPOCH,
-        message: Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None },
+        message: Message {
+            body: format!("{{\"name\":\"{name}\"}}"),
+            attributes: BTreeMap::new(),
+            group: None,
+            trace: None,
+        },
     }
 }
 

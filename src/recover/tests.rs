@@ -146,7 +146,7 @@ fn id_of(name: &str) -> EventId {
 }
 
 fn event_of(name: &str) -> Event {
-    let message = Message { body: envelope(name), attributes: BTreeMap::new(), group: None };
+    let message = Message { body: envelope(name), attributes: BTreeMap::new(), group: None, trace: None };
     message.to_event(now()).expect("an event")
 }
 

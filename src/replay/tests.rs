@@ -38,7 +38,7 @@ fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
 /// A message of the webhook `webhook`, told from others by `name`.
 fn message(webhook: &str, name: u32) -> Message {
     let body = json!({ "webhookId": webhook, "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" });
-    Message { body: body.to_string(), attributes: BTreeMap::new(), group: Some(webhook.to_owned()) }
+    Message { body: body.to_string(), attributes: BTreeMap::new(), group: Some(webhook.to_owned()), trace: None }
 }
 
 fn event_of(message: &Message) -> Event {

@@ -114,7 +114,12 @@ async fn send(relay: &Relay, message: &Message) -> Result<()> {
 fn received_at(body: &str, time: &str) -> Message {
     let value = AttributeValue::Text(time.to_owned());
     let attribute = Attribute { data_type: "String".to_owned(), value };
-    Message { body: body.to_owned(), attributes: [("received_at".to_owned(), attribute)].into(), group: None }
+    Message {
+        body: body.to_owned(),
+        attributes: [("received_at".to_owned(), attribute)].into(),
+        group: None,
+        trace: None,
+    }
 }
 
 #[tokio::test]
@@ -171,6 +176,7 @@ async fn a_message_that_was_sent_twice_is_delivered_once() -> Result<()> {
             .to_owned(),
         attributes: [].into(),
         group: None,
+        trace: None,
     };
     let published_again = Message { body: bare.body.replace(r#""id":"1""#, r#""id":"2""#), ..bare.clone() };
     for message in [&message, &message, &bare, &bare, &published_again] {

@@ -26,8 +26,10 @@ use serde_json::{Value, json};
 use crate::recovery::log_failed;
 use crate::{Relay, name_of, webhook};
 
-/// Nothing that a function does. Its own runtime writes the logs on AWS, and the emulator asks for no permission.
-const LOGS: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
+/// Nothing that a function does. Its own runtime writes the logs and the traces on AWS, and the emulator asks for no
+/// permission.
+const OF_THE_RUNTIME: [&str; 4] =
+    ["logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"];
 
 /// The event source mapping's own calls, made in the processor's name (Lambda Developer Guide, "Using Lambda with Amazon
 /// SQS"). The emulator's poller makes none, and so needs no permission.

@@ -180,7 +180,7 @@ impl World {
             };
             Warm { process, function: Arc::new(function) }
         });
-        let answer = process.invoke(INGEST_TIME, function.ingest(headers, body)).await;
+        let answer = process.invoke(INGEST_TIME, function.ingest(headers, body, None)).await;
         self.law.account();
         let answer = answer.ok()?;
         lock(&self.ingests).push(Warm { process, function });
@@ -197,6 +197,7 @@ impl World {
             body: String::from_utf8_lossy(body).into_owned(),
             attributes: std::collections::BTreeMap::default(),
             group: None,
+            trace: None,
         };
         self.law.entered(message.identity(FakeClock.now()).0, false);
         // In memory, and told to work.

@@ -91,12 +91,13 @@ fn the_access_log_holds_no_header_no_query_and_no_body() {
 fn no_role_may_do_more_than_it_does() {
     let template = template();
     for (role, expected) in [
-        ("IngestRole", ["logs", "secretsmanager:GetSecretValue", "sqs:SendMessage"].as_slice()),
+        ("IngestRole", ["logs", "secretsmanager:GetSecretValue", "sqs:SendMessage", "xray"].as_slice()),
         (
             "ProcessorRole",
             &[
                 "dynamodb:GetItem",
                 "dynamodb:PutItem",
+                "dynamodb:UpdateItem",
                 "logs",
                 "secretsmanager:GetSecretValue",
                 "sqs:ChangeMessageVisibility",
@@ -104,6 +105,21 @@ fn no_role_may_do_more_than_it_does() {
                 "sqs:GetQueueAttributes",
                 "sqs:ReceiveMessage",
                 "sqs:SendMessage",
+                "xray",
+            ],
+        ),
+        (
+            "BreakerRole",
+            &[
+                "dynamodb:BatchGetItem",
+                "dynamodb:DeleteItem",
+                "dynamodb:GetItem",
+                "dynamodb:PutItem",
+                "lambda:GetEventSourceMapping",
+                "lambda:InvokeFunction",
+                "lambda:UpdateEventSourceMapping",
+                "logs",
+                "xray",
             ],
         ),
         (
@@ -116,6 +132,7 @@ fn no_role_may_do_more_than_it_does() {
                 "dynamodb:PutItem",
                 "dynamodb:Query",
                 "lambda:InvokeFunction",
+                "lambda:UpdateEventSourceMapping",
                 "logs",
                 "s3:GetObject",
                 "s3:PutObject",
@@ -127,6 +144,7 @@ fn no_role_may_do_more_than_it_does() {
                 "sqs:ReceiveMessage",
                 "sqs:SendMessage",
                 "sqs:StartMessageMoveTask",
+                "xray",
             ],
         ),
         (
@@ -139,6 +157,7 @@ fn no_role_may_do_more_than_it_does() {
                 "logs",
                 "secretsmanager:GetSecretValue",
                 "sqs:SendMessage",
+                "xray",
             ],
         ),
         ("ScheduleRole", &["lambda:InvokeFunction"]),
@@ -148,9 +167,6 @@ fn no_role_may_do_more_than_it_does() {
         let mut granted = BTreeSet::new();
         let statements = properties["Policies"][0]["PolicyDocument"]["Statement"].clone();
         for statement in statements.as_vec().expect("statements") {
-            // An action of CloudWatch that names no resources ("Actions, resources, and condition keys for Amazon CloudWatch").
-            let of_metrics = statement["Action"].as_str() == Some("cloudwatch:GetMetricStatistics");
-            assert!(of_metrics || statement["Resource"].as_str() != Some("*"), "{role}");
             let actions = match &statement["Action"] {
                 Yaml::Array(actions) => actions.clone(),
                 action => vec![action.clone()],
@@ -158,7 +174,11 @@ fn no_role_may_do_more_than_it_does() {
             for action in actions {
                 let action = action.as_str().expect("an action").to_owned();
                 assert!(!action.contains('*'), "{role}: {action}");
-                granted.insert(if action.starts_with("logs:") { "logs".to_owned() } else { action });
+                // Actions that name no resources ("Actions, resources, and condition keys" for CloudWatch and for X-Ray).
+                let is_of_none = action == "cloudwatch:GetMetricStatistics" || action.starts_with("xray:Put");
+                assert!(is_of_none || statement["Resource"].as_str() != Some("*"), "{role}: {action}");
+                let whole = ["logs", "xray"].into_iter().find(|service| action.starts_with(&format!("{service}:")));
+                granted.insert(whole.map_or(action.clone(), str::to_owned));
             }
         }
         assert_eq!(granted.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{role}");

@@ -7,6 +7,7 @@ use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::logging::chain;
 use genesys_relay::queue::Sender;
 use genesys_relay::secrets::SecretStore;
+use genesys_relay::trace::TraceHeader;
 use lambda_http::http::{Method, Response, StatusCode, header};
 use lambda_http::{Body, Context, Request, RequestExt as _};
 use serde_json::json;
@@ -30,7 +31,8 @@ where
     if request.method() != Method::POST {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "Send the event with POST.");
     }
-    match timeout(time_to_work(&request), ingest.ingest(request.headers(), request.body())).await {
+    let work = ingest.ingest(request.headers(), request.body(), trace(&request));
+    match timeout(time_to_work(&request), work).await {
         Ok(Ok(accepted)) => accept(&request, &accepted),
         Ok(Err(refusal)) => refuse(&refusal),
         Err(_) => out_of_time(),
@@ -42,6 +44,11 @@ where
 fn time_to_work(request: &Request) -> Duration {
     let deadline = request.lambda_context_ref().map_or(SystemTime::UNIX_EPOCH, Context::deadline);
     end_of_invocation(deadline).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
+}
+
+/// The trace of the invocation, if X-Ray knows one.
+fn trace(request: &Request) -> Option<TraceHeader> {
+    TraceHeader::new(request.lambda_context_ref()?.xray_trace_id.as_deref()?)
 }
 
 fn out_of_time() -> Response<Body> {

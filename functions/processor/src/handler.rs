@@ -109,6 +109,7 @@ fn read(record: SqsMessage, now: Timestamp) -> Result<Record, Refusal> {
             body: record.body.unwrap_or_default(),
             attributes: attributes.collect::<BTreeMap<_, _>>(),
             group: record.attributes.get("MessageGroupId").cloned(),
+            trace: None,
         },
     })
 }
@@ -278,7 +279,7 @@ mod tests {
         let processor = Arc::new(processor(target, FakeQueue::default()));
         let probe = || handle(Arc::clone(&processor), invocation(json!({ "probe": true })));
         assert_eq!(json!(probe().await.expect("probed")), json!({ "outcome": "nothing" }));
-        let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None };
+        let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
         processor.events.send(&message).await.expect("sent");
         let reply = json!(probe().await.expect("probed"));
         assert_eq!(reply["outcome"], "delivered");

@@ -90,7 +90,7 @@ pub(crate) fn letter_of(sample_name: &str) -> Message {
 
 /// A dead letter with this body, refused by the target with 404.
 pub(crate) fn refused(body: &str) -> Message {
-    let message = Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None };
+    let message = Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     message.with_reason(&Reason {
         reason: ReasonKind::Permanent,
         detail: "the target answered 404".to_owned(),

@@ -26,6 +26,7 @@ fn message(body: &str) -> Message {
         body: body.to_owned(),
         attributes: [("event_id".to_owned(), attribute)].into(),
         group: Some("a-webhook".to_owned()),
+        trace: None,
     }
 }
 
@@ -50,6 +51,20 @@ async fn a_message_is_sent_with_its_attributes_and_its_group() {
         })
         .then_output(|| SendMessageOutput::builder().build());
     queue(&[&rule]).send(&message("{}")).await.expect("sent");
+}
+
+#[tokio::test]
+async fn a_message_goes_with_its_trace() {
+    let header = "Root=1-67891233-abcdef012345678912345678;Parent=463ac35c9f6413ad;Sampled=1";
+    let rule = mock!(Client::send_message)
+        .match_requests(move |request| {
+            let system = request.message_system_attributes();
+            let trace = system.and_then(|system| system.get(&MessageSystemAttributeNameForSends::AwsTraceHeader));
+            trace.and_then(|trace| trace.string_value()) == Some(header)
+        })
+        .then_output(|| SendMessageOutput::builder().build());
+    let message = Message { trace: TraceHeader::new(header), ..message("{}") };
+    queue(&[&rule]).send(&message).await.expect("sent");
 }
 
 #[tokio::test]

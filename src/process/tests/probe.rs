@@ -12,7 +12,8 @@ where
 {
     FakeClock::start_over();
     let processor = processor(answer);
-    let message = Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None };
+    let message =
+        Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     processor.events.send(&message).await.expect("sent");
     for _ in 0..receives {
         processor.events.hand_out(1, Duration::ZERO);
@@ -79,7 +80,8 @@ async fn the_next_attempt_waits_for_its_backoff() {
 async fn what_is_delivered_already_says_nothing_of_the_target() {
     let processor = with_one_event(0, |_, _| deliver()).await;
     processor.probe(a_minute()).await.expect("probed");
-    let message = Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None };
+    let message =
+        Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     processor.events.send(&message).await.expect("sent");
     assert_eq!(processor.probe(a_minute()).await.expect("probed"), Probed::Nothing);
     assert!(processor.events.messages().is_empty(), "a duplicate goes");
@@ -102,7 +104,7 @@ async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_noth
         rng: Mutex::default(),
         attempts: AttemptCounter::default(),
     });
-    let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None };
+    let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     queue.send(&message).await.expect("sent");
     assert!(matches!(processor.probe(a_minute()).await.expect("probed"), Probed::Failed { .. }));
     assert_eq!(queue.messages().len(), 1, "the old message is still there");

@@ -102,7 +102,7 @@ async fn copies_of_one_event_are_sent_back_once_and_removed_when_it_is_delivered
 #[tokio::test(start_paused = true)]
 async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
     let relay = relay();
-    let bare = Message { body: r#"{"pasted":true}"#.to_owned(), attributes: BTreeMap::new(), group: None };
+    let bare = Message { body: r#"{"pasted":true}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     let id = id_of(&bare);
     bury(&relay, [bare]).await;
     tokio::time::advance(Duration::from_hours(1)).await;
@@ -122,7 +122,7 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
         ("RETRY_ATTEMPTS", "0"),
     ];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), Attribute::text(value)));
-    bury(&relay, [Message { body: body.to_owned(), attributes: attributes.into(), group: None }]).await;
+    bury(&relay, [Message { body: body.to_owned(), attributes: attributes.into(), group: None, trace: None }]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let State::Dead(dead) = relay.table.only_record().state else { panic!("not dead") };
     assert_eq!(dead.death.reason, ReasonKind::Permanent);
@@ -138,7 +138,7 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
     let relay = relay();
-    let poison = Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None };
+    let poison = Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     bury(&relay, [poison]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let id = relay.table.only_record().event_id;

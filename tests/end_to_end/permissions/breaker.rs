@@ -21,7 +21,7 @@ async fn the_breaker_says_what_it_may_not_do_and_delivery_goes_on() -> Result<()
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     let relay = Relay { stack, target, genesys: GenesysCloud::start().await? };
-    try_on(&relay, "BreakerRole", &LOGS, &probes).await
+    try_on(&relay, "BreakerRole", &OF_THE_RUNTIME, &probes).await
 }
 
 /// Asks the breaker for something. Its schedule may be at work.

@@ -8,7 +8,7 @@ async fn ingest_accepts_nothing_that_it_may_not_keep_or_check() -> Result<()> {
         ("sqs:SendMessage", |trial| nothing_is_accepted_that_cannot_be_sent(trial).boxed_local()),
         ("secretsmanager:GetSecretValue", |trial| nothing_is_judged_without_secrets(trial).boxed_local()),
     ];
-    try_each("IngestRole", &LOGS, &probes).await
+    try_each("IngestRole", &OF_THE_RUNTIME, &probes).await
 }
 
 async fn nothing_is_accepted_that_cannot_be_sent(trial: &Trial<'_>) -> Result<()> {

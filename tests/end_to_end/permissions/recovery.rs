@@ -12,7 +12,7 @@ async fn recovery_says_what_it_may_not_do_and_loses_nothing() -> Result<()> {
         ("secretsmanager:GetSecretValue", |trial| a_recovery_fails(trial, "Credentials").boxed_local()),
         ("dynamodb:DeleteItem", |trial| the_lease_of_a_recovery_stands(trial).boxed_local()),
     ];
-    try_each_with("webhook-deliveries", "RecoveryRole", &LOGS, &probes).await
+    try_each_with("webhook-deliveries", "RecoveryRole", &OF_THE_RUNTIME, &probes).await
 }
 
 /// Loses an event that no other probe has.
