@@ -113,7 +113,9 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         put(HeaderName::from_static("x-relay-attempt"), &delivery.attempt.to_string());
         put(HeaderName::from_static("x-relay-source"), event.source.as_str());
         if !headers.get(TRACEPARENT).is_some_and(|sent| is_traceparent(sent.as_bytes())) {
-            headers.extend(traceparent_of(&event.id, delivery.attempt).parse().map(|made| (TRACEPARENT, made)));
+            if let Ok(made) = traceparent_of(&event.id, delivery.attempt).parse() {
+                headers.insert(TRACEPARENT, made);
+            }
         }
         if let Some(value) = &secrets.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
