@@ -249,6 +249,7 @@ pub async fn relieve(
     now: Timestamp,
 ) -> Result<(), BreakerError> {
     let Some(before) = table.circuit().await? else { return Ok(()) };
+    metrics::breaker_unprobed(&before, now);
     if !before.is_abandoned(now) {
         return Ok(());
     }

@@ -109,12 +109,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         outcome
     }
 
-    async fn take_in(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        trace: Option<TraceHeader>,
-    ) -> Result<Accepted, Refusal> {
+    async fn take_in(&self, headers: &HeaderMap, body: &[u8], trace: Option<TraceHeader>) -> Result<Accepted, Refusal> {
         self.authenticate(headers, body).await?;
         if body.is_empty() {
             return Err(Refusal::Empty);

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::attempts::{Attempts, minutes_before};
-use crate::breaker::{self, Circuit};
+use crate::breaker;
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, Exclusive, Lease, Position, TableError, Window};
@@ -246,12 +246,10 @@ impl<P: Ports> Replay<P> {
         Ok(oldest.map(|letter| now.duration_since(letter.received_at).try_into().unwrap_or_default()))
     }
 
-    /// What alarms look at although nobody asks for anything.
+    /// What an alarm looks at although nobody asks for anything.
     async fn measure(&self, deadline: Instant) -> Result<(), ReplayError> {
         let now = self.clock.now();
         metrics::OLDEST_DEAD_LETTER_AGE.time(self.oldest_age(now, deadline).await?.unwrap_or_default());
-        let circuit = self.table.circuit().await?.unwrap_or_else(|| Circuit::closed(now));
-        metrics::breaker_unprobed(&circuit, now);
         Ok(())
     }
 

@@ -16,19 +16,14 @@ async fn the_functions_write_metrics_into_their_logs() -> Result<()> {
             directive["Namespace"] == namespace && named && !line[metric].is_null()
         }))
     };
-    let mut number = 0;
-    wait::until("each has written its metrics", || {
-        number += 1;
-        let webhook = webhook(&number.to_string());
-        async {
-            // A function writes after it has answered, and what comes a moment later is read here with its next invocation.
-            relay.accept(&webhook).await?;
-            relay.replay(json!({ "action": "reconcile", "ifNeeded": true })).await?;
-            let written = has_written(Function::Ingest, "Accepted").await?
-                && has_written(Function::Processor, "Delivered").await?
-                && has_written(Function::Replay, "OldestDeadLetterAge").await?;
-            Ok(written.then_some(()))
-        }
+    wait::until("each has written its metrics", || async {
+        // A function writes after it has answered, and what comes a moment later is read here with its next invocation.
+        relay.accept(&webhook("again")).await?;
+        relay.replay(json!({ "action": "reconcile", "ifNeeded": true })).await?;
+        let written = has_written(Function::Ingest, "Accepted").await?
+            && has_written(Function::Processor, "Delivered").await?
+            && has_written(Function::Replay, "OldestDeadLetterAge").await?;
+        Ok(written.then_some(()))
     })
     .await
 }

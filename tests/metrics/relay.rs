@@ -37,7 +37,7 @@ const A_WHILE: Duration = Duration::from_mins(2);
 
 /// A bare message, as a person writes it.
 pub(crate) fn message(name: &str) -> Message {
-    Message { body: json!({ "name": name }).to_string(), attributes: BTreeMap::new(), group: None }
+    Message { body: json!({ "name": name }).to_string(), attributes: BTreeMap::new(), group: None, trace: None }
 }
 
 /// A target that does what the name of an event says, in a tenth of a second.
@@ -116,7 +116,7 @@ impl Relay {
     async fn sends(&self, secret: &str, body: &[u8]) -> Result<Accepted, Refusal> {
         let mut headers = HeaderMap::new();
         headers.insert("x-webhook-secret", secret.parse().expect("a value"));
-        self.ingest.ingest(&headers, body).await
+        self.ingest.ingest(&headers, body, None).await
     }
 
     /// Takes a webhook in.
