@@ -21,6 +21,7 @@ use crate::attempts::{Attempts, minutes_before};
 use crate::clock::Clock;
 use crate::events_table::{EventsTable, Exclusive, Lease, TableError};
 use crate::logging::chain;
+use crate::metrics;
 use crate::process::Probed;
 
 pub use self::circuit::{Circuit, LastProbe, Policy, Settings, State, Wish};
@@ -188,9 +189,13 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
             if let Err(error) = &outcome {
                 tracing::error!(error, "no event could be let through to see whether the target is back");
             }
+            if !matches!(outcome, Ok(Probed::Nothing)) {
+                metrics::BREAKER_PROBES.add(1);
+            }
             circuit = circuit.probed(outcome, self.clock.now());
         }
         circuit.last_run_at = now;
+        metrics::breaker(&circuit, now);
         self.table.save_circuit(&circuit).await?;
         say(&before, &circuit);
         self.apply(&circuit).await?;
@@ -203,9 +208,11 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
             return Err(BreakerError::Off);
         }
         if before.state == State::Closed {
+            metrics::breaker(&before, now);
             return Ok(before.into());
         }
         let circuit = Circuit { why: "the breaker is off".to_owned(), ..Circuit::closed(now) };
+        metrics::breaker(&circuit, now);
         // First: what is written down as closed is not looked at again.
         self.event_source.set(circuit.settings(self.policy)).await?;
         self.table.save_circuit(&circuit).await?;
@@ -242,6 +249,7 @@ pub async fn relieve(
     now: Timestamp,
 ) -> Result<(), BreakerError> {
     let Some(before) = table.circuit().await? else { return Ok(()) };
+    metrics::breaker_unprobed(&before, now);
     if !before.is_abandoned(now) {
         return Ok(());
     }

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 
 use http::{HeaderMap, HeaderName, header};
+use tokio::time::Instant;
 
 use crate::authenticate::{NoProof, Proof, Verdict};
 use crate::clock::Clock;
 use crate::event::{Event, EventId, Identity, Source};
 use crate::json::{Json, NotJson};
 use crate::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
+use crate::metrics::{self, Rejection};
 use crate::queue::{QueueError, Sender};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
@@ -99,6 +101,15 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         body: &[u8],
         trace: Option<TraceHeader>,
     ) -> Result<Accepted, Refusal> {
+        let outcome = self.take_in(headers, body, trace).await;
+        match &outcome {
+            Ok(_) => metrics::ACCEPTED.add(1),
+            Err(refusal) => metrics::REJECTED.add(refusal.into(), 1),
+        }
+        outcome
+    }
+
+    async fn take_in(&self, headers: &HeaderMap, body: &[u8], trace: Option<TraceHeader>) -> Result<Accepted, Refusal> {
         self.authenticate(headers, body).await?;
         if body.is_empty() {
             return Err(Refusal::Empty);
@@ -130,7 +141,9 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         }
         match json {
             Ok(_) => {
+                let began = Instant::now();
                 self.events.send(&message).await.map_err(Refusal::QueueUnavailable)?;
+                metrics::ENQUEUE_TIME.time(began.elapsed());
                 Ok(Accepted { id, source, size })
             }
             Err(error) => {
@@ -144,6 +157,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
                 };
                 let message = message.with_reason(&reason);
                 self.dead_letters.send(&message).await.map_err(Refusal::QueueUnavailable)?;
+                metrics::DEAD.add(reason.reason, 1);
                 Err(Refusal::NotJson { error, kept_as: id })
             }
         }
@@ -173,6 +187,18 @@ impl Refusal {
             Self::QueueUnavailable(error) => Some(error),
             Self::NotConfigured => Some(self),
             Self::NoProof(_) | Self::WrongProof | Self::Empty | Self::NotJson { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+impl From<&Refusal> for Rejection {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::NoProof(_) | Refusal::WrongProof => Self::Unauthorized,
+            Refusal::Empty => Self::Empty,
+            Refusal::NotJson { .. } => Self::NotJson,
+            Refusal::TooLarge { .. } => Self::TooLarge,
+            Refusal::NotConfigured | Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => Self::Unavailable,
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod ingest;
 pub mod json;
 pub mod logging;
 pub mod message;
+pub mod metrics;
 pub mod process;
 pub mod queue;
 pub mod reason;

@@ -11,9 +11,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// requests hold secrets: theirs are shown from warnings on.
 const OURS: [&str; 6] = ["genesys_relay", "ingest", "processor", "replay", "recovery", "breaker"];
 
-/// The target of lines that metrics are made of. They are logged at every level.
-pub const METRICS: &str = "metrics";
-
 /// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
 ///
 /// A panic is a line as well. As plain text, its message could hold what somebody has sent, and a line break in that would
@@ -30,7 +27,7 @@ pub fn init(level: LevelFilter) {
 
 fn levels(level: LevelFilter) -> Targets {
     let ours = OURS.map(|name| (name, level));
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours).with_target(METRICS, LevelFilter::INFO)
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours)
 }
 
 /// An error with all its causes, in one line. Only for the boundary, where it is logged or shown once.
@@ -58,12 +55,6 @@ mod tests {
         assert!(levels.would_enable("ingest::handler", &Level::DEBUG));
         assert!(levels.would_enable("hyper", &Level::WARN));
         assert!(!levels.would_enable("aws_smithy_runtime", &Level::INFO));
-    }
-
-    #[test]
-    fn what_metrics_are_made_of_is_logged_at_every_level() {
-        assert!(levels(LevelFilter::ERROR).would_enable(METRICS, &Level::INFO));
-        assert!(!levels(LevelFilter::ERROR).would_enable("recovery", &Level::INFO));
     }
 
     #[test]

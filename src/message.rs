@@ -242,6 +242,11 @@ impl Message {
         own.or_else(|| self.undelivered(sent_at))
     }
 
+    /// Whether the relay has sent it to the dead letters, and did not find it there.
+    pub(crate) fn has_own_reason(&self) -> bool {
+        self.attributes.contains_key(attribute::REASON)
+    }
+
     /// Why EventBridge could not put the event into the events queue, if it was EventBridge that sent this message.
     fn undelivered(&self, sent_at: Timestamp) -> Option<Reason> {
         let said = |name| self.text(name).ok().flatten();

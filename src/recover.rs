@@ -23,7 +23,8 @@ use crate::delivery_log::DeliveryLog;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, Exclusive, Lease, TableError};
 use crate::genesys::GenesysError;
-use crate::logging::{METRICS, chain};
+use crate::logging::chain;
+use crate::metrics;
 use crate::queue::{QueueError, Sender};
 use crate::record::Act;
 
@@ -185,20 +186,29 @@ where
         outcome
     }
 
-    /// One line for each run, which the metrics of the template are made of.
+    /// One line for each run, and its metrics unless it only looked.
     fn log_end(&self, run: &Run<'_>, error: Option<&RecoverError>) {
         let Report { from, to, fetched, new, known, unreadable, passed_over, withheld, complete, .. } = run.report;
         let (source, behind_seconds) = (self.log.name(), run.report.behind_seconds);
         let (by, why) = (&run.request.origin.by, &run.request.origin.why);
         let cursor = run.report.cursor.map(tracing::field::display);
+        if !run.request.dry_run {
+            metrics::RECOVERY_FETCHED.add(fetched);
+            metrics::RECOVERY_NEW.add(new);
+            metrics::RECOVERY_KNOWN.add(known);
+            metrics::RECOVERY_UNREADABLE.add(unreadable);
+            metrics::RECOVERY_FAILED.is(error.is_some());
+            if let Some(behind) = behind_seconds {
+                metrics::RECOVERY_BEHIND_TIME.time(Duration::from_secs(behind));
+            }
+        }
         if fetched > 0 && passed_over == fetched {
             tracing::warn!(run = %run.id, passed_over, "nothing of what was fetched is for this relay: compare RecoveryIds");
         }
         if let Some(error) = error {
             let error = chain(error);
             tracing::error!(
-                target: METRICS, source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over,
-                withheld, cursor, behind_seconds, error, "recovery"
+                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, withheld, cursor, behind_seconds, error, "recovery"
             );
         } else if run.request.dry_run {
             tracing::info!(
@@ -207,8 +217,7 @@ where
             );
         } else {
             tracing::info!(
-                target: METRICS, source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over,
-                complete, cursor, behind_seconds, "recovery"
+                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, complete, cursor, behind_seconds, "recovery"
             );
         }
     }

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -28,8 +28,10 @@ use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, Exclusive, Lease, Position, TableError, Window};
 use crate::logging::chain;
+use crate::metrics;
 use crate::queue::{Countable, Depth, MoveTask, QueueError, Receiver, Redrive, Sender};
 use crate::record::REPLAY_CEILING;
+use crate::request::Origin;
 
 use self::request::Which;
 use self::run::{Run, ShownRun};
@@ -209,6 +211,7 @@ impl<P: Ports> Replay<P> {
                 self.end(&run, self.replay(&run, &selection).await, &selection.which).await.map(Answer::Replay)
             }
             Request::Reconcile { if_needed, origin } => {
+                self.measure(deadline).await?;
                 if if_needed && !self.is_reconcile_needed().await? {
                     let mut report = Report::new(Done::Reconcile { unlisted: 0 });
                     report.complete = true;
@@ -219,10 +222,11 @@ impl<P: Ports> Replay<P> {
                 self.end(&run, report, "all").await.map(Answer::Reconcile)
             }
             Request::Archive { older_than_days, origin } => {
-                let run = self.begin("archive", &origin, deadline).await?;
-                let age = jiff::SignedDuration::from_hours(24 * i64::from(older_than_days));
-                let report = self.sweep(&run, Purpose::archive(run.began_at - age)).await;
-                self.end(&run, report, older_than_days).await.map(Answer::Archive)
+                let report = self.archive_all(older_than_days, &origin, deadline).await;
+                if !report.as_ref().is_ok_and(|report| report.complete && report.failures == 0) {
+                    metrics::ARCHIVE_FAILED.add(1);
+                }
+                report.map(Answer::Archive)
             }
             Request::Restore { key, origin } => {
                 let run = self.begin("restore", &origin, deadline).await?;
@@ -236,17 +240,28 @@ impl<P: Ports> Replay<P> {
         }
     }
 
+    /// How old the oldest dead letter is, from when the relay received it.
+    async fn oldest_age(&self, now: Timestamp, deadline: Instant) -> Result<Option<Duration>, ReplayError> {
+        let oldest = self.list(&Listing::first(), deadline).await?.items.into_iter().next();
+        Ok(oldest.map(|letter| now.duration_since(letter.received_at).try_into().unwrap_or_default()))
+    }
+
+    /// What an alarm looks at although nobody asks for anything.
+    async fn measure(&self, deadline: Instant) -> Result<(), ReplayError> {
+        let now = self.clock.now();
+        metrics::OLDEST_DEAD_LETTER_AGE.time(self.oldest_age(now, deadline).await?.unwrap_or_default());
+        Ok(())
+    }
+
     async fn status(&self, deadline: Instant) -> Result<Status, ReplayError> {
         let now = self.clock.now();
-        let oldest = self.list(&Listing::first(), deadline).await?.items;
-        let age = |received_at: Timestamp| u64::try_from(now.duration_since(received_at).as_secs()).unwrap_or_default();
         let queue_age = self.events.age().await.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "the age of the events queue is not known");
             None
         });
         Ok(Status {
             queue_age_seconds: queue_age.map(|age| age.as_secs()),
-            dead_letters_age_seconds: oldest.first().map(|letter| age(letter.received_at)),
+            dead_letters_age_seconds: self.oldest_age(now, deadline).await?.map(|age| age.as_secs()),
             queue: self.events.depth().await?,
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
@@ -357,6 +372,18 @@ impl<P: Ports> Replay<P> {
             return self.move_all(run, selection).await;
         }
         self.sweep(run, Purpose::Replay(selection)).await
+    }
+
+    async fn archive_all(
+        &self,
+        older_than_days: u32,
+        origin: &Origin,
+        deadline: Instant,
+    ) -> Result<Report, ReplayError> {
+        let run = self.begin("archive", origin, deadline).await?;
+        let age = SignedDuration::from_hours(24 * i64::from(older_than_days));
+        let report = self.sweep(&run, Purpose::archive(run.began_at - age)).await;
+        self.end(&run, report, older_than_days).await
     }
 
     async fn is_any_at_the_ceiling(&self) -> Result<bool, TableError> {

@@ -96,6 +96,8 @@ impl Journey {
         let text = match &line.content {
             Value::String(text) if is_platform(text) => return None,
             Value::String(text) => text,
+            // Metrics are for CloudWatch.
+            _ if fields.contains_key("_aws") => return None,
             _ => fields.get("message").and_then(Value::as_str).unwrap_or_default(),
         };
         let id = fields.get("event_id").and_then(Value::as_str).unwrap_or("-");
@@ -178,5 +180,10 @@ mod tests {
             Some("    2.5 s  -           processor  thread panicked")
         );
         assert_eq!(describe("START RequestId: 1 Version: $LATEST".into()), None);
+    }
+
+    #[test]
+    fn metrics_are_not_for_people() {
+        assert_eq!(describe(json!({ "_aws": { "Timestamp": 1 }, "Delivered": 1 })), None);
     }
 }

@@ -118,6 +118,7 @@ impl StandIn {
             ("BACKOFF_BASE_SECONDS", "2".to_owned()),
             ("BACKOFF_CAP_SECONDS", "900".to_owned()),
             ("MAX_RECEIVE_COUNT", "10".to_owned()),
+            ("METRICS_NAMESPACE", "GenesysRelay/local".to_owned()),
             ("LOG_LEVEL", "info".to_owned()),
         ];
         variables.map(|(name, value)| (name.to_owned(), value)).into_iter()

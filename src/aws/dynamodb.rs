@@ -32,6 +32,7 @@ use crate::breaker::Circuit;
 use crate::event::EventId;
 use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
 use crate::logging::chain;
+use crate::metrics;
 use crate::record::{Guard, LIFE, Record, Summary, Transition};
 
 /// The table's key.
@@ -455,9 +456,11 @@ fn cannot_build(error: BuildError) -> TableError {
     TableError::Refused(error.into())
 }
 
+/// What a call that failed means, which is counted here.
 fn classify<E>(error: SdkError<E>) -> TableError
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
+    metrics::TABLE_ERRORS.add(1);
     if is_transient(&error) { TableError::Unavailable(error.into()) } else { TableError::Refused(error.into()) }
 }

@@ -24,6 +24,7 @@ use self::batch::{Confirmed, in_batches};
 use super::cloudwatch::QueueMetrics;
 use super::is_transient;
 use crate::message::{Attribute, AttributeValue, Message};
+use crate::metrics;
 use crate::queue::{
     Countable, Depth, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
     VisibilityTimeout,
@@ -313,10 +314,12 @@ fn count(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }
 
+/// What a call that failed means, which is counted here.
 fn classify<E>(error: SdkError<E>) -> QueueError
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
+    metrics::QUEUE_ERRORS.add(1);
     if is_transient(&error) { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
 }
 

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::events_table::{EventsTable, Written};
 use crate::logging::chain;
 use crate::message::Message;
+use crate::metrics;
 use crate::queue::{QueueError, ReceiptHandle, Received, Receiver, Sender};
 use crate::target::Target;
 
@@ -80,6 +81,7 @@ where
                     let delay = self.delay(claim.round(), failure.retry_after);
                     let (now, at) = (self.clock.now(), Instant::now() + delay);
                     let step = claim.retrying(attempt, now + delay, now);
+                    metrics::RETRIED.add(1);
                     self.log_failure(&record, Some(&event), &failure, Settlement::Again(at));
                     match self.table.write(&step).await {
                         Ok(Written::Done | Written::Lost(_)) => {}

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
+use crate::metrics::{self, Class};
 use crate::queue::{Sender, VisibilityTimeout};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::record::{Attempt, Claim, ClaimRequest, Claiming, Context, State, Transition};
@@ -63,6 +64,9 @@ where
                 let failure = Failure::new(Cause::Refused, chain(&error));
                 let reason = self.reason(ReasonKind::Malformed, &failure, None);
                 let settlement = self.bury(record, &reason).await;
+                if settlement == Settlement::Done {
+                    metrics::DEAD.add(reason.reason, 1);
+                }
                 self.log_failure(record, None, &failure, settlement);
                 return Begun::Ended(settlement);
             }
@@ -71,6 +75,7 @@ where
             Ok(Claiming::Free(claim)) => return Begun::Claimed(Box::new(event), Box::new(claim)),
             Ok(Claiming::Finished(state)) => {
                 tracing::info!(event_id = %event.id, message_id = record.message_id, %state, "duplicate");
+                metrics::DUPLICATES.add(1);
                 Settlement::Done
             }
             Ok(Claiming::NotBefore(time)) => {
@@ -130,6 +135,9 @@ where
             Ok(()) => self.record_delivery(record, event, claim, attempt, deadline).await,
             Err(failure) => {
                 let settlement = self.record_failure(record, event, claim, attempt, &failure, deadline).await;
+                if matches!(settlement, Settlement::Again(_)) && !self.schedule.is_last(record.receive_count) {
+                    metrics::RETRIED.add(1);
+                }
                 self.log_failure(record, Some(event), &failure, settlement);
                 settlement
             }
@@ -146,15 +154,20 @@ where
         let started = Instant::now();
         let delivery = Delivery { event, attempt: claim.attempt(), deadline: deadline - SETTLE_TIME };
         let outcome = self.target.deliver(delivery).await;
+        let took = started.elapsed();
+        measure(&outcome, took);
         let attempt = Attempt {
             at: self.clock.now(),
-            duration_ms: Some(millis(started.elapsed())),
+            duration_ms: Some(millis(took)),
             status: None,
             error: None,
             response: None,
         };
         match outcome {
             Outcome::Delivered { status } => {
+                let age = attempt.at.duration_since(event.received_at);
+                metrics::DELIVERED.add(1);
+                metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
                 tracing::info!(
                     event_id = %event.id,
                     source = %event.source,
@@ -233,19 +246,27 @@ where
                 let otherwise = self.again(record, claim.round(), None);
                 self.keep_body(event).await;
                 match self.write(event, &step, otherwise, deadline).await {
-                    None => self.bury(record, &reason).await,
+                    None => {
+                        metrics::DEAD.add(reason.reason, 1);
+                        self.bury(record, &reason).await
+                    }
                     Some(settlement) => settlement,
                 }
             }
             Disposition::Retry if self.schedule.is_last(record.receive_count) => {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
                 let context = Context::of(event, Some(self.target.address()));
+                let kind = reason.reason;
                 let step = claim.dead(attempt, reason.into(), None, context);
                 let redrive = Settlement::Again(Instant::now());
                 self.keep_body(event).await;
                 match self.write(event, &step, redrive, deadline).await {
+                    None => {
+                        metrics::DEAD.add(kind, 1);
+                        redrive
+                    }
                     Some(Settlement::Done) => Settlement::Done,
-                    None | Some(Settlement::Again(_)) => redrive,
+                    Some(Settlement::Again(_)) => redrive,
                 }
             }
             Disposition::Retry => {
@@ -321,4 +342,15 @@ where
             }
         }
     }
+}
+
+/// How the target answered, if it was asked at all.
+fn measure(outcome: &Outcome, took: Duration) {
+    let status = match outcome {
+        Outcome::Delivered { status } => *status,
+        Outcome::Failed(Failure { cause: Cause::NotSent | Cause::Refused, .. }) => return,
+        Outcome::Failed(Failure { cause, .. }) => cause.status(),
+    };
+    metrics::TARGET_TIME.time(took);
+    metrics::TARGET_ANSWERS.add(Class::of(status), 1);
 }

@@ -9,6 +9,7 @@ use crate::delivery_log::{DeliveryLog, Entry};
 use crate::event::EventId;
 use crate::events_table::EventsTable;
 use crate::message::Message;
+use crate::metrics;
 use crate::queue::{QueueError, Sender};
 use crate::record::Record;
 
@@ -103,6 +104,9 @@ where
         }
         if let Some(step) = found.step(forgotten, run.act(note, now)) {
             self.table.write(&step).await?;
+        }
+        if let Some(reason) = reason {
+            metrics::DEAD.add(reason.reason, 1);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError};
 use crate::logging::chain;
+use crate::metrics;
 use crate::queue::{Countable, MoveTask, Redrive};
 use crate::record::{Finding, Transition};
 use crate::request::Origin;
@@ -38,6 +39,8 @@ impl<P: Ports> Replay<P> {
             }
             Ok(_) | Err(_) => started?,
         }
+        // How many it will be when the task is over, nobody is told.
+        metrics::REPLAYED.add(report.matched);
         report.remaining = self.remaining().await;
         Ok(report)
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::list::DeadLetter;
+use crate::metrics;
 use crate::queue::MoveTask;
 
 /// Dead letters, and failures, that an answer lists one by one.
@@ -76,12 +77,16 @@ pub enum Done {
 impl Done {
     /// One more.
     pub(super) fn count(&mut self) {
-        match self {
-            Self::Replay { replayed: count }
-            | Self::Archive { archived: count, .. }
-            | Self::Restore { restored: count }
-            | Self::Discard { discarded: count }
-            | Self::Reconcile { unlisted: count } => *count += 1,
+        let (count, metric) = match self {
+            Self::Replay { replayed } => (replayed, Some(metrics::REPLAYED)),
+            Self::Archive { archived, .. } => (archived, Some(metrics::ARCHIVED)),
+            Self::Restore { restored } => (restored, Some(metrics::RESTORED)),
+            Self::Discard { discarded } => (discarded, Some(metrics::DISCARDED)),
+            Self::Reconcile { unlisted } => (unlisted, None),
+        };
+        *count += 1;
+        if let Some(metric) = metric {
+            metric.add(1);
         }
     }
 }

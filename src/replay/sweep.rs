@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
+use crate::metrics;
 use crate::queue::{Countable, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, VisibilityTimeout};
 use crate::record::{Act, DeadRecord, Finding, REPLAY_CEILING, Record};
 
@@ -221,6 +222,10 @@ impl<P: Ports> Replay<P> {
             Ok(Written::Done) => {
                 let reason = dead.death().reason.as_str();
                 tracing::info!(event_id = %opened.event_id, run = %sweep.run.id, reason, "recorded");
+                // Else it was counted when it was sent here.
+                if !opened.message.has_own_reason() {
+                    metrics::DEAD.add(dead.death().reason, 1);
+                }
                 sweep.report.recorded += 1;
                 Reconciled::Dead(dead)
             }

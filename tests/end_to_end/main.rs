@@ -14,6 +14,7 @@ mod faults;
 mod hostile;
 mod ledger;
 mod load;
+mod metrics;
 mod permissions;
 mod recovery;
 mod replay;

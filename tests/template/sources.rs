@@ -57,30 +57,6 @@ fn the_regions_of_the_template_are_those_of_the_code() {
     assert_eq!(allowed, Region::all().map(|region| region.to_string()).collect::<Vec<_>>());
 }
 
-/// What the line is made of is held by a test of the whole function.
-#[test]
-fn each_run_of_the_recovery_makes_metrics() {
-    let template = template();
-    let filters = resources_of(&template, "AWS::Logs::MetricFilter");
-    let mut metrics = BTreeSet::new();
-    for filter in &filters {
-        assert_eq!(filter["FilterPattern"].as_str(), Some(r#"{ $.message = "recovery" }"#));
-        assert_eq!(filter["LogGroupName"].as_str(), Some("RecoveryLogGroup"));
-        let metric = &filter["MetricTransformations"][0];
-        assert_eq!(metric["MetricNamespace"].as_str(), Some("GenesysRelay/${AWS::StackName}"));
-        metrics
-            .insert((metric["MetricName"].as_str().expect("a name"), metric["MetricValue"].as_str().expect("a value")));
-    }
-    let expected = [
-        ("RecoveryBehindSeconds", "$.behind_seconds"),
-        ("RecoveryFetched", "$.fetched"),
-        ("RecoveryKnown", "$.known"),
-        ("RecoveryNew", "$.new"),
-        ("RecoveryUnreadable", "$.unreadable"),
-    ];
-    assert_eq!(metrics, BTreeSet::from(expected));
-}
-
 #[test]
 fn events_come_from_eventbridge_only_where_a_bus_is_named_and_are_never_dropped() {
     let template = template();

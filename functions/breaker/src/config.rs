@@ -17,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) is_on: bool,
     /// `BREAKER_FAILURE_PERCENT` and `MAXIMUM_CONCURRENCY`: when the breaker opens, and how far it closes.
     pub(crate) policy: Policy,
+    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
+    pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
 }
@@ -30,6 +32,7 @@ impl Config {
         let breaker: Option<String> = environment.parse("BREAKER");
         let failure_percent: Option<u8> = environment.parse("BREAKER_FAILURE_PERCENT");
         let maximum_concurrency: Option<u32> = environment.parse("MAXIMUM_CONCURRENCY");
+        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
         let is_on = breaker.map(|breaker| {
             breaker == "on" || {
@@ -52,6 +55,7 @@ impl Config {
                 processor_function_name: processor_function_name?,
                 is_on: is_on?,
                 policy: Policy { failure_percent: failure_percent?, maximum_concurrency: maximum_concurrency? },
+                metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
             })
         })())
@@ -70,6 +74,7 @@ mod tests {
             ("BREAKER", "on"),
             ("BREAKER_FAILURE_PERCENT", "90"),
             ("MAXIMUM_CONCURRENCY", "10"),
+            ("METRICS_NAMESPACE", "GenesysRelay/test"),
             ("LOG_LEVEL", "info"),
         ];
         Config::read(Environment::new(|name: &str| {

@@ -13,6 +13,7 @@ use genesys_relay::aws::lambda::LambdaFunction;
 use genesys_relay::breaker::Breaker;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
+use genesys_relay::metrics::Pending;
 use lambda_runtime::service_fn;
 
 use crate::config::Config;
@@ -27,6 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let breaker = Arc::new(Breaker {
         table: DynamoDb::new(&sdk, config.events_table),
@@ -37,5 +39,6 @@ async fn main() -> anyhow::Result<()> {
         policy: config.policy,
         is_on: config.is_on,
     });
-    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&breaker), event)))).await?)
+    let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&breaker), event)));
+    Ok(invocations::run(function, || metrics.write()).await?)
 }

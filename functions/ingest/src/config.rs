@@ -16,6 +16,8 @@ pub(crate) struct Config {
     pub(crate) secret_arn: String,
     /// `SECRETS_CACHE_SECONDS`: how long a copy of the secret is used.
     pub(crate) keep_secrets_for: Duration,
+    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
+    pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
 }
@@ -27,6 +29,7 @@ impl Config {
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
         let secret_arn = environment.parse("SECRET_ARN");
         let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
+        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
         environment.finish((|| {
             Some(Self {
@@ -34,6 +37,7 @@ impl Config {
                 dead_letter_queue_url: dead_letter_queue_url?,
                 secret_arn: secret_arn?,
                 keep_secrets_for: keep_secrets_for?,
+                metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
             })
         })())

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::logging::chain;
+use genesys_relay::metrics::{self, Rejection};
 use genesys_relay::queue::Sender;
 use genesys_relay::secrets::SecretStore;
 use genesys_relay::trace::TraceHeader;
@@ -54,6 +55,7 @@ fn trace(request: &Request) -> Option<TraceHeader> {
 fn out_of_time() -> Response<Body> {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     tracing::error!(status = status.as_u16(), error = "the invocation ran out of time", "not accepted");
+    metrics::REJECTED.add(Rejection::Unavailable, 1);
     problem(status, "The relay cannot store the event in time. Send it again.")
 }
 

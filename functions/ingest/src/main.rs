@@ -13,6 +13,7 @@ use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::ingest::Ingest;
+use genesys_relay::metrics::Pending;
 use genesys_relay::secrets::SecretCache;
 use lambda_http::{Adapter, LambdaEvent, Service as _, service_fn};
 
@@ -26,6 +27,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let ingest = Arc::new(Ingest {
@@ -49,5 +51,5 @@ async fn main() -> anyhow::Result<()> {
     let function = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Event>| {
         adapter.clone().call(LambdaEvent::new(payload.into(), context))
     });
-    Ok(invocations::run(function).await?)
+    Ok(invocations::run(function, || metrics.write_now_and_then()).await?)
 }

@@ -63,17 +63,25 @@ pub enum Stopped {
 ///
 /// A payload or a context that cannot be read, and an error or a panic of the function, are answered as failures; then
 /// the next invocation comes.
-pub async fn run<P, S>(function: S) -> Result<(), Stopped>
+///
+/// `afterwards` is called between the two, when nobody waits for anything any more: the answer is Lambda's, and the process is
+/// neither frozen nor needed.
+pub async fn run<P, S>(function: S, afterwards: impl FnMut()) -> Result<(), Stopped>
 where
     P: DeserializeOwned,
     S: Service<LambdaEvent<P>, Response: Serialize, Error: Into<Diagnostic> + Debug>,
 {
     let config = Arc::new(Config::from_env());
     let api = Client::builder().build().map_err(|error| Stopped::Unreachable(error.into()))?;
-    answer_all(function, &api, &config).await
+    answer_all(function, afterwards, &api, &config).await
 }
 
-async fn answer_all<P, S>(mut function: S, api: &Client, config: &Arc<Config>) -> Result<(), Stopped>
+async fn answer_all<P, S>(
+    mut function: S,
+    mut afterwards: impl FnMut(),
+    api: &Client,
+    config: &Arc<Config>,
+) -> Result<(), Stopped>
 where
     P: DeserializeOwned,
     S: Service<LambdaEvent<P>, Response: Serialize, Error: Into<Diagnostic> + Debug>,
@@ -104,6 +112,7 @@ where
             }
         };
         let (taken, _) = call(api, Method::POST, &format!("{request_id}/{outcome}"), headers, answer).await?;
+        afterwards();
         if taken.status.is_server_error() {
             return Err(Stopped::Broken(taken.status));
         }

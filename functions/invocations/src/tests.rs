@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
@@ -41,25 +42,30 @@ struct Answered {
     to: String,
     headers: HeaderMap,
     body: Value,
+    /// How often `afterwards` had been called by then.
+    after: usize,
 }
 
 /// Hands out `list`, and then says 410. It takes answers with the status `taken`.
 async fn answers_to(list: Vec<Response<Full<Bytes>>>, taken: StatusCode) -> (Stopped, Vec<Answered>) {
     let (list, answered) = (Arc::new(Mutex::new(VecDeque::from(list))), Arc::new(Mutex::new(Vec::new())));
-    let of_server = Arc::clone(&answered);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (of_server, of_function) = (Arc::clone(&answered), Arc::clone(&calls));
     let server = Server::start(move |request: Request<Incoming>| {
-        let (list, answered) = (Arc::clone(&list), Arc::clone(&of_server));
+        let (list, answered, calls) = (Arc::clone(&list), Arc::clone(&of_server), Arc::clone(&calls));
         async move {
             let (head, body) = request.into_parts();
             let path = head.uri.path().strip_prefix(INVOCATIONS).expect("a call of the Runtime API");
+            let after = calls.load(Ordering::SeqCst);
             if head.method == Method::GET {
                 assert_eq!(path, "/next");
+                assert_eq!(after, answered.lock().expect("the answers").len(), "it is called once for each answer");
                 let next = list.lock().expect("the list").pop_front();
                 return Ok::<_, Infallible>(next.unwrap_or_else(|| status(StatusCode::GONE)));
             }
             let body = body.collect().await.expect("a body").to_bytes();
             let body = serde_json::from_slice(&body).expect("JSON");
-            let answer = Answered { to: path.to_owned(), headers: head.headers, body };
+            let answer = Answered { to: path.to_owned(), headers: head.headers, body, after };
             answered.lock().expect("the answers").push(answer);
             Ok(status(taken))
         }
@@ -75,8 +81,13 @@ async fn answers_to(list: Vec<Response<Full<Bytes>>>, taken: StatusCode) -> (Sto
     });
     let endpoint = server.url().parse().expect("a URL");
     let api = Client::builder().with_endpoint(endpoint).build().expect("a client");
-    let stopped = answer_all(function, &api, &Arc::new(Config::default())).await.expect_err("it ends with an error");
+    let afterwards = || _ = of_function.fetch_add(1, Ordering::SeqCst);
+    let stopped = answer_all(function, afterwards, &api, &Arc::new(Config::default())).await;
+    let stopped = stopped.expect_err("it ends with an error");
     let answered = std::mem::take(&mut *answered.lock().expect("the answers"));
+    for (before, answer) in answered.iter().enumerate() {
+        assert_eq!(answer.after, before, "no answer waits for it: {answer:?}");
+    }
     (stopped, answered)
 }
 

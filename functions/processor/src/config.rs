@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) target_timeout: Duration,
     /// `BACKOFF_BASE_SECONDS`, `BACKOFF_CAP_SECONDS` and `MAX_RECEIVE_COUNT`: when to try again, and how often.
     pub(crate) schedule: Schedule,
+    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
+    pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
 }
@@ -43,6 +45,7 @@ impl Config {
         let base = environment.parse("BACKOFF_BASE_SECONDS").map(Duration::from_secs);
         let cap = environment.parse("BACKOFF_CAP_SECONDS").map(Duration::from_secs);
         let max_receives = environment.parse("MAX_RECEIVE_COUNT");
+        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
         let schedule = match (base, cap, max_receives) {
             (Some(base), Some(cap), Some(max_receives)) => Schedule::new(base, cap, max_receives)
@@ -60,6 +63,7 @@ impl Config {
                 target_url: target_url?,
                 target_timeout: target_timeout?,
                 schedule: schedule?,
+                metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
             })
         })())
@@ -82,6 +86,7 @@ mod tests {
             ("BACKOFF_BASE_SECONDS", "2"),
             ("BACKOFF_CAP_SECONDS", "900"),
             ("MAX_RECEIVE_COUNT", "10"),
+            ("METRICS_NAMESPACE", "GenesysRelay/test"),
             ("LOG_LEVEL", "info"),
         ];
         Config::read(Environment::new(|name: &str| {

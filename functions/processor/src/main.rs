@@ -17,6 +17,7 @@ use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
 use genesys_relay::http_target::HttpTarget;
+use genesys_relay::metrics::Pending;
 use genesys_relay::process::{AttemptCounter, Processor};
 use genesys_relay::secrets::SecretCache;
 use lambda_runtime::service_fn;
@@ -30,6 +31,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    let mut metrics = Pending::start(config.metrics_namespace)?;
     genesys_relay::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
@@ -54,5 +56,6 @@ async fn main() -> anyhow::Result<()> {
     }))
     .await;
     // A batch's future is large, and is moved around less when it is boxed.
-    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&processor), event)))).await?)
+    let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&processor), event)));
+    Ok(invocations::run(function, || metrics.write()).await?)
 }

@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) secret_arn: String,
     /// How Genesys Cloud is asked; `None` where the recovery is off.
     pub(crate) connection: Option<Connection>,
+    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
+    pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
 }
@@ -146,6 +148,7 @@ impl Config {
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
         let events_table = environment.parse("EVENTS_TABLE_NAME");
         let secret_arn = environment.parse("SECRET_ARN");
+        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
         let connection = match environment.parse("RECOVERY_SOURCE") {
             Some(SourceName::None) => Some(None),
@@ -159,6 +162,7 @@ impl Config {
                 events_table: events_table?,
                 secret_arn: secret_arn?,
                 connection: connection?,
+                metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
             })
         })())
@@ -206,11 +210,12 @@ impl Connection {
 mod tests {
     use super::*;
 
-    const COMPLETE: [(&str, &str); 14] = [
+    const COMPLETE: [(&str, &str); 15] = [
         ("QUEUE_URL", "https://sqs.example/events"),
         ("DEAD_LETTER_QUEUE_URL", "https://sqs.example/dead"),
         ("EVENTS_TABLE_NAME", "events"),
         ("SECRET_ARN", "arn:secret"),
+        ("METRICS_NAMESPACE", "GenesysRelay/test"),
         ("LOG_LEVEL", "info"),
         ("RECOVERY_SOURCE", "webhook-deliveries"),
         ("RECOVERY_IDS", "w1, w2"),
@@ -244,7 +249,7 @@ mod tests {
     #[test]
     fn where_it_is_off_nothing_of_genesys_has_to_be_there() {
         let off: Vec<_> =
-            COMPLETE[6..].iter().map(|(name, _)| (*name, "")).chain([("RECOVERY_SOURCE", "none")]).collect();
+            COMPLETE[7..].iter().map(|(name, _)| (*name, "")).chain([("RECOVERY_SOURCE", "none")]).collect();
         assert!(read(&off).expect("complete").connection.is_none());
     }
 

@@ -21,6 +21,7 @@ use genesys_relay::delivery_log::DeliveryLog;
 use genesys_relay::delivery_log::open_messaging::OpenMessaging;
 use genesys_relay::delivery_log::webhook_deliveries::WebhookDeliveries;
 use genesys_relay::genesys::{Genesys, Https};
+use genesys_relay::metrics::Pending;
 use genesys_relay::recover::Recover;
 use genesys_relay::retry::Schedule;
 use genesys_relay::secrets::SecretCache;
@@ -49,6 +50,7 @@ struct Sinks {
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    let mut metrics = Pending::start(config.metrics_namespace)?;
     genesys_relay::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
@@ -59,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let Some(Connection { api_url, login_url, overlap, source }) = config.connection else {
         let refuse = |_: LambdaEvent<Value>| async { Err::<Value, _>(handler::Off) };
-        return Ok(invocations::run(service_fn(refuse)).await?);
+        return Ok(invocations::run(service_fn(refuse), || metrics.write()).await?);
     };
     let (base, cap, tries) = RETRIES;
     let schedule = Schedule::new(base, cap, tries)?;
@@ -68,17 +70,23 @@ async fn main() -> anyhow::Result<()> {
     let api = Genesys::new(https, &api_url, &login_url, secrets, schedule, SystemClock);
     match source {
         Source::WebhookDeliveries { path, webhook_ids } => {
-            serve(WebhookDeliveries { api, path, webhook_ids }, sinks, overlap).await
+            serve(WebhookDeliveries { api, path, webhook_ids }, sinks, overlap, metrics).await
         }
         Source::OpenMessaging { integration_ids, statuses, look_back } => {
-            serve(OpenMessaging { api, integration_ids, statuses, look_back }, sinks, overlap).await
+            serve(OpenMessaging { api, integration_ids, statuses, look_back }, sinks, overlap, metrics).await
         }
     }
 }
 
-async fn serve(log: impl DeliveryLog, sinks: Sinks, overlap: jiff::SignedDuration) -> anyhow::Result<()> {
+async fn serve(
+    log: impl DeliveryLog,
+    sinks: Sinks,
+    overlap: jiff::SignedDuration,
+    mut metrics: Pending,
+) -> anyhow::Result<()> {
     let Sinks { events, dead_letters, table } = sinks;
     let recover = Arc::new(Recover { log, events, dead_letters, table, clock: SystemClock, overlap });
     // A run's future is large, and is moved around less when it is boxed.
-    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)))).await?)
+    let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)));
+    Ok(invocations::run(function, || metrics.write()).await?)
 }

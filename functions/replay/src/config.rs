@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) maximum_concurrency: u32,
     /// `AWS_LAMBDA_FUNCTION_NAME`: this function, which invokes itself to go on in the background.
     pub(crate) function_name: String,
+    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
+    pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
 }
@@ -43,6 +45,7 @@ impl Config {
         let event_source_id = environment.parse("EVENT_SOURCE_ID");
         let maximum_concurrency = environment.parse("MAXIMUM_CONCURRENCY");
         let function_name = environment.parse(FUNCTION_NAME);
+        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
         environment.finish((|| {
             Some(Self {
@@ -55,6 +58,7 @@ impl Config {
                 event_source_id: event_source_id?,
                 maximum_concurrency: maximum_concurrency?,
                 function_name: function_name?,
+                metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
             })
         })())

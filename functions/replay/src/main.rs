@@ -18,6 +18,7 @@ use genesys_relay::aws::s3::S3Archive;
 use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
+use genesys_relay::metrics::Pending;
 use genesys_relay::replay::Replay;
 use lambda_runtime::service_fn;
 
@@ -32,6 +33,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let replay: Replay<(_, _, _, _, _, _)> = Replay {
@@ -49,5 +51,6 @@ async fn main() -> anyhow::Result<()> {
         maximum_concurrency: config.maximum_concurrency,
     });
     // A run's future is large, and is moved around less when it is boxed.
-    Ok(invocations::run(service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)))).await?)
+    let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)));
+    Ok(invocations::run(function, || metrics.write()).await?)
 }

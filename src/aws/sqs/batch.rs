@@ -6,6 +6,7 @@ use aws_sdk_sqs::types::BatchResultErrorEntry;
 
 use super::{refused, unavailable};
 use crate::logging::chain;
+use crate::metrics;
 use crate::queue::QueueError;
 
 /// `SendMessageBatch`: up to 10 entries, 1 MiB in all; the other batch calls take 10 as well.
@@ -75,6 +76,9 @@ where
     };
     for id in ids {
         note(&id, Ok(()));
+    }
+    if !failed.is_empty() {
+        metrics::QUEUE_ERRORS.add(1);
     }
     for failure in failed {
         let text = format!("{}: {}", failure.code(), failure.message().unwrap_or_default());

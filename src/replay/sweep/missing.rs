@@ -7,6 +7,7 @@ use super::{Stopped, Sweep};
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError, Written};
+use crate::metrics;
 use crate::record::{Finding, Record, State};
 use crate::replay::list::ARRIVES_WITHIN;
 use crate::replay::{DeadLetter, Missing, Pages, Ports, Replay, Report};
@@ -44,6 +45,7 @@ impl<P: Ports> Replay<P> {
                 let dead = match Finding::recorded(record, now) {
                     Some(Finding::Dead(dead)) => dead,
                     Some(Finding::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
+                        metrics::DEAD.add(dead.death().reason, 1);
                         dead
                     }
                     _ => continue,

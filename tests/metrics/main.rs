@@ -1,0 +1,156 @@
+//! What the relay measures, against `docs/metrics.md`, and that what happens once is counted once.
+//!
+//! The recorder is one for the whole process, so that these tests run one after the other.
+
+mod documented;
+mod line;
+mod relay;
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use genesys_relay::aws::dynamodb::DynamoDb;
+use genesys_relay::aws::sqs::Sqs;
+use genesys_relay::breaker::{Circuit, State};
+use genesys_relay::events_table::EventsTable as _;
+use genesys_relay::message::Message;
+use genesys_relay::metrics::{self, Pending};
+use genesys_relay::queue::Sender as _;
+use genesys_relay::testing::FakeClock;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use self::line::Line;
+use self::relay::{Relay, message};
+
+const NAMESPACE: &str = "GenesysRelay/test";
+
+/// All that `work` records, on virtual time.
+fn recorded<F: Future>(work: impl FnOnce() -> F) -> Vec<Line> {
+    static PENDING: LazyLock<Mutex<Pending>> =
+        LazyLock::new(|| Mutex::new(Pending::start(NAMESPACE.to_owned()).expect("the only recorder")));
+    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(pending.take().expect("what a test before this one left"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        FakeClock::start_over();
+        work().await;
+    });
+    let lines = String::from_utf8(pending.take().expect("written")).expect("UTF-8");
+    lines.lines().map(Line::read).collect()
+}
+
+/// How often something was counted, by the value of its dimension.
+fn counts(lines: &[Line], name: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (value, numbers) in line::of(lines, name) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counted")]
+        let count = numbers.iter().sum::<f64>() as u64;
+        *counts.entry(value.unwrap_or_default()).or_default() += count;
+    }
+    counts
+}
+
+fn count(lines: &[Line], name: &str) -> u64 {
+    counts(lines, name).values().sum()
+}
+
+/// Every value of a metric without a dimension.
+fn values(lines: &[Line], name: &str) -> Vec<f64> {
+    line::of(lines, name).into_iter().flat_map(|(_, numbers)| numbers).collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_everything_documented_is_written() {
+    let lines = recorded(|| async {
+        relay::everything().await;
+        failed_calls().await;
+    });
+    assert_eq!(line::written(&lines), documented::metrics());
+}
+
+/// Calls of AWS that nobody answers.
+async fn failed_calls() {
+    let config = local::clients::config("http://127.0.0.1:9").await;
+    let message = message("nowhere");
+    assert!(Sqs::new(&config).queue("http://127.0.0.1:9/queue".to_owned()).send(&message).await.is_err());
+    assert!(DynamoDb::new(&config, "no-table".to_owned()).circuit().await.is_err());
+}
+
+#[test]
+fn a_call_that_failed_is_counted_once() {
+    let lines = recorded(failed_calls);
+    assert_eq!((count(&lines, "QueueErrors"), count(&lines, "TableErrors")), (1, 1));
+    let config = || local::clients::config("http://127.0.0.1:9");
+    let many: Vec<Message> = (0..25).map(|number| message(&number.to_string())).collect();
+    let lines = recorded(async || {
+        let queue = Sqs::new(&config().await).queue("http://127.0.0.1:9/queue".to_owned());
+        assert!(queue.send_all(&many).await.iter().all(Result::is_err));
+    });
+    assert_eq!(count(&lines, "QueueErrors"), 3, "25 messages are three calls");
+}
+
+#[test]
+fn an_event_is_counted_on_each_stage_of_its_way() {
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        relay.receives(&json!({ "name": "fine" })).await.expect("accepted");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        relay.work().await;
+    });
+    for (name, expected) in [("Accepted", 1), ("Delivered", 1), ("Retried", 0), ("Dead", 0), ("Duplicates", 0)] {
+        assert_eq!(count(&lines, name), expected, "{name}");
+    }
+    assert_eq!(values(&lines, "AgeAtDelivery"), [3.1]);
+    assert_eq!(values(&lines, "EnqueueTime"), [0.0]);
+    assert_eq!(values(&lines, "TargetTime"), [100.0]);
+    assert_eq!(counts(&lines, "TargetAnswers"), BTreeMap::from([("2xx".to_owned(), 1)]));
+}
+
+#[test]
+fn an_event_that_dies_is_counted_once() {
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        for name in ["404", "503"] {
+            relay.receives(&json!({ "name": name })).await.expect("accepted");
+        }
+        // What is refused for good is dead also while the dead-letter queue does not take it.
+        relay.dead_letters.fail_times(2);
+        relay.work().await;
+        relay.sends_body("<xml/>").await.expect_err("refused");
+        relay.reconcile().await;
+        relay.reconcile().await;
+    });
+    let expected = [("exhausted", 1), ("malformed", 1), ("permanent", 1)];
+    assert_eq!(counts(&lines, "Dead"), expected.map(|(reason, count)| (reason.to_owned(), count)).into());
+    // Each of four receives is an attempt, and after three of them comes another.
+    assert_eq!(count(&lines, "Retried"), 4, "three of the one that is away, and one whose dead letter was not taken");
+    assert_eq!(counts(&lines, "TargetAnswers"), BTreeMap::from([("4xx".to_owned(), 1), ("5xx".to_owned(), 4)]));
+}
+
+#[test]
+fn what_a_stranger_sends_stands_in_no_metric() {
+    let forged = "forged\n{\"_aws\":{}}";
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        relay.receives(&json!({ "name": forged, "webhookId": forged })).await.expect("accepted");
+        relay.sends_body(forged).await.expect_err("refused");
+        relay.work().await;
+        relay.reconcile().await;
+    });
+    assert!(!lines.is_empty());
+    assert!(lines.iter().all(|line| !line.whole.contains("forged")), "{lines:?}");
+}
+
+#[test]
+fn a_breaker_that_does_not_look_any_more_shows() {
+    let since: Timestamp = "2026-01-15T12:00:00Z".parse().expect("a time");
+    let later = since + SignedDuration::from_mins(7);
+    let open = Circuit { state: State::Open, ..Circuit::closed(since) };
+    let forced = Circuit { forced: true, ..open.clone() };
+    for (circuit, unprobed) in [(&open, 420.0), (&forced, 0.0), (&Circuit::closed(since), 0.0)] {
+        let lines = recorded(async || metrics::breaker_unprobed(circuit, later));
+        assert_eq!(values(&lines, "BreakerUnprobedTime"), [unprobed], "{circuit:?}");
+    }
+}

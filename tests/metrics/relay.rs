@@ -1,0 +1,290 @@
+//! The use cases over stand-ins, and a life in which everything happens that is measured.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genesys_relay::attempts::{Attempts, minute_of};
+use genesys_relay::breaker::{self, Breaker, Policy};
+use genesys_relay::clock::Clock as _;
+use genesys_relay::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use genesys_relay::events_table::EventsTable as _;
+use genesys_relay::genesys::GenesysError;
+use genesys_relay::ingest::{Accepted, Ingest, Refusal};
+use genesys_relay::message::{MAX_MESSAGE_BYTES, Message};
+use genesys_relay::process::{AttemptCounter, Probed, Processor};
+use genesys_relay::queue::Sender as _;
+use genesys_relay::recover::{self, Recover};
+use genesys_relay::replay::{self, Replay};
+use genesys_relay::retry::Schedule;
+use genesys_relay::secrets::SecretCache;
+use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::testing::{
+    FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
+};
+use http::HeaderMap;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use tokio::time::{Instant, advance, sleep};
+
+const SECRET: &str = "a secret of the sender";
+
+/// As many as make the way of an event that is refused again and again short.
+const RECEIVES: u32 = 4;
+
+/// Longer than any backoff of so few receives.
+const A_WHILE: Duration = Duration::from_mins(2);
+
+/// A bare message, as a person writes it.
+pub(crate) fn message(name: &str) -> Message {
+    Message { body: json!({ "name": name }).to_string(), attributes: BTreeMap::new(), group: None, trace: None }
+}
+
+/// A target that does what the name of an event says, in a tenth of a second.
+struct Named;
+
+impl Target for Named {
+    async fn deliver(&self, Delivery { event, .. }: Delivery<'_>) -> Outcome {
+        sleep(Duration::from_millis(100)).await;
+        let body: Value = serde_json::from_slice(&event.body).unwrap_or_default();
+        let name = body["name"].as_str().unwrap_or_default();
+        assert_ne!(name, "panics");
+        let cause = match name.parse() {
+            Ok(status) => Cause::Status(status),
+            Err(_) if name == "hangs" => Cause::TimedOut,
+            Err(_) => return Outcome::Delivered { status: Some(204) },
+        };
+        Outcome::Failed(Failure::new(cause, "as the test says"))
+    }
+
+    fn address(&self) -> String {
+        "a test".to_owned()
+    }
+}
+
+type TheProcessor = Processor<FakeQueue, FakeQueue, FakeTable, Named, FakeClock>;
+type TheReplay = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock)>;
+
+/// All of it but the recovery and the breaker.
+pub(crate) struct Relay {
+    pub(crate) events: FakeQueue,
+    pub(crate) dead_letters: FakeQueue,
+    table: FakeTable,
+    archive: FakeArchive,
+    ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
+    processor: Arc<TheProcessor>,
+    replay: TheReplay,
+}
+
+impl Relay {
+    pub(crate) fn new() -> Self {
+        let (dead_letters, table, archive) = (FakeQueue::default(), FakeTable::default(), FakeArchive::default());
+        let events = FakeQueue::default().redriving_to(&dead_letters, RECEIVES);
+        let secrets = FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRET] }));
+        Self {
+            ingest: Ingest {
+                events: events.clone(),
+                dead_letters: dead_letters.clone(),
+                secrets: SecretCache::new(secrets, Duration::from_mins(5), FakeClock),
+                clock: FakeClock,
+            },
+            processor: Arc::new(Processor {
+                events: events.clone(),
+                dead_letters: dead_letters.clone(),
+                table: table.clone(),
+                target: Named,
+                schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule"),
+                clock: FakeClock,
+                rng: Mutex::default(),
+                attempts: AttemptCounter::default(),
+            }),
+            replay: Replay {
+                events: events.clone(),
+                dead_letters: dead_letters.clone(),
+                redrive: dead_letters.clone().moving_to(&events),
+                table: table.clone(),
+                archive: archive.clone(),
+                clock: FakeClock,
+            },
+            events,
+            dead_letters,
+            table,
+            archive,
+        }
+    }
+
+    async fn sends(&self, secret: &str, body: &[u8]) -> Result<Accepted, Refusal> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-webhook-secret", secret.parse().expect("a value"));
+        self.ingest.ingest(&headers, body, None).await
+    }
+
+    /// Takes a webhook in.
+    pub(crate) async fn receives(&self, body: &Value) -> Result<Accepted, Refusal> {
+        self.sends_body(&body.to_string()).await
+    }
+
+    /// The same, whatever it is.
+    pub(crate) async fn sends_body(&self, body: &str) -> Result<Accepted, Refusal> {
+        self.sends(SECRET, body.as_bytes()).await
+    }
+
+    /// Hands out what the queue holds until that is nothing.
+    pub(crate) async fn work(&self) {
+        while !self.events.messages().is_empty() {
+            let records = self.events.hand_out(10, Duration::from_mins(6));
+            let receipts: Vec<_> =
+                records.iter().map(|record| (record.message_id.clone(), record.receipt.clone())).collect();
+            let kept = self.processor.process(records, Instant::now() + Duration::from_mins(1)).await;
+            let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).filter_map(|(_, receipt)| receipt);
+            for deleted in genesys_relay::queue::Receiver::delete(&self.events, &done.collect::<Vec<_>>()).await {
+                deleted.expect("deleted");
+            }
+            advance(A_WHILE).await;
+        }
+    }
+
+    /// What comes of a request; nothing where it fails.
+    pub(crate) async fn asks(&self, request: Value) -> Value {
+        let request = replay::Request::parse(request, "a test").expect("a request");
+        let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();
+        serde_json::to_value(answer).expect("JSON")
+    }
+
+    pub(crate) async fn reconcile(&self) {
+        self.asks(json!({ "action": "reconcile" })).await;
+    }
+}
+
+/// Everything that is measured, but calls of AWS that fail.
+pub(crate) async fn everything() {
+    let relay = Relay::new();
+    webhooks(&relay).await;
+    deliveries(&relay).await;
+    dead_letters(&relay).await;
+    recoveries(&relay).await;
+    breaker(&relay).await;
+}
+
+async fn webhooks(relay: &Relay) {
+    relay.receives(&json!({ "name": "fine" })).await.expect("accepted");
+    relay.sends_body("").await.expect_err("empty");
+    relay.sends_body("<xml/>").await.expect_err("not JSON");
+    relay.sends("wrong", b"{}").await.expect_err("unauthorized");
+    relay.sends_body(&"x".repeat(MAX_MESSAGE_BYTES + 1)).await.expect_err("too large");
+    relay.events.fail_times(1);
+    relay.receives(&json!({ "name": "lost" })).await.expect_err("unavailable");
+}
+
+async fn deliveries(relay: &Relay) {
+    for name in ["302", "404", "503", "hangs", "panics"] {
+        relay.receives(&json!({ "name": name })).await.expect("accepted");
+    }
+    let accepted = relay.events.messages().remove(0);
+    relay.work().await;
+    relay.events.send(&accepted).await.expect("a duplicate");
+    relay.work().await;
+}
+
+async fn dead_letters(relay: &Relay) {
+    // Nobody knows why it is there.
+    relay.dead_letters.send(&message("fine")).await.expect("sent");
+    advance(Duration::from_secs(1)).await;
+    relay.reconcile().await;
+    let listed = relay.asks(json!({ "action": "list" })).await;
+    let ids: Vec<&str> =
+        listed["items"].as_array().expect("a list").iter().filter_map(|item| item["eventId"].as_str()).collect();
+    assert!(ids.len() > 4, "{listed}");
+    assert_eq!(relay.asks(json!({ "action": "replay", "eventIds": [ids[0]] })).await["replayed"], 1);
+    assert_eq!(relay.asks(json!({ "action": "discard", "eventIds": [ids[1]], "why": "to see" })).await["discarded"], 1);
+    relay.work().await;
+    advance(Duration::from_hours(11 * 24)).await;
+    relay.archive.fail_times(1);
+    assert!(relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await.is_null(), "it fails");
+    let archived = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
+    let key = &archived["keys"][0];
+    assert!(relay.asks(json!({ "action": "restore", "key": key })).await["restored"].as_u64() > Some(0), "{archived}");
+}
+
+/// What Genesys Cloud failed to deliver: an event that is not known, one that is, and what is none.
+struct Log;
+
+impl DeliveryLog for Log {
+    type Place = ();
+
+    fn name(&self) -> &'static str {
+        "a test"
+    }
+
+    fn longest_span(&self) -> u32 {
+        3600
+    }
+
+    fn resume(&self, (): ()) -> Option<()> {
+        None
+    }
+
+    async fn read(&self, window: Window, (): (), _: Instant) -> Result<Part<()>, GenesysError> {
+        let failed = |name: &str| {
+            Entry::Failed(Failed {
+                delivery: name.to_owned(),
+                at: Some(window.from),
+                body: json!({ "name": name, "timestamp": window.from }).to_string().into_bytes(),
+                content_type: None,
+                headers: BTreeMap::new(),
+                sender_key: None,
+                note: "503".to_owned(),
+            })
+        };
+        let unreadable = Unreadable {
+            name: window.from.to_string(),
+            whole: "{}".to_owned(),
+            problem: "as the test says".to_owned(),
+            origin: None,
+        };
+        let entries = vec![failed("lost"), failed("lost"), Entry::Unreadable(unreadable)];
+        Ok(Part { entries, next: None })
+    }
+}
+
+async fn recoveries(relay: &Relay) {
+    let recover = Recover {
+        log: Log,
+        events: relay.events.clone(),
+        dead_letters: relay.dead_letters.clone(),
+        table: relay.table.clone(),
+        clock: FakeClock,
+        overlap: SignedDuration::from_mins(15),
+    };
+    let run = async || {
+        let request = recover::Request::parse(json!({}), "a test", FakeClock.now()).expect("a request");
+        recover.recover(&request, Instant::now() + Duration::from_mins(5)).await
+    };
+    run().await.expect("recovered");
+    relay.table.fail_after(0, 1);
+    run().await.expect_err("the table is away");
+}
+
+async fn breaker(relay: &Relay) {
+    let prober = FakeProber::default();
+    let breaker = Breaker {
+        table: relay.table.clone(),
+        event_source: FakeEventSource::default(),
+        prober: prober.clone(),
+        clock: FakeClock,
+        policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+        is_on: true,
+    };
+    prober.will(Ok(Probed::Delivered { event_id: "e".to_owned() }));
+    // It looks at an outage of some minutes, and then lets one event through.
+    for _ in 0..5 {
+        let mut attempts = Attempts::default();
+        for number in 0..20 {
+            attempts.failed(&format!("{number:04}").parse().expect("an id"));
+        }
+        relay.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+        let request = breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");
+        breaker.handle(&request, Instant::now() + Duration::from_mins(1)).await.expect("a run");
+        advance(Duration::from_mins(1)).await;
+    }
+}
