@@ -112,10 +112,10 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         put(HeaderName::from_static("idempotency-key"), event.id.as_str());
         put(HeaderName::from_static("x-relay-attempt"), &delivery.attempt.to_string());
         put(HeaderName::from_static("x-relay-source"), event.source.as_str());
-        if !headers.get(TRACEPARENT).is_some_and(|sent| is_traceparent(sent.as_bytes())) {
-            if let Ok(made) = traceparent_of(&event.id, delivery.attempt).parse() {
-                headers.insert(TRACEPARENT, made);
-            }
+        if !headers.get(TRACEPARENT).is_some_and(|sent| is_traceparent(sent.as_bytes()))
+            && let Ok(made) = traceparent_of(&event.id, delivery.attempt).parse()
+        {
+            headers.insert(TRACEPARENT, made);
         }
         if let Some(value) = &secrets.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
