@@ -72,6 +72,7 @@ impl Logged {
             ("SECRETS_CACHE_SECONDS", "300".to_owned()),
             ("METRICS_NAMESPACE", "GenesysRelay/test".to_owned()),
             ("LOG_LEVEL", "trace".to_owned()),
+            ("LOG_SAMPLE_PERCENT", "100".to_owned()),
         ];
         let variables = common.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), value.clone()));
         let launch = Launch {

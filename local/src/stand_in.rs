@@ -120,6 +120,7 @@ impl StandIn {
             ("MAX_RECEIVE_COUNT", "10".to_owned()),
             ("METRICS_NAMESPACE", "GenesysRelay/local".to_owned()),
             ("LOG_LEVEL", "info".to_owned()),
+            ("LOG_SAMPLE_PERCENT", "100".to_owned()),
         ];
         variables.map(|(name, value)| (name.to_owned(), value)).into_iter()
     }

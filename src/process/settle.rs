@@ -9,7 +9,7 @@ use super::{LEASE_PAST_DEADLINE, Processor, Record, Settlement, millis};
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::events_table::{EventsTable, TableError, Written};
-use crate::logging::chain;
+use crate::logging::{self, chain};
 use crate::metrics::{self, Class};
 use crate::queue::{Sender, VisibilityTimeout};
 use crate::reason::{Reason, ReasonKind, excerpt};
@@ -168,15 +168,18 @@ where
                 let age = attempt.at.duration_since(event.received_at);
                 metrics::DELIVERED.add(1);
                 metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
-                tracing::info!(
-                    event_id = %event.id,
-                    source = %event.source,
-                    attempt = claim.attempt(),
-                    status,
-                    duration_ms = attempt.duration_ms,
-                    age_ms = attempt.at.as_millisecond() - event.received_at.as_millisecond(),
-                    "delivered"
-                );
+                // What has failed before is told of to its end.
+                if claim.attempt() > 1 || logging::tells_of(&event.id) {
+                    tracing::info!(
+                        event_id = %event.id,
+                        source = %event.source,
+                        attempt = claim.attempt(),
+                        status,
+                        duration_ms = attempt.duration_ms,
+                        age_ms = attempt.at.as_millisecond() - event.received_at.as_millisecond(),
+                        "delivered"
+                    );
+                }
                 (Attempt { status, ..attempt }, Ok(()))
             }
             Outcome::Failed(failure) => {

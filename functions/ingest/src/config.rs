@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use genesys_relay::config::{ConfigError, Environment};
+use genesys_relay::logging::Sample;
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration.
@@ -20,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
+    /// `LOG_SAMPLE_PERCENT`: of how many events in a hundred it is logged that all went well.
+    pub(crate) log_sample: Sample,
 }
 
 impl Config {
@@ -31,6 +34,7 @@ impl Config {
         let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
         let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
+        let log_sample = environment.parse("LOG_SAMPLE_PERCENT");
         environment.finish((|| {
             Some(Self {
                 queue_url: queue_url?,
@@ -39,6 +43,7 @@ impl Config {
                 keep_secrets_for: keep_secrets_for?,
                 metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
+                log_sample: log_sample?,
             })
         })())
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::logging::chain;
+use genesys_relay::logging::{self, chain};
 use genesys_relay::metrics::{self, Rejection};
 use genesys_relay::queue::Sender;
 use genesys_relay::secrets::SecretStore;
@@ -61,7 +61,9 @@ fn out_of_time() -> Response<Body> {
 
 fn accept(request: &Request, accepted: &Accepted) -> Response<Body> {
     let webhook_id = request.headers().get("x-genesys-webhook-id").and_then(|id| id.to_str().ok());
-    tracing::info!(event_id = %accepted.id, source = %accepted.source, bytes = accepted.size, webhook_id, "accepted");
+    if logging::tells_of(&accepted.id) {
+        tracing::info!(event_id = %accepted.id, source = %accepted.source, bytes = accepted.size, webhook_id, "accepted");
+    }
     let body = json!({ "status": "accepted", "eventId": accepted.id });
     response(StatusCode::OK, "application/json", &body)
 }

@@ -27,6 +27,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);

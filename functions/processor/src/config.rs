@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use genesys_relay::config::{ConfigError, Environment};
 use genesys_relay::https_url::HttpsUrl;
+use genesys_relay::logging::Sample;
 use genesys_relay::retry::Schedule;
 use tracing::level_filters::LevelFilter;
 
@@ -30,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,
+    /// `LOG_SAMPLE_PERCENT`: of how many events in a hundred it is logged that all went well.
+    pub(crate) log_sample: Sample,
 }
 
 impl Config {
@@ -47,6 +50,7 @@ impl Config {
         let max_receives = environment.parse("MAX_RECEIVE_COUNT");
         let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
+        let log_sample = environment.parse("LOG_SAMPLE_PERCENT");
         let schedule = match (base, cap, max_receives) {
             (Some(base), Some(cap), Some(max_receives)) => Schedule::new(base, cap, max_receives)
                 .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")))
@@ -65,6 +69,7 @@ impl Config {
                 schedule: schedule?,
                 metrics_namespace: metrics_namespace?,
                 log_level: log_level?,
+                log_sample: log_sample?,
             })
         })())
     }
@@ -88,6 +93,7 @@ mod tests {
             ("MAX_RECEIVE_COUNT", "10"),
             ("METRICS_NAMESPACE", "GenesysRelay/test"),
             ("LOG_LEVEL", "info"),
+            ("LOG_SAMPLE_PERCENT", "100"),
         ];
         Config::read(Environment::new(|name: &str| {
             let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
@@ -109,6 +115,7 @@ mod tests {
             ("MAX_RECEIVE_COUNT", "26", "24 h"),
             ("BACKOFF_BASE_SECONDS", "0", "at least 1 s"),
             ("LOG_LEVEL", "loud", "LOG_LEVEL"),
+            ("LOG_SAMPLE_PERCENT", "101", "from 0 to 100"),
             ("QUEUE_URL", "", "QUEUE_URL is missing"),
         ] {
             let error = read((name, value)).expect_err(name).to_string();

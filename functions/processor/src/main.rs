@@ -31,6 +31,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
     genesys_relay::logging::init(config.log_level);
+    config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
     genesys_relay::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
