@@ -5,8 +5,9 @@
 2. The server ends, and every function it runs with it, as soon as its standard input closes. So it
    cannot outlive the process that started it, however that one ends. It must lead a process group.
 3. A warm function answers in a few milliseconds instead of some ninety.
-4. The concurrency of an event source mapping may come from a parameter of the template.
-5. A policy that allows an action of SQS allows its batch variant, which is no action of its own.
+4. The numbers of an event source mapping may come from parameters of the template.
+5. A policy that allows an action of SQS allows its batch variant, which is no action of its own, and one event source mapping
+   is read and changed by actions of their own.
 6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
@@ -216,11 +217,14 @@ def add_move_tasks():
     iam_actions.extract_resource_arn = extract_resource_arn
 
 
-def judge_batches_as_single_actions():
+def judge_actions_by_their_names():
     action_of_others = iam_actions.extract_iam_action
+    of_one_mapping = {"GET": "lambda:GetEventSourceMapping", "PUT": "lambda:UpdateEventSourceMapping"}
 
-    def extract_iam_action(service, *rest):
-        action = action_of_others(service, *rest)
+    def extract_iam_action(service, method, path, *rest):
+        action = action_of_others(service, method, path, *rest)
+        if service == "lambda" and "/event-source-mappings/" in path.rstrip("/"):
+            return of_one_mapping.get(method, action)
         return action.removesuffix("Batch") if service == "sqs" and action else action
 
     iam_actions.extract_iam_action = extract_iam_action
@@ -253,15 +257,21 @@ def answer_without_delay():
     lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = (0.010, 0.005, 0.250)
 
 
-def take_concurrency_from_parameters():
+def take_numbers_from_parameters():
     """Parameters are text for CloudFormation here, and the poller fails to compare text with a number."""
     handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]
 
-    def create(logical_id, properties, stack_name, create_as_it_was=handlers["create"]):
+    def with_numbers(properties):
         scaling = {name: int(value) for name, value in properties.get("ScalingConfig", {}).items()}
-        return create_as_it_was(logical_id, properties | {"ScalingConfig": scaling}, stack_name)
+        return properties | {"ScalingConfig": scaling, "BatchSize": int(properties["BatchSize"])}
 
-    handlers["create"] = create
+    def create(logical_id, properties, stack_name, create_as_it_was=handlers["create"]):
+        return create_as_it_was(logical_id, with_numbers(properties), stack_name)
+
+    def update(physical_id, before, after, stack_name, update_as_it_was=handlers["update"]):
+        return update_as_it_was(physical_id, before, with_numbers(after), stack_name)
+
+    handlers.update(create=create, update=update)
 
 
 def end_with_standard_input():
@@ -279,8 +289,8 @@ def end_with_standard_input():
 if __name__ == "__main__":
     end_with_standard_input()
     add_move_tasks()
-    judge_batches_as_single_actions()
+    judge_actions_by_their_names()
     judge_schedules_by_their_roles()
     answer_without_delay()
-    take_concurrency_from_parameters()
+    take_numbers_from_parameters()
     main()

@@ -1,4 +1,5 @@
-//! Deploys the repository's template to the local AWS: uploads the functions, and executes a change set.
+//! Deploys the repository's template to the local AWS, upgrades what is deployed, and deletes it: uploads the functions, and
+//! executes a change set.
 
 use std::{collections::BTreeMap, fs};
 
@@ -11,6 +12,8 @@ use crate::{clients, functions::Packages, template, wait, workspace::Workspace};
 /// The name of the stack.
 pub(crate) const STACK: &str = "relay";
 const CODE_BUCKET: &str = "code";
+/// The one that makes the stack.
+pub(crate) const FIRST_RELEASE: u32 = 1;
 
 /// What a deploy leaves behind.
 #[derive(Debug)]
@@ -21,7 +24,8 @@ pub struct Deployed {
     pub left_out: Vec<String>,
 }
 
-/// Deploys the template with these parameters.
+/// Deploys a release of the template and the functions with these parameters: the first one makes the stack, and those
+/// after it change it, as `sam deploy` does. So does one that leads back to what was before.
 ///
 /// # Errors
 /// When the local AWS refuses or fails; the message names the resources that failed.
@@ -30,59 +34,95 @@ pub async fn deploy(
     config: &SdkConfig,
     packages: &Packages,
     parameters: &BTreeMap<String, String>,
+    release: u32,
 ) -> Result<Deployed> {
-    upload(config, packages).await?;
     let path = workspace.template();
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let location_of = |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{binary}.zip"));
+    // Another name each time: a change set looks at that alone.
+    let location_of =
+        |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{release}/{binary}.zip"));
     let fitted = template::fit(&text, location_of)?;
-    let outputs = execute(config, fitted.body, parameters).await?;
+    upload(config, packages, &fitted.body, release).await?;
+    let outputs = execute(config, parameters, release).await?;
     Ok(Deployed { outputs, left_out: fitted.left_out })
 }
 
-async fn upload(config: &SdkConfig, packages: &Packages) -> Result<()> {
-    let s3 = clients::s3(config);
-    s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
-    for (name, zip) in packages {
-        let key = format!("{name}.zip");
-        let put =
-            s3.put_object().bucket(CODE_BUCKET).key(key).body(zip.clone().into()).customize().disable_payload_signing();
-        put.send().await.with_context(|| format!("cannot upload {name}"))?;
+/// Deletes the stack, as `sam delete` does.
+///
+/// # Errors
+/// When the local AWS refuses or fails; the message names the resources that failed.
+pub async fn delete(config: &SdkConfig) -> Result<()> {
+    let client = aws_sdk_cloudformation::Client::new(config);
+    let stacks = client.describe_stacks().stack_name(STACK).send().await?.stacks.unwrap_or_default();
+    // By its id, by which it can be looked at when it is gone.
+    let id = stacks.first().and_then(Stack::stack_id).context("there is no stack")?.to_owned();
+    client.delete_stack().stack_name(&id).send().await.context("cannot delete")?;
+    let stack = wait::until("the stack is deleted", || finished(&client, &id)).await?;
+    if stack.stack_status() != Some(&StackStatus::DeleteComplete) {
+        bail!("The deletion failed:\n{}", failures(&client).await?);
     }
     Ok(())
 }
 
+async fn upload(config: &SdkConfig, packages: &Packages, template: &str, release: u32) -> Result<()> {
+    let s3 = clients::s3(config);
+    if release == FIRST_RELEASE {
+        s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
+    }
+    for (name, zip) in packages {
+        let key = format!("{release}/{name}.zip");
+        let put =
+            s3.put_object().bucket(CODE_BUCKET).key(key).body(zip.clone().into()).customize().disable_payload_signing();
+        put.send().await.with_context(|| format!("cannot upload {name}"))?;
+    }
+    // In a request it may have 51,200 bytes ("Understand CloudFormation quotas").
+    let put = s3.put_object().bucket(CODE_BUCKET).key(template_key(release)).body(template.as_bytes().to_vec().into());
+    put.customize().disable_payload_signing().send().await.context("cannot upload the template")?;
+    Ok(())
+}
+
+fn template_key(release: u32) -> String {
+    format!("{release}/template.yaml")
+}
+
 async fn execute(
     config: &SdkConfig,
-    body: String,
     parameters: &BTreeMap<String, String>,
+    release: u32,
 ) -> Result<BTreeMap<String, String>> {
+    let (kind, complete) = match release {
+        FIRST_RELEASE => (ChangeSetType::Create, StackStatus::CreateComplete),
+        _ => (ChangeSetType::Update, StackStatus::UpdateComplete),
+    };
+    let endpoint = config.endpoint_url().context("the local AWS has no address")?;
+    let template = format!("{endpoint}/{CODE_BUCKET}/{}", template_key(release));
+    let change_set = format!("release-{release}");
     let client = aws_sdk_cloudformation::Client::new(config);
     let parameters =
         parameters.iter().map(|(key, value)| Parameter::builder().parameter_key(key).parameter_value(value).build());
     client
         .create_change_set()
         .stack_name(STACK)
-        .change_set_name(STACK)
-        .change_set_type(ChangeSetType::Create)
-        .template_body(body)
+        .change_set_name(&change_set)
+        .change_set_type(kind)
+        .template_url(template)
         .set_parameters(Some(parameters.collect()))
         .capabilities(Capability::CapabilityIam)
         .capabilities(Capability::CapabilityAutoExpand)
         .send()
         .await
         .context("the template is refused")?;
-    client.execute_change_set().stack_name(STACK).change_set_name(STACK).send().await.context("cannot deploy")?;
-    let stack = wait::until("the deploy ends", || finished(&client)).await?;
-    if stack.stack_status() != Some(&StackStatus::CreateComplete) {
+    client.execute_change_set().stack_name(STACK).change_set_name(change_set).send().await.context("cannot deploy")?;
+    let stack = wait::until("the deploy ends", || finished(&client, STACK)).await?;
+    if stack.stack_status() != Some(&complete) {
         bail!("The deploy failed:\n{}", failures(&client).await?);
     }
     let outputs = stack.outputs().iter();
     Ok(outputs.filter_map(|output| Some((output.output_key()?.into(), output.output_value()?.into()))).collect())
 }
 
-async fn finished(client: &aws_sdk_cloudformation::Client) -> Result<Option<Stack>> {
-    let answer = client.describe_stacks().stack_name(STACK).send().await.context("cannot look at the deploy")?;
+async fn finished(client: &aws_sdk_cloudformation::Client, stack: &str) -> Result<Option<Stack>> {
+    let answer = client.describe_stacks().stack_name(stack).send().await.context("cannot look at the deploy")?;
     let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
     Ok(answer.stacks.unwrap_or_default().into_iter().find(|stack| !stack.stack_status().is_none_or(under_way)))
 }

@@ -83,6 +83,20 @@ fn pack(binary: &Path) -> Result<Vec<u8>> {
     Ok(zip.finish()?.into_inner())
 }
 
+/// The same functions in other zips: for whoever deploys them, another release.
+///
+/// # Errors
+/// When a zip cannot be written.
+pub fn released_anew(packages: &Packages, release: u32) -> Result<Packages> {
+    let add = |zip: &Vec<u8>| -> Result<Vec<u8>> {
+        let mut zip = ZipWriter::new_append(Cursor::new(zip.clone()))?;
+        zip.start_file("release", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
+        write!(zip, "{release}")?;
+        Ok(zip.finish()?.into_inner())
+    };
+    packages.iter().map(|(name, zip)| Ok((name.clone(), add(zip)?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

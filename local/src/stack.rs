@@ -7,6 +7,7 @@ mod options;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
+use aws_config::SdkConfig;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use crate::{
     api::{self, Answer},
     clients,
-    deploy::{self, Deployed},
+    deploy::{self, Deployed, FIRST_RELEASE},
     emulator::Emulator,
     functions,
     role::Role,
@@ -33,6 +34,9 @@ const DEATH_SHOWS_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Stack {
     emulator: Emulator,
+    config: SdkConfig,
+    parameters: BTreeMap<String, String>,
+    release: u32,
     outputs: BTreeMap<String, String>,
     left_out: Vec<String>,
     sqs: aws_sdk_sqs::Client,
@@ -44,6 +48,8 @@ pub struct Stack {
     iam: aws_sdk_iam::Client,
     secrets_manager: aws_sdk_secretsmanager::Client,
     logs: aws_sdk_cloudwatchlogs::Client,
+    cloudwatch: aws_sdk_cloudwatch::Client,
+    sns: aws_sdk_sns::Client,
 }
 
 impl Stack {
@@ -69,7 +75,8 @@ impl Stack {
         if let Some(name) = options.parameters.get(options::EVENT_BUS).filter(|name| !name.is_empty()) {
             eventbridge.create_event_bus().name(name).send().await.context("cannot make the event bus")?;
         }
-        let Deployed { outputs, left_out } = deploy::deploy(&workspace, &config, packages, &options.parameters).await?;
+        let Deployed { outputs, left_out } =
+            deploy::deploy(&workspace, &config, packages, &options.parameters, FIRST_RELEASE).await?;
 
         let stack = Self {
             emulator,
@@ -84,9 +91,37 @@ impl Stack {
             iam: aws_sdk_iam::Client::new(&config),
             secrets_manager: aws_sdk_secretsmanager::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
+            sns: aws_sdk_sns::Client::new(&config),
+            parameters: options.parameters,
+            release: FIRST_RELEASE,
+            config,
         };
         stack.set_secret(&options.secret).await?;
         Ok(stack)
+    }
+
+    /// Deploys another release of the same functions, with some parameters of the template changed, onto the stack as it is. A
+    /// way back is the same with the former values. What a function is at is ended, which on AWS comes to its end.
+    ///
+    /// # Errors
+    /// When the deploy fails; the message names the resources that failed.
+    pub async fn redeploy(&mut self, changed: &[(&str, &str)]) -> Result<()> {
+        let workspace = Workspace::locate().await?;
+        let (release, mut parameters) = (self.release + 1, self.parameters.clone());
+        parameters.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let packages = functions::released_anew(functions::packages(&workspace).await?, release)?;
+        let deployed = deploy::deploy(&workspace, &self.config, &packages, &parameters, release).await?;
+        (self.outputs, self.parameters, self.release) = (deployed.outputs, parameters, release);
+        Ok(())
+    }
+
+    /// Deletes the stack, and with it what the template does not retain. The emulator goes on.
+    ///
+    /// # Errors
+    /// When it fails; the message names the resources that failed.
+    pub async fn delete(&self) -> Result<()> {
+        deploy::delete(&self.config).await
     }
 
     /// Where webhooks go, on this machine. The template's own output names a host of AWS.
@@ -183,6 +218,24 @@ impl Stack {
     #[must_use]
     pub fn eventbridge(&self) -> &aws_sdk_eventbridge::Client {
         &self.eventbridge
+    }
+
+    /// A client for the alarms and the dashboard.
+    #[must_use]
+    pub fn cloudwatch(&self) -> &aws_sdk_cloudwatch::Client {
+        &self.cloudwatch
+    }
+
+    /// A client for the topic of the alarms.
+    #[must_use]
+    pub fn sns(&self) -> &aws_sdk_sns::Client {
+        &self.sns
+    }
+
+    /// A client for the secret.
+    #[must_use]
+    pub fn secrets_manager(&self) -> &aws_sdk_secretsmanager::Client {
+        &self.secrets_manager
     }
 
     /// A client for the archive.

@@ -4,7 +4,11 @@
 use anyhow::{Context, Result};
 
 /// Types that are left out, each with the reason that is logged.
-const LEFT_OUT: [(&str, &str); 2] = [("AWS::SQS::QueuePolicy", NO_TLS), ("AWS::S3::BucketPolicy", NO_TLS)];
+const LEFT_OUT: [(&str, &str); 3] = [
+    ("AWS::SQS::QueuePolicy", NO_TLS),
+    ("AWS::S3::BucketPolicy", NO_TLS),
+    ("AWS::Logs::QueryDefinition", "the local AWS does not know the type"),
+];
 const NO_TLS: &str = "it refuses requests without TLS, and the local AWS speaks plain HTTP";
 
 /// A template fit for the emulator.
