@@ -1,5 +1,7 @@
 //! What starts the functions: schedules, the event source mapping, the rule of EventBridge.
 
+use genesys_relay::breaker::Request as Breaker;
+
 use super::*;
 
 #[test]
@@ -15,6 +17,10 @@ fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take(
         assert_eq!(input["by"], "schedule");
         if target["Arn"].as_str() == Some("RecoveryFunction.Arn") {
             assert!(Recovery::parse(input, "a test", Timestamp::now()).is_ok());
+            continue;
+        }
+        if target["Arn"].as_str() == Some("BreakerFunction.Arn") {
+            assert!(Breaker::parse(input, "a test").is_ok());
             continue;
         }
         assert_eq!(target["Arn"].as_str(), Some("ReplayFunction.Arn"));

@@ -35,7 +35,7 @@ fn a_dead_letter_is_archived_before_it_expires() {
 #[test]
 fn what_was_promised_outlives_the_stack() {
     let template = template();
-    for name in ["EventsQueue", "DeadLetterQueue", "EventsTable", "ArchiveBucket"] {
+    for name in ["EventsQueue", "DeadLetterQueue", "EventsTable", "ArchiveBucket", "ArchiveBucketPolicy", "Secret"] {
         let resource = resource(&template, name);
         assert_eq!(resource["DeletionPolicy"].as_str(), Some("RetainExceptOnCreate"), "{name}");
         assert_eq!(resource["UpdateReplacePolicy"].as_str(), Some("Retain"), "{name}");
