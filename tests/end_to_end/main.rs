@@ -15,10 +15,12 @@ mod hostile;
 mod ledger;
 mod load;
 mod metrics;
+mod operating;
 mod permissions;
 mod recovery;
 mod replay;
 mod soak;
+mod upgrade;
 mod watch;
 
 use std::collections::BTreeMap;

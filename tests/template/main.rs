@@ -1,6 +1,8 @@
 //! `template.yaml` against the code: what one sets and the other reads, and the rules that CloudFormation cannot state.
 
 mod access;
+mod alarms;
+mod runbooks;
 mod sources;
 mod storage;
 
@@ -132,6 +134,8 @@ fn the_outputs_are_those_that_others_script_against() {
         "ProcessorFunctionName",
         "ReplayFunctionName",
         "RecoveryFunctionName",
+        "AlarmTopicArn",
+        "DashboardName",
     ] {
         assert!(!template["Outputs"][output]["Value"].is_badvalue(), "{output}");
     }

@@ -1,0 +1,307 @@
+//! Alarms, dashboard and saved queries: what they look at is written by somebody, and what they say is true.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const OURS: &str = "GenesysRelay/${AWS::StackName}";
+
+/// What AWS writes by itself, with its dimension.
+const OF_AWS: [(&str, &[&str], &str, &[&str]); 3] = [
+    (
+        "AWS/SQS",
+        &[
+            "ApproximateNumberOfMessagesVisible",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateAgeOfOldestMessage",
+        ],
+        "QueueName",
+        &["EventsQueue.QueueName", "DeadLetterQueue.QueueName"],
+    ),
+    ("AWS/ApiGateway", &["Count", "4xx", "5xx", "Latency"], "ApiId", &["HttpApi"]),
+    (
+        "AWS/Lambda",
+        &["Errors", "Throttles"],
+        "FunctionName",
+        &["IngestFunction", "ProcessorFunction", "ReplayFunction", "RecoveryFunction", "BreakerFunction"],
+    ),
+];
+
+/// A dimension and one of its values.
+type Dimension = (String, String);
+
+/// A metric as `docs/metrics.md` has it.
+struct Documented {
+    unit: String,
+    dimensions: BTreeSet<Option<Dimension>>,
+}
+
+fn documented() -> BTreeMap<String, Documented> {
+    let page = file("docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let metrics: BTreeMap<_, _> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let [name, unit, dimension, ..] = cells[..] else { panic!("too few columns: {row}") };
+            let dimensions = match dimension.split_once(": ") {
+                None => [None].into(),
+                Some((dimension, values)) => {
+                    let dimension = dimension.trim_matches('`').to_owned();
+                    let values = values_of(values).into_iter();
+                    values.map(|value| Some((dimension.clone(), value))).collect()
+                }
+            };
+            (name.trim_matches('`').to_owned(), Documented { unit: unit.to_owned(), dimensions })
+        })
+        .collect();
+    assert!(metrics.len() > 20, "they were not read: {:?}", metrics.keys());
+    metrics
+}
+
+fn values_of(column: &str) -> Vec<String> {
+    let values: Vec<_> = column.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(!values.is_empty(), "no values: {column}");
+    values
+}
+
+/// A metric as an alarm or the dashboard names it.
+#[derive(Debug)]
+struct Used {
+    namespace: String,
+    name: String,
+    dimension: Option<Dimension>,
+    statistic: String,
+}
+
+impl Used {
+    fn check(&self, documented: &BTreeMap<String, Documented>) {
+        if self.namespace == OURS {
+            let metric = documented.get(&self.name).unwrap_or_else(|| panic!("nobody writes {self:?}"));
+            assert!(metric.dimensions.contains(&self.dimension), "never with that dimension: {self:?}");
+            let statistics: &[&str] = match metric.unit.as_str() {
+                "Count" => &["Sum", "Minimum", "Maximum", "SampleCount"],
+                "Seconds" | "Milliseconds" => &["Maximum", "p50", "p99"],
+                unit => panic!("{unit} is no unit of ours: {self:?}"),
+            };
+            assert!(statistics.contains(&self.statistic.as_str()), "not of {}: {self:?}", metric.unit);
+            return;
+        }
+        let (_, names, dimension, values) =
+            OF_AWS.iter().find(|(namespace, ..)| *namespace == self.namespace).unwrap_or_else(|| panic!("{self:?}"));
+        let (named, value) = self.dimension.as_ref().unwrap_or_else(|| panic!("without a dimension: {self:?}"));
+        assert!(names.contains(&self.name.as_str()), "{self:?}");
+        assert_eq!((named.as_str(), values.contains(&value.as_str())), (*dimension, true), "{self:?}");
+    }
+}
+
+/// The alarms, by their names in the template.
+fn alarms(template: &Yaml) -> BTreeMap<String, Yaml> {
+    let resources = template["Resources"].as_hash().expect("resources").iter();
+    let alarms = resources.filter(|(_, found)| found["Type"].as_str() == Some("AWS::CloudWatch::Alarm"));
+    let alarms: BTreeMap<_, _> =
+        alarms.map(|(name, found)| (name.as_str().expect("a name").to_owned(), found.clone())).collect();
+    assert!(alarms.len() > 10, "{:?}", alarms.keys());
+    alarms
+}
+
+fn text(yaml: &Yaml, name: &str) -> String {
+    yaml[name].as_str().unwrap_or_else(|| panic!("no {name}: {yaml:?}")).to_owned()
+}
+
+fn used_by(alarm: &Yaml) -> Used {
+    let properties = &alarm["Properties"];
+    let dimensions = properties["Dimensions"].as_vec().cloned().unwrap_or_default();
+    assert!(dimensions.len() < 2, "{dimensions:?}");
+    Used {
+        namespace: text(properties, "Namespace"),
+        name: text(properties, "MetricName"),
+        dimension: dimensions.first().map(|dimension| (text(dimension, "Name"), text(dimension, "Value"))),
+        statistic: text(properties, "Statistic"),
+    }
+}
+
+fn dashboard(template: &Yaml) -> Vec<Value> {
+    let body = resource(template, "Dashboard")["Properties"]["DashboardBody"][0].clone();
+    let body: Value = serde_json::from_str(body.as_str().expect("a text")).expect("JSON");
+    body["widgets"].as_array().expect("widgets").clone()
+}
+
+fn on_dashboard(template: &Yaml) -> Vec<Used> {
+    let widgets = dashboard(template);
+    let metrics = widgets.iter().flat_map(|widget| {
+        let stat = &widget["properties"]["stat"];
+        widget["properties"]["metrics"].as_array().into_iter().flatten().map(move |metric| (stat, metric))
+    });
+    metrics
+        .map(|(stat, metric)| {
+            let texts: Vec<_> = metric.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+            let options = metric.as_array().and_then(|metric| metric.last()).filter(|last| last.is_object());
+            let statistic = options.and_then(|options| options["stat"].as_str()).or(stat.as_str());
+            let dimension = match texts[2..] {
+                [] => None,
+                [name, value] => {
+                    Some((name.to_owned(), value.trim_start_matches("${").trim_end_matches('}').to_owned()))
+                }
+                _ => panic!("more than one dimension: {metric}"),
+            };
+            let [namespace, name] = [texts[0], texts[1]].map(str::to_owned);
+            Used { namespace, name, dimension, statistic: statistic.expect("a statistic").to_owned() }
+        })
+        .collect()
+}
+
+#[test]
+fn every_metric_that_is_looked_at_is_written_by_somebody() {
+    let (template, documented) = (template(), documented());
+    for used in alarms(&template).values().map(used_by).chain(on_dashboard(&template)) {
+        used.check(&documented);
+    }
+}
+
+#[test]
+fn every_metric_is_on_the_dashboard_with_each_of_its_values() {
+    let used = on_dashboard(&template());
+    for (name, metric) in documented() {
+        for dimension in metric.dimensions {
+            let is_there = used.iter().any(|used| used.name == name && used.dimension == dimension);
+            assert!(is_there, "{name} {dimension:?}");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_fits_its_grid_and_shows_every_alarm() {
+    let template = template();
+    let cells = |widget: &Value| {
+        let [x, y, width, height] = ["x", "y", "width", "height"].map(|name| widget[name].as_u64().expect("a number"));
+        (x..x + width).flat_map(move |x| (y..y + height).map(move |y| (x, y)))
+    };
+    let mut taken = BTreeSet::new();
+    for cell in dashboard(&template).iter().flat_map(cells) {
+        assert!(cell.0 < 24 && taken.insert(cell), "{cell:?} is outside, or taken twice");
+    }
+    let shown = &resource(&template, "Dashboard")["Properties"]["DashboardBody"][1]["Alarms"][1];
+    // One with a condition is `[condition, ARN, nothing]`.
+    let shown = shown.as_vec().expect("a list").iter().map(|alarm| match alarm.as_vec() {
+        Some(either) => (either[1].as_str().expect("an ARN"), either[0].as_str()),
+        None => (alarm.as_str().expect("an ARN"), None),
+    });
+    let shown: BTreeSet<_> = shown.map(|(arn, condition)| (arn.to_owned(), condition.map(str::to_owned))).collect();
+    let all = alarms(&template).into_iter();
+    let all = all.map(|(name, alarm)| (format!("{name}.Arn"), alarm["Condition"].as_str().map(str::to_owned)));
+    assert_eq!(shown, all.collect());
+}
+
+#[test]
+fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() {
+    let template = template();
+    for (name, alarm) in alarms(&template) {
+        let properties = &alarm["Properties"];
+        assert!(text(properties, "AlarmName").starts_with("${AWS::StackName}-"), "{name}: the topic does not know it");
+        for actions in ["AlarmActions", "OKActions"] {
+            let actions: Vec<_> = properties[actions].as_vec().into_iter().flatten().map(Yaml::as_str).collect();
+            assert_eq!(actions, [Some("AlarmTopic")], "{name}");
+        }
+        let missing = text(properties, "TreatMissingData");
+        assert!(["breaching", "notBreaching", "ignore"].contains(&missing.as_str()), "{name}: {missing}");
+        let description = text(properties, "AlarmDescription");
+        // CloudWatch API Reference, "PutMetricAlarm". Parameters that it names are longer than their values.
+        assert!(description.len() < 1024, "{name}");
+        let (meaning, runbook) = description.split_once(" Runbook: ${RunbookUrl}/").expect("a runbook");
+        assert!(meaning.len() > 80 && meaning.ends_with('.'), "{name}: {meaning}");
+        let runbook = file(&format!("docs/runbooks/{runbook}"));
+        let alarm_name = text(properties, "AlarmName").replace("${AWS::StackName}-", "");
+        assert!(runbook.contains(&format!("`{alarm_name}`")), "{name}: its runbook does not name `{alarm_name}`");
+    }
+}
+
+#[test]
+fn every_threshold_is_a_parameter_and_every_parameter_a_threshold() {
+    let template = template();
+    let mut used = BTreeMap::new();
+    for (name, alarm) in alarms(&template) {
+        let properties = &alarm["Properties"];
+        // Where the metric says yes or no, how long it does so is what can be chosen.
+        let chosen = properties["Threshold"].as_str().or(properties["EvaluationPeriods"].as_str());
+        match chosen {
+            Some(parameter) => assert_eq!(used.insert(parameter.to_owned(), name), None),
+            // That somebody is silent has no degrees.
+            None => assert_eq!(text(properties, "Statistic"), "SampleCount", "{name}"),
+        }
+    }
+    let parameters = template["Parameters"].as_hash().expect("parameters").iter();
+    let parameters = parameters.filter_map(|(name, parameter)| {
+        let name = name.as_str()?;
+        (name.starts_with("Alarm") && parameter["Type"].as_str() == Some("Number")).then(|| name.to_owned())
+    });
+    assert_eq!(used.into_keys().collect::<BTreeSet<_>>(), parameters.collect());
+}
+
+#[test]
+fn the_defaults_of_the_thresholds_follow_from_what_they_are_about() {
+    let template = template();
+    let default = |name: &str| number(&template["Parameters"][name]["Default"]);
+    let retention = |name: &str| number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]);
+    let day = 24 * 60 * 60;
+    // SQS Developer Guide, "Amazon SQS message quotas".
+    assert_eq!(default("AlarmInFlight"), 120_000 * 8 / 10);
+    let age = default("AlarmDeadLetterAgeSeconds");
+    assert!(age > (default("ArchiveAfterDays") + 1) * day, "the archive, once a day, comes first");
+    assert!(age + 2 * day <= retention("DeadLetterQueue"), "two nights are left");
+    let latest = number(&template["Parameters"]["AlarmEventAgeSeconds"]["MaxValue"]);
+    assert_eq!(latest, retention("EventsQueue"));
+    let overlap = 60 * (default("RecoveryOverlapMinutes") + default("RecoveryRateMinutes"));
+    assert!(default("AlarmRecoveryBehindSeconds") > overlap, "a recovery that is well is behind by so much");
+}
+
+#[test]
+fn what_can_be_off_has_no_alarm_then() {
+    for (name, alarm) in alarms(&template()) {
+        let metric = text(&alarm["Properties"], "MetricName");
+        let condition = match metric.as_str() {
+            metric if metric.starts_with("Breaker") => Some("BreakerIsOn"),
+            metric if metric.starts_with("Recovery") => Some("RecoveryIsOn"),
+            _ => None,
+        };
+        assert_eq!(alarm["Condition"].as_str(), condition, "{name}");
+    }
+}
+
+#[test]
+fn nobody_but_the_alarms_of_this_stack_publishes_to_the_topic() {
+    let template = template();
+    let policy = resource(&template, "AlarmTopicPolicy")["Properties"].clone();
+    assert_eq!(policy["Topics"][0].as_str(), Some("AlarmTopic"));
+    let [statement] = &policy["PolicyDocument"]["Statement"].as_vec().expect("statements")[..] else {
+        panic!("more than one statement: {policy:?}")
+    };
+    assert_eq!(statement["Effect"].as_str(), Some("Allow"));
+    assert_eq!(statement["Principal"]["Service"].as_str(), Some("cloudwatch.amazonaws.com"));
+    assert_eq!(statement["Action"].as_str(), Some("sns:Publish"));
+    assert_eq!(statement["Condition"]["StringEquals"]["aws:SourceAccount"].as_str(), Some("AWS::AccountId"));
+    let source = statement["Condition"]["ArnLike"]["aws:SourceArn"].as_str().expect("an ARN");
+    assert!(source.ends_with(":${AWS::AccountId}:alarm:${AWS::StackName}-*"), "{source}");
+    let subscription = resource(&template, "AlarmSubscription");
+    assert_eq!(subscription["Condition"].as_str(), Some("MailsAlarms"));
+    assert_eq!(subscription["Properties"]["Endpoint"].as_str(), Some("AlarmEmail"));
+}
+
+/// That the fields are there, the end-to-end tests show.
+#[test]
+fn the_saved_queries_look_at_the_log_of_every_function() {
+    let template = template();
+    let resources = template["Resources"].as_hash().expect("resources").iter();
+    let groups: BTreeSet<_> = resources
+        .filter_map(|(name, found)| {
+            let is_function = found["Type"].as_str() == Some("AWS::Serverless::Function");
+            is_function.then(|| name.as_str().expect("a name").replace("Function", "LogGroup"))
+        })
+        .collect();
+    let queries = resources_of(&template, "AWS::Logs::QueryDefinition");
+    assert_eq!(queries.len(), 3);
+    for query in queries {
+        let looked_at = query["LogGroupNames"].as_vec().expect("groups").iter();
+        let looked_at = looked_at.map(|group| group.as_str().expect("a name").to_owned());
+        assert_eq!(looked_at.collect::<BTreeSet<_>>(), groups);
+    }
+}
