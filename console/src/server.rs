@@ -1,7 +1,7 @@
 //! The server on loopback.
 
 use std::future::IntoFuture as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -32,7 +32,7 @@ pub(crate) struct Console {
 /// A server that listens, on 127.0.0.1 alone.
 pub struct Server {
     listener: TcpListener,
-    port: u16,
+    address: SocketAddr,
     gate: Arc<Gate>,
 }
 
@@ -41,13 +41,13 @@ impl Server {
     pub async fn bind(port: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
-        let port = listener.local_addr()?.port();
-        Ok(Self { listener, port, gate: Arc::new(Gate::new(port)) })
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, gate: Arc::new(Gate::new(address.port())) })
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Gives links that let a browser in, each once; a new one makes the one before it void.
