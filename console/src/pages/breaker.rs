@@ -38,6 +38,16 @@ pub(super) fn section(console: &Console, breaker: Option<&Breaker>) -> Markup {
     }
 }
 
+/// What its state means for events.
+pub(super) fn meaning(breaker: Option<&Breaker>) -> &'static str {
+    match breaker.map(|breaker| breaker.state.as_str()) {
+        None | Some("closed") => "Events flow",
+        Some("closing") => "Events flow slowly, and faster each minute",
+        Some("exhausting") => "Events are let go: your system was away for too long",
+        Some(_) => "Events are held back",
+    }
+}
+
 fn state(breaker: Option<&Breaker>) -> Markup {
     let Some(breaker) = breaker else { return html! { p { "It has not looked yet." } } };
     html! {

@@ -40,7 +40,7 @@ fn needs(status: &Status) -> Markup {
         .iter()
         .take(2)
         .fold((0, 0), |(all, failed), minute| (all + minute.delivered + minute.failed, failed + minute.failed));
-    let held_back = status.breaker.as_ref().filter(|breaker| breaker.state != "closed");
+    let held_back = status.breaker.as_ref().filter(|breaker| matches!(breaker.state.as_str(), "open" | "exhausting"));
     let is_well = dead == 0 && failing.1 == 0 && held_back.is_none();
     html! {
         section.needs.well[is_well] aria-labelledby="needs-title" {
@@ -80,7 +80,7 @@ fn stations(status: &Status) -> Markup {
             li {
                 h3 { "Breaker" }
                 p.count { (status.breaker.as_ref().map_or("none yet", |breaker| breaker.state.as_str())) }
-                p { @if status.breaker.as_ref().is_none_or(|breaker| breaker.state == "closed") { "Events flow" } @else { "Events are held back" } }
+                p { (breaker::meaning(status.breaker.as_ref())) }
             }
             li {
                 h3 { "Your system" }
