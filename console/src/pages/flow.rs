@@ -74,7 +74,7 @@ fn stations(status: &Status) -> Markup {
             li {
                 h3 { "Events queue" }
                 p.count { (status.queue.total()) }
-                (depth(&status.queue))
+                (depth(&status.queue, "in hand or in backoff"))
                 p { "Oldest: " @match status.queue_age_seconds { Some(seconds) => (age(seconds)), None => "not known" } }
             }
             li {
@@ -91,17 +91,17 @@ fn stations(status: &Status) -> Markup {
             li.dead {
                 h3 { a href="/dead-letters" { "Dead letters" } }
                 p.count { (status.dead_letters.total()) }
-                (depth(&status.dead_letters))
+                (depth(&status.dead_letters, "in hand"))
                 p { "Oldest: " @match status.dead_letters_age_seconds { Some(seconds) => (age(seconds)), None => "none" } }
             }
         }
     }
 }
 
-fn depth(depth: &Depth) -> Markup {
+fn depth(depth: &Depth, hidden: &str) -> Markup {
     html! {
         p {
-            (depth.visible) " waiting, " (depth.in_flight) " in hand or in backoff"
+            (depth.visible) " waiting, " (depth.in_flight) " " (hidden)
             @if depth.delayed > 0 { ", " (depth.delayed) " delayed" }
         }
     }

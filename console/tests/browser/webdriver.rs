@@ -106,10 +106,10 @@ impl Browser {
 
     /// Waits until an element says this. A page may come and go meanwhile.
     pub(crate) async fn until(&self, selector: &str, text: &str) -> Result<String> {
-        let waiting = wait::until(&format!("{selector} says {text:?}"), || async {
-            Ok(self.text(selector).await.ok().filter(|shown| shown.contains(text)))
-        });
-        match waiting.await {
+        let what = format!("{selector} says {text:?}");
+        let shown =
+            wait::until(&what, || async { Ok(self.text(selector).await.ok().filter(|shown| shown.contains(text))) });
+        match shown.await {
             Ok(shown) => Ok(shown),
             Err(error) => bail!("{error}; the page says:\n{}", self.text("body").await?),
         }

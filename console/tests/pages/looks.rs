@@ -42,7 +42,7 @@ async fn the_breaker_is_set_with_a_reason() -> Result<()> {
         .says("by an operator")
         .says("until somebody says otherwise");
     operator.send("/breaker", &[("action", "automatic"), ("why", "done")]).await?;
-    operator.get("/").await?.says("Events flow");
+    operator.get("/").await?.says("Events flow slowly").says_not("Needs somebody");
     Ok(())
 }
 

@@ -27,7 +27,7 @@ async fn what_is_selected_is_counted_first_and_then_replayed() -> Result<()> {
 
     fields.extend([("action", "replay"), ("why", "the target is back"), ("rate", "400")]);
     let run = operator.start(&fields).await?;
-    let page = operator.until(&run, "finished").await?;
+    let page = operator.until(&run, "<strong>finished").await?;
     page.says("2 of 3 replayed, 1 not")
         .says("nobody-knows-it")
         .says("3 dead letters are left")
@@ -49,7 +49,7 @@ async fn all_that_match_are_replayed_step_by_step_and_once() -> Result<()> {
     let fields = [("which", "matching"), ("statusCode", "404")];
     operator.post("/replay", &fields).await?.says("250 would be replayed").says("The first 100");
     let run = operator.start(&[fields[0], fields[1], ("action", "replay")]).await?;
-    operator.until(&run, "finished").await?.says("250 of 250 replayed").says("0 dead letters are left");
+    operator.until(&run, "<strong>finished").await?.says("250 of 250 replayed").says("0 dead letters are left");
     let steps: Vec<usize> = operator
         .relay
         .requests_for("replay")
@@ -86,10 +86,10 @@ async fn everything_is_moved_by_sqs_which_is_watched_and_can_be_stopped() -> Res
     operator.until(&run, "SQS moves them").await?;
     operator.get("/").await?.says("SQS moves dead letters back").says("Cancel the move");
     operator.send("/move-task/cancel", &[]).await?;
-    operator.until(&run, "finished").await?;
+    operator.until(&run, "<strong>finished").await?;
     assert_eq!(operator.relay.requests_for("cancel").len(), 1);
     let left = operator.relay.replay.dead_letters.depth().await?.visible;
-    assert!(left > 0 && left < 20, "{left}");
+    assert!(left > 0, "it was stopped on its way");
     Ok(())
 }
 
@@ -151,6 +151,6 @@ async fn what_is_archived_comes_back() -> Result<()> {
     let run = operator.start(&[("action", "archive"), ("olderThanDays", "99")]).await?;
     operator.until(&run, "stopped by an error").await?.says("olderThanDays: must be from 0 to 13");
     let run = operator.start(&[("action", "reconcile")]).await?;
-    operator.until(&run, "finished").await?;
+    operator.until(&run, "<strong>finished").await?;
     Ok(())
 }
