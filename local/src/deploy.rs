@@ -11,6 +11,7 @@ use crate::{clients, functions::Packages, template, wait, workspace::Workspace};
 /// The name of the stack.
 pub const STACK: &str = "relay";
 const CODE_BUCKET: &str = "code";
+const TEMPLATE: &str = "template.yaml";
 
 /// What a deploy leaves behind.
 #[derive(Debug)]
@@ -31,16 +32,16 @@ pub async fn deploy(
     packages: &Packages,
     parameters: &BTreeMap<String, String>,
 ) -> Result<Deployed> {
-    upload(config, packages).await?;
     let path = workspace.template();
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let location_of = |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{binary}.zip"));
     let fitted = template::fit(&text, location_of)?;
-    let outputs = execute(config, fitted.body, parameters).await?;
+    upload(config, packages, fitted.body).await?;
+    let outputs = execute(config, parameters).await?;
     Ok(Deployed { outputs, left_out: fitted.left_out })
 }
 
-async fn upload(config: &SdkConfig, packages: &Packages) -> Result<()> {
+async fn upload(config: &SdkConfig, packages: &Packages, template: String) -> Result<()> {
     let s3 = clients::s3(config);
     s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
     for (name, zip) in packages {
@@ -49,14 +50,14 @@ async fn upload(config: &SdkConfig, packages: &Packages) -> Result<()> {
             s3.put_object().bucket(CODE_BUCKET).key(key).body(zip.clone().into()).customize().disable_payload_signing();
         put.send().await.with_context(|| format!("cannot upload {name}"))?;
     }
+    // In a request it may have 51,200 bytes ("Understand CloudFormation quotas").
+    let put = s3.put_object().bucket(CODE_BUCKET).key(TEMPLATE).body(template.into_bytes().into()).customize();
+    put.disable_payload_signing().send().await.context("cannot upload the template")?;
     Ok(())
 }
 
-async fn execute(
-    config: &SdkConfig,
-    body: String,
-    parameters: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>> {
+async fn execute(config: &SdkConfig, parameters: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let endpoint = config.endpoint_url().context("the local AWS has no address")?;
     let client = aws_sdk_cloudformation::Client::new(config);
     let parameters =
         parameters.iter().map(|(key, value)| Parameter::builder().parameter_key(key).parameter_value(value).build());
@@ -65,7 +66,7 @@ async fn execute(
         .stack_name(STACK)
         .change_set_name(STACK)
         .change_set_type(ChangeSetType::Create)
-        .template_body(body)
+        .template_url(format!("{endpoint}/{CODE_BUCKET}/{TEMPLATE}"))
         .set_parameters(Some(parameters.collect()))
         .capabilities(Capability::CapabilityIam)
         .capabilities(Capability::CapabilityAutoExpand)
