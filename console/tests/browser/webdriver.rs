@@ -1,4 +1,4 @@
-//! A browser without a window, driven over WebDriver by Debian's chromedriver. It reaches this machine only.
+//! A browser without a window, driven over `WebDriver` by Debian's chromedriver. It reaches this machine only.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
@@ -14,10 +14,10 @@ use tokio::process::{Child, Command};
 /// Debian's package `chromium-driver` brings it.
 const DRIVER: &str = "chromedriver";
 
-/// What the answer to a search for an element calls it ("WebDriver", section 11).
+/// What the answer to a search for an element calls it ("`WebDriver`", section 11).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Keys ("WebDriver", section 15.4.2).
+/// Keys ("`WebDriver`", section 15.4.2).
 pub(crate) const TAB: char = '\u{E004}';
 pub(crate) const ENTER: char = '\u{E007}';
 pub(crate) const SPACE: char = ' ';

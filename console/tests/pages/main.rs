@@ -74,7 +74,7 @@ impl Relay {
     /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
     async fn bury(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
         for body in bodies {
-            let message = Message { body, attributes: BTreeMap::new(), group: None };
+            let message = Message { body, attributes: BTreeMap::new(), group: None, trace: None };
             let reason = Reason {
                 reason: ReasonKind::Permanent,
                 detail: "the target answered 404".to_owned(),
