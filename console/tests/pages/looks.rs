@@ -115,3 +115,24 @@ async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
     operator.get("/").await?.says("The relay did not answer").says("connection refused");
     Ok(())
 }
+
+/// For docs/figures.md: `cargo test -p console --test pages -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "it says how fast, not whether"]
+async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
+    const LOADS: usize = 50;
+    let operator = Operator::with(10_000).await?;
+    for path in ["/", "/dead-letters", "/dead-letters?statusCode=500"] {
+        let mut times = Vec::new();
+        for _ in 0..LOADS {
+            let began = std::time::Instant::now();
+            let page = operator.get(path).await?;
+            times.push(began.elapsed());
+            ensure!(page.status == StatusCode::OK, "{}", page.text);
+        }
+        times.sort_unstable();
+        let [fastest, median, slowest] = [0, LOADS / 2, LOADS - 1].map(|place| times[place].as_secs_f64() * 1000.0);
+        eprintln!("{path}: median {median:.0} ms, {fastest:.0} to {slowest:.0} ms");
+    }
+    Ok(())
+}
