@@ -122,7 +122,7 @@ async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
 async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
     const LOADS: usize = 50;
     let operator = Operator::with(10_000).await?;
-    for path in ["/", "/dead-letters", "/dead-letters?statusCode=500"] {
+    for path in ["/", "/dead-letters"] {
         let mut times = Vec::new();
         for _ in 0..LOADS {
             let began = std::time::Instant::now();
