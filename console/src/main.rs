@@ -1,6 +1,7 @@
 //! `cargo console`: the operator's page, on this machine only.
 
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -32,8 +33,17 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let Arguments { stack, region, profile, port, by } = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Arguments { stack, region, profile, port, by }: Arguments) -> Result<()> {
     let (functions, place) = match &stack {
         Some(name) => (Stack::deployed(name, region, profile.as_deref()).await?, format!("stack {name}")),
         None => (Stack::local(&aws::local_variables()?).await?, "the local AWS".to_owned()),
