@@ -56,7 +56,7 @@ fn tests_in(source: &str) -> BTreeSet<String> {
 /// The names of all tests.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for folder in ["src", "functions", "fuzz", "local", "tests"] {
+    for folder in ["src", "console", "functions", "fuzz", "local", "tests"] {
         sources(&root().join(folder), &mut files);
     }
     files.into_iter().flat_map(|file| tests_in(&read(file))).collect()

@@ -10,7 +10,7 @@ use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack,
 use crate::{clients, functions::Packages, template, wait, workspace::Workspace};
 
 /// The name of the stack.
-pub(crate) const STACK: &str = "relay";
+pub const STACK: &str = "relay";
 const CODE_BUCKET: &str = "code";
 /// The one that makes the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;

@@ -56,6 +56,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
         env_file::write(&env, &stack).await?;
         screen.say(&usage(screen, &stack, &target)?);
         screen.say(&recovery(screen, &stack, &genesys)?);
+        screen.say("\nThe operator's page, from another terminal:  cargo console");
         screen.say(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
         screen.say("\nWhat happens to each event (Ctrl-C ends everything):");
         journey.follow(&stack).await

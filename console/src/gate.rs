@@ -1,0 +1,183 @@
+//! Who may use the page: the one browser that was given the link, and no other page that this browser has open.
+//!
+//! Any web page can send requests to this machine. So each request has to name this server, and come from its own pages;
+//! what changes anything also brings the token that only its forms hold.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+use crate::problem::Problem;
+use crate::selection::Fields;
+
+/// Where the link leads that lets a browser in.
+pub(crate) const ENTER: &str = "/enter";
+
+/// The field of a form that holds the token.
+pub(crate) const TOKEN: &str = "token";
+
+/// A form that names a thousand events is a twentieth of that.
+const MAX_FORM_BYTES: usize = 1024 * 1024;
+
+/// No script or style but our own files, nothing from elsewhere, in no frame. Pages show what strangers have sent.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What every answer says.
+///
+/// The referrer is not `no-referrer`: under that, browsers say `Origin: null` of our own forms.
+const HEADERS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// 122 random bits, compared in constant time, and never shown by an error.
+struct Secret(String);
+
+impl Secret {
+    fn new() -> Self {
+        Self(Uuid::new_v4().simple().to_string())
+    }
+
+    fn is(&self, presented: &str) -> bool {
+        self.0.as_bytes().ct_eq(presented.as_bytes()).into()
+    }
+}
+
+/// The gate of one server.
+pub(crate) struct Gate {
+    hosts: [String; 2],
+    cookie: String,
+    session: Secret,
+    token: Secret,
+    /// The link that was not used yet.
+    key: Mutex<Option<Secret>>,
+}
+
+impl Gate {
+    /// The gate of a server on this port, which nobody can pass yet.
+    pub(crate) fn new(port: u16) -> Self {
+        Self {
+            hosts: [format!("127.0.0.1:{port}"), format!("localhost:{port}")],
+            // Browsers do not tell the ports of a host apart.
+            cookie: format!("console-{port}"),
+            session: Secret::new(),
+            token: Secret::new(),
+            key: Mutex::new(None),
+        }
+    }
+
+    /// A link that lets one browser in, once. The one before it is void.
+    pub(crate) fn link(&self) -> String {
+        let key = Secret::new();
+        let link = format!("http://{}{ENTER}?key={}", self.hosts[0], key.0);
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        link
+    }
+
+    /// The token that every form of our own holds.
+    pub(crate) fn token(&self) -> &str {
+        &self.token.0
+    }
+
+    /// Lets a browser in that has the key: it gets the cookie, and the key is void.
+    pub(crate) fn enter(&self, query: &Fields) -> Result<Response, Problem> {
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        let presented = query.get("key").unwrap_or_default();
+        if key.take_if(|key| key.is(presented)).is_none() {
+            return Err(forbidden(
+                "This link was used already, or is none. Press Enter where `cargo console` runs for a new one.",
+            ));
+        }
+        let cookie = format!("{}={}; HttpOnly; SameSite=Strict; Path=/", self.cookie, self.session.0);
+        Ok((StatusCode::SEE_OTHER, [(header::LOCATION, "/".to_owned()), (header::SET_COOKIE, cookie)]).into_response())
+    }
+
+    async fn admit(&self, request: Request) -> Result<Request, Problem> {
+        let host = self.host(request.headers())?.to_owned();
+        if request.uri().path() == ENTER {
+            return Ok(request);
+        }
+        // Not only other sites: another port of this machine is the same site to a browser, which sends it our cookie.
+        let site = single(request.headers(), &HeaderName::from_static("sec-fetch-site"));
+        if !matches!(site, None | Some("same-origin" | "none")) {
+            return Err(forbidden("Another web page has asked for this. Open it from the console itself."));
+        }
+        if !self.is_known(request.headers()) {
+            return Err(forbidden(
+                "Open the link that `cargo console` has printed, in the browser that you want to use.",
+            ));
+        }
+        match *request.method() {
+            Method::GET | Method::HEAD => Ok(request),
+            Method::POST => self.check_form(request, &host).await,
+            _ => Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Not allowed", "Only GET and POST are.")),
+        }
+    }
+
+    /// The name under which this server was asked. A page of the attacker's can have its own name lead to this machine.
+    fn host<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
+        single(headers, &header::HOST).filter(|host| self.hosts.iter().any(|ours| ours == host)).ok_or_else(|| {
+            let detail = format!("This server is {}, and answers to no other name.", self.hosts[0]);
+            Problem::new(StatusCode::MISDIRECTED_REQUEST, "Wrong host", detail)
+        })
+    }
+
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+        cookies.any(|(name, value)| name == self.cookie && self.session.is(value))
+    }
+
+    /// Reads the form, which has to come from a page of ours; handlers find it among the extensions.
+    async fn check_form(&self, request: Request, host: &str) -> Result<Request, Problem> {
+        let (mut head, body) = request.into_parts();
+        if single(&head.headers, &header::ORIGIN) != Some(format!("http://{host}").as_str()) {
+            return Err(forbidden("The form comes from another web page."));
+        }
+        let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(|_| {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too large", "The form could not be read, or is too large.")
+        })?;
+        let form = Fields::parse(&body);
+        if !form.get(TOKEN).is_some_and(|token| self.token.is(token)) {
+            return Err(forbidden("The form is older than this console. Reload the page, and send it again."));
+        }
+        head.extensions.insert(form);
+        Ok(Request::from_parts(head, Body::empty()))
+    }
+}
+
+/// Stands before all that the server does.
+pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let mut response = match gate.admit(request).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A header that is there once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+fn forbidden(detail: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "Not for this browser", detail)
+}

@@ -1,0 +1,86 @@
+//! `cargo console`: the operator's page, on this machine only.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Parser;
+use console::aws::{self, Stack};
+use console::functions::Functions;
+use console::server::Server;
+use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
+
+/// Serves a page for the operator on 127.0.0.1: what flows, what is dead and why, and what is to become of it.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo console", version)]
+struct Arguments {
+    /// A deployed stack, reached with your AWS credentials [default: the running `cargo local`]
+    #[arg(long)]
+    stack: Option<String>,
+    /// The stack's region [default: that of your AWS configuration]
+    #[arg(long, requires = "stack")]
+    region: Option<String>,
+    /// A profile of your AWS configuration
+    #[arg(long, requires = "stack")]
+    profile: Option<String>,
+    /// Port on 127.0.0.1 [default: a free one]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    /// Your name, for the audit log and the records [default: that of your account on this machine]
+    #[arg(long)]
+    by: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Arguments { stack, region, profile, port, by }: Arguments) -> Result<()> {
+    let (functions, place) = match &stack {
+        Some(name) => (Stack::deployed(name, region, profile.as_deref()).await?, format!("stack {name}")),
+        None => (Stack::local(&aws::local_variables()?).await?, "the local AWS".to_owned()),
+    };
+    let functions: Arc<dyn Functions> = Arc::new(functions);
+    let by = by.or_else(|| std::env::var("USER").ok()).filter(|name| !name.trim().is_empty());
+    let by = format!("{} (console)", by.as_deref().unwrap_or("somebody"));
+
+    let server = Server::bind(port).await?;
+    tokio::spawn(give_links(server.links()));
+    server.serve(functions, place, by).await
+}
+
+/// Prints a link, and another one whenever somebody presses Enter.
+async fn give_links(link: impl Fn() -> String) {
+    let mut lines = BufReader::new(stdin()).lines();
+    loop {
+        let printed = writeln!(
+            std::io::stdout(),
+            "Open this in your browser; it opens once (Enter gives another, Ctrl-C ends the console):\n{}",
+            link()
+        );
+        if printed.is_err() || !matches!(lines.next_line().await, Ok(Some(_))) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        Arguments::command().debug_assert();
+        assert!(Arguments::try_parse_from(["console", "--region", "eu-central-1"]).is_err(), "of which stack?");
+    }
+}

@@ -1,0 +1,261 @@
+//! The dead letters: a page of them, and what would become of those that are selected.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{RawQuery, State};
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::{event_link, failures, hidden_ids, time, why_field};
+use crate::answers::{DeadLetter, List, Report};
+use crate::functions::Function;
+use crate::problem::Problem;
+use crate::selection::{EVENT_ID, Fields, Filter, Selection};
+use crate::server::Console;
+
+/// Dead letters on a page.
+const PAGE: u32 = 100;
+
+const SOURCES: [&str; 4] = ["open-messaging", "webhook", "eventbridge", "generic"];
+const REASONS: [&str; 6] = ["exhausted", "permanent", "crashed", "malformed", "unreadable", "unknown"];
+
+/// `GET /dead-letters`
+pub(crate) async fn list(State(console): State<Arc<Console>>, RawQuery(query): RawQuery) -> Result<Markup, Problem> {
+    let query = Fields::parse(query.unwrap_or_default().as_bytes());
+    let (filter, next) = (Filter::of(&query), query.get("next"));
+    let mut request = filter.request();
+    request.insert("action".to_owned(), "list".into());
+    request.insert("limit".to_owned(), PAGE.into());
+    if let Some(next) = next {
+        request.insert("next".to_owned(), next.into());
+    }
+    let list: List = console.ask(Function::Replay, request.into()).await?;
+    let content = html! {
+        h1 { "Dead letters" }
+        (filter_form(&filter))
+        @if list.items.is_empty() {
+            p { @if next.is_some() || list.next.is_some() { "None on this page." } @else if filter.is_empty() { "There are none." } @else { "None match." } }
+        } @else {
+            (letters(&console, &list.items, query.get("select") == Some("all"), &filter, next))
+        }
+        nav.paging aria-label="More dead letters" {
+            @if next.is_some() { a href={ "/dead-letters?" (filter.query(&[])) } { "First page" } " " }
+            @if let Some(next) = &list.next { a rel="next" href={ "/dead-letters?" (filter.query(&[("next", next)])) } { "Next page" } }
+        }
+        (of_all(&console, &filter, !list.items.is_empty()))
+    };
+    Ok(console.page("Dead letters", "/dead-letters", &content))
+}
+
+fn filter_form(filter: &Filter) -> Markup {
+    let choice = |name: &'static str, label: &str, values: &[&str]| {
+        html! {
+            p {
+                label for=(name) { (label) }
+                select id=(name) name=(name) {
+                    option value="" { "any" }
+                    @for value in values { option value=(value) selected[filter.get(name) == Some(value)] { (value) } }
+                }
+            }
+        }
+    };
+    let text = |name: &'static str, label: &str, kind: &str| {
+        let value = filter.get(name).unwrap_or_default();
+        // A browser's own field for times takes none with a zone.
+        let value = if kind == "datetime-local" { value.trim_end_matches('Z') } else { value };
+        html! {
+            p {
+                label for=(name) { (label) }
+                input id=(name) name=(name) type=(kind) value=(value) step=[(kind == "datetime-local").then_some("1")];
+            }
+        }
+    };
+    html! {
+        form.filter action="/dead-letters" aria-label="Filter" {
+            (choice("reason", "Reason", &REASONS))
+            (text("statusCode", "Status", "text"))
+            (choice("source", "Source", &SOURCES))
+            (text("webhookId", "Webhook or integration", "text"))
+            (text("since", "Received since (UTC)", "datetime-local"))
+            (text("until", "and before (UTC)", "datetime-local"))
+            p.buttons { button { "Filter" } " " @if !filter.is_empty() { a href="/dead-letters" { "No filter" } } }
+        }
+    }
+}
+
+fn letters(
+    console: &Console,
+    letters: &[DeadLetter],
+    all_selected: bool,
+    filter: &Filter,
+    next: Option<&str>,
+) -> Markup {
+    let mut select = vec![("select", "all")];
+    select.extend(next.map(|next| ("next", next)));
+    html! {
+        form method="post" action="/replay" {
+            (console.token())
+            p {
+                (letters.len()) " on this page, the first received on top. "
+                a href={ "/dead-letters?" (filter.query(&select)) } { "Select all on this page" }
+            }
+            (table(letters, Some(all_selected)))
+            p.buttons {
+                button { "Replay the selected…" } " "
+                button formaction="/discard" { "Discard the selected…" }
+                " Neither does anything before you have confirmed it."
+            }
+        }
+    }
+}
+
+/// Dead letters, with boxes to select them where `selected` says how these stand.
+fn table(letters: &[DeadLetter], selected: Option<bool>) -> Markup {
+    html! {
+        div.wide tabindex="0" role="region" aria-label="Dead letters" {
+            table {
+                thead {
+                    tr {
+                        @if selected.is_some() { th scope="col" { "Select" } }
+                        th scope="col" { "Event" } th scope="col" { "Reason" } th scope="col" { "What happened" }
+                        th scope="col" { "Source" } th scope="col" { "Received" } th scope="col" { "Died" }
+                        th scope="col" { "Attempts" } th scope="col" { "Replays" }
+                    }
+                }
+                tbody {
+                    @for letter in letters {
+                        tr {
+                            @if let Some(is_selected) = selected {
+                                td { input type="checkbox" name=(EVENT_ID) value=(letter.event_id) checked[is_selected] aria-label={ "Select " (letter.event_id) }; }
+                            }
+                            td { (event_link(&letter.event_id)) }
+                            td { (letter.reason) @if let Some(status) = letter.status_code { " (" (status) ")" } }
+                            td.text { (letter.error) @if let Some(at) = letter.replayed_at { " On its way back since " (time(at)) "." } }
+                            td { (letter.source) @if let Some(webhook) = &letter.webhook_id { br; small { (webhook) } } }
+                            td { (time(letter.received_at)) } td { (time(letter.dead_at)) }
+                            td.number { (letter.attempts) } td.number { (letter.replays) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What concerns more than a page.
+fn of_all(console: &Console, filter: &Filter, any: bool) -> Markup {
+    html! {
+        section aria-labelledby="all-title" {
+            h2 #all-title { "All of them" }
+            @if any {
+                form method="post" action="/replay" {
+                    (console.token())
+                    @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); }
+                    @if filter.is_empty() {
+                        button name="which" value="all" { "Replay all dead letters…" }
+                    } @else {
+                        button name="which" value="matching" { "Replay all that match the filter…" }
+                    }
+                }
+            }
+            form method="post" action="/runs" {
+                (console.token())
+                button name="action" value="reconcile" { "Make the list agree with the queue" }
+                " The relay does this by itself every five minutes, when the counts differ."
+            }
+        }
+    }
+}
+
+/// `POST /replay`: what a replay would do, and the form that does it.
+pub(crate) async fn check_replay(
+    State(console): State<Arc<Console>>,
+    Extension(form): Extension<Fields>,
+) -> Result<Markup, Problem> {
+    let selection = Selection::of(&form).ok_or_else(nothing_selected)?;
+    let mut request = selection.request();
+    request.insert("action".to_owned(), "replay".into());
+    request.insert("dryRun".to_owned(), true.into());
+    let force = form.get("force").is_some();
+    request.insert("force".to_owned(), force.into());
+    let report: Report = console.ask(Function::Replay, request.into()).await?;
+    let fields = html! {
+        (console.token())
+        @match &selection {
+            Selection::Ids(ids) => (hidden_ids(ids)),
+            Selection::Matching(filter) => {
+                input type="hidden" name="which" value="matching";
+                @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); }
+            }
+            Selection::All => { input type="hidden" name="which" value="all"; }
+        }
+    };
+    let content = html! {
+        h1 { "Replay: dry run" }
+        p.result role="status" {
+            strong { (report.matched) " would be replayed" } ". Nothing has been done so far. "
+            @if let Some(remaining) = report.remaining { "The dead-letter queue holds " (remaining) "." }
+        }
+        @if !report.complete { p { "There are more than one run takes: start another one after it." } }
+        @if report.matched > 0 {
+            form method="post" action="/runs" {
+                (fields)
+                @if force { input type="hidden" name="force" value="yes"; }
+                (why_field(false))
+                p {
+                    label for="rate" { "At most so many a second (if you like)" }
+                    input #rate name="rate" type="number" min="1" max="500" inputmode="numeric";
+                }
+                p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " a href="/dead-letters" { "Back" } }
+            }
+        } @else { p { a href="/dead-letters" { "Back" } } }
+        (failures(&report.failed, report.failures))
+        @if report.failures > 0 && !force {
+            form method="post" action="/replay" { (fields) button name="force" value="yes" { "Include what was replayed too often" } }
+        }
+        @if !report.items.is_empty() {
+            h2 { @if report.matched > report.items.len() as u64 { "The first " (report.items.len()) } @else { "These" } }
+            (table(&report.items, None))
+        }
+    };
+    Ok(console.page("Replay: dry run", "/dead-letters", &content))
+}
+
+/// `POST /discard`: what would be dropped, and the form that drops it.
+pub(crate) async fn check_discard(
+    State(console): State<Arc<Console>>,
+    Extension(form): Extension<Fields>,
+) -> Result<Markup, Problem> {
+    let Some(selection @ Selection::Ids(_)) = Selection::of(&form) else { return Err(nothing_selected()) };
+    let mut request = selection.request();
+    request.extend([
+        ("action".to_owned(), json!("replay")),
+        ("dryRun".to_owned(), json!(true)),
+        ("force".to_owned(), json!(true)),
+    ]);
+    // A discard has no dry run of its own; that of a replay looks for the same events.
+    let report: Report = console.ask(Function::Replay, request.into()).await?;
+    let Selection::Ids(ids) = selection else { return Err(nothing_selected()) };
+    let content = html! {
+        h1 { "Discard" }
+        p.result role="status" {
+            strong { (report.matched) " would be dropped for good" } ". Copies of them that come within 15 days are dropped as well."
+        }
+        @if report.matched > 0 {
+            form method="post" action="/runs" {
+                (console.token())
+                (hidden_ids(&ids))
+                (why_field(true))
+                p.buttons { button.danger name="action" value="discard" { "Discard " (report.matched) } " " a href="/dead-letters" { "Back" } }
+            }
+        }
+        (failures(&report.failed, report.failures))
+        (table(&report.items, None))
+    };
+    Ok(console.page("Discard", "/dead-letters", &content))
+}
+
+fn nothing_selected() -> Problem {
+    Problem::invalid("Nothing is selected: go back, and tick the boxes of the dead letters that you mean.")
+}

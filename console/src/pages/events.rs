@@ -1,0 +1,197 @@
+//! One event's life: what it is, what happened to it, and what it holds.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Redirect};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use genesys_relay::event::EventId;
+use jiff::Timestamp;
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::{hidden_ids, time};
+use crate::answers::Event;
+use crate::functions::Function;
+use crate::pretty::pretty;
+use crate::problem::Problem;
+use crate::selection::Fields;
+use crate::server::Console;
+
+/// More of a body is not shown, but can be had as a file.
+const MAX_SHOWN: usize = 64 * 1024;
+
+/// `GET /events?id=`
+pub(crate) async fn find(RawQuery(query): RawQuery) -> Result<Redirect, Problem> {
+    let query = Fields::parse(query.unwrap_or_default().as_bytes());
+    let id = checked(query.get("id").unwrap_or_default())?;
+    Ok(Redirect::to(&format!("/events/{id}")))
+}
+
+/// `GET /events/{id}`
+pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<String>) -> Result<Markup, Problem> {
+    let event = load(&console, &id).await?;
+    let content = html! {
+        h1 { "Event " span.id { (event.id) } }
+        (state(&event))
+        (actions(&console, &event))
+        (timeline(&event))
+        (payload(&event))
+        (headers(&event))
+        (facts(&event))
+    };
+    Ok(console.page(&format!("Event {id}"), "/dead-letters", &content))
+}
+
+/// `GET /events/{id}/body`: the payload, byte for byte, to be kept and not to be shown.
+pub(crate) async fn body(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let event = load(&console, &id).await?;
+    let bytes = match (event.body, event.body_base64) {
+        (Some(text), _) => text.into_bytes(),
+        (None, Some(encoded)) => BASE64_STANDARD
+            .decode(encoded)
+            .map_err(|error| Problem::invalid(format!("the body is no base64: {error}")))?,
+        (None, None) => return Err(Problem::invalid("The body of this event is not kept.")),
+    };
+    let name = format!("attachment; filename=\"{}.body\"", event.id);
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)], bytes))
+}
+
+async fn load(console: &Console, id: &str) -> Result<Event, Problem> {
+    let id = checked(id)?;
+    console.ask(Function::Replay, json!({ "action": "show", "eventId": id })).await
+}
+
+fn checked(id: &str) -> Result<EventId, Problem> {
+    id.parse().map_err(|error: genesys_relay::event::InvalidEventId| Problem::invalid(error.to_string()))
+}
+
+fn state(event: &Event) -> Markup {
+    html! {
+        p.state {
+            strong { (event.state) }
+            @if let Some(reason) = &event.reason { ", " strong { (reason) } }
+            @if let Some(status) = event.status_code { " (status " (status) ")" }
+            @if let Some(error) = &event.error { ": " (error) }
+        }
+        @if let Some(at) = event.replayed_at { p { "On its way back since " (time(at)) "." } }
+        @if let Some(at) = event.next_attempt_at { p { "The next attempt comes at " (time(at)) " or later." } }
+        @if let Some(key) = &event.archived_to { p { "It lies in the archive, in " code { (key) } "." } }
+    }
+}
+
+fn actions(console: &Console, event: &Event) -> Markup {
+    let ids = std::slice::from_ref(&event.id);
+    html! {
+        @if event.state == "DEAD" {
+            form method="post" action="/replay" {
+                (console.token())
+                (hidden_ids(ids))
+                p.buttons { button { "Replay…" } " " button formaction="/discard" { "Discard…" } }
+            }
+        }
+        @if let Some(key) = &event.archived_to {
+            form method="post" action="/runs" {
+                (console.token())
+                input type="hidden" name="key" value=(key);
+                p.buttons { button name="action" value="restore" { "Restore the object that holds it" } }
+            }
+        }
+    }
+}
+
+/// Attempts, and what people did, by their time.
+fn timeline(event: &Event) -> Markup {
+    let attempts_before =
+        usize::try_from(event.attempts_made).unwrap_or(usize::MAX).saturating_sub(event.attempts.len());
+    let mut moments: Vec<(Timestamp, Markup)> = vec![(event.received_at, html! { "Received from " (event.source) })];
+    for (number, attempt) in event.attempts.iter().enumerate() {
+        let what = html! {
+            strong { "Attempt " (attempts_before + number + 1) } ": "
+            @match (attempt.status_code, &attempt.error) {
+                (Some(status), _) if (200..300).contains(&status) => { "delivered, status " (status) }
+                (Some(status), _) => { "failed, status " (status) }
+                (None, Some(_)) => "failed, no answer",
+                (None, None) => "ended",
+            }
+            @if let Some(duration) = attempt.duration_ms { ", after " (duration) " ms" }
+            @if let Some(error) = &attempt.error { br; (error) }
+            @if let Some(response) = &attempt.response { details { summary { "What your system answered" } pre tabindex="0" { (response) } } }
+        };
+        moments.push((attempt.at, what));
+    }
+    for act in &event.history {
+        let what = html! { strong { (act.action) } " by " (act.by) @if let Some(why) = &act.why { ": " (why) } };
+        moments.push((act.at, what));
+    }
+    if let Some(at) = event.dead_at {
+        moments.push((at, html! { strong { "Dead" } @if let Some(reason) = &event.reason { ": " (reason) } }));
+    }
+    // Stable: what happened at the same time stays in this order.
+    moments.sort_by_key(|(at, _)| *at);
+    html! {
+        section aria-labelledby="life-title" {
+            h2 #life-title { "Its life" }
+            @if attempts_before > 0 { p { "The first " (attempts_before) " attempts are not kept." } }
+            ol.timeline { @for (at, what) in &moments { li { (time(*at)) " " div { (what) } } } }
+        }
+    }
+}
+
+fn payload(event: &Event) -> Markup {
+    let Some(text) = event.body.as_deref().or(event.body_base64.as_deref()) else {
+        return html! { h2 { "Payload" } p { "It is not kept for events that are not dead, or when it is too large: the message has it." } };
+    };
+    let shown = &text[..text.floor_char_boundary(MAX_SHOWN)];
+    let pretty = event.body.as_deref().filter(|body| body.len() <= MAX_SHOWN).and_then(pretty);
+    html! {
+        section aria-labelledby="payload-title" {
+            h2 #payload-title { "Payload" }
+            @if let Some(pretty) = &pretty { pre #pretty tabindex="0" aria-label="Laid out" { (pretty) } }
+            details open[pretty.is_none()] {
+                summary { @if event.body.is_some() { "As it came" } @else { "As it came, in base64: it is no text" } }
+                pre #raw tabindex="0" { (shown) }
+                @if shown.len() < text.len() { p { "This is the beginning." } }
+            }
+            p { a href={ "/events/" (event.id) "/body" } download { "Save it, byte for byte" } }
+        }
+    }
+}
+
+fn headers(event: &Event) -> Markup {
+    html! {
+        section aria-labelledby="headers-title" {
+            h2 #headers-title { "Headers" }
+            dl {
+                @if let Some(kind) = &event.content_type { dt { "content-type" } dd { (kind) } }
+                @for (name, value) in &event.headers { dt { (name) } dd { (value) } }
+            }
+            @if event.headers.is_empty() && event.content_type.is_none() { p { "None are kept." } }
+        }
+    }
+}
+
+fn facts(event: &Event) -> Markup {
+    let texts = [
+        ("Webhook or integration", &event.webhook_id),
+        ("Its name", &event.webhook_name),
+        ("Conversation", &event.conversation_id),
+        ("Target", &event.target),
+    ];
+    html! {
+        section aria-labelledby="facts-title" {
+            h2 #facts-title { "What else is known" }
+            dl {
+                @for (name, value) in texts { @if let Some(value) = value { dt { (name) } dd { (value) } } }
+                dt { "Attempts" } dd { (event.attempts_made) }
+                dt { "Replays" } dd { (event.replays) }
+                dt { "Forgotten at" } dd { (time(event.expires_at)) }
+            }
+        }
+    }
+}

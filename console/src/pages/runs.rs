@@ -1,0 +1,179 @@
+//! What the operator has started here, how far it is, and what came of it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Redirect;
+use maud::{Markup, html};
+use serde_json::{Map, Value, json};
+
+use super::{failures, time};
+use crate::functions::Function;
+use crate::problem::Problem;
+use crate::runs::{End, Progress, Run, Work};
+use crate::selection::{Fields, Selection};
+use crate::server::Console;
+
+/// `POST /runs`
+pub(crate) async fn start(
+    State(console): State<Arc<Console>>,
+    Extension(form): Extension<Fields>,
+) -> Result<Redirect, Problem> {
+    let work = work(&form)?;
+    let origin = console.origin(&form);
+    if matches!(work, Work::Discard { .. }) && origin.why.is_none() {
+        return Err(Problem::invalid("Say why they are discarded: it stands on their records."));
+    }
+    let run = console.runs.start(&console.functions, work, origin);
+    Ok(Redirect::to(&format!("/runs/{}", run.id)))
+}
+
+fn work(form: &Fields) -> Result<Work, Problem> {
+    let nothing = || Problem::invalid("Nothing is selected.");
+    Ok(match form.get("action") {
+        Some("replay") => {
+            let rate = form.get("rate").map(str::parse).transpose();
+            let rate = rate.map_err(|_| Problem::invalid("The rate is a number from 1 to 500."))?;
+            let selection = Selection::of(form).ok_or_else(nothing)?;
+            Work::Replay { selection, rate, force: form.get("force").is_some() }
+        }
+        Some("discard") => match Selection::of(form) {
+            Some(Selection::Ids(ids)) => Work::Discard { ids },
+            Some(Selection::Matching(_) | Selection::All) | None => return Err(nothing()),
+        },
+        Some("archive") => {
+            let days = form.get("olderThanDays").unwrap_or_default();
+            Work::Archive { older_than_days: days.parse::<u32>().map_or_else(|_| json!(days), Value::from) }
+        }
+        Some("restore") => Work::Restore { key: form.get("key").unwrap_or_default().to_owned() },
+        Some("reconcile") => Work::Reconcile,
+        _ => return Err(Problem::invalid("The form does not say what is to be done.")),
+    })
+}
+
+/// `GET /runs`
+pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
+    let runs = console.runs.all();
+    let content = html! {
+        h1 { "Runs" }
+        p { "What was started from this console. What others did stands on the events, and in the audit log." }
+        @if runs.is_empty() { p { "Nothing so far." } } @else {
+            table {
+                thead { tr { th scope="col" { "Run" } th scope="col" { "Began" } th scope="col" { "Why" } th scope="col" { "Done" } th scope="col" { "State" } } }
+                tbody #runs data-live {
+                    @for run in &runs {
+                        @let progress = run.progress();
+                        tr {
+                            td { a href={ "/runs/" (run.id) } { (run.work.action()) " " (run.id) } }
+                            td { (time(run.began_at)) }
+                            td { (run.origin.why.as_deref().unwrap_or("")) }
+                            td { (progress.done) " " (run.work.done()) }
+                            td { (state(run, &progress)) }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    console.page("Runs", "/runs", &content)
+}
+
+/// `GET /runs/{id}`
+pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Result<Markup, Problem> {
+    let run = console.runs.get(id).ok_or_else(no_such_run)?;
+    let progress = run.progress();
+    let content = html! {
+        h1 { "Run " (run.id) ": " (run.work.action()) }
+        div #progress role="status" data-live { (shown(&run, &progress)) }
+        div #cancel data-live { (cancel_form(&console, &run, &progress)) }
+        div #result data-live { (result(&console, &run, &progress)) }
+        p { a href="/dead-letters" { "To the dead letters" } }
+    };
+    let title = format!("Run {id}");
+    Ok(match progress.end {
+        Some(_) => console.page(&title, "/runs", &content),
+        None => console.changing_page(&title, "/runs", &content),
+    })
+}
+
+/// `POST /runs/{id}/cancel`
+pub(crate) async fn cancel(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Result<Redirect, Problem> {
+    console.runs.get(id).ok_or_else(no_such_run)?.cancel();
+    Ok(Redirect::to(&format!("/runs/{id}")))
+}
+
+/// `POST /move-task/cancel`: also one that somebody else has started.
+pub(crate) async fn cancel_move_task(
+    State(console): State<Arc<Console>>,
+    Extension(form): Extension<Fields>,
+) -> Result<Redirect, Problem> {
+    console.ask::<Value>(Function::Replay, console.origin(&form).request("cancel", Map::new())).await?;
+    Ok(Redirect::to("/"))
+}
+
+fn no_such_run() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "No such run", "Runs are kept for as long as this console is running.")
+}
+
+fn state(run: &Run, progress: &Progress) -> &'static str {
+    match &progress.end {
+        None if run.is_cancelled() => "being cancelled",
+        None => "at work",
+        Some(End::Finished) => "finished",
+        Some(End::Cancelled) => "cancelled",
+        Some(End::Stopped(_)) => "stopped by an error",
+    }
+}
+
+fn shown(run: &Run, progress: &Progress) -> Markup {
+    html! {
+        p {
+            strong { (state(run, progress)) } ". "
+            (progress.done) @if let Some(asked) = progress.asked { " of " (asked) } " " (run.work.done())
+            @if progress.failures > 0 { ", " (progress.failures) " not" } "."
+        }
+        @if let Some(asked) = progress.asked {
+            progress max=(asked.max(1)) value=(progress.looked_at) aria-label="How many were looked at" {}
+        }
+        @if let Some(waiting) = &progress.waiting { p { "Waiting: " (waiting) } }
+        @if let Some(End::Stopped(error)) = &progress.end { p.problem { (error) } }
+        @if let Some(note) = &progress.note { p { (note) } }
+    }
+}
+
+fn cancel_form(console: &Console, run: &Run, progress: &Progress) -> Markup {
+    html! {
+        @if progress.end.is_none() {
+            form method="post" action={ "/runs/" (run.id) "/cancel" } {
+                (console.token())
+                p.buttons { button disabled[run.is_cancelled()] { "Cancel" } " What is done stays done; the step that is under way is finished." }
+            }
+        }
+    }
+}
+
+fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
+    html! {
+        @if progress.recorded > 0 { p { (progress.recorded) " got a record that says what they are." } }
+        @if progress.removed > 0 { p { (progress.removed) " copies of delivered or discarded events were removed." } }
+        @if let Some(remaining) = progress.remaining { p { (remaining) " dead letters are left, as SQS counts." } }
+        (failures(&progress.failed, progress.failures))
+        @if !progress.keys.is_empty() {
+            h2 { "Written to the archive" }
+            ul {
+                @for key in &progress.keys {
+                    li {
+                        form method="post" action="/runs" {
+                            (console.token())
+                            input type="hidden" name="key" value=(key);
+                            code { (key) } " " button name="action" value="restore" { "Restore" }
+                        }
+                    }
+                }
+            }
+        }
+        p.taken { "By " (run.origin.by) @if let Some(why) = &run.origin.why { ": " (why) } ". Began at " (time(run.began_at)) "." }
+    }
+}

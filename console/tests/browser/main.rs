@@ -1,0 +1,238 @@
+//! A new operator and the page, in a real browser, before a relay on the local AWS whose target starts to fail.
+//!
+//! Where there is no browser this is skipped, and says so; with the variable `CI` or `GENESYS_RELAY_BROWSER` it fails.
+//! `GENESYS_RELAY_PICTURES` has it take the pictures of `docs/console`.
+
+mod webdriver;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use console::aws;
+use console::server::Server;
+use local::genesys::Webhook;
+use local::stack::{Stack, StackOptions};
+use local::target::{Answer, Behaviour, Target};
+use local::{env_file, wait};
+
+use self::webdriver::{Browser, ENTER, SPACE};
+
+/// Events that the target refuses; half of them are replayed.
+const REFUSED: u32 = 10;
+
+/// What the target says of them: the cause that the operator has to find.
+const CAUSE: &str = r#"{"error":"unknown queue 'orders-new': create it first"}"#;
+
+#[tokio::test]
+async fn an_operator_finds_the_cause_and_brings_half_of_the_dead_letters_back() -> Result<()> {
+    if !Browser::is_there().await {
+        let is_required = ["CI", "GENESYS_RELAY_BROWSER"].iter().any(|name| env::var_os(name).is_some());
+        ensure!(!is_required, "no browser: on Debian, apt-get install chromium chromium-driver");
+        eprintln!("SKIPPED: no browser here. On Debian: apt-get install chromium chromium-driver");
+        return Ok(());
+    }
+    let browser = Browser::start().await?;
+    // Whatever happens, it is closed.
+    let outcome = work(&browser).await;
+    browser.close().await?;
+    outcome
+}
+
+async fn work(browser: &Browser) -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url()).set("Breaker", "off")).await?;
+    let relay = Relay { stack, target };
+    let (console, link) = relay.open_console().await?;
+
+    let dead = a_target_starts_to_fail(browser, &relay, &link).await?;
+    the_cause_is_found(browser).await?;
+    relay.target.behave(Behaviour::Fine);
+    let left = half_of_them_are_replayed(browser, &relay, &console, &dead).await?;
+    one_is_discarded_by_the_keyboard_alone(browser, &relay, &console).await?;
+    the_rest_is_replayed_without_a_script(browser, &relay, &console, &left).await
+}
+
+struct Relay {
+    stack: Stack,
+    target: Target,
+}
+
+impl Relay {
+    /// Starts the console as `cargo console` does, and gives its address and a link into it.
+    async fn open_console(&self) -> Result<(String, String)> {
+        let variables = env::temp_dir().join(format!("genesys-relay-console-{}", std::process::id()));
+        env_file::write(&variables, &self.stack).await?;
+        let functions = aws::Stack::local(&variables).await;
+        fs::remove_file(&variables)?;
+        let server = Server::bind(0).await?;
+        let (url, link) = (format!("http://{}", server.address()), (server.links())());
+        tokio::spawn(server.serve(
+            Arc::new(functions?),
+            "the local AWS".to_owned(),
+            "new operator (console)".to_owned(),
+        ));
+        Ok((url, link))
+    }
+
+    async fn accept(&self, number: u32) -> Result<String> {
+        let payload = format!(r#"{{"conversationId":"conversation-{number}","queue":"orders-new","amount":12.50}}"#);
+        let body = format!(
+            r#"{{"webhookId":"orders","webhookName":"Orders","timestamp":"2026-01-15T12:00:00Z","payload":{payload}}}"#
+        );
+        let (status, answer) = Webhook::with_shared_secret(body).send(&self.stack.webhook_url()?).await?;
+        ensure!(status == 200, "not accepted: {status} {answer}");
+        Ok(answer["eventId"].as_str().context("an eventId")?.to_owned())
+    }
+
+    async fn until_dead(&self, count: u32) -> Result<()> {
+        let what = format!("{count} dead letters are left");
+        let are_left = self.stack.until_queues(&what, |counts| {
+            counts.events.total() == 0 && counts.dead_letters.visible == count && counts.dead_letters.total() == count
+        });
+        are_left.await.map(drop)
+    }
+
+    /// Waits until the target has taken exactly these.
+    async fn until_taken(&self, ids: &BTreeSet<String>) -> Result<()> {
+        let what = format!("{} events are delivered", ids.len());
+        wait::until(&what, || async { Ok((self.taken() == *ids).then_some(())) }).await
+    }
+
+    fn taken(&self) -> BTreeSet<String> {
+        let requests = self.target.requests().into_iter();
+        let is_taken = |answer: Option<Answer>| answer.is_some_and(|answer| answer.status == Some(200));
+        requests.filter(|request| is_taken(request.answer.clone())).map(|request| request.event_id).collect()
+    }
+}
+
+/// The operator has the page open, and sees it come.
+async fn a_target_starts_to_fail(browser: &Browser, relay: &Relay, link: &str) -> Result<BTreeSet<String>> {
+    browser.open(link).await?;
+    browser.until("#needs", "All is well").await?;
+    let well = relay.accept(1000).await?;
+    relay.until_taken(&BTreeSet::from([well])).await?;
+
+    relay.target.behave(Behaviour::script(|_| Answer { body: CAUSE.to_owned(), ..Answer::status(422) }));
+    let mut dead = BTreeSet::new();
+    for number in 0..REFUSED {
+        dead.insert(relay.accept(number).await?);
+    }
+    relay.until_dead(REFUSED).await?;
+    // By itself, while the operator looks at it.
+    browser.until("#needs", &format!("{REFUSED} dead letters")).await?;
+    // How many is added up some seconds later.
+    browser.until("#needs", "attempts failed in this minute").await?;
+    picture(browser, "flow").await?;
+    Ok(dead)
+}
+
+async fn the_cause_is_found(browser: &Browser) -> Result<()> {
+    browser.click("#needs a").await?;
+    browser.click("#reason option[value=permanent]").await?;
+    browser.write("#statusCode", "422").await?;
+    browser.click(".filter button").await?;
+    browser.until("main", &format!("{REFUSED} on this page")).await?;
+    picture(browser, "dead-letters").await?;
+    browser.click("tbody a").await?;
+    browser.until(".state", "DEAD, permanent (status 422)").await?;
+    browser.click(".timeline summary").await?;
+    browser.until(".timeline pre", CAUSE).await?;
+    browser.until("#pretty", "\"queue\": \"orders-new\"").await?;
+    browser.until("#pretty", "\"amount\": 12.50").await?;
+    picture(browser, "event").await
+}
+
+/// Gives those that are left.
+async fn half_of_them_are_replayed(
+    browser: &Browser,
+    relay: &Relay,
+    console: &str,
+    dead: &BTreeSet<String>,
+) -> Result<BTreeSet<String>> {
+    let before = relay.taken();
+    browser.open(&format!("{console}/dead-letters")).await?;
+    for row in 1..=REFUSED / 2 {
+        browser.click(&format!("tbody tr:nth-child({row}) input")).await?;
+    }
+    browser.click("form[action='/replay'] button").await?;
+    browser.until(".result", "5 would be replayed. Nothing has been done so far").await?;
+    relay.until_dead(REFUSED).await?;
+    browser.write("input[name=why]", "the queue orders-new is there now").await?;
+    picture(browser, "dry-run").await?;
+    browser.click("button[value=replay]").await?;
+    browser.until("#progress", "finished. 5 of 5 replayed.").await?;
+    browser.until("#result", "5 dead letters are left").await?;
+    picture(browser, "run").await?;
+
+    relay.until_dead(REFUSED / 2).await?;
+    let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
+    ensure!(taken.len() == 5 && taken.is_subset(dead), "{taken:?}");
+    browser.open(&format!("{console}/events/{}", taken.first().context("one")?)).await?;
+    browser.until(".state", "DELIVERED").await?;
+    let life = browser.text(".timeline").await?;
+    for what in ["Attempt 1: failed, status 422", "the queue orders-new is there now", "Attempt 2: delivered"] {
+        ensure!(life.contains(what), "{what:?} is not in {life}");
+    }
+    browser.open(&format!("{console}/dead-letters")).await?;
+    let (list, left) = (browser.text("tbody").await?, dead - &taken);
+    ensure!(left.iter().all(|id| list.contains(id)) && !taken.iter().any(|id| list.contains(id)), "{list}");
+    Ok(left)
+}
+
+async fn one_is_discarded_by_the_keyboard_alone(browser: &Browser, relay: &Relay, console: &str) -> Result<()> {
+    browser.open(&format!("{console}/dead-letters")).await?;
+    browser.tab_to(".skip").await?;
+    browser.press([ENTER]).await?;
+    browser.tab_to("input[type=checkbox]").await?;
+    browser.press([SPACE]).await?;
+    browser.tab_to("button[formaction='/discard']").await?;
+    browser.press([ENTER]).await?;
+    browser.until(".result", "1 would be dropped for good").await?;
+    browser.tab_to("input[name=why]").await?;
+    browser.press("a test order".chars()).await?;
+    browser.tab_to("button[value=discard]").await?;
+    browser.press([ENTER]).await?;
+    browser.until("#progress", "finished. 1 of 1 discarded.").await?;
+    relay.until_dead(REFUSED / 2 - 1).await
+}
+
+async fn the_rest_is_replayed_without_a_script(
+    browser: &Browser,
+    relay: &Relay,
+    console: &str,
+    left: &BTreeSet<String>,
+) -> Result<()> {
+    let before = relay.taken();
+    browser.run_scripts(false).await?;
+    browser.open(&format!("{console}/dead-letters?reason=permanent")).await?;
+    browser.click("a[href*='select=all']").await?;
+    browser.click("form[action='/replay'] button").await?;
+    browser.until(".result", "4 would be replayed").await?;
+    browser.click("button[value=replay]").await?;
+    // The page asks for itself again.
+    browser.until("#progress", "finished. 4 of 4 replayed.").await?;
+    relay.until_dead(0).await?;
+    let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
+    ensure!(taken.len() == 4 && taken.is_subset(left), "{taken:?}");
+    browser.open(console).await?;
+    browser.until(".flow .dead", "0").await?;
+    browser.run_scripts(true).await
+}
+
+/// Takes pictures, where somebody asks for them.
+async fn picture(browser: &Browser, name: &str) -> Result<()> {
+    if env::var_os("GENESYS_RELAY_PICTURES").is_none() {
+        return Ok(());
+    }
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/console"));
+    fs::create_dir_all(&folder)?;
+    for colours in ["light", "dark"] {
+        browser.prefer(colours).await?;
+        fs::write(folder.join(format!("{name}-{colours}.png")), browser.picture().await?)?;
+    }
+    browser.prefer("light").await
+}

@@ -1,0 +1,175 @@
+//! A browser without a window, driven over `WebDriver` by Debian's chromedriver. It reaches this machine only.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use local::wait;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// Debian's package `chromium-driver` brings it.
+const DRIVER: &str = "chromedriver";
+
+/// What the answer to a search for an element calls it ("`WebDriver`", section 11).
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// Keys ("`WebDriver`", section 15.4.2).
+pub(crate) const TAB: char = '\u{E004}';
+pub(crate) const ENTER: char = '\u{E007}';
+pub(crate) const SPACE: char = ' ';
+
+/// One browser.
+pub(crate) struct Browser {
+    session: String,
+    _driver: Child,
+}
+
+impl Browser {
+    /// Whether there is one on this machine.
+    pub(crate) async fn is_there() -> bool {
+        let version = Command::new(DRIVER).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        version.is_ok_and(|status| status.success())
+    }
+
+    /// Starts one. It has to be closed.
+    pub(crate) async fn start() -> Result<Self> {
+        let mut command = Command::new(DRIVER);
+        let mut driver = command.arg("--port=0").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut lines = BufReader::new(driver.stdout.take().context("its output")?).lines();
+        let port = loop {
+            let line = lines.next_line().await?.context("chromedriver has ended")?;
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        let mut arguments = vec![
+            "--headless=new",
+            "--window-size=1280,1000",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        ];
+        // Chromium has no sandbox for root.
+        if std::fs::metadata("/proc/self")?.uid() == 0 {
+            arguments.push("--no-sandbox");
+        }
+        let options = json!({ "browserName": "chrome", "goog:chromeOptions": { "args": arguments } });
+        let server = format!("http://127.0.0.1:{port}/session");
+        let answer = call(&server, &json!({ "capabilities": { "alwaysMatch": options } })).await?;
+        let id = answer["sessionId"].as_str().context("a session")?;
+        Ok(Self { session: format!("{server}/{id}"), _driver: driver })
+    }
+
+    pub(crate) async fn close(self) -> Result<()> {
+        local::clients::http().delete(&self.session).send().await?;
+        Ok(())
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Result<Value> {
+        call(&format!("{}/{path}", self.session), &body).await
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        read(local::clients::http().get(format!("{}/{path}", self.session)).send().await?).await
+    }
+
+    pub(crate) async fn open(&self, url: &str) -> Result<()> {
+        self.post("url", json!({ "url": url })).await.map(drop)
+    }
+
+    async fn element(&self, selector: &str) -> Result<String> {
+        let found = self.post("element", json!({ "using": "css selector", "value": selector })).await?;
+        Ok(found[ELEMENT].as_str().with_context(|| format!("no {selector}"))?.to_owned())
+    }
+
+    /// The text of an element, as a reader sees it.
+    pub(crate) async fn text(&self, selector: &str) -> Result<String> {
+        let element = self.element(selector).await?;
+        Ok(self.get(&format!("element/{element}/text")).await?.as_str().unwrap_or_default().to_owned())
+    }
+
+    pub(crate) async fn click(&self, selector: &str) -> Result<()> {
+        let element = self.element(selector).await?;
+        self.post(&format!("element/{element}/click"), json!({})).await.map(drop)
+    }
+
+    /// Types into a field.
+    pub(crate) async fn write(&self, selector: &str, text: &str) -> Result<()> {
+        let element = self.element(selector).await?;
+        self.post(&format!("element/{element}/value"), json!({ "text": text })).await.map(drop)
+    }
+
+    /// Waits until an element says this. A page may come and go meanwhile.
+    pub(crate) async fn until(&self, selector: &str, text: &str) -> Result<String> {
+        let what = format!("{selector} says {text:?}");
+        let shown =
+            wait::until(&what, || async { Ok(self.text(selector).await.ok().filter(|shown| shown.contains(text))) });
+        match shown.await {
+            Ok(shown) => Ok(shown),
+            Err(error) => bail!("{error}; the page says:\n{}", self.text("body").await?),
+        }
+    }
+
+    /// Presses keys, one after the other, wherever the focus is.
+    pub(crate) async fn press(&self, keys: impl IntoIterator<Item = char>) -> Result<()> {
+        let actions: Vec<Value> = keys
+            .into_iter()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key })))
+            .collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
+        self.post("actions", json!({ "actions": [keyboard] })).await.map(drop)
+    }
+
+    /// Presses Tab until the focus is on what the selector finds, and shows that it is.
+    pub(crate) async fn tab_to(&self, selector: &str) -> Result<()> {
+        for _ in 0..100 {
+            self.press([TAB]).await?;
+            let script = "const it = document.activeElement; return it.matches(arguments[0]) \
+                          && [it.matches(':focus-visible'), getComputedStyle(it).outlineStyle]";
+            let focus = self.post("execute/sync", json!({ "script": script, "args": [selector] })).await?;
+            if focus != json!(false) {
+                ensure!(focus == json!([true, "solid"]), "the focus on {selector} does not show: {focus}");
+                return Ok(());
+            }
+        }
+        bail!("no Tab leads to {selector}")
+    }
+
+    /// Switches scripts off, or on again, from the next page on.
+    pub(crate) async fn run_scripts(&self, run: bool) -> Result<()> {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !run })).await
+    }
+
+    /// As a reader has it who prefers this: `light` or `dark`.
+    pub(crate) async fn prefer(&self, colours: &str) -> Result<()> {
+        let feature = json!({ "name": "prefers-color-scheme", "value": colours });
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await
+    }
+
+    async fn devtools(&self, command: &str, parameters: Value) -> Result<()> {
+        self.post("goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await.map(drop)
+    }
+
+    /// What is seen now, as PNG.
+    pub(crate) async fn picture(&self) -> Result<Vec<u8>> {
+        let encoded = self.get("screenshot").await?;
+        Ok(BASE64_STANDARD.decode(encoded.as_str().context("a picture")?)?)
+    }
+}
+
+async fn call(url: &str, body: &Value) -> Result<Value> {
+    read(local::clients::http().post(url).body(body.to_string()).send().await?).await
+}
+
+async fn read(answer: reqwest::Response) -> Result<Value> {
+    let (status, text) = (answer.status(), answer.text().await?);
+    let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let value = answer["value"].take();
+    ensure!(status.is_success(), "{}: {}", value["error"], value["message"]);
+    Ok(value)
+}

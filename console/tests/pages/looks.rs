@@ -1,0 +1,138 @@
+//! What the pages show.
+
+use genesys_relay::attempts::{Attempts, minute_of};
+use genesys_relay::events_table::EventsTable as _;
+use jiff::SignedDuration;
+
+use super::*;
+
+#[tokio::test]
+async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
+    let operator = Operator::with(0).await?;
+    operator.get("/").await?.says("All is well").says("It has not looked yet").says("a test");
+
+    operator.relay.bury((0..3).map(body)).await?;
+    let mut attempts = Attempts::default();
+    attempts.succeeded();
+    (0..4).for_each(|number| attempts.failed(&format!("event-{number}").parse().expect("an id")));
+    let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
+    operator.relay.replay.table.count_attempts(last_minute, &attempts).await?;
+    let page = operator.get("/").await?;
+    page.says("Needs somebody")
+        .says("3 dead letters")
+        .says("4 of 5 attempts failed")
+        .says("1<span class=\"unit\"> a minute");
+    page.says("<td>1</td><td>4</td>").says("Oldest: ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_breaker_is_set_with_a_reason() -> Result<()> {
+    let operator = Operator::with(0).await?;
+    operator.post("/breaker", &[("action", "open")]).await?.says("Say why");
+    operator
+        .post("/breaker", &[("action", "shut"), ("why", "a test")])
+        .await?
+        .says("does not say what the breaker is to be");
+    let answer = operator.send("/breaker", &[("action", "open"), ("why", "maintenance until four")]).await?;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    let page = operator.get("/").await?;
+    page.says("Events are held back")
+        .says("maintenance until four")
+        .says("by an operator")
+        .says("until somebody says otherwise");
+    operator.send("/breaker", &[("action", "automatic"), ("why", "done")]).await?;
+    operator.get("/").await?.says("Events flow slowly").says_not("Needs somebody");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_list_is_filtered_and_paged() -> Result<()> {
+    let operator = Operator::with(150).await?;
+    let first = operator.get("/dead-letters").await?;
+    first.says("100 on this page").says("permanent (404)").says("the target answered 404").says("orders");
+    let next =
+        first.text.split("href=\"").find(|part| part.starts_with("/dead-letters?next=")).context("a next page")?;
+    let second = operator.get(next.split('"').next().unwrap_or_default()).await?;
+    second.says("50 on this page").says("First page").says_not("Next page");
+
+    operator.get("/dead-letters?statusCode=404&reason=permanent&webhookId=orders").await?.says("100 on this page");
+    for none in ["statusCode=500", "reason=crashed", "webhookId=other", "until=2026-01-15T11%3A00"] {
+        let page = operator.get(&format!("/dead-letters?{none}")).await?;
+        page.says("None match").says("No filter");
+    }
+    operator.get("/dead-letters?since=2026-01-15T11:00").await?.says("value=\"2026-01-15T11:00:00\"");
+    let all = operator.get("/dead-letters?select=all").await?;
+    assert_eq!(all.text.matches(" checked").count(), 100);
+
+    let wrong = operator.get("/dead-letters?statusCode=4o4").await?;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    wrong.says("InvalidRequest").says("statusCode");
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_event_tells_its_life_its_payload_and_its_headers() -> Result<()> {
+    let operator = Operator::with(1).await?;
+    let id = operator.ids().await?.remove(0);
+    let found = operator.request(Method::GET, &format!("/events?id={id}")).send().await?;
+    assert_eq!(found.headers()[LOCATION].to_str()?, format!("/events/{id}"));
+    let page = operator.get(&format!("/events/{id}")).await?;
+    page.says("DEAD")
+        .says("permanent")
+        .says("(status 404)")
+        .says("Received from webhook")
+        .says("<strong>reconcile</strong> by a test");
+    page.says("  &quot;payload&quot;: {\n    &quot;number&quot;: 0")
+        .says("{&quot;number&quot;:0}")
+        .says("Save it, byte for byte");
+    page.says("Replay…").says("Discard…");
+
+    let unknown = operator.get("/events/nobody-knows-it").await?;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    unknown.says("nothing is known of the event nobody-knows-it");
+    let wrong = operator.get("/events/no%20id").await?;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    wrong.says("an event id has 1 to 80 characters");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
+    let mut relay = Relay::new();
+    relay.breaker.is_on = false;
+    let operator = Operator::of(relay).await?;
+    let off = operator.post("/breaker", &[("action", "open"), ("why", "a test")]).await?;
+    assert_eq!(off.status, StatusCode::CONFLICT);
+    off.says("Off: the breaker is off: set the stack");
+
+    operator.relay.replay.table.fail();
+    let failed = operator.get("/dead-letters").await?;
+    assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
+    failed.says("the events table is unavailable: the table was made to fail");
+
+    *operator.relay.is_gone.lock().expect("a flag") = true;
+    operator.get("/").await?.says("The relay did not answer").says("connection refused");
+    Ok(())
+}
+
+/// For docs/figures.md: `cargo test -p console --test pages -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "it says how fast, not whether"]
+async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
+    const LOADS: usize = 50;
+    let operator = Operator::with(10_000).await?;
+    for path in ["/", "/dead-letters"] {
+        let mut times = Vec::new();
+        for _ in 0..LOADS {
+            let began = std::time::Instant::now();
+            let page = operator.get(path).await?;
+            times.push(began.elapsed());
+            ensure!(page.status == StatusCode::OK, "{}", page.text);
+        }
+        times.sort_unstable();
+        let [fastest, median, slowest] = [0, LOADS / 2, LOADS - 1].map(|place| times[place].as_secs_f64() * 1000.0);
+        eprintln!("{path}: median {median:.0} ms, {fastest:.0} to {slowest:.0} ms");
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! The pages over HTTP, as a browser gets them, with the use cases of the functions behind, over the library's stand-ins.
+
+mod gate;
+mod looks;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use console::functions::{Function, Functions, InvokeError, Refusal};
+use console::server::Server;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use genesys_relay::breaker::{Breaker, Policy};
+use genesys_relay::clock::Clock as _;
+use genesys_relay::message::Message;
+use genesys_relay::queue::Sender as _;
+use genesys_relay::reason::{Reason, ReasonKind};
+use genesys_relay::replay::{Replay, ReplayError, Request};
+use genesys_relay::request::InvalidRequest;
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
+use genesys_relay::{breaker, logging::chain};
+use local::wait;
+use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
+use reqwest::redirect::Policy as Redirects;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+type Ports = (FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock);
+
+/// The two functions, in this process.
+struct Relay {
+    replay: Replay<Ports>,
+    breaker: Breaker<FakeTable, FakeEventSource, FakeProber, FakeClock>,
+    /// What was asked of them.
+    requests: Mutex<Vec<Value>>,
+    /// How many changes they carry out; more wait.
+    room: Semaphore,
+    /// From now on nobody answers.
+    is_gone: Mutex<bool>,
+}
+
+impl Relay {
+    fn new() -> Self {
+        let (events, dead_letters, table) = (FakeQueue::default(), FakeQueue::default(), FakeTable::default());
+        let dead_letters = dead_letters.moving_to(&events);
+        Self {
+            replay: Replay {
+                events,
+                redrive: dead_letters.clone(),
+                dead_letters,
+                table: table.clone(),
+                archive: FakeArchive::default(),
+                clock: FakeClock,
+            },
+            breaker: Breaker {
+                table,
+                event_source: FakeEventSource::default(),
+                prober: FakeProber::default(),
+                clock: FakeClock,
+                policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+                is_on: true,
+            },
+            requests: Mutex::default(),
+            room: Semaphore::new(1000),
+            is_gone: Mutex::new(false),
+        }
+    }
+
+    /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
+    async fn bury(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
+        for body in bodies {
+            let message = Message { body, attributes: BTreeMap::new(), group: None, trace: None };
+            let reason = Reason {
+                reason: ReasonKind::Permanent,
+                detail: "the target answered 404".to_owned(),
+                status_code: Some(404),
+                response: None,
+                attempt: Some(1),
+                at: FakeClock.now(),
+            };
+            self.replay.dead_letters.send(&message.with_reason(&reason).with_identity(FakeClock.now())).await?;
+        }
+        self.carry_out(Function::Replay, json!({ "action": "reconcile" })).await?;
+        Ok(())
+    }
+
+    async fn carry_out(&self, function: Function, request: Value) -> Result<Value, InvokeError> {
+        let deadline = Instant::now() + Duration::from_mins(15);
+        let invalid = |error: InvalidRequest| refusal("InvalidRequest", error.to_string());
+        match function {
+            Function::Replay => {
+                let request = Request::parse(request, "a test").map_err(invalid)?;
+                let answer = self.replay.handle(request, deadline).await.map_err(|error| match &error {
+                    ReplayError::Busy(_) | ReplayError::Moving { .. } => refusal("Busy", error.to_string()),
+                    ReplayError::Unknown(_) => refusal("NotFound", error.to_string()),
+                    _ => refusal("QueueError", chain(&error)),
+                })?;
+                Ok(json!(answer))
+            }
+            Function::Breaker => {
+                let request = breaker::Request::parse(request, "a test").map_err(invalid)?;
+                let answer = self.breaker.handle(&request, deadline).await;
+                Ok(json!(answer.map_err(|error| refusal("Off", chain(&error)))?))
+            }
+        }
+    }
+
+    fn requests_for(&self, action: &str) -> Vec<Value> {
+        let requests = self.requests.lock().expect("a list");
+        requests.iter().filter(|request| request["action"] == action).cloned().collect()
+    }
+}
+
+fn refusal(kind: &str, message: String) -> InvokeError {
+    InvokeError::Refused(Refusal { kind: kind.to_owned(), message })
+}
+
+impl Functions for Relay {
+    fn invoke(&self, function: Function, request: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
+        async move {
+            self.requests.lock().expect("a list").push(request.clone());
+            if *self.is_gone.lock().expect("a flag") {
+                return Err(InvokeError::Unanswered("connection refused".into()));
+            }
+            if !matches!(request["action"].as_str(), Some("status" | "list" | "show")) && request["dryRun"] != true {
+                self.room.acquire().await.expect("open").forget();
+            }
+            self.carry_out(function, request).await
+        }
+        .boxed()
+    }
+}
+
+/// A console over a relay, and a browser that has entered it.
+struct Operator {
+    relay: Arc<Relay>,
+    client: Client,
+    url: String,
+    /// Gives the next link.
+    link: Box<dyn Fn() -> String>,
+    cookie: String,
+}
+
+/// A page, as far as a test reads it.
+struct Page {
+    status: StatusCode,
+    text: String,
+}
+
+impl Operator {
+    /// One that has not entered.
+    async fn outside(relay: Relay) -> Result<Self> {
+        let relay = Arc::new(relay);
+        let server = Server::bind(0).await?;
+        ensure!(server.address().ip().is_loopback(), "{}", server.address());
+        let (url, link) = (format!("http://{}", server.address()), Box::new(server.links()));
+        let functions: Arc<dyn Functions> = relay.clone();
+        tokio::spawn(server.serve(functions, "a test".to_owned(), "an operator".to_owned()));
+        // Has the process know how to do TLS, without which there is no client at all.
+        local::clients::http();
+        let client = Client::builder().no_proxy().redirect(Redirects::none()).build()?;
+        Ok(Self { relay, client, url, link, cookie: String::new() })
+    }
+
+    async fn of(relay: Relay) -> Result<Self> {
+        let mut operator = Self::outside(relay).await?;
+        let answer = operator.client.get((operator.link)()).send().await?;
+        let cookie = answer.headers().get(SET_COOKIE).context("a cookie")?.to_str()?;
+        cookie.split(';').next().unwrap_or_default().clone_into(&mut operator.cookie);
+        Ok(operator)
+    }
+
+    /// One whose dead letters are so many webhooks.
+    async fn with(dead_letters: usize) -> Result<Self> {
+        let relay = Relay::new();
+        relay.bury((0..dead_letters).map(body)).await?;
+        Self::of(relay).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).header(COOKIE, &self.cookie)
+    }
+
+    async fn get(&self, path: &str) -> Result<Page> {
+        Page::of(self.request(Method::GET, path).send().await?).await
+    }
+
+    /// Sends a form as a page of the console would.
+    async fn send(&self, path: &str, fields: &[(&str, &str)]) -> Result<Response> {
+        let token = self.token().await?;
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.append_pair("token", &token).extend_pairs(fields);
+        let request = self.request(Method::POST, path).header(ORIGIN, &self.url).body(body.finish());
+        Ok(request.header("content-type", "application/x-www-form-urlencoded").send().await?)
+    }
+
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Page> {
+        Page::of(self.send(path, fields).await?).await
+    }
+
+    /// Starts a run, and gives the path of its page.
+    async fn start(&self, fields: &[(&str, &str)]) -> Result<String> {
+        let answer = self.send("/runs", fields).await?;
+        ensure!(answer.status() == StatusCode::SEE_OTHER, "{} {}", answer.status(), answer.text().await?);
+        Ok(answer.headers()[LOCATION].to_str()?.to_owned())
+    }
+
+    /// Waits until the page of a run says this.
+    async fn until(&self, run: &str, text: &str) -> Result<Page> {
+        wait::until(&format!("{run} says {text}"), || async {
+            let page = self.get(run).await?;
+            Ok(page.text.contains(text).then_some(page))
+        })
+        .await
+    }
+
+    /// What a page of ours holds in its forms.
+    async fn token(&self) -> Result<String> {
+        let page = self.get("/archive").await?;
+        let (_, rest) = page.text.split_once("name=\"token\" value=\"").context("a token")?;
+        Ok(rest.split('"').next().unwrap_or_default().to_owned())
+    }
+
+    /// The ids of the dead letters on the first page.
+    async fn ids(&self) -> Result<Vec<String>> {
+        let page = self.get("/dead-letters").await?;
+        let parts = page.text.split("name=\"eventId\" value=\"").skip(1);
+        Ok(parts.filter_map(|part| part.split('"').next()).map(str::to_owned).collect())
+    }
+}
+
+impl Page {
+    async fn of(response: Response) -> Result<Self> {
+        Ok(Self { status: response.status(), text: response.text().await? })
+    }
+
+    #[track_caller]
+    fn says(&self, text: &str) -> &Self {
+        assert!(self.text.contains(text), "{text:?} is not in\n{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn says_not(&self, text: &str) -> &Self {
+        assert!(!self.text.contains(text), "{text:?} is in\n{}", self.text);
+        self
+    }
+}
+
+/// A webhook, told from others by its number.
+fn body(number: usize) -> String {
+    json!({ "webhookId": "orders", "payload": { "number": number }, "timestamp": "2026-01-15T12:00:00Z" }).to_string()
+}

@@ -1,0 +1,156 @@
+//! What an operator does: select, look at what would happen, do it, watch it, cancel it.
+
+use genesys_relay::events_table::{EventsTable as _, Exclusive, Lease};
+use genesys_relay::queue::Countable as _;
+use jiff::SignedDuration;
+
+use super::*;
+
+fn named(ids: &[String]) -> Vec<(&str, &str)> {
+    ids.iter().map(|id| ("eventId", id.as_str())).collect()
+}
+
+#[tokio::test]
+async fn what_is_selected_is_counted_first_and_then_replayed() -> Result<()> {
+    let operator = Operator::with(5).await?;
+    let ids = operator.ids().await?;
+    operator.post("/replay", &[]).await?.says("Nothing is selected");
+    let mut fields = named(&ids[..2]);
+    fields.push(("eventId", "nobody-knows-it"));
+    let dry = operator.post("/replay", &fields).await?;
+    dry.says("2 would be replayed")
+        .says("Nothing has been done so far")
+        .says("Not done: 1")
+        .says("nobody-knows-it")
+        .says("Replay 2<");
+    assert_eq!(operator.relay.replay.dead_letters.depth().await?.visible, 5, "a dry run");
+
+    fields.extend([("action", "replay"), ("why", "the target is back"), ("rate", "400")]);
+    let run = operator.start(&fields).await?;
+    let page = operator.until(&run, "<strong>finished").await?;
+    page.says("2 of 3 replayed, 1 not")
+        .says("nobody-knows-it")
+        .says("3 dead letters are left")
+        .says_not("http-equiv=\"refresh\"");
+    let request = operator.relay.requests_for("replay").pop().context("a request")?;
+    assert_eq!(
+        (&request["by"], &request["why"], &request["ratePerSecond"]),
+        (&"an operator".into(), &"the target is back".into(), &400.into())
+    );
+    assert_eq!(operator.relay.replay.events.depth().await?.visible, 2);
+    operator.get(&format!("/events/{}", ids[0])).await?.says("replay</strong> by an operator: the target is back");
+    operator.get("/runs").await?.says("replay 1").says("2 replayed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_that_match_are_replayed_step_by_step_and_once() -> Result<()> {
+    let operator = Operator::with(250).await?;
+    let fields = [("which", "matching"), ("statusCode", "404")];
+    operator.post("/replay", &fields).await?.says("250 would be replayed").says("The first 100");
+    let run = operator.start(&[fields[0], fields[1], ("action", "replay")]).await?;
+    operator.until(&run, "<strong>finished").await?.says("250 of 250 replayed").says("0 dead letters are left");
+    let steps: Vec<usize> = operator
+        .relay
+        .requests_for("replay")
+        .iter()
+        .filter_map(|step| Some(step["eventIds"].as_array()?.len()))
+        .collect();
+    assert!(steps.len() > 10 && steps.iter().sum::<usize>() == 250, "{steps:?}");
+    assert_eq!(operator.relay.replay.events.depth().await?.visible, 250);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_shows_its_progress_and_is_cancelled_between_two_steps() -> Result<()> {
+    let operator = Operator::with(40).await?;
+    operator.relay.room.forget_permits(usize::MAX);
+    operator.relay.room.add_permits(1);
+    let run = operator.start(&[("which", "matching"), ("statusCode", "404"), ("action", "replay")]).await?;
+    let page = operator.until(&run, "10 of 40 replayed").await?;
+    page.says("at work").says("value=\"10\"").says("http-equiv=\"refresh\"").says("Cancel");
+    let cancelled = operator.send(&format!("{run}/cancel"), &[]).await?;
+    assert_eq!(cancelled.status(), StatusCode::SEE_OTHER);
+    operator.get(&run).await?.says("being cancelled");
+    operator.relay.room.add_permits(1);
+    operator.until(&run, "<strong>cancelled").await?.says("20 of 40 replayed").says("20 dead letters are left");
+    assert_eq!(operator.relay.replay.dead_letters.depth().await?.visible, 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn everything_is_moved_by_sqs_which_is_watched_and_can_be_stopped() -> Result<()> {
+    let operator = Operator::with(20).await?;
+    operator.post("/replay", &[("which", "all")]).await?.says("20 would be replayed");
+    let run = operator.start(&[("which", "all"), ("action", "replay"), ("rate", "5")]).await?;
+    operator.until(&run, "SQS moves them").await?;
+    operator.get("/").await?.says("SQS moves dead letters back").says("Cancel the move");
+    operator.send("/move-task/cancel", &[]).await?;
+    operator.until(&run, "<strong>finished").await?;
+    assert_eq!(operator.relay.requests_for("cancel").len(), 1);
+    let left = operator.relay.replay.dead_letters.depth().await?.visible;
+    assert!(left > 0, "it was stopped on its way");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_waits_while_somebody_else_is_at_work() -> Result<()> {
+    let operator = Operator::with(1).await?;
+    let now = FakeClock.now();
+    let owner = "11111111-2222-4333-8444-555555555555".parse()?;
+    let (action, by) = ("archive".to_owned(), "the schedule".to_owned());
+    let lease = Lease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
+    operator.relay.replay.table.acquire(Exclusive::DeadLetters, &lease, now).await?;
+    let id = operator.ids().await?.remove(0);
+    let run = operator.start(&[("action", "replay"), ("eventId", &id)]).await?;
+    operator.until(&run, "Waiting: archive of the schedule is at work").await?;
+    operator.get("/").await?.says("At work on the dead letters: archive of the schedule");
+    operator.relay.replay.table.release(Exclusive::DeadLetters, owner).await?;
+    operator.until(&run, "1 of 1 replayed").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_discarded_needs_a_reason_and_has_it_on_its_record() -> Result<()> {
+    let operator = Operator::with(3).await?;
+    let ids = operator.ids().await?;
+    operator.post("/discard", &named(&ids[..1])).await?.says("1 would be dropped for good").says("required");
+    let mut fields = named(&ids[..1]);
+    fields.push(("action", "discard"));
+    operator.post("/runs", &fields).await?.says("Say why they are discarded");
+    operator
+        .post("/runs", &[("action", "discard"), ("which", "all"), ("why", "all of them")])
+        .await?
+        .says("Nothing is selected");
+    fields.push(("why", "a test order"));
+    let run = operator.start(&fields).await?;
+    operator.until(&run, "1 of 1 discarded").await?;
+    let page = operator.get(&format!("/events/{}", ids[0])).await?;
+    page.says("DISCARDED").says("discard</strong> by an operator: a test order").says_not("Replay…");
+    assert_eq!(operator.ids().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_archived_comes_back() -> Result<()> {
+    let operator = Operator::with(3).await?;
+    let ids = operator.ids().await?;
+    operator.get("/archive").await?.says("Archive now").says("Key of the object");
+    let run = operator.start(&[("action", "archive"), ("olderThanDays", "0"), ("why", "an audit")]).await?;
+    let page = operator.until(&run, "3 archived").await?;
+    let key =
+        page.text.split("name=\"key\" value=\"").nth(1).and_then(|part| part.split('"').next()).context("a key")?;
+    assert_eq!(operator.ids().await?, Vec::<String>::new());
+    operator.get(&format!("/events/{}", ids[0])).await?.says("ARCHIVED").says(key).says("Restore the object");
+
+    let run = operator.start(&[("action", "restore"), ("key", key)]).await?;
+    operator.until(&run, "3 restored").await?;
+    assert_eq!(operator.ids().await?.len(), 3);
+    let run = operator.start(&[("action", "restore"), ("key", "dead-letters/nothing.jsonl.gz")]).await?;
+    operator.until(&run, "stopped by an error").await?.says("class=\"problem\"");
+    let run = operator.start(&[("action", "archive"), ("olderThanDays", "99")]).await?;
+    operator.until(&run, "stopped by an error").await?.says("olderThanDays: must be from 0 to 13");
+    let run = operator.start(&[("action", "reconcile")]).await?;
+    operator.until(&run, "<strong>finished").await?;
+    Ok(())
+}
