@@ -88,9 +88,9 @@ impl Used {
         }
         let (_, names, dimension, values) =
             OF_AWS.iter().find(|(namespace, ..)| *namespace == self.namespace).unwrap_or_else(|| panic!("{self:?}"));
-        let (named, value) = self.dimension.as_ref().unwrap_or_else(|| panic!("without a dimension: {self:?}"));
+        let (of, value) = self.dimension.as_ref().unwrap_or_else(|| panic!("without a dimension: {self:?}"));
         assert!(names.contains(&self.name.as_str()), "{self:?}");
-        assert_eq!((named.as_str(), values.contains(&value.as_str())), (*dimension, true), "{self:?}");
+        assert_eq!((of.as_str(), values.contains(&value.as_str())), (*dimension, true), "{self:?}");
     }
 }
 
