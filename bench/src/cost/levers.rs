@@ -100,7 +100,7 @@ pub(crate) fn fixed() -> Table {
         ("polling an empty queue: five long polls of 20 s".to_owned(), idle_receives_per_month() * SQS / million),
         ("the secret".to_owned(), SECRET_MONTH),
         ("reconcile, every 5 minutes".to_owned(), reconcile),
-        ("the recovery's five metrics, where it is on".to_owned(), 5.0 * METRIC_MONTH),
+        ("nine metrics, as many as there are where nothing goes wrong".to_owned(), 9.0 * METRIC_MONTH),
         (
             "the secret read by two functions every 5 minutes, at most".to_owned(),
             2.0 * MONTH_SECONDS / 300.0 * SECRET_READS / million,
