@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use genesys_relay::breaker::Request as Breaker;
 use genesys_relay::genesys::Region;
 use genesys_relay::recover::Request as Recovery;
 use genesys_relay::retry::Schedule;
