@@ -27,6 +27,9 @@ use crate::process::Probed;
 pub use self::circuit::{Circuit, LastProbe, Policy, Settings, State, Wish};
 pub use self::request::Request;
 
+/// Why it is closed where there is none.
+const OFF: &str = "the breaker is off";
+
 /// A run's lease outlives it by this much, for clocks that differ.
 const LEASE_PAST_DEADLINE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
@@ -129,7 +132,7 @@ impl From<Circuit> for Shown {
             State::Closed => ("closed", None),
             State::Open => ("open", Some(0)),
             State::Closing { concurrency } => ("closing", Some(concurrency)),
-            State::Exhausting => ("exhausting", Some(circuit::SMALLEST_CONCURRENCY)),
+            State::Exhausting => ("exhausting", None),
         };
         let probe = |LastProbe { at, event_id, delivered, error }| ShownProbe { at, event_id, delivered, error };
         Self {
@@ -189,16 +192,20 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
             if let Err(error) = &outcome {
                 tracing::error!(error, "no event could be let through to see whether the target is back");
             }
-            if !matches!(outcome, Ok(Probed::Nothing)) {
+            if matches!(outcome, Ok(Probed::Delivered { .. } | Probed::Failed { .. })) {
                 metrics::BREAKER_PROBES.add(1);
             }
             circuit = circuit.probed(outcome, self.clock.now());
         }
-        circuit.last_run_at = now;
-        metrics::breaker(&circuit, now);
-        self.table.save_circuit(&circuit).await?;
+        if circuit != before {
+            self.table.save_circuit(&circuit).await?;
+        }
         say(&before, &circuit);
         self.apply(&circuit).await?;
+        // Only now: one that decides and cannot act is as good as none, and alarms have to see that.
+        circuit.last_run_at = now;
+        self.table.save_circuit(&circuit).await?;
+        metrics::breaker(&circuit, now);
         Ok(circuit.into())
     }
 
@@ -207,16 +214,18 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
         if request.wish.is_some() {
             return Err(BreakerError::Off);
         }
-        if before.state == State::Closed {
-            metrics::breaker(&before, now);
-            return Ok(before.into());
-        }
-        let circuit = Circuit { why: "the breaker is off".to_owned(), ..Circuit::closed(now) };
-        metrics::breaker(&circuit, now);
-        // First: what is written down as closed is not looked at again.
-        self.event_source.set(circuit.settings(self.policy)).await?;
+        let has_let_go = before.state == State::Closed && before.why == OFF;
+        let circuit = if has_let_go {
+            Circuit { last_run_at: now, ..before.clone() }
+        } else {
+            let circuit = Circuit { why: OFF.to_owned(), ..Circuit::closed(now) };
+            // First: once that is written down, the mapping is not looked at again.
+            self.event_source.set(circuit.settings(self.policy)).await?;
+            circuit
+        };
         self.table.save_circuit(&circuit).await?;
         say(&before, &circuit);
+        metrics::breaker(&circuit, now);
         Ok(circuit.into())
     }
 
@@ -237,10 +246,10 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
     }
 }
 
-/// Lets events go that a breaker holds back which does not look any more: it is broken, and nobody else would.
+/// Lets events flow where the breaker does not look any more: it is broken, and nobody else would, whether it holds them back or
+/// has closed and could not say so to the mapping.
 ///
-/// For somebody else to call now and then, who then stands in for the breaker's owner `by`. A breaker that comes back goes
-/// on from there.
+/// For somebody else to call now and then, in the name of `by`. A breaker that comes back goes on from there.
 pub async fn relieve(
     table: &impl EventsTable,
     event_source: &impl EventSource,
@@ -253,10 +262,12 @@ pub async fn relieve(
     if !before.is_abandoned(now) {
         return Ok(());
     }
+    event_source.set(Settings { enabled: true, maximum_concurrency }).await?;
+    if before.state == State::Closed {
+        return Ok(());
+    }
     let why = format!("the breaker has not looked since {}: events flow without it", before.last_run_at);
     let circuit = Circuit { why, by: Some(by.to_owned()), last_run_at: before.last_run_at, ..Circuit::closed(now) };
-    // First: what is written down as closed is not looked at again.
-    event_source.set(Settings { enabled: true, maximum_concurrency }).await?;
     table.save_circuit(&circuit).await?;
     say(&before, &circuit);
     Ok(())

@@ -218,7 +218,7 @@ table! {
     RECOVERY_FAILED: Measure = Measure { name: "RecoveryFailed", unit: Unit::Count };
     /// How far the recovery is behind.
     RECOVERY_BEHIND_TIME: Measure = Measure { name: "RecoveryBehindTime", unit: Unit::Seconds };
-    /// Whether events are held back.
+    /// Whether events are held back, or go to the dead letters since they have been for too long.
     BREAKER_OPEN: Measure = Measure { name: "BreakerOpen", unit: Unit::Count };
     /// Attempts to see whether the target is back.
     BREAKER_PROBES: Count = Count("BreakerProbes");
@@ -228,14 +228,14 @@ table! {
 
 /// What a run of the breaker came to.
 pub fn breaker(circuit: &Circuit, now: Timestamp) {
-    BREAKER_OPEN.is(circuit.state == State::Open);
+    BREAKER_OPEN.is(matches!(circuit.state, State::Open | State::Exhausting));
     breaker_unprobed(circuit, now);
 }
 
 /// How long nobody has looked whether the target is back, where somebody should.
 pub fn breaker_unprobed(circuit: &Circuit, now: Timestamp) {
-    let probed_at = circuit.last_probe.as_ref().map_or(circuit.since, |probe| probe.at.max(circuit.since));
-    let unprobed = now.duration_since(probed_at).try_into().unwrap_or_default();
+    let looked_at = circuit.looked_at.map_or(circuit.since, |at| at.max(circuit.since));
+    let unprobed = now.duration_since(looked_at).try_into().unwrap_or_default();
     BREAKER_UNPROBED_TIME.time(if circuit.is_to_probe() { unprobed } else { Duration::ZERO });
 }
 

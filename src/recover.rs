@@ -197,7 +197,10 @@ where
             metrics::RECOVERY_NEW.add(new);
             metrics::RECOVERY_KNOWN.add(known);
             metrics::RECOVERY_UNREADABLE.add(unreadable);
-            metrics::RECOVERY_FAILED.is(error.is_some());
+            // Where another run is at work, that one tells.
+            if !matches!(error, Some(RecoverError::Busy(_))) {
+                metrics::RECOVERY_FAILED.is(error.is_some());
+            }
             if let Some(behind) = behind_seconds {
                 metrics::RECOVERY_BEHIND_TIME.time(Duration::from_secs(behind));
             }

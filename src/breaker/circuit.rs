@@ -47,7 +47,7 @@ pub enum State {
         /// How many invocations of the processor at the same time.
         concurrency: u32,
     },
-    /// Slowly, to the dead letters: the target has been away for too long.
+    /// As fast as they can, to the dead letters: they have been held back for too long.
     Exhausting,
 }
 
@@ -68,7 +68,13 @@ pub struct Circuit {
     pub probes: u32,
     /// What came of the last of them.
     pub last_probe: Option<LastProbe>,
-    /// When the breaker last looked. One that does not look any more is broken.
+    /// When it was last possible to see whether the target is back, also where no event was there to see it by.
+    #[serde(default)]
+    pub looked_at: Option<Timestamp>,
+    /// Since when the target has not been there for good.
+    #[serde(default)]
+    pub away_since: Option<Timestamp>,
+    /// When the breaker last looked and did what follows. One that does not any more is broken.
     pub last_run_at: Timestamp,
 }
 
@@ -116,6 +122,8 @@ impl Circuit {
             forced: false,
             probes: 0,
             last_probe: None,
+            looked_at: None,
+            away_since: None,
             last_run_at: now,
         }
     }
@@ -123,14 +131,15 @@ impl Circuit {
     /// Another state from now on.
     fn turn(&self, state: State, why: String, now: Timestamp) -> Self {
         let probes = if state == State::Open { 0 } else { self.probes };
-        Self { state, since: now, why, by: None, forced: false, probes, ..self.clone() }
+        let away_since = (state != State::Closed).then(|| self.away_since.unwrap_or(now));
+        Self { state, since: now, why, by: None, forced: false, probes, away_since, ..self.clone() }
     }
 
     /// What follows from the attempts of the last minutes, each with its beginning.
     #[must_use]
     pub fn after(&self, minutes: &[(Timestamp, Attempts)], policy: Policy, now: Timestamp) -> Self {
-        if self.state == State::Open && now.duration_since(self.since) >= LONGEST_OPEN {
-            let why = "the target has been away for three days: what waits goes to the dead letters".to_owned();
+        if self.state == State::Open && self.is_open_too_long(now) {
+            let why = "events have been held back for three days: what waits goes to the dead letters".to_owned();
             return self.turn(State::Exhausting, why, now);
         }
         if self.forced {
@@ -158,6 +167,11 @@ impl Circuit {
         }
     }
 
+    /// A target that comes back for a moment now and then does not hold events back for ever.
+    fn is_open_too_long(&self, now: Timestamp) -> bool {
+        now.duration_since(self.away_since.unwrap_or(self.since)) >= LONGEST_OPEN
+    }
+
     fn wider(&self, concurrency: u32, policy: Policy, now: Timestamp) -> Self {
         if concurrency >= policy.maximum_concurrency {
             return self.turn(State::Closed, "the target is back".to_owned(), now);
@@ -173,14 +187,15 @@ impl Circuit {
     /// What follows from an event that was let through, or from that it could not be.
     #[must_use]
     pub fn probed(&self, outcome: Result<Probed, String>, now: Timestamp) -> Self {
+        let looked_at = if outcome.is_ok() { Some(now) } else { self.looked_at };
         let (event_id, error) = match outcome {
-            Ok(Probed::Nothing) => return self.clone(),
+            Ok(Probed::Nothing) => return Self { looked_at, ..self.clone() },
             Ok(Probed::Delivered { event_id }) => (Some(event_id), None),
             Ok(Probed::Failed { event_id, error }) => (Some(event_id), Some(excerpt(&error))),
             Err(error) => (None, Some(excerpt(&error))),
         };
         let probe = LastProbe { at: now, event_id, delivered: error.is_none(), error };
-        let mut next = Self { probes: self.probes.saturating_add(1), ..self.clone() };
+        let mut next = Self { probes: self.probes.saturating_add(1), looked_at, ..self.clone() };
         if probe.delivered {
             let state = State::Closing { concurrency: SMALLEST_CONCURRENCY };
             next = next.turn(state, "the target took an event".to_owned(), now);
@@ -189,12 +204,12 @@ impl Circuit {
         next
     }
 
-    /// Whether it holds events back and does not look any more. What is held by hand stays so for as long as the breaker
-    /// would have let it.
+    /// Whether it does not look any more, and may not hold events back. What is held by hand stays so for as long as the
+    /// breaker would have let it.
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
         let is_silent = now.duration_since(self.last_run_at) >= LONGEST_SILENCE;
-        let may_end = !self.forced || now.duration_since(self.since) >= LONGEST_OPEN;
-        self.state == State::Open && is_silent && may_end
+        let is_by_hand = self.state == State::Open && self.forced && !self.is_open_too_long(now);
+        is_silent && !is_by_hand
     }
 
     /// What somebody wants.
@@ -208,7 +223,7 @@ impl Circuit {
             (Wish::Automatic, State::Open) if self.forced => {
                 (State::Closing { concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency) }, false)
             }
-            (Wish::Automatic, state) => (state, false),
+            (Wish::Automatic, _) => return Self { why, by: Some(origin.by.clone()), forced: false, ..self.clone() },
         };
         Self { by: Some(origin.by.clone()), forced, ..self.turn(state, why, now) }
     }
@@ -216,9 +231,10 @@ impl Circuit {
     /// What the event source mapping is to be set to.
     pub fn settings(&self, policy: Policy) -> Settings {
         let maximum_concurrency = match self.state {
-            State::Closed => policy.maximum_concurrency,
+            // What waits has seven days to use up its receives.
+            State::Closed | State::Exhausting => policy.maximum_concurrency,
             State::Closing { concurrency } => concurrency.min(policy.maximum_concurrency),
-            State::Open | State::Exhausting => SMALLEST_CONCURRENCY,
+            State::Open => SMALLEST_CONCURRENCY,
         };
         Settings { enabled: self.state != State::Open, maximum_concurrency }
     }

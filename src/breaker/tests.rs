@@ -33,7 +33,7 @@ async fn ask(breaker: &TheBreaker, wish: Option<Wish>) -> Result<Shown, BreakerE
 async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) -> Shown {
     let mut attempts = Attempts::default();
     for number in 0..failed {
-        let id: EventId = format!("{:04}", number % events.max(1)).parse().expect("an id");
+        let id: EventId = format!("{:02}-event", number % events.max(1)).parse().expect("an id");
         attempts.failed(&id);
     }
     (0..delivered).for_each(|_| attempts.succeeded());
@@ -129,7 +129,7 @@ async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_
     an_outage(&breaker).await;
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 0, 0).await.state, "exhausting");
-    assert_eq!(breaker.event_source.now(), set(true, 2));
+    assert_eq!(breaker.event_source.now(), set(true, 10), "all have to be through before they expire");
     assert_eq!(minute(&breaker, 60, 60, 0).await.state, "exhausting", "that they fail is known");
     minute(&breaker, 0, 0, 10).await;
     minute(&breaker, 0, 0, 80).await;
@@ -183,6 +183,70 @@ async fn one_that_is_turned_off_lets_events_flow() {
     breaker.event_source.set(set(false, 5)).await.expect("set");
     minute(&breaker, 0, 0, 0).await;
     assert_eq!(breaker.event_source.now(), set(false, 5), "without a breaker the mapping is its owner's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events_back_for_ever() {
+    let breaker = breaker();
+    an_outage(&breaker).await;
+    for _ in 0..2 {
+        advance(Duration::from_hours(24)).await;
+        breaker.prober.will(Ok(taken()));
+        assert_eq!(minute(&breaker, 0, 0, 0).await.state, "closing");
+        assert_eq!(minute(&breaker, 20, 20, 0).await.state, "open");
+    }
+    let shown = ask(&breaker, Some(Wish::Automatic)).await.expect("as it is");
+    assert_eq!((shown.state, shown.forced), ("open", false), "that begins nothing anew");
+    advance(Duration::from_hours(24)).await;
+    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "exhausting");
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_nobody_could_look_is_known() {
+    let breaker = breaker();
+    an_outage(&breaker).await;
+    let opened = breaker.table.circuit().await.expect("read").expect("saved").since;
+    let looked_at = async || breaker.table.circuit().await.expect("read").expect("saved").looked_at;
+    for _ in 0..6 {
+        breaker.prober.will(Err("the processor does not answer".to_owned()));
+        minute(&breaker, 0, 0, 0).await;
+        assert_eq!(looked_at().await, None, "it has not been possible");
+    }
+    minute(&breaker, 0, 0, 0).await;
+    assert!(looked_at().await.is_some_and(|at| at > opened), "there was nothing to see by, and that is nobody's fault");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_act_is_known_as_broken() {
+    let breaker = breaker();
+    minute(&breaker, 0, 0, 5).await;
+    let looked = async || breaker.table.circuit().await.expect("read").expect("saved").last_run_at;
+    let before = looked().await;
+    breaker.event_source.set(set(false, 5)).await.expect("set");
+    breaker.event_source.fail(true);
+    assert!(matches!(ask(&breaker, None).await, Err(BreakerError::EventSource(_))));
+    assert_eq!(looked().await, before);
+
+    // The mapping is off, and the table says closed: somebody else turns it on.
+    breaker.event_source.fail(false);
+    advance(Duration::from_mins(10)).await;
+    relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("relieved");
+    assert_eq!(breaker.event_source.now(), set(true, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
+    let mut breaker = breaker();
+    ask(&breaker, Some(Wish::Closed)).await.expect("closed");
+    breaker.event_source.set(set(false, 2)).await.expect("set");
+    breaker.is_on = false;
+    minute(&breaker, 0, 0, 0).await;
+    assert_eq!(breaker.event_source.now(), set(true, 10));
+    breaker.event_source.set(set(false, 5)).await.expect("set");
+    advance(Duration::from_mins(20)).await;
+    minute(&breaker, 0, 0, 0).await;
+    relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("nothing to do");
+    assert_eq!(breaker.event_source.now(), set(false, 5), "it is its owner's");
 }
 
 #[tokio::test(start_paused = true)]

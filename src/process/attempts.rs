@@ -14,6 +14,9 @@ use crate::logging::chain;
 /// A process writes at most this often: a thousand of them make a hundred writes a second, whatever the traffic.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// What was counted longer ago is forgotten.
+const STALE: Duration = Duration::from_mins(1);
+
 /// The answer to a batch waits for it no longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -24,12 +27,19 @@ pub struct AttemptCounter(Mutex<Counted>);
 #[derive(Default)]
 struct Counted {
     attempts: Attempts,
+    /// When the first of them was counted.
+    since: Option<Instant>,
     written_at: Option<Instant>,
 }
 
 impl AttemptCounter {
     pub(super) fn count(&self, id: &EventId, is_delivered: bool) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // From before the process was frozen, for as long as the breaker was open perhaps: not news of the target any more.
+        if counted.since.is_some_and(|since| since.elapsed() > STALE) {
+            *counted = Counted { written_at: counted.written_at, ..Counted::default() };
+        }
+        counted.since.get_or_insert_with(Instant::now);
         if is_delivered {
             counted.attempts.succeeded();
         } else {
@@ -44,6 +54,7 @@ impl AttemptCounter {
             return None;
         }
         counted.written_at = Some(Instant::now());
+        counted.since = None;
         Some(std::mem::take(&mut counted.attempts))
     }
 

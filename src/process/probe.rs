@@ -78,7 +78,8 @@ where
                         }
                         return Ok(Probed::Delivered { event_id });
                     };
-                    let delay = self.delay(claim.round(), failure.retry_after);
+                    // It says nothing about the event, which may be the only one to see by.
+                    let delay = self.delay(1, failure.retry_after);
                     let (now, at) = (self.clock.now(), Instant::now() + delay);
                     let step = claim.retrying(attempt, now + delay, now);
                     metrics::RETRIED.add(1);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
@@ -10,11 +11,11 @@ use crate::process::Probed;
 
 /// An event source mapping in memory: enabled, with ten invocations at the same time.
 #[derive(Clone)]
-pub struct FakeEventSource(Arc<Mutex<Settings>>);
+pub struct FakeEventSource(Arc<Mutex<Settings>>, Arc<AtomicBool>);
 
 impl Default for FakeEventSource {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Settings { enabled: true, maximum_concurrency: 10 })))
+        Self(Arc::new(Mutex::new(Settings { enabled: true, maximum_concurrency: 10 })), Arc::default())
     }
 }
 
@@ -23,14 +24,26 @@ impl FakeEventSource {
     pub fn now(&self) -> Settings {
         *lock(&self.0)
     }
+
+    /// Whether it can be read and set from now on.
+    pub fn fail(&self, fails: bool) {
+        self.1.store(fails, Ordering::Relaxed);
+    }
+
+    fn working(&self) -> Result<(), EventSourceError> {
+        let fails = self.1.load(Ordering::Relaxed);
+        if fails { Err(EventSourceError::Unavailable("as a test has it".into())) } else { Ok(()) }
+    }
 }
 
 impl EventSource for FakeEventSource {
     async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
+        self.working()?;
         Ok(Some(self.now()))
     }
 
     async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
+        self.working()?;
         *lock(&self.0) = settings;
         Ok(())
     }

@@ -198,8 +198,8 @@ impl Law {
         }
     }
 
-    /// A record was written.
-    pub(crate) fn written(&self, before: Option<&Record>, after: &Record) {
+    /// A record was written, by this process.
+    pub(crate) fn written(&self, by: &str, before: Option<&Record>, after: &Record) {
         let (id, now) = (&after.event_id, FakeClock.now());
         let name = |record: &Record| record.state.name().as_str();
         self.trace(&(id, before.map(name), name(after), after.round, after.replays_made));
@@ -215,7 +215,10 @@ impl Law {
             (_, State::Archived { .. }) if !lock(&self.seen).archived.contains(id) => {
                 self.violate(&format!("{id} is recorded as archived, and the archive does not hold it"));
             }
-            (_, State::Retrying { next_attempt_at }) => self.check_backoff(after, *next_attempt_at),
+            // A probe says nothing about the event, which begins anew.
+            (_, State::Retrying { next_attempt_at }) => {
+                self.check_backoff(after, if by == "probe" { 1 } else { after.round }, *next_attempt_at);
+            }
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
                 self.violate(&format!("{id} is claimed before its backoff is over"));
             }
@@ -282,10 +285,9 @@ impl Law {
     }
 
     /// The wait before the next attempt: min(cap, base · 2ⁿ⁻¹), plus jitter of at most 1 s or a tenth, or what the target asks.
-    fn check_backoff(&self, record: &Record, next_attempt_at: Timestamp) {
+    fn check_backoff(&self, record: &Record, round: u32, next_attempt_at: Timestamp) {
         let wait = next_attempt_at.duration_since(record.last_seen_at);
-        let doubled =
-            2_u32.checked_pow(record.round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
+        let doubled = 2_u32.checked_pow(round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
         let least = doubled.map_or(self.cap, |doubled| doubled.min(self.cap));
         let asked = lock(&self.seen).heard.get(&record.event_id).map_or(Duration::ZERO, |(_, asked)| *asked);
         let asked = asked.min(RETRY_AFTER_CEILING);

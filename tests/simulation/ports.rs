@@ -180,7 +180,7 @@ impl EventsTable for Remote<FakeTable> {
                 if is_dead(transition.next()) && !before.as_ref().is_some_and(is_dead) {
                     self.process.weather().count("events dead");
                 }
-                self.process.law().written(before.as_ref(), transition.next());
+                self.process.law().written(self.process.name(), before.as_ref(), transition.next());
             }
             Ok(written)
         })
