@@ -280,7 +280,7 @@ async fn breaker(relay: &Relay) {
     for _ in 0..5 {
         let mut attempts = Attempts::default();
         for number in 0..20 {
-            attempts.failed(&format!("{number:04}").parse().expect("an id"));
+            attempts.failed(&format!("{number:02}-event").parse().expect("an id"));
         }
         relay.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
         let request = breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");
