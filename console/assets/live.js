@@ -1,15 +1,39 @@
 // Keeps what is marked as live as it is now, without moving the reader. The page works without it.
 "use strict";
 
-const PAUSE = 2000;
+const LONGEST_ANSWER = 15000;
+
+const live = () => [...document.querySelectorAll("[data-live]")];
+
+// Milliseconds to the next look; the pages say how many seconds.
+const pause = () => Math.min(...live().map((shown) => shown.dataset.live)) * 1000;
+
+// Changes only what differs, so that the focus, a click that is under way and what is folded open stay.
+function become(shown, fresh) {
+  if (shown.nodeType !== Node.ELEMENT_NODE) {
+    if (shown.data !== fresh.data) shown.data = fresh.data;
+    return;
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (name !== "open" && shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  }
+  for (const { name } of [...shown.attributes]) {
+    if (name !== "open" && !fresh.hasAttribute(name)) shown.removeAttribute(name);
+  }
+  const [before, after] = [[...shown.childNodes], [...fresh.childNodes]];
+  const isSameShape =
+    before.length === after.length && before.every((node, place) => node.nodeName === after[place].nodeName);
+  if (isSameShape) before.forEach((node, place) => become(node, after[place]));
+  else shown.replaceChildren(...after);
+}
 
 async function refresh() {
-  const answer = await fetch(location.href);
+  const answer = await fetch(location.href, { signal: AbortSignal.timeout(LONGEST_ANSWER) });
   if (!answer.ok) throw new Error(`the console answers ${answer.status}`);
   const now = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const shown of document.querySelectorAll("[data-live]")) {
+  for (const shown of live()) {
     const fresh = now.getElementById(shown.id);
-    if (fresh && fresh.innerHTML !== shown.innerHTML) shown.replaceChildren(...fresh.childNodes);
+    if (fresh) become(shown, fresh);
   }
 }
 
@@ -21,7 +45,8 @@ async function keepUp() {
   } catch (error) {
     stale.textContent = `What you see is old: ${error.message}.`;
   }
-  setTimeout(keepUp, PAUSE);
+  // What has ended is not live any more.
+  if (live().length > 0) setTimeout(keepUp, pause());
 }
 
-if (document.querySelector("[data-live]")) setTimeout(keepUp, PAUSE);
+if (live().length > 0) setTimeout(keepUp, pause());

@@ -42,6 +42,7 @@ pub(crate) struct MoveTask {
     pub(crate) moved: u64,
     pub(crate) to_move: Option<u64>,
     pub(crate) failure: Option<String>,
+    pub(crate) started_at: Option<Timestamp>,
 }
 
 impl MoveTask {
@@ -89,6 +90,12 @@ pub(crate) struct Attempts {
     pub(crate) minute: Timestamp,
     pub(crate) delivered: u64,
     pub(crate) failed: u64,
+}
+
+impl Attempts {
+    pub(crate) fn total(&self) -> u64 {
+        self.delivered + self.failed
+    }
 }
 
 /// To `list`.

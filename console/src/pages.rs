@@ -5,6 +5,7 @@ pub(crate) mod breaker;
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod flow;
+mod needs;
 pub(crate) mod runs;
 
 use axum::http::StatusCode;

@@ -41,6 +41,12 @@ impl Filter {
         Self(FILTER.into_iter().filter_map(field).collect())
     }
 
+    /// What died in this way.
+    pub(crate) fn of_kind(reason: &str, status: Option<u16>) -> Self {
+        let status = status.map(|status| ("statusCode", status.to_string()));
+        Self([("reason", reason.to_owned())].into_iter().chain(status).collect())
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
     }

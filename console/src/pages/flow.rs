@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{age, breaker, time};
-use crate::answers::{Attempts, Depth, Status};
+use super::{age, breaker, needs, time};
+use crate::answers::{Attempts, DeadLetter, Depth, List, Status};
 use crate::functions::Function;
 use crate::problem::Problem;
 use crate::server::Console;
@@ -17,12 +17,19 @@ use crate::server::Console;
 const CHART_HEIGHT: u64 = 60;
 const BAR: usize = 20;
 
+/// So many dead letters are looked at to say what they are: one call, of one page.
+const LISTED: u32 = 100;
+
 /// `GET /`
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, Problem> {
     let status: Status = console.ask(Function::Replay, json!({ "action": "status" })).await?;
+    let dead = match status.dead_letters.total() {
+        0 => Vec::new(),
+        _ => some_dead_letters(&console).await,
+    };
     let content = html! {
         h1 { "Flow" }
-        div #needs data-live { (needs(&status)) }
+        div #needs data-live { (needs::section(&status, &dead)) }
         div #stations data-live { (stations(&status)) }
         div #attempts data-live { (attempts(&status.attempts)) }
         (breaker::section(&console, status.breaker.as_ref()))
@@ -32,39 +39,10 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
     Ok(console.page("Flow", "/", &content))
 }
 
-/// What an alarm would ring for.
-fn needs(status: &Status) -> Markup {
-    let dead = status.dead_letters.total();
-    let failing = status
-        .attempts
-        .iter()
-        .take(2)
-        .fold((0, 0), |(all, failed), minute| (all + minute.delivered + minute.failed, failed + minute.failed));
-    let held_back = status.breaker.as_ref().filter(|breaker| matches!(breaker.state.as_str(), "open" | "exhausting"));
-    let is_well = dead == 0 && failing.1 == 0 && held_back.is_none();
-    html! {
-        section.needs.well[is_well] aria-labelledby="needs-title" {
-            h2 #needs-title { @if is_well { "All is well" } @else { "Needs somebody" } }
-            @if is_well {
-                p { "No dead letters, no failed attempt in the last minutes, and events flow." }
-            } @else {
-                ul {
-                    @if dead > 0 {
-                        li {
-                            a href="/dead-letters" { (dead) @if dead == 1 { " dead letter" } @else { " dead letters" } }
-                            @if let Some(seconds) = status.dead_letters_age_seconds {
-                                ", the oldest received " (age(seconds)) " ago; SQS drops it 14 days after it was sent"
-                            }
-                        }
-                    }
-                    @if failing.1 > 0 {
-                        li { (failing.1) " of " (failing.0) " attempts failed in this minute and the one before: your system refuses events, or is away" }
-                    }
-                    @if let Some(breaker) = held_back { li { "The breaker is " (breaker.state) ": " (breaker.why) } }
-                }
-            }
-        }
-    }
+/// What the first dead letters are, where that can be had: the page goes without it.
+async fn some_dead_letters(console: &Console) -> Vec<DeadLetter> {
+    let list = console.ask::<List>(Function::Replay, json!({ "action": "list", "limit": LISTED })).await;
+    list.map_or_else(|_| Vec::new(), |list| list.items)
 }
 
 fn stations(status: &Status) -> Markup {
@@ -109,7 +87,7 @@ fn depth(depth: &Depth, hidden: &str) -> Markup {
 
 /// The attempts of the last minutes, as a picture and in numbers.
 fn attempts(minutes: &[Attempts]) -> Markup {
-    let most = minutes.iter().map(|minute| minute.delivered + minute.failed).max().unwrap_or_default().max(1);
+    let most = minutes.iter().map(Attempts::total).max().unwrap_or_default().max(1);
     let height = |count: u64| count * CHART_HEIGHT / most;
     html! {
         section aria-labelledby="attempts-title" {
@@ -126,6 +104,11 @@ fn attempts(minutes: &[Attempts]) -> Markup {
                     @let (delivered, failed) = (height(minute.delivered), height(minute.failed));
                     rect.delivered x=(place * BAR + 2) y=(CHART_HEIGHT - delivered) width=(BAR - 4) height=(delivered) {}
                     rect fill="url(#stripes)" x=(place * BAR + 2) y=(CHART_HEIGHT - delivered - failed) width=(BAR - 4) height=(failed) {}
+                }
+            }
+            @if let (Some(newest), Some(oldest)) = (minutes.first(), minutes.last()) {
+                p.axis {
+                    span { (oldest.minute.strftime("%H:%M")) } span { (newest.minute.strftime("%H:%M")) " UTC" }
                 }
             }
             details {

@@ -20,6 +20,10 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
     let page = operator.get("/").await?;
     page.says("Needs somebody")
         .says("3 dead letters")
+        .says("/dead-letters?reason=permanent&amp;statusCode=404\">3 × permanent (404)")
+        .says("docs/runbooks/dead-letters.md")
+        .says("failing since ")
+        .says("<p class=\"axis\"><span>")
         .says("4 of 5 attempts failed")
         .says("1<span class=\"unit\"> a minute");
     page.says("<td>1</td><td>4</td>").says("Oldest: ");
