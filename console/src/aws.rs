@@ -10,16 +10,31 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_lambda::config::Credentials;
+use aws_sdk_lambda::error::SdkError;
+use aws_sdk_lambda::operation::invoke::InvokeError as SdkInvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::functions::{Function, Functions, InvokeError};
+use crate::functions::{Function, Functions, InvokeError, Refusal};
 
 /// The stack that `cargo local` deploys.
 pub const LOCAL_STACK: &str = "relay";
+
+/// What the two functions call their own errors (`handler.rs` of each).
+const OWN_ERRORS: [&str; 9] = [
+    "InvalidRequest",
+    "InvalidPayload",
+    "Busy",
+    "NotFound",
+    "Off",
+    "QueueError",
+    "TableError",
+    "ArchiveError",
+    "EventSourceError",
+];
 
 /// A function ends after 15 minutes at the latest ("Lambda quotas").
 const LONGEST_INVOCATION: Duration = Duration::from_mins(16);
@@ -96,11 +111,16 @@ impl Stack {
             Function::Breaker => &self.breaker,
         };
         let call = self.client.invoke().function_name(name).payload(Blob::new(request.to_string()));
-        let output = call.send().await.map_err(|error| InvokeError::Unanswered(error.into()))?;
+        let output = call.send().await.map_err(classify)?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
         if output.function_error.is_some() {
-            return Err(InvokeError::Refused(serde_json::from_slice(&answer).map_err(unreadable)?));
+            let refusal: Refusal = serde_json::from_slice(&answer).map_err(unreadable)?;
+            // Any other is Lambda's word on a function that was cut off, or panicked.
+            return Err(match OWN_ERRORS.contains(&refusal.kind.as_str()) {
+                true => InvokeError::Refused(refusal),
+                false => InvokeError::Unanswered(format!("{}: {}", refusal.kind, refusal.message).into()),
+            });
         }
         serde_json::from_slice(&answer).map_err(unreadable)
     }
@@ -117,6 +137,17 @@ pub fn local_variables() -> Result<PathBuf> {
     let program = std::env::current_exe().context("where this program is")?;
     let target = program.ancestors().nth(2).context("this program is in no target folder of Cargo")?;
     Ok(target.join("local").join("env"))
+}
+
+fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    match &error {
+        SdkError::ConstructionFailure(_) => InvokeError::NotAsked { is_throttled: false, source: error.into() },
+        SdkError::ServiceError(_) if matches!(status, Some(400..500)) => {
+            InvokeError::NotAsked { is_throttled: status == Some(429), source: error.into() }
+        }
+        _ => InvokeError::Unanswered(error.into()),
+    }
 }
 
 /// No call is made twice: a run that was cut off may still be at work.
@@ -136,11 +167,63 @@ fn parse(variables: &str) -> BTreeMap<&str, &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::IntoFuture as _;
+
+    use axum::Router;
+    use axum::http::{HeaderMap, HeaderValue, StatusCode};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn the_local_stack_is_the_one_that_is_deployed() {
         assert_eq!(LOCAL_STACK, local::deploy::STACK);
+    }
+
+    /// What is made of an answer of Lambda's.
+    async fn asked(status: u16, function_error: bool, body: &'static str) -> InvokeError {
+        let answer = move || async move {
+            let mut headers = HeaderMap::new();
+            if function_error {
+                headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
+            }
+            (StatusCode::from_u16(status).expect("a status"), headers, body)
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let config = aws_sdk_lambda::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("key", "secret", None, None, "a test"))
+            .endpoint_url(endpoint)
+            .retry_config(RetryConfig::disabled())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .build();
+        let client = aws_sdk_lambda::Client::from_conf(config);
+        let stack = Stack { client, replay: "replay".to_owned(), breaker: "breaker".to_owned() };
+        stack.call(Function::Replay, &Value::Null).await.expect_err("an error")
+    }
+
+    #[tokio::test]
+    async fn an_error_says_whether_anything_can_have_been_done() {
+        let refused = asked(200, true, r#"{"errorType":"Busy","errorMessage":"at work"}"#).await;
+        assert!(matches!(&refused, InvokeError::Refused(_)) && refused.is_temporary(), "{refused:?}");
+        for lambda in ["Sandbox.Timedout", "Runtime.ExitError", "Panic"] {
+            let body = format!(r#"{{"errorType":"{lambda}","errorMessage":"it ended"}}"#).leak();
+            let error = asked(200, true, body).await;
+            assert!(matches!(&error, InvokeError::Unanswered(why) if why.to_string().contains(lambda)), "{error:?}");
+        }
+        for (status, throttled) in [(403, false), (400, false), (404, false), (429, true)] {
+            let error = asked(status, false, r#"{"message":"no"}"#).await;
+            assert!(
+                matches!(&error, InvokeError::NotAsked { is_throttled, .. } if *is_throttled == throttled),
+                "{status}: {error:?}"
+            );
+            assert_eq!(error.is_temporary(), throttled, "{status}");
+        }
+        let broken = asked(500, false, "{}").await;
+        assert!(matches!(broken, InvokeError::Unanswered(_)), "{broken:?}");
     }
 
     #[tokio::test]

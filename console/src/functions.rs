@@ -21,6 +21,14 @@ pub enum InvokeError {
     /// The function has looked at the request, and says why it did not carry it out.
     #[error("{}", .0.message)]
     Refused(Refusal),
+    /// The request has not reached the function: nothing was done.
+    #[error("the function was not asked, and nothing was done")]
+    NotAsked {
+        /// Whether Lambda only has no room for it now.
+        is_throttled: bool,
+        /// What AWS says.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// Nobody has answered, or in a way that nobody understands: what was asked may have been done.
     #[error("there is no answer of the function")]
     Unanswered(#[source] Box<dyn StdError + Send + Sync>),
@@ -39,9 +47,14 @@ pub struct Refusal {
 }
 
 impl InvokeError {
-    /// Whether somebody else is at work, and nothing was done.
-    pub(crate) fn is_busy(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.kind == "Busy")
+    /// Whether nothing was done, and the same request may be carried out soon: somebody else is at work, or Lambda has no
+    /// room.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.kind == "Busy",
+            Self::NotAsked { is_throttled, .. } => *is_throttled,
+            Self::Unanswered(_) => false,
+        }
     }
 }
 

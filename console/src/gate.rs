@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
+use crate::pages::entered;
 use crate::problem::Problem;
 use crate::selection::Fields;
 
@@ -58,7 +59,7 @@ impl Secret {
 
 /// The gate of one server.
 pub(crate) struct Gate {
-    hosts: [String; 2],
+    host: String,
     cookie: String,
     session: Secret,
     token: Secret,
@@ -70,7 +71,7 @@ impl Gate {
     /// The gate of a server on this port, which nobody can pass yet.
     pub(crate) fn new(port: u16) -> Self {
         Self {
-            hosts: [format!("127.0.0.1:{port}"), format!("localhost:{port}")],
+            host: format!("127.0.0.1:{port}"),
             // Browsers do not tell the ports of a host apart.
             cookie: format!("console-{port}"),
             session: Secret::new(),
@@ -82,7 +83,7 @@ impl Gate {
     /// A link that lets one browser in, once. The one before it is void.
     pub(crate) fn link(&self) -> String {
         let key = Secret::new();
-        let link = format!("http://{}{ENTER}?key={}", self.hosts[0], key.0);
+        let link = format!("http://{}{ENTER}?key={}", self.host, key.0);
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
         link
     }
@@ -102,17 +103,20 @@ impl Gate {
             ));
         }
         let cookie = format!("{}={}; HttpOnly; SameSite=Strict; Path=/", self.cookie, self.session.0);
-        Ok((StatusCode::SEE_OTHER, [(header::LOCATION, "/".to_owned()), (header::SET_COOKIE, cookie)]).into_response())
+        // Not a redirection: where another page has led here, a browser would follow it without the cookie.
+        Ok(([(header::SET_COOKIE, cookie)], entered()).into_response())
     }
 
     async fn admit(&self, request: Request) -> Result<Request, Problem> {
-        let host = self.host(request.headers())?.to_owned();
+        self.check_host(request.headers())?;
         if request.uri().path() == ENTER {
-            return Ok(request);
+            // Whoever only looks at the link, as some programs do, must not use it up.
+            return if request.method() == Method::GET { Ok(request) } else { Err(not_allowed("Only GET is.")) };
         }
         // Not only other sites: another port of this machine is the same site to a browser, which sends it our cookie.
-        let site = single(request.headers(), &HeaderName::from_static("sec-fetch-site"));
-        if !matches!(site, None | Some("same-origin" | "none")) {
+        let site = HeaderName::from_static("sec-fetch-site");
+        let is_absent = !request.headers().contains_key(&site);
+        if !is_absent && !matches!(single(request.headers(), &site), Some("same-origin" | "none")) {
             return Err(forbidden("Another web page has asked for this. Open it from the console itself."));
         }
         if !self.is_known(request.headers()) {
@@ -122,17 +126,18 @@ impl Gate {
         }
         match *request.method() {
             Method::GET | Method::HEAD => Ok(request),
-            Method::POST => self.check_form(request, &host).await,
-            _ => Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Not allowed", "Only GET and POST are.")),
+            Method::POST => self.check_form(request).await,
+            _ => Err(not_allowed("Only GET and POST are.")),
         }
     }
 
     /// The name under which this server was asked. A page of the attacker's can have its own name lead to this machine.
-    fn host<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
-        single(headers, &header::HOST).filter(|host| self.hosts.iter().any(|ours| ours == host)).ok_or_else(|| {
-            let detail = format!("This server is {}, and answers to no other name.", self.hosts[0]);
-            Problem::new(StatusCode::MISDIRECTED_REQUEST, "Wrong host", detail)
-        })
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if single(headers, &header::HOST) == Some(self.host.as_str()) {
+            return Ok(());
+        }
+        let detail = format!("This server is {}, and answers to no other name.", self.host);
+        Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "Wrong host", detail))
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {
@@ -142,9 +147,9 @@ impl Gate {
     }
 
     /// Reads the form, which has to come from a page of ours; handlers find it among the extensions.
-    async fn check_form(&self, request: Request, host: &str) -> Result<Request, Problem> {
+    async fn check_form(&self, request: Request) -> Result<Request, Problem> {
         let (mut head, body) = request.into_parts();
-        if single(&head.headers, &header::ORIGIN) != Some(format!("http://{host}").as_str()) {
+        if single(&head.headers, &header::ORIGIN) != Some(format!("http://{}", self.host).as_str()) {
             return Err(forbidden("The form comes from another web page."));
         }
         let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(|_| {
@@ -176,6 +181,10 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
+}
+
+fn not_allowed(detail: &str) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Not allowed", detail)
 }
 
 fn forbidden(detail: &str) -> Problem {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::functions::{Function, InvokeError};
 use crate::gate::TOKEN;
@@ -24,6 +25,9 @@ use crate::server::Console;
 /// Where the navigation leads.
 const PLACES: [(&str, &str); 4] =
     [("/", "Flow"), ("/dead-letters", "Dead letters"), ("/archive", "Archive"), ("/runs", "Runs")];
+
+/// The field of a form by which one that is sent twice is known.
+const ONCE: &str = "once";
 
 /// Longer names and reasons the relay refuses.
 const MAX_TEXT: &str = "500";
@@ -52,6 +56,11 @@ impl Console {
         whole(title, Some((self, current)), &refresh, content)
     }
 
+    /// What a form holds that starts a run.
+    fn once(&self) -> Markup {
+        html! { (self.token()) input type="hidden" name=(ONCE) value=(Uuid::new_v4().simple()); }
+    }
+
     /// What every form holds.
     fn token(&self) -> Markup {
         html! { input type="hidden" name=(TOKEN) value=(self.gate.token()); }
@@ -61,6 +70,12 @@ impl Console {
 /// A whole page. One that stands alone shows nothing of a console.
 pub(crate) fn document(title: &str, console: Option<(&Console, &str)>, content: &Markup) -> Markup {
     whole(title, console, &html! {}, content)
+}
+
+/// What a browser sees that was let in, until it is on the first page.
+pub(crate) fn entered() -> Markup {
+    let go_on = html! { meta http-equiv="refresh" content="0; url=/"; };
+    whole("Welcome", None, &go_on, &html! { h1 { "Welcome" } p { a href="/" { "To the first page" } } })
 }
 
 fn whole(title: &str, console: Option<(&Console, &str)>, head: &Markup, content: &Markup) -> Markup {
@@ -125,11 +140,15 @@ fn age(seconds: u64) -> String {
 
 /// A line of text that says why. It stands on the record of each event.
 fn why_field(is_required: bool) -> Markup {
+    why_field_with(is_required, "")
+}
+
+fn why_field_with(is_required: bool, why: &str) -> Markup {
     html! {
         p {
             label {
                 "Why" @if !is_required { " (if you like)" } " "
-                input name="why" maxlength=(MAX_TEXT) required[is_required] autocomplete="off";
+                input name="why" value=(why) maxlength=(MAX_TEXT) required[is_required] autocomplete="off";
             }
         }
     }

@@ -31,6 +31,7 @@ impl From<InvokeError> for Problem {
     fn from(error: InvokeError) -> Self {
         let (status, title) = match &error {
             InvokeError::Unanswered(_) => (StatusCode::BAD_GATEWAY, "The relay did not answer"),
+            InvokeError::NotAsked { .. } => (StatusCode::BAD_GATEWAY, "Nothing was done"),
             InvokeError::Refused(refusal) => match refusal.kind.as_str() {
                 "InvalidRequest" => (StatusCode::BAD_REQUEST, "The relay did not understand that"),
                 "NotFound" => (StatusCode::NOT_FOUND, "There is no such event"),
@@ -41,7 +42,7 @@ impl From<InvokeError> for Problem {
         };
         let kind = match &error {
             InvokeError::Refused(refusal) => format!("{}: ", refusal.kind),
-            InvokeError::Unanswered(_) => String::new(),
+            InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => String::new(),
         };
         Self { status, title, detail: format!("{kind}{}", chain(&error)) }
     }

@@ -62,6 +62,14 @@ impl Work {
         }
     }
 
+    /// Whether the relay does it in one invocation, which nobody can stop once it is under way.
+    fn is_one_invocation(&self) -> bool {
+        match self {
+            Self::Replay { .. } | Self::Discard { .. } => false,
+            Self::Archive { .. } | Self::Restore { .. } | Self::Reconcile => true,
+        }
+    }
+
     /// What has been done with those that are done.
     pub(crate) fn done(&self) -> &'static str {
         match self {
@@ -99,6 +107,8 @@ pub(crate) struct Run {
     pub(crate) work: Work,
     pub(crate) origin: Origin,
     pub(crate) began_at: Timestamp,
+    /// What the list showed from which it was started.
+    pub(crate) filter: Filter,
     is_cancelled: AtomicBool,
     progress: Mutex<Progress>,
 }
@@ -149,6 +159,11 @@ impl Run {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// Whether to cancel it has an effect: not once its only invocation is under way.
+    pub(crate) fn can_be_cancelled(&self, progress: &Progress) -> bool {
+        progress.end.is_none() && (progress.waiting.is_some() || !self.work.is_one_invocation())
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Ordering::Relaxed)
     }
@@ -176,35 +191,58 @@ impl Run {
     }
 }
 
-/// All runs since the console was started.
+/// All runs since the console was started, and by which form.
 #[derive(Default)]
-pub(crate) struct Runs(Mutex<BTreeMap<u32, Arc<Run>>>);
+pub(crate) struct Runs(Mutex<Started>);
+
+#[derive(Default)]
+struct Started {
+    runs: BTreeMap<u32, Arc<Run>>,
+    forms: BTreeMap<String, u32>,
+}
 
 impl Runs {
-    /// Starts one, which goes on by itself.
-    pub(crate) fn start(&self, functions: &Arc<dyn Functions>, work: Work, origin: Origin) -> Arc<Run> {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Starts one, which goes on by itself. The same form, sent again, leads to the run that it has started.
+    pub(crate) fn start(
+        &self,
+        functions: &Arc<dyn Functions>,
+        form: &str,
+        work: Work,
+        origin: Origin,
+        filter: Filter,
+    ) -> Arc<Run> {
+        let mut started = self.lock();
+        let Started { runs, forms } = &mut *started;
+        if let Some(run) = forms.get(form).and_then(|id| runs.get(id)) {
+            return Arc::clone(run);
+        }
         let id = runs.keys().next_back().map_or(1, |newest| newest + 1);
         let run = Arc::new(Run {
             id,
             work,
             origin,
             began_at: Timestamp::now(),
+            filter,
             is_cancelled: AtomicBool::new(false),
             progress: Mutex::default(),
         });
         runs.insert(id, Arc::clone(&run));
+        forms.insert(form.to_owned(), id);
         tokio::spawn(Worker { functions: Arc::clone(functions), run: Arc::clone(&run) }.work());
         run
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<Arc<Run>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.lock().runs.get(&id).cloned()
     }
 
     /// The newest first.
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().rev().cloned().collect()
+        self.lock().runs.values().rev().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Started> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,23 +258,17 @@ impl Worker {
             Work::Replay { selection, rate, force } => self.replay(selection, *rate, *force).await,
             Work::Discard { ids } => self.step_by_step("discard", ids, &Map::new()).await,
             Work::Archive { older_than_days } => {
-                self.whole("archive", fields([("olderThanDays", older_than_days.clone())])).await.map(drop)
+                self.whole("archive", fields([("olderThanDays", older_than_days.clone())])).await
             }
-            Work::Restore { key } => self.whole("restore", fields([("key", json!(key))])).await.map(drop),
-            Work::Reconcile => self.whole("reconcile", Map::new()).await.map(drop),
+            Work::Restore { key } => self.whole("restore", fields([("key", json!(key))])).await,
+            Work::Reconcile => self.whole("reconcile", Map::new()).await,
         };
         let mut progress = self.run.lock();
         progress.waiting = None;
-        progress.end = Some(match outcome {
-            Err(error) => End::Stopped(chain(&error)),
-            Ok(()) if self.run.is_cancelled() && progress.asked.is_none_or(|asked| progress.looked_at < asked) => {
-                End::Cancelled
-            }
-            Ok(()) => End::Finished,
-        });
+        progress.end = Some(outcome.unwrap_or_else(|error| End::Stopped(chain(&error))));
     }
 
-    async fn replay(&self, selection: &Selection, rate: Option<u32>, force: bool) -> Result<(), InvokeError> {
+    async fn replay(&self, selection: &Selection, rate: Option<u32>, force: bool) -> Result<End, InvokeError> {
         let mut options = Map::new();
         if let Some(rate) = rate {
             options.insert("ratePerSecond".to_owned(), rate.into());
@@ -247,25 +279,25 @@ impl Worker {
         match selection {
             Selection::Ids(ids) => self.step_by_step("replay", ids, &options).await,
             Selection::Matching(filter) => {
-                let ids = self.matching(filter).await?;
+                let Some(ids) = self.matching(filter).await? else { return Ok(End::Cancelled) };
                 self.step_by_step("replay", &ids, &options).await
             }
             Selection::All => {
                 options.extend(selection.request());
-                match self.whole("replay", options).await? {
-                    Some(task) => self.follow(task).await,
-                    None => Ok(()),
-                }
+                self.everything(&options).await
             }
         }
     }
 
-    /// The ids of all that match now.
-    async fn matching(&self, filter: &Filter) -> Result<Vec<String>, InvokeError> {
+    /// The ids of all that match now; `None` once it is cancelled.
+    async fn matching(&self, filter: &Filter) -> Result<Option<Vec<String>>, InvokeError> {
         let mut request = filter.request();
         request.extend(fields([("action", json!("list")), ("limit", json!(PAGE))]));
         let mut ids = Vec::new();
-        while !self.run.is_cancelled() {
+        loop {
+            if self.run.is_cancelled() {
+                return Ok(None);
+            }
             let list: List = self.ask(request.clone().into()).await?;
             ids.extend(list.items.into_iter().map(|letter| letter.event_id));
             self.run.lock().waiting = Some(format!("looking for those that match: {} so far", ids.len()));
@@ -279,7 +311,7 @@ impl Worker {
             request.insert("next".to_owned(), next.into());
         }
         self.run.lock().waiting = None;
-        Ok(ids)
+        Ok(Some(ids))
     }
 
     /// Names the events to the function, some at a time.
@@ -288,56 +320,84 @@ impl Worker {
         action: &str,
         ids: &[String],
         options: &Map<String, Value>,
-    ) -> Result<(), InvokeError> {
+    ) -> Result<End, InvokeError> {
         self.run.lock().asked = Some(ids.len() as u64);
         for ids in ids.chunks(step(ids.len())) {
             if self.run.is_cancelled() {
-                break;
+                return Ok(End::Cancelled);
             }
             let mut fields = options.clone();
             fields.insert("eventIds".to_owned(), json!(ids));
             // Each is answered for: it was done, or is among the failures.
-            let Some(report) = self.patiently::<Report>(action, &fields).await? else { break };
+            let Some(report) = self.patiently::<Report>(action, &fields).await? else { return Ok(End::Cancelled) };
             let asked = ids.len() as u64;
             let complete = report.complete || report.done + report.failures >= asked;
             self.run.add(Report { complete, ..report }, Some(asked));
         }
-        Ok(())
+        Ok(End::Finished)
     }
 
-    /// Has one invocation do it all, or SQS, whose task it gives then.
-    async fn whole(&self, action: &str, fields: Map<String, Value>) -> Result<Option<MoveTask>, InvokeError> {
-        let Some(report) = self.patiently::<Report>(action, &fields).await? else { return Ok(None) };
-        if let Some(task) = report.move_task {
-            self.show(&task);
-            return Ok(Some(task));
-        }
+    /// Has one invocation do it all.
+    async fn whole(&self, action: &str, fields: Map<String, Value>) -> Result<End, InvokeError> {
+        let Some(report) = self.patiently::<Report>(action, &fields).await? else { return Ok(End::Cancelled) };
         self.run.add(report, None);
-        Ok(None)
+        Ok(End::Finished)
     }
 
-    /// Shows how SQS moves, until it has ended.
-    async fn follow(&self, mut task: MoveTask) -> Result<(), InvokeError> {
+    /// Has SQS move all of them, or one invocation where SQS cannot.
+    async fn everything(&self, options: &Map<String, Value>) -> Result<End, InvokeError> {
+        let before = self.ask::<Status>(json!({ "action": "status" })).await?.move_task;
+        let Some(report) = self.patiently::<Report>("replay", options).await? else { return Ok(End::Cancelled) };
+        let Some(task) = report.move_task.clone() else {
+            self.run.add(report, None);
+            return Ok(End::Finished);
+        };
+        // Told apart by the clock of SQS alone, which need not be that of this machine.
+        if task.started_at.is_some() && before.is_some_and(|before| before.started_at == task.started_at) {
+            return Ok(End::Stopped("Somebody else has SQS move them already: nothing was started.".to_owned()));
+        }
+        self.show(&task);
+        Ok(self.follow(task).await)
+    }
+
+    /// Shows how SQS moves, until it says that this has ended. It goes on whether or not anybody can ask how far it is.
+    async fn follow(&self, mut task: MoveTask) -> End {
         let mut is_told = false;
         while task.is_active() {
-            if self.run.is_cancelled() && !is_told {
-                self.functions.invoke(Function::Replay, self.run.origin.request("cancel", Map::new())).await?;
-                is_told = true;
+            match self.look(&mut is_told).await {
+                Ok(Some(newest)) if newest.started_at == task.started_at => {
+                    self.show(&newest);
+                    task = newest;
+                }
+                Ok(_) => {
+                    return End::Stopped(
+                        "SQS tells nothing of this move any more: how it has ended is not known.".into(),
+                    );
+                }
+                Err(error) => {
+                    let unknown = format!("SQS moves them, and how far it is, is not known: {}", chain(&error));
+                    self.run.lock().waiting = Some(unknown);
+                    sleep(PAUSE).await;
+                }
             }
-            sleep(PAUSE / 2).await;
-            let status: Status = self.ask(json!({ "action": "status" })).await?;
-            self.run.lock().remaining = Some(status.dead_letters.total());
-            let Some(newest) = status.move_task else { break };
-            self.show(&newest);
-            task = newest;
         }
-        if let Some(failure) = task.failure {
-            let failed = Failed { event_id: None, state: None, error: failure };
-            let mut progress = self.run.lock();
-            progress.failures += 1;
-            progress.failed.push(failed);
+        match task.status.as_str() {
+            "COMPLETED" => End::Finished,
+            "CANCELLED" => End::Cancelled,
+            _ => End::Stopped(task.failure.unwrap_or_else(|| format!("The move has ended: {}", task.status))),
         }
-        Ok(())
+    }
+
+    /// Passes on that the run was cancelled, and asks for the newest move.
+    async fn look(&self, is_told: &mut bool) -> Result<Option<MoveTask>, InvokeError> {
+        if self.run.is_cancelled() && !*is_told {
+            self.functions.invoke(Function::Replay, self.run.origin.request("cancel", Map::new())).await?;
+            *is_told = true;
+        }
+        sleep(PAUSE / 2).await;
+        let status: Status = self.ask(json!({ "action": "status" })).await?;
+        self.run.lock().remaining = Some(status.dead_letters.total());
+        Ok(status.move_task)
     }
 
     fn show(&self, task: &MoveTask) {
@@ -346,7 +406,7 @@ impl Worker {
         progress.waiting = task.is_active().then(|| format!("SQS moves them: {}", task.status));
     }
 
-    /// Asks for a change, and waits while somebody else is at work; nothing is done then. `None` once it is cancelled.
+    /// Asks for a change, and again while somebody else is at work or Lambda has no room; nothing is done then. `None` once it is cancelled.
     async fn patiently<T: DeserializeOwned>(
         &self,
         action: &str,
@@ -354,8 +414,8 @@ impl Worker {
     ) -> Result<Option<T>, InvokeError> {
         loop {
             match self.ask(self.run.origin.request(action, fields.clone())).await {
-                Err(error) if error.is_busy() => {
-                    self.run.lock().waiting = Some(error.to_string());
+                Err(error) if error.is_temporary() => {
+                    self.run.lock().waiting = Some(chain(&error));
                     if self.run.is_cancelled() {
                         return Ok(None);
                     }

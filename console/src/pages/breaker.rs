@@ -1,16 +1,20 @@
 //! The breaker: what it is, and what the operator wants it to be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::response::Redirect;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use genesys_relay::logging::chain;
 use maud::{Markup, html};
-use serde_json::{Map, Value};
+use serde_json::Map;
+use tokio::time::{Instant, sleep};
 
-use super::{time, why_field};
+use super::{time, why_field_with};
 use crate::answers::Breaker;
-use crate::functions::Function;
+use crate::functions::{Function, InvokeError};
 use crate::problem::Problem;
 use crate::selection::Fields;
 use crate::server::Console;
@@ -19,21 +23,34 @@ use crate::server::Console;
 const ACTIONS: [(&str, &str); 3] =
     [("open", "Hold all events back"), ("close", "Let all events flow"), ("automatic", "Leave it to the breaker")];
 
+/// A page is not waited for much longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Its part of the first page.
-pub(super) fn section(console: &Console, breaker: Option<&Breaker>) -> Markup {
+pub(super) fn section(console: &Console, breaker: Option<&Breaker>, look_seconds: u32) -> Markup {
     html! {
         section aria-labelledby="breaker-title" {
             h2 #breaker-title { "Breaker" }
-            div #breaker data-live { (state(breaker)) }
+            div #breaker data-live=(look_seconds) { (state(breaker)) }
             details {
-                summary { "Say what it is to be" }
-                p { "It stays so until somebody says otherwise, or leaves it to the breaker again." }
-                form method="post" action="/breaker" {
-                    (console.token())
-                    (why_field(true))
-                    p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
-                }
+                summary { "Hold events back or let them flow, by hand" }
+                (wish_form(console, ""))
             }
+        }
+    }
+}
+
+fn wish_form(console: &Console, why: &str) -> Markup {
+    html! {
+        p {
+            "It stays so until somebody says otherwise, or leaves it to the breaker again. But after three days of holding back, \
+             what waits goes to the dead letters."
+        }
+        form method="post" action="/breaker" {
+            (console.token())
+            (why_field_with(true, why))
+            p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
         }
     }
 }
@@ -43,7 +60,7 @@ pub(super) fn meaning(breaker: Option<&Breaker>) -> &'static str {
     match breaker.map(|breaker| breaker.state.as_str()) {
         None | Some("closed") => "Events flow",
         Some("closing") => "Events flow slowly, and faster each minute",
-        Some("exhausting") => "Events are let go: your system was away for too long",
+        Some("exhausting") => "Events go to the dead letters: your system was away for three days",
         Some(_) => "Events are held back",
     }
 }
@@ -70,7 +87,7 @@ fn state(breaker: Option<&Breaker>) -> Markup {
 pub(crate) async fn set(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
-) -> Result<Redirect, Problem> {
+) -> Result<Response, Problem> {
     let action = form.get("action").unwrap_or_default();
     if !ACTIONS.iter().any(|(known, _)| *known == action) {
         return Err(Problem::invalid("The form does not say what the breaker is to be."));
@@ -79,6 +96,26 @@ pub(crate) async fn set(
     if origin.why.is_none() {
         return Err(Problem::invalid("Say why: whoever finds the breaker so wants to know."));
     }
-    console.ask::<Value>(Function::Breaker, origin.request(action, Map::new())).await?;
-    Ok(Redirect::to("/"))
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match console.functions.invoke(Function::Breaker, origin.request(action, Map::new())).await {
+            Ok(_) => return Ok(Redirect::to("/").into_response()),
+            Err(error) if error.is_temporary() && Instant::now() < give_up => sleep(PAUSE).await,
+            Err(error) if error.is_temporary() => return Ok(busy(&console, &error, &form)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
+    let content = html! {
+        h1 { "The breaker is at work" }
+        p.problem role="alert" { (chain(error)) }
+        p {
+            "Nothing was changed. It is letting an event through, to see whether your system is back, and is done within three \
+             minutes. Press the button again then; what you have written is still there."
+        }
+        (wish_form(console, form.get("why").unwrap_or_default()))
+    };
+    (StatusCode::CONFLICT, console.page("The breaker is at work", "/", &content)).into_response()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
+use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use super::{event_link, failures, hidden_ids, time, why_field};
 use crate::answers::{DeadLetter, List, Report};
 use crate::functions::Function;
 use crate::problem::Problem;
-use crate::selection::{EVENT_ID, Fields, Filter, Selection};
+use crate::selection::{EVENT_ID, Fields, Filter, LOOKED_AT, Selection};
 use crate::server::Console;
 
 /// Dead letters on a page.
@@ -96,6 +97,7 @@ fn letters(
     html! {
         form method="post" action="/replay" {
             (console.token())
+            (hidden_filter(filter))
             p {
                 (letters.len()) " on this page, the first received on top. "
                 a href={ "/dead-letters?" (filter.query(&select)) } { "Select all on this page" }
@@ -151,7 +153,7 @@ fn of_all(console: &Console, filter: &Filter, any: bool) -> Markup {
             @if any {
                 form method="post" action="/replay" {
                     (console.token())
-                    @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); }
+                    (hidden_filter(filter))
                     @if filter.is_empty() {
                         button name="which" value="all" { "Replay all dead letters…" }
                     } @else {
@@ -160,7 +162,7 @@ fn of_all(console: &Console, filter: &Filter, any: bool) -> Markup {
                 }
             }
             form method="post" action="/runs" {
-                (console.token())
+                (console.once())
                 button name="action" value="reconcile" { "Make the list agree with the queue" }
                 " The relay does this by itself every five minutes, when the counts differ."
             }
@@ -179,14 +181,16 @@ pub(crate) async fn check_replay(
     request.insert("dryRun".to_owned(), true.into());
     let force = form.get("force").is_some();
     request.insert("force".to_owned(), force.into());
+    let looked_at = Timestamp::now();
     let report: Report = console.ask(Function::Replay, request.into()).await?;
+    let filter = Filter::of(&form);
     let fields = html! {
-        (console.token())
+        (hidden_filter(&filter))
         @match &selection {
             Selection::Ids(ids) => (hidden_ids(ids)),
-            Selection::Matching(filter) => {
+            Selection::Matching(_) => {
                 input type="hidden" name="which" value="matching";
-                @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); }
+                input type="hidden" name=(LOOKED_AT) value=(looked_at);
             }
             Selection::All => { input type="hidden" name="which" value="all"; }
         }
@@ -200,6 +204,7 @@ pub(crate) async fn check_replay(
         @if !report.complete { p { "There are more than one run takes: start another one after it." } }
         @if report.matched > 0 {
             form method="post" action="/runs" {
+                (console.once())
                 (fields)
                 @if force { input type="hidden" name="force" value="yes"; }
                 (why_field(false))
@@ -207,12 +212,12 @@ pub(crate) async fn check_replay(
                     label for="rate" { "At most so many a second (if you like)" }
                     input #rate name="rate" type="number" min="1" max="500" inputmode="numeric";
                 }
-                p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " a href="/dead-letters" { "Back" } }
+                p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " (back(&filter)) }
             }
-        } @else { p { a href="/dead-letters" { "Back" } } }
+        } @else { p { (back(&filter)) } }
         (failures(&report.failed, report.failures))
         @if report.failures > 0 && !force {
-            form method="post" action="/replay" { (fields) button name="force" value="yes" { "Include what was replayed too often" } }
+            form method="post" action="/replay" { (console.token()) (fields) button name="force" value="yes" { "Include what was replayed too often" } }
         }
         @if !report.items.is_empty() {
             h2 { @if report.matched > report.items.len() as u64 { "The first " (report.items.len()) } @else { "These" } }
@@ -237,6 +242,7 @@ pub(crate) async fn check_discard(
     // A discard has no dry run of its own; that of a replay looks for the same events.
     let report: Report = console.ask(Function::Replay, request.into()).await?;
     let Selection::Ids(ids) = selection else { return Err(nothing_selected()) };
+    let filter = Filter::of(&form);
     let content = html! {
         h1 { "Discard" }
         p.result role="status" {
@@ -244,16 +250,26 @@ pub(crate) async fn check_discard(
         }
         @if report.matched > 0 {
             form method="post" action="/runs" {
-                (console.token())
+                (console.once())
+                (hidden_filter(&filter))
                 (hidden_ids(&ids))
                 (why_field(true))
-                p.buttons { button.danger name="action" value="discard" { "Discard " (report.matched) } " " a href="/dead-letters" { "Back" } }
+                p.buttons { button.danger name="action" value="discard" { "Discard " (report.matched) } " " (back(&filter)) }
             }
         }
         (failures(&report.failed, report.failures))
         (table(&report.items, None))
     };
     Ok(console.page("Discard", "/dead-letters", &content))
+}
+
+/// Keeps what the list shows.
+fn hidden_filter(filter: &Filter) -> Markup {
+    html! { @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); } }
+}
+
+fn back(filter: &Filter) -> Markup {
+    html! { a href={ "/dead-letters?" (filter.query(&[])) } { "Back" } }
 }
 
 fn nothing_selected() -> Problem {

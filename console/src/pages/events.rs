@@ -97,7 +97,7 @@ fn actions(console: &Console, event: &Event) -> Markup {
         }
         @if let Some(key) = &event.archived_to {
             form method="post" action="/runs" {
-                (console.token())
+                (console.once())
                 input type="hidden" name="key" value=(key);
                 p.buttons { button name="action" value="restore" { "Restore the object that holds it" } }
             }
@@ -110,7 +110,10 @@ fn timeline(event: &Event) -> Markup {
     let attempts_before =
         usize::try_from(event.attempts_made).unwrap_or(usize::MAX).saturating_sub(event.attempts.len());
     let mut moments: Vec<(Timestamp, Markup)> = vec![(event.received_at, html! { "Received from " (event.source) })];
+    let newest = event.attempts.len().saturating_sub(1);
     for (number, attempt) in event.attempts.iter().enumerate() {
+        // It says why the event is dead.
+        let is_open = event.state == "DEAD" && number == newest;
         let what = html! {
             strong { "Attempt " (attempts_before + number + 1) } ": "
             @match (attempt.status_code, &attempt.error) {
@@ -121,7 +124,7 @@ fn timeline(event: &Event) -> Markup {
             }
             @if let Some(duration) = attempt.duration_ms { ", after " (duration) " ms" }
             @if let Some(error) = &attempt.error { br; (error) }
-            @if let Some(response) = &attempt.response { details { summary { "What your system answered" } pre tabindex="0" { (response) } } }
+            @if let Some(response) = &attempt.response { details open[is_open] { summary { "What your system answered" } pre tabindex="0" { (response) } } }
         };
         moments.push((attempt.at, what));
     }

@@ -17,6 +17,9 @@ use crate::server::Console;
 const CHART_HEIGHT: u64 = 60;
 const BAR: usize = 20;
 
+/// The page asks for itself every so many seconds. Each time, the relay reads its counts.
+const LOOK_SECONDS: u32 = 5;
+
 /// So many dead letters are looked at to say what they are: one call, of one page.
 const LISTED: u32 = 100;
 
@@ -29,12 +32,12 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
     };
     let content = html! {
         h1 { "Flow" }
-        div #needs data-live { (needs::section(&status, &dead)) }
-        div #stations data-live { (stations(&status)) }
-        div #attempts data-live { (attempts(&status.attempts)) }
-        (breaker::section(&console, status.breaker.as_ref()))
-        div #at-work data-live { (at_work(&console, &status)) }
-        p.taken #taken data-live { "As of " (time(Timestamp::now())) ". " a href="/" { "Look again" } }
+        div #needs data-live=(LOOK_SECONDS) { (needs::section(&status, &dead)) }
+        div #stations data-live=(LOOK_SECONDS) { (stations(&status)) }
+        div #attempts data-live=(LOOK_SECONDS) { (attempts(&status.attempts)) }
+        (breaker::section(&console, status.breaker.as_ref(), LOOK_SECONDS))
+        div #at-work data-live=(LOOK_SECONDS) { (at_work(&console, &status)) }
+        p.taken #taken data-live=(LOOK_SECONDS) { "As of " (time(Timestamp::now())) ". " a href="/" { "Look again" } }
     };
     Ok(console.page("Flow", "/", &content))
 }

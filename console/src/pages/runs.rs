@@ -9,12 +9,15 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use super::{failures, time};
+use super::{ONCE, failures, time};
 use crate::functions::Function;
 use crate::problem::Problem;
 use crate::runs::{End, Progress, Run, Work};
-use crate::selection::{Fields, Selection};
+use crate::selection::{Fields, Filter, Selection};
 use crate::server::Console;
+
+/// A page of what is under way asks for itself every so many seconds. Nothing but the console answers.
+const LOOK_SECONDS: u32 = 2;
 
 /// `POST /runs`
 pub(crate) async fn start(
@@ -26,7 +29,8 @@ pub(crate) async fn start(
     if matches!(work, Work::Discard { .. }) && origin.why.is_none() {
         return Err(Problem::invalid("Say why they are discarded: it stands on their records."));
     }
-    let run = console.runs.start(&console.functions, work, origin);
+    let once = form.get(ONCE).ok_or_else(|| Problem::invalid("The form is not complete. Reload the page."))?;
+    let run = console.runs.start(&console.functions, once, work, origin, Filter::of(&form));
     Ok(Redirect::to(&format!("/runs/{}", run.id)))
 }
 
@@ -62,7 +66,7 @@ pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
         @if runs.is_empty() { p { "Nothing so far." } } @else {
             table {
                 thead { tr { th scope="col" { "Run" } th scope="col" { "Began" } th scope="col" { "Why" } th scope="col" { "Done" } th scope="col" { "State" } } }
-                tbody #runs data-live {
+                tbody #runs data-live=[runs.iter().any(|run| run.progress().end.is_none()).then_some(LOOK_SECONDS)] {
                     @for run in &runs {
                         @let progress = run.progress();
                         tr {
@@ -84,12 +88,13 @@ pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
 pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Result<Markup, Problem> {
     let run = console.runs.get(id).ok_or_else(no_such_run)?;
     let progress = run.progress();
+    let live = progress.end.is_none().then_some(LOOK_SECONDS);
     let content = html! {
         h1 { "Run " (run.id) ": " (run.work.action()) }
-        div #progress role="status" data-live { (shown(&run, &progress)) }
-        div #cancel data-live { (cancel_form(&console, &run, &progress)) }
-        div #result data-live { (result(&console, &run, &progress)) }
-        p { a href="/dead-letters" { "To the dead letters" } }
+        div #progress role="status" data-live=[live] { (shown(&run, &progress)) }
+        div #cancel data-live=[live] { (cancel_form(&console, &run, &progress)) }
+        div #result data-live=[live] { (result(&console, &run, &progress)) }
+        p { a href={ "/dead-letters?" (run.filter.query(&[])) } { "To the dead letters" } }
     };
     let title = format!("Run {id}");
     Ok(match progress.end {
@@ -119,7 +124,7 @@ fn no_such_run() -> Problem {
 
 fn state(run: &Run, progress: &Progress) -> &'static str {
     match &progress.end {
-        None if run.is_cancelled() => "being cancelled",
+        None if run.is_cancelled() && run.can_be_cancelled(progress) => "being cancelled",
         None => "at work",
         Some(End::Finished) => "finished",
         Some(End::Cancelled) => "cancelled",
@@ -140,12 +145,15 @@ fn shown(run: &Run, progress: &Progress) -> Markup {
         @if let Some(waiting) = &progress.waiting { p { "Waiting: " (waiting) } }
         @if let Some(End::Stopped(error)) = &progress.end { p.problem { (error) } }
         @if let Some(note) = &progress.note { p { (note) } }
+        @if progress.done > 0 && run.work.action() == "replay" {
+            p { "They are back in the events queue; whether your system takes them shows under " a href="/" { "Flow" } "." }
+        }
     }
 }
 
 fn cancel_form(console: &Console, run: &Run, progress: &Progress) -> Markup {
     html! {
-        @if progress.end.is_none() {
+        @if run.can_be_cancelled(progress) {
             form method="post" action={ "/runs/" (run.id) "/cancel" } {
                 (console.token())
                 p.buttons { button disabled[run.is_cancelled()] { "Cancel" } " What is done stays done; the step that is under way is finished." }
@@ -166,7 +174,7 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 @for key in &progress.keys {
                     li {
                         form method="post" action="/runs" {
-                            (console.token())
+                            (console.once())
                             input type="hidden" name="key" value=(key);
                             code { (key) } " " button name="action" value="restore" { "Restore" }
                         }

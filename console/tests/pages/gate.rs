@@ -19,9 +19,14 @@ async fn only_the_link_lets_a_browser_in_and_only_once() -> Result<()> {
     for wrong in [format!("{link}0"), link.replace("key=", "kee="), format!("{}/enter", operator.url)] {
         assert_eq!(operator.client.get(wrong).send().await?.status(), StatusCode::FORBIDDEN);
     }
+    for method in [Method::HEAD, Method::POST] {
+        let answer = operator.client.request(method.clone(), &link).send().await?;
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} uses nothing up");
+    }
     let answer = operator.client.get(&link).send().await?;
-    assert_eq!((answer.status(), answer.headers()[LOCATION].to_str()?), (StatusCode::SEE_OTHER, "/"));
+    assert_eq!(answer.status(), StatusCode::OK, "no redirection");
     let cookie = answer.headers()[SET_COOKIE].to_str()?.to_owned();
+    Page::of(answer).await?.says("http-equiv=\"refresh\" content=\"0; url=/\"").says("<a href=\"/\">");
     for attribute in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
         assert!(cookie.contains(attribute), "{cookie}");
     }
@@ -45,7 +50,7 @@ async fn a_request_under_another_name_of_this_machine_is_refused() -> Result<()>
     let port = operator.url.rsplit(':').next().context("a port")?;
     for (host, status) in [
         (format!("127.0.0.1:{port}"), StatusCode::OK),
-        (format!("localhost:{port}"), StatusCode::OK),
+        (format!("localhost:{port}"), StatusCode::MISDIRECTED_REQUEST),
         ("127.0.0.1".to_owned(), StatusCode::MISDIRECTED_REQUEST),
         (format!("127.0.0.1:{port}0"), StatusCode::MISDIRECTED_REQUEST),
         (format!("rebound.example:{port}"), StatusCode::MISDIRECTED_REQUEST),
@@ -72,6 +77,9 @@ async fn another_web_page_gets_nothing_even_with_the_cookie() -> Result<()> {
         let answer = operator.request(Method::GET, "/dead-letters").header("sec-fetch-site", site).send().await?;
         assert_eq!(answer.status(), status, "{site}");
     }
+    let twice = operator.request(Method::GET, "/dead-letters").header("sec-fetch-site", "none");
+    let twice = twice.header("sec-fetch-site", "same-origin").send().await?;
+    assert_eq!(twice.status(), StatusCode::FORBIDDEN, "what is said twice is said wrongly");
     Ok(())
 }
 
@@ -90,7 +98,7 @@ async fn a_form_of_another_web_page_changes_nothing() -> Result<()> {
             ("an opaque origin", Some("null"), &all),
             ("another site", Some("https://evil.example"), &all),
             ("another port", Some("http://127.0.0.1:1"), &all),
-            ("the other name of this server", Some(other_name.as_str()), &all),
+            ("another name of this machine", Some(other_name.as_str()), &all),
             ("no token", Some(operator.url.as_str()), &without_token),
             ("a wrong token", Some(&operator.url), &all.replace("token=", "token=0")),
             ("an empty token", Some(&operator.url), &format!("token=&{without_token}")),

@@ -1,7 +1,7 @@
 //! What the pages show.
 
 use genesys_relay::attempts::{Attempts, minute_of};
-use genesys_relay::events_table::EventsTable as _;
+use genesys_relay::events_table::{EventsTable as _, Exclusive, Lease};
 use jiff::SignedDuration;
 
 use super::*;
@@ -47,6 +47,27 @@ async fn the_breaker_is_set_with_a_reason() -> Result<()> {
         .says("until somebody says otherwise");
     operator.send("/breaker", &[("action", "automatic"), ("why", "done")]).await?;
     operator.get("/").await?.says("Events flow slowly").says_not("Needs somebody");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
+    let operator = Operator::with(0).await?;
+    let now = FakeClock.now();
+    let owner = "11111111-2222-4333-8444-555555555555".parse()?;
+    let (action, by) = ("breaker".to_owned(), "the schedule".to_owned());
+    let lease = Lease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
+    operator.relay.breaker.table.acquire(Exclusive::Breaker, &lease, now).await?;
+    let asked = operator.send("/breaker", &[("action", "open"), ("why", "maintenance")]);
+    let released = async {
+        let twice = || async { Ok((operator.relay.requests_for("open").len() > 1).then_some(())) };
+        wait::until("the breaker is asked again", twice).await?;
+        Ok(operator.relay.breaker.table.release(Exclusive::Breaker, owner).await?)
+    };
+    let (answer, released) = tokio::join!(asked, released);
+    let () = released?;
+    assert_eq!(answer?.status(), StatusCode::SEE_OTHER);
+    operator.get("/").await?.says("The breaker is held open by hand, by an operator: maintenance");
     Ok(())
 }
 

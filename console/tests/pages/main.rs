@@ -29,6 +29,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 type Ports = (FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock);
 
@@ -194,7 +195,11 @@ impl Operator {
     async fn send(&self, path: &str, fields: &[(&str, &str)]) -> Result<Response> {
         let token = self.token().await?;
         let mut body = form_urlencoded::Serializer::new(String::new());
-        body.append_pair("token", &token).extend_pairs(fields);
+        body.append_pair("token", &token);
+        if !fields.iter().any(|(name, _)| *name == "once") {
+            body.append_pair("once", &Uuid::new_v4().to_string());
+        }
+        body.extend_pairs(fields);
         let request = self.request(Method::POST, path).header(ORIGIN, &self.url).body(body.finish());
         Ok(request.header("content-type", "application/x-www-form-urlencoded").send().await?)
     }

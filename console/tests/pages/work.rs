@@ -31,7 +31,9 @@ async fn what_is_selected_is_counted_first_and_then_replayed() -> Result<()> {
     page.says("2 of 3 replayed, 1 not")
         .says("nobody-knows-it")
         .says("3 dead letters are left")
-        .says_not("http-equiv=\"refresh\"");
+        .says("back in the events queue; whether your system takes them shows under <a href=\"/\">Flow</a>")
+        .says_not("http-equiv=\"refresh\"")
+        .says_not("data-live");
     let request = operator.relay.requests_for("replay").pop().context("a request")?;
     assert_eq!(
         (&request["by"], &request["why"], &request["ratePerSecond"]),
@@ -85,11 +87,64 @@ async fn everything_is_moved_by_sqs_which_is_watched_and_can_be_stopped() -> Res
     let run = operator.start(&[("which", "all"), ("action", "replay"), ("rate", "5")]).await?;
     operator.until(&run, "SQS moves them").await?;
     operator.get("/").await?.says("SQS moves dead letters back").says("Cancel the move");
+    *operator.relay.is_gone.lock().expect("a flag") = true;
+    operator.until(&run, "how far it is, is not known").await?.says("at work");
+    *operator.relay.is_gone.lock().expect("a flag") = false;
     operator.send("/move-task/cancel", &[]).await?;
-    operator.until(&run, "<strong>finished").await?;
+    operator.until(&run, "<strong>cancelled").await?;
     assert_eq!(operator.relay.requests_for("cancel").len(), 1);
     let left = operator.relay.replay.dead_letters.depth().await?.visible;
     assert!(left > 0, "it was stopped on its way");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_form_that_is_sent_twice_starts_one_run() -> Result<()> {
+    let operator = Operator::with(2).await?;
+    let ids = operator.ids().await?;
+    let form = [("action", "replay"), ("eventId", ids[0].as_str()), ("once", "the-first")];
+    let run = operator.start(&form).await?;
+    assert_eq!(operator.start(&form).await?, run);
+    operator.until(&run, "<strong>finished").await?;
+    assert_eq!(operator.start(&form).await?, run);
+    assert_eq!(operator.relay.requests_for("replay").len(), 1);
+    assert_ne!(operator.start(&[("action", "replay"), ("eventId", &ids[1])]).await?, run);
+    let page = operator.post("/replay", &[("eventId", &ids[1])]).await?;
+    page.says("name=\"once\" value=\"");
+    operator.post("/runs", &[("action", "reconcile"), ("once", "")]).await?.says("The form is not complete");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_filter_of_the_list_is_kept_on_the_way_back() -> Result<()> {
+    let operator = Operator::with(1).await?;
+    let id = operator.ids().await?.remove(0);
+    let filter = [("reason", "permanent"), ("statusCode", "404")];
+    let back = "href=\"/dead-letters?reason=permanent&amp;statusCode=404\"";
+    let list = operator.get("/dead-letters?reason=permanent&statusCode=404").await?;
+    list.says("action=\"/replay\"").says("type=\"hidden\" name=\"statusCode\" value=\"404\"");
+    for path in ["/replay", "/discard"] {
+        operator.post(path, &[filter[0], filter[1], ("eventId", &id)]).await?.says(back);
+    }
+    let dry = operator.post("/replay", &[filter[0], filter[1], ("which", "matching")]).await?;
+    dry.says(back).says("name=\"lookedAt\" value=\"2");
+    // Of before anything was received.
+    let looked_at = ("lookedAt", "2026-01-15T11:00:00Z");
+    let run = operator.start(&[filter[0], filter[1], ("which", "matching"), ("action", "replay"), looked_at]).await?;
+    operator.until(&run, "<strong>finished").await?.says("0 of 0 replayed").says(back);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_one_invocation_does_cannot_be_cancelled() -> Result<()> {
+    let operator = Operator::with(1).await?;
+    operator.relay.room.forget_permits(usize::MAX);
+    let run = operator.start(&[("action", "reconcile")]).await?;
+    operator.get(&run).await?.says("at work").says_not("/cancel");
+    operator.send(&format!("{run}/cancel"), &[]).await?;
+    operator.get(&run).await?.says("at work").says_not("being cancelled");
+    operator.relay.room.add_permits(1);
+    operator.until(&run, "<strong>finished").await?;
     Ok(())
 }
 
