@@ -221,7 +221,7 @@ mod tests {
         expect(&|status| status["queue"]["inFlight"] = 96_000.into(), "96000 events are in hand", "in-flight-quota");
         expect(
             &|status| status["breaker"]["lastRunAt"] = "2026-01-15T11:54:00Z".into(),
-            "has not looked since 2026-01-15 11:54:00",
+            "has not looked since <time datetime=\"2026-01-15T11:54:00Z\">",
             "breaker",
         );
         expect(&|status| status["breaker"]["state"] = "open".into(), "The breaker is open", "target-down");

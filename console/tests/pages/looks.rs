@@ -62,10 +62,10 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
     let released = async {
         let twice = || async { Ok((operator.relay.requests_for("open").len() > 1).then_some(())) };
         wait::until("the breaker is asked again", twice).await?;
-        Ok(operator.relay.breaker.table.release(Exclusive::Breaker, owner).await?)
+        anyhow::Ok(operator.relay.breaker.table.release(Exclusive::Breaker, owner).await?)
     };
     let (answer, released) = tokio::join!(asked, released);
-    let () = released?;
+    released?;
     assert_eq!(answer?.status(), StatusCode::SEE_OTHER);
     operator.get("/").await?.says("The breaker is held open by hand, by an operator: maintenance");
     Ok(())
