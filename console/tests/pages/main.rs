@@ -13,7 +13,7 @@ use console::functions::{Function, Functions, InvokeError, Refusal};
 use console::server::Server;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use genesys_relay::breaker::{Breaker, Policy};
+use genesys_relay::breaker::{Breaker, BreakerError, Policy};
 use genesys_relay::clock::Clock as _;
 use genesys_relay::message::Message;
 use genesys_relay::queue::Sender as _;
@@ -106,7 +106,10 @@ impl Relay {
             Function::Breaker => {
                 let request = breaker::Request::parse(request, "a test").map_err(invalid)?;
                 let answer = self.breaker.handle(&request, deadline).await;
-                Ok(json!(answer.map_err(|error| refusal("Off", chain(&error)))?))
+                Ok(json!(answer.map_err(|error| match &error {
+                    BreakerError::Busy(_) => refusal("Busy", error.to_string()),
+                    _ => refusal("Off", chain(&error)),
+                })?))
             }
         }
     }
