@@ -115,6 +115,7 @@ async fn a_target_starts_to_fail(browser: &Browser, relay: &Relay, link: &str) -
     browser.until("#needs", "All is well").await?;
     let well = relay.accept(1000).await?;
     relay.until_taken(&BTreeSet::from([well])).await?;
+    browser.click("#attempts summary").await?;
 
     relay.target.behave(Behaviour::script(|_| Answer { body: CAUSE.to_owned(), ..Answer::status(422) }));
     let mut dead = BTreeSet::new();
@@ -126,6 +127,8 @@ async fn a_target_starts_to_fail(browser: &Browser, relay: &Relay, link: &str) -
     browser.until("#needs", &format!("{REFUSED} dead letters")).await?;
     // How many is added up some seconds later.
     browser.until("#needs", "attempts failed in this minute").await?;
+    browser.until("#attempts table", "Minute (UTC)").await.context("what is folded open stays so")?;
+    browser.click("#attempts summary").await?;
     picture(browser, "flow").await?;
     Ok(dead)
 }
