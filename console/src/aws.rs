@@ -117,9 +117,10 @@ impl Stack {
         if output.function_error.is_some() {
             let refusal: Refusal = serde_json::from_slice(&answer).map_err(unreadable)?;
             // Any other is Lambda's word on a function that was cut off, or panicked.
-            return Err(match OWN_ERRORS.contains(&refusal.kind.as_str()) {
-                true => InvokeError::Refused(refusal),
-                false => InvokeError::Unanswered(format!("{}: {}", refusal.kind, refusal.message).into()),
+            return Err(if OWN_ERRORS.contains(&refusal.kind.as_str()) {
+                InvokeError::Refused(refusal)
+            } else {
+                InvokeError::Unanswered(format!("{}: {}", refusal.kind, refusal.message).into())
             });
         }
         serde_json::from_slice(&answer).map_err(unreadable)

@@ -108,7 +108,12 @@ pub(crate) async fn set(
 }
 
 fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
-    let content = html! {
+    (StatusCode::CONFLICT, console.page("The breaker is at work", "/", &busy_content(console, error, form)))
+        .into_response()
+}
+
+fn busy_content(console: &Console, error: &InvokeError, form: &Fields) -> Markup {
+    html! {
         h1 { "The breaker is at work" }
         p.problem role="alert" { (chain(error)) }
         p {
@@ -116,6 +121,43 @@ fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
              minutes. Press the button again then; what you have written is still there."
         }
         (wish_form(console, form.get("why").unwrap_or_default()))
-    };
-    (StatusCode::CONFLICT, console.page("The breaker is at work", "/", &content)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::functions::{Functions, Refusal};
+    use crate::gate::Gate;
+    use crate::runs::Runs;
+
+    struct AtWork;
+
+    impl Functions for AtWork {
+        fn invoke(&self, _: Function, _: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
+            let refusal = Refusal { kind: "Busy".to_owned(), message: "breaker of the schedule is at work".to_owned() };
+            std::future::ready(Err(InvokeError::Refused(refusal))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_breaker_is_at_work_the_form_keeps_the_reason() {
+        let console = Console {
+            functions: Arc::new(AtWork),
+            gate: Arc::new(Gate::new(1)),
+            runs: Runs::default(),
+            place: "a test".to_owned(),
+            by: "an operator".to_owned(),
+        };
+        let error = console.functions.invoke(Function::Breaker, Value::Null).await.expect_err("at work");
+        let form = Fields::parse(b"action=open&why=maintenance+until+four");
+        let page = busy_content(&console, &error, &form).into_string();
+        for text in ["breaker of the schedule is at work", "Nothing was changed", "value=\"maintenance until four\""] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+    }
 }

@@ -50,30 +50,13 @@ async fn the_breaker_is_set_with_a_reason() -> Result<()> {
     Ok(())
 }
 
-/// Has the breaker be at work, until its lease is released.
-async fn occupy_breaker(operator: &Operator) -> Result<Uuid> {
+#[tokio::test]
+async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
+    let operator = Operator::with(0).await?;
     let (now, owner) = (FakeClock.now(), Uuid::new_v4());
     let (action, by) = ("breaker".to_owned(), "the schedule".to_owned());
     let lease = Lease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
     operator.relay.breaker.table.acquire(Exclusive::Breaker, &lease, now).await?;
-    Ok(owner)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_breaker_that_stays_at_work_is_said_to_be_and_the_reason_is_kept() -> Result<()> {
-    let operator = Operator::with(0).await?;
-    occupy_breaker(&operator).await?;
-    let page = operator.post("/breaker", &[("action", "open"), ("why", "maintenance until four")]).await?;
-    assert_eq!(page.status, StatusCode::CONFLICT);
-    page.says("Nothing was changed").says("of the schedule is at work").says("value=\"maintenance until four\"");
-    assert!(operator.relay.requests_for("open").len() > 10, "it was tried for a while");
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
-    let operator = Operator::with(0).await?;
-    let owner = occupy_breaker(&operator).await?;
     let asked = operator.send("/breaker", &[("action", "open"), ("why", "maintenance")]);
     let released = async {
         let twice = || async { Ok((operator.relay.requests_for("open").len() > 1).then_some(())) };
