@@ -68,10 +68,17 @@ fn parameters_outputs_pages_and_samples_that_are_named_are_there() {
             assert!(!template["Outputs"][output].is_badvalue(), "{name}: {output}");
         }
         for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            file(&format!("docs/runbooks/{link}"));
+            let (page, heading) = link.split_once('#').unwrap_or((link, ""));
+            let headings = file(&format!("docs/runbooks/{page}")).lines().map(anchor).collect::<BTreeSet<_>>();
+            assert!(heading.is_empty() || headings.contains(heading), "{link}");
         }
         for sample in page.split("events/").skip(1).filter_map(|rest| rest.split_once(".json")) {
             file(&format!("events/{}.json", sample.0));
         }
     }
+}
+
+/// What a heading is linked by; of another line, nothing that a link names.
+fn anchor(line: &str) -> String {
+    line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
 }
