@@ -151,7 +151,7 @@ impl Scenario {
             length,
             events: (0..count).map(|number| sent(&mut rng, number, length)).collect(),
             outages,
-            // What lies dead for 10 days has four runs of the archive to be saved; weeks in which each run of some dozen calls
+            // What lies dead for 10 days has eight runs of the archive to be saved; weeks in which each run of some dozen calls
             // meets a fault are left out.
             faults_per_thousand: *rng
                 .choice(if is_long { &[0, 5, 5, 30, 30] } else { &[0, 5, 30, 30, 150] })
@@ -169,14 +169,14 @@ impl Scenario {
             concurrency: rng.u32(2..6),
             processor_time: Duration::from_secs(*rng.choice(&[10, 20, 60]).unwrap_or(&60)),
             reconcile_every: if is_long { length / 200 } else { minutes(5) },
-            archive_every: if is_long { minutes(24 * 60) } else { length * 2 },
+            archive_every: if is_long { minutes(12 * 60) } else { length * 2 },
             recover_every: rng.bool().then_some(if is_long { length / 200 } else { minutes(5) }),
             operator_every: (rng.u32(..4) > 0).then_some(length / rng.u32(5..40)),
             rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
             requests: Vec::new(),
             death: None,
             // Weeks of minutes take too long.
-            breaker_every: (length < minutes(6 * 60) && rng.bool()).then_some(minutes(1)),
+            breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
         }
     }
 

@@ -246,7 +246,7 @@ fn the_defaults_of_the_thresholds_follow_from_what_they_are_about() {
     // SQS Developer Guide, "Amazon SQS message quotas".
     assert_eq!(default("AlarmInFlight"), 120_000 * 8 / 10);
     let age = default("AlarmDeadLetterAgeSeconds");
-    assert!(age > (default("ArchiveAfterDays") + 1) * day, "the archive, once a day, comes first");
+    assert!(age > (default("ArchiveAfterDays") + 1) * day, "the archive, twice a day, comes first");
     assert!(age + 2 * day <= retention("DeadLetterQueue"), "two nights are left");
     let latest = number(&template["Parameters"]["AlarmEventAgeSeconds"]["MaxValue"]);
     assert_eq!(latest, retention("EventsQueue"));
