@@ -27,9 +27,6 @@ use crate::process::Probed;
 pub use self::circuit::{Circuit, LastProbe, Policy, Settings, State, Wish};
 pub use self::request::Request;
 
-/// Why it is closed where there is none.
-const OFF: &str = "the breaker is off";
-
 /// A run's lease outlives it by this much, for clocks that differ.
 const LEASE_PAST_DEADLINE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
@@ -71,7 +68,7 @@ pub struct Breaker<W, M, P, C> {
     pub clock: C,
     /// Until when events are held back.
     pub policy: Policy,
-    /// Whether there is a breaker at all. Without one it is closed, whatever it was.
+    /// Whether there is a breaker at all.
     pub is_on: bool,
 }
 
@@ -96,7 +93,7 @@ pub enum BreakerError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Shown {
-    /// `closed`, `open`, `closing` or `exhausting`.
+    /// `closed`, `open`, `closing`, `exhausting` or `off`.
     pub state: &'static str,
     /// Since when.
     pub since: Timestamp,
@@ -133,6 +130,7 @@ impl From<Circuit> for Shown {
             State::Open => ("open", Some(0)),
             State::Closing { concurrency } => ("closing", Some(concurrency)),
             State::Exhausting => ("exhausting", None),
+            State::Off => ("off", None),
         };
         let probe = |LastProbe { at, event_id, delivered, error }| ShownProbe { at, event_id, delivered, error };
         Self {
@@ -214,15 +212,13 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
         if request.wish.is_some() {
             return Err(BreakerError::Off);
         }
-        let has_let_go = before.state == State::Closed && before.why == OFF;
-        let circuit = if has_let_go {
-            Circuit { last_run_at: now, ..before.clone() }
-        } else {
-            let circuit = Circuit { why: OFF.to_owned(), ..Circuit::closed(now) };
-            // First: once that is written down, the mapping is not looked at again.
-            self.event_source.set(circuit.settings(self.policy)).await?;
-            circuit
-        };
+        if before.state == State::Off {
+            metrics::breaker(&before, now);
+            return Ok(before.into());
+        }
+        let circuit = before.off(now);
+        // First: once that is written down, the mapping is not looked at again.
+        self.event_source.set(circuit.settings(self.policy)).await?;
         self.table.save_circuit(&circuit).await?;
         say(&before, &circuit);
         metrics::breaker(&circuit, now);

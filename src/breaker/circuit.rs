@@ -49,6 +49,8 @@ pub enum State {
     },
     /// As fast as they can, to the dead letters: they have been held back for too long.
     Exhausting,
+    /// As fast as the mapping's owner wants: there is no breaker.
+    Off,
 }
 
 /// The breaker, as the table holds it.
@@ -128,10 +130,16 @@ impl Circuit {
         }
     }
 
+    /// Without a breaker, whatever it was.
+    pub(super) fn off(&self, now: Timestamp) -> Self {
+        self.turn(State::Off, "the breaker is off".to_owned(), now)
+    }
+
     /// Another state from now on.
     fn turn(&self, state: State, why: String, now: Timestamp) -> Self {
         let probes = if state == State::Open { 0 } else { self.probes };
-        let away_since = (state != State::Closed).then(|| self.away_since.unwrap_or(now));
+        let is_away = !matches!(state, State::Closed | State::Off);
+        let away_since = is_away.then(|| self.away_since.unwrap_or(now));
         Self { state, since: now, why, by: None, forced: false, probes, away_since, ..self.clone() }
     }
 
@@ -163,6 +171,7 @@ impl Circuit {
             State::Exhausting if sum.delivered > sum.failed => {
                 self.turn(State::Closing { concurrency: SMALLEST_CONCURRENCY }, "the target is back".to_owned(), now)
             }
+            State::Off => self.turn(State::Closed, "the breaker is on".to_owned(), now),
             State::Closed | State::Open | State::Exhausting => self.clone(),
         }
     }
@@ -209,7 +218,7 @@ impl Circuit {
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
         let is_silent = now.duration_since(self.last_run_at) >= LONGEST_SILENCE;
         let is_by_hand = self.state == State::Open && self.forced && !self.is_open_too_long(now);
-        is_silent && !is_by_hand
+        self.state != State::Off && is_silent && !is_by_hand
     }
 
     /// What somebody wants.
@@ -223,6 +232,7 @@ impl Circuit {
             (Wish::Automatic, State::Open) if self.forced => {
                 (State::Closing { concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency) }, false)
             }
+            (Wish::Automatic, State::Off) => (State::Closed, false),
             (Wish::Automatic, _) => return Self { why, by: Some(origin.by.clone()), forced: false, ..self.clone() },
         };
         Self { by: Some(origin.by.clone()), forced, ..self.turn(state, why, now) }
@@ -232,7 +242,7 @@ impl Circuit {
     pub fn settings(&self, policy: Policy) -> Settings {
         let maximum_concurrency = match self.state {
             // What waits has seven days to use up its receives.
-            State::Closed | State::Exhausting => policy.maximum_concurrency,
+            State::Closed | State::Exhausting | State::Off => policy.maximum_concurrency,
             State::Closing { concurrency } => concurrency.min(policy.maximum_concurrency),
             State::Open => SMALLEST_CONCURRENCY,
         };

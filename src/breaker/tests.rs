@@ -177,7 +177,7 @@ async fn one_that_is_turned_off_lets_events_flow() {
     let mut breaker = breaker();
     an_outage(&breaker).await;
     breaker.is_on = false;
-    assert_eq!(minute(&breaker, 50, 50, 0).await.state, "closed");
+    assert_eq!(minute(&breaker, 50, 50, 0).await.state, "off");
     assert_eq!(breaker.event_source.now(), set(true, 10));
     assert!(matches!(ask(&breaker, Some(Wish::Open)).await, Err(BreakerError::Off)));
     breaker.event_source.set(set(false, 5)).await.expect("set");
@@ -247,6 +247,10 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     minute(&breaker, 0, 0, 0).await;
     relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("nothing to do");
     assert_eq!(breaker.event_source.now(), set(false, 5), "it is its owner's");
+
+    breaker.is_on = true;
+    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "closed");
+    assert_eq!(breaker.event_source.now(), set(true, 10), "and the breaker's again");
 }
 
 #[tokio::test(start_paused = true)]

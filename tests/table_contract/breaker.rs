@@ -41,7 +41,8 @@ pub(super) async fn the_breaker_is_what_was_saved_last(table: &impl EventsTable)
     let closing =
         Circuit { state: CircuitState::Closing { concurrency: 4 }, by: Some("me".to_owned()), ..closed.clone() };
     let exhausting = Circuit { state: CircuitState::Exhausting, last_run_at: at(90), ..closed.clone() };
-    for circuit in [closed, open, closing, exhausting] {
+    let off = Circuit { state: CircuitState::Off, ..closed.clone() };
+    for circuit in [closed, open, closing, exhausting, off] {
         table.save_circuit(&circuit).await?;
         assert_eq!(table.circuit().await?, Some(circuit));
     }

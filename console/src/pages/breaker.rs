@@ -33,9 +33,12 @@ pub(super) fn section(console: &Console, breaker: Option<&Breaker>, look_seconds
         section aria-labelledby="breaker-title" {
             h2 #breaker-title { "Breaker" }
             div #breaker data-live=(look_seconds) { (state(breaker)) }
-            details {
-                summary { "Hold events back or let them flow, by hand" }
-                (wish_form(console, ""))
+            // One that is off can be told nothing.
+            @if breaker.is_none_or(|breaker| breaker.state != "off") {
+                details {
+                    summary { "Hold events back or let them flow, by hand" }
+                    (wish_form(console, ""))
+                }
             }
         }
     }
@@ -59,6 +62,7 @@ fn wish_form(console: &Console, why: &str) -> Markup {
 pub(super) fn meaning(breaker: Option<&Breaker>) -> &'static str {
     match breaker.map(|breaker| breaker.state.as_str()) {
         None | Some("closed") => "Events flow",
+        Some("off") => "Events flow, and nothing holds them back in an outage",
         Some("closing") => "Events flow slowly, and faster each minute",
         Some("exhausting") => "Events go to the dead letters: your system was away for three days",
         Some(_) => "Events are held back",

@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use super::*;
-use crate::queue::{ReceiptHandle, Received, VisibilityTimeout};
+use crate::events_table::Exclusive;
+use crate::queue::{Depth, ReceiptHandle, Received, VisibilityTimeout};
 
 #[tokio::test(start_paused = true)]
 async fn everything_goes_by_move_task_and_one_at_a_time() {

@@ -1,0 +1,92 @@
+//! How much lies where, who is at work, and how it goes: what people and alarms look at.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::run::ShownRun;
+use super::{Listing, Ports, Replay, ReplayError};
+use crate::attempts::{Attempts, minutes_before};
+use crate::breaker;
+use crate::clock::Clock;
+use crate::events_table::{EventsTable, Exclusive, TableError};
+use crate::logging::chain;
+use crate::metrics;
+use crate::queue::{Countable, Depth, MoveTask, Redrive};
+
+/// The attempts of so many minutes are shown, the one that is included.
+const SHOWN_MINUTES: u8 = 15;
+
+/// How many messages lie where, and who is at work.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The events queue.
+    queue: Depth,
+    /// The dead-letter queue.
+    dead_letters: Depth,
+    /// How many seconds ago SQS took the oldest message of the events queue, by CloudWatch; nothing when that is not
+    /// known.
+    queue_age_seconds: Option<u64>,
+    /// How many seconds ago the relay received the oldest event of the dead letters.
+    dead_letters_age_seconds: Option<u64>,
+    /// The newest move task.
+    move_task: Option<MoveTask>,
+    /// The run that takes from the dead-letter queue.
+    pub(super) run: Option<ShownRun>,
+    /// Whether events are held back; nothing before the breaker has looked for the first time.
+    breaker: Option<breaker::Shown>,
+    /// What the attempts of the last minutes came to, the newest first.
+    attempts: Vec<AttemptsOfMinute>,
+}
+
+/// What became of the attempts of a minute.
+#[derive(Debug, Serialize)]
+struct AttemptsOfMinute {
+    /// When it began.
+    minute: Timestamp,
+    delivered: u64,
+    failed: u64,
+}
+
+impl<P: Ports> Replay<P> {
+    /// How old the oldest dead letter is, from when the relay received it.
+    async fn oldest_age(&self, now: Timestamp, deadline: Instant) -> Result<Option<Duration>, ReplayError> {
+        let oldest = self.list(&Listing::first(), deadline).await?.items.into_iter().next();
+        Ok(oldest.map(|letter| now.duration_since(letter.received_at).try_into().unwrap_or_default()))
+    }
+
+    /// What an alarm looks at although nobody asks for anything.
+    pub(super) async fn measure(&self, deadline: Instant) -> Result<(), ReplayError> {
+        let now = self.clock.now();
+        metrics::OLDEST_DEAD_LETTER_AGE.time(self.oldest_age(now, deadline).await?.unwrap_or_default());
+        Ok(())
+    }
+
+    pub(super) async fn status(&self, deadline: Instant) -> Result<Status, ReplayError> {
+        let now = self.clock.now();
+        let queue_age = self.events.age().await.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the age of the events queue is not known");
+            None
+        });
+        Ok(Status {
+            queue_age_seconds: queue_age.map(|age| age.as_secs()),
+            dead_letters_age_seconds: self.oldest_age(now, deadline).await?.map(|age| age.as_secs()),
+            queue: self.events.depth().await?,
+            dead_letters: self.dead_letters.depth().await?,
+            move_task: self.redrive.latest_move().await?,
+            run: self.table.lease(Exclusive::DeadLetters, now).await?.map(ShownRun::from),
+            breaker: self.table.circuit().await?.map(breaker::Shown::from),
+            attempts: self.attempts(now).await?,
+        })
+    }
+
+    async fn attempts(&self, now: Timestamp) -> Result<Vec<AttemptsOfMinute>, TableError> {
+        let minutes = minutes_before(now, SHOWN_MINUTES);
+        let attempts = self.table.attempts(&minutes).await?.into_iter();
+        let of_minute = |(minute, Attempts { delivered, failed, .. })| AttemptsOfMinute { minute, delivered, failed };
+        Ok(minutes.into_iter().zip(attempts).map(of_minute).collect())
+    }
+}
