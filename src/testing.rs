@@ -8,7 +8,12 @@ mod secrets;
 mod table;
 mod target;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::clock::Clock as _;
+use crate::message::Message;
+use crate::reason::{Reason, ReasonKind};
 
 pub use self::archive::FakeArchive;
 pub use self::breaker::{FakeEventSource, FakeProber};
@@ -17,6 +22,19 @@ pub use self::queue::FakeQueue;
 pub use self::secrets::FakeSecretStore;
 pub use self::table::FakeTable;
 pub use self::target::FakeTarget;
+
+/// A dead letter with this body, which the target has refused with 404.
+pub fn refused(body: impl Into<String>) -> Message {
+    let message = Message { body: body.into(), attributes: BTreeMap::new(), group: None, trace: None };
+    message.with_reason(&Reason {
+        reason: ReasonKind::Permanent,
+        detail: "the target answered 404".to_owned(),
+        status_code: Some(404),
+        response: None,
+        attempt: Some(1),
+        at: FakeClock.now(),
+    })
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

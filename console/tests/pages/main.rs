@@ -4,7 +4,6 @@ mod gate;
 mod looks;
 mod work;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,12 +14,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use genesys_relay::breaker::{Breaker, BreakerError, Policy};
 use genesys_relay::clock::Clock as _;
-use genesys_relay::message::Message;
 use genesys_relay::queue::Sender as _;
-use genesys_relay::reason::{Reason, ReasonKind};
 use genesys_relay::replay::{Replay, ReplayError, Request};
 use genesys_relay::request::InvalidRequest;
-use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable, refused};
 use genesys_relay::{breaker, logging::chain};
 use local::wait;
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
@@ -75,16 +72,7 @@ impl Relay {
     /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
     async fn bury(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
         for body in bodies {
-            let message = Message { body, attributes: BTreeMap::new(), group: None, trace: None };
-            let reason = Reason {
-                reason: ReasonKind::Permanent,
-                detail: "the target answered 404".to_owned(),
-                status_code: Some(404),
-                response: None,
-                attempt: Some(1),
-                at: FakeClock.now(),
-            };
-            self.replay.dead_letters.send(&message.with_reason(&reason).with_identity(FakeClock.now())).await?;
+            self.replay.dead_letters.send(&refused(body).with_identity(FakeClock.now())).await?;
         }
         self.carry_out(Function::Replay, json!({ "action": "reconcile" })).await?;
         Ok(())

@@ -1,6 +1,5 @@
 //! The function over fakes, for the tests of this crate.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -10,7 +9,6 @@ use genesys_relay::clock::Clock as _;
 use genesys_relay::event::EventId;
 use genesys_relay::message::Message;
 use genesys_relay::queue::{Countable, Receiver, Sender};
-use genesys_relay::reason::{Reason, ReasonKind};
 use genesys_relay::replay::Replay;
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeQueue, FakeTable};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
@@ -18,6 +16,8 @@ use serde_json::{Value, json};
 
 use crate::background::Background;
 use crate::handler::{Function, handle};
+
+pub(crate) use genesys_relay::testing::refused;
 
 /// The function over fakes, its dead letters in a queue of one's own.
 pub(crate) type Fakes<D = FakeQueue> =
@@ -85,20 +85,7 @@ pub(crate) fn sample(name: &str) -> Value {
 /// The message that ingest makes of a sample, as it would lie in the dead-letter queue.
 pub(crate) fn letter_of(sample_name: &str) -> Message {
     let body = sample(sample_name)["body"].as_str().expect("a body").to_owned();
-    refused(&body)
-}
-
-/// A dead letter with this body, refused by the target with 404.
-pub(crate) fn refused(body: &str) -> Message {
-    let message = Message { body: body.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
-    message.with_reason(&Reason {
-        reason: ReasonKind::Permanent,
-        detail: "the target answered 404".to_owned(),
-        status_code: Some(404),
-        response: None,
-        attempt: Some(1),
-        at: FakeClock.now(),
-    })
+    refused(body)
 }
 
 /// The event of a message.

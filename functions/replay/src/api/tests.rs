@@ -70,7 +70,7 @@ fn letter(name: u32) -> Message {
 
 fn letter_of_webhook(webhook: &str, name: u32) -> Message {
     let body = json!({ "webhookId": webhook, "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" });
-    refused(&body.to_string())
+    refused(body.to_string())
 }
 
 #[tokio::test(start_paused = true)]
