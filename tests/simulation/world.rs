@@ -1,17 +1,17 @@
 //! Everything there is in a run: the services, the functions and their processes, and what starts them.
 
+mod breaker;
+
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::breaker::{self, Breaker, Policy, Prober};
 use genesys_relay::clock::Clock as _;
 use genesys_relay::event::EventId;
 use genesys_relay::events_table::{Checkpoint, EventsTable as _};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::message::Message;
-use genesys_relay::process::{AttemptCounter, Probed, Processor, Record};
+use genesys_relay::process::{AttemptCounter, Processor, Record};
 use genesys_relay::queue::{Receiver as _, Sender as _};
 use genesys_relay::record::State;
 use genesys_relay::recover::{self, Recover};
@@ -38,7 +38,6 @@ const INGEST_CALL: Duration = Duration::from_secs(4);
 const PROCESSOR_CALL: Duration = Duration::from_secs(3);
 const REPLAY_TIME: Duration = Duration::from_mins(15);
 const RECOVERY_TIME: Duration = Duration::from_secs(290);
-const BREAKER_TIME: Duration = Duration::from_secs(150);
 const OPERATOR_CALL: Duration = Duration::from_secs(6);
 
 const SECRETS_KEPT: Duration = Duration::from_mins(5);
@@ -84,15 +83,6 @@ pub(crate) struct World {
 }
 
 const SECRETS: [&str; 2] = ["the-first-secret-0001", "the-second-secret-0002"];
-
-/// The processor, as the breaker invokes it.
-struct Probe(Arc<World>);
-
-impl Prober for Probe {
-    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
-        self.0.probe().await
-    }
-}
 
 impl World {
     pub(crate) fn new(scenario: Scenario, speaks: bool) -> Arc<Self> {
@@ -314,42 +304,6 @@ impl World {
             attempts: AttemptCounter::default(),
         };
         Warm { process, function: Arc::new(function) }
-    }
-
-    /// Has the breaker look.
-    pub(crate) async fn look_at_the_target(self: &Arc<Self>) -> Option<breaker::Shown> {
-        let process = self.process("breaker", OPERATOR_CALL);
-        let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
-        let function = Breaker {
-            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
-            event_source: Remote { port: self.mapping.clone(), service: Service::Mapping, process: process.clone() },
-            prober: Probe(Arc::clone(self)),
-            clock: self.clock(),
-            policy,
-            is_on: true,
-        };
-        let request = breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
-        let work = Box::pin(function.handle(&request, Instant::now() + BREAKER_TIME));
-        let shown = process.invoke(BREAKER_TIME, work).await;
-        self.law.note(|| match &shown {
-            Ok(Ok(shown)) => format!("breaker: {}", json!(shown)),
-            Ok(Err(error)) => format!("breaker: {error}"),
-            Err(Died) => "breaker died".to_owned(),
-        });
-        self.law.account();
-        shown.ok()?.ok()
-    }
-
-    /// Lets one event through.
-    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
-        let Warm { process, function } = self.processor("probe");
-        let time = self.scenario.processor_time;
-        let work = async { function.probe(Instant::now() + time).await };
-        let probed = process.invoke(time, work).await.map_err(|Died| "the processor died")??;
-        if probed != Probed::Nothing {
-            self.weather.count("probes");
-        }
-        Ok(probed)
     }
 
     /// Asks the replay function; `Err` where it died.

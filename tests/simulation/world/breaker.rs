@@ -1,0 +1,64 @@
+//! The breaker, and the processor as it invokes it.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use genesys_relay::breaker::{self, Breaker, Policy, Prober};
+use genesys_relay::process::Probed;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{OPERATOR_CALL, Warm, World};
+use crate::faults::{Died, Service};
+use crate::ports::Remote;
+
+/// Its time-out, as the template has it.
+const BREAKER_TIME: Duration = Duration::from_secs(150);
+
+/// The processor, as the breaker invokes it.
+struct Probe(Arc<World>);
+
+impl Prober for Probe {
+    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+        self.0.probe().await
+    }
+}
+
+impl World {
+    /// Has the breaker look.
+    pub(crate) async fn look_at_the_target(self: &Arc<Self>) -> Option<breaker::Shown> {
+        let process = self.process("breaker", OPERATOR_CALL);
+        let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
+        let function = Breaker {
+            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
+            event_source: Remote { port: self.mapping.clone(), service: Service::Mapping, process: process.clone() },
+            prober: Probe(Arc::clone(self)),
+            clock: self.clock(),
+            policy,
+            is_on: true,
+        };
+        let request = breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
+        let work = Box::pin(function.handle(&request, Instant::now() + BREAKER_TIME));
+        let shown = process.invoke(BREAKER_TIME, work).await;
+        self.law.note(|| match &shown {
+            Ok(Ok(shown)) => format!("breaker: {}", json!(shown)),
+            Ok(Err(error)) => format!("breaker: {error}"),
+            Err(Died) => "breaker died".to_owned(),
+        });
+        self.law.account();
+        shown.ok()?.ok()
+    }
+
+    /// Lets one event through.
+    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+        let Warm { process, function } = self.processor("probe");
+        let time = self.scenario.processor_time;
+        let work = async { function.probe(Instant::now() + time).await };
+        let probed = process.invoke(time, work).await.map_err(|Died| "the processor died")??;
+        if probed != Probed::Nothing {
+            self.weather.count("probes");
+        }
+        Ok(probed)
+    }
+}
