@@ -115,7 +115,10 @@ fn problems(recorded: &Recorded, counted: &BTreeMap<String, f64>, compiler: &str
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::Arguments;
 
     fn figures(first: f64, zip: f64) -> BTreeMap<String, f64> {
         BTreeMap::from([(MUST[0].0.to_owned(), first), (MUST[1].0.to_owned(), zip)])
@@ -141,5 +144,12 @@ mod tests {
     fn a_figure_that_was_never_recorded_is_a_problem() {
         let recorded = Recorded { compiler: "rustc 1".to_owned(), figures: BTreeMap::new() };
         assert_eq!(problems(&recorded, &figures(1.0, 1.0), "rustc 1").len(), 2);
+    }
+
+    /// What CI runs: as a test, it is compiled with the others.
+    #[tokio::test]
+    #[ignore = "takes minutes, and valgrind"]
+    async fn what_was_recorded_still_holds() {
+        crate::run(Arguments::parse_from(["bench", "guards"])).await.unwrap_or_else(|error| panic!("{error:#}"));
     }
 }

@@ -74,7 +74,7 @@ impl Arguments {
 enum Part {
     /// ingest, cold and warm
     Ingest,
-    /// The instructions of ingest
+    /// The instructions of ingest and of the processor
     Instructions,
     /// The processor with batches of all sizes
     Processor,
@@ -147,6 +147,7 @@ async fn measure(
     if is_wanted(Part::Instructions) {
         // Under valgrind, Python takes a minute for what is but a comparison.
         acks.retain(|function| !*quick || !matches!(function, Function::Python(_)));
+        acks.push(Function::Relay("processor"));
         results.instructions = instructions::count(&lab, &programs, &acks).await?;
     }
     if is_wanted(Part::Processor) {

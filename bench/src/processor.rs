@@ -144,7 +144,7 @@ fn fails(record: &Value) -> bool {
 }
 
 /// A target over HTTPS that takes its time, and knows how long that was.
-struct Target {
+pub(crate) struct Target {
     _server: Server,
     front: crate::https::Front,
     /// For each delivery: from when it was there to when its answer left, in milliseconds.
@@ -152,7 +152,7 @@ struct Target {
 }
 
 impl Target {
-    async fn start(lab: &Lab) -> Result<Self> {
+    pub(crate) async fn start(lab: &Lab) -> Result<Self> {
         let held = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&held);
         let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
@@ -160,7 +160,7 @@ impl Target {
         Ok(Self { _server: server, front, held })
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}/events", self.front.url())
     }
 }

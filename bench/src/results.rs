@@ -74,7 +74,8 @@ impl Results {
             ),
             (
                 "Instructions",
-                "Counted by valgrind, which plays a processor without SHA and ADX instructions.",
+                "Counted by valgrind, which plays a processor without SHA and ADX instructions. For the processor, an event is a batch of \
+                 ten.",
                 self.instructions.markdown(&instructions::FIGURES),
             ),
             (
