@@ -1,148 +1,168 @@
-//! HTTPS to AWS: trusts the few authorities that AWS's own endpoints have their certificates from, and the platform's many
-//! only where those do not do.
+//! HTTPS to AWS: hyper's client with ring, in place of the SDK's own.
 //!
-//! Reading the hundred and fifty authorities of a platform takes longer than all the rest of a cold start. The few are those of
-//! Amazon Trust Services (<https://www.amazontrust.com/repository/>, "all certificates should be trusted"); AWS asks its
-//! customers to trust them, not the intermediate certificates. A gateway with a certificate of its own, another partition,
-//! or a change at AWS costs one handshake more, and then the platform's authorities are asked.
+//! The SDK's brings HTTP/2, which none of the services here speaks to a function, and reads its trust store once for each
+//! client. This one has one pool of connections for all services, and two trust stores that only [`Authorities`] knows of.
 
+mod authorities;
 #[cfg(test)]
 mod tests;
 
-use std::env;
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use aws_sdk_sqs::config::SharedAsyncSleep;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use rustls::CertificateError;
+use aws_smithy_types::body::SdkBody;
+use http::{Request, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::{Client, connect};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{CipherSuite, ClientConfig};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower_service::Service;
 
-use crate::logging::chain;
+use self::authorities::Authorities;
+use super::CONNECT_TIMEOUT;
 
-const AMAZON: &[u8] = include_bytes!("https/amazon-roots.pem");
-
-/// aws-lc, the SDK's default, gathers entropy at the first handshake, and delays the first event by it.
-const RING: Provider = Provider::Rustls(CryptoMode::Ring);
-
-/// Variables by which OpenSSL, and what follows it, is told of a trust store.
-const NAMED: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
-
-/// The client for all services. Who names a trust store of their own gets that one and no other.
+/// The client for all services.
 pub(super) fn client() -> SharedHttpClient {
-    if NAMED.iter().any(|name| env::var_os(name).is_some()) {
-        return Builder::new().tls_provider(RING).build_https();
-    }
-    SharedHttpClient::new(Fallback::new(TrustStore::empty().with_pem_certificate(AMAZON), TrustStore::default()))
+    let ring = Arc::new(provider());
+    with(Authorities::of_process(&ring), ring)
 }
 
-fn context(roots: TrustStore) -> TlsContext {
-    TlsContext::builder().with_trust_store(roots).build().expect("a context of certificates alone")
+/// A client that trusts these.
+fn with(authorities: Authorities, provider: Arc<CryptoProvider>) -> SharedHttpClient {
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has suites for them")
+        .dangerous()
+        // Nothing dangerous about it: they verify as rustls does.
+        .with_custom_certificate_verifier(Arc::new(authorities))
+        .with_no_client_auth();
+    let mut tcp = connect::HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    // Without TLS on a machine of one's own: the SDK is told so by a variable.
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(InTime(https));
+    SharedHttpClient::new(Https(SharedHttpConnector::new(Hyper(client))))
 }
 
-/// A client that asks other authorities once the first do not vouch for a certificate.
-struct Fallback {
-    first: SharedHttpClient,
-    then: Arc<Then>,
+/// ring's, and first of all the suite that AWS's endpoints prefer: it hashes with SHA-256, for which processors have instructions.
+///
+/// aws-lc, the SDK's default, gathers entropy at the first handshake, and delays the first event by it.
+fn provider() -> CryptoProvider {
+    let mut ring = ring::default_provider();
+    ring.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    ring
 }
 
-/// What comes after the first. Its authorities are read when they are needed.
-struct Then {
-    roots: TrustStore,
-    connector: OnceLock<SharedHttpConnector>,
-}
+/// The client of each of the SDK's clients: one pool for all.
+#[derive(Debug)]
+struct Https(SharedHttpConnector);
 
-impl Fallback {
-    fn new(first: TrustStore, then: TrustStore) -> Self {
-        Self {
-            first: Builder::new().tls_provider(RING).tls_context(context(first)).build_https(),
-            then: Arc::new(Then { roots: then, connector: OnceLock::new() }),
-        }
-    }
-}
-
-impl fmt::Debug for Fallback {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Fallback").field("then", &self.then.connector).finish_non_exhaustive()
-    }
-}
-
-impl HttpClient for Fallback {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        if let Some(then) = self.then.connector.get() {
-            return then.clone();
-        }
-        SharedHttpConnector::new(First {
-            connector: self.first.http_connector(settings, components),
-            then: Arc::clone(&self.then),
-            settings: settings.clone(),
-            sleep: components.sleep_impl(),
-        })
+impl HttpClient for Https {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        self.0.clone()
     }
 }
 
-/// For a call before anybody has needed others.
-struct First {
-    connector: SharedHttpConnector,
-    then: Arc<Then>,
-    settings: HttpConnectorSettings,
-    sleep: Option<SharedAsyncSleep>,
-}
+/// A pool of connections.
+#[derive(Debug)]
+struct Hyper(Client<InTime, SdkBody>);
 
-impl fmt::Debug for First {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("First").field(&self.connector).finish()
-    }
-}
-
-impl HttpConnector for First {
+impl HttpConnector for Hyper {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Some(again) = request.try_clone() else { return self.connector.call(request) };
-        let answer = self.connector.call(request);
-        let (then, settings, sleep) = (Arc::clone(&self.then), self.settings.clone(), self.sleep.clone());
+        let mut request = match request.try_into_http1x() {
+            Ok(request) => request,
+            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
+        };
+        lend_connection(&mut request);
+        let answer = self.0.request(request);
         HttpConnectorFuture::new(async move {
-            match answer.await {
-                // Nothing of the request has been sent: the handshake comes before it.
-                Err(error) if is_distrust(&error) => {
-                    tracing::warn!(
-                        error = chain(&error),
-                        "AWS's usual authorities do not vouch for a certificate; the platform's are asked from now on"
-                    );
-                    then.connector(settings, sleep).call(again).await
-                }
-                outcome => outcome,
-            }
+            let answer = answer.await.map_err(|error| classify(error.into()))?;
+            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
 }
 
-impl Then {
-    fn connector(&self, settings: HttpConnectorSettings, sleep: Option<SharedAsyncSleep>) -> &SharedHttpConnector {
-        self.connector.get_or_init(|| {
-            let mut connector = Connector::builder().connector_settings(settings);
-            connector.set_sleep_impl(sleep);
-            SharedHttpConnector::new(connector.tls_provider(RING).tls_context(context(self.roots.clone())).build())
-        })
+/// Lets the SDK have the connection closed after an answer that does not bode well for the next one.
+fn lend_connection(request: &mut Request<SdkBody>) {
+    let captured = capture_connection(request);
+    if let Some(sdk) = request.extensions().get::<CaptureSmithyConnection>() {
+        sdk.set_connection_retriever(move || lent(captured.clone()));
     }
 }
 
-/// Whether this comes of an authority that is not among those that were asked, or of another one with the same name.
-fn is_distrust(error: &(dyn StdError + 'static)) -> bool {
+fn lent(captured: CaptureConnection) -> Option<ConnectionMetadata> {
+    // Before there is one, there is none to close.
+    captured.connection_metadata().as_ref()?;
+    let close = move || {
+        if let Some(connection) = captured.connection_metadata().as_ref() {
+            connection.poison();
+        }
+    };
+    Some(ConnectionMetadata::builder().proxied(false).poison_fn(close).build())
+}
+
+/// What the SDK tries again, and what not.
+fn classify(error: Box<dyn StdError + Send + Sync>) -> ConnectorError {
+    if find::<TookTooLong>(&*error).is_some() {
+        ConnectorError::timeout(error)
+    } else if find::<hyper::Error>(&*error).is_some_and(hyper::Error::is_user) {
+        ConnectorError::user(error)
+    } else {
+        // Connections that cannot be made or that end early; all else about a request is settled before it comes here.
+        ConnectorError::io(error)
+    }
+}
+
+/// The first error of this kind among an error and its causes.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
-            return matches!(reason, CertificateError::UnknownIssuer | CertificateError::BadSignature);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         // What an I/O error wraps is not its source: the source of that is.
         let wrapped = error.downcast_ref().and_then(io::Error::get_ref).map(|error| error as &(dyn StdError + 'static));
         cause = wrapped.or_else(|| error.source());
     }
-    false
+    None
+}
+
+/// TCP and TLS, within [`CONNECT_TIMEOUT`].
+#[derive(Debug, Clone)]
+struct InTime(HttpsConnector<connect::HttpConnector>);
+
+/// A connection was not there in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection within {CONNECT_TIMEOUT:?}")]
+struct TookTooLong;
+
+impl Service<Uri> for InTime {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(task)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = self.0.call(to);
+        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| TookTooLong)? })
+    }
 }

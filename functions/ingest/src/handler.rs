@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
@@ -12,10 +12,13 @@ use genesys_relay::metrics::{self, Rejection};
 use genesys_relay::queue::Sender;
 use genesys_relay::secrets::SecretStore;
 use genesys_relay::trace::TraceHeader;
-use lambda_http::http::{Method, Response, StatusCode, header};
-use lambda_http::{Body, Context, Request, RequestExt as _};
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
+use lambda_http::http::{HeaderValue, Method, Request, StatusCode, header};
+use lambda_http::{Body, Context, LambdaEvent};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
+
+use crate::event::Event;
 
 /// When a sender may try again after a 503, in seconds: as long as Genesys waits between its own retries.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -25,18 +28,22 @@ const RETRY_AFTER_SECONDS: &str = "5";
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Answers one webhook.
-pub(crate) async fn handle<E, D, S, C>(ingest: &Ingest<E, D, S, C>, request: Request) -> Response<Body>
+pub(crate) async fn handle<E, D, S, C>(
+    ingest: &Ingest<E, D, S, C>,
+    LambdaEvent { payload, context }: LambdaEvent<Event>,
+) -> ApiGatewayV2httpResponse
 where
     E: Sender,
     D: Sender,
     S: SecretStore,
     C: Clock,
 {
+    let request = Request::from(payload);
     if request.method() != Method::POST {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "Send the event with POST.");
     }
-    let work = ingest.ingest(request.headers(), request.body(), trace(&request));
-    match timeout(time_to_work(&request), work).await {
+    let work = ingest.ingest(request.headers(), request.body(), trace(&context));
+    match timeout(time_to_work(&context), work).await {
         Ok(Ok(accepted)) => accept(&request, &accepted),
         Ok(Err(refusal)) => refuse(&refusal),
         Err(_) => out_of_time(),
@@ -45,24 +52,23 @@ where
 
 /// How long the event may take. It may have been stored all the same when that is over: it then comes twice, with one id
 /// (but for a body of no known shape without a key, if the second one falls into the next five minutes).
-fn time_to_work(request: &Request) -> Duration {
-    let deadline = request.lambda_context_ref().map_or(SystemTime::UNIX_EPOCH, Context::deadline);
-    end_of_invocation(deadline).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
+fn time_to_work(context: &Context) -> Duration {
+    end_of_invocation(context.deadline()).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
 }
 
 /// The trace of the invocation, if X-Ray knows one.
-fn trace(request: &Request) -> Option<TraceHeader> {
-    TraceHeader::new(request.lambda_context_ref()?.xray_trace_id.as_deref()?)
+fn trace(context: &Context) -> Option<TraceHeader> {
+    TraceHeader::new(context.xray_trace_id.as_deref()?)
 }
 
-fn out_of_time() -> Response<Body> {
+fn out_of_time() -> ApiGatewayV2httpResponse {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     tracing::error!(status = status.as_u16(), error = "the invocation ran out of time", "not accepted");
     metrics::REJECTED.add(Rejection::Unavailable, 1);
     problem(status, "The relay cannot store the event in time. Send it again.")
 }
 
-fn accept(request: &Request, accepted: &Accepted) -> Response<Body> {
+fn accept(request: &Request<Vec<u8>>, accepted: &Accepted) -> ApiGatewayV2httpResponse {
     let webhook_id = request.headers().get("x-genesys-webhook-id").and_then(|id| id.to_str().ok());
     if logging::tells_of(&accepted.id) {
         tracing::info!(event_id = %accepted.id, source = %accepted.source, bytes = accepted.size, webhook_id, "accepted");
@@ -71,7 +77,7 @@ fn accept(request: &Request, accepted: &Accepted) -> Response<Body> {
     response(StatusCode::OK, "application/json", &body)
 }
 
-fn refuse(refusal: &Refusal) -> Response<Body> {
+fn refuse(refusal: &Refusal) -> ApiGatewayV2httpResponse {
     let status = status(refusal);
     if let Some(fault) = refusal.fault() {
         tracing::error!(status = status.as_u16(), error = chain(fault), "not accepted");
@@ -97,7 +103,7 @@ fn status(refusal: &Refusal) -> StatusCode {
 }
 
 /// Problem details of RFC 9457. The status says what kind of problem it is, so the type stays `about:blank`.
-fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+fn problem(status: StatusCode, detail: &str) -> ApiGatewayV2httpResponse {
     let title = status.canonical_reason();
     let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
     let mut response = response(status, "application/problem+json", &body);
@@ -107,14 +113,15 @@ fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         _ => None,
     };
     if let Some((name, value)) = extra {
-        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+        response.headers.insert(name, HeaderValue::from_static(value));
     }
     response
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+fn response(status: StatusCode, content_type: &'static str, body: &serde_json::Value) -> ApiGatewayV2httpResponse {
+    let mut response = ApiGatewayV2httpResponse::default();
+    response.status_code = status.as_u16().into();
+    response.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.body = Some(Body::Text(body.to_string()));
     response
 }

@@ -4,6 +4,7 @@ mod config;
 mod event;
 mod handler;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use genesys_relay::config::Environment;
 use genesys_relay::ingest::Ingest;
 use genesys_relay::metrics::Pending;
 use genesys_relay::secrets::SecretCache;
-use lambda_http::{Adapter, LambdaEvent, Service as _, service_fn};
+use lambda_http::{LambdaEvent, service_fn};
 
 use crate::config::Config;
 use crate::event::Event;
@@ -44,13 +45,9 @@ async fn main() -> anyhow::Result<()> {
         Ok(())
     }))
     .await;
-    let handle = service_fn(move |request| {
+    let function = service_fn(move |event: LambdaEvent<Event>| {
         let ingest = Arc::clone(&ingest);
-        async move { Ok::<_, std::convert::Infallible>(handler::handle(&ingest, request).await) }
+        async move { Ok::<_, Infallible>(handler::handle(&ingest, event).await) }
     });
-    let adapter = Adapter::from(handle);
-    let function = service_fn(move |LambdaEvent { payload, context }: LambdaEvent<Event>| {
-        adapter.clone().call(LambdaEvent::new(payload.into(), context))
-    });
-    Ok(invocations::run(function, || metrics.write_now_and_then()).await?)
+    Ok(Box::pin(invocations::run(function, || metrics.write_now_and_then())).await?)
 }

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::authorities::{AMAZON, amazon};
 use super::*;
 
 /// An authority of the test's own.
@@ -30,8 +31,10 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
     }
 
-    fn trusted(&self) -> TrustStore {
-        TrustStore::empty().with_pem_certificate(self.0.pem())
+    fn trusted(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("an authority");
+        roots
     }
 
     /// A service with a certificate by this authority: its URL, and how many requests it got.
@@ -66,14 +69,22 @@ impl Authority {
     }
 }
 
-fn client(url: String, first: TrustStore, then: TrustStore) -> Client {
+fn client(url: String, first: RootCertStore, then: RootCertStore) -> Client {
+    let provider = Arc::new(provider());
+    let authorities = Authorities::new(vec![Box::new(|| first), Box::new(|| then)], &provider);
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
         .endpoint_url(url)
-        .http_client(SharedHttpClient::new(Fallback::new(first, then)));
+        .http_client(with(authorities, provider));
     Client::from_conf(config.build())
+}
+
+/// The test's authorities all have the same name.
+fn is_distrust(error: &(dyn StdError + 'static)) -> bool {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    find(error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)))
 }
 
 #[tokio::test]
@@ -133,9 +144,5 @@ fn the_usual_authorities_are_those_of_amazon() {
 
 #[test]
 fn the_usual_authorities_can_be_read() {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(AMAZON) {
-        roots.add(certificate.expect("PEM")).expect("an authority");
-    }
-    assert_eq!(roots.len(), 5);
+    assert_eq!(amazon().len(), 5);
 }

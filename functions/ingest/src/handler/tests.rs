@@ -1,17 +1,17 @@
 //! Requests of every kind, and what they are answered.
 
+use std::time::SystemTime;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use genesys_relay::message::Message;
 use genesys_relay::queue::QueueError;
 use genesys_relay::secrets::SecretCache;
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
-use lambda_http::request::LambdaRequest;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::event::Event;
 
 struct Function {
     events: FakeQueue,
@@ -40,14 +40,19 @@ fn payload(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn request(payload: &str) -> Request {
-    LambdaRequest::from(serde_json::from_str::<Event>(payload).expect("an event of API Gateway")).into()
+fn invocation(payload: &str, context: Context) -> LambdaEvent<Event> {
+    LambdaEvent::new(serde_json::from_str(payload).expect("an event of API Gateway"), context)
 }
 
-async fn post(function: &Function, payload: &str) -> (StatusCode, Value, Response<Body>) {
-    let response = handle(&function.ingest, request(payload)).await;
-    let body = serde_json::from_slice(response.body()).expect("a JSON answer");
-    (response.status(), body, response)
+fn status(response: &ApiGatewayV2httpResponse) -> StatusCode {
+    let code = u16::try_from(response.status_code).expect("a status");
+    StatusCode::from_u16(code).expect("a status")
+}
+
+async fn post(function: &Function, payload: &str) -> (StatusCode, Value, ApiGatewayV2httpResponse) {
+    let response = handle(&function.ingest, invocation(payload, Context::default())).await;
+    let body = serde_json::from_slice(response.body.as_ref().expect("a body")).expect("a JSON answer");
+    (status(&response), body, response)
 }
 
 #[tokio::test]
@@ -86,7 +91,7 @@ async fn a_body_that_is_not_json_is_refused_and_kept() {
     let function = function();
     let (status, body, response) = post(&function, &payload("ingest-not-json")).await;
     assert_eq!((status, &body["status"]), (StatusCode::BAD_REQUEST, &json!(400)));
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(response.headers["content-type"], "application/problem+json");
     assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("dead-letter queue")), "{body}");
     assert_eq!(function.dead_letters.messages().len(), 1);
     assert!(function.events.messages().is_empty());
@@ -131,7 +136,7 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
         assert_eq!(code, status, "{case}: {body}");
         assert_eq!((&body["status"], &body["type"]), (&json!(status), &json!("about:blank")), "{case}");
         assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{case}: {body}");
-        assert_eq!(response.headers()["content-type"], "application/problem+json", "{case}");
+        assert_eq!(response.headers["content-type"], "application/problem+json", "{case}");
         assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty(), "{case}");
     }
 }
@@ -251,7 +256,7 @@ async fn while_the_queue_is_down_the_sender_is_asked_to_come_again() {
     function.events.fail();
     let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
-    assert_eq!(response.headers()["retry-after"], RETRY_AFTER_SECONDS);
+    assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
     assert!(!body.to_string().contains("made to fail"), "the cause is for the log, not for strangers");
 }
 
@@ -276,9 +281,8 @@ async fn when_time_runs_out_the_sender_is_asked_to_come_again_before_it_is_over(
     let (began, left) = (Instant::now(), Duration::from_secs(9));
     let end = (SystemTime::now() + left).duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     context.deadline = u64::try_from(end.as_millis()).expect("in range");
-    let request = request(&payload("ingest-open-messaging-text")).with_lambda_context(context);
-    let response = handle(&ingest, request).await;
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(response.headers()["retry-after"], RETRY_AFTER_SECONDS);
+    let response = handle(&ingest, invocation(&payload("ingest-open-messaging-text"), context)).await;
+    assert_eq!(status(&response), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
     assert!(began.elapsed() + ANSWER_TIME <= left, "{:?}", began.elapsed());
 }
