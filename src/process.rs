@@ -119,7 +119,8 @@ where
         let mut positions = HashMap::new();
         for position in 0..records.len() {
             let (processor, records) = (Arc::clone(self), Arc::clone(records));
-            let task = tasks.spawn(async move { processor.settle(&records[position], deadline).await });
+            // On the heap, since a task is moved around, and this one is as large as all that it calls.
+            let task = tasks.spawn(Box::pin(async move { processor.settle(&records[position], deadline).await }));
             positions.insert(task.id(), position);
         }
         // Until its task says otherwise, a record is one that ran out of time.

@@ -18,8 +18,8 @@ use crate::event::{Event, EventId, Source};
 use crate::json::Json;
 use crate::reason::{ReasonKind, excerpt_of};
 
-pub use self::step::{Claim, ClaimRequest, Claiming, DeadRecord, Finding, Letter, STEPS, Transition};
-pub(crate) use self::step::{Guard, restored};
+pub(crate) use self::step::restored;
+pub use self::step::{Claim, ClaimRequest, Claiming, DeadRecord, Finding, Guard, Letter, STEPS, Transition};
 
 /// How long a record lives after its last change: one day longer than SQS keeps a dead letter.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
@@ -323,7 +323,7 @@ impl State {
     }
 
     /// Whether the dead-letter index holds the record.
-    pub(crate) fn is_indexed(&self) -> bool {
+    pub fn is_indexed(&self) -> bool {
         match self {
             Self::Dead(dead) => dead.listed,
             Self::InProgress(lease) => lease.last,

@@ -87,7 +87,10 @@ async fn attempt(lab: &Lab, programs: &Programs, function: Function, target: &Ta
 /// A webhook, or a batch of ten for the processor.
 fn payload(function: Function, number: u32) -> Value {
     match function {
-        Function::Relay("processor") => json!({ "Records": [(); 10].map(|()| processor::record(false)) }),
+        Function::Relay("processor") => {
+            let records = [(); 10].map(|()| processor::record(false));
+            json!({ "Records": records })
+        }
         _ => webhook(number as usize),
     }
 }

@@ -38,12 +38,11 @@ impl Programs {
         Ok(Self { python: python::environment(&workspace.local(), PEERS).await?, ..programs })
     }
 
-    /// Builds these binaries with the profile that is deployed. Each comes out the same whichever others are built.
+    /// Builds these binaries, each in the package of its name, with the profile that is deployed.
     pub(crate) async fn build(workspace: &Workspace, binaries: &[&str]) -> Result<Self> {
         eprintln!("Building for release: some minutes, on a new machine about ten.");
-        let packages = FUNCTIONS.iter().chain(&["floor"]).flat_map(|name| ["--package", name]);
-        let binaries = binaries.iter().flat_map(|name| ["--bin", name]);
-        let arguments: Vec<&str> = ["--release"].into_iter().chain(packages).chain(binaries).collect();
+        let packages = binaries.iter().flat_map(|name| ["--package", name]);
+        let arguments: Vec<&str> = ["--release"].into_iter().chain(packages).collect();
         Ok(Self {
             binaries: functions::build(workspace, &arguments).await?,
             python: PathBuf::new(),

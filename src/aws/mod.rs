@@ -1,10 +1,14 @@
 //! The ports over AWS. Nothing outside this folder uses the SDK.
 
 mod cloudwatch;
+#[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+#[cfg(feature = "lambda")]
 pub mod event_source;
 mod https;
+#[cfg(feature = "lambda")]
 pub mod lambda;
+#[cfg(feature = "s3")]
 pub mod s3;
 pub mod secrets_manager;
 pub mod sqs;

@@ -35,11 +35,16 @@ impl Transition {
     pub fn next(&self) -> &Record {
         &self.next
     }
+
+    /// What it has to hold until then.
+    pub fn guard(&self) -> Guard {
+        self.guard
+    }
 }
 
 /// What the table has to hold for a [`Transition`] to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Guard {
+pub enum Guard {
     /// No record.
     Absent,
     /// The record of this revision.
