@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use local::runtime_api::Function as Process;
 use serde_json::{Value, json};
 
@@ -27,12 +27,6 @@ pub(crate) const FIGURES: [&str; 3] = [INIT, FIRST, STEADY];
 /// Invocations after the first, of which the mean is taken.
 const MANY: u32 = 50;
 
-/// What a function logs whose warm-up was cut off (`genesys_relay::aws::warm_up`).
-const NOT_PREPARED: &str = "the first event will have to wait";
-
-/// How often a function may be so.
-const ATTEMPTS: u32 = 10;
-
 /// Counts each of these programs.
 pub(crate) async fn count(lab: &Lab, programs: &Programs, functions: &[Function]) -> Result<Figures> {
     let mut figures = Figures::default();
@@ -50,21 +44,10 @@ pub(crate) async fn count(lab: &Lab, programs: &Programs, functions: &[Function]
 
 /// The instructions of a process that answers so many invocations, and then is asked to end.
 ///
-/// Under valgrind, a warm-up takes most of the second that it has. One that was cut off leaves its work to the first event, and
-/// counts for nothing.
+/// Under valgrind, a warm-up takes longer than a function has while an event waits, so it is started as one that is ahead of them.
 async fn run(lab: &Lab, programs: &Programs, function: Function, target: &Target, invocations: u32) -> Result<f64> {
-    for _ in 0..ATTEMPTS {
-        let instructions = attempt(lab, programs, function, target, invocations).await?;
-        if !fs::read_to_string(lab.log(function))?.contains(NOT_PREPARED) {
-            return Ok(instructions);
-        }
-        eprintln!("  {} was not ready in time: once more", function.name());
-    }
-    bail!("{} is never ready in time: this machine is too busy to count", function.name())
-}
-
-async fn attempt(lab: &Lab, programs: &Programs, function: Function, target: &Target, invocations: u32) -> Result<f64> {
     let mut launch = lab.launch(function, programs, &target.url())?;
+    launch.environment.insert("AWS_LAMBDA_INITIALIZATION_TYPE".to_owned(), "provisioned-concurrency".to_owned());
     let counted = lab.log(function).with_extension(format!("callgrind{invocations}"));
     let valgrind: [OsString; 3] =
         ["--tool=callgrind".into(), "--quiet".into(), format!("--callgrind-out-file={}", counted.display()).into()];
@@ -75,6 +58,8 @@ async fn attempt(lab: &Lab, programs: &Programs, function: Function, target: &Ta
         .await
         .context("Instructions are counted with valgrind (on Debian and Ubuntu: apt install valgrind)")?;
     process.init().await?;
+    let is_prepared = !fs::read_to_string(lab.log(function))?.contains("the first event will have to wait");
+    ensure!(is_prepared, "{} was not ready in time: its first event does what belongs to INIT", function.name());
     for number in 0..invocations {
         let answer = process.invoke(payload(function, number).to_string()).await?;
         ensure!(answer.outcome.is_ok(), "{} fails under valgrind", function.name());
