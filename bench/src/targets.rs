@@ -104,7 +104,7 @@ fn targets(results: &Results) -> Vec<Target> {
                 .zips
                 .get("ingest")
                 .map(|&bytes| f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) / 1e6),
-            because: "the SDK, TLS and HTTP/2, which the SDK's client brings along",
+            because: "the SDK, TLS and HTTP",
         },
         Target {
             what: "ingest: peak memory, in MB",
