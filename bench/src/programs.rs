@@ -38,7 +38,8 @@ impl Programs {
         Ok(Self { python: python::environment(&workspace.local(), PEERS).await?, ..programs })
     }
 
-    /// Builds these binaries, each in the package of its name, with the profile that is deployed.
+    /// Builds these binaries, each in the package of its name, with the profile that is deployed. Each has the features that any of
+    /// them needs.
     pub(crate) async fn build(workspace: &Workspace, binaries: &[&str]) -> Result<Self> {
         eprintln!("Building for release: some minutes, on a new machine about ten.");
         let packages = binaries.iter().flat_map(|name| ["--package", name]);

@@ -1,7 +1,8 @@
 //! HTTPS to AWS: hyper's client with ring, in place of the SDK's own.
 //!
-//! The SDK's brings HTTP/2, which none of the services here speaks to a function, and reads its trust store once for each
-//! client. This one has one pool of connections for all services, and two trust stores that only [`Authorities`] knows of.
+//! The SDK's brings HTTP/2, which none of the services here asks for, and reads its trust store once for each of its clients.
+//! This one has one pool of connections for all that are made of one configuration, and two trust stores that only
+//! [`Authorities`] knows of.
 
 mod authorities;
 #[cfg(test)]
@@ -35,7 +36,7 @@ use tower_service::Service;
 use self::authorities::Authorities;
 use super::CONNECT_TIMEOUT;
 
-/// The client for all services.
+/// The client of a configuration, for all services.
 pub(super) fn client() -> SharedHttpClient {
     let ring = Arc::new(provider());
     with(Authorities::of_process(&ring), ring)
@@ -59,7 +60,7 @@ fn with(authorities: Authorities, provider: Arc<CryptoProvider>) -> SharedHttpCl
     SharedHttpClient::new(Https(SharedHttpConnector::new(Hyper(client))))
 }
 
-/// ring's, and first of all the suite that AWS's endpoints prefer: it hashes with SHA-256, for which processors have instructions.
+/// ring's, and first of all the suite that hashes with SHA-256, for which processors have instructions.
 ///
 /// aws-lc, the SDK's default, gathers entropy at the first handshake, and delays the first event by it.
 fn provider() -> CryptoProvider {
@@ -73,6 +74,7 @@ fn provider() -> CryptoProvider {
 struct Https(SharedHttpConnector);
 
 impl HttpClient for Https {
+    /// The time limit for a connection is ours, [`CONNECT_TIMEOUT`]; those for attempts and calls are above this.
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         self.0.clone()
     }

@@ -89,8 +89,8 @@ impl Variables {
 /// How long a function prepares for an event that waits for it: with ingest's own 8 s, within the 9.5 s of the API.
 const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
-/// How long it prepares ahead of any event, with provisioned concurrency: far less than Lambda allows for that, 130 s at least
-/// ("Understanding the Lambda execution environment lifecycle").
+/// How long it prepares ahead of any event, with provisioned concurrency: as long as its calls may take, and far less than Lambda
+/// allows for that, 130 s ("Understanding the Lambda execution environment lifecycle").
 const WARM_UP_TIME_AHEAD: Duration = Duration::from_secs(10);
 
 /// How Lambda starts the function ("Defined runtime environment variables").
@@ -98,11 +98,17 @@ const INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
 /// Waits for what the first event would otherwise wait for (connections, secrets), before Lambda is asked for it.
 ///
-/// Lambda gives a function more CPU until then. A service that is down delays the start by a second at most, or by ten where
-/// Lambda starts functions ahead of events, and ends nothing: the first event finds out by itself.
+/// Lambda gives a function more CPU until then. A service that is down delays the start by a second at most, or by as long as
+/// calls may take where Lambda starts functions ahead of events, and ends nothing: the first event finds out by itself.
 pub async fn warm_up(steps: impl Future<Output = Result<(), Box<dyn StdError>>>) {
-    let is_ahead = variable(INITIALIZATION_TYPE).is_some_and(|how| how == "provisioned-concurrency");
-    prepare(if is_ahead { WARM_UP_TIME_AHEAD } else { WARM_UP_TIME }, steps).await;
+    prepare(warm_up_time(variable(INITIALIZATION_TYPE).as_deref()), steps).await;
+}
+
+fn warm_up_time(initialization_type: Option<&str>) -> Duration {
+    match initialization_type {
+        Some("provisioned-concurrency") => WARM_UP_TIME_AHEAD,
+        _ => WARM_UP_TIME,
+    }
 }
 
 async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn StdError>>>) {
@@ -116,11 +122,7 @@ async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn 
 
 /// For calls that end after `call_timeout` at the latest.
 fn timeouts(call_timeout: Duration, attempts: u32) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(call_timeout / attempts)
-        .operation_timeout(call_timeout)
-        .build()
+    TimeoutConfig::builder().operation_attempt_timeout(call_timeout / attempts).operation_timeout(call_timeout).build()
 }
 
 /// Tells what may succeed later from what fails again.
@@ -160,6 +162,13 @@ mod tests {
         let key = ServiceConfigKey::builder().service_id("Secrets Manager").profile("unused").env("AWS_ENDPOINT_URL");
         let name = Variables::name(&key.build().expect("a key"));
         assert_eq!(name, "AWS_ENDPOINT_URL_SECRETS_MANAGER");
+    }
+
+    #[test]
+    fn only_a_start_ahead_of_events_may_take_long() {
+        assert_eq!(warm_up_time(Some("provisioned-concurrency")), WARM_UP_TIME_AHEAD);
+        assert_eq!(warm_up_time(Some("on-demand")), WARM_UP_TIME);
+        assert_eq!(warm_up_time(None), WARM_UP_TIME);
     }
 
     #[tokio::test(start_paused = true)]

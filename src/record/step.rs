@@ -36,7 +36,7 @@ impl Transition {
         &self.next
     }
 
-    /// What it has to hold until then.
+    /// What the table has to hold for this to be written.
     pub fn guard(&self) -> Guard {
         self.guard
     }

@@ -45,6 +45,24 @@ fn variables_read(function: &str) -> BTreeSet<String> {
     calls.map(|(_, rest)| rest.split('"').next().unwrap_or_default().to_owned()).collect()
 }
 
+/// `sam build` makes each function by itself, and nothing else here does: with the others, it has the features of all.
+#[test]
+fn each_function_declares_the_services_that_it_uses() {
+    const ADAPTERS: [(&str, &str); 4] =
+        [("dynamodb", "dynamodb"), ("event_source", "lambda"), ("lambda", "lambda"), ("s3", "s3")];
+    for function in ["ingest", "processor", "replay", "recovery", "breaker"] {
+        let wired = file(&format!("functions/{function}/src/main.rs"));
+        let is_wired = |adapter: &str| wired.contains(&format!("aws::{adapter}::"));
+        let used: BTreeSet<&str> =
+            ADAPTERS.iter().filter(|(adapter, _)| is_wired(adapter)).map(|(_, feature)| *feature).collect();
+        let manifest = file(&format!("functions/{function}/Cargo.toml"));
+        let dependency = manifest.lines().find(|line| line.starts_with("genesys_relay")).expect("our own library");
+        let declared = dependency.split_once("features = [").map_or("", |(_, features)| features);
+        let declared: BTreeSet<&str> = declared.split('"').skip(1).step_by(2).collect();
+        assert_eq!(declared, used, "{function}");
+    }
+}
+
 #[test]
 fn each_variable_that_a_function_reads_is_set_and_the_other_way_round() {
     let template = template();

@@ -59,7 +59,8 @@ impl Bill {
         };
         let logs = |bytes: f64| bytes * MILLION / GB * LOGS_GB;
         let events = if setup.logs.events { event.log_bytes(design, workload, acks) } else { 0.0 };
-        let failures = event.failures * design.measured.failed_log_bytes;
+        let metrics = acks * design.measured.ack_metrics_bytes + event.batches * design.measured.batch_metrics_bytes;
+        let always = event.failures * design.measured.failed_log_bytes + metrics;
         let platform = if setup.logs.platform { (acks + event.batches) * PLATFORM_LOG_BYTES } else { 0.0 };
         let access = if setup.logs.access && api > 0.0 { ACCESS_LOG_BYTES } else { 0.0 };
         let stored = table.stored_bytes * STORED_MONTHS * MILLION / GB;
@@ -80,7 +81,7 @@ impl Bill {
                 line("DynamoDB: writes", table.writes * setup.dollars_per_million_writes),
                 line("DynamoDB: reads", table.reads * READS),
                 line("DynamoDB: storage for 15 days, with recovery", stored * (TABLE_GB_MONTH + RECOVERY_GB_MONTH)),
-                line("logs: our lines", logs(events + failures)),
+                line("logs: our lines", logs(events + always)),
                 line("logs: START, END, REPORT", logs(platform)),
                 line("logs: access log", logs(access)),
                 line("data transfer to the target", transfer * TRANSFER_GB),

@@ -1,7 +1,8 @@
 //! What could be changed to pay less, and what has to be paid without any event.
 
 use super::prices::{
-    Architecture, INVOCATIONS, METRIC_MONTH, PROVISIONED_WRITE_HOUR, SCHEDULES, SECRET_MONTH, SECRET_READS, SQS,
+    Architecture, INVOCATIONS, METRIC_MONTH, PROVISIONED_WRITE_HOUR, READS, SCHEDULES, SECRET_MONTH, SECRET_READS, SQS,
+    WRITES,
 };
 use super::{Design, Entrance, Logs, Setup, Table, Workload};
 
@@ -96,10 +97,13 @@ pub(crate) fn fixed() -> Table {
     let reconciles = MONTH_SECONDS / 300.0;
     // Each run counts what the queue and the index hold; it reads no secret.
     let reconcile = reconciles * (INVOCATIONS + SCHEDULES + 3.0 * SQS) / million;
+    // Each run reads its own item and those of three minutes, writes its item, and takes a lease and gives it back.
+    let breaker = MONTH_SECONDS / 60.0 * (INVOCATIONS + SCHEDULES + 4.0 * READS + 3.0 * WRITES) / million;
     let rows = [
         ("polling an empty queue: five long polls of 20 s".to_owned(), idle_receives_per_month() * SQS / million),
         ("the secret".to_owned(), SECRET_MONTH),
         ("reconcile, every 5 minutes".to_owned(), reconcile),
+        ("breaker, every minute".to_owned(), breaker),
         ("nine metrics, as many as there are where nothing goes wrong".to_owned(), 9.0 * METRIC_MONTH),
         (
             "the secret read by two functions every 5 minutes, at most".to_owned(),

@@ -21,7 +21,7 @@ pub(super) const AMAZON: &[u8] = include_bytes!("amazon-roots.pem");
 /// Variables by which OpenSSL, and what follows it, is told of a trust store.
 const NAMED: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Verifies certificates as rustls does, by the first of some trust stores that knows the issuer.
+/// Verifies certificates as rustls does, by the first of some trust stores that vouches for them.
 #[derive(Debug)]
 pub(super) struct Authorities {
     stores: Vec<Store>,
@@ -92,9 +92,8 @@ impl ServerCertVerifier for Authorities {
         let mut verdict = Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
         for verifier in self.stores.iter().filter_map(|store| store.as_ref()) {
             verdict = verifier.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
-            if !verdict.as_ref().is_err_and(is_distrust) {
-                break;
-            }
+            let Err(error) = &verdict else { break };
+            tracing::warn!(service = %name.to_str(), %error, "a trust store does not vouch for a certificate; the next one is asked, if any");
         }
         verdict
     }
@@ -120,10 +119,4 @@ impl ServerCertVerifier for Authorities {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// Whether this comes of an authority that is not in a trust store, or of another one with the same name.
-fn is_distrust(error: &Error) -> bool {
-    use CertificateError::{BadSignature, UnknownIssuer};
-    matches!(error, Error::InvalidCertificate(UnknownIssuer | BadSignature))
 }

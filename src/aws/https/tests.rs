@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_sqs::error::SdkError;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -16,6 +18,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::authorities::{AMAZON, amazon};
@@ -39,6 +42,12 @@ impl Authority {
 
     /// A service with a certificate by this authority: its URL, and how many requests it got.
     async fn service(&self) -> (String, Arc<AtomicUsize>) {
+        let (url, requests, _) = self.service_answering(|_| 200).await;
+        (url, requests)
+    }
+
+    /// One that answers its requests, counted from one, with these statuses: also how many connections it got.
+    async fn service_answering(&self, status: fn(usize) -> u16) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![Ipv4Addr::LOCALHOST.to_string()]).expect("a name");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate").der().clone();
@@ -49,23 +58,26 @@ impl Authority {
         let acceptor = TlsAcceptor::from(Arc::new(config.expect("a key of the certificate")));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let url = format!("https://{}", listener.local_addr().expect("an address"));
-        let requests = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&requests);
+        let (requests, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let counted = (Arc::clone(&requests), Arc::clone(&connections));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+                let (acceptor, requests) = (acceptor.clone(), Arc::clone(&counted.0));
+                counted.1.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let answer = service_fn(|_: hyper::Request<Incoming>| {
-                        counted.fetch_add(1, Ordering::Relaxed);
-                        async { Ok::<_, hyper::Error>(hyper::Response::new(Full::new(Bytes::from_static(b"{}")))) }
+                        let mut answer = hyper::Response::new(Full::new(Bytes::from_static(b"{}")));
+                        let status = status(requests.fetch_add(1, Ordering::Relaxed) + 1);
+                        *answer.status_mut() = status.try_into().expect("a status");
+                        async { Ok::<_, hyper::Error>(answer) }
                     });
                     // An error is a client that went away.
                     drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
                 });
             }
         });
-        (url, requests)
+        (url, requests, connections)
     }
 }
 
@@ -81,10 +93,8 @@ fn client(url: String, first: RootCertStore, then: RootCertStore) -> Client {
     Client::from_conf(config.build())
 }
 
-/// The test's authorities all have the same name.
 fn is_distrust(error: &(dyn StdError + 'static)) -> bool {
-    use rustls::CertificateError::{BadSignature, UnknownIssuer};
-    find(error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)))
+    find(error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
 }
 
 #[tokio::test]
@@ -116,13 +126,49 @@ async fn a_service_whose_issuer_nobody_knows_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_refused_without_asking_further() {
+async fn a_certificate_for_another_name_is_refused() {
     let theirs = Authority::new();
     let (url, requests) = theirs.service().await;
     let client = client(url.replace("127.0.0.1", "localhost"), theirs.trusted(), theirs.trusted());
     let error = client.list_queues().send().await.expect_err("another name");
-    assert!(!is_distrust(&error), "{error:?}");
+    assert!(is_distrust(&error), "{error:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn an_empty_trust_store_vouches_for_nothing() {
+    let theirs = Authority::new();
+    let (url, requests) = theirs.service().await;
+    let nobody = client(url.clone(), RootCertStore::empty(), RootCertStore::empty());
+    let error = nobody.list_queues().send().await.expect_err("no trust");
+    assert!(is_distrust(&error), "{error:?}");
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
+    client(url, RootCertStore::empty(), theirs.trusted()).list_queues().send().await.expect("an answer");
+}
+
+#[tokio::test]
+async fn after_an_answer_that_bodes_ill_the_next_attempt_takes_another_connection() {
+    let theirs = Authority::new();
+    let (url, requests, connections) = theirs.service_answering(|request| if request == 1 { 500 } else { 200 }).await;
+    let client = client(url, theirs.trusted(), theirs.trusted());
+    for _ in 0..3 {
+        client.list_queues().send().await.expect("an answer");
+    }
+    assert_eq!(requests.load(Ordering::Relaxed), 4);
+    assert_eq!(connections.load(Ordering::Relaxed), 2, "one for the answer that failed, and one for all after it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_takes_the_connection_and_says_nothing_is_given_a_second() {
+    let authority = Authority::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let url = format!("https://{}", silent.local_addr().expect("an address"));
+    let client = client(url, authority.trusted(), authority.trusted());
+    let config = client.config().to_builder().retry_config(RetryConfig::disabled());
+    let began = Instant::now();
+    let error = Client::from_conf(config.build()).list_queues().send().await.expect_err("no connection");
+    assert!(matches!(&error, SdkError::DispatchFailure(failure) if failure.is_timeout()), "{error:?}");
+    assert!(began.elapsed() >= CONNECT_TIMEOUT);
 }
 
 #[test]
