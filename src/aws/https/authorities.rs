@@ -37,13 +37,7 @@ impl Authorities {
         if NAMED.iter().any(|name| env::var_os(name).is_some()) {
             return Self::new(vec![Box::new(platform)], provider);
         }
-        let then = || {
-            tracing::warn!(
-                "AWS's usual authorities do not vouch for a certificate; the platform's are asked as well from now on"
-            );
-            platform()
-        };
-        Self::new(vec![Box::new(amazon), Box::new(then)], provider)
+        Self::new(vec![Box::new(amazon), Box::new(platform)], provider)
     }
 
     /// Those that these read, asked in this order.
@@ -93,7 +87,8 @@ impl ServerCertVerifier for Authorities {
         for verifier in self.stores.iter().filter_map(|store| store.as_ref()) {
             verdict = verifier.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
             let Err(error) = &verdict else { break };
-            tracing::warn!(service = %name.to_str(), %error, "a trust store does not vouch for a certificate; the next one is asked, if any");
+            let service = name.to_str();
+            tracing::warn!(%service, %error, "a trust store does not vouch for a certificate; the next one is asked, if any");
         }
         verdict
     }
