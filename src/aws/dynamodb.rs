@@ -1,11 +1,12 @@
 //! The events table in Amazon DynamoDB.
 
+mod index;
+mod packed;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error as StdError;
-use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -15,17 +16,15 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_dynamo::{from_item, to_item};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use self::index::{INDEX, INDEX_ORDER, INDEX_SHARD, SHARDS, Shard, merge, range, shard_of};
+use self::packed::{pack, unpack};
 use super::is_transient;
 use crate::attempts::Attempts;
 use crate::breaker::Circuit;
@@ -33,19 +32,10 @@ use crate::event::EventId;
 use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
 use crate::logging::chain;
 use crate::metrics;
-use crate::record::{Guard, LIFE, Record, Summary, Transition};
+use crate::record::{Guard, LIFE, Record, Transition};
 
 /// The table's key.
 const KEY: &str = "event_id";
-
-/// The sparse index of dead letters, and its keys.
-const INDEX: &str = "dead-letters";
-const INDEX_SHARD: &str = "dead_shard";
-const INDEX_ORDER: &str = "dead_order";
-
-/// A partition of an index takes 1,000 writes a second, and past that DynamoDB throttles writes to the table ("Best
-/// practices for designing and using partition keys effectively").
-const SHARDS: u8 = 8;
 
 /// `BatchGetItem`: at most 100 keys.
 const BATCH_KEYS: usize = 100;
@@ -55,9 +45,6 @@ const BATCH_ROUNDS: u32 = 5;
 
 /// An item has at most 400 KB ("Quotas in Amazon DynamoDB"); with base64 in transit, this much is kept of a body.
 const MAX_BODY_BYTES: usize = 256 * 1024;
-
-/// A body that grows beyond this when it is unpacked is not one that we kept.
-const MAX_UNPACKED_BYTES: u64 = 16 * 1024 * 1024;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -127,14 +114,6 @@ impl DynamoDb {
         }
         Ok(Shard { items, more })
     }
-}
-
-/// What one shard of the index holds at some place.
-struct Shard {
-    /// In order; nothing for what cannot be read.
-    items: Vec<(Position, Option<Summary>)>,
-    /// Whether there is more behind.
-    more: bool,
 }
 
 impl EventsTable for DynamoDb {
@@ -368,64 +347,6 @@ fn checkpoint_key(source: &str) -> String {
 
 fn body_key(id: &EventId) -> String {
     format!("body#{id}")
-}
-
-/// By hash, since a person may have chosen the id.
-fn shard_of(id: &EventId) -> u8 {
-    Sha256::digest(id.as_str())[0] % SHARDS
-}
-
-/// When the year 0 began, in seconds.
-const YEAR_ZERO: i64 = -62_167_219_200;
-
-/// The keys of the index from one to the other, both included.
-fn range(window: Window, after: Option<&Position>) -> (String, String) {
-    // Keys have milliseconds and no more; who wants it exact looks at the records.
-    // A time before the year 0, which somebody has written by hand, begins with a `-`, below the digits, and the texts of such
-    // times are not in their order.
-    let is_ordered = |time: &Timestamp| time.as_second() >= YEAR_ZERO;
-    let since = window.since.filter(is_ordered).map_or_else(String::new, |since| format!("{since:.3}"));
-    let millisecond = jiff::SignedDuration::from_millis(1);
-    let until = window.until.and_then(|until| until.checked_add(millisecond).ok());
-    // Digits are below `:`, and `#` and what may be in an id are above a blank.
-    let until = until.map_or_else(
-        || ":".to_owned(),
-        |until| if is_ordered(&until) { format!("{until:.3}") } else { "0".to_owned() },
-    );
-    let after = after.map_or_else(String::new, |Position(after)| format!("{after} "));
-    // DynamoDB takes no empty text for a key.
-    (since.max(after).max("-".to_owned()), until)
-}
-
-/// The first `limit` of all shards together. What lies behind the last item of a shard that has more is not yet known.
-fn merge(shards: Vec<Shard>, limit: usize) -> Page {
-    let last = |shard: &Shard| shard.items.last().map(|(position, _)| position.clone());
-    let known = shards.iter().filter(|shard| shard.more).filter_map(last).min();
-    let more = known.is_some();
-    let mut items: Vec<_> = shards.into_iter().flat_map(|shard| shard.items).collect();
-    items.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    if let Some(known) = known {
-        items.retain(|(position, _)| *position <= known);
-    }
-    let more = more || items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().map(|(position, _)| position.clone()).filter(|_| more);
-    Page { items: items.into_iter().filter_map(|(_, item)| item).collect(), next }
-}
-
-fn pack(body: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(body)?;
-    encoder.finish()
-}
-
-fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    let unpacked = GzDecoder::new(packed).take(MAX_UNPACKED_BYTES + 1).read_to_end(&mut body)?;
-    if unpacked as u64 > MAX_UNPACKED_BYTES {
-        return Err(std::io::Error::other("the body is larger than any that was kept"));
-    }
-    Ok(body)
 }
 
 fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {

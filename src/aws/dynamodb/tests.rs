@@ -21,6 +21,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::Source;
 use crate::reason::ReasonKind;
+use crate::record::Summary;
 use crate::record::{Dead, Death, Lease as Claimed, State};
 
 fn table(rules: &[&Rule]) -> DynamoDb {
