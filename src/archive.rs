@@ -204,8 +204,18 @@ mod tests {
             },
             body,
             attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),
-            group: None,
+            group: Some("a-webhook".to_owned()),
         }
+    }
+
+    #[test]
+    fn a_part_is_full_at_a_thousand_messages() {
+        let mut part = Part::default();
+        for number in 1..=1000 {
+            assert!(!part.is_full(), "{number}");
+            part.add(&archived("{}".to_owned(), &BTreeMap::new())).expect("added");
+        }
+        assert!(part.is_full());
     }
 
     #[test]
@@ -260,7 +270,8 @@ mod tests {
             prop_assert_eq!(read.len(), bodies.len());
             for (archived, body) in read.into_iter().zip(bodies) {
                 let message = archived.into_message().expect("readable");
-                prop_assert_eq!(message, Message { body, attributes: attributes.clone(), group: None, trace: None });
+                let group = Some("a-webhook".to_owned());
+                prop_assert_eq!(message, Message { body, attributes: attributes.clone(), group, trace: None });
             }
         }
     }

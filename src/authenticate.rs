@@ -146,6 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn every_bit_of_a_signature_and_of_a_secret_counts() {
+        let secrets = secrets(&["MySecretSignature"], &["0123456789abcdef0123456789abcdef"]);
+        let right = BASE64_STANDARD.decode(SIGNATURE.trim_start_matches("sha256=")).expect("base64");
+        for bit in 0..right.len() * 8 {
+            let mut wrong = right.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            let wrong = format!("sha256={}", BASE64_STANDARD.encode(wrong));
+            assert_eq!(verify(&[(SIGNATURE_HEADER, &wrong)], BODY, &secrets), Ok(Verdict::Invalid), "bit {bit}");
+        }
+        for place in 0..32 {
+            let mut wrong = b"0123456789abcdef0123456789abcdef".to_vec();
+            wrong[place] = b'x';
+            let wrong = String::from_utf8(wrong).expect("text");
+            assert_eq!(verify(&[(SECRET_HEADER, &wrong)], BODY, &secrets), Ok(Verdict::Invalid), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_wrong_signature_is_not_outweighed_by_a_right_secret() {
         let secrets = secrets(&["MySecretSignature"], &["0123456789abcdef"]);
         let both = [(SIGNATURE_HEADER, SIGNATURE), (SECRET_HEADER, "0123456789abcdef")];

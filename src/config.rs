@@ -30,11 +30,28 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// A variable that has to be there, parsed by its type.
     pub fn parse<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         let value = (self.lookup)(name).filter(|value| !value.is_empty());
+        self.parsed(name, value)
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, value: Option<String>) -> Option<T> {
         // The message does not repeat the value: it may be a secret that was put in the wrong place.
         let result = value
             .ok_or_else(|| "is missing".to_owned())
             .and_then(|value| value.parse().map_err(|error| format!("is wrong: {error}")));
         result.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
+    }
+
+    /// A variable that a parameter of the type `Number` is handed on by, parsed by its type.
+    ///
+    /// `CloudFormation` takes `10.0` and `1.5` for numbers, and compares them with the parameter's bounds ("Parameters syntax
+    /// reference"). What is asked for here is whole: the fraction is left out, which no lower bound minds.
+    pub fn parse_number<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty());
+        let whole = value.map(|value| match value.split_once('.') {
+            Some((whole, fraction)) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => whole.to_owned(),
+            _ => value,
+        });
+        self.parsed(name, whole)
     }
 
     /// A variable that may be empty or absent, parsed by its type.
@@ -74,10 +91,31 @@ mod tests {
         for name in ["BAD", "EMPTY", "MISSING"] {
             assert_eq!(environment.parse::<u32>(name), None);
         }
+        for (name, value) in [("GOOD", Some(7)), ("BAD", None), ("EMPTY", None), ("MISSING", None)] {
+            assert_eq!(environment.parse_if_set::<u32>(name), value);
+        }
         let error = environment.finish::<()>(None).expect_err("incomplete").to_string();
         for part in ["BAD is wrong", "EMPTY is missing", "MISSING is missing"] {
             assert!(error.contains(part), "{error}");
         }
+        assert_eq!(error.matches("is missing").count(), 2, "what may be empty is not missing: {error}");
         assert!(!error.contains("seven"), "values are not repeated: {error}");
+    }
+
+    #[test]
+    fn a_number_parameter_may_have_a_fraction() {
+        for (value, expected) in [
+            ("10", Some(10)),
+            ("10.0", Some(10)),
+            ("1.5", Some(1)),
+            ("1.", Some(1)),
+            ("1.5.0", None),
+            ("1.x", None),
+            (".5", None),
+            ("", None),
+        ] {
+            let mut environment = Environment::new(|_: &str| Some(value.to_owned()));
+            assert_eq!(environment.parse_number::<u32>("SECONDS"), expected, "{value}");
+        }
     }
 }

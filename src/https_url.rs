@@ -47,6 +47,37 @@ impl FromStr for HttpsUrl {
     }
 }
 
+/// A base URL that paths are appended to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl(String);
+
+/// A URL that no path can be appended to.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidBaseUrl {
+    /// Nothing can be sent to it.
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
+    /// A path would become a part of the query or the fragment.
+    #[error("it must have no query and no fragment")]
+    NoBase,
+}
+
+impl From<BaseUrl> for String {
+    fn from(url: BaseUrl) -> Self {
+        url.0
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = InvalidBaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
+        let url = text.parse::<HttpsUrl>()?.into_url();
+        let is_base = url.query().is_none() && url.fragment().is_none();
+        if is_base { Ok(Self(url.into())) } else { Err(InvalidBaseUrl::NoBase) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

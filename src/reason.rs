@@ -86,3 +86,23 @@ pub(crate) fn excerpt_of(text: &str, most: usize) -> String {
     }
     excerpt
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_as_long_as_fits_and_ends_between_characters() {
+        for (text, most, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "abc"),
+            ("abü", 3, "ab"),
+            ("aü", 3, "aü"),
+            ("ü", 1, ""),
+            ("a\u{7}b\u{FFFE}", 9, "a b "),
+        ] {
+            assert_eq!(excerpt_of(text, most), expected, "{text:?}");
+        }
+        assert_eq!(excerpt(&"x".repeat(2000)).len(), 1024);
+    }
+}

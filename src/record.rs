@@ -215,8 +215,9 @@ impl Context {
         };
         let mut room = MAX_HEADER_BYTES;
         let mut fits = |name: &str, value: &str| {
-            room = room.saturating_sub(name.len() + value.len());
-            room > 0
+            let left = room.checked_sub(name.len() + value.len());
+            room = left.unwrap_or_default();
+            left.is_some()
         };
         Self {
             webhook_name: text(&["webhookName"]),

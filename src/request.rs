@@ -76,6 +76,28 @@ mod tests {
     struct NoFields {}
 
     #[test]
+    fn names_and_reasons_are_lines_of_up_to_500_characters() {
+        for (text, is_taken) in [
+            ("a line".to_owned(), true),
+            ("ü".repeat(500), true),
+            ("ü".repeat(501), false),
+            (String::new(), false),
+            (" \u{a0}".to_owned(), false),
+            ("a\nb".to_owned(), false),
+            ("a\u{7}b".to_owned(), false),
+        ] {
+            let by = OriginFields { by: Some(text.clone()), why: None }.check("the caller");
+            let why = OriginFields { by: None, why: Some(text.clone()) }.check("the caller");
+            let fields = [by.as_ref().err(), why.as_ref().err()].map(|error| error.map(|error| error.field.as_str()));
+            assert_eq!(fields, if is_taken { [None; 2] } else { [Some("by"), Some("why")] }, "{text:?}");
+            if let (Ok(by), Ok(why)) = (by, why) {
+                assert_eq!((by.by, by.why), (text.clone(), None));
+                assert_eq!((why.by.as_str(), why.why), ("the caller", Some(text)));
+            }
+        }
+    }
+
+    #[test]
     fn an_error_names_a_field_and_is_short_whatever_is_asked() {
         let long = "n".repeat(100_000);
         for (request, field) in

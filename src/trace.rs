@@ -14,7 +14,7 @@ const FLAGS: &str = "01";
 
 /// The trace of an invocation, as X-Ray writes it: `Root=1-67891233-abcdef012345678912345678;Parent=…;Sampled=1`.
 ///
-/// It goes with a message in the system attribute `AWSTraceHeader`, so that X-Ray shows sender and receiver in one trace
+/// It goes with a message in the system attribute `AWSTraceHeader`, so that X-Ray links the traces of sender and receiver
 /// (Lambda Developer Guide, "Using Lambda with Amazon SQS"; X-Ray Developer Guide, "Tracing header").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceHeader(String);

@@ -160,6 +160,8 @@ pub(crate) struct Setup {
     pub(crate) secrets_cache_seconds: f64,
     /// What is logged.
     pub(crate) logs: Logs,
+    /// `Tracing` is `Active`.
+    pub(crate) traces: bool,
     /// Dollars per million write units.
     pub(crate) dollars_per_million_writes: f64,
     /// Whether the first receive of an event writes a claim; otherwise it reads, and two copies can be delivered at once.
@@ -184,6 +186,7 @@ pub(crate) const AS_SHIPPED: Setup = Setup {
     max_receives: 10,
     secrets_cache_seconds: 300.0,
     logs: Logs { events: true, platform: false, access: true },
+    traces: false,
     dollars_per_million_writes: WRITES,
     claims_at_once: true,
 };

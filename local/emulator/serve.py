@@ -9,6 +9,7 @@
 5. A policy that allows an action of SQS allows its batch variant, which is no action of its own, and one event source mapping
    is read and changed by actions of their own.
 6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
+7. Conditions on `dynamodb:LeadingKeys` are judged by the keys that a request names.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
 """
@@ -43,6 +44,8 @@ UNLIMITED_BATCH = 10
 LISTED_TASKS_MAX = 10
 SECONDS_BETWEEN_SCHEDULES = 1
 RATE_MAX = 500
+# The events table's.
+PARTITION_KEY = "event_id"
 
 
 class MoveTask:
@@ -230,6 +233,20 @@ def judge_actions_by_their_names():
     iam_actions.extract_iam_action = extract_iam_action
 
 
+def judge_items_by_their_keys():
+    context_of_others = iam_actions.dynamodb_service_context
+
+    def dynamodb_service_context(body):
+        request = json.loads(body or b"{}")
+        items = [request.get("Key"), request.get("Item")]
+        for table in request.get("RequestItems", {}).values():
+            items.extend(table.get("Keys", []) if isinstance(table, dict) else [])
+        keys = [item[PARTITION_KEY]["S"] for item in items if item and PARTITION_KEY in item]
+        return context_of_others(body) | {"dynamodb:leadingkeys": keys}
+
+    iam_actions.dynamodb_service_context = dynamodb_service_context
+
+
 def judge_schedules_by_their_roles():
     invoke_unjudged = eventbridge._invoke_target
 
@@ -290,6 +307,7 @@ if __name__ == "__main__":
     end_with_standard_input()
     add_move_tasks()
     judge_actions_by_their_names()
+    judge_items_by_their_keys()
     judge_schedules_by_their_roles()
     answer_without_delay()
     take_numbers_from_parameters()

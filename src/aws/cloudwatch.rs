@@ -65,6 +65,12 @@ mod tests {
                 request.namespace() == Some("AWS/SQS")
                     && request.metric_name() == Some("ApproximateAgeOfOldestMessage")
                     && request.dimensions()[0].value() == Some("the-queue")
+                    && request.statistics() == [Statistic::Maximum]
+                    && request.period() == Some(60)
+                    && request
+                        .start_time()
+                        .zip(request.end_time())
+                        .is_some_and(|(from, to)| to.secs() - from.secs() == 900)
             })
             .then_output(|| {
                 let point = |at, age| Datapoint::builder().timestamp(DateTime::from_secs(at)).maximum(age).build();

@@ -165,6 +165,13 @@ mod tests {
     }
 
     #[test]
+    fn all_attempts_together_fit_into_a_call() {
+        let timeouts = timeouts(Duration::from_secs(8), ATTEMPTS);
+        assert_eq!(timeouts.operation_timeout(), Some(Duration::from_secs(8)));
+        assert_eq!(timeouts.operation_attempt_timeout().map(|each| each * ATTEMPTS), timeouts.operation_timeout());
+    }
+
+    #[test]
     fn only_a_start_ahead_of_events_may_take_long() {
         assert_eq!(warm_up_time(Some("provisioned-concurrency")), WARM_UP_TIME_AHEAD);
         assert_eq!(warm_up_time(Some("on-demand")), WARM_UP_TIME);

@@ -67,7 +67,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::operation::get_object::GetObjectError;
+    use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
     use aws_sdk_s3::operation::put_object::PutObjectOutput;
     use aws_sdk_s3::types::error::NoSuchKey;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
@@ -84,6 +84,14 @@ mod tests {
             .match_requests(|request| request.bucket() == Some("the-bucket") && request.key() == Some("a/key"))
             .then_output(|| PutObjectOutput::builder().build());
         archive(&rule).put("a/key", vec![1, 2, 3]).await.expect("written");
+    }
+
+    #[tokio::test]
+    async fn an_object_is_read_from_the_bucket_by_its_key() {
+        let rule = mock!(Client::get_object)
+            .match_requests(|request| request.bucket() == Some("the-bucket") && request.key() == Some("a/key"))
+            .then_output(|| GetObjectOutput::builder().body(ByteStream::from_static(&[1, 2, 3])).build());
+        assert_eq!(archive(&rule).get("a/key").await.expect("read"), [1, 2, 3]);
     }
 
     #[tokio::test]

@@ -116,6 +116,7 @@ async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
         "targetAuthorization": "Bearer of-the-target",
         "targetSigningSecrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     }));
+    let began = FakeClock.now().as_second();
     let outcome = deliver(&target(address, store), Duration::from_secs(10)).await;
     assert_eq!(outcome, Outcome::Delivered { status: Some(204) });
     let (headers, body) = requests.lock().expect("not poisoned").pop().expect("a request");
@@ -134,6 +135,7 @@ async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
         assert_eq!(headers.get(name).map(|value| value.to_str().expect("text")), Some(value), "{name}");
     }
     let timestamp: i64 = headers["webhook-timestamp"].to_str().expect("text").parse().expect("seconds");
+    assert!((began..=FakeClock.now().as_second()).contains(&timestamp), "{timestamp} is not in seconds");
     let secret = r#"{"targetSigningSecrets":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}"#;
     let key = TargetSecrets::from_secret(secret).expect("secrets");
     let signature = standard_webhooks::sign(&key.signing, "an-event", timestamp, &body);
@@ -195,14 +197,18 @@ async fn a_target_that_cannot_be_reached_is_a_failure_that_shows_no_token() {
     }
 }
 
-#[tokio::test]
-async fn a_target_that_does_not_answer_in_time_timed_out() {
+/// On virtual time, which goes on when nothing else does.
+#[tokio::test(start_paused = true)]
+async fn a_target_has_until_its_time_out_or_the_deadline_whichever_is_first() {
     let silent = listen(|mut stream, _| async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let failure = failure(deliver(&plain(silent), Duration::from_millis(300)).await);
-    assert_eq!(failure.cause, Cause::TimedOut);
+    for (left, waited) in [(1, 1), (9, 9), (30, 10)] {
+        let began = Instant::now();
+        let failure = failure(deliver(&plain(silent), Duration::from_secs(left)).await);
+        assert_eq!((failure.cause, began.elapsed().as_secs()), (Cause::TimedOut, waited));
+    }
 }
 
 #[tokio::test]

@@ -142,8 +142,49 @@ fn a_reason_always_fits_into_what_ingest_leaves_free() {
 }
 
 #[test]
+fn the_size_is_that_of_body_and_names_types_and_values() {
+    let mut message = bare("{}");
+    message.attributes.insert("name".to_owned(), Attribute::text("value"));
+    let bytes = AttributeValue::Binary(vec![0; 7]);
+    message.attributes.insert("ü".to_owned(), Attribute { data_type: "Binary.own".to_owned(), value: bytes });
+    assert_eq!(message.size(), 2 + (4 + 6 + 5) + (2 + 10 + 7));
+}
+
+#[test]
+fn a_header_is_kept_by_its_whole_name_or_its_whole_prefix() {
+    for name in ["x-hub-signature-256", "traceparent", "x-genesys-webhook-id", "inin-correlation-id"] {
+        assert!(is_kept_header(name), "{name}");
+    }
+    for name in
+        ["x-hub-signature", "traceparents", "x-genesys", "x-genesysid", "my-inin-id", "inin", "x-webhook-secret"]
+    {
+        assert!(!is_kept_header(name), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_keeps_its_identity_as_far_as_it_carries_one() {
+    let mut message = bare("no json");
+    message.attributes.insert(attribute::RECEIVED_AT.to_owned(), Attribute::text("2026-01-14T08:00:00Z"));
+    assert_eq!(message.identity(now()).1.to_string(), "2026-01-14T08:00:00Z");
+    message.attributes.insert(attribute::EVENT_ID.to_owned(), Attribute::text("an-event"));
+    message.attributes.insert(attribute::SOURCE.to_owned(), Attribute::text("fax"));
+    let (id, received_at) = message.identity(now());
+    assert_eq!((id.as_str(), received_at.to_string().as_str()), ("an-event", "2026-01-14T08:00:00Z"));
+    assert_eq!(bare("no json").identity(now()).1, now());
+}
+
+#[test]
+fn only_an_envelope_of_eventbridge_tells_when_it_was_received() {
+    let event = bare(r#"{"time":"2026-01-14T08:00:00Z","name":"generic"}"#).to_event(now()).expect("readable");
+    assert_eq!(event.received_at, now());
+}
+
+#[test]
 fn an_origin_that_sqs_would_refuse_makes_no_group() {
-    assert_eq!(group_id("d3a1-4f"), Some("d3a1-4f".to_owned()));
+    for origin in ["d3a1-4f", "x", &"x".repeat(128)] {
+        assert_eq!(group_id(origin).as_deref(), Some(origin));
+    }
     for origin in ["", "a b", "ü", &"x".repeat(129)] {
         assert_eq!(group_id(origin), None, "{origin:?}");
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::events_table::Written;
 use crate::reason::ReasonKind;
-use crate::record::{Act, Attempt, Claim, ClaimRequest, Claiming, Finding, State, StateName};
+use crate::record::{Act, Attempt, Claim, ClaimRequest, Claiming, Context, Death, Finding, State, StateName};
 use crate::target::Outcome;
 use crate::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
 
@@ -140,6 +140,91 @@ async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durabl
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
+    let processor = processor(|_, attempt| async move {
+        let failure = Failure::new(Cause::Status(if attempt == 1 { 503 } else { 422 }), "as the test says");
+        Outcome::Failed(Failure { response: Some(format!("answer {attempt}")), ..failure })
+    });
+    processor.process(vec![record("event", 1)], a_minute()).await;
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert!(processor.process(vec![record("event", 2)], a_minute()).await.is_empty());
+    let now = FakeClock.now();
+    let reason = processor.dead_letters.messages()[0].reason(now).expect("a reason");
+    assert_eq!((reason.reason, reason.status_code, reason.attempt), (ReasonKind::Permanent, Some(422), Some(2)));
+    assert_eq!(
+        (reason.detail.as_str(), reason.response.as_deref(), reason.at),
+        ("as the test says", Some("answer 2"), now)
+    );
+    let record = processor.table.only_record();
+    let told = |attempt: &Attempt| (attempt.status, attempt.error.clone(), attempt.response.clone());
+    let expected = [(503, "answer 1"), (422, "answer 2")]
+        .map(|(status, answer)| (Some(status), Some("as the test says".to_owned()), Some(answer.to_owned())));
+    assert_eq!(record.attempts.iter().map(told).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        processor.table.body(&record.event_id).await.expect("read").as_deref(),
+        Some(&br#"{"name":"event"}"#[..])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_counts_the_attempts_of_the_whole_life() {
+    let processor = processor(|_, attempt| fail(Cause::Status(if attempt < 5 { 503 } else { 404 })));
+    receive_until_done(&processor, "event", 4).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
+    let moved = Record { message_id: "moved".to_owned(), ..record("event", 1) };
+    assert!(processor.process(vec![moved], a_minute()).await.is_empty());
+    let reason = processor.dead_letters.messages()[0].reason(FakeClock.now()).expect("a reason");
+    assert_eq!(reason.attempt, Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_dead_letter_queue_does_not_take_comes_back_after_the_backoff_of_its_receive() {
+    for (body, receive_count, delays) in
+        [(r#"{"name":"refused"}"#, 1, 2..=3), ("no json", 1, 2..=3), ("no json", 3, 8..=9), ("no json", 4, 0..=0)]
+    {
+        let processor = processor(|_, _| fail(Cause::Status(404)));
+        processor.dead_letters.fail();
+        let mut record = record("refused", receive_count);
+        record.message.body = body.to_owned();
+        assert_eq!(processor.process(vec![record], a_minute()).await, ["refused"]);
+        let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
+        assert!(delays.contains(&delay.as_secs()), "{body} at receive {receive_count}: {delay:?}");
+    }
+}
+
+/// A target that uses all the time that it is given.
+struct Slow;
+
+impl Target for Slow {
+    async fn deliver(&self, delivery: crate::target::Delivery<'_>) -> Outcome {
+        tokio::time::sleep_until(delivery.deadline).await;
+        deliver().await
+    }
+
+    fn address(&self) -> String {
+        "a test".to_owned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() {
+    let processor = Arc::new(Processor {
+        events: FakeQueue::default(),
+        dead_letters: FakeQueue::default(),
+        table: FakeTable::default(),
+        target: Slow,
+        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
+        clock: FakeClock,
+        rng: Mutex::default(),
+        attempts: AttemptCounter::default(),
+    });
+    // The first tries to record it fail.
+    processor.table.fail_after(1, 3);
+    assert!(processor.process(vec![record("event", 1)], a_minute()).await.is_empty());
+    assert_eq!(processor.table.only_record().state, State::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_fails_its_own_record_only() {
     let processor = processor(|event: Event, _| async move {
         assert!(!is(&event, "panics"), "as the test says");
@@ -163,6 +248,8 @@ async fn when_time_runs_out_the_rest_is_aborted_and_reported() {
     let kept = processor.process(vec![record("hangs", 1), record("quick", 1)], deadline).await;
     assert_eq!(kept, ["hangs"]);
     assert!(Instant::now() <= deadline);
+    let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
+    assert!(Instant::now() + delay >= deadline + LEASE_PAST_DEADLINE, "not before its lease is over: {delay:?}");
     assert_eq!(Arc::strong_count(&processor), 1, "no task is left");
 }
 
@@ -341,6 +428,32 @@ async fn a_table_that_falters_once_costs_no_second_delivery() {
     assert_eq!(processor.table.only_record().state, State::Delivered);
 }
 
+/// Claims the event of a record as another worker whose clock is far ahead, so that any lease is over for it.
+async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
+    let found = processor.table.only_record();
+    let copy = record(name, 1);
+    let event = copy.message.to_event(copy.sent_at).expect("readable");
+    let now = FakeClock.now() + Duration::from_mins(10);
+    let request =
+        ClaimRequest { event: &event, message_id: "copy", last: false, lease_until: now + Duration::from_mins(1), now };
+    let Claiming::Free(claim) = Claim::on(Some(&found), request) else { panic!("not free") };
+    assert_eq!(processor.table.write(claim.transition()).await.expect("written"), Written::Done);
+    (claim, Attempt { at: now, duration_ms: None, status: Some(503), error: None, response: None })
+}
+
+/// What the other worker makes of it: a dead event, which an operator may have discarded.
+async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discarded: bool) {
+    let (now, error) = (attempt.at, "as the test says".to_owned());
+    let death = Death { reason: ReasonKind::Permanent, error, status_code: None, dead_at: now };
+    let step = claim.dead(attempt, death, None, Context::default());
+    processor.table.write(&step).await.expect("written");
+    let Some(Finding::Dead(dead)) = Finding::recorded(step.next(), now) else { panic!("not dead") };
+    if is_discarded {
+        let act = Act { action: "discard".to_owned(), at: now, by: "a test".to_owned(), why: None };
+        processor.table.write(&dead.discarded(act)).await.expect("written");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
     let processor = processor(|_, attempt| async move {
@@ -355,16 +468,7 @@ async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
         async move { processor.process(vec![record("event", 1)], a_minute()).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // The first one's lease is as good as over for somebody whose clock is far ahead.
-    let found = processor.table.only_record();
-    let record_of_copy = Record { message_id: "copy".to_owned(), ..record("event", 1) };
-    let event = record_of_copy.message.to_event(record_of_copy.sent_at).expect("readable");
-    let now = FakeClock.now() + Duration::from_mins(10);
-    let request =
-        ClaimRequest { event: &event, message_id: "copy", last: false, lease_until: now + Duration::from_mins(1), now };
-    let Claiming::Free(claim) = Claim::on(Some(&found), request) else { panic!("not free") };
-    assert_eq!(processor.table.write(claim.transition()).await.expect("written"), Written::Done);
-    let attempt = Attempt { at: now, duration_ms: None, status: Some(200), error: None, response: None };
+    let (claim, attempt) = overtake(&processor, "event").await;
     processor.table.write(&claim.delivered(attempt)).await.expect("written");
     assert!(slow.await.expect("no panic").is_empty(), "acknowledged: it is delivered");
     assert_eq!(processor.table.only_record().state, State::Delivered);
@@ -372,8 +476,99 @@ async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_of_what_was_discarded_meanwhile_is_acknowledged() {
+    let processor = processor(|_, _| async {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        fail(Cause::Status(503)).await
+    });
+    let slow = tokio::spawn({
+        let processor = Arc::clone(&processor);
+        async move { processor.process(vec![record("event", 1)], a_minute()).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (claim, attempt) = overtake(&processor, "event").await;
+    die(&processor, &claim, attempt, true).await;
+    assert!(slow.await.expect("no panic").is_empty());
+    assert_eq!(processor.table.only_record().state.name(), StateName::Discarded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_is_recorded_over_whatever_came_after_its_lease() {
+    let (failed, dead, discarded, forgotten) = (1, 2, 3, 4);
+    for meanwhile in 0..=forgotten {
+        let processor = processor(|_, _| async {
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            deliver().await
+        });
+        let slow = tokio::spawn({
+            let processor = Arc::clone(&processor);
+            async move { processor.process(vec![record("event", 1)], a_minute()).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (claim, attempt) = overtake(&processor, "event").await;
+        let now = attempt.at;
+        if meanwhile == failed {
+            processor.table.write(&claim.retrying(attempt, now, now)).await.expect("written");
+        } else if meanwhile == dead || meanwhile == discarded {
+            die(&processor, &claim, attempt, meanwhile == discarded).await;
+        } else if meanwhile == forgotten {
+            processor.table.delete_expired(Timestamp::MAX);
+        }
+        assert!(slow.await.expect("no panic").is_empty(), "acknowledged");
+        let record = processor.table.only_record();
+        assert_eq!(record.state, State::Delivered);
+        assert_eq!(record.attempts_made, if meanwhile == forgotten { 1 } else { 2 });
+        assert_eq!(record.attempts.last().and_then(|attempt| attempt.status), Some(200));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_others_keep_from_being_written_is_none() {
+    for (overtaken, deliveries) in [(0, 2), (1, 2), (2, 2), (3, 1), (usize::MAX, 1)] {
+        let processor = processor(|_, _| fail(Cause::Status(503)));
+        processor.process(vec![record("event", 1)], a_minute()).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+        processor.table.overtake(overtaken);
+        assert_eq!(processor.process(vec![record("event", 2)], a_minute()).await, ["event"]);
+        assert_eq!(processor.target.deliveries(), deliveries, "overtaken {overtaken} times");
+        if deliveries == 1 {
+            assert_eq!(processor.events.visibility_changes()[1].1, Duration::from_secs(1));
+            assert_eq!(processor.table.only_record().attempts_made, 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_recorded_is_tried_again_only_when_its_lease_is_over() {
+    let lease = Duration::from_mins(1) + LEASE_PAST_DEADLINE;
+    for (status, retry_after, receive_count, delay) in [
+        (503, None, 1, lease),
+        (404, None, 1, lease),
+        (429, Some(lease + Duration::from_secs(1)), 1, lease + Duration::from_secs(1)),
+        (503, None, 4, Duration::ZERO),
+    ] {
+        let processor = processor(move |_, _| async move {
+            let failure = Failure::new(Cause::Status(status), "as the test says");
+            Outcome::Failed(Failure { retry_after, ..failure })
+        });
+        // The claim is written, and nothing after that; a later receive is looked up before.
+        processor.table.fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
+        assert_eq!(processor.process(vec![record("event", receive_count)], a_minute()).await, ["event"]);
+        assert_eq!(processor.events.visibility_changes()[0].1, delay, "{status} at receive {receive_count}");
+        assert!(processor.dead_letters.messages().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
-    let processor = processor(|_, _| fail(Cause::Status(503)));
+    let told = Arc::<Mutex<Vec<u32>>>::default();
+    let processor = processor({
+        let told = Arc::clone(&told);
+        move |_, attempt| {
+            told.lock().expect("not poisoned").push(attempt);
+            fail(Cause::Status(503))
+        }
+    });
     receive_until_done(&processor, "event", 4).await;
     let dead = processor.table.only_record();
     let Some(Finding::Dead(dead)) = Finding::recorded(&dead, FakeClock.now()) else { panic!("{dead:?}") };
@@ -385,4 +580,5 @@ async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
     assert!((2..=3).contains(&delay.as_secs()), "{delay:?}");
     let record = processor.table.only_record();
     assert_eq!((record.attempts_made, record.round, record.replays_made), (5, 1, 1));
+    assert_eq!(*told.lock().expect("not poisoned"), [1, 2, 3, 4, 5], "the target is told of its whole life");
 }

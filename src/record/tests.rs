@@ -226,6 +226,56 @@ fn a_claim_is_held_until_its_lease_is_over() {
     assert_eq!((second.attempt(), second.round()), (2, 2));
 }
 
+const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
+
+/// Whether another worker may claim the event at this time.
+fn is_free(record: &Record, now: Timestamp) -> bool {
+    matches!(Claim::on(Some(record), request(&event(), "other", false, now)), Claiming::Free(_))
+}
+
+#[test]
+fn a_retry_is_free_a_second_before_its_time_and_no_earlier() {
+    let due = start() + SignedDuration::from_secs(30);
+    let record = claim(None, "m", false, start()).retrying(attempt(start()), due, start()).next;
+    let early = due - SignedDuration::from_secs(1);
+    assert_eq!([early - MILLISECOND, early, due].map(|now| is_free(&record, now)), [false, true, true]);
+    let Claiming::NotBefore(time) = Claim::on(Some(&record), request(&event(), "m", false, start())) else {
+        panic!("too early")
+    };
+    assert_eq!(time, due);
+}
+
+#[test]
+fn a_record_says_when_what_happened() {
+    let (at, later) = (start() + SignedDuration::from_secs(5), start() + SignedDuration::from_mins(5));
+    let first = claim(None, "m", false, at).transition().next.clone();
+    assert_eq!((first.received_at, first.first_seen_at, first.last_seen_at), (start(), at, at));
+    let State::InProgress(lease) = &first.state else { panic!("{first:?}") };
+    assert_eq!(lease.lease_until, at + SignedDuration::from_secs(65));
+    // It was never heard of again.
+    let second = claim(Some(&first), "m", false, later).transition().next.clone();
+    assert_eq!((second.received_at, second.first_seen_at, second.last_seen_at), (start(), at, later));
+    assert_eq!(second.attempts.iter().map(|attempt| attempt.at).collect::<Vec<_>>(), [at]);
+}
+
+#[test]
+fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
+    let record = claim(None, "m", true, start()).transition().next.clone();
+    let end = start() + SignedDuration::from_secs(65);
+    assert_eq!(record.state.death(end - MILLISECOND), None);
+    for now in [end, end + SignedDuration::from_hours(1)] {
+        let death = record.state.death(now).expect("dead");
+        assert_eq!((death.reason, death.dead_at), (ReasonKind::Crashed, end));
+    }
+    assert!(record.is_expired(start() + LIFE) && !record.is_expired(start() + LIFE - MILLISECOND));
+    // Whoever brings it back begins its backoff anew.
+    let again = claim(Some(&record), "another", false, end);
+    assert_eq!((again.attempt(), again.round(), again.record().replays_made), (2, 1, 1));
+    let unfinished = claim(None, "m", false, start()).transition().next.clone();
+    let again = claim(Some(&unfinished), "m", false, end);
+    assert_eq!((again.attempt(), again.round(), again.record().replays_made), (2, 2, 0), "it never died");
+}
+
 #[test]
 fn what_was_forgotten_begins_anew() {
     let record = claim(None, "m", false, start()).delivered(attempt(start())).next;
@@ -244,8 +294,74 @@ fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
     let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
     assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), Claiming::Dead(_)));
     let Some(Finding::Dead(letter)) = Finding::recorded(&dead, start()) else { panic!("not dead") };
-    let replayed = claim(Some(&letter.replayed(act(start())).next), "another", false, start());
-    assert_eq!((replayed.attempt(), replayed.round(), replayed.record().replays_made), (2, 1, 1));
+    // Also the message itself, should SQS keep its id on the way back; and no other is taken for it before.
+    for message_id in ["another", "m"] {
+        let replayed = claim(Some(&letter.replayed(act(start())).next), message_id, false, start());
+        assert_eq!((replayed.attempt(), replayed.round(), replayed.record().replays_made), (2, 1, 1));
+    }
+    let later = start() + SignedDuration::from_mins(1);
+    assert_eq!(claim(Some(&dead), "m2", false, later).attempt(), 2);
+    let archived = claim(Some(&letter.archived(act(start()), "a/key").next), "another", false, start());
+    assert_eq!((archived.attempt(), archived.round(), archived.record().replays_made), (2, 1, 0));
+}
+
+/// A message in the dead-letter queue, of which SQS says that it was sent at this time.
+fn letter(event: &Event, sent_at: Timestamp) -> Letter<'_> {
+    Letter { event_id: &event.id, received_at: event.received_at, sent_at, reason: None, event: Some(event) }
+}
+
+/// What such a message is found to be.
+fn found(record: Option<&Record>, sent_at: Timestamp, now: Timestamp) -> Finding {
+    Finding::of(&letter(&event(), sent_at), record, now)
+}
+
+#[test]
+fn what_is_expected_elsewhere_is_a_dead_letter_a_minute_after_its_time() {
+    let act = Act { at: start() + SignedDuration::from_secs(7), ..act(start()) };
+    let claimed = claim(None, "m", false, start());
+    let due = start() + SignedDuration::from_mins(15);
+    for (record, expected, attempts) in [
+        (claimed.transition().next.clone(), start() + SignedDuration::from_secs(65), 1),
+        (claimed.retrying(attempt(start()), due, start()).next, due, 1),
+        (Record::queued(&event(), None, act.clone()).next, act.at, 0),
+    ] {
+        let late = expected + SignedDuration::from_secs(60);
+        assert_eq!(found(Some(&record), start(), late - MILLISECOND), Finding::UnderWay, "{record:?}");
+        let Finding::Unrecorded(dead) = found(Some(&record), start(), late) else { panic!("{record:?}") };
+        assert_eq!((dead.death().reason, dead.record().attempts.len()), (ReasonKind::Unknown, attempts));
+    }
+    // A crash on the last receive needs no such patience.
+    let last = claim(None, "m", true, start()).transition().next.clone();
+    let end = start() + SignedDuration::from_secs(65);
+    let Finding::Unrecorded(dead) = found(Some(&last), start(), end) else { panic!("not dead") };
+    assert_eq!((dead.death().reason, dead.record().attempts.len()), (ReasonKind::Crashed, 1));
+    assert_eq!(dead.record().attempts[0].at, start());
+}
+
+#[test]
+fn what_was_sent_since_its_replay_died_once_more() {
+    let claimed = claim(None, "m", false, start());
+    let dead = claimed.dead(attempt(start()), death(start()), None, Context::default()).next;
+    let Some(Finding::Dead(dead)) = Finding::recorded(&dead, start()) else { panic!("not dead") };
+    let replayed_at = start() + SignedDuration::from_secs(9);
+    let replayed = dead.replayed(act(replayed_at)).next;
+    let now = replayed_at + SignedDuration::from_secs(1);
+    assert!(matches!(found(Some(&replayed), replayed_at - MILLISECOND, now), Finding::Dead(_)), "the one before");
+    for sent_at in [replayed_at, now] {
+        let Finding::Unrecorded(again) = found(Some(&replayed), sent_at, now) else { panic!("{sent_at}") };
+        assert_eq!((again.record().replays_made, again.death().reason), (1, ReasonKind::Unknown));
+    }
+}
+
+#[test]
+fn a_dead_letter_that_nobody_knows_is_recorded_with_all_that_it_tells() {
+    let (sent_at, now) = (start() + SignedDuration::from_secs(3), start() + SignedDuration::from_secs(9));
+    let Finding::Unrecorded(dead) = found(None, sent_at, now) else { panic!("recorded") };
+    let record = dead.record();
+    assert_eq!((record.received_at, record.first_seen_at, dead.death().dead_at), (start(), now, now));
+    assert_eq!((record.source, record.origin.as_deref(), record.attempts_made), (Source::Webhook, Some("w"), 0));
+    let context = record.context.as_ref().expect("a context");
+    assert_eq!((context.webhook_name.as_deref(), context.target.as_deref()), (Some("orders"), None));
 }
 
 #[test]
@@ -294,6 +410,15 @@ fn older_answers_are_kept_shorter() {
     assert_eq!((record.attempts_made, record.attempts.len()), (25, 20));
     let lengths: Vec<_> = record.attempts.iter().filter_map(|attempt| Some(attempt.response.as_ref()?.len())).collect();
     assert!(lengths[..19].iter().all(|length| *length == 256) && lengths[19] == 1000);
+    let oldest = start() + SignedDuration::from_secs(5);
+    assert_eq!(record.attempts[0].at, oldest, "the newest are kept");
+    let mut record = claim(None, "m", false, start()).dead(attempt(start()), death(start()), None, Context::default());
+    for second in 0..25 {
+        let Some(Finding::Dead(dead)) = Finding::recorded(&record.next, start()) else { panic!("not dead") };
+        record = dead.replayed(act(start() + SignedDuration::from_secs(second)));
+    }
+    let history = record.next.history;
+    assert_eq!((history.len(), history[0].at), (20, oldest));
 }
 
 #[test]
@@ -305,6 +430,19 @@ fn the_context_is_read_from_the_body() {
     assert_eq!(of(r#"{"conversationId":"top"}"#).as_deref(), Some("top"));
     assert_eq!(of(r#"{"detail":{"eventBody":{"conversationId":"bus"}}}"#).as_deref(), Some("bus"));
     assert_eq!(of("no json"), None);
+    let all =
+        r#"{"detail":{"eventBody":{"conversationId":"3"}},"payload":{"conversationId":"2"},"conversationId":"1"}"#;
+    assert_eq!(of(all).as_deref(), Some("1"), "the nearest to the top");
+}
+
+#[test]
+fn headers_are_kept_while_there_is_room_for_name_and_value() {
+    for (bytes, kept) in [(16 * 1024 - 1, 1), (16 * 1024, 0)] {
+        let headers = [("x".to_owned(), "v".repeat(bytes))].into();
+        assert_eq!(Context::of(&Event { headers, ..event() }, None).headers.len(), kept, "{bytes} bytes and a name");
+    }
+    let headers = [("a".to_owned(), "v".repeat(9000)), ("b".to_owned(), "v".repeat(9000))].into();
+    assert_eq!(Context::of(&Event { headers, ..event() }, None).headers.len(), 1, "all together");
 }
 
 #[test]

@@ -141,4 +141,15 @@ mod tests {
         assert_eq!(range.window.to, "2026-01-15T12:00:00Z".parse().expect("a time"));
         assert_eq!(parse(json!({ "by": "schedule" })).expect("understood").range, None);
     }
+
+    #[test]
+    fn a_range_has_borders_in_milliseconds_and_a_span_of_a_second_to_a_day() {
+        for (span, expected) in [(json!(1), 1), (json!(86_400), 86_400), (Value::Null, 86_400)] {
+            let request =
+                json!({ "from": "2026-01-15T11:00:00.1239Z", "to": "2026-01-15T11:30:00.4569Z", "spanSeconds": span });
+            let range = parse(request).expect("understood").range.expect("a range");
+            let borders = [range.window.from, range.window.to].map(|time| time.as_nanosecond() % 1_000_000_000);
+            assert_eq!((borders, range.span_seconds), ([123_000_000, 456_000_000], expected));
+        }
+    }
 }

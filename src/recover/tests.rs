@@ -391,6 +391,16 @@ async fn a_dry_run_says_what_would_be_queued_and_does_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dry_run_lists_the_first_hundred_and_counts_all() {
+    let relay = relay();
+    for number in 0..101 {
+        relay.lose(&format!("e{number}"), now() - minutes(1), now());
+    }
+    let report = relay.run(json!({ "dryRun": true })).await.expect("a run");
+    assert_eq!((report.items.len(), report.new), (100, 101));
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_failures_of_one_event_are_one_event() {
     let relay = relay();
     for number in 0..20 {

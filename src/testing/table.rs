@@ -30,6 +30,7 @@ struct TableState {
     calls_until_failure: Option<usize>,
     failures_left: usize,
     calls_until_halt: Option<usize>,
+    overtaken: usize,
 }
 
 impl FakeTable {
@@ -52,6 +53,11 @@ impl FakeTable {
     /// From now on it answers again.
     pub fn resume(&self) {
         lock(&self.state).calls_until_halt = None;
+    }
+
+    /// Before each of the next `writes` to a record that is there, another worker changes it.
+    pub fn overtake(&self, writes: usize) {
+        lock(&self.state).overtaken = writes;
     }
 
     /// All records, by id.
@@ -107,6 +113,12 @@ impl EventsTable for FakeTable {
 
     async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
         let mut state = self.working().await?;
+        if state.overtaken > 0
+            && let Some(found) = state.records.get_mut(&next.event_id)
+        {
+            found.revision = Uuid::new_v4();
+            state.overtaken -= 1;
+        }
         let found = state.records.get(&next.event_id);
         let holds = match guard {
             Guard::Absent => found.is_none(),

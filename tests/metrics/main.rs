@@ -130,6 +130,39 @@ fn an_event_that_dies_is_counted_once() {
 }
 
 #[test]
+fn each_webhook_is_counted_for_what_it_was_answered() {
+    let lines = recorded(async || relay::webhooks(&Relay::new()).await);
+    let once = ["empty", "not-json", "too-large", "unauthorized", "unavailable"].map(|reason| (reason.to_owned(), 1));
+    assert_eq!((count(&lines, "Accepted"), counts(&lines, "Rejected")), (1, once.into()));
+}
+
+#[test]
+fn what_was_fetched_is_counted_for_what_it_was() {
+    let lines = recorded(async || relay::recoveries(&Relay::new()).await);
+    for (name, expected) in [("Fetched", 3), ("New", 1), ("Known", 1), ("Unreadable", 1)] {
+        assert_eq!(count(&lines, &format!("Recovery{name}")), expected, "{name}");
+    }
+    assert_eq!(counts(&lines, "Dead"), BTreeMap::from([("unreadable".to_owned(), 1)]));
+    assert_eq!(values(&lines, "RecoveryFailed"), [0.0, 1.0]);
+    assert_eq!(values(&lines, "RecoveryBehindTime"), [0.0]);
+}
+
+#[test]
+fn the_breaker_counts_as_open_while_events_are_held_back_or_given_up() {
+    let now: Timestamp = "2026-01-15T12:00:00Z".parse().expect("a time");
+    for (state, open) in [
+        (State::Closed, 0.0),
+        (State::Open, 1.0),
+        (State::Closing { concurrency: 2 }, 0.0),
+        (State::Exhausting, 1.0),
+        (State::Off, 0.0),
+    ] {
+        let circuit = Circuit { state, ..Circuit::closed(now) };
+        assert_eq!(values(&recorded(async || metrics::breaker(&circuit, now)), "BreakerOpen"), [open], "{state:?}");
+    }
+}
+
+#[test]
 fn what_a_stranger_sends_stands_in_no_metric() {
     let forged = "forged\n{\"_aws\":{}}";
     let lines = recorded(async || {

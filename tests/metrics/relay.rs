@@ -166,7 +166,8 @@ pub(crate) async fn everything() {
     breaker(&relay).await;
 }
 
-async fn webhooks(relay: &Relay) {
+/// One webhook for each answer of ingest.
+pub(crate) async fn webhooks(relay: &Relay) {
     relay.receives(&json!({ "name": "fine" })).await.expect("accepted");
     relay.sends_body("").await.expect_err("empty");
     relay.sends_body("<xml/>").await.expect_err("not JSON");
@@ -247,7 +248,8 @@ impl DeliveryLog for Log {
     }
 }
 
-async fn recoveries(relay: &Relay) {
+/// A run that succeeds, and one that fails.
+pub(crate) async fn recoveries(relay: &Relay) {
     let recover = Recover {
         log: Log,
         events: relay.events.clone(),

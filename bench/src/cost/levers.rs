@@ -1,8 +1,8 @@
 //! What could be changed to pay less, and what has to be paid without any event.
 
 use super::prices::{
-    Architecture, INVOCATIONS, METRIC_MONTH, PROVISIONED_WRITE_HOUR, READS, SCHEDULES, SECRET_MONTH, SECRET_READS, SQS,
-    WRITES,
+    ALARM_MONTH, Architecture, DASHBOARD_MONTH, INVOCATIONS, METRIC_MONTH, PROVISIONED_WRITE_HOUR, READS, SCHEDULES,
+    SECRET_MONTH, SECRET_READS, SQS, WRITES,
 };
 use super::{Design, Entrance, Logs, Setup, Table, Workload};
 
@@ -20,7 +20,7 @@ pub(crate) struct Lever {
 const PROVISIONED_USE: f64 = 0.7;
 
 /// Changes that were considered, the promise's own last.
-pub(crate) const LEVERS: [Lever; 10] = [
+pub(crate) const LEVERS: [Lever; 11] = [
     Lever {
         name: "Lambda's own START, END and REPORT again",
         change: |design, workload, setup| {
@@ -29,11 +29,16 @@ pub(crate) const LEVERS: [Lever; 10] = [
         price: "none; it costs more, and brings duration and memory of each single invocation",
     },
     Lever {
+        name: "`Tracing` Active",
+        change: |design, workload, setup| (design, workload, Setup { traces: true, ..setup }),
+        price: "none; it costs more: 10.00 where less than one event comes in a second",
+    },
+    Lever {
         name: "no access log",
         change: |design, workload, setup| {
             (design, workload, Setup { logs: Logs { access: false, ..setup.logs }, ..setup })
         },
-        price: "requests that never reach ingest leave no trace",
+        price: "requests that never reach ingest leave no trace, and 429 rings no alarm",
     },
     Lever {
         name: "`LogLevel` warn",
@@ -82,6 +87,9 @@ pub(crate) const LEVERS: [Lever; 10] = [
     },
 ];
 
+/// Alarms of a stack with the breaker, without recovery and EventBridge, which have four more.
+pub(crate) const ALARMS: u8 = 18;
+
 /// Seconds of a month of 30 days.
 const MONTH_SECONDS: f64 = 30.0 * 24.0 * 3600.0;
 
@@ -104,7 +112,9 @@ pub(crate) fn fixed() -> Table {
         ("the secret".to_owned(), SECRET_MONTH),
         ("reconcile, every 5 minutes".to_owned(), reconcile),
         ("breaker, every minute".to_owned(), breaker),
-        ("nine metrics, as many as there are where nothing goes wrong".to_owned(), 9.0 * METRIC_MONTH),
+        ("ten metrics, as many as there are where nothing goes wrong".to_owned(), 10.0 * METRIC_MONTH),
+        (format!("{ALARMS} alarms; recovery and EventBridge have four more"), f64::from(ALARMS) * ALARM_MONTH),
+        ("the dashboard, if the account has three others".to_owned(), DASHBOARD_MONTH),
         (
             "the secret read by two functions every 5 minutes, at most".to_owned(),
             2.0 * MONTH_SECONDS / 300.0 * SECRET_READS / million,

@@ -37,6 +37,10 @@ pub(crate) const INVOCATIONS: f64 = 0.20;
 /// Dollars per million requests to a standard queue ("Amazon SQS pricing").
 pub(crate) const SQS: f64 = 0.40;
 
+/// Dollars per million messages sent with a group id to a standard queue, on top (fair queues, since July 2025; one source, and
+/// not AWS's own list).
+pub(crate) const FAIR_QUEUE: f64 = 0.10;
+
 /// A request to SQS is counted once for every so many bytes of payload ("Amazon SQS pricing").
 pub(crate) const SQS_BYTES: f64 = 64.0 * 1024.0;
 
@@ -78,6 +82,15 @@ pub(crate) const SECRET_MONTH: f64 = 0.40;
 
 /// Dollars for a metric and month ("Amazon CloudWatch Pricing", custom metrics).
 pub(crate) const METRIC_MONTH: f64 = 0.30;
+
+/// Dollars for an alarm and month ("Amazon CloudWatch Pricing", standard resolution).
+pub(crate) const ALARM_MONTH: f64 = 0.10;
+
+/// Dollars for a dashboard and month ("Amazon CloudWatch Pricing"). Three of an account are free.
+pub(crate) const DASHBOARD_MONTH: f64 = 3.00;
+
+/// Dollars per million traces recorded ("AWS X-Ray pricing"). The first 100,000 of a month are free, and not taken off here.
+pub(crate) const TRACES: f64 = 5.00;
 
 /// Dollars per million invocations by a schedule ("Amazon EventBridge pricing", Scheduler).
 pub(crate) const SCHEDULES: f64 = 1.00;

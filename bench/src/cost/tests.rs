@@ -1,4 +1,4 @@
-use super::levers::idle_receives_per_month;
+use super::levers::{ALARMS, idle_receives_per_month};
 use super::*;
 
 const EVEN: Workload = Workload { failing: 0.0, ..BUSY };
@@ -24,6 +24,7 @@ fn each_component_is_what_a_hand_comes_to() {
         // 6 ms and 0.289 ms on 256/1769 of a core: 8 ms; 2,001 GB-s with INIT.
         ("ingest: GB-seconds", 0.02668),
         ("SQS: sends", 0.40),
+        ("SQS: fair queue", 0.10),
         // Ten messages of 2,378 bytes are one request.
         ("SQS: receives", 0.04),
         ("SQS: deletes, visibility", 0.04),
@@ -42,11 +43,12 @@ fn each_component_is_what_a_hand_comes_to() {
         ("data transfer to the target", 0.2681),
         // 6.4 and 10.56 environments, one call in 300 s each, at 800 events a second.
         ("Secrets Manager: reads", 0.000_353_3),
+        ("X-Ray", 0.0),
     ] {
         near(of(&bill, component), expected);
     }
-    near(bill.total(), 3.7411);
-    assert_eq!(bill.lines.len(), 16, "each line is checked above");
+    near(bill.total(), 3.8411);
+    assert_eq!(bill.lines.len(), 18, "each line is checked above");
 }
 
 #[test]
@@ -54,6 +56,26 @@ fn lines_of_lambda_itself_are_paid_where_they_are_written() {
     let logs = Logs { platform: true, ..AS_SHIPPED.logs };
     // 262 bytes, 1.1 times.
     near(of(&bill(&RELAY, &EVEN, &Setup { logs, ..AS_SHIPPED }), "logs: START, END, REPORT"), 0.1342);
+}
+
+#[test]
+fn traces_of_few_events_cost_more_than_all_the_rest() {
+    let traced = |events_per_second| {
+        let workload = Workload { events_per_second, ..EVEN };
+        of(&bill(&RELAY, &Workload { batch: 1.0, ..workload }, &Setup { traces: true, ..AS_SHIPPED }), "X-Ray")
+    };
+    // Both functions, each time.
+    near(traced(0.5), 10.0);
+    assert!(traced(0.5) > total(&Workload { batch: 1.0, ..EVEN }));
+    // Of ten in a second the first, and a twentieth of nine.
+    near(traced(10.0), 2.0 * 5.0 * 0.145);
+}
+
+/// The template's own number.
+#[test]
+fn as_many_alarms_are_paid_as_there_are() {
+    let template = include_str!("../../../template.yaml");
+    assert_eq!(template.matches("Type: AWS::CloudWatch::Alarm\n").count(), usize::from(ALARMS) + 4);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use crate::cost::{self, TableUse};
 /// ("Amazon SQS standard queue quotas": approximately).
 pub(crate) const IN_FLIGHT: f64 = 120_000.0;
 
-/// Requests a second to all HTTP APIs of an account and region ("Quotas for configuring and running HTTP APIs").
+/// Requests a second to all HTTP APIs of an account and region ("Quotas for configuring and running HTTP APIs"). In some
+/// regions a quarter of this, by default.
 const API_ACCOUNT_RATE: f64 = 10_000.0;
 
 /// Concurrent executions of all functions of an account and region ("Lambda quotas"). New accounts may have less.
@@ -82,7 +83,7 @@ pub(crate) fn quotas(load: &Load, settings: &Settings) -> Vec<Quota> {
             need: rate,
             limit: API_ACCOUNT_RATE,
             unit: "requests/s",
-            symptom: "the same, for all HTTP APIs of the account and region",
+            symptom: "the same, for all APIs of the account and region; 2,500 by default in some regions, see below",
             remedy: "the quota \"Throttle rate\" of API Gateway, or another account or region",
             document: "Quotas for configuring and running HTTP APIs",
             turns_away: true,
@@ -103,7 +104,7 @@ pub(crate) fn quotas(load: &Load, settings: &Settings) -> Vec<Quota> {
             limit: ACCOUNT_CONCURRENCY,
             unit: "executions",
             symptom: "5xx from the API; the processor is throttled, which costs events a receive each",
-            remedy: "the quota \"Concurrent executions\"; reserved concurrency for ingest, so that acks come first",
+            remedy: "the quota \"Concurrent executions\"; `IngestReservedConcurrency`, so that acks come first",
             document: "Lambda quotas",
             turns_away: false,
         },

@@ -16,7 +16,7 @@ const MOST_DAYS: u32 = 13;
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
     let content = html! {
         h1 { "Archive" }
-        p { "SQS drops a dead letter 14 days after its event was sent. Once a day the relay archives older ones by itself." }
+        p { "SQS drops a dead letter 14 days after its event was sent. Twice a day the relay archives older ones by itself." }
         section aria-labelledby="archive-title" {
             h2 #archive-title { "Archive now" }
             form method="post" action="/runs" {

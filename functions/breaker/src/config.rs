@@ -30,8 +30,8 @@ impl Config {
         let event_source_id = environment.parse("EVENT_SOURCE_ID");
         let processor_function_name = environment.parse("PROCESSOR_FUNCTION_NAME");
         let breaker: Option<String> = environment.parse("BREAKER");
-        let failure_percent: Option<u8> = environment.parse("BREAKER_FAILURE_PERCENT");
-        let maximum_concurrency: Option<u32> = environment.parse("MAXIMUM_CONCURRENCY");
+        let failure_percent: Option<u8> = environment.parse_number("BREAKER_FAILURE_PERCENT");
+        let maximum_concurrency: Option<u32> = environment.parse_number("MAXIMUM_CONCURRENCY");
         let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
         let is_on = breaker.map(|breaker| {
@@ -87,6 +87,14 @@ mod tests {
     fn a_complete_environment_is_taken() {
         assert!(read(("", "")).expect("complete").is_on);
         assert!(!read(("BREAKER", "off")).expect("complete").is_on);
+        for (name, value) in [
+            ("BREAKER_FAILURE_PERCENT", "1"),
+            ("BREAKER_FAILURE_PERCENT", "100"),
+            ("MAXIMUM_CONCURRENCY", "2"),
+            ("MAXIMUM_CONCURRENCY", "1000"),
+        ] {
+            assert!(read((name, value)).is_ok(), "{name}={value}");
+        }
     }
 
     #[test]
@@ -96,6 +104,7 @@ mod tests {
             ("BREAKER_FAILURE_PERCENT", "0"),
             ("BREAKER_FAILURE_PERCENT", "101"),
             ("MAXIMUM_CONCURRENCY", "1"),
+            ("MAXIMUM_CONCURRENCY", "1001"),
             ("EVENT_SOURCE_ID", ""),
         ] {
             let error = read((name, value)).expect_err(name).to_string();

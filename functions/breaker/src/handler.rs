@@ -46,6 +46,7 @@ pub(crate) async fn handle<W: EventsTable, M: EventSource, P: Prober, C: Clock>(
 #[cfg(test)]
 mod tests {
     use genesys_relay::breaker::Policy;
+    use genesys_relay::events_table::{Exclusive, Lease};
     use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeTable};
     use lambda_runtime::Context;
     use serde_json::json;
@@ -53,8 +54,12 @@ mod tests {
     use super::*;
 
     async fn invoke(request: Value) -> Result<Value, Diagnostic> {
+        invoke_over(FakeTable::default(), request).await
+    }
+
+    async fn invoke_over(table: FakeTable, request: Value) -> Result<Value, Diagnostic> {
         let breaker = Breaker {
-            table: FakeTable::default(),
+            table,
             event_source: FakeEventSource::default(),
             prober: FakeProber::default(),
             clock: FakeClock,
@@ -80,5 +85,18 @@ mod tests {
         let error = invoke(json!({ "action": "shut" })).await.expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
         assert!(error.error_message.starts_with("action"), "{error:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_waits_for_another() {
+        let (table, now) = (FakeTable::default(), FakeClock.now());
+        let until = now.as_millisecond() + 120_000;
+        let nobody = "00000000-0000-0000-0000-000000000000";
+        let other = json!({ "owner": nobody, "action": "breaker", "by": "another", "since": now, "until": until });
+        let other: Lease = serde_json::from_value(other).expect("a lease");
+        assert_eq!(table.acquire(Exclusive::Breaker, &other, now).await.expect("written"), None);
+        let error = invoke_over(table, json!({ "action": "run" })).await.expect_err("busy");
+        assert_eq!(error.error_type, "Busy");
+        assert!(error.error_message.contains("another"), "{error:?}");
     }
 }

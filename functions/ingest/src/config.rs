@@ -31,10 +31,10 @@ impl Config {
         let queue_url = environment.parse("QUEUE_URL");
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
         let secret_arn = environment.parse("SECRET_ARN");
-        let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
+        let keep_secrets_for = environment.parse_number("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
         let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
-        let log_sample = environment.parse("LOG_SAMPLE_PERCENT");
+        let log_sample = environment.parse_number("LOG_SAMPLE_PERCENT");
         environment.finish((|| {
             Some(Self {
                 queue_url: queue_url?,
@@ -46,5 +46,40 @@ impl Config {
                 log_sample: log_sample?,
             })
         })())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: [(&str, &str); 7] = [
+        ("QUEUE_URL", "events"),
+        ("DEAD_LETTER_QUEUE_URL", "dead"),
+        ("SECRET_ARN", "secret"),
+        ("SECRETS_CACHE_SECONDS", "300"),
+        ("METRICS_NAMESPACE", "metrics"),
+        ("LOG_LEVEL", "info"),
+        ("LOG_SAMPLE_PERCENT", "7"),
+    ];
+
+    fn read(left_out: &str) -> Result<Config, ConfigError> {
+        Config::read(Environment::new(|name: &str| {
+            let found = COMPLETE.iter().find(|(known, _)| *known == name && name != left_out);
+            found.map(|(_, value)| (*value).to_owned())
+        }))
+    }
+
+    #[test]
+    fn each_variable_is_read_into_its_own_field_and_has_to_be_there() {
+        let config = read("").expect("complete");
+        assert_eq!((config.queue_url.as_str(), config.dead_letter_queue_url.as_str()), ("events", "dead"));
+        assert_eq!((config.secret_arn.as_str(), config.metrics_namespace.as_str()), ("secret", "metrics"));
+        assert_eq!((config.keep_secrets_for, config.log_level), (Duration::from_mins(5), LevelFilter::INFO));
+        assert_eq!(config.log_sample, "7".parse().expect("a sample"));
+        for (name, _) in COMPLETE {
+            let error = read(name).expect_err(name);
+            assert_eq!(error.0, [format!("{name} is missing")]);
+        }
     }
 }

@@ -48,11 +48,15 @@ impl From<Event> for Request<Vec<u8>> {
 }
 
 fn readable(headers: BTreeMap<String, String>) -> HeaderMap {
-    let mut readable = HeaderMap::with_capacity(headers.len());
+    let mut readable = HeaderMap::new();
     for (name, value) in headers {
         let Ok(name) = HeaderName::try_from(name) else { continue };
         // A value that HTTP does not allow is there and says nothing, so that it proves nothing.
-        readable.append(name, HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("")));
+        let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
+        // More than the map can hold are left out. The API passes 10 KB of headers on, which is far less.
+        if readable.try_append(name, value).is_err() {
+            break;
+        }
     }
     readable
 }
@@ -63,4 +67,15 @@ fn decoded(body: String) -> Vec<u8> {
         tracing::warn!(%error, "the body is not the base64 that the event promises, and is taken as it is");
         body.into_bytes()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_headers_than_can_be_held_end_nothing() {
+        let headers = (0..40_000).map(|number| (format!("x-{number}"), String::new())).collect();
+        assert!(readable(headers).len() > 20_000);
+    }
 }

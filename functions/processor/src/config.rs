@@ -42,15 +42,15 @@ impl Config {
         let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
         let events_table = environment.parse("EVENTS_TABLE_NAME");
         let secret_arn = environment.parse("SECRET_ARN");
-        let keep_secrets_for = environment.parse("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
+        let keep_secrets_for = environment.parse_number("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
         let target_url = environment.parse("TARGET_URL");
-        let target_timeout = environment.parse("TARGET_TIMEOUT_SECONDS").map(Duration::from_secs);
-        let base = environment.parse("BACKOFF_BASE_SECONDS").map(Duration::from_secs);
-        let cap = environment.parse("BACKOFF_CAP_SECONDS").map(Duration::from_secs);
-        let max_receives = environment.parse("MAX_RECEIVE_COUNT");
+        let target_timeout = environment.parse_number("TARGET_TIMEOUT_SECONDS").map(Duration::from_secs);
+        let base = environment.parse_number("BACKOFF_BASE_SECONDS").map(Duration::from_secs);
+        let cap = environment.parse_number("BACKOFF_CAP_SECONDS").map(Duration::from_secs);
+        let max_receives = environment.parse_number("MAX_RECEIVE_COUNT");
         let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
-        let log_sample = environment.parse("LOG_SAMPLE_PERCENT");
+        let log_sample = environment.parse_number("LOG_SAMPLE_PERCENT");
         let schedule = match (base, cap, max_receives) {
             (Some(base), Some(cap), Some(max_receives)) => Schedule::new(base, cap, max_receives)
                 .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")))
@@ -102,8 +102,15 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_environment_is_taken() {
-        assert!(read(("", "")).is_ok());
+    fn each_variable_of_a_complete_environment_is_read_into_its_own_field() {
+        let config = read(("", "")).expect("complete");
+        let (queues, names) =
+            ((config.queue_url, config.dead_letter_queue_url), (config.events_table, config.secret_arn));
+        assert_eq!(queues, ("http://127.0.0.1/queue".to_owned(), "http://127.0.0.1/dead".to_owned()));
+        assert_eq!(names, ("events".to_owned(), "arn".to_owned()));
+        assert_eq!((config.keep_secrets_for, config.target_timeout), (Duration::from_mins(5), Duration::from_secs(10)));
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+        assert_eq!(config.schedule, schedule);
     }
 
     #[test]

@@ -287,6 +287,29 @@ mod tests {
         assert!(processor.events.messages().is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_is_sent_once_more_stays_in_its_group() {
+        for (body, is_probe) in [("{}", true), ("{}", false), ("no json", false)] {
+            let target = FakeTarget::new(|_, _| {
+                std::future::ready(Outcome::Failed(Failure::new(Cause::Status(404), "as the test says")))
+            });
+            let processor = Arc::new(processor(target, FakeQueue::default()));
+            let payload = if is_probe {
+                let group = Some("w1".to_owned());
+                let message = Message { body: body.to_owned(), attributes: BTreeMap::new(), group, trace: None };
+                processor.events.send(&message).await.expect("sent");
+                json!({ "probe": true })
+            } else {
+                let system = json!({ "MessageGroupId": "w1" });
+                json!({ "Records": [{ "messageId": "m1", "body": body, "attributes": system }] })
+            };
+            handle(Arc::clone(&processor), invocation(payload)).await.expect("a reply");
+            let queue = if is_probe { &processor.events } else { &processor.dead_letters };
+            let groups: Vec<_> = queue.messages().into_iter().map(|message| message.group).collect();
+            assert_eq!(groups, [Some("w1".to_owned())], "{body}, probe: {is_probe}");
+        }
+    }
+
     #[tokio::test]
     async fn what_is_neither_a_batch_nor_a_probe_is_refused() {
         for payload in [json!({}), json!({ "probe": false })] {
@@ -301,14 +324,57 @@ mod tests {
         json!({ "messageId": "m1", "body": "{}", "attributes": attributes })
     }
 
+    /// The time at which it is read.
+    const NOW: Timestamp = Timestamp::constant(1_768_478_400, 0);
+
     fn read_of(record: &Value) -> Record {
-        read(serde_json::from_value(record.clone()).expect("a record"), Timestamp::UNIX_EPOCH).expect("named")
+        read(serde_json::from_value(record.clone()).expect("a record"), NOW).expect("named")
+    }
+
+    #[test]
+    fn all_of_a_record_is_read() {
+        let record = read_of(&json!({
+            "messageId": "m1",
+            "receiptHandle": "a-receipt",
+            "body": "the body",
+            "attributes": { "ApproximateReceiveCount": "3", "SentTimestamp": "1768478399000", "MessageGroupId": "w1" },
+            "messageAttributes": {
+                "text": { "dataType": "String", "stringValue": "a text" },
+                "bytes": { "dataType": "Binary.own", "binaryValue": "AP8=" },
+            },
+        }));
+        let attribute = |data_type: &str, value| Attribute { data_type: data_type.to_owned(), value };
+        let attributes = [
+            ("text".to_owned(), attribute("String", AttributeValue::Text("a text".to_owned()))),
+            ("bytes".to_owned(), attribute("Binary.own", AttributeValue::Binary(vec![0, 255]))),
+        ];
+        let message = Message {
+            body: "the body".to_owned(),
+            attributes: attributes.into(),
+            group: Some("w1".to_owned()),
+            trace: None,
+        };
+        assert_eq!(record.message, message);
+        assert_eq!((record.message_id.as_str(), record.receive_count), ("m1", 3));
+        assert_eq!(record.receipt, Some(ReceiptHandle("a-receipt".to_owned())));
+        assert_eq!(record.sent_at, NOW - Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_given_before_the_invocation_ends() {
+        let target = FakeTarget::new(|_, _| std::future::pending::<Outcome>());
+        let batch = json!({ "Records": [{ "messageId": "m1", "body": "{}", "attributes": {} }] });
+        let began = tokio::time::Instant::now();
+        handle(Arc::new(processor(target, FakeQueue::default())), invocation(batch)).await.expect("a reply");
+        assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     }
 
     #[test]
     fn numbers_at_their_ends_count_as_what_they_are_nearest_to() {
         for (count, receive_count) in [
             ("1", 1),
+            ("2", 2),
+            ("10", 10),
             ("0", 1),
             ("-1", 1),
             ("4294967296", u32::MAX),
@@ -325,9 +391,12 @@ mod tests {
             );
         }
         for sent in ["9223372036854775807", "-9223372036854775808", "9223372036854775808", "yesterday", ""] {
-            assert_eq!(read_of(&record(&json!({ "SentTimestamp": sent }))).sent_at, Timestamp::UNIX_EPOCH, "{sent}");
+            assert_eq!(read_of(&record(&json!({ "SentTimestamp": sent }))).sent_at, NOW, "{sent}");
         }
-        assert_eq!(read_of(&record(&json!({ "SentTimestamp": "-1" }))).sent_at.as_millisecond(), -1);
+        for millis in [-1, 1_768_478_400_123] {
+            let sent = record(&json!({ "SentTimestamp": millis.to_string() }));
+            assert_eq!(read_of(&sent).sent_at.as_millisecond(), millis);
+        }
         assert_eq!(read_of(&json!({ "messageId": "m1" })).message.body, "");
     }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use genesys_relay::config::{ConfigError, Environment};
 use genesys_relay::delivery_log::webhook_deliveries::LogPath;
 use genesys_relay::genesys::Region;
-use genesys_relay::https_url::{HttpsUrl, InvalidUrl};
+use genesys_relay::https_url::BaseUrl;
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
@@ -104,27 +104,6 @@ impl<const LEAST: i64, const MOST: i64> FromStr for Within<LEAST, MOST> {
     }
 }
 
-/// A URL that paths are put behind.
-struct BaseUrl(String);
-
-#[derive(Debug, thiserror::Error)]
-enum InvalidBaseUrl {
-    #[error(transparent)]
-    Url(#[from] InvalidUrl),
-    #[error("it must have no query and no fragment")]
-    NoBase,
-}
-
-impl FromStr for BaseUrl {
-    type Err = InvalidBaseUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
-        let url = text.parse::<HttpsUrl>()?.into_url();
-        let is_base = url.query().is_none() && url.fragment().is_none();
-        if is_base { Ok(Self(url.into())) } else { Err(InvalidBaseUrl::NoBase) }
-    }
-}
-
 /// Texts between commas, at least one.
 struct Texts(Vec<String>);
 
@@ -174,7 +153,7 @@ impl Connection {
         let region = environment.parse::<Region>("GENESYS_REGION");
         let api_url = environment.parse_if_set::<BaseUrl>("GENESYS_API_URL");
         let login_url = environment.parse_if_set::<BaseUrl>("GENESYS_LOGIN_URL");
-        let overlap = environment.parse::<Within<5, 1440>>("RECOVERY_OVERLAP_MINUTES");
+        let overlap = environment.parse_number::<Within<5, 1440>>("RECOVERY_OVERLAP_MINUTES");
         let ids = environment.parse::<Texts>("RECOVERY_IDS");
         let source = match name {
             SourceName::None => None,
@@ -184,7 +163,7 @@ impl Connection {
             }
             SourceName::OpenMessaging => {
                 let statuses = environment.parse::<Texts>("RECOVERY_STATUSES");
-                let look_back = environment.parse::<Within<1, 720>>("RECOVERY_LOOK_BACK_HOURS");
+                let look_back = environment.parse_number::<Within<1, 720>>("RECOVERY_LOOK_BACK_HOURS");
                 (|| {
                     Some(Source::OpenMessaging {
                         integration_ids: ids?.0.into_iter().collect(),
@@ -195,7 +174,7 @@ impl Connection {
             }
         };
         let url = |given: Option<BaseUrl>, of_region: fn(Region) -> String| {
-            given.map(|url| url.0).or_else(|| region.map(of_region))
+            given.map(String::from).or_else(|| region.map(of_region))
         };
         Some(Self {
             api_url: url(api_url, Region::api_url)?,
@@ -261,7 +240,19 @@ mod tests {
         };
         assert_eq!(webhook_ids, ["w1", "w2"]);
         let messages = [("RECOVERY_SOURCE", "open-messaging"), ("WEBHOOK_DELIVERIES_PATH", "")];
-        assert!(read(&messages).expect("complete").connection.is_some());
+        let messages = read(&messages).expect("complete").connection.expect("on");
+        let Source::OpenMessaging { look_back, .. } = messages.source else { panic!("another source") };
+        assert_eq!((messages.overlap, look_back), (SignedDuration::from_mins(15), SignedDuration::from_hours(24)));
+    }
+
+    #[test]
+    fn times_are_taken_from_the_least_to_the_most_that_is_documented() {
+        for (name, least, most) in [("RECOVERY_OVERLAP_MINUTES", 5, 1440), ("RECOVERY_LOOK_BACK_HOURS", 1, 720)] {
+            for (value, is_taken) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
+                let read = read(&[("RECOVERY_SOURCE", "open-messaging"), (name, &value.to_string())]);
+                assert_eq!(read.is_ok(), is_taken, "{name}={value}");
+            }
+        }
     }
 
     #[test]
@@ -276,7 +267,7 @@ mod tests {
             ("RECOVERY_IDS", "", "RECOVERY_IDS is missing"),
             ("RECOVERY_IDS", "w1,,w2", "between commas"),
             ("RECOVERY_OVERLAP_MINUTES", "soon", "from 5 to 1440"),
-            ("RECOVERY_OVERLAP_MINUTES", "0", "from 5 to 1440"),
+            ("RECOVERY_OVERLAP_MINUTES", "0.5", "from 5 to 1440"),
             ("GENESYS_API_URL", "https://api.example.com/?a=b", "no query"),
             ("WEBHOOK_DELIVERIES_PATH", "/deliveries", "{webhookId}"),
             ("QUEUE_URL", "", "QUEUE_URL is missing"),

@@ -96,8 +96,9 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use genesys_relay::delivery_log::{Entry, Part, Unreadable, Window};
+    use genesys_relay::events_table::{Exclusive, Lease};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
-    use jiff::SignedDuration;
+    use jiff::{SignedDuration, Timestamp};
     use lambda_runtime::Context;
     use serde_json::json;
     use tokio::time::Instant;
@@ -105,8 +106,11 @@ mod tests {
     use super::*;
 
     /// A log that has one thing in every window, or may not be read.
+    #[derive(Default)]
     struct Log {
         is_forbidden: bool,
+        /// From when on nothing that it lists can be had.
+        withholds_from: Option<Timestamp>,
     }
 
     impl DeliveryLog for Log {
@@ -129,6 +133,10 @@ mod tests {
                 let problem = "as the test says".to_owned();
                 return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem });
             }
+            if self.withholds_from.is_some_and(|time| window.from >= time) {
+                let withheld = (0..5).map(|_| Entry::Withheld("as the test says".to_owned()));
+                return Ok(Part { entries: withheld.collect(), next: Some(()) });
+            }
             let whole = format!("{{\"seen\":\"{}\"}}", window.from);
             let entry = Entry::Unreadable(Unreadable {
                 name: whole.clone(),
@@ -141,11 +149,15 @@ mod tests {
     }
 
     async fn invoke(log: Log, payload: Value) -> Result<Value, Diagnostic> {
+        invoke_over(FakeTable::default(), log, payload).await
+    }
+
+    async fn invoke_over(table: FakeTable, log: Log, payload: Value) -> Result<Value, Diagnostic> {
         let recover = Recover {
             log,
             events: FakeQueue::default(),
             dead_letters: FakeQueue::default(),
-            table: FakeTable::default(),
+            table,
             clock: FakeClock,
             overlap: SignedDuration::from_mins(15),
         };
@@ -173,7 +185,7 @@ mod tests {
                 (request["from"], request["to"]) = (json!("2026-01-15T09:00:00Z"), json!("2026-01-15T10:00:00Z"));
             }
             let dry_run = request["dryRun"].as_bool().unwrap_or_default();
-            let answer = invoke(Log { is_forbidden: false }, request).await.expect("carried out");
+            let answer = invoke(Log::default(), request).await.expect("carried out");
             assert_eq!((&answer["fetched"], &answer["unreadable"]), (&json!(1), &json!(1)), "{name}: {answer}");
             assert_eq!((&answer["complete"], &answer["dryRun"]), (&json!(true), &json!(dry_run)), "{name}: {answer}");
         }
@@ -181,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_has_the_documented_fields() {
-        let answer = invoke(Log { is_forbidden: false }, json!({})).await.expect("carried out");
+        let answer = invoke(Log::default(), json!({})).await.expect("carried out");
         // A map of JSON has its fields in one order or another, as its crate was compiled.
         let fields: BTreeSet<_> = answer.as_object().expect("an object").keys().map(String::as_str).collect();
         let expected = [
@@ -204,17 +216,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_wrong_is_an_error_that_says_what_to_do() {
-        let error = invoke(Log { is_forbidden: false }, json!({ "form": 1 })).await.expect_err("refused");
+        let error = invoke(Log::default(), json!({ "form": 1 })).await.expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
-        let error = invoke(Log { is_forbidden: true }, json!({})).await.expect_err("failed");
+        let error = invoke(Log { is_forbidden: true, ..Log::default() }, json!({})).await.expect_err("failed");
         assert_eq!(error.error_type, "GenesysError");
         for part in ["after 0 were fetched", "GET /api/v2/things", "as the test says"] {
             assert!(error.error_message.contains(part), "{error:?}");
         }
         let old = json!({ "from": "2025-01-01T00:00:00Z" });
-        let error = invoke(Log { is_forbidden: false }, old).await.expect_err("refused");
+        let error = invoke(Log::default(), old).await.expect_err("refused");
         assert_eq!(error.error_type, "TooOld");
         assert!(error.error_message.contains("force"), "{error:?}");
         assert!(Diagnostic::from(Off).error_message.contains("RecoverySource"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_waits_for_another() {
+        let (table, now) = (FakeTable::default(), FakeClock.now());
+        let until = now.as_millisecond() + 120_000;
+        let nobody = "00000000-0000-0000-0000-000000000000";
+        let other = json!({ "owner": nobody, "action": "recover", "by": "another", "since": now, "until": until });
+        let other: Lease = serde_json::from_value(other).expect("a lease");
+        assert_eq!(table.acquire(Exclusive::Recovery, &other, now).await.expect("written"), None);
+        let error = invoke_over(table, Log::default(), json!({})).await.expect_err("busy");
+        assert_eq!(error.error_type, "Busy");
+        assert!(error.error_message.contains("another"), "{error:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_range_that_fails_on_its_way_tells_the_rest() {
+        let reached: Timestamp = "2026-01-15T10:00:00Z".parse().expect("a time");
+        let log = Log { withholds_from: Some(reached), ..Log::default() };
+        let range = json!({ "from": "2026-01-15T09:00:00Z", "to": "2026-01-15T11:30:00Z", "why": "a test" });
+        let error = invoke(log, range).await.expect_err("something is withheld");
+        assert_eq!(error.error_type, "Withheld");
+        let (_, rest) = error.error_message.split_once("; the rest: ").expect("the rest");
+        let rest: Value = serde_json::from_str(rest).expect("a request");
+        let expected = ["2026-01-15T10:00:00Z", "2026-01-15T11:30:00Z", "a test"].map(|text| json!(text));
+        assert_eq!([&rest["from"], &rest["to"], &rest["why"]], expected.each_ref(), "{rest}");
     }
 }

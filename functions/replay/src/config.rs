@@ -43,7 +43,7 @@ impl Config {
         let events_table = environment.parse("EVENTS_TABLE_NAME");
         let archive_bucket = environment.parse("ARCHIVE_BUCKET_NAME");
         let event_source_id = environment.parse("EVENT_SOURCE_ID");
-        let maximum_concurrency = environment.parse("MAXIMUM_CONCURRENCY");
+        let maximum_concurrency = environment.parse_number("MAXIMUM_CONCURRENCY");
         let function_name = environment.parse(FUNCTION_NAME);
         let metrics_namespace = environment.parse("METRICS_NAMESPACE");
         let log_level = environment.parse("LOG_LEVEL");
@@ -62,5 +62,54 @@ impl Config {
                 log_level: log_level?,
             })
         })())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: [(&str, &str); 11] = [
+        ("QUEUE_URL", "events"),
+        ("QUEUE_ARN", "arn:events"),
+        ("DEAD_LETTER_QUEUE_URL", "dead"),
+        ("DEAD_LETTER_QUEUE_ARN", "arn:dead"),
+        ("EVENTS_TABLE_NAME", "table"),
+        ("ARCHIVE_BUCKET_NAME", "bucket"),
+        ("EVENT_SOURCE_ID", "mapping"),
+        ("MAXIMUM_CONCURRENCY", "10"),
+        (FUNCTION_NAME, "itself"),
+        ("METRICS_NAMESPACE", "metrics"),
+        ("LOG_LEVEL", "info"),
+    ];
+
+    fn read(left_out: &str) -> Result<Config, ConfigError> {
+        Config::read(Environment::new(|name: &str| {
+            let found = COMPLETE.iter().find(|(known, _)| *known == name && name != left_out);
+            found.map(|(_, value)| (*value).to_owned())
+        }))
+    }
+
+    #[test]
+    fn each_variable_is_read_into_its_own_field_and_has_to_be_there() {
+        let config = read("").expect("complete");
+        let read_as = [
+            config.queue_url,
+            config.queue_arn,
+            config.dead_letter_queue_url,
+            config.dead_letter_queue_arn,
+            config.events_table,
+            config.archive_bucket,
+            config.event_source_id,
+            config.maximum_concurrency.to_string(),
+            config.function_name,
+            config.metrics_namespace,
+            config.log_level.to_string(),
+        ];
+        assert_eq!(read_as, COMPLETE.map(|(_, value)| value.to_owned()));
+        for (name, _) in COMPLETE {
+            let error = read(name).expect_err(name);
+            assert_eq!(error.0, [format!("{name} is missing")]);
+        }
     }
 }

@@ -4,7 +4,7 @@ mod batches;
 mod leases;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::error::{BoxError, ConnectorError};
@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemOutput;
 use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
 use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
 use aws_sdk_dynamodb::operation::query::QueryOutput;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use jiff::SignedDuration;
@@ -44,8 +45,8 @@ fn record(state: State) -> Record {
         source: Source::Generic,
         origin: None,
         received_at: noon(),
-        first_seen_at: noon(),
-        last_seen_at: noon(),
+        first_seen_at: noon() + SignedDuration::from_mins(1),
+        last_seen_at: noon() + SignedDuration::from_mins(2),
         attempts_made: 1,
         round: 1,
         replays_made: 0,
@@ -188,6 +189,27 @@ async fn every_shard_is_asked_for_a_part_of_the_page_and_no_more() {
     assert_eq!(asked, ["0", "1", "2", "3", "4", "5", "6", "7"]);
 }
 
+#[tokio::test]
+async fn a_page_is_not_the_last_while_dynamodb_has_more() {
+    for (has_more, is_last) in [(true, false), (false, true)] {
+        let rule = mock!(Client::query)
+            .match_requests(|query| {
+                query
+                    .expression_attribute_values()
+                    .is_some_and(|values| values[":shard"] == AttributeValue::S("0".into()))
+            })
+            .then_output(move || {
+                let mut item: Item = to_item(record(dead(true)).summary()).expect("an item");
+                item.insert(INDEX_ORDER.to_owned(), AttributeValue::S("2026-01-15T12:00:00.000Z#an-event".to_owned()));
+                let last = has_more.then(|| item.clone());
+                QueryOutput::builder().items(item).set_last_evaluated_key(last).build()
+            });
+        let others = mock!(Client::query).then_output(|| QueryOutput::builder().build());
+        let page = table(&[&rule, &others]).dead_letters(Window::default(), None, 50).await.expect("a page");
+        assert_eq!((page.items.len(), page.next.is_none()), (1, is_last));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_page_is_not_given_without_one_of_its_shards() {
     let down = mock!(Client::query)
@@ -294,6 +316,104 @@ proptest! {
     #[test]
     fn a_body_comes_out_as_it_went_in(body in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert_eq!(unpack(&pack(&body).expect("packed")).expect("unpacked"), body);
+    }
+}
+
+/// Everything that is no record has a key of its own, and goes when DynamoDB, which takes seconds, is told.
+#[tokio::test]
+async fn items_beside_records_have_keys_of_their_own_and_live_as_long_as_they_are_needed() {
+    let (rule, puts) = puts();
+    let table = table(&[&rule]);
+    for name in ["ab", "abc"] {
+        assert!(table.keep_body(&id(name), b"{}", noon()).await.expect("kept"));
+    }
+    for source in ["webhook-deliveries", "open-messaging"] {
+        let checkpoint = Checkpoint { cursor: noon(), span_seconds: 60, resume: None };
+        table.save_checkpoint(source, &checkpoint).await.expect("saved");
+    }
+    let lease = Lease { owner: Uuid::nil(), action: String::new(), by: String::new(), since: noon(), until: noon() };
+    for what in [Exclusive::DeadLetters, Exclusive::Recovery, Exclusive::Breaker] {
+        table.acquire(what, &lease, noon()).await.expect("taken");
+    }
+    table.save_circuit(&Circuit::closed(noon())).await.expect("saved");
+    let puts = puts.lock().expect("not poisoned");
+    let items: Vec<&Item> = puts.iter().map(|put| put.item().expect("an item")).collect();
+    let keys: BTreeSet<_> = items.iter().map(|item| text(item, KEY).expect("a key")).collect();
+    assert_eq!(keys.len(), items.len(), "{keys:?}");
+    assert!(keys.iter().all(|key| key.parse::<EventId>().is_err()), "no event has such a key: {keys:?}");
+    let ends: Vec<_> = items.iter().map(|item| item.get("expires_at")).collect();
+    let of_a_body = number((noon() + LIFE).as_second());
+    assert_eq!(ends[..2], [Some(&of_a_body), Some(&of_a_body)]);
+    assert!(ends[2..].iter().all(Option::is_none), "the rest stays");
+}
+
+#[tokio::test]
+async fn attempts_are_added_to_those_of_their_minute() {
+    let updates = Arc::<Mutex<Vec<_>>>::default();
+    let seen = Arc::clone(&updates);
+    let rule = mock!(Client::update_item).then_compute_output(move |update| {
+        seen.lock().expect("not poisoned").push(update.clone());
+        UpdateItemOutput::builder().build()
+    });
+    let table = table(&[&rule]);
+    let mut attempts = Attempts::default();
+    for _ in 0..3 {
+        attempts.succeeded();
+    }
+    let minutes = [noon(), noon() + SignedDuration::from_mins(1)];
+    table.count_attempts(minutes[0], &attempts).await.expect("counted");
+    attempts.failed(&id("an-event"));
+    table.count_attempts(minutes[1], &attempts).await.expect("counted");
+    let updates = updates.lock().expect("not poisoned");
+    let keys: BTreeSet<_> = updates.iter().map(|update| text(update.key().expect("a key"), KEY)).collect();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    for (update, (minute, failed)) in updates.iter().zip([(minutes[0], 0), (minutes[1], 1)]) {
+        let values = update.expression_attribute_values().expect("values");
+        let end = minute.as_second() + 6 * 3600;
+        assert_eq!(
+            [":delivered", ":failed", ":expires_at"].map(|name| &values[name]),
+            [&number(3), &number(failed), &number(end)]
+        );
+        assert!(
+            update
+                .update_expression()
+                .is_some_and(|update| update.contains("ADD delivered :delivered, failed :failed"))
+        );
+        assert_eq!(values.contains_key(":failing"), failed > 0, "DynamoDB takes no empty set");
+    }
+}
+
+/// Bytes that cannot be packed, so many that their packed form has this size.
+fn packing_into(size: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut body: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(size).collect();
+    loop {
+        match pack(&body).expect("packed").len() {
+            packed if packed == size => return body,
+            packed if packed > size => body.truncate(body.len() - (packed - size)),
+            packed => body.extend(std::iter::repeat_with(|| rng.u8(..)).take(size - packed)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_kept_if_it_packs_into_256_kib() {
+    const BOUND: usize = 256 * 1024;
+    for (body, is_kept) in
+        [(packing_into(BOUND), true), (packing_into(BOUND + 1), false), (vec![b'x'; 4 * BOUND], true)]
+    {
+        let (rule, puts) = puts();
+        assert_eq!(table(&[&rule]).keep_body(&id("an-event"), &body, noon()).await.expect("an answer"), is_kept);
+        assert_eq!(puts.lock().expect("not poisoned").len(), usize::from(is_kept));
+    }
+}
+
+#[test]
+fn a_body_is_read_whole_up_to_the_bound_and_refused_beyond() {
+    const BOUND: usize = 16 * 1024 * 1024;
+    for (size, is_read) in [(256 * 1024 + 1, true), (1024 * 1024 + 1, true), (BOUND, true), (BOUND + 1, false)] {
+        let read = unpack(&pack(&vec![b'x'; size]).expect("packed"));
+        assert_eq!(read.ok().map(|body| body.len()), is_read.then_some(size));
     }
 }
 

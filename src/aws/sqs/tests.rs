@@ -1,7 +1,9 @@
 //! The adapter against the SDK's client with a mocked connection.
 
+use aws_sdk_sqs::operation::cancel_message_move_task::CancelMessageMoveTaskOutput;
 use aws_sdk_sqs::operation::change_message_visibility_batch::ChangeMessageVisibilityBatchOutput;
-use aws_sdk_sqs::operation::list_message_move_tasks::ListMessageMoveTasksOutput;
+use aws_sdk_sqs::operation::get_queue_attributes::GetQueueAttributesOutput;
+use aws_sdk_sqs::operation::list_message_move_tasks::{ListMessageMoveTasksInput, ListMessageMoveTasksOutput};
 use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
 use aws_sdk_sqs::operation::send_message::{SendMessageError, SendMessageOutput};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
@@ -65,6 +67,51 @@ async fn a_message_goes_with_its_trace() {
         .then_output(|| SendMessageOutput::builder().build());
     let message = Message { trace: TraceHeader::new(header), ..message("{}") };
     queue(&[&rule]).send(&message).await.expect("sent");
+}
+
+#[tokio::test]
+async fn each_message_of_a_batch_goes_with_its_attributes_and_its_group() {
+    let rule = mock!(Client::send_message_batch)
+        .match_requests(|request| {
+            let [text, bytes] = request.entries() else { return false };
+            let value = |entry: &SendMessageBatchRequestEntry| {
+                entry.message_attributes().and_then(|attributes| attributes.get("event_id")).cloned()
+            };
+            let is_grouped = |entry: &SendMessageBatchRequestEntry| entry.message_group_id() == Some("a-webhook");
+            is_grouped(text)
+                && is_grouped(bytes)
+                && value(text).is_some_and(|value| value.string_value() == Some("an-event"))
+                && value(bytes).is_some_and(|value| value.binary_value().map(AsRef::as_ref) == Some(&[0, 255][..]))
+        })
+        .then_output(|| {
+            let sent =
+                |id| SendMessageBatchResultEntry::builder().id(id).message_id("m").md5_of_message_body("-").build();
+            let output = SendMessageBatchOutput::builder().set_failed(Some(Vec::new()));
+            output
+                .successful(sent("0").expect("complete"))
+                .successful(sent("1").expect("complete"))
+                .build()
+                .expect("complete")
+        });
+    let mut bytes = message("{}");
+    let value = AttributeValue::Binary(vec![0, 255]);
+    bytes.attributes.insert("event_id".to_owned(), Attribute { data_type: "Binary".to_owned(), value });
+    let results = queue(&[&rule]).send_all(&[message("{}"), bytes]).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test]
+async fn each_number_of_a_depth_is_its_own() {
+    let names = ["", "NotVisible", "Delayed"].map(|name| format!("ApproximateNumberOfMessages{name}"));
+    let asked = names.clone();
+    let rule = mock!(Client::get_queue_attributes)
+        .match_requests(move |request| request.attribute_names().iter().map(QueueAttributeName::as_str).eq(&asked))
+        .then_output(move || {
+            let counts = names.iter().zip(1..).map(|(name, count): (_, u32)| (name.as_str().into(), count.to_string()));
+            GetQueueAttributesOutput::builder().set_attributes(Some(counts.collect())).build()
+        });
+    let depth = queue(&[&rule]).depth().await.expect("counted");
+    assert_eq!((depth.visible, depth.in_flight, depth.delayed, depth.total()), (1, 2, 3, 6));
 }
 
 #[tokio::test]
@@ -133,7 +180,15 @@ async fn visibility_is_changed_ten_at_a_time_in_whole_seconds_by_position() {
 #[tokio::test]
 async fn a_received_message_is_what_was_sent() {
     let rule = mock!(Client::receive_message)
-        .match_requests(|request| request.visibility_timeout() == Some(930) && request.wait_time_seconds() == Some(2))
+        .match_requests(|request| {
+            let system = request.message_system_attribute_names().iter().map(MessageSystemAttributeName::as_str);
+            let system: std::collections::BTreeSet<_> = system.collect();
+            request.visibility_timeout() == Some(930)
+                && request.wait_time_seconds() == Some(2)
+                && request.max_number_of_messages() == Some(10)
+                && request.message_attribute_names() == ["All"]
+                && system == ["SentTimestamp", "MessageGroupId", "ApproximateReceiveCount"].into()
+        })
         .then_output(|| {
             let value = MessageAttributeValue::builder().data_type("String").string_value("an-event");
             ReceiveMessageOutput::builder()
@@ -150,7 +205,8 @@ async fn a_received_message_is_what_was_sent() {
                 )
                 .build()
         });
-    let received = queue(&[&rule]).receive(10, Duration::from_secs(930), Duration::from_secs(2)).await;
+    // SQS refuses to be asked for more than ten.
+    let received = queue(&[&rule]).receive(1000, Duration::from_secs(930), Duration::from_secs(2)).await;
     let received = received.expect("received").pop().expect("one message");
     assert_eq!(received.message, message("{}"));
     assert_eq!(received.sent_at.as_second(), 1_768_478_400);
@@ -166,18 +222,32 @@ async fn a_move_task_always_names_its_destination() {
                 && request.max_number_of_messages_per_second() == Some(50)
         })
         .then_output(|| StartMessageMoveTaskOutput::builder().build());
-    let list = mock!(Client::list_message_move_tasks).then_output(|| {
+    let is_newest = |request: &ListMessageMoveTasksInput| {
+        request.source_arn() == Some("arn:dead") && request.max_results() == Some(1)
+    };
+    let list = mock!(Client::list_message_move_tasks).match_requests(is_newest).then_output(|| {
         let task = ListMessageMoveTasksResultEntry::builder()
             .status("RUNNING")
             .approximate_number_of_messages_moved(3)
+            .approximate_number_of_messages_to_move(7)
+            .max_number_of_messages_per_second(50)
+            .started_timestamp(1_768_478_400_000)
+            .failure_reason("none")
             .task_handle("handle");
         ListMessageMoveTasksOutput::builder().results(task.build()).build()
     });
-    let sqs = Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&start, &list]));
+    let cancel = mock!(Client::cancel_message_move_task)
+        .match_requests(|request| request.task_handle() == Some("handle"))
+        .then_output(|| CancelMessageMoveTaskOutput::builder().build());
+    let sqs = Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&start, &list, &cancel]));
     let redrive = sqs.redrive("arn:dead".to_owned(), "arn:events".to_owned());
     redrive.start_move(Some(50)).await.expect("started");
     let task = redrive.latest_move().await.expect("listed").expect("a task");
-    assert!(task.is_active() && task.moved == 3 && task.handle.as_deref() == Some("handle"));
+    assert!(task.is_active() && task.handle.as_deref() == Some("handle"));
+    assert_eq!((task.moved, task.to_move, task.rate_per_second), (3, Some(7), Some(50)));
+    assert_eq!(task.started_at.map(Timestamp::as_second), Some(1_768_478_400));
+    assert_eq!(task.failure.as_deref(), Some("none"));
+    redrive.cancel_move("handle").await.expect("cancelled");
 }
 
 #[test]

@@ -25,6 +25,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
     sleep(Duration::from_hours(2)).await;
     let report = relay.go_on().await;
     assert_eq!((report.new, report.complete, report.behind_seconds), (240, true, Some(0)));
+    assert_eq!((report.to, report.cursor), (now(), Some(now() - OVERLAP)), "it has read into the future, and says now");
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,6 +187,8 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
     }
     assert!(runs > 1);
     assert_eq!(relay.queued().len(), 300, "and not what lies behind");
+    let record = relay.table.record(&id_of("e0")).expect("a record");
+    assert_eq!(record.history[0].why.as_deref(), Some("a test (delivery e0: 503 from https://example.com/)"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,10 +249,26 @@ async fn what_may_be_forgotten_needs_force() {
     assert!(matches!(failed.error, RecoverError::TooOld { .. }), "{failed}");
     let report = relay.run(json!({ "from": from.to_string(), "force": true })).await.expect("a run");
     assert_eq!(report.new, 1);
+    let border = now() - LIFE + minutes(60);
+    assert!(relay.run(json!({ "from": border.to_string(), "dryRun": true })).await.is_ok(), "an hour is enough");
     // The same when nothing has been read for too long.
     sleep(Duration::try_from(LIFE).expect("positive")).await;
     let failed = relay.run(json!({})).await.expect_err("refused");
     assert!(matches!(failed.error, RecoverError::TooOld { .. }), "{failed}");
     assert!(relay.run(json!({ "force": true })).await.expect("a run").complete);
     relay.go_on().await;
+}
+
+/// It may stand where no run would put it: a shorter overlap did, or a clock that was ahead.
+#[tokio::test(start_paused = true)]
+async fn a_run_never_moves_the_checkpoint_back() {
+    for ahead in [minutes(-14), minutes(0), minutes(60)] {
+        let (relay, cursor) = (relay(), now() + ahead);
+        relay.lose("e", now() - minutes(10), now());
+        let checkpoint = Checkpoint { cursor, span_seconds: 3600, resume: None };
+        relay.table.save_checkpoint("fake", &checkpoint).await.expect("saved");
+        let report = relay.go_on().await;
+        assert_eq!((report.complete, report.new, report.cursor), (true, 1, Some(cursor)), "but it reads the overlap");
+        assert_eq!(relay.table.checkpoint("fake").await.expect("read").map(|found| found.cursor), Some(cursor));
+    }
 }

@@ -69,3 +69,23 @@ async fn what_comes_back_from_a_replay_without_a_claim_died_anew() {
     let State::Dead(dead) = &record.state else { panic!("{record:?}") };
     assert_eq!((dead.death.reason, dead.replayed_at, record.replays_made), (ReasonKind::Unknown, None, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_event_stays_on_the_list_while_its_message_may_still_arrive() {
+    for is_replayed in [false, true] {
+        let relay = relay();
+        let letter = message("a", 1);
+        die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+        if is_replayed {
+            bury(&relay, [letter.clone()]).await;
+            report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)] })).await;
+        }
+        for (minutes, expected) in [(0, 0), (15, 0), (15, 1)] {
+            let since = record_of(&relay, &letter).await.last_seen_at;
+            let passed = FakeClock.now().duration_since(since).unsigned_abs();
+            tokio::time::advance(Duration::from_mins(minutes).saturating_sub(passed)).await;
+            let report = report(&relay, json!({ "action": "reconcile" })).await;
+            assert!(matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected), "{report:?}");
+        }
+    }
+}

@@ -88,6 +88,23 @@ async fn an_event_that_dies_again_at_once_is_replayed_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_takes_only_what_was_there_before_it_began() {
+    let relay = relay();
+    relay.dead_letters.send(&message("a", 1)).await.expect("sent");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    relay.dead_letters.send(&message("a", 2)).await.expect("sent");
+    let dies_meanwhile = relay.dead_letters.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        dies_meanwhile.send(&message("a", 3)).await
+    });
+    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    assert_eq!((report.matched, replayed(&report), report.skipped, report.remaining), (1, 1, 2, Some(2)));
+    assert_eq!(relay.events.messages()[0].body, message("a", 1).body);
+    assert_eq!(visible(&relay).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn copies_of_one_event_are_sent_back_once_and_removed_when_it_is_delivered() {
     let relay = relay();
     bury(&relay, [message("a", 1), message("a", 2), message("a", 1)]).await;

@@ -137,6 +137,7 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
         assert_eq!((&body["status"], &body["type"]), (&json!(status), &json!("about:blank")), "{case}");
         assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{case}: {body}");
         assert_eq!(response.headers["content-type"], "application/problem+json", "{case}");
+        assert_eq!(response.headers.get("allow").is_some_and(|allow| allow == "POST"), code == 405, "{case}");
         assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty(), "{case}");
     }
 }
@@ -258,6 +259,29 @@ async fn while_the_queue_is_down_the_sender_is_asked_to_come_again() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
     assert!(!body.to_string().contains("made to fail"), "the cause is for the log, not for strangers");
+}
+
+/// A 401 would make the sender drop its event.
+#[tokio::test]
+async fn while_no_secret_of_a_kind_is_set_the_sender_is_asked_to_come_again() {
+    let vector: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+    let signature = vector["headers"]["x-hub-signature-256"].clone();
+    for (secret, headers) in [
+        (json!({ "webhookSecrets": ["local-webhook-secret-0001"] }), json!({ "x-hub-signature-256": signature })),
+        (json!({ "openMessagingSecrets": ["MySecretSignature"] }), json!({ "x-webhook-secret": "any" })),
+        (json!({}), json!({ "x-hub-signature-256": signature, "x-webhook-secret": "any" })),
+    ] {
+        let Function { events, dead_letters, ingest: Ingest { clock, .. } } = function();
+        let secrets = SecretCache::new(FakeSecretStore::holding(&secret), Duration::from_mins(5), FakeClock);
+        let ingest = Ingest { events: events.clone(), dead_letters: dead_letters.clone(), secrets, clock };
+        let function = Function { events, dead_letters, ingest };
+        let mut event = vector.clone();
+        event["headers"] = headers;
+        let (status, body, response) = post(&function, &event.to_string()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{secret}: {body}");
+        assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
+        assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty());
+    }
 }
 
 /// A queue that never says anything.

@@ -111,6 +111,16 @@ async fn a_caller_without_a_name_is_recorded_as_http() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_callers_long_name_is_cut_to_what_a_request_may_say() {
+    let function = function();
+    bury(&function, [letter(1)]).await;
+    let mut event = retry_of(&letter(1));
+    event["requestContext"]["authorizer"]["iam"]["userArn"] = json!(format!("{}ü", "x".repeat(499)));
+    assert_eq!(send(&function, event).await.status, 200);
+    assert_eq!(function.replay.table.only_record().history[1].by, "x".repeat(499));
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_paths_and_methods_are_refused() {
     for (method, path, status, allow) in [
         ("GET", "/", 404, ""),

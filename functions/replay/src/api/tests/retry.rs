@@ -131,7 +131,7 @@ async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
     bury(&function, [letter(1)]).await;
     function.replay.redrive.start_move(None).await.expect("started");
     let answer = send(&function, retry_of(&letter(1))).await;
-    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "30"), "{answer:?}");
     assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains("move task")), "{answer:?}");
 
     function.replay.redrive.cancel_move("task-0").await.expect("cancelled");
@@ -159,4 +159,14 @@ async fn a_message_that_is_hidden_is_there_later() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
     tokio::time::advance(hidden_for).await;
     assert_eq!(send(&function, retry_of(&letter(1))).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_not_found() {
+    let function = function();
+    bury(&function, [letter(1)]).await;
+    tokio::time::advance(Duration::from_hours(15 * 24 - 1)).await;
+    assert_eq!(send(&function, retry_of(&letter(1))).await.status, 200);
+    tokio::time::advance(Duration::from_hours(15 * 24)).await;
+    assert_eq!(send(&function, retry_of(&letter(1))).await.status, 404);
 }

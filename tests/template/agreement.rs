@@ -1,0 +1,60 @@
+//! Values that stand in the template and in the code: each variable is what its name says, and times fit each other.
+
+use genesys_relay::record::LIFE;
+use genesys_relay::replay;
+use serde_json::json;
+
+use super::*;
+
+/// `BACKOFF_BASE_SECONDS` is of the parameter `BackoffBaseSeconds`.
+fn parameter_of(variable: &str) -> String {
+    let word = |word: &str| word[..1].to_owned() + &word[1..].to_lowercase();
+    variable.split('_').map(word).collect()
+}
+
+#[test]
+fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
+    const RESOURCES: [(&str, &str); 10] = [
+        ("QUEUE_URL", "EventsQueue"),
+        ("QUEUE_ARN", "EventsQueue.Arn"),
+        ("DEAD_LETTER_QUEUE_URL", "DeadLetterQueue"),
+        ("DEAD_LETTER_QUEUE_ARN", "DeadLetterQueue.Arn"),
+        ("EVENTS_TABLE_NAME", "EventsTable"),
+        ("ARCHIVE_BUCKET_NAME", "ArchiveBucket"),
+        ("EVENT_SOURCE_ID", "ProcessorEventSource"),
+        ("PROCESSOR_FUNCTION_NAME", "ProcessorFunction"),
+        ("SECRET_ARN", "Secret.Id"),
+        ("METRICS_NAMESPACE", "GenesysRelay/${AWS::StackName}"),
+    ];
+    let template = template();
+    for function in resources_of(&template, "AWS::Serverless::Function") {
+        let variables = function["Environment"]["Variables"].clone();
+        for (name, value) in variables.as_hash().expect("variables") {
+            let (name, value) = (name.as_str().expect("a name"), value.as_str().expect("a reference"));
+            let expected = RESOURCES.iter().find(|(known, _)| *known == name).map(|(_, of)| (*of).to_owned());
+            assert_eq!(value, expected.unwrap_or_else(|| parameter_of(name)), "{name}");
+        }
+    }
+    let redrive = resource(&template, "EventsQueue")["Properties"]["RedrivePolicy"].clone();
+    assert_eq!(redrive["maxReceiveCount"].as_str(), Some("MaxReceiveCount"), "the last receive is SQS's last as well");
+    assert_eq!(redrive["deadLetterTargetArn"].as_str(), Some("DeadLetterQueue.Arn"));
+}
+
+#[test]
+fn times_of_the_template_fit_those_of_the_code() {
+    let template = template();
+    let days = |queue: &str| number(&resource(&template, queue)["Properties"]["MessageRetentionPeriod"]) / 86_400;
+    let life = u64::try_from(LIFE.as_hours() / 24).expect("positive");
+    assert_eq!(life, days("DeadLetterQueue") + 1, "a record outlives its dead letter");
+    for bound in ["MinValue", "Default", "MaxValue"] {
+        let days = number(&template["Parameters"]["ArchiveAfterDays"][bound]);
+        let request = json!({ "action": "archive", "olderThanDays": days });
+        assert!(replay::Request::parse(request, "a test").is_ok(), "{days} days");
+    }
+    // It waits for the processor, which takes one event and answers.
+    let timeout = number(&resource(&template, "BreakerFunction")["Properties"]["Timeout"]);
+    let slowest = template["Parameters"]["ProcessorTimeoutSeconds"]["AllowedValues"].as_vec().expect("a list").clone();
+    assert!(slowest.iter().all(|seconds| number(seconds) < timeout), "{timeout} s");
+    let rate = |schedule: &str| resource(&template, schedule)["Properties"]["ScheduleExpression"].clone();
+    assert_eq!(rate("BreakerSchedule").as_str(), Some("rate(1 minute)"), "it looks at minutes");
+}
