@@ -80,12 +80,16 @@ pub enum Entry {
 /// An event that did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// Which delivery it was, as the log names it.
+    /// Which delivery it was, as the log names it, for people.
     pub delivery: String,
+    /// What names the delivery at each reading, where nothing tells its event apart.
+    pub entry: String,
     /// When Genesys Cloud had the event, as far as it says.
     pub at: Option<Timestamp>,
     /// The webhook's body: byte for byte where the log has it as text, and else as the log has written it anew.
     pub body: Vec<u8>,
+    /// Whether the log has written the body anew, so that an id with a time is all that it has in common with the webhook's.
+    pub is_copy: bool,
     /// The `Content-Type` that it was sent with.
     pub content_type: Option<String>,
     /// The headers that are kept with an event, names in lower case.

@@ -1,4 +1,8 @@
 //! What an event is, where it came from, and when two messages are the same event.
+//!
+//! Two laws decide that. What says nothing identifies nothing: where neither an id with a time nor a time nor a key of the
+//! sender tells an event apart, every accepted request is an event of its own. And two different canonical bodies are never
+//! one event; only a copy that the recovery fetched is known by its id alone.
 
 #[cfg(test)]
 mod tests;
@@ -14,9 +18,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::json::{Json, Object};
+use crate::placeholder::{instant, is_placeholder};
 
-/// Equal generic bodies within one slot of this many seconds are one event; across a border they are two.
-const GENERIC_SLOT_SECONDS: i64 = 300;
+/// A sender's key counts for a day of UTC: one that is configured once and never changes cannot merge what days lie between.
+const KEY_DAY_SECONDS: i64 = 24 * 3600;
+
+/// The sources of Genesys Cloud begin with this ("Amazon EventBridge integration", Genesys Cloud Resource Center).
+const PARTNER_SOURCE: &str = "aws.partner/genesys.com";
+
+/// What every event of an event bus has beside `source`, `detail-type` and `detail` ("AWS service event metadata",
+/// EventBridge User Guide), whatever prefix the rule goes by.
+const BUS_FIELDS: [&str; 6] = ["version", "id", "account", "time", "region", "resources"];
 
 /// An event as the relay keeps it: the body exactly as it was received, and what else is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +47,27 @@ pub struct Event {
     pub body: Vec<u8>,
     /// The webhook or integration it belongs to, if it names one.
     pub origin: Option<String>,
+    /// Whether its body was written anew by the log that the recovery reads: such a copy is known by its id alone.
+    pub is_copy: bool,
 }
+
+impl Event {
+    /// The digest by which a record tells two bodies of one id apart.
+    ///
+    /// Only the id of Open Messaging does without the body: all others are made of it, or of nothing that could come twice.
+    pub fn digest(&self) -> Option<BodyDigest> {
+        if self.source != Source::OpenMessaging || self.is_copy {
+            return None;
+        }
+        let body = Json::parse(&self.body).ok()?;
+        Some(BodyDigest(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(body.canonical()))))
+    }
+}
+
+/// The SHA-256 of a canonical body, as text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BodyDigest(String);
 
 /// The name of an event: 1 to 80 characters of `A–Z a–z 0–9 _ -`.
 ///
@@ -49,6 +81,27 @@ impl EventId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// An event that nothing tells apart, by what only this request has: its time, and a random number.
+    pub fn of_request(received_at: Timestamp, random: u128) -> Self {
+        Self::from_parts("request", &[&received_at.as_nanosecond().to_be_bytes(), &random.to_be_bytes()])
+    }
+
+    /// A message that nothing tells apart, by the name that SQS gave it.
+    pub fn of_message(message_id: &str, body: &[u8]) -> Self {
+        Self::from_parts("message", &[message_id.as_bytes(), body])
+    }
+
+    /// What was fetched and cannot be understood, or that nothing tells apart: by what does not change between two readings.
+    pub fn of_fetched(parts: &[&[u8]]) -> Self {
+        Self::from_parts("unreadable", parts)
+    }
+
+    /// The id of an event whose own id another body had first: the same at each delivery of this body.
+    #[must_use]
+    pub fn with_body(&self, digest: &BodyDigest) -> Self {
+        Self::from_parts("another body", &[self.0.as_bytes(), digest.0.as_bytes()])
     }
 
     /// Hashes `parts` under `kind`; each part's length goes in too, so that no two lists of parts collide.
@@ -161,20 +214,27 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Identifies a body that is JSON.
+    /// Identifies a body that is JSON, by what tells it apart from every other event: an id with a time, a time, or a key of
+    /// the sender, which it gave as `Idempotency-Key` or `webhook-id`. Placeholders count as absent.
     ///
-    /// `received_at` matters to bodies that nothing else tells apart, and `sender_key` is what such a sender gave as
-    /// `Idempotency-Key` or `webhook-id`. The key never stands alone, since a header that the customer configured in
-    /// Genesys has the same value on every event.
-    pub fn of(body: Json<'_>, received_at: Timestamp, sender_key: Option<&str>) -> Self {
+    /// Where nothing does, `lone` names the event: it is one of its own. All but Open Messaging's ids hash the whole of what
+    /// the sender said, so that two bodies are never one event; for those see [`Event::digest`].
+    pub fn of(
+        body: Json<'_>,
+        received_at: Timestamp,
+        sender_key: Option<&str>,
+        lone: impl FnOnce() -> EventId,
+    ) -> Self {
         let shape = Shape::of(body);
-        let id = match &shape {
-            Shape::OpenMessaging { message, channel } => open_messaging_id(message, channel),
-            Shape::EventBridge { detail } => eventbridge_id(detail),
-            Shape::Webhook { .. } => Some(EventId::from_parts("webhook", &[&body.canonical()])),
+        let key = sender_key.filter(|key| !is_placeholder(key));
+        let told = match &shape {
+            Shape::OpenMessaging { message, channel } => open_messaging_id(message, channel, body, received_at),
+            Shape::EventBridge { event, detail } => eventbridge_id(event, detail.as_ref(), body, received_at),
+            Shape::Webhook { envelope } => webhook_id(envelope, body, received_at, key),
             Shape::Generic => None,
         };
-        let id = id.unwrap_or_else(|| generic_id(&body.canonical(), received_at, sender_key));
+        let keyed = || key.map(|key| keyed_id(key, body, received_at));
+        let id = told.or_else(keyed).unwrap_or_else(lone);
         Self { id, source: shape.source(), origin: shape.origin() }
     }
 
@@ -184,26 +244,16 @@ impl Identity {
         Self { id, source: shape.source(), origin: shape.origin() }
     }
 
-    /// Identifies what was fetched and cannot be understood, or not be delivered: by what does not change between two
-    /// readings.
-    pub fn of_unreadable(parts: &[&[u8]]) -> Self {
-        Self { id: EventId::from_parts("unreadable", parts), source: Source::Generic, origin: None }
-    }
-
-    /// Identifies a body that is not JSON: equal bytes within five minutes are one event.
-    pub fn of_malformed(body: &[u8], received_at: Timestamp) -> Self {
-        Self {
-            id: EventId::from_parts("malformed", &[&slot(received_at), body]),
-            source: Source::Generic,
-            origin: None,
-        }
+    /// Identifies what is not JSON, whose id says it all.
+    pub fn of_malformed(id: EventId) -> Self {
+        Self { id, source: Source::Generic, origin: None }
     }
 }
 
 /// What a body's fields say it is.
 enum Shape<'a> {
     OpenMessaging { message: Object<'a>, channel: Object<'a> },
-    EventBridge { detail: Object<'a> },
+    EventBridge { event: Object<'a>, detail: Option<Object<'a>> },
     Webhook { envelope: Object<'a> },
     Generic,
 }
@@ -215,13 +265,13 @@ impl<'a> Shape<'a> {
         let has = |name| object.get(name).is_some();
         if has("type")
             && let Some(channel) = inner("channel")
+            // Many bodies have a type and a channel: these are Open Messaging's own.
+            && (has("direction") || has("originatingEntity") || channel.get("platform").is_some())
         {
             return Self::OpenMessaging { channel, message: object };
         }
-        if has("detail-type")
-            && let Some(detail) = inner("detail").filter(|detail| detail.get("topicName").is_some())
-        {
-            return Self::EventBridge { detail };
+        if has("detail") && is_from_event_bus(&object) {
+            return Self::EventBridge { detail: inner("detail"), event: object };
         }
         if has("webhookId") && has("payload") && has("timestamp") {
             return Self::Webhook { envelope: object };
@@ -239,51 +289,84 @@ impl<'a> Shape<'a> {
     }
 
     fn origin(&self) -> Option<String> {
-        let origin = match self {
-            Self::OpenMessaging { channel, .. } => channel.get("id")?,
-            Self::Webhook { envelope } => envelope.get("webhookId")?,
-            Self::EventBridge { .. } | Self::Generic => return None,
-        };
-        origin.as_str().map(std::borrow::Cow::into_owned)
+        match self {
+            Self::OpenMessaging { channel, .. } => channel.text("id"),
+            Self::Webhook { envelope } => envelope.text("webhookId"),
+            Self::EventBridge { .. } | Self::Generic => None,
+        }
     }
 }
 
-/// A receipt has the id of the message it is about, and a typing event one of its own only with its time.
-fn open_messaging_id(message: &Object<'_>, channel: &Object<'_>) -> Option<EventId> {
-    let kind = message.get("type")?.as_str()?;
-    let variant = match kind.as_ref() {
-        "Receipt" => message.get("status")?.as_str()?,
-        "Event" => channel.get("time")?.as_str()?,
-        _ => "".into(),
+/// Whether an object with a `detail` is an event of an event bus: of Genesys Cloud by its source or its topic, or of any
+/// source that the rule was told of, by all that the bus itself adds.
+fn is_from_event_bus(event: &Object<'_>) -> bool {
+    let source = event.get("source").and_then(|source| source.as_str());
+    if source.as_ref().is_some_and(|source| source.starts_with(PARTNER_SOURCE)) {
+        return true;
+    }
+    if event.get("detail-type").is_none() {
+        return false;
+    }
+    let has_topic = || Some(event.get("detail")?.as_object()?.get("topicName").is_some());
+    has_topic() == Some(true) || (source.is_some() && BUS_FIELDS.iter().all(|name| event.get(name).is_some()))
+}
+
+/// Genesys promises that id and time together are unique. A receipt has the id of the message that it is about. What has no
+/// id is known by its body, if that has a time.
+fn open_messaging_id(
+    message: &Object<'_>,
+    channel: &Object<'_>,
+    body: Json<'_>,
+    received_at: Timestamp,
+) -> Option<EventId> {
+    let time = instant(channel.get("time")?, received_at)?;
+    let reference = || {
+        let kind = message.text("type")?;
+        let status = if kind == "Receipt" { message.text("status").unwrap_or_default() } else { String::new() };
+        let (channel_id, id) = (channel.text("id")?, message.text("id")?);
+        let time = time.as_millisecond().to_be_bytes();
+        let parts = [channel_id.as_bytes(), kind.as_bytes(), id.as_bytes(), &time, status.as_bytes()];
+        Some(EventId::from_parts("open-messaging message", &parts))
     };
-    let channel_id = channel.get("id")?.as_str()?;
-    let message_id = message.get("id")?.as_str()?;
-    Some(EventId::from_parts(
-        "open-messaging",
-        &[channel_id.as_bytes(), kind.as_bytes(), message_id.as_bytes(), variant.as_bytes()],
-    ))
+    let by_body = || EventId::from_parts("open-messaging body", &[&body.canonical()]);
+    Some(reference().unwrap_or_else(by_body))
 }
 
 /// `eventBody.id` often names the conversation or the user, and the envelope's `id` changes when Genesys publishes again.
-fn eventbridge_id(detail: &Object<'_>) -> Option<EventId> {
-    let timestamp = detail.get("timestamp")?.canonical();
-    // Without a time, a user who comes back to where they were would be told as the event from before.
-    if *timestamp == *b"null" {
-        return None;
-    }
-    Some(EventId::from_parts(
-        "eventbridge",
-        &[&detail.get("topicName")?.canonical(), &detail.get("eventBody")?.canonical(), &timestamp],
-    ))
+///
+/// Without a time, a user who comes back to where they were would be told as the event from before: then the whole event
+/// tells, which the bus itself has given an id.
+fn eventbridge_id(
+    event: &Object<'_>,
+    detail: Option<&Object<'_>>,
+    body: Json<'_>,
+    received_at: Timestamp,
+) -> Option<EventId> {
+    let by_time = || {
+        let detail = detail?;
+        let timestamp = detail.get("timestamp")?;
+        instant(timestamp, received_at)?;
+        let (topic, event_body) = (detail.get("topicName")?, detail.get("eventBody")?);
+        let parts = [&*topic.canonical(), &*event_body.canonical(), &*timestamp.canonical()];
+        Some(EventId::from_parts("eventbridge", &parts))
+    };
+    let whole = || {
+        event.text("id")?;
+        Some(EventId::from_parts("eventbridge event", &[&body.canonical()]))
+    };
+    by_time().or_else(whole)
 }
 
-fn generic_id(canonical_body: &[u8], received_at: Timestamp, sender_key: Option<&str>) -> EventId {
-    match sender_key {
-        Some(key) => EventId::from_parts("keyed", &[key.as_bytes(), canonical_body]),
-        None => EventId::from_parts("generic", &[&slot(received_at), canonical_body]),
-    }
+fn webhook_id(envelope: &Object<'_>, body: Json<'_>, received_at: Timestamp, key: Option<&str>) -> Option<EventId> {
+    instant(envelope.get("timestamp")?, received_at)?;
+    Some(match key {
+        Some(key) => EventId::from_parts("webhook", &[&body.canonical(), key.as_bytes()]),
+        None => EventId::from_parts("webhook", &[&body.canonical()]),
+    })
 }
 
-fn slot(received_at: Timestamp) -> [u8; 8] {
-    received_at.as_second().div_euclid(GENERIC_SLOT_SECONDS).to_be_bytes()
+/// The key never stands alone, since a header that the customer configured has the same value on every event.
+fn keyed_id(key: &str, body: Json<'_>, received_at: Timestamp) -> EventId {
+    let day = received_at.as_second().div_euclid(KEY_DAY_SECONDS).to_be_bytes();
+    EventId::from_parts("keyed", &[key.as_bytes(), &body.canonical(), &day])
 }

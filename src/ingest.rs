@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use crate::event::{Event, EventId, Identity, Source};
 use crate::json::{Json, NotJson};
 use crate::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
 use crate::metrics::{self, Rejection};
+use crate::placeholder::is_placeholder;
 use crate::queue::{QueueError, Sender};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
@@ -30,6 +32,8 @@ pub struct Ingest<E, D, S, C> {
     pub secrets: SecretCache<S, SenderSecrets, C>,
     /// Tells when an event was received.
     pub clock: C,
+    /// Names events that nothing tells apart.
+    pub rng: Mutex<fastrand::Rng>,
 }
 
 /// An event that is durable: the sender may forget it.
@@ -120,9 +124,11 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         }
         let received_at = self.clock.now();
         let json = Json::parse(body);
+        let lone =
+            || EventId::of_request(received_at, self.rng.lock().unwrap_or_else(PoisonError::into_inner).u128(..));
         let identity = match &json {
-            Ok(json) => Identity::of(*json, received_at, sender_key(headers)),
-            Err(_) => Identity::of_malformed(body, received_at),
+            Ok(json) => Identity::of(*json, received_at, sender_key(headers), lone),
+            Err(_) => Identity::of_malformed(lone()),
         };
         let event = Event {
             id: identity.id,
@@ -132,6 +138,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
             headers: kept_headers(headers),
             body: body.to_vec(),
             origin: identity.origin,
+            is_copy: false,
         };
         let (id, source) = (event.id.clone(), event.source);
         let message = Message { trace, ..Message::from_event(event) };
@@ -203,10 +210,10 @@ impl From<&Refusal> for Rejection {
     }
 }
 
-/// What a sender gave to tell its events apart.
+/// What a sender gave to tell its events apart: the first header that says something.
 fn sender_key(headers: &HeaderMap) -> Option<&str> {
     const KEYS: [HeaderName; 2] = [HeaderName::from_static("idempotency-key"), HeaderName::from_static("webhook-id")];
-    KEYS.iter().find_map(|name| text(headers, name))
+    KEYS.iter().filter_map(|name| text(headers, name)).find(|key| !is_placeholder(key))
 }
 
 fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::placeholder::is_placeholder;
+
 /// Nesting up to which a value has a canonical form; every level is scanned once more, so this bounds the work.
 const MAX_CANONICAL_DEPTH: usize = 64;
 
@@ -118,9 +120,9 @@ impl<'a> Object<'a> {
         self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// The text of a field that is there exactly once, and not empty.
+    /// The text of a field that is there exactly once, and says something.
     pub fn text(&self, name: &str) -> Option<String> {
-        Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !text.is_empty())
+        Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !is_placeholder(text))
     }
 
     /// The object written anew, with these fields in place of what it had.

@@ -22,6 +22,7 @@ pub mod json;
 pub mod logging;
 pub mod message;
 pub mod metrics;
+pub mod placeholder;
 pub mod process;
 pub mod queue;
 pub mod reason;

@@ -34,6 +34,8 @@ pub mod attribute {
     pub const HEADERS: &str = "headers";
     /// Why the message is in the dead-letter queue, a JSON object; see [`Reason`](crate::reason::Reason).
     pub const REASON: &str = "reason";
+    /// `true` on a copy that the recovery fetched, which is known by its id alone; absent otherwise.
+    pub const RECOVERED: &str = "recovered";
 }
 
 /// The attributes with which EventBridge puts an event into a rule target's dead-letter queue (EventBridge User Guide,
@@ -80,6 +82,21 @@ pub struct Message {
     pub group: Option<String>,
     /// The trace in which it is sent. Written and not read: Lambda goes by it, and what is sent anew is in another.
     pub trace: Option<TraceHeader>,
+}
+
+/// What SQS knows of a message: when it took it, and how it calls it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp<'a> {
+    /// `SentTimestamp`.
+    pub sent_at: Timestamp,
+    /// The message id, which stays the same until somebody sends the message again; `None` where nobody has it at hand.
+    pub message_id: Option<&'a str>,
+}
+
+impl From<Timestamp> for Stamp<'_> {
+    fn from(sent_at: Timestamp) -> Self {
+        Self { sent_at, message_id: None }
+    }
 }
 
 /// The value of a message attribute, with its data type as SQS spells it (`String`, `Number.int`, …).
@@ -156,6 +173,9 @@ impl Message {
         if let Some(content_type) = event.content_type {
             put(attribute::CONTENT_TYPE, content_type);
         }
+        if event.is_copy {
+            put(attribute::RECOVERED, "true".to_owned());
+        }
         if !event.headers.is_empty() {
             put(attribute::HEADERS, serde_json::json!(event.headers).to_string());
         }
@@ -172,8 +192,10 @@ impl Message {
     /// Reads the event back.
     ///
     /// A message without attributes is an event too: a rule of EventBridge sends bare events, and a person may paste
-    /// one in the console. `sent_at` is SQS's own time of the message, for those that carry none.
-    pub fn to_event(&self, sent_at: Timestamp) -> Result<Event, Unreadable> {
+    /// one in the console. `stamp` is what SQS says of the message: its time for those that carry none, and its id for
+    /// those that nothing else tells apart.
+    pub fn to_event<'a>(&'a self, stamp: impl Into<Stamp<'a>>) -> Result<Event, Unreadable> {
+        let stamp = stamp.into();
         let body = match self.text(attribute::ENCODING)? {
             None => self.body.clone().into_bytes(),
             Some("base64") => BASE64_STANDARD.decode(&self.body).map_err(Unreadable::Base64)?,
@@ -182,7 +204,7 @@ impl Message {
         let json = Json::parse(&body);
         let received_at = match self.text(attribute::RECEIVED_AT)? {
             Some(time) => time.parse().map_err(Unreadable::ReceivedAt)?,
-            None => json.as_ref().ok().and_then(|json| envelope_time(*json)).unwrap_or(sent_at),
+            None => json.as_ref().ok().and_then(|json| envelope_time(*json)).unwrap_or(stamp.sent_at),
         };
         let headers = match self.text(attribute::HEADERS)? {
             Some(headers) => serde_json::from_str(headers).map_err(Unreadable::Headers)?,
@@ -191,9 +213,9 @@ impl Message {
         let named = self.text(attribute::EVENT_ID)?.map(str::parse).transpose().map_err(Unreadable::EventId)?;
         let Identity { id, source, origin } = match (named, json) {
             (None, Err(error)) => return Err(Unreadable::NotJson(error)),
-            (None, Ok(json)) => Identity::of(json, received_at, None),
+            (None, Ok(json)) => Identity::of(json, received_at, None, || self.lone(stamp)),
             (Some(id), Ok(json)) => Identity::named(id, json),
-            (Some(id), Err(_)) => Identity { id, source: Source::Generic, origin: None },
+            (Some(id), Err(_)) => Identity::of_malformed(id),
         };
         let source = match self.text(attribute::SOURCE)? {
             Some(name) => name.parse().map_err(Unreadable::Source)?,
@@ -201,25 +223,46 @@ impl Message {
         };
         let unsaid = (source == Source::EventBridge).then_some(EVENTBRIDGE_CONTENT_TYPE);
         let content_type = self.text(attribute::CONTENT_TYPE)?.or(unsaid).map(str::to_owned);
-        Ok(Event { id, source, received_at, content_type, headers, body, origin })
+        let is_copy = self.text(attribute::RECOVERED)?.is_some();
+        Ok(Event { id, source, received_at, content_type, headers, body, origin, is_copy })
+    }
+
+    /// The id of an event that nothing tells apart.
+    fn lone(&self, stamp: Stamp<'_>) -> EventId {
+        let sent_at = stamp.sent_at.as_millisecond().to_string();
+        EventId::of_message(stamp.message_id.unwrap_or(&sent_at), self.body.as_bytes())
     }
 
     /// Who its event is, and when the relay first received it, even where no event can be read from it.
-    pub fn identity(&self, sent_at: Timestamp) -> (EventId, Timestamp) {
-        if let Ok(event) = self.to_event(sent_at) {
+    pub fn identity<'a>(&'a self, stamp: impl Into<Stamp<'a>>) -> (EventId, Timestamp) {
+        let stamp = stamp.into();
+        if let Ok(event) = self.to_event(stamp) {
             return (event.id, event.received_at);
         }
         let received_at = self.text(attribute::RECEIVED_AT).ok().flatten().and_then(|time| time.parse().ok());
         let id = self.event_id().and_then(|id| id.parse().ok());
-        let id = id.unwrap_or_else(|| Identity::of_malformed(self.body.as_bytes(), sent_at).id);
-        (id, received_at.unwrap_or(sent_at))
+        (id.unwrap_or_else(|| self.lone(stamp)), received_at.unwrap_or(stamp.sent_at))
     }
 
-    /// The same message, saying itself who its event is: sent again, it gets a new time from SQS, and an event that is
-    /// identified by its time would become another.
+    /// The same message under this id, unless what it has in that place is no id: then it stays unreadable.
     #[must_use]
-    pub fn with_identity(mut self, sent_at: Timestamp) -> Self {
-        let (id, received_at) = self.identity(sent_at);
+    pub fn named(mut self, id: &EventId) -> Self {
+        let is_free = match self.attributes.get(attribute::EVENT_ID) {
+            None => self.attributes.len() < MAX_ATTRIBUTES,
+            Some(_) => self.event_id().is_some_and(|id| id.parse::<EventId>().is_ok()),
+        };
+        if is_free {
+            self.attributes.insert(attribute::EVENT_ID.to_owned(), Attribute::text(id.as_str()));
+        }
+        self
+    }
+
+    /// The same message, saying itself who its event is: sent again, it gets a new id and a new time from SQS, and an event
+    /// that is identified by these would become another.
+    #[must_use]
+    pub fn with_identity<'a>(mut self, stamp: impl Into<Stamp<'a>>) -> Self {
+        let stamp = stamp.into();
+        let (id, received_at) = self.identity(stamp);
         let identity = [(attribute::EVENT_ID, id.to_string()), (attribute::RECEIVED_AT, format!("{received_at:.3}"))];
         for (name, value) in identity {
             if self.attributes.len() < MAX_ATTRIBUTES {

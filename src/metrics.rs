@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use metrics_cloudwatch_embedded::{Builder, Collector};
 
 use crate::breaker::{Circuit, State};
+use crate::event::Source;
 use crate::logging::chain;
 use crate::reason::ReasonKind;
 
@@ -183,7 +184,9 @@ table! {
     /// Events that became dead letters.
     DEAD: CountBy<ReasonKind> = CountBy { name: "Dead", dimension: "Reason", text: ReasonKind::as_str };
     /// Messages of events that were delivered or discarded before.
-    DUPLICATES: Count = Count("Duplicates");
+    DUPLICATES: CountBy<Source> = CountBy { name: "Duplicates", dimension: "Source", text: Source::as_str };
+    /// Events that came under the id of another one.
+    REUSED_IDS: Count = Count("ReusedIds");
     /// How long the target took to answer, or until there was no answer.
     TARGET_TIME: Measure = Measure { name: "TargetTime", unit: Unit::Milliseconds };
     /// Answers of the target.

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::events_table::EventsTable;
 use crate::logging::chain;
-use crate::message::Message;
+use crate::message::{Message, Stamp};
 use crate::queue::{QueueError, ReceiptHandle, Sender, VisibilityTimeout};
 use crate::retry::Schedule;
 use crate::target::{Cause, Failure, Target};
@@ -69,6 +69,13 @@ pub struct Record {
     pub sent_at: Timestamp,
     /// What it holds.
     pub message: Message,
+}
+
+impl Record {
+    /// What SQS knows of its message.
+    pub fn stamp(&self) -> Stamp<'_> {
+        Stamp { sent_at: self.sent_at, message_id: Some(&self.message_id) }
+    }
 }
 
 /// What SQS is to do with a record.

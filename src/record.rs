@@ -14,12 +14,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::event::{Event, EventId, Source};
+use crate::event::{BodyDigest, Event, EventId, Source};
 use crate::json::Json;
 use crate::reason::{ReasonKind, excerpt_of};
 
 pub(crate) use self::step::restored;
-pub use self::step::{Claim, ClaimRequest, Claiming, DeadRecord, Finding, Guard, Letter, STEPS, Transition};
+pub use self::step::{Claim, ClaimRequest, Claiming, DeadRecord, Finding, Finished, Guard, Letter, STEPS, Transition};
 
 /// How long a record lives after its last change: one day longer than SQS keeps a dead letter.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
@@ -54,6 +54,9 @@ pub struct Record {
     pub origin: Option<String>,
     /// When the relay first received it.
     pub received_at: Timestamp,
+    /// The digest of its body, where the id alone does not tell that. Absent before a body has come that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<BodyDigest>,
     /// When this record was begun.
     pub first_seen_at: Timestamp,
     /// When it was last written.
@@ -339,6 +342,14 @@ impl Record {
     /// Whether it has to be taken for forgotten, although DynamoDB still has it.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at <= now
+    }
+
+    /// Whether an event that has this record's id is another one, since its body is: the id that it has then.
+    ///
+    /// A record of an older version, or of a copy that the recovery fetched, has no digest, and is of any body.
+    pub fn other_event(&self, event: &Event, now: Timestamp) -> Option<EventId> {
+        let own = self.digest.as_ref().filter(|_| !self.is_expired(now))?;
+        event.digest().filter(|digest| digest != own).map(|digest| self.event_id.with_body(&digest))
     }
 
     /// What the index holds of it.

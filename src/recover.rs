@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::delivery_log::DeliveryLog;
-use crate::event::EventId;
+use crate::event::{BodyDigest, EventId};
 use crate::events_table::{EventsTable, Exclusive, Lease, TableError};
 use crate::genesys::GenesysError;
 use crate::logging::chain;
@@ -102,7 +102,7 @@ struct Run<'a> {
     /// When no more is read.
     read_until: Instant,
     /// What it has come across, known or not.
-    seen: HashSet<EventId>,
+    seen: HashSet<(EventId, Option<BodyDigest>)>,
     /// Why the first of what is waited for could not be had, in this run or by the one that it goes on for.
     first_withheld: Option<String>,
     report: Report,

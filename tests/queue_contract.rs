@@ -160,6 +160,7 @@ async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
         headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         body: "{\"text\":\"\u{FFFE} 😀\"}".into(),
         origin: None,
+        is_copy: false,
     };
     queue.send(&Message::from_event(event.clone())).await?;
     let received = queue.receive(10, HIDDEN, SHORTLY).await?.pop().expect("a message");

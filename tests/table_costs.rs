@@ -139,12 +139,7 @@ impl Relay {
             receipt: Some(ReceiptHandle(message_id.to_owned())),
             receive_count,
             sent_at: Timestamp::UNIX_EPOCH,
-            message: Message {
-                body: format!("{{\"name\":\"{name}\"}}"),
-                attributes: BTreeMap::new(),
-                group: None,
-                trace: None,
-            },
+            message: named(name),
         };
         // Past every backoff, and past every lease.
         self.processor.clock.forward(SignedDuration::from_mins(2));
@@ -155,9 +150,7 @@ impl Relay {
 
     /// The record of the event of this name.
     async fn record(&self, name: &str) -> Result<genesys_relay::record::Record> {
-        let message =
-            Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None, trace: None };
-        let (id, _) = message.identity(Timestamp::UNIX_EPOCH);
+        let (id, _) = named(name).identity(Timestamp::UNIX_EPOCH);
         self.processor.table.get(&id).await?.context("a record")
     }
 
@@ -170,6 +163,13 @@ impl Relay {
         assert_eq!(self.processor.table.write(&dead.replayed(act)).await?, Written::Done);
         Ok(self.requests.take())
     }
+}
+
+/// A message whose event has its name as its id, whichever message brings it.
+fn named(name: &str) -> Message {
+    let body = format!("{{\"name\":\"{name}\"}}");
+    let message = Message { body, attributes: BTreeMap::new(), group: None, trace: None };
+    message.named(&name.parse().expect("an id"))
 }
 
 const READ: &str = "GetItem";

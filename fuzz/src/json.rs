@@ -1,7 +1,7 @@
 //! What is JSON, and when two texts are the same JSON.
 
 use genesys_relay::clock::Clock as _;
-use genesys_relay::event::Identity;
+use genesys_relay::event::{EventId, Identity};
 use genesys_relay::json::Json;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub fn json(text: &[u8]) {
         let spaced = spaced(json.as_text());
         let spaced = Json::parse(spaced.as_bytes()).expect("spaces change nothing");
         assert_eq!(spaced.canonical(), canonical, "the canonical form depends on spaces");
-        let identity = |json| Identity::of(json, Noon.now(), None);
+        let identity = |json| Identity::of(json, Noon.now(), None, || EventId::of_request(Noon.now(), 0));
         assert_eq!(identity(spaced), identity(json), "the event depends on spaces");
         assert_eq!(identity(again), identity(json), "the event depends on how it is written");
     }

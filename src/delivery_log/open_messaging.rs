@@ -317,11 +317,13 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let Ok(body) = body else { return problem("the normalizedMessage cannot be written as a payload") };
         Entry::Failed(Failed {
             delivery: listed.id.clone(),
+            entry: format!("message {}", listed.id),
             at: channel.text("time").and_then(|time| time.parse().ok()).or(listed.time),
             body: body.into_bytes(),
+            is_copy: true,
             content_type: Some("application/json".to_owned()),
             headers: BTreeMap::new(),
-            sender_key: Some(listed.id.clone()),
+            sender_key: None,
             note: format!("message status {}", listed.status),
         })
     }

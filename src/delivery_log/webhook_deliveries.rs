@@ -192,12 +192,13 @@ impl<A> WebhookDeliveries<A> {
         headers.retain(|name, _| is_kept_header(name) && (is_exact || name != SIGNATURE));
         Entry::Failed(Failed {
             delivery: id.clone().unwrap_or_else(|| "without an id".to_owned()),
+            entry: format!("delivery {webhook_id} {}", id.unwrap_or_else(|| canonical(entity))),
             at,
             body,
+            is_copy: !is_exact,
             content_type: content_type.or_else(|| (!is_exact).then(|| "application/json".to_owned())),
             headers,
-            // A body that nothing else tells apart has to be the same event at each reading.
-            sender_key: key.or_else(|| at.is_none().then(|| id.unwrap_or_else(|| canonical(entity)))),
+            sender_key: key,
             note: format!("{} from {}", status(fields), url(fields).as_deref().unwrap_or("an unknown URL")),
         })
     }

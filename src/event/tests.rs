@@ -1,72 +1,172 @@
 //! What two messages have in common that are the same event.
 
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
 use super::*;
+use crate::json::tests::any_json;
 
 const NOON: &str = "2026-01-15T12:00:00Z";
+
+thread_local! {
+    static LONE: Cell<u128> = const { Cell::new(0) };
+}
+
+/// An id as ingest makes it for one accepted request.
+fn lone() -> EventId {
+    LONE.set(LONE.get() + 1);
+    EventId::of_request(at(NOON), LONE.get())
+}
 
 fn at(time: &str) -> Timestamp {
     time.parse().expect("a timestamp")
 }
 
+fn parse(body: &str) -> Json<'_> {
+    Json::parse(body.as_bytes()).expect("JSON")
+}
+
+fn keyed(body: &str, time: &str, key: Option<&str>) -> EventId {
+    Identity::of(parse(body), at(time), key, lone).id
+}
+
 fn identity(body: &str) -> Identity {
-    Identity::of(Json::parse(body.as_bytes()).expect("JSON"), at(NOON), None)
+    Identity::of(parse(body), at(NOON), None, lone)
 }
 
 fn id(body: &str) -> EventId {
     identity(body).id
 }
 
-const TEXT: &str = r#"{"id":"m1","channel":{"id":"c1","time":"2025-06-10T21:03:05.427Z"},"type":"Text","text":"Hi"}"#;
+/// The event of a body as the processor reads it.
+fn event(body: &str) -> Event {
+    let Identity { id, source, origin } = identity(body);
+    let (received_at, headers) = (at(NOON), BTreeMap::new());
+    Event { id, source, received_at, content_type: None, headers, body: body.into(), origin, is_copy: false }
+}
+
+/// What tells two bodies of the relay apart: the id, and the digest beside it.
+fn known_by(body: &str) -> (EventId, Option<BodyDigest>) {
+    let event = event(body);
+    (event.id.clone(), event.digest())
+}
+
+fn is_told(body: &str) -> bool {
+    id(body) == id(body)
+}
+
+/// Fills the text of a body that is given as `"$"`.
+fn with(body: &str, literal: &str) -> String {
+    body.replace(r#""$""#, literal)
+}
+
+const TEXT: &str = r#"{"id":"m1","channel":{"id":"c1","platform":"Open","time":"2025-06-10T21:03:05.427Z"},"type":"Text","text":"Hi"}"#;
 
 #[test]
-fn a_message_is_known_by_channel_type_and_id_alone() {
-    let copy = r#"{"type":"Text","text":"Hi","conversationId":"later","id":"m1","channel":{"time":"other","id":"c1"}}"#;
+fn a_message_is_known_by_channel_type_id_and_time() {
+    let copy = r#"{"type":"Text","text":"Hi","conversationId":"later","id":"m1","channel":{"platform":"Open","time":"2025-06-10T23:03:05.427+02:00","id":"c1"}}"#;
     assert_eq!(id(TEXT), id(copy));
-    assert_eq!(identity(TEXT).source, Source::OpenMessaging);
-    assert_eq!(identity(TEXT).origin.as_deref(), Some("c1"));
-    for other in [TEXT.replace("m1", "m2"), TEXT.replace("c1", "c2"), TEXT.replace("Text\"", "Structured\"")] {
-        assert_ne!(id(TEXT), id(&other));
+    assert_eq!((identity(TEXT).source, identity(TEXT).origin.as_deref()), (Source::OpenMessaging, Some("c1")));
+    for (one, other) in [("m1", "m2"), ("c1", "c2"), ("Text\"", "Structured\""), (".427Z", ".428Z")] {
+        assert_ne!(id(TEXT), id(&TEXT.replace(one, other)), "{other}");
     }
 }
 
 #[test]
 fn receipts_of_one_message_differ_by_status() {
     let receipt =
-        |status: &str| id(&format!(r#"{{"id":"m1","channel":{{"id":"c1"}},"type":"Receipt","status":"{status}"}}"#));
-    assert_eq!(receipt("Delivered"), receipt("Delivered"));
-    assert_ne!(receipt("Delivered"), receipt("Failed"));
+        |status| TEXT.replace("Text\"", "Receipt\"").replace("\"text\":\"Hi\"", &format!("\"status\":\"{status}\""));
+    assert_eq!(id(&receipt("Delivered")), id(&receipt("Delivered")));
+    assert_ne!(id(&receipt("Delivered")), id(&receipt("Failed")));
 }
 
 #[test]
-fn typing_events_differ_by_time() {
-    let typing = |time: &str| id(&format!(r#"{{"id":"e1","channel":{{"id":"c1","time":"{time}"}},"type":"Event"}}"#));
-    assert_ne!(typing("2026-01-15T12:00:00Z"), typing("2026-01-15T12:00:01Z"));
+fn a_message_without_an_id_is_known_by_its_body_and_one_without_a_time_by_nothing() {
+    for (place, literals) in
+        [("\"m1\"", ["null", r#""""#, r#""${message.id}""#]), ("\"c1\"", ["null", r#"" ""#, r#""{{id}}""#])]
+    {
+        for literal in literals {
+            let body = TEXT.replacen(place, literal, 1);
+            assert_eq!(identity(&body).source, Source::OpenMessaging);
+            assert!(is_told(&body), "{body}");
+            assert_ne!(id(&body), id(&body.replace("Hi", "Bye")), "{body}");
+        }
+    }
+    for literal in ["null", r#""""#, r#""yesterday""#, r#""0001-01-01T00:00:00Z""#] {
+        assert!(!is_told(&TEXT.replace(r#""2025-06-10T21:03:05.427Z""#, literal)), "{literal}");
+    }
 }
 
 #[test]
-fn a_message_without_an_id_is_identified_as_generic() {
-    let one = r#"{"channel":{"id":"c1"},"type":"Text","text":"one"}"#;
-    assert_eq!(identity(one).source, Source::OpenMessaging);
-    assert_ne!(id(one), id(&one.replace("one", "two")));
+fn only_what_has_its_own_marks_is_open_messaging() {
+    let body = r#"{"type":"conversation","id":"c","channel":{"id":"voice"},"state":"alerting"}"#;
+    assert_eq!(identity(body).source, Source::Generic);
+    for mark in [r#""direction":"Outbound","#, r#""originatingEntity":"Human","#] {
+        assert_eq!(identity(&body.replacen('{', &format!("{{{mark}"), 1)).source, Source::OpenMessaging, "{mark}");
+    }
+    assert_eq!(identity(r#"{"type":"Text","direction":"Outbound"}"#).source, Source::Generic, "it has no channel");
+}
+
+#[test]
+fn the_same_id_with_another_body_is_another_event() {
+    let other = TEXT.replace("Hi", "Correction");
+    let ((one, digest), (same, other)) = (known_by(TEXT), known_by(&other));
+    assert_eq!(one, same);
+    let (digest, other) = (digest.expect("a digest"), other.expect("a digest"));
+    assert_ne!(one.with_body(&digest), one.with_body(&other));
+    assert_eq!(known_by(&TEXT.replace(r#""Hi""#, r#" "\u0048i""#)).1, Some(digest), "written otherwise");
+    assert_eq!(Event { is_copy: true, ..event(TEXT) }.digest(), None, "a copy is known by its id alone");
 }
 
 #[test]
 fn an_eventbridge_event_is_known_whatever_its_envelope() {
-    let event = r#"{"id":"a","detail-type":"v2.x","time":"t1","detail":{"topicName":"v2.x","eventBody":{"id":"user","state":1},"timestamp":"t"}}"#;
+    let event = r#"{"id":"a","detail-type":"v2.x","time":"t1","detail":{"topicName":"v2.x","eventBody":{"id":"user","state":1},"timestamp":"2026-01-15T12:00:00Z"}}"#;
     assert_eq!(identity(event).source, Source::EventBridge);
     assert_eq!(id(event), id(&event.replace(r#""id":"a""#, r#""id":"b""#)));
-    assert_ne!(id(event), id(&event.replace(r#""state":1"#, r#""state":2"#)));
+    for (one, other) in
+        [(r#""state":1"#, r#""state":2"#), ("12:00:00", "12:00:01"), (r#"topicName":"v2.x"#, r#"topicName":"v2.y"#)]
+    {
+        assert_ne!(id(event), id(&event.replace(one, other)));
+    }
 }
 
 #[test]
-fn events_without_a_time_are_never_merged() {
-    for timestamp in ["", r#","timestamp":null"#] {
+fn events_without_a_time_are_known_by_all_that_they_hold() {
+    for timestamp in ["", r#","timestamp":null"#, r#","timestamp":"""#, r#","timestamp":"t""#] {
         let event = format!(
             r#"{{"id":"a","detail-type":"v2.x","time":"t1","detail":{{"topicName":"v2.x","eventBody":{{"state":1}}{timestamp}}}}}"#
         );
         assert_eq!(identity(&event).source, Source::EventBridge);
         assert_eq!(id(&event), id(&event), "a copy of SQS");
         assert_ne!(id(&event), id(&event.replace(r#""id":"a""#, r#""id":"b""#)), "{event}");
+        assert!(!is_told(&event.replace(r#""id":"a","#, "")), "no bus has given it an id");
+    }
+}
+
+#[test]
+fn an_eventbridge_event_is_known_by_its_source_its_topic_or_its_envelope() {
+    let bus = |source: &str, detail: &str| {
+        format!(
+            r#"{{"version":"0","id":"i","detail-type":"d","source":"{source}","account":"1","time":"t","region":"r","resources":[],"detail":{detail}}}"#
+        )
+    };
+    for event in [
+        r#"{"source":"aws.partner/genesys.com/cloud/x","detail":{"eventBody":{}}}"#,
+        r#"{"detail-type":"d","detail":{"topicName":"v2.x"}}"#,
+        &bus("local.partner/genesys.com", "{}"),
+        &bus("of.my.own", r#""text""#),
+    ] {
+        assert_eq!(identity(event).source, Source::EventBridge, "{event}");
+    }
+    for event in [
+        r#"{"source":"aws.partner/genesys.com/cloud/x"}"#,
+        r#"{"source":"crm","detail":{"topicName":"v2.x"}}"#,
+        r#"{"source":"crm","detail-type":"d","detail":{}}"#,
+        &bus("of.my.own", "{}").replace(r#""account":"1","#, ""),
+    ] {
+        assert_eq!(identity(event).source, Source::Generic, "{event}");
     }
 }
 
@@ -82,14 +182,16 @@ fn the_shapes_that_genesys_sends_over_eventbridge_are_known_by_what_happened() {
     let mut seen = std::collections::BTreeSet::new();
     for path in paths.filter(is_bare) {
         let text = std::fs::read_to_string(&path).expect("a sample");
-        let event: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let event: Value = serde_json::from_str(&text).expect("JSON");
         let original = id(&text);
         assert_eq!(identity(&text).source, Source::EventBridge, "{path:?}");
 
         let mut again = event.clone();
         again["id"] = "00000000-0000-4000-8000-000000000009".into();
         again["time"] = "2026-03-04T00:00:00Z".into();
-        assert_eq!(id(&again.to_string()), original, "published again: {path:?}");
+        let has_time = event["detail"]["timestamp"].is_string();
+        assert_eq!(id(&again.to_string()) == original, has_time, "published again: {path:?}");
+        assert!(is_told(&text), "{path:?}");
 
         let mut changed = event.clone();
         changed["detail"]["eventBody"]["changed"] = true.into();
@@ -100,52 +202,90 @@ fn the_shapes_that_genesys_sends_over_eventbridge_are_known_by_what_happened() {
         }
         assert!(seen.insert(original), "{path:?}");
     }
-    assert!(seen.len() >= 3, "{seen:?}");
+    assert!(seen.len() >= 4, "{seen:?}");
 }
+
+const ENVELOPE: &str = r#"{"webhookId":"w","webhookName":"n","payload":{"a":1},"timestamp":"$"}"#;
 
 #[test]
 fn two_webhooks_of_the_same_second_are_two_events() {
-    let webhook = r#"{"webhookId":"w","webhookName":"n","payload":{"a":1},"timestamp":"2026-01-15T12:00:00Z"}"#;
-    assert_eq!(identity(webhook).source, Source::Webhook);
-    assert_eq!(identity(webhook).origin.as_deref(), Some("w"));
-    assert_ne!(id(webhook), id(&webhook.replace(r#""a":1"#, r#""a":2"#)));
+    let webhook = with(ENVELOPE, r#""2026-01-15T12:00:00Z""#);
+    assert_eq!((identity(&webhook).source, identity(&webhook).origin.as_deref()), (Source::Webhook, Some("w")));
+    assert!(is_told(&webhook));
+    assert_ne!(id(&webhook), id(&webhook.replace(r#""a":1"#, r#""a":2"#)));
+    assert_eq!(identity(&webhook.replace(r#":"w""#, r#":"${input.id}""#)).origin, None, "it names no webhook");
+}
+
+/// What the README's own Data Action sends where its input `timestamp` is not set: an optional input is left out, empty, or
+/// stands as it was written in the template.
+#[test]
+fn webhooks_without_a_time_of_their_own_are_events_of_their_own() {
+    for timestamp in
+        [r#""""#, "null", r#""${input.timestamp}""#, r#""$!{input.timestamp}""#, r#""2026-01-15""#, r#""t""#, "0"]
+    {
+        let body = with(ENVELOPE, timestamp);
+        assert_eq!(identity(&body).source, Source::Webhook);
+        assert!(!is_told(&body), "{timestamp}: the second event is dropped as a duplicate of the first");
+        assert!(!is_told(&body.replace(r#""a":1"#, r#""a":"${input.a}""#)), "{timestamp}");
+    }
 }
 
 #[test]
-fn equal_generic_bodies_are_one_event_for_five_minutes() {
-    let body = Json::parse(br#"{"hello":"world"}"#).expect("JSON");
-    let at = |time| Identity::of(body, at(time), None).id;
-    assert_eq!(at("2026-01-15T12:00:00Z"), at("2026-01-15T12:04:59Z"));
-    assert_ne!(at("2026-01-15T12:00:00Z"), at("2026-01-15T12:06:00Z"));
+fn bodies_that_nothing_tells_apart_are_events_of_their_own() {
+    for body in [r#"{"hello":"world"}"#, "{}", "[]", r#"{"timestamp":"2026-01-15T12:00:00Z"}"#, r#"{"id":"1"}"#] {
+        assert!(!is_told(body), "{body}");
+        for key in ["", " ", "${input.key}", "$!{input.key}", "{{key}}", "undefined", "null"] {
+            assert_ne!(keyed(body, NOON, Some(key)), keyed(body, NOON, Some(key)), "{body} with the key {key:?}");
+        }
+    }
 }
 
 #[test]
-fn a_static_key_header_never_merges_different_bodies() {
-    let keyed =
-        |body: &str, time| Identity::of(Json::parse(body.as_bytes()).expect("JSON"), at(time), Some("static")).id;
-    assert_ne!(keyed(r#"{"a":1}"#, NOON), keyed(r#"{"a":2}"#, NOON));
-    assert_eq!(keyed(r#"{"a":1}"#, NOON), keyed(r#"{ "a": 1.0 }"#, "2026-01-15T18:00:00Z"));
+fn a_key_counts_with_its_body_and_for_a_day() {
+    let body = r#"{"a":1}"#;
+    assert_eq!(keyed(body, NOON, Some("k")), keyed(r#"{ "a": 1.0 }"#, "2026-01-15T23:59:59Z", Some("k")));
+    assert_ne!(keyed(body, NOON, Some("k")), keyed(body, NOON, Some("other")));
+    assert_ne!(keyed(body, NOON, Some("static")), keyed(r#"{"a":2}"#, NOON, Some("static")));
+    // A header that is configured once would merge equal events of different days.
+    assert_ne!(keyed(body, NOON, Some("static")), keyed(body, "2026-01-16T12:00:00Z", Some("static")));
+}
+
+#[test]
+fn envelopes_that_their_senders_key_tells_apart_are_two_events() {
+    let body = with(ENVELOPE, r#""2026-01-15T12:00:00Z""#);
+    let of = |key| keyed(&body, NOON, Some(key));
+    assert_eq!(of("key-1"), of("key-1"));
+    assert_ne!(of("key-1"), of("key-2"));
+    assert_eq!(of("${input.key}"), keyed(&body, NOON, None), "it says nothing, and the time does");
 }
 
 /// The expected values were computed apart from this code, from the documented parts.
 #[test]
 fn ids_are_43_url_safe_characters_and_never_change_between_releases() {
     for (body, key, expected) in [
-        (r#"{"webhookId":"w","payload":null,"timestamp":"t"}"#, None, "_zMenyE7KjtOsLHx3tku9CR4nBAGWUQyFlLP1ByKMQo"),
         (
-            r#"{"id":"m1","channel":{"id":"c1"},"type":"Receipt","status":"Delivered"}"#,
+            r#"{"webhookId":"w","payload":null,"timestamp":"2026-01-15T12:00:00Z"}"#,
             None,
-            "pAi3vtTfQdAYKfTW70VzkAw6_00PlXCuqMVmKfl7z3A",
+            "A7zErMYTNbmDwjhL87Vb8182Ul83GYmjEkS8wH5s3fY",
         ),
         (
-            r#"{"detail-type":"v2.x","detail":{"topicName":"v2.x","eventBody":{"a":1},"timestamp":"t"}}"#,
-            None,
-            "8d1D0NUos5ya_9oTinSxN5GCgT4sv-hv1J6D8xNqvzI",
+            r#"{"webhookId":"w","payload":null,"timestamp":"2026-01-15T12:00:00Z"}"#,
+            Some("k"),
+            "uy9lBcKbeOX8vn3V1te8avoeUXZ9yL1TSMPXo2Sx4yg",
         ),
-        (r#"{"a":1}"#, None, "395y6de-ZuEc4NNoOTgECaiOqUXyILBsJrUqbk1NdBY"),
-        (r#"{"a":1}"#, Some("k"), "vW4h-JwHic1JW_rAJF7QK7rMDRq1PelTHq1Nf0juZ8s"),
+        (
+            r#"{"id":"m1","channel":{"id":"c1","time":"2026-01-15T12:00:00Z"},"type":"Receipt","status":"Delivered","direction":"Outbound"}"#,
+            None,
+            "tot_IzsEq15s4EHfXjWUVxDnz7Hz5FHIGVWTN5A4ll8",
+        ),
+        (
+            r#"{"detail-type":"v2.x","detail":{"topicName":"v2.x","eventBody":{"a":1},"timestamp":"2026-01-15T12:00:00Z"}}"#,
+            None,
+            "KDi_6Q_Evwbtj7twkVIRZyxLbJkWgJPE7hnj2XwzOPE",
+        ),
+        (r#"{"a":1}"#, Some("k"), "vVkH9fLrXcYbk-9gjXekbXD0aROQE96lLhMBIP4sSRw"),
     ] {
-        let id = Identity::of(Json::parse(body.as_bytes()).expect("JSON"), at(NOON), key).id;
+        let id = keyed(body, NOON, key);
         assert_eq!(id.as_str(), expected, "{body}");
         assert_eq!(id.as_str().parse::<EventId>().expect("parses"), id);
     }
@@ -160,5 +300,144 @@ fn ids_and_sources_that_cannot_be_are_refused() {
     for source in Source::ALL {
         assert_eq!(source.as_str().parse::<Source>().expect("parses"), source);
         assert_eq!(serde_json::to_value(source).expect("serialises"), source.as_str());
+    }
+}
+
+/// Values of fields that tell events apart: some that say something, and some that do not.
+fn telling() -> BoxedStrategy<Value> {
+    let said = prop_oneof![
+        Just("one"),
+        Just("two"),
+        Just(NOON),
+        Just("2026-01-15T12:00:01Z"),
+        Just("Receipt"),
+        Just("Failed")
+    ];
+    let unsaid = prop_oneof![
+        Just(""),
+        Just(" "),
+        Just("${input.x}"),
+        Just("$!{x}"),
+        Just("{{x}}"),
+        Just("undefined"),
+        Just("2026-01-15")
+    ];
+    prop_oneof![
+        4 => said.prop_map(Value::from),
+        3 => unsaid.prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => prop_oneof![Just(json!(1_768_478_400)), Just(json!(0))],
+        1 => any_json(),
+    ]
+    .boxed()
+}
+
+/// Bodies of all sources, with fields left out.
+fn any_body() -> BoxedStrategy<Value> {
+    let field = || prop::option::weighted(0.9, telling()).boxed();
+    let fields = (field(), field(), field(), field(), field(), field());
+    (0..5_u8, fields, any::<bool>())
+        .prop_map(|(shape, (one, two, three, four, five, six), marked)| {
+            let object = |fields: Vec<(&str, Option<Value>)>| -> Value {
+                fields
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            };
+            let mark = |name| (name, marked.then(|| json!("v2")));
+            match shape {
+                0 => {
+                    let channel = object(vec![("id", one), ("time", two), mark("platform")]);
+                    object(vec![
+                        ("channel", Some(channel)),
+                        ("id", three),
+                        ("type", four),
+                        ("status", five),
+                        ("text", six),
+                    ])
+                }
+                1 => {
+                    let detail = object(vec![("timestamp", one), ("eventBody", two), mark("topicName")]);
+                    object(vec![
+                        ("detail", Some(detail)),
+                        ("detail-type", three),
+                        ("id", four),
+                        ("time", five),
+                        ("source", six),
+                    ])
+                }
+                2 => object(vec![("webhookId", one), ("payload", two), ("timestamp", three), ("webhookName", four)]),
+                3 => object(vec![("id", one), ("timestamp", two), ("a", three), ("b", four)]),
+                _ => json!([one, two, three]),
+            }
+        })
+        .boxed()
+}
+
+/// Whether a text somewhere in a value says something that differs from one event to the next: the words of `telling`, or
+/// whatever chance has written.
+fn holds_something(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !crate::placeholder::is_placeholder(text),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Array(items) => items.iter().any(holds_something),
+        Value::Object(fields) => fields.values().any(holds_something),
+        Value::Null | Value::Bool(_) => false,
+    }
+}
+
+/// The body as a law sees it: of an event bus, what the sender said, and not what the bus wrote around it.
+fn stated(body: &Value) -> Value {
+    let mut stated = body.clone();
+    if identity(&body.to_string()).source == Source::EventBridge {
+        stated = json!({ "detail": body["detail"] });
+    }
+    stated
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn two_different_bodies_are_never_one_event(
+        one in any_body(), other in any_body(), key in prop::option::of(prop_oneof![Just("k"), Just("l"), Just("")]),
+    ) {
+        let name = |body: &Value| {
+            let text = body.to_string();
+            let event = Event { id: keyed(&text, NOON, key), ..event(&text) };
+            let digest = event.digest();
+            digest.map_or(event.id.clone(), |digest| event.id.with_body(&digest))
+        };
+        if parse(&stated(&one).to_string()).canonical() != parse(&stated(&other).to_string()).canonical() {
+            prop_assert_ne!(name(&one), name(&other));
+        }
+    }
+
+    /// A body is told by itself only where it holds an instant, or an id of the bus.
+    #[test]
+    fn what_says_nothing_identifies_nothing(body in any_body(), key in prop_oneof![Just(""), Just("${k}"), Just("k")]) {
+        let text = body.to_string();
+        let (one, other) = (keyed(&text, NOON, Some(key)), keyed(&text, NOON, Some(key)));
+        if key != "k" && !holds_something(&body) {
+            prop_assert_ne!(&one, &other, "{} says nothing", text);
+        }
+        if key == "k" {
+            prop_assert_eq!(&one, &other, "{} has a key", text);
+        }
+        let is_instant = |value: &Value| crate::placeholder::instant(Json::from(&*serde_json::value::to_raw_value(value).expect("JSON")), at(NOON)).is_some();
+        let told_by = [&body["timestamp"], &body["channel"]["time"], &body["detail"]["timestamp"]];
+        let has_bus_id = body["detail"] != Value::Null && body["id"].as_str().is_some_and(|id| !crate::placeholder::is_placeholder(id));
+        if key != "k" && !has_bus_id && !told_by.into_iter().any(is_instant) {
+            prop_assert_ne!(one, other, "{} is told by what is no instant", text);
+        }
+    }
+
+    #[test]
+    fn a_body_is_the_same_event_however_it_is_written(body in any_body()) {
+        let (compact, pretty) = (body.to_string(), serde_json::to_string_pretty(&body).expect("written"));
+        let (one, other) = (keyed(&compact, NOON, Some("k")), keyed(&pretty, NOON, Some("k")));
+        prop_assert_eq!(one, other);
+        prop_assert_eq!(event(&compact).digest(), event(&pretty).digest());
     }
 }

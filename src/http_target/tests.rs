@@ -91,6 +91,7 @@ fn event() -> Event {
         headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         body: b"{ \"a\": 1 }\n".to_vec(),
         origin: None,
+        is_copy: false,
     }
 }
 

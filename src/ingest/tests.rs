@@ -28,6 +28,7 @@ fn relay() -> Relay {
         dead_letters: dead_letters.clone(),
         secrets: SecretCache::new(store.clone(), Duration::from_mins(5), FakeClock),
         clock: FakeClock,
+        rng: Mutex::new(fastrand::Rng::with_seed(7)),
     };
     Relay { events, dead_letters, store, ingest }
 }

@@ -16,6 +16,7 @@ fn event(body: &[u8]) -> Event {
         headers: [("inin-correlation-id".to_owned(), "a \"quoted\" value".to_owned())].into(),
         body: body.to_vec(),
         origin: None,
+        is_copy: false,
     }
 }
 

@@ -101,7 +101,7 @@ where
 
     /// Puts a new message in place of one that has used up receives. Until the new one is durable the old one stays.
     async fn renew(&self, record: &Record, receipt: ReceiptHandle) {
-        let message: Message = record.message.clone().with_identity(record.sent_at);
+        let message: Message = record.message.clone().with_identity(record.stamp());
         match self.events.send(&message).await {
             Ok(()) => self.forget(receipt).await,
             Err(error) => tracing::warn!(

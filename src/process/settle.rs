@@ -13,7 +13,7 @@ use crate::logging::{self, chain};
 use crate::metrics::{self, Class};
 use crate::queue::{Sender, VisibilityTimeout};
 use crate::reason::{Reason, ReasonKind, excerpt};
-use crate::record::{Attempt, Claim, ClaimRequest, Claiming, Context, State, Transition};
+use crate::record::{Attempt, Claim, ClaimRequest, Claiming, Context, Finished, State, Transition};
 use crate::retry::{Disposition, disposition};
 use crate::target::{Cause, Delivery, Failure, Outcome, Target};
 
@@ -28,6 +28,9 @@ const CLAIM_ROUNDS: usize = 3;
 
 /// How long an event is left alone that others keep changing under our hands.
 const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
+
+/// Senders repeat what was not answered within minutes: what comes later is no repetition, but may have a key that never changes.
+const LATE_DUPLICATE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Between two tries to record a delivery.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
@@ -58,12 +61,12 @@ where
 
     /// Brings a record to where its event can be delivered, or to its end.
     pub(super) async fn begin(&self, record: &Record, deadline: Instant) -> Begun {
-        let event = match record.message.to_event(record.sent_at) {
+        let mut event = match record.message.to_event(record.stamp()) {
             Ok(event) => event,
             Err(error) => {
                 let failure = Failure::new(Cause::Refused, chain(&error));
                 let reason = self.reason(ReasonKind::Malformed, &failure, None);
-                let settlement = self.bury(record, &reason).await;
+                let settlement = self.bury(record, None, &reason).await;
                 if settlement == Settlement::Done {
                     metrics::DEAD.add(reason.reason, 1);
                 }
@@ -71,13 +74,26 @@ where
                 return Begun::Ended(settlement);
             }
         };
-        let settlement = match self.claim(record, &event, deadline).await {
+        let mut claiming = self.claim(record, &event, deadline).await;
+        if let Ok(Claiming::Other(id)) = claiming {
+            let shared = std::mem::replace(&mut event.id, id);
+            claiming = self.claim(record, &event, deadline).await;
+            if matches!(&claiming, Ok(Claiming::Free(claim)) if claim.attempt() == 1) {
+                tracing::warn!(
+                    event_id = %event.id, %shared, source = %event.source, message_id = record.message_id,
+                    "delivering an event of its own whose id another body had first"
+                );
+                metrics::REUSED_IDS.add(1);
+            }
+        }
+        let settlement = match claiming {
             Ok(Claiming::Free(claim)) => return Begun::Claimed(Box::new(event), Box::new(claim)),
-            Ok(Claiming::Finished(state)) => {
-                tracing::info!(event_id = %event.id, message_id = record.message_id, %state, "duplicate");
-                metrics::DUPLICATES.add(1);
+            Ok(Claiming::Finished(finished)) => {
+                note_duplicate(record, &event, &finished);
                 Settlement::Done
             }
+            // Two ids of SHA-256 that are equal: it is never known for a duplicate.
+            Ok(Claiming::Other(_)) => self.again(record, record.receive_count, None),
             Ok(Claiming::NotBefore(time)) => {
                 let left = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
                 let settlement = self.again_at(record, Instant::now() + left);
@@ -88,7 +104,7 @@ where
             }
             Ok(Claiming::Dead(death)) => {
                 let reason = Reason::from(death);
-                let settlement = self.bury(record, &reason).await;
+                let settlement = self.bury(record, Some(&event), &reason).await;
                 self.log_failure(record, Some(&event), &Failure::new(Cause::Refused, reason.detail), settlement);
                 settlement
             }
@@ -119,8 +135,15 @@ where
         };
         for _ in 0..CLAIM_ROUNDS {
             let claiming = Claim::on(found.as_deref(), request);
-            let Claiming::Free(claim) = &claiming else { return Ok(claiming) };
-            match self.table.write(claim.transition()).await? {
+            let step = match &claiming {
+                Claiming::Free(claim) => claim.transition(),
+                Claiming::Finished(Finished { noted: Some(step), .. }) => step,
+                Claiming::Finished(Finished { noted: None, .. })
+                | Claiming::Other(_)
+                | Claiming::NotBefore(_)
+                | Claiming::Dead(_) => return Ok(claiming),
+            };
+            match self.table.write(step).await? {
                 Written::Done => return Ok(claiming),
                 Written::Lost(instead) => found = instead,
             }
@@ -251,7 +274,7 @@ where
                 match self.write(event, &step, otherwise, deadline).await {
                     None => {
                         metrics::DEAD.add(reason.reason, 1);
-                        self.bury(record, &reason).await
+                        self.bury(record, Some(event), &reason).await
                     }
                     Some(settlement) => settlement,
                 }
@@ -330,8 +353,9 @@ where
     }
 
     /// Sends the message to the dead-letter queue with its reason. Only then may SQS delete it here.
-    async fn bury(&self, record: &Record, reason: &Reason) -> Settlement {
-        let message = record.message.clone().with_identity(record.sent_at).with_reason(reason);
+    async fn bury(&self, record: &Record, event: Option<&Event>, reason: &Reason) -> Settlement {
+        let message = record.message.clone().with_identity(record.stamp()).with_reason(reason);
+        let message = event.into_iter().fold(message, |message, event| message.named(&event.id));
         match self.dead_letters.send(&message).await {
             Ok(()) => Settlement::Done,
             Err(error) => {
@@ -344,6 +368,22 @@ where
                 self.again(record, record.receive_count, None)
             }
         }
+    }
+}
+
+/// Says that an event was delivered or discarded before.
+fn note_duplicate(record: &Record, event: &Event, finished: &Finished) {
+    let (event_id, message_id, state) = (&event.id, &record.message_id, finished.state);
+    metrics::DUPLICATES.add(event.source, 1);
+    // Copies of one message have one time of receipt: so much later it was sent anew.
+    let later = event.received_at.duration_since(finished.received_at);
+    if later > LATE_DUPLICATE {
+        tracing::warn!(
+            %event_id, message_id, %state, source = %event.source, first_received_at = %finished.received_at,
+            "duplicate, sent more than an hour after the first: the sender's key or time may be the same on every event"
+        );
+    } else {
+        tracing::info!(%event_id, message_id, %state, "duplicate");
     }
 }
 

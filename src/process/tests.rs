@@ -1,11 +1,13 @@
 //! The use case over stand-ins, on virtual time.
 
+mod identity;
 mod probe;
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::events_table::Written;
+use crate::message::{Attribute, attribute};
 use crate::reason::ReasonKind;
 use crate::record::{Act, Attempt, Claim, ClaimRequest, Claiming, Context, Death, Finding, State, StateName};
 use crate::target::Outcome;
@@ -38,7 +40,7 @@ fn record(name: &str, receive_count: u32) -> Record {
         sent_at: Timestamp::UNIX_EPOCH,
         message: Message {
             body: format!("{{\"name\":\"{name}\"}}"),
-            attributes: BTreeMap::new(),
+            attributes: BTreeMap::from([(attribute::EVENT_ID.to_owned(), Attribute::text(name))]),
             group: None,
             trace: None,
         },

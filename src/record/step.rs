@@ -19,7 +19,7 @@ const OLD_RESPONSE_BYTES: usize = 256;
 /// The webhook's id is kept up to this length, which fits an index and an item.
 const MAX_ORIGIN_BYTES: usize = 256;
 
-pub use self::claim::{Claim, ClaimRequest, Claiming};
+pub use self::claim::{Claim, ClaimRequest, Claiming, Finished};
 pub(crate) use self::dead::restored;
 pub use self::dead::{DeadRecord, Finding, Letter};
 
@@ -52,7 +52,7 @@ pub enum Guard {
 }
 
 /// Every step there is: from (`None` is no record), to, and what takes it. The diagram in `ARCHITECTURE.md` is made of it.
-pub const STEPS: [(Option<StateName>, StateName, &str); 23] = {
+pub const STEPS: [(Option<StateName>, StateName, &str); 25] = {
     use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
     [
         (None, InProgress, "claim"),
@@ -71,6 +71,8 @@ pub const STEPS: [(Option<StateName>, StateName, &str); 23] = {
         (Some(Dead), Delivered, "delivered late"),
         (Some(Archived), Delivered, "delivered late"),
         (Some(Discarded), Delivered, "delivered late"),
+        (Some(Delivered), Delivered, "body noted"),
+        (Some(Discarded), Discarded, "body noted"),
         (None, Dead, "reconcile, restore"),
         (Some(Queued), Dead, "reconcile"),
         (Some(Retrying), Dead, "reconcile"),
@@ -88,6 +90,7 @@ impl Record {
     pub fn queued(event: &Event, forgotten: Option<&Self>, act: Act) -> Transition {
         let Event { id, source, origin, received_at, .. } = event;
         let mut next = Self::new(id, *source, origin.as_deref(), *received_at, State::Queued, act.at);
+        next.digest = event.digest();
         next.remember_act(act);
         Transition { next, guard: unchanged(forgotten) }
     }
@@ -107,6 +110,7 @@ impl Record {
             source,
             origin: origin.map(|origin| excerpt_of(origin, MAX_ORIGIN_BYTES)),
             received_at,
+            digest: None,
             first_seen_at: now,
             last_seen_at: now,
             attempts_made: 0,

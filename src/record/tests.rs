@@ -20,6 +20,7 @@ fn event() -> Event {
         headers: BTreeMap::new(),
         body: br#"{"webhookId":"w","webhookName":"orders","payload":{"conversationId":"c"},"timestamp":"t"}"#.to_vec(),
         origin: Some("w".to_owned()),
+        is_copy: false,
     }
 }
 
@@ -160,7 +161,7 @@ impl World {
                         assert!(time > now, "nobody waits for what is over");
                         None
                     }
-                    Claiming::Finished(_) | Claiming::Dead(_) => None,
+                    Claiming::Finished(_) | Claiming::Other(_) | Claiming::Dead(_) => None,
                 }
             }
             Try::Deliver => self.claims.pop().and_then(|claim| match &self.record {
@@ -282,7 +283,7 @@ fn what_was_forgotten_begins_anew() {
     let later = start() + LIFE;
     assert!(matches!(
         Claim::on(Some(&record), request(&event(), "m", false, later - SignedDuration::from_secs(1))),
-        Claiming::Finished(StateName::Delivered)
+        Claiming::Finished(Finished { state: StateName::Delivered, noted: None, .. })
     ));
     let again = claim(Some(&record), "m", false, later);
     assert_eq!((again.attempt(), again.transition().guard), (1, Guard::Unchanged(record.revision)));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::delivery_log::{Failed, Unreadable};
-use crate::event::{Event, Identity};
+use crate::event::{Event, EventId, Identity, Source};
 use crate::json::Json;
 use crate::message::{MAX_MESSAGE_BYTES, Message};
 use crate::reason::{Reason, ReasonKind, excerpt};
@@ -29,39 +29,44 @@ pub(super) struct Found {
 impl Candidate {
     /// An event that did not arrive. Its id is that of the webhook itself, so that whatever had arrived is recognised.
     pub(super) fn of(failed: Failed, now: Timestamp) -> Self {
-        let Failed { delivery, at, body, content_type, headers, sender_key, note } = failed;
+        let Failed { delivery, entry, at, body, is_copy, content_type, headers, sender_key, note } = failed;
         let note = excerpt(&format!("delivery {delivery}: {note}"));
         let received_at = at.unwrap_or(now);
+        // Runs of the recovery must not repeat what nothing tells apart.
+        let lone = || EventId::of_fetched(&[entry.as_bytes(), &body]);
+        // A key counts for the day of the event: without its time it would name another one at each reading.
+        let key = sender_key.as_deref().filter(|_| at.is_some());
         let (identity, problem) = match Json::parse(&body) {
-            Ok(json) => (Identity::of(json, received_at, sender_key.as_deref()), None),
-            // As ingest would have it, if it says when it was sent.
-            Err(error) => {
-                let identity = match (at, sender_key) {
-                    // The key alone may be the same on every event of a sender.
-                    (None, Some(key)) => Identity::of_unreadable(&[key.as_bytes(), &body]),
-                    _ => Identity::of_malformed(&body, received_at),
-                };
-                (identity, Some(error.to_string()))
-            }
+            Ok(json) => (Identity::of(json, received_at, key, lone), None),
+            Err(error) => (Identity::of_malformed(lone()), Some(error.to_string())),
         };
         let Identity { id, source, origin } = identity;
-        let event = Event { id, source, received_at, content_type, headers, body, origin };
+        let event = Event { id, source, received_at, content_type, headers, body, origin, is_copy };
         let reason = problem.map(|problem| reason(ReasonKind::Malformed, &problem, now));
         Self::fitting(event, reason, note, now)
+    }
+
+    /// Takes an id of its own, and returns it, where the table knows its id of another body.
+    pub(super) fn tell_apart(&mut self, records: &BTreeMap<EventId, Record>, now: Timestamp) -> Option<EventId> {
+        let event = &mut self.found.event;
+        let id = records.get(&event.id)?.other_event(event, now)?;
+        event.id = id.clone();
+        self.message = self.message.clone().named(&id);
+        Some(id)
     }
 
     /// Something that nobody understands, whole.
     pub(super) fn of_unreadable(unreadable: Unreadable, now: Timestamp) -> Self {
         let Unreadable { name, whole, problem, origin } = unreadable;
-        let Identity { id, source, .. } = Identity::of_unreadable(&[name.as_bytes()]);
         let event = Event {
-            id,
-            source,
+            id: EventId::of_fetched(&[name.as_bytes()]),
+            source: Source::Generic,
             received_at: now,
             content_type: Some("application/json".to_owned()),
             headers: BTreeMap::new(),
             body: whole.into_bytes(),
             origin,
+            is_copy: false,
         };
         // Not by its name, which may be the whole of it.
         let note = excerpt(&problem);
@@ -84,7 +89,7 @@ impl Candidate {
         );
         let why = reason(ReasonKind::Unreadable, &problem, now);
         let beginning = excerpt(&String::from_utf8_lossy(&event.body)).into_bytes();
-        let id = Identity::of_unreadable(&[b"too large", event.id.as_str().as_bytes()]).id;
+        let id = EventId::of_fetched(&[b"too large", event.id.as_str().as_bytes()]);
         let event = Event { id, headers: BTreeMap::new(), content_type: None, ..event };
         let message = Message::from_event(Event { body: beginning, ..event.clone() });
         let message = message.with_reason(&why);

@@ -45,11 +45,17 @@ where
             return Ok(());
         }
         let ids: Vec<EventId> = candidates.iter().map(|candidate| candidate.found.event.id.clone()).collect();
-        let records = self.table.get_many(&ids).await?;
+        let mut records = self.table.get_many(&ids).await?;
+        let renamed: Vec<EventId> =
+            candidates.iter_mut().filter_map(|candidate| candidate.tell_apart(&records, now)).collect();
+        if !renamed.is_empty() {
+            records.extend(self.table.get_many(&renamed).await?);
+        }
         let fetched = candidates.len();
         candidates.retain(|Candidate { found: Found { event, .. }, .. }| {
             let is_forgotten = |record: &Record| record.is_expired(now);
-            run.seen.insert(event.id.clone()) && records.get(&event.id).is_none_or(is_forgotten)
+            // Two bodies of one id are two events, which the processor tells apart.
+            run.seen.insert((event.id.clone(), event.digest())) && records.get(&event.id).is_none_or(is_forgotten)
         });
         run.report.known += (fetched - candidates.len()) as u64;
         if run.request.dry_run {

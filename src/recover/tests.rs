@@ -83,7 +83,9 @@ impl DeliveryLog for FakeLog {
         let failed = |lost: &&Lost| {
             Entry::Failed(Failed {
                 delivery: lost.name.clone(),
+                entry: lost.name.clone(),
                 at: Some(lost.at),
+                is_copy: lost.body.contains("Open"),
                 body: lost.body.clone().into_bytes(),
                 content_type: Some("application/json".to_owned()),
                 headers: BTreeMap::new(),
@@ -142,7 +144,7 @@ fn envelope(name: &str) -> String {
 fn id_of(name: &str) -> EventId {
     let body = envelope(name);
     let json = crate::json::Json::parse(body.as_bytes()).expect("JSON");
-    crate::event::Identity::of(json, now(), None).id
+    crate::event::Identity::of(json, now(), None, || panic!("its time tells")).id
 }
 
 fn event_of(name: &str) -> Event {
@@ -352,27 +354,35 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     bodies.sort_unstable();
     assert_eq!(bodies, [b"plain text".to_vec(), b"{\"strange\":true}".to_vec(), large.into_bytes()], "each whole");
     let message = letters.iter().find(|letter| letter.body.starts_with("{\"text\":")).expect("the large one");
-    let json = crate::json::Json::parse(lock(&relay.log.lost)[1].body.as_bytes())
-        .map(|json| crate::event::Identity::of(json, now(), None).id);
-    assert_ne!(message.event_id(), Some(json.expect("JSON").as_str()), "it does not pass for the event");
+    let lost = lock(&relay.log.lost)[1].clone();
+    let whole = EventId::of_fetched(&[lost.name.as_bytes(), lost.body.as_bytes()]);
+    assert_ne!(message.event_id(), Some(whole.as_str()), "it does not pass for the event");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_static_key_does_not_merge_texts() {
-    let candidate = |body: &str| {
+async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
+    let candidate = |entry: &str, body: &str, key: Option<&str>| {
         let failed = Failed {
             delivery: "d".to_owned(),
+            entry: entry.to_owned(),
             at: None,
             body: body.as_bytes().to_vec(),
+            is_copy: false,
             content_type: None,
             headers: BTreeMap::new(),
-            sender_key: Some("static".to_owned()),
+            sender_key: key.map(str::to_owned),
             note: String::new(),
         };
-        Candidate::of(failed, now()).found.event.id
+        let (today, later) = (Candidate::of(failed.clone(), now()), Candidate::of(failed, now() + minutes(1500)));
+        assert_eq!(today.found.event.id, later.found.event.id, "the next run repeats it");
+        today.found.event.id
     };
-    assert_ne!(candidate("one text"), candidate("another"));
-    assert_eq!(candidate("one text"), candidate("one text"));
+    for body in ["no JSON", r#"{"a":1}"#] {
+        for key in [None, Some("static"), Some("${input.key}")] {
+            assert_ne!(candidate("d1", body, key), candidate("d2", body, key), "{body} {key:?}");
+        }
+    }
+    assert_ne!(candidate("d1", "one text", None), candidate("d1", "another", None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,6 @@ use super::report::{Done, Report};
 use super::{Ports, Replay, ReplayError, Run};
 use crate::archive::{self, Archive, ArchiveError, Archived};
 use crate::clock::Clock;
-use crate::event::EventId;
 use crate::events_table::{EventsTable, Written};
 use crate::logging::chain;
 use crate::message::Message;
@@ -44,17 +43,20 @@ impl<P: Ports> Replay<P> {
     }
 
     async fn restore_batch(&self, run: &Run<'_>, batch: &[Archived], report: &mut Report) -> Result<(), ReplayError> {
-        let ids: Vec<EventId> = batch.iter().map(|archived| archived.event_id.clone()).collect();
-        let records = self.table.get_many(&ids).await?;
-        let mut letters: Vec<(Message, Opened, Transition)> = Vec::new();
+        let mut opened = Vec::new();
         for archived in batch {
             let message = archived.clone().into_message().map_err(|error| ArchiveError::Refused(error.into()))?;
-            let receipt = ReceiptHandle(String::new());
-            let mut opened = Opened::new(message.clone(), receipt, archived.sent_at);
-            opened.reason = Some(archived.reason.clone());
+            let letter = Opened::new(message, ReceiptHandle(String::new()), archived.sent_at.into());
+            let mut letter = letter.under(&archived.event_id);
+            letter.reason = Some(archived.reason.clone());
+            opened.push(letter);
+        }
+        let (opened, records) = self.look_up(opened).await.map_err(|(_, error)| error)?;
+        let mut letters: Vec<(Message, Opened, Transition)> = Vec::new();
+        for opened in opened {
             let act = run.act(self.clock.now());
-            match restored(&opened.letter(), records.get(&archived.event_id), act) {
-                Some(step) => letters.push((message, opened, step)),
+            match restored(&opened.letter(), records.get(&opened.event_id), act) {
+                Some(step) => letters.push((opened.message.clone(), opened, step)),
                 None => report.skipped += 1,
             }
         }

@@ -8,7 +8,7 @@ mod act;
 mod letter;
 mod missing;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -177,12 +177,10 @@ impl<P: Ports> Replay<P> {
 
     /// Makes the records agree with what was received, and sorts out what the run is for.
     async fn examine(&self, received: Vec<Received>, sweep: &mut Sweep<'_>) -> Result<Vec<Taken>, Stopped> {
-        let opened: Vec<Opened> =
-            received.into_iter().map(|one| Opened::new(one.message, one.receipt, one.sent_at)).collect();
-        let ids: Vec<EventId> = opened.iter().map(|letter| letter.event_id.clone()).collect();
-        let records = match self.table.get_many(&ids).await {
-            Ok(records) => records,
-            Err(error) => {
+        let opened: Vec<Opened> = received.into_iter().map(Opened::from).collect();
+        let (opened, records) = match self.look_up(opened).await {
+            Ok(found) => found,
+            Err((opened, error)) => {
                 sweep.held.extend(opened.into_iter().map(|letter| letter.receipt));
                 return Err(error.into());
             }
@@ -202,6 +200,30 @@ impl<P: Ports> Replay<P> {
             }
         }
         Ok(taken)
+    }
+
+    /// Reads the records of dead letters. One whose id another body had first gets its own id here, which SQS could not give
+    /// it on the way.
+    pub(super) async fn look_up(
+        &self,
+        mut opened: Vec<Opened>,
+    ) -> Result<(Vec<Opened>, BTreeMap<EventId, Record>), (Vec<Opened>, TableError)> {
+        let ids = |opened: &[Opened]| -> Vec<EventId> { opened.iter().map(|letter| letter.event_id.clone()).collect() };
+        let mut records = match self.table.get_many(&ids(&opened)).await {
+            Ok(records) => records,
+            Err(error) => return Err((opened, error)),
+        };
+        let now = self.clock.now();
+        let is_renamed = |letter: &mut Opened| letter.tell_apart(records.get(&letter.event_id), now);
+        let renamed: Vec<EventId> =
+            opened.iter_mut().filter_map(|letter| is_renamed(letter).then(|| letter.event_id.clone())).collect();
+        if !renamed.is_empty() {
+            match self.table.get_many(&renamed).await {
+                Ok(more) => records.extend(more),
+                Err(error) => return Err((opened, error)),
+            }
+        }
+        Ok((opened, records))
     }
 
     /// Makes the record of one dead letter say that it is dead, if it is.

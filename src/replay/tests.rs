@@ -73,7 +73,7 @@ async fn claim(relay: &Fake, message: &Message) -> Claim {
             Claiming::NotBefore(time) => {
                 tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
             }
-            claiming @ (Claiming::Finished(_) | Claiming::Dead(_)) => panic!("{claiming:?}"),
+            claiming @ (Claiming::Finished(_) | Claiming::Other(_) | Claiming::Dead(_)) => panic!("{claiming:?}"),
         }
     };
     assert_eq!(relay.table.write(claim.transition()).await.expect("written"), Written::Done);

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::types::MessageAttributeValue;
+use genesys_relay::clock::{Clock as _, SystemClock};
 use genesys_relay::event::Identity;
 use genesys_relay::json::Json;
-use jiff::Timestamp;
 use local::genesys_cloud::GenesysCloud;
 use local::stack::{Function, Stack, StackOptions};
 use local::target::{Answer, Behaviour, ReceivedRequest, Target};
@@ -42,7 +42,7 @@ fn sample(name: &str) -> Result<Value> {
 
 /// The id under which the relay knows an event.
 fn id_of(body: &[u8]) -> Result<String> {
-    Ok(Identity::of(Json::parse(body)?, Timestamp::UNIX_EPOCH, None).id.to_string())
+    Ok(Identity::of(Json::parse(body)?, SystemClock.now(), None, || panic!("nothing tells it apart")).id.to_string())
 }
 
 /// What lies in the events queue, which nobody takes from.

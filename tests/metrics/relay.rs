@@ -87,6 +87,7 @@ impl Relay {
                 dead_letters: dead_letters.clone(),
                 secrets: SecretCache::new(secrets, Duration::from_mins(5), FakeClock),
                 clock: FakeClock,
+                rng: Mutex::default(),
             },
             processor: Arc::new(Processor {
                 events: events.clone(),
@@ -161,6 +162,7 @@ pub(crate) async fn everything() {
     let relay = Relay::new();
     webhooks(&relay).await;
     deliveries(&relay).await;
+    duplicates(&relay).await;
     dead_letters(&relay).await;
     recoveries(&relay).await;
     breaker(&relay).await;
@@ -181,10 +183,32 @@ async fn deliveries(relay: &Relay) {
     for name in ["302", "404", "503", "hangs", "panics"] {
         relay.receives(&json!({ "name": name })).await.expect("accepted");
     }
-    let accepted = relay.events.messages().remove(0);
+    let mut accepted = relay.events.messages();
+    // Two bodies of one id, and all of it once more.
+    let channel = json!({ "id": "c1", "platform": "Open", "time": FakeClock.now() });
+    for text in ["one", "other"] {
+        let body = json!({ "id": "m1", "type": "Text", "channel": channel, "text": text });
+        relay.receives(&body).await.expect("accepted");
+    }
+    let channels = relay.events.messages().split_off(accepted.len());
     relay.work().await;
-    relay.events.send(&accepted).await.expect("a duplicate");
+    accepted.truncate(1);
+    for message in accepted.iter().chain(&channels) {
+        relay.events.send(message).await.expect("a duplicate");
+    }
     relay.work().await;
+}
+
+/// Events of a webhook and of a bus, delivered twice.
+async fn duplicates(relay: &Relay) {
+    let now = FakeClock.now();
+    let bus = json!({ "detail-type": "v2.x", "detail": { "topicName": "v2.x", "eventBody": {}, "timestamp": now } });
+    for body in [json!({ "webhookId": "w", "payload": {}, "timestamp": now }), bus] {
+        for _ in 0..2 {
+            relay.receives(&body).await.expect("accepted");
+            relay.work().await;
+        }
+    }
 }
 
 async fn dead_letters(relay: &Relay) {
@@ -229,6 +253,8 @@ impl DeliveryLog for Log {
         let failed = |name: &str| {
             Entry::Failed(Failed {
                 delivery: name.to_owned(),
+                entry: name.to_owned(),
+                is_copy: false,
                 at: Some(window.from),
                 body: json!({ "name": name, "timestamp": window.from }).to_string().into_bytes(),
                 content_type: None,

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
 use genesys_relay::delivery_log::{DeliveryLog, Entry, Failed, Part, Window};
-use genesys_relay::event::{EventId, Identity};
 use genesys_relay::genesys::{GenesysError, HttpError, Trouble};
 use genesys_relay::ingest::Refusal;
-use genesys_relay::json::Json;
 use genesys_relay::testing::FakeClock;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -37,21 +35,9 @@ pub(crate) struct Log(Arc<Mutex<Vec<GivenUp>>>);
 
 #[derive(Clone)]
 struct GivenUp {
-    number: usize,
+    sent: Sent,
+    nth: usize,
     at: Timestamp,
-    body: Vec<u8>,
-    key: Option<String>,
-}
-
-impl Log {
-    /// The ids of the events that it holds, as far as their bodies say who they are.
-    pub(crate) fn ids(&self) -> Vec<EventId> {
-        let id = |given_up: &GivenUp| {
-            let json = Json::parse(&given_up.body).ok()?;
-            Some(Identity::of(json, given_up.at, given_up.key.as_deref()).id)
-        };
-        lock(&self.0).iter().filter_map(id).collect()
-    }
 }
 
 /// The log as one process of the recovery sees it.
@@ -84,15 +70,23 @@ impl DeliveryLog for RemoteLog {
         let work = async {
             let all = lock(&self.log.0);
             let mut listed: Vec<_> = all.iter().filter(|given_up| window.holds(given_up.at)).cloned().collect();
-            listed.sort_by_key(|given_up| (given_up.at, given_up.number));
-            let failed = |GivenUp { number, at, body, key }| {
+            listed.sort_by_key(|given_up| (given_up.at, given_up.sent.number, given_up.nth));
+            let failed = |GivenUp { sent, nth, at }| {
+                let mut body = sent.body(nth);
+                if sent.is_rewritten() {
+                    // The log names the conversation, and the webhook did not.
+                    body.truncate(body.len() - 1);
+                    body.extend(br#","conversationId":"c"}"#);
+                }
                 Entry::Failed(Failed {
-                    delivery: number.to_string(),
+                    delivery: sent.number.to_string(),
+                    entry: format!("{} {nth}", sent.number),
                     at: Some(at),
                     body,
+                    is_copy: sent.is_rewritten(),
                     content_type: Some("application/json".to_owned()),
                     headers: BTreeMap::new(),
-                    sender_key: key,
+                    sender_key: sent.key(),
                     note: "503".to_owned(),
                 })
             };
@@ -112,14 +106,14 @@ impl DeliveryLog for RemoteLog {
 pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
     let body = sent.body(nth);
     if sent.kind == Kind::EventBridge {
-        return world.publish(&body).await;
+        return world.publish(&sent, &body).await;
     }
     let at = FakeClock.now();
     for attempt in 0..TRIES {
         let headers = headers(&world, &sent);
-        let (shared, body) = (Arc::clone(&world), body.clone());
+        let (shared, of, body) = (Arc::clone(&world), sent.clone(), body.clone());
         // The invocation goes on when nobody waits for it any more.
-        let posted = tokio::spawn(async move { shared.post(&headers, &body).await });
+        let posted = tokio::spawn(async move { shared.post(&of, &headers, &body).await });
         let answer = timeout(PATIENCE, posted).await.ok().and_then(Result::ok).flatten();
         match answer {
             Some(Ok(_) | Err(Refusal::NotJson { .. })) => return,
@@ -135,7 +129,9 @@ pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
     }
     world.weather.count("events that Genesys Cloud gave up");
     world.law.note(|| format!("event-{} is given up", sent.number));
-    lock(&world.log.0).push(GivenUp { number: sent.number, at, body, key: sent.key() });
+    let is_sharing = |other: &&Sent| sent.shared_id().is_some() && other.shared_id() == sent.shared_id();
+    world.law.given_up(&sent, world.scenario.events.iter().filter(is_sharing).map(Sent::label));
+    lock(&world.log.0).push(GivenUp { sent, nth, at });
 }
 
 /// Whether Genesys Cloud drops the event at once: it does so after every 4xx.

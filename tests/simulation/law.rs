@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
-use genesys_relay::event::EventId;
+use genesys_relay::event::{Event, EventId};
+use genesys_relay::message::Message;
 use genesys_relay::reason::ReasonKind;
 use genesys_relay::record::{Death, REPLAY_CEILING, Record, State, StateName};
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
@@ -15,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::lock;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Sent};
 
 /// Clocks differ by so much, and SQS counts in whole seconds.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(6);
@@ -41,6 +42,8 @@ pub(crate) struct Law {
     events: FakeQueue,
     dead_letters: FakeQueue,
     table: FakeTable,
+    /// What tells each of these apart for itself, so that it is one event however often it comes.
+    is_told: BTreeSet<String>,
     seen: Mutex<Seen>,
 }
 
@@ -50,6 +53,8 @@ struct Seen {
     known: BTreeSet<EventId>,
     /// How often the target has taken an event.
     taken: BTreeMap<EventId, u32>,
+    /// What senders know of their events, by what their bodies say.
+    labels: BTreeMap<String, Labelled>,
     /// What the archive holds.
     archived: BTreeSet<EventId>,
     /// What an operator has asked to drop.
@@ -70,6 +75,32 @@ struct Seen {
     trace: DefaultHasher,
 }
 
+/// The events whose bodies say the same.
+#[derive(Default)]
+struct Labelled {
+    /// Those that were accepted, by the numbers that only their senders know.
+    accepted: BTreeSet<usize>,
+    /// Those that their senders gave up.
+    given_up: BTreeSet<usize>,
+    /// Requests that the relay may have stored.
+    requests: usize,
+    /// The names that the relay has given them: messages of queues, deliveries, archived.
+    queued: BTreeSet<EventId>,
+    /// Under which their records can be: also where another body had an id first.
+    recorded: BTreeSet<EventId>,
+    taken: BTreeSet<EventId>,
+    archived: BTreeSet<EventId>,
+    /// A copy that was written anew may stand for any of those that share its id: which of them is lost is open.
+    is_open: bool,
+}
+
+/// What a body says of itself.
+pub(crate) fn label_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let label = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    label.map_or_else(String::new, |(label, _)| format!("<{label}>"))
+}
+
 impl Law {
     pub(crate) fn new(
         scenario: &Scenario,
@@ -88,6 +119,7 @@ impl Law {
             events: events.clone(),
             dead_letters: dead_letters.clone(),
             table: table.clone(),
+            is_told: scenario.events.iter().filter(|sent| sent.is_told()).map(Sent::label).collect(),
             seen: Mutex::default(),
         }
     }
@@ -120,9 +152,67 @@ impl Law {
         lock(&self.seen).violation.clone()
     }
 
-    /// A queue has it.
-    pub(crate) fn entered(&self, id: EventId, is_undeliverable: bool) {
+    /// A sender has asked the relay to take an event.
+    pub(crate) fn requested(&self, label: &str) {
+        lock(&self.seen).labels.entry(label.to_owned()).or_default().requests += 1;
+    }
+
+    /// A sender gave an event up. Others that share its id are open from now on.
+    pub(crate) fn given_up(&self, sent: &Sent, sharing: impl Iterator<Item = String>) {
         let mut seen = lock(&self.seen);
+        seen.labels.entry(sent.label()).or_default().given_up.insert(sent.number);
+        for label in sharing {
+            seen.labels.entry(label).or_default().is_open = true;
+        }
+    }
+
+    /// What was given up is in the relay's hands once the recovery has come up to the present.
+    pub(crate) fn recovered(&self) -> Result<(), String> {
+        let mut seen = lock(&self.seen);
+        for (label, labelled) in seen.labels.iter_mut().filter(|(_, labelled)| !labelled.is_open) {
+            let Labelled { accepted, given_up, queued, .. } = labelled;
+            accepted.extend(given_up.iter());
+            if !given_up.is_empty() && queued.len() < accepted.len() {
+                return Err(format!("the recovery has not found {label}: {} of {}", queued.len(), accepted.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each event that its sender meant was brought to the target, but for what `is_excused`; and nothing that was sent or
+    /// recovered once has become two.
+    pub(crate) fn check_labels(&self, excused: impl Fn(&str) -> bool) -> Result<(), String> {
+        let seen = lock(&self.seen);
+        for (label, labelled) in &seen.labels {
+            let Labelled { accepted, given_up, requests, recorded, taken, is_open, .. } = labelled;
+            let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
+            let done = taken.union(&recorded.iter().filter(is_discarded).cloned().collect()).count();
+            if !is_open && !excused(label) && done < accepted.len() {
+                return Err(format!("{label}: {} events were meant, and {done} came", accepted.len()));
+            }
+            if taken.len() > requests + given_up.len() {
+                return Err(format!("{label}: {requests} requests and {} recoveries made {taken:?}", given_up.len()));
+            }
+            if label.starts_with("<event-") && self.is_told.contains(label) && taken.len() > 1 {
+                return Err(format!("{label} is one event, and came as {taken:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A queue has it.
+    pub(crate) fn entered(&self, message: &Message, is_undeliverable: bool) {
+        let now = FakeClock.now();
+        let id = message.identity(now).0;
+        let digest = message.to_event(now).ok().and_then(|event| event.digest());
+        let mut seen = lock(&self.seen);
+        let labelled = seen.labels.entry(label_of(message.body.as_bytes())).or_default();
+        labelled.queued.insert(id.clone());
+        let own = digest.map(|digest| id.with_body(&digest));
+        labelled.recorded.insert(id.clone());
+        // A copy of what has an id of its own.
+        let again = own.filter(|own| !labelled.recorded.insert(own.clone()));
+        seen.disturbed.extend(again);
         if is_undeliverable {
             seen.undeliverable.insert(id.clone());
         }
@@ -137,8 +227,12 @@ impl Law {
     }
 
     /// The sender was told that it is safe.
-    pub(crate) fn accepted(&self, id: &EventId) {
-        lock(&self.seen).known.insert(id.clone());
+    pub(crate) fn accepted(&self, id: &EventId, sent: &Sent) {
+        {
+            let mut seen = lock(&self.seen);
+            seen.known.insert(id.clone());
+            seen.labels.entry(sent.label()).or_default().accepted.insert(sent.number);
+        }
         self.account();
     }
 
@@ -146,22 +240,23 @@ impl Law {
         lock(&self.seen).disturbed.contains(id)
     }
 
-    pub(crate) fn archived(&self, ids: impl Iterator<Item = EventId>) {
-        lock(&self.seen).archived.extend(ids);
+    pub(crate) fn archived(&self, events: impl Iterator<Item = (EventId, String)>) {
+        let mut seen = lock(&self.seen);
+        for (id, label) in events {
+            seen.labels.entry(label).or_default().archived.insert(id.clone());
+            seen.archived.insert(id);
+        }
     }
 
     pub(crate) fn discard_is_asked(&self, ids: impl Iterator<Item = EventId>) {
         lock(&self.seen).unwanted.extend(ids);
     }
 
-    /// Whether the record said so last.
-    pub(crate) fn is_discarded(&self, id: &EventId) -> bool {
-        lock(&self.seen).last.get(id) == Some(&StateName::Discarded)
-    }
-
     /// The target has the event.
-    pub(crate) fn taken(&self, id: &EventId) {
-        *lock(&self.seen).taken.entry(id.clone()).or_default() += 1;
+    pub(crate) fn taken(&self, event: &Event) {
+        let mut seen = lock(&self.seen);
+        *seen.taken.entry(event.id.clone()).or_default() += 1;
+        seen.labels.entry(label_of(&event.body)).or_default().taken.insert(event.id.clone());
     }
 
     pub(crate) fn has_taken(&self, id: &EventId) -> bool {
@@ -305,13 +400,32 @@ impl Law {
 
     /// Nothing that the relay ever had is nowhere.
     pub(crate) fn account(&self) {
-        let identity = |message: &genesys_relay::message::Message, sent_at| match message.event_id() {
-            Some(id) => id.to_owned(),
-            None => message.identity(sent_at).0.to_string(),
+        let identity = |message: &Message, sent_at| {
+            let id = match message.event_id() {
+                Some(id) => id.to_owned(),
+                None => message.identity(sent_at).0.to_string(),
+            };
+            (id, label_of(message.body.as_bytes()))
         };
-        let queued: BTreeSet<String> =
-            self.events.held(identity).into_iter().chain(self.dead_letters.held(identity)).collect();
+        let mut queued: BTreeSet<String> = BTreeSet::new();
+        let mut by_label: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (id, label) in self.events.held(identity).into_iter().chain(self.dead_letters.held(identity)) {
+            by_label.entry(label).or_default().insert(id.clone());
+            queued.insert(id);
+        }
         let seen = lock(&self.seen);
+        for (label, labelled) in seen.labels.iter().filter(|(_, labelled)| !labelled.is_open) {
+            let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
+            let mut safe = by_label.remove(label).unwrap_or_default();
+            let elsewhere = labelled.taken.iter().chain(&labelled.archived);
+            safe.extend(elsewhere.chain(labelled.recorded.iter().filter(is_discarded)).map(ToString::to_string));
+            if safe.len() < labelled.accepted.len() {
+                let what =
+                    format!("LOST: {label}, {} of {}", labelled.accepted.len() - safe.len(), labelled.accepted.len());
+                drop(seen);
+                return self.violate(&what);
+            }
+        }
         let is_safe = |id: &&EventId| {
             queued.contains(id.as_str())
                 || seen.taken.contains_key(*id)

@@ -22,6 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::faults::{Process, Service};
+use crate::law::label_of;
 
 /// `SendMessageBatch` and its kin: at most ten entries.
 const BATCH: usize = 10;
@@ -93,7 +94,8 @@ impl Remote<FakeQueue> {
         if is_letter && message.reason(now).is_none() && matches!(by, "ingest" | "processor" | "recovery") {
             law.violate(&format!("{by} sends a dead letter without a reason"));
         }
-        law.entered(message.identity(now).0, is_letter && matches!(by, "ingest" | "recovery"));
+        let is_undeliverable = is_letter && matches!(by, "ingest" | "recovery");
+        law.entered(message, is_undeliverable);
         Ok(())
     }
 }
@@ -241,7 +243,8 @@ impl Archive for Remote<FakeArchive> {
         let work = async {
             let held = archive::read(&object)?;
             self.port.put(key, object).await?;
-            self.process.law().archived(held.into_iter().map(|archived| archived.event_id));
+            let named = |archived: archive::Archived| (archived.event_id, label_of(archived.body.as_bytes()));
+            self.process.law().archived(held.into_iter().map(named));
             Ok(())
         };
         let unavailable = || Err(ArchiveError::Unavailable("as the weather has it".into()));

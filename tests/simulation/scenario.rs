@@ -64,6 +64,9 @@ pub(crate) struct Scenario {
     pub(crate) death: Option<Death>,
 }
 
+/// Events that nothing tells apart, or that share an id, come in so many groups.
+const GROUPS: usize = 2;
+
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -71,6 +74,16 @@ pub(crate) enum Kind {
     OpenMessaging,
     /// Any JSON, told from others by a key of the sender.
     Keyed,
+    /// Any JSON, with a key that the sender has configured once.
+    StaticKey,
+    /// Any JSON whose body others have as well: a Data Action without a time.
+    Equal,
+    /// An envelope and a key whose template the sender has left unfilled: others have the same body.
+    Unfilled,
+    /// A message of Open Messaging that has no id.
+    EmptyId,
+    /// A message of Open Messaging whose id and time others have as well.
+    SharedId,
     /// A body that is not JSON.
     Malformed,
     /// Put into the events queue by a rule, without attributes.
@@ -89,22 +102,57 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// What its body says, and only bodies of events that say the same: nobody but the sender knows how many those are.
+    pub(crate) fn label(&self) -> String {
+        match self.kind {
+            Kind::Equal => format!("<equal-{}>", self.number % GROUPS),
+            Kind::Unfilled => format!("<unfilled-{}>", self.number % GROUPS),
+            _ => format!("<event-{}>", self.number),
+        }
+    }
+
+    /// What is in common with others that have the same id.
+    pub(crate) fn shared_id(&self) -> Option<String> {
+        (self.kind == Kind::SharedId).then(|| format!("shared-{}", self.number % GROUPS))
+    }
+
+    /// Whether it is one event however often it comes. A key counts for a day only.
+    pub(crate) fn is_told(&self) -> bool {
+        matches!(self.kind, Kind::Webhook | Kind::OpenMessaging | Kind::EventBridge)
+    }
+
+    /// Whether the log of what was given up has its body written anew.
+    pub(crate) fn is_rewritten(&self) -> bool {
+        matches!(self.kind, Kind::OpenMessaging | Kind::EmptyId | Kind::SharedId)
+    }
+
     /// The body, as it is sent for the `nth` time.
     pub(crate) fn body(&self, nth: usize) -> Vec<u8> {
         let Self { number, .. } = self;
-        let (tab, id) = (if nth.is_multiple_of(2) { "" } else { " " }, format!("event-{number}"));
+        let (tab, id) = (if nth.is_multiple_of(2) { "" } else { " " }, self.label());
+        let open_messaging = |message_id: &str, time: &str| {
+            json!({
+                "id": message_id, "type": "Text", "text": id, "direction": "Outbound",
+                "channel": { "id": "integration", "platform": "Open", "type": "Private", "time": time },
+            })
+            .to_string()
+            .into_bytes()
+        };
         match self.kind {
+            Kind::StaticKey | Kind::Equal => format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes(),
+            Kind::Unfilled => {
+                let times = [r#""${input.timestamp}""#, "null", r#""""#, r#""2026-01-15""#];
+                let time = times[number % GROUPS % times.len()];
+                format!(r#"{{"webhookId":"hook","payload":{{"name":"{id}"}},{tab}"timestamp":{time}}}"#).into_bytes()
+            }
+            Kind::EmptyId => open_messaging("", &format!("2026-01-15T12:00:00.{number:03}Z")),
+            Kind::SharedId => open_messaging(&self.shared_id().unwrap_or_default(), "2026-01-15T12:00:00Z"),
             Kind::Webhook => format!(
                 r#"{{"webhookId":"hook-{}","payload":{{"name":"{id}"}},{tab}"timestamp":"2026-01-15T12:00:00Z"}}"#,
                 number % 3
             )
             .into_bytes(),
-            Kind::OpenMessaging => json!({
-                "id": id, "type": "Text", "text": "hello", "direction": "Outbound",
-                "channel": { "id": "integration", "platform": "Open", "type": "Private", "time": "2026-01-15T12:00:00Z" },
-            })
-            .to_string()
-            .into_bytes(),
+            Kind::OpenMessaging => open_messaging(&format!("message-{number}"), "2026-01-15T12:00:00Z"),
             Kind::Keyed => format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes(),
             Kind::Malformed => format!("{id} is no JSON").into_bytes(),
             Kind::EventBridge => json!({
@@ -120,15 +168,26 @@ impl Sent {
         }
     }
 
-    /// Its id, where the body says who it is.
+    /// Its id, where something says who it is.
     pub(crate) fn id(&self) -> Option<EventId> {
         let body = self.body(0);
         let json = Json::parse(&body).ok()?;
-        Some(Identity::of(json, FakeClock.now(), self.key().as_deref()).id)
+        let mut is_told = true;
+        let lone = || {
+            is_told = false;
+            EventId::of_request(FakeClock.now(), 0)
+        };
+        let id = Identity::of(json, FakeClock.now(), self.key().as_deref(), lone).id;
+        is_told.then_some(id)
     }
 
     pub(crate) fn key(&self) -> Option<String> {
-        (self.kind == Kind::Keyed).then(|| format!("key-{}", self.number))
+        match self.kind {
+            Kind::Keyed => Some(format!("key-{}", self.number)),
+            Kind::StaticKey => Some("configured-once".to_owned()),
+            Kind::Unfilled => Some("${input.key}".to_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -281,13 +340,19 @@ fn outage(rng: &mut fastrand::Rng, length: Duration) -> Outage {
 }
 
 fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
-    let kind = match rng.u32(..12) {
+    let kind = match rng.u32(..20) {
         0..5 => Kind::Webhook,
         5..7 => Kind::OpenMessaging,
         7..9 => Kind::Keyed,
         9 => Kind::Malformed,
-        _ => Kind::EventBridge,
+        10..12 => Kind::EventBridge,
+        12 => Kind::StaticKey,
+        13..15 => Kind::Equal,
+        15..17 => Kind::Unfilled,
+        17 => Kind::EmptyId,
+        _ => Kind::SharedId,
     };
+    let is_one_of_many = matches!(kind, Kind::Equal | Kind::Unfilled | Kind::SharedId);
     // Most in the first part, so that their retries are in bad weather too; some at one moment.
     let first = length.mul_f64(rng.f64() * if rng.bool() { 0.1 } else { 0.8 });
     let mut at = vec![first];
@@ -299,7 +364,7 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
         };
         at.push(first + gap);
     }
-    Sent { number, kind, at, poison: rng.u32(..8) == 0 }
+    Sent { number, kind, at, poison: rng.u32(..8) == 0 && !is_one_of_many }
 }
 
 /// The requests of an operator who does not look twice.

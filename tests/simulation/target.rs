@@ -5,11 +5,12 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::event::EventId;
+use genesys_relay::event::Event;
 use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Process, Service};
+use crate::law::label_of;
 use crate::mapping::Mapping;
 
 /// One delivery may take this long, connecting included (`TargetTimeoutSeconds`).
@@ -20,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct SimTarget {
     pub(crate) process: Process,
     /// What it refuses for good.
-    pub(crate) poison: Arc<BTreeSet<EventId>>,
+    pub(crate) poison: Arc<BTreeSet<String>>,
     pub(crate) refusals_per_thousand: u32,
     /// Whether events are held back.
     pub(crate) mapping: Mapping,
@@ -33,7 +34,7 @@ impl SimTarget {
     }
 
     /// One of the ways in which a delivery can go wrong.
-    async fn misbehave(&self, id: &EventId, until: Instant) -> Outcome {
+    async fn misbehave(&self, event: &Event, until: Instant) -> Outcome {
         let weather = self.process.weather();
         match weather.dice(|rng| rng.u32(..12)) {
             0..4 => {
@@ -53,7 +54,7 @@ impl SimTarget {
             }
             7 => {
                 weather.count("deliveries taken, answers lost");
-                self.process.law().taken(id);
+                self.process.law().taken(event);
                 Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
             }
             8..10 => {
@@ -63,13 +64,13 @@ impl SimTarget {
             }
             10 => {
                 weather.count("deliveries taken, answers late");
-                self.process.law().taken(id);
+                self.process.law().taken(event);
                 sleep_until(until).await;
                 Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
             }
             _ => {
                 weather.count("deliveries panicked");
-                self.process.law().disturbed(id.clone());
+                self.process.law().disturbed(event.id.clone());
                 resume_unwind(Box::new("as the weather has it"))
             }
         }
@@ -78,7 +79,7 @@ impl SimTarget {
 
 impl Target for SimTarget {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
-        let (id, weather) = (&delivery.event.id, self.process.weather());
+        let (event, id, weather) = (delivery.event, &delivery.event.id, self.process.weather());
         self.process.law().delivery_begins(id);
         let until = delivery.deadline.min(Instant::now() + TIMEOUT);
         let work = async {
@@ -95,13 +96,13 @@ impl Target for SimTarget {
                 return Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"));
             }
             sleep(Duration::from_millis(takes)).await;
-            if self.poison.contains(id) {
+            if self.poison.contains(&label_of(&event.body)) {
                 return self.status(422);
             }
             if weather.strikes(self.refusals_per_thousand) {
-                return self.misbehave(id, until).await;
+                return self.misbehave(event, until).await;
             }
-            self.process.law().taken(id);
+            self.process.law().taken(event);
             Outcome::Delivered { status: Some(weather.dice(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))) }
         };
         let unreachable = || Outcome::Failed(Failure::new(Cause::Connection, "no connection"));

@@ -19,7 +19,7 @@ use genesys_relay::replay::{self, Replay, ReplayError};
 use genesys_relay::secrets::{SecretCache, SenderSecrets};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use http::HeaderMap;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -76,7 +76,7 @@ pub(crate) struct World {
     pub(crate) log: Log,
     store: FakeSecretStore,
     secret: Mutex<&'static str>,
-    poison: Arc<BTreeSet<EventId>>,
+    poison: Arc<BTreeSet<String>>,
     rng: Mutex<fastrand::Rng>,
     ingests: Mutex<Vec<Warm<TheIngest>>>,
     processors: Mutex<Vec<Warm<TheProcessor>>>,
@@ -96,10 +96,10 @@ impl World {
         let table = FakeTable::default();
         let mapping = Mapping::new(scenario.concurrency);
         let law = Arc::new(Law::new(&scenario, speaks, &events, &dead_letters, &table));
-        let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed);
+        let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed).map(Sent::label);
         Arc::new(Self {
             weather: Arc::new(Weather::new(&scenario)),
-            poison: Arc::new(poison.filter_map(Sent::id).collect()),
+            poison: Arc::new(poison.collect()),
             law,
             events,
             dead_letters,
@@ -132,8 +132,15 @@ impl World {
         (*lock(&self.secret)).to_owned()
     }
 
-    pub(crate) fn is_poison(&self, id: &EventId) -> bool {
-        self.poison.contains(id)
+    pub(crate) fn is_poison(&self, label: &str) -> bool {
+        self.poison.contains(label)
+    }
+
+    /// The event that a message stands for, by what the table knows.
+    pub(crate) fn id_of(&self, message: &Message, sent_at: Timestamp) -> EventId {
+        let id = message.identity(sent_at).0;
+        let other = || self.table.record(&id)?.other_event(&message.to_event(sent_at).ok()?, FakeClock.now());
+        other().unwrap_or(id)
     }
 
     fn process(&self, name: &'static str, call_timeout: Duration) -> Process {
@@ -155,7 +162,13 @@ impl World {
     }
 
     /// Posts a webhook; nothing where no answer came.
-    pub(crate) async fn post(&self, headers: &HeaderMap, body: &[u8]) -> Option<Result<Accepted, Refusal>> {
+    pub(crate) async fn post(
+        &self,
+        sent: &Sent,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Option<Result<Accepted, Refusal>> {
+        self.law.requested(&sent.label());
         let instance = lock(&self.ingests).pop();
         let Warm { process, function } = instance.unwrap_or_else(|| {
             let process = self.process("ingest", INGEST_CALL);
@@ -167,6 +180,7 @@ impl World {
                 dead_letters: remote(&self.dead_letters, Service::DeadLetters),
                 secrets: SecretCache::<_, SenderSecrets, _>::new(store, SECRETS_KEPT, clock),
                 clock,
+                rng: Mutex::new(fastrand::Rng::with_seed(self.dice(|rng| rng.u64(..)))),
             };
             Warm { process, function: Arc::new(function) }
         });
@@ -175,23 +189,26 @@ impl World {
         let answer = answer.ok()?;
         lock(&self.ingests).push(Warm { process, function });
         match &answer {
-            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => self.law.accepted(id),
+            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => self.law.accepted(id, sent),
             Err(_) => {}
         }
         (!self.weather.strikes(UNHEARD_PER_THOUSAND)).then_some(answer)
     }
 
     /// A rule of EventBridge puts an event into the events queue, and tries for as long as it takes.
-    pub(crate) async fn publish(&self, body: &[u8]) {
+    pub(crate) async fn publish(&self, sent: &Sent, body: &[u8]) {
         let message = Message {
             body: String::from_utf8_lossy(body).into_owned(),
             attributes: std::collections::BTreeMap::default(),
             group: None,
             trace: None,
         };
-        self.law.entered(message.identity(FakeClock.now()).0, false);
+        let id = message.identity(FakeClock.now()).0;
+        self.law.requested(&sent.label());
+        self.law.entered(&message, false);
         // In memory, and told to work.
         drop(self.events.send(&message).await);
+        self.law.accepted(&id, sent);
     }
 
     /// The event source mapping: receives, invokes, and deletes what was not reported as failed.
@@ -237,7 +254,7 @@ impl World {
                 let Some(receipt) = record.receipt.clone() else { continue };
                 if self.weather.strikes(UNHEARD_PER_THOUSAND) {
                     self.weather.count("deletes lost");
-                    self.law.disturbed(record.message.identity(record.sent_at).0);
+                    self.disturb(std::slice::from_ref(record));
                 } else {
                     drop(self.events.delete(&[receipt]).await);
                 }
@@ -251,7 +268,12 @@ impl World {
     /// Something got between these messages and what the processor would have said of them.
     fn disturb(&self, records: &[Record]) {
         for record in records {
-            self.law.disturbed(record.message.identity(record.sent_at).0);
+            let Ok(event) = record.message.to_event(record.sent_at) else { continue };
+            // Also under the id that it has where another body had its own first.
+            if let Some(digest) = event.digest() {
+                self.law.disturbed(event.id.with_body(&digest));
+            }
+            self.law.disturbed(event.id);
         }
     }
 
@@ -262,7 +284,7 @@ impl World {
             let Some(at) = record.receipt.as_ref().and_then(|receipt| self.events.visible_at(receipt)) else {
                 continue;
             };
-            let id = record.message.identity(record.sent_at).0;
+            let id = self.id_of(&record.message, record.sent_at);
             let hidden = SignedDuration::try_from(at.saturating_duration_since(now)).unwrap_or_default();
             if hidden > SignedDuration::from_hours(1) + SignedDuration::from_mins(10) {
                 self.law.violate(&format!("the message of {id} is hidden for {hidden}"));

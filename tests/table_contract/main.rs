@@ -42,6 +42,7 @@ fn event(name: &str, received_at: Timestamp) -> Event {
         headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         body: br#"{"webhookName":"orders","conversationId":"c1"}"#.to_vec(),
         origin: Some("a-webhook".to_owned()),
+        is_copy: false,
     }
 }
 

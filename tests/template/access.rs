@@ -177,10 +177,14 @@ impl Snapshot {
             self.statement(depth, value);
         } else if let Yaml::Array(items) = value {
             self.line(depth, key);
-            items.iter().for_each(|item| self.value(depth + 1, "-", item));
+            for item in items {
+                self.value(depth + 1, "-", item);
+            }
         } else {
             self.line(depth, key);
-            entries(value).for_each(|(key, value)| self.value(depth + 1, &key, value));
+            for (key, value) in entries(value) {
+                self.value(depth + 1, &key, value);
+            }
         }
     }
 
@@ -189,7 +193,9 @@ impl Snapshot {
         for (key, value) in entries(statement).filter(|(key, _)| !["Sid", "Effect"].contains(&key.as_str())) {
             match (key.as_str(), scalars(value)) {
                 ("Action" | "Resource", Some(values)) => {
-                    values.iter().for_each(|one| self.line(depth + 1, &format!("{key}: {one}")));
+                    for one in values {
+                        self.line(depth + 1, &format!("{key}: {one}"));
+                    }
                 }
                 _ => self.value(depth + 1, &key, value),
             }

@@ -306,7 +306,7 @@ fn what_can_be_off_has_no_alarm_then() {
     for (name, alarm) in alarms(&template()) {
         let metric = text(&alarm["Properties"], "MetricName");
         let condition = match metric.as_str() {
-            metric if metric.starts_with("Breaker") => Some("BreakerIsOn"),
+            metric if metric.starts_with("Breaker") || metric == "ProcessorSilent" => Some("BreakerIsOn"),
             "InvocationsFailedToBeSentToDlq" => Some("TakesEventBridge"),
             metric if metric.starts_with("Recovery") => Some("RecoveryIsOn"),
             _ => None,

@@ -51,7 +51,7 @@ where
 }
 
 /// How long the event may take. It may have been stored all the same when that is over: it then comes twice, with one id
-/// (but for a body of no known shape without a key, if the second one falls into the next five minutes).
+/// (but for a body that nothing tells apart, which is an event of its own each time).
 fn time_to_work(context: &Context) -> Duration {
     end_of_invocation(context.deadline()).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
 }

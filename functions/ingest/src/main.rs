@@ -5,7 +5,7 @@ mod event;
 mod handler;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::aws;
@@ -37,6 +37,7 @@ async fn main() -> anyhow::Result<()> {
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock),
         clock: SystemClock,
+        rng: Mutex::default(),
     });
     aws::warm_up(Box::pin(async {
         let (secrets, queue) = tokio::join!(ingest.secrets.warm_up(), ingest.events.warm_up());

@@ -45,6 +45,7 @@ fn record(state: State) -> Record {
         source: Source::Generic,
         origin: None,
         received_at: noon(),
+        digest: None,
         first_seen_at: noon() + SignedDuration::from_mins(1),
         last_seen_at: noon() + SignedDuration::from_mins(2),
         attempts_made: 1,

@@ -108,7 +108,8 @@ async fn a_payload_is_made_again_with_the_id_of_the_webhook() {
     let mut webhook = normalized("m1", "i1");
     webhook["conversationId"] = json!("c1");
     assert_eq!(serde_json::from_slice::<Value>(&failed.body).expect("JSON"), webhook);
-    let id = |body: &[u8]| Identity::of(Json::parse(body).expect("JSON"), time(NOON), None).id;
+    let id =
+        |body: &[u8]| Identity::of(Json::parse(body).expect("JSON"), time(NOON), None, || panic!("nothing tells")).id;
     assert_eq!(id(&failed.body), id(webhook.to_string().as_bytes()));
     assert_eq!((failed.at, failed.note.as_str()), (Some(time(NOON)), "message status failed"));
 }

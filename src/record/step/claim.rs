@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Guard, Transition, crashed, unchanged};
-use crate::event::Event;
+use crate::event::{Event, EventId};
 use crate::record::{Attempt, Context, Dead, Death, Lease, Record, State, StateName};
 
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
@@ -39,11 +39,36 @@ pub enum Claiming {
     /// The event is free; the claim holds once it is written.
     Free(Claim),
     /// There is nothing left to do: it is delivered, or was discarded.
-    Finished(StateName),
+    Finished(Finished),
+    /// Another body had this id first: the event is another one, of this id.
+    Other(EventId),
     /// Somebody else is at it, or it is not time yet.
     NotBefore(Timestamp),
     /// This very message was found dead, and has still to be moved.
     Dead(Death),
+}
+
+/// An event that is delivered or was discarded before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Which of them.
+    pub state: StateName,
+    /// When the relay received the message that began its record.
+    pub received_at: Timestamp,
+    /// What to write before the message may go: the record takes the digest of the first body that has one, so that a
+    /// later one is not taken for the same event.
+    pub noted: Option<Transition>,
+}
+
+impl Finished {
+    fn of(found: &Record, request: ClaimRequest<'_>) -> Self {
+        let digest = if found.digest.is_none() { request.event.digest() } else { None };
+        let noted = digest.map(|digest| {
+            let next = Record { digest: Some(digest), ..found.clone() };
+            found.step(next, found.state.clone(), request.now)
+        });
+        Self { state: found.state.name(), received_at: found.received_at, noted }
+    }
 }
 
 /// The right to deliver an event and to say how that went.
@@ -58,8 +83,11 @@ impl Claim {
         if found.is_expired(now) {
             return Claiming::Free(Self::first(Some(found), request));
         }
+        if let Some(id) = found.other_event(request.event, now) {
+            return Claiming::Other(id);
+        }
         let mut next = match &found.state {
-            State::Delivered | State::Discarded(_) => return Claiming::Finished(found.state.name()),
+            State::Delivered | State::Discarded(_) => return Claiming::Finished(Finished::of(found, request)),
             State::InProgress(lease) if lease.lease_until > now => return Claiming::NotBefore(lease.lease_until),
             State::Retrying { next_attempt_at } if *next_attempt_at > now + EARLY => {
                 return Claiming::NotBefore(*next_attempt_at);
@@ -86,6 +114,7 @@ impl Claim {
             }
             State::Archived { .. } => Record { round: 0, ..found.clone() },
         };
+        next.digest = next.digest.or_else(|| request.event.digest());
         next.attempts_made += 1;
         next.round += 1;
         Claiming::Free(Self(found.step(next, lease(request), now)))
@@ -95,6 +124,7 @@ impl Claim {
     fn first(forgotten: Option<&Record>, request: ClaimRequest<'_>) -> Self {
         let Event { id, source, origin, received_at, .. } = request.event;
         let mut next = Record::new(id, *source, origin.as_deref(), *received_at, lease(request), request.now);
+        next.digest = request.event.digest();
         next.attempts_made = 1;
         next.round = 1;
         Self(Transition { next, guard: unchanged(forgotten) })

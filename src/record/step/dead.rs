@@ -143,6 +143,7 @@ impl DeadRecord {
         let origin = letter.event.and_then(|event| event.origin.as_deref());
         let mut next = Record::new(letter.event_id, source, origin, letter.received_at, state, now);
         next.context = Some(letter.context());
+        next.digest = letter.event.and_then(Event::digest);
         Self { step: Transition { next, guard: unchanged(forgotten) }, dead }
     }
 

@@ -54,7 +54,10 @@ impl<P: Ports> Replay<P> {
     /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be marked or sent at all.
     async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
         let marked = self.write_all(taken, sweep, |letter, act| letter.dead.replayed(act)).await?;
-        let message = |letter: &Taken| letter.message.clone().without_reason().with_identity(letter.sent_at);
+        let message = |letter: &Taken| {
+            let record = letter.dead.record();
+            letter.message.clone().without_reason().with_identity(letter.sent_at).named(&record.event_id)
+        };
         let messages: Vec<Message> = marked.iter().map(message).collect();
         let (mut sent, mut outage) = (Vec::new(), None);
         for (letter, result) in marked.into_iter().zip(self.events.send_all(&messages).await) {

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 
 use crate::archive::{Archived, ArchivedAttribute};
 use crate::event::{Event, EventId};
-use crate::message::Message;
-use crate::queue::ReceiptHandle;
+use crate::message::{Message, Stamp};
+use crate::queue::{ReceiptHandle, Received};
 use crate::reason::Reason;
-use crate::record::{DeadRecord, Letter};
+use crate::record::{DeadRecord, Letter, Record};
 
 /// A dead letter, as far as it can be read.
 pub(in crate::replay) struct Opened {
@@ -16,19 +16,48 @@ pub(in crate::replay) struct Opened {
     /// Nothing where the message is none.
     event: Option<Event>,
     pub(in crate::replay) reason: Option<Reason>,
-    pub(super) message: Message,
+    pub(in crate::replay) message: Message,
     pub(super) receipt: ReceiptHandle,
     pub(super) sent_at: Timestamp,
 }
 
+impl From<Received> for Opened {
+    fn from(received: Received) -> Self {
+        let Received { message, receipt, sent_at, message_id, .. } = received;
+        Self::new(message, receipt, Stamp { sent_at, message_id: Some(&message_id) })
+    }
+}
+
 impl Opened {
-    pub(in crate::replay) fn new(message: Message, receipt: ReceiptHandle, sent_at: Timestamp) -> Self {
-        let event = message.to_event(sent_at).ok();
+    pub(in crate::replay) fn new(message: Message, receipt: ReceiptHandle, stamp: Stamp<'_>) -> Self {
+        let sent_at = stamp.sent_at;
+        let event = message.to_event(stamp).ok();
         let (event_id, received_at) = match &event {
             Some(event) => (event.id.clone(), event.received_at),
-            None => message.identity(sent_at),
+            None => message.identity(stamp),
         };
         Self { event_id, received_at, event, reason: message.reason(sent_at), message, receipt, sent_at }
+    }
+
+    /// The same under this id, which it had where it was read before.
+    pub(in crate::replay) fn under(self, id: &EventId) -> Self {
+        if self.event_id == *id {
+            return self;
+        }
+        let (message, reason) = (self.message.named(id), self.reason);
+        Self { reason, ..Self::new(message, self.receipt, self.sent_at.into()) }
+    }
+
+    /// Takes the id of its own if another body had its id first, of which the table holds `found`.
+    pub(in crate::replay) fn tell_apart(&mut self, found: Option<&Record>, now: Timestamp) -> bool {
+        let other = || found?.other_event(self.event.as_ref()?, now);
+        let Some(id) = other() else { return false };
+        if let Some(event) = &mut self.event {
+            event.id = id.clone();
+        }
+        self.message = self.message.clone().named(&id);
+        self.event_id = id;
+        true
     }
 
     pub(in crate::replay) fn letter(&self) -> Letter<'_> {

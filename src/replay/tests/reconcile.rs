@@ -89,3 +89,26 @@ async fn a_dead_event_stays_on_the_list_while_its_message_may_still_arrive() {
         }
     }
 }
+
+/// SQS moves what the processor never saw, under the id that another body had first.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_whose_id_another_body_had_first_is_no_copy() {
+    let relay = relay();
+    let text = |text: &str| {
+        let channel = json!({ "id": "c1", "time": "2026-01-15T12:00:00Z" });
+        let body = json!({ "id": "m1", "type": "Text", "text": text, "direction": "Outbound", "channel": channel });
+        Message { body: body.to_string(), attributes: BTreeMap::new(), group: None, trace: None }
+    };
+    let (one, other) = (text("Hi"), text("Correction"));
+    assert_eq!(id_of(&one), id_of(&other));
+    deliver(&relay, &one).await;
+    bury(&relay, [one.named(&id_of(&other)), other.clone()]).await;
+    let report = self::report(&relay, json!({ "action": "reconcile" })).await;
+    assert_eq!((report.recorded, report.removed, report.remaining), (1, 1, Some(1)));
+    let own = relay.table.records().into_iter().find(|record| record.event_id != id_of(&other)).expect("its own");
+    assert_eq!(own.state.name(), StateName::Dead);
+    let report = self::report(&relay, json!({ "action": "replay", "eventIds": [own.event_id] })).await;
+    assert_eq!(replayed(&report), 1);
+    let sent = relay.events.messages().remove(0);
+    assert_eq!((sent.event_id(), sent.body), (Some(own.event_id.as_str()), other.body));
+}

@@ -1,5 +1,6 @@
 //! Requests of every kind, and what they are answered.
 
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -31,6 +32,7 @@ fn function() -> Function {
         dead_letters: dead_letters.clone(),
         secrets: SecretCache::new(store, Duration::from_mins(5), FakeClock),
         clock: FakeClock,
+        rng: Mutex::default(),
     };
     Function { events, dead_letters, ingest }
 }
@@ -299,8 +301,8 @@ impl Sender for Hanging {
 
 #[tokio::test(start_paused = true)]
 async fn when_time_runs_out_the_sender_is_asked_to_come_again_before_it_is_over() {
-    let Function { ingest: Ingest { dead_letters, secrets, clock, .. }, .. } = function();
-    let ingest = Ingest { events: Hanging, dead_letters, secrets, clock };
+    let Function { ingest: Ingest { dead_letters, secrets, clock, rng, .. }, .. } = function();
+    let ingest = Ingest { events: Hanging, dead_letters, secrets, clock, rng };
     let mut context = Context::default();
     let (began, left) = (Instant::now(), Duration::from_secs(9));
     let end = (SystemTime::now() + left).duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
