@@ -179,8 +179,19 @@ mod tests {
         assert_eq!(Schedule::new(seconds(0), seconds(9), 4), Err(InvalidSchedule::Zero));
         assert_eq!(Schedule::new(seconds(9), seconds(0), 4), Err(InvalidSchedule::Zero));
         assert!(Schedule::new(seconds(10), seconds(9), 4).is_ok(), "the cap rules");
-        assert_eq!(Schedule::new(seconds(1), seconds(40_000), 1), Err(InvalidSchedule::Cap));
+        assert!(Schedule::new(seconds(1), seconds(36_000), 1).is_ok());
+        assert_eq!(Schedule::new(seconds(1), seconds(36_001), 1), Err(InvalidSchedule::Cap));
         assert_eq!(Schedule::new(seconds(1), seconds(1), 0), Err(InvalidSchedule::MaxReceives));
+    }
+
+    #[test]
+    fn events_that_failed_together_are_spread_over_a_tenth_of_their_delay() {
+        let schedule = Schedule::new(seconds(2), seconds(900), 10).expect("a schedule");
+        for (attempt, least, most) in [(1, 2, 3), (8, 256, 281), (10, 900, 990), (u32::MAX, 900, 990)] {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let delays: Vec<_> = (0..10_000).map(|_| schedule.delay(attempt, None, &mut rng).as_secs()).collect();
+            assert_eq!((delays.iter().min(), delays.iter().max()), (Some(&least), Some(&most)), "attempt {attempt}");
+        }
     }
 
     proptest! {

@@ -128,6 +128,38 @@ async fn a_token_is_fetched_once_and_used_until_shortly_before_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_is_given_up_a_minute_or_a_tenth_of_its_life_before_its_end() {
+    for (life, used_for) in [(86_400, 86_340), (600, 540), (100, 90), (10, 9)] {
+        let client = client(move |request| {
+            if request.uri().path() != "/oauth/token" {
+                return ok();
+            }
+            Ok(answer(200, &[], &json!({ "access_token": "t", "expires_in": life }).to_string()))
+        });
+        client.call().await.expect("answered");
+        tokio::time::advance(Duration::from_secs(used_for) - Duration::from_millis(1)).await;
+        client.call().await.expect("answered");
+        assert_eq!(client.asked(), [SIGN_IN, CALL, CALL], "of {life} s");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        client.call().await.expect("answered");
+        assert_eq!(client.asked()[3..], [SIGN_IN, CALL], "of {life} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_token_is_not_given_up_for_one_that_was_refused() {
+    let client = answering([ok()]);
+    let old = client.genesys.token(Instant::now() + Duration::from_mins(1)).await.expect("signed in");
+    client.genesys.forget(&old).await;
+    let new = client.genesys.token(Instant::now() + Duration::from_mins(1)).await.expect("signed in");
+    assert_ne!(old, new);
+    // Another call was refused with the old one, and hears of that only now.
+    client.genesys.forget(&old).await;
+    client.call().await.expect("answered");
+    assert_eq!(client.asked(), [SIGN_IN, SIGN_IN, CALL]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_is_refused_is_renewed_once() {
     let refused = || Ok(error_body(401, "bad.credentials", "Invalid login credentials."));
     let client = answering([ok(), refused(), ok()]);

@@ -82,6 +82,7 @@ fn event() -> Event {
         ("x-genesys-webhook-id", "w1"),
         ("authorization", "Basic bWFkZSBieSBoYW5k"),
         ("host", "elsewhere.example"),
+        ("cookie", "session=made-by-hand"),
     ];
     Event {
         id: "an-event".parse().expect("an id"),
@@ -135,6 +136,7 @@ async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
     ] {
         assert_eq!(headers.get(name).map(|value| value.to_str().expect("text")), Some(value), "{name}");
     }
+    assert!(!headers.contains_key("cookie"), "{headers:?}");
     let timestamp: i64 = headers["webhook-timestamp"].to_str().expect("text").parse().expect("seconds");
     assert!((began..=FakeClock.now().as_second()).contains(&timestamp), "{timestamp} is not in seconds");
     let secret = r#"{"targetSigningSecrets":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}"#;
@@ -192,6 +194,7 @@ async fn a_target_that_cannot_be_reached_is_a_failure_that_shows_no_token() {
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let reset = listen(|stream, _| async move { drop(stream) }).await;
     for address in [closed, reset] {
+        assert_eq!(plain(address).address(), format!("http://{address}/events"));
         let failure = failure(deliver_to(address).await);
         assert_eq!(failure.cause, Cause::Connection);
         assert!(!failure.detail.contains("hunter2"), "{}", failure.detail);

@@ -219,3 +219,28 @@ async fn a_senders_key_tells_equal_bodies_apart() {
     assert_eq!(post("one").await, post("one").await);
     assert_ne!(post("one").await, post("two").await);
 }
+
+#[tokio::test]
+async fn an_idempotency_key_counts_before_a_webhook_id() {
+    let relay = relay();
+    let post = async |key: &str, id: &str| {
+        let mut headers = authentic();
+        headers.insert("webhook-id", id.parse().expect("a value"));
+        headers.insert("idempotency-key", key.parse().expect("a value"));
+        relay.post(&headers, b"{}").await.expect("accepted").id
+    };
+    assert_eq!(post("one", "a").await, post("one", "b").await);
+    assert_ne!(post("one", "a").await, post("two", "a").await);
+}
+
+#[tokio::test]
+async fn the_values_of_a_repeated_header_are_kept_as_one_list() {
+    let relay = relay();
+    let mut headers = authentic();
+    for value in ["one", "two"] {
+        headers.append("x-genesys-tag", value.parse().expect("a value"));
+    }
+    relay.post(&headers, b"{}").await.expect("accepted");
+    let kept = relay.events.messages()[0].to_event(FakeClock.now()).expect("readable").headers;
+    assert_eq!(kept, [("x-genesys-tag".to_owned(), "one, two".to_owned())].into());
+}

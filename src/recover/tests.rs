@@ -311,7 +311,9 @@ async fn two_runs_exclude_each_other() {
     });
     sleep(Duration::from_secs(1)).await;
     let failed = relay.run(json!({})).await.expect_err("another is at work");
-    assert!(matches!(failed.error, RecoverError::Busy(_)), "{failed}");
+    let RecoverError::Busy(held) = failed.error else { panic!("{failed}") };
+    let lease = SignedDuration::try_from(INVOCATION + LEASE_PAST_DEADLINE).expect("short");
+    assert_eq!(held.until.duration_since(held.since), lease, "for longer than its invocation lasts");
     let dry = relay.run(json!({ "dryRun": true })).await.expect("looks on");
     assert_eq!(dry.fetched, 1);
     assert!(other.await.expect("a run").complete);
@@ -357,6 +359,31 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     let lost = lock(&relay.log.lost)[1].clone();
     let whole = EventId::of_fetched(&[lost.name.as_bytes(), lost.body.as_bytes()]);
     assert_ne!(message.event_id(), Some(whole.as_str()), "it does not pass for the event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_byte_that_fits_into_a_message_is_queued_and_the_next_one_kept() {
+    let candidate = |bytes: usize| {
+        let body = json!({ "webhookId": "w", "payload": "x".repeat(bytes), "timestamp": "2026-01-15T12:00:00Z" });
+        let failed = Failed {
+            delivery: "d".to_owned(),
+            entry: "d".to_owned(),
+            at: Some(now()),
+            body: body.to_string().into_bytes(),
+            is_copy: false,
+            content_type: None,
+            headers: BTreeMap::new(),
+            sender_key: None,
+            note: String::new(),
+        };
+        Candidate::of(failed, now())
+    };
+    let most = crate::message::MAX_MESSAGE_BYTES;
+    let room = most - candidate(0).message.size();
+    let fits = candidate(room);
+    assert_eq!((fits.message.size(), fits.found.reason.is_none()), (most, true));
+    let reason = candidate(room + 1).found.reason.expect("too large");
+    assert_eq!(reason.reason, ReasonKind::Unreadable);
 }
 
 #[tokio::test(start_paused = true)]

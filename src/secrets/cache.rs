@@ -182,6 +182,18 @@ mod tests {
         assert!(cache.get().await.is_ok());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_bridges_for_an_hour_beyond_its_time() {
+        for (age, is_there) in [(KEPT + BRIDGED - Duration::from_millis(1), true), (KEPT + BRIDGED, false)] {
+            let store = store("the-first-secret");
+            let cache = cache(&store);
+            cache.get().await.expect("secrets");
+            store.fail();
+            tokio::time::advance(age).await;
+            assert_eq!(cache.get().await.is_ok(), is_there, "{age:?}");
+        }
+    }
+
     /// A clock that says what it is told, as the time of day goes on while a frozen function's own clock stands.
     struct SetClock(Arc<std::sync::Mutex<Timestamp>>);
 

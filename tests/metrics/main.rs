@@ -17,7 +17,7 @@ use genesys_relay::events_table::EventsTable as _;
 use genesys_relay::message::Message;
 use genesys_relay::metrics::{self, Pending};
 use genesys_relay::queue::Sender as _;
-use genesys_relay::testing::FakeClock;
+use genesys_relay::testing::{FakeClock, refused};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -127,6 +127,19 @@ fn an_event_that_dies_is_counted_once() {
     // Each of four receives is an attempt, and after three of them comes another.
     assert_eq!(count(&lines, "Retried"), 4, "three of the one that is away, and one whose dead letter was not taken");
     assert_eq!(counts(&lines, "TargetAnswers"), BTreeMap::from([("4xx".to_owned(), 1), ("5xx".to_owned(), 4)]));
+}
+
+#[test]
+fn a_dead_letter_that_nobody_has_counted_is_counted_when_it_is_found() {
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        relay.dead_letters.send(&message("unknown")).await.expect("sent");
+        relay.dead_letters.send(&refused(r#"{"name":"counted when it was sent"}"#)).await.expect("sent");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        relay.reconcile().await;
+        relay.reconcile().await;
+    });
+    assert_eq!(counts(&lines, "Dead"), BTreeMap::from([("unknown".to_owned(), 1)]));
 }
 
 #[test]

@@ -112,6 +112,19 @@ async fn a_payload_is_made_again_with_the_id_of_the_webhook() {
         |body: &[u8]| Identity::of(Json::parse(body).expect("JSON"), time(NOON), None, || panic!("nothing tells")).id;
     assert_eq!(id(&failed.body), id(webhook.to_string().as_bytes()));
     assert_eq!((failed.at, failed.note.as_str()), (Some(time(NOON)), "message status failed"));
+    assert_eq!((failed.delivery.as_str(), failed.sender_key.as_deref()), ("m1", Some("m1")));
+}
+
+#[tokio::test]
+async fn a_payload_has_its_own_conversation_and_time_where_it_names_them() {
+    let mut webhook = normalized("m1", "i1");
+    webhook["conversationId"] = json!("its-own");
+    webhook["channel"]["time"] = json!("2026-01-15T12:00:01Z");
+    let answers = [page(1, &["c1"], 1), conversation("c1", &[listed("m1", "failed", NOON)]), details("m1", &webhook)];
+    let entries = read_all(&log(answers)).await.expect("read");
+    let [Entry::Failed(failed)] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!(serde_json::from_slice::<Value>(&failed.body).expect("JSON"), webhook);
+    assert_eq!(failed.at, Some(time("2026-01-15T12:00:01Z")));
 }
 
 #[tokio::test]
@@ -123,7 +136,22 @@ async fn every_page_is_asked_for_and_conversations_that_began_before() {
     assert_eq!(read_all(&log).await.expect("read"), []);
     let queries = log.api.queries.lock().expect("not poisoned");
     assert_eq!(queries.len(), 2);
-    assert_eq!(queries[0]["interval"], "2026-01-14T12:00:00.000Z/2026-01-15T13:00:00.000Z");
+    let matches = |dimension: &str, value: &str| json!({ "type": "dimension", "dimension": dimension, "operator": "matches", "value": value });
+    // Ordered by what does not change, so that what begins meanwhile comes last and shifts no page.
+    let query = |page: u64| {
+        json!({
+            "interval": "2026-01-14T12:00:00.000Z/2026-01-15T13:00:00.000Z",
+            "order": "asc",
+            "orderBy": "conversationStart",
+            "segmentFilters":
+                [{ "type": "and", "predicates": [matches("mediaType", "message"), matches("messageType", "open")] }],
+            "paging": { "pageSize": 100, "pageNumber": page },
+        })
+    };
+    assert_eq!(*queries, [query(1), query(2)]);
+    let full = self::log([page(1, &ids[..100], 100)].into_iter().chain(ids.iter().map(|id| conversation(id, &[]))));
+    assert_eq!(read_all(&full).await.expect("read"), []);
+    assert_eq!(full.api.queries.lock().expect("not poisoned").len(), 1, "there is no page behind the hundredth");
 }
 
 #[tokio::test]
@@ -143,8 +171,12 @@ async fn only_messages_of_the_window_are_looked_at() {
 #[tokio::test]
 async fn a_conversation_that_was_over_before_is_not_looked_at() {
     let over = json!({ "conversationId": "over", "conversationEnd": "2026-01-15T11:59:59.000Z" });
-    let answer = json!({ "conversations": [over], "totalHits": 1 });
-    assert_eq!(read_all(&log([(format!("{QUERY} 1"), answer)])).await.expect("read"), []);
+    let just = json!({ "conversationId": "just", "conversationEnd": NOON, "conversationStart": NOON });
+    let to_come = json!({ "conversationId": "to-come", "conversationStart": "2026-01-15T13:00:00.000Z" });
+    let answer = json!({ "conversations": [over, just, to_come], "totalHits": 3 });
+    let messages = conversation("just", &[listed("m1", "failed", NOON)]);
+    let answers = [(format!("{QUERY} 1"), answer), messages, details("m1", &normalized("m1", "i1"))];
+    assert_eq!(read_all(&log(answers)).await.expect("read").len(), 1, "one that ended with its beginning is");
 }
 
 #[tokio::test]
@@ -162,7 +194,7 @@ async fn what_is_not_for_this_relay_is_passed_over() {
     let answers = [
         page(1, &["c1"], 1),
         conversation("c1", &[listed("m1", "failed", NOON), listed("m2", "failed", NOON)]),
-        details("m1", &normalized("m1", "another integration")),
+        details("m1", &normalized("m1", "i2")),
         inbound,
     ];
     let entries = read_all(&log(answers)).await.expect("read");
@@ -243,6 +275,9 @@ async fn an_api_that_has_no_conversation_at_all_is_an_error() {
     let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
     let error = read_all(&log([page(1, &gone, 20)])).await.expect_err("refused");
     assert!(error.to_string().contains("10 conversations in a row"), "{error}");
+    let in_between: Vec<&str> = gone[..9].iter().chain(&["c1"]).chain(&gone[9..18]).copied().collect();
+    let entries = read_all(&log([page(1, &in_between, 19), conversation("c1", &[])])).await.expect("read");
+    assert_eq!(entries.len(), 18, "not in a row");
 }
 
 /// A run that was cut short anywhere goes on with the next conversation, and asks for none twice.

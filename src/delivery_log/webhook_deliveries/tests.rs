@@ -128,6 +128,11 @@ async fn what_was_delivered_is_passed_over_even_if_the_log_lists_it() {
     for other in [json!({ "status": "delivered", "body": {} }), json!({ "webhookId": "another", "body": {} })] {
         assert!(matches!(read_one(other.clone()).await, Entry::PassedOver(_)), "{other}");
     }
+    let ours = [json!({ "webhookId": "w2", "status": "FAILED", "body": {} })];
+    let empty = json!({ "entities": [], "pageCount": 1 });
+    let log = log(&[json!({ "entities": ours, "pageCount": 1 }), empty], &["w1", "w2"]);
+    let entries = read_all(&log).await.expect("read");
+    assert!(matches!(entries[..], [Entry::Failed(_)]), "whichever of ours it is listed under: {entries:?}");
     assert!(matches!(read_one(json!({ "status": "FAILED", "body": {} })).await, Entry::Failed(_)));
 }
 
@@ -211,4 +216,11 @@ async fn no_credential_is_kept_of_what_cannot_be_understood() {
         let [Entry::Unreadable(unreadable)] = &entries[..] else { panic!("{entity} was read") };
         assert!(!unreadable.whole.contains("hunter2"), "{}", unreadable.whole);
     }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_counts_before_a_webhook_id() {
+    let headers = json!({ "webhook-id": "one", "Idempotency-Key": "two" });
+    let failed = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
+    assert_eq!(failed.sender_key.as_deref(), Some("two"));
 }

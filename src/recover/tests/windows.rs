@@ -78,7 +78,9 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
         assert_eq!((failed.report.new, failed.report.withheld), (new, 1));
         let waits_before = start + minutes(70);
         assert!(failed.report.cursor.is_some_and(|cursor| cursor <= waits_before), "{:?}", failed.report);
-        assert!(failed.report.behind_seconds.is_some_and(|behind| behind > 3 * 60 * 60), "{:?}", failed.report);
+        let behind = failed.report.cursor.map(|cursor| now().duration_since(cursor + OVERLAP).as_secs());
+        assert_eq!(failed.report.behind_seconds.map(i64::try_from), behind.map(Ok));
+        assert!(behind.is_some_and(|behind| behind > 3 * 60 * 60), "{:?}", failed.report);
     }
     lock(&relay.log.withheld).clear();
     let report = relay.go_on().await;
@@ -171,7 +173,7 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
     }
     *lock(&relay.log.read_takes) = Duration::from_secs(30);
     let mut request =
-        json!({ "from": from.to_string(), "to": (from + minutes(300)).to_string(), "why": "a test", "by": "me" });
+        json!({ "from": from.to_string(), "to": (from + minutes(290)).to_string(), "why": "a test", "by": "me" });
     let mut runs = 0;
     loop {
         let report = relay.run(request.clone()).await.expect("a run");
@@ -186,7 +188,7 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
         );
     }
     assert!(runs > 1);
-    assert_eq!(relay.queued().len(), 300, "and not what lies behind");
+    assert_eq!(relay.queued().len(), 290, "and not what lies behind");
     let record = relay.table.record(&id_of("e0")).expect("a record");
     assert_eq!(record.history[0].why.as_deref(), Some("a test (delivery e0: 503 from https://example.com/)"));
 }
@@ -270,5 +272,62 @@ async fn a_run_never_moves_the_checkpoint_back() {
         let report = relay.go_on().await;
         assert_eq!((report.complete, report.new, report.cursor), (true, 1, Some(cursor)), "but it reads the overlap");
         assert_eq!(relay.table.checkpoint("fake").await.expect("read").map(|found| found.cursor), Some(cursor));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_that_is_cut_short_in_its_last_window_goes_on_there() {
+    let relay = relay();
+    *lock(&relay.log.resumes) = true;
+    relay.go_on().await;
+    let from = now() - minutes(60);
+    for number in 0..60 {
+        relay.lose(&format!("e{number}"), from + minutes(number), now());
+    }
+    // Nine pages, of which a run has time for four.
+    *lock(&relay.log.read_takes) = Duration::from_mins(1);
+    let mut request = json!({ "from": from.to_string(), "to": now().to_string(), "why": "a test" });
+    for left in (0..3).rev() {
+        let report = relay.run(request.clone()).await.expect("a run");
+        assert_eq!(report.next.is_some(), left > 0, "{report:?}");
+        request = serde_json::to_value(report.next).expect("JSON");
+    }
+    assert_eq!(relay.queued().len(), 60);
+}
+
+/// An operator can write anything to the table, and so can a version to come.
+#[tokio::test(start_paused = true)]
+async fn a_place_that_no_run_has_left_is_none() {
+    let hour = SignedDuration::from_hours(1);
+    for forged in 0..6 {
+        let relay = relay();
+        let cursor = now() - hour;
+        relay.lose("e", cursor + minutes(1), cursor);
+        let (from, to, began_at) = match forged {
+            0 => (cursor, now() + hour, now()),
+            1 => (cursor, cursor, now()),
+            2 => (cursor + minutes(1), now(), now()),
+            3 => (cursor, now(), now() + minutes(1)),
+            4 => (cursor, now(), cursor - hour),
+            _ => (cursor, now(), cursor),
+        };
+        let place = json!({ "from": from, "to": to, "began_at": began_at, "withheld": null, "place": 700 });
+        let resume = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, place.to_string());
+        let resume = Some(if forged == 5 { "no place".to_owned() } else { resume });
+        let checkpoint = Checkpoint { cursor, span_seconds: 3600, resume };
+        relay.table.save_checkpoint("fake", &checkpoint).await.expect("saved");
+        assert_eq!(relay.go_on().await.new, 1, "{place}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_invocation_reads_for_three_quarters_of_its_time() {
+    let relay = relay();
+    relay.lose("e", now() - minutes(1), now());
+    let request = || Request::parse(json!({}), "a test", now()).expect("understood");
+    for (seconds, is_read) in [(44, true), (45, false)] {
+        *lock(&relay.log.read_takes) = Duration::from_secs(seconds);
+        let outcome = relay.recover(&request(), Instant::now() + Duration::from_mins(1)).await;
+        assert_eq!(outcome.is_ok(), is_read, "{seconds} s of a minute: {outcome:?}");
     }
 }

@@ -5,18 +5,18 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_discarded_event_is_gone_and_remembered() {
     let relay = relay();
-    for name in 0..3 {
+    for name in 0..40 {
         die(&relay, &message("a", name), ReasonKind::Permanent, 404).await;
         bury(&relay, [message("a", name)]).await;
     }
-    let id = id_of(&message("a", 1));
+    let id = id_of(&message("a", 39));
     let report = report(&relay, json!({ "action": "discard", "eventIds": [id], "why": "a test order" })).await;
     assert!(matches!(report.done, Done::Discard { discarded: 1 }), "{report:?}");
-    let record = record_of(&relay, &message("a", 1)).await;
+    let record = record_of(&relay, &message("a", 39)).await;
     assert_eq!((record.state.name(), record.history[0].why.as_deref()), (StateName::Discarded, Some("a test order")));
-    assert_eq!(visible(&relay).await, 2);
+    assert_eq!(visible(&relay).await, 39);
     // A copy that turns up later is removed.
-    bury(&relay, [message("a", 1)]).await;
+    bury(&relay, [message("a", 39)]).await;
     assert_eq!(self::report(&relay, json!({ "action": "reconcile" })).await.removed, 1);
 }
 
@@ -69,4 +69,36 @@ async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
     report(&relay, json!({ "action": "reconcile" })).await;
     let restored = report(&relay, restore).await;
     assert!(matches!(restored.done, Done::Restore { restored: 1 }), "{restored:?}");
+}
+
+/// However long ago the relay received its event: a dead letter may have come back from the archive.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_as_old_as_its_message() {
+    let relay = relay();
+    let mut old = message("old", 1);
+    old.attributes.insert("received_at".to_owned(), crate::message::Attribute::text("2025-01-01T00:00:00Z"));
+    for (letter, later) in [(message("first", 1), 1), (message("second", 1), 0), (old, 0)] {
+        relay.dead_letters.send(&letter).await.expect("sent");
+        tokio::time::advance(Duration::from_millis(later)).await;
+    }
+    tokio::time::advance(Duration::from_hours(10 * 24) - Duration::from_millis(1)).await;
+    let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
+    assert!(matches!(report.done, Done::Archive { archived: 1, .. }), "{report:?}");
+    let groups: Vec<_> = relay.dead_letters.messages().into_iter().filter_map(|message| message.group).collect();
+    assert_eq!(groups, ["second", "old"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archived_line_has_the_reason_of_the_record() {
+    let relay = relay();
+    let letter = message("a", 1);
+    die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+    // It carries the reason of an earlier death.
+    bury(&relay, [carrying(letter, 404)]).await;
+    let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
+    let Done::Archive { keys, .. } = report.done else { panic!("{report:?}") };
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    assert!(key.starts_with("dead-letters/2026/01/15/") && key.ends_with("/part-0001.jsonl.gz"), "{key}");
+    let line = crate::archive::read(&relay.archive.get(key).await.expect("there")).expect("readable").remove(0);
+    assert_eq!((line.reason.reason, line.reason.status_code), (ReasonKind::Exhausted, Some(503)));
 }

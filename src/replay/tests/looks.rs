@@ -116,3 +116,14 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
         assert!(request["action"] == "list" || matches!(answer, Err(ReplayError::Queue(_))), "{request}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_dead_letter_is_as_old_as_its_event() {
+    let relay = relay();
+    let mut letter = message("a", 1);
+    let an_hour_ago = format!("{:.3}", FakeClock.now() - Duration::from_hours(1));
+    letter.attributes.insert("received_at".to_owned(), crate::message::Attribute::text(an_hour_ago));
+    die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+    let answer = handle(&relay, json!({ "action": "status" })).await.expect("carried out");
+    assert_eq!(json!(answer)["deadLettersAgeSeconds"], 3600);
+}

@@ -110,5 +110,38 @@ async fn a_dead_letter_whose_id_another_body_had_first_is_no_copy() {
     let report = self::report(&relay, json!({ "action": "replay", "eventIds": [own.event_id] })).await;
     assert_eq!(replayed(&report), 1);
     let sent = relay.events.messages().remove(0);
-    assert_eq!((sent.event_id(), sent.body), (Some(own.event_id.as_str()), other.body));
+    assert_eq!((sent.event_id(), &sent.body), (Some(own.event_id.as_str()), &other.body));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_messages_than_are_listed_need_no_reconcile_while_they_may_arrive() {
+    let relay = relay();
+    die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
+    relay.dead_letters.refuse_receives();
+    let request = json!({ "action": "reconcile", "ifNeeded": true });
+    tokio::time::advance(Duration::from_mins(15)).await;
+    assert!(report(&relay, request.clone()).await.complete, "it looked at nothing");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(matches!(handle(&relay, request).await, Err(ReplayError::Queue(_))), "now it looks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_off_the_list_while_others_hold_messages_back() {
+    let relay = relay();
+    let (held, gone) = (message("a", 1), message("a", 2));
+    for letter in [&held, &gone] {
+        die(&relay, letter, ReasonKind::Exhausted, 503).await;
+    }
+    let ids = [id_of(&held), id_of(&gone)];
+    bury(&relay, [held]).await;
+    relay.dead_letters.receive(1, Duration::from_mins(20), Duration::ZERO).await.expect("received");
+    tokio::time::advance(Duration::from_mins(16)).await;
+    let asked = report(&relay, json!({ "action": "replay", "eventIds": ids })).await;
+    let states: Vec<_> = asked.failed.iter().map(|failed| failed.state).collect();
+    assert_eq!(states, [Some(Missing::Pending); 2], "which of the two is hidden, nobody can tell");
+    for (minutes, expected) in [(0, 0), (5, 1)] {
+        tokio::time::advance(Duration::from_mins(minutes)).await;
+        let report = report(&relay, json!({ "action": "reconcile" })).await;
+        assert!(matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected), "{report:?}");
+    }
 }

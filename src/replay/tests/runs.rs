@@ -196,3 +196,52 @@ async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
     tokio::time::advance(HIDDEN_PAST_DEADLINE + ANSWER_TIME).await;
     assert_eq!(queue.depth().await.expect("counted").visible, 1, "it comes back by itself");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_run_ends_when_what_it_hid_is_there_again() {
+    let relay = std::sync::Arc::new(relay());
+    let run = tokio::spawn({
+        let relay = std::sync::Arc::clone(&relay);
+        async move { handle(&relay, json!({ "action": "reconcile" })).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let other = handle(&relay, json!({ "action": "reconcile" })).await;
+    let Err(ReplayError::Busy(held)) = other else { panic!("{other:?}") };
+    let lease = Duration::from_mins(1) + HIDDEN_PAST_DEADLINE;
+    assert_eq!(held.until.duration_since(held.since).unsigned_abs(), lease);
+    run.await.expect("no panic").expect("carried out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_counts_what_a_run_would_take() {
+    let relay = relay();
+    bury(&relay, (0..35).map(|name| message("a", name))).await;
+    report(&relay, json!({ "action": "reconcile" })).await;
+    let dry = report(&relay, json!({ "action": "replay", "all": true, "maxMessages": 25, "dryRun": true })).await;
+    assert_eq!((dry.matched, dry.skipped, dry.complete, dry.items.len()), (25, 10, false, 25));
+    let dry = report(&relay, json!({ "action": "replay", "all": true, "maxMessages": 35, "dryRun": true })).await;
+    assert_eq!((dry.matched, dry.skipped, dry.complete), (35, 0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_not_complete_while_others_hold_messages_back() {
+    let relay = relay();
+    bury(&relay, [message("a", 1), message("a", 2)]).await;
+    relay.dead_letters.receive(1, Duration::from_mins(5), Duration::ZERO).await.expect("received");
+    let first = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    assert_eq!((replayed(&first), first.complete), (1, false));
+    tokio::time::advance(Duration::from_mins(5)).await;
+    let second = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    assert_eq!((replayed(&second), second.complete), (1, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_holds_stays_hidden_until_the_run_is_over() {
+    let relay = relay();
+    bury(&relay, (0..10).map(|name| message("b", name)).chain((0..200).map(|name| message("a", name)))).await;
+    let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
+    let (began, report) = (Instant::now(), report(&relay, request).await);
+    assert!(began.elapsed() > Duration::from_secs(35), "longer than the queue itself hides a message");
+    assert_eq!((replayed(&report), report.skipped, report.complete), (200, 10, true), "each was looked at once");
+    assert_eq!(visible(&relay).await, 10);
+}

@@ -69,6 +69,10 @@ async fn what_was_replayed_too_often_needs_force_and_goes_by_sweep() {
         die(&relay, &letter, ReasonKind::Permanent, 404).await;
     }
     bury(&relay, [letter.clone(), message("a", 2)]).await;
+    report(&relay, json!({ "action": "reconcile" })).await;
+    assert_eq!(record_of(&relay, &letter).await.replays_made, REPLAY_CEILING);
+    let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
+    assert_eq!((dry.matched, dry.skipped, dry.failures), (1, 1, 1));
     let all = report(&relay, json!({ "action": "replay", "all": true })).await;
     assert_eq!((all.matched, replayed(&all), all.move_task), (1, 1, None));
     assert!(all.failed[0].error.contains("force"), "{:?}", all.failed);
