@@ -62,6 +62,14 @@ impl<'a> Proof<'a> {
         Err(NoProof::Missing)
     }
 
+    /// The field of the stack's secret that holds what it is compared with.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Signature(_) => "openMessagingSecrets",
+            Self::Secret(_) => "webhookSecrets",
+        }
+    }
+
     /// Compares with every valid secret, in constant time: how long it takes tells nothing of how close a guess was.
     pub fn verify(self, body: &[u8], secrets: &SenderSecrets) -> Verdict {
         let valid = match self {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::clock::Clock;
 use crate::json::Json;
 use crate::logging::chain;
-use crate::retry::{Disposition, Schedule, disposition, parse_retry_after};
+use crate::retry::{Disposition, Schedule, disposition, retry_after_of};
 use crate::secrets::{GenesysSecrets, SecretCache, SecretStore};
 use crate::target::Cause;
 
@@ -187,7 +187,10 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                     Ok(_) => return Ok(response),
                     Err(error) => (Trouble::NotJson(chain(&error)), None),
                 },
-                Ok(response) => match disposition(Cause::Status(response.status().as_u16())) {
+                Ok(response) => match disposition(
+                    Cause::Status(response.status().as_u16()),
+                    self.asked_to_wait(&response).is_some(),
+                ) {
                     Disposition::Permanent => return Ok(response),
                     Disposition::Retry => {
                         let asked = self.asked_to_wait(&response);
@@ -225,7 +228,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
     fn asked_to_wait(&self, response: &Response<Vec<u8>>) -> Option<Duration> {
         let text = |name: &str| response.headers().get(name)?.to_str().ok();
         let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        let retry_after = text(header::RETRY_AFTER.as_str()).and_then(|text| parse_retry_after(text, self.clock.now()));
+        let retry_after = retry_after_of(response.headers(), self.clock.now());
         let reset = text(RATE_LIMIT_RESET)
             .filter(|_| is_limit)
             .and_then(|text| text.trim().parse().ok())

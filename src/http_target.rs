@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -11,11 +12,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clock;
 use crate::event::Event;
-use crate::https_url::HttpsUrl;
+use crate::https_url::{HttpsUrl, without_secrets};
 use crate::logging::chain;
 use crate::message::is_kept_header;
 use crate::reason::{MAX_EXCERPT_BYTES, excerpt};
-use crate::retry::parse_retry_after;
+use crate::retry::retry_after_of;
 use crate::secrets::{SecretCache, SecretStore, SecretsError, TargetSecrets};
 use crate::standard_webhooks;
 use crate::target::{Cause, Delivery, Failure, Outcome, Target};
@@ -47,7 +48,8 @@ pub fn install_tls_provider() {
 ///
 /// Connections are kept over invocations. Redirects are not followed: a moved endpoint is a change of configuration.
 pub struct HttpTarget<S, C> {
-    client: Client,
+    /// Its connections.
+    client: RwLock<Client>,
     url: Url,
     timeout: Duration,
     secrets: SecretCache<S, TargetSecrets, C>,
@@ -64,14 +66,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         secrets: SecretCache<S, TargetSecrets, C>,
         clock: C,
     ) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .no_proxy()
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("genesys-relay/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, url: url.into_url(), timeout, secrets, clock })
+        Ok(Self { client: RwLock::new(client()?), url: url.into_url(), timeout, secrets, clock })
     }
 
     /// Reads the secrets that the first delivery will need. The target itself is sent nothing but deliveries.
@@ -81,7 +76,8 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
 
     async fn post(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets, deadline: Instant) -> Outcome {
         let headers = self.headers(delivery, secrets);
-        let request = self.client.post(self.url.clone()).headers(headers).body(delivery.event.body.clone());
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let request = client.post(self.url.clone()).headers(headers).body(delivery.event.body.clone());
         match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => self.read(response, deadline).await,
             Ok(Err(error)) => Outcome::Failed(failed_request(error)),
@@ -125,20 +121,44 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
 
     async fn read(&self, response: Response, deadline: Instant) -> Outcome {
         let status = response.status();
-        let retry_after = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| parse_retry_after(value.to_str().ok()?, self.clock.now()));
+        let headers = response.headers();
+        // One that cannot be read asks for a later try all the same.
+        let is_asked = headers.contains_key(header::RETRY_AFTER);
+        let retry_after = is_asked.then(|| retry_after_of(headers, self.clock.now()).unwrap_or_default());
+        let location = headers.get(header::LOCATION).filter(|_| status.is_redirection()).cloned();
         let body = timeout_at(deadline, read_beginning(response)).await.unwrap_or_default();
         if status.is_success() {
             return Outcome::Delivered { status: Some(status.as_u16()) };
         }
+        if status == StatusCode::MISDIRECTED_REQUEST {
+            self.forget_connections();
+        }
+        let mut detail = format!("the target answered {status}");
+        if let Some(location) = location.and_then(|location| self.place(&location)) {
+            detail.extend([" and names ", &location]);
+        }
         Outcome::Failed(Failure {
             cause: Cause::Status(status.as_u16()),
-            detail: format!("the target answered {status}"),
+            detail: excerpt(&detail),
             response: Some(excerpt(&String::from_utf8_lossy(&body))).filter(|text| !text.is_empty()),
             retry_after,
         })
+    }
+
+    /// Where a `Location` leads from the target, without what may be secret.
+    fn place(&self, location: &HeaderValue) -> Option<String> {
+        let url = self.url.join(&String::from_utf8_lossy(location.as_bytes())).ok()?;
+        url.has_host().then(|| without_secrets(url))
+    }
+
+    /// The next attempt makes a connection of its own: the one that there is leads to a server that does not serve this URL.
+    fn forget_connections(&self) {
+        match client() {
+            Ok(client) => *self.client.write().unwrap_or_else(PoisonError::into_inner) = client,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "failed to make a new connection pool; keeping the old one")
+            }
+        }
     }
 }
 
@@ -162,12 +182,20 @@ impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
         }
     }
 
-    /// The URL without its query, where some put their keys.
     fn address(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        url.into()
+        without_secrets(self.url.clone())
     }
+}
+
+/// A client with no connections yet.
+fn client() -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .no_proxy()
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("genesys-relay/", env!("CARGO_PKG_VERSION")))
+        .build()
 }
 
 fn kept_headers(event: &Event) -> HeaderMap {

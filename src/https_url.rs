@@ -78,6 +78,15 @@ impl FromStr for BaseUrl {
     }
 }
 
+/// A URL without its query, where some put their keys, and without a user's name or a fragment.
+pub(crate) fn without_secrets(mut url: Url) -> String {
+    url.set_query(None);
+    url.set_fragment(None);
+    // Fails for a URL that can hold neither.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,12 +80,12 @@ pub enum Refusal {
         /// The size it would have.
         size: usize,
     },
-    /// There are no secrets of the kind that the request's proof needs.
-    #[error(
-        "The relay cannot check this request yet: no secret of this kind is set. Add openMessagingSecrets or webhookSecrets to \
-         the stack's secret, then send again."
-    )]
-    NotConfigured,
+    /// There are no secrets of the kind that the request's proof needs. A stranger is not told so.
+    #[error("The relay cannot check this request at the moment. Send it again.")]
+    NotConfigured {
+        /// The field of the stack's secret that would hold them.
+        field: &'static str,
+    },
     /// The secrets cannot be read.
     #[error("The relay cannot check this request at the moment. Send it again.")]
     SecretsUnavailable(#[source] SecretsError),
@@ -181,19 +181,33 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         match proof.verify(body, &secrets) {
             Verdict::Valid => Ok(()),
             Verdict::Invalid => Err(Refusal::WrongProof),
-            Verdict::NotConfigured => Err(Refusal::NotConfigured),
+            Verdict::NotConfigured => Err(Refusal::NotConfigured { field: proof.field() }),
         }
     }
 }
 
 impl Refusal {
     /// The error behind it that an operator has to know of, if the fault is ours.
+    ///
+    /// A missing secret is none: anybody can make up a signature where no integration signs.
     pub fn fault(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::SecretsUnavailable(error) => Some(error),
             Self::QueueUnavailable(error) => Some(error),
-            Self::NotConfigured => Some(self),
-            Self::NoProof(_) | Self::WrongProof | Self::Empty | Self::NotJson { .. } | Self::TooLarge { .. } => None,
+            Self::NoProof(_)
+            | Self::WrongProof
+            | Self::Empty
+            | Self::NotJson { .. }
+            | Self::TooLarge { .. }
+            | Self::NotConfigured { .. } => None,
+        }
+    }
+
+    /// Why it was not accepted, for an operator.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NotConfigured { field } => format!("the stack's secret has no {field} to check this request with"),
+            told => told.to_string(),
         }
     }
 }
@@ -205,7 +219,8 @@ impl From<&Refusal> for Rejection {
             Refusal::Empty => Self::Empty,
             Refusal::NotJson { .. } => Self::NotJson,
             Refusal::TooLarge { .. } => Self::TooLarge,
-            Refusal::NotConfigured | Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => Self::Unavailable,
+            Refusal::NotConfigured { .. } => Self::NotConfigured,
+            Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => Self::Unavailable,
         }
     }
 }

@@ -62,8 +62,8 @@ mod undelivered {
 /// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and value.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
 
-/// Events of EventBridge are JSON, and nobody says so: a receiver that goes by the type could not read them.
-const EVENTBRIDGE_CONTENT_TYPE: &str = "application/json";
+/// JSON that came without a type goes out with this one: a receiver that goes by the type could not read it.
+const JSON_CONTENT_TYPE: &str = "application/json";
 
 /// "Amazon SQS message quotas": a message has at most 10 attributes.
 const MAX_ATTRIBUTES: usize = 10;
@@ -197,11 +197,12 @@ impl Message {
     pub fn to_event<'a>(&'a self, stamp: impl Into<Stamp<'a>>) -> Result<Event, Unreadable> {
         let stamp = stamp.into();
         let body = match self.text(attribute::ENCODING)? {
-            None => self.body.clone().into_bytes(),
+            None => self.unencoded(),
             Some("base64") => BASE64_STANDARD.decode(&self.body).map_err(Unreadable::Base64)?,
             Some(other) => return Err(Unreadable::Encoding(other.to_owned())),
         };
         let json = Json::parse(&body);
+        let is_json = json.is_ok();
         let received_at = match self.text(attribute::RECEIVED_AT)? {
             Some(time) => time.parse().map_err(Unreadable::ReceivedAt)?,
             None => json.as_ref().ok().and_then(|json| envelope_time(*json)).unwrap_or(stamp.sent_at),
@@ -221,7 +222,7 @@ impl Message {
             Some(name) => name.parse().map_err(Unreadable::Source)?,
             None => source,
         };
-        let unsaid = (source == Source::EventBridge).then_some(EVENTBRIDGE_CONTENT_TYPE);
+        let unsaid = is_json.then_some(JSON_CONTENT_TYPE);
         let content_type = self.text(attribute::CONTENT_TYPE)?.or(unsaid).map(str::to_owned);
         let is_copy = self.text(attribute::RECOVERED)?.is_some();
         Ok(Event { id, source, received_at, content_type, headers, body, origin, is_copy })
@@ -231,6 +232,23 @@ impl Message {
     fn lone(&self, stamp: Stamp<'_>) -> EventId {
         let sent_at = stamp.sent_at.as_millisecond().to_string();
         EventId::of_message(stamp.message_id.unwrap_or(&sent_at), self.body.as_bytes())
+    }
+
+    /// The body of a message that does not say how it is encoded. A tool that drops attributes drops that as well, so what
+    /// is no JSON and holds some as base64 stands for that.
+    fn unencoded(&self) -> Vec<u8> {
+        let body = self.body.clone().into_bytes();
+        if self.has_lost_attributes() && Json::parse(&body).is_err() {
+            let decoded = BASE64_STANDARD.decode(&body).ok().filter(|decoded| Json::parse(decoded).is_ok());
+            return decoded.unwrap_or(body);
+        }
+        body
+    }
+
+    /// Whether it is not as the relay sent it, which always names the source: a rule of EventBridge or a person sent it, or
+    /// a tool that drops attributes.
+    pub(crate) fn has_lost_attributes(&self) -> bool {
+        !self.attributes.contains_key(attribute::SOURCE)
     }
 
     /// Who its event is, and when the relay first received it, even where no event can be read from it.
@@ -347,7 +365,9 @@ impl Message {
 ///
 /// `name` is in lower case. Credentials are never among them.
 pub fn is_kept_header(name: &str) -> bool {
-    matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
+    matches!(name, "x-hub-signature-256" | "traceparent" | "content-encoding")
+        || name.starts_with("x-genesys-")
+        || name.starts_with("inin-")
 }
 
 /// Whether SQS takes the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).

@@ -89,6 +89,8 @@ pub enum Rejection {
     TooLarge,
     /// The relay could not check or store it.
     Unavailable,
+    /// No secret of its kind is set, so that nothing can prove it.
+    NotConfigured,
 }
 
 impl Rejection {
@@ -99,6 +101,7 @@ impl Rejection {
             Self::Unauthorized => "unauthorized",
             Self::TooLarge => "too-large",
             Self::Unavailable => "unavailable",
+            Self::NotConfigured => "not-configured",
         }
     }
 }

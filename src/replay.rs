@@ -44,6 +44,9 @@ pub use self::status::Status;
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
 
+/// So many pages are counted to tell whether everything is listed. With more, nobody waits for the answer.
+const MOST_COUNTED: usize = 10;
+
 /// A list stops looking for more this long before its deadline.
 const LIST_TIME: Duration = Duration::from_secs(2);
 
@@ -104,8 +107,17 @@ pub enum ReplayError {
     #[error("{} of {} is at work since {} and may be until {}; try again later", .0.action, .0.by, .0.since, .0.until)]
     Busy(Lease),
     /// Nothing is known of the event.
-    #[error("nothing is known of the event {0}; records live for 15 days after their last change")]
+    #[error(
+        "nothing is known of the event {0}; what came into the dead-letter queue by itself is listed within five minutes, and \
+         records live for 15 days after their last change"
+    )]
     Unknown(EventId),
+    /// Nothing is recorded of the event, and the dead-letter queue holds messages of which that is true.
+    #[error(
+        "the event {0} has no record yet, and {1} messages in the dead-letter queue are not listed so far: it is one of them, or \
+         unknown. They are listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
+    )]
+    NotListed(EventId, u64),
     /// A queue failed, and nothing is known to have been done.
     #[error("the request could not be carried out")]
     Queue(#[from] QueueError),
@@ -236,9 +248,32 @@ impl<P: Ports> Replay<P> {
     async fn show(&self, id: EventId) -> Result<Shown, ReplayError> {
         let now = self.clock.now();
         let record = self.table.get(&id).await?.filter(|record| !record.is_expired(now));
-        let Some(record) = record else { return Err(ReplayError::Unknown(id)) };
+        let Some(record) = record else { return Err(self.unrecorded(id).await) };
         let body = self.table.body(&id).await?;
         Ok(Shown::describe(record, body, now))
+    }
+
+    /// Why there is no record of an event: it may be in the dead-letter queue, and not be listed yet.
+    pub async fn unrecorded(&self, id: EventId) -> ReplayError {
+        match self.unlisted().await {
+            Ok(0) => ReplayError::Unknown(id),
+            Ok(unlisted) => ReplayError::NotListed(id, unlisted),
+            Err(error) => error,
+        }
+    }
+
+    /// How many messages the dead-letter queue holds that are not listed yet, approximately; 0 where there is too much to
+    /// count.
+    async fn unlisted(&self) -> Result<u64, ReplayError> {
+        let lying = self.dead_letters.depth().await?.total();
+        let (mut listed, mut pages) = (0, Pages::default());
+        for _ in 0..MOST_COUNTED {
+            match self.next_page(&mut pages).await? {
+                Some(page) => listed += page.len() as u64,
+                None => return Ok(lying.saturating_sub(listed)),
+            }
+        }
+        Ok(0)
     }
 
     /// The next of all dead letters that the index knows, oldest first; `None` after the last.
@@ -267,8 +302,9 @@ impl<P: Ports> Replay<P> {
             Which::These(ids) => ids.clone(),
             Which::All | Which::Matching(_) => BTreeSet::new(),
         };
-        let mut pages = Pages::within(selection.which.window());
+        let (mut pages, mut listed) = (Pages::within(selection.which.window()), 0);
         while let Some(page) = self.next_page(&mut pages).await? {
+            listed += page.len() as u64;
             for letter in page {
                 missing.remove(&letter.event_id);
                 if !selection.which.includes(&letter) {
@@ -287,7 +323,8 @@ impl<P: Ports> Replay<P> {
         }
         let depth = self.dead_letters.depth().await?;
         let missing: Vec<EventId> = missing.into_iter().collect();
-        self.explain(&missing, depth.in_flight, &mut report).await?;
+        let unseen = depth.total().saturating_sub(listed);
+        self.explain(&missing, depth.in_flight, unseen, &mut report).await?;
         report.remaining = Some(depth.total());
         Ok(report)
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::{HeaderMap, header};
 use jiff::Timestamp;
 
 use crate::target::Cause;
@@ -26,10 +27,15 @@ pub enum Disposition {
 }
 
 /// Tells whether trying again can help.
+///
+/// `may_be_in_progress` is true where the answer asks for a later try by a `Retry-After`, or where an earlier attempt ended
+/// without an answer: a conflict or a lock may then be the work that this attempt asks for, under its idempotency key.
 #[expect(clippy::match_same_arms, reason = "one arm for each kind of cause reads as a table")]
-pub fn disposition(cause: Cause) -> Disposition {
+pub fn disposition(cause: Cause, may_be_in_progress: bool) -> Disposition {
     match cause {
-        Cause::Status(408 | 425 | 429 | 500..=599) => Disposition::Retry,
+        // 421: another connection may lead to the right server (RFC 9110 section 15.5.20).
+        Cause::Status(408 | 421 | 425 | 429 | 500..=599) => Disposition::Retry,
+        Cause::Status(409 | 423) if may_be_in_progress => Disposition::Retry,
         Cause::Status(300..=499) => Disposition::Permanent,
         // No final answer of HTTP: whoever sent it is broken, and may be mended.
         Cause::Status(0..=299 | 600..=u16::MAX) => Disposition::Retry,
@@ -118,16 +124,31 @@ fn longest_jitter(delay: Duration) -> Duration {
     (delay / 10).max(Duration::from_secs(1))
 }
 
+/// How long an answer asks to be left alone: the longest of its `Retry-After` headers that can be read.
+pub fn retry_after_of(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let values = headers.get_all(header::RETRY_AFTER).iter();
+    values.filter_map(|value| parse_retry_after(value.to_str().ok()?, now)).max()
+}
+
 /// Reads a `Retry-After` header (RFC 9110 section 10.2.3): seconds, or a date in any of HTTP's three forms.
-/// A date that has passed means now; what cannot be read means nothing.
+/// A date that has passed means now; what cannot be read means nothing. Of several values in one header the longest counts.
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than fit are more than any ceiling.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    if let Ok(date) = httpdate::parse_http_date(value.trim()) {
+        return Some(date.duration_since(SystemTime::from(now)).unwrap_or_default());
     }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(SystemTime::from(now)).unwrap_or_default())
+    value.split(',').filter_map(|value| whole_seconds(value.trim())).max()
+}
+
+/// A number of seconds, rounded up: HTTP knows whole ones only, and servers send `0.5` all the same.
+fn whole_seconds(value: &str) -> Option<Duration> {
+    let (whole, part) = value.split_once('.').unwrap_or((value, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) {
+        return None;
+    }
+    // More seconds than fit are more than any ceiling.
+    let seconds = whole.parse::<u64>().unwrap_or(u64::MAX);
+    Some(Duration::from_secs(seconds.saturating_add(u64::from(part.bytes().any(|digit| digit != b'0')))))
 }
 
 #[cfg(test)]
@@ -141,16 +162,22 @@ mod tests {
 
     #[test]
     fn each_status_is_retried_or_final_as_the_readme_says() {
-        for status in [408, 425, 429, 500, 502, 503, 504, 599, 100, 600, 999] {
-            assert_eq!(disposition(Cause::Status(status)), Disposition::Retry, "{status}");
+        for may_be_in_progress in [false, true] {
+            for status in [408, 421, 425, 429, 500, 502, 503, 504, 599, 100, 600, 999] {
+                assert_eq!(disposition(Cause::Status(status), may_be_in_progress), Disposition::Retry, "{status}");
+            }
+            for status in [300, 301, 304, 307, 400, 401, 403, 404, 405, 410, 413, 422, 424, 451, 499] {
+                assert_eq!(disposition(Cause::Status(status), may_be_in_progress), Disposition::Permanent, "{status}");
+            }
+            for cause in [Cause::TimedOut, Cause::Connection, Cause::NotSent] {
+                assert_eq!(disposition(cause, may_be_in_progress), Disposition::Retry);
+            }
+            assert_eq!(disposition(Cause::Refused, may_be_in_progress), Disposition::Permanent);
         }
-        for status in [300, 301, 304, 307, 400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499] {
-            assert_eq!(disposition(Cause::Status(status)), Disposition::Permanent, "{status}");
+        for status in [409, 423] {
+            assert_eq!(disposition(Cause::Status(status), true), Disposition::Retry, "{status}");
+            assert_eq!(disposition(Cause::Status(status), false), Disposition::Permanent, "{status}");
         }
-        for cause in [Cause::TimedOut, Cause::Connection, Cause::NotSent] {
-            assert_eq!(disposition(cause), Disposition::Retry);
-        }
-        assert_eq!(disposition(Cause::Refused), Disposition::Permanent);
     }
 
     #[test]
@@ -163,9 +190,18 @@ mod tests {
         }
         assert_eq!(parse_retry_after("Wed, 14 Jan 2026 12:00:00 GMT", now), Some(seconds(0)));
         assert_eq!(parse_retry_after("99999999999999999999999", now), Some(seconds(u64::MAX)));
-        for nothing in ["", "soon", "-1", "1.5", "+3"] {
+        for (value, whole) in [("4.7", 5), ("5.0", 5), ("0.493", 1), ("0.0", 0), ("1, 6", 6), ("7,soon", 7)] {
+            assert_eq!(parse_retry_after(value, now), Some(seconds(whole)), "{value:?}");
+        }
+        for nothing in ["", "soon", "-1", "+3", "5s", "1.", ".5", "1.x", "1.2.3", "2026-01-15T12:02:00Z", ","] {
             assert_eq!(parse_retry_after(nothing, now), None, "{nothing:?}");
         }
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after_of(&headers, now), None);
+        for value in ["1", "6", "soon", "2.5"] {
+            headers.append(header::RETRY_AFTER, value.parse().expect("a value"));
+        }
+        assert_eq!(retry_after_of(&headers, now), Some(seconds(6)), "the longest counts");
     }
 
     #[test]

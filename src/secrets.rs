@@ -3,38 +3,36 @@
 //! Each function reads its own part, so that a slip in one part does not stop the other functions.
 
 mod cache;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 pub use self::cache::{FRESH, SecretCache};
 
-/// The fields that there are.
-const FIELDS: [&str; 6] = [
-    "openMessagingSecrets",
-    "webhookSecrets",
-    "targetAuthorization",
-    "targetSigningSecrets",
-    "genesysClientId",
-    "genesysClientSecret",
-];
-
 /// The shortest secret that is taken. Genesys asks for more than 15 characters; an empty one would sign anything.
-const MIN_SECRET_BYTES: usize = 16;
+const MIN_SECRET_CHARS: usize = 16;
+
+/// What people put between the entries of a list that they type as one text.
+const SEPARATORS: [char; 4] = [',', ';', '\n', '\r'];
 
 /// Why the secrets cannot be had. No variant carries a value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SecretsError {
     /// The store did not answer or refused.
     #[error("the secret cannot be read")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    Unavailable(#[source] Arc<dyn StdError + Send + Sync>),
     /// The secret's text is not the JSON object it should be.
     #[error("the secret is not a JSON object as the README describes: line {line}, column {column}")]
     Syntax {
@@ -51,9 +49,13 @@ pub enum SecretsError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The last reading failed moments ago, and the next one has to wait.
-    #[error("the secret could not be read a moment ago")]
-    RecentlyUnavailable,
+}
+
+impl SecretsError {
+    /// The store did not answer or refused, for this reason.
+    pub fn unavailable(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Unavailable(error.into().into())
+    }
 }
 
 /// The part of the secret that one function needs, read from the whole.
@@ -117,79 +119,80 @@ impl fmt::Debug for TargetSecrets {
     }
 }
 
-/// Secrets Manager can generate one string; a rotation needs a list.
+/// The fields of the secret as they are written, each of its own kind of wrong.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+#[serde(rename_all = "camelCase")]
+struct Fields {
+    #[serde(default, deserialize_with = "present")]
+    open_messaging_secrets: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    webhook_secrets: Option<Value>,
+    #[serde(default)]
+    target_authorization: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    target_signing_secrets: Option<Value>,
+    #[serde(default)]
+    genesys_client_id: Option<Value>,
+    #[serde(default)]
+    genesys_client_secret: Option<Value>,
+    /// Most likely a known field misspelt.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
-impl Default for OneOrMany {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
+/// A list that is `null` was meant to be something.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
-impl OneOrMany {
-    fn into_vec(self) -> Vec<String> {
-        match self {
-            Self::One(one) => vec![one],
-            Self::Many(many) => many,
-        }
+impl Fields {
+    /// serde's own message can quote the value, which must not reach a log.
+    fn parse(text: &str) -> Result<Self, SecretsError> {
+        serde_json::from_str(trimmed(text))
+            .map_err(|error| SecretsError::Syntax { line: error.line(), column: error.column() })
     }
 }
 
 impl FromSecret for SenderSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Fields {
-            #[serde(default)]
-            open_messaging_secrets: OneOrMany,
-            #[serde(default)]
-            webhook_secrets: OneOrMany,
+        let fields = Fields::parse(text)?;
+        let secrets = Self {
+            open_messaging: sender_secrets("openMessagingSecrets", fields.open_messaging_secrets)?,
+            webhook: sender_secrets("webhookSecrets", fields.webhook_secrets)?,
+        };
+        // The key of an HMAC never travels; this one does, and beyond ASCII nobody agrees on what its bytes are.
+        let is_sendable = |secret: &String| HeaderValue::from_str(secret).is_ok_and(|value| value.to_str().is_ok());
+        if !secrets.webhook.iter().all(is_sendable) {
+            let problem = "has a character that a header cannot carry: use letters, digits and signs of ASCII";
+            return Err(SecretsError::Field { field: "webhookSecrets", problem });
         }
-
-        let fields: Fields = parse(text)?;
-        Ok(Self {
-            open_messaging: long_enough("openMessagingSecrets", fields.open_messaging_secrets)?,
-            webhook: long_enough("webhookSecrets", fields.webhook_secrets)?,
-        })
+        Ok(secrets)
     }
 }
 
 impl FromSecret for TargetSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Fields {
-            target_authorization: Option<String>,
-            #[serde(default)]
-            target_signing_secrets: OneOrMany,
-        }
-
-        let fields: Fields = parse(text)?;
-        let signing = fields.target_signing_secrets.into_vec();
+        let fields = Fields::parse(text)?;
+        let authorization =
+            fields.target_authorization.map(|value| single("targetAuthorization", value)).transpose()?;
+        let signing = fields.target_signing_secrets.map(|value| texts("targetSigningSecrets", value)).transpose()?;
+        let signing = signing.unwrap_or_default();
         Ok(Self {
-            authorization: fields.target_authorization.as_deref().map(header_value).transpose()?,
-            signing: signing.iter().map(|secret| signing_key(secret)).collect::<Result<_, _>>()?,
+            authorization: authorization.as_deref().map(header_value).transpose()?,
+            signing: signing
+                .iter()
+                .flat_map(|text| text.split(SEPARATORS))
+                .map(signing_key)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
 
 impl FromSecret for GenesysSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Fields {
-            genesys_client_id: Option<String>,
-            genesys_client_secret: Option<String>,
-        }
-
-        let fields: Fields = parse(text)?;
-        let given = |field, value: Option<String>| match value {
-            Some(value) if !value.trim().is_empty() => Ok(value.trim().to_owned()),
+        let fields = Fields::parse(text)?;
+        let given = |field, value: Option<Value>| match value.map(|value| single(field, value)).transpose()? {
+            Some(text) if !text.is_empty() => Ok(text),
             _ => Err(SecretsError::Field { field, problem: "is missing, and the recovery signs in with it" }),
         };
         Ok(Self {
@@ -199,34 +202,83 @@ impl FromSecret for GenesysSecrets {
     }
 }
 
-/// Reads one part, and tells of fields that are nobody's: most likely a known one misspelt. Not their names, since a
-/// secret may have been put in the place of one.
+/// The texts of a field that may be a list. The editor of Secrets Manager's console makes a text of every value, so a JSON
+/// list in a text is the list.
+fn texts(field: &'static str, value: Value) -> Result<Vec<String>, SecretsError> {
+    match value {
+        Value::Array(entries) => {
+            let texts: Vec<_> = entries.into_iter().map(|entry| texts(field, entry)).collect::<Result<_, _>>()?;
+            Ok(texts.concat())
+        }
+        Value::String(text) => match serde_json::from_str(trimmed(&text)) {
+            Ok(list @ Value::Array(_)) => texts(field, list),
+            _ => plain(field, &text).map(|text| vec![text]),
+        },
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            Err(SecretsError::Field { field, problem: "is neither a text nor a list of texts" })
+        }
+    }
+}
+
+/// A field that is one text.
+fn single(field: &'static str, value: Value) -> Result<String, SecretsError> {
+    match value {
+        Value::String(text) => plain(field, &text),
+        _ => Err(SecretsError::Field { field, problem: "is not a text" }),
+    }
+}
+
+/// A text without what was pasted around it. One that looks like JSON was meant to be read as such, and cannot be.
+fn plain(field: &'static str, text: &str) -> Result<String, SecretsError> {
+    let text = trimmed(text);
+    let is_within = |first, last| text.len() > 1 && text.starts_with(first) && text.ends_with(last);
+    if is_within('[', ']') || text.starts_with("[\"") {
+        return Err(SecretsError::Field { field, problem: "looks like a list and is none: write [\"…\",\"…\"]" });
+    }
+    if is_within('"', '"') {
+        return Err(SecretsError::Field { field, problem: "is in quotation marks: leave them out" });
+    }
+    Ok(text.to_owned())
+}
+
+/// The text without blanks, line breaks, control characters and what has no width at its ends: neither a header nor a
+/// field of Genesys Cloud is meant to have them there, and nobody sees them.
+fn trimmed(text: &str) -> &str {
+    let is_invisible = |c: char| matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
+    text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c))
+}
+
+/// The secrets of a kind of sender.
+///
+/// A separator is a legal character of a secret, so that a text which has one is as likely a secret as a list. It is taken
+/// for both: a part that is long enough opens what any secret of that length would, and refusing would lose events.
+fn sender_secrets(field: &'static str, value: Option<Value>) -> Result<Vec<String>, SecretsError> {
+    let is_long_enough = |secret: &String| secret.chars().count() >= MIN_SECRET_CHARS;
+    let mut secrets = value.map(|value| texts(field, value)).transpose()?.unwrap_or_default();
+    if !secrets.iter().all(is_long_enough) {
+        return Err(SecretsError::Field { field, problem: "has an entry of fewer than 16 characters" });
+    }
+    let lists = secrets.iter().filter(|text| text.contains(SEPARATORS));
+    let parts = lists.flat_map(|text| text.split(SEPARATORS)).map(|part| trimmed(part).to_owned());
+    let parts: Vec<String> = parts.filter(is_long_enough).collect();
+    secrets.extend(parts);
+    Ok(secrets)
+}
+
+/// Reads one part, and warns of fields that are not known. Not their names, since a secret may have been put in the place
+/// of one.
 fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
     let secrets = T::from_secret(text)?;
-    let fields: serde_json::Map<String, serde_json::Value> = parse(text)?;
-    let unknown = fields.keys().filter(|field| !FIELDS.contains(&field.as_str())).count();
+    let unknown = Fields::parse(text)?.unknown.len();
     if unknown > 0 {
         tracing::warn!(unknown, "the secret has fields that are not known; compare it with the README");
     }
     Ok(secrets)
 }
 
-/// serde's own message can quote the value, which must not reach a log.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, SecretsError> {
-    serde_json::from_str(text).map_err(|error| SecretsError::Syntax { line: error.line(), column: error.column() })
-}
-
-fn long_enough(field: &'static str, secrets: OneOrMany) -> Result<Vec<String>, SecretsError> {
-    let secrets = secrets.into_vec();
-    if secrets.iter().any(|secret| secret.len() < MIN_SECRET_BYTES) {
-        return Err(SecretsError::Field { field, problem: "has an entry of fewer than 16 characters" });
-    }
-    Ok(secrets)
-}
-
 fn header_value(text: &str) -> Result<HeaderValue, SecretsError> {
     match HeaderValue::from_str(text) {
-        Ok(mut value) if !text.trim().is_empty() => {
+        Ok(mut value) if !text.is_empty() => {
             value.set_sensitive(true);
             Ok(value)
         }
@@ -236,7 +288,7 @@ fn header_value(text: &str) -> Result<HeaderValue, SecretsError> {
 
 /// Standard Webhooks 1.0: `whsec_` and base64 of 24 to 64 bytes.
 fn signing_key(secret: &str) -> Result<Vec<u8>, SecretsError> {
-    let key = secret.strip_prefix("whsec_").and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let key = trimmed(secret).strip_prefix("whsec_").and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
     match key {
         Some(key) if (24..=64).contains(&key.len()) => Ok(key),
         _ => Err(SecretsError::Field {
@@ -250,55 +302,4 @@ fn signing_key(secret: &str) -> Result<Vec<u8>, SecretsError> {
 pub trait SecretStore: Send + Sync + 'static {
     /// Reads the secret's text as it is now.
     fn read(&self) -> impl Future<Output = Result<String, SecretsError>> + Send;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_may_be_one_string_and_every_field_may_be_absent() {
-        let text = r#"{"webhookSecrets":"0123456789abcdef","targetAuthorization":"Bearer x","a later field":1}"#;
-        let senders = SenderSecrets::from_secret(text).expect("secrets");
-        assert_eq!((senders.webhook.len(), senders.open_messaging.len()), (1, 0));
-        let target = TargetSecrets::from_secret(text).expect("secrets");
-        assert!(target.authorization.is_some_and(|value| value == "Bearer x") && target.signing.is_empty());
-        let list = r#"{"openMessagingSecrets":["0123456789abcdef","fedcba9876543210"]}"#;
-        assert_eq!(SenderSecrets::from_secret(list).expect("secrets").open_messaging.len(), 2);
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_refused_without_showing_it() {
-        for (text, names) in [
-            (r#"{"webhookSecrets":"hunter2"}"#, "webhookSecrets"),
-            (r#"{"openMessagingSecrets":[""]}"#, "openMessagingSecrets"),
-            (r#"{"targetSigningSecrets":["whsec_hunter2"]}"#, "targetSigningSecrets"),
-            (r#"{"targetSigningSecrets":["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]}"#, "targetSigningSecrets"),
-            (r#"{"targetAuthorization":"hunter2\n"}"#, "targetAuthorization"),
-            (r#"{"webhookSecrets":{"hunter2":1}}"#, "line"),
-            ("hunter2", "line 1"),
-        ] {
-            let senders = SenderSecrets::from_secret(text).map(drop);
-            let target = TargetSecrets::from_secret(text).map(drop);
-            let error = senders.and(target).expect_err(text);
-            assert!(error.to_string().contains(names), "{error}");
-            assert!(!format!("{error:?}{error}").contains("hunter2"), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn a_slip_in_one_half_leaves_the_other_alone() {
-        let text = r#"{"webhookSecrets":"0123456789abcdef","targetSigningSecrets":["a slip"]}"#;
-        assert!(SenderSecrets::from_secret(text).is_ok() && TargetSecrets::from_secret(text).is_err());
-        let text = r#"{"webhookSecrets":"a slip","targetAuthorization":"Bearer x"}"#;
-        assert!(SenderSecrets::from_secret(text).is_err() && TargetSecrets::from_secret(text).is_ok());
-    }
-
-    #[test]
-    fn debug_shows_numbers_only() {
-        let text = r#"{"webhookSecrets":"hunter2-hunter2-hunter2","targetAuthorization":"hunter2"}"#;
-        let senders = SenderSecrets::from_secret(text).expect("secrets");
-        let target = TargetSecrets::from_secret(text).expect("secrets");
-        assert!(!format!("{senders:?} {target:?}").contains("hunter2"));
-    }
 }

@@ -18,7 +18,15 @@ const HIDDEN: &str = "hunter2";
 pub fn secret(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Some(secrets) = read::<SenderSecrets>(text) {
-        assert!(secrets.open_messaging.iter().chain(&secrets.webhook).all(|secret| secret.len() >= 16));
+        for secret in secrets.open_messaging.iter().chain(&secrets.webhook) {
+            assert!(secret.chars().count() >= 16 && secret.trim() == secret, "it could not match");
+        }
+        assert!(
+            secrets
+                .webhook
+                .iter()
+                .all(|secret| secret.bytes().all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t'))
+        );
     }
     if let Some(GenesysSecrets { client_id, client_secret }) = read(text) {
         assert!(!client_id.trim().is_empty() && !client_secret.trim().is_empty());

@@ -139,7 +139,7 @@ fn check_message(message: &Message, headers: &HeaderMap, body: &[u8]) {
     let mut kept = BTreeMap::<String, Vec<&str>>::new();
     for (name, value) in headers {
         let name = name.as_str();
-        let belongs = ["x-hub-signature-256", "traceparent"].contains(&name)
+        let belongs = ["x-hub-signature-256", "traceparent", "content-encoding"].contains(&name)
             || ["x-genesys-", "inin-"].iter().any(|prefix| name.starts_with(prefix));
         if let (true, Ok(value)) = (belongs, value.to_str()) {
             kept.entry(name.to_owned()).or_default().push(value);
@@ -156,7 +156,7 @@ fn is_taken(text: &str) -> bool {
     !text.is_empty() && !text.contains(is_refused)
 }
 
-/// The content type of events from which nobody heard one.
+/// The content type of JSON that came without one.
 fn unsaid(event: &genesys_relay::event::Event) -> Option<&'static str> {
-    (event.source == genesys_relay::event::Source::EventBridge).then_some("application/json")
+    Json::parse(&event.body).is_ok().then_some("application/json")
 }

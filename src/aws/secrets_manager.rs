@@ -27,8 +27,8 @@ impl SecretStore for SecretsManager {
             .secret_id(&self.secret_arn)
             .send()
             .await
-            .map_err(|error| SecretsError::Unavailable(error.into()))?;
-        value.secret_string.ok_or_else(|| SecretsError::Unavailable("the secret has no text".into()))
+            .map_err(SecretsError::unavailable)?;
+        value.secret_string.ok_or_else(|| SecretsError::unavailable("the secret has no text"))
     }
 }
 

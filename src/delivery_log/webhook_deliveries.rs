@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{DeliveryLog, Entry, Failed, Part, Unreadable, Window, segment};
 use crate::genesys::{Call, GenesysError, PlatformApi};
+use crate::https_url::without_secrets;
 use crate::json::{Json, Object};
 use crate::message::is_kept_header;
 
@@ -36,6 +37,9 @@ const LONGEST_SPAN: u32 = 3600;
 
 /// What holds only of the bytes that were sent.
 const SIGNATURE: &str = "x-hub-signature-256";
+
+/// How the bytes were packed that were sent.
+const ENCODING: &str = "content-encoding";
 
 /// Where the path names the webhook.
 const WEBHOOK_ID: &str = "{webhookId}";
@@ -189,7 +193,8 @@ impl<A> WebhookDeliveries<A> {
         let mut headers = headers(fields);
         let key = headers.remove("idempotency-key").or_else(|| headers.remove("webhook-id"));
         let content_type = headers.remove("content-type");
-        headers.retain(|name, _| is_kept_header(name) && (is_exact || name != SIGNATURE));
+        // The log holds the body decoded, and writes one that is an object anew.
+        headers.retain(|name, _| is_kept_header(name) && name != ENCODING && (is_exact || name != SIGNATURE));
         Entry::Failed(Failed {
             delivery: id.clone().unwrap_or_else(|| "without an id".to_owned()),
             entry: format!("delivery {webhook_id} {}", id.unwrap_or_else(|| canonical(entity))),
@@ -231,12 +236,7 @@ fn status(fields: &Object<'_>) -> String {
 
 /// Where the endpoint was, without what may be secret. It is only ever shown: whoever wrote the log could name any.
 fn url(fields: &Object<'_>) -> Option<String> {
-    let mut url = Url::parse(&fields.text("webhookUrl")?).ok()?;
-    url.set_query(None);
-    url.set_fragment(None);
-    // Fails for a URL that can hold neither.
-    let _ = url.set_username("").and_then(|()| url.set_password(None));
-    Some(url.into())
+    Some(without_secrets(Url::parse(&fields.text("webhookUrl")?).ok()?))
 }
 
 /// An entity that is kept for a person to read: headers and URL as they are kept with an event.

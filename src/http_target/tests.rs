@@ -177,15 +177,75 @@ async fn an_answer_that_is_not_2xx_is_a_failure_with_its_beginning() {
     assert!(response.starts_with("slow  down") && response.len() <= MAX_EXCERPT_BYTES);
 }
 
+/// An answer with these headers of one name.
+fn answer(status: u16, name: &'static str, values: &[&str]) -> Answer<Full<Bytes>> {
+    let answer = Answer::builder().status(status);
+    let answer = values.iter().fold(answer, |answer, value| answer.header(name, *value));
+    answer.body(Full::default()).expect("an answer")
+}
+
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn a_redirect_is_not_followed_and_the_reason_says_where_to() {
     let (elsewhere, requests, _) = server(|_| status(200)).await;
-    let (address, ..) = server(move |_| {
-        let location = format!("http://{elsewhere}/");
-        Answer::builder().status(307).header("location", location).body(Full::default()).expect("an answer")
-    })
-    .await;
-    assert_eq!(failure(deliver_to(address).await).cause, Cause::Status(307));
+    for (status, location, place) in [
+        (307, format!("http://{elsewhere}/"), format!("http://{elsewhere}/")),
+        (301, "https://www.shop.example/hook/".to_owned(), "https://www.shop.example/hook/".to_owned()),
+        (
+            302,
+            "https://u:hunter2@a.example:8443/x?token=hunter2#hunter2".to_owned(),
+            "https://a.example:8443/x".to_owned(),
+        ),
+        (308, "/hook/?token=hunter2".to_owned(), "{target}/hook/".to_owned()),
+        (303, "//b.example/hook".to_owned(), "http://b.example/hook".to_owned()),
+        (300, "../up".to_owned(), "{target}/up".to_owned()),
+    ] {
+        let to = location.clone();
+        let (address, ..) = server(move |_| answer(status, "location", &[&to])).await;
+        let failure = failure(deliver_to(address).await);
+        assert_eq!(failure.cause, Cause::Status(status));
+        let place = place.replace("{target}", &format!("http://{address}"));
+        assert!(failure.detail.ends_with(&format!(" and names {place}")), "{location}: {}", failure.detail);
+        assert!(!failure.detail.contains("hunter2"), "{}", failure.detail);
+    }
+    for (status, location) in [(304, None), (301, Some("data:hunter2")), (302, Some("http://[")), (404, Some("/x"))] {
+        let (address, ..) = server(move |_| answer(status, "location", location.as_slice())).await;
+        let failure = failure(deliver_to(address).await);
+        assert!(!failure.detail.contains("names"), "{}", failure.detail);
+    }
+    assert!(requests.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test]
+async fn of_several_wishes_for_time_the_longest_counts_and_none_is_passed_over() {
+    for (values, seconds) in [(&["1", "6"][..], Some(6)), (&["4.7"], Some(5)), (&["5s"], Some(0)), (&[], None)] {
+        let (address, ..) = server(move |_| answer(409, "retry-after", values)).await;
+        let failure = failure(deliver_to(address).await);
+        assert_eq!(failure.retry_after, seconds.map(Duration::from_secs), "{values:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_421_the_next_attempt_makes_another_connection() {
+    let misdirected = Arc::new(Mutex::new(true));
+    let is_first = Arc::clone(&misdirected);
+    let (address, _, connections) =
+        server(move |_| status(if std::mem::take(&mut *is_first.lock().expect("not poisoned")) { 421 } else { 200 }))
+            .await;
+    let target = plain(address);
+    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, Cause::Status(421));
+    assert!(matches!(deliver(&target, Duration::from_secs(10)).await, Outcome::Delivered { .. }));
+    assert_eq!(*connections.lock().expect("not poisoned"), 2);
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_is_named_at_every_attempt() {
+    let (address, requests, _) = server(|_| status(200)).await;
+    let target =
+        target(address, FakeSecretStore::holding(&serde_json::json!({ "targetSigningSecrets": "v1,whsec_x" })));
+    for _ in 0..3 {
+        let failure = failure(deliver(&target, Duration::from_secs(10)).await);
+        assert!(failure.detail.contains("targetSigningSecrets"), "{}", failure.detail);
+    }
     assert!(requests.lock().expect("not poisoned").is_empty());
 }
 

@@ -52,6 +52,31 @@ fn a_bare_eventbridge_event_has_the_time_of_its_envelope() {
     assert_eq!(event.content_type.as_deref(), Some("application/json"), "nobody says so, and it is");
 }
 
+#[test]
+fn json_that_came_without_a_type_goes_out_as_json() {
+    let of = |content_type: Option<&str>, body: &[u8]| {
+        let event = Event { content_type: content_type.map(str::to_owned), ..event(body) };
+        Message::from_event(event).to_event(now()).expect("readable").content_type
+    };
+    assert_eq!(of(None, b" [1]\n").as_deref(), Some("application/json"));
+    assert_eq!(of(Some("application/x-yaml"), b"{}").as_deref(), Some("application/x-yaml"), "the sender knows");
+    for body in [&b"<xml/>"[..], b"1", b"\x1f\x8b", b""] {
+        assert_eq!(of(None, body), None, "{body:?}");
+    }
+    assert_eq!(bare("{}").to_event(now()).expect("readable").content_type.as_deref(), Some("application/json"));
+}
+
+#[test]
+fn json_whose_encoding_a_tool_has_dropped_is_read_as_what_it_was() {
+    let body = "{\"text\":\"\u{FFFE}\"}".as_bytes();
+    let mut message = Message::from_event(event(body));
+    message.attributes.clear();
+    assert_eq!(message.to_event(now()).expect("readable").body, body);
+    for body in ["bm90IEpTT04=", "not base64", ""] {
+        assert!(bare(body).to_event(now()).is_err(), "{body}");
+    }
+}
+
 /// A bare event as EventBridge leaves it behind, with these attributes besides rule and target.
 fn left_by_eventbridge(attributes: &[(&str, &str)]) -> Message {
     let mut message = bare(r#"{"detail-type":"v2.x","detail":{"topicName":"v2.x"}}"#);

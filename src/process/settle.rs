@@ -87,7 +87,10 @@ where
             }
         }
         let settlement = match claiming {
-            Ok(Claiming::Free(claim)) => return Begun::Claimed(Box::new(event), Box::new(claim)),
+            Ok(Claiming::Free(claim)) => {
+                let event = if record.message.has_lost_attributes() { claim.restore(event) } else { event };
+                return Begun::Claimed(Box::new(event), Box::new(claim));
+            }
             Ok(Claiming::Finished(finished)) => {
                 note_duplicate(record, &event, &finished);
                 Settlement::Done
@@ -264,7 +267,7 @@ where
         deadline: Instant,
     ) -> Settlement {
         let number = Some(claim.attempt());
-        match disposition(failure.cause) {
+        match disposition(failure.cause, failure.retry_after.is_some() || claim.has_unanswered_attempt()) {
             Disposition::Permanent => {
                 let reason = self.reason(ReasonKind::Permanent, failure, number);
                 let context = Context::of(event, Some(self.target.address()));

@@ -318,6 +318,77 @@ async fn a_target_that_asks_for_time_gets_it() {
     assert_eq!(processor.events.visibility_changes()[0].1, Duration::from_mins(2));
 }
 
+/// How far one event gets with a target that answers so, one after the other.
+async fn fates(answers: &'static [(Cause, Option<u64>)]) -> (StateName, usize) {
+    let processor = processor(move |_, attempt| {
+        let (cause, retry_after) = answers[attempt as usize - 1];
+        let retry_after = retry_after.map(Duration::from_secs);
+        std::future::ready(Outcome::Failed(Failure { retry_after, ..Failure::new(cause, "as the test says") }))
+    });
+    receive_until_done(&processor, "event", u32::try_from(answers.len()).expect("few")).await;
+    let record = processor.table.only_record();
+    (record.state.name(), record.attempts.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_final_only_where_nothing_can_be_in_progress() {
+    use Cause::{Connection, Status, TimedOut};
+    assert_eq!(fates(&[(Status(409), None)]).await, (StateName::Dead, 1));
+    assert_eq!(fates(&[(Status(423), None)]).await, (StateName::Dead, 1));
+    assert_eq!(fates(&[(Status(503), Some(1)), (Status(409), None)]).await, (StateName::Dead, 2), "it was answered");
+    assert_eq!(fates(&[(Status(409), Some(0)), (Status(409), Some(2))]).await, (StateName::Retrying, 2));
+    assert_eq!(fates(&[(TimedOut, None), (Status(409), None), (Status(423), None)]).await, (StateName::Retrying, 3));
+    assert_eq!(fates(&[(Connection, None), (Status(423), None)]).await, (StateName::Retrying, 2));
+    assert_eq!(fates(&[(TimedOut, None), (Status(404), None)]).await, (StateName::Dead, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_leaves_an_attempt_without_an_answer() {
+    let processor = processor(|_, attempt| async move {
+        if attempt == 1 {
+            std::future::pending::<()>().await;
+        }
+        fail(Cause::Status(409)).await
+    });
+    let crash = tokio::spawn({
+        let processor = Arc::clone(&processor);
+        async move { processor.process(vec![record("event", 1)], a_minute()).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    crash.abort();
+    tokio::time::advance(Duration::from_mins(1) + LEASE_PAST_DEADLINE).await;
+    assert_eq!(processor.process(vec![record("event", 2)], a_minute()).await, ["event"]);
+    assert_eq!(processor.table.only_record().state.name(), StateName::Retrying);
+}
+
+/// A tool that moves messages and drops their attributes.
+#[tokio::test(start_paused = true)]
+async fn what_a_message_has_lost_comes_back_from_its_record() {
+    let body = r#"{"id":"m1","channel":{"id":"c1","platform":"Open","time":"2026-01-15T12:00:00Z"},"type":"Text","text":"Hi",
+        "direction":"Outbound"}"#;
+    let message = Message { body: body.to_owned(), ..record("event", 1).message };
+    let bare = || Record { message: message.clone(), ..record("event", 1) };
+    let sent = Event {
+        content_type: Some("application/vnd.example+json".to_owned()),
+        headers: [("x-hub-signature-256".to_owned(), "sha256=abc".to_owned())].into(),
+        ..message.to_event(Timestamp::UNIX_EPOCH).expect("readable")
+    };
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let processor = processor({
+        let seen = Arc::clone(&seen);
+        move |event: Event, attempt| {
+            seen.lock().expect("not poisoned").push((event.content_type, event.headers));
+            if attempt == 1 { fail(Cause::Status(404)) } else { deliver() }
+        }
+    });
+    let whole = Record { message: Message::from_event(sent.clone()), ..record("whole", 1) };
+    assert!(processor.process(vec![whole], a_minute()).await.is_empty());
+    tokio::time::advance(Duration::from_hours(2)).await;
+    assert!(processor.process(vec![bare()], a_minute()).await.is_empty());
+    assert_eq!(processor.table.only_record().state, State::Delivered);
+    assert_eq!(*seen.lock().expect("not poisoned"), vec![(sent.content_type, sent.headers); 2]);
+}
+
 /// A target that takes everything.
 fn fine() -> Fake<impl Fn(Event, u32) -> std::future::Ready<Outcome>> {
     processor(|_, _| deliver())

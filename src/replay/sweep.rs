@@ -281,7 +281,7 @@ impl<P: Ports> Replay<P> {
         if let Some(named) = sweep.purpose.named() {
             let dealt_with = |id: &EventId| sweep.taken.contains(id) || sweep.refused.contains(id);
             let missing: Vec<EventId> = named.iter().filter(|id| !dealt_with(id)).cloned().collect();
-            return Ok(self.explain(&missing, hidden, &mut sweep.report).await?);
+            return Ok(self.explain(&missing, hidden, hidden, &mut sweep.report).await?);
         }
         // What somebody else holds back cannot be told from what is gone.
         if matches!(sweep.purpose, Purpose::Reconcile) && hidden == 0 {

@@ -32,7 +32,8 @@ pub struct SecretCache<S, T, C> {
 
 struct State<T> {
     copy: Option<(Arc<T>, ReadAt)>,
-    last_failure: Option<ReadAt>,
+    /// The last reading, if it failed.
+    last_failure: Option<(ReadAt, SecretsError)>,
 }
 
 /// A moment by both clocks: the one that waits may stand still while a function is frozen, and the other may be set.
@@ -83,8 +84,10 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         {
             return Ok(Arc::clone(copy));
         }
-        if state.last_failure.is_some_and(|at| self.age(at) < pause) {
-            return Err(SecretsError::RecentlyUnavailable);
+        if let Some((at, error)) = &state.last_failure
+            && self.age(*at) < pause
+        {
+            return Err(error.clone());
         }
         // Counted from before the call: what is read may already be that old when it arrives.
         let read_at = ReadAt(Instant::now(), self.clock.now());
@@ -95,7 +98,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
                 Ok(secrets)
             }
             Err(error) => {
-                state.last_failure = Some(ReadAt(Instant::now(), self.clock.now()));
+                state.last_failure = Some((ReadAt(Instant::now(), self.clock.now()), error.clone()));
                 Err(error)
             }
         }
@@ -192,6 +195,21 @@ mod tests {
             tokio::time::advance(age).await;
             assert_eq!(cache.get().await.is_ok(), is_there, "{age:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wrong_with_the_secret_is_said_each_time() {
+        let store = store("the-first-secret");
+        let cache = cache(&store);
+        cache.get().await.expect("secrets");
+        store.hold(&serde_json::json!({ "webhookSecrets": null }));
+        tokio::time::advance(FRESH).await;
+        for _ in 0..3 {
+            let error = cache.get_fresh().await.expect_err("refused");
+            assert!(error.to_string().contains("webhookSecrets"), "{error}");
+        }
+        assert_eq!(store.reads(), 2);
+        assert_eq!(cache.get().await.expect("the last good copy").webhook, ["the-first-secret"]);
     }
 
     /// A clock that says what it is told, as the time of day goes on while a frozen function's own clock stands.

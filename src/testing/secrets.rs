@@ -38,6 +38,6 @@ impl FakeSecretStore {
 impl SecretStore for FakeSecretStore {
     async fn read(&self) -> Result<String, SecretsError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        lock(&self.held).clone().ok_or_else(|| SecretsError::Unavailable("the store was made to fail".into()))
+        lock(&self.held).clone().ok_or_else(|| SecretsError::unavailable("the store was made to fail"))
     }
 }

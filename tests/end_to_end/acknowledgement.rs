@@ -76,12 +76,53 @@ async fn a_rotation_of_the_secret_loses_no_event() -> Result<()> {
     Ok(())
 }
 
+/// What `docs/runbooks/wrong-secret.md` tells people to do. Copies of the secret are kept for five minutes.
+#[tokio::test]
+async fn a_removed_secret_is_refused_once_it_is_revoked() -> Result<()> {
+    let relay = Relay::start(Behaviour::Fine, &[]).await?;
+    relay.accept(&webhook("before")).await?;
+    let new = "a-rotated-webhook-secret";
+    // As a person types it into the key/value editor of the console.
+    relay.stack.set_secret(&json!({ "webhookSecrets": format!("[\"{new}\"]\n") })).await?;
+    relay.accept(&webhook("removed, and still open")).await?;
+
+    let name = relay.stack.function_name(Function::Ingest)?;
+    let configuration = relay.stack.lambda().get_function_configuration().function_name(name).send().await?;
+    let variables = configuration.environment().and_then(|environment| environment.variables()).context("variables")?;
+    let mut variables = variables.clone();
+    variables.insert("SECRETS_REVOKED_AT".to_owned(), "2026-01-15T12:00:00Z".to_owned());
+    let environment = Environment::builder().set_variables(Some(variables)).build();
+    relay.stack.lambda().update_function_configuration().function_name(name).environment(environment).send().await?;
+
+    let (status, answer) = webhook("revoked").send(&relay.stack.webhook_url()?).await?;
+    assert_eq!(status, 401, "{answer}");
+    relay.accept(&Webhook { authentication: ("X-Webhook-Secret", new.to_owned()), ..webhook("after") }).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_the_webhooks_url_does_no_harm() -> Result<()> {
+    let relay = Relay::start(Behaviour::Fine, &[]).await?;
+    let (status, answer) = webhook("with a slash").send(&format!("{}/", relay.stack.webhook_url()?)).await?;
+    assert_eq!(status, 200, "{answer}");
+    relay.until_empty().await?;
+    assert_eq!(relay.target.requests().len(), 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_body_that_is_not_json_is_refused_and_kept() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
     let (status, answer) = Webhook::with_shared_secret("<xml/>").send(&relay.stack.webhook_url()?).await?;
     assert_eq!(status, 400, "{answer}");
     relay.until_dead(1).await?;
+    let kept_as =
+        answer["detail"].as_str().and_then(|detail| detail.split_once("dead-letter queue as ")?.1.split(';').next());
+    let show = json!({ "action": "show", "eventId": kept_as.context("an id")? });
+    let error = relay.replay_fails(show.clone(), "NotFound").await?;
+    assert!(error.0["errorMessage"].as_str().is_some_and(|text| text.contains("five minutes")), "{error}");
+    relay.replay(json!({ "action": "reconcile" })).await?;
+    assert_eq!(relay.replay(show).await?["reason"], "malformed");
     let (status, _) = Webhook::with_shared_secret("").send(&relay.stack.webhook_url()?).await?;
     assert_eq!(status, 400);
     relay.until_dead(1).await?;

@@ -145,7 +145,8 @@ fn a_dead_letter_that_nobody_has_counted_is_counted_when_it_is_found() {
 #[test]
 fn each_webhook_is_counted_for_what_it_was_answered() {
     let lines = recorded(async || relay::webhooks(&Relay::new()).await);
-    let once = ["empty", "not-json", "too-large", "unauthorized", "unavailable"].map(|reason| (reason.to_owned(), 1));
+    let once = ["empty", "not-configured", "not-json", "too-large", "unauthorized", "unavailable"]
+        .map(|reason| (reason.to_owned(), 1));
     assert_eq!((count(&lines, "Accepted"), counts(&lines, "Rejected")), (1, once.into()));
 }
 

@@ -115,9 +115,15 @@ impl Relay {
     }
 
     async fn sends(&self, secret: &str, body: &[u8]) -> Result<Accepted, Refusal> {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-webhook-secret", secret.parse().expect("a value"));
-        self.ingest.ingest(&headers, body, None).await
+        self.sends_with(&[("x-webhook-secret", secret)], body).await
+    }
+
+    async fn sends_with(&self, headers: &[(&'static str, &str)], body: &[u8]) -> Result<Accepted, Refusal> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().expect("a value"));
+        }
+        self.ingest.ingest(&map, body, None).await
     }
 
     /// Takes a webhook in.
@@ -174,6 +180,8 @@ pub(crate) async fn webhooks(relay: &Relay) {
     relay.sends_body("").await.expect_err("empty");
     relay.sends_body("<xml/>").await.expect_err("not JSON");
     relay.sends("wrong", b"{}").await.expect_err("unauthorized");
+    let signed = [("x-hub-signature-256", "sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
+    relay.sends_with(&signed, b"{}").await.expect_err("no secret of this kind is set");
     relay.sends_body(&"x".repeat(MAX_MESSAGE_BYTES + 1)).await.expect_err("too large");
     relay.events.fail_times(1);
     relay.receives(&json!({ "name": "lost" })).await.expect_err("unavailable");

@@ -139,7 +139,7 @@ fn is_final(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::NoProof(_) | Refusal::WrongProof | Refusal::Empty | Refusal::TooLarge { .. } => true,
         Refusal::NotJson { .. }
-        | Refusal::NotConfigured
+        | Refusal::NotConfigured { .. }
         | Refusal::SecretsUnavailable(_)
         | Refusal::QueueUnavailable(_) => false,
     }

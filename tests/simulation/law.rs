@@ -360,11 +360,17 @@ impl Law {
             let seen = lock(&self.seen);
             (seen.heard.get(id).copied(), seen.disturbed.contains(id), seen.undeliverable.contains(id))
         };
-        let is_final = |status: u16| (300..500).contains(&status) && ![408, 425, 429].contains(&status);
+        let is_final = |status: u16| (300..500).contains(&status) && ![408, 421, 425, 429].contains(&status);
+        let is_conflict = |status: u16| [409, 423].contains(&status);
         let status = heard.and_then(|(status, _)| status);
+        // A conflict with what the target has taken is its work on an earlier attempt.
+        let is_in_progress = status.is_some_and(is_conflict) && self.has_taken(id);
         let holds = match death.reason {
-            ReasonKind::Permanent => status == death.status_code && status.is_some_and(is_final),
-            ReasonKind::Exhausted => heard.is_some() && status == death.status_code && !status.is_some_and(is_final),
+            ReasonKind::Permanent => status == death.status_code && status.is_some_and(is_final) && !is_in_progress,
+            ReasonKind::Exhausted => {
+                let is_for_good = |status| is_final(status) && !is_conflict(status);
+                heard.is_some() && status == death.status_code && !status.is_some_and(is_for_good)
+            }
             ReasonKind::Malformed => is_undeliverable,
             ReasonKind::Crashed | ReasonKind::Unknown => self.is_disorderly || is_disturbed,
             ReasonKind::Unreadable => false,

@@ -259,7 +259,7 @@ impl Archive for Remote<FakeArchive> {
 
 impl SecretStore for Remote<FakeSecretStore> {
     async fn read(&self) -> Result<String, SecretsError> {
-        let unavailable = || Err(SecretsError::Unavailable("as the weather has it".into()));
+        let unavailable = || Err(SecretsError::unavailable("as the weather has it"));
         self.process.call(self.service, self.port.read(), unavailable).await
     }
 }

@@ -1,20 +1,24 @@
 //! The customer's system: takes events, refuses them, answers late, with what is no answer, or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::event::Event;
+use genesys_relay::event::{Event, EventId};
 use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Process, Service};
 use crate::law::label_of;
+use crate::lock;
 use crate::mapping::Mapping;
 
 /// One delivery may take this long, connecting included (`TargetTimeoutSeconds`).
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events by the time at which the target has dealt with them.
+pub(crate) type Busy = Arc<Mutex<BTreeMap<EventId, Instant>>>;
 
 /// The target as one process of the processor sees it.
 #[derive(Clone)]
@@ -23,6 +27,8 @@ pub(crate) struct SimTarget {
     /// What it refuses for good.
     pub(crate) poison: Arc<BTreeSet<String>>,
     pub(crate) refusals_per_thousand: u32,
+    /// What it is still working on, and until when: it knows events by their key, and answers 409 meanwhile.
+    pub(crate) busy: Busy,
     /// Whether events are held back.
     pub(crate) mapping: Mapping,
 }
@@ -47,7 +53,7 @@ impl SimTarget {
                     delivered @ Outcome::Delivered { .. } => delivered,
                 }
             }
-            5 => self.status(weather.dice(|rng| *rng.choice(&[301, 400, 401, 404, 410]).unwrap_or(&404))),
+            5 => self.status(weather.dice(|rng| *rng.choice(&[301, 400, 401, 404, 409, 410, 423]).unwrap_or(&404))),
             6 => {
                 weather.count("deliveries broken off");
                 Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
@@ -65,6 +71,8 @@ impl SimTarget {
             10 => {
                 weather.count("deliveries taken, answers late");
                 self.process.law().taken(event);
+                let more = Duration::from_secs(weather.dice(|rng| rng.u64(..60)));
+                lock(&self.busy).insert(event.id.clone(), until + more);
                 sleep_until(until).await;
                 Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
             }
@@ -96,6 +104,10 @@ impl Target for SimTarget {
                 return Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"));
             }
             sleep(Duration::from_millis(takes)).await;
+            if lock(&self.busy).get(id).is_some_and(|until| Instant::now() < *until) {
+                weather.count("deliveries met by their own earlier attempt");
+                return self.status(409);
+            }
             if self.poison.contains(&label_of(&event.body)) {
                 return self.status(422);
             }

@@ -30,7 +30,7 @@ use crate::lock;
 use crate::mapping::Mapping;
 use crate::ports::{Remote, SkewedClock};
 use crate::scenario::{Kind, Scenario, Sent};
-use crate::target::SimTarget;
+use crate::target::{Busy, SimTarget};
 
 /// The functions' time-outs, and when their SDK gives up on a call, as the template and `main.rs` of each have it.
 const INGEST_TIME: Duration = Duration::from_secs(9);
@@ -77,6 +77,7 @@ pub(crate) struct World {
     store: FakeSecretStore,
     secret: Mutex<&'static str>,
     poison: Arc<BTreeSet<String>>,
+    busy: Busy,
     rng: Mutex<fastrand::Rng>,
     ingests: Mutex<Vec<Warm<TheIngest>>>,
     processors: Mutex<Vec<Warm<TheProcessor>>>,
@@ -100,6 +101,7 @@ impl World {
         Arc::new(Self {
             weather: Arc::new(Weather::new(&scenario)),
             poison: Arc::new(poison.collect()),
+            busy: Busy::default(),
             law,
             events,
             dead_letters,
@@ -318,6 +320,7 @@ impl World {
                 process: process.clone(),
                 poison: Arc::clone(&self.poison),
                 refusals_per_thousand: self.scenario.refusals_per_thousand,
+                busy: Arc::clone(&self.busy),
                 mapping: self.mapping.clone(),
             },
             schedule: self.scenario.schedule(),

@@ -86,7 +86,7 @@ fn refuse(refusal: &Refusal) -> ApiGatewayV2httpResponse {
             Refusal::NotJson { kept_as, .. } => Some(kept_as.as_str()),
             _ => None,
         };
-        tracing::warn!(event_id, status = status.as_u16(), reason = %refusal, "not accepted");
+        tracing::warn!(event_id, status = status.as_u16(), reason = refusal.reason(), "not accepted");
     }
     problem(status, &refusal.to_string())
 }
@@ -96,7 +96,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         Refusal::NoProof(_) | Refusal::WrongProof => StatusCode::UNAUTHORIZED,
         Refusal::Empty | Refusal::NotJson { .. } => StatusCode::BAD_REQUEST,
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::NotConfigured | Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => {
+        Refusal::NotConfigured { .. } | Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
     }

@@ -71,7 +71,7 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
         let record = self.replay.table.get(&event_id).await.map_err(ReplayError::from)?;
         match record.filter(|record| !record.is_expired(now)) {
             Some(record) => can_be_retried(&record, now)?,
-            None => return Err(ReplayError::Unknown(event_id).into()),
+            None => return Err(self.replay.unrecorded(event_id).await.into()),
         }
         let outcome = match self.replay.handle(request, deadline).await? {
             Answer::Replay(report) => Outcome::of(&event_id, &report)?,
@@ -157,7 +157,7 @@ impl Outcome {
 impl From<ReplayError> for Problem {
     fn from(error: ReplayError) -> Self {
         match error {
-            ReplayError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, sentence(&error)),
+            ReplayError::Unknown(_) | ReplayError::NotListed(..) => Self::new(StatusCode::NOT_FOUND, sentence(&error)),
             ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
             ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
                 tracing::error!(error = chain(&error), "not carried out");

@@ -49,7 +49,9 @@ impl From<Refusal> for Diagnostic {
         let (error_type, error_message) = match refusal {
             Refusal::Invalid(error) => ("InvalidRequest", error.to_string()),
             Refusal::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => ("Busy", error.to_string()),
-            Refusal::Failed(error @ ReplayError::Unknown(_)) => ("NotFound", error.to_string()),
+            Refusal::Failed(error @ (ReplayError::Unknown(_) | ReplayError::NotListed(..))) => {
+                ("NotFound", error.to_string())
+            }
             Refusal::Failed(error @ ReplayError::Queue(_)) => ("QueueError", chain(&error)),
             Refusal::Failed(error @ ReplayError::Table(_)) => ("TableError", chain(&error)),
             Refusal::Failed(error @ ReplayError::Archive(_)) => ("ArchiveError", chain(&error)),

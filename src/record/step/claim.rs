@@ -145,6 +145,19 @@ impl Claim {
         self.record().round
     }
 
+    /// Whether an earlier attempt ended without an answer, so that the target may still be working on it. One that could
+    /// not be sent counts as well: an attempt does not tell.
+    pub fn has_unanswered_attempt(&self) -> bool {
+        self.record().attempts.iter().any(|attempt| attempt.status.is_none())
+    }
+
+    /// The event, whose message says neither of what type it is nor what headers it came with, as the record has it.
+    #[must_use]
+    pub fn restore(&self, event: Event) -> Event {
+        let Some(Context { content_type, headers, .. }) = self.record().context.clone() else { return event };
+        Event { content_type: content_type.or(event.content_type), headers, ..event }
+    }
+
     /// The target has the event.
     pub fn delivered(&self, attempt: Attempt) -> Transition {
         let now = attempt.at;

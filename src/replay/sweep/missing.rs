@@ -13,18 +13,29 @@ use crate::replay::list::ARRIVES_WITHIN;
 use crate::replay::{DeadLetter, Missing, Pages, Ports, Replay, Report};
 
 impl<P: Ports> Replay<P> {
-    /// Says of each event whose message was not found what has become of it.
+    /// Says of each event whose message was not found what has become of it, where so many messages of the dead-letter
+    /// queue were hidden, and so many not looked at.
     pub(in crate::replay) async fn explain(
         &self,
         missing: &[EventId],
         hidden: u64,
+        unseen: u64,
         report: &mut Report,
     ) -> Result<(), TableError> {
         let records = self.table.get_many(missing).await?;
         let now = self.clock.now();
         for id in missing {
             let record = records.get(id).filter(|record| !record.is_expired(now));
-            let (state, error) = why_missing(record, hidden, now);
+            let (state, error) = match record {
+                Some(record) => why_missing(record, hidden, now),
+                None if unseen > 0 => {
+                    let error = format!(
+                        "it has no record yet, and {unseen} messages are not listed or hidden; ask again in five minutes"
+                    );
+                    (Missing::Pending, error)
+                }
+                None => (Missing::Unknown, "nothing is known of it".to_owned()),
+            };
             report.miss(id.as_str(), state, error);
         }
         Ok(())
@@ -65,10 +76,7 @@ impl<P: Ports> Replay<P> {
 }
 
 /// What became of an event whose message was not found, by its record.
-fn why_missing(record: Option<&Record>, hidden: u64, now: Timestamp) -> (Missing, String) {
-    let Some(record) = record else {
-        return (Missing::Unknown, "nothing is known of it".to_owned());
-    };
+fn why_missing(record: &Record, hidden: u64, now: Timestamp) -> (Missing, String) {
     match &record.state {
         State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
         State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),

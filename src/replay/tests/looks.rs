@@ -99,6 +99,25 @@ async fn an_event_is_shown_with_all_that_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_kept_a_moment_ago_is_pending_and_not_unknown() {
+    let relay = relay();
+    let id = id_of(&message("a", 1));
+    let show = async |id: &str| handle(&relay, json!({ "action": "show", "eventId": id })).await;
+    let dry_run = json!({ "action": "replay", "eventIds": [id], "dryRun": true });
+    assert!(matches!(show(id.as_str()).await, Err(ReplayError::Unknown(_))));
+    assert_eq!(report(&relay, dry_run.clone()).await.failed[0].state, Some(Missing::Unknown));
+
+    bury(&relay, [carrying(message("a", 1), 404)]).await;
+    let error = show(id.as_str()).await.expect_err("no record yet");
+    assert!(matches!(error, ReplayError::NotListed(_, 1)) && error.to_string().contains("five minutes"), "{error}");
+    assert_eq!(report(&relay, dry_run).await.failed[0].state, Some(Missing::Pending));
+
+    report(&relay, json!({ "action": "reconcile" })).await;
+    assert!(show(id.as_str()).await.is_ok());
+    assert!(matches!(show("another").await, Err(ReplayError::Unknown(_))), "all is listed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_down_is_an_error_not_an_empty_answer() {
     let requests = [
         json!({ "action": "status" }),

@@ -145,6 +145,18 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn who_makes_up_a_signature_learns_nothing_of_what_is_configured() {
+    let function = function();
+    let store = FakeSecretStore::holding(&json!({ "webhookSecrets": ["local-webhook-secret-0001"] }));
+    let secrets = SecretCache::new(store, Duration::from_mins(5), FakeClock);
+    let function = Function { ingest: Ingest { secrets, ..function.ingest }, ..function };
+    let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "a 401 would destroy the event, were it genuine");
+    assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
+    assert!(!body.to_string().to_lowercase().contains("secret"), "{body}");
+}
+
+#[tokio::test]
 async fn header_names_in_upper_case_are_the_same_headers() {
     let mut event: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
     let signature = event["headers"]["x-hub-signature-256"].take();
