@@ -26,7 +26,7 @@ use crate::trace::{is_traceparent, traceparent_of};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an idle connection is kept: shorter than the 60 s after which common load balancers close theirs.
-/// One that was closed while the function was frozen is noticed before it is used, if word of it has come.
+/// One that was closed while the function was frozen is noticed before it is used ([`notice_closed_connections`]).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// An answer is read this far, so that its connection can be used again; a longer one costs the connection.
@@ -75,6 +75,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
     }
 
     async fn post(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets, deadline: Instant) -> Outcome {
+        notice_closed_connections().await;
         let headers = self.headers(delivery, secrets);
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
         let request = client.post(self.url.clone()).headers(headers).body(delivery.event.body.clone());
@@ -196,6 +197,13 @@ fn client() -> Result<Client, reqwest::Error> {
         .redirect(redirect::Policy::none())
         .user_agent(concat!("genesys-relay/", env!("CARGO_PKG_VERSION")))
         .build()
+}
+
+/// Lets the runtime hear of connections that the target has closed while the function was frozen, so that none of them is used:
+/// the first turn asks the sockets, the second one runs what waits for them.
+async fn notice_closed_connections() {
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
 }
 
 fn kept_headers(event: &Event) -> HeaderMap {

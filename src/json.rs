@@ -8,8 +8,10 @@
 pub(crate) mod tests;
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::placeholder::is_placeholder;
@@ -58,10 +60,30 @@ impl<'a> Json<'a> {
         serde_json::from_str(self.text()).ok().map(|Entries(entries)| Object(entries))
     }
 
-    /// The items, if this is an array.
-    pub fn as_array(&self) -> Option<Vec<Self>> {
-        let items: Vec<&'a RawValue> = serde_json::from_str(self.text()).ok()?;
-        Some(items.into_iter().map(Self).collect())
+    /// The items, if this is an array of at most `most`. A longer one is read no further: each item takes memory.
+    pub fn as_array(&self, most: usize) -> Option<Vec<Self>> {
+        struct Items<'a>(usize, PhantomData<&'a ()>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for Items<'a> {
+            type Value = Vec<Json<'a>>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "an array of at most {} items", self.0)
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Self::Value, S::Error> {
+                let mut read = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if read.len() == self.0 {
+                        return Err(S::Error::invalid_length(read.len() + 1, &self));
+                    }
+                    read.push(Json(item));
+                }
+                Ok(read)
+            }
+        }
+
+        serde_json::Deserializer::from_str(self.text()).deserialize_seq(Items(most, PhantomData)).ok()
     }
 
     /// The number, if this is one that fits.

@@ -115,7 +115,7 @@ struct Relay {
 impl Relay {
     async fn over(stack: &Stack) -> Result<Self> {
         let requests = Requests::default();
-        let config = local::clients::config(&stack.endpoint()).await;
+        let config = stack.config();
         let http = SharedHttpClient::new(Counting(config.http_client().context("a client")?, requests.clone()));
         let config = config.to_builder().http_client(http).build();
         let processor = Processor {

@@ -3,31 +3,25 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 /// The most that is passed on in one piece.
 const PIECE: usize = 64 * 1024;
-
-/// The certificate of every service, its issuer's, and its key. They are of the kinds that AWS's endpoints have: RSA with 2,048
-/// bits, by an intermediate authority. Whoever checks an elliptic curve in place of RSA works five times as long.
-///
-/// The authority's own key is gone, and nobody trusts it but the functions of this benchmark.
-const CERTIFICATES: &[u8] = include_bytes!("../certificates/service.pem");
-const KEY: &[u8] = include_bytes!("../certificates/service.key");
-
-/// The authority, for those who are to trust it.
-const AUTHORITY: &str = include_str!("../certificates/authority.pem");
 
 /// The authorities that the functions trust on AWS: a trust store with ours in it is to be as large as theirs.
 const AMAZON: &str = include_str!("../../src/aws/https/amazon-roots.pem");
@@ -40,14 +34,20 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Reads the certificates, and writes a trust store into `folder`.
+    /// Makes keys and certificates for this run, and writes a trust store into `folder`. They are of the kinds that AWS's endpoints
+    /// have: RSA with 2,048 bits, by an intermediate authority. A client that checks an elliptic curve in place of RSA works five
+    /// times as long.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
-        let certificates = CertificateDer::pem_slice_iter(CERTIFICATES).collect::<Result<Vec<_>, _>>()?;
+        let root = CertifiedIssuer::self_signed(authority("Benchmark Root CA 1", None), key()?)?;
+        let intermediate = CertifiedIssuer::signed_by(authority("Benchmark RSA 2048 M01", Some(0)), key()?, &root)?;
+        let service_key = key()?;
+        let service = service()?.signed_by(&service_key, &intermediate)?;
+        let chain = vec![service.der().clone(), intermediate.der().clone()];
         let config = ServerConfig::builder()
             .with_no_client_auth()
-            .with_single_cert(certificates, PrivateKeyDer::from_pem_slice(KEY)?)?;
+            .with_single_cert(chain, PrivatePkcs8KeyDer::from(service_key.serialize_der()).into())?;
         let trusted = folder.join("trusted.pem");
-        fs::write(&trusted, format!("{AMAZON}{AUTHORITY}"))
+        fs::write(&trusted, format!("{AMAZON}{}", root.pem()))
             .with_context(|| format!("cannot write {}", trusted.display()))?;
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), trusted })
     }
@@ -69,6 +69,37 @@ impl Authority {
         });
         Ok(Front { port, task })
     }
+}
+
+/// Draws an RSA key, which ring can use but not make.
+fn key() -> Result<KeyPair> {
+    let openssl = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+        .output()
+        .context("openssl is missing: on Debian and Ubuntu, apt-get install openssl")?;
+    ensure!(openssl.status.success(), "openssl made no key: {}", String::from_utf8_lossy(&openssl.stderr));
+    Ok(KeyPair::from_pkcs8_pem_and_sign_algo(std::str::from_utf8(&openssl.stdout)?, &PKCS_RSA_SHA256)?)
+}
+
+fn authority(name: &str, path_length: Option<u8>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.use_authority_key_identifier_extension = true;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name.push(DnType::CountryName, "US");
+    params.distinguished_name.push(DnType::OrganizationName, "genesys-relay");
+    params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn service() -> Result<CertificateParams> {
+    let names = vec![Ipv4Addr::LOCALHOST.to_string(), "localhost".to_owned()];
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, "benchmark.invalid");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 /// An HTTPS port. Dropping it closes the port and its connections.

@@ -57,7 +57,7 @@ pub(crate) async fn measure(programs: &Programs, effort: Effort) -> Result<Figur
         eprintln!("replay: round {round} of {rounds}, {count} dead letters each time");
         let target = Target::start(Behaviour::Fine).await?;
         // The local AWS gets slower with what it holds: each round has a new one.
-        let stack = deploy(programs, StackOptions::new(target.url())).await?;
+        let stack = deploy(programs, StackOptions::new(target.url()).with_schedules()).await?;
         Round { stack, target, count, empty: Duration::ZERO }.run(&mut figures).await?;
     }
     Ok(figures)

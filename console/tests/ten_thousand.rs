@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
@@ -67,15 +67,12 @@ async fn bury(stack: &Stack) -> Result<()> {
     }
     let mut recorded = 0;
     while recorded < COUNT as u64 {
-        // Its schedule may be at it.
-        if let Ok(report) = stack.invoke(Function::Replay, &json!({ "action": "reconcile" })).await? {
-            recorded += report["recorded"].as_u64().unwrap_or_default();
-            eprintln!("{recorded} recorded");
-            if report["recorded"] == 0 && report["complete"] == true {
-                break;
-            }
+        let report = stack.invoke(Function::Replay, &json!({ "action": "reconcile" })).await??;
+        recorded += report["recorded"].as_u64().unwrap_or_default();
+        eprintln!("{recorded} recorded");
+        if report["recorded"] == 0 && report["complete"] == true {
+            break;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }

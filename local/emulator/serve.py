@@ -10,6 +10,7 @@
    is read and changed by actions of their own.
 6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
 7. Conditions on `dynamodb:LeadingKeys` are judged by the keys that a request names.
+8. Nobody gets in but who holds a key pair: see guard.py. The first line of the standard input is the developer's, as JSON.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
 """
@@ -32,6 +33,9 @@ RELEASE = importlib.metadata.version("ministack")
 if RELEASE != TESTED_RELEASE:
     sys.exit(f"This file extends ministack {TESTED_RELEASE}, but {RELEASE} is installed.")
 
+# Nothing is written into the folder of this file.
+sys.dont_write_bytecode = True
+import guard  # noqa: E402
 from ministack.app import main  # noqa: E402
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime  # noqa: E402
 from ministack.core.concurrency import esm_wake  # noqa: E402
@@ -304,6 +308,7 @@ def end_with_standard_input():
 
 
 if __name__ == "__main__":
+    guard.install(**json.loads(sys.stdin.buffer.readline()))
     end_with_standard_input()
     add_move_tasks()
     judge_actions_by_their_names()

@@ -3,7 +3,6 @@
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use aws_sdk_iam::config::Credentials;
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
@@ -11,7 +10,7 @@ use aws_sigv4::{
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use crate::clients;
+use crate::clients::{self, Keys};
 
 const SERVICE: &str = "execute-api";
 
@@ -51,13 +50,13 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
 ///
 /// # Errors
 /// When the URL cannot be signed, or there is no answer.
-pub async fn call_signed(keys: Credentials, method: &str, url: &str) -> Result<Answer> {
+pub async fn call_signed(keys: &Keys, method: &str, url: &str) -> Result<Answer> {
     call(method, url, signature(keys, method, url)?).await
 }
 
 /// The headers that sign a request without a body.
-fn signature(keys: Credentials, method: &str, url: &str) -> Result<Vec<(String, String)>> {
-    let identity = keys.into();
+fn signature(keys: &Keys, method: &str, url: &str) -> Result<Vec<(String, String)>> {
+    let identity = keys.credentials().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(clients::REGION)
@@ -76,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_for_the_api_and_covers_the_host() -> Result<()> {
-        let headers = signature(clients::credentials(), "GET", "http://127.0.0.1:4566/dlq?limit=2")?;
+        let headers = signature(&Keys::random(), "GET", "http://127.0.0.1:4566/dlq?limit=2")?;
         let (_, authorization) = headers.iter().find(|(name, _)| name == "authorization").context("no signature")?;
         assert!(authorization.contains("/us-east-1/execute-api/aws4_request"), "{authorization}");
         assert!(authorization.contains("SignedHeaders=host;x-amz-date"), "{authorization}");

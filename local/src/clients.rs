@@ -1,37 +1,69 @@
-//! Clients for the local AWS: its address, its dummy keys, no TLS.
+//! Clients for the local AWS: its address, a key pair, no TLS.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{fmt, sync::LazyLock, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_sqs::config::Credentials;
+use uuid::Uuid;
 
 pub(crate) const REGION: &str = "us-east-1";
-const KEY: &str = "test";
 
-/// What programs need in their environment to use the local AWS, next to `AWS_ENDPOINT_URL`.
-/// The keys are the emulator's root pair and open nothing else.
-pub const ENVIRONMENT: [(&str, &str); 4] = [
-    ("AWS_ACCESS_KEY_ID", KEY),
-    ("AWS_SECRET_ACCESS_KEY", KEY),
-    ("AWS_REGION", REGION),
-    ("AWS_DEFAULT_REGION", REGION),
-];
+/// A key pair that programs sign their requests with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The access key id.
+    pub id: String,
+    /// The secret access key.
+    pub secret: String,
+}
+
+impl Keys {
+    /// Draws a new pair. It opens one local AWS, while that runs.
+    #[must_use]
+    pub fn random() -> Self {
+        // Each takes 122 bits from the system's random numbers.
+        let [id, first, second] = [(); 3].map(|()| Uuid::new_v4().simple().to_string());
+        Self { id: format!("AKIA{}", id[..16].to_uppercase()), secret: first + &second }
+    }
+
+    /// A pair for stand-ins, which check no signature.
+    #[must_use]
+    pub fn unchecked() -> Self {
+        Self { id: "test".into(), secret: "test".into() }
+    }
+
+    /// What programs need in their environment to use the local AWS, next to `AWS_ENDPOINT_URL`.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, String); 4] {
+        [
+            ("AWS_ACCESS_KEY_ID", self.id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.secret.clone()),
+            ("AWS_REGION", REGION.into()),
+            ("AWS_DEFAULT_REGION", REGION.into()),
+        ]
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials::new(&self.id, &self.secret, None, None, "local")
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Keys").field("id", &self.id).finish_non_exhaustive()
+    }
+}
 
 /// What every SDK client of the local AWS is made from.
-pub async fn config(endpoint: &str) -> SdkConfig {
+pub async fn config(endpoint: &str, keys: &Keys) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(endpoint)
         .region(Region::from_static(REGION))
-        .credentials_provider(credentials())
+        .credentials_provider(keys.credentials())
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .load()
         .await
-}
-
-/// The emulator's root pair.
-pub(crate) fn credentials() -> Credentials {
-    Credentials::new(KEY, KEY, None, None, "local")
 }
 
 /// A client for buckets.

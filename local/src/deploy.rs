@@ -7,7 +7,13 @@ use anyhow::{Context, Result, bail};
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack, StackStatus};
 
-use crate::{clients, functions::Packages, template, wait, workspace::Workspace};
+use crate::{
+    clients,
+    functions::Packages,
+    template::{self, Schedules},
+    wait,
+    workspace::Workspace,
+};
 
 /// The name of the stack.
 pub const STACK: &str = "relay";
@@ -34,6 +40,7 @@ pub async fn deploy(
     config: &SdkConfig,
     packages: &Packages,
     parameters: &BTreeMap<String, String>,
+    schedules: Schedules,
     release: u32,
 ) -> Result<Deployed> {
     let path = workspace.template();
@@ -41,7 +48,7 @@ pub async fn deploy(
     // Another name each time: a change set looks at that alone.
     let location_of =
         |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{release}/{binary}.zip"));
-    let fitted = template::fit(&text, location_of)?;
+    let fitted = template::fit(&text, schedules, location_of)?;
     upload(config, packages, &fitted.body, release).await?;
     let outputs = execute(config, parameters, release).await?;
     Ok(Deployed { outputs, left_out: fitted.left_out })

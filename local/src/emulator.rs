@@ -1,10 +1,10 @@
 //! The process that plays AWS: started on a port of 127.0.0.1, watched, and ended with all it started.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Write},
     net::{Ipv4Addr, TcpListener},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{self, Child, Command, ExitStatus, Stdio},
     sync::{
@@ -16,13 +16,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use aws_config::SdkConfig;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{clients, python, workspace::Workspace};
+use crate::{
+    clients::{self, Keys},
+    python,
+    workspace::Workspace,
+};
 
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator/serve.py");
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -65,6 +70,7 @@ pub struct Emulator {
     child: Mutex<Child>,
     pid: u32,
     port: u16,
+    keys: Keys,
     folder: PathBuf,
     keep_log: AtomicBool,
 }
@@ -76,8 +82,9 @@ impl Emulator {
     /// See [`EmulatorError::PortTaken`] and [`python::PythonError`].
     pub async fn prepare(workspace: &Workspace, port: Option<u16>) -> Result<()> {
         port.map_or(Ok(0), free_port)?;
-        tidy(&workspace.local().join("run"));
-        python::environment(&workspace.local(), python::EMULATOR).await.map(drop)
+        let local = private_folder(workspace)?;
+        tidy(&local.join("run"));
+        python::environment(&local, python::EMULATOR).await.map(drop)
     }
 
     /// Starts one on the given port, or on a free one, and waits until it answers. The functions find `variables` in their
@@ -86,20 +93,21 @@ impl Emulator {
     /// # Errors
     /// See [`EmulatorError`] and [`python::PythonError`].
     pub async fn start(workspace: &Workspace, port: Option<u16>, variables: &[(&str, String)]) -> Result<Self> {
-        let python = python::environment(&workspace.local(), python::EMULATOR).await?;
+        let local = private_folder(workspace)?;
+        let python = python::environment(&local, python::EMULATOR).await?;
         if let Some(port) = port {
             free_port(port)?;
-            let started = Self::start_on(&python, &workspace.local(), port, variables).await;
+            let started = Self::start_on(&python, &local, port, variables).await;
             return started
                 .map_err(|error| if lost_its_port(&error) { EmulatorError::PortTaken { port }.into() } else { error });
         }
         for _ in 1..PORT_ATTEMPTS {
-            match Self::start_on(&python, &workspace.local(), free_port(0)?, variables).await {
+            match Self::start_on(&python, &local, free_port(0)?, variables).await {
                 Err(error) if lost_its_port(&error) => {}
                 started => return started,
             }
         }
-        Self::start_on(&python, &workspace.local(), free_port(0)?, variables).await
+        Self::start_on(&python, &local, free_port(0)?, variables).await
     }
 
     async fn start_on(python: &Path, local: &Path, port: u16, variables: &[(&str, String)]) -> Result<Self> {
@@ -113,8 +121,9 @@ impl Emulator {
         // Functions inherit the emulator's environment: it starts from nothing, so that no credentials
         // and no settings of the person who runs this reach them.
         command.env_clear().envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        command.envs(clients::ENVIRONMENT).envs([
+        command.envs([
             ("AWS_ENDPOINT_URL", endpoint(port)),
+            ("AWS_DEFAULT_REGION", clients::REGION.into()),
             ("BIND_HOST", Ipv4Addr::LOCALHOST.to_string()),
             ("GATEWAY_PORT", port.to_string()),
             ("MINISTACK_REGION", clients::REGION.into()),
@@ -129,10 +138,18 @@ impl Emulator {
         ]);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         // The server takes its process group along when this pipe closes, and the pipe closes however we end.
-        let child =
+        let mut child =
             command.arg(SERVER).process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let keys = Keys::random();
+        // Not by the environment, which functions inherit, nor the command line, which everybody reads.
+        let told = child
+            .stdin
+            .as_mut()
+            .map(|input| writeln!(input, "{}", json!({ "key_id": keys.id, "secret": keys.secret })));
         let emulator =
-            Self { pid: child.id(), child: Mutex::new(child), port, folder, keep_log: AtomicBool::new(false) };
+            Self { pid: child.id(), child: Mutex::new(child), port, keys, folder, keep_log: AtomicBool::new(false) };
+        // It may have ended already: then that is the error, not the broken pipe.
+        drop(told);
         emulator.answers_as(&name).await?;
         Ok(emulator)
     }
@@ -162,6 +179,17 @@ impl Emulator {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The key pair to which it allows everything.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// What clients with that key pair are made from.
+    pub async fn config(&self) -> SdkConfig {
+        clients::config(&self.endpoint(), &self.keys).await
     }
 
     /// Its process id.
@@ -241,6 +269,15 @@ impl Drop for Emulator {
             drop(writeln!(io::stderr(), "The log of the local AWS is kept: {}", self.log_file().display()));
         }
     }
+}
+
+/// The folder for what a local AWS writes: the functions' code, their state and their log, and the key pair. Nobody else looks into it.
+fn private_folder(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.local();
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
+        .with_context(|| format!("cannot keep {} from others", folder.display()))?;
+    Ok(folder)
 }
 
 /// Removes what processes that were killed have left behind, but for the logs.

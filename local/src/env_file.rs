@@ -1,20 +1,48 @@
-//! The file of variables with which `cargo lambda watch` runs the functions against the deployed queues.
+//! The files by which other programs use the local AWS: variables for `cargo lambda watch`, the console and a shell, and the key pair
+//! for curl, on whose command line any user of the machine could read it.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 
-use crate::{clients, stack::Stack};
+use crate::{clients::Keys, stack::Stack};
 
-/// Writes it.
+/// Writes the variables.
 ///
 /// # Errors
-/// When the variables cannot be read, or the file cannot be written.
+/// When they cannot be read, or the file cannot be written.
 pub async fn write(path: &Path, stack: &Stack) -> Result<()> {
     let mut variables = stack.function_variables().await?;
-    variables.extend(clients::ENVIRONMENT.map(|(name, value)| (name.into(), value.into())));
+    variables.extend(stack.keys().environment().map(|(name, value)| (name.into(), value)));
     variables.insert("AWS_ENDPOINT_URL".into(), stack.endpoint());
-    fs::write(path, content(&variables)).with_context(|| format!("cannot write {}", path.display()))
+    write_for_owner(path, &content(&variables))
+}
+
+/// Writes the key pair as curl takes it with `--config`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_for_curl(path: &Path, keys: &Keys) -> Result<()> {
+    write_for_owner(path, &format!("user = \"{}:{}\"\n", keys.id, keys.secret))
+}
+
+/// Writes a file that nobody but its owner can read, not even for a moment.
+fn write_for_owner(path: &Path, content: &str) -> Result<()> {
+    let write = || -> io::Result<()> {
+        // One that is there keeps its mode.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content.as_bytes())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn content(variables: &BTreeMap<String, String>) -> String {
@@ -23,7 +51,21 @@ fn content(variables: &BTreeMap<String, String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn nobody_else_reads_what_is_written() -> Result<()> {
+        let path = std::env::temp_dir().join(format!("env-{}", std::process::id()));
+        fs::write(&path, "from before")?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644))?;
+        write_for_owner(&path, "A=1\n")?;
+        let written = (fs::read_to_string(&path)?, fs::metadata(&path)?.permissions().mode() & 0o777);
+        fs::remove_file(&path)?;
+        assert_eq!(written, ("A=1\n".into(), 0o600));
+        Ok(())
+    }
 
     #[test]
     fn there_is_one_variable_on_each_line() {

@@ -53,7 +53,7 @@ pub async fn build(workspace: &Workspace, arguments: &[&str]) -> Result<BTreeMap
     let cargo = cargo()
         .arg("build")
         .args(arguments)
-        .args(["--message-format", "json-render-diagnostics"])
+        .args(["--locked", "--message-format", "json-render-diagnostics"])
         .current_dir(&workspace.root)
         .stdout(Stdio::piped())
         .spawn()

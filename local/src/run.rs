@@ -1,12 +1,13 @@
 //! `cargo local`: the relay runs until Ctrl-C, and a person tries it out.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, path::Path};
 
 use anyhow::Result;
 use serde_json::json;
 
 use crate::{
-    clients, env_file,
+    clients::REGION,
+    env_file,
     genesys::{self, Webhook},
     genesys_cloud::GenesysCloud,
     journey::Journey,
@@ -44,6 +45,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
     let genesys = GenesysCloud::start().await?;
     let stack_options = StackOptions::new(target.url())
         .port(options.port)
+        .with_schedules()
         .recovering_from(&genesys.url(), "webhook-deliveries", &[WEBHOOK, INTEGRATION])
         .set("RecoveryRateMinutes", RECOVERY_RATE_MINUTES);
     let stack_options = options.parameters.into_iter().fold(stack_options, |all, (name, value)| all.set(name, value));
@@ -52,19 +54,26 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
     genesys.set_webhook_url(stack.webhook_url()?);
     let mut journey = Journey::new(screen);
     let show = async {
-        let env = workspace.local().join("env");
+        let (env, for_curl) = (workspace.local().join("env"), workspace.local().join("curl"));
         env_file::write(&env, &stack).await?;
-        screen.say(&usage(screen, &stack, &target)?);
-        screen.say(&recovery(screen, &stack, &genesys)?);
+        env_file::write_for_curl(&for_curl, stack.keys())?;
+        let curl = Curl { stack: &stack, config: &for_curl };
+        screen.say(&usage(screen, &curl, &target)?);
+        screen.say(&recovery(screen, &curl, &genesys)?);
         screen.say("\nThe operator's page, from another terminal:  cargo console");
         screen.say(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
+        screen.say(&format!(
+            "For sam and the AWS CLI:  export $(grep ^AWS_ {})",
+            genesys::quote(&env.display().to_string())
+        ));
         screen.say("\nWhat happens to each event (Ctrl-C ends everything):");
         journey.follow(&stack).await
     };
     stack.guard(Box::pin(show)).await
 }
 
-fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
+fn usage(screen: Screen, curl: &Curl<'_>, target: &Target) -> Result<String> {
+    let stack = curl.stack;
     let webhook_url = stack.webhook_url()?;
     let heading = |text: &str| screen.paint(Colour::Green, text);
     let now = fastrand::u32(..);
@@ -76,13 +85,16 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
     let request = json!({ "action": "replay", "all": true, "why": "the target is back" });
     let left_out = stack.left_out().join("\n  ");
     Ok(format!(
-        "{}  {webhook_url}\n{}  {} (process {})\n{}  {}, now {}\n\nNot deployed here:\n  {left_out}\n\
+        "{}  {webhook_url}\n{}  {} (process {})\n{}  {} {}\n{}  {}, now {}\n\nNot deployed here:\n  {left_out}\n\
          \n{}\n{}\n\n{}\n{}\n\n{}\n{}\n\n{}\n{}\n\n{}\n{}",
-        heading("Webhook URL"),
-        heading("Local AWS  "),
+        heading("Webhook URL "),
+        heading("Local AWS   "),
         stack.endpoint(),
         stack.emulator().pid(),
-        heading("Target     "),
+        heading("Its key pair"),
+        stack.keys().id,
+        stack.keys().secret,
+        heading("Target      "),
         target.url(),
         target.behaviour(),
         heading("Send an Open Messaging webhook, signed:"),
@@ -92,19 +104,20 @@ fn usage(screen: Screen, stack: &Stack, target: &Target) -> Result<String> {
         heading("Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down, reset …):"),
         format_args!("curl -X PUT --data fail:30 {}", target.control_url()),
         heading("List the dead letters:"),
-        signed_curl("execute-api", &stack.dead_letter_api_url()?),
+        curl.signed("execute-api", &stack.dead_letter_api_url()?),
         heading("Replay all dead letters:"),
-        invoke_command(stack, Function::Replay, &request.to_string())?,
+        curl.invoke(Function::Replay, &request.to_string())?,
     ))
 }
 
 /// How to watch a recovery.
-fn recovery(screen: Screen, stack: &Stack, genesys: &GenesysCloud) -> Result<String> {
+fn recovery(screen: Screen, curl: &Curl<'_>, genesys: &GenesysCloud) -> Result<String> {
+    let stack = curl.stack;
     let heading = |text: &str| screen.paint(Colour::Green, text);
     let lost = json!({ "webhookId": WEBHOOK, "webhookName": "Lost", "payload": { "number": fastrand::u32(..) }, "timestamp": "2026-01-01T00:00:00Z" });
     let url =
         format!("{}/2017-10-31/functions/{}/concurrency", stack.endpoint(), stack.function_name(Function::Ingest)?);
-    let concurrency = signed_curl("lambda", &url);
+    let concurrency = curl.signed("lambda", &url);
     Ok(format!(
         "\n{}\n{concurrency} -X PUT --data '{{\"ReservedConcurrentExecutions\":0}}'\n\n{}\ncurl --data {} {}\n\n{}\n{concurrency} \
          -X DELETE\n\n{}\n{}",
@@ -114,18 +127,28 @@ fn recovery(screen: Screen, stack: &Stack, genesys: &GenesysCloud) -> Result<Str
         genesys.control_url(),
         heading("start ingest again,"),
         heading(&format!("and fetch what was lost, or wait {RECOVERY_RATE_MINUTES} minutes for the schedule:")),
-        invoke_command(stack, Function::Recovery, "{}")?,
+        curl.invoke(Function::Recovery, "{}")?,
     ))
 }
 
-/// A command that invokes a function with nothing but curl.
-fn invoke_command(stack: &Stack, function: Function, payload: &str) -> Result<String> {
-    let url = format!("{}/2015-03-31/functions/{}/invocations", stack.endpoint(), stack.function_name(function)?);
-    Ok(format!("{} --data {}", signed_curl("lambda", &url), genesys::quote(payload)))
+/// Commands for people who have nothing but curl.
+struct Curl<'a> {
+    stack: &'a Stack,
+    /// The file that holds the key pair.
+    config: &'a Path,
 }
 
-/// A command that calls a URL, signed for a service of the local AWS.
-fn signed_curl(service: &str, url: &str) -> String {
-    let [(_, key), (_, secret), (_, region), _] = clients::ENVIRONMENT;
-    format!("curl -w '\\n' --aws-sigv4 aws:amz:{region}:{service} --user {key}:{secret} {url}")
+impl Curl<'_> {
+    /// A command that invokes a function.
+    fn invoke(&self, function: Function, payload: &str) -> Result<String> {
+        let (endpoint, name) = (self.stack.endpoint(), self.stack.function_name(function)?);
+        let url = format!("{endpoint}/2015-03-31/functions/{name}/invocations");
+        Ok(format!("{} --data {}", self.signed("lambda", &url), genesys::quote(payload)))
+    }
+
+    /// A command that calls a URL, signed for a service of the local AWS.
+    fn signed(&self, service: &str, url: &str) -> String {
+        let config = genesys::quote(&self.config.display().to_string());
+        format!("curl --config {config} -w '\\n' --aws-sigv4 aws:amz:{REGION}:{service} {url}")
+    }
 }

@@ -3,9 +3,11 @@
 use std::{error::Error, fmt, net::Ipv4Addr, pin::Pin, sync::Arc};
 
 use anyhow::Result;
+use http_body_util::{Either, Full};
 use hyper::{
-    Request, Response,
-    body::{Body, Incoming},
+    Method, Request, Response, StatusCode,
+    body::{Body, Bytes, Incoming},
+    header::{HOST, HeaderValue, ORIGIN},
     server::conn::http1,
     service::service_fn,
 };
@@ -47,6 +49,7 @@ pub struct Server {
 
 impl Server {
     /// Starts one that answers like this. An error closes the connection without an answer, but for one that takes the connection over.
+    /// Requests of web pages are refused: see [`is_foreign`].
     ///
     /// # Errors
     /// When no port can be opened.
@@ -54,7 +57,7 @@ impl Server {
     where
         A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-        B: Body<Data: Send, Error: Into<Cause>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Cause>> + Send + 'static,
         E: Into<Cause> + 'static,
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -65,7 +68,16 @@ impl Server {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 drop(stream.set_nodelay(true));
-                let service = service_fn(answer.clone());
+                let answer = answer.clone();
+                let service = service_fn(move |request| {
+                    let answered = if is_foreign(&request) { None } else { Some(answer(request)) };
+                    async move {
+                        match answered {
+                            Some(answered) => answered.await.map(|response| response.map(Either::Left)),
+                            None => Ok(refusal().map(Either::Right)),
+                        }
+                    }
+                });
                 let mut conversation = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 connections.spawn(async move {
                     // Else an error is a client that went away, or an answer that was to fail.
@@ -88,8 +100,56 @@ impl Server {
     }
 }
 
+/// A request that a web page made, or that came by a name which leads to this machine only for a moment (DNS rebinding).
+fn is_foreign<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.split(':').next());
+    let is_of_a_page = |site: &HeaderValue| site != "none";
+    !matches!(host, Some("127.0.0.1" | "localhost"))
+        || headers.contains_key(ORIGIN)
+        || headers.get("sec-fetch-site").is_some_and(is_of_a_page)
+        || request.method() == Method::OPTIONS
+}
+
+fn refusal() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from("served to programs of this machine only\n"));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::clients;
+
+    #[tokio::test]
+    async fn web_pages_and_rebound_names_are_refused() -> Result<()> {
+        let server =
+            Server::start(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done"))) }).await?;
+        let request = || clients::http().post(server.url());
+        let by_name = server.url().replace("127.0.0.1", "localhost");
+        for (request, status) in [
+            (request(), 200),
+            (request().header("sec-fetch-site", "none"), 200),
+            (clients::http().get(by_name), 200),
+            (request().header("origin", "https://page.example"), 403),
+            (request().header("origin", server.url()), 403),
+            (request().header("sec-fetch-site", "cross-site"), 403),
+            (request().header("host", "rebound.example"), 403),
+            (clients::http().request(Method::OPTIONS, server.url()), 403),
+        ] {
+            let request = request.build()?;
+            let told = format!("{request:?}");
+            assert_eq!(clients::http().execute(request).await?.status(), status, "{told}");
+        }
+        Ok(())
     }
 }

@@ -14,11 +14,12 @@ use tokio::time::timeout;
 
 use crate::{
     api::{self, Answer},
-    clients,
+    clients::{self, Keys},
     deploy::{self, Deployed, FIRST_RELEASE},
     emulator::Emulator,
     functions,
     role::Role,
+    template::Schedules,
     workspace::Workspace,
 };
 
@@ -36,6 +37,7 @@ pub struct Stack {
     emulator: Emulator,
     config: SdkConfig,
     parameters: BTreeMap<String, String>,
+    schedules: Schedules,
     release: u32,
     outputs: BTreeMap<String, String>,
     left_out: Vec<String>,
@@ -69,14 +71,15 @@ impl Stack {
         for (_, proxy) in &options.ways {
             proxy.lead_to(emulator.port());
         }
-        let config = clients::config(&emulator.endpoint()).await;
+        let config = emulator.config().await;
         let eventbridge = aws_sdk_eventbridge::Client::new(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.
         if let Some(name) = options.parameters.get(options::EVENT_BUS).filter(|name| !name.is_empty()) {
             eventbridge.create_event_bus().name(name).send().await.context("cannot make the event bus")?;
         }
         let Deployed { outputs, left_out } =
-            deploy::deploy(&workspace, &config, packages, &options.parameters, FIRST_RELEASE).await?;
+            deploy::deploy(&workspace, &config, packages, &options.parameters, options.schedules, FIRST_RELEASE)
+                .await?;
 
         let stack = Self {
             emulator,
@@ -94,6 +97,7 @@ impl Stack {
             cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
             sns: aws_sdk_sns::Client::new(&config),
             parameters: options.parameters,
+            schedules: options.schedules,
             release: FIRST_RELEASE,
             config,
         };
@@ -111,7 +115,8 @@ impl Stack {
         let (release, mut parameters) = (self.release + 1, self.parameters.clone());
         parameters.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let packages = functions::released_anew(functions::packages(&workspace).await?, release)?;
-        let deployed = deploy::deploy(&workspace, &self.config, &packages, &parameters, release).await?;
+        let deployed =
+            deploy::deploy(&workspace, &self.config, &packages, &parameters, self.schedules, release).await?;
         (self.outputs, self.parameters, self.release) = (deployed.outputs, parameters, release);
         Ok(())
     }
@@ -151,7 +156,7 @@ impl Stack {
     /// # Errors
     /// When there is no answer.
     pub async fn call_api(&self, method: &str, path_and_query: &str) -> Result<Answer> {
-        api::call_signed(clients::credentials(), method, &self.api_url(path_and_query)?).await
+        api::call_signed(self.keys(), method, &self.api_url(path_and_query)?).await
     }
 
     /// The same without a signature.
@@ -188,6 +193,18 @@ impl Stack {
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.emulator.endpoint()
+    }
+
+    /// The key pair to which the local AWS allows everything.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        self.emulator.keys()
+    }
+
+    /// What clients with that key pair are made from.
+    #[must_use]
+    pub fn config(&self) -> &SdkConfig {
+        &self.config
     }
 
     /// The process that plays AWS.

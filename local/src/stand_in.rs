@@ -24,7 +24,7 @@ use hyper::{
 use serde_json::{Value, json};
 
 use self::table::Table;
-use crate::{clients::ENVIRONMENT, server::Server};
+use crate::{clients::Keys, server::Server};
 
 /// The three services behind one address. Dropping it closes the port.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl StandIn {
 
     /// What a process needs in its environment to use it.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
-        let keys = ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let keys = Keys::unchecked().environment().map(|(name, value)| (name.to_owned(), value));
         keys.into_iter().chain([("AWS_ENDPOINT_URL".to_owned(), self.url())])
     }
 

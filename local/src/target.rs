@@ -17,7 +17,7 @@ use hyper::{
     body::{Bytes, Incoming},
     header::RETRY_AFTER,
 };
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 pub use wire::Fault;
 
 use crate::{
@@ -57,6 +57,7 @@ pub struct Target {
 struct State {
     behaviour: Behaviour,
     requests: Vec<ReceivedRequest>,
+    released: watch::Sender<()>,
 }
 
 /// The connection is to be closed without an answer.
@@ -70,7 +71,7 @@ impl Target {
     /// # Errors
     /// When no port can be opened.
     pub async fn start(behaviour: Behaviour) -> Result<Self> {
-        let state = Arc::new(Mutex::new(State { behaviour, requests: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { behaviour, requests: Vec::new(), released: watch::Sender::default() }));
         let shared = Arc::clone(&state);
         let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
         Ok(Self { server, state })
@@ -91,6 +92,11 @@ impl Target {
     /// Changes the behaviour from the next delivery on.
     pub fn behave(&self, behaviour: Behaviour) {
         lock(&self.state).behaviour = behaviour;
+    }
+
+    /// Gives the answers that are held now.
+    pub fn release(&self) {
+        lock(&self.state).released.send_replace(());
     }
 
     /// The behaviour now.
@@ -143,7 +149,7 @@ async fn answer(
     }
     let event_id = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let line = format!("{} {}", head.method, head.uri);
-    let answer = {
+    let (answer, mut released) = {
         let mut state = lock(&state);
         let nth = 1 + state.requests.iter().filter(|earlier| earlier.event_id == event_id).count();
         let mut received =
@@ -151,9 +157,13 @@ async fn answer(
         let answer = state.behaviour.answer(&received);
         received.answer = Some(answer.clone());
         state.requests.push(received);
-        answer
+        (answer, state.released.subscribe())
     };
     sleep(answer.delay).await;
+    if answer.is_held {
+        // Fails only when the target is gone.
+        drop(released.changed().await);
+    }
     if let Some(fault) = answer.fault {
         return Err(fail_by(fault));
     }

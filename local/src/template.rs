@@ -1,5 +1,6 @@
-//! Fits the repository's template for the local deploy: code comes from uploaded objects, and resources that the
-//! emulator cannot take are left out. Works on the text, so that everything else stays as it is written.
+//! Fits the repository's template for the local deploy: code comes from uploaded objects, resources that the
+//! emulator cannot take are left out, and schedules can be stopped. Works on the text, so that everything else stays as it is
+//! written.
 
 use anyhow::{Context, Result};
 
@@ -10,6 +11,17 @@ const LEFT_OUT: [(&str, &str); 3] = [
     ("AWS::Logs::QueryDefinition", "the local AWS does not know the type"),
 ];
 const NO_TLS: &str = "it refuses requests without TLS, and the local AWS speaks plain HTTP";
+
+const SCHEDULE: &str = "AWS::Scheduler::Schedule";
+
+/// What becomes of the template's schedules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedules {
+    /// They come when the template says.
+    Running,
+    /// They are there, and never come by themselves.
+    Stopped,
+}
 
 /// A template fit for the emulator.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +36,7 @@ pub struct Fitted {
 ///
 /// # Errors
 /// When a function names no binary, or one that is not there.
-pub fn fit(template: &str, location_of: impl Fn(&str) -> Option<String>) -> Result<Fitted> {
+pub fn fit(template: &str, schedules: Schedules, location_of: impl Fn(&str) -> Option<String>) -> Result<Fitted> {
     let mut fitted = Fitted { body: String::new(), left_out: Vec::new() };
     for block in blocks(template) {
         let name = block[0].trim().trim_end_matches(':');
@@ -45,6 +57,9 @@ pub fn fit(template: &str, location_of: impl Fn(&str) -> Option<String>) -> Resu
                 _ => fitted.body.push_str(line),
             }
             fitted.body.push('\n');
+            if kind == SCHEDULE && schedules == Schedules::Stopped && line.trim() == "Properties:" {
+                fitted.body.push_str("      State: DISABLED\n");
+            }
         }
     }
     Ok(fitted)
@@ -89,6 +104,10 @@ Resources:
       Queues: [!Ref Queue]
   Queue:
     Type: AWS::SQS::Queue
+  Schedule:
+    Type: AWS::Scheduler::Schedule
+    Properties:
+      ScheduleExpression: rate(1 minute)
 Outputs:
   Url:
     Value: !Ref Queue
@@ -96,7 +115,7 @@ Outputs:
 
     #[test]
     fn code_comes_from_the_upload_and_all_else_stays() -> Result<()> {
-        let fitted = fit(TEMPLATE, |binary| Some(format!("s3://code/{binary}")))?;
+        let fitted = fit(TEMPLATE, Schedules::Running, |binary| Some(format!("s3://code/{binary}")))?;
         let (policy, rest) = (TEMPLATE.find("  Policy:"), TEMPLATE.find("  Queue:"));
         let (Some(policy), Some(rest)) = (policy, rest) else { panic!("the template above has both") };
         let expected =
@@ -107,15 +126,26 @@ Outputs:
 
     #[test]
     fn what_is_left_out_is_named_with_the_reason() -> Result<()> {
-        let fitted = fit(TEMPLATE, |_| Some(String::new()))?;
+        let fitted = fit(TEMPLATE, Schedules::Running, |_| Some(String::new()))?;
         assert_eq!(fitted.left_out.len(), 1);
         assert!(fitted.left_out[0].starts_with("Policy (AWS::SQS::QueuePolicy): "));
         Ok(())
     }
 
     #[test]
+    fn schedules_are_stopped_where_that_is_asked_for() -> Result<()> {
+        let [running, stopped] =
+            [Schedules::Running, Schedules::Stopped].map(|schedules| fit(TEMPLATE, schedules, |_| Some(String::new())));
+        let properties = "    Type: AWS::Scheduler::Schedule\n    Properties:\n";
+        let expected = running?.body.replace(properties, &format!("{properties}      State: DISABLED\n"));
+        assert!(expected.contains("DISABLED"));
+        assert_eq!(stopped?.body, expected);
+        Ok(())
+    }
+
+    #[test]
     fn a_function_without_its_binary_is_refused() {
-        let error = fit(TEMPLATE, |_| None).err().map(|error| error.to_string());
+        let error = fit(TEMPLATE, Schedules::Running, |_| None).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("IngestFunction: the workspace has no function ingest"));
     }
 }

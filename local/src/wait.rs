@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 /// How long a condition may take at most: generous, since a test machine may be busy.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks `probe` again and again until it gives a value, and gives that.

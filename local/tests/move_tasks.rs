@@ -8,7 +8,7 @@ use aws_sdk_sqs::{
         ListMessageMoveTasksResultEntry, Message, MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName,
     },
 };
-use local::{clients, emulator::Emulator, wait, workspace::Workspace};
+use local::{emulator::Emulator, wait, workspace::Workspace};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -29,7 +29,7 @@ impl World {
     async fn new() -> Result<Self> {
         static WORKSPACE: OnceCell<Workspace> = OnceCell::const_new();
         let emulator = Emulator::start(WORKSPACE.get_or_try_init(Workspace::locate).await?, None, &[]).await?;
-        let sqs = Client::new(&clients::config(&emulator.endpoint()).await);
+        let sqs = Client::new(&emulator.config().await);
         let dead_letters = queue(&sqs, "dead-letters", None).await?;
         let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": 1 });
         let source = queue(&sqs, "events", Some(redrive.to_string())).await?;

@@ -3,10 +3,10 @@
 use std::{fs, future::ready, panic::AssertUnwindSafe};
 
 use anyhow::{Context, Result};
-use aws_sdk_iam::config::Credentials;
 use aws_sdk_scheduler::types::{FlexibleTimeWindow, FlexibleTimeWindowMode};
 use local::{
     api,
+    clients::Keys,
     genesys::Webhook,
     stack::{Function, Stack, StackOptions},
     target::{Behaviour, Target},
@@ -65,8 +65,8 @@ async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
     let key = iam.create_access_key().user_name(name).send().await?.access_key.context("no key")?;
     let (list, retry) = (stack.dead_letter_api_url()?, format!("{}/some-event/retry", stack.dead_letter_api_url()?));
     let status = async |secret: &str, method: &str, url: &str| -> Result<u16> {
-        let keys = Credentials::new(key.access_key_id(), secret, None, None, name);
-        Ok(api::call_signed(keys, method, url).await?.status)
+        let keys = Keys { id: key.access_key_id().into(), secret: secret.into() };
+        Ok(api::call_signed(&keys, method, url).await?.status)
     };
     let secret = key.secret_access_key();
     assert_eq!(status(secret, "GET", &list).await?, 403, "nobody has allowed it");

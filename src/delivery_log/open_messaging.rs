@@ -13,7 +13,6 @@ use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{DeliveryLog, Entry, Failed, Part, Unreadable, Window, segment};
@@ -22,11 +21,18 @@ use crate::json::{Json, Object};
 use crate::logging::chain;
 
 /// `PagingSpec`: at most 100 conversations in a page.
-const PAGE_SIZE: u64 = 100;
+const PAGE_SIZE: u32 = 100;
 
 /// A day: each window costs a look at every conversation that is open. With the longest look-back that is the 31 days
 /// that a query can span.
 const LONGEST_SPAN: u32 = 24 * 3600;
+
+/// A conversation with more messages is left to a person as a whole: there is memory for them, and time.
+const MOST_MESSAGES: usize = 10_000;
+
+/// So many messages of a conversation that nobody understands become dead letters. More of them are no accident, and would take
+/// all the time of a run.
+const MOST_NOT_UNDERSTOOD: usize = 100;
 
 /// So many conversations that cannot be had, one after the other, are no accident: the API is another one.
 const TOO_MANY_GONE: u32 = 10;
@@ -98,7 +104,7 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
             place = Place { page: place.page.saturating_add(1), total: found.total, conversations: found.ids, ..place };
             found.unreadable
         };
-        let is_over = place.conversations.is_empty() && place.total <= PAGE_SIZE.saturating_mul(place.page);
+        let is_over = place.conversations.is_empty() && place.total <= u64::from(PAGE_SIZE).saturating_mul(place.page);
         Ok(Part { entries, next: (!is_over).then_some(place) })
     }
 }
@@ -135,13 +141,13 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let total = answer.get("totalHits").and_then(|total| total.as_u64());
         let total = total.ok_or_else(|| unusable("it has no totalHits"))?;
         let found = match answer.get("conversations") {
-            Some(found) if found.as_text() != "null" => found.as_array(),
+            Some(found) if found.as_text() != "null" => found.as_array(PAGE_SIZE as usize),
             None if answer.has("conversations") => None,
             // Genesys Cloud leaves out what is empty.
             Some(_) | None => Some(Vec::new()),
         };
-        let found = found.ok_or_else(|| unusable("its conversations are no list, or more than one"))?;
-        if found.is_empty() && total > PAGE_SIZE.saturating_mul(page - 1) {
+        let found = found.ok_or_else(|| unusable("its conversations are no list, or more than were asked for"))?;
+        if found.is_empty() && total > u64::from(PAGE_SIZE).saturating_mul(page - 1) {
             return Err(unusable("it has totalHits and no conversations"));
         }
         let (mut ids, mut unreadable) = (VecDeque::new(), Vec::new());
@@ -214,39 +220,50 @@ impl<A: PlatformApi> OpenMessaging<A> {
         };
         let Some(messages) = messages(&answer) else {
             let whole = String::from_utf8_lossy(&answer).into_owned();
-            return Ok(vec![unreadable(whole, "the conversation has no list of participants".to_owned())]);
+            return Ok(vec![unreadable(
+                whole,
+                "the conversation has no list of participants, or too many messages".to_owned(),
+            )]);
         };
         *gone = 0;
-        let (mut entries, mut seen) = (Vec::new(), BTreeSet::new());
+        let (mut entries, mut seen, mut strange) = (Vec::new(), BTreeSet::new(), 0_usize);
         for message in messages {
-            let not_understood = |problem| {
-                let name = String::from_utf8_lossy(&message.canonical()).into_owned();
-                not_understood(name, message, problem)
-            };
-            let Some(fields) = message.as_object() else {
-                entries.push(not_understood("the message is no object"));
-                continue;
-            };
-            let time = fields.text("messageTime").and_then(|time| time.parse().ok());
-            if !time.is_none_or(|time| window.holds(time)) {
-                continue;
-            }
-            if !has_text_or_nothing(&fields, "messageStatus") {
-                entries.push(not_understood("the messageStatus is no text"));
-                continue;
-            }
-            let status = fields.text("messageStatus").filter(|status| self.statuses.contains(status));
-            let Some(status) = status else { continue };
-            let Some(id) = fields.text("messageId") else {
-                entries.push(not_understood("the message has no messageId"));
-                continue;
-            };
-            // Several participants can list the same message.
-            if seen.insert(id.clone()) {
-                entries.push(self.message(&Listed { id, status, time }, message, deadline).await?);
+            match self.listed(message, window) {
+                // Several participants can list the same message.
+                Ok(Some(listed)) if seen.insert(listed.id.clone()) => {
+                    entries.push(self.message(&listed, message, deadline).await?);
+                }
+                Ok(_) => {}
+                Err(problem) => {
+                    strange += 1;
+                    if strange <= MOST_NOT_UNDERSTOOD {
+                        let name = String::from_utf8_lossy(&message.canonical()).into_owned();
+                        entries.push(not_understood(name, message, problem));
+                    }
+                }
             }
         }
+        if strange > MOST_NOT_UNDERSTOOD {
+            let problem = format!("the conversation {id} has {strange} messages that are not understood");
+            entries.push(Entry::Withheld(problem));
+        }
         Ok(entries)
+    }
+
+    /// A message that belongs to the window and was not delivered, or what is wrong with it.
+    fn listed(&self, message: Json<'_>, window: Window) -> Result<Option<Listed>, &'static str> {
+        let fields = message.as_object().ok_or("the message is no object")?;
+        let time = fields.text("messageTime").and_then(|time| time.parse().ok());
+        if !time.is_none_or(|time| window.holds(time)) {
+            return Ok(None);
+        }
+        if !has_text_or_nothing(&fields, "messageStatus") {
+            return Err("the messageStatus is no text");
+        }
+        let status = fields.text("messageStatus").filter(|status| self.statuses.contains(status));
+        let Some(status) = status else { return Ok(None) };
+        let id = fields.text("messageId").ok_or("the message has no messageId")?;
+        Ok(Some(Listed { id, status, time }))
     }
 
     /// Makes the payload of a message again.
@@ -329,23 +346,21 @@ impl<A: PlatformApi> OpenMessaging<A> {
     }
 }
 
-/// All messages of all participants; `None` where there is no list of participants.
+/// All messages of all participants; `None` where there is no list of participants, or where it is too long.
 fn messages(conversation: &[u8]) -> Option<Vec<Json<'_>>> {
-    #[derive(Deserialize)]
-    struct Conversation<'a> {
-        #[serde(borrow)]
-        participants: Vec<Participant<'a>>,
+    let conversation = Json::parse(conversation).ok()?.as_object()?;
+    let mut messages = Vec::new();
+    for participant in conversation.get("participants")?.as_array(MOST_MESSAGES)? {
+        let participant = participant.as_object()?;
+        match participant.get("messages") {
+            Some(listed) if listed.as_text() != "null" => {
+                messages.extend(listed.as_array(MOST_MESSAGES - messages.len())?);
+            }
+            None if participant.has("messages") => return None,
+            Some(_) | None => {}
+        }
     }
-
-    #[derive(Deserialize)]
-    struct Participant<'a> {
-        #[serde(borrow, default)]
-        messages: Option<Vec<&'a RawValue>>,
-    }
-
-    let conversation: Conversation<'_> = serde_json::from_str(Json::parse(conversation).ok()?.as_text()).ok()?;
-    let messages = conversation.participants.into_iter().filter_map(|participant| participant.messages).flatten();
-    Some(messages.map(Json::from).collect())
+    Some(messages)
 }
 
 /// Whether a field is a text, or is not there, which is all that a field can be that somebody knows.

@@ -29,8 +29,8 @@ use crate::message::is_kept_header;
 const PERMISSION: &str = "webhook:read";
 
 /// Few, since each can hold a body of 512,000 bytes (the most that Genesys Cloud takes in a request), six times as long
-/// where every character is escaped.
-const PAGE_SIZE: u64 = 10;
+/// where every character is escaped: a page fits an answer (`MAX_ANSWER_BYTES` of `genesys/https.rs`).
+const PAGE_SIZE: usize = 5;
 
 /// An hour. A window that a run cannot finish is read anew, so that long ones are lost work.
 const LONGEST_SPAN: u32 = 3600;
@@ -110,7 +110,7 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         let answer = self.api.call(&call, deadline).await?;
         let page = Page::read(&answer).ok_or_else(|| GenesysError::Unusable {
             what: call.to_string(),
-            problem: "it has no list of entities".to_owned(),
+            problem: format!("it has no list of entities, or more than the {PAGE_SIZE} that were asked for"),
         })?;
         let is_last = match page.count {
             Some(count) if page.entities.is_empty() && place.page < count => {
@@ -148,7 +148,7 @@ impl<'a> Page<'a> {
     fn read(answer: &'a [u8]) -> Option<Self> {
         let answer = Json::parse(answer).ok()?.as_object()?;
         let count = answer.get("pageCount").and_then(|count| count.as_u64());
-        Some(Self { entities: answer.get("entities")?.as_array()?, count })
+        Some(Self { entities: answer.get("entities")?.as_array(PAGE_SIZE)?, count })
     }
 }
 

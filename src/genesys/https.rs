@@ -13,8 +13,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for one request, its answer included. A query of analytics can take some seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A longer answer is refused: what a function of 256 MB has room for, with what is made of it.
-const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// A longer answer is refused: a function of 128 MB has room for one, with what is made of it.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// An HTTP client. Redirects are not followed: they would take the token along.
 #[derive(Debug, Clone)]

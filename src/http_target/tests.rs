@@ -304,20 +304,22 @@ async fn one_connection_serves_many_deliveries() {
     assert_eq!(*connections.lock().expect("not poisoned"), 1);
 }
 
-/// Freezes this thread, as Lambda freezes a function, while the target closes the idle connection.
+/// Freezes this thread, as Lambda freezes a function, and only then has the target close the idle connection.
 #[tokio::test]
 async fn a_connection_that_was_closed_during_a_freeze_is_not_used_again() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let (answered, closed) = std::sync::mpsc::channel();
+    let (freeze, frozen) = std::sync::mpsc::channel::<()>();
+    let (close, closed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         use std::io::{Read as _, Write as _};
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            let _ = frozen.recv();
             drop(stream);
-            let _ = answered.send(());
+            let _ = close.send(());
         }
     });
     let target = plain(address);
@@ -325,6 +327,7 @@ async fn a_connection_that_was_closed_during_a_freeze_is_not_used_again() {
         let outcome = deliver(&target, Duration::from_secs(10)).await;
         assert_eq!(outcome, Outcome::Delivered { status: Some(200) });
         // Blocks the only thread until the target has closed: the runtime cannot notice before the next delivery.
+        freeze.send(()).expect("served");
         closed.recv().expect("closed");
     }
 }

@@ -64,11 +64,12 @@ fn a_field_is_added_or_replaced_and_the_others_stay_as_they_are_written() {
 fn items_and_numbers_are_read() {
     let json = Json::parse(br#"{"items":[1,{"a":2},"x"],"count":18446744073709551615,"less":-1}"#).expect("valid JSON");
     let object = json.as_object().expect("an object");
-    let items = object.get("items").and_then(|items| items.as_array()).expect("an array");
+    let items = object.get("items").and_then(|items| items.as_array(3)).expect("an array");
     assert_eq!(items.iter().map(Json::as_text).collect::<Vec<_>>(), ["1", r#"{"a":2}"#, r#""x""#]);
+    assert!(object.get("items").expect("there").as_array(2).is_none(), "one too many");
     assert_eq!(object.get("count").and_then(|count| count.as_u64()), Some(u64::MAX));
     assert_eq!(object.get("less").and_then(|less| less.as_u64()), None);
-    assert!(json.as_array().is_none());
+    assert!(json.as_array(usize::MAX).is_none());
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use local::genesys;
 use local::python::{self, Packages};
-use local::stack::Function;
+use local::stack::{Function, LogLine};
 use local::target::Behaviour;
 use local::wait;
 use local::workspace::Workspace;
-use local::{clients, genesys};
 use serde_json::json;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -118,17 +119,27 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() -> Result<()> {
 
     relay.set_timeout(Function::Replay, 3).await?;
     let retry = format!("/dlq/{id}/retry");
-    let answer = relay.stack.call_api("POST", &retry).await?;
-    assert_eq!((answer.status, &answer.body), (202, &json!({ "status": "accepted", "eventId": id })), "{answer:?}");
+    // On a busy machine three seconds can be too few to begin with; the function is then ended, and answers later.
+    let calls = AtomicUsize::new(0);
+    let answer = wait::until("the retry goes on in the background", || async {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let answer = relay.stack.call_api("POST", &retry).await?;
+        ensure!(answer.status == 202 || answer.status >= 500, "{answer:?}");
+        Ok(Some(answer).filter(|answer| answer.status == 202))
+    })
+    .await?;
+    assert_eq!(answer.body, json!({ "status": "accepted", "eventId": id }));
     relay.set_timeout(Function::Replay, 900).await?;
 
-    wait::until("the run in the background is in the audit log", || async {
+    wait::until("there is an invocation that no call has made, and a run is in the audit log", || async {
         let lines = relay.stack.log_lines(Function::Replay, 0).await?;
-        let runs = lines.iter().filter(|line| {
+        let is_start = |line: &LogLine| line.content.as_str().is_some_and(|text| text.starts_with("START RequestId"));
+        let is_run = |line: &LogLine| {
             let by = line.content["by"].as_str().unwrap_or_default();
             line.content["audit"] == "replay" && !line.content["selection"].is_null() && by.starts_with("arn:aws:iam:")
-        });
-        Ok((runs.count() >= 2).then_some(()))
+        };
+        let invocations = lines.iter().filter(|line| is_start(line)).count();
+        Ok((invocations > calls.load(Ordering::Relaxed) && lines.iter().any(is_run)).then_some(()))
     })
     .await?;
     // The run in the background may have had three seconds as well. A retry that is repeated does no harm.
@@ -163,7 +174,7 @@ async fn the_api_is_as_its_document_says() -> Result<()> {
         .env("NO_PROXY", "*")
         .env("WEBHOOK_SECRET", genesys::WEBHOOK_SECRET)
         .env("TOKEN_OF_A_LIST", token)
-        .envs(clients::ENVIRONMENT)
+        .envs(relay.stack.keys().environment())
         .current_dir(Path::new(env!("CARGO_TARGET_TMPDIR")))
         .stdin(Stdio::null())
         .kill_on_drop(true)

@@ -1,5 +1,6 @@
 //! Dead letters in the archive, and back.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
@@ -179,32 +180,41 @@ async fn an_archive_that_is_killed_before_it_deletes_and_repeated_loses_and_doub
         relay.kill(Function::Replay).await.map(drop)
     })?;
     assert!(outcome.is_err(), "killed before it could answer: {outcome:?}");
+    // The runs from now on have all the time that they need.
+    relay.set_timeout(Function::Replay, 900).await?;
     let archived = archived_of(&relay, &ids).await?;
     let counts = relay.stack.queue_counts().await?;
     eprintln!("killed with {archived} of 300 recorded, and {} not deleted", counts.dead_letters.total());
     assert_eq!(counts.dead_letters.total(), 300, "killed before it deleted");
     assert!(archived < 300, "killed between the two");
 
-    let answer = wait::until("the run's lease is over", || async {
+    // When the killed run's lease is over, and what it has hidden is there again: on a busy machine not all at the same time.
+    let archived = Cell::new(0);
+    wait::until("all are archived", || async {
         match relay.stack.invoke(Function::Replay, &request).await? {
-            Ok(answer) => Ok(Some(answer).filter(|answer| answer["remaining"] == 0)),
+            Ok(answer) => {
+                ensure!(answer["failures"] == 0, "{answer}");
+                archived.set(archived.get() + answer["archived"].as_u64().unwrap_or_default());
+                Ok((archived.get() >= 300).then_some(()))
+            }
             Err(error) if error.0["errorType"] == "Busy" => Ok(None),
             Err(error) => Err(error.into()),
         }
     })
     .await?;
-    assert_eq!((&answer["archived"], &answer["failures"]), (&300.into(), &0.into()), "{answer}");
+    assert_eq!(archived.get(), 300);
     assert_eq!(archived_of(&relay, &ids).await?, 300);
     let keys = keys(&relay).await?;
-    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(keys.len() >= 2, "{keys:?}");
 
-    // What the killed run wrote holds the same events. Whoever restores both gets each of them once.
+    // What the killed run wrote holds events that are in another object as well. Whoever restores all gets each of them once.
+    let mut lines_of_all = Vec::new();
     for key in &keys {
-        let of_this: BTreeSet<_> =
-            lines(&object(&relay, key).await?)?.iter().map(|line| line["eventId"].to_string()).collect();
-        assert_eq!(of_this.len(), 300, "{key}");
+        lines_of_all.extend(lines(&object(&relay, key).await?)?);
         relay.replay(json!({ "action": "restore", "key": key })).await?;
     }
+    let held: BTreeSet<_> = lines_of_all.iter().map(|line| line["eventId"].to_string()).collect();
+    assert_eq!((lines_of_all.len(), held.len()), (600, 300));
     assert_eq!(letters(&relay).await?.len(), 300);
     relay.target.behave(Behaviour::Fine);
     assert_eq!(relay.replay(json!({ "action": "replay", "filter": { "statusCode": 410 } })).await?["remaining"], 0);

@@ -29,19 +29,18 @@ const MEDIUM: (&str, u32) = ("ProcessorTimeoutSeconds", 10);
 /// Retries after a second.
 const QUICK: [(&str, u32); 2] = [("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1)];
 
-/// Long enough to change something while a delivery is under way.
-const HANGS: Duration = Duration::from_secs(4);
+/// Time for an attempt that is held while another processor starts.
+const PATIENT: [(&str, u32); 2] = [("ProcessorTimeoutSeconds", 20), ("TargetTimeoutSeconds", 15)];
 
 const ROLE: &str = "ProcessorRole";
 const WRITES: &str = "dynamodb:PutItem";
 
-async fn table(relay: &Relay) -> Result<DynamoDb> {
-    let config = clients::config(&relay.stack.endpoint()).await;
-    Ok(DynamoDb::new(&config, relay.stack.output("EventsTableName")?.to_owned()))
+fn table(relay: &Relay) -> Result<DynamoDb> {
+    Ok(DynamoDb::new(relay.stack.config(), relay.stack.output("EventsTableName")?.to_owned()))
 }
 
 async fn record(relay: &Relay, id: &str) -> Result<Option<Record>> {
-    Ok(table(relay).await?.get(&id.parse()?).await?)
+    Ok(table(relay)?.get(&id.parse()?).await?)
 }
 
 async fn state(relay: &Relay, id: &str) -> Result<Option<StateName>> {
@@ -82,10 +81,6 @@ fn at_first(answer: Answer) -> Behaviour {
     })
 }
 
-fn slowly() -> Answer {
-    Answer { delay: HANGS, ..Answer::status(200) }
-}
-
 /// An event that was refused for good, and the target mended since.
 async fn relay_with_a_dead_letter(webhook: &Webhook) -> Result<(Relay, String)> {
     let relay = Relay::start(at_first(Answer::status(404)), &[SHORT]).await?;
@@ -101,13 +96,12 @@ async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, Act) -> 
     let now = SystemClock.now();
     let Some(Finding::Dead(dead)) = Finding::recorded(&found, now) else { anyhow::bail!("not dead: {found:?}") };
     let act = Act { action: "a decision".to_owned(), at: now, by: "an operator".to_owned(), why: None };
-    assert_eq!(table(relay).await?.write(&step(&dead, act)).await?, Written::Done);
+    assert_eq!(table(relay)?.write(&step(&dead, act)).await?, Written::Done);
     Ok(())
 }
 
 async fn send(relay: &Relay, message: &Message) -> Result<()> {
-    let config = clients::config(&relay.stack.endpoint()).await;
-    Ok(Sqs::new(&config).queue(relay.stack.output("QueueUrl")?.to_owned()).send(message).await?)
+    Ok(Sqs::new(relay.stack.config()).queue(relay.stack.output("QueueUrl")?.to_owned()).send(message).await?)
 }
 
 #[tokio::test]
@@ -182,12 +176,13 @@ async fn a_message_that_was_sent_twice_is_delivered_once() -> Result<()> {
 
 #[tokio::test]
 async fn of_two_processors_one_delivers_and_the_other_waits() -> Result<()> {
-    let relay = Relay::start(at_first(slowly()), &[MEDIUM]).await?;
+    let relay = Relay::start(at_first(Answer::held(200)), &PATIENT).await?;
     let id = relay.accept(&webhook("slow")).await?;
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.accept(&webhook("slow")).await?, id);
     until_said(&relay, "it is being delivered already", 1).await?;
+    relay.target.release();
     // The copy is kept until it is known how the delivery went.
     relay.until_empty().await?;
     assert_eq!(answers(&relay, &id), [Some(200)]);
@@ -198,7 +193,8 @@ async fn of_two_processors_one_delivers_and_the_other_waits() -> Result<()> {
 
 #[tokio::test]
 async fn a_copy_does_not_shorten_the_backoff() -> Result<()> {
-    let backoff = Duration::from_secs(8);
+    // Time for a copy to be turned away.
+    let backoff = Duration::from_secs(30);
     let later = Answer { retry_after: Some(backoff.as_secs().to_string()), ..Answer::status(503) };
     let relay = Relay::start(at_first(later), &[SHORT]).await?;
     let id = relay.accept(&webhook("early")).await?;
@@ -282,11 +278,12 @@ async fn what_a_crash_left_behind_is_delivered_when_its_lease_is_over() -> Resul
 
 #[tokio::test]
 async fn a_delivery_that_could_not_be_recorded_is_repeated_with_the_same_key() -> Result<()> {
-    let relay = Relay::start(at_first(slowly()), &[MEDIUM]).await?;
+    let relay = Relay::start(at_first(Answer::held(200)), &[MEDIUM]).await?;
     let role = relay.stack.role(ROLE).await?;
     let id = relay.accept(&webhook("unrecorded")).await?;
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
+    relay.target.release();
     until_said(&relay, "delivered, and not recorded: the target will get it again", 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
@@ -305,7 +302,7 @@ async fn a_delivery_that_could_not_be_recorded_is_repeated_with_the_same_key() -
 async fn a_delivery_that_could_not_be_recorded_at_the_last_receive_is_acknowledged() -> Result<()> {
     let script = |request: &ReceivedRequest| match request.nth {
         1 => Answer::status(503),
-        _ => slowly(),
+        _ => Answer::held(200),
     };
     let parameters = [QUICK[0], QUICK[1], MEDIUM, ("MaxReceiveCount", 2)];
     let relay = Relay::start(Behaviour::script(script), &parameters).await?;
@@ -313,6 +310,7 @@ async fn a_delivery_that_could_not_be_recorded_at_the_last_receive_is_acknowledg
     let id = relay.accept(&webhook("last")).await?;
     relay.target.until("the last delivery is under way", |requests| requests.len() == 2).await?;
     role.take_away(WRITES).await?;
+    relay.target.release();
     until_said(&relay, "delivered for the last time, and not recorded", 1).await?;
     relay.until_empty().await?;
     assert_eq!(answers(&relay, &id), [Some(503), Some(200)], "a dead letter would be delivered again by a replay");
@@ -422,11 +420,12 @@ async fn an_event_that_no_table_took_becomes_a_dead_letter() -> Result<()> {
 
 #[tokio::test]
 async fn a_failure_that_could_not_be_recorded_is_tried_again_when_the_lease_is_over() -> Result<()> {
-    let relay = Relay::start(at_first(Answer { delay: HANGS, ..Answer::status(404) }), &[MEDIUM]).await?;
+    let relay = Relay::start(at_first(Answer::held(404)), &[MEDIUM]).await?;
     let role = relay.stack.role(ROLE).await?;
     let id = relay.accept(&webhook("unrecorded")).await?;
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
+    relay.target.release();
     until_said(&relay, "how the attempt went is not recorded", 1).await?;
     let counts = relay.stack.queue_counts().await?;
     assert_eq!((counts.events.total(), counts.dead_letters.total()), (1, 0), "neither acknowledged nor dead");

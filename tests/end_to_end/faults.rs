@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use local::faulty_proxy::{FaultyProxy, Weather};
@@ -17,8 +16,9 @@ use crate::{Relay, name_of, webhook};
 const QUICK: [(&str, u32); 4] =
     [("TargetTimeoutSeconds", 1), ("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("ProcessorTimeoutSeconds", 5)];
 
-/// Until something can be changed while a delivery is under way.
-const HANGS: Duration = Duration::from_millis(600);
+/// The same, with time to change something while a delivery is under way.
+const PATIENT: [(&str, u32); 4] =
+    [("TargetTimeoutSeconds", 5), ("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("ProcessorTimeoutSeconds", 10)];
 
 /// How much more memory the processor may have needed for large answers: less than one of them is.
 const MORE_KIB: u64 = 8 * 1024;
@@ -74,6 +74,18 @@ impl Faulty {
 /// Waits until a proxy has harmed more connections than it had.
 async fn until_harmed(proxy: &FaultyProxy, before: usize) -> Result<()> {
     wait::until("somebody feels the weather", || async { Ok((proxy.harmed() > before).then_some(())) }).await
+}
+
+/// Waits until neither queue holds anything. What is delivered meanwhile is answered.
+async fn release_until_empty(relay: &Relay) -> Result<()> {
+    relay
+        .stack
+        .until_queues("both queues are empty", |counts| {
+            relay.target.release();
+            counts.events.total() + counts.dead_letters.total() == 0
+        })
+        .await
+        .map(drop)
 }
 
 /// The events whose name is that of a fault meet it once.
@@ -182,17 +194,17 @@ async fn without_the_table_nothing_is_delivered_and_nothing_is_lost() -> Result<
 
 #[tokio::test]
 async fn a_delivery_is_recorded_as_soon_as_the_table_answers_again() -> Result<()> {
-    let slowly = Behaviour::script(|_| Answer { delay: HANGS, ..Answer::status(200) });
-    let faulty = Faulty::start(slowly, &QUICK).await?;
+    let faulty = Faulty::start(Behaviour::script(|_| Answer::held(200)), &PATIENT).await?;
     for (weather, name) in [(Weather::CutOff, "cut off"), (Weather::AnswerLost, "recorded, unheard")] {
         let id = faulty.relay.accept(&webhook(name)).await?;
         let under_way = |requests: &[ReceivedRequest]| requests.iter().any(|request| request.event_id == id);
         faulty.relay.target.until("a delivery is under way", under_way).await?;
         faulty.dynamodb.set(weather);
         let before = faulty.dynamodb.harmed();
+        faulty.relay.target.release();
         until_harmed(&faulty.dynamodb, before).await?;
         faulty.dynamodb.set(Weather::Fine);
-        faulty.relay.until_empty().await?;
+        release_until_empty(&faulty.relay).await?;
         let shown = faulty.relay.show(&id).await?;
         ensure!(shown["state"] == "DELIVERED", "{name}: {shown}");
         // Too busy a machine leaves no time to record it, and says so.
@@ -205,15 +217,15 @@ async fn a_delivery_is_recorded_as_soon_as_the_table_answers_again() -> Result<(
 
 #[tokio::test]
 async fn a_delivery_that_is_never_recorded_is_repeated_with_the_same_id() -> Result<()> {
-    let slowly = Behaviour::script(|_| Answer { delay: HANGS, ..Answer::status(200) });
-    let faulty = Faulty::start(slowly, &QUICK).await?;
+    let faulty = Faulty::start(Behaviour::script(|_| Answer::held(200)), &PATIENT).await?;
     let id = faulty.relay.accept(&webhook("unrecorded")).await?;
     faulty.relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     faulty.dynamodb.set(Weather::Silent);
+    faulty.relay.target.release();
     faulty.until_said(&id, "delivered, and not recorded: the target will get it again").await?;
     ensure!(faulty.held().await? == (1, 0), "not acknowledged");
     faulty.dynamodb.set(Weather::Fine);
-    faulty.relay.until_empty().await?;
+    release_until_empty(&faulty.relay).await?;
     ensure!(faulty.relay.deliveries().get(&id) == Some(&2), "in doubt twice");
     let shown = faulty.relay.show(&id).await?;
     ensure!((&shown["state"], &shown["attempts"][1]["statusCode"]) == (&json!("DELIVERED"), &json!(200)), "{shown}");

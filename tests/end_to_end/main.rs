@@ -190,7 +190,9 @@ impl Relay {
                 entry.set_receipt_handle(letter.receipt_handle.clone()).visibility_timeout(0).build()
             };
             let entries = letters.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
-            sqs.change_message_visibility_batch().queue_url(queue).set_entries(Some(entries)).send().await?;
+            let request = sqs.change_message_visibility_batch().queue_url(queue).set_entries(Some(entries));
+            let failed = request.send().await?.failed;
+            anyhow::ensure!(failed.is_empty(), "not shown again: {failed:?}");
         }
         Ok(letters)
     }
@@ -211,8 +213,7 @@ impl Relay {
 
     /// Has the breaker be in this state, and have looked at this time for the last time.
     async fn save_circuit(&self, state: State, last_run_at: Timestamp) -> Result<()> {
-        let config = local::clients::config(&self.stack.endpoint()).await;
-        let table = DynamoDb::new(&config, self.stack.output("EventsTableName")?.to_owned());
+        let table = DynamoDb::new(self.stack.config(), self.stack.output("EventsTableName")?.to_owned());
         let circuit = Circuit { state, ..Circuit::closed(last_run_at) };
         Ok(table.save_circuit(&circuit).await?)
     }

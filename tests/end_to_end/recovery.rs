@@ -347,7 +347,7 @@ async fn a_failure_says_what_to_do_and_how_far_behind_it_is() -> Result<()> {
 async fn two_runs_at_once_exclude_each_other() -> Result<()> {
     let relay = Relay::recovering("webhook-deliveries").await?;
     let genesys = &relay.genesys;
-    genesys.script(|call| (call.overall == 2).then(|| Fault::Slow(Duration::from_secs(5))));
+    genesys.script(|call| (call.overall == 2).then(|| Fault::Slow(Duration::from_secs(15))));
     let request = json!({});
     let other = async {
         genesys.until("the first is at work", |calls| calls.len() > 1).await?;

@@ -19,6 +19,7 @@ use genesys_relay::metrics::{self, Pending};
 use genesys_relay::queue::Sender as _;
 use genesys_relay::testing::{FakeClock, refused};
 use jiff::{SignedDuration, Timestamp};
+use local::clients::Keys;
 use serde_json::json;
 
 use self::line::Line;
@@ -72,7 +73,7 @@ fn every_metric_is_documented_and_everything_documented_is_written() {
 
 /// Calls of AWS that nobody answers.
 async fn failed_calls() {
-    let config = local::clients::config("http://127.0.0.1:9").await;
+    let config = local::clients::config("http://127.0.0.1:9", &Keys::unchecked()).await;
     let message = message("nowhere");
     assert!(Sqs::new(&config).queue("http://127.0.0.1:9/queue".to_owned()).send(&message).await.is_err());
     assert!(DynamoDb::new(&config, "no-table".to_owned()).circuit().await.is_err());
@@ -82,7 +83,7 @@ async fn failed_calls() {
 fn a_call_that_failed_is_counted_once() {
     let lines = recorded(failed_calls);
     assert_eq!((count(&lines, "QueueErrors"), count(&lines, "TableErrors")), (1, 1));
-    let config = || local::clients::config("http://127.0.0.1:9");
+    let config = async || local::clients::config("http://127.0.0.1:9", &Keys::unchecked()).await;
     let many: Vec<Message> = (0..25).map(|number| message(&number.to_string())).collect();
     let lines = recorded(async || {
         let queue = Sqs::new(&config().await).queue("http://127.0.0.1:9/queue".to_owned());

@@ -145,8 +145,7 @@ async fn the_stand_in_keeps_the_contract() -> Result<()> {
 #[tokio::test]
 async fn dynamodb_keeps_the_contract() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
-    let config = local::clients::config(&stack.endpoint()).await;
-    let table = DynamoDb::new(&config, stack.output("EventsTableName")?.to_owned());
+    let table = DynamoDb::new(stack.config(), stack.output("EventsTableName")?.to_owned());
 
     // An item has a limit, so a body that stays large when it is packed is not kept.
     let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(400 * 1024).collect();
@@ -154,7 +153,7 @@ async fn dynamodb_keeps_the_contract() -> Result<()> {
     assert_eq!(table.body(&id("noise")).await?, None);
     assert!(table.keep_body(&id("noise"), &noise[..255 * 1024], at(0)).await?, "as much as design allows is taken");
 
-    let nowhere = DynamoDb::new(&config, "no-such-table".to_owned());
+    let nowhere = DynamoDb::new(stack.config(), "no-such-table".to_owned());
     assert!(matches!(nowhere.get(&id("an-event")).await, Err(TableError::Refused(_))));
     a_table_keeps_its_contract(table).await
 }

@@ -31,7 +31,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) async fn start(programs: &Programs) -> Result<Self> {
         let target = Target::start(Behaviour::Fine).await?;
-        let options = StackOptions::new(target.url());
+        let options = StackOptions::new(target.url()).with_schedules();
         let options = PARAMETERS.iter().fold(options, |options, (name, value)| options.set(*name, value));
         let stack = deploy(programs, options).await?;
         let url = stack.webhook_url()?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::{faulty_proxy::FaultyProxy, genesys, genesys_cloud};
+use crate::{faulty_proxy::FaultyProxy, genesys, genesys_cloud, template::Schedules};
 
 /// The parameter that names the bus.
 pub(super) const EVENT_BUS: &str = "EventBusName";
@@ -48,20 +48,36 @@ pub struct StackOptions {
     pub(super) secret: Value,
     pub(super) ways: Vec<(Service, Arc<FaultyProxy>)>,
     pub(super) binaries: Option<BTreeMap<String, PathBuf>>,
+    pub(super) schedules: Schedules,
 }
 
 impl StackOptions {
-    /// A relay that delivers to this URL, with the template's defaults, on a free port.
+    /// A relay that delivers to this URL, with the template's defaults, on a free port. Its schedules are stopped: no run of theirs
+    /// comes in between, however long a test takes.
     #[must_use]
     pub fn new(target_url: impl Into<String>) -> Self {
         let parameters = BTreeMap::from([("TargetUrl".into(), target_url.into())]);
-        Self { port: None, parameters, secret: secret(), ways: Vec::new(), binaries: None }
+        Self {
+            port: None,
+            parameters,
+            secret: secret(),
+            ways: Vec::new(),
+            binaries: None,
+            schedules: Schedules::Stopped,
+        }
     }
 
     /// Sets a parameter of the template.
     #[must_use]
     pub fn set(mut self, parameter: impl Into<String>, value: impl fmt::Display) -> Self {
         self.parameters.insert(parameter.into(), value.to_string());
+        self
+    }
+
+    /// Lets the schedules of the template come.
+    #[must_use]
+    pub fn with_schedules(mut self) -> Self {
+        self.schedules = Schedules::Running;
         self
     }
 

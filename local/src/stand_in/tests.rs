@@ -8,7 +8,7 @@ use aws_sdk_sqs::types::{
 };
 
 use super::*;
-use crate::clients;
+use crate::clients::{self, Keys};
 
 fn text(value: &str) -> AttributeValue {
     AttributeValue::S(value.to_owned())
@@ -17,7 +17,7 @@ fn text(value: &str) -> AttributeValue {
 #[tokio::test]
 async fn the_sdk_takes_the_answers_of_the_queue_and_what_it_took_is_known() -> Result<()> {
     let stand_in = StandIn::start(&json!({})).await?;
-    let sqs = aws_sdk_sqs::Client::new(&clients::config(&stand_in.url()).await);
+    let sqs = aws_sdk_sqs::Client::new(&clients::config(&stand_in.url(), &Keys::unchecked()).await);
     let (events, dead) = (stand_in.queue_url("events"), stand_in.queue_url("dead"));
     let id = MessageAttributeValue::builder().data_type("String").string_value("one").build()?;
     let one = sqs.send_message().queue_url(&events).message_body("{}").message_attributes("event_id", id.clone());
@@ -39,7 +39,7 @@ async fn the_sdk_takes_the_answers_of_the_queue_and_what_it_took_is_known() -> R
 #[tokio::test]
 async fn the_table_holds_writers_to_their_conditions_and_tells_what_is_in_the_way() -> Result<()> {
     let stand_in = StandIn::start(&json!({})).await?;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&clients::config(&stand_in.url()).await);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&clients::config(&stand_in.url(), &Keys::unchecked()).await);
     let put = |revision: &str, state: &str| {
         let item = [("event_id", "e"), ("revision", revision), ("state", state)];
         let item: HashMap<_, _> = item.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
@@ -69,7 +69,7 @@ async fn the_table_holds_writers_to_their_conditions_and_tells_what_is_in_the_wa
 async fn the_secret_is_what_it_was_started_with() -> Result<()> {
     let secret = json!({ "webhookSecrets": "0123456789abcdef" });
     let stand_in = StandIn::start(&secret).await?;
-    let secrets = aws_sdk_secretsmanager::Client::new(&clients::config(&stand_in.url()).await);
+    let secrets = aws_sdk_secretsmanager::Client::new(&clients::config(&stand_in.url(), &Keys::unchecked()).await);
     let value = secrets.get_secret_value().secret_id("arn:of:it").send().await?;
     assert_eq!(value.secret_string(), Some(secret.to_string().as_str()));
     Ok(())
@@ -87,7 +87,7 @@ async fn what_is_to_go_wrong_does() -> Result<()> {
         let stand_in = StandIn::start_failing(&json!({}), Box::new(move |_| Some(fault))).await?;
         // Long enough for a call that is answered, on a busy machine too, except where none is to be.
         let patience = Duration::from_millis(if fault == Fault::Hang { 100 } else { 60_000 });
-        let config = clients::config(&stand_in.url()).await.to_builder();
+        let config = clients::config(&stand_in.url(), &Keys::unchecked()).await.to_builder();
         let config = config
             .retry_config(aws_config::retry::RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_timeout(patience).build())

@@ -44,6 +44,8 @@ pub struct Answer {
     pub retry_after: Option<String>,
     /// What is waited first.
     pub delay: Duration,
+    /// It is then held until [`Target::release`](super::Target::release).
+    pub is_held: bool,
     /// The body.
     pub body: String,
 }
@@ -52,7 +54,20 @@ impl Answer {
     /// This status at once, with an empty body.
     #[must_use]
     pub fn status(code: u16) -> Self {
-        Self { status: Some(code), fault: None, retry_after: None, delay: Duration::ZERO, body: String::new() }
+        Self {
+            status: Some(code),
+            fault: None,
+            retry_after: None,
+            delay: Duration::ZERO,
+            is_held: false,
+            body: String::new(),
+        }
+    }
+
+    /// This status, held until the target is told to release it.
+    #[must_use]
+    pub fn held(code: u16) -> Self {
+        Self { is_held: true, ..Self::status(code) }
     }
 
     /// This fault at once.

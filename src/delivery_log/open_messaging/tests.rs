@@ -323,7 +323,9 @@ async fn pages_that_have_shifted_and_other_lists_are_read_anew() {
 #[tokio::test]
 async fn a_list_of_conversations_that_is_none_is_an_error_and_not_an_empty_list() {
     let twice = r#"{"conversations":[{"conversationId":"c1"}],"conversations":[],"totalHits":0}"#;
-    for answer in [r#"{"conversations":"c1","totalHits":0}"#, r#"{"conversations":{},"totalHits":0}"#, twice] {
+    let too_many = &json!({ "conversations": vec![0; 101], "totalHits": 101 }).to_string();
+    for answer in [r#"{"conversations":"c1","totalHits":0}"#, r#"{"conversations":{},"totalHits":0}"#, twice, too_many]
+    {
         let mut log = log([]);
         log.api.exact.insert(format!("{QUERY} 1"), answer.to_owned());
         let error = read_all(&log).await.expect_err(answer);
@@ -346,6 +348,25 @@ async fn a_listed_message_that_nobody_understands_is_kept() {
         other => panic!("{other:?}"),
     };
     assert_eq!(entries.iter().map(whole).collect::<Vec<_>>(), odd.map(|message| message.to_string()));
+}
+
+/// Answers of a few hundred kilobytes that would be a hundred thousand dead letters.
+#[tokio::test]
+async fn a_flood_of_strange_messages_is_withheld_and_hides_no_other() {
+    let mut listed_messages = vec![json!(0); MOST_MESSAGES - 1];
+    listed_messages.push(listed("m1", "failed", NOON));
+    let answers = [
+        page(1, &["flood", "c1"], 2),
+        conversation("flood", &vec![json!(0); 300_000]),
+        conversation("c1", &listed_messages),
+        details("m1", &normalized("m1", "i1")),
+    ];
+    let entries = read_all(&log(answers)).await.expect("read");
+    let count = |is: fn(&Entry) -> bool| entries.iter().filter(|entry| is(entry)).count();
+    let unreadable = count(|entry| matches!(entry, Entry::Unreadable(_)));
+    let withheld = count(|entry| matches!(entry, Entry::Withheld(_)));
+    let failed = count(|entry| matches!(entry, Entry::Failed(_)));
+    assert_eq!((unreadable, withheld, failed), (1 + MOST_NOT_UNDERSTOOD, 1, 1));
 }
 
 #[tokio::test]

@@ -64,11 +64,11 @@ async fn every_page_of_every_webhook_is_read() {
         let entities: Vec<_> = (0..entities).map(|number| json!({ "id": number.to_string(), "body": {} })).collect();
         json!({ "entities": entities, "pageCount": pages })
     };
-    let answers = [page(10, Some(2)), page(3, Some(2)), page(7, None), page(0, None), page(0, Some(0))];
+    let answers = [page(5, Some(2)), page(3, Some(2)), page(4, None), page(0, None), page(0, Some(0))];
     let log = log(&answers, &["w 1/ü", "w2", "w3"]);
-    assert_eq!(read_all(&log).await.expect("read").len(), 20);
+    assert_eq!(read_all(&log).await.expect("read").len(), 12);
     let rest =
-        "deliveries?status=failed&startDate=2026-01-15T12:00:00.000Z&endDate=2026-01-15T13:00:00.000Z&pageSize=10";
+        "deliveries?status=failed&startDate=2026-01-15T12:00:00.000Z&endDate=2026-01-15T13:00:00.000Z&pageSize=5";
     let expected = [("w%201%2F%C3%BC", 1), ("w%201%2F%C3%BC", 2), ("w2", 1), ("w2", 2), ("w3", 1)]
         .map(|(webhook, page)| format!("GET /api/v2/webhooks/{webhook}/{rest}&pageNumber={page}"));
     assert_eq!(*log.api.calls.lock().expect("not poisoned"), expected);
@@ -77,9 +77,18 @@ async fn every_page_of_every_webhook_is_read() {
 #[tokio::test]
 async fn an_answer_without_a_list_is_an_error_and_not_an_empty_list() {
     let empty = json!({ "entities": [], "pageCount": 2 });
-    for answer in [json!({}), json!([]), json!({ "entities": null }), json!({ "message": "try later" }), empty] {
+    let (one_too_many, of_600_kb) = (json!({ "entities": vec![0; 6] }), json!({ "entities": vec![0; 300_000] }));
+    for answer in [
+        json!({}),
+        json!([]),
+        json!({ "entities": null }),
+        json!({ "message": "try later" }),
+        empty,
+        one_too_many,
+        of_600_kb,
+    ] {
         let error = read_all(&log(std::slice::from_ref(&answer), &["w1"])).await.expect_err("refused");
-        assert!(matches!(error, GenesysError::Unusable { .. }), "{answer}: {error}");
+        assert!(matches!(error, GenesysError::Unusable { .. }), "{error}");
     }
 }
 

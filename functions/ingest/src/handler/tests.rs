@@ -285,9 +285,9 @@ async fn while_no_secret_of_a_kind_is_set_the_sender_is_asked_to_come_again() {
         (json!({ "openMessagingSecrets": ["MySecretSignature"] }), json!({ "x-webhook-secret": "any" })),
         (json!({}), json!({ "x-hub-signature-256": signature, "x-webhook-secret": "any" })),
     ] {
-        let Function { events, dead_letters, ingest: Ingest { clock, .. } } = function();
+        let Function { events, dead_letters, ingest: Ingest { clock, rng, .. } } = function();
         let secrets = SecretCache::new(FakeSecretStore::holding(&secret), Duration::from_mins(5), FakeClock);
-        let ingest = Ingest { events: events.clone(), dead_letters: dead_letters.clone(), secrets, clock };
+        let ingest = Ingest { events: events.clone(), dead_letters: dead_letters.clone(), secrets, clock, rng };
         let function = Function { events, dead_letters, ingest };
         let mut event = vector.clone();
         event["headers"] = headers;

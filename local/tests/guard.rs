@@ -1,0 +1,141 @@
+//! The local AWS opens to its own keys alone: neither to a web page, nor to another user of the machine.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Context as _, Result};
+use local::{
+    api, clients,
+    clients::Keys,
+    emulator::Emulator,
+    genesys::Webhook,
+    stack::{Function, Stack, StackOptions},
+    target::{Behaviour, Target},
+    workspace::Workspace,
+};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// The status of a call that lists functions: whoever may make it may make and invoke them, too.
+async fn status_of(endpoint: &str, keys: &Keys, header: Option<(&'static str, &'static str)>) -> Result<u16> {
+    let call = aws_sdk_lambda::Client::new(&clients::config(endpoint, keys).await).list_functions();
+    let call = call.customize().mutate_request(move |request| {
+        if let Some((name, value)) = header {
+            request.headers_mut().insert(name, value);
+        }
+    });
+    match call.send().await {
+        Ok(_) => Ok(200),
+        Err(error) => Ok(error.raw_response().context("an answer")?.status().as_u16()),
+    }
+}
+
+#[tokio::test]
+async fn no_page_and_no_other_key_gets_in() -> Result<()> {
+    let emulator = Emulator::start(&Workspace::locate().await?, None, &[]).await?;
+    let (endpoint, keys) = (emulator.endpoint(), emulator.keys());
+    assert_eq!(status_of(&endpoint, keys, None).await?, 200);
+
+    // Even signed, as no page could.
+    for header in [
+        ("origin", "https://page.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("host", "rebound.example"),
+        ("host", "127.0.0.1.rebound.example:80"),
+    ] {
+        assert_eq!(status_of(&endpoint, keys, Some(header)).await?, 403, "{header:?}");
+    }
+
+    let pair = |id: &str, secret: &str| Keys { id: id.to_owned(), secret: secret.to_owned() };
+    for other in [
+        // Whoever sees the key's id in a list has not its secret.
+        pair(&keys.id, &Keys::random().secret),
+        // The emulator's root pair, and what it takes for it, whatever the signature.
+        pair("test", "test"),
+        pair("test", "wrong"),
+        pair("000000000000", "test"),
+        Keys::random(),
+    ] {
+        assert_eq!(status_of(&endpoint, &other, None).await?, 403, "{other:?}");
+    }
+
+    for (method, path, header) in [
+        ("GET", "/2015-03-31/functions/", None),
+        ("GET", "/2015-03-31/functions/", Some(("authorization", "nonsense"))),
+        ("GET", "/2015-03-31/functions/?X-Amz-Credential=test/20260101/us-east-1/lambda/aws4_request", None),
+        ("POST", "/?Action=ListUsers&Version=2010-05-08", None),
+        ("OPTIONS", "/2015-03-31/functions/", None),
+        ("POST", "/_ministack/reset", None),
+        ("GET", "/_ministack/sqs/messages", None),
+        ("GET", "/_localstack/health", None),
+        ("GET", "/latest/meta-data/iam/security-credentials/", None),
+        ("GET", "/_ministack/health", Some(("host", "rebound.example"))),
+    ] {
+        let headers = header.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let answer = api::call(method, &format!("{endpoint}{path}"), headers.into_iter().collect()).await?;
+        assert_eq!(answer.status, 403, "{method} {path}");
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{method} {path}");
+    }
+    let folder = Workspace::locate().await?.local();
+    assert_eq!(std::fs::metadata(folder)?.permissions().mode() & 0o777, 0o700);
+    let health = api::call("GET", &format!("{endpoint}/_ministack/health"), Vec::new()).await?;
+    assert_eq!(health.status, 200);
+    Ok(())
+}
+
+/// As on AWS: the webhook is open, and the dead letters are for signed calls.
+#[tokio::test]
+async fn the_http_api_stays_open_to_programs() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url())).await?;
+    let webhook = Webhook::with_shared_secret(r#"{"text":"Hi"}"#);
+    assert_eq!(webhook.send(&stack.webhook_url()?).await?.0, 200);
+    let of_a_page = clients::http().post(stack.webhook_url()?).header("origin", "https://page.example");
+    assert_eq!(of_a_page.send().await?.status(), 403);
+
+    let list = stack.dead_letter_api_url()?;
+    for authorization in
+        ["nonsense", "Bearer token", "AWS4-HMAC-SHA256 Credential=test/x/us-east-1/execute-api/aws4_request"]
+    {
+        let headers = vec![("authorization".to_owned(), authorization.to_owned())];
+        assert_eq!(api::call("GET", &list, headers).await?.status, 403, "{authorization}");
+    }
+    for other in [Keys::unchecked(), Keys { secret: Keys::random().secret, ..stack.keys().clone() }] {
+        assert_eq!(api::call_signed(&other, "GET", &list).await?.status, 403, "{other:?}");
+    }
+    assert_eq!(api::call_signed(stack.keys(), "GET", &list).await?.status, 200);
+    Ok(())
+}
+
+/// Another user of the machine knows the names of functions and roles, and sees which ports are open.
+#[tokio::test]
+async fn nobody_takes_a_functions_session_or_its_invocations() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url())).await?;
+    stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;
+    let pid = *stack.pids_of(Function::Replay)?.first().context("a process")?;
+    let environment = String::from_utf8(std::fs::read(format!("/proc/{pid}/environ"))?)?;
+    let variable = |name: &str| {
+        let mut values = environment.split('\0').filter_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
+        values.next().with_context(|| format!("no {name}"))
+    };
+
+    let runtime_api = variable("AWS_LAMBDA_RUNTIME_API")?.parse::<reqwest::Url>()?;
+    for path in ["/2018-06-01/runtime/invocation/next", "/guessed/2018-06-01/runtime/invocation/next"] {
+        assert_eq!(clients::http().get(runtime_api.join(path)?).send().await?.status(), 403, "{path}");
+    }
+
+    let configuration =
+        stack.lambda().get_function_configuration().function_name(stack.function_name(Function::Replay)?);
+    let configuration = configuration.send().await?;
+    let names =
+        format!("{}:{}", configuration.function_arn().unwrap_or_default(), configuration.role().unwrap_or_default());
+    let hex = |text: String| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let derived = hex(names);
+    assert_ne!(variable("AWS_ACCESS_KEY_ID")?, format!("ASIA{}", derived[..16].to_uppercase()));
+    assert_ne!(variable("AWS_SECRET_ACCESS_KEY")?, hex(format!("secret:{derived}")));
+    // The developer's pair is not for functions.
+    assert!(!environment.contains(&stack.keys().secret));
+    Ok(())
+}
