@@ -27,6 +27,9 @@ const MAX_UNPACKED_BYTES: u64 = PART_BYTES as u64 + 4 * 1024 * 1024;
 /// A part is written when it holds so many messages.
 const PART_MESSAGES: usize = 1000;
 
+/// No object of the relay is larger: packing never adds more than this to what is packed. A larger one is not read.
+pub const MAX_OBJECT_BYTES: u64 = MAX_UNPACKED_BYTES + 64 * 1024;
+
 /// Why a call to the archive failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -39,6 +42,14 @@ pub enum ArchiveError {
     /// There is no such object. S3 tells it from one that may not be read only to who may list the bucket.
     #[error("the archive has no object {0:?} that can be read")]
     NotFound(String),
+    /// The object is larger than any that the relay has written, and was not read.
+    #[error(
+        "the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, which no object of the relay is; it was not read"
+    )]
+    TooLarge {
+        /// Its key.
+        key: String,
+    },
     /// The object is none that the relay has written.
     #[error("line {line} of the object cannot be read; nothing of it was restored")]
     Unreadable {
@@ -55,7 +66,7 @@ pub trait Archive: Send + Sync + 'static {
     /// Writes an object. `Ok` means that it is durable.
     fn put(&self, key: &str, object: Vec<u8>) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
-    /// Reads an object.
+    /// Reads an object, unless it is larger than [`MAX_OBJECT_BYTES`].
     fn get(&self, key: &str) -> impl Future<Output = Result<Vec<u8>, ArchiveError>> + Send;
 }
 

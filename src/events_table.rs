@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::attempts::Attempts;
 use crate::breaker::Circuit;
 use crate::event::EventId;
-use crate::record::{Record, Summary, Transition};
+use crate::record::{BulkReplay, Record, Summary, Transition};
 
 /// Why a call to the table failed.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +117,39 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
+/// A run of the replay function that nobody waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackgroundRun {
+    /// The name that whoever started it has given it.
+    pub run_id: String,
+    /// Differs after every write.
+    pub revision: Uuid,
+    /// What it does.
+    pub action: String,
+    /// Who started it.
+    pub by: String,
+    /// Why, as far as they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// When it began, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Timestamp>,
+    /// When it has ended in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// When it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// How far it is, or its answer, as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+    /// Why it did not begin, or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// How far a recovery has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -151,8 +184,11 @@ pub trait EventsTable: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
-    /// The kept body of a dead event.
-    fn body(&self, id: &EventId) -> impl Future<Output = Result<Option<Vec<u8>>, TableError>> + Send;
+    /// The kept body of a dead event, unless it has expired.
+    fn body(&self, id: &EventId, now: Timestamp) -> impl Future<Output = Result<Option<Vec<u8>>, TableError>> + Send;
+
+    /// Deletes the kept body of an event, if there is one.
+    fn delete_body(&self, id: &EventId) -> impl Future<Output = Result<(), TableError>> + Send;
 
     /// Reads the next part of the dead-letter index after a position. A page can be empty and not the last one.
     fn dead_letters(
@@ -175,6 +211,28 @@ pub trait EventsTable: Send + Sync + 'static {
 
     /// Who has the lease on `what`.
     fn lease(&self, what: Exclusive, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+
+    /// The newest bulk replay; `None` where there is none of the last 15 days.
+    fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, TableError>> + Send;
+
+    /// Notes a bulk replay. Only who has the lease on the dead letters does.
+    fn save_bulk_replay(&self, replay: &BulkReplay) -> impl Future<Output = Result<(), TableError>> + Send;
+
+    /// A run in the background, by its name, unless it is forgotten.
+    fn background_run(
+        &self,
+        run_id: &str,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<BackgroundRun>, TableError>> + Send;
+
+    /// Saves a run in the background if the table still holds it as of `from`, or holds none; says whether it did. It is kept
+    /// for as long as a record.
+    fn save_background_run(
+        &self,
+        run: &BackgroundRun,
+        from: Option<Uuid>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
     /// How far a recovery has come, by the name of what it reads; `None` before the first.
     fn checkpoint(&self, source: &str) -> impl Future<Output = Result<Option<Checkpoint>, TableError>> + Send;

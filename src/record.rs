@@ -19,7 +19,9 @@ use crate::json::Json;
 use crate::reason::{ReasonKind, excerpt_of};
 
 pub(crate) use self::step::restored;
-pub use self::step::{Claim, ClaimRequest, Claiming, DeadRecord, Finding, Finished, Guard, Letter, STEPS, Transition};
+pub use self::step::{
+    BulkReplay, Claim, ClaimRequest, Claiming, DeadRecord, Finding, Finished, Guard, Letter, STEPS, Transition,
+};
 
 /// How long a record lives after its last change: one day longer than SQS keeps a dead letter.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
@@ -326,6 +328,14 @@ impl State {
         }
     }
 
+    /// Whether an operator may still need the body: not where the target or the archive has it, or somebody has dropped it.
+    pub fn may_need_body(&self) -> bool {
+        match self {
+            Self::Queued | Self::InProgress(_) | Self::Retrying { .. } | Self::Dead(_) => true,
+            Self::Delivered | Self::Archived { .. } | Self::Discarded(_) => false,
+        }
+    }
+
     /// Whether the dead-letter index holds the record.
     pub fn is_indexed(&self) -> bool {
         match self {
@@ -350,6 +360,11 @@ impl Record {
     pub fn other_event(&self, event: &Event, now: Timestamp) -> Option<EventId> {
         let own = self.digest.as_ref().filter(|_| !self.is_expired(now))?;
         event.digest().filter(|digest| digest != own).map(|digest| self.event_id.with_body(&digest))
+    }
+
+    /// Whether nobody needs its body any more, and one may still be kept: it was dead, and is delivered, discarded or archived.
+    pub fn has_surplus_body(&self) -> bool {
+        self.context.is_some() && !self.state.may_need_body()
     }
 
     /// What the index holds of it.

@@ -4,6 +4,7 @@
 //! the dead-letter queue, but for a replay of everything, which SQS's own move task does. What takes from the queue holds
 //! a lease in the table, so that no two runs do at once.
 
+mod background;
 mod list;
 mod move_all;
 mod report;
@@ -15,7 +16,8 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -29,16 +31,18 @@ use crate::events_table::{EventsTable, Lease, Position, TableError, Window};
 use crate::logging::chain;
 use crate::metrics;
 use crate::queue::{Countable, MoveTask, QueueError, Receiver, Redrive, Sender};
-use crate::record::REPLAY_CEILING;
+use crate::record::{BulkReplay, REPLAY_CEILING, Record};
 use crate::request::Origin;
 
+use self::background::Tracked;
 use self::request::Which;
 use self::run::Run;
 use self::sweep::{DEFAULT_MAX_MESSAGES, Purpose};
 
+pub use self::background::{BackgroundState, ShownBackground};
 pub use self::list::{DeadLetter, List, Shown};
 pub use self::report::{Done, Failed, Missing, Report};
-pub use self::request::{Listing, Request, Selection};
+pub use self::request::{Listing, Request, Selection, Start};
 pub use self::status::Status;
 
 /// Dead letters that are read from the index at a time, when all are.
@@ -118,6 +122,9 @@ pub enum ReplayError {
          unknown. They are listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
     )]
     NotListed(EventId, u64),
+    /// No run in the background has this name.
+    #[error("nothing is known of a run {0:?}; a run is remembered for 15 days")]
+    UnknownRun(String),
     /// A queue failed, and nothing is known to have been done.
     #[error("the request could not be carried out")]
     Queue(#[from] QueueError),
@@ -135,6 +142,12 @@ pub enum ReplayError {
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
+    /// To `status` of one run in the background, and to what starts one.
+    #[serde(rename = "status")]
+    Background {
+        /// How far it is.
+        background: Box<ShownBackground>,
+    },
     /// To `list`.
     List(List),
     /// To `show`.
@@ -178,13 +191,32 @@ impl<P: Ports> Replay<P> {
     /// Carries out a request. A run ends well before `deadline`, and says what is left.
     pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, ReplayError> {
         match request {
+            Request::Background { run_id, request } => self.carry_out(&run_id, *request, deadline).await,
+            request => self.handle_tracked(request, deadline, None).await,
+        }
+    }
+
+    /// The same of a run that somebody may watch.
+    async fn handle_tracked(
+        &self,
+        request: Request,
+        deadline: Instant,
+        tracked: Option<&Tracked>,
+    ) -> Result<Answer, ReplayError> {
+        match request {
+            Request::StatusOf(run_id) => self.background(&run_id).await,
+            Request::Start(start) => {
+                let (background, _) = self.enlist(&start).await?;
+                Ok(Answer::Background { background: Box::new(background) })
+            }
+            Request::Background { .. } => unreachable!("what is carried out in the background changes something"),
             Request::Status => self.status(deadline).await.map(Box::new).map(Answer::Status),
             Request::List(listing) => self.list(&listing, deadline).await.map(Answer::List),
             Request::Show(id) => self.show(id).await.map(Box::new).map(Answer::Show),
             Request::Cancel(origin) => self.cancel(&origin).await,
             Request::Replay(selection) if selection.dry_run => self.count(&selection).await.map(Answer::Replay),
             Request::Replay(selection) => {
-                let run = self.begin("replay", &selection.origin, deadline).await?;
+                let run = self.begin("replay", &selection.origin, deadline, tracked).await?;
                 self.end(&run, self.replay(&run, &selection).await, &selection.which).await.map(Answer::Replay)
             }
             Request::Reconcile { if_needed, origin } => {
@@ -194,12 +226,12 @@ impl<P: Ports> Replay<P> {
                     report.complete = true;
                     return Ok(Answer::Reconcile(report));
                 }
-                let run = self.begin("reconcile", &origin, deadline).await?;
+                let run = self.begin("reconcile", &origin, deadline, tracked).await?;
                 let report = self.sweep(&run, Purpose::Reconcile).await;
                 self.end(&run, report, "all").await.map(Answer::Reconcile)
             }
             Request::Archive { older_than_days, origin } => {
-                let report = self.archive_all(older_than_days, &origin, deadline).await;
+                let report = self.archive_all(older_than_days, &origin, deadline, tracked).await;
                 // Where another run is at work, Lambda begins this one again.
                 let is_busy = matches!(report, Err(ReplayError::Busy(_) | ReplayError::Moving { .. }));
                 if !is_busy && !report.as_ref().is_ok_and(|report| report.complete && report.failures == 0) {
@@ -208,11 +240,11 @@ impl<P: Ports> Replay<P> {
                 report.map(Answer::Archive)
             }
             Request::Restore { key, origin } => {
-                let run = self.begin("restore", &origin, deadline).await?;
+                let run = self.begin("restore", &origin, deadline, tracked).await?;
                 self.end(&run, self.restore(&run, &key).await, &key).await.map(Answer::Restore)
             }
             Request::Discard { event_ids, origin } => {
-                let run = self.begin("discard", &origin, deadline).await?;
+                let run = self.begin("discard", &origin, deadline, tracked).await?;
                 let report = self.sweep(&run, Purpose::Discard(&event_ids)).await;
                 self.end(&run, report, &event_ids).await.map(Answer::Discard)
             }
@@ -249,7 +281,9 @@ impl<P: Ports> Replay<P> {
         let now = self.clock.now();
         let record = self.table.get(&id).await?.filter(|record| !record.is_expired(now));
         let Some(record) = record else { return Err(self.unrecorded(id).await) };
-        let body = self.table.body(&id).await?;
+        let bulk = self.table.bulk_replay().await?;
+        let record = BulkReplay::marked(bulk.as_ref(), &record).into_owned();
+        let body = if record.state.may_need_body() { self.table.body(&id, now).await? } else { None };
         Ok(Shown::describe(record, body, now))
     }
 
@@ -317,6 +351,9 @@ impl<P: Ports> Replay<P> {
                     report.complete = false;
                 } else {
                     report.matched += 1;
+                    if matches!(selection.which, Which::Matching(_)) {
+                        report.event_ids.push(letter.event_id.clone());
+                    }
                     report.list(letter);
                 }
             }
@@ -330,10 +367,9 @@ impl<P: Ports> Replay<P> {
     }
 
     async fn replay(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
-        // SQS cannot leave any out, so those that were replayed too often make it a sweep.
         if selection.which == Which::All
             && selection.max_messages.is_none()
-            && (selection.force || !self.is_any_at_the_ceiling().await?)
+            && self.can_move_all(run, selection).await?
         {
             return self.move_all(run, selection).await;
         }
@@ -345,21 +381,27 @@ impl<P: Ports> Replay<P> {
         older_than_days: u32,
         origin: &Origin,
         deadline: Instant,
+        tracked: Option<&Tracked>,
     ) -> Result<Report, ReplayError> {
-        let run = self.begin("archive", origin, deadline).await?;
+        let run = self.begin("archive", origin, deadline, tracked).await?;
         let age = SignedDuration::from_hours(24 * i64::from(older_than_days));
         let report = self.sweep(&run, Purpose::archive(run.began_at - age)).await;
         self.end(&run, report, older_than_days).await
     }
 
-    async fn is_any_at_the_ceiling(&self) -> Result<bool, TableError> {
-        let mut pages = Pages::default();
-        while let Some(page) = self.next_page(&mut pages).await? {
-            if page.iter().any(|letter| letter.replays >= REPLAY_CEILING) {
-                return Ok(true);
+    /// Many records, as `bulk` has left them.
+    async fn records(
+        &self,
+        ids: &[EventId],
+        bulk: Option<&BulkReplay>,
+    ) -> Result<BTreeMap<EventId, Record>, TableError> {
+        let mut records = self.table.get_many(ids).await?;
+        for record in records.values_mut() {
+            if let Cow::Owned(marked) = BulkReplay::marked(bulk, record) {
+                *record = marked;
             }
         }
-        Ok(false)
+        Ok(records)
     }
 
     /// Counted for an answer to what was done: that it cannot be counted does not undo it.
@@ -379,6 +421,7 @@ impl<P: Ports> Replay<P> {
     async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
         let now = self.clock.now();
         let lying = self.dead_letters.depth().await?.total();
+        let bulk = self.table.bulk_replay().await?;
         let (mut listed, mut arrived) = (0, 0);
         let mut pages = Pages::default();
         while let Some(page) = self.next_page(&mut pages).await? {
@@ -386,7 +429,7 @@ impl<P: Ports> Replay<P> {
                 return Ok(true);
             }
             listed += page.len() as u64;
-            arrived += page.iter().filter(|letter| letter.has_arrived(now)).count() as u64;
+            arrived += page.iter().filter(|letter| letter.has_arrived(bulk.as_ref(), now)).count() as u64;
         }
         Ok(lying > listed || lying < arrived)
     }

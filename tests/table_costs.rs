@@ -175,6 +175,7 @@ fn named(name: &str) -> Message {
 const READ: &str = "GetItem";
 const WRITE: &str = "PutItem";
 const REFUSED: &str = "PutItem, refused";
+const DELETE: &str = "DeleteItem";
 const COUNT: &str = "UpdateItem";
 
 #[tokio::test]
@@ -210,13 +211,17 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     // Its message is moved by us; brought again, it is moved again and nothing is written.
     assert_eq!(relay.bring("refused", "first", 2, 404).await, [READ]);
 
-    // Replayed: the mark, then a claim of something new, which is refused, that from the dead letters, and the settle.
+    // Replayed: the mark, then a claim of something new, which is refused, that from the dead letters, the settle, and the body.
     for name in ["exhausted", "refused"] {
         assert_eq!(relay.mark(name).await?, [WRITE]);
-        assert_eq!(relay.bring(name, "replayed", 1, 200).await, [REFUSED, WRITE, WRITE]);
+        assert_eq!(relay.bring(name, "replayed", 1, 200).await, [REFUSED, WRITE, WRITE, DELETE]);
         let record = relay.record(name).await?;
         assert_eq!((record.state, record.replays_made), (State::Delivered, 1));
     }
+
+    // Replayed with all others: the claim looks up who has asked.
+    assert_eq!(relay.bring("moved", "first", 1, 404).await, [WRITE, WRITE, WRITE]);
+    assert_eq!(relay.bring("moved", "moved", 1, 200).await, [REFUSED, READ, WRITE, WRITE, DELETE]);
 
     // An event whose processor crashed, or whose retry comes as another message, costs one refused claim more.
     assert_eq!(relay.bring("copied", "first", 1, 503).await, [WRITE, WRITE]);

@@ -28,7 +28,9 @@ function become(shown, fresh) {
 }
 
 async function refresh() {
-  const answer = await fetch(location.href, { signal: AbortSignal.timeout(LONGEST_ANSWER) });
+  // Says that nobody has asked for it: the session of a page that is left open ends.
+  const headers = { "x-console-refresh": "1" };
+  const answer = await fetch(location.href, { headers, signal: AbortSignal.timeout(LONGEST_ANSWER) });
   if (!answer.ok) throw new Error(`the console answers ${answer.status}`);
   const now = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const shown of live()) {

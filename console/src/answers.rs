@@ -14,6 +14,7 @@ pub(crate) struct Status {
     pub(crate) queue_age_seconds: Option<u64>,
     pub(crate) dead_letters_age_seconds: Option<u64>,
     pub(crate) move_task: Option<MoveTask>,
+    pub(crate) bulk_replay: Option<BulkReplay>,
     pub(crate) run: Option<OtherRun>,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) attempts: Vec<Attempts>,
@@ -49,6 +50,14 @@ impl MoveTask {
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.status.as_str(), "RUNNING" | "CANCELLING")
     }
+}
+
+/// Who has had SQS move everything.
+#[derive(Debug, Deserialize)]
+pub(crate) struct BulkReplay {
+    pub(crate) at: Timestamp,
+    pub(crate) by: String,
+    pub(crate) why: Option<String>,
 }
 
 /// The run that takes from the dead-letter queue, of this console or of somebody else.
@@ -193,6 +202,34 @@ pub(crate) struct Report {
     pub(crate) keys: Vec<String>,
     #[serde(default)]
     pub(crate) items: Vec<DeadLetter>,
+    /// In a dry run of a filter, all that match.
+    #[serde(default)]
+    pub(crate) event_ids: Vec<String>,
+}
+
+/// To what starts a run in the background, and to `status` of one.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Followed {
+    pub(crate) background: Background,
+}
+
+/// A run in the background.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Background {
+    pub(crate) state: BackgroundState,
+    pub(crate) report: Option<Report>,
+    pub(crate) error: Option<String>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BackgroundState {
+    Waiting,
+    Running,
+    Ended,
+    Failed,
+    Unfinished,
 }
 
 /// Something that was asked for and not done.

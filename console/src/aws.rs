@@ -24,7 +24,7 @@ use crate::functions::{Function, Functions, InvokeError, Refusal};
 pub const LOCAL_STACK: &str = "relay";
 
 /// What the two functions call their own errors (`handler.rs` of each).
-const OWN_ERRORS: [&str; 9] = [
+const OWN_ERRORS: [&str; 10] = [
     "InvalidRequest",
     "InvalidPayload",
     "Busy",
@@ -34,6 +34,7 @@ const OWN_ERRORS: [&str; 9] = [
     "TableError",
     "ArchiveError",
     "EventSourceError",
+    "LambdaError",
 ];
 
 /// A function ends after 15 minutes at the latest ("Lambda quotas").
@@ -47,6 +48,7 @@ pub struct Stack {
     client: aws_sdk_lambda::Client,
     replay: String,
     breaker: String,
+    place: String,
 }
 
 impl Stack {
@@ -98,11 +100,20 @@ impl Stack {
                 format!("the stack {name} has no output {key}: is it a genesys-relay, and up to date?")
             })
         };
+        // `arn:aws:cloudformation:REGION:ACCOUNT:stack/…`
+        let id: Vec<&str> = stack.stack_id().unwrap_or_default().split(':').collect();
+        let [_, _, _, region, account, ..] = id[..] else { bail!("the id of the stack {name} is no ARN") };
         Ok(Self {
+            place: format!("stack {name}, account {account}, {region}"),
             client: aws_sdk_lambda::Client::new(config),
             replay: output("ReplayFunctionName")?,
             breaker: output("BreakerFunctionName")?,
         })
+    }
+
+    /// Which relay this is: what somebody has to look at who has several.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     async fn call(&self, function: Function, request: &Value) -> Result<Value, InvokeError> {
@@ -202,7 +213,8 @@ mod tests {
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build();
         let client = aws_sdk_lambda::Client::from_conf(config);
-        let stack = Stack { client, replay: "replay".to_owned(), breaker: "breaker".to_owned() };
+        let place = "a test".to_owned();
+        let stack = Stack { client, replay: "replay".to_owned(), breaker: "breaker".to_owned(), place };
         stack.call(Function::Replay, &Value::Null).await.expect_err("an error")
     }
 

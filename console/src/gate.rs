@@ -3,7 +3,8 @@
 //! Any web page can send requests to this machine. So each request has to name this server, and come from its own pages;
 //! what changes anything also brings the token that only its forms hold.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -12,14 +13,24 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::pages::entered;
+use crate::pages::{entered, left};
 use crate::problem::Problem;
 use crate::selection::Fields;
 
 /// Where the link leads that lets a browser in.
 pub(crate) const ENTER: &str = "/enter";
+
+/// Where the button leads that ends the session.
+pub(crate) const LEAVE: &str = "/leave";
+
+/// A session ends by itself when nobody has used it for so long. What pages ask for by themselves is no use.
+const IDLE_HOURS: u64 = 2;
+
+/// The header of what a page asks for by itself (`live.js`).
+const REFRESH: HeaderName = HeaderName::from_static("x-console-refresh");
 
 /// The field of a form that holds the token.
 pub(crate) const TOKEN: &str = "token";
@@ -57,12 +68,19 @@ impl Secret {
     }
 }
 
+/// The time between a link and the end of what it lets in.
+struct Session {
+    cookie: Secret,
+    /// What each form holds.
+    token: Secret,
+    used_at: Instant,
+}
+
 /// The gate of one server.
 pub(crate) struct Gate {
     host: String,
     cookie: String,
-    session: Secret,
-    token: Secret,
+    session: Mutex<Option<Session>>,
     /// The link that was not used yet.
     key: Mutex<Option<Secret>>,
 }
@@ -74,8 +92,7 @@ impl Gate {
             host: format!("127.0.0.1:{port}"),
             // Browsers do not tell the ports of a host apart.
             cookie: format!("console-{port}"),
-            session: Secret::new(),
-            token: Secret::new(),
+            session: Mutex::new(None),
             key: Mutex::new(None),
         }
     }
@@ -89,11 +106,22 @@ impl Gate {
     }
 
     /// The token that every form of our own holds.
-    pub(crate) fn token(&self) -> &str {
-        &self.token.0
+    pub(crate) fn token(&self) -> String {
+        self.session().as_ref().map(|session| session.token.0.clone()).unwrap_or_default()
     }
 
-    /// Lets a browser in that has the key: it gets the cookie, and the key is void.
+    /// Ends the session.
+    pub(crate) fn leave(&self) -> Response {
+        *self.session() = None;
+        let cookie = format!("{}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0", self.cookie);
+        ([(header::SET_COOKIE, cookie)], left()).into_response()
+    }
+
+    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a browser in that has the key: it gets the cookie, and the key is void. A session that was there ends.
     pub(crate) fn enter(&self, query: &Fields) -> Result<Response, Problem> {
         let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         let presented = query.get("key").unwrap_or_default();
@@ -102,7 +130,9 @@ impl Gate {
                 "This link was used already, or is none. Press Enter where `cargo console` runs for a new one.",
             ));
         }
-        let cookie = format!("{}={}; HttpOnly; SameSite=Strict; Path=/", self.cookie, self.session.0);
+        let session = Session { cookie: Secret::new(), token: Secret::new(), used_at: Instant::now() };
+        let cookie = format!("{}={}; HttpOnly; SameSite=Strict; Path=/", self.cookie, session.cookie.0);
+        *self.session() = Some(session);
         // Not a redirection: where another page has led here, a browser would follow it without the cookie.
         Ok(([(header::SET_COOKIE, cookie)], entered()).into_response())
     }
@@ -120,9 +150,11 @@ impl Gate {
             return Err(forbidden("Another web page has asked for this. Open it from the console itself."));
         }
         if !self.is_known(request.headers()) {
-            return Err(forbidden(
-                "Open the link that `cargo console` has printed, in the browser that you want to use.",
-            ));
+            return Err(forbidden(&format!(
+                "Open the link that `cargo console` has printed, in the browser that you want to use; press Enter there for \
+                 another one. A session ends by its button, by a newer link, and after {IDLE_HOURS} hours in which nobody \
+                 has used it."
+            )));
         }
         match *request.method() {
             Method::GET | Method::HEAD => Ok(request),
@@ -141,9 +173,19 @@ impl Gate {
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {
+        let mut held = self.session();
+        let Some(session) = held.as_mut() else { return false };
+        if session.used_at.elapsed() >= Duration::from_hours(IDLE_HOURS) {
+            *held = None;
+            return false;
+        }
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
-        cookies.any(|(name, value)| name == self.cookie && self.session.is(value))
+        let is_known = cookies.any(|(name, value)| name == self.cookie && session.cookie.is(value));
+        if is_known && !headers.contains_key(&REFRESH) {
+            session.used_at = Instant::now();
+        }
+        is_known
     }
 
     /// Reads the form, which has to come from a page of ours; handlers find it among the extensions.
@@ -156,7 +198,8 @@ impl Gate {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too large", "The form could not be read, or is too large.")
         })?;
         let form = Fields::parse(&body);
-        if !form.get(TOKEN).is_some_and(|token| self.token.is(token)) {
+        let is_ours = |token: &str| self.session().as_ref().is_some_and(|session| session.token.is(token));
+        if !form.get(TOKEN).is_some_and(is_ours) {
             return Err(forbidden("The form is older than this console. Reload the page, and send it again."));
         }
         head.extensions.insert(form);
@@ -189,4 +232,50 @@ fn not_allowed(detail: &str) -> Problem {
 
 fn forbidden(detail: &str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "Not for this browser", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the browser with this cookie is let in; by itself where a page asks by itself.
+    fn is_let_in(gate: &Gate, cookie: &str, by_itself: bool) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::from_str(cookie).expect("a cookie"));
+        if by_itself {
+            headers.insert(REFRESH, HeaderValue::from_static("1"));
+        }
+        gate.is_known(&headers)
+    }
+
+    fn enter(gate: &Gate) -> String {
+        let link = gate.link();
+        let query = link.split('?').nth(1).expect("a key");
+        let answer = gate.enter(&Fields::parse(query.as_bytes())).expect("let in");
+        let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+        cookie.split(';').next().expect("a name and a value").to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_when_nobody_uses_it_by_its_button_and_by_a_newer_link() {
+        let gate = Gate::new(1);
+        let cookie = enter(&gate);
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_hours(IDLE_HOURS) - Duration::from_secs(1)).await;
+            assert!(is_let_in(&gate, &cookie, false), "somebody uses it");
+        }
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_mins(59)).await;
+            assert!(is_let_in(&gate, &cookie, true));
+        }
+        tokio::time::advance(Duration::from_mins(2)).await;
+        assert!(!is_let_in(&gate, &cookie, true), "a page that is left open keeps nothing open");
+        assert!(!is_let_in(&gate, &cookie, false));
+
+        let (first, token) = (enter(&gate), gate.token());
+        let second = enter(&gate);
+        assert!(!is_let_in(&gate, &first, false) && is_let_in(&gate, &second, false) && gate.token() != token);
+        gate.leave();
+        assert!(!is_let_in(&gate, &second, false));
+    }
 }

@@ -45,9 +45,10 @@ async fn main() -> ExitCode {
 
 async fn run(Arguments { stack, region, profile, port, by }: Arguments) -> Result<()> {
     let (functions, place) = match &stack {
-        Some(name) => (Stack::deployed(name, region, profile.as_deref()).await?, format!("stack {name}")),
-        None => (Stack::local(&aws::local_variables()?).await?, "the local AWS".to_owned()),
+        Some(name) => (Stack::deployed(name, region, profile.as_deref()).await?, ""),
+        None => (Stack::local(&aws::local_variables()?).await?, "the local AWS: "),
     };
+    let place = format!("{place}{}", functions.place());
     let functions: Arc<dyn Functions> = Arc::new(functions);
     let by = by.or_else(|| std::env::var("USER").ok()).filter(|name| !name.trim().is_empty());
     let by = format!("{} (console)", by.as_deref().unwrap_or("somebody"));

@@ -8,15 +8,17 @@ pub(crate) mod flow;
 mod needs;
 pub(crate) mod runs;
 
+use std::fmt::Write as _;
+
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::functions::{Function, InvokeError};
-use crate::gate::TOKEN;
+use crate::gate::{LEAVE, TOKEN};
 use crate::problem::Problem;
 use crate::runs::Origin;
 use crate::selection::{EVENT_ID, Fields};
@@ -78,8 +80,17 @@ pub(crate) fn entered() -> Markup {
     whole("Welcome", None, &go_on, &html! { h1 { "Welcome" } p { a href="/" { "To the first page" } } })
 }
 
+/// What a browser sees whose session has ended.
+pub(crate) fn left() -> Markup {
+    let content = html! {
+        h1 { "The session has ended" }
+        p { "Press Enter where `cargo console` runs for a link that begins another one. What was started goes on." }
+    };
+    document("The session has ended", None, &content)
+}
+
 fn whole(title: &str, console: Option<(&Console, &str)>, head: &Markup, content: &Markup) -> Markup {
-    html! {
+    let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -110,12 +121,40 @@ fn whole(title: &str, console: Option<(&Console, &str)>, head: &Markup, content:
                         input #find name="id" placeholder="its id" required autocomplete="off" spellcheck="false";
                         button { "Show" }
                     }
+                    @if let Some((console, _)) = console {
+                        form.leave method="post" action=(LEAVE) { (console.token()) button { "End session" } }
+                    }
                 }
                 main #content tabindex="-1" { (content) }
                 p #stale role="status" {}
             }
         }
+    };
+    PreEscaped(with_visible_controls(&page.into_string()))
+}
+
+/// Characters that turn the direction of a text, and so make it read as another one (Unicode, `Bidi_Control`).
+fn turns_text(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The page with such characters as the escapes that JSON has for them. What stands in a tag goes back as it came.
+fn with_visible_controls(page: &str) -> String {
+    let (mut visible, mut in_tag) = (String::with_capacity(page.len()), false);
+    for character in page.chars() {
+        match character {
+            '<' => in_tag = true,
+            '>' => in_tag = false,
+            _ => {}
+        }
+        if turns_text(character) && !in_tag {
+            // Into a text, which takes all.
+            let _ = write!(visible, "\\u{:04x}", u32::from(character));
+        } else {
+            visible.push(character);
+        }
     }
+    visible
 }
 
 /// The answer to what is none of the pages.

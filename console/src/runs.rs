@@ -15,16 +15,25 @@ use serde_json::{Map, Value};
 use self::worker::Worker;
 use crate::answers::{Failed, Report};
 use crate::functions::Functions;
-use crate::selection::{Filter, Selection};
+use crate::selection::Filter;
 
 /// Failures that are shown one by one.
 const MAX_LISTED: usize = 200;
+
+/// Which dead letters come back.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// These, as a dry run or the operator has named them.
+    Ids(Vec<String>),
+    /// All. A dry run has counted so many.
+    All { counted: Option<u64> },
+}
 
 /// What can be done with dead letters.
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
     /// Bring them back.
-    Replay { selection: Selection, rate: Option<u32>, force: bool },
+    Replay { which: Which, rate: Option<u32>, force: bool },
     /// Drop them.
     Discard { ids: Vec<String> },
     /// Bring old ones into the archive.
@@ -107,6 +116,8 @@ pub(crate) struct Progress {
     pub(crate) looked_at: u64,
     /// How many were done.
     pub(crate) done: u64,
+    /// How many more the step that is under way has done.
+    pub(crate) under_way: u64,
     /// How many got a record that says what they are.
     pub(crate) recorded: u64,
     /// How many copies of delivered or discarded events were removed.
@@ -119,6 +130,8 @@ pub(crate) struct Progress {
     pub(crate) remaining: Option<u64>,
     /// What it waits for.
     pub(crate) waiting: Option<String>,
+    /// Why nobody knows how far it is.
+    pub(crate) unheard: Option<String>,
     /// What the operator should know beside.
     pub(crate) note: Option<String>,
     /// How it ended.
@@ -162,6 +175,7 @@ impl Run {
         let mut progress = self.lock();
         progress.looked_at += asked.unwrap_or(report.matched);
         progress.done += report.done;
+        progress.under_way = 0;
         progress.recorded += report.recorded;
         progress.removed += report.removed;
         progress.failures += report.failures;

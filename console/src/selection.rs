@@ -10,8 +10,8 @@ pub(crate) const FILTER: [&str; 6] = ["source", "reason", "webhookId", "statusCo
 /// The field that names an event. A form can have many of them.
 pub(crate) const EVENT_ID: &str = "eventId";
 
-/// The field that says when a dry run looked: what comes later it has not seen.
-pub(crate) const LOOKED_AT: &str = "lookedAt";
+/// The field that says how many a dry run has counted.
+pub(crate) const COUNTED: &str = "counted";
 
 /// The fields of a query or a form, in their order.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +92,7 @@ fn with_zone<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
 pub(crate) enum Selection {
     /// These.
     Ids(Vec<String>),
-    /// Those that match now.
+    /// Those that match now, for a dry run: what is done then is done with the ids that it gives.
     Matching(Filter),
     /// All.
     All,
@@ -107,10 +107,7 @@ impl Selection {
         }
         match form.get("which")? {
             "matching" => {
-                let mut filter = Some(Filter::of(form)).filter(|filter| !filter.is_empty())?;
-                if let Some(looked_at) = form.get(LOOKED_AT).filter(|_| filter.get("until").is_none()) {
-                    filter.0.push(("until", looked_at.to_owned()));
-                }
+                let filter = Some(Filter::of(form)).filter(|filter| !filter.is_empty())?;
                 Some(Self::Matching(filter))
             }
             "all" => Some(Self::All),
@@ -156,10 +153,6 @@ mod tests {
         let expected = json!({ "statusCode": 404, "since": "2026-01-15T03:00:00Z", "until": "2026-01-15T04:00:05Z" });
         assert_eq!(Value::from(filter.request()), expected);
         assert_eq!(Filter::of(&Fields::parse(filter.query(&[("next", "a b")]).as_bytes())), filter);
-        let seen =
-            selection("which=matching&reason=permanent&lookedAt=2026-01-15T04%3A00%3A05.5Z").map(|all| all.request());
-        let until = json!({ "reason": "permanent", "until": "2026-01-15T04:00:05.5Z" });
-        assert_eq!(seen.expect("a filter")["filter"], until, "what the dry run has seen");
         let odd = Filter::of(&Fields::parse(b"statusCode=4o4"));
         assert_eq!(Value::from(odd.request()), json!({ "statusCode": "4o4" }));
     }

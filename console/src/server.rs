@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::functions::Functions;
-use crate::gate::{ENTER, Gate, guard};
+use crate::gate::{ENTER, Gate, LEAVE, guard};
 use crate::pages::{archive, breaker, dead_letters, events, flow, not_found, runs};
 use crate::runs::Runs;
 use crate::selection::Fields;
@@ -69,8 +69,13 @@ fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
         let gate = Arc::clone(&gate);
         async move |RawQuery(query): RawQuery| gate.enter(&Fields::parse(query.unwrap_or_default().as_bytes()))
     };
+    let leave = {
+        let gate = Arc::clone(&gate);
+        async move || gate.leave()
+    };
     Router::new()
         .route(ENTER, get(enter))
+        .route(LEAVE, post(leave))
         .route("/", get(flow::show))
         .route("/breaker", post(breaker::set))
         .route("/dead-letters", get(dead_letters::list))

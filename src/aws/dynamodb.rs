@@ -29,10 +29,12 @@ use super::is_transient;
 use crate::attempts::Attempts;
 use crate::breaker::Circuit;
 use crate::event::EventId;
-use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
+use crate::events_table::{
+    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+};
 use crate::logging::chain;
 use crate::metrics;
-use crate::record::{Guard, LIFE, Record, Transition};
+use crate::record::{BulkReplay, Guard, LIFE, Record, Transition};
 
 /// The table's key.
 const KEY: &str = "event_id";
@@ -179,12 +181,21 @@ impl EventsTable for DynamoDb {
         request.send().await.map(|_| true).map_err(classify)
     }
 
-    async fn body(&self, id: &EventId) -> Result<Option<Vec<u8>>, TableError> {
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
         let Some(mut item) = self.read(body_key(id)).await? else { return Ok(None) };
-        let Some(AttributeValue::B(packed)) = item.remove("body") else {
-            return Err(TableError::Unreadable("a kept body has no bytes".into()));
+        let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
+        let (Some(AttributeValue::B(packed)), Some(expires_at)) = (item.remove("body"), expires_at) else {
+            return Err(TableError::Unreadable("a kept body has no bytes, or no end".into()));
         };
+        if expires_at <= now.as_second() {
+            return Ok(None);
+        }
         unpack(packed.as_ref()).map(Some).map_err(unreadable)
+    }
+
+    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+        let request = self.client.delete_item().table_name(&self.table).key(KEY, AttributeValue::S(body_key(id)));
+        request.send().await.map(drop).map_err(classify)
     }
 
     async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
@@ -245,6 +256,58 @@ impl EventsTable for DynamoDb {
     async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
         let lease = self.read(lease_key(what)).await?.map(parse::<Lease>).transpose()?;
         Ok(lease.filter(|lease| lease.until > now))
+    }
+
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        self.read(BULK_REPLAY_KEY.to_owned()).await?.map(parse).transpose()
+    }
+
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+        let item: Item = to_item(replay).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        // By then nothing is left that it could stand for.
+        let expires_at = (replay.act.at + LIFE).as_second().to_string();
+        let request = request.item("expires_at", AttributeValue::N(expires_at));
+        request.item(KEY, AttributeValue::S(BULK_REPLAY_KEY.to_owned())).send().await.map(drop).map_err(classify)
+    }
+
+    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
+        let Some(item) = self.read(run_key(run_id)).await? else { return Ok(None) };
+        let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
+        if expires_at.is_some_and(|at| at <= now.as_second()) {
+            return Ok(None);
+        }
+        parse(item).map(Some)
+    }
+
+    async fn save_background_run(
+        &self,
+        run: &BackgroundRun,
+        from: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
+        let item: Item = to_item(run).map_err(unreadable)?;
+        let number = |at: Timestamp| AttributeValue::N(at.as_second().to_string());
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = request.item(KEY, AttributeValue::S(run_key(&run.run_id))).item("expires_at", number(now + LIFE));
+        let request = match from {
+            None => request
+                .condition_expression("attribute_not_exists(event_id) OR expires_at <= :now")
+                .expression_attribute_values(":now", number(now)),
+            Some(revision) => request
+                .condition_expression("revision = :revision")
+                .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
+        };
+        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+                let found: Option<BackgroundRun> = refused_by(context.into_err()).map(parse).transpose()?;
+                // An earlier try of this very call was carried out, and its answer was lost.
+                Ok(found.is_some_and(|found| found.revision == run.revision))
+            }
+            Err(error) => Err(classify(error)),
+        }
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
@@ -323,6 +386,9 @@ impl From<CountedAttempts> for Attempts {
 
 // `#` is in no event id.
 
+/// The newest bulk replay.
+const BULK_REPLAY_KEY: &str = "#bulk-replay";
+
 /// What the breaker is.
 const CIRCUIT_KEY: &str = "#breaker";
 
@@ -339,6 +405,10 @@ fn lease_key(what: Exclusive) -> String {
         Exclusive::Recovery => "lease#recovery".to_owned(),
         Exclusive::Breaker => "lease#breaker".to_owned(),
     }
+}
+
+fn run_key(run_id: &str) -> String {
+    format!("run#{run_id}")
 }
 
 fn checkpoint_key(source: &str) -> String {

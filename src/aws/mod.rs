@@ -3,6 +3,7 @@
 mod cloudwatch;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+mod errors;
 #[cfg(feature = "lambda")]
 pub mod event_source;
 mod https;
@@ -22,10 +23,10 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::SharedCredentialsProvider;
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::time::timeout;
 
+use self::errors::is_transient;
 use crate::logging::chain;
 
 /// TCP and TLS to a service of the same region.
@@ -123,30 +124,6 @@ async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn 
 /// For calls that end after `call_timeout` at the latest.
 fn timeouts(call_timeout: Duration, attempts: u32) -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(call_timeout / attempts).operation_timeout(call_timeout).build()
-}
-
-/// Tells what may succeed later from what fails again.
-fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    const THROTTLED: [&str; 9] = [
-        "KmsThrottled",
-        "OverLimit",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TransactionConflictException",
-    ];
-    match error {
-        SdkError::ConstructionFailure(_) => false,
-        SdkError::ServiceError(context) => {
-            let status = context.raw().status().as_u16();
-            status >= 500 || status == 429 || context.err().code().is_some_and(|code| THROTTLED.contains(&code))
-        }
-        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
-        _ => true,
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::{ATTEMPTS, is_transient, timeouts};
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
 
 /// An object of up to 16 MiB is written, or read, within this.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
@@ -53,8 +53,21 @@ impl Archive for S3Archive {
             }
             _ => classify(error),
         })?;
-        let body = output.body.collect().await.map_err(|error| ArchiveError::Unavailable(error.into()))?;
-        Ok(body.to_vec())
+        let too_large = || ArchiveError::TooLarge { key: key.to_owned() };
+        if output
+            .content_length()
+            .is_some_and(|length| u64::try_from(length).is_ok_and(|length| length > MAX_OBJECT_BYTES))
+        {
+            return Err(too_large());
+        }
+        let (mut object, mut body) = (Vec::new(), output.body);
+        while let Some(part) = body.try_next().await.map_err(|error| ArchiveError::Unavailable(error.into()))? {
+            if (object.len() + part.len()) as u64 > MAX_OBJECT_BYTES {
+                return Err(too_large());
+            }
+            object.extend_from_slice(&part);
+        }
+        Ok(object)
     }
 }
 
@@ -92,6 +105,24 @@ mod tests {
             .match_requests(|request| request.bucket() == Some("the-bucket") && request.key() == Some("a/key"))
             .then_output(|| GetObjectOutput::builder().body(ByteStream::from_static(&[1, 2, 3])).build());
         assert_eq!(archive(&rule).get("a/key").await.expect("read"), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_too_large_is_not_read() {
+        let most = usize::try_from(MAX_OBJECT_BYTES).expect("a size");
+        let of = |bytes: usize, says: Option<i64>| {
+            mock!(Client::get_object).then_output(move || {
+                let output = GetObjectOutput::builder().set_content_length(says);
+                output.body(ByteStream::from(vec![0; bytes])).build()
+            })
+        };
+        // By what it says of itself, and by what comes.
+        for rule in [of(10, Some(i64::MAX)), of(most + 1, None), of(most + 1, Some(10))] {
+            let error = archive(&rule).get("a/key").await.expect_err("not read");
+            assert!(matches!(error, ArchiveError::TooLarge { .. }), "{error:?}");
+        }
+        let largest = archive(&of(most, Some(i64::try_from(most).expect("a size")))).get("a/key").await;
+        assert_eq!(largest.expect("read").len(), most);
     }
 
     #[tokio::test]

@@ -132,12 +132,23 @@ where
         let request = ClaimRequest {
             event,
             message_id: &record.message_id,
+            sent_at: record.sent_at,
+            bulk: None,
             last: self.schedule.is_last(record.receive_count),
             lease_until: now + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
             now,
         };
+        let mut bulk = None;
         for _ in 0..CLAIM_ROUNDS {
-            let claiming = Claim::on(found.as_deref(), request);
+            if found.as_ref().is_some_and(|found| found.depends_on_bulk_replay(&record.message_id, now)) {
+                bulk = self.table.bulk_replay().await?;
+            }
+            let claiming = Claim::on(found.as_deref(), ClaimRequest { bulk: bulk.as_ref(), ..request });
+            // Whoever finished the event may have ended before that.
+            if matches!(claiming, Claiming::Finished(_)) && found.as_ref().is_some_and(|found| found.has_surplus_body())
+            {
+                self.delete_body(event).await;
+            }
             let step = match &claiming {
                 Claiming::Free(claim) => claim.transition(),
                 Claiming::Finished(Finished { noted: Some(step), .. }) => step,
@@ -233,10 +244,10 @@ where
             let mut step = claim.delivered(attempt.clone());
             loop {
                 match self.table.write(&step).await {
-                    Ok(Written::Done) => return,
+                    Ok(Written::Done) => return step.next().has_surplus_body(),
                     Ok(Written::Lost(found)) => match claim.delivered_late(attempt.clone(), found.as_deref()) {
                         Some(late) => step = late,
-                        None => return,
+                        None => return false,
                     },
                     Err(error) => {
                         tracing::warn!(event_id = %event.id, error = chain(&error), "a delivery is not recorded yet");
@@ -245,7 +256,11 @@ where
                 sleep(RECORD_PAUSE).await;
             }
         };
-        if timeout_at(deadline - RECORD_TIME, write).await.is_ok() {
+        if let Ok(has_surplus_body) = timeout_at(deadline - RECORD_TIME, write).await {
+            // Before the message is deleted: after a crash it comes again, and this is made up for.
+            if has_surplus_body {
+                self.delete_body(event).await;
+            }
             return Settlement::Done;
         }
         if self.schedule.is_last(record.receive_count) {
@@ -317,6 +332,13 @@ where
         }
     }
 
+    /// Deletes the kept body of an event that is at its end. What is left expires.
+    async fn delete_body(&self, event: &Event) {
+        if let Err(error) = self.table.delete_body(&event.id).await {
+            tracing::warn!(event_id = %event.id, error = chain(&error), "failed to delete the kept body; it expires");
+        }
+    }
+
     /// Writes a step. `None` stands for success; else it says what to do, `otherwise` while somebody else is at the event.
     async fn write(
         &self,
@@ -329,6 +351,10 @@ where
             Ok(Written::Done) => None,
             Ok(Written::Lost(Some(instead))) if matches!(instead.state, State::Delivered | State::Discarded(_)) => {
                 tracing::info!(event_id = %event.id, state = %instead.state.name(), "somebody else was faster");
+                // Kept a moment ago, for a death that was none.
+                if step.next().context.is_some() {
+                    self.delete_body(event).await;
+                }
                 Some(Settlement::Done)
             }
             Ok(Written::Lost(_)) => {

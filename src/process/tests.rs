@@ -102,7 +102,7 @@ async fn a_failed_record_comes_again_after_its_backoff() {
     let State::Dead(dead) = &record.state else { panic!("{record:?}") };
     assert_eq!((dead.death.reason, dead.death.status_code), (ReasonKind::Exhausted, Some(503)));
     assert_eq!((record.attempts_made, record.attempts.len()), (4, 4));
-    assert!(processor.table.body(&record.event_id).await.expect("read").is_some());
+    assert!(processor.table.body(&record.event_id, FakeClock.now()).await.expect("read").is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +163,7 @@ async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
         .map(|(status, answer)| (Some(status), Some("as the test says".to_owned()), Some(answer.to_owned())));
     assert_eq!(record.attempts.iter().map(told).collect::<Vec<_>>(), expected);
     assert_eq!(
-        processor.table.body(&record.event_id).await.expect("read").as_deref(),
+        processor.table.body(&record.event_id, FakeClock.now()).await.expect("read").as_deref(),
         Some(&br#"{"name":"event"}"#[..])
     );
 }
@@ -507,8 +507,15 @@ async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
     let copy = record(name, 1);
     let event = copy.message.to_event(copy.sent_at).expect("readable");
     let now = FakeClock.now() + Duration::from_mins(10);
-    let request =
-        ClaimRequest { event: &event, message_id: "copy", last: false, lease_until: now + Duration::from_mins(1), now };
+    let request = ClaimRequest {
+        event: &event,
+        message_id: "copy",
+        sent_at: now,
+        bulk: None,
+        last: false,
+        lease_until: now + Duration::from_mins(1),
+        now,
+    };
     let Claiming::Free(claim) = Claim::on(Some(&found), request) else { panic!("not free") };
     assert_eq!(processor.table.write(claim.transition()).await.expect("written"), Written::Done);
     (claim, Attempt { at: now, duration_ms: None, status: Some(503), error: None, response: None })
@@ -654,4 +661,30 @@ async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
     let record = processor.table.only_record();
     assert_eq!((record.attempts_made, record.round, record.replays_made), (5, 1, 1));
     assert_eq!(*told.lock().expect("not poisoned"), [1, 2, 3, 4, 5], "the target is told of its whole life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
+    for calls in 0..5 {
+        let processor = processor(|_, attempt| if attempt == 1 { fail(Cause::Status(404)) } else { deliver() });
+        processor.process(vec![record("replayed", 1)], a_minute()).await;
+        let id = processor.table.only_record().event_id;
+        assert_eq!(processor.table.kept_bodies(), [id]);
+        tokio::time::advance(Duration::from_mins(5)).await;
+        processor.table.halt_after(calls);
+        let again = || vec![Record { message_id: "moved".to_owned(), ..record("replayed", 1) }];
+        let doomed = tokio::spawn({
+            let processor = Arc::clone(&processor);
+            let records = again();
+            async move { processor.process(records, Instant::now() + Duration::from_mins(1)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        doomed.abort();
+        processor.table.resume();
+        // What was not acknowledged comes again.
+        tokio::time::advance(Duration::from_mins(10)).await;
+        processor.process(vec![Record { receive_count: 2, ..again().remove(0) }], a_minute()).await;
+        assert_eq!(processor.table.only_record().state, State::Delivered, "{calls}");
+        assert_eq!(processor.table.kept_bodies(), [], "{calls}");
+    }
 }

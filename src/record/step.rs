@@ -1,5 +1,6 @@
 //! The steps between the states of a [`Record`]: all that there are, and what they are made of.
 
+mod bulk;
 mod claim;
 mod dead;
 
@@ -19,6 +20,7 @@ const OLD_RESPONSE_BYTES: usize = 256;
 /// The webhook's id is kept up to this length, which fits an index and an item.
 const MAX_ORIGIN_BYTES: usize = 256;
 
+pub use self::bulk::BulkReplay;
 pub use self::claim::{Claim, ClaimRequest, Claiming, Finished};
 pub(crate) use self::dead::restored;
 pub use self::dead::{DeadRecord, Finding, Letter};

@@ -25,7 +25,15 @@ fn event() -> Event {
 }
 
 fn request<'a>(event: &'a Event, message_id: &'a str, last: bool, now: Timestamp) -> ClaimRequest<'a> {
-    ClaimRequest { event, message_id, last, lease_until: now + SignedDuration::from_secs(65), now }
+    ClaimRequest {
+        event,
+        message_id,
+        sent_at: start(),
+        bulk: None,
+        last,
+        lease_until: now + SignedDuration::from_secs(65),
+        now,
+    }
 }
 
 fn claim(found: Option<&Record>, message_id: &str, last: bool, now: Timestamp) -> Claim {
@@ -41,6 +49,10 @@ fn attempt(at: Timestamp) -> Attempt {
 
 fn death(now: Timestamp) -> Death {
     Death { reason: ReasonKind::Exhausted, error: excerpt("as the test says"), status_code: Some(500), dead_at: now }
+}
+
+fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
+    BulkReplay { act: act(at), force }
 }
 
 fn act(at: Timestamp) -> Act {
@@ -207,10 +219,16 @@ proptest! {
                 prop_assert_eq!(record.state.is_indexed(), dead || last);
             }
         }
-        // Whoever comes late enough always gets the event, or is told that it is finished.
+        // Whoever comes late enough gets the event, is told that it is finished, or has to insist.
         now += SignedDuration::from_hours(2);
         let end = Claim::on(world.record.as_ref(), request(&event(), "another", false, now));
-        prop_assert!(matches!(end, Claiming::Free(_) | Claiming::Finished(_)));
+        let is_past_ceiling = world.record.is_some_and(|record| record.replays_made >= REPLAY_CEILING);
+        let holds = match end {
+            Claiming::Free(_) | Claiming::Finished(_) => true,
+            Claiming::Dead(_) => is_past_ceiling,
+            Claiming::NotBefore(_) | Claiming::Other(_) => false,
+        };
+        prop_assert!(holds);
     }
 }
 
@@ -368,7 +386,7 @@ fn a_dead_letter_that_nobody_knows_is_recorded_with_all_that_it_tells() {
 #[test]
 fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
     let (mut now, mut record, mut waits) = (start(), None, Vec::new());
-    for number in 0..9 {
+    for number in 0..REPLAY_CEILING {
         let message = number.to_string();
         let claimed = claim(record.as_ref(), &message, false, now);
         let dead = claimed.dead(attempt(now), death(now), Some(&message), Context::default()).next;
@@ -378,7 +396,61 @@ fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
         waits.push(time.duration_since(now).as_secs() / 60);
         (now, record) = (time, Some(dead));
     }
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+    assert_eq!(waits, [1, 2, 4, 8, 16]);
+}
+
+/// Dead once more than an operator may replay it without insisting, at `start()`.
+fn dead_past_the_ceiling(is_crashed: bool) -> Record {
+    let claimed = claim(None, "m", is_crashed, start() - SignedDuration::from_secs(65));
+    let dead = claimed.dead(attempt(start()), death(start()), None, Context::default());
+    let step = if is_crashed { claimed.transition() } else { &dead };
+    Record { replays_made: REPLAY_CEILING, ..step.next.clone() }
+}
+
+#[test]
+fn an_event_past_the_ceiling_goes_back_to_the_dead_letters_unless_somebody_insists() {
+    let hour = SignedDuration::from_hours(1);
+    for (found, at) in [false, true].map(dead_past_the_ceiling).into_iter().zip([start(), start()]) {
+        assert!(found.depends_on_bulk_replay("moved", at), "{:?}", found.state);
+        for (bulk, may) in [
+            (None, false),
+            (Some(bulk_replay(at, false)), false),
+            (Some(bulk_replay(at, true)), true),
+            // It was not dead when that replay began.
+            (Some(bulk_replay(at - SignedDuration::from_secs(1), true)), false),
+        ] {
+            let sent_at = at + SignedDuration::from_secs(1);
+            let claiming = |now| {
+                let event = event();
+                let request = request(&event, "moved", false, now);
+                Claim::on(Some(&found), ClaimRequest { sent_at, bulk: bulk.as_ref(), ..request })
+            };
+            let (first, later) = (claiming(sent_at), claiming(sent_at + hour));
+            if may {
+                assert!(matches!(first, Claiming::Free(_)), "{first:?}");
+            } else {
+                // It waits, since a move task that still runs would bring it back at once.
+                assert_eq!(first, Claiming::NotBefore(sent_at + hour));
+                assert!(matches!(later, Claiming::Dead(_)), "{later:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bulk_replay_asks_for_what_was_dead_when_it_began() {
+    let claimed = claim(None, "m", false, start());
+    let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
+    assert!(!dead.depends_on_bulk_replay("m", start()), "its own message has still to be moved");
+    assert!(dead.depends_on_bulk_replay("moved", start()));
+    let early = bulk_replay(start() - SignedDuration::from_secs(1), false);
+    assert_eq!(*BulkReplay::marked(Some(&early), &dead), dead, "it died after that");
+    let bulk = bulk_replay(start(), false);
+    let event = event();
+    let asked = ClaimRequest { bulk: Some(&bulk), ..request(&event, "moved", false, start()) };
+    let Claiming::Free(claim) = Claim::on(Some(&dead), asked) else { panic!("it was asked for") };
+    let next = &claim.transition().next;
+    assert_eq!((next.replays_made, next.history.last()), (1, Some(&bulk.act)));
 }
 
 #[test]
@@ -456,4 +528,55 @@ fn the_diagram_of_the_architecture_is_that_of_the_code() {
     let diagram = format!("```mermaid\nstateDiagram-v2\n{diagram}```\n");
     let architecture = include_str!("../../ARCHITECTURE.md");
     assert!(architecture.contains(&diagram), "ARCHITECTURE.md has to show:\n{diagram}");
+}
+
+/// An event that died of a 404 at `start()`, and was replayed a day later. A move task leaves the reason on its message.
+fn replayed_a_day_later() -> (Record, crate::reason::Reason, Timestamp) {
+    let of_404 =
+        Death { reason: ReasonKind::Permanent, error: "404".to_owned(), status_code: Some(404), dead_at: start() };
+    let dead =
+        claim(None, "m", false, start()).dead(attempt(start()), of_404.clone(), Some("m"), Context::default()).next;
+    let day = start() + SignedDuration::from_hours(24);
+    let replayed = BulkReplay::marked(Some(&bulk_replay(day, false)), &dead).into_owned();
+    (replayed, of_404.into(), day)
+}
+
+fn found_dead(found: &Record, reason: &crate::reason::Reason, sent_at: Timestamp, now: Timestamp) -> Finding {
+    let event = event();
+    let letter = Letter {
+        event_id: &event.id,
+        received_at: event.received_at,
+        sent_at,
+        reason: Some(reason),
+        event: Some(&event),
+    };
+    Finding::of(&letter, Some(found), now)
+}
+
+#[test]
+fn the_reason_of_an_earlier_death_is_not_that_of_the_next() {
+    let (replayed, of_404, day) = replayed_a_day_later();
+    let later = day + SignedDuration::from_hours(1);
+    let retrying = claim(Some(&replayed), "moved", false, day).retrying(attempt(day), day, day).next;
+    let in_progress = claim(Some(&replayed), "moved", false, day).transition().next.clone();
+    // Moved back; never claimed, or claimed before its receives were throttled.
+    for found in [&replayed, &retrying, &in_progress] {
+        let Finding::Unrecorded(dead) = found_dead(found, &of_404, day, later) else { panic!("not dead: {found:?}") };
+        assert_eq!((dead.death().reason, dead.death().status_code), (ReasonKind::Unknown, None), "{found:?}");
+        assert!(dead.death().dead_at > day, "it died before its last attempt");
+        // A reason that came later is that of this death.
+        let malformed = crate::reason::Reason { reason: ReasonKind::Malformed, at: later, ..of_404.clone() };
+        let Finding::Unrecorded(dead) = found_dead(found, &malformed, later, later) else { panic!("not dead") };
+        assert_eq!(dead.death().reason, ReasonKind::Malformed);
+    }
+}
+
+#[test]
+fn the_message_of_a_death_that_is_sent_after_the_replay_began_is_of_that_death() {
+    let (_, of_404, _) = replayed_a_day_later();
+    let soon = start() + SignedDuration::from_secs(1);
+    let dead =
+        claim(None, "m", false, start()).dead(attempt(start()), of_404.clone().into(), Some("m"), Context::default());
+    let marked = BulkReplay::marked(Some(&bulk_replay(start(), false)), &dead.next).into_owned();
+    assert!(matches!(found_dead(&marked, &of_404, soon, soon), Finding::Dead(_)));
 }

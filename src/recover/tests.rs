@@ -232,7 +232,15 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
         let event = event_of(state);
         relay.lose(state, now() - minutes(1), now());
         let lease_until = now() + minutes(1);
-        let request = ClaimRequest { event: &event, message_id: "m", last: false, lease_until, now: now() };
+        let request = ClaimRequest {
+            event: &event,
+            message_id: "m",
+            sent_at: now(),
+            bulk: None,
+            last: false,
+            lease_until,
+            now: now(),
+        };
         let Claiming::Free(claim) = Claim::on(None, request) else { panic!("not free") };
         let dead = || claim.dead(attempt(), death(), None, Context::default());
         let mut steps = vec![claim.transition().clone()];
@@ -351,7 +359,7 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     let mut bodies = Vec::new();
     for record in relay.table.records() {
         assert_eq!(record.state.name(), StateName::Dead);
-        bodies.push(relay.table.body(&record.event_id).await.expect("read").expect("kept"));
+        bodies.push(relay.table.body(&record.event_id, now()).await.expect("read").expect("kept"));
     }
     bodies.sort_unstable();
     assert_eq!(bodies, [b"plain text".to_vec(), b"{\"strange\":true}".to_vec(), large.into_bytes()], "each whole");

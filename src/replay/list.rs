@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::event::{EventId, Source};
 use crate::reason::ReasonKind;
-use crate::record::{Death, Record, State, StateName, Summary};
+use crate::record::{BulkReplay, Death, Record, State, StateName, Summary};
 
 /// The message of an event that died this short ago may not be in the dead-letter queue yet: it is hidden for as long as
 /// the events queue says, 12 minutes at most.
@@ -75,8 +75,10 @@ impl DeadLetter {
     }
 
     /// Whether its message has to be in the dead-letter queue by `now`, if it is anywhere.
-    pub(super) fn has_arrived(&self, now: Timestamp) -> bool {
-        now.duration_since(self.replayed_at.unwrap_or(self.dead_at)) > ARRIVES_WITHIN
+    pub(super) fn has_arrived(&self, bulk: Option<&BulkReplay>, now: Timestamp) -> bool {
+        let moved_at = bulk.map(|bulk| bulk.act.at).filter(|at| *at >= self.dead_at);
+        let left_at = self.replayed_at.max(moved_at).unwrap_or(self.dead_at);
+        now.duration_since(left_at) > ARRIVES_WITHIN
     }
 }
 

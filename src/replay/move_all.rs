@@ -1,32 +1,49 @@
 //! A replay of everything, by SQS's own move task.
 
-use futures_util::future::try_join_all;
+use tokio::time::Instant;
 
 use super::report::{Done, Report};
 use super::{Answer, Pages, Ports, Replay, ReplayError, Run, Selection};
 use crate::clock::Clock;
-use crate::event::EventId;
 use crate::events_table::{EventsTable, TableError};
 use crate::logging::chain;
 use crate::metrics;
 use crate::queue::{Countable, MoveTask, Redrive};
-use crate::record::{Finding, Transition};
+use crate::record::{BulkReplay, REPLAY_CEILING};
 use crate::request::Origin;
 
-/// Records that are written at the same time, when many are.
-const CONCURRENT_WRITES: usize = 16;
+/// A run looks for events that were replayed too often for at most this part of its time. The index that it looks at lags
+/// behind in any case: it decides on the way to do it, and the claim of each event on whether it may.
+const LOOKING_PART: u32 = 4;
 
 impl<P: Ports> Replay<P> {
+    /// Whether SQS can move all that is there. It cannot leave any out, so those that were replayed too often make it a sweep.
+    pub(super) async fn can_move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<bool, TableError> {
+        if selection.force {
+            return Ok(true);
+        }
+        let look_until = Instant::now() + run.deadline.saturating_duration_since(Instant::now()) / LOOKING_PART;
+        let mut pages = Pages::default();
+        while Instant::now() < look_until
+            && let Some(page) = self.next_page(&mut pages).await?
+        {
+            if page.iter().any(|letter| letter.replays >= REPLAY_CEILING) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
+    ///
+    /// One write stands for a mark on each record. A crash after it leaves events that seem to be replayed and lie where they
+    /// were; the next replay takes them along.
     pub(super) async fn move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
         let mut report = Report::new(Done::Replay { replayed: 0 });
         report.matched = self.dead_letters.depth().await?.visible;
         report.complete = true;
-        let mut pages = Pages::default();
-        while let Some(page) = self.next_page(&mut pages).await? {
-            let ids: Vec<EventId> = page.into_iter().map(|letter| letter.event_id).collect();
-            self.mark(run, &ids).await?;
-        }
+        let bulk = BulkReplay { act: run.act(self.clock.now()), force: selection.force };
+        self.table.save_bulk_replay(&bulk).await?;
         let started = self.redrive.start_move(selection.rate_per_second).await;
         match self.redrive.latest_move().await {
             // The answer to a call can be lost although its task has started.
@@ -43,22 +60,6 @@ impl<P: Ports> Replay<P> {
         metrics::REPLAYED.add(report.matched);
         report.remaining = self.remaining().await;
         Ok(report)
-    }
-
-    /// Writes on each record that it is about to be replayed, and by whom.
-    async fn mark(&self, run: &Run<'_>, ids: &[EventId]) -> Result<(), TableError> {
-        for ids in ids.chunks(CONCURRENT_WRITES) {
-            let records = self.table.get_many(ids).await?;
-            let now = self.clock.now();
-            // One that is not dead any more, or that crashed and has no record of it yet, goes without.
-            let marks = records.values().filter_map(|record| match Finding::recorded(record, now)? {
-                Finding::Dead(dead) => Some(dead.replayed(run.act(now))),
-                Finding::Unrecorded(_) | Finding::Finished(_) | Finding::UnderWay => None,
-            });
-            let write = |mark: Transition| async move { self.table.write(&mark).await };
-            try_join_all(marks.map(write)).await?;
-        }
-        Ok(())
     }
 
     pub(super) async fn cancel(&self, origin: &Origin) -> Result<Answer, ReplayError> {

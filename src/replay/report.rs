@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::list::DeadLetter;
+use crate::event::EventId;
 use crate::metrics;
 use crate::queue::MoveTask;
 
@@ -36,6 +37,9 @@ pub struct Report {
     pub dry_run: bool,
     /// The move task, when SQS does the work.
     pub move_task: Option<MoveTask>,
+    /// In a dry run of a filter, the ids of all that match: what to ask for to have these replayed, and no others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub event_ids: Vec<EventId>,
     /// In a dry run, the first hundred that match.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<DeadLetter>,
@@ -139,6 +143,7 @@ impl Report {
             complete: false,
             dry_run: false,
             move_task: None,
+            event_ids: Vec::new(),
             items: Vec::new(),
         }
     }

@@ -29,6 +29,9 @@ const MAX_LIMIT: u32 = 1000;
 const MAX_AGE_DAYS: u32 = 13;
 const DEFAULT_AGE_DAYS: u32 = 10;
 
+/// A run in the background has a name of at most so many characters.
+const MAX_RUN_ID: usize = 80;
+
 const ACTIONS: &str = "status, list, show, replay, cancel, reconcile, archive, restore, discard";
 
 /// What an operator can ask for.
@@ -36,6 +39,17 @@ const ACTIONS: &str = "status, list, show, replay, cancel, reconcile, archive, r
 pub enum Request {
     /// How many messages lie where, and who is at work.
     Status,
+    /// How far a run in the background is.
+    StatusOf(String),
+    /// Start a run in the background.
+    Start(Start),
+    /// Carry out a run that was started before.
+    Background {
+        /// Its name.
+        run_id: String,
+        /// What it is for.
+        request: Box<Self>,
+    },
     /// The dead letters, oldest first.
     List(Listing),
     /// All that is known of one event.
@@ -72,6 +86,16 @@ pub enum Request {
         /// Who asks.
         origin: Origin,
     },
+}
+
+/// A run that is to be carried out in the background.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub(super) run_id: String,
+    pub(super) action: String,
+    pub(super) origin: Origin,
+    /// What to invoke the function with, to carry it out.
+    pub payload: Value,
 }
 
 /// A page of the list.
@@ -151,8 +175,49 @@ impl Request {
             Some(_) => return Err(invalid("action", "must be a text")),
             None => return Err(invalid("action", &format!("is missing; it is one of {ACTIONS}"))),
         };
-        let fields = Value::Object(fields);
-        match action.as_str() {
+        let run = read::<RunFields>(RunFields::take(&mut fields))?.check()?;
+        let started = fields.clone();
+        let request = Self::parse_action(&action, Value::Object(fields), caller)?;
+        match (run, request) {
+            (None, request) => Ok(request),
+            (Some((run_id, false)), Self::Status) => Ok(Self::StatusOf(run_id)),
+            (Some((run_id, begins)), request) => {
+                let origin =
+                    request.origin().ok_or_else(|| invalid("runId", "goes with what changes something"))?.clone();
+                if begins {
+                    return Ok(Self::Background { run_id, request: Box::new(request) });
+                }
+                let mut payload = started;
+                payload.insert("action".to_owned(), action.as_str().into());
+                payload.insert("by".to_owned(), origin.by.as_str().into());
+                payload.insert("runId".to_owned(), run_id.as_str().into());
+                payload.insert("begin".to_owned(), true.into());
+                Ok(Self::Start(Start { run_id, action, origin, payload: payload.into() }))
+            }
+        }
+    }
+
+    /// Who asks, where the request is for a run that can last.
+    fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Replay(selection) if !selection.dry_run => Some(&selection.origin),
+            Self::Reconcile { origin, .. }
+            | Self::Archive { origin, .. }
+            | Self::Restore { origin, .. }
+            | Self::Discard { origin, .. } => Some(origin),
+            Self::Replay(_)
+            | Self::Status
+            | Self::StatusOf(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Cancel(_)
+            | Self::Start(_)
+            | Self::Background { .. } => None,
+        }
+    }
+
+    fn parse_action(action: &str, fields: Value, caller: &str) -> Result<Self, InvalidRequest> {
+        match action {
             "status" => read::<NoFields>(fields).map(|_| Self::Status),
             "list" => read::<ListFields>(fields)?.check().map(Self::List),
             "show" => read::<ShowFields>(fields).map(|fields| Self::Show(fields.event_id)),
@@ -182,6 +247,32 @@ impl Request {
             }
             other => Err(invalid("action", &format!("{other:?} is unknown; it is one of {ACTIONS}"))),
         }
+    }
+}
+
+/// The fields of a run in the background: its name, and whether this is the invocation that carries it out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RunFields {
+    run_id: Option<String>,
+    #[serde(default)]
+    begin: bool,
+}
+
+impl RunFields {
+    fn take(fields: &mut serde_json::Map<String, Value>) -> Value {
+        ["runId", "begin"].into_iter().filter_map(|name| fields.remove_entry(name)).collect()
+    }
+
+    fn check(self) -> Result<Option<(String, bool)>, InvalidRequest> {
+        let Some(run_id) = self.run_id else {
+            return if self.begin { Err(invalid("begin", "goes with runId")) } else { Ok(None) };
+        };
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if !(1..=MAX_RUN_ID).contains(&run_id.len()) || !run_id.chars().all(is_allowed) {
+            return Err(invalid("runId", &format!("must be 1 to {MAX_RUN_ID} letters, digits, - or _")));
+        }
+        Ok(Some((run_id, self.begin)))
     }
 }
 
@@ -474,6 +565,13 @@ mod tests {
             (json!({ "action": "restore", "key": "" }), "key"),
             (json!({ "action": "restore" }), "key"),
             (json!({ "action": "discard", "eventIds": ["a"] }), "why"),
+            (json!({ "action": "archive", "runId": "" }), "runId"),
+            (json!({ "action": "archive", "runId": "two words" }), "runId"),
+            (json!({ "action": "archive", "runId": 7 }), "runId"),
+            (json!({ "action": "archive", "begin": true }), "begin"),
+            (json!({ "action": "list", "runId": "a" }), "runId"),
+            (json!({ "action": "cancel", "runId": "a" }), "runId"),
+            (json!({ "action": "replay", "all": true, "dryRun": true, "runId": "a" }), "runId"),
         ] {
             let error = invalid(request.clone());
             assert_eq!(error.field, field, "{request}: {error}");

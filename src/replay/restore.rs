@@ -37,6 +37,7 @@ impl<P: Ports> Replay<P> {
                 report.complete = false;
                 break;
             }
+            self.tell_progress(run.tracked, &report).await;
         }
         report.remaining = self.remaining().await;
         Ok(report)
@@ -51,7 +52,7 @@ impl<P: Ports> Replay<P> {
             letter.reason = Some(archived.reason.clone());
             opened.push(letter);
         }
-        let (opened, records) = self.look_up(opened).await.map_err(|(_, error)| error)?;
+        let (opened, records) = self.look_up(opened, run.bulk.as_ref()).await.map_err(|(_, error)| error)?;
         let mut letters: Vec<(Message, Opened, Transition)> = Vec::new();
         for opened in opened {
             let act = run.act(self.clock.now());

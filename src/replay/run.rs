@@ -5,6 +5,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::background::Tracked;
 use super::report::Report;
 use super::sweep::HIDDEN_PAST_DEADLINE;
 use super::{Ports, Replay, ReplayError};
@@ -12,7 +13,7 @@ use crate::clock::Clock;
 use crate::events_table::{EventsTable, Exclusive, Lease};
 use crate::logging::chain;
 use crate::queue::Redrive;
-use crate::record::Act;
+use crate::record::{Act, BulkReplay};
 use crate::request::Origin;
 
 /// A run that changes something.
@@ -23,6 +24,10 @@ pub(super) struct Run<'a> {
     pub(super) origin: &'a Origin,
     pub(super) began_at: Timestamp,
     pub(super) deadline: Instant,
+    /// The newest bulk replay before it.
+    pub(super) bulk: Option<BulkReplay>,
+    /// Where it tells how far it is, if somebody may watch.
+    pub(super) tracked: Option<&'a Tracked>,
 }
 
 impl Run<'_> {
@@ -57,8 +62,10 @@ impl<P: Ports> Replay<P> {
         action: &'static str,
         origin: &'a Origin,
         deadline: Instant,
+        tracked: Option<&'a Tracked>,
     ) -> Result<Run<'a>, ReplayError> {
-        let run = Run { id: Uuid::new_v4(), action, origin, began_at: self.clock.now(), deadline };
+        let mut run =
+            Run { id: Uuid::new_v4(), action, origin, began_at: self.clock.now(), deadline, bulk: None, tracked };
         let left = deadline.saturating_duration_since(Instant::now());
         let lease = Lease {
             owner: run.id,
@@ -79,7 +86,13 @@ impl<P: Ports> Replay<P> {
         }
         let refusal = match self.redrive.latest_move().await {
             Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
-            Ok(_) => return Ok(run),
+            Ok(_) => match self.table.bulk_replay().await {
+                Ok(bulk) => {
+                    run.bulk = bulk;
+                    return Ok(run);
+                }
+                Err(error) => error.into(),
+            },
             Err(error) => error.into(),
         };
         self.release(&run).await;

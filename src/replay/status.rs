@@ -15,6 +15,7 @@ use crate::events_table::{EventsTable, Exclusive, TableError};
 use crate::logging::chain;
 use crate::metrics;
 use crate::queue::{Countable, Depth, MoveTask, Redrive};
+use crate::record::BulkReplay;
 
 /// The attempts of so many minutes are shown, the one that is included.
 const SHOWN_MINUTES: u8 = 15;
@@ -34,12 +35,29 @@ pub struct Status {
     dead_letters_age_seconds: Option<u64>,
     /// The newest move task.
     move_task: Option<MoveTask>,
+    /// Who asked for it, where the relay has started it.
+    bulk_replay: Option<ShownBulkReplay>,
     /// The run that takes from the dead-letter queue.
     pub(super) run: Option<ShownRun>,
     /// Whether events are held back; nothing before the breaker has looked for the first time.
     breaker: Option<breaker::Shown>,
     /// What the attempts of the last minutes came to, the newest first.
     attempts: Vec<AttemptsOfMinute>,
+}
+
+/// The newest replay of everything.
+#[derive(Debug, Serialize)]
+struct ShownBulkReplay {
+    at: Timestamp,
+    by: String,
+    why: Option<String>,
+    force: bool,
+}
+
+impl From<BulkReplay> for ShownBulkReplay {
+    fn from(BulkReplay { act, force }: BulkReplay) -> Self {
+        Self { at: act.at, by: act.by, why: act.why, force }
+    }
 }
 
 /// What became of the attempts of a minute.
@@ -77,6 +95,7 @@ impl<P: Ports> Replay<P> {
             queue: self.events.depth().await?,
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
+            bulk_replay: self.table.bulk_replay().await?.map(ShownBulkReplay::from),
             run: self.table.lease(Exclusive::DeadLetters, now).await?.map(ShownRun::from),
             breaker: self.table.circuit().await?.map(breaker::Shown::from),
             attempts: self.attempts(now).await?,

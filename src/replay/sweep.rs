@@ -25,7 +25,7 @@ use crate::events_table::{EventsTable, TableError, Written};
 use crate::logging::chain;
 use crate::metrics;
 use crate::queue::{Countable, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, VisibilityTimeout};
-use crate::record::{Act, DeadRecord, Finding, REPLAY_CEILING, Record};
+use crate::record::{Act, BulkReplay, DeadRecord, Finding, REPLAY_CEILING, Record};
 
 use self::letter::Taken;
 
@@ -95,7 +95,7 @@ impl Purpose<'_> {
 
 /// Why a sweep could not go on.
 #[derive(Debug, thiserror::Error)]
-enum Stopped {
+pub(super) enum Stopped {
     #[error(transparent)]
     Queue(#[from] QueueError),
     #[error(transparent)]
@@ -168,6 +168,7 @@ impl<P: Ports> Replay<P> {
             }
             let taken = self.examine(received, sweep).await?;
             self.act(taken, sweep).await?;
+            self.tell_progress(sweep.run.tracked, &sweep.report).await;
             if sweep.has_all_named() {
                 return Ok(!sweep.cut_short);
             }
@@ -178,7 +179,7 @@ impl<P: Ports> Replay<P> {
     /// Makes the records agree with what was received, and sorts out what the run is for.
     async fn examine(&self, received: Vec<Received>, sweep: &mut Sweep<'_>) -> Result<Vec<Taken>, Stopped> {
         let opened: Vec<Opened> = received.into_iter().map(Opened::from).collect();
-        let (opened, records) = match self.look_up(opened).await {
+        let (opened, records) = match self.look_up(opened, sweep.run.bulk.as_ref()).await {
             Ok(found) => found,
             Err((opened, error)) => {
                 sweep.held.extend(opened.into_iter().map(|letter| letter.receipt));
@@ -195,7 +196,7 @@ impl<P: Ports> Replay<P> {
             }
             match self.reconcile(&letter, found, sweep).await {
                 Reconciled::Dead(dead) => taken.extend(sweep.take(letter, dead, self.clock.now())),
-                Reconciled::Copy(state) => self.remove_copy(&letter, state, sweep).await,
+                Reconciled::Copy(state) => self.remove_copy(letter, found, state, sweep).await,
                 Reconciled::Left => sweep.hold(letter.receipt),
             }
         }
@@ -207,9 +208,10 @@ impl<P: Ports> Replay<P> {
     pub(super) async fn look_up(
         &self,
         mut opened: Vec<Opened>,
+        bulk: Option<&BulkReplay>,
     ) -> Result<(Vec<Opened>, BTreeMap<EventId, Record>), (Vec<Opened>, TableError)> {
         let ids = |opened: &[Opened]| -> Vec<EventId> { opened.iter().map(|letter| letter.event_id.clone()).collect() };
-        let mut records = match self.table.get_many(&ids(&opened)).await {
+        let mut records = match self.records(&ids(&opened), bulk).await {
             Ok(records) => records,
             Err(error) => return Err((opened, error)),
         };
@@ -218,7 +220,7 @@ impl<P: Ports> Replay<P> {
         let renamed: Vec<EventId> =
             opened.iter_mut().filter_map(|letter| is_renamed(letter).then(|| letter.event_id.clone())).collect();
         if !renamed.is_empty() {
-            match self.table.get_many(&renamed).await {
+            match self.records(&renamed, bulk).await {
                 Ok(more) => records.extend(more),
                 Err(error) => return Err((opened, error)),
             }
@@ -261,9 +263,16 @@ impl<P: Ports> Replay<P> {
         }
     }
 
-    /// Deletes a message whose event needs it no more.
-    async fn remove_copy(&self, letter: &Opened, state: &str, sweep: &mut Sweep<'_>) {
+    /// Deletes a message whose event needs it no more, and the body that a crash may have left beside its record.
+    async fn remove_copy(&self, letter: Opened, found: Option<&Record>, state: &str, sweep: &mut Sweep<'_>) {
         let event_id = &letter.event_id;
+        if found.is_some_and(Record::has_surplus_body)
+            && let Err(error) = self.table.delete_body(event_id).await
+        {
+            sweep.report.fail(Some(event_id.as_str()), &chain(&error));
+            sweep.hold(letter.receipt);
+            return;
+        }
         if let Some(Err(error)) = self.dead_letters.delete(std::slice::from_ref(&letter.receipt)).await.pop() {
             sweep.report.fail(Some(event_id.as_str()), &chain(&error));
             return;
@@ -281,7 +290,7 @@ impl<P: Ports> Replay<P> {
         if let Some(named) = sweep.purpose.named() {
             let dealt_with = |id: &EventId| sweep.taken.contains(id) || sweep.refused.contains(id);
             let missing: Vec<EventId> = named.iter().filter(|id| !dealt_with(id)).cloned().collect();
-            return Ok(self.explain(&missing, hidden, hidden, &mut sweep.report).await?);
+            return self.explain(&missing, hidden, hidden, &mut sweep.report).await;
         }
         // What somebody else holds back cannot be told from what is gone.
         if matches!(sweep.purpose, Purpose::Reconcile) && hidden == 0 {

@@ -1,6 +1,7 @@
 //! The use case over stand-ins, on virtual time.
 
 mod archive;
+mod background;
 mod looks;
 mod reconcile;
 mod runs;
@@ -64,10 +65,19 @@ fn carrying(message: Message, status_code: u16) -> Message {
 async fn claim(relay: &Fake, message: &Message) -> Claim {
     let event = event_of(message);
     let found = relay.table.get(&event.id).await.expect("read");
+    let bulk = relay.table.bulk_replay().await.expect("read");
     let claim = loop {
         let now = FakeClock.now();
         let lease_until = now + Duration::from_mins(1);
-        let request = ClaimRequest { event: &event, message_id: "a-message", last: false, lease_until, now };
+        let request = ClaimRequest {
+            event: &event,
+            message_id: "a-message",
+            sent_at: now,
+            bulk: bulk.as_ref(),
+            last: false,
+            lease_until,
+            now,
+        };
         match Claim::on(found.as_ref(), request) {
             Claiming::Free(claim) => break claim,
             Claiming::NotBefore(time) => {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
 
 /// In the order in which they were written.
 type Objects = Vec<(String, Vec<u8>)>;
@@ -43,6 +43,10 @@ impl Archive for FakeArchive {
 
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
         let found = lock(&self.objects).iter().find(|(held, _)| held == key).map(|(_, object)| object.clone());
-        found.ok_or_else(|| ArchiveError::NotFound(key.to_owned()))
+        let object = found.ok_or_else(|| ArchiveError::NotFound(key.to_owned()))?;
+        if object.len() as u64 > MAX_OBJECT_BYTES {
+            return Err(ArchiveError::TooLarge { key: key.to_owned() });
+        }
+        Ok(object)
     }
 }

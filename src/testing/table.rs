@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -10,8 +11,10 @@ use super::lock;
 use crate::attempts::Attempts;
 use crate::breaker::Circuit;
 use crate::event::EventId;
-use crate::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written};
-use crate::record::{Guard, Record, Transition};
+use crate::events_table::{
+    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+};
+use crate::record::{BulkReplay, Guard, LIFE, Record, Transition};
 
 /// An events table in memory, which can be made to fail.
 #[derive(Clone, Default)]
@@ -22,15 +25,18 @@ pub struct FakeTable {
 #[derive(Default)]
 struct TableState {
     records: BTreeMap<EventId, Record>,
-    bodies: BTreeMap<EventId, Vec<u8>>,
+    bodies: BTreeMap<EventId, (Vec<u8>, Timestamp)>,
     leases: BTreeMap<Exclusive, Lease>,
     checkpoints: BTreeMap<String, Checkpoint>,
     attempts: BTreeMap<Timestamp, Attempts>,
     circuit: Option<Circuit>,
+    bulk_replay: Option<BulkReplay>,
+    background_runs: BTreeMap<String, (BackgroundRun, Timestamp)>,
     calls_until_failure: Option<usize>,
     failures_left: usize,
     calls_until_halt: Option<usize>,
     overtaken: usize,
+    each_write_takes: Duration,
 }
 
 impl FakeTable {
@@ -60,6 +66,11 @@ impl FakeTable {
         lock(&self.state).overtaken = writes;
     }
 
+    /// From now on the write of a record takes this long.
+    pub fn slow_down(&self, each_write_takes: Duration) {
+        lock(&self.state).each_write_takes = each_write_takes;
+    }
+
     /// All records, by id.
     pub fn records(&self) -> Vec<Record> {
         lock(&self.state).records.values().cloned().collect()
@@ -70,9 +81,16 @@ impl FakeTable {
         lock(&self.state).records.get(id).cloned()
     }
 
+    /// Whose body it keeps.
+    pub fn kept_bodies(&self) -> Vec<EventId> {
+        lock(&self.state).bodies.keys().cloned().collect()
+    }
+
     /// Deletes what has expired, as DynamoDB does some time later ("Using time to live (TTL) in DynamoDB").
     pub fn delete_expired(&self, now: Timestamp) {
-        lock(&self.state).records.retain(|_, record| !record.is_expired(now));
+        let mut state = lock(&self.state);
+        state.records.retain(|_, record| !record.is_expired(now));
+        state.bodies.retain(|_, (_, expires_at)| *expires_at > now);
     }
 
     /// The one record that there is.
@@ -112,6 +130,10 @@ impl EventsTable for FakeTable {
     }
 
     async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
+        let each_takes = lock(&self.state).each_write_takes;
+        if !each_takes.is_zero() {
+            tokio::time::sleep(each_takes).await;
+        }
         let mut state = self.working().await?;
         if state.overtaken > 0
             && let Some(found) = state.records.get_mut(&next.event_id)
@@ -131,13 +153,19 @@ impl EventsTable for FakeTable {
         Ok(Written::Done)
     }
 
-    async fn keep_body(&self, id: &EventId, body: &[u8], _now: Timestamp) -> Result<bool, TableError> {
-        self.working().await?.bodies.insert(id.clone(), body.to_vec());
+    async fn keep_body(&self, id: &EventId, body: &[u8], now: Timestamp) -> Result<bool, TableError> {
+        self.working().await?.bodies.insert(id.clone(), (body.to_vec(), now + LIFE));
         Ok(true)
     }
 
-    async fn body(&self, id: &EventId) -> Result<Option<Vec<u8>>, TableError> {
-        Ok(self.working().await?.bodies.get(id).cloned())
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
+        let state = self.working().await?;
+        Ok(state.bodies.get(id).filter(|(_, expires_at)| *expires_at > now).map(|(body, _)| body.clone()))
+    }
+
+    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+        self.working().await?.bodies.remove(id);
+        Ok(())
     }
 
     async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
@@ -177,6 +205,36 @@ impl EventsTable for FakeTable {
 
     async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
         Ok(self.working().await?.leases.get(&what).cloned().filter(|lease| lease.until > now))
+    }
+
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        Ok(self.working().await?.bulk_replay.clone())
+    }
+
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+        self.working().await?.bulk_replay = Some(replay.clone());
+        Ok(())
+    }
+
+    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
+        let state = self.working().await?;
+        Ok(state.background_runs.get(run_id).filter(|(_, end)| *end > now).map(|(run, _)| run.clone()))
+    }
+
+    async fn save_background_run(
+        &self,
+        run: &BackgroundRun,
+        from: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
+        let mut state = self.working().await?;
+        let found = state.background_runs.get(&run.run_id);
+        let revision = found.filter(|(_, end)| from.is_some() || *end > now).map(|(found, _)| found.revision);
+        if revision != from && revision != Some(run.revision) {
+            return Ok(false);
+        }
+        state.background_runs.insert(run.run_id.clone(), (run.clone(), now + LIFE));
+        Ok(true)
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {

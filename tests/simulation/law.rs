@@ -317,6 +317,14 @@ impl Law {
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
                 self.violate(&format!("{id} is claimed before its backoff is over"));
             }
+            (Some(State::Dead(_)), State::InProgress(_))
+                if before.is_some_and(|it| it.replays_made >= REPLAY_CEILING) =>
+            {
+                let replay = after.history.iter().rfind(|act| act.action == "replay");
+                if replay.and_then(|act| act.why.as_deref()) != Some("force") {
+                    self.violate(&format!("{id} is claimed past the ceiling"));
+                }
+            }
             (Some(State::InProgress(lease)), State::InProgress(_)) if lease.lease_until > now + TOLERANCE => {
                 self.violate(&format!("{id} is claimed although its lease is not over"));
             }
@@ -327,7 +335,10 @@ impl Law {
                     self.violate(&format!("{id} is replayed past the ceiling"));
                 }
             }
-            (_, State::Dead(dead)) if dead.replayed_at.is_none() => self.check_reason(id, &dead.death),
+            (_, State::Dead(dead)) if dead.replayed_at.is_none() => {
+                self.check_reason(id, &dead.death);
+                self.check_time_of_death(before, &dead.death, by);
+            }
             _ => {}
         }
         if let State::InProgress(lease) = &after.state {
@@ -351,6 +362,19 @@ impl Law {
             self.violate(&format!("{id} was {was:?}, and is {name:?} again"));
         } else {
             seen.finished.remove(id);
+        }
+    }
+
+    /// An event that was alive did not die before its last word: that would be an earlier death of it.
+    fn check_time_of_death(&self, before: Option<&Record>, death: &Death, by: &str) {
+        let Some(before) = before.filter(|_| by != "restore") else { return };
+        let alive_at = match &before.state {
+            State::Queued | State::InProgress(_) | State::Retrying { .. } => before.last_seen_at,
+            State::Dead(dead) if dead.death != *death => dead.replayed_at.unwrap_or(before.last_seen_at),
+            State::Dead(_) | State::Delivered | State::Archived { .. } | State::Discarded(_) => return,
+        };
+        if death.dead_at + TOLERANCE < alive_at {
+            self.violate(&format!("{} died at {}, and was alive at {alive_at}", before.event_id, death.dead_at));
         }
     }
 

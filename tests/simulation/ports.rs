@@ -9,13 +9,13 @@ use genesys_relay::breaker::Circuit;
 use genesys_relay::clock::Clock;
 use genesys_relay::event::EventId;
 use genesys_relay::events_table::{
-    Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
 };
 use genesys_relay::message::Message;
 use genesys_relay::queue::{
     Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
 };
-use genesys_relay::record::{Record, State, Transition};
+use genesys_relay::record::{BulkReplay, Record, State, Transition};
 use genesys_relay::secrets::{SecretStore, SecretsError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use jiff::{SignedDuration, Timestamp};
@@ -193,8 +193,12 @@ impl EventsTable for Remote<FakeTable> {
         self.call(self.port.keep_body(id, body, now)).await
     }
 
-    async fn body(&self, id: &EventId) -> Result<Option<Vec<u8>>, TableError> {
-        self.call(self.port.body(id)).await
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
+        self.call(self.port.body(id, now)).await
+    }
+
+    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+        self.call(self.port.delete_body(id)).await
     }
 
     async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
@@ -211,6 +215,27 @@ impl EventsTable for Remote<FakeTable> {
 
     async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
         self.call(self.port.lease(what, now)).await
+    }
+
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        self.call(self.port.bulk_replay()).await
+    }
+
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+        self.call(self.port.save_bulk_replay(replay)).await
+    }
+
+    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
+        self.call(self.port.background_run(run_id, now)).await
+    }
+
+    async fn save_background_run(
+        &self,
+        run: &BackgroundRun,
+        from: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
+        self.call(self.port.save_background_run(run, from, now)).await
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {

@@ -257,6 +257,13 @@ fn labels_buried(world: &World) -> BTreeSet<String> {
 async fn check_end(world: &World) -> Result<(), String> {
     world.law.account();
     let now = FakeClock.now();
+    for id in world.table.kept_bodies() {
+        let is_surplus = world.table.record(&id).is_some_and(|record| record.has_surplus_body());
+        // A call to delete it can have failed; it expires.
+        if is_surplus && !world.law.is_disturbed(&id) {
+            return Err(format!("the body of {id} is kept, and nobody needs it"));
+        }
+    }
     for record in world.table.records().into_iter().filter(|record| !record.is_expired(now)) {
         match record.state {
             State::InProgress(_) | State::Retrying { .. } | State::Queued => {

@@ -406,9 +406,13 @@ fn action(request: &replay::Request) -> &'static str {
         replay::Request::Archive { .. } => "archive",
         replay::Request::Restore { .. } => "restore",
         replay::Request::Discard { .. } => "discard",
-        replay::Request::Status | replay::Request::List(_) | replay::Request::Show(_) | replay::Request::Cancel(_) => {
-            "look"
-        }
+        replay::Request::StatusOf(_)
+        | replay::Request::Start(_)
+        | replay::Request::Background { .. }
+        | replay::Request::Status
+        | replay::Request::List(_)
+        | replay::Request::Show(_)
+        | replay::Request::Cancel(_) => "look",
     }
 }
 

@@ -15,8 +15,8 @@ use genesys_relay::event::{Event, EventId, Source};
 use genesys_relay::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Position, TableError, Window, Written};
 use genesys_relay::reason::ReasonKind;
 use genesys_relay::record::{
-    Act, Attempt, Claim, ClaimRequest, Claiming, Context, Death, Finding, Letter, Record, State, StateName, Summary,
-    Transition,
+    Act, Attempt, BulkReplay, Claim, ClaimRequest, Claiming, Context, Death, Finding, LIFE, Letter, Record, State,
+    StateName, Summary, Transition,
 };
 use genesys_relay::testing::FakeTable;
 use jiff::{SignedDuration, Timestamp};
@@ -49,7 +49,10 @@ fn event(name: &str, received_at: Timestamp) -> Event {
 /// Claims `event` at this time for a minute.
 fn claim(found: Option<&Record>, event: &Event, now: Timestamp, last: bool) -> Claim {
     let lease_until = now + SignedDuration::from_mins(1);
-    match Claim::on(found, ClaimRequest { event, message_id: "a-message", last, lease_until, now }) {
+    match Claim::on(
+        found,
+        ClaimRequest { event, message_id: "a-message", sent_at: now, bulk: None, last, lease_until, now },
+    ) {
         Claiming::Free(claim) => claim,
         other => panic!("not free: {other:?}"),
     }
@@ -133,6 +136,7 @@ async fn a_table_keeps_its_contract(table: impl EventsTable) -> Result<()> {
     leases::one_run_at_a_time_has_the_lease(&table, Exclusive::Breaker).await?;
     leases::leases_on_different_things_are_apart(&table).await?;
     leases::a_checkpoint_is_the_newest_that_was_saved(&table).await?;
+    leases::a_bulk_replay_is_the_newest_that_was_saved(&table).await?;
     breaker::attempts_of_a_minute_add_up(&table).await?;
     breaker::the_breaker_is_what_was_saved_last(&table).await
 }
@@ -150,7 +154,7 @@ async fn dynamodb_keeps_the_contract() -> Result<()> {
     // An item has a limit, so a body that stays large when it is packed is not kept.
     let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(400 * 1024).collect();
     assert!(!table.keep_body(&id("noise"), &noise, at(0)).await?);
-    assert_eq!(table.body(&id("noise")).await?, None);
+    assert_eq!(table.body(&id("noise"), at(0)).await?, None);
     assert!(table.keep_body(&id("noise"), &noise[..255 * 1024], at(0)).await?, "as much as design allows is taken");
 
     let nowhere = DynamoDb::new(stack.config(), "no-such-table".to_owned());

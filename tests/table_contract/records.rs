@@ -127,14 +127,19 @@ pub(super) async fn many_are_read_at_once(table: &impl EventsTable) -> Result<()
 
 pub(super) async fn a_body_is_kept_byte_for_byte(table: &impl EventsTable) -> Result<()> {
     let event = id("with-a-body");
-    assert_eq!(table.body(&event).await?, None);
+    assert_eq!(table.body(&event, at(0)).await?, None);
     let large = r#"{"text":"as long as a body gets, and like others of its kind"} "#.repeat(16_000);
     for body in [&b"{\"text\":\"Gr\xc3\xbc\xc3\x9fe\"}\r\n"[..], b"\x00\xff\xfe", b"", large.as_bytes()] {
         assert!(table.keep_body(&event, body, at(0)).await?);
-        assert_eq!(table.body(&event).await?.as_deref(), Some(body));
+        assert_eq!(table.body(&event, at(1)).await?.as_deref(), Some(body));
     }
+    assert_eq!(table.body(&event, at(0) + LIFE).await?, None, "DynamoDB deletes it later");
     assert_eq!(table.get(&event).await?, None, "a body is no record");
     assert_eq!(table.get_many(std::slice::from_ref(&event)).await?, BTreeMap::new());
+    for _ in 0..2 {
+        table.delete_body(&event).await?;
+        assert_eq!(table.body(&event, at(1)).await?, None);
+    }
     Ok(())
 }
 

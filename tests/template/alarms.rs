@@ -26,7 +26,7 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
         &["IngestFunction", "ProcessorFunction", "ReplayFunction", "RecoveryFunction", "BreakerFunction"],
     ),
     // Beside the name of the bus (EventBridge User Guide, "Monitoring Amazon EventBridge"); that is how it spells it.
-    ("AWS/Events", &["InvocationsFailedToBeSentToDlq"], "RuleName", &["GenesysEventRule"]),
+    ("AWS/Events", &["InvocationsFailedToBeSentToDlq"], "RuleName", &["${AWS::StackName}-genesys"]),
 ];
 
 /// A dimension and one of its values.
@@ -172,6 +172,15 @@ fn every_metric_is_on_the_dashboard_with_each_of_its_values() {
     }
 }
 
+/// A metric costs by each value of its dimension.
+#[test]
+fn what_all_metrics_cost_is_what_the_page_says() {
+    let metrics: usize = documented().values().map(|metric| metric.dimensions.len()).sum();
+    let cents = metrics * 30;
+    let row = format!("| everything happens in every hour | {metrics} | {}.{:02} |", cents / 100, cents % 100);
+    assert!(file("docs/metrics.md").lines().any(|line| line == row), "not there: {row}");
+}
+
 #[test]
 fn the_dashboard_fits_its_grid_and_shows_every_alarm() {
     let template = template();
@@ -272,6 +281,32 @@ fn a_function_that_cannot_begin_rings_an_alarm() {
     }
 }
 
+/// Of a rule on such a bus `Ref` is `<bus>|<name>`, which is no dimension of a metric.
+#[test]
+fn the_alarm_of_the_rule_knows_it_by_its_name() {
+    let template = template();
+    let rule = &resource(&template, "GenesysEventRule")["Properties"];
+    let dimensions = &resource(&template, "EventBridgeLostAlarm")["Properties"]["Dimensions"];
+    let dimensions = dimensions.as_vec().expect("a list").iter();
+    let dimensions: BTreeMap<_, _> =
+        dimensions.map(|dimension| (text(dimension, "Name"), text(dimension, "Value"))).collect();
+    let of_rule = [("EventBusName", text(rule, "EventBusName")), ("RuleName", text(rule, "Name"))];
+    assert_eq!(dimensions, of_rule.map(|(name, value)| (name.to_owned(), value)).into());
+}
+
+/// The runs of a schedule drift over the border of minutes, so that one minute has two and the next none.
+#[test]
+fn a_minute_without_a_run_neither_ends_an_alarm_nor_keeps_it_from_ringing() {
+    let of_several = alarms(&template()).into_iter().filter(|(_, alarm)| {
+        let properties = &alarm["Properties"];
+        properties["EvaluationPeriods"].as_i64() != Some(1) && text(properties, "TreatMissingData") != "breaching"
+    });
+    let of_several: BTreeMap<_, _> =
+        of_several.map(|(name, alarm)| (name, text(&alarm["Properties"], "TreatMissingData"))).collect();
+    let expected = ["HeldBackAlarm", "ProcessorSilentAlarm"].map(|name| (name.to_owned(), "ignore".to_owned()));
+    assert_eq!(of_several, expected.into());
+}
+
 /// With a made-up signature where no secret for signatures is set, a stranger gets 503.
 #[test]
 fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
@@ -281,7 +316,8 @@ fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
     let reason = Some(("Reason".to_owned(), "unavailable".to_owned()));
     assert_eq!(used_by(&alarms["FailedAcksAlarm"]).dimension, reason);
     let filter = resource(&template(), "ApiFailedFilter")["Properties"]["FilterPattern"].clone();
-    assert!(filter.as_str().is_some_and(|pattern| pattern.contains("$.integrationError != \"-\"")), "{filter:?}");
+    let of_its_own = r#"&& ($.integrationError != "-" || $.error != "-") }"#;
+    assert!(filter.as_str().is_some_and(|pattern| pattern.ends_with(of_its_own)), "{filter:?}");
 }
 
 #[test]

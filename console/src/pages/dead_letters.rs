@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
-use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
@@ -12,7 +11,7 @@ use super::{event_link, failures, hidden_ids, time, why_field};
 use crate::answers::{DeadLetter, List, Report};
 use crate::functions::Function;
 use crate::problem::Problem;
-use crate::selection::{EVENT_ID, Fields, Filter, LOOKED_AT, Selection};
+use crate::selection::{COUNTED, EVENT_ID, Fields, Filter, Selection};
 use crate::server::Console;
 
 /// Dead letters on a page.
@@ -181,18 +180,21 @@ pub(crate) async fn check_replay(
     request.insert("dryRun".to_owned(), true.into());
     let force = form.get("force").is_some();
     request.insert("force".to_owned(), force.into());
-    let looked_at = Timestamp::now();
     let report: Report = console.ask(Function::Replay, request.into()).await?;
     let filter = Filter::of(&form);
     let fields = html! {
         (hidden_filter(&filter))
         @match &selection {
             Selection::Ids(ids) => (hidden_ids(ids)),
-            Selection::Matching(_) => {
-                input type="hidden" name="which" value="matching";
-                input type="hidden" name=(LOOKED_AT) value=(looked_at);
-            }
+            Selection::Matching(_) => { input type="hidden" name="which" value="matching"; }
             Selection::All => { input type="hidden" name="which" value="all"; }
+        }
+    };
+    // What matches later was not looked at, and is not replayed.
+    let confirmed = html! {
+        @match &selection {
+            Selection::Matching(_) => { (hidden_filter(&filter)) (hidden_ids(&report.event_ids)) }
+            Selection::Ids(_) | Selection::All => { (fields) input type="hidden" name=(COUNTED) value=(report.matched); }
         }
     };
     let content = html! {
@@ -205,7 +207,7 @@ pub(crate) async fn check_replay(
         @if report.matched > 0 {
             form method="post" action="/runs" {
                 (console.once())
-                (fields)
+                (confirmed)
                 @if force { input type="hidden" name="force" value="yes"; }
                 (why_field(false))
                 p {

@@ -139,7 +139,11 @@ fn at_work(console: &Console, status: &Status) -> Markup {
             form method="post" action="/move-task/cancel" {
                 (console.token())
                 p {
-                    "SQS moves dead letters back: " (task.moved) @if let Some(all) = task.to_move { " of " (all) } ". "
+                    "SQS moves dead letters back: " (task.moved) @if let Some(all) = task.to_move { " of " (all) }
+                    @if let Some(asked) = &status.bulk_replay {
+                        ", asked for by " (asked.by) " at " (time(asked.at)) @if let Some(why) = &asked.why { ": " (why) }
+                    }
+                    ". "
                     button { "Cancel the move" }
                 }
             }

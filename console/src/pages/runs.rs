@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::{ONCE, failures, time};
 use crate::functions::Function;
 use crate::problem::Problem;
-use crate::runs::{End, Progress, Run, Work};
-use crate::selection::{Fields, Filter, Selection};
+use crate::runs::{End, Progress, Run, Which, Work};
+use crate::selection::{COUNTED, Fields, Filter, Selection};
 use crate::server::Console;
 
 /// A page of what is under way asks for itself every so many seconds. Nothing but the console answers.
@@ -40,8 +40,14 @@ fn work(form: &Fields) -> Result<Work, Problem> {
         Some("replay") => {
             let rate = form.get("rate").map(str::parse).transpose();
             let rate = rate.map_err(|_| Problem::invalid("The rate is a number from 1 to 500."))?;
-            let selection = Selection::of(form).ok_or_else(nothing)?;
-            Work::Replay { selection, rate, force: form.get("force").is_some() }
+            let which = match Selection::of(form).ok_or_else(nothing)? {
+                Selection::Ids(ids) => Which::Ids(ids),
+                Selection::All => Which::All { counted: form.get(COUNTED).and_then(|count| count.parse().ok()) },
+                Selection::Matching(_) => {
+                    return Err(Problem::invalid("Look at what matches first: the dry run names it."));
+                }
+            };
+            Work::Replay { which, rate, force: form.get("force").is_some() }
         }
         Some("discard") => match Selection::of(form) {
             Some(Selection::Ids(ids)) => Work::Discard { ids },
@@ -136,13 +142,14 @@ fn shown(run: &Run, progress: &Progress) -> Markup {
     html! {
         p {
             strong { (state(run, progress)) } ". "
-            (progress.done) @if let Some(asked) = progress.asked { " of " (asked) } " " (run.work.done())
+            (progress.done + progress.under_way) @if let Some(asked) = progress.asked { " of " (asked) } " " (run.work.done())
             @if progress.failures > 0 { ", " (progress.failures) " not" } "."
         }
         @if let Some(asked) = progress.asked {
             progress max=(asked.max(1)) value=(progress.looked_at) aria-label="How many were looked at" {}
         }
         @if let Some(waiting) = &progress.waiting { p { "Waiting: " (waiting) } }
+        @if let Some(unheard) = &progress.unheard { p { (unheard) } }
         @if let Some(End::Stopped(error)) = &progress.end { p.problem { (error) } }
         @if let Some(note) = &progress.note { p { (note) } }
         @if progress.done > 0 && run.work.action() == "replay" {

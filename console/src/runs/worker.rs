@@ -6,26 +6,29 @@ use std::time::Duration;
 use genesys_relay::logging::chain;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
-use super::{End, Run, Work};
-use crate::answers::{List, MoveTask, Report, Status};
-use crate::functions::{Function, Functions, InvokeError};
-use crate::selection::{Filter, Selection};
+use super::{End, Run, Which, Work};
+use crate::answers::{Background, BackgroundState, Followed, MoveTask, Report, Status};
+use crate::functions::{Function, Functions, InvokeError, Refusal};
 
 /// A page shows so many steps of a run, as far as steps are neither tiny nor longer than a function likes to work.
 const STEPS: usize = 20;
 const SMALLEST_STEP: usize = 10;
 const LARGEST_STEP: usize = 500;
 
-/// So many dead letters are taken by their ids. For more there is SQS's own move task, or another run.
-const MOST: usize = 10_000;
-
-/// How many of them are asked for at a time.
-const PAGE: usize = 1000;
-
 /// While somebody else is at work, and while SQS moves.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// The first look at a step that was started; each after it comes twice as late, up to [`PAUSE`].
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+
+/// A step that was cut off, or that nobody has begun, is asked for again under its name after this.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A step is started under its name so many times where no answer comes: the name makes it one.
+const STARTS: u32 = 3;
 
 /// Does what a run is for.
 pub(super) struct Worker {
@@ -36,7 +39,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) async fn work(self) {
         let outcome = match &self.run.work {
-            Work::Replay { selection, rate, force } => self.replay(selection, *rate, *force).await,
+            Work::Replay { which, rate, force } => self.replay(which, *rate, *force).await,
             Work::Discard { ids } => self.step_by_step("discard", ids, &Map::new()).await,
             Work::Archive { older_than_days } => {
                 self.whole("archive", fields([("olderThanDays", older_than_days.clone())])).await
@@ -49,7 +52,7 @@ impl Worker {
         progress.end = Some(outcome.unwrap_or_else(|error| End::Stopped(chain(&error))));
     }
 
-    async fn replay(&self, selection: &Selection, rate: Option<u32>, force: bool) -> Result<End, InvokeError> {
+    async fn replay(&self, which: &Which, rate: Option<u32>, force: bool) -> Result<End, InvokeError> {
         let mut options = Map::new();
         if let Some(rate) = rate {
             options.insert("ratePerSecond".to_owned(), rate.into());
@@ -57,42 +60,13 @@ impl Worker {
         if force {
             options.insert("force".to_owned(), true.into());
         }
-        match selection {
-            Selection::Ids(ids) => self.step_by_step("replay", ids, &options).await,
-            Selection::Matching(filter) => {
-                let Some(ids) = self.matching(filter).await? else { return Ok(End::Cancelled) };
-                self.step_by_step("replay", &ids, &options).await
-            }
-            Selection::All => {
-                options.extend(selection.request());
-                self.everything(&options).await
+        match which {
+            Which::Ids(ids) => self.step_by_step("replay", ids, &options).await,
+            Which::All { counted } => {
+                options.insert("all".to_owned(), true.into());
+                self.everything(&options, *counted).await
             }
         }
-    }
-
-    /// The ids of all that match now; `None` once it is cancelled.
-    async fn matching(&self, filter: &Filter) -> Result<Option<Vec<String>>, InvokeError> {
-        let mut request = filter.request();
-        request.extend(fields([("action", json!("list")), ("limit", json!(PAGE))]));
-        let mut ids = Vec::new();
-        loop {
-            if self.run.is_cancelled() {
-                return Ok(None);
-            }
-            let list: List = self.ask(request.clone().into()).await?;
-            ids.extend(list.items.into_iter().map(|letter| letter.event_id));
-            self.run.lock().waiting = Some(format!("looking for those that match: {} so far", ids.len()));
-            let Some(next) = list.next else { break };
-            if ids.len() >= MOST {
-                ids.truncate(MOST);
-                self.run.lock().note =
-                    Some(format!("There are more: a run takes {MOST} at most. Start another one after it."));
-                break;
-            }
-            request.insert("next".to_owned(), next.into());
-        }
-        self.run.lock().waiting = None;
-        Ok(Some(ids))
     }
 
     /// Names the events to the function, some at a time.
@@ -110,25 +84,39 @@ impl Worker {
             let mut fields = options.clone();
             fields.insert("eventIds".to_owned(), json!(ids));
             // Each is answered for: it was done, or is among the failures.
-            let Some(report) = self.patiently::<Report>(action, &fields).await? else { return Ok(End::Cancelled) };
+            let Some(report) = self.carried_out(action, &fields).await? else { return Ok(End::Cancelled) };
             let asked = ids.len() as u64;
             let complete = report.complete || report.done + report.failures >= asked;
             self.run.add(Report { complete, ..report }, Some(asked));
         }
+        let mut progress = self.run.lock();
+        let (asked, done) = (ids.len() as u64, progress.done);
+        if done != asked && progress.note.is_none() {
+            let what = self.run.work.done();
+            progress.note =
+                Some(format!("{asked} were asked for, and {done} were {what}: below is where the others are."));
+        }
+        drop(progress);
         Ok(End::Finished)
     }
 
     /// Has one invocation do it all.
     async fn whole(&self, action: &str, fields: Map<String, Value>) -> Result<End, InvokeError> {
-        let Some(report) = self.patiently::<Report>(action, &fields).await? else { return Ok(End::Cancelled) };
+        let Some(report) = self.carried_out(action, &fields).await? else { return Ok(End::Cancelled) };
         self.run.add(report, None);
         Ok(End::Finished)
     }
 
     /// Has SQS move all of them, or one invocation where SQS cannot.
-    async fn everything(&self, options: &Map<String, Value>) -> Result<End, InvokeError> {
+    async fn everything(&self, options: &Map<String, Value>, counted: Option<u64>) -> Result<End, InvokeError> {
         let before = self.ask::<Status>(json!({ "action": "status" })).await?.move_task;
-        let Some(report) = self.patiently::<Report>("replay", options).await? else { return Ok(End::Cancelled) };
+        let Some(report) = self.carried_out("replay", options).await? else { return Ok(End::Cancelled) };
+        if let Some(counted) = counted.filter(|counted| *counted != report.matched) {
+            self.run.lock().note = Some(format!(
+                "The dry run counted {counted}, and now there were {}: others died or came back in the meantime.",
+                report.matched
+            ));
+        }
         let Some(task) = report.move_task.clone() else {
             self.run.add(report, None);
             return Ok(End::Finished);
@@ -187,26 +175,79 @@ impl Worker {
         progress.waiting = task.is_active().then(|| format!("SQS moves them: {}", task.status));
     }
 
-    /// Asks for a change, and again while somebody else is at work or Lambda has no room; nothing is done then. `None` once it is cancelled.
-    async fn patiently<T: DeserializeOwned>(
-        &self,
-        action: &str,
-        fields: &Map<String, Value>,
-    ) -> Result<Option<T>, InvokeError> {
+    /// Has a change carried out in an invocation of its own, and follows it to its end. `None` where it was cancelled before it
+    /// began.
+    async fn carried_out(&self, action: &str, fields: &Map<String, Value>) -> Result<Option<Report>, InvokeError> {
+        let run_id = Uuid::new_v4().simple().to_string();
+        let mut fields = fields.clone();
+        fields.insert("runId".to_owned(), run_id.as_str().into());
+        let request = self.run.origin.request(action, fields);
+        let Some(mut run) = self.start(&request).await? else { return Ok(None) };
+        let (mut pause, mut asked_at) = (FIRST_LOOK, Instant::now());
         loop {
-            match self.ask(self.run.origin.request(action, fields.clone())).await {
+            self.run.lock().under_way = run.report.as_ref().map_or(0, |report| report.done);
+            match (run.state, run.report, run.error) {
+                (BackgroundState::Ended, Some(report), _) => return Ok(Some(report)),
+                (BackgroundState::Ended, None, _) => {
+                    return Err(InvokeError::Unanswered("the run has ended without a report".into()));
+                }
+                (BackgroundState::Failed, _, error) => {
+                    let message = error.unwrap_or_else(|| "the run failed".to_owned());
+                    return Err(InvokeError::Refused(Refusal { kind: "Failed".to_owned(), message }));
+                }
+                (BackgroundState::Waiting | BackgroundState::Unfinished, ..) if asked_at.elapsed() >= ASK_AGAIN => {
+                    asked_at = Instant::now();
+                    match self.start(&request).await? {
+                        Some(started) => run = started,
+                        None => return Ok(None),
+                    }
+                    continue;
+                }
+                (BackgroundState::Waiting | BackgroundState::Running | BackgroundState::Unfinished, ..) => {}
+            }
+            sleep(pause).await;
+            pause = PAUSE.min(pause * 2);
+            run = self.look_after(&run_id).await;
+        }
+    }
+
+    /// How far a run in the background is. Whether or not anybody can ask, it goes on.
+    async fn look_after(&self, run_id: &str) -> Background {
+        loop {
+            let looked = self.ask::<Followed>(json!({ "action": "status", "runId": run_id })).await;
+            match looked {
+                Ok(Followed { background }) => {
+                    self.run.lock().unheard = None;
+                    return background;
+                }
+                Err(error) => {
+                    let unknown = format!("How far it is, is not known: {}", chain(&error));
+                    self.run.lock().unheard = Some(unknown);
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Starts a change under its name, and again while somebody else is at work or Lambda has no room; nothing is done then.
+    /// `None` once it is cancelled.
+    async fn start(&self, request: &Value) -> Result<Option<Background>, InvokeError> {
+        let mut unanswered = 0;
+        loop {
+            match self.ask::<Followed>(request.clone()).await {
                 Err(error) if error.is_temporary() => {
                     self.run.lock().waiting = Some(chain(&error));
                     if self.run.is_cancelled() {
                         return Ok(None);
                     }
-                    sleep(PAUSE).await;
                 }
+                Err(InvokeError::Unanswered(_)) if unanswered + 1 < STARTS => unanswered += 1,
                 outcome => {
                     self.run.lock().waiting = None;
-                    return outcome.map(Some);
+                    return outcome.map(|Followed { background }| Some(background));
                 }
             }
+            sleep(PAUSE).await;
         }
     }
 

@@ -5,7 +5,8 @@ use reqwest::header::{CONTENT_TYPE, HOST};
 use super::*;
 
 /// All that a form can be sent to.
-const CHANGES: [&str; 6] = ["/breaker", "/replay", "/discard", "/runs", "/runs/1/cancel", "/move-task/cancel"];
+const CHANGES: [&str; 7] =
+    ["/leave", "/breaker", "/replay", "/discard", "/runs", "/runs/1/cancel", "/move-task/cancel"];
 
 #[tokio::test]
 async fn only_the_link_lets_a_browser_in_and_only_once() -> Result<()> {
@@ -162,6 +163,36 @@ async fn every_answer_forbids_foreign_scripts_frames_copies_and_guesses() -> Res
             page.says_not(inline);
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_button_ends_the_session() -> Result<()> {
+    let operator = Operator::with(0).await?;
+    operator.get("/").await?.says("action=\"/leave\"").says("End session");
+    let answer = operator.send("/leave", &[]).await?;
+    assert!(answer.headers()[SET_COOKIE].to_str()?.contains("Max-Age=0"));
+    Page::of(answer).await?.says("The session has ended");
+    assert_eq!(operator.get("/").await?.status, StatusCode::FORBIDDEN);
+    Ok(())
+}
+
+#[tokio::test]
+async fn characters_that_turn_a_text_around_are_shown_as_escapes() -> Result<()> {
+    let turning = "pay \u{202e}001\u{202c} to\u{2066}\u{2069}\u{200f}\u{61c}";
+    let escaped = "pay \\u202e001\\u202c to\\u2066\\u2069\\u200f\\u061c";
+    let relay = Relay::new();
+    let body = json!({ "webhookId": turning, "payload": turning, "timestamp": "2026-01-15T12:00:00Z" }).to_string();
+    relay.bury([body.clone()]).await?;
+    let operator = Operator::of(relay).await?;
+    let id = operator.ids().await?.remove(0);
+    operator.get(&format!("/events/{id}")).await?.says(escaped).says_not(turning);
+    operator.get("/dead-letters").await?.says(escaped).says_not("\u{202e}");
+    let file = operator.request(Method::GET, &format!("/events/{id}/body")).send().await?;
+    assert_eq!(file.text().await?, body, "byte for byte");
+    // In a field it goes back as it came, and finds what it names.
+    let query = form_urlencoded::byte_serialize(turning.as_bytes()).collect::<String>();
+    operator.get(&format!("/dead-letters?webhookId={query}")).await?.says("1 on this page");
     Ok(())
 }
 

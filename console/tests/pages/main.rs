@@ -32,12 +32,12 @@ type Ports = (FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock
 
 /// The two functions, in this process.
 struct Relay {
-    replay: Replay<Ports>,
+    replay: Arc<Replay<Ports>>,
     breaker: Breaker<FakeTable, FakeEventSource, FakeProber, FakeClock>,
     /// What was asked of them.
     requests: Mutex<Vec<Value>>,
     /// How many changes they carry out; more wait.
-    room: Semaphore,
+    room: Arc<Semaphore>,
     /// From now on nobody answers.
     is_gone: Mutex<bool>,
 }
@@ -47,14 +47,14 @@ impl Relay {
         let (events, dead_letters, table) = (FakeQueue::default(), FakeQueue::default(), FakeTable::default());
         let dead_letters = dead_letters.moving_to(&events);
         Self {
-            replay: Replay {
+            replay: Arc::new(Replay {
                 events,
                 redrive: dead_letters.clone(),
                 dead_letters,
                 table: table.clone(),
                 archive: FakeArchive::default(),
                 clock: FakeClock,
-            },
+            }),
             breaker: Breaker {
                 table,
                 event_source: FakeEventSource::default(),
@@ -64,7 +64,7 @@ impl Relay {
                 is_on: true,
             },
             requests: Mutex::default(),
-            room: Semaphore::new(1000),
+            room: Arc::new(Semaphore::new(1000)),
             is_gone: Mutex::new(false),
         }
     }
@@ -83,12 +83,26 @@ impl Relay {
         let invalid = |error: InvalidRequest| refusal("InvalidRequest", error.to_string());
         match function {
             Function::Replay => {
-                let request = Request::parse(request, "a test").map_err(invalid)?;
-                let answer = self.replay.handle(request, deadline).await.map_err(|error| match &error {
+                let refused = |error: ReplayError| match &error {
                     ReplayError::Busy(_) | ReplayError::Moving { .. } => refusal("Busy", error.to_string()),
-                    ReplayError::Unknown(_) => refusal("NotFound", error.to_string()),
+                    ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => refusal("NotFound", error.to_string()),
                     _ => refusal("QueueError", chain(&error)),
-                })?;
+                };
+                let request = Request::parse(request, "a test").map_err(invalid)?;
+                if let Request::Start(start) = request {
+                    // As Lambda does: in an invocation of its own, for which there may be no room yet.
+                    let (shown, is_open) = self.replay.enlist(&start).await.map_err(refused)?;
+                    let (replay, room) = (Arc::clone(&self.replay), Arc::clone(&self.room));
+                    let begun = Request::parse(start.payload, "a test").map_err(invalid)?;
+                    if is_open {
+                        tokio::spawn(async move {
+                            room.acquire().await.expect("open").forget();
+                            drop(replay.handle(begun, Instant::now() + Duration::from_mins(15)).await);
+                        });
+                    }
+                    return Ok(json!({ "background": shown }));
+                }
+                let answer = self.replay.handle(request, deadline).await.map_err(refused)?;
                 Ok(json!(answer))
             }
             Function::Breaker => {
@@ -118,9 +132,6 @@ impl Functions for Relay {
             self.requests.lock().expect("a list").push(request.clone());
             if *self.is_gone.lock().expect("a flag") {
                 return Err(InvokeError::Unanswered("connection refused".into()));
-            }
-            if !matches!(request["action"].as_str(), Some("status" | "list" | "show")) && request["dryRun"] != true {
-                self.room.acquire().await.expect("open").forget();
             }
             self.carry_out(function, request).await
         }
@@ -204,6 +215,20 @@ impl Operator {
         let answer = self.send("/runs", fields).await?;
         ensure!(answer.status() == StatusCode::SEE_OTHER, "{} {}", answer.status(), answer.text().await?);
         Ok(answer.headers()[LOCATION].to_str()?.to_owned())
+    }
+
+    /// Starts a run with what a dry run of this selection names.
+    async fn confirm(&self, selection: &[(&str, &str)], more: &[(&str, &str)]) -> Result<String> {
+        let dry = self.post("/replay", selection).await?;
+        let (_, form) = dry.text.split_once("action=\"/runs\"").context("a form")?;
+        let form = form.split("</form>").next().unwrap_or_default();
+        let hidden = form.split("<input type=\"hidden\" name=\"").skip(1);
+        let hidden: Vec<_> = hidden.filter_map(|field| field.split_once("\" value=\"")).collect();
+        let value = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
+        let hidden: Vec<_> = hidden.into_iter().map(|(name, rest)| (name, value(rest))).collect();
+        let own = hidden.iter().filter(|(name, _)| *name != "token").map(|(name, value)| (*name, value.as_str()));
+        let fields: Vec<_> = own.chain([("action", "replay")]).chain(more.iter().copied()).collect();
+        self.start(&fields).await
     }
 
     /// Waits until the page of a run says this.

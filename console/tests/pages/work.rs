@@ -50,7 +50,7 @@ async fn all_that_match_are_replayed_step_by_step_and_once() -> Result<()> {
     let operator = Operator::with(250).await?;
     let fields = [("which", "matching"), ("statusCode", "404")];
     operator.post("/replay", &fields).await?.says("250 would be replayed").says("The first 100");
-    let run = operator.start(&[fields[0], fields[1], ("action", "replay")]).await?;
+    let run = operator.confirm(&fields, &[]).await?;
     operator.until(&run, "<strong>finished").await?.says("250 of 250 replayed").says("0 dead letters are left");
     let steps: Vec<usize> = operator
         .relay
@@ -68,7 +68,7 @@ async fn a_run_shows_its_progress_and_is_cancelled_between_two_steps() -> Result
     let operator = Operator::with(40).await?;
     operator.relay.room.forget_permits(usize::MAX);
     operator.relay.room.add_permits(1);
-    let run = operator.start(&[("which", "matching"), ("statusCode", "404"), ("action", "replay")]).await?;
+    let run = operator.confirm(&[("which", "matching"), ("statusCode", "404")], &[]).await?;
     let page = operator.until(&run, "10 of 40 replayed").await?;
     page.says("at work").says("value=\"10\"").says("http-equiv=\"refresh\"").says("Cancel");
     let cancelled = operator.send(&format!("{run}/cancel"), &[]).await?;
@@ -84,8 +84,10 @@ async fn a_run_shows_its_progress_and_is_cancelled_between_two_steps() -> Result
 async fn everything_is_moved_by_sqs_which_is_watched_and_can_be_stopped() -> Result<()> {
     let operator = Operator::with(20).await?;
     operator.post("/replay", &[("which", "all")]).await?.says("20 would be replayed");
-    let run = operator.start(&[("which", "all"), ("action", "replay"), ("rate", "5")]).await?;
-    operator.until(&run, "SQS moves them").await?;
+    // One more dies before it is confirmed.
+    operator.relay.replay.dead_letters.send(&refused(body(20)).with_identity(FakeClock.now())).await?;
+    let run = operator.start(&[("which", "all"), ("action", "replay"), ("rate", "5"), ("counted", "20")]).await?;
+    operator.until(&run, "SQS moves them").await?.says("The dry run counted 20, and now there were 21");
     operator.get("/").await?.says("SQS moves dead letters back").says("Cancel the move");
     *operator.relay.is_gone.lock().expect("a flag") = true;
     operator.until(&run, "how far it is, is not known").await?.says("at work");
@@ -127,11 +129,32 @@ async fn the_filter_of_the_list_is_kept_on_the_way_back() -> Result<()> {
         operator.post(path, &[filter[0], filter[1], ("eventId", &id)]).await?.says(back);
     }
     let dry = operator.post("/replay", &[filter[0], filter[1], ("which", "matching")]).await?;
-    dry.says(back).says("name=\"lookedAt\" value=\"2");
-    // Of before anything was received.
-    let looked_at = ("lookedAt", "2026-01-15T11:00:00Z");
-    let run = operator.start(&[filter[0], filter[1], ("which", "matching"), ("action", "replay"), looked_at]).await?;
-    operator.until(&run, "<strong>finished").await?.says("0 of 0 replayed").says(back);
+    dry.says(back);
+    let run = operator.confirm(&[filter[0], filter[1], ("which", "matching")], &[]).await?;
+    operator.until(&run, "<strong>finished").await?.says("1 of 1 replayed").says(back);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_dry_run_has_named_is_done_and_nothing_else() -> Result<()> {
+    let operator = Operator::with(3).await?;
+    let ids = operator.ids().await?;
+    let selection = [("which", "matching"), ("statusCode", "404")];
+    let dry = operator.post("/replay", &selection).await?;
+    assert_eq!(ids.iter().filter(|id| dry.text.contains(&format!("value=\"{id}\""))).count(), 3);
+    // One is dropped, and one more dies before that is confirmed.
+    let mut fields = named(&ids);
+    fields.push(("action", "replay"));
+    let gone = operator.start(&[("action", "discard"), ("eventId", &ids[0]), ("why", "a test order")]).await?;
+    operator.until(&gone, "<strong>finished").await?;
+    operator.relay.bury([body(3)]).await?;
+    let run = operator.start(&fields).await?;
+    let page = operator.until(&run, "<strong>finished").await?;
+    page.says("2 of 3 replayed, 1 not").says("3 were asked for, and 2 were replayed").says("discarded");
+    let left = operator.relay.replay.dead_letters.depth().await?.visible;
+    assert_eq!(left, 1, "what died later was not confirmed");
+    let unseen = operator.post("/runs", &[selection[0], selection[1], ("action", "replay")]).await?;
+    unseen.says("Look at what matches first");
     Ok(())
 }
 

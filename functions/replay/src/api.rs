@@ -157,7 +157,9 @@ impl Outcome {
 impl From<ReplayError> for Problem {
     fn from(error: ReplayError) -> Self {
         match error {
-            ReplayError::Unknown(_) | ReplayError::NotListed(..) => Self::new(StatusCode::NOT_FOUND, sentence(&error)),
+            ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_) => {
+                Self::new(StatusCode::NOT_FOUND, sentence(&error))
+            }
             ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
             ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
                 tracing::error!(error = chain(&error), "not carried out");

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use genesys_relay::aws::lambda::InvokeError;
 use genesys_relay::breaker::{self, EventSource};
 use genesys_relay::clock::{Clock as _, end_of_invocation};
 use genesys_relay::logging::chain;
@@ -42,6 +43,8 @@ pub(crate) enum Refusal {
     Invalid(InvalidRequest),
     /// The request was not carried out.
     Failed(ReplayError),
+    /// Lambda did not take the invocation that would carry it out.
+    NotStarted(InvokeError),
 }
 
 impl From<Refusal> for Diagnostic {
@@ -49,9 +52,10 @@ impl From<Refusal> for Diagnostic {
         let (error_type, error_message) = match refusal {
             Refusal::Invalid(error) => ("InvalidRequest", error.to_string()),
             Refusal::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => ("Busy", error.to_string()),
-            Refusal::Failed(error @ (ReplayError::Unknown(_) | ReplayError::NotListed(..))) => {
-                ("NotFound", error.to_string())
-            }
+            Refusal::NotStarted(error) => ("LambdaError", chain(&error)),
+            Refusal::Failed(
+                error @ (ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_)),
+            ) => ("NotFound", error.to_string()),
             Refusal::Failed(error @ ReplayError::Queue(_)) => ("QueueError", chain(&error)),
             Refusal::Failed(error @ ReplayError::Table(_)) => ("TableError", chain(&error)),
             Refusal::Failed(error @ ReplayError::Archive(_)) => ("ArchiveError", chain(&error)),
@@ -78,6 +82,13 @@ pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
             // The next schedule is minutes away, and what else it is for is to be done all the same.
             tracing::error!(error = chain(&error), "whether a broken breaker holds events back is not known");
         }
+    }
+    if let Request::Start(start) = request {
+        let (shown, is_open) = replay.enlist(&start).await.map_err(Refusal::Failed)?;
+        if is_open {
+            background.hand_over(&start.payload).await.map_err(Refusal::NotStarted)?;
+        }
+        return Ok(Reply::Direct(Box::new(Answer::Background { background: Box::new(shown) })));
     }
     replay.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(Refusal::Failed)
 }
@@ -136,6 +147,27 @@ mod tests {
         assert!(error.error_message.contains("ratePerSecond"), "{error:?}");
         let error = invoke(&function(), json!({ "action": "show", "eventId": "nobody" })).await.expect_err("unknown");
         assert_eq!(error.error_type, "NotFound");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_with_a_name_is_handed_over_and_answered_at_once() {
+        let function = with_the_dead_letters_of_the_samples().await;
+        let mut request = sample("replay-background");
+        request["olderThanDays"] = 0.into();
+        let status = json!({ "action": "status", "runId": request["runId"] });
+        function.background.fail();
+        let error = invoke(&function, request.clone()).await.expect_err("not taken");
+        assert_eq!(error.error_type, "LambdaError");
+        let function = with_the_dead_letters_of_the_samples().await;
+        let answer = invoke(&function, request.clone()).await.expect("started");
+        assert_eq!((&answer["action"], &answer["background"]["state"]), (&json!("status"), &json!("waiting")));
+        let [payload] = &function.background.requests()[..] else { panic!("handed over once") };
+        assert_eq!((&payload["begin"], &payload["by"]), (&json!(true), &request["by"]));
+        invoke(&function, payload.clone()).await.expect("carried out");
+        assert_eq!(invoke(&function, request).await.expect("known")["background"]["state"], "ended");
+        assert_eq!(function.background.requests().len(), 1, "not handed over again");
+        let answer = invoke(&function, status).await.expect("known");
+        assert_eq!(answer["background"]["report"]["archived"], 2, "{answer}");
     }
 
     #[tokio::test(start_paused = true)]

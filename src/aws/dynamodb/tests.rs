@@ -162,7 +162,7 @@ async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
     let (table, event) = (table(&[&get, &put, &query, &batch]), id("an-event"));
     for error in [
         table.get(&event).await.expect_err("read"),
-        table.body(&event).await.expect_err("read"),
+        table.body(&event, noon()).await.expect_err("read"),
         table.lease(Exclusive::DeadLetters, noon()).await.expect_err("read"),
         table.write(&step(Guard::Absent)).await.expect_err("lost"),
     ] {
@@ -453,4 +453,23 @@ fn a_dead_letter_of_an_absurd_time_is_listed() {
         let Position(place) = Position::of(time(received_at), &"an-event".parse().expect("an id"));
         assert_eq!((from..=to).contains(&place), is_in, "{received_at} from {since:?} to {until:?}");
     }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_when_packed_is_never_put() {
+    let put = mock!(Client::put_item)
+        .match_requests(|request| {
+            let body = request.item().and_then(|item| item.get("body")).and_then(|body| body.as_b().ok());
+            body.is_some_and(|body| body.as_ref().len() <= MAX_BODY_BYTES)
+        })
+        .then_output(|| PutItemOutput::builder().build());
+    let table = table(&[&put]);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(MAX_BODY_BYTES + 1).collect();
+    // Noise does not shrink, so that each byte counts.
+    let fitting = (0..noise.len()).rev().find(|bytes| pack(&noise[..*bytes]).expect("packed").len() <= MAX_BODY_BYTES);
+    let fitting = fitting.expect("less fits");
+    assert!(table.keep_body(&id("an-event"), &noise[..fitting], noon()).await.expect("kept"));
+    assert!(!table.keep_body(&id("an-event"), &noise[..=fitting], noon()).await.expect("left out"));
+    assert_eq!(put.num_calls(), 1);
 }

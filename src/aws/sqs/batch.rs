@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use aws_sdk_sqs::types::BatchResultErrorEntry;
 
+use super::super::errors::is_transient_code;
 use super::{refused, unavailable};
 use crate::logging::chain;
 use crate::metrics;
@@ -82,7 +83,9 @@ where
     }
     for failure in failed {
         let text = format!("{}: {}", failure.code(), failure.message().unwrap_or_default());
-        let error = if failure.sender_fault() { refused(text) } else { unavailable(text) };
+        // SQS calls it the sender's fault, too, that the sender's key is throttled.
+        let is_final = failure.sender_fault() && !is_transient_code(failure.code());
+        let error = if is_final { refused(text) } else { unavailable(text) };
         note(failure.id(), Err(error));
     }
     results

@@ -2,9 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Guard, Transition, crashed, unchanged};
+use super::{BulkReplay, Guard, Transition, crashed, unchanged};
 use crate::event::{Event, EventId};
-use crate::record::{Attempt, Context, Dead, Death, Lease, Record, State, StateName};
+use crate::record::{Attempt, Context, Dead, Death, Lease, REPLAY_CEILING, Record, State, StateName};
 
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
@@ -14,8 +14,8 @@ const EARLY: SignedDuration = SignedDuration::from_secs(1);
 /// back for as long as it runs.
 const UNASKED_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
-/// How often that wait doubles: up to about an hour.
-const UNASKED_DOUBLINGS: u32 = 6;
+/// A message whose event was replayed too often waits this long before it goes back to the dead letters, for the same reason.
+const PAST_CEILING_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 /// A wish to deliver an event.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,10 @@ pub struct ClaimRequest<'a> {
     pub event: &'a Event,
     /// The message of SQS that brings it.
     pub message_id: &'a str,
+    /// When SQS took that message.
+    pub sent_at: Timestamp,
+    /// The newest bulk replay, where the claim [depends on it](Record::depends_on_bulk_replay).
+    pub bulk: Option<&'a BulkReplay>,
     /// Whether SQS hands this message out for the last time.
     pub last: bool,
     /// By when the wish is surely over.
@@ -44,7 +48,7 @@ pub enum Claiming {
     Other(EventId),
     /// Somebody else is at it, or it is not time yet.
     NotBefore(Timestamp),
-    /// This very message was found dead, and has still to be moved.
+    /// The message goes to the dead letters: it was found dead and has still to be moved, or its event was replayed too often.
     Dead(Death),
 }
 
@@ -86,6 +90,8 @@ impl Claim {
         if let Some(id) = found.other_event(request.event, now) {
             return Claiming::Other(id);
         }
+        let marked = BulkReplay::marked(request.bulk, found);
+        let found = marked.as_ref();
         let mut next = match &found.state {
             State::Delivered | State::Discarded(_) => return Claiming::Finished(Finished::of(found, request)),
             State::InProgress(lease) if lease.lease_until > now => return Claiming::NotBefore(lease.lease_until),
@@ -95,11 +101,19 @@ impl Claim {
             State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
                 return Claiming::Dead(death.clone());
             }
+            State::Dead(Dead { replayed_at: None, death, .. }) if found.replays_made >= REPLAY_CEILING => {
+                return past_ceiling(death.clone(), request);
+            }
             State::Dead(Dead { replayed_at: None, death, .. }) if unasked_until(found, death, now) > now => {
                 return Claiming::NotBefore(unasked_until(found, death, now));
             }
             State::Queued | State::Retrying { .. } => found.clone(),
             State::InProgress(lease) => {
+                if let Some(death) = found.state.death(now).filter(|_| found.replays_made >= REPLAY_CEILING)
+                    && !request.bulk.is_some_and(|bulk| bulk.covers(found, lease.lease_until))
+                {
+                    return past_ceiling(death, request);
+                }
                 let mut next = found.clone();
                 next.remember_attempt(crashed(found.last_seen_at));
                 if lease.last {
@@ -212,9 +226,25 @@ fn unasked_until(found: &Record, death: &Death, now: Timestamp) -> Timestamp {
     if death.dead_at.duration_since(now) > EARLY {
         return now;
     }
-    let wait = UNASKED_WAIT * 2_i32.pow(found.replays_made.min(UNASKED_DOUBLINGS));
+    let wait = UNASKED_WAIT * 2_i32.pow(found.replays_made.min(REPLAY_CEILING));
     // Fails for calendar units only.
     death.dead_at.saturating_add(wait).unwrap_or(now)
+}
+
+/// Where a message belongs whose event was replayed too often, and nobody insists.
+fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_>) -> Claiming {
+    let until = sent_at.saturating_add(PAST_CEILING_WAIT).unwrap_or(now);
+    if until > now { Claiming::NotBefore(until) } else { Claiming::Dead(death) }
+}
+
+impl Record {
+    /// Whether a claim on it by this message has to know the newest bulk replay: it is dead, and was not replayed by name.
+    pub fn depends_on_bulk_replay(&self, message_id: &str, now: Timestamp) -> bool {
+        match &self.state {
+            State::Dead(dead) => dead.replayed_at.is_none() && dead.message_id.as_deref() != Some(message_id),
+            state => state.death(now).is_some() && self.replays_made >= REPLAY_CEILING,
+        }
+    }
 }
 
 fn lease(request: ClaimRequest<'_>) -> State {

@@ -45,6 +45,7 @@ impl Finding {
             return Self::Unrecorded(DeadRecord::begin(letter, found, now));
         };
         let late = |expected: Timestamp| expected + GRACE <= now;
+        let unexplained = || letter.death_after(found.last_seen_at, now);
         let died = |death: Death, crashed_at: Option<Timestamp>| {
             let mut next = found.clone();
             if let Some(at) = crashed_at {
@@ -55,20 +56,22 @@ impl Finding {
         };
         match &found.state {
             State::Delivered | State::Discarded(_) => Self::Finished(found.state.name()),
-            // It was sent back, and is here again without a claim: it died anew, of something else.
-            State::Dead(Dead { replayed_at: Some(at), .. }) if letter.sent_at >= *at => {
+            // It was sent back, and is here again without a claim: it died once more, of something else.
+            State::Dead(dead @ Dead { replayed_at: Some(at), .. })
+                if letter.sent_at >= *at && !letter.is_of(&dead.death) =>
+            {
                 let next = Record { replays_made: found.replays_made + 1, ..found.clone() };
-                Self::Unrecorded(DeadRecord::of(found, next, letter.death(now), now))
+                Self::Unrecorded(DeadRecord::of(found, next, letter.death_after(*at, now), now))
             }
             State::Dead(dead @ Dead { listed: true, .. }) => Self::Dead(DeadRecord::recorded(found, dead)),
             State::Dead(Dead { death, .. }) | State::Archived { death, .. } => died(death.clone(), None),
             State::InProgress(lease) => match found.state.death(now) {
                 Some(death) => died(death, Some(found.last_seen_at)),
-                None if late(lease.lease_until) => died(letter.death(now), Some(found.last_seen_at)),
+                None if late(lease.lease_until) => died(unexplained(), Some(found.last_seen_at)),
                 None => Self::UnderWay,
             },
-            State::Retrying { next_attempt_at } if late(*next_attempt_at) => died(letter.death(now), None),
-            State::Queued if late(found.last_seen_at) => died(letter.death(now), None),
+            State::Retrying { next_attempt_at } if late(*next_attempt_at) => died(unexplained(), None),
+            State::Queued if late(found.last_seen_at) => died(unexplained(), None),
             State::Retrying { .. } | State::Queued => Self::UnderWay,
         }
     }
@@ -100,9 +103,20 @@ impl Letter<'_> {
         self.event.map(|event| Context::of(event, None)).unwrap_or_default()
     }
 
+    /// Whether it is the message of this very death, sent a moment after it.
+    fn is_of(&self, death: &Death) -> bool {
+        let is_named = self.reason.is_some_and(|reason| reason.at == death.dead_at);
+        is_named && self.sent_at.duration_since(death.dead_at) < GRACE
+    }
+
     /// The reason it carries, or that nobody knows.
     fn death(&self, now: Timestamp) -> Death {
-        match self.reason {
+        self.death_after(Timestamp::MIN, now)
+    }
+
+    /// The same of an event that was alive at `alive`: a move task leaves the reason of an earlier death on the message.
+    fn death_after(&self, alive: Timestamp, now: Timestamp) -> Death {
+        match self.reason.filter(|reason| reason.at >= alive) {
             Some(reason) => Death::from(reason.clone()),
             None => Death {
                 reason: ReasonKind::Unknown,

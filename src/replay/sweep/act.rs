@@ -145,7 +145,15 @@ impl<P: Ports> Replay<P> {
                 sweep.give_back(std::iter::once(letter).chain(rest));
                 break;
             }
-            match self.table.write(&step(&letter, sweep.run.act(self.clock.now()))).await {
+            let step = step(&letter, sweep.run.act(self.clock.now()));
+            let outcome = match self.table.write(&step).await {
+                // Before the message is deleted: while it is there, a later sweep makes up for it.
+                Ok(Written::Done) if step.next().has_surplus_body() => {
+                    self.table.delete_body(&step.next().event_id).await.map(|()| Written::Done)
+                }
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(Written::Done) => written.push(letter),
                 Ok(Written::Lost(_)) => {
                     sweep.report.fail(Some(letter.event_id()), "its record has changed this moment; look again");

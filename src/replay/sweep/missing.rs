@@ -1,16 +1,20 @@
 //! What a sweep says and does about dead events whose messages it has not found.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{Stopped, Sweep};
 use crate::clock::Clock;
 use crate::event::EventId;
-use crate::events_table::{EventsTable, TableError, Written};
+use crate::events_table::{EventsTable, Written};
 use crate::metrics;
+use crate::queue::Countable;
 use crate::record::{Finding, Record, State};
 use crate::replay::list::ARRIVES_WITHIN;
 use crate::replay::{DeadLetter, Missing, Pages, Ports, Replay, Report};
+
+/// No queue keeps a message for longer ("Amazon SQS message quotas").
+const KEPT: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 impl<P: Ports> Replay<P> {
     /// Says of each event whose message was not found what has become of it, where so many messages of the dead-letter
@@ -21,8 +25,14 @@ impl<P: Ports> Replay<P> {
         hidden: u64,
         unseen: u64,
         report: &mut Report,
-    ) -> Result<(), TableError> {
-        let records = self.table.get_many(missing).await?;
+    ) -> Result<(), Stopped> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // A message whose receives are used up waits there too, until somebody receives once more: while events are held back.
+        let hidden = hidden + self.events.depth().await?.total();
+        let bulk = self.table.bulk_replay().await?;
+        let records = self.records(missing, bulk.as_ref()).await?;
         let now = self.clock.now();
         for id in missing {
             let record = records.get(id).filter(|record| !record.is_expired(now));
@@ -46,10 +56,12 @@ impl<P: Ports> Replay<P> {
         let now = self.clock.now();
         let mut pages = Pages::default();
         while let Some(page) = self.next_page(&mut pages).await? {
-            let is_missing =
-                |letter: &DeadLetter| letter.has_arrived(sweep.run.began_at) && !sweep.seen.contains(&letter.event_id);
+            let bulk = sweep.run.bulk.as_ref();
+            let is_missing = |letter: &DeadLetter| {
+                letter.has_arrived(bulk, sweep.run.began_at) && !sweep.seen.contains(&letter.event_id)
+            };
             let missing: Vec<EventId> = page.into_iter().filter(is_missing).map(|letter| letter.event_id).collect();
-            for record in self.table.get_many(&missing).await?.values() {
+            for record in self.records(&missing, bulk).await?.values() {
                 if Instant::now() >= sweep.stop_at {
                     return Ok(());
                 }
@@ -84,9 +96,14 @@ fn why_missing(record: &Record, hidden: u64, now: Timestamp) -> (Missing, String
         state => match state.death(now) {
             None => (Missing::Alive, "it is not dead: it is being delivered, or waits for its next attempt".to_owned()),
             Some(death) => {
-                let replayed = matches!(state, State::Dead(dead) if dead.replayed_at.is_some());
-                if replayed || hidden > 0 || now.duration_since(death.dead_at) < ARRIVES_WITHIN {
-                    let error = "its message is hidden or on its way; ask again in some minutes";
+                let replayed_at = match state {
+                    State::Dead(dead) => dead.replayed_at,
+                    _ => None,
+                };
+                let age = now.duration_since(replayed_at.unwrap_or(death.dead_at));
+                if age < KEPT && (replayed_at.is_some() || hidden > 0 || age < ARRIVES_WITHIN) {
+                    let error =
+                        "its message is hidden, on its way, or waits in the events queue; ask again in some minutes";
                     (Missing::Pending, error.to_owned())
                 } else {
                     (Missing::Expired, "its message is gone".to_owned())

@@ -102,3 +102,47 @@ async fn an_archived_line_has_the_reason_of_the_record() {
     let line = crate::archive::read(&relay.archive.get(key).await.expect("there")).expect("readable").remove(0);
     assert_eq!((line.reason.reason, line.reason.status_code), (ReasonKind::Exhausted, Some(503)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_an_event_that_needs_none_is_gone_whatever_crashed() {
+    for request in [
+        json!({ "action": "archive", "olderThanDays": 0 }),
+        json!({ "action": "discard", "eventIds": [id_of(&message("a", 1))], "why": "a test order" }),
+    ] {
+        for calls in 0..12 {
+            let relay = std::sync::Arc::new(relay());
+            die(&relay, &message("a", 1), ReasonKind::Permanent, 404).await;
+            bury(&relay, [message("a", 1)]).await;
+            assert_eq!(relay.table.kept_bodies(), [id_of(&message("a", 1))]);
+            relay.table.halt_after(calls);
+            let doomed = tokio::spawn({
+                let (relay, request) = (std::sync::Arc::clone(&relay), request.clone());
+                async move { handle(&relay, request).await.map(drop) }
+            });
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            doomed.abort();
+            relay.table.resume();
+            tokio::time::advance(Duration::from_mins(2)).await;
+            handle(&relay, request.clone()).await.expect("carried out");
+            assert_eq!(visible(&relay).await, 0, "{calls}");
+            assert_eq!(relay.table.kept_bodies(), [], "{calls}: {request}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_kept_until_the_body_of_its_event_is_deleted() {
+    let relay = relay();
+    die(&relay, &message("a", 1), ReasonKind::Permanent, 404).await;
+    bury(&relay, [message("a", 1)]).await;
+    let discard = json!({ "action": "discard", "eventIds": [id_of(&message("a", 1))], "why": "a test order" });
+    // The lease, the bulk replay, the records, the record of the event; and then its body.
+    relay.table.fail_after(4, 1);
+    let failed = report(&relay, discard.clone()).await;
+    assert!(failed.failures > 0 && matches!(failed.done, Done::Discard { discarded: 0 }), "{failed:?}");
+    assert_eq!(visible(&relay).await, 1);
+    let shown = handle(&relay, json!({ "action": "show", "eventId": id_of(&message("a", 1)) })).await.expect("known");
+    assert_eq!(json!(shown)["body"], Value::Null, "it is discarded");
+    assert_eq!(report(&relay, discard).await.removed, 1);
+    assert_eq!((relay.table.kept_bodies(), visible(&relay).await), (vec![], 0));
+}

@@ -25,6 +25,7 @@ async fn every_field_of_a_filter_selects_in_a_list_a_dry_run_and_a_replay() {
         assert_eq!(list.items.len() as u64, matched, "{filter}");
         let dry = report(&relay, json!({ "action": "replay", "filter": filter, "dryRun": true })).await;
         assert_eq!((dry.matched, replayed(&dry), dry.items.len() as u64), (matched, 0, matched), "{filter}");
+        assert_eq!(dry.event_ids.len() as u64, matched, "{filter}");
         let report = report(&relay, json!({ "action": "replay", "filter": filter })).await;
         assert_eq!((report.matched, replayed(&report)), (matched, matched), "{filter}");
     }

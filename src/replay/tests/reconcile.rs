@@ -31,7 +31,10 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
         let death = record_of(&relay, message).await.state.death(FakeClock.now()).expect("dead");
         assert_eq!(death.reason, reason);
     }
-    assert!(relay.table.body(&id_of(&unknown)).await.expect("read").is_some(), "shown without a receive");
+    assert!(
+        relay.table.body(&id_of(&unknown), FakeClock.now()).await.expect("read").is_some(),
+        "shown without a receive"
+    );
     assert_eq!(record_of(&relay, &under_way).await.state.name(), StateName::InProgress);
     assert_eq!(visible(&relay).await, 5);
     let Answer::List(list) = handle(&relay, json!({ "action": "list" })).await.expect("carried out") else {

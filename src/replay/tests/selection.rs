@@ -33,7 +33,7 @@ async fn events_are_found_by_id_and_the_missing_are_explained() {
     let (delivered, under_way, hidden, gone) = (message("b", 1), message("b", 2), message("b", 3), message("b", 4));
     deliver(&relay, &delivered).await;
     die(&relay, &gone, ReasonKind::Permanent, 404).await;
-    tokio::time::advance(Duration::from_mins(20)).await;
+    tokio::time::advance(Duration::from_hours(14 * 24)).await;
     claim(&relay, &under_way).await;
     die(&relay, &hidden, ReasonKind::Exhausted, 503).await;
 
@@ -201,4 +201,18 @@ async fn what_is_found_by_id_and_left_is_explained_too() {
     };
     assert_eq!((state(&ids[0]), state(&ids[1])), (Some(Missing::Alive), Some(Missing::Delivered)));
     assert_eq!((report.matched, report.removed), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_wait_in_the_events_queue_is_not_said_to_be_gone() {
+    let relay = relay();
+    die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
+    let by_id = json!({ "action": "replay", "eventIds": [id_of(&message("a", 1))] });
+    let state = async || report(&relay, by_id.clone()).await.failed[0].state;
+    // Its receives are used up, and nobody receives it once more while events are held back.
+    relay.events.send(&message("a", 1)).await.expect("sent");
+    tokio::time::advance(Duration::from_hours(48)).await;
+    assert_eq!(state().await, Some(Missing::Pending));
+    tokio::time::advance(Duration::from_hours(12 * 24)).await;
+    assert_eq!(state().await, Some(Missing::Expired), "no queue keeps it for so long");
 }

@@ -4,10 +4,11 @@ use super::*;
 
 #[tokio::test]
 async fn the_processor_delivers_nothing_that_it_may_not_claim_and_loses_nothing() -> Result<()> {
-    let probes: [(&str, Probe); 6] = [
+    let probes: [(&str, Probe); 7] = [
         ("dynamodb:PutItem", |trial| an_event_that_cannot_be_claimed_waits(trial).boxed_local()),
         ("dynamodb:GetItem", |trial| an_event_that_cannot_be_read_waits(trial).boxed_local()),
         ("dynamodb:UpdateItem", |trial| an_event_whose_attempt_cannot_be_counted_is_delivered(trial).boxed_local()),
+        ("dynamodb:DeleteItem", |trial| a_body_that_cannot_be_deleted_is_not_shown(trial).boxed_local()),
         ("secretsmanager:GetSecretValue", |trial| an_event_waits_for_the_credentials(trial).boxed_local()),
         ("sqs:SendMessage", |trial| an_event_that_cannot_be_buried_stays(trial).boxed_local()),
         ("sqs:ChangeMessageVisibility", |trial| a_retry_comes_late(trial).boxed_local()),
@@ -41,6 +42,17 @@ async fn an_event_whose_attempt_cannot_be_counted_is_delivered(trial: &Trial<'_>
     let id = trial.relay.accept(&webhook("uncounted")).await?;
     trial.delivered_once(&id).await?;
     trial.until_logged(Function::Processor).await?;
+    trial.give_back().await
+}
+
+async fn a_body_that_cannot_be_deleted_is_not_shown(trial: &Trial<'_>) -> Result<()> {
+    let id = trial.dead().await?;
+    ensure!(!trial.relay.show(&id).await?["body"].is_null(), "it is dead");
+    trial.take_away().await?;
+    trial.replay(&id).await?;
+    trial.until_logged(Function::Processor).await?;
+    let shown = trial.relay.show(&id).await?;
+    ensure!(shown["state"] == "DELIVERED" && shown["body"].is_null(), "{shown}");
     trial.give_back().await
 }
 

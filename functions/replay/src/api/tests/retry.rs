@@ -60,7 +60,15 @@ async fn claim(function: &Fakes, message: &Message) -> Claim {
     let event = message.to_event(FakeClock.now()).expect("readable");
     let now = FakeClock.now();
     let lease_until = now + Duration::from_mins(1);
-    let request = ClaimRequest { event: &event, message_id: "a-message", last: false, lease_until, now };
+    let request = ClaimRequest {
+        event: &event,
+        message_id: "a-message",
+        sent_at: now,
+        bulk: None,
+        last: false,
+        lease_until,
+        now,
+    };
     let found = function.replay.table.get(&event.id).await.expect("read");
     let Claiming::Free(claim) = Claim::on(found.as_ref(), request) else { panic!("{found:?}") };
     assert_eq!(function.replay.table.write(claim.transition()).await.expect("written"), Written::Done);

@@ -1,0 +1,76 @@
+//! What a call that failed means: whether the same call may succeed later.
+
+use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+
+/// Codes of the same meaning that the SDK does not list: those of SQS for the key of its queues and for too many messages
+/// in flight, and those of DynamoDB for its key and for an item that two calls write at once.
+const MORE_TRANSIENT_ERRORS: [&str; 7] = [
+    "KMS.ThrottlingException",
+    "KMSThrottlingException",
+    "KmsThrottled",
+    "OverLimit",
+    "ReplicatedWriteConflictException",
+    "TransactionConflictException",
+    "InternalServerError",
+];
+
+/// Tells what may succeed later from what fails again.
+pub(super) fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::ServiceError(context) => {
+            let status = context.raw().status().as_u16();
+            status >= 500 || status == 429 || context.err().code().is_some_and(is_transient_code)
+        }
+        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
+        _ => true,
+    }
+}
+
+/// The same by the code of an error alone, as the entry of a batch has it.
+pub(super) fn is_transient_code(code: &str) -> bool {
+    // Some come with their namespace before a `#`.
+    let code = code.rsplit('#').next().unwrap_or(code);
+    [THROTTLING_ERRORS, TRANSIENT_ERRORS, &MORE_TRANSIENT_ERRORS].iter().any(|codes| codes.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::error::ErrorMetadata;
+    use aws_sdk_sqs::operation::send_message::SendMessageError;
+    use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn answered(status: u16, code: &str) -> SdkError<SendMessageError> {
+        let error = SendMessageError::generic(ErrorMetadata::builder().code(code).build());
+        let status = status.try_into().expect("a status");
+        SdkError::service_error(error, HttpResponse::new(status, SdkBody::empty()))
+    }
+
+    #[test]
+    fn every_code_that_the_sdk_tries_again_may_succeed_later() {
+        for code in THROTTLING_ERRORS.iter().chain(TRANSIENT_ERRORS).chain(&MORE_TRANSIENT_ERRORS) {
+            assert!(is_transient(&answered(400, code)), "{code}");
+        }
+        assert!(is_transient_code("com.amazonaws.sqs#KMS.ThrottlingException"));
+    }
+
+    #[test]
+    fn a_status_tells_an_outage_from_a_refusal_where_no_code_does() {
+        for (status, code, transient) in [
+            (500, "Unheard", true),
+            (503, "", true),
+            (429, "Unheard", true),
+            (400, "ValidationException", false),
+            (403, "AccessDeniedException", false),
+            (403, "KMS.AccessDeniedException", false),
+            (404, "ResourceNotFoundException", false),
+            (413, "RequestTooLarge", false),
+        ] {
+            assert_eq!(is_transient(&answered(status, code)), transient, "{status} {code}");
+        }
+    }
+}

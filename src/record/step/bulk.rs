@@ -1,0 +1,41 @@
+//! A replay of everything: one word for all records that were dead when it began.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Act, Dead, REPLAY_CEILING, Record, State};
+
+/// The newest replay of every dead letter by a move task of SQS.
+///
+/// It stands for a mark on each record that was dead when it began, so that a move begins at once however many there are.
+/// Whoever reads the record of a dead event reads it through [`marked`](Self::marked).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkReplay {
+    /// Who asked for it, when and why.
+    #[serde(flatten)]
+    pub act: Act,
+    /// Also what was replayed too often.
+    pub force: bool,
+}
+
+impl BulkReplay {
+    /// The record as a bulk replay has left it: replayed, where it is one of those that were dead when the replay began.
+    pub fn marked<'a>(bulk: Option<&Self>, found: &'a Record) -> Cow<'a, Record> {
+        match (bulk, &found.state) {
+            (Some(bulk), State::Dead(dead)) if bulk.covers(found, found.last_seen_at) => {
+                let dead = Dead { replayed_at: Some(bulk.act.at), message_id: None, ..dead.clone() };
+                let mut marked = Record { state: State::Dead(dead), ..found.clone() };
+                marked.remember_act(bulk.act.clone());
+                Cow::Owned(marked)
+            }
+            _ => Cow::Borrowed(found),
+        }
+    }
+
+    /// Whether it asks for an event that is dead since `dead_since`.
+    pub(super) fn covers(&self, found: &Record, dead_since: Timestamp) -> bool {
+        dead_since <= self.act.at && (self.force || found.replays_made < REPLAY_CEILING)
+    }
+}

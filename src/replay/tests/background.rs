@@ -1,0 +1,97 @@
+//! Runs that nobody waits for.
+
+use super::*;
+
+async fn background(relay: &Fake, request: Value) -> Value {
+    match handle(relay, request).await.expect("carried out") {
+        Answer::Background { background } => json!(background),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+/// What the function does with a request: notes it, and says whether it has to be handed over.
+async fn start(relay: &Fake, request: &Value) -> Result<(Value, bool), ReplayError> {
+    let Request::Start(start) = Request::parse(request.clone(), "a test").expect("a request") else {
+        panic!("no start")
+    };
+    let (shown, is_open) = relay.enlist(&start).await?;
+    assert_eq!(start.payload["begin"], true);
+    Ok((json!(shown), is_open))
+}
+
+fn begun(request: &Value) -> Value {
+    let mut request = request.clone();
+    request["begin"] = true.into();
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
+    let relay = relay();
+    bury(&relay, (0..30).map(|name| message("a", name))).await;
+    let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 1, "runId": "outage-1", "why": "over" });
+    let status = json!({ "action": "status", "runId": "outage-1" });
+    assert!(matches!(handle(&relay, status.clone()).await, Err(ReplayError::UnknownRun(_))));
+    let (shown, is_open) = start(&relay, &request).await.expect("noted");
+    assert_eq!((&shown["state"], &shown["why"], is_open), (&json!("waiting"), &json!("over"), true));
+    // Whoever has had no answer asks again, and the invocations exclude each other.
+    assert!(start(&relay, &request).await.expect("noted").1);
+    let relay = std::sync::Arc::new(relay);
+    let run = tokio::spawn({
+        let (relay, request) = (std::sync::Arc::clone(&relay), begun(&request));
+        async move { handle(&relay, request).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let shown = background(&relay, status.clone()).await;
+    assert_eq!(shown["state"], "running");
+    assert!(shown["report"]["replayed"].as_u64().is_some_and(|replayed| (1..30).contains(&replayed)), "{shown}");
+    for again in [&request, &begun(&request)] {
+        let shown = match Request::parse(again.clone(), "a test").expect("a request") {
+            Request::Start(_) => start(&relay, again).await.expect("known").0,
+            _ => background(&relay, again.clone()).await,
+        };
+        assert_eq!(shown["state"], "running", "it is not begun twice");
+    }
+    let other = json!({ "action": "archive", "runId": "another" });
+    assert!(matches!(start(&relay, &other).await, Err(ReplayError::Busy(_))));
+    run.await.expect("no panic").expect("carried out");
+    let shown = background(&relay, status.clone()).await;
+    assert_eq!((&shown["state"], &shown["report"]["replayed"]), (&json!("ended"), &json!(30)), "{shown}");
+    assert_eq!(relay.events.messages().len(), 30);
+    bury(&relay, [message("a", 31)]).await;
+    assert_eq!(background(&relay, begun(&request)).await["report"]["replayed"], 30, "what has ended is not repeated");
+    assert!(!start(&relay, &request).await.expect("known").1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
+    let relay = std::sync::Arc::new(relay());
+    bury(&relay, [message("a", 1)]).await;
+    let request = json!({ "action": "archive", "olderThanDays": 0, "runId": "a-run" });
+    let status = json!({ "action": "status", "runId": "a-run" });
+    start(&relay, &request).await.expect("noted");
+    relay.dead_letters.fail_times(1);
+    assert!(
+        matches!(handle(&relay, begun(&request)).await, Err(ReplayError::Queue(_))),
+        "so that Lambda begins it again"
+    );
+    let shown = background(&relay, status.clone()).await;
+    assert_eq!(shown["state"], "failed");
+    assert!(shown["error"].as_str().is_some_and(|error| error.contains("unavailable")), "{shown}");
+
+    relay.table.halt_after(6);
+    let doomed = tokio::spawn({
+        let (relay, request) = (std::sync::Arc::clone(&relay), begun(&request));
+        async move { handle(&relay, request).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    doomed.abort();
+    relay.table.resume();
+    assert_eq!(background(&relay, status.clone()).await["state"], "running", "nobody can know yet");
+    tokio::time::advance(Duration::from_mins(2)).await;
+    assert_eq!(background(&relay, status.clone()).await["state"], "unfinished");
+    assert!(start(&relay, &request).await.expect("known").1);
+    handle(&relay, begun(&request)).await.expect("carried out");
+    let shown = background(&relay, status).await;
+    assert_eq!((&shown["state"], visible(&relay).await), (&json!("ended"), 0), "{shown}");
+}
