@@ -1,5 +1,5 @@
-//! How many attempts of each minute brought an event to the target, and how many did not: what the breaker goes by, and
-//! what operators see as a rate.
+//! How many attempts of each minute brought an event to the target, and how many did not: what operators see as a rate, and,
+//! of first attempts alone, what the breaker goes by.
 
 use std::collections::BTreeSet;
 
@@ -21,20 +21,26 @@ pub struct Attempts {
     pub delivered: u64,
     /// The target does not have it, or nobody knows, whether another attempt will come or not.
     pub failed: u64,
-    /// Marks of events that failed.
+    /// Of those delivered, first attempts at an event.
+    pub(crate) first_delivered: u64,
+    /// Of those that failed, first attempts at an event.
+    pub(crate) first_failed: u64,
+    /// Marks of events whose first attempt failed.
     pub(crate) failing: BTreeSet<String>,
 }
 
 impl Attempts {
-    /// Counts one that brought the event to the target.
-    pub fn succeeded(&mut self) {
-        self.delivered += 1;
-    }
-
-    /// Counts one that did not.
-    pub fn failed(&mut self, id: &EventId) {
+    /// Counts an attempt at an event, the nth of its life from 1.
+    pub fn count(&mut self, id: &EventId, nth: u32, is_delivered: bool) {
+        let is_first = u64::from(nth <= 1);
+        if is_delivered {
+            self.delivered += 1;
+            self.first_delivered += is_first;
+            return;
+        }
         self.failed += 1;
-        if self.failing.len() < MOST_MARKS {
+        self.first_failed += is_first;
+        if is_first > 0 && self.failing.len() < MOST_MARKS {
             self.failing.insert(id.as_str().chars().take(MARK_CHARS).collect());
         }
     }
@@ -43,6 +49,8 @@ impl Attempts {
     pub fn add(&mut self, others: &Self) {
         self.delivered += others.delivered;
         self.failed += others.failed;
+        self.first_delivered += others.first_delivered;
+        self.first_failed += others.first_failed;
         self.failing.extend(others.failing.iter().cloned());
     }
 
@@ -51,14 +59,19 @@ impl Attempts {
         self.delivered + self.failed
     }
 
-    /// How many events failed: at least so many, and a few more than this can be told as many.
+    /// First attempts, delivered or not.
+    pub(crate) fn firsts(&self) -> u64 {
+        self.first_delivered + self.first_failed
+    }
+
+    /// Lower bound on the number of events whose first attempt failed.
     pub fn failing_events(&self) -> usize {
         self.failing.len()
     }
 
-    /// How many of a hundred failed; none of none.
+    /// How many of a hundred first attempts failed; none of none.
     pub fn failure_percent(&self) -> u64 {
-        (100 * self.failed).checked_div(self.total()).unwrap_or(0)
+        (100 * self.first_failed).checked_div(self.firsts()).unwrap_or(0)
     }
 }
 
@@ -83,20 +96,22 @@ mod tests {
     }
 
     #[test]
-    fn one_event_that_fails_often_is_one_failing_event() {
+    fn only_the_first_attempt_at_an_event_says_something_of_the_target() {
         let mut attempts = Attempts::default();
-        for _ in 0..50 {
-            attempts.failed(&id("the-same-one"));
+        for nth in 1..=10 {
+            attempts.count(&id("it-cannot-be-digested"), nth, false);
         }
-        attempts.succeeded();
-        assert_eq!((attempts.total(), attempts.failing_events(), attempts.failure_percent()), (51, 1, 98));
+        attempts.count(&id("another"), 1, true);
+        attempts.count(&id("late"), 7, true);
+        assert_eq!((attempts.total(), attempts.delivered, attempts.failed), (12, 2, 10));
+        assert_eq!((attempts.firsts(), attempts.failing_events(), attempts.failure_percent()), (2, 1, 50));
     }
 
     #[test]
     fn marks_are_bounded_whatever_fails() {
         let mut attempts = Attempts::default();
         for number in 0..1000 {
-            attempts.failed(&id(&format!("{:02}-event-{number}", number % 100)));
+            attempts.count(&id(&format!("{:02}-event-{number}", number % 100)), 1, false);
         }
         assert_eq!((attempts.failed, attempts.failing_events()), (1000, MOST_MARKS));
     }

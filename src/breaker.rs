@@ -12,7 +12,7 @@ mod tests;
 use std::error::Error as StdError;
 use std::future::Future;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -23,12 +23,13 @@ use crate::events_table::{EventsTable, Exclusive, Lease, TableError};
 use crate::logging::chain;
 use crate::metrics;
 use crate::process::Probed;
+use crate::queue::Countable;
 
 pub use self::circuit::{Circuit, LastProbe, Policy, Settings, State, Wish};
 pub use self::request::Request;
 
 /// A run's lease outlives it by this much, for clocks that differ.
-const LEASE_PAST_DEADLINE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+const LEASE_PAST_DEADLINE: SignedDuration = SignedDuration::from_secs(5);
 
 /// Why the event source mapping could not be read or set.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +53,17 @@ pub trait EventSource: Send + Sync + 'static {
 
 /// What lets one event through.
 pub trait Prober: Send + Sync + 'static {
-    /// Lets one event of the queue through to the target, if one is due.
-    fn probe(&self) -> impl Future<Output = Result<Probed, Box<dyn StdError + Send + Sync>>> + Send;
+    /// Lets one event of the queue through to the target, if one is due. The target last took an event at `delivered_at`.
+    fn probe(
+        &self,
+        delivered_at: Option<Timestamp>,
+    ) -> impl Future<Output = Result<Probed, Box<dyn StdError + Send + Sync>>> + Send;
 }
 
 /// The use case, over its ports.
-pub struct Breaker<W, M, P, C> {
+pub struct Breaker<Q, W, M, P, C> {
+    /// The events queue.
+    pub events: Q,
     /// What the attempts came to, and what the breaker is.
     pub table: W,
     /// The way out of the queue.
@@ -147,7 +153,7 @@ impl From<Circuit> for Shown {
     }
 }
 
-impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
+impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<Q, W, M, P, C> {
     /// Does what a minute asks for, or what somebody asks for, and says what the breaker is then.
     ///
     /// What it decides it writes down before it acts, and the next run acts again: a run that dies leaves nothing half done.
@@ -176,35 +182,92 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
 
     async fn run(&self, request: &Request) -> Result<Shown, BreakerError> {
         let now = self.clock.now();
-        let before = self.table.circuit().await?.unwrap_or_else(|| Circuit::closed(now));
+        let before = self.before(request, now).await?;
         if !self.is_on {
             return self.stand_aside(request, before, now).await;
         }
+        let found = self.event_source.settings().await;
+        let mapping = *found.as_ref().unwrap_or(&None);
+        let minutes = match request.wish {
+            Some(_) => Vec::new(),
+            None => self.attempts(now).await?,
+        };
         let mut circuit = match request.wish {
             Some(wish) => before.wished(wish, &request.origin, self.policy, now),
-            None => before.after(&self.attempts(now).await?, self.policy, now),
+            None => before.after(&minutes, mapping, self.policy, now),
         };
-        // Not in the minute in which it opens: what was under way then is still coming back.
-        if circuit.is_to_probe() && before.state == State::Open {
-            let outcome = self.prober.probe().await.map_err(|error| chain(&*error));
+        if circuit.is_to_probe() && circuit.is_due(mapping, self.policy, now) {
+            // First, so that a run that comes right after this one does not let a second event through.
+            circuit.stepped_at = Some(now);
+            self.table.save_circuit(&circuit).await?;
+            let outcome = self.prober.probe(circuit.delivered_at).await.map_err(|error| chain(&*error));
             if let Err(error) = &outcome {
                 tracing::error!(error, "no event could be let through to see whether the target is back");
             }
             if matches!(outcome, Ok(Probed::Delivered { .. } | Probed::Failed { .. })) {
                 metrics::BREAKER_PROBES.add(1);
             }
-            circuit = circuit.probed(outcome, self.clock.now());
+            circuit = circuit.probed(outcome, now);
         }
         if circuit != before {
             self.table.save_circuit(&circuit).await?;
         }
-        say(&before, &circuit);
-        self.apply(&circuit).await?;
+        say(Some(&before), &circuit);
+        self.apply(&circuit, found?).await?;
+        if request.wish.is_none() {
+            circuit = self.look_for_a_silent_processor(circuit, &minutes, mapping, now).await;
+        }
         // Only now: one that decides and cannot act is as good as none, and alarms have to see that.
         circuit.last_run_at = now;
         self.table.save_circuit(&circuit).await?;
         metrics::breaker(&circuit, now);
         Ok(circuit.into())
+    }
+
+    /// The state to start from. Where a later version wrote it, and it cannot be read, a person's word counts all the same,
+    /// and a breaker that is off lets go: as if it had been silent.
+    async fn before(&self, request: &Request, now: Timestamp) -> Result<Circuit, BreakerError> {
+        match self.table.circuit().await {
+            Ok(Some(found)) => Ok(found),
+            // Nothing is known against the minutes before its first run.
+            Ok(None) => Ok(Circuit::closed(now - SignedDuration::from_mins(circuit::MINUTES.into()))),
+            Err(error @ TableError::Unreadable(_)) if request.wish.is_some() || !self.is_on => {
+                tracing::warn!(error = chain(&error), "replaced the state of the breaker, which cannot be read");
+                Ok(Circuit::closed(now))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says so when events wait, nothing keeps them from the processor, and it attempts none: it cannot start, or nobody
+    /// invokes it, and it writes nothing that anyone could look at.
+    async fn look_for_a_silent_processor(
+        &self,
+        circuit: Circuit,
+        minutes: &[(Timestamp, Attempts)],
+        mapping: Option<Settings>,
+        now: Timestamp,
+    ) -> Circuit {
+        let circuit = circuit.heard_of(minutes);
+        let depth = match self.events.depth().await {
+            Ok(depth) => depth,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "failed to count the events queue");
+                return circuit;
+            }
+        };
+        let circuit = circuit.waited(minutes, mapping, depth, now);
+        let silent_since = circuit.is_silent_since(depth, now);
+        if let Some(since) = silent_since {
+            tracing::error!(
+                %since,
+                visible = depth.visible,
+                in_flight = depth.in_flight,
+                "events wait, the event source mapping is enabled, and the processor attempts none: see its errors and throttles"
+            );
+        }
+        metrics::PROCESSOR_SILENT.is(silent_since.is_some());
+        circuit
     }
 
     /// Lets go of what it holds back, and touches nothing after that: without a breaker the mapping is its owner's.
@@ -220,7 +283,7 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
         // First: once that is written down, the mapping is not looked at again.
         self.event_source.set(circuit.settings(self.policy)).await?;
         self.table.save_circuit(&circuit).await?;
-        say(&before, &circuit);
+        say(Some(&before), &circuit);
         metrics::breaker(&circuit, now);
         Ok(circuit.into())
     }
@@ -231,10 +294,10 @@ impl<W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<W, M, P, C> {
         Ok(minutes.into_iter().zip(attempts).collect())
     }
 
-    /// Sets the mapping as it is to be, if it is not.
-    async fn apply(&self, circuit: &Circuit) -> Result<(), EventSourceError> {
+    /// Sets the mapping, found like this, as it is to be.
+    async fn apply(&self, circuit: &Circuit, found: Option<Settings>) -> Result<(), EventSourceError> {
         let wanted = circuit.settings(self.policy);
-        match self.event_source.settings().await? {
+        match found {
             Some(found) if found != wanted => self.event_source.set(wanted).await,
             // It is as it should be, or is changing, and the next run looks again.
             Some(_) | None => Ok(()),
@@ -253,31 +316,43 @@ pub async fn relieve(
     by: &str,
     now: Timestamp,
 ) -> Result<(), BreakerError> {
-    let Some(before) = table.circuit().await? else { return Ok(()) };
-    metrics::breaker_unprobed(&before, now);
-    if !before.is_abandoned(now) {
-        return Ok(());
-    }
+    let (before, circuit) = match table.circuit().await {
+        Ok(None) => return Ok(()),
+        Ok(Some(before)) => {
+            metrics::breaker_unprobed(&before, now);
+            if !before.is_abandoned(now) {
+                return Ok(());
+            }
+            let why = format!("the breaker has not looked since {}: events flow without it", before.last_run_at);
+            let circuit = Circuit { why, last_run_at: before.last_run_at, ..Circuit::closed(now) };
+            (Some(before), circuit)
+        }
+        // Of a later version, which is not there any more: nobody looks.
+        Err(error @ TableError::Unreadable(_)) => {
+            let why = format!("the state of the breaker cannot be read, and was replaced: {}", chain(&error));
+            (None, Circuit { why, ..Circuit::closed(now) })
+        }
+        Err(error) => return Err(error.into()),
+    };
     event_source.set(Settings { enabled: true, maximum_concurrency }).await?;
-    if before.state == State::Closed {
+    if before.as_ref().is_some_and(|before| before.state == State::Closed) {
         return Ok(());
     }
-    let why = format!("the breaker has not looked since {}: events flow without it", before.last_run_at);
-    let circuit = Circuit { why, by: Some(by.to_owned()), last_run_at: before.last_run_at, ..Circuit::closed(now) };
+    let circuit = Circuit { by: Some(by.to_owned()), ..circuit };
     table.save_circuit(&circuit).await?;
-    say(&before, &circuit);
+    say(before.as_ref(), &circuit);
     Ok(())
 }
 
 /// One line for each turn, and none for a minute in which nothing turned.
-fn say(before: &Circuit, after: &Circuit) {
-    if before.state == after.state && before.forced == after.forced {
+fn say(before: Option<&Circuit>, after: &Circuit) {
+    if before.is_some_and(|before| before.state == after.state && before.forced == after.forced) {
         return;
     }
     let shown = Shown::from(after.clone());
     tracing::warn!(
         audit = "breaker",
-        was = Shown::from(before.clone()).state,
+        was = before.map(|before| Shown::from(before.clone()).state),
         state = shown.state,
         why = shown.why,
         by = shown.by,

@@ -230,6 +230,8 @@ table! {
     BREAKER_PROBES: Count = Count("BreakerProbes");
     /// How long the breaker has not looked whether the target is back.
     BREAKER_UNPROBED_TIME: Measure = Measure { name: "BreakerUnprobedTime", unit: Unit::Seconds };
+    /// Whether events wait for a processor that attempts none.
+    PROCESSOR_SILENT: Measure = Measure { name: "ProcessorSilent", unit: Unit::Count };
 }
 
 /// What a run of the breaker came to.

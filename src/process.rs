@@ -112,7 +112,7 @@ where
             .collect();
         let (visibility_set, ()) = tokio::join!(
             timeout_at(deadline - ANSWER_TIME, self.set_visibility(&kept)),
-            self.attempts.write(&self.table, self.clock.now(), deadline - ANSWER_TIME)
+            self.attempts.write(&self.table, deadline - ANSWER_TIME)
         );
         if visibility_set.is_err() {
             // The messages come back after the queue's own visibility timeout: later, but not lost.

@@ -331,8 +331,11 @@ impl EventsTable for DynamoDb {
             .key(KEY, AttributeValue::S(attempts_key(minute)))
             .expression_attribute_values(":delivered", number(&attempts.delivered))
             .expression_attribute_values(":failed", number(&attempts.failed))
+            .expression_attribute_values(":first_delivered", number(&attempts.first_delivered))
+            .expression_attribute_values(":first_failed", number(&attempts.first_failed))
             .expression_attribute_values(":expires_at", number(&expires_at));
-        let add = "SET expires_at = :expires_at ADD delivered :delivered, failed :failed";
+        let add = "SET expires_at = :expires_at ADD delivered :delivered, failed :failed, \
+                   first_delivered :first_delivered, first_failed :first_failed";
         // DynamoDB takes no empty set.
         let request = if attempts.failing.is_empty() {
             request.update_expression(add)
@@ -374,13 +377,19 @@ struct CountedAttempts {
     event_id: String,
     delivered: u64,
     failed: u64,
+    // Absent from what an earlier version wrote.
+    #[serde(default)]
+    first_delivered: u64,
+    #[serde(default)]
+    first_failed: u64,
     #[serde(default)]
     failing: BTreeSet<String>,
 }
 
 impl From<CountedAttempts> for Attempts {
-    fn from(CountedAttempts { event_id: _, delivered, failed, failing }: CountedAttempts) -> Self {
-        Self { delivered, failed, failing }
+    fn from(counted: CountedAttempts) -> Self {
+        let CountedAttempts { event_id: _, delivered, failed, first_delivered, first_failed, failing } = counted;
+        Self { delivered, failed, first_delivered, first_failed, failing }
     }
 }
 

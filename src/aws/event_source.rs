@@ -48,8 +48,9 @@ fn classify<E>(error: SdkError<E>) -> EventSourceError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    // While a change is under way, Lambda takes no other.
-    let is_busy = error.as_service_error().and_then(E::code) == Some("ResourceInUseException");
+    // While a change is under way, Lambda takes no other ("UpdateEventSourceMapping", 400 and 409).
+    let code = error.as_service_error().and_then(E::code);
+    let is_busy = matches!(code, Some("ResourceInUseException" | "ResourceConflictException"));
     if is_busy || is_transient(&error) {
         EventSourceError::Unavailable(error.into())
     } else {
@@ -59,11 +60,12 @@ where
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_lambda::error::ErrorMetadata;
     use aws_sdk_lambda::operation::get_event_source_mapping::GetEventSourceMappingOutput;
     use aws_sdk_lambda::operation::update_event_source_mapping::{
         UpdateEventSourceMappingError, UpdateEventSourceMappingOutput,
     };
-    use aws_sdk_lambda::types::error::{ResourceInUseException, ResourceNotFoundException};
+    use aws_sdk_lambda::types::error::{ResourceConflictException, ResourceInUseException, ResourceNotFoundException};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     use super::*;
@@ -110,13 +112,19 @@ mod tests {
     #[tokio::test]
     async fn a_change_under_way_passes_and_a_mapping_that_is_not_there_does_not() {
         let settings = Settings { enabled: true, maximum_concurrency: 2 };
-        let busy = mock!(Client::update_event_source_mapping).then_error(|| {
-            let busy = ResourceInUseException::builder();
-            let meta = aws_sdk_lambda::error::ErrorMetadata::builder().code("ResourceInUseException").build();
-            UpdateEventSourceMappingError::ResourceInUseException(busy.meta(meta).build())
+        let meta = |code: &str| ErrorMetadata::builder().code(code).build();
+        let in_use = mock!(Client::update_event_source_mapping).then_error(move || {
+            let in_use = ResourceInUseException::builder().meta(meta("ResourceInUseException"));
+            UpdateEventSourceMappingError::ResourceInUseException(in_use.build())
         });
-        let error = mapping(&busy).set(settings).await.expect_err("busy");
-        assert!(matches!(error, EventSourceError::Unavailable(_)), "{error:?}");
+        let conflict = mock!(Client::update_event_source_mapping).then_error(move || {
+            let conflict = ResourceConflictException::builder().meta(meta("ResourceConflictException"));
+            UpdateEventSourceMappingError::ResourceConflictException(conflict.build())
+        });
+        for busy in [in_use, conflict] {
+            let error = mapping(&busy).set(settings).await.expect_err("busy");
+            assert!(matches!(error, EventSourceError::Unavailable(_)), "{error:?}");
+        }
         let gone = mock!(Client::update_event_source_mapping).then_error(|| {
             UpdateEventSourceMappingError::ResourceNotFoundException(ResourceNotFoundException::builder().build())
         });

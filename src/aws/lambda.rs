@@ -8,6 +8,7 @@ use aws_sdk_lambda::error::SdkError;
 use aws_sdk_lambda::operation::invoke::InvokeError as SdkInvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -75,8 +76,8 @@ impl LambdaFunction {
 
 /// The processor lets an event through when it is invoked with this.
 impl Prober for LambdaFunction {
-    async fn probe(&self) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
-        self.invoke(&json!({ "probe": true })).await.map_err(Into::into)
+    async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
+        self.invoke(&json!({ "probe": true, "deliveredAt": delivered_at })).await.map_err(Into::into)
     }
 }
 
@@ -113,18 +114,20 @@ mod tests {
             mock!(Client::invoke)
                 .match_requests(|request| {
                     request.function_name() == Some("itself")
-                        && request.payload().map(AsRef::as_ref) == Some(br#"{"probe":true}"#.as_slice())
+                        && request.payload().and_then(|payload| serde_json::from_slice(payload.as_ref()).ok())
+                            == Some(json!({ "probe": true, "deliveredAt": "2026-01-15T12:00:00Z" }))
                 })
                 .then_output(move || {
                     let output = InvokeOutput::builder().status_code(200).payload(Blob::new(answer));
                     output.set_function_error(error.map(str::to_owned)).build()
                 })
         };
+        let delivered_at = Some("2026-01-15T12:00:00Z".parse().expect("a time"));
         let rule = answering(r#"{"outcome":"delivered","eventId":"e1"}"#, None);
-        let probed = function(&rule).probe().await.expect("probed");
+        let probed = function(&rule).probe(delivered_at).await.expect("probed");
         assert_eq!(probed, Probed::Delivered { event_id: "e1".to_owned() });
         for (answer, error) in [(r#"{"errorMessage":"panicked"}"#, Some("Unhandled")), ("{}", None), ("", None)] {
-            let error = function(&answering(answer, error)).probe().await.expect_err("failed").to_string();
+            let error = function(&answering(answer, error)).probe(delivered_at).await.expect_err("failed").to_string();
             assert!(error.starts_with("the function failed: "), "{error}");
         }
     }

@@ -5,15 +5,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempts::{Attempts, minute_of};
 use crate::process::Probed;
+use crate::queue::Depth;
 use crate::reason::excerpt;
 use crate::request::Origin;
 
 /// The breaker looks at the minute that is, and at so many before it.
 pub(super) const MINUTES: u8 = 3;
 
-/// Fewer failing events than this are events that the target does not like, not an outage. One that fails again and again
-/// counts once.
+/// Fewer events whose first attempt failed are events that the target does not like, not an outage.
 const FEWEST_EVENTS: usize = 5;
+
+/// While it is closed, less than this of the minute that is says nothing by itself.
+const SHORTEST_LOOK: SignedDuration = SignedDuration::from_secs(15);
+
+/// From one step to the next: a minute, less what its schedule can be late. Runs that Lambda had to put off come together.
+const STEP: SignedDuration = SignedDuration::from_secs(45);
 
 /// The least that Lambda takes ("Configuring scaling behavior for SQS event source mappings").
 pub(super) const SMALLEST_CONCURRENCY: u32 = 2;
@@ -22,13 +28,22 @@ pub(super) const SMALLEST_CONCURRENCY: u32 = 2;
 /// events queue, and shown with their reason.
 const LONGEST_OPEN: SignedDuration = SignedDuration::from_hours(3 * 24);
 
+/// After so long closed, what it remembers of the last outage is over: an event has used up its attempts by then.
+const LONGEST_MEMORY: SignedDuration = SignedDuration::from_hours(1);
+
+/// Events that could be received for so long, and were not attempted, have nobody to attempt them.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(3);
+
+/// The same of events that have been received: longer than the longest backoff with the default parameters.
+const LONGEST_WAIT_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(20);
+
 /// A breaker looks every minute. One that has not for so long is broken.
 const LONGEST_SILENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// When the breaker opens, and how far it closes.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// How many of a hundred attempts have to fail.
+    /// How many of a hundred first attempts have to fail.
     pub failure_percent: u8,
     /// How many invocations of the processor there are at the same time while it is closed.
     pub maximum_concurrency: u32,
@@ -76,6 +91,15 @@ pub struct Circuit {
     /// Since when the target has not been there for good.
     #[serde(default)]
     pub away_since: Option<Timestamp>,
+    /// When it last let an event through, or let more of them flow.
+    #[serde(default)]
+    pub stepped_at: Option<Timestamp>,
+    /// The last minute in which the target took an event, or the time of the probe that it took.
+    #[serde(default)]
+    pub delivered_at: Option<Timestamp>,
+    /// Since when events wait that nothing keeps from being attempted.
+    #[serde(default)]
+    pub waiting_since: Option<Timestamp>,
     /// When the breaker last looked and did what follows. One that does not any more is broken.
     pub last_run_at: Timestamp,
 }
@@ -126,6 +150,9 @@ impl Circuit {
             last_probe: None,
             looked_at: None,
             away_since: None,
+            stepped_at: None,
+            delivered_at: None,
+            waiting_since: None,
             last_run_at: now,
         }
     }
@@ -138,14 +165,25 @@ impl Circuit {
     /// Another state from now on.
     fn turn(&self, state: State, why: String, now: Timestamp) -> Self {
         let probes = if state == State::Open { 0 } else { self.probes };
-        let is_away = !matches!(state, State::Closed | State::Off);
-        let away_since = is_away.then(|| self.away_since.unwrap_or(now));
+        let away_since = match state {
+            // It may be back for a moment only.
+            State::Closed => self.away_since,
+            State::Off => None,
+            State::Open | State::Closing { .. } | State::Exhausting => self.away_since.or(Some(now)),
+        };
         Self { state, since: now, why, by: None, forced: false, probes, away_since, ..self.clone() }
     }
 
-    /// What follows from the attempts of the last minutes, each with its beginning.
+    /// What follows from the attempts of the last minutes, the newest first, each with its beginning; and from what the event
+    /// source mapping is set to, where that is known.
     #[must_use]
-    pub fn after(&self, minutes: &[(Timestamp, Attempts)], policy: Policy, now: Timestamp) -> Self {
+    pub fn after(
+        &self,
+        minutes: &[(Timestamp, Attempts)],
+        mapping: Option<Settings>,
+        policy: Policy,
+        now: Timestamp,
+    ) -> Self {
         if self.state == State::Open && self.is_open_too_long(now) {
             let why = "events have been held back for three days: what waits goes to the dead letters".to_owned();
             return self.turn(State::Exhausting, why, now);
@@ -153,39 +191,105 @@ impl Circuit {
         if self.forced {
             return self.clone();
         }
-        // Of the minute in which it turned, nobody knows on which side an attempt was.
-        let since = minutes.iter().filter(|(minute, _)| *minute > minute_of(self.since));
-        let mut sum = Attempts::default();
-        let mut bad_minutes = 0;
-        for (_, attempts) in since {
-            sum.add(attempts);
-            bad_minutes += u8::from(attempts.failed > 0);
-        }
-        let is_out =
-            sum.failing_events() >= FEWEST_EVENTS && sum.failure_percent() >= u64::from(policy.failure_percent);
-        let outage = || format!("{} of {} attempts failed within {MINUTES} minutes", sum.failed, sum.total());
-        match self.state {
-            State::Closed if is_out && bad_minutes > 1 => self.turn(State::Open, outage(), now),
-            State::Closing { .. } if is_out => self.turn(State::Open, outage(), now),
-            State::Closing { concurrency } => self.wider(concurrency.saturating_mul(2), policy, now),
-            State::Exhausting if sum.delivered > sum.failed => {
+        let delivered: u64 = self.since_it_turned(minutes).map(|(_, attempts)| attempts.delivered).sum();
+        let failed: u64 = self.since_it_turned(minutes).map(|(_, attempts)| attempts.failed).sum();
+        let bad_minutes = self.since_it_turned(minutes).filter(|(_, attempts)| attempts.failed > 0).count();
+        let outage = self.outage(minutes, policy, now);
+        match (self.state, outage) {
+            (State::Closed, Some(outage)) if bad_minutes > 1 => self.turn(State::Open, outage, now),
+            (State::Closed, _) if now.duration_since(self.since) >= LONGEST_MEMORY => {
+                Self { away_since: None, ..self.clone() }
+            }
+            (State::Closing { .. }, Some(outage)) => self.turn(State::Open, outage, now),
+            (State::Closing { concurrency }, None) if self.is_due(mapping, policy, now) => {
+                self.wider(concurrency.saturating_mul(2), policy, now)
+            }
+            (State::Exhausting, _) if delivered > failed => {
                 self.turn(State::Closing { concurrency: SMALLEST_CONCURRENCY }, "the target is back".to_owned(), now)
             }
-            State::Off => self.turn(State::Closed, "the breaker is on".to_owned(), now),
-            State::Closed | State::Open | State::Exhausting => self.clone(),
+            (State::Off, _) => self.turn(State::Closed, "the breaker is on".to_owned(), now),
+            (State::Closed | State::Closing { .. } | State::Open | State::Exhausting, _) => self.clone(),
         }
     }
 
-    /// A target that comes back for a moment now and then does not hold events back for ever.
+    /// Of the minute in which it turned, nobody knows on which side an attempt was.
+    fn since_it_turned<'a>(
+        &self,
+        minutes: &'a [(Timestamp, Attempts)],
+    ) -> impl Iterator<Item = &'a (Timestamp, Attempts)> {
+        let turned = minute_of(self.since);
+        minutes.iter().filter(move |(minute, _)| *minute > turned)
+    }
+
+    /// Why the target is away, if it is: of the events that were attempted for the first time, nearly all failed. As many
+    /// minutes are looked at as it takes to see that, so that a good minute before does not hide it.
+    ///
+    /// Later attempts say nothing: what the target cannot digest fails again and again.
+    fn outage(&self, minutes: &[(Timestamp, Attempts)], policy: Policy, now: Timestamp) -> Option<String> {
+        let mut sum = Attempts::default();
+        for ((minute, attempts), count) in self.since_it_turned(minutes).zip(1..) {
+            sum.add(attempts);
+            let is_long_enough = self.state != State::Closed || now.duration_since(*minute) >= SHORTEST_LOOK;
+            let is_enough = is_long_enough && sum.failing_events() >= FEWEST_EVENTS;
+            if is_enough && sum.failure_percent() >= u64::from(policy.failure_percent) {
+                let (failed, firsts) = (sum.first_failed, sum.firsts());
+                return Some(format!("{failed} of {firsts} first attempts failed within {count} minutes"));
+            }
+        }
+        None
+    }
+
+    /// Whether the next step may be taken: the last one has taken effect, and is long enough ago.
+    pub(super) fn is_due(&self, mapping: Option<Settings>, policy: Policy, now: Timestamp) -> bool {
+        let stepped_at = self.stepped_at.map_or(self.since, |at| at.max(self.since));
+        mapping == Some(self.settings(policy)) && now.duration_since(stepped_at) >= STEP
+    }
+
+    /// When the target took an event, as far as the last minutes tell: the newest first.
+    #[must_use]
+    pub(super) fn heard_of(&self, minutes: &[(Timestamp, Attempts)]) -> Self {
+        let delivered = minutes.iter().find(|(_, attempts)| attempts.delivered > 0).map(|(minute, _)| *minute);
+        Self { delivered_at: self.delivered_at.max(delivered), ..self.clone() }
+    }
+
+    /// Since when events wait that nothing keeps from being attempted, by what the queue holds.
+    #[must_use]
+    pub(super) fn waited(
+        &self,
+        minutes: &[(Timestamp, Attempts)],
+        mapping: Option<Settings>,
+        depth: Depth,
+        now: Timestamp,
+    ) -> Self {
+        let attempted = minutes.iter().find(|(_, attempts)| attempts.total() > 0).map(|(minute, _)| *minute);
+        let waiting_since = match mapping {
+            None => self.waiting_since,
+            Some(Settings { enabled: true, .. }) if depth.visible + depth.in_flight > 0 => {
+                let is_later = |since: &Timestamp| attempted.is_none_or(|minute| minute < minute_of(*since));
+                self.waiting_since.filter(is_later).or(Some(now))
+            }
+            Some(_) => None,
+        };
+        Self { waiting_since, ..self.clone() }
+    }
+
+    /// Since when events wait, nothing keeps them, and nobody attempts them; `None` where that is not so, or not for long.
+    pub(super) fn is_silent_since(&self, depth: Depth, now: Timestamp) -> Option<Timestamp> {
+        let longest = if depth.visible > 0 { LONGEST_WAIT } else { LONGEST_WAIT_IN_FLIGHT };
+        self.waiting_since.filter(|since| now.duration_since(*since) >= longest)
+    }
+
+    /// A target that comes back for a moment now and then does not hold events back for ever. A person's word holds anew.
     fn is_open_too_long(&self, now: Timestamp) -> bool {
-        now.duration_since(self.away_since.unwrap_or(self.since)) >= LONGEST_OPEN
+        let since = if self.forced { self.since } else { self.away_since.unwrap_or(self.since) };
+        now.duration_since(since) >= LONGEST_OPEN
     }
 
     fn wider(&self, concurrency: u32, policy: Policy, now: Timestamp) -> Self {
         if concurrency >= policy.maximum_concurrency {
             return self.turn(State::Closed, "the target is back".to_owned(), now);
         }
-        Self { state: State::Closing { concurrency }, ..self.clone() }
+        Self { state: State::Closing { concurrency }, stepped_at: Some(now), ..self.clone() }
     }
 
     /// Whether an event is to be let through now.
@@ -196,17 +300,18 @@ impl Circuit {
     /// What follows from an event that was let through, or from that it could not be.
     #[must_use]
     pub fn probed(&self, outcome: Result<Probed, String>, now: Timestamp) -> Self {
-        let looked_at = if outcome.is_ok() { Some(now) } else { self.looked_at };
+        let (looked_at, stepped_at) = (if outcome.is_ok() { Some(now) } else { self.looked_at }, Some(now));
         let (event_id, error) = match outcome {
-            Ok(Probed::Nothing) => return Self { looked_at, ..self.clone() },
+            Ok(Probed::Nothing) => return Self { looked_at, stepped_at, ..self.clone() },
             Ok(Probed::Delivered { event_id }) => (Some(event_id), None),
             Ok(Probed::Failed { event_id, error }) => (Some(event_id), Some(excerpt(&error))),
             Err(error) => (None, Some(excerpt(&error))),
         };
         let probe = LastProbe { at: now, event_id, delivered: error.is_none(), error };
-        let mut next = Self { probes: self.probes.saturating_add(1), looked_at, ..self.clone() };
+        let mut next = Self { probes: self.probes.saturating_add(1), looked_at, stepped_at, ..self.clone() };
         if probe.delivered {
             let state = State::Closing { concurrency: SMALLEST_CONCURRENCY };
+            next.delivered_at = Some(now);
             next = next.turn(state, "the target took an event".to_owned(), now);
         }
         next.last_probe = Some(probe);

@@ -1,5 +1,6 @@
 //! The breaker minute by minute, over stand-ins, on virtual time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::advance;
@@ -7,14 +8,17 @@ use tokio::time::advance;
 use super::*;
 use crate::attempts::minute_of;
 use crate::event::EventId;
+use crate::message::Message;
+use crate::queue::Sender as _;
 use crate::request::Origin;
-use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeTable};
+use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
 
-type TheBreaker = Breaker<FakeTable, FakeEventSource, FakeProber, FakeClock>;
+type TheBreaker = Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>;
 
 fn breaker() -> TheBreaker {
     FakeClock::start_over();
     Breaker {
+        events: FakeQueue::default(),
         table: FakeTable::default(),
         event_source: FakeEventSource::default(),
         prober: FakeProber::default(),
@@ -29,15 +33,21 @@ async fn ask(breaker: &TheBreaker, wish: Option<Wish>) -> Result<Shown, BreakerE
     breaker.handle(&Request { wish, origin }, Instant::now() + Duration::from_mins(1)).await
 }
 
-/// A minute in which so many attempts at so many events failed, and so many succeeded.
-async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) -> Shown {
+fn id(number: u32) -> EventId {
+    format!("{number:02}-event").parse().expect("an id")
+}
+
+/// Counts attempts of this minute: so many failed, at so many events, each first of all, and so many succeeded at once.
+async fn count(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) {
     let mut attempts = Attempts::default();
-    for number in 0..failed {
-        let id: EventId = format!("{:02}-event", number % events.max(1)).parse().expect("an id");
-        attempts.failed(&id);
-    }
-    (0..delivered).for_each(|_| attempts.succeeded());
+    (0..failed).for_each(|number| attempts.count(&id(number % events), 1 + number / events, false));
+    (0..delivered).for_each(|number| attempts.count(&id(number), 1, true));
     breaker.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+}
+
+/// A minute with such attempts, in which the breaker runs.
+async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) -> Shown {
+    count(breaker, failed, events, delivered).await;
     let shown = ask(breaker, None).await.expect("a run");
     advance(Duration::from_mins(1)).await;
     shown
@@ -45,7 +55,6 @@ async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) 
 
 /// Two minutes in which everything fails.
 async fn an_outage(breaker: &TheBreaker) -> Shown {
-    // Of the minute in which it began to look, it knows nothing.
     minute(breaker, 0, 0, 5).await;
     minute(breaker, 20, 20, 0).await;
     minute(breaker, 20, 20, 0).await
@@ -70,9 +79,10 @@ async fn it_opens_when_nearly_everything_fails_for_minutes() {
 async fn it_stays_closed_for_what_is_no_outage() {
     for (failed, events, delivered, what) in [
         (200, 4, 0, "few events that fail often are poison"),
+        (400, 40, 8, "later attempts at what failed say nothing, and nearly a fifth of the first succeed"),
         (80, 80, 20, "most do, and not nearly all"),
-        (0, 0, 1000, "nothing is wrong"),
-        (0, 0, 0, "nothing happens"),
+        (0, 1, 1000, "nothing is wrong"),
+        (0, 1, 0, "nothing happens"),
     ] {
         let breaker = breaker();
         for _ in 0..6 {
@@ -85,10 +95,44 @@ async fn it_stays_closed_for_what_is_no_outage() {
 #[tokio::test(start_paused = true)]
 async fn one_bad_minute_is_not_enough() {
     let breaker = breaker();
-    minute(&breaker, 0, 0, 0).await;
+    minute(&breaker, 0, 1, 0).await;
     assert_eq!(minute(&breaker, 100, 100, 0).await.state, "closed");
     for _ in 0..5 {
-        assert_eq!(minute(&breaker, 0, 0, 1).await.state, "closed");
+        assert_eq!(minute(&breaker, 0, 1, 1).await.state, "closed");
+    }
+}
+
+/// Of thirty events each attempt fails for ever, and now and then another comes.
+#[tokio::test(start_paused = true)]
+async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_fail() {
+    let breaker = breaker();
+    for passed in 0..30 {
+        let mut attempts = Attempts::default();
+        (0..30).for_each(|number| attempts.count(&id(number), 2 + passed, false));
+        breaker.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+        let delivered = u32::from(passed % 5 == 0);
+        assert_eq!(minute(&breaker, 0, 1, delivered).await.state, "closed", "after {passed} minutes");
+    }
+}
+
+/// In whichever second of a minute the outage begins, and in whichever the breaker runs.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
+    for (begins, runs) in (0..60).step_by(7).flat_map(|begins| (0..60).step_by(7).map(move |runs| (begins, runs))) {
+        let breaker = breaker();
+        let mut seen_after = None;
+        for second in 0..400 {
+            if second % 60 == runs && ask(&breaker, None).await.expect("a run").state == "open" {
+                seen_after = Some(second - 120 - begins);
+                break;
+            }
+            let mut attempts = Attempts::default();
+            (0..4).for_each(|number| attempts.count(&id(second * 4 + number), 1, second < 120 + begins));
+            breaker.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+            advance(Duration::from_secs(1)).await;
+        }
+        let seen_after = seen_after.expect("it opened");
+        assert!((15..=128).contains(&seen_after), "begins in second {begins}, runs in {runs}: {seen_after} s");
     }
 }
 
@@ -101,15 +145,54 @@ async fn it_closes_by_way_of_the_smallest_concurrency() {
     breaker.prober.will(Ok(Probed::Nothing));
     breaker.prober.will(Ok(taken()));
     for (state, probes) in [("open", 1), ("open", 2), ("open", 2), ("closing", 3)] {
-        let shown = minute(&breaker, 0, 0, 0).await;
+        let shown = minute(&breaker, 0, 1, 0).await;
         assert_eq!((shown.state, shown.probes), (state, probes));
     }
     for concurrency in [2, 4, 8] {
         assert_eq!(breaker.event_source.now(), set(true, concurrency));
-        minute(&breaker, 0, 0, 50).await;
+        minute(&breaker, 0, 1, 50).await;
     }
-    let shown = minute(&breaker, 0, 0, 50).await;
+    let shown = minute(&breaker, 0, 1, 50).await;
     assert_eq!((shown.state, breaker.event_source.now()), ("closed", set(true, 10)));
+}
+
+/// Lambda delivers what it throttled together.
+#[tokio::test(start_paused = true)]
+async fn runs_that_come_together_are_one_step() {
+    let breaker = breaker();
+    an_outage(&breaker).await;
+    let twice = async || {
+        ask(&breaker, None).await.expect("a run");
+        advance(Duration::from_millis(500)).await;
+        let shown = ask(&breaker, None).await.expect("a run");
+        advance(Duration::from_mins(1)).await;
+        (shown.state, shown.probes, breaker.event_source.now().maximum_concurrency)
+    };
+    (0..2).for_each(|_| breaker.prober.will(Ok(Probed::Failed { event_id: "e".to_owned(), error: "503".to_owned() })));
+    assert_eq!(twice().await, ("open", 1, 2));
+    assert_eq!(twice().await, ("open", 2, 2));
+    breaker.prober.will(Ok(taken()));
+    assert_eq!(twice().await, ("closing", 3, 2));
+    assert_eq!(twice().await, ("closing", 3, 4));
+    assert_eq!(twice().await, ("closing", 3, 8));
+    assert_eq!(twice().await, ("closed", 3, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_step_is_taken_before_the_last_has_taken_effect() {
+    let breaker = breaker();
+    an_outage(&breaker).await;
+    breaker.prober.will(Ok(taken()));
+    breaker.event_source.change(true);
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "what was under way comes back still");
+    breaker.event_source.change(false);
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
+    breaker.event_source.change(true);
+    for _ in 0..3 {
+        assert_eq!(minute(&breaker, 0, 1, 0).await.maximum_concurrency, Some(2));
+    }
+    breaker.event_source.change(false);
+    assert_eq!(minute(&breaker, 0, 1, 0).await.maximum_concurrency, Some(4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +200,7 @@ async fn it_opens_again_at_once_when_the_target_is_not_yet_back() {
     let breaker = breaker();
     an_outage(&breaker).await;
     breaker.prober.will(Ok(taken()));
-    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "closing");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
     let shown = minute(&breaker, 20, 20, 0).await;
     assert_eq!((shown.state, shown.probes), ("open", 0));
     assert_eq!(breaker.event_source.now(), set(false, 2));
@@ -128,12 +211,12 @@ async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_
     let breaker = breaker();
     an_outage(&breaker).await;
     advance(Duration::from_hours(3 * 24)).await;
-    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "exhausting");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
     assert_eq!(breaker.event_source.now(), set(true, 10), "all have to be through before they expire");
     assert_eq!(minute(&breaker, 60, 60, 0).await.state, "exhausting", "that they fail is known");
-    minute(&breaker, 0, 0, 10).await;
-    minute(&breaker, 0, 0, 80).await;
-    assert_eq!(minute(&breaker, 0, 0, 80).await.state, "closing");
+    minute(&breaker, 0, 1, 10).await;
+    minute(&breaker, 0, 1, 80).await;
+    assert_eq!(minute(&breaker, 0, 1, 80).await.state, "closing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +228,7 @@ async fn what_somebody_says_stays_until_somebody_says_otherwise() {
         ("open", true, Some("a test"), "to see")
     );
     breaker.prober.will(Ok(taken()));
-    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "open", "nobody looks whether the target is back");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "nobody looks whether the target is back");
     assert_eq!(breaker.event_source.now(), set(false, 2));
     let automatic = ask(&breaker, Some(Wish::Automatic)).await.expect("let go");
     assert_eq!((automatic.state, automatic.forced), ("closing", false));
@@ -161,14 +244,32 @@ async fn what_was_opened_by_hand_is_not_open_for_ever() {
     let breaker = breaker();
     ask(&breaker, Some(Wish::Open)).await.expect("opened");
     advance(Duration::from_hours(3 * 24)).await;
-    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "exhausting");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
+}
+
+/// An operator sees events die, and says stop.
+#[tokio::test(start_paused = true)]
+async fn what_is_opened_by_hand_while_events_are_let_go_holds_them_back() {
+    let breaker = breaker();
+    an_outage(&breaker).await;
+    advance(Duration::from_hours(3 * 24)).await;
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
+    let told = ask(&breaker, Some(Wish::Open)).await.expect("opened");
+    assert_eq!((told.state, told.forced), ("open", true));
+    for hours in [0, 24, 47] {
+        advance(Duration::from_hours(hours)).await;
+        assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "after {hours} hours more");
+        assert_eq!(breaker.event_source.now(), set(false, 2));
+    }
+    advance(Duration::from_hours(1)).await;
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_takes_back_what_somebody_else_has_set() {
     let breaker = breaker();
     breaker.event_source.set(set(false, 5)).await.expect("set");
-    minute(&breaker, 0, 0, 0).await;
+    minute(&breaker, 0, 1, 0).await;
     assert_eq!(breaker.event_source.now(), set(true, 10));
 }
 
@@ -181,7 +282,7 @@ async fn one_that_is_turned_off_lets_events_flow() {
     assert_eq!(breaker.event_source.now(), set(true, 10));
     assert!(matches!(ask(&breaker, Some(Wish::Open)).await, Err(BreakerError::Off)));
     breaker.event_source.set(set(false, 5)).await.expect("set");
-    minute(&breaker, 0, 0, 0).await;
+    minute(&breaker, 0, 1, 0).await;
     assert_eq!(breaker.event_source.now(), set(false, 5), "without a breaker the mapping is its owner's");
 }
 
@@ -189,16 +290,21 @@ async fn one_that_is_turned_off_lets_events_flow() {
 async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events_back_for_ever() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    for _ in 0..2 {
+    for closed in [false, true] {
         advance(Duration::from_hours(24)).await;
         breaker.prober.will(Ok(taken()));
-        assert_eq!(minute(&breaker, 0, 0, 0).await.state, "closing");
+        assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
+        // It stays long enough for the breaker to close, or not.
+        for _ in 0..if closed { 40 } else { 0 } {
+            minute(&breaker, 0, 1, 20).await;
+        }
+        minute(&breaker, 20, 20, 0).await;
         assert_eq!(minute(&breaker, 20, 20, 0).await.state, "open");
     }
     let shown = ask(&breaker, Some(Wish::Automatic)).await.expect("as it is");
     assert_eq!((shown.state, shown.forced), ("open", false), "that begins nothing anew");
     advance(Duration::from_hours(24)).await;
-    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "exhausting");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,17 +315,17 @@ async fn how_long_nobody_could_look_is_known() {
     let looked_at = async || breaker.table.circuit().await.expect("read").expect("saved").looked_at;
     for _ in 0..6 {
         breaker.prober.will(Err("the processor does not answer".to_owned()));
-        minute(&breaker, 0, 0, 0).await;
+        minute(&breaker, 0, 1, 0).await;
         assert_eq!(looked_at().await, None, "it has not been possible");
     }
-    minute(&breaker, 0, 0, 0).await;
+    minute(&breaker, 0, 1, 0).await;
     assert!(looked_at().await.is_some_and(|at| at > opened), "there was nothing to see by, and that is nobody's fault");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_act_is_known_as_broken() {
     let breaker = breaker();
-    minute(&breaker, 0, 0, 5).await;
+    minute(&breaker, 0, 1, 5).await;
     let looked = async || breaker.table.circuit().await.expect("read").expect("saved").last_run_at;
     let before = looked().await;
     breaker.event_source.set(set(false, 5)).await.expect("set");
@@ -240,17 +346,79 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     ask(&breaker, Some(Wish::Closed)).await.expect("closed");
     breaker.event_source.set(set(false, 2)).await.expect("set");
     breaker.is_on = false;
-    minute(&breaker, 0, 0, 0).await;
+    minute(&breaker, 0, 1, 0).await;
     assert_eq!(breaker.event_source.now(), set(true, 10));
     breaker.event_source.set(set(false, 5)).await.expect("set");
     advance(Duration::from_mins(20)).await;
-    minute(&breaker, 0, 0, 0).await;
+    minute(&breaker, 0, 1, 0).await;
     relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("nothing to do");
     assert_eq!(breaker.event_source.now(), set(false, 5), "it is its owner's");
 
     breaker.is_on = true;
-    assert_eq!(minute(&breaker, 0, 0, 0).await.state, "closed");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closed");
     assert_eq!(breaker.event_source.now(), set(true, 10), "and the breaker's again");
+}
+
+/// A way back to an older version, say.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_read_holds_nothing_back_and_is_replaced_by_a_word_or_by_the_relief() {
+    for wish in [Some(Wish::Closed), Some(Wish::Open), Some(Wish::Automatic), None] {
+        let breaker = breaker();
+        an_outage(&breaker).await;
+        breaker.table.spoil_circuit();
+        assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Table(TableError::Unreadable(_)))));
+        match wish {
+            Some(_) => drop(ask(&breaker, wish).await.expect("done")),
+            None => {
+                relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("done")
+            }
+        }
+        let is_open = wish == Some(Wish::Open);
+        assert_eq!(breaker.event_source.now().enabled, !is_open, "{wish:?}");
+        let shown = ask(&breaker, None).await.expect("read again");
+        assert_eq!(shown.state, if is_open { "open" } else { "closed" }, "{wish:?}");
+    }
+    let mut breaker = breaker();
+    an_outage(&breaker).await;
+    breaker.table.spoil_circuit();
+    breaker.is_on = false;
+    assert_eq!(ask(&breaker, None).await.expect("let go").state, "off");
+    assert_eq!(breaker.event_source.now(), set(true, 10));
+}
+
+/// It cannot start, or nobody invokes it.
+#[tokio::test(start_paused = true)]
+async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
+    let silent_since = async |breaker: &TheBreaker| {
+        let circuit = breaker.table.circuit().await.expect("read").expect("saved");
+        circuit.is_silent_since(breaker.events.depth().await.expect("counted"), FakeClock.now())
+    };
+    let breaker = breaker();
+    minute(&breaker, 0, 1, 5).await;
+    let message = Message { body: "{}".to_owned(), attributes: BTreeMap::default(), group: None, trace: None };
+    breaker.events.send(&message).await.expect("sent");
+    for attempted in [1, 1, 1, 0, 0] {
+        minute(&breaker, 0, 1, attempted).await;
+        assert_eq!(silent_since(&breaker).await, None, "somebody attempts, or did a moment ago");
+    }
+    minute(&breaker, 0, 1, 0).await;
+    assert!(silent_since(&breaker).await.is_some());
+    minute(&breaker, 0, 1, 1).await;
+    assert_eq!(silent_since(&breaker).await, None);
+    // Received, it may wait for its next attempt.
+    breaker.events.hand_out(1, Duration::from_hours(5));
+    for _ in 0..18 {
+        minute(&breaker, 0, 1, 0).await;
+        assert_eq!(silent_since(&breaker).await, None);
+    }
+    minute(&breaker, 0, 1, 0).await;
+    minute(&breaker, 0, 1, 0).await;
+    assert!(silent_since(&breaker).await.is_some());
+    // Held back, it is not the processor's fault.
+    ask(&breaker, Some(Wish::Open)).await.expect("opened");
+    minute(&breaker, 0, 1, 0).await;
+    minute(&breaker, 0, 1, 0).await;
+    assert_eq!(silent_since(&breaker).await, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -167,18 +167,29 @@ where
 
     async fn deliver(&self, record: &Record, event: &Event, claim: &Claim, deadline: Instant) -> Settlement {
         let (attempt, outcome) = self.attempt(event, claim, deadline).await;
-        self.attempts.count(&event.id, outcome.is_ok());
+        self.attempts.count(&event.id, claim.attempt(), outcome.is_ok(), attempt.at);
         match outcome {
             Ok(()) => self.record_delivery(record, event, claim, attempt, deadline).await,
-            Err(failure) => {
-                let settlement = self.record_failure(record, event, claim, attempt, &failure, deadline).await;
-                if matches!(settlement, Settlement::Again(_)) && !self.schedule.is_last(record.receive_count) {
-                    metrics::RETRIED.add(1);
-                }
-                self.log_failure(record, Some(event), &failure, settlement);
-                settlement
-            }
+            Err(failure) => self.failed(record, event, claim, attempt, &failure, deadline).await,
         }
+    }
+
+    /// Records an attempt that failed, and says when another comes.
+    pub(super) async fn failed(
+        &self,
+        record: &Record,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        failure: &Failure,
+        deadline: Instant,
+    ) -> Settlement {
+        let settlement = self.record_failure(record, event, claim, attempt, failure, deadline).await;
+        if matches!(settlement, Settlement::Again(_)) && !self.schedule.is_last(record.receive_count) {
+            metrics::RETRIED.add(1);
+        }
+        self.log_failure(record, Some(event), failure, settlement);
+        settlement
     }
 
     /// Asks the target to take the event, once.

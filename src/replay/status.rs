@@ -41,6 +41,9 @@ pub struct Status {
     pub(super) run: Option<ShownRun>,
     /// Whether events are held back; nothing before the breaker has looked for the first time.
     breaker: Option<breaker::Shown>,
+    /// Why that cannot be read: a later version of the relay has written it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker_error: Option<String>,
     /// What the attempts of the last minutes came to, the newest first.
     attempts: Vec<AttemptsOfMinute>,
 }
@@ -89,6 +92,11 @@ impl<P: Ports> Replay<P> {
             tracing::warn!(error = chain(&error), "the age of the events queue is not known");
             None
         });
+        let (breaker, breaker_error) = match self.table.circuit().await {
+            Ok(circuit) => (circuit.map(breaker::Shown::from), None),
+            Err(error @ TableError::Unreadable(_)) => (None, Some(chain(&error))),
+            Err(error) => return Err(error.into()),
+        };
         Ok(Status {
             queue_age_seconds: queue_age.map(|age| age.as_secs()),
             dead_letters_age_seconds: self.oldest_age(now, deadline).await?.map(|age| age.as_secs()),
@@ -97,7 +105,8 @@ impl<P: Ports> Replay<P> {
             move_task: self.redrive.latest_move().await?,
             bulk_replay: self.table.bulk_replay().await?.map(ShownBulkReplay::from),
             run: self.table.lease(Exclusive::DeadLetters, now).await?.map(ShownRun::from),
-            breaker: self.table.circuit().await?.map(breaker::Shown::from),
+            breaker,
+            breaker_error,
             attempts: self.attempts(now).await?,
         })
     }

@@ -5,33 +5,45 @@ use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use jiff::Timestamp;
+
 use super::lock;
 use crate::breaker::{EventSource, EventSourceError, Prober, Settings};
 use crate::process::Probed;
 
 /// An event source mapping in memory: enabled, with ten invocations at the same time.
 #[derive(Clone)]
-pub struct FakeEventSource(Arc<Mutex<Settings>>, Arc<AtomicBool>);
+pub struct FakeEventSource {
+    settings: Arc<Mutex<Settings>>,
+    fails: Arc<AtomicBool>,
+    changes: Arc<AtomicBool>,
+}
 
 impl Default for FakeEventSource {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Settings { enabled: true, maximum_concurrency: 10 })), Arc::default())
+        let settings = Arc::new(Mutex::new(Settings { enabled: true, maximum_concurrency: 10 }));
+        Self { settings, fails: Arc::default(), changes: Arc::default() }
     }
 }
 
 impl FakeEventSource {
     /// How it is set now.
     pub fn now(&self) -> Settings {
-        *lock(&self.0)
+        *lock(&self.settings)
     }
 
     /// Whether it can be read and set from now on.
     pub fn fail(&self, fails: bool) {
-        self.1.store(fails, Ordering::Relaxed);
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Whether a change is under way from now on.
+    pub fn change(&self, changes: bool) {
+        self.changes.store(changes, Ordering::Relaxed);
     }
 
     fn working(&self) -> Result<(), EventSourceError> {
-        let fails = self.1.load(Ordering::Relaxed);
+        let fails = self.fails.load(Ordering::Relaxed);
         if fails { Err(EventSourceError::Unavailable("as a test has it".into())) } else { Ok(()) }
     }
 }
@@ -39,12 +51,12 @@ impl FakeEventSource {
 impl EventSource for FakeEventSource {
     async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
         self.working()?;
-        Ok(Some(self.now()))
+        Ok((!self.changes.load(Ordering::Relaxed)).then(|| self.now()))
     }
 
     async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
         self.working()?;
-        *lock(&self.0) = settings;
+        *lock(&self.settings) = settings;
         Ok(())
     }
 }
@@ -61,7 +73,7 @@ impl FakeProber {
 }
 
 impl Prober for FakeProber {
-    async fn probe(&self) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
+    async fn probe(&self, _delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
         lock(&self.0).pop_front().unwrap_or(Ok(Probed::Nothing)).map_err(Into::into)
     }
 }

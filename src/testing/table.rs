@@ -32,6 +32,7 @@ struct TableState {
     circuit: Option<Circuit>,
     bulk_replay: Option<BulkReplay>,
     background_runs: BTreeMap<String, (BackgroundRun, Timestamp)>,
+    is_circuit_unreadable: bool,
     calls_until_failure: Option<usize>,
     failures_left: usize,
     calls_until_halt: Option<usize>,
@@ -69,6 +70,11 @@ impl FakeTable {
     /// From now on the write of a record takes this long.
     pub fn slow_down(&self, each_write_takes: Duration) {
         lock(&self.state).each_write_takes = each_write_takes;
+    }
+
+    /// What the breaker is cannot be read, until it is saved anew.
+    pub fn spoil_circuit(&self) {
+        lock(&self.state).is_circuit_unreadable = true;
     }
 
     /// All records, by id.
@@ -257,11 +263,16 @@ impl EventsTable for FakeTable {
     }
 
     async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
-        Ok(self.working().await?.circuit.clone())
+        let state = self.working().await?;
+        if state.is_circuit_unreadable {
+            return Err(TableError::Unreadable("as a later version has it".into()));
+        }
+        Ok(state.circuit.clone())
     }
 
     async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
-        self.working().await?.circuit = Some(circuit.clone());
+        let mut state = self.working().await?;
+        (state.circuit, state.is_circuit_unreadable) = (Some(circuit.clone()), false);
         Ok(())
     }
 }

@@ -304,6 +304,7 @@ pub(crate) async fn recoveries(relay: &Relay) {
 async fn breaker(relay: &Relay) {
     let prober = FakeProber::default();
     let breaker = Breaker {
+        events: relay.events.clone(),
         table: relay.table.clone(),
         event_source: FakeEventSource::default(),
         prober: prober.clone(),
@@ -316,7 +317,7 @@ async fn breaker(relay: &Relay) {
     for _ in 0..5 {
         let mut attempts = Attempts::default();
         for number in 0..20 {
-            attempts.failed(&format!("{number:02}-event").parse().expect("an id"));
+            attempts.count(&format!("{number:02}-event").parse().expect("an id"), 1, false);
         }
         relay.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
         let request = breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");

@@ -64,6 +64,8 @@ pub(crate) struct Weather {
     /// Invocations so far, by the name of the process.
     invocations: Mutex<Tally>,
     tally: Mutex<Tally>,
+    indigestible: bool,
+    is_mostly_fine: bool,
 }
 
 /// A death that is planned: of the process with this name, in its nth invocation from 0, after passing so many places.
@@ -88,7 +90,16 @@ impl Weather {
             death: scenario.death,
             invocations: Mutex::default(),
             tally: Mutex::default(),
+            indigestible: scenario.indigestible,
+            is_mostly_fine: scenario.faults_per_thousand <= 30
+                && scenario.crashes_per_thousand <= 10
+                && scenario.refusals_per_thousand <= 100,
         }
+    }
+
+    /// The target's answer to poison.
+    pub(crate) fn answer_to_poison(&self) -> u16 {
+        if self.indigestible { 500 } else { 422 }
     }
 
     /// From now on everything works.
@@ -146,6 +157,13 @@ impl Weather {
             8 => Fate::Hangs,
             _ => Fate::HangsUnheard,
         }
+    }
+
+    /// Whether all that the breaker needs mostly works now, and the target takes what it can digest.
+    pub(crate) fn is_fair(&self) -> bool {
+        let now = self.began.elapsed();
+        let is_out = self.outages.iter().any(|outage| outage.during.contains(&now));
+        self.is_calm() || (self.is_mostly_fine && !is_out && self.away().is_none())
     }
 
     /// What the target answers to everything, while it does.

@@ -30,6 +30,13 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(15 * 24);
 /// A lease ends this long after its invocation, as `ARCHITECTURE.md` says.
 const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the breaker may hold a good event back while the target is there: one probe a minute, of which some hit an event
+/// that the target cannot digest, and some fail.
+const HELD_AT_MOST: Duration = Duration::from_mins(15);
+
+/// A minute, but for what its schedule and the probe before can be late.
+const BETWEEN_PROBES: Duration = Duration::from_secs(15);
+
 /// The observer of one run.
 pub(crate) struct Law {
     began: Instant,
@@ -55,6 +62,14 @@ struct Seen {
     taken: BTreeMap<EventId, u32>,
     /// What senders know of their events, by what their bodies say.
     labels: BTreeMap<String, Labelled>,
+    /// When it took an event with this label first, after the beginning.
+    taken_after: BTreeMap<String, Duration>,
+    /// When the breaker opened first, after the beginning.
+    opened_after: Option<Duration>,
+    /// When the last probe was made.
+    probed_at: Option<Instant>,
+    /// Since when good events wait that nobody has tried, while the target is there.
+    held_since: Option<Instant>,
     /// What the archive holds.
     archived: BTreeSet<EventId>,
     /// What an operator has asked to drop.
@@ -257,6 +272,37 @@ impl Law {
         let mut seen = lock(&self.seen);
         *seen.taken.entry(event.id.clone()).or_default() += 1;
         seen.labels.entry(label_of(&event.body)).or_default().taken.insert(event.id.clone());
+        seen.taken_after.entry(label_of(&event.body)).or_insert_with(|| self.began.elapsed());
+    }
+
+    /// The breaker has looked: whether events are held back, and whether a good one among them was never tried although the
+    /// target is there.
+    pub(crate) fn looked(&self, is_open: bool, is_unfair: bool) {
+        let mut seen = lock(&self.seen);
+        if is_open {
+            seen.opened_after.get_or_insert_with(|| self.began.elapsed());
+        }
+        seen.held_since = is_unfair.then(|| seen.held_since.unwrap_or_else(Instant::now));
+        if seen.held_since.is_some_and(|since| since.elapsed() > HELD_AT_MOST) {
+            drop(seen);
+            self.violate("events that nobody has tried are held back although the target is there");
+        }
+    }
+
+    /// A probe was made: one a minute, whenever the breaker's runs come.
+    pub(crate) fn probed(&self) {
+        let before = lock(&self.seen).probed_at.replace(Instant::now());
+        if before.is_some_and(|at| at.elapsed() < BETWEEN_PROBES) {
+            self.violate("a target that is away is hit by more than a probe a minute");
+        }
+    }
+
+    pub(crate) fn taken_after(&self) -> BTreeMap<String, Duration> {
+        lock(&self.seen).taken_after.clone()
+    }
+
+    pub(crate) fn opened_after(&self) -> Option<Duration> {
+        lock(&self.seen).opened_after
     }
 
     pub(crate) fn has_taken(&self, id: &EventId) -> bool {
@@ -310,9 +356,11 @@ impl Law {
             (_, State::Archived { .. }) if !lock(&self.seen).archived.contains(id) => {
                 self.violate(&format!("{id} is recorded as archived, and the archive does not hold it"));
             }
-            // A probe says nothing about the event, which begins anew.
             (_, State::Retrying { next_attempt_at }) => {
-                self.check_backoff(after, if by == "probe" { 1 } else { after.round }, *next_attempt_at);
+                // A probe that says nothing about the event lets it begin anew; one that does is an attempt like any other.
+                let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at)).unwrap_or_default();
+                let is_anew = by == "probe" && wait + Duration::from_millis(2) < self.wait(after.round);
+                self.check_backoff(after, if is_anew { 1 } else { after.round }, *next_attempt_at);
             }
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
                 self.violate(&format!("{id} is claimed before its backoff is over"));
@@ -409,11 +457,16 @@ impl Law {
         }
     }
 
+    /// The wait after this many attempts in a row, without jitter.
+    fn wait(&self, round: u32) -> Duration {
+        let doubled = 2_u32.checked_pow(round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
+        doubled.map_or(self.cap, |doubled| doubled.min(self.cap))
+    }
+
     /// The wait before the next attempt: min(cap, base · 2ⁿ⁻¹), plus jitter of at most 1 s or a tenth, or what the target asks.
     fn check_backoff(&self, record: &Record, round: u32, next_attempt_at: Timestamp) {
         let wait = next_attempt_at.duration_since(record.last_seen_at);
-        let doubled = 2_u32.checked_pow(round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
-        let least = doubled.map_or(self.cap, |doubled| doubled.min(self.cap));
+        let least = self.wait(round);
         let asked = lock(&self.seen).heard.get(&record.event_id).map_or(Duration::ZERO, |(_, asked)| *asked);
         let asked = asked.min(RETRY_AFTER_CEILING);
         let most = (least + (least / 10).max(Duration::from_secs(1))).max(asked);

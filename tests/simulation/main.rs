@@ -12,6 +12,7 @@ mod ports;
 mod run;
 mod scenario;
 mod target;
+mod timeliness;
 mod world;
 
 use std::cell::RefCell;

@@ -1,17 +1,23 @@
 //! The event source mapping: whether it hands out events, and to how many invocations at the same time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use genesys_relay::breaker::{EventSource, EventSourceError, Settings};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::ports::Remote;
+
+/// A change takes effect after so long, and until then Lambda takes no other.
+const CHANGE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(crate) struct Mapping(Arc<watch::Sender<State>>);
 
 struct State {
     settings: Settings,
+    is_changing: bool,
     /// Invocations that are under way.
     at_work: u32,
 }
@@ -22,7 +28,7 @@ pub(crate) struct Leave(Mapping);
 impl Mapping {
     pub(crate) fn new(maximum_concurrency: u32) -> Self {
         let settings = Settings { enabled: true, maximum_concurrency };
-        Self(Arc::new(watch::Sender::new(State { settings, at_work: 0 })))
+        Self(Arc::new(watch::Sender::new(State { settings, is_changing: false, at_work: 0 })))
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -47,13 +53,24 @@ impl Drop for Leave {
 
 impl EventSource for Remote<Mapping> {
     async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
-        let read = async { Ok(Some(self.port.0.borrow().settings)) };
+        let read = async {
+            let state = self.port.0.borrow();
+            Ok((!state.is_changing).then_some(state.settings))
+        };
         self.process.call(self.service, read, unavailable).await
     }
 
     async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
         let set = async {
-            self.port.0.send_modify(|state| state.settings = settings);
+            if self.port.0.borrow().is_changing {
+                return Err(EventSourceError::Unavailable("a change is under way".into()));
+            }
+            self.port.0.send_modify(|state| state.is_changing = true);
+            let mapping = self.port.clone();
+            tokio::spawn(async move {
+                sleep(CHANGE).await;
+                mapping.0.send_modify(|state| (state.settings, state.is_changing) = (settings, false));
+            });
             Ok(())
         };
         self.process.call(self.service, set, unavailable).await

@@ -1,12 +1,12 @@
 //! One run: bad weather, then good weather, and what is there in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
 use genesys_relay::queue::Countable as _;
-use genesys_relay::record::State;
+use genesys_relay::record::{State, StateName};
 use genesys_relay::replay::{Answer, Report};
 use genesys_relay::testing::FakeClock;
 use serde_json::json;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::faults::{Died, Tally};
 use crate::genesys;
 use crate::law::label_of;
-use crate::scenario::{Scenario, request};
+use crate::scenario::{Scenario, Sent, request};
 use crate::world::World;
 
 /// How long the relay may take in good weather until all that waits is delivered or dead. Where nothing is left but what
@@ -33,6 +33,12 @@ pub(crate) struct Outcome {
     pub(crate) repeats: u64,
     pub(crate) trace: u64,
     pub(crate) violation: Option<String>,
+    /// When the target took each event first, by its label.
+    pub(crate) taken_after: BTreeMap<String, Duration>,
+    /// When the breaker opened first.
+    pub(crate) opened_after: Option<Duration>,
+    /// Where the events stood that the target never takes, and how often each was attempted, when the weather became fine.
+    pub(crate) poison: Vec<(StateName, u32)>,
 }
 
 /// Runs a seed on a runtime of its own, whose clock is paused.
@@ -51,6 +57,9 @@ async fn simulate(scenario: Scenario, speaks: bool) -> Outcome {
     world.deploy().await;
     start(&world);
     sleep(world.scenario.length).await;
+    let poison = world.scenario.events.iter().filter(|sent| sent.poison).filter_map(Sent::id);
+    let poison = poison.filter_map(|id| world.table.record(&id));
+    let poison = poison.map(|record| (record.state.name(), record.attempts_made)).collect();
     world.weather.calm_down();
     world.events.calm_down();
     world.dead_letters.calm_down();
@@ -65,6 +74,9 @@ async fn simulate(scenario: Scenario, speaks: bool) -> Outcome {
         repeats: world.law.repeats(),
         trace: world.law.fingerprint(),
         violation: world.law.violation().or_else(crate::panicked),
+        taken_after: world.law.taken_after(),
+        opened_after: world.law.opened_after(),
+        poison,
     }
 }
 
@@ -113,11 +125,19 @@ fn start(world: &Arc<World>) {
         let world = Arc::clone(world);
         tokio::spawn(async move {
             // Also in good weather: what was held back is let go.
+            let mut put_off = 0;
             loop {
                 sleep(pause).await;
-                tokio::spawn({
-                    let world = Arc::clone(&world);
-                    async move { world.look_at_the_target().await }
+                // Lambda throttles asynchronous invocations, and delivers them together later.
+                put_off += 1;
+                if world.scenario.clocks_differ && put_off < 4 && world.dice(|rng| rng.u32(..8)) == 0 {
+                    continue;
+                }
+                let (world, runs) = (Arc::clone(&world), std::mem::take(&mut put_off));
+                tokio::spawn(async move {
+                    for _ in 0..runs {
+                        world.look_at_the_target().await;
+                    }
                 });
             }
         });

@@ -62,6 +62,8 @@ pub(crate) struct Scenario {
     pub(crate) requests: Vec<(Duration, Value)>,
     /// The one process that dies, where it is not left to chance.
     pub(crate) death: Option<Death>,
+    /// The target answers 500 to poison, again and again, where it would refuse it for good.
+    pub(crate) indigestible: bool,
 }
 
 /// Events that nothing tells apart, or that share an id, come in so many groups.
@@ -205,7 +207,7 @@ impl Scenario {
         let count = if rng.u32(..10) == 0 { rng.usize(15..50) } else { rng.usize(1..15) };
         let max_receives = *rng.choice(&[2, 3, 4, 10, 10]).unwrap_or(&10);
         let outages = (0..rng.usize(..5)).map(|_| outage(&mut rng, length)).collect();
-        Self {
+        let scenario = Self {
             seed,
             length,
             events: (0..count).map(|number| sent(&mut rng, number, length)).collect(),
@@ -234,8 +236,44 @@ impl Scenario {
             rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
             requests: Vec::new(),
             death: None,
+            indigestible: false,
             // Weeks of minutes take too long.
             breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
+        };
+        Self { indigestible: scenario.breaker_every.is_some() && seed.is_multiple_of(2), ..scenario }
+    }
+
+    /// A breaker before a target that cannot digest some events, is away now and then, or both; all else works, mostly.
+    pub(crate) fn with_indigestible_events(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0xd16e);
+        let minutes = Duration::from_mins;
+        let length = minutes(rng.u64(60..6 * 60));
+        let every = (length / rng.u32(30..250)).max(Duration::from_secs(2));
+        let bad_of_ten = rng.u32(..6);
+        let sent = |number, at, poison| Sent { number, kind: Kind::Webhook, at: vec![at], poison };
+        let steady = (0..).map(|number: u32| (number, every * number)).take_while(|(_, at)| *at < length);
+        let mut events: Vec<_> =
+            steady.map(|(number, at)| sent(number as usize, at, rng.u32(..10) < bad_of_ten)).collect();
+        // Some that are bad come at once.
+        for burst in 1..=rng.usize(..3) {
+            let at = length.mul_f64(rng.f64());
+            let count = rng.usize(5..40);
+            events.extend((0..count).map(|number| sent(1_000_000 * burst + number, at, true)));
+        }
+        let began = length.mul_f64(rng.f64() * 0.5);
+        let away = rng.bool().then(|| began..began + length.mul_f64(rng.f64() * 0.4));
+        Self {
+            seed,
+            length,
+            events,
+            away: away.map(|during| (during, 503)),
+            disorder: rng.bool(),
+            clocks_differ: rng.bool(),
+            faults_per_thousand: *rng.choice(&[0, 0, 5, 30]).unwrap_or(&0),
+            concurrency: *rng.choice(&[2, 10, 50]).unwrap_or(&10),
+            max_receives: *rng.choice(&[2, 4, 10, 10]).unwrap_or(&10),
+            indigestible: true,
+            ..Self::with_breaker(503, length, None)
         }
     }
 
@@ -311,6 +349,7 @@ impl Scenario {
                 (minutes(170), json!({ "action": "archive", "olderThanDays": 0 })),
             ],
             death: Some(death),
+            indigestible: false,
             seed: 0,
         }
     }

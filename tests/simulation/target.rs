@@ -109,7 +109,7 @@ impl Target for SimTarget {
                 return self.status(409);
             }
             if self.poison.contains(&label_of(&event.body)) {
-                return self.status(422);
+                return self.status(weather.answer_to_poison());
             }
             if weather.strikes(self.refusals_per_thousand) {
                 return self.misbehave(event, until).await;

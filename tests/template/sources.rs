@@ -31,6 +31,16 @@ fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take(
     assert_eq!(trust["Principal"]["Service"].as_str(), Some("scheduler.amazonaws.com"));
 }
 
+/// Each is asked anew within that time anyway.
+#[test]
+fn invocations_that_lambda_puts_off_do_not_come_together_hours_later() {
+    let template = template();
+    for (function, seconds) in [("BreakerFunction", 60), ("ReplayFunction", 300)] {
+        let config = resource(&template, function)["Properties"]["EventInvokeConfig"].clone();
+        assert_eq!(number(&config["MaximumEventAgeInSeconds"]), seconds, "{function}");
+    }
+}
+
 #[test]
 fn failures_of_a_batch_are_reported_one_by_one_and_nothing_is_filtered() {
     let template = template();

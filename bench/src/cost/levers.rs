@@ -105,8 +105,8 @@ pub(crate) fn fixed() -> Table {
     let reconciles = MONTH_SECONDS / 300.0;
     // Each run counts what the queue and the index hold; it reads no secret.
     let reconcile = reconciles * (INVOCATIONS + SCHEDULES + 3.0 * SQS) / million;
-    // Each run reads its own item and those of three minutes, writes its item, and takes a lease and gives it back.
-    let breaker = MONTH_SECONDS / 60.0 * (INVOCATIONS + SCHEDULES + 4.0 * READS + 3.0 * WRITES) / million;
+    // Each run reads its own item and those of three minutes, writes its item, takes a lease and gives it back, and counts the queue.
+    let breaker = MONTH_SECONDS / 60.0 * (INVOCATIONS + SCHEDULES + 4.0 * READS + 3.0 * WRITES + SQS) / million;
     let rows = [
         ("polling an empty queue: five long polls of 20 s".to_owned(), idle_receives_per_month() * SQS / million),
         ("the secret".to_owned(), SECRET_MONTH),

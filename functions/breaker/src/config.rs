@@ -9,6 +9,8 @@ use tracing::level_filters::LevelFilter;
 pub(crate) struct Config {
     /// `EVENTS_TABLE_NAME`: the events table.
     pub(crate) events_table: String,
+    /// `QUEUE_URL`: the events queue, which it counts.
+    pub(crate) queue_url: String,
     /// `EVENT_SOURCE_ID`: the mapping of the events queue to the processor.
     pub(crate) event_source_id: String,
     /// `PROCESSOR_FUNCTION_NAME`: what lets one event through.
@@ -27,6 +29,7 @@ impl Config {
     /// Reads and checks every variable.
     pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
         let events_table = environment.parse("EVENTS_TABLE_NAME");
+        let queue_url = environment.parse("QUEUE_URL");
         let event_source_id = environment.parse("EVENT_SOURCE_ID");
         let processor_function_name = environment.parse("PROCESSOR_FUNCTION_NAME");
         let breaker: Option<String> = environment.parse("BREAKER");
@@ -51,6 +54,7 @@ impl Config {
         environment.finish((|| {
             Some(Self {
                 events_table: events_table?,
+                queue_url: queue_url?,
                 event_source_id: event_source_id?,
                 processor_function_name: processor_function_name?,
                 is_on: is_on?,
@@ -69,6 +73,7 @@ mod tests {
     fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
         let variables = [
             ("EVENTS_TABLE_NAME", "events"),
+            ("QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/events"),
             ("EVENT_SOURCE_ID", "mapping"),
             ("PROCESSOR_FUNCTION_NAME", "processor"),
             ("BREAKER", "on"),

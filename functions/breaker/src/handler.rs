@@ -6,6 +6,7 @@ use genesys_relay::breaker::{Breaker, BreakerError, EventSource, Prober, Request
 use genesys_relay::clock::{Clock, end_of_invocation};
 use genesys_relay::events_table::EventsTable;
 use genesys_relay::logging::chain;
+use genesys_relay::queue::Countable;
 use genesys_relay::request::InvalidRequest;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
@@ -33,8 +34,8 @@ impl From<Refusal> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<W: EventsTable, M: EventSource, P: Prober, C: Clock>(
-    breaker: Arc<Breaker<W, M, P, C>>,
+pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock>(
+    breaker: Arc<Breaker<Q, W, M, P, C>>,
     event: LambdaEvent<Value>,
 ) -> Result<Shown, Refusal> {
     let LambdaEvent { payload, context } = event;
@@ -47,7 +48,7 @@ pub(crate) async fn handle<W: EventsTable, M: EventSource, P: Prober, C: Clock>(
 mod tests {
     use genesys_relay::breaker::Policy;
     use genesys_relay::events_table::{Exclusive, Lease};
-    use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeTable};
+    use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
     use lambda_runtime::Context;
     use serde_json::json;
 
@@ -59,6 +60,7 @@ mod tests {
 
     async fn invoke_over(table: FakeTable, request: Value) -> Result<Value, Diagnostic> {
         let breaker = Breaker {
+            events: FakeQueue::default(),
             table,
             event_source: FakeEventSource::default(),
             prober: FakeProber::default(),

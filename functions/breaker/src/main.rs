@@ -10,6 +10,7 @@ use genesys_relay::aws;
 use genesys_relay::aws::dynamodb::DynamoDb;
 use genesys_relay::aws::event_source::EventSourceMapping;
 use genesys_relay::aws::lambda::LambdaFunction;
+use genesys_relay::aws::sqs::Sqs;
 use genesys_relay::breaker::Breaker;
 use genesys_relay::clock::SystemClock;
 use genesys_relay::config::Environment;
@@ -18,7 +19,7 @@ use lambda_runtime::service_fn;
 
 use crate::config::Config;
 
-/// A call to DynamoDB or Lambda ends within this.
+/// A call to DynamoDB, SQS or Lambda ends within this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The processor is waited for as long as it may take (the longest of `ProcessorTimeoutSeconds`).
@@ -31,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let breaker = Arc::new(Breaker {
+        events: Sqs::new(&sdk).queue(config.queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
         // A second probe would be a second event.

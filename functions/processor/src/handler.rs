@@ -24,6 +24,9 @@ pub(crate) struct Invocation {
     /// By the breaker: whether to take one event from the queue, and see whether the target does.
     #[serde(default)]
     probe: bool,
+    /// With that: when the target last took an event.
+    #[serde(default, rename = "deliveredAt")]
+    delivered_at: Option<Timestamp>,
 }
 
 /// What the function answers.
@@ -78,7 +81,7 @@ where
     let deadline = end_of_invocation(event.context.deadline());
     if event.payload.probe {
         // Rare, and large: batches are not to be moved around with it.
-        return Ok(Reply::Probe(Box::pin(processor.probe(deadline)).await?));
+        return Ok(Reply::Probe(Box::pin(processor.probe(event.payload.delivered_at, deadline)).await?));
     }
     let now = processor.clock.now();
     let records = event.payload.records.ok_or(Refusal::NoRecords)?.into_iter();

@@ -358,12 +358,12 @@ async fn attempts_are_added_to_those_of_their_minute() {
     });
     let table = table(&[&rule]);
     let mut attempts = Attempts::default();
-    for _ in 0..3 {
-        attempts.succeeded();
+    for nth in 1..=3 {
+        attempts.count(&id("an-event"), nth, true);
     }
     let minutes = [noon(), noon() + SignedDuration::from_mins(1)];
     table.count_attempts(minutes[0], &attempts).await.expect("counted");
-    attempts.failed(&id("an-event"));
+    attempts.count(&id("an-event"), 1, false);
     table.count_attempts(minutes[1], &attempts).await.expect("counted");
     let updates = updates.lock().expect("not poisoned");
     let keys: BTreeSet<_> = updates.iter().map(|update| text(update.key().expect("a key"), KEY)).collect();
@@ -372,14 +372,12 @@ async fn attempts_are_added_to_those_of_their_minute() {
         let values = update.expression_attribute_values().expect("values");
         let end = minute.as_second() + 6 * 3600;
         assert_eq!(
-            [":delivered", ":failed", ":expires_at"].map(|name| &values[name]),
-            [&number(3), &number(failed), &number(end)]
+            [":delivered", ":failed", ":first_delivered", ":first_failed", ":expires_at"].map(|name| &values[name]),
+            [&number(3), &number(failed), &number(1), &number(failed), &number(end)]
         );
-        assert!(
-            update
-                .update_expression()
-                .is_some_and(|update| update.contains("ADD delivered :delivered, failed :failed"))
-        );
+        assert!(update.update_expression().is_some_and(|update| update.contains(
+            "ADD delivered :delivered, failed :failed, first_delivered :first_delivered, first_failed :first_failed"
+        )));
         assert_eq!(values.contains_key(":failing"), failed > 0, "DynamoDB takes no empty set");
     }
 }

@@ -59,6 +59,16 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_breaker_that_cannot_be_read_hides_nothing_else() {
+    let relay = relay();
+    bury(&relay, [message("a", 1)]).await;
+    relay.table.spoil_circuit();
+    let status = json!(handle(&relay, json!({ "action": "status" })).await.expect("carried out"));
+    assert_eq!((&status["breaker"], &status["deadLetters"]["visible"]), (&json!(null), &json!(1)), "{status}");
+    assert!(status["breakerError"].as_str().is_some_and(|error| error.contains("cannot be read")), "{status}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_is_bounded_in_messages_and_in_rate() {
     let relay = relay();
     bury(&relay, (0..35).map(|name| message("a", name))).await;

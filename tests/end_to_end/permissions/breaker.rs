@@ -9,13 +9,14 @@ use super::*;
 
 #[tokio::test]
 async fn the_breaker_says_what_it_may_not_do_and_delivery_goes_on() -> Result<()> {
-    let probes: [(&str, Probe); 7] = [
+    let probes: [(&str, Probe); 8] = [
         ("dynamodb:GetItem", |trial| a_run_fails(trial, "TableError").boxed_local()),
         ("dynamodb:BatchGetItem", |trial| a_run_fails(trial, "TableError").boxed_local()),
         ("dynamodb:PutItem", |trial| a_run_fails(trial, "TableError").boxed_local()),
         ("lambda:GetEventSourceMapping", |trial| a_run_fails(trial, "EventSourceError").boxed_local()),
         ("lambda:UpdateEventSourceMapping", |trial| it_cannot_open(trial).boxed_local()),
         ("lambda:InvokeFunction", |trial| it_cannot_probe(trial).boxed_local()),
+        ("sqs:GetQueueAttributes", |trial| a_run_does_not_know_what_waits(trial).boxed_local()),
         ("dynamodb:DeleteItem", |trial| the_lease_of_the_breaker_stands(trial).boxed_local()),
     ];
     let target = Target::start(Behaviour::Fine).await?;
@@ -73,10 +74,15 @@ async fn close(trial: &Trial<'_>) -> Result<()> {
 }
 
 async fn it_cannot_probe(trial: &Trial<'_>) -> Result<()> {
-    trial.relay.save_circuit(State::Open, Timestamp::now()).await?;
     trial.take_away().await?;
-    let shown = done(trial, "run").await?;
-    ensure!(shown["state"] == "open" && trial.is_named_in(&shown.to_string()), "{shown}");
+    // It opened a minute ago: a probe is due as soon as the mapping is disabled.
+    trial.relay.save_circuit(State::Open, Timestamp::now() - jiff::SignedDuration::from_mins(1)).await?;
+    wait::until("a probe is tried", || async {
+        let shown = done(trial, "run").await?;
+        ensure!(shown["state"] == "open", "{shown}");
+        Ok(trial.is_named_in(&shown.to_string()).then_some(()))
+    })
+    .await?;
     let id = trial.relay.accept(&webhook("held back")).await?;
     trial.give_back().await?;
     wait::until("a probe is let through", || async {
@@ -85,6 +91,14 @@ async fn it_cannot_probe(trial: &Trial<'_>) -> Result<()> {
     .await?;
     trial.delivered_once(&id).await?;
     close(trial).await
+}
+
+async fn a_run_does_not_know_what_waits(trial: &Trial<'_>) -> Result<()> {
+    trial.take_away().await?;
+    done(trial, "run").await?;
+    trial.until_logged(Function::Breaker).await?;
+    trial.give_back().await?;
+    an_event_is_delivered(trial).await
 }
 
 async fn the_lease_of_the_breaker_stands(trial: &Trial<'_>) -> Result<()> {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::breaker::{self, Breaker, Policy, Prober};
+use genesys_relay::message::Message;
 use genesys_relay::process::Probed;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{OPERATOR_CALL, Warm, World};
 use crate::faults::{Died, Service};
+use crate::law::label_of;
 use crate::ports::Remote;
 
 /// Its time-out, as the template has it.
@@ -20,8 +23,8 @@ const BREAKER_TIME: Duration = Duration::from_secs(150);
 struct Probe(Arc<World>);
 
 impl Prober for Probe {
-    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
-        self.0.probe().await
+    async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+        self.0.probe(delivered_at).await
     }
 }
 
@@ -31,6 +34,7 @@ impl World {
         let process = self.process("breaker", OPERATOR_CALL);
         let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
         let function = Breaker {
+            events: Remote { port: self.events.clone(), service: Service::Events, process: process.clone() },
             table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
             event_source: Remote { port: self.mapping.clone(), service: Service::Mapping, process: process.clone() },
             prober: Probe(Arc::clone(self)),
@@ -47,14 +51,28 @@ impl World {
             Err(Died) => "breaker died".to_owned(),
         });
         self.law.account();
-        shown.ok()?.ok()
+        let shown = shown.ok().and_then(Result::ok);
+        let is_open = shown.as_ref().is_some_and(|shown| shown.state == "open");
+        self.law.looked(is_open, self.holds_back_untried_events());
+        shown
+    }
+
+    /// Whether a good event waits that nobody has tried, held back although the target would take it.
+    fn holds_back_untried_events(&self) -> bool {
+        let is_untried = |message: &Message, sent_at: Timestamp| {
+            let (id, label) = (message.identity(sent_at).0, label_of(message.body.as_bytes()));
+            let is_untried = self.table.record(&id).is_none_or(|record| record.attempts_made == 0);
+            is_untried && !self.is_poison(&label) && !self.law.has_taken(&id)
+        };
+        !self.mapping.is_enabled() && self.weather.is_fair() && self.events.held(is_untried).contains(&true)
     }
 
     /// Lets one event through.
-    async fn probe(&self) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+    async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn Error + Send + Sync>> {
         let Warm { process, function } = self.processor("probe");
         let time = self.scenario.processor_time;
-        let work = async { function.probe(Instant::now() + time).await };
+        self.law.probed();
+        let work = async { function.probe(delivered_at, Instant::now() + time).await };
         let probed = process.invoke(time, work).await.map_err(|Died| "the processor died")??;
         if probed != Probed::Nothing {
             self.weather.count("probes");
