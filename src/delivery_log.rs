@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::event::SenderKey;
 use crate::genesys::GenesysError;
 
 /// A part of the time line of Genesys Cloud.
@@ -82,7 +83,7 @@ pub enum Entry {
 pub struct Failed {
     /// Which delivery it was, as the log names it, for people.
     pub delivery: String,
-    /// What names the delivery at each reading, where nothing tells its event apart.
+    /// What names the delivery at each reading, and no other delivery, where nothing tells its event apart.
     pub entry: String,
     /// When Genesys Cloud had the event, as far as it says.
     pub at: Option<Timestamp>,
@@ -95,7 +96,7 @@ pub struct Failed {
     /// The headers that are kept with an event, names in lower case.
     pub headers: BTreeMap<String, String>,
     /// What the sender gave to tell its events apart.
-    pub sender_key: Option<String>,
+    pub sender_key: Option<SenderKey>,
     /// What else an operator may want to know: the status that the endpoint answered with, and its URL.
     pub note: String,
 }

@@ -202,6 +202,25 @@ impl FromStr for Source {
     }
 }
 
+/// What a sender gave to tell its events apart: all that its key headers say.
+///
+/// Each of them counts: one that is configured once, or that a proxy adds, hides no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SenderKey(Vec<String>);
+
+impl SenderKey {
+    /// The values of `Idempotency-Key` and of `webhook-id`, as far as they say something.
+    pub fn of(idempotency_key: Option<&str>, webhook_id: Option<&str>) -> Option<Self> {
+        let said = [idempotency_key, webhook_id].into_iter().flatten().filter(|key| !is_placeholder(key));
+        let said: Vec<String> = said.map(str::to_owned).collect();
+        (!said.is_empty()).then_some(Self(said))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(String::as_bytes)
+    }
+}
+
 /// Who an event is: its id, its source and the webhook or integration that sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -215,25 +234,41 @@ pub struct Identity {
 
 impl Identity {
     /// Identifies a body that is JSON, by what tells it apart from every other event: an id with a time, a time, or a key of
-    /// the sender, which it gave as `Idempotency-Key` or `webhook-id`. Placeholders count as absent.
+    /// the sender. Placeholders count as absent.
     ///
     /// Where nothing does, `lone` names the event: it is one of its own. All but Open Messaging's ids hash the whole of what
     /// the sender said, so that two bodies are never one event; for those see [`Event::digest`].
-    pub fn of(
+    pub fn of(body: Json<'_>, received_at: Timestamp, key: Option<&SenderKey>, lone: impl FnOnce() -> EventId) -> Self {
+        Self::of_time(body, received_at, Some(received_at), key, lone)
+    }
+
+    /// Identifies a body that was fetched `now`, as it would have been when it came by itself, `at` a time that may be unknown.
+    pub fn of_fetched(
+        body: Json<'_>,
+        at: Option<Timestamp>,
+        now: Timestamp,
+        key: Option<&SenderKey>,
+        lone: impl FnOnce() -> EventId,
+    ) -> Self {
+        Self::of_time(body, at.unwrap_or(now), at, key, lone)
+    }
+
+    /// A key counts for the day of `key_at`: without that, a key alone would name another event at each reading.
+    fn of_time(
         body: Json<'_>,
         received_at: Timestamp,
-        sender_key: Option<&str>,
+        key_at: Option<Timestamp>,
+        key: Option<&SenderKey>,
         lone: impl FnOnce() -> EventId,
     ) -> Self {
         let shape = Shape::of(body);
-        let key = sender_key.filter(|key| !is_placeholder(key));
         let told = match &shape {
             Shape::OpenMessaging { message, channel } => open_messaging_id(message, channel, body, received_at),
             Shape::EventBridge { event, detail } => eventbridge_id(event, detail.as_ref(), body, received_at),
             Shape::Webhook { envelope } => webhook_id(envelope, body, received_at, key),
             Shape::Generic => None,
         };
-        let keyed = || key.map(|key| keyed_id(key, body, received_at));
+        let keyed = || Some(keyed_id(key?, body, key_at?));
         let id = told.or_else(keyed).unwrap_or_else(lone);
         Self { id, source: shape.source(), origin: shape.origin() }
     }
@@ -357,16 +392,21 @@ fn eventbridge_id(
     by_time().or_else(whole)
 }
 
-fn webhook_id(envelope: &Object<'_>, body: Json<'_>, received_at: Timestamp, key: Option<&str>) -> Option<EventId> {
+fn webhook_id(
+    envelope: &Object<'_>,
+    body: Json<'_>,
+    received_at: Timestamp,
+    key: Option<&SenderKey>,
+) -> Option<EventId> {
     instant(envelope.get("timestamp")?, received_at)?;
-    Some(match key {
-        Some(key) => EventId::from_parts("webhook", &[&body.canonical(), key.as_bytes()]),
-        None => EventId::from_parts("webhook", &[&body.canonical()]),
-    })
+    let body = body.canonical();
+    let parts: Vec<&[u8]> = std::iter::once(&*body).chain(key.into_iter().flat_map(SenderKey::parts)).collect();
+    Some(EventId::from_parts("webhook", &parts))
 }
 
 /// The key never stands alone, since a header that the customer configured has the same value on every event.
-fn keyed_id(key: &str, body: Json<'_>, received_at: Timestamp) -> EventId {
-    let day = received_at.as_second().div_euclid(KEY_DAY_SECONDS).to_be_bytes();
-    EventId::from_parts("keyed", &[key.as_bytes(), &body.canonical(), &day])
+fn keyed_id(key: &SenderKey, body: Json<'_>, at: Timestamp) -> EventId {
+    let (body, day) = (body.canonical(), at.as_second().div_euclid(KEY_DAY_SECONDS).to_be_bytes());
+    let parts: Vec<&[u8]> = key.parts().chain([&*body, &day]).collect();
+    EventId::from_parts("keyed", &parts)
 }

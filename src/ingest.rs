@@ -12,11 +12,10 @@ use tokio::time::Instant;
 
 use crate::authenticate::{NoProof, Proof, Verdict};
 use crate::clock::Clock;
-use crate::event::{Event, EventId, Identity, Source};
+use crate::event::{Event, EventId, Identity, SenderKey, Source};
 use crate::json::{Json, NotJson};
 use crate::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
 use crate::metrics::{self, Rejection};
-use crate::placeholder::is_placeholder;
 use crate::queue::{QueueError, Sender};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
@@ -127,7 +126,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         let lone =
             || EventId::of_request(received_at, self.rng.lock().unwrap_or_else(PoisonError::into_inner).u128(..));
         let identity = match &json {
-            Ok(json) => Identity::of(*json, received_at, sender_key(headers), lone),
+            Ok(json) => Identity::of(*json, received_at, sender_key(headers).as_ref(), lone),
             Err(_) => Identity::of_malformed(lone()),
         };
         let event = Event {
@@ -225,10 +224,13 @@ impl From<&Refusal> for Rejection {
     }
 }
 
-/// What a sender gave to tell its events apart: the first header that says something.
-fn sender_key(headers: &HeaderMap) -> Option<&str> {
-    const KEYS: [HeaderName; 2] = [HeaderName::from_static("idempotency-key"), HeaderName::from_static("webhook-id")];
-    KEYS.iter().filter_map(|name| text(headers, name)).find(|key| !is_placeholder(key))
+/// What a sender gave to tell its events apart. Several values of one header are joined as API Gateway joins them.
+fn sender_key(headers: &HeaderMap) -> Option<SenderKey> {
+    let joined = |name| {
+        let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        values.join(",")
+    };
+    SenderKey::of(Some(&joined("idempotency-key")), Some(&joined("webhook-id")))
 }
 
 fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {

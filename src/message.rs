@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 
-use crate::event::{Event, EventId, Identity, InvalidEventId, Source, UnknownSource};
+use crate::event::{Event, EventId, Identity, InvalidEventId, UnknownSource};
 use crate::json::{Json, NotJson};
 use crate::reason::{Reason, ReasonKind, excerpt};
 use crate::trace::TraceHeader;

@@ -9,16 +9,18 @@ use crate::json::Json;
 /// An instant further than ten years from the receipt is a default, such as the years 1 and 1970, and no time of an event.
 const NEAR: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
 
-/// Variables that a template did not fill, as Velocity (`${…}`, `$!{…}`) and Mustache (`{{…}}`) leave them.
+/// Variables that a template did not fill, as Velocity (`${…}`, `$!{…}`) and Mustache (`{{…}}`) leave them. Velocity does
+/// without the braces as well: `$name`, `$!name`.
 const UNFILLED: [(&str, &str); 3] = [("${", "}"), ("$!{", "}"), ("{{", "}}")];
 
 /// Whether a text says nothing: it is empty or blank, a variable in it is not filled, it is `null` or `undefined`, or it has
 /// no letter and no digit but zeros.
 pub fn is_placeholder(text: &str) -> bool {
     let is_unfilled = |(open, close)| text.split_once(open).is_some_and(|(_, rest): (_, &str)| rest.contains(close));
+    let is_name = |text: &str| text.strip_prefix('!').unwrap_or(text).starts_with(|c: char| c.is_ascii_alphabetic());
     let is_empty = || !text.chars().any(|c| c.is_alphanumeric() && c != '0');
     let is_unset = || ["null", "undefined"].iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-    is_empty() || is_unset() || UNFILLED.into_iter().any(is_unfilled)
+    is_empty() || is_unset() || UNFILLED.into_iter().any(is_unfilled) || text.split('$').skip(1).any(is_name)
 }
 
 /// The instant that a value names: RFC 3339 with date, time and offset, or seconds or milliseconds since 1970, as a number or
@@ -57,6 +59,9 @@ mod tests {
             "$!{input.key}",
             "{{key}}",
             "{{ key }}",
+            "$input.key",
+            "$!input.key",
+            "order-$key",
             "order-${input.id}",
             "undefined",
             "null",
@@ -68,9 +73,24 @@ mod tests {
         ] {
             assert!(is_placeholder(text), "{text:?}");
         }
-        for text in
-            ["1", "a", "ключ", "鍵", "10", "order-1", "$5", "{1}", "{{a", "${a", "}a${", "nullable", "undefined-1"]
-        {
+        for text in [
+            "1",
+            "a",
+            "ключ",
+            "鍵",
+            "10",
+            "order-1",
+            "$5",
+            "5$",
+            "$!5",
+            "a$-b",
+            "{1}",
+            "{{a",
+            "${a",
+            "}a${",
+            "nullable",
+            "undefined-1",
+        ] {
             assert!(!is_placeholder(text), "{text:?}");
         }
     }

@@ -137,6 +137,7 @@ struct Fields {
     genesys_client_secret: Option<Value>,
     /// Most likely a known field misspelt.
     #[serde(flatten)]
+    #[expect(clippy::zero_sized_map_values, reason = "serde gathers what is left into a map only")]
     unknown: BTreeMap<String, IgnoredAny>,
 }
 

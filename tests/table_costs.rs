@@ -113,7 +113,7 @@ struct Relay {
 }
 
 impl Relay {
-    async fn over(stack: &Stack) -> Result<Self> {
+    fn over(stack: &Stack) -> Result<Self> {
         let requests = Requests::default();
         let config = stack.config();
         let http = SharedHttpClient::new(Counting(config.http_client().context("a client")?, requests.clone()));
@@ -181,7 +181,7 @@ const COUNT: &str = "UpdateItem";
 #[tokio::test]
 async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
-    let relay = Relay::over(&stack).await?;
+    let relay = Relay::over(&stack)?;
     let began = Instant::now();
 
     // Delivered: the claim and the settle.

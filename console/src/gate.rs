@@ -261,7 +261,7 @@ mod tests {
         let gate = Gate::new(1);
         let cookie = enter(&gate);
         for _ in 0..3 {
-            tokio::time::advance(Duration::from_hours(IDLE_HOURS) - Duration::from_secs(1)).await;
+            tokio::time::advance(Duration::from_secs(IDLE_HOURS * 3600 - 1)).await;
             assert!(is_let_in(&gate, &cookie, false), "somebody uses it");
         }
         for _ in 0..2 {

@@ -131,7 +131,13 @@ async fn nobody_takes_a_functions_session_or_its_invocations() -> Result<()> {
     let configuration = configuration.send().await?;
     let names =
         format!("{}:{}", configuration.function_arn().unwrap_or_default(), configuration.role().unwrap_or_default());
-    let hex = |text: String| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |text: String| {
+        Sha256::digest(text)
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .filter_map(|half| char::from_digit(half.into(), 16))
+            .collect::<String>()
+    };
     let derived = hex(names);
     assert_ne!(variable("AWS_ACCESS_KEY_ID")?, format!("ASIA{}", derived[..16].to_uppercase()));
     assert_ne!(variable("AWS_SECRET_ACCESS_KEY")?, hex(format!("secret:{derived}")));

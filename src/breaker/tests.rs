@@ -370,7 +370,7 @@ async fn a_state_that_cannot_be_read_holds_nothing_back_and_is_replaced_by_a_wor
         match wish {
             Some(_) => drop(ask(&breaker, wish).await.expect("done")),
             None => {
-                relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("done")
+                relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("done");
             }
         }
         let is_open = wish == Some(Wish::Open);

@@ -13,17 +13,18 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use http::{HeaderValue, Method};
-use jiff::Timestamp;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{DeliveryLog, Entry, Failed, Part, Unreadable, Window, segment};
+use crate::event::SenderKey;
 use crate::genesys::{Call, GenesysError, PlatformApi};
 use crate::https_url::without_secrets;
 use crate::json::{Json, Object};
 use crate::message::is_kept_header;
+use crate::placeholder::instant;
 
 /// What the tutorials ask for.
 const PERMISSION: &str = "webhook:read";
@@ -126,7 +127,10 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         } else {
             Some(Place { page: place.page + 1, ..place })
         };
-        Ok(Part { entries: page.entities.into_iter().map(|entity| self.entry(entity, webhook_id)).collect(), next })
+        Ok(Part {
+            entries: page.entities.into_iter().map(|entity| self.entry(entity, webhook_id, window)).collect(),
+            next,
+        })
     }
 }
 
@@ -153,7 +157,7 @@ impl<'a> Page<'a> {
 }
 
 impl<A> WebhookDeliveries<A> {
-    fn entry(&self, entity: Json<'_>, webhook_id: &str) -> Entry {
+    fn entry(&self, entity: Json<'_>, webhook_id: &str, window: Window) -> Entry {
         let fields = entity.as_object();
         let id = fields.as_ref().and_then(|fields| fields.text("id"));
         let unreadable = |problem: &str| {
@@ -189,9 +193,10 @@ impl<A> WebhookDeliveries<A> {
             (None, Some(b'{' | b'[')) => (body.as_text().as_bytes().to_vec(), false),
             (None, _) => return unreadable("the body is neither an object nor a text"),
         };
-        let at = fields.text("timestamp").and_then(|time| time.parse::<Timestamp>().ok());
+        let at = fields.get("timestamp").and_then(|time| instant(time, window.to));
         let mut headers = headers(fields);
-        let key = headers.remove("idempotency-key").or_else(|| headers.remove("webhook-id"));
+        let header = |name| headers.get(name).map(String::as_str);
+        let sender_key = SenderKey::of(header("idempotency-key"), header("webhook-id"));
         let content_type = headers.remove("content-type");
         // The log holds the body decoded, and writes one that is an object anew.
         headers.retain(|name, _| is_kept_header(name) && name != ENCODING && (is_exact || name != SIGNATURE));
@@ -203,7 +208,7 @@ impl<A> WebhookDeliveries<A> {
             is_copy: !is_exact,
             content_type: content_type.or_else(|| (!is_exact).then(|| "application/json".to_owned())),
             headers,
-            sender_key: key,
+            sender_key,
             note: format!("{} from {}", status(fields), url(fields).as_deref().unwrap_or("an unknown URL")),
         })
     }
@@ -213,7 +218,7 @@ fn canonical(entity: Json<'_>) -> String {
     String::from_utf8_lossy(&entity.canonical()).into_owned()
 }
 
-/// The headers of the request, names in lower case; of a list of values the first.
+/// The headers of the request, names in lower case; a list of values is joined as API Gateway joins them.
 fn headers(fields: &Object<'_>) -> BTreeMap<String, String> {
     let Some(headers) = fields.get("headers") else { return BTreeMap::new() };
     let Ok(headers) = serde_json::from_str::<BTreeMap<String, Value>>(headers.as_text()) else {
@@ -222,8 +227,11 @@ fn headers(fields: &Object<'_>) -> BTreeMap<String, String> {
         return BTreeMap::new();
     };
     let text = |(name, value): (String, Value)| {
-        let value = value.as_str().or_else(|| value.get(0)?.as_str())?;
-        Some((name.to_ascii_lowercase(), value.to_owned()))
+        let value = match &value {
+            Value::Array(values) => values.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?.join(","),
+            value => value.as_str()?.to_owned(),
+        };
+        Some((name.to_ascii_lowercase(), value))
     };
     // What HTTP does not allow was not sent, and SQS could refuse it.
     let is_text = |value: &str| HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());

@@ -29,7 +29,11 @@ fn parse(body: &str) -> Json<'_> {
 }
 
 fn keyed(body: &str, time: &str, key: Option<&str>) -> EventId {
-    Identity::of(parse(body), at(time), key, lone).id
+    keyed_twice(body, time, key, None)
+}
+
+fn keyed_twice(body: &str, time: &str, idempotency_key: Option<&str>, webhook_id: Option<&str>) -> EventId {
+    Identity::of(parse(body), at(time), SenderKey::of(idempotency_key, webhook_id).as_ref(), lone).id
 }
 
 fn identity(body: &str) -> Identity {
@@ -234,7 +238,9 @@ fn webhooks_without_a_time_of_their_own_are_events_of_their_own() {
 fn bodies_that_nothing_tells_apart_are_events_of_their_own() {
     for body in [r#"{"hello":"world"}"#, "{}", "[]", r#"{"timestamp":"2026-01-15T12:00:00Z"}"#, r#"{"id":"1"}"#] {
         assert!(!is_told(body), "{body}");
-        for key in ["", " ", "${input.key}", "$!{input.key}", "{{key}}", "undefined", "null"] {
+        for key in
+            ["", " ", "${input.key}", "$!{input.key}", "$input.key", "$!input.key", "{{key}}", "undefined", "null"]
+        {
             assert_ne!(keyed(body, NOON, Some(key)), keyed(body, NOON, Some(key)), "{body} with the key {key:?}");
         }
     }
@@ -257,6 +263,20 @@ fn envelopes_that_their_senders_key_tells_apart_are_two_events() {
     assert_eq!(of("key-1"), of("key-1"));
     assert_ne!(of("key-1"), of("key-2"));
     assert_eq!(of("${input.key}"), keyed(&body, NOON, None), "it says nothing, and the time does");
+}
+
+#[test]
+fn a_fetched_event_is_the_one_that_would_have_come_by_itself() {
+    let (envelope, generic) = (with(ENVELOPE, r#""2026-01-15T12:00:00Z""#), r#"{"a":1}"#);
+    let fetched = |body, time: Option<&str>| {
+        let key = SenderKey::of(Some("k"), None);
+        Identity::of_fetched(parse(body), time.map(at), at("2026-01-17T00:00:00Z"), key.as_ref(), lone).id
+    };
+    for time in [None, Some(NOON)] {
+        assert_eq!(fetched(&envelope, time), keyed(&envelope, NOON, Some("k")), "{time:?}");
+    }
+    assert_eq!(fetched(generic, Some(NOON)), keyed(generic, NOON, Some("k")));
+    assert_ne!(fetched(generic, None), fetched(generic, None), "of no day");
 }
 
 /// The expected values were computed apart from this code, from the documented parts.
@@ -375,6 +395,18 @@ fn any_body() -> BoxedStrategy<Value> {
         .boxed()
 }
 
+/// The two key headers, as far as they are there.
+type Keys = (Option<String>, Option<String>);
+
+fn any_keys() -> impl Strategy<Value = Keys> {
+    let key = || {
+        let key =
+            prop_oneof![Just(""), Just("${k}"), Just("a"), Just("b"), Just("a,b"), Just("ab"), Just("${a"), Just("a}")];
+        prop::option::of(prop_oneof![4 => key.prop_map(str::to_owned), 1 => "[ -~]{0,4}"])
+    };
+    (key(), key())
+}
+
 /// Whether a text somewhere in a value says something that differs from one event to the next: the words of `telling`, or
 /// whatever chance has written.
 fn holds_something(value: &Value) -> bool {
@@ -411,6 +443,21 @@ proptest! {
         };
         if parse(&stated(&one).to_string()).canonical() != parse(&stated(&other).to_string()).canonical() {
             prop_assert_ne!(name(&one), name(&other));
+        }
+    }
+
+    /// However static the other key is that a sender or a proxy adds.
+    #[test]
+    fn two_messages_that_hold_different_telling_keys_are_two_events(
+        body in prop_oneof![Just(with(ENVELOPE, r#""2026-01-15T12:00:00Z""#)), Just(r#"{"a":1}"#.to_owned())],
+        one in any_keys(), other in any_keys(),
+    ) {
+        let said = |keys: &Keys| [&keys.0, &keys.1].into_iter().flatten().filter(|key| !crate::placeholder::is_placeholder(key)).cloned().collect::<Vec<_>>();
+        let id = |keys: &Keys| keyed_twice(&body, NOON, keys.0.as_deref(), keys.1.as_deref());
+        if said(&one) != said(&other) {
+            prop_assert_ne!(id(&one), id(&other));
+        } else if !said(&one).is_empty() {
+            prop_assert_eq!(id(&one), id(&other));
         }
     }
 

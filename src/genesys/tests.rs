@@ -137,7 +137,7 @@ async fn a_token_is_given_up_a_minute_or_a_tenth_of_its_life_before_its_end() {
             Ok(answer(200, &[], &json!({ "access_token": "t", "expires_in": life }).to_string()))
         });
         client.call().await.expect("answered");
-        tokio::time::advance(Duration::from_secs(used_for) - Duration::from_millis(1)).await;
+        tokio::time::advance(Duration::from_millis(used_for * 1000 - 1)).await;
         client.call().await.expect("answered");
         assert_eq!(client.asked(), [SIGN_IN, CALL, CALL], "of {life} s");
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -273,16 +273,20 @@ async fn a_senders_key_tells_equal_bodies_apart() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_counts_before_a_webhook_id() {
+async fn every_key_of_a_sender_counts() {
     let relay = relay();
-    let post = async |key: &str, id: &str| {
-        let mut headers = authentic();
-        headers.insert("webhook-id", id.parse().expect("a value"));
-        headers.insert("idempotency-key", key.parse().expect("a value"));
-        relay.post(&headers, b"{}").await.expect("accepted").id
+    let post = async |keys: &[(&'static str, &str)]| {
+        let mut sent = authentic();
+        sent.extend(headers(keys));
+        relay.post(&sent, b"{}").await.expect("accepted").id
     };
-    assert_eq!(post("one", "a").await, post("one", "b").await);
-    assert_ne!(post("one", "a").await, post("two", "a").await);
+    let keys = |key, id| [("idempotency-key", key), ("webhook-id", id)];
+    assert_eq!(post(&keys("one", "a")).await, post(&keys("one", "a")).await);
+    assert_ne!(post(&keys("static", "a")).await, post(&keys("static", "b")).await);
+    assert_ne!(post(&keys("one", "static")).await, post(&keys("two", "static")).await);
+    let list = post(&[("webhook-id", "static"), ("webhook-id", "a")]).await;
+    assert_eq!(list, post(&[("webhook-id", "static,a")]).await, "as API Gateway hands it on");
+    assert_ne!(list, post(&[("webhook-id", "static"), ("webhook-id", "b")]).await);
 }
 
 #[tokio::test]

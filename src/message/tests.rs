@@ -1,6 +1,7 @@
 //! What a message keeps of an event, and what can be read of one that somebody else wrote.
 
 use super::*;
+use crate::event::Source;
 use proptest::prelude::*;
 
 fn now() -> Timestamp {

@@ -246,10 +246,10 @@ where
     async fn renew(&self, spent: Vec<(Record, ReceiptHandle)>) {
         let renewed = |(record, _): &(Record, _)| record.message.clone().with_identity(record.stamp());
         let messages: Vec<Message> = spent.iter().map(renewed).collect();
-        let sent = self.events.send_all(&messages).await;
+        let results = self.events.send_all(&messages).await;
         let mut done = Vec::new();
-        for ((record, receipt), sent) in spent.into_iter().zip(sent) {
-            match sent {
+        for ((record, receipt), result) in spent.into_iter().zip(results) {
+            match result {
                 Ok(()) => done.push(receipt),
                 Err(error) => tracing::warn!(
                     event_id = record.message.event_id(),

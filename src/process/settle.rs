@@ -311,18 +311,22 @@ where
             Disposition::Retry if self.schedule.is_last(record.receive_count) => {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
                 let context = Context::of(event, Some(self.target.address()));
-                let kind = reason.reason;
-                let step = claim.dead(attempt, reason.into(), None, context);
+                // SQS moves a message as it is: where that does not say who its event is, we send one that does.
+                let is_named = record.message.event_id() == Some(event.id.as_str());
+                let to_move = (!is_named).then_some(&*record.message_id);
+                let step = claim.dead(attempt, reason.clone().into(), to_move, context);
                 let redrive = Settlement::Again(Instant::now());
                 self.keep_body(event).await;
-                match self.write(event, &step, redrive, deadline).await {
-                    None => {
-                        metrics::DEAD.add(kind, 1);
-                        redrive
-                    }
-                    Some(Settlement::Done) => Settlement::Done,
-                    Some(Settlement::Again(_)) => redrive,
+                let written = self.write(event, &step, redrive, deadline).await;
+                if written == Some(Settlement::Done) {
+                    return Settlement::Done;
                 }
+                let settlement = if is_named { redrive } else { self.bury(record, Some(event), &reason).await };
+                // What is neither recorded nor sent with its reason is counted by the sweep.
+                if written.is_none() || settlement == Settlement::Done {
+                    metrics::DEAD.add(reason.reason, 1);
+                }
+                settlement
             }
             Disposition::Retry => {
                 let delay = self.delay(claim.round(), failure.retry_after);

@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) reason: Option<Reason>,
     /// Which delivery it was, and how that went.
     pub(super) note: String,
+    /// The id that it would have, had another body not had it first.
+    pub(super) shared: Option<EventId>,
 }
 
 impl Candidate {
@@ -32,12 +34,13 @@ impl Candidate {
         let Failed { delivery, entry, at, body, is_copy, content_type, headers, sender_key, note } = failed;
         let note = excerpt(&format!("delivery {delivery}: {note}"));
         let received_at = at.unwrap_or(now);
-        // Runs of the recovery must not repeat what nothing tells apart.
-        let lone = || EventId::of_fetched(&[entry.as_bytes(), &body]);
-        // A key counts for the day of the event: without its time it would name another one at each reading.
-        let key = sender_key.as_deref().filter(|_| at.is_some());
+        // Runs of the recovery must not repeat what nothing tells apart; what the log writes anew may read otherwise each time.
+        let lone = || {
+            let exact = if is_copy { &[][..] } else { &body[..] };
+            EventId::of_fetched(&[b"event", entry.as_bytes(), exact])
+        };
         let (identity, problem) = match Json::parse(&body) {
-            Ok(json) => (Identity::of(json, received_at, key, lone), None),
+            Ok(json) => (Identity::of_fetched(json, at, now, sender_key.as_ref(), lone), None),
             Err(error) => (Identity::of_malformed(lone()), Some(error.to_string())),
         };
         let Identity { id, source, origin } = identity;
@@ -50,7 +53,7 @@ impl Candidate {
     pub(super) fn tell_apart(&mut self, records: &BTreeMap<EventId, Record>, now: Timestamp) -> Option<EventId> {
         let event = &mut self.found.event;
         let id = records.get(&event.id)?.other_event(event, now)?;
-        event.id = id.clone();
+        self.found.shared = Some(std::mem::replace(&mut event.id, id.clone()));
         self.message = self.message.clone().named(&id);
         Some(id)
     }
@@ -80,7 +83,7 @@ impl Candidate {
         let size = message.size();
         if size <= MAX_MESSAGE_BYTES {
             let message = why.iter().fold(message, Message::with_reason);
-            return Self { message, found: Found { event, reason: why, note } };
+            return Self { message, found: Found { event, reason: why, note, shared: None } };
         }
         let problem = format!(
             "the event {} makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; the message holds its \
@@ -93,7 +96,7 @@ impl Candidate {
         let event = Event { id, headers: BTreeMap::new(), content_type: None, ..event };
         let message = Message::from_event(Event { body: beginning, ..event.clone() });
         let message = message.with_reason(&why);
-        Self { message, found: Found { event, reason: Some(why), note } }
+        Self { message, found: Found { event, reason: Some(why), note, shared: None } }
     }
 }
 

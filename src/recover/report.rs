@@ -110,7 +110,7 @@ impl Report {
 
     /// What a dry run says of what it would queue.
     pub(super) fn list(&mut self, new: &[Candidate]) {
-        for Found { event, reason, note } in new.iter().map(|candidate| &candidate.found) {
+        for Found { event, reason, note, .. } in new.iter().map(|candidate| &candidate.found) {
             match reason {
                 Some(_) => self.unreadable += 1,
                 None => self.new += 1,

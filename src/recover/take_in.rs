@@ -91,7 +91,7 @@ where
 
     /// Records what a queue has taken. Where the processor was faster, it has recorded more.
     async fn record(&self, run: &Run<'_>, found: &Found, forgotten: Option<&Record>) -> Result<(), RecoverError> {
-        let Found { event, reason, note } = found;
+        let Found { event, reason, note, shared } = found;
         let origin = &run.request.origin;
         tracing::info!(
             audit = "recover",
@@ -104,6 +104,13 @@ where
             dead = reason.as_ref().map(|reason| reason.reason.as_str()),
             "recovered"
         );
+        if let Some(shared) = shared {
+            tracing::warn!(
+                event_id = %event.id, %shared, source = %event.source,
+                "recovered an event of its own whose id another body had first"
+            );
+            metrics::REUSED_IDS.add(1);
+        }
         let now = self.clock.now();
         if reason.is_some() && !self.table.keep_body(&event.id, &event.body, now).await? {
             tracing::warn!(event_id = %event.id, "it is too large to be kept beside its record");

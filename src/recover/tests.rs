@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::candidate::Candidate;
 use super::*;
 use crate::delivery_log::{Entry, Failed, Part, Unreadable, Window};
-use crate::event::{Event, Source};
+use crate::event::{Event, SenderKey, Source};
 use crate::genesys::HttpError;
 use crate::message::Message;
 use crate::reason::ReasonKind;
@@ -396,16 +396,16 @@ async fn the_last_byte_that_fits_into_a_message_is_queued_and_the_next_one_kept(
 
 #[tokio::test(start_paused = true)]
 async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
-    let candidate = |entry: &str, body: &str, key: Option<&str>| {
+    let candidate = |entry: &str, body: &str, key: Option<&str>, is_copy: bool| {
         let failed = Failed {
             delivery: "d".to_owned(),
             entry: entry.to_owned(),
             at: None,
             body: body.as_bytes().to_vec(),
-            is_copy: false,
+            is_copy,
             content_type: None,
             headers: BTreeMap::new(),
-            sender_key: key.map(str::to_owned),
+            sender_key: SenderKey::of(key, None),
             note: String::new(),
         };
         let (today, later) = (Candidate::of(failed.clone(), now()), Candidate::of(failed, now() + minutes(1500)));
@@ -414,10 +414,40 @@ async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
     };
     for body in ["no JSON", r#"{"a":1}"#] {
         for key in [None, Some("static"), Some("${input.key}")] {
-            assert_ne!(candidate("d1", body, key), candidate("d2", body, key), "{body} {key:?}");
+            for is_copy in [false, true] {
+                let of = |entry| candidate(entry, body, key, is_copy);
+                assert_ne!(of("d1"), of("d2"), "{body} {key:?}");
+            }
         }
     }
-    assert_ne!(candidate("d1", "one text", None), candidate("d1", "another", None));
+    assert_ne!(candidate("d1", "one text", None, false), candidate("d1", "another", None, false));
+    let copy = |body| candidate("d1", body, None, true);
+    assert_eq!(copy(r#"{"a":1}"#), copy(r#"{"a":1,"conversationId":"c"}"#), "the log has written it anew");
+}
+
+/// The log need not say when it had an event, and the key that ingest went by counts all the same.
+#[tokio::test(start_paused = true)]
+async fn an_envelope_with_a_key_is_the_event_that_came_by_itself() {
+    for (key, id) in [(Some("k"), None), (Some("${input.key}"), Some("i")), (Some("static"), Some("i"))] {
+        for at in [None, Some(now())] {
+            let failed = Failed {
+                delivery: "d".to_owned(),
+                entry: "d".to_owned(),
+                at,
+                body: envelope("e").into_bytes(),
+                is_copy: false,
+                content_type: None,
+                headers: BTreeMap::new(),
+                sender_key: SenderKey::of(key, id),
+                note: String::new(),
+            };
+            let body = envelope("e");
+            let json = crate::json::Json::parse(body.as_bytes()).expect("JSON");
+            let key = SenderKey::of(key, id);
+            let came = crate::event::Identity::of(json, now(), key.as_ref(), || panic!("its time tells"));
+            assert_eq!(Candidate::of(failed, now()).found.event.id, came.id, "{at:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -216,14 +216,23 @@ impl<P: Ports> Replay<P> {
             Err(error) => return Err((opened, error)),
         };
         let now = self.clock.now();
-        let is_renamed = |letter: &mut Opened| letter.tell_apart(records.get(&letter.event_id), now);
-        let renamed: Vec<EventId> =
-            opened.iter_mut().filter_map(|letter| is_renamed(letter).then(|| letter.event_id.clone())).collect();
+        let rename = |letter: &mut Opened| {
+            let shared = letter.tell_apart(records.get(&letter.event_id), now)?;
+            Some((letter.event_id.clone(), shared))
+        };
+        let renamed: BTreeMap<EventId, EventId> = opened.iter_mut().filter_map(rename).collect();
         if !renamed.is_empty() {
-            match self.records(&renamed, bulk).await {
+            let ids: Vec<EventId> = renamed.keys().cloned().collect();
+            match self.records(&ids, bulk).await {
                 Ok(more) => records.extend(more),
                 Err(error) => return Err((opened, error)),
             }
+        }
+        // What has a record was counted when that was begun.
+        let is_new = |id: &EventId| records.get(id).is_none_or(|record| record.is_expired(now));
+        for (event_id, shared) in renamed.iter().filter(|(id, _)| is_new(id)) {
+            tracing::warn!(%event_id, %shared, "found a dead letter of its own whose id another body had first");
+            metrics::REUSED_IDS.add(1);
         }
         Ok((opened, records))
     }

@@ -187,7 +187,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_bridges_for_an_hour_beyond_its_time() {
-        for (age, is_there) in [(KEPT + BRIDGED - Duration::from_millis(1), true), (KEPT + BRIDGED, false)] {
+        for (age, is_there) in
+            [((KEPT + BRIDGED).saturating_sub(Duration::from_millis(1)), true), (KEPT + BRIDGED, false)]
+        {
             let store = store("the-first-secret");
             let cache = cache(&store);
             cache.get().await.expect("secrets");

@@ -39,7 +39,7 @@ async fn set_mapping(stack: &Stack, enabled: bool) -> Result<()> {
 #[tokio::test]
 async fn a_webhook_reaches_the_target_byte_for_byte_and_once() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
-    let body = " {\"channel\":{\"id\":\"c1\"}, \"type\":\"Text\",\"id\":\"m1\",\"text\":\"Grüße 😀\"}\r\n";
+    let body = " {\"channel\":{\"id\":\"c1\"}, \"direction\":\"Outbound\", \"type\":\"Text\",\"id\":\"m1\",\"text\":\"Grüße 😀\"}\r\n";
     let id = relay.accept(&Webhook::signed(body)).await?;
     relay.until_empty().await?;
     let requests = relay.target.requests();

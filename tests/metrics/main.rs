@@ -163,6 +163,35 @@ fn what_was_fetched_is_counted_for_what_it_was() {
 }
 
 #[test]
+fn another_body_under_a_known_id_is_counted_once_whoever_finds_it() {
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        for text in ["first", "recovered", "found dead"] {
+            match text {
+                "first" => {
+                    relay.receives(&relay::open_messaging(text)).await.expect("accepted");
+                }
+                "recovered" => {
+                    relay::recovers(&relay, text).await;
+                    relay::recovers(&relay, text).await;
+                }
+                _ => {
+                    let body = relay::open_messaging(text).to_string();
+                    relay.dead_letters.send(&Message { body, ..message("bare") }).await.expect("sent");
+                    tokio::time::advance(Duration::from_secs(1)).await;
+                    relay.reconcile().await;
+                    relay.reconcile().await;
+                }
+            }
+            relay.work().await;
+        }
+        relay.asks(json!({ "action": "replay", "filter": { "reason": "unknown" } })).await;
+        relay.work().await;
+    });
+    assert_eq!((count(&lines, "Delivered"), count(&lines, "ReusedIds")), (3, 2));
+}
+
+#[test]
 fn the_breaker_counts_as_open_while_events_are_held_back_or_given_up() {
     let now: Timestamp = "2026-01-15T12:00:00Z".parse().expect("a time");
     for (state, open) in [

@@ -87,7 +87,7 @@ impl Relay {
                 dead_letters: dead_letters.clone(),
                 secrets: SecretCache::new(secrets, Duration::from_mins(5), FakeClock),
                 clock: FakeClock,
-                rng: Mutex::default(),
+                rng: Mutex::new(fastrand::Rng::with_seed(7)),
             },
             processor: Arc::new(Processor {
                 events: events.clone(),
@@ -96,7 +96,7 @@ impl Relay {
                 target: Named,
                 schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule"),
                 clock: FakeClock,
-                rng: Mutex::default(),
+                rng: Mutex::new(fastrand::Rng::with_seed(7)),
                 attempts: AttemptCounter::default(),
             }),
             replay: Replay {
@@ -233,14 +233,23 @@ async fn dead_letters(relay: &Relay) {
     relay.work().await;
     advance(Duration::from_hours(11 * 24)).await;
     relay.archive.fail_times(1);
-    assert!(relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await.is_null(), "it fails");
+    let failed = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
+    // An error where it got nowhere, and a report where it had recorded a letter that nobody knew.
+    assert!(failed.is_null() || failed["failures"] == 1, "{failed}");
     let archived = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
     let key = &archived["keys"][0];
     assert!(relay.asks(json!({ "action": "restore", "key": key })).await["restored"].as_u64() > Some(0), "{archived}");
 }
 
-/// What Genesys Cloud failed to deliver: an event that is not known, one that is, and what is none.
-struct Log;
+/// A message of Open Messaging whose id and time others have as well.
+pub(crate) fn open_messaging(text: &str) -> Value {
+    let channel = json!({ "id": "c1", "platform": "Open", "time": "2026-01-15T12:00:00Z" });
+    json!({ "id": "m1", "type": "Text", "channel": channel, "text": text })
+}
+
+/// What Genesys Cloud failed to deliver: an event that is not known, one that is, and what is none; or one message of Open
+/// Messaging, byte for byte.
+struct Log(Option<String>);
 
 impl DeliveryLog for Log {
     type Place = ();
@@ -271,6 +280,11 @@ impl DeliveryLog for Log {
                 note: "503".to_owned(),
             })
         };
+        if let Some(text) = &self.0 {
+            let Entry::Failed(failed) = failed(text) else { return Ok(Part { entries: Vec::new(), next: None }) };
+            let body = open_messaging(text).to_string().into_bytes();
+            return Ok(Part { entries: vec![Entry::Failed(Failed { body, ..failed })], next: None });
+        }
         let unreadable = Unreadable {
             name: window.from.to_string(),
             whole: "{}".to_owned(),
@@ -284,21 +298,27 @@ impl DeliveryLog for Log {
 
 /// A run that succeeds, and one that fails.
 pub(crate) async fn recoveries(relay: &Relay) {
+    recover(relay, Log(None)).await.expect("recovered");
+    relay.table.fail_after(0, 1);
+    recover(relay, Log(None)).await.expect_err("the table is away");
+}
+
+/// A run that finds one message of Open Messaging.
+pub(crate) async fn recovers(relay: &Relay, text: &str) {
+    recover(relay, Log(Some(text.to_owned()))).await.expect("recovered");
+}
+
+async fn recover(relay: &Relay, log: Log) -> Result<recover::Report, recover::FailedRun> {
     let recover = Recover {
-        log: Log,
+        log,
         events: relay.events.clone(),
         dead_letters: relay.dead_letters.clone(),
         table: relay.table.clone(),
         clock: FakeClock,
         overlap: SignedDuration::from_mins(15),
     };
-    let run = async || {
-        let request = recover::Request::parse(json!({}), "a test", FakeClock.now()).expect("a request");
-        recover.recover(&request, Instant::now() + Duration::from_mins(5)).await
-    };
-    run().await.expect("recovered");
-    relay.table.fail_after(0, 1);
-    run().await.expect_err("the table is away");
+    let request = recover::Request::parse(json!({}), "a test", FakeClock.now()).expect("a request");
+    recover.recover(&request, Instant::now() + Duration::from_mins(5)).await
 }
 
 async fn breaker(relay: &Relay) {

@@ -81,7 +81,7 @@ impl DeliveryLog for RemoteLog {
                 Entry::Failed(Failed {
                     delivery: sent.number.to_string(),
                     entry: format!("{} {nth}", sent.number),
-                    at: Some(at),
+                    at: sent.has_logged_time().then_some(at),
                     body,
                     is_copy: sent.is_rewritten(),
                     content_type: Some("application/json".to_owned()),
@@ -152,8 +152,10 @@ fn headers(world: &World, sent: &Sent) -> HeaderMap {
     };
     put("x-webhook-secret", &world.secret());
     put("content-type", "application/json");
-    if let Some(key) = sent.key() {
-        put("idempotency-key", &key);
+    for (name, value) in ["idempotency-key", "webhook-id"].into_iter().zip(sent.keys()) {
+        if let Some(value) = value {
+            put(name, &value);
+        }
     }
     headers
 }

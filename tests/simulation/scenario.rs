@@ -1,10 +1,11 @@
 //! What happens in a run: everything that differs from one seed to the next.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
 use genesys_relay::clock::Clock as _;
-use genesys_relay::event::{EventId, Identity};
+use genesys_relay::event::{EventId, Identity, SenderKey};
 use genesys_relay::json::Json;
 use genesys_relay::retry::Schedule;
 use genesys_relay::testing::FakeClock;
@@ -76,6 +77,10 @@ pub(crate) enum Kind {
     OpenMessaging,
     /// Any JSON, told from others by a key of the sender.
     Keyed,
+    /// Any JSON whose body others have as well, told from them by one key, beside another that is configured once.
+    TwoKeys,
+    /// An envelope whose body and time others have as well, told from them by a key.
+    KeyedEnvelope,
     /// Any JSON, with a key that the sender has configured once.
     StaticKey,
     /// Any JSON whose body others have as well: a Data Action without a time.
@@ -109,6 +114,8 @@ impl Sent {
         match self.kind {
             Kind::Equal => format!("<equal-{}>", self.number % GROUPS),
             Kind::Unfilled => format!("<unfilled-{}>", self.number % GROUPS),
+            Kind::TwoKeys => "<two-keys>".to_owned(),
+            Kind::KeyedEnvelope => "<keyed-envelope>".to_owned(),
             _ => format!("<event-{}>", self.number),
         }
     }
@@ -118,9 +125,27 @@ impl Sent {
         (self.kind == Kind::SharedId).then(|| format!("shared-{}", self.number % GROUPS))
     }
 
-    /// Whether it is one event however often it comes. A key counts for a day only.
+    /// Whether it is one event however often it comes. A key alone counts for a day only, and where the time is known.
     pub(crate) fn is_told(&self) -> bool {
-        matches!(self.kind, Kind::Webhook | Kind::OpenMessaging | Kind::EventBridge)
+        match self.kind {
+            Kind::Webhook | Kind::OpenMessaging | Kind::EventBridge | Kind::KeyedEnvelope => true,
+            Kind::Keyed | Kind::TwoKeys => self.has_logged_time() && self.is_of_one_day(),
+            Kind::StaticKey | Kind::Equal | Kind::Unfilled | Kind::EmptyId | Kind::SharedId | Kind::Malformed => false,
+        }
+    }
+
+    /// Whether the log of what was given up says when it was sent.
+    pub(crate) fn has_logged_time(&self) -> bool {
+        !self.number.is_multiple_of(4)
+    }
+
+    /// Whether all tries to send it fall on one day of UTC, whatever the clock of whoever receives them.
+    fn is_of_one_day(&self) -> bool {
+        // A run begins at noon.
+        let day = |at: Duration| (at + Duration::from_hours(12)).as_secs() / (24 * 3600);
+        let around =
+            |at: &Duration| [day(at.saturating_sub(Duration::from_mins(1))), day(*at + Duration::from_mins(10))];
+        self.at.iter().flat_map(around).collect::<BTreeSet<u64>>().len() == 1
     }
 
     /// Whether the log of what was given up has its body written anew.
@@ -141,7 +166,9 @@ impl Sent {
             .into_bytes()
         };
         match self.kind {
-            Kind::StaticKey | Kind::Equal => format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes(),
+            Kind::StaticKey | Kind::Equal | Kind::TwoKeys | Kind::Keyed => {
+                format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes()
+            }
             Kind::Unfilled => {
                 let times = [r#""${input.timestamp}""#, "null", r#""""#, r#""2026-01-15""#];
                 let time = times[number % GROUPS % times.len()];
@@ -154,8 +181,11 @@ impl Sent {
                 number % 3
             )
             .into_bytes(),
+            Kind::KeyedEnvelope => {
+                format!(r#"{{"webhookId":"hook","payload":{{"name":"{id}"}},{tab}"timestamp":"2026-01-15T12:00:00Z"}}"#)
+                    .into_bytes()
+            }
             Kind::OpenMessaging => open_messaging(&format!("message-{number}"), "2026-01-15T12:00:00Z"),
-            Kind::Keyed => format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes(),
             Kind::Malformed => format!("{id} is no JSON").into_bytes(),
             Kind::EventBridge => json!({
                 "version": "0", "id": format!("envelope-{number}-{nth}"), "detail-type": "v2.detail.events.{id}",
@@ -179,17 +209,28 @@ impl Sent {
             is_told = false;
             EventId::of_request(FakeClock.now(), 0)
         };
-        let id = Identity::of(json, FakeClock.now(), self.key().as_deref(), lone).id;
+        let id = Identity::of(json, FakeClock.now(), self.key().as_ref(), lone).id;
         is_told.then_some(id)
     }
 
-    pub(crate) fn key(&self) -> Option<String> {
+    /// The values of `Idempotency-Key` and of `webhook-id`.
+    pub(crate) fn keys(&self) -> [Option<String>; 2] {
+        let (own, once) = (format!("key-{}", self.number), "configured-once".to_owned());
         match self.kind {
-            Kind::Keyed => Some(format!("key-{}", self.number)),
-            Kind::StaticKey => Some("configured-once".to_owned()),
-            Kind::Unfilled => Some("${input.key}".to_owned()),
-            _ => None,
+            Kind::Keyed => [Some(own), None],
+            Kind::TwoKeys if self.number.is_multiple_of(2) => [Some(once), Some(own)],
+            Kind::TwoKeys => [Some(own), Some(once)],
+            Kind::KeyedEnvelope if self.number.is_multiple_of(2) => [Some("$input.key".to_owned()), Some(own)],
+            Kind::KeyedEnvelope => [None, Some(own)],
+            Kind::StaticKey => [Some(once), None],
+            Kind::Unfilled => [Some("${input.key}".to_owned()), None],
+            _ => [None, None],
         }
+    }
+
+    pub(crate) fn key(&self) -> Option<SenderKey> {
+        let [idempotency_key, webhook_id] = self.keys();
+        SenderKey::of(idempotency_key.as_deref(), webhook_id.as_deref())
     }
 }
 
@@ -382,7 +423,7 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
     let kind = match rng.u32(..20) {
         0..5 => Kind::Webhook,
         5..7 => Kind::OpenMessaging,
-        7..9 => Kind::Keyed,
+        7..9 => [Kind::Keyed, Kind::TwoKeys, Kind::KeyedEnvelope][number % 3],
         9 => Kind::Malformed,
         10..12 => Kind::EventBridge,
         12 => Kind::StaticKey,
@@ -391,7 +432,8 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
         17 => Kind::EmptyId,
         _ => Kind::SharedId,
     };
-    let is_one_of_many = matches!(kind, Kind::Equal | Kind::Unfilled | Kind::SharedId);
+    let is_one_of_many =
+        matches!(kind, Kind::Equal | Kind::Unfilled | Kind::SharedId | Kind::TwoKeys | Kind::KeyedEnvelope);
     // Most in the first part, so that their retries are in bad weather too; some at one moment.
     let first = length.mul_f64(rng.f64() * if rng.bool() { 0.1 } else { 0.8 });
     let mut at = vec![first];
@@ -410,7 +452,7 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
 pub(crate) fn request(rng: &mut fastrand::Rng, listed: &[String], archived: &[String]) -> Value {
     let some = |rng: &mut fastrand::Rng| {
         let count = rng.usize(1..4);
-        let ids: std::collections::BTreeSet<_> = (0..count).filter_map(|_| rng.choice(listed)).collect();
+        let ids: BTreeSet<_> = (0..count).filter_map(|_| rng.choice(listed)).collect();
         json!(ids)
     };
     let (force, why) = if rng.u32(..8) == 0 { (true, "force") } else { (false, "as asked") };

@@ -347,7 +347,8 @@ impl World {
             archive: Remote { port: self.archive.clone(), service: Service::Archive, process: process.clone() },
             clock: self.clock(),
         };
-        let answer = process.invoke(REPLAY_TIME, function.handle(request, Instant::now() + REPLAY_TIME)).await;
+        let handled = Box::pin(function.handle(request, Instant::now() + REPLAY_TIME));
+        let answer = process.invoke(REPLAY_TIME, handled).await;
         if let Ok(Ok(answer)) = &answer {
             let answer = json!(answer);
             for (field, name) in DONE {

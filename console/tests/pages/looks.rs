@@ -13,8 +13,9 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
 
     operator.relay.bury((0..3).map(body)).await?;
     let mut attempts = Attempts::default();
-    attempts.succeeded();
-    (0..4).for_each(|number| attempts.failed(&format!("event-{number}").parse().expect("an id")));
+    for number in 0..5 {
+        attempts.count(&format!("event-{number}").parse().expect("an id"), 1, number == 0);
+    }
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
     operator.relay.replay.table.count_attempts(last_minute, &attempts).await?;
     let page = operator.get("/").await?;

@@ -33,7 +33,7 @@ type Ports = (FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock
 /// The two functions, in this process.
 struct Relay {
     replay: Arc<Replay<Ports>>,
-    breaker: Breaker<FakeTable, FakeEventSource, FakeProber, FakeClock>,
+    breaker: Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>,
     /// What was asked of them.
     requests: Mutex<Vec<Value>>,
     /// How many changes they carry out; more wait.
@@ -48,7 +48,7 @@ impl Relay {
         let dead_letters = dead_letters.moving_to(&events);
         Self {
             replay: Arc::new(Replay {
-                events,
+                events: events.clone(),
                 redrive: dead_letters.clone(),
                 dead_letters,
                 table: table.clone(),
@@ -56,6 +56,7 @@ impl Relay {
                 clock: FakeClock,
             }),
             breaker: Breaker {
+                events,
                 table,
                 event_source: FakeEventSource::default(),
                 prober: FakeProber::default(),

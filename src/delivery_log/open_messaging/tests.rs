@@ -112,7 +112,7 @@ async fn a_payload_is_made_again_with_the_id_of_the_webhook() {
         |body: &[u8]| Identity::of(Json::parse(body).expect("JSON"), time(NOON), None, || panic!("nothing tells")).id;
     assert_eq!(id(&failed.body), id(webhook.to_string().as_bytes()));
     assert_eq!((failed.at, failed.note.as_str()), (Some(time(NOON)), "message status failed"));
-    assert_eq!((failed.delivery.as_str(), failed.sender_key.as_deref()), ("m1", Some("m1")));
+    assert_eq!((failed.delivery.as_str(), failed.entry.as_str()), ("m1", "message m1"));
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn every_page_is_asked_for_and_conversations_that_began_before() {
     let conversations = ids.iter().map(|id| conversation(id, &[]));
     let log = log([page(1, &ids[..100], 101), page(2, &ids[100..], 101)].into_iter().chain(conversations));
     assert_eq!(read_all(&log).await.expect("read"), []);
-    let queries = log.api.queries.lock().expect("not poisoned");
+    let queries = log.api.queries.lock().expect("not poisoned").clone();
     assert_eq!(queries.len(), 2);
     let matches = |dimension: &str, value: &str| json!({ "type": "dimension", "dimension": dimension, "operator": "matches", "value": value });
     // Ordered by what does not change, so that what begins meanwhile comes last and shifts no page.

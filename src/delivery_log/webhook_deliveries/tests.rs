@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -178,8 +179,17 @@ async fn a_body_that_nothing_tells_apart_is_the_same_event_at_each_reading() {
     assert!(entry(json!({ "id": "", "body": {} })).await.ends_with(r#" {"body":{},"id":""}"#));
     let headers = json!({ "Idempotency-Key": ["k1", "k2"] });
     let keyed = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
-    assert_eq!(keyed.sender_key.as_deref(), Some("k1"), "as when it came by itself");
+    assert_eq!(keyed.sender_key, SenderKey::of(Some("k1,k2"), None), "as when it came by itself");
     assert_eq!(failed(json!({ "id": "d1", "body": {} })).await.sender_key, None);
+}
+
+#[tokio::test]
+async fn the_time_of_a_delivery_is_read_however_it_is_written() {
+    for time in [json!("2026-01-15T12:30:00Z"), json!(1_768_480_200), json!(1_768_480_200_000_u64)] {
+        let failed = failed(json!({ "id": "d1", "body": {}, "timestamp": time })).await;
+        assert_eq!(failed.at, "2026-01-15T12:30:00Z".parse().ok(), "{time}");
+    }
+    assert_eq!(failed(json!({ "id": "d1", "body": {}, "timestamp": "" })).await.at, None);
 }
 
 #[test]
@@ -201,7 +211,7 @@ proptest! {
         for body in [envelope.clone(), json!(pretty)] {
             let entity = json!({ "id": "d1", "body": body }).to_string();
             let json = Json::parse(entity.as_bytes()).expect("JSON");
-            let Entry::Failed(failed) = log(&[], &["w"]).entry(json, "w") else {
+            let Entry::Failed(failed) = log(&[], &["w"]).entry(json, "w", window()) else {
                 panic!("not read")
             };
             prop_assert_eq!(&id(&failed.body), &original);
@@ -228,8 +238,12 @@ async fn no_credential_is_kept_of_what_cannot_be_understood() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_counts_before_a_webhook_id() {
-    let headers = json!({ "webhook-id": "one", "Idempotency-Key": "two" });
-    let failed = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
-    assert_eq!(failed.sender_key.as_deref(), Some("two"));
+async fn every_key_of_a_sender_counts() {
+    for (key, id) in
+        [(Some("two"), Some("one")), (Some("${input.key}"), Some("one")), (Some("two"), None), (None, None)]
+    {
+        let headers = json!({ "webhook-id": id, "Idempotency-Key": key });
+        let failed = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
+        assert_eq!(failed.sender_key, SenderKey::of(key, id), "{headers}");
+    }
 }

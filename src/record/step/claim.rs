@@ -38,7 +38,6 @@ pub struct ClaimRequest<'a> {
 
 /// What comes of a [`ClaimRequest`].
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "the common case is the large one")]
 pub enum Claiming {
     /// The event is free; the claim holds once it is written.
     Free(Claim),

@@ -48,16 +48,13 @@ impl Opened {
         Self { reason, ..Self::new(message, self.receipt, self.sent_at.into()) }
     }
 
-    /// Takes the id of its own if another body had its id first, of which the table holds `found`.
-    pub(in crate::replay) fn tell_apart(&mut self, found: Option<&Record>, now: Timestamp) -> bool {
-        let other = || found?.other_event(self.event.as_ref()?, now);
-        let Some(id) = other() else { return false };
-        if let Some(event) = &mut self.event {
-            event.id = id.clone();
-        }
+    /// Takes an id of its own if another body had its id first, of which the table holds `found`. Returns the one it had.
+    pub(in crate::replay) fn tell_apart(&mut self, found: Option<&Record>, now: Timestamp) -> Option<EventId> {
+        let event = self.event.as_mut()?;
+        let id = found?.other_event(event, now)?;
+        event.id = id.clone();
         self.message = self.message.clone().named(&id);
-        self.event_id = id;
-        true
+        Some(std::mem::replace(&mut self.event_id, id))
     }
 
     pub(in crate::replay) fn letter(&self) -> Letter<'_> {
