@@ -49,7 +49,7 @@ pub struct Server {
 
 impl Server {
     /// Starts one that answers like this. An error closes the connection without an answer, but for one that takes the connection over.
-    /// Requests of web pages are refused: see [`is_foreign`].
+    /// Requests of web pages are refused.
     ///
     /// # Errors
     /// When no port can be opened.
