@@ -126,6 +126,9 @@ pub struct BackgroundRun {
     pub revision: Uuid,
     /// What it does.
     pub action: String,
+    /// The digest of the request that started it. Absent from what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
     /// Who started it.
     pub by: String,
     /// Why, as far as they said.

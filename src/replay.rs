@@ -125,6 +125,14 @@ pub enum ReplayError {
     /// No run in the background has this name.
     #[error("nothing is known of a run {0:?}; a run is remembered for 15 days")]
     UnknownRun(String),
+    /// A run in the background has this name already, and is another one.
+    #[error("runId: {run_id:?} is the name of another run: {why}; choose another name")]
+    NameTaken {
+        /// The name.
+        run_id: String,
+        /// How they differ.
+        why: String,
+    },
     /// A queue failed, and nothing is known to have been done.
     #[error("the request could not be carried out")]
     Queue(#[from] QueueError),

@@ -52,7 +52,7 @@ fn death(now: Timestamp) -> Death {
 }
 
 fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
-    BulkReplay { act: act(at), force }
+    BulkReplay { act: act(at), forced_at: force.then_some(at) }
 }
 
 fn act(at: Timestamp) -> Act {
@@ -416,6 +416,8 @@ fn an_event_past_the_ceiling_goes_back_to_the_dead_letters_unless_somebody_insis
             (None, false),
             (Some(bulk_replay(at, false)), false),
             (Some(bulk_replay(at, true)), true),
+            // A later one without force leaves it what an earlier one has asked for.
+            (Some(BulkReplay { forced_at: Some(at), ..bulk_replay(at + SignedDuration::from_hours(1), false) }), true),
             // It was not dead when that replay began.
             (Some(bulk_replay(at - SignedDuration::from_secs(1), true)), false),
         ] {

@@ -25,6 +25,13 @@ use crate::reason::excerpt;
 /// How often a run tells how far it is.
 const TELLS_EVERY: Duration = Duration::from_secs(5);
 
+/// Lambda begins a run within five minutes, and twice more within three after that (`MaximumEventAgeInSeconds` and
+/// `MaximumRetryAttempts` in the template). One that waits for longer was given up.
+const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// Clients that had no answer repeat a start within minutes. One that comes this long after the end means another run.
+const REPEATED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
 /// A run in the background, as people see it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,7 +47,7 @@ pub struct ShownBackground {
     ended_at: Option<Timestamp>,
     /// How far it is, or what came of it: what the action answers where somebody waits.
     report: Option<Value>,
-    /// Why it did not begin, or failed. After that Lambda begins it again twice: after a minute, and after two more.
+    /// Why it did not begin, or failed.
     error: Option<String>,
 }
 
@@ -48,15 +55,15 @@ pub struct ShownBackground {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackgroundState {
-    /// Lambda has not begun it yet, or another run was at work: `error` says which. Lambda begins it again by itself.
+    /// Lambda has not begun it yet, or another run holds the queue: `error` says which. Lambda begins it again.
     Waiting,
-    /// It is at work.
+    /// It is running.
     Running,
     /// It has answered: `report`.
     Ended,
-    /// It failed: `error`. Lambda begins it again by itself.
+    /// It failed: `error`. Lambda begins it again where that was soon after its start; the same request does in any case.
     Failed,
-    /// It was cut off: the same request under the same name goes on.
+    /// It was cut off, or Lambda gave it up before it began: the same request under the same name goes on.
     Unfinished,
 }
 
@@ -64,7 +71,8 @@ impl BackgroundRun {
     fn state(&self, now: Timestamp) -> BackgroundState {
         match (self.ended_at, self.until, &self.error) {
             (Some(_), _, _) => BackgroundState::Ended,
-            (None, None, _) => BackgroundState::Waiting,
+            (None, None, _) if now.duration_since(self.asked_at) < GIVEN_UP_AFTER => BackgroundState::Waiting,
+            (None, None, _) => BackgroundState::Unfinished,
             (None, Some(_), Some(_)) => BackgroundState::Failed,
             (None, Some(until), None) if until > now => BackgroundState::Running,
             (None, Some(_), None) => BackgroundState::Unfinished,
@@ -90,8 +98,7 @@ impl<P: Ports> Replay<P> {
     pub async fn enlist(&self, start: &Start) -> Result<(ShownBackground, bool), ReplayError> {
         let now = self.clock.now();
         if let Some(found) = self.table.background_run(&start.run_id, now).await? {
-            let is_open = !matches!(found.state(now), BackgroundState::Running | BackgroundState::Ended);
-            return Ok((found.shown(now), is_open));
+            return self.enlist_again(found, start, now).await;
         }
         if let Some(held) = self.table.lease(Exclusive::DeadLetters, now).await? {
             return Err(ReplayError::Busy(held));
@@ -103,6 +110,7 @@ impl<P: Ports> Replay<P> {
             run_id: start.run_id.clone(),
             revision: Uuid::new_v4(),
             action: start.action.clone(),
+            request_digest: Some(start.digest.clone()),
             by: start.origin.by.clone(),
             why: start.origin.why.clone(),
             asked_at: now,
@@ -115,6 +123,34 @@ impl<P: Ports> Replay<P> {
         // Whoever was faster has noted the same.
         self.table.save_background_run(&run, None, now).await?;
         Ok((run.shown(now), true))
+    }
+
+    /// Takes up a run that is known by its name: by the same client, which had no answer, or after it was cut off.
+    async fn enlist_again(
+        &self,
+        found: BackgroundRun,
+        start: &Start,
+        now: Timestamp,
+    ) -> Result<(ShownBackground, bool), ReplayError> {
+        let taken = |why: String| Err(ReplayError::NameTaken { run_id: start.run_id.clone(), why });
+        if found.request_digest.as_ref().is_some_and(|digest| *digest != start.digest) {
+            return taken("it was started with another request".to_owned());
+        }
+        if let Some(ended_at) = found.ended_at.filter(|ended_at| now.duration_since(*ended_at) > REPEATED_WITHIN) {
+            return taken(format!("it ended at {ended_at}"));
+        }
+        match found.state(now) {
+            BackgroundState::Running | BackgroundState::Ended => Ok((found.shown(now), false)),
+            BackgroundState::Waiting => Ok((found.shown(now), true)),
+            BackgroundState::Failed | BackgroundState::Unfinished => {
+                let revision = Uuid::new_v4();
+                let (began_at, until, error) = (None, None, None);
+                let run = BackgroundRun { revision, asked_at: now, began_at, until, error, ..found.clone() };
+                // An invocation that was faster has taken it up already, and this one leaves it to it.
+                self.table.save_background_run(&run, Some(found.revision), now).await?;
+                Ok((run.shown(now), true))
+            }
+        }
     }
 
     /// How far a run in the background is.

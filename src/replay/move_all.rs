@@ -42,7 +42,13 @@ impl<P: Ports> Replay<P> {
         let mut report = Report::new(Done::Replay { replayed: 0 });
         report.matched = self.dead_letters.depth().await?.visible;
         report.complete = true;
-        let bulk = BulkReplay { act: run.act(self.clock.now()), force: selection.force };
+        let act = run.act(self.clock.now());
+        // What an earlier one has forced may still wait in the events queue.
+        let forced_at = match selection.force {
+            true => Some(act.at),
+            false => self.table.bulk_replay().await?.and_then(|earlier| earlier.forced_at),
+        };
+        let bulk = BulkReplay { act, forced_at };
         self.table.save_bulk_replay(&bulk).await?;
         let started = self.redrive.start_move(selection.rate_per_second).await;
         match self.redrive.latest_move().await {

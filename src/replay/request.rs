@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::list::DeadLetter;
 use crate::event::{EventId, Source};
 use crate::events_table::{Position, Window};
+use crate::json::Json;
 use crate::reason::ReasonKind;
 use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
 
@@ -94,6 +98,8 @@ pub struct Start {
     pub(super) run_id: String,
     pub(super) action: String,
     pub(super) origin: Origin,
+    /// Tells two requests under one name apart, however they are written.
+    pub(super) digest: String,
     /// What to invoke the function with, to carry it out.
     pub payload: Value,
 }
@@ -189,10 +195,11 @@ impl Request {
                 }
                 let mut payload = started;
                 payload.insert("action".to_owned(), action.as_str().into());
+                let digest = digest(&payload)?;
                 payload.insert("by".to_owned(), origin.by.as_str().into());
                 payload.insert("runId".to_owned(), run_id.as_str().into());
                 payload.insert("begin".to_owned(), true.into());
-                Ok(Self::Start(Start { run_id, action, origin, payload: payload.into() }))
+                Ok(Self::Start(Start { run_id, action, origin, digest, payload: payload.into() }))
             }
         }
     }
@@ -248,6 +255,14 @@ impl Request {
             other => Err(invalid("action", &format!("{other:?} is unknown; it is one of {ACTIONS}"))),
         }
     }
+}
+
+/// The SHA-256 of what was asked for, in its canonical form.
+fn digest(request: &Map<String, Value>) -> Result<String, InvalidRequest> {
+    let unwritable = |error: &dyn std::fmt::Display| invalid("request", &error.to_string());
+    let text = serde_json::to_vec(request).map_err(|error| unwritable(&error))?;
+    let request = Json::parse(&text).map_err(|error| unwritable(&error))?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(request.canonical())))
 }
 
 /// The fields of a run in the background: its name, and whether this is the invocation that carries it out.

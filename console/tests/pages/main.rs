@@ -86,6 +86,7 @@ impl Relay {
             Function::Replay => {
                 let refused = |error: ReplayError| match &error {
                     ReplayError::Busy(_) | ReplayError::Moving { .. } => refusal("Busy", error.to_string()),
+                    ReplayError::NameTaken { .. } => refusal("InvalidRequest", error.to_string()),
                     ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => refusal("NotFound", error.to_string()),
                     _ => refusal("QueueError", chain(&error)),
                 };

@@ -160,6 +160,7 @@ impl From<ReplayError> for Problem {
             ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_) => {
                 Self::new(StatusCode::NOT_FOUND, sentence(&error))
             }
+            ReplayError::NameTaken { .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&error)),
             ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
             ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
                 tracing::error!(error = chain(&error), "not carried out");

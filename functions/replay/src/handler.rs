@@ -52,6 +52,7 @@ impl From<Refusal> for Diagnostic {
         let (error_type, error_message) = match refusal {
             Refusal::Invalid(error) => ("InvalidRequest", error.to_string()),
             Refusal::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => ("Busy", error.to_string()),
+            Refusal::Failed(error @ ReplayError::NameTaken { .. }) => ("InvalidRequest", error.to_string()),
             Refusal::NotStarted(error) => ("LambdaError", chain(&error)),
             Refusal::Failed(
                 error @ (ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_)),

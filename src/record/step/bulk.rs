@@ -16,8 +16,9 @@ pub struct BulkReplay {
     /// Who asked for it, when and why.
     #[serde(flatten)]
     pub act: Act,
-    /// Also what was replayed too often.
-    pub force: bool,
+    /// When the newest one began that also asked for what was replayed too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_at: Option<Timestamp>,
 }
 
 impl BulkReplay {
@@ -36,6 +37,7 @@ impl BulkReplay {
 
     /// Whether it asks for an event that is dead since `dead_since`.
     pub(super) fn covers(&self, found: &Record, dead_since: Timestamp) -> bool {
-        dead_since <= self.act.at && (self.force || found.replays_made < REPLAY_CEILING)
+        let is_forced = self.forced_at.is_some_and(|forced_at| dead_since <= forced_at);
+        is_forced || (dead_since <= self.act.at && found.replays_made < REPLAY_CEILING)
     }
 }

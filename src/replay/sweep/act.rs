@@ -86,8 +86,9 @@ impl<P: Ports> Replay<P> {
 
     async fn add_to_archive(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
         let now = self.clock.now();
-        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
-        for letter in taken {
+        let mut taken = taken.into_iter();
+        while let Some(letter) = taken.next() {
+            let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
             // Written to memory, which does not fail.
             match part.add(&letter.archived(now)) {
                 Ok(()) => parted.push(letter),
@@ -96,8 +97,15 @@ impl<P: Ports> Replay<P> {
                     sweep.held.push(letter.receipt);
                 }
             }
+            // Before another is added: `restore` takes no object that holds more than one message beyond the bound.
+            if part.is_full()
+                && let Err(error) = self.write_part(sweep).await
+            {
+                sweep.give_back(taken);
+                return Err(error);
+            }
         }
-        if part.is_full() { self.write_part(sweep).await } else { Ok(()) }
+        Ok(())
     }
 
     /// Writes the object, then that its events are in there, and only then deletes their messages.

@@ -56,6 +56,22 @@ async fn what_is_archived_comes_back_byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_part_of_the_archive_can_be_restored_however_large_its_messages_are() {
+    let relay = relay();
+    // As long as SQS takes them, and twice as long in a line of the archive.
+    let large =
+        |number: usize| Message { body: "\"".repeat(1024 * 1024 - 100) + &number.to_string(), ..message("a", 0) };
+    bury(&relay, (0..30).map(large)).await;
+    let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
+    let Done::Archive { archived: 30, keys } = &report.done else { panic!("{report:?}") };
+    for key in keys {
+        let restored = self::report(&relay, json!({ "action": "restore", "key": key })).await;
+        assert!(restored.complete && restored.failures == 0, "{restored:?}");
+    }
+    assert_eq!(visible(&relay).await, 30);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
     let relay = relay();
     bury(&relay, [message("a", 1)]).await;

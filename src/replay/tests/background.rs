@@ -61,6 +61,29 @@ async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
     bury(&relay, [message("a", 31)]).await;
     assert_eq!(background(&relay, begun(&request)).await["report"]["replayed"], 30, "what has ended is not repeated");
     assert!(!start(&relay, &request).await.expect("known").1);
+    let mut other = request.clone();
+    other["why"] = "another".into();
+    assert!(matches!(start(&relay, &other).await, Err(ReplayError::NameTaken { .. })), "it would be swallowed");
+    tokio::time::advance(Duration::from_mins(11)).await;
+    let later = start(&relay, &request).await.expect_err("its report is of long ago").to_string();
+    assert!(later.contains("outage-1") && later.contains("it ended at"), "{later}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_lambda_gave_up_is_unfinished_until_it_is_asked_for_again() {
+    let relay = relay();
+    bury(&relay, [message("a", 1)]).await;
+    let request = json!({ "action": "archive", "olderThanDays": 0, "runId": "a-run" });
+    let status = json!({ "action": "status", "runId": "a-run" });
+    start(&relay, &request).await.expect("noted");
+    for (minutes, state) in [(9, "waiting"), (1, "unfinished")] {
+        tokio::time::advance(Duration::from_mins(minutes)).await;
+        assert_eq!(background(&relay, status.clone()).await["state"], state);
+    }
+    let (shown, is_open) = start(&relay, &request).await.expect("taken up");
+    assert_eq!((&shown["state"], is_open), (&json!("waiting"), true));
+    handle(&relay, begun(&request)).await.expect("carried out");
+    assert_eq!(background(&relay, status).await["report"]["archived"], 1);
 }
 
 #[tokio::test(start_paused = true)]
