@@ -58,7 +58,8 @@ struct ShownBulkReplay {
 }
 
 impl From<BulkReplay> for ShownBulkReplay {
-    fn from(BulkReplay { act, force }: BulkReplay) -> Self {
+    fn from(BulkReplay { act, forced_at }: BulkReplay) -> Self {
+        let force = forced_at == Some(act.at);
         Self { at: act.at, by: act.by, why: act.why, force }
     }
 }
