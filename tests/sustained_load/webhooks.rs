@@ -64,7 +64,7 @@ impl Kind {
             _ => "Hi, how can I help you?".to_owned(),
         };
         let message = json!({
-            "id": format!("{number:032x}"),
+            "id": format!("d7d5{number:028x}"),
             "channel": { "id": "3f1c9a52-7d0b-4e0e-9a57-2f6d1f0c8b11", "platform": "Open", "type": "Private" },
             "type": "Text", "text": text, "direction": "Outbound",
         });
