@@ -72,10 +72,9 @@ impl BackgroundRun {
         match (self.ended_at, self.until, &self.error) {
             (Some(_), _, _) => BackgroundState::Ended,
             (None, None, _) if now.duration_since(self.asked_at) < GIVEN_UP_AFTER => BackgroundState::Waiting,
-            (None, None, _) => BackgroundState::Unfinished,
             (None, Some(_), Some(_)) => BackgroundState::Failed,
             (None, Some(until), None) if until > now => BackgroundState::Running,
-            (None, Some(_), None) => BackgroundState::Unfinished,
+            (None, None, _) | (None, Some(_), None) => BackgroundState::Unfinished,
         }
     }
 

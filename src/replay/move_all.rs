@@ -44,9 +44,10 @@ impl<P: Ports> Replay<P> {
         report.complete = true;
         let act = run.act(self.clock.now());
         // What an earlier one has forced may still wait in the events queue.
-        let forced_at = match selection.force {
-            true => Some(act.at),
-            false => self.table.bulk_replay().await?.and_then(|earlier| earlier.forced_at),
+        let forced_at = if selection.force {
+            Some(act.at)
+        } else {
+            self.table.bulk_replay().await?.and_then(|earlier| earlier.forced_at)
         };
         let bulk = BulkReplay { act, forced_at };
         self.table.save_bulk_replay(&bulk).await?;

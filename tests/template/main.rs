@@ -3,6 +3,7 @@
 mod access;
 mod agreement;
 mod alarms;
+mod api;
 mod parameters;
 mod runbooks;
 mod sources;
@@ -177,5 +178,19 @@ fn every_parameter_is_described_and_in_the_readme() {
         for name in variables_read(function) {
             assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
         }
+    }
+}
+
+fn entries(yaml: &Yaml) -> impl Iterator<Item = (String, &Yaml)> {
+    yaml.as_hash().into_iter().flatten().map(|(key, value)| (scalar(key).expect("a name"), value))
+}
+
+fn scalar(yaml: &Yaml) -> Option<String> {
+    match yaml {
+        Yaml::String(text) | Yaml::Real(text) => Some(text.clone()),
+        Yaml::Integer(number) => Some(number.to_string()),
+        Yaml::Boolean(boolean) => Some(boolean.to_string()),
+        Yaml::Null => Some("null".to_owned()),
+        _ => None,
     }
 }
