@@ -54,7 +54,7 @@ fn death(now: Timestamp) -> Death {
 }
 
 fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
-    BulkReplay { act: act(at), forced_at: force.then_some(at) }
+    BulkReplay { act: act(at), forced: force.then(|| act(at)) }
 }
 
 fn act(at: Timestamp) -> Act {

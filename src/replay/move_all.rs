@@ -44,12 +44,12 @@ impl<P: Ports> Replay<P> {
         report.complete = true;
         let act = run.act(self.clock.now());
         // What an earlier one has forced may still wait in the events queue.
-        let forced_at = if selection.force {
-            Some(act.at)
+        let forced = if selection.force {
+            Some(act.clone())
         } else {
-            self.table.bulk_replay().await?.and_then(|earlier| earlier.forced_at)
+            self.table.bulk_replay().await?.and_then(|earlier| earlier.forced)
         };
-        let bulk = BulkReplay { act, forced_at };
+        let bulk = BulkReplay { act, forced };
         self.table.save_bulk_replay(&bulk).await?;
         let started = self.redrive.start_move(selection.rate_per_second).await;
         match self.redrive.latest_move().await {

@@ -58,8 +58,8 @@ struct ShownBulkReplay {
 }
 
 impl From<BulkReplay> for ShownBulkReplay {
-    fn from(BulkReplay { act, forced_at }: BulkReplay) -> Self {
-        let force = forced_at == Some(act.at);
+    fn from(BulkReplay { act, forced }: BulkReplay) -> Self {
+        let force = forced.is_some_and(|forced| forced.at == act.at);
         Self { at: act.at, by: act.by, why: act.why, force }
     }
 }

@@ -67,7 +67,7 @@ pub(super) async fn a_checkpoint_is_the_newest_that_was_saved(table: &impl Event
 pub(super) async fn a_bulk_replay_is_the_newest_that_was_saved(table: &impl EventsTable) -> Result<()> {
     assert_eq!(table.bulk_replay().await?, None);
     for force in [true, false] {
-        let replay = BulkReplay { act: act("replay", at(7)), forced_at: force.then_some(at(7)) };
+        let replay = BulkReplay { act: act("replay", at(7)), forced: force.then(|| act("replay", at(7))) };
         table.save_bulk_replay(&replay).await?;
         assert_eq!(table.bulk_replay().await?, Some(replay));
     }

@@ -16,28 +16,28 @@ pub struct BulkReplay {
     /// Who asked for it, when and why.
     #[serde(flatten)]
     pub act: Act,
-    /// When the newest one began that also asked for what was replayed too often.
+    /// The newest one that also asked for what was replayed too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forced_at: Option<Timestamp>,
+    pub forced: Option<Act>,
 }
 
 impl BulkReplay {
     /// The record as a bulk replay has left it: replayed, where it is one of those that were dead when the replay began.
     pub fn marked<'a>(bulk: Option<&Self>, found: &'a Record) -> Cow<'a, Record> {
-        match (bulk, &found.state) {
-            (Some(bulk), State::Dead(dead)) if bulk.covers(found, found.last_seen_at) => {
-                let dead = Dead { replayed_at: Some(bulk.act.at), message_id: None, ..dead.clone() };
+        match (bulk.and_then(|bulk| bulk.act_on(found, found.last_seen_at)), &found.state) {
+            (Some(act), State::Dead(dead)) => {
+                let dead = Dead { replayed_at: Some(act.at), message_id: None, ..dead.clone() };
                 let mut marked = Record { state: State::Dead(dead), ..found.clone() };
-                marked.remember_act(bulk.act.clone());
+                marked.remember_act(act.clone());
                 Cow::Owned(marked)
             }
             _ => Cow::Borrowed(found),
         }
     }
 
-    /// Whether it asks for an event that is dead since `dead_since`.
-    pub(super) fn covers(&self, found: &Record, dead_since: Timestamp) -> bool {
-        let is_forced = self.forced_at.is_some_and(|forced_at| dead_since <= forced_at);
-        is_forced || (dead_since <= self.act.at && found.replays_made < REPLAY_CEILING)
+    /// The newest one that asks for an event that is dead since `dead_since`.
+    pub(super) fn act_on(&self, found: &Record, dead_since: Timestamp) -> Option<&Act> {
+        let newest = Some(&self.act).filter(|_| found.replays_made < REPLAY_CEILING);
+        newest.into_iter().chain(&self.forced).find(|act| dead_since <= act.at)
     }
 }

@@ -109,7 +109,7 @@ impl Claim {
             State::Queued | State::Retrying { .. } => found.clone(),
             State::InProgress(lease) => {
                 if let Some(death) = found.state.death(now).filter(|_| found.replays_made >= REPLAY_CEILING)
-                    && !request.bulk.is_some_and(|bulk| bulk.covers(found, lease.lease_until))
+                    && request.bulk.and_then(|bulk| bulk.act_on(found, lease.lease_until)).is_none()
                 {
                     return past_ceiling(death, request);
                 }

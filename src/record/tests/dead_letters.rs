@@ -95,7 +95,10 @@ fn an_event_past_the_ceiling_goes_back_to_the_dead_letters_unless_somebody_insis
             (Some(bulk_replay(at, false)), false),
             (Some(bulk_replay(at, true)), true),
             // A later one without force leaves it what an earlier one has asked for.
-            (Some(BulkReplay { forced_at: Some(at), ..bulk_replay(at + SignedDuration::from_hours(1), false) }), true),
+            (
+                Some(BulkReplay { forced: Some(act(at)), ..bulk_replay(at + SignedDuration::from_hours(1), false) }),
+                true,
+            ),
             // It was not dead when that replay began.
             (Some(bulk_replay(at - SignedDuration::from_secs(1), true)), false),
         ] {
@@ -115,6 +118,16 @@ fn an_event_past_the_ceiling_goes_back_to_the_dead_letters_unless_somebody_insis
             }
         }
     }
+}
+
+#[test]
+fn what_an_earlier_replay_forced_is_known_as_its_act() {
+    let found = dead_past_the_ceiling(false);
+    let later = start() + SignedDuration::from_hours(1);
+    let bulk = BulkReplay { forced: Some(act(start())), ..bulk_replay(later, false) };
+    assert_eq!(BulkReplay::marked(Some(&bulk), &found).history.last(), Some(&act(start())));
+    let fresh = Record { replays_made: 0, ..found };
+    assert_eq!(BulkReplay::marked(Some(&bulk), &fresh).history.last(), Some(&act(later)));
 }
 
 #[test]
