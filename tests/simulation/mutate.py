@@ -78,7 +78,7 @@ def main() -> None:
         what = patch.read_text().split("\n", 1)[0]
         seed, says = notice(patch) or ("none", "nothing")
         # Ids say nothing to a reader.
-        says = re.sub(r"[\w-]{43}", "an event", says).replace("|", "\\|")
+        says = re.sub(r"(?<![\w-])[\w-]{43}(?![\w-])", "an event", says).replace("|", "\\|")
         lines.append(f"| {patch.stem} | {what} | {seed} | {says} |")
         print(lines[-1], flush=True)
         if seed == "none":
