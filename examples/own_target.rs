@@ -7,12 +7,12 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::clock::SystemClock;
-use genesys_relay::message::Message;
-use genesys_relay::process::{AttemptCounter, Processor, Record};
-use genesys_relay::queue::ReceiptHandle;
-use genesys_relay::retry::Schedule;
-use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::domain::message::Message;
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::queue::ReceiptHandle;
+use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
 use genesys_relay::testing::{FakeQueue, FakeTable};
 use tokio::time::Instant;
 

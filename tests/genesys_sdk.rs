@@ -5,12 +5,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use genesys_relay::clock::SystemClock;
-use genesys_relay::delivery_log::open_messaging::{OpenMessaging, Place};
-use genesys_relay::delivery_log::{DeliveryLog as _, Entry, Window};
-use genesys_relay::genesys::{Genesys, Https, Region};
-use genesys_relay::retry::Schedule;
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::adapters::delivery_log::open_messaging::{OpenMessaging, Place};
+use genesys_relay::adapters::genesys::{Genesys, Https, Region};
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::delivery_log::{DeliveryLog as _, Entry, Window};
+use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::testing::FakeSecretStore;
 use jiff::SignedDuration;
 use local::clients;

@@ -145,7 +145,7 @@ const PANICS: &str = "GENESYS_RELAY_TEST_PANICS";
 #[test]
 fn a_panic_is_one_line_whatever_it_says() -> Result<()> {
     if std::env::var_os(PANICS).is_some() {
-        genesys_relay::logging::init(LevelFilter::TRACE);
+        genesys_relay::runtime::logging::init(LevelFilter::TRACE);
         // Once in a function, as the runtime catches it, and once in a thread of its own.
         let caught = std::panic::catch_unwind(|| panic!("of what somebody sent: {FORGED}"));
         let joined = std::thread::spawn(|| std::panic::panic_any(FORGED)).join();

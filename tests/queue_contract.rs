@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_sqs::types::QueueAttributeName::{QueueArn, RedrivePolicy};
-use genesys_relay::aws::sqs::Sqs;
-use genesys_relay::message::Message;
-use genesys_relay::queue::{Countable, Received, Receiver, Redrive, Sender};
+use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::queue::{Countable, Received, Receiver, Redrive, Sender};
 use genesys_relay::testing::FakeQueue;
 use local::stack::{Stack, StackOptions};
 
@@ -156,9 +156,9 @@ async fn sqs_keeps_the_contract() -> Result<()> {
 async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
     let queue = Sqs::new(stack.config()).queue(stack.output("DeadLetterQueueUrl")?.to_owned());
-    let event = genesys_relay::event::Event {
+    let event = genesys_relay::domain::event::Event {
         id: "an-event".parse()?,
-        source: genesys_relay::event::Source::Webhook,
+        source: genesys_relay::domain::event::Source::Webhook,
         received_at: "2026-01-15T12:00:00.123Z".parse()?,
         content_type: Some("application/json".to_owned()),
         headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),

@@ -11,15 +11,15 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::clock::{Clock, SystemClock};
-use genesys_relay::events_table::{EventsTable, Written};
-use genesys_relay::message::Message;
-use genesys_relay::process::{AttemptCounter, Processor, Record};
-use genesys_relay::queue::ReceiptHandle;
-use genesys_relay::record::{Act, Finding, State};
-use genesys_relay::retry::Schedule;
-use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::domain::event_record::{Act, Finding, State};
+use genesys_relay::domain::message::Message;
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::ports::clock::{Clock, SystemClock};
+use genesys_relay::ports::events_table::{EventsTable, Written};
+use genesys_relay::ports::queue::ReceiptHandle;
+use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
 use genesys_relay::testing::FakeQueue;
 use jiff::{SignedDuration, Timestamp};
 use local::stack::{Stack, StackOptions};
@@ -149,7 +149,7 @@ impl Relay {
     }
 
     /// The record of the event of this name.
-    async fn record(&self, name: &str) -> Result<genesys_relay::record::Record> {
+    async fn record(&self, name: &str) -> Result<genesys_relay::domain::event_record::Record> {
         let (id, _) = named(name).identity(Timestamp::UNIX_EPOCH);
         self.processor.table.get(&id).await?.context("a record")
     }

@@ -1,6 +1,6 @@
 //! JSON for people to read: every token as it came, on lines of its own.
 
-use genesys_relay::json::Json;
+use genesys_relay::domain::json::Json;
 
 /// Deeper, or longer when laid out, it is shown as it came: indenting would multiply what a stranger has sent.
 const MAX_DEPTH: usize = 64;

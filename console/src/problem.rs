@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use genesys_relay::logging::chain;
+use genesys_relay::runtime::logging::chain;
 use maud::html;
 
 use crate::functions::InvokeError;

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::genesys::{Genesys, Http, HttpError};
-use genesys_relay::retry::Schedule;
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::adapters::genesys::{Genesys, Http, HttpError};
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::testing::FakeSecretStore;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use serde_json::json;

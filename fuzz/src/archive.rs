@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use genesys_relay::archive::{Archived, ArchivedAttribute, Part, read};
+use genesys_relay::ports::archive::{Archived, ArchivedAttribute, Part, read};
 
 /// An object is read whole or not at all, and what was read can be written and read again.
 ///

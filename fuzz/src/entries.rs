@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::delivery_log::{DeliveryLog, Entry, Window};
-use genesys_relay::message::{MAX_MESSAGE_BYTES, Message};
+use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Window};
 use genesys_relay::recover::{FailedRun, Recover, Report, Request};
 use genesys_relay::testing::{FakeQueue, FakeTable};
 use jiff::SignedDuration;

@@ -1,8 +1,8 @@
 //! What is JSON, and when two texts are the same JSON.
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::event::{EventId, Identity};
-use genesys_relay::json::Json;
+use genesys_relay::domain::event::{EventId, Identity};
+use genesys_relay::domain::json::Json;
+use genesys_relay::ports::clock::Clock as _;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -51,7 +51,8 @@ fn check_fields(json: Json<'_>) {
     assert_eq!(written.text(NEW).as_deref(), Some("new"));
     let names = ["id", "type", "channel", "detail", "webhookId", "payload", "timestamp", "time", "a", ""];
     for name in names {
-        let text = |object: &genesys_relay::json::Object<'_>| object.get(name).map(|value| value.as_text().to_owned());
+        let text =
+            |object: &genesys_relay::domain::json::Object<'_>| object.get(name).map(|value| value.as_text().to_owned());
         assert_eq!(text(&written), text(&object), "{name}");
     }
 }

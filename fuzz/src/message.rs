@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::event::Event;
-use genesys_relay::message::{Attribute, AttributeValue, Message};
-use genesys_relay::process::{AttemptCounter, Processor, Record};
-use genesys_relay::queue::ReceiptHandle;
-use genesys_relay::reason::{MAX_EXCERPT_BYTES, Reason, ReasonKind};
-use genesys_relay::retry::Schedule;
-use genesys_relay::target::Outcome;
+use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::domain::event::Event;
+use genesys_relay::domain::failure::{Reason, ReasonKind};
+use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::domain::text::MAX_EXCERPT_BYTES;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::queue::ReceiptHandle;
+use genesys_relay::ports::target::Outcome;
 use genesys_relay::testing::{FakeQueue, FakeTable, FakeTarget};
 use jiff::{SignedDuration, Timestamp};
 

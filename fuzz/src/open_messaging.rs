@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use genesys_relay::delivery_log::open_messaging::{OpenMessaging, Place};
-use genesys_relay::delivery_log::{DeliveryLog as _, Window};
+use genesys_relay::adapters::delivery_log::open_messaging::{OpenMessaging, Place};
+use genesys_relay::ports::delivery_log::{DeliveryLog as _, Window};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 

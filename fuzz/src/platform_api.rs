@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use genesys_relay::genesys::{Call, PlatformApi as _};
-use genesys_relay::json::Json;
-use genesys_relay::logging::chain;
+use genesys_relay::adapters::genesys::{Call, PlatformApi as _};
+use genesys_relay::domain::json::Json;
+use genesys_relay::runtime::logging::chain;
 use http::Method;
 use tokio::time::Instant;
 

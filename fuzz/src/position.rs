@@ -1,7 +1,7 @@
 //! The token with which a list goes on.
 
-use genesys_relay::event::{EventId, Source};
-use genesys_relay::events_table::Position;
+use genesys_relay::domain::event::{EventId, Source};
+use genesys_relay::ports::events_table::Position;
 use jiff::Timestamp;
 
 /// A token is one that the relay makes, or is refused; and so are ids and sources.

@@ -1,12 +1,12 @@
 //! What somebody asks the replay function and the recovery for.
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::delivery_log::{DeliveryLog, Part, Window};
-use genesys_relay::genesys::GenesysError;
-use genesys_relay::reason::excerpt;
+use genesys_relay::adapters::genesys::GenesysError;
+use genesys_relay::dead_letters::{self, Replay};
+use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::domain::text::excerpt;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::delivery_log::{DeliveryLog, Part, Window};
 use genesys_relay::recover::{self, Recover};
-use genesys_relay::replay::{self, Replay};
-use genesys_relay::request::InvalidRequest;
 use genesys_relay::testing::{FakeArchive, FakeQueue, FakeTable};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -20,7 +20,7 @@ const MAX_ERROR_BYTES: usize = 4 * 1024;
 /// A request is carried out, or its error names a field of it.
 pub fn replay_request(input: &[u8]) {
     let Ok(request) = serde_json::from_slice::<Value>(input) else { return };
-    match replay::Request::parse(request.clone(), "somebody") {
+    match dead_letters::Request::parse(request.clone(), "somebody") {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
             let queue = FakeQueue::default();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genesys_relay::clock::Clock;
+use genesys_relay::ports::clock::Clock;
 use jiff::Timestamp;
 use tokio::time::Instant;
 

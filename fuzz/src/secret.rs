@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::secrets::{FromSecret, GenesysSecrets, SecretsError, SenderSecrets, TargetSecrets};
-use genesys_relay::standard_webhooks::sign;
+use genesys_relay::adapters::standard_webhooks::sign;
+use genesys_relay::ports::secrets::{FromSecret, GenesysSecrets, SecretsError, SenderSecrets, TargetSecrets};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderValue;
 use sha2::Sha256;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::reason::{MAX_EXCERPT_BYTES, excerpt};
-use genesys_relay::retry::{Schedule, parse_retry_after};
+use genesys_relay::domain::retry::{Schedule, parse_retry_after};
+use genesys_relay::domain::text::{MAX_EXCERPT_BYTES, excerpt};
+use genesys_relay::ports::clock::Clock as _;
 
 use crate::runtime::Noon;
 

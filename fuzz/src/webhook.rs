@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::clock::Clock as _;
+use genesys_relay::domain::failure::ReasonKind;
+use genesys_relay::domain::json::Json;
+use genesys_relay::domain::message::{AttributeValue, MAX_MESSAGE_BYTES, Message};
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::json::Json;
-use genesys_relay::message::{AttributeValue, MAX_MESSAGE_BYTES, Message};
-use genesys_relay::reason::ReasonKind;
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::testing::{FakeQueue, FakeSecretStore};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -157,6 +157,6 @@ fn is_taken(text: &str) -> bool {
 }
 
 /// The content type of JSON that came without one.
-fn unsaid(event: &genesys_relay::event::Event) -> Option<&'static str> {
+fn unsaid(event: &genesys_relay::domain::event::Event) -> Option<&'static str> {
     Json::parse(&event.body).is_ok().then_some("application/json")
 }

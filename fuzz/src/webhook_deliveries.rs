@@ -1,7 +1,7 @@
 //! What is read from the log of webhook deliveries, whatever it answers.
 
-use genesys_relay::delivery_log::webhook_deliveries::{Place, WebhookDeliveries};
-use genesys_relay::delivery_log::{DeliveryLog as _, Entry};
+use genesys_relay::adapters::delivery_log::webhook_deliveries::{Place, WebhookDeliveries};
+use genesys_relay::ports::delivery_log::{DeliveryLog as _, Entry};
 use serde_json::Value;
 
 use crate::answers::{Answers, Client};

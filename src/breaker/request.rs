@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Wish;
-use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+use crate::domain::request::{InvalidRequest, Origin, OriginFields, invalid, read};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

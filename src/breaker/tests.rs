@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::advance;
 
 use super::*;
-use crate::attempts::minute_of;
-use crate::event::EventId;
-use crate::message::Message;
-use crate::queue::Sender as _;
-use crate::request::Origin;
+use crate::domain::attempts::minute_of;
+use crate::domain::event::EventId;
+use crate::domain::message::Message;
+use crate::domain::request::Origin;
+use crate::ports::queue::Sender as _;
 use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
 
 type TheBreaker = Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>;

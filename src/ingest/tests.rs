@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::message::attribute;
-use crate::secrets::FRESH;
+use crate::domain::message::attribute;
+use crate::ports::secrets::FRESH;
 use crate::testing::{FakeClock, FakeQueue, FakeSecretStore};
 
 const SECRET: &str = "0123456789abcdef";
@@ -57,8 +57,8 @@ impl Relay {
 
 fn attribute(message: &Message, name: &str) -> Option<String> {
     match &message.attributes.get(name)?.value {
-        crate::message::AttributeValue::Text(text) => Some(text.clone()),
-        crate::message::AttributeValue::Binary(_) => None,
+        crate::domain::message::AttributeValue::Text(text) => Some(text.clone()),
+        crate::domain::message::AttributeValue::Binary(_) => None,
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::delivery_log::{Failed, Unreadable};
-use crate::event::{Event, EventId, Identity, Source};
-use crate::json::Json;
-use crate::message::{MAX_MESSAGE_BYTES, Message};
-use crate::reason::{Reason, ReasonKind, excerpt};
-use crate::record::{Act, Finding, Letter, Record, Transition};
+use crate::domain::event::{Event, EventId, Identity, Source};
+use crate::domain::event_record::{Act, Finding, Letter, Record, Transition};
+use crate::domain::failure::{Reason, ReasonKind};
+use crate::domain::json::Json;
+use crate::domain::message::{MAX_MESSAGE_BYTES, Message};
+use crate::domain::text::excerpt;
+use crate::ports::delivery_log::{Failed, Unreadable};
 
 /// Something that was fetched, and may be known already, as the message that carries it.
 pub(super) struct Candidate {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::RecoverError;
 use super::candidate::{Candidate, Found};
-use crate::event::{EventId, Source};
+use crate::domain::event::{EventId, Source};
 
 /// A dry run lists so many of what it would queue.
 const MAX_LISTED: usize = 100;

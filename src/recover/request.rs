@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::delivery_log::Window;
-use crate::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+use crate::domain::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+use crate::ports::delivery_log::Window;
 
 use super::to_the_millisecond;
 use super::windows::SHORTEST_SPAN;

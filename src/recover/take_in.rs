@@ -4,14 +4,14 @@ use futures_util::future::join_all;
 
 use super::candidate::{Candidate, Found};
 use super::{Recover, RecoverError, Run};
-use crate::clock::Clock;
-use crate::delivery_log::{DeliveryLog, Entry};
-use crate::event::EventId;
-use crate::events_table::EventsTable;
-use crate::message::Message;
-use crate::metrics;
-use crate::queue::{QueueError, Sender};
-use crate::record::Record;
+use crate::domain::event::EventId;
+use crate::domain::event_record::Record;
+use crate::domain::message::Message;
+use crate::ports::clock::Clock;
+use crate::ports::delivery_log::{DeliveryLog, Entry};
+use crate::ports::events_table::EventsTable;
+use crate::ports::queue::{QueueError, Sender};
+use crate::runtime::metrics;
 
 impl<L, E, D, W, C> Recover<L, E, D, W, C>
 where

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::request::Range;
 use super::{Recover, RecoverError, Run};
-use crate::clock::Clock;
-use crate::delivery_log::{DeliveryLog, Entry, Window};
-use crate::events_table::{Checkpoint, EventsTable, TableError};
-use crate::genesys::GenesysError;
-use crate::logging::chain;
-use crate::queue::Sender;
-use crate::record::LIFE;
+use crate::adapters::genesys::GenesysError;
+use crate::domain::event_record::LIFE;
+use crate::ports::clock::Clock;
+use crate::ports::delivery_log::{DeliveryLog, Entry, Window};
+use crate::ports::events_table::{Checkpoint, EventsTable, TableError};
+use crate::ports::queue::Sender;
+use crate::runtime::logging::chain;
 
 /// A window that a run cannot finish is halved down to so many seconds.
 pub(super) const SHORTEST_SPAN: u32 = 1;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
+use crate::ports::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
 
 /// In the order in which they were written.
 type Objects = Vec<(String, Vec<u8>)>;

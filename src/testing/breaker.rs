@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 
 use super::lock;
-use crate::breaker::{EventSource, EventSourceError, Prober, Settings};
-use crate::process::Probed;
+use crate::domain::circuit::Probed;
+use crate::domain::circuit::Settings;
+use crate::ports::event_source::{EventSource, EventSourceError, Prober};
 
 /// An event source mapping in memory: enabled, with ten invocations at the same time.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::ports::clock::Clock;
 
 thread_local! {
     static FIRST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };

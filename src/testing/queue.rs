@@ -8,11 +8,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{FakeClock, lock};
-use crate::clock::Clock;
-use crate::message::Message;
-use crate::process::Record;
-use crate::queue::{
-    Countable, Depth, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
+use crate::deliver::Record;
+use crate::domain::message::Message;
+use crate::domain::queue_depth::QueueDepth;
+use crate::ports::clock::Clock;
+use crate::ports::queue::{
+    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
     VisibilityTimeout,
 };
 
@@ -340,11 +341,11 @@ impl Receiver for FakeQueue {
 }
 
 impl Countable for FakeQueue {
-    async fn depth(&self) -> Result<Depth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, QueueError> {
         let now = Instant::now();
         let state = self.working()?;
         let visible = state.entries.iter().filter(|entry| entry.visible_at <= now).count();
-        Ok(Depth { visible: visible as u64, in_flight: (state.entries.len() - visible) as u64, delayed: 0 })
+        Ok(QueueDepth { visible: visible as u64, in_flight: (state.entries.len() - visible) as u64, delayed: 0 })
     }
 
     async fn age(&self) -> Result<Option<Duration>, QueueError> {

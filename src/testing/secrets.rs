@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::secrets::{SecretStore, SecretsError};
+use crate::ports::secrets::{SecretStore, SecretsError};
 
 /// A secret in memory whose store can be made to fail.
 #[derive(Clone)]

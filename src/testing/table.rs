@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::lock;
-use crate::attempts::Attempts;
-use crate::breaker::Circuit;
-use crate::event::EventId;
-use crate::events_table::{
+use crate::domain::attempts::Attempts;
+use crate::domain::circuit::Circuit;
+use crate::domain::event::EventId;
+use crate::domain::event_record::{BulkReplay, Guard, LIFE, Record, Transition};
+use crate::ports::events_table::{
     BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
 };
-use crate::record::{BulkReplay, Guard, LIFE, Record, Transition};
 
 /// An events table in memory, which can be made to fail.
 #[derive(Clone, Default)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::target::{Delivery, Outcome, Target};
+use crate::ports::target::{Delivery, Outcome, Target};
 
 /// A target that answers as a closure says.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl<F> FakeTarget<F> {
 
 impl<F, O> Target for FakeTarget<F>
 where
-    F: Fn(crate::event::Event, u32) -> O + Send + Sync + 'static,
+    F: Fn(crate::domain::event::Event, u32) -> O + Send + Sync + 'static,
     O: Future<Output = Outcome> + Send,
 {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use aws_sdk_lambda::types::Environment;
-use genesys_relay::secrets::FRESH;
+use genesys_relay::ports::secrets::FRESH;
 use local::genesys::{self, Webhook};
 use local::stack::Function;
 use local::target::Behaviour;

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::aws::sqs::Sqs;
-use genesys_relay::clock::{Clock, SystemClock};
-use genesys_relay::event::{Event, Source};
-use genesys_relay::events_table::{EventsTable, Written};
-use genesys_relay::message::Message;
-use genesys_relay::queue::Sender;
-use genesys_relay::reason::ReasonKind;
-use genesys_relay::record::{Act, DeadRecord, Finding, Record, State, StateName, Transition};
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::domain::event::{Event, Source};
+use genesys_relay::domain::event_record::{Act, DeadRecord, Finding, Record, State, StateName, Transition};
+use genesys_relay::domain::failure::ReasonKind;
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::clock::{Clock, SystemClock};
+use genesys_relay::ports::events_table::{EventsTable, Written};
+use genesys_relay::ports::queue::Sender;
 use local::genesys::{WEBHOOK_SECRET, Webhook};
 use local::stack::{Function, LogLine};
 use local::target::{Answer, Behaviour, ReceivedRequest};

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::types::MessageAttributeValue;
-use genesys_relay::clock::{Clock as _, SystemClock};
-use genesys_relay::event::Identity;
-use genesys_relay::json::Json;
+use genesys_relay::domain::event::Identity;
+use genesys_relay::domain::json::Json;
+use genesys_relay::ports::clock::{Clock as _, SystemClock};
 use local::genesys_cloud::GenesysCloud;
 use local::stack::{Function, Stack, StackOptions};
 use local::target::{Answer, Behaviour, ReceivedRequest, Target};

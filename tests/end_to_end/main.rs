@@ -32,9 +32,9 @@ use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName, SendMessageBatchRequestEntry,
 };
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::breaker::{Circuit, State};
-use genesys_relay::events_table::EventsTable as _;
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::domain::circuit::{Circuit, State};
+use genesys_relay::ports::events_table::EventsTable as _;
 use jiff::Timestamp;
 use local::faulty_proxy::FaultyProxy;
 use local::genesys::Webhook;

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::attempts::{Attempts, minute_of};
-use genesys_relay::breaker::{self, Breaker, Policy};
-use genesys_relay::clock::Clock as _;
-use genesys_relay::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
-use genesys_relay::events_table::EventsTable as _;
-use genesys_relay::genesys::GenesysError;
+use genesys_relay::adapters::genesys::GenesysError;
+use genesys_relay::breaker::{self, Breaker};
+use genesys_relay::dead_letters::{self, Replay};
+use genesys_relay::deliver::{AttemptCounter, Processor};
+use genesys_relay::domain::attempts::{Attempts, minute_of};
+use genesys_relay::domain::circuit::Policy;
+use genesys_relay::domain::circuit::Probed;
+use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
+use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::message::{MAX_MESSAGE_BYTES, Message};
-use genesys_relay::process::{AttemptCounter, Probed, Processor};
-use genesys_relay::queue::Sender as _;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use genesys_relay::ports::events_table::EventsTable as _;
+use genesys_relay::ports::queue::Sender as _;
+use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
-use genesys_relay::replay::{self, Replay};
-use genesys_relay::retry::Schedule;
-use genesys_relay::secrets::SecretCache;
-use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
 };
@@ -144,7 +146,8 @@ impl Relay {
                 records.iter().map(|record| (record.message_id.clone(), record.receipt.clone())).collect();
             let kept = self.processor.process(records, Instant::now() + Duration::from_mins(1)).await;
             let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).filter_map(|(_, receipt)| receipt);
-            for deleted in genesys_relay::queue::Receiver::delete(&self.events, &done.collect::<Vec<_>>()).await {
+            for deleted in genesys_relay::ports::queue::Receiver::delete(&self.events, &done.collect::<Vec<_>>()).await
+            {
                 deleted.expect("deleted");
             }
             advance(A_WHILE).await;
@@ -153,7 +156,7 @@ impl Relay {
 
     /// What comes of a request; nothing where it fails.
     pub(crate) async fn asks(&self, request: Value) -> Value {
-        let request = replay::Request::parse(request, "a test").expect("a request");
+        let request = dead_letters::Request::parse(request, "a test").expect("a request");
         let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();
         serde_json::to_value(answer).expect("JSON")
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::delivery_log::{DeliveryLog, Entry, Failed, Part, Window};
-use genesys_relay::genesys::{GenesysError, HttpError, Trouble};
+use genesys_relay::adapters::genesys::{GenesysError, HttpError, Trouble};
 use genesys_relay::ingest::Refusal;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Window};
 use genesys_relay::testing::FakeClock;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;

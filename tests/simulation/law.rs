@@ -6,11 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::event::{Event, EventId};
-use genesys_relay::message::Message;
-use genesys_relay::reason::ReasonKind;
-use genesys_relay::record::{Death, REPLAY_CEILING, Record, State, StateName};
+use genesys_relay::domain::event::{Event, EventId};
+use genesys_relay::domain::event_record::{Death, REPLAY_CEILING, Record, State, StateName};
+use genesys_relay::domain::failure::ReasonKind;
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;

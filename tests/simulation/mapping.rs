@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::breaker::{EventSource, EventSourceError, Settings};
+use genesys_relay::domain::circuit::Settings;
+use genesys_relay::ports::event_source::{EventSource, EventSourceError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 

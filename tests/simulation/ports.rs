@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use genesys_relay::archive::{self, Archive, ArchiveError};
-use genesys_relay::attempts::Attempts;
-use genesys_relay::breaker::Circuit;
-use genesys_relay::clock::Clock;
-use genesys_relay::event::EventId;
-use genesys_relay::events_table::{
+use genesys_relay::domain::attempts::Attempts;
+use genesys_relay::domain::circuit::Circuit;
+use genesys_relay::domain::event::EventId;
+use genesys_relay::domain::event_record::{BulkReplay, Record, State, Transition};
+use genesys_relay::domain::message::Message;
+use genesys_relay::domain::queue_depth::QueueDepth;
+use genesys_relay::ports::archive::{self, Archive, ArchiveError};
+use genesys_relay::ports::clock::Clock;
+use genesys_relay::ports::events_table::{
     BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
 };
-use genesys_relay::message::Message;
-use genesys_relay::queue::{
-    Countable, Depth, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+use genesys_relay::ports::queue::{
+    Countable, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
 };
-use genesys_relay::record::{BulkReplay, Record, State, Transition};
-use genesys_relay::secrets::{SecretStore, SecretsError};
+use genesys_relay::ports::secrets::{SecretStore, SecretsError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -135,7 +136,7 @@ impl Receiver for Remote<FakeQueue> {
 }
 
 impl Countable for Remote<FakeQueue> {
-    async fn depth(&self) -> Result<Depth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, QueueError> {
         self.call(self.port.depth()).await
     }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::queue::Countable as _;
-use genesys_relay::record::{State, StateName};
-use genesys_relay::replay::{Answer, Report};
+use genesys_relay::dead_letters::{Answer, Report};
+use genesys_relay::domain::event_record::{State, StateName};
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::queue::Countable as _;
 use genesys_relay::testing::FakeClock;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -176,7 +176,7 @@ fn start(world: &Arc<World>) {
 
 /// The dead events that the index shows.
 fn listed(world: &World) -> BTreeSet<String> {
-    let dead = |record: genesys_relay::record::Record| match record.state {
+    let dead = |record: genesys_relay::domain::event_record::Record| match record.state {
         State::Dead(dead) if dead.listed => Some(record.event_id.to_string()),
         _ => None,
     };

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::event::{EventId, Identity, SenderKey};
-use genesys_relay::json::Json;
-use genesys_relay::retry::Schedule;
+use genesys_relay::domain::event::{EventId, Identity, SenderKey};
+use genesys_relay::domain::json::Json;
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::testing::FakeClock;
 use jiff::SignedDuration;
 use serde_json::{Value, json};

@@ -5,8 +5,8 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::event::{Event, EventId};
-use genesys_relay::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::domain::event::{Event, EventId};
+use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Process, Service};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genesys_relay::record::StateName;
+use genesys_relay::domain::event_record::StateName;
 
 use crate::run::run;
 use crate::scenario::{Kind, Scenario, Sent};

@@ -6,17 +6,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::event::EventId;
-use genesys_relay::events_table::{Checkpoint, EventsTable as _};
+use genesys_relay::dead_letters::{self, Replay, ReplayError};
+use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::domain::event::EventId;
+use genesys_relay::domain::event_record::State;
+use genesys_relay::domain::message::Message;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::message::Message;
-use genesys_relay::process::{AttemptCounter, Processor, Record};
-use genesys_relay::queue::{Receiver as _, Sender as _};
-use genesys_relay::record::State;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::events_table::{Checkpoint, EventsTable as _};
+use genesys_relay::ports::queue::{Receiver as _, Sender as _};
+use genesys_relay::ports::secrets::{SecretCache, SenderSecrets};
 use genesys_relay::recover::{self, Recover};
-use genesys_relay::replay::{self, Replay, ReplayError};
-use genesys_relay::secrets::{SecretCache, SenderSecrets};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
@@ -332,9 +332,9 @@ impl World {
     }
 
     /// Asks the replay function; `Err` where it died.
-    pub(crate) async fn replay(&self, request: &Value) -> Result<Result<replay::Answer, ReplayError>, Died> {
-        let request = replay::Request::parse(request.clone(), "an operator").expect("a request");
-        if let replay::Request::Discard { event_ids, .. } = &request {
+    pub(crate) async fn replay(&self, request: &Value) -> Result<Result<dead_letters::Answer, ReplayError>, Died> {
+        let request = dead_letters::Request::parse(request.clone(), "an operator").expect("a request");
+        if let dead_letters::Request::Discard { event_ids, .. } = &request {
             self.law.discard_is_asked(event_ids.iter().cloned());
         }
         let process = self.process(action(&request), OPERATOR_CALL);
@@ -400,23 +400,23 @@ const DONE: [(&str, &str); 4] = [
 ];
 
 /// What a process of the replay function is there for.
-fn action(request: &replay::Request) -> &'static str {
+fn action(request: &dead_letters::Request) -> &'static str {
     match request {
-        replay::Request::Replay(_) => "replay",
-        replay::Request::Reconcile { .. } => "reconcile",
-        replay::Request::Archive { .. } => "archive",
-        replay::Request::Restore { .. } => "restore",
-        replay::Request::Discard { .. } => "discard",
-        replay::Request::StatusOf(_)
-        | replay::Request::Start(_)
-        | replay::Request::Background { .. }
-        | replay::Request::Status
-        | replay::Request::List(_)
-        | replay::Request::Show(_)
-        | replay::Request::Cancel(_) => "look",
+        dead_letters::Request::Replay(_) => "replay",
+        dead_letters::Request::Reconcile { .. } => "reconcile",
+        dead_letters::Request::Archive { .. } => "archive",
+        dead_letters::Request::Restore { .. } => "restore",
+        dead_letters::Request::Discard { .. } => "discard",
+        dead_letters::Request::StatusOf(_)
+        | dead_letters::Request::Start(_)
+        | dead_letters::Request::Background { .. }
+        | dead_letters::Request::Status
+        | dead_letters::Request::List(_)
+        | dead_letters::Request::Show(_)
+        | dead_letters::Request::Cancel(_) => "look",
     }
 }
 
 fn clock_now(clock: SkewedClock) -> jiff::Timestamp {
-    genesys_relay::clock::Clock::now(&clock)
+    genesys_relay::ports::clock::Clock::now(&clock)
 }

@@ -1,7 +1,8 @@
 //! What the breaker goes by, and what it is.
 
-use genesys_relay::attempts::{Attempts, minutes_before};
-use genesys_relay::breaker::{Circuit, LastProbe, State as CircuitState};
+use genesys_relay::domain::attempts::{Attempts, minutes_before};
+use genesys_relay::domain::circuit::State as CircuitState;
+use genesys_relay::domain::circuit::{Circuit, LastProbe};
 
 use super::*;
 

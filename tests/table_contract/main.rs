@@ -10,13 +10,15 @@ mod records;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::event::{Event, EventId, Source};
-use genesys_relay::events_table::{Checkpoint, EventsTable, Exclusive, Lease, Position, TableError, Window, Written};
-use genesys_relay::reason::ReasonKind;
-use genesys_relay::record::{
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::domain::event::{Event, EventId, Source};
+use genesys_relay::domain::event_record::{
     Act, Attempt, BulkReplay, Claim, ClaimRequest, Claiming, Context, Death, Finding, LIFE, Letter, Record, State,
     StateName, Summary, Transition,
+};
+use genesys_relay::domain::failure::ReasonKind;
+use genesys_relay::ports::events_table::{
+    Checkpoint, EventsTable, Exclusive, Lease, Position, TableError, Window, Written,
 };
 use genesys_relay::testing::FakeTable;
 use jiff::{SignedDuration, Timestamp};

@@ -1,7 +1,7 @@
 //! Values that stand in the template and in the code: each variable is what its name says, and times fit each other.
 
-use genesys_relay::record::LIFE;
-use genesys_relay::replay;
+use genesys_relay::dead_letters;
+use genesys_relay::domain::event_record::LIFE;
 use serde_json::json;
 
 use super::*;
@@ -49,7 +49,7 @@ fn times_of_the_template_fit_those_of_the_code() {
     for bound in ["MinValue", "Default", "MaxValue"] {
         let days = number(&template["Parameters"]["ArchiveAfterDays"][bound]);
         let request = json!({ "action": "archive", "olderThanDays": days });
-        assert!(replay::Request::parse(request, "a test").is_ok(), "{days} days");
+        assert!(dead_letters::Request::parse(request, "a test").is_ok(), "{days} days");
     }
     // It waits for the processor, which takes one event and answers.
     let timeout = number(&resource(&template, "BreakerFunction")["Properties"]["Timeout"]);

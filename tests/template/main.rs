@@ -13,9 +13,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use genesys_relay::genesys::Region;
+use genesys_relay::adapters::genesys::Region;
+use genesys_relay::domain::retry::Schedule;
 use genesys_relay::recover::Request as Recovery;
-use genesys_relay::retry::Schedule;
 use jiff::Timestamp;
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};

@@ -1,7 +1,7 @@
 //! Parameters: what the template lets through, a function can begin with.
 
-use genesys_relay::delivery_log::webhook_deliveries::LogPath;
-use genesys_relay::https_url::{BaseUrl, HttpsUrl};
+use genesys_relay::adapters::delivery_log::webhook_deliveries::LogPath;
+use genesys_relay::domain::https_url::{BaseUrl, HttpsUrl};
 use proptest::prelude::*;
 use proptest::string::string_regex;
 use regex_lite::Regex;

@@ -1,7 +1,7 @@
 //! `docs/runbooks` against the template and the code: what they tell people to type is understood, and what they name is there.
 
 use genesys_relay::breaker::Request as Breaker;
-use genesys_relay::replay::Request as Replay;
+use genesys_relay::dead_letters::Request as Replay;
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use super::prices::{READ_BYTES, STORED_OVERHEAD_BYTES, WRITE_BYTES};
 use super::{Setup, Workload, assumed};
 
-/// A record that was just claimed, in bytes: its attributes in `src/record.rs`, counted as "DynamoDB item sizes and
+/// A record that was just claimed, in bytes: its attributes in `src/domain/event_record/mod.rs`, counted as "DynamoDB item sizes and
 /// formats" says, with an id of 43 characters and a webhook id of 36.
 const RECORD_BYTES: f64 = 380.0;
 
@@ -41,7 +41,7 @@ pub(crate) struct TableUse {
 }
 
 impl TableUse {
-    /// Goes through the receives of an event as `src/process/settle.rs` does, each with its probability.
+    /// Goes through the receives of an event as `src/deliver/settle.rs` does, each with its probability.
     pub(crate) fn of(workload: &Workload, setup: &Setup) -> Self {
         let mut used = Self::default();
         let mut reached = 1.0 - workload.refused;

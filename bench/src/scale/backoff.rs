@@ -1,4 +1,4 @@
-//! The backoff of `src/retry.rs`, as far as a mean needs it.
+//! The backoff of `src/domain/retry.rs`, as far as a mean needs it.
 
 /// min(cap, base · 2ⁿ⁻¹) after attempt n, plus jitter of whole seconds between 0 and the larger of 1 s and 10 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,7 @@ const NEW_TABLE_WRITES: f64 = 4000.0;
 const TABLE_WRITES: f64 = 40_000.0;
 
 /// Write units a second of one partition, which is what one key of an index has ("Best practices for designing and using
-/// partition keys effectively"), times the eight keys of the dead-letter index (`src/aws/dynamodb.rs`).
+/// partition keys effectively"), times the eight keys of the dead-letter index (`src/adapters/aws/dynamodb/mod.rs`).
 const INDEX_WRITES: f64 = 8.0 * 1000.0;
 
 /// Messages a second of a move task (SQS API Reference, `StartMessageMoveTask`).

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use genesys_relay::logging::chain;
+use genesys_relay::runtime::logging::chain;
 use maud::{Markup, html};
 use serde_json::Map;
 use tokio::time::{Instant, sleep};

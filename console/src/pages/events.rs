@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Redirect};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::event::EventId;
+use genesys_relay::domain::event::EventId;
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
@@ -68,7 +68,7 @@ async fn load(console: &Console, id: &str) -> Result<Event, Problem> {
 }
 
 fn checked(id: &str) -> Result<EventId, Problem> {
-    id.parse().map_err(|error: genesys_relay::event::InvalidEventId| Problem::invalid(error.to_string()))
+    id.parse().map_err(|error: genesys_relay::domain::event::InvalidEventId| Problem::invalid(error.to_string()))
 }
 
 fn state(event: &Event) -> Markup {

@@ -1,7 +1,7 @@
 //! What the pages show.
 
-use genesys_relay::attempts::{Attempts, minute_of};
-use genesys_relay::events_table::{EventsTable as _, Exclusive, Lease};
+use genesys_relay::domain::attempts::{Attempts, minute_of};
+use genesys_relay::ports::events_table::{EventsTable as _, Exclusive, Lease};
 use jiff::SignedDuration;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! What an operator does: select, look at what would happen, do it, watch it, cancel it.
 
-use genesys_relay::events_table::{EventsTable as _, Exclusive, Lease};
-use genesys_relay::queue::Countable as _;
+use genesys_relay::ports::events_table::{EventsTable as _, Exclusive, Lease};
+use genesys_relay::ports::queue::Countable as _;
 use jiff::SignedDuration;
 
 use super::*;

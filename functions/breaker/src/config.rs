@@ -1,7 +1,7 @@
 //! What the function reads from its environment.
 
-use genesys_relay::breaker::Policy;
-use genesys_relay::config::{ConfigError, Environment};
+use genesys_relay::domain::circuit::Policy;
+use genesys_relay::runtime::config::{ConfigError, Environment};
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use genesys_relay::breaker::{Breaker, BreakerError, EventSource, Prober, Request, Shown};
-use genesys_relay::clock::{Clock, end_of_invocation};
-use genesys_relay::events_table::EventsTable;
-use genesys_relay::logging::chain;
-use genesys_relay::queue::Countable;
-use genesys_relay::request::InvalidRequest;
+use genesys_relay::breaker::{Breaker, BreakerError, Request, Shown};
+use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::ports::clock::{Clock, end_of_invocation};
+use genesys_relay::ports::event_source::{EventSource, Prober};
+use genesys_relay::ports::events_table::EventsTable;
+use genesys_relay::ports::queue::Countable;
+use genesys_relay::runtime::logging::chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
 
@@ -46,8 +47,8 @@ pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prob
 
 #[cfg(test)]
 mod tests {
-    use genesys_relay::breaker::Policy;
-    use genesys_relay::events_table::{Exclusive, Lease};
+    use genesys_relay::domain::circuit::Policy;
+    use genesys_relay::ports::events_table::{Exclusive, Lease};
     use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
     use lambda_runtime::Context;
     use serde_json::json;

@@ -6,15 +6,15 @@ mod handler;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::aws;
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::aws::event_source::EventSourceMapping;
-use genesys_relay::aws::lambda::LambdaFunction;
-use genesys_relay::aws::sqs::Sqs;
+use genesys_relay::adapters::aws;
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::adapters::aws::event_source::EventSourceMapping;
+use genesys_relay::adapters::aws::lambda::LambdaFunction;
+use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::breaker::Breaker;
-use genesys_relay::clock::SystemClock;
-use genesys_relay::config::Environment;
-use genesys_relay::metrics::Pending;
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::runtime::config::Environment;
+use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::service_fn;
 
 use crate::config::Config;
@@ -28,7 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
-    genesys_relay::logging::init(config.log_level);
+    genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let breaker = Arc::new(Breaker {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use genesys_relay::config::{ConfigError, Environment};
-use genesys_relay::logging::Sample;
+use genesys_relay::runtime::config::{ConfigError, Environment};
+use genesys_relay::runtime::logging::Sample;
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration.

@@ -5,13 +5,13 @@ mod tests;
 
 use std::time::Duration;
 
-use genesys_relay::clock::{Clock, end_of_invocation};
+use genesys_relay::domain::trace::TraceHeader;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::logging::{self, chain};
-use genesys_relay::metrics::{self, Rejection};
-use genesys_relay::queue::Sender;
-use genesys_relay::secrets::SecretStore;
-use genesys_relay::trace::TraceHeader;
+use genesys_relay::ports::clock::{Clock, end_of_invocation};
+use genesys_relay::ports::queue::Sender;
+use genesys_relay::ports::secrets::SecretStore;
+use genesys_relay::runtime::logging::{self, chain};
+use genesys_relay::runtime::metrics::{self, Rejection};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use lambda_http::http::{HeaderValue, Method, Request, StatusCode, header};
 use lambda_http::{Body, Context, LambdaEvent};

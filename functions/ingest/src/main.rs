@@ -8,14 +8,14 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::aws;
-use genesys_relay::aws::secrets_manager::SecretsManager;
-use genesys_relay::aws::sqs::Sqs;
-use genesys_relay::clock::SystemClock;
-use genesys_relay::config::Environment;
+use genesys_relay::adapters::aws;
+use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
+use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::ingest::Ingest;
-use genesys_relay::metrics::Pending;
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::runtime::config::Environment;
+use genesys_relay::runtime::metrics::Pending;
 use lambda_http::{LambdaEvent, service_fn};
 
 use crate::config::Config;
@@ -27,7 +27,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
-    genesys_relay::logging::init(config.log_level);
+    genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);

@@ -173,7 +173,7 @@ where
             tracing::error!("{error:?}");
             error.into()
         }),
-        // The hook has logged it (`genesys_relay::logging`). What it says may hold what somebody has sent.
+        // The hook has logged it (`genesys_relay::runtime::logging`). What it says may hold what somebody has sent.
         Err(Panicked) => {
             Err(Diagnostic { error_type: "Panic".to_owned(), error_message: "the function panicked".to_owned() })
         }

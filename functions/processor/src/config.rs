@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use genesys_relay::config::{ConfigError, Environment};
-use genesys_relay::https_url::HttpsUrl;
-use genesys_relay::logging::Sample;
-use genesys_relay::retry::Schedule;
+use genesys_relay::domain::https_url::HttpsUrl;
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::runtime::config::{ConfigError, Environment};
+use genesys_relay::runtime::logging::Sample;
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration.

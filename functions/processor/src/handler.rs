@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute};
-use genesys_relay::clock::{Clock, end_of_invocation};
-use genesys_relay::events_table::EventsTable;
-use genesys_relay::logging::chain;
-use genesys_relay::message::{Attribute, AttributeValue, Message};
-use genesys_relay::process::{Probed, Processor, Record};
-use genesys_relay::queue::{QueueError, ReceiptHandle, Receiver, Sender};
-use genesys_relay::target::Target;
+use genesys_relay::deliver::{Processor, Record};
+use genesys_relay::domain::circuit::Probed;
+use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
+use genesys_relay::ports::clock::{Clock, end_of_invocation};
+use genesys_relay::ports::events_table::EventsTable;
+use genesys_relay::ports::queue::{QueueError, ReceiptHandle, Receiver, Sender};
+use genesys_relay::ports::target::Target;
+use genesys_relay::runtime::logging::chain;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::{Deserialize, Serialize};
@@ -132,10 +133,10 @@ mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
 
-    use genesys_relay::process::AttemptCounter;
-    use genesys_relay::reason::ReasonKind;
-    use genesys_relay::retry::Schedule;
-    use genesys_relay::target::{Cause, Failure, Outcome};
+    use genesys_relay::deliver::AttemptCounter;
+    use genesys_relay::domain::failure::ReasonKind;
+    use genesys_relay::domain::retry::Schedule;
+    use genesys_relay::ports::target::{Cause, Failure, Outcome};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
     use lambda_runtime::Context;
     use proptest::prelude::*;
@@ -187,7 +188,7 @@ mod tests {
             .map(|record| record["messageAttributes"]["event_id"]["stringValue"].clone())
             .collect();
         let seen = Arc::clone(&delivered);
-        let target = FakeTarget::new(move |event: genesys_relay::event::Event, _attempt| {
+        let target = FakeTarget::new(move |event: genesys_relay::domain::event::Event, _attempt| {
             let position = ids.iter().position(|id| *id == event.id.as_str());
             let status = status(position.unwrap_or(usize::MAX));
             assert_ne!(status, 0, "this target panics");
@@ -421,7 +422,7 @@ mod tests {
             let fine = json!({ "messageId": "fine", "body": r#"{"fine":true}"#, "attributes": {} });
             let delivered = Arc::<Mutex<Vec<Vec<u8>>>>::default();
             let seen = Arc::clone(&delivered);
-            let target = FakeTarget::new(move |event: genesys_relay::event::Event, _| {
+            let target = FakeTarget::new(move |event: genesys_relay::domain::event::Event, _| {
                 seen.lock().expect("not poisoned").push(event.body);
                 std::future::ready(Outcome::Delivered { status: Some(200) })
             });

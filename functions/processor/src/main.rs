@@ -1,4 +1,4 @@
-//! The Lambda function behind the events queue: wires [`genesys_relay::process`] to AWS and to the customer's system.
+//! The Lambda function behind the events queue: wires [`genesys_relay::deliver`] to AWS and to the customer's system.
 
 // The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's default.
 #![recursion_limit = "256"]
@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use genesys_relay::aws;
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::aws::secrets_manager::SecretsManager;
-use genesys_relay::aws::sqs::Sqs;
-use genesys_relay::clock::SystemClock;
-use genesys_relay::config::Environment;
-use genesys_relay::http_target::HttpTarget;
-use genesys_relay::metrics::Pending;
-use genesys_relay::process::{AttemptCounter, Processor};
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::adapters::aws;
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
+use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::adapters::http_target::HttpTarget;
+use genesys_relay::deliver::{AttemptCounter, Processor};
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::runtime::config::Environment;
+use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::service_fn;
 
 use crate::config::Config;
@@ -30,10 +30,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
-    genesys_relay::logging::init(config.log_level);
+    genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
-    genesys_relay::http_target::install_tls_provider();
+    genesys_relay::adapters::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock);

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use genesys_relay::config::{ConfigError, Environment};
-use genesys_relay::delivery_log::webhook_deliveries::LogPath;
-use genesys_relay::genesys::Region;
-use genesys_relay::https_url::BaseUrl;
+use genesys_relay::adapters::delivery_log::webhook_deliveries::LogPath;
+use genesys_relay::adapters::genesys::Region;
+use genesys_relay::domain::https_url::BaseUrl;
+use genesys_relay::runtime::config::{ConfigError, Environment};
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 

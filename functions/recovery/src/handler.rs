@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use genesys_relay::clock::{Clock, end_of_invocation};
-use genesys_relay::delivery_log::DeliveryLog;
-use genesys_relay::events_table::EventsTable;
-use genesys_relay::genesys::GenesysError;
-use genesys_relay::logging::chain;
-use genesys_relay::queue::Sender;
+use genesys_relay::adapters::genesys::GenesysError;
+use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::ports::clock::{Clock, end_of_invocation};
+use genesys_relay::ports::delivery_log::DeliveryLog;
+use genesys_relay::ports::events_table::EventsTable;
+use genesys_relay::ports::queue::Sender;
 use genesys_relay::recover::{FailedRun, Recover, RecoverError, Report, Request};
-use genesys_relay::request::InvalidRequest;
+use genesys_relay::runtime::logging::chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
 
@@ -95,8 +95,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, SystemTime};
 
-    use genesys_relay::delivery_log::{Entry, Part, Unreadable, Window};
-    use genesys_relay::events_table::{Exclusive, Lease};
+    use genesys_relay::ports::delivery_log::{Entry, Part, Unreadable, Window};
+    use genesys_relay::ports::events_table::{Exclusive, Lease};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
     use jiff::{SignedDuration, Timestamp};
     use lambda_runtime::Context;

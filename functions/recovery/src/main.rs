@@ -11,20 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use genesys_relay::aws;
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::aws::secrets_manager::SecretsManager;
-use genesys_relay::aws::sqs::{Sqs, SqsQueue};
-use genesys_relay::clock::SystemClock;
-use genesys_relay::config::Environment;
-use genesys_relay::delivery_log::DeliveryLog;
-use genesys_relay::delivery_log::open_messaging::OpenMessaging;
-use genesys_relay::delivery_log::webhook_deliveries::WebhookDeliveries;
-use genesys_relay::genesys::{Genesys, Https};
-use genesys_relay::metrics::Pending;
+use genesys_relay::adapters::aws;
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
+use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
+use genesys_relay::adapters::delivery_log::open_messaging::OpenMessaging;
+use genesys_relay::adapters::delivery_log::webhook_deliveries::WebhookDeliveries;
+use genesys_relay::adapters::genesys::{Genesys, Https};
+use genesys_relay::domain::retry::Schedule;
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::delivery_log::DeliveryLog;
+use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::recover::Recover;
-use genesys_relay::retry::Schedule;
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::runtime::config::Environment;
+use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -49,9 +49,9 @@ struct Sinks {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
-    genesys_relay::logging::init(config.log_level);
+    genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
-    genesys_relay::http_target::install_tls_provider();
+    genesys_relay::adapters::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let sinks = Sinks {

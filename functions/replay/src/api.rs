@@ -7,12 +7,12 @@ mod tests;
 
 use std::time::Duration;
 
-use genesys_relay::clock::Clock;
-use genesys_relay::event::EventId;
-use genesys_relay::events_table::EventsTable;
-use genesys_relay::logging::chain;
-use genesys_relay::record::{REPLAY_CEILING, Record, State};
-use genesys_relay::replay::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
+use genesys_relay::dead_letters::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
+use genesys_relay::domain::event::EventId;
+use genesys_relay::domain::event_record::{REPLAY_CEILING, Record, State};
+use genesys_relay::ports::clock::Clock;
+use genesys_relay::ports::events_table::EventsTable;
+use genesys_relay::runtime::logging::chain;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use genesys_relay::aws::lambda::{InvokeError, LambdaFunction};
+use genesys_relay::adapters::aws::lambda::{InvokeError, LambdaFunction};
 use serde_json::Value;
 
 /// Carries out requests that nobody waits for.

@@ -1,6 +1,6 @@
 //! What the function reads from its environment.
 
-use genesys_relay::config::{ConfigError, Environment};
+use genesys_relay::runtime::config::{ConfigError, Environment};
 use tracing::level_filters::LevelFilter;
 
 /// Set by Lambda itself ("Defined runtime environment variables"), not by the template.

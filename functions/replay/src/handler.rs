@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use genesys_relay::aws::lambda::InvokeError;
-use genesys_relay::breaker::{self, EventSource};
-use genesys_relay::clock::{Clock as _, end_of_invocation};
-use genesys_relay::logging::chain;
-use genesys_relay::replay::{Answer, Ports, Replay, ReplayError, Request};
-use genesys_relay::request::InvalidRequest;
+use genesys_relay::adapters::aws::lambda::InvokeError;
+use genesys_relay::breaker::{self};
+use genesys_relay::dead_letters::{Answer, Ports, Replay, ReplayError, Request};
+use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
+use genesys_relay::ports::event_source::EventSource;
+use genesys_relay::runtime::logging::chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde_json::Value;
@@ -98,10 +99,11 @@ pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
 mod tests {
     use std::time::Duration;
 
-    use genesys_relay::archive::Archive as _;
-    use genesys_relay::breaker::{Circuit, EventSource as _, Settings, State};
-    use genesys_relay::clock::Clock as _;
-    use genesys_relay::events_table::EventsTable as _;
+    use genesys_relay::domain::circuit::{Circuit, Settings, State};
+    use genesys_relay::ports::archive::Archive as _;
+    use genesys_relay::ports::clock::Clock as _;
+    use genesys_relay::ports::event_source::EventSource as _;
+    use genesys_relay::ports::events_table::EventsTable as _;
     use genesys_relay::testing::FakeClock;
     use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The Lambda function that operators invoke, directly and over HTTP: wires [`genesys_relay::replay`] to AWS.
+//! The Lambda function that operators invoke, directly and over HTTP: wires [`genesys_relay::dead_letters`] to AWS.
 
 mod api;
 mod background;
@@ -10,16 +10,16 @@ mod testing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::aws;
-use genesys_relay::aws::dynamodb::DynamoDb;
-use genesys_relay::aws::event_source::EventSourceMapping;
-use genesys_relay::aws::lambda::LambdaFunction;
-use genesys_relay::aws::s3::S3Archive;
-use genesys_relay::aws::sqs::Sqs;
-use genesys_relay::clock::SystemClock;
-use genesys_relay::config::Environment;
-use genesys_relay::metrics::Pending;
-use genesys_relay::replay::Replay;
+use genesys_relay::adapters::aws;
+use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::adapters::aws::event_source::EventSourceMapping;
+use genesys_relay::adapters::aws::lambda::LambdaFunction;
+use genesys_relay::adapters::aws::s3::S3Archive;
+use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::dead_letters::Replay;
+use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::runtime::config::Environment;
+use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::service_fn;
 
 use crate::config::Config;
@@ -32,7 +32,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
-    genesys_relay::logging::init(config.log_level);
+    genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);

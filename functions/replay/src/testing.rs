@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use genesys_relay::aws::lambda::InvokeError;
-use genesys_relay::clock::Clock as _;
-use genesys_relay::event::EventId;
-use genesys_relay::message::Message;
-use genesys_relay::queue::{Countable, Receiver, Sender};
-use genesys_relay::replay::Replay;
+use genesys_relay::adapters::aws::lambda::InvokeError;
+use genesys_relay::dead_letters::Replay;
+use genesys_relay::domain::event::EventId;
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeQueue, FakeTable};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::{Value, json};

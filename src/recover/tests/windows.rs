@@ -1,7 +1,7 @@
 //! How far a run comes, where the next one begins, and what keeps the checkpoint back.
 
 use super::*;
-use crate::events_table::Checkpoint;
+use crate::ports::events_table::Checkpoint;
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_genesys_is_caught_up_with() {

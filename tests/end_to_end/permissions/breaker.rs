@@ -1,6 +1,6 @@
 //! What the breaker may do, one permission after the other taken away.
 
-use genesys_relay::breaker::State;
+use genesys_relay::domain::circuit::State;
 use local::genesys_cloud::GenesysCloud;
 use local::stack::{FunctionError, Stack, StackOptions};
 use local::target::Target;

@@ -1,6 +1,6 @@
 //! What replay, and who starts it, may do, one permission after the other taken away.
 
-use genesys_relay::breaker::State;
+use genesys_relay::domain::circuit::State;
 use jiff::SignedDuration;
 
 use super::*;

@@ -4,9 +4,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::breaker::{self, Breaker, Policy, Prober};
-use genesys_relay::message::Message;
-use genesys_relay::process::Probed;
+use genesys_relay::breaker::{self, Breaker};
+use genesys_relay::domain::circuit::Policy;
+use genesys_relay::domain::circuit::Probed;
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::event_source::Prober;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::message::Message;
-use genesys_relay::queue::QueueError;
-use genesys_relay::secrets::SecretCache;
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::queue::QueueError;
+use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
 use proptest::prelude::*;
 use serde_json::Value;

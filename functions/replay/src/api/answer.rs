@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::events_table::Position;
-use genesys_relay::replay::{List, Shown};
-use genesys_relay::request::InvalidRequest;
+use genesys_relay::dead_letters::{List, Shown};
+use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::ports::events_table::Position;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -158,9 +158,9 @@ impl From<Problem> for Response {
 
 #[cfg(test)]
 mod tests {
-    use genesys_relay::event::Source;
-    use genesys_relay::reason::ReasonKind;
-    use genesys_relay::replay::{DeadLetter, Request};
+    use genesys_relay::dead_letters::{DeadLetter, Request};
+    use genesys_relay::domain::event::Source;
+    use genesys_relay::domain::failure::ReasonKind;
     use jiff::Timestamp;
 
     use super::*;

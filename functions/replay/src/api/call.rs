@@ -5,8 +5,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::event::EventId;
-use genesys_relay::replay::Request;
+use genesys_relay::dead_letters::Request;
+use genesys_relay::domain::event::EventId;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

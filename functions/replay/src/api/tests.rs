@@ -6,8 +6,8 @@ mod hostile;
 mod list;
 mod retry;
 
-use genesys_relay::message::Message;
-use genesys_relay::queue::{Countable, Receiver, Sender};
+use genesys_relay::domain::message::Message;
+use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use serde_json::{Map, Value, json};
 
 use crate::testing::{Fakes, bury, function, id_of, invoke, letter_of, refused, sample};

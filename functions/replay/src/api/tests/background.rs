@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use genesys_relay::queue::{Depth, QueueError, ReceiptHandle, Received, VisibilityTimeout};
-use genesys_relay::replay::Request;
+use genesys_relay::dead_letters::Request;
+use genesys_relay::domain::queue_depth::QueueDepth;
+use genesys_relay::ports::queue::{QueueError, ReceiptHandle, Received, VisibilityTimeout};
 use genesys_relay::testing::FakeQueue;
 use tokio::time::{Instant, sleep};
 
@@ -42,7 +43,7 @@ impl Receiver for Slow {
 }
 
 impl Countable for Slow {
-    async fn depth(&self) -> Result<Depth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, QueueError> {
         self.0.depth().await
     }
 }

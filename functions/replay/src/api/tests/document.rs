@@ -1,6 +1,6 @@
 //! `openapi.yaml` against the code.
 
-use genesys_relay::reason::ReasonKind;
+use genesys_relay::domain::failure::ReasonKind;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::*;
@@ -62,7 +62,7 @@ async fn the_document_has_the_parameters_of_the_list_with_their_bounds() {
 async fn the_document_knows_every_word_and_every_field() {
     let document = document();
     let schema = |name: &str| document["components"]["schemas"][name].clone();
-    let sources = genesys_relay::event::Source::ALL.map(genesys_relay::event::Source::as_str);
+    let sources = genesys_relay::domain::event::Source::ALL.map(genesys_relay::domain::event::Source::as_str);
     assert_eq!(texts(&schema("Source")["enum"]), sources);
     for reason in texts(&schema("Reason")["enum"]) {
         serde_json::from_value::<ReasonKind>(reason.into()).unwrap_or_else(|error| panic!("{reason}: {error}"));

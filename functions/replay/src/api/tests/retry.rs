@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use genesys_relay::clock::Clock as _;
-use genesys_relay::events_table::{EventsTable as _, Written};
-use genesys_relay::queue::Redrive as _;
-use genesys_relay::reason::ReasonKind;
-use genesys_relay::record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, REPLAY_CEILING};
+use genesys_relay::domain::event_record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, REPLAY_CEILING};
+use genesys_relay::domain::failure::ReasonKind;
+use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::events_table::{EventsTable as _, Written};
+use genesys_relay::ports::queue::Redrive as _;
 use genesys_relay::testing::FakeClock;
 
 use super::*;

@@ -1,0 +1,466 @@
+//! The events table in Amazon DynamoDB.
+
+mod index;
+mod packed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_dynamo::{from_item, to_item};
+use uuid::Uuid;
+
+use self::index::{INDEX, INDEX_ORDER, INDEX_SHARD, SHARDS, Shard, merge, range, shard_of};
+use self::packed::{pack, unpack};
+use super::is_transient;
+use crate::domain::attempts::Attempts;
+use crate::domain::circuit::Circuit;
+use crate::domain::event::EventId;
+use crate::domain::event_record::{BulkReplay, Guard, LIFE, Record, Transition};
+use crate::ports::events_table::{
+    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+};
+use crate::runtime::logging::chain;
+use crate::runtime::metrics;
+
+/// The table's key.
+const KEY: &str = "event_id";
+
+/// `BatchGetItem`: at most 100 keys.
+const BATCH_KEYS: usize = 100;
+
+/// How often the rest of a batch that DynamoDB did not get to is asked for again.
+const BATCH_ROUNDS: u32 = 5;
+
+/// An item has at most 400 KB ("Quotas in Amazon DynamoDB"); with base64 in transit, this much is kept of a body.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// The events table, by its name.
+#[derive(Debug, Clone)]
+pub struct DynamoDb {
+    client: Client,
+    table: String,
+}
+
+impl DynamoDb {
+    /// The table of this name.
+    pub fn new(config: &SdkConfig, table: String) -> Self {
+        Self { client: Client::new(config), table }
+    }
+
+    /// Opens the connection that the first claim will use, by reading a record that there is none of.
+    pub async fn warm_up(&self) -> Result<(), TableError> {
+        self.read("warm-up".to_owned()).await.map(drop)
+    }
+
+    async fn read(&self, key: String) -> Result<Option<Item>, TableError> {
+        let request = self.client.get_item().table_name(&self.table).key(KEY, AttributeValue::S(key));
+        Ok(request.consistent_read(true).send().await.map_err(classify)?.item)
+    }
+
+    /// Reads up to a hundred items, and what DynamoDB did not get to once more.
+    async fn read_batch(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, TableError> {
+        let keys = keys.map(|key| HashMap::from([(KEY.to_owned(), AttributeValue::S(key))])).collect();
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
+        let mut open = Some(HashMap::from([(self.table.clone(), keys.build().map_err(cannot_build)?)]));
+        let mut items = Vec::new();
+        for round in 0..BATCH_ROUNDS {
+            tokio::time::sleep(Duration::from_millis(50) * round).await;
+            let output = self.client.batch_get_item().set_request_items(open).send().await.map_err(classify)?;
+            items.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            open = output.unprocessed_keys.filter(|keys| !keys.is_empty());
+            if open.is_none() {
+                return Ok(items);
+            }
+        }
+        Err(TableError::Unavailable("DynamoDB did not process all keys of a batch".into()))
+    }
+
+    async fn read_shard(&self, shard: u8, (from, to): (&str, &str), limit: usize) -> Result<Shard, TableError> {
+        let request = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("dead_shard = :shard AND dead_order BETWEEN :from AND :to")
+            .expression_attribute_values(":shard", AttributeValue::S(shard.to_string()))
+            .expression_attribute_values(":from", AttributeValue::S(from.to_owned()))
+            .expression_attribute_values(":to", AttributeValue::S(to.to_owned()))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        let output = request.send().await.map_err(classify)?;
+        let more = output.last_evaluated_key.is_some();
+        let mut items = Vec::new();
+        for item in output.items.unwrap_or_default() {
+            let order = item.get(INDEX_ORDER).and_then(|order| order.as_s().ok()).cloned();
+            let order =
+                order.ok_or_else(|| TableError::Unreadable("an item of the index has no place in it".into()))?;
+            items.push((Position(order), readable(item)));
+        }
+        if more && items.is_empty() {
+            return Err(TableError::Unavailable("a page of the index is empty and not the last".into()));
+        }
+        Ok(Shard { items, more })
+    }
+}
+
+impl EventsTable for DynamoDb {
+    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+        self.read(id.to_string()).await?.map(parse).transpose()
+    }
+
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
+        // A batch that names a key twice is refused.
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut records = BTreeMap::new();
+        for ids in ids.chunks(BATCH_KEYS) {
+            let batch = self.read_batch(ids.iter().map(ToString::to_string)).await?;
+            // One that cannot be read must not hold up the others. Whoever writes to it is told.
+            let batch = batch.into_iter().filter_map(readable::<Record>);
+            records.extend(batch.map(|record| (record.event_id.clone(), record)));
+        }
+        Ok(records)
+    }
+
+    async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
+        let mut item: Item = to_item(next).map_err(unreadable)?;
+        if next.state.is_indexed() {
+            let order = Position::of(next.received_at, &next.event_id).0;
+            item.insert(INDEX_SHARD.to_owned(), AttributeValue::S(shard_of(&next.event_id).to_string()));
+            item.insert(INDEX_ORDER.to_owned(), AttributeValue::S(order));
+        }
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = match guard {
+            Guard::Absent => request.condition_expression("attribute_not_exists(event_id)"),
+            Guard::Unchanged(revision) => request
+                .condition_expression("revision = :revision")
+                .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
+        };
+        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(_) => Ok(Written::Done),
+            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+                let found: Option<Record> = refused_by(context.into_err()).map(parse).transpose()?;
+                // An earlier try of this very call was carried out, and its answer was lost.
+                let ours = found.as_ref().is_some_and(|found| found.revision == next.revision);
+                Ok(if ours { Written::Done } else { Written::Lost(found.map(Box::new)) })
+            }
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    async fn keep_body(&self, id: &EventId, body: &[u8], now: Timestamp) -> Result<bool, TableError> {
+        let packed = pack(body).map_err(unreadable)?;
+        if packed.len() > MAX_BODY_BYTES {
+            return Ok(false);
+        }
+        let expires_at = (now + LIFE).as_second();
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item(KEY, AttributeValue::S(body_key(id)))
+            .item("body", AttributeValue::B(Blob::new(packed)))
+            .item("expires_at", AttributeValue::N(expires_at.to_string()));
+        request.send().await.map(|_| true).map_err(classify)
+    }
+
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
+        let Some(mut item) = self.read(body_key(id)).await? else { return Ok(None) };
+        let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
+        let (Some(AttributeValue::B(packed)), Some(expires_at)) = (item.remove("body"), expires_at) else {
+            return Err(TableError::Unreadable("a kept body has no bytes, or no end".into()));
+        };
+        if expires_at <= now.as_second() {
+            return Ok(None);
+        }
+        unpack(packed.as_ref()).map(Some).map_err(unreadable)
+    }
+
+    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+        let request = self.client.delete_item().table_name(&self.table).key(KEY, AttributeValue::S(body_key(id)));
+        request.send().await.map(drop).map_err(classify)
+    }
+
+    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
+        let (from, to) = range(window, after);
+        if from > to {
+            return Ok(Page::default());
+        }
+        let of_each = limit.div_ceil(usize::from(SHARDS) / 2).max(1);
+        let shards = (0..SHARDS).map(|shard| self.read_shard(shard, (&from, &to), of_each));
+        Ok(merge(try_join_all(shards).await?, limit))
+    }
+
+    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        let item: Item = to_item(lease).map_err(unreadable)?;
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .item(KEY, AttributeValue::S(lease_key(what)))
+            .condition_expression("attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_names("#until", "until")
+            .expression_attribute_values(":owner", AttributeValue::S(lease.owner.to_string()))
+            .expression_attribute_values(":now", AttributeValue::N(now.as_millisecond().to_string()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(_) => Ok(None),
+            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+                let held = refused_by(context.into_err());
+                held.ok_or_else(|| TableError::Unavailable("a lease came and went".into())).and_then(parse).map(Some)
+            }
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(lease_key(what)))
+            .condition_expression("#owner = :owner")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":owner", AttributeValue::S(owner.to_string()));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            // It has run out, and somebody else has it.
+            Err(SdkError::ServiceError(context))
+                if matches!(context.err(), DeleteItemError::ConditionalCheckFailedException(_)) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+        let lease = self.read(lease_key(what)).await?.map(parse::<Lease>).transpose()?;
+        Ok(lease.filter(|lease| lease.until > now))
+    }
+
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        self.read(BULK_REPLAY_KEY.to_owned()).await?.map(parse).transpose()
+    }
+
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+        let item: Item = to_item(replay).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        // By then nothing is left that it could stand for.
+        let expires_at = (replay.act.at + LIFE).as_second().to_string();
+        let request = request.item("expires_at", AttributeValue::N(expires_at));
+        request.item(KEY, AttributeValue::S(BULK_REPLAY_KEY.to_owned())).send().await.map(drop).map_err(classify)
+    }
+
+    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
+        let Some(item) = self.read(run_key(run_id)).await? else { return Ok(None) };
+        let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
+        if expires_at.is_some_and(|at| at <= now.as_second()) {
+            return Ok(None);
+        }
+        parse(item).map(Some)
+    }
+
+    async fn save_background_run(
+        &self,
+        run: &BackgroundRun,
+        from: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
+        let item: Item = to_item(run).map_err(unreadable)?;
+        let number = |at: Timestamp| AttributeValue::N(at.as_second().to_string());
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = request.item(KEY, AttributeValue::S(run_key(&run.run_id))).item("expires_at", number(now + LIFE));
+        let request = match from {
+            None => request
+                .condition_expression("attribute_not_exists(event_id) OR expires_at <= :now")
+                .expression_attribute_values(":now", number(now)),
+            Some(revision) => request
+                .condition_expression("revision = :revision")
+                .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
+        };
+        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+                let found: Option<BackgroundRun> = refused_by(context.into_err()).map(parse).transpose()?;
+                // An earlier try of this very call was carried out, and its answer was lost.
+                Ok(found.is_some_and(|found| found.revision == run.revision))
+            }
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+        self.read(checkpoint_key(source)).await?.map(parse).transpose()
+    }
+
+    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
+        let item: Item = to_item(checkpoint).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = request.item(KEY, AttributeValue::S(checkpoint_key(source)));
+        request.send().await.map(drop).map_err(classify)
+    }
+
+    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
+        let expires_at = minute.as_second() + ATTEMPTS_KEPT_SECONDS;
+        let number = |number: &dyn std::fmt::Display| AttributeValue::N(number.to_string());
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(attempts_key(minute)))
+            .expression_attribute_values(":delivered", number(&attempts.delivered))
+            .expression_attribute_values(":failed", number(&attempts.failed))
+            .expression_attribute_values(":first_delivered", number(&attempts.first_delivered))
+            .expression_attribute_values(":first_failed", number(&attempts.first_failed))
+            .expression_attribute_values(":expires_at", number(&expires_at));
+        let add = "SET expires_at = :expires_at ADD delivered :delivered, failed :failed, \
+                   first_delivered :first_delivered, first_failed :first_failed";
+        // DynamoDB takes no empty set.
+        let request = if attempts.failing.is_empty() {
+            request.update_expression(add)
+        } else {
+            let failing = attempts.failing.iter().cloned().collect();
+            request
+                .update_expression(format!("{add}, failing :failing"))
+                .expression_attribute_values(":failing", AttributeValue::Ss(failing))
+        };
+        request.send().await.map(drop).map_err(classify)
+    }
+
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+        let mut found = BTreeMap::new();
+        for keys in minutes.chunks(BATCH_KEYS) {
+            for item in self.read_batch(keys.iter().copied().map(attempts_key)).await? {
+                let counted: CountedAttempts = parse(item)?;
+                found.insert(counted.event_id.clone(), counted);
+            }
+        }
+        let of = |minute: &Timestamp| found.remove(&attempts_key(*minute)).map(Attempts::from).unwrap_or_default();
+        Ok(minutes.iter().map(of).collect())
+    }
+
+    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+        self.read(CIRCUIT_KEY.to_owned()).await?.map(parse).transpose()
+    }
+
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+        let item: Item = to_item(circuit).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        request.item(KEY, AttributeValue::S(CIRCUIT_KEY.to_owned())).send().await.map(drop).map_err(classify)
+    }
+}
+
+/// The attempts of a minute as an item.
+#[derive(Deserialize)]
+struct CountedAttempts {
+    event_id: String,
+    delivered: u64,
+    failed: u64,
+    // Absent from what an earlier version wrote.
+    #[serde(default)]
+    first_delivered: u64,
+    #[serde(default)]
+    first_failed: u64,
+    #[serde(default)]
+    failing: BTreeSet<String>,
+}
+
+impl From<CountedAttempts> for Attempts {
+    fn from(counted: CountedAttempts) -> Self {
+        let CountedAttempts { event_id: _, delivered, failed, first_delivered, first_failed, failing } = counted;
+        Self { delivered, failed, first_delivered, first_failed, failing }
+    }
+}
+
+// `#` is in no event id.
+
+/// The newest bulk replay.
+const BULK_REPLAY_KEY: &str = "#bulk-replay";
+
+/// What the breaker is.
+const CIRCUIT_KEY: &str = "#breaker";
+
+/// Attempts are told for some hours, and then forgotten.
+const ATTEMPTS_KEPT_SECONDS: i64 = 6 * 3600;
+
+fn attempts_key(minute: Timestamp) -> String {
+    format!("attempts#{minute}")
+}
+
+fn lease_key(what: Exclusive) -> String {
+    match what {
+        Exclusive::DeadLetters => "lease#dead-letters".to_owned(),
+        Exclusive::Recovery => "lease#recovery".to_owned(),
+        Exclusive::Breaker => "lease#breaker".to_owned(),
+    }
+}
+
+fn run_key(run_id: &str) -> String {
+    format!("run#{run_id}")
+}
+
+fn checkpoint_key(source: &str) -> String {
+    format!("checkpoint#{source}")
+}
+
+fn body_key(id: &EventId) -> String {
+    format!("body#{id}")
+}
+
+fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
+    from_item(item).map_err(unreadable)
+}
+
+/// One of many items. What this program did not write, or a later version of it, is left out and reported.
+fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
+    let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
+    parse(item)
+        .inspect_err(|error| tracing::error!(event_id = key, error = chain(error), "left out what cannot be read"))
+        .ok()
+}
+
+/// What the table held instead.
+fn refused_by(error: PutItemError) -> Option<Item> {
+    match error {
+        PutItemError::ConditionalCheckFailedException(error) => error.item,
+        _ => None,
+    }
+}
+
+fn unreadable(error: impl StdError + Send + Sync + 'static) -> TableError {
+    TableError::Unreadable(error.into())
+}
+
+fn cannot_build(error: BuildError) -> TableError {
+    TableError::Refused(error.into())
+}
+
+/// What a call that failed means, which is counted here.
+fn classify<E>(error: SdkError<E>) -> TableError
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    metrics::TABLE_ERRORS.add(1);
+    if is_transient(&error) { TableError::Unavailable(error.into()) } else { TableError::Refused(error.into()) }
+}

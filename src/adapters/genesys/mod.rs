@@ -1,0 +1,291 @@
+//! The Platform API of Genesys Cloud: signs in, keeps to its limits, tries again what may pass, and says what went wrong.
+
+mod error;
+mod https;
+mod region;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::domain::json::Json;
+use crate::domain::retry::{Disposition, Schedule, disposition, retry_after_of};
+use crate::ports::clock::Clock;
+use crate::ports::secrets::{GenesysSecrets, SecretCache, SecretStore};
+use crate::ports::target::Cause;
+use crate::runtime::logging::chain;
+
+use self::error::correlation_id;
+
+pub use self::error::{GenesysError, HttpError, Refused, Trouble};
+pub use self::https::Https;
+pub use self::region::{Region, UnknownRegion};
+
+/// A token is used until this much before its end, or a tenth of its life where that is less.
+const TOKEN_MARGIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// "Rate limits": seconds until the limit that was reached is over.
+const RATE_LIMIT_RESET: &str = "inin-ratelimit-reset";
+
+/// One call of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The body, as JSON.
+    pub body: Option<String>,
+    /// What the role of the OAuth client has to hold, where that is documented.
+    pub permission: Option<&'static str>,
+}
+
+impl fmt::Display for Call {
+    /// Without the query.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.split('?').next().unwrap_or_default();
+        write!(formatter, "{} {path}", self.method)
+    }
+}
+
+/// What can be called: the port that those who read deliveries see.
+pub trait PlatformApi: Send + Sync + 'static {
+    /// Calls the API and returns its answer, which is JSON. It ends by `deadline`.
+    fn call(&self, call: &Call, deadline: Instant) -> impl Future<Output = Result<Vec<u8>, GenesysError>> + Send;
+}
+
+/// The port to the network.
+pub trait Http: Send + Sync + 'static {
+    /// Sends one request and reads its answer.
+    fn send(&self, request: Request<Vec<u8>>) -> impl Future<Output = Result<Response<Vec<u8>>, HttpError>> + Send;
+}
+
+/// A signed-in client of the API.
+///
+/// A call is tried again by the schedule, except that a limit that was reached does not count as a failure: it is waited
+/// for as long as there is time.
+pub struct Genesys<H, S, C> {
+    http: H,
+    api_url: String,
+    login_url: String,
+    secrets: SecretCache<S, GenesysSecrets, C>,
+    schedule: Schedule,
+    clock: C,
+    token: Mutex<Option<Token>>,
+    rng: StdMutex<fastrand::Rng>,
+}
+
+/// What a call is authorised by.
+#[derive(Clone)]
+struct Token {
+    authorization: HeaderValue,
+    use_until: Timestamp,
+}
+
+impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
+    /// A client of the API at `api_url` that signs in at `login_url`.
+    pub fn new(
+        http: H,
+        api_url: &str,
+        login_url: &str,
+        secrets: SecretCache<S, GenesysSecrets, C>,
+        schedule: Schedule,
+        clock: C,
+    ) -> Self {
+        let base = |url: &str| url.trim_end_matches('/').to_owned();
+        let (api_url, login_url) = (base(api_url), base(login_url));
+        Self { http, api_url, login_url, secrets, schedule, clock, token: Mutex::default(), rng: StdMutex::default() }
+    }
+
+    /// The token in hand, or a new one.
+    async fn token(&self, deadline: Instant) -> Result<HeaderValue, GenesysError> {
+        let mut token = self.token.lock().await;
+        if let Some(token) = token.as_ref().filter(|token| self.clock.now() < token.use_until) {
+            return Ok(token.authorization.clone());
+        }
+        let secrets = self.secrets.get().await?;
+        let signed_in = match self.sign_in(&secrets, deadline).await {
+            // The secret may have been changed since it was read.
+            Err(GenesysError::Credentials(refused)) => {
+                let fresh = self.secrets.get_fresh().await?;
+                if fresh == secrets {
+                    return Err(GenesysError::Credentials(refused));
+                }
+                self.sign_in(&fresh, deadline).await?
+            }
+            outcome => outcome?,
+        };
+        let authorization = signed_in.authorization.clone();
+        *token = Some(signed_in);
+        Ok(authorization)
+    }
+
+    /// OAuth's grant of client credentials (RFC 6749 section 4.4).
+    async fn sign_in(&self, secrets: &GenesysSecrets, deadline: Instant) -> Result<Token, GenesysError> {
+        #[derive(Deserialize)]
+        struct Granted {
+            access_token: String,
+            expires_in: u32,
+        }
+
+        let what = "POST /oauth/token";
+        let credentials = BASE64_STANDARD.encode(format!("{}:{}", secrets.client_id, secrets.client_secret));
+        let request = || {
+            Request::post(format!("{}/oauth/token", self.login_url))
+                .header(header::AUTHORIZATION, sensitive(&format!("Basic {credentials}"))?)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(b"grant_type=client_credentials".to_vec())
+        };
+        let response = self.send(what, request, deadline).await?;
+        if !response.status().is_success() {
+            return Err(GenesysError::Credentials(Refused::of(what, &response)));
+        }
+        // What cannot be read is not repeated: it may be a token.
+        let unusable = |problem: &str| GenesysError::Unusable { what: what.to_owned(), problem: problem.to_owned() };
+        let granted: Granted =
+            serde_json::from_slice(response.body()).map_err(|_| unusable("it has no access_token and expires_in"))?;
+        let authorization = sensitive(&format!("Bearer {}", granted.access_token))
+            .map_err(|_| unusable("the access_token cannot stand in a header"))?;
+        let life = SignedDuration::from_secs(granted.expires_in.into());
+        Ok(Token { authorization, use_until: self.clock.now() + life - TOKEN_MARGIN.min(life / 10) })
+    }
+
+    /// Gives up a token that was refused, unless there is a newer one.
+    async fn forget(&self, refused: &HeaderValue) {
+        self.token.lock().await.take_if(|token| token.authorization == *refused);
+    }
+
+    /// Sends a request until there is an answer that trying again would not change.
+    async fn send(
+        &self,
+        what: &str,
+        request: impl Fn() -> Result<Request<Vec<u8>>, http::Error>,
+        deadline: Instant,
+    ) -> Result<Response<Vec<u8>>, GenesysError> {
+        let (mut failures, mut backoffs) = (0, 0);
+        loop {
+            let request = request().map_err(|error| unusable_call(what, &error))?;
+            let started = Instant::now();
+            let out_of_time = |why: String| GenesysError::OutOfTime { what: what.to_owned(), why };
+            let sent = timeout_at(deadline, self.http.send(request)).await;
+            let outcome = sent.map_err(|_| out_of_time("it was still at work".to_owned()))?;
+            if let Ok(response) = &outcome {
+                log(what, response, started);
+            }
+            let (trouble, asked) = match outcome {
+                Ok(response) if response.status().is_success() => match Json::parse(response.body()) {
+                    Ok(_) => return Ok(response),
+                    Err(error) => (Trouble::NotJson(chain(&error)), None),
+                },
+                Ok(response) => match disposition(
+                    Cause::Status(response.status().as_u16()),
+                    self.asked_to_wait(&response).is_some(),
+                ) {
+                    Disposition::Permanent => return Ok(response),
+                    Disposition::Retry => {
+                        let asked = self.asked_to_wait(&response);
+                        (Trouble::Answered(Refused::of(what, &response)), asked)
+                    }
+                },
+                Err(HttpError::TooLarge(most)) => {
+                    let problem = HttpError::TooLarge(most).to_string();
+                    return Err(GenesysError::Unusable { what: what.to_owned(), problem });
+                }
+                Err(error) => (Trouble::Http(error), None),
+            };
+            let is_limit =
+                matches!(&trouble, Trouble::Answered(refused) if refused.status == StatusCode::TOO_MANY_REQUESTS);
+            failures += u32::from(!is_limit);
+            // Where it says how long, that is enough.
+            backoffs += u32::from(!is_limit || asked.is_none());
+            tracing::warn!(call = what, error = chain(&trouble), failures, "Genesys Cloud did not answer as it should");
+            if self.schedule.is_last(failures) {
+                return Err(GenesysError::Unavailable { what: what.to_owned(), tries: failures, last: trouble });
+            }
+            let wait = {
+                let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+                self.schedule.delay(backoffs, asked, &mut rng)
+            };
+            if Instant::now() + wait >= deadline {
+                return Err(out_of_time(format!("it asks for {} s: {}", wait.as_secs(), chain(&trouble))));
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// How long Genesys Cloud wants to be left alone: the longer of two headers. One of them is on every answer, and asks
+    /// for something only when the limit is reached.
+    fn asked_to_wait(&self, response: &Response<Vec<u8>>) -> Option<Duration> {
+        let text = |name: &str| response.headers().get(name)?.to_str().ok();
+        let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        let retry_after = retry_after_of(response.headers(), self.clock.now());
+        let reset = text(RATE_LIMIT_RESET)
+            .filter(|_| is_limit)
+            .and_then(|text| text.trim().parse().ok())
+            .map(Duration::from_secs);
+        retry_after.max(reset)
+    }
+}
+
+impl<H: Http, S: SecretStore, C: Clock> PlatformApi for Genesys<H, S, C> {
+    async fn call(&self, call: &Call, deadline: Instant) -> Result<Vec<u8>, GenesysError> {
+        let what = call.to_string();
+        let mut renewed = false;
+        loop {
+            let token = self.token(deadline).await?;
+            let request = || {
+                let request = Request::builder().method(&call.method).uri(format!("{}{}", self.api_url, call.path));
+                let request = request.header(header::AUTHORIZATION, token.clone());
+                let request = request.header(header::CONTENT_TYPE, "application/json");
+                request.body(call.body.clone().unwrap_or_default().into_bytes())
+            };
+            let response = self.send(&what, request, deadline).await?;
+            let refused = || Refused::of(&what, &response);
+            return match response.status() {
+                status if status.is_success() => Ok(response.into_body()),
+                StatusCode::UNAUTHORIZED if !renewed => {
+                    self.forget(&token).await;
+                    renewed = true;
+                    continue;
+                }
+                StatusCode::UNAUTHORIZED => Err(GenesysError::Credentials(refused())),
+                StatusCode::FORBIDDEN => {
+                    Err(GenesysError::Forbidden { permission: call.permission, refused: refused() })
+                }
+                StatusCode::NOT_FOUND => Err(GenesysError::NotFound(refused())),
+                _ => Err(GenesysError::Refused(refused())),
+            };
+        }
+    }
+}
+
+/// One line for each answer.
+fn log(what: &str, response: &Response<Vec<u8>>, started: Instant) {
+    tracing::info!(
+        call = what,
+        status = response.status().as_u16(),
+        correlation_id = correlation_id(response),
+        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "called Genesys Cloud"
+    );
+}
+
+fn sensitive(text: &str) -> Result<HeaderValue, http::Error> {
+    let mut value = HeaderValue::from_str(text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn unusable_call(what: &str, error: &http::Error) -> GenesysError {
+    GenesysError::Unusable { what: what.to_owned(), problem: format!("the request cannot be made: {error}") }
+}

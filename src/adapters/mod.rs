@@ -1,0 +1,7 @@
+//! Implementations of the ports. Only [`aws`] knows the AWS SDK.
+
+pub mod aws;
+pub mod delivery_log;
+pub mod genesys;
+pub mod http_target;
+pub mod standard_webhooks;

@@ -1,0 +1,146 @@
+//! The use case over stand-ins, on virtual time.
+
+mod archive;
+mod background;
+mod looks;
+mod reconcile;
+mod runs;
+mod selection;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::event::Event;
+use crate::domain::event_record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, Record, State, StateName};
+use crate::domain::failure::{Reason, ReasonKind};
+use crate::domain::message::Message;
+use crate::ports::events_table::Written;
+use crate::testing::{FakeArchive, FakeClock, FakeQueue, FakeTable};
+
+type Fake = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock)>;
+
+fn relay() -> Fake {
+    relay_over(FakeQueue::default(), FakeQueue::default())
+}
+
+fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
+    Replay {
+        events,
+        redrive: dead_letters.clone(),
+        dead_letters,
+        table: FakeTable::default(),
+        archive: FakeArchive::default(),
+        clock: FakeClock,
+    }
+}
+
+/// A message of the webhook `webhook`, told from others by `name`.
+fn message(webhook: &str, name: u32) -> Message {
+    let body = json!({ "webhookId": webhook, "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" });
+    Message { body: body.to_string(), attributes: BTreeMap::new(), group: Some(webhook.to_owned()), trace: None }
+}
+
+fn event_of(message: &Message) -> Event {
+    message.to_event(FakeClock.now()).expect("readable")
+}
+
+fn id_of(message: &Message) -> EventId {
+    event_of(message).id
+}
+
+fn carrying(message: Message, status_code: u16) -> Message {
+    message.with_reason(&Reason {
+        reason: ReasonKind::Permanent,
+        detail: "as the test says".to_owned(),
+        status_code: Some(status_code),
+        response: None,
+        attempt: Some(1),
+        at: FakeClock.now(),
+    })
+}
+
+/// Claims an event as the processor does, which waits where it has to.
+async fn claim(relay: &Fake, message: &Message) -> Claim {
+    let event = event_of(message);
+    let found = relay.table.get(&event.id).await.expect("read");
+    let bulk = relay.table.bulk_replay().await.expect("read");
+    let claim = loop {
+        let now = FakeClock.now();
+        let lease_until = now + Duration::from_mins(1);
+        let request = ClaimRequest {
+            event: &event,
+            message_id: "a-message",
+            sent_at: now,
+            bulk: bulk.as_ref(),
+            last: false,
+            lease_until,
+            now,
+        };
+        match Claim::on(found.as_ref(), request) {
+            Claiming::Free(claim) => break claim,
+            Claiming::NotBefore(time) => {
+                tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
+            }
+            claiming @ (Claiming::Finished(_) | Claiming::Other(_) | Claiming::Dead(_)) => panic!("{claiming:?}"),
+        }
+    };
+    assert_eq!(relay.table.write(claim.transition()).await.expect("written"), Written::Done);
+    claim
+}
+
+fn attempt(status: u16) -> Attempt {
+    Attempt { at: FakeClock.now(), duration_ms: Some(7), status: Some(status), error: None, response: None }
+}
+
+/// Lets an event die as the processor does, its message left to SQS.
+async fn die(relay: &Fake, message: &Message, reason: ReasonKind, status: u16) {
+    let error = "as the test says".to_owned();
+    let claim = claim(relay, message).await;
+    let death = Death { reason, error, status_code: Some(status), dead_at: FakeClock.now() };
+    let step = claim.dead(attempt(status), death, None, Context::of(&event_of(message), None));
+    relay.table.write(&step).await.expect("written");
+    relay.table.keep_body(&id_of(message), message.body.as_bytes(), FakeClock.now()).await.expect("kept");
+}
+
+async fn deliver(relay: &Fake, message: &Message) {
+    let claim = claim(relay, message).await;
+    relay.table.write(&claim.delivered(attempt(200))).await.expect("written");
+}
+
+async fn bury(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
+    for message in messages {
+        relay.dead_letters.send(&message).await.expect("sent");
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+}
+
+async fn record_of(relay: &Fake, message: &Message) -> Record {
+    relay.table.get(&id_of(message)).await.expect("read").expect("a record")
+}
+
+async fn handle(relay: &Fake, request: Value) -> Result<Answer, ReplayError> {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    relay.handle(Request::parse(request, "a test").expect("a request"), deadline).await
+}
+
+async fn report(relay: &Fake, request: Value) -> Report {
+    match handle(relay, request).await.expect("carried out") {
+        Answer::Replay(report)
+        | Answer::Reconcile(report)
+        | Answer::Archive(report)
+        | Answer::Restore(report)
+        | Answer::Discard(report) => report,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+fn replayed(report: &Report) -> u64 {
+    let Done::Replay { replayed } = report.done else { panic!("{report:?}") };
+    replayed
+}
+
+async fn visible(relay: &Fake) -> u64 {
+    relay.dead_letters.depth().await.expect("counted").visible
+}

@@ -1,0 +1,252 @@
+//! One event let through to a target that may be away.
+
+use super::*;
+use crate::domain::circuit::Probed;
+use crate::domain::message::Message;
+use crate::ports::queue::Sender as _;
+
+/// A processor with one event in its queue, received so often already.
+async fn with_one_event<F, O>(receives: u32, answer: F) -> Fake<F>
+where
+    F: Fn(Event, u32) -> O + Send + Sync + 'static,
+    O: Future<Output = Outcome> + Send,
+{
+    FakeClock::start_over();
+    let processor = processor(answer);
+    let message =
+        Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    processor.events.send(&message).await.expect("sent");
+    for _ in 0..receives {
+        processor.events.hand_out(1, Duration::ZERO);
+    }
+    processor
+}
+
+/// How often the one message of the queue has been received, this time included.
+fn receives<F>(processor: &Fake<F>) -> u32 {
+    let records = processor.events.hand_out(10, Duration::ZERO);
+    assert_eq!(records.len(), 1, "{records:?}");
+    records[0].receive_count
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_the_target_takes_is_done() {
+    let processor = with_one_event(0, |_, _| deliver()).await;
+    let probed = processor.probe(None, a_minute()).await.expect("probed");
+    let record = processor.table.only_record();
+    assert_eq!(probed, Probed::Delivered { event_id: record.event_id.to_string() });
+    assert_eq!(record.state, State::Delivered);
+    assert!(processor.events.messages().is_empty());
+    assert_eq!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_of_the_target_kills_an_event_or_costs_it_a_receive() {
+    // Also where it was its last receive: four are allowed.
+    for (cause, before) in [(Cause::Status(503), 0), (Cause::Status(404), 0), (Cause::TimedOut, 3), (Cause::Refused, 3)]
+    {
+        let processor = with_one_event(before, move |_, _| fail(cause)).await;
+        let probed = processor.probe(None, a_minute()).await.expect("probed");
+        assert!(matches!(&probed, Probed::Failed { error, .. } if error == "as the test says"), "{probed:?}");
+        let record = processor.table.only_record();
+        assert_eq!((record.state.name(), record.attempts.len()), (StateName::Retrying, 1), "{cause:?}");
+        assert_eq!(receives(&processor), 1, "{cause:?}");
+        assert!(processor.dead_letters.messages().is_empty(), "{cause:?}");
+    }
+}
+
+/// Puts so many more events into the queue.
+async fn send<F>(processor: &Fake<F>, names: impl Iterator<Item = String>) {
+    for name in names {
+        let message = record(&name, 1).message;
+        processor.events.send(&message).await.expect("sent");
+    }
+}
+
+/// The target takes `fine` and nothing else.
+fn only_fine(event: &Event) -> std::future::Ready<Outcome> {
+    if is(event, "fine") { deliver() } else { fail(Cause::Status(500)) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_never_attempted_comes_first_wherever_it_waits() {
+    for disorder in [false, true] {
+        let processor = with_one_event(0, |event, _| only_fine(&event)).await;
+        send(&processor, (0..29).map(|number| number.to_string())).await;
+        for _ in 0..30 {
+            assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+        }
+        if disorder {
+            processor.events.disorder(1);
+        }
+        tokio::time::advance(Duration::from_mins(1)).await;
+        send(&processor, std::iter::once("fine".to_owned())).await;
+        assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Delivered { .. }));
+        assert!(processor.table.records().iter().all(|record| record.attempts_made == 1), "each once before any twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_one_probe_looks_at_are_looked_at_in_turn() {
+    let processor = with_one_event(0, |event, _| only_fine(&event)).await;
+    send(&processor, (0..149).map(|number| number.to_string())).await;
+    let records = processor.events.hand_out(1000, Duration::ZERO);
+    processor.process(records, a_minute()).await;
+    tokio::time::advance(Duration::from_mins(5)).await;
+    send(&processor, std::iter::once("fine".to_owned())).await;
+    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Delivered { .. }));
+}
+
+/// SQS moves a message to the dead letters for having been received, whatever for.
+#[tokio::test(start_paused = true)]
+async fn to_be_looked_at_costs_an_event_no_more_than_half_of_its_receives() {
+    let processor = with_one_event(0, |_, _| fail(Cause::TimedOut)).await;
+    send(&processor, (0..9).map(|number| number.to_string())).await;
+    for _ in 0..40 {
+        processor.probe(None, a_minute()).await.expect("probed");
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    let received = processor.events.hand_out(100, Duration::ZERO);
+    assert_eq!(received.len(), 10);
+    // Four are allowed, and this is one more.
+    assert!(received.iter().all(|record| record.receive_count <= 2), "{received:?}");
+    assert!(processor.dead_letters.messages().is_empty());
+}
+
+/// Then the target is there, and it is the event that it does not take.
+#[tokio::test(start_paused = true)]
+async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_last() {
+    for (cause, state) in [(Cause::Status(500), StateName::Retrying), (Cause::Status(404), StateName::Dead)] {
+        let processor = with_one_event(1, move |_, _| fail(cause)).await;
+        processor.probe(None, a_minute()).await.expect("probed");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let before = FakeClock.now() - Duration::from_mins(2);
+        processor.probe(Some(before), a_minute()).await.expect("probed");
+        assert_eq!(processor.table.only_record().state.name(), StateName::Retrying, "nothing was taken since");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let since = FakeClock.now() - Duration::from_secs(10);
+        assert!(matches!(processor.probe(Some(since), a_minute()).await.expect("probed"), Probed::Failed { .. }));
+        assert_eq!(processor.table.only_record().state.name(), state);
+        if state == StateName::Dead {
+            assert_eq!(processor.dead_letters.messages().len(), 1);
+        } else {
+            tokio::time::advance(Duration::from_mins(1)).await;
+            assert_eq!(receives(&processor), 2, "it was received once by the probe, and once here");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_only_probes_attempt_dies_of_it_where_the_target_takes_others() {
+    let processor = with_one_event(0, |_, _| fail(Cause::Status(500))).await;
+    for _ in 0..5 {
+        processor.probe(Some(FakeClock.now()), a_minute()).await.expect("probed");
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    let record = processor.table.only_record();
+    assert_eq!((record.state.name(), record.attempts_made), (StateName::Dead, 5), "the first says nothing yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_keeps_its_id_and_its_time_though_its_message_is_another() {
+    let processor = with_one_event(0, |_, _| fail(Cause::TimedOut)).await;
+    let (received_at, sent_at) = processor.events.held(|message, at| (message.identity(at).1, at)).remove(0);
+    tokio::time::advance(Duration::from_hours(1)).await;
+    processor.probe(None, a_minute()).await.expect("probed");
+    let (after, later) = processor.events.held(|message, sent_at| (message.identity(sent_at), sent_at)).remove(0);
+    assert_eq!(after, (processor.table.only_record().event_id, received_at));
+    assert!(later > sent_at, "the message is a new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_attempt_waits_for_its_backoff() {
+    let processor = with_one_event(0, |_, _| fail(Cause::TimedOut)).await;
+    processor.probe(None, a_minute()).await.expect("probed");
+    let deadline = Instant::now() + Duration::from_secs(1);
+    assert_eq!(processor.probe(None, deadline).await.expect("probed"), Probed::Nothing, "it is not due");
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+    assert_eq!(processor.table.only_record().attempts_made, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_delivered_already_says_nothing_of_the_target() {
+    let processor = with_one_event(0, |_, _| deliver()).await;
+    processor.probe(None, a_minute()).await.expect("probed");
+    let again =
+        Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let again = again.named(&processor.table.only_record().event_id);
+    processor.events.send(&again).await.expect("sent");
+    assert_eq!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Nothing);
+    assert!(processor.events.messages().is_empty(), "a duplicate goes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_nothing_is_an_error() {
+    let queue = FakeQueue::default();
+    let breaks = queue.clone();
+    let processor = Arc::new(Processor {
+        events: queue.clone(),
+        dead_letters: FakeQueue::default(),
+        table: FakeTable::default(),
+        target: FakeTarget::new(move |_, _| {
+            breaks.fail_times(1);
+            fail(Cause::TimedOut)
+        }),
+        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
+        clock: FakeClock,
+        rng: Mutex::default(),
+        attempts: AttemptCounter::default(),
+    });
+    let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    queue.send(&message).await.expect("sent");
+    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+    assert_eq!(queue.messages().len(), 1, "the old message is still there");
+    queue.fail();
+    assert!(processor.probe(None, a_minute()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
+    FakeClock::start_over();
+    let processor = processor(|event, _| if is(&event, "fine") { deliver() } else { fail(Cause::Status(404)) });
+    let minutes = [crate::domain::attempts::minute_of(FakeClock.now())];
+    processor.process(vec![record("fine", 1), record("refused", 1)], a_minute()).await;
+    processor.process(vec![record("another", 1)], a_minute()).await;
+    let counted = processor.table.attempts(&minutes).await.expect("read").remove(0);
+    assert_eq!((counted.delivered, counted.failed, counted.failing_events()), (1, 1, 1), "not yet the second batch");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    processor.process(vec![record("fine", 1)], a_minute()).await;
+    let counted = processor.table.attempts(&minutes).await.expect("read").remove(0);
+    assert_eq!((counted.delivered, counted.failed, counted.failing_events()), (1, 2, 2), "a duplicate is no attempt");
+}
+
+/// Lambda froze the process right after, and thaws it for a batch an hour later.
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
+    FakeClock::start_over();
+    let processor = processor(|_, _| fail(Cause::Status(503)));
+    processor.process(vec![record("one", 1)], a_minute()).await;
+    processor.process(vec![record("another", 1)], a_minute()).await;
+    let then = crate::domain::attempts::minute_of(FakeClock.now());
+    tokio::time::advance(Duration::from_hours(1)).await;
+    processor.process(vec![record("third", 1)], a_minute()).await;
+    let counted =
+        processor.table.attempts(&[then, crate::domain::attempts::minute_of(FakeClock.now())]).await.expect("read");
+    assert_eq!(counted.iter().map(|attempts| attempts.failed).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_does_not_take_the_count_holds_up_nothing() {
+    let processor = processor(|_, _| deliver());
+    // The claim and the delivery are written, and nothing after that.
+    processor.table.fail_after(2, usize::MAX);
+    let deadline = a_minute();
+    assert_eq!(processor.process(vec![record("fine", 1)], deadline).await, Vec::<String>::new());
+    let processor = super::processor(|_, _| deliver());
+    processor.table.halt_after(2);
+    assert_eq!(processor.process(vec![record("fine", 1)], deadline).await, Vec::<String>::new());
+    assert!(Instant::now() < deadline - Duration::from_secs(55), "the answer does not wait for it");
+}

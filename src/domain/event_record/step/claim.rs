@@ -1,0 +1,251 @@
+//! The right to deliver an event: who gets it, and how the event goes on from there.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{BulkReplay, Guard, Transition, crashed, unchanged};
+use crate::domain::event::{Event, EventId};
+use crate::domain::event_record::{Attempt, Context, Dead, Death, Lease, REPLAY_CEILING, Record, State, StateName};
+
+/// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
+const EARLY: SignedDuration = SignedDuration::from_secs(1);
+
+/// A dead event that comes back although nobody has asked for it waits this long after its death, and twice as long each
+/// time: a move task of SQS also moves what dies while it runs, and would bring an event that the target refuses for good
+/// back for as long as it runs.
+const UNASKED_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// A message whose event was replayed too often waits this long before it goes back to the dead letters, for the same reason.
+const PAST_CEILING_WAIT: SignedDuration = SignedDuration::from_hours(1);
+
+/// A wish to deliver an event.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimRequest<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// The message of SQS that brings it.
+    pub message_id: &'a str,
+    /// When SQS took that message.
+    pub sent_at: Timestamp,
+    /// The newest bulk replay, where the claim [depends on it](Record::depends_on_bulk_replay).
+    pub bulk: Option<&'a BulkReplay>,
+    /// Whether SQS hands this message out for the last time.
+    pub last: bool,
+    /// By when the wish is surely over.
+    pub lease_until: Timestamp,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// What comes of a [`ClaimRequest`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claiming {
+    /// The event is free; the claim holds once it is written.
+    Free(Claim),
+    /// There is nothing left to do: it is delivered, or was discarded.
+    Finished(Finished),
+    /// Another body had this id first: the event is another one, of this id.
+    Other(EventId),
+    /// Somebody else is at it, or it is not time yet.
+    NotBefore(Timestamp),
+    /// The message goes to the dead letters: it was found dead and has still to be moved, or its event was replayed too often.
+    Dead(Death),
+}
+
+/// An event that is delivered or was discarded before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Which of them.
+    pub state: StateName,
+    /// When the relay received the message that began its record.
+    pub received_at: Timestamp,
+    /// What to write before the message may go: the record takes the digest of the first body that has one, so that a
+    /// later one is not taken for the same event.
+    pub noted: Option<Transition>,
+}
+
+impl Finished {
+    fn of(found: &Record, request: ClaimRequest<'_>) -> Self {
+        let digest = if found.digest.is_none() { request.event.digest() } else { None };
+        let noted = digest.map(|digest| {
+            let next = Record { digest: Some(digest), ..found.clone() };
+            found.step(next, found.state.clone(), request.now)
+        });
+        Self { state: found.state.name(), received_at: found.received_at, noted }
+    }
+}
+
+/// The right to deliver an event and to say how that went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim(Transition);
+
+impl Claim {
+    /// Asks for an event of which the table holds `found`.
+    pub fn on(found: Option<&Record>, request: ClaimRequest<'_>) -> Claiming {
+        let now = request.now;
+        let Some(found) = found else { return Claiming::Free(Self::first(None, request)) };
+        if found.is_expired(now) {
+            return Claiming::Free(Self::first(Some(found), request));
+        }
+        if let Some(id) = found.other_event(request.event, now) {
+            return Claiming::Other(id);
+        }
+        let marked = BulkReplay::marked(request.bulk, found);
+        let found = marked.as_ref();
+        let mut next = match &found.state {
+            State::Delivered | State::Discarded(_) => return Claiming::Finished(Finished::of(found, request)),
+            State::InProgress(lease) if lease.lease_until > now => return Claiming::NotBefore(lease.lease_until),
+            State::Retrying { next_attempt_at } if *next_attempt_at > now + EARLY => {
+                return Claiming::NotBefore(*next_attempt_at);
+            }
+            State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
+                return Claiming::Dead(death.clone());
+            }
+            State::Dead(Dead { replayed_at: None, death, .. }) if found.replays_made >= REPLAY_CEILING => {
+                return past_ceiling(death.clone(), request);
+            }
+            State::Dead(Dead { replayed_at: None, death, .. }) if unasked_until(found, death, now) > now => {
+                return Claiming::NotBefore(unasked_until(found, death, now));
+            }
+            State::Queued | State::Retrying { .. } => found.clone(),
+            State::InProgress(lease) => {
+                if let Some(death) = found.state.death(now).filter(|_| found.replays_made >= REPLAY_CEILING)
+                    && request.bulk.and_then(|bulk| bulk.act_on(found, lease.lease_until)).is_none()
+                {
+                    return past_ceiling(death, request);
+                }
+                let mut next = found.clone();
+                next.remember_attempt(crashed(found.last_seen_at));
+                if lease.last {
+                    next.leave_the_dead();
+                }
+                next
+            }
+            State::Dead(_) => {
+                let mut next = found.clone();
+                next.leave_the_dead();
+                next
+            }
+            State::Archived { .. } => Record { round: 0, ..found.clone() },
+        };
+        next.digest = next.digest.or_else(|| request.event.digest());
+        next.attempts_made += 1;
+        next.round += 1;
+        Claiming::Free(Self(found.step(next, lease(request), now)))
+    }
+
+    /// The first claim on an event, or the first after `forgotten`.
+    fn first(forgotten: Option<&Record>, request: ClaimRequest<'_>) -> Self {
+        let Event { id, source, origin, received_at, .. } = request.event;
+        let mut next = Record::new(id, *source, origin.as_deref(), *received_at, lease(request), request.now);
+        next.digest = request.event.digest();
+        next.attempts_made = 1;
+        next.round = 1;
+        Self(Transition { next, guard: unchanged(forgotten) })
+    }
+
+    /// What to write for the claim to hold.
+    pub fn transition(&self) -> &Transition {
+        &self.0
+    }
+
+    /// Which attempt this is in the event's whole life, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.record().attempts_made
+    }
+
+    /// Which attempt this is since the event was last claimed from nothing, the dead letters or the archive, from 1.
+    pub fn round(&self) -> u32 {
+        self.record().round
+    }
+
+    /// Whether an earlier attempt ended without an answer, so that the target may still be working on it. One that could
+    /// not be sent counts as well: an attempt does not tell.
+    pub fn has_unanswered_attempt(&self) -> bool {
+        self.record().attempts.iter().any(|attempt| attempt.status.is_none())
+    }
+
+    /// The event, whose message says neither of what type it is nor what headers it came with, as the record has it.
+    #[must_use]
+    pub fn restore(&self, event: Event) -> Event {
+        let Some(Context { content_type, headers, .. }) = self.record().context.clone() else { return event };
+        Event { content_type: content_type.or(event.content_type), headers, ..event }
+    }
+
+    /// The target has the event.
+    pub fn delivered(&self, attempt: Attempt) -> Transition {
+        let now = attempt.at;
+        self.after(attempt, State::Delivered, now)
+    }
+
+    /// The target has the event, although the lease was lost and the table holds `found` by now: that it has it is true
+    /// whoever holds the lease. `None` where that is recorded already.
+    pub fn delivered_late(&self, attempt: Attempt, found: Option<&Record>) -> Option<Transition> {
+        let now = attempt.at;
+        let Some(found) = found else {
+            return Some(Transition { guard: Guard::Absent, ..self.delivered(attempt) });
+        };
+        if found.state == State::Delivered {
+            return None;
+        }
+        let mut next = found.clone();
+        next.remember_attempt(attempt);
+        Some(found.step(next, State::Delivered, now))
+    }
+
+    /// Another attempt will come, not before `next_attempt_at`.
+    pub fn retrying(&self, attempt: Attempt, next_attempt_at: Timestamp, now: Timestamp) -> Transition {
+        self.after(attempt, State::Retrying { next_attempt_at }, now)
+    }
+
+    /// No other attempt will come. SQS moves the message, or we do if it is `to_move`, by its id.
+    pub fn dead(&self, attempt: Attempt, death: Death, to_move: Option<&str>, context: Context) -> Transition {
+        let now = death.dead_at;
+        let dead = Dead { message_id: to_move.map(str::to_owned), ..Dead::listed(death) };
+        let mut step = self.after(attempt, State::Dead(dead), now);
+        step.next.context = Some(context);
+        step
+    }
+
+    fn after(&self, attempt: Attempt, state: State, now: Timestamp) -> Transition {
+        let mut next = self.record().clone();
+        next.remember_attempt(attempt);
+        self.record().step(next, state, now)
+    }
+
+    pub(in crate::domain::event_record) fn record(&self) -> &Record {
+        &self.0.next
+    }
+}
+
+/// Until when a dead event waits that nobody has asked for.
+///
+/// The time of its death may come from a message or from the archive. One that has yet to come is nobody's, and would hold
+/// the event back for as long as somebody likes: it is no reason to wait.
+fn unasked_until(found: &Record, death: &Death, now: Timestamp) -> Timestamp {
+    if death.dead_at.duration_since(now) > EARLY {
+        return now;
+    }
+    let wait = UNASKED_WAIT * 2_i32.pow(found.replays_made.min(REPLAY_CEILING));
+    // Fails for calendar units only.
+    death.dead_at.saturating_add(wait).unwrap_or(now)
+}
+
+/// Where a message belongs whose event was replayed too often, and nobody insists.
+fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_>) -> Claiming {
+    let until = sent_at.saturating_add(PAST_CEILING_WAIT).unwrap_or(now);
+    if until > now { Claiming::NotBefore(until) } else { Claiming::Dead(death) }
+}
+
+impl Record {
+    /// Whether a claim on it by this message has to know the newest bulk replay: it is dead, and was not replayed by name.
+    pub fn depends_on_bulk_replay(&self, message_id: &str, now: Timestamp) -> bool {
+        match &self.state {
+            State::Dead(dead) => dead.replayed_at.is_none() && dead.message_id.as_deref() != Some(message_id),
+            state => state.death(now).is_some() && self.replays_made >= REPLAY_CEILING,
+        }
+    }
+}
+
+fn lease(request: ClaimRequest<'_>) -> State {
+    State::InProgress(Lease { lease_until: request.lease_until, last: request.last })
+}

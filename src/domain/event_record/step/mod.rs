@@ -1,0 +1,181 @@
+//! The steps between the states of a [`Record`]: all that there are, and what they are made of.
+
+mod bulk;
+mod claim;
+mod dead;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Act, Attempt, Death, LIFE, Record, State, StateName};
+use crate::domain::event::{Event, EventId, Source};
+use crate::domain::failure::Reason;
+use crate::domain::text::excerpt_of;
+
+/// The attempts, and the acts of operators, that a record remembers one by one.
+const REMEMBERED: usize = 20;
+
+/// How much of the target's answer each attempt but the newest keeps, in bytes.
+const OLD_RESPONSE_BYTES: usize = 256;
+
+/// The webhook's id is kept up to this length, which fits an index and an item.
+const MAX_ORIGIN_BYTES: usize = 256;
+
+pub use self::bulk::BulkReplay;
+pub use self::claim::{Claim, ClaimRequest, Claiming, Finished};
+pub(crate) use self::dead::restored;
+pub use self::dead::{DeadRecord, Finding, Letter};
+
+/// One step in the life of an event, to be written if the table still holds what it starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    pub(crate) next: Record,
+    pub(crate) guard: Guard,
+}
+
+impl Transition {
+    /// What the table holds once it is written.
+    pub fn next(&self) -> &Record {
+        &self.next
+    }
+
+    /// What the table has to hold for this to be written.
+    pub fn guard(&self) -> Guard {
+        self.guard
+    }
+}
+
+/// What the table has to hold for a [`Transition`] to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// No record.
+    Absent,
+    /// The record of this revision.
+    Unchanged(Uuid),
+}
+
+/// Every step there is: from (`None` is no record), to, and what takes it. The diagram in `ARCHITECTURE.md` is made of it.
+pub const STEPS: [(Option<StateName>, StateName, &str); 25] = {
+    use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
+    [
+        (None, InProgress, "claim"),
+        (None, Queued, "recover"),
+        (Some(Queued), InProgress, "claim"),
+        (Some(Retrying), InProgress, "claim when it is time"),
+        (Some(InProgress), InProgress, "claim when the lease is over"),
+        (Some(Dead), InProgress, "claim after a replay"),
+        (Some(Archived), InProgress, "claim"),
+        (Some(InProgress), Retrying, "failed"),
+        (Some(InProgress), Delivered, "delivered"),
+        (Some(InProgress), Dead, "refused, exhausted, crashed"),
+        (None, Delivered, "delivered late"),
+        (Some(Queued), Delivered, "delivered late"),
+        (Some(Retrying), Delivered, "delivered late"),
+        (Some(Dead), Delivered, "delivered late"),
+        (Some(Archived), Delivered, "delivered late"),
+        (Some(Discarded), Delivered, "delivered late"),
+        (Some(Delivered), Delivered, "body noted"),
+        (Some(Discarded), Discarded, "body noted"),
+        (None, Dead, "reconcile, restore"),
+        (Some(Queued), Dead, "reconcile"),
+        (Some(Retrying), Dead, "reconcile"),
+        (Some(Archived), Dead, "restore, reconcile"),
+        (Some(Dead), Dead, "replay, reconcile, restore"),
+        (Some(Dead), Archived, "archive"),
+        (Some(Dead), Discarded, "discard"),
+    ]
+};
+
+impl Record {
+    /// An event that was fetched and has been sent into the queue: one that the table did not know, or has `forgotten`.
+    ///
+    /// Written after the send, it loses where the processor was faster, and then says nothing new.
+    pub fn queued(event: &Event, forgotten: Option<&Self>, act: Act) -> Transition {
+        let Event { id, source, origin, received_at, .. } = event;
+        let mut next = Self::new(id, *source, origin.as_deref(), *received_at, State::Queued, act.at);
+        next.digest = event.digest();
+        next.remember_act(act);
+        Transition { next, guard: unchanged(forgotten) }
+    }
+
+    fn new(
+        event_id: &EventId,
+        source: Source,
+        origin: Option<&str>,
+        received_at: Timestamp,
+        state: State,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            event_id: event_id.clone(),
+            revision: Uuid::new_v4(),
+            state,
+            source,
+            origin: origin.map(|origin| excerpt_of(origin, MAX_ORIGIN_BYTES)),
+            received_at,
+            digest: None,
+            first_seen_at: now,
+            last_seen_at: now,
+            attempts_made: 0,
+            round: 0,
+            replays_made: 0,
+            attempts: Vec::new(),
+            history: Vec::new(),
+            context: None,
+            expires_at: now + LIFE,
+        }
+    }
+
+    /// From this record to `next`, in `state`.
+    fn step(&self, next: Self, state: State, now: Timestamp) -> Transition {
+        debug_assert!(
+            STEPS.iter().any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
+            "{} to {} is no step",
+            self.state.name(),
+            state.name()
+        );
+        let next = Self { revision: Uuid::new_v4(), state, last_seen_at: now, expires_at: now + LIFE, ..next };
+        Transition { next, guard: Guard::Unchanged(self.revision) }
+    }
+
+    fn leave_the_dead(&mut self) {
+        self.replays_made += 1;
+        self.round = 0;
+    }
+
+    fn remember_attempt(&mut self, attempt: Attempt) {
+        if let Some(response) = self.attempts.last_mut().and_then(|newest| newest.response.as_mut()) {
+            *response = excerpt_of(response, OLD_RESPONSE_BYTES);
+        }
+        self.attempts.push(attempt);
+        let forgotten = self.attempts.len().saturating_sub(REMEMBERED);
+        self.attempts.drain(..forgotten);
+    }
+
+    fn remember_act(&mut self, act: Act) {
+        self.history.push(act);
+        let forgotten = self.history.len().saturating_sub(REMEMBERED);
+        self.history.drain(..forgotten);
+    }
+}
+
+impl From<Reason> for Death {
+    fn from(reason: Reason) -> Self {
+        Self { reason: reason.reason, error: reason.detail, status_code: reason.status_code, dead_at: reason.at }
+    }
+}
+
+fn unchanged(found: Option<&Record>) -> Guard {
+    found.map_or(Guard::Absent, |found| Guard::Unchanged(found.revision))
+}
+
+/// The attempt of somebody who claimed at `since` and was never heard of again.
+fn crashed(since: Timestamp) -> Attempt {
+    Attempt {
+        at: since,
+        duration_ms: None,
+        status: None,
+        error: Some("the processor ended before it could record how this attempt went".to_owned()),
+        response: None,
+    }
+}

@@ -1,0 +1,387 @@
+//! The steps, taken in every order that chance comes up with.
+
+mod dead_letters;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::event::Event;
+use crate::domain::text::excerpt;
+
+fn start() -> Timestamp {
+    "2026-01-15T12:00:00Z".parse().expect("a timestamp")
+}
+
+fn event() -> Event {
+    Event {
+        id: "an-event".parse().expect("an id"),
+        source: Source::Webhook,
+        received_at: start(),
+        content_type: None,
+        headers: BTreeMap::new(),
+        body: br#"{"webhookId":"w","webhookName":"orders","payload":{"conversationId":"c"},"timestamp":"t"}"#.to_vec(),
+        origin: Some("w".to_owned()),
+        is_copy: false,
+    }
+}
+
+fn request<'a>(event: &'a Event, message_id: &'a str, last: bool, now: Timestamp) -> ClaimRequest<'a> {
+    ClaimRequest {
+        event,
+        message_id,
+        sent_at: start(),
+        bulk: None,
+        last,
+        lease_until: now + SignedDuration::from_secs(65),
+        now,
+    }
+}
+
+fn claim(found: Option<&Record>, message_id: &str, last: bool, now: Timestamp) -> Claim {
+    match Claim::on(found, request(&event(), message_id, last, now)) {
+        Claiming::Free(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attempt(at: Timestamp) -> Attempt {
+    Attempt { at, duration_ms: Some(1), status: Some(500), error: None, response: Some("x".repeat(1000)) }
+}
+
+fn death(now: Timestamp) -> Death {
+    Death { reason: ReasonKind::Exhausted, error: excerpt("as the test says"), status_code: Some(500), dead_at: now }
+}
+
+fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
+    BulkReplay { act: act(at), forced: force.then(|| act(at)) }
+}
+
+fn act(at: Timestamp) -> Act {
+    Act { action: "a test".to_owned(), at, by: "somebody".to_owned(), why: None }
+}
+
+/// What somebody may try with an event.
+#[derive(Debug, Clone, Copy)]
+enum Try {
+    Wait(i64),
+    Recover,
+    Claim { message: u8, last: bool },
+    Deliver,
+    Fail(i64),
+    Die { to_move: bool },
+    Reconcile,
+    Replay,
+    Archive,
+    Restore,
+    Discard,
+    Unlist,
+}
+
+fn tries() -> impl Strategy<Value = Vec<Try>> {
+    let one = prop_oneof![
+        (0..100_i64).prop_map(Try::Wait),
+        (0..1_000_000_i64).prop_map(Try::Wait),
+        (0..2_u8, any::<bool>()).prop_map(|(message, last)| Try::Claim { message, last }),
+        (0..2_u8, any::<bool>()).prop_map(|(message, last)| Try::Claim { message, last }),
+        Just(Try::Recover),
+        Just(Try::Deliver),
+        (0..900_i64).prop_map(Try::Fail),
+        any::<bool>().prop_map(|to_move| Try::Die { to_move }),
+        Just(Try::Reconcile),
+        Just(Try::Replay),
+        Just(Try::Archive),
+        Just(Try::Restore),
+        Just(Try::Discard),
+        Just(Try::Unlist),
+    ];
+    prop::collection::vec(one, 1..60)
+}
+
+/// An event, the record of it, and the claims that somebody holds or believes to hold.
+#[derive(Default)]
+struct World {
+    record: Option<Record>,
+    claims: Vec<Claim>,
+}
+
+impl World {
+    /// Writes as the table does. Says whether it was written.
+    fn write(&mut self, Transition { next, guard }: Transition, now: Timestamp) -> bool {
+        let holds = match guard {
+            Guard::Absent => self.record.is_none(),
+            Guard::Unchanged(revision) => self.record.as_ref().is_some_and(|found| found.revision == revision),
+        };
+        if !holds {
+            return false;
+        }
+        let before = self.record.replace(next);
+        let next = self.record.as_ref().expect("just written");
+        let is_forgotten = before.as_ref().is_some_and(|before| before.is_expired(now));
+        let from = before.as_ref().map(|before| before.state.name());
+        let is_step = |(one, to, _): &(Option<StateName>, StateName, &str)| {
+            *to == next.state.name() && (*one == from || (is_forgotten && one.is_none()))
+        };
+        assert!(STEPS.iter().any(is_step), "{from:?} to {} is no step", next.state.name());
+        assert_eq!(next.expires_at, next.last_seen_at + LIFE);
+        assert!(next.attempts.len() <= 20 && next.history.len() <= 20);
+        if let Some(before) = before.filter(|_| !is_forgotten) {
+            assert!(next.replays_made >= before.replays_made && next.attempts_made >= before.attempts_made);
+            assert_ne!(before.state, State::Delivered, "it is for ever");
+            if let State::Discarded(_) = before.state {
+                assert_eq!(next.state, State::Delivered, "it was on its way already");
+            }
+            if next.replays_made > before.replays_made {
+                let claimed = next.round == 1 && next.state.name() == StateName::InProgress;
+                let came_back = matches!(before.state, State::Dead(Dead { replayed_at: Some(_), .. }));
+                assert!(before.state.death(now).is_some() && (claimed || came_back), "only a replay leaves the dead");
+            }
+        }
+        true
+    }
+
+    fn dead(&self, now: Timestamp) -> Option<DeadRecord> {
+        match Finding::recorded(self.record.as_ref()?, now)? {
+            Finding::Dead(dead) => Some(dead),
+            Finding::Unrecorded(_) | Finding::Finished(_) | Finding::UnderWay => None,
+        }
+    }
+
+    fn attempt(&mut self, attempted: Try, now: Timestamp) {
+        let context = Context::of(&event(), None);
+        let event = event();
+        let letter = Letter {
+            event_id: &event.id,
+            received_at: event.received_at,
+            sent_at: event.received_at,
+            reason: None,
+            event: Some(&event),
+        };
+        let step = match attempted {
+            Try::Wait(_) => None,
+            Try::Recover => match &self.record {
+                Some(found) if !found.is_expired(now) => None,
+                found => Some(Record::queued(&event, found.as_ref(), act(now))),
+            },
+            Try::Claim { message, last } => {
+                let message = message.to_string();
+                match Claim::on(self.record.as_ref(), request(&event, &message, last, now)) {
+                    Claiming::Free(claim) => {
+                        assert!(self.write(claim.transition().clone(), now), "nobody was faster");
+                        self.claims.push(claim);
+                        None
+                    }
+                    Claiming::NotBefore(time) => {
+                        assert!(time > now, "nobody waits for what is over");
+                        None
+                    }
+                    Claiming::Finished(_) | Claiming::Other(_) | Claiming::Dead(_) => None,
+                }
+            }
+            Try::Deliver => self.claims.pop().and_then(|claim| match &self.record {
+                Some(found) if found.revision == claim.record().revision => Some(claim.delivered(attempt(now))),
+                found => claim.delivered_late(attempt(now), found.as_ref()),
+            }),
+            Try::Fail(seconds) => {
+                let next = now + SignedDuration::from_secs(seconds);
+                self.claims.pop().map(|claim| claim.retrying(attempt(now), next, now))
+            }
+            Try::Die { to_move } => self
+                .claims
+                .pop()
+                .map(|claim| claim.dead(attempt(now), death(now), to_move.then_some("0"), context.clone())),
+            Try::Reconcile => match Finding::of(&letter, self.record.as_ref(), now) {
+                Finding::Unrecorded(dead) => Some(dead.transition().clone()),
+                Finding::Dead(_) | Finding::Finished(_) | Finding::UnderWay => None,
+            },
+            Try::Replay => self.dead(now).map(|dead| dead.replayed(act(now))),
+            Try::Archive => self.dead(now).map(|dead| dead.archived(act(now), "a/key")),
+            Try::Discard => self.dead(now).map(|dead| dead.discarded(act(now))),
+            Try::Unlist => self.dead(now).map(|dead| dead.unlisted(now)),
+            Try::Restore => restored(&letter, self.record.as_ref(), act(now)),
+        };
+        if let Some(step) = step {
+            self.write(step, now);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_tried_only_steps_are_taken(tries in tries()) {
+        let (mut world, mut now) = (World::default(), start());
+        for attempted in tries {
+            if let Try::Wait(seconds) = attempted {
+                now += SignedDuration::from_secs(seconds);
+            }
+            world.attempt(attempted, now);
+            if let Some(record) = &world.record {
+                let dead = matches!(&record.state, State::Dead(dead) if dead.listed);
+                let last = matches!(&record.state, State::InProgress(lease) if lease.last);
+                prop_assert_eq!(record.state.is_indexed(), dead || last);
+            }
+        }
+        // Whoever comes late enough gets the event, is told that it is finished, or has to insist.
+        now += SignedDuration::from_hours(2);
+        let end = Claim::on(world.record.as_ref(), request(&event(), "another", false, now));
+        let is_past_ceiling = world.record.is_some_and(|record| record.replays_made >= REPLAY_CEILING);
+        let holds = match end {
+            Claiming::Free(_) | Claiming::Finished(_) => true,
+            Claiming::Dead(_) => is_past_ceiling,
+            Claiming::NotBefore(_) | Claiming::Other(_) => false,
+        };
+        prop_assert!(holds);
+    }
+}
+
+#[test]
+fn a_claim_is_held_until_its_lease_is_over() {
+    let first = claim(None, "m", false, start());
+    let record = first.transition().next.clone();
+    let later = start() + SignedDuration::from_secs(64);
+    let Claiming::NotBefore(time) = Claim::on(Some(&record), request(&event(), "other", false, later)) else {
+        panic!("not held")
+    };
+    assert_eq!(time, start() + SignedDuration::from_secs(65));
+    let second = claim(Some(&record), "other", false, time);
+    assert_eq!((second.attempt(), second.round()), (2, 2));
+}
+
+const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
+
+/// Whether another worker may claim the event at this time.
+fn is_free(record: &Record, now: Timestamp) -> bool {
+    matches!(Claim::on(Some(record), request(&event(), "other", false, now)), Claiming::Free(_))
+}
+
+#[test]
+fn a_retry_is_free_a_second_before_its_time_and_no_earlier() {
+    let due = start() + SignedDuration::from_secs(30);
+    let record = claim(None, "m", false, start()).retrying(attempt(start()), due, start()).next;
+    let early = due - SignedDuration::from_secs(1);
+    assert_eq!([early - MILLISECOND, early, due].map(|now| is_free(&record, now)), [false, true, true]);
+    let Claiming::NotBefore(time) = Claim::on(Some(&record), request(&event(), "m", false, start())) else {
+        panic!("too early")
+    };
+    assert_eq!(time, due);
+}
+
+#[test]
+fn a_record_says_when_what_happened() {
+    let (at, later) = (start() + SignedDuration::from_secs(5), start() + SignedDuration::from_mins(5));
+    let first = claim(None, "m", false, at).transition().next.clone();
+    assert_eq!((first.received_at, first.first_seen_at, first.last_seen_at), (start(), at, at));
+    let State::InProgress(lease) = &first.state else { panic!("{first:?}") };
+    assert_eq!(lease.lease_until, at + SignedDuration::from_secs(65));
+    // It was never heard of again.
+    let second = claim(Some(&first), "m", false, later).transition().next.clone();
+    assert_eq!((second.received_at, second.first_seen_at, second.last_seen_at), (start(), at, later));
+    assert_eq!(second.attempts.iter().map(|attempt| attempt.at).collect::<Vec<_>>(), [at]);
+}
+
+#[test]
+fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
+    let record = claim(None, "m", true, start()).transition().next.clone();
+    let end = start() + SignedDuration::from_secs(65);
+    assert_eq!(record.state.death(end - MILLISECOND), None);
+    for now in [end, end + SignedDuration::from_hours(1)] {
+        let death = record.state.death(now).expect("dead");
+        assert_eq!((death.reason, death.dead_at), (ReasonKind::Crashed, end));
+    }
+    assert!(record.is_expired(start() + LIFE) && !record.is_expired(start() + LIFE - MILLISECOND));
+    // Whoever brings it back begins its backoff anew.
+    let again = claim(Some(&record), "another", false, end);
+    assert_eq!((again.attempt(), again.round(), again.record().replays_made), (2, 1, 1));
+    let unfinished = claim(None, "m", false, start()).transition().next.clone();
+    let again = claim(Some(&unfinished), "m", false, end);
+    assert_eq!((again.attempt(), again.round(), again.record().replays_made), (2, 2, 0), "it never died");
+}
+
+#[test]
+fn what_was_forgotten_begins_anew() {
+    let record = claim(None, "m", false, start()).delivered(attempt(start())).next;
+    let later = start() + LIFE;
+    assert!(matches!(
+        Claim::on(Some(&record), request(&event(), "m", false, later - SignedDuration::from_secs(1))),
+        Claiming::Finished(Finished { state: StateName::Delivered, noted: None, .. })
+    ));
+    let again = claim(Some(&record), "m", false, later);
+    assert_eq!((again.attempt(), again.transition().guard), (1, Guard::Unchanged(record.revision)));
+}
+
+#[test]
+fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
+    let claimed = claim(None, "m", false, start());
+    let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
+    assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), Claiming::Dead(_)));
+    let Some(Finding::Dead(letter)) = Finding::recorded(&dead, start()) else { panic!("not dead") };
+    // Also the message itself, should SQS keep its id on the way back; and no other is taken for it before.
+    for message_id in ["another", "m"] {
+        let replayed = claim(Some(&letter.replayed(act(start())).next), message_id, false, start());
+        assert_eq!((replayed.attempt(), replayed.round(), replayed.record().replays_made), (2, 1, 1));
+    }
+    let later = start() + SignedDuration::from_mins(1);
+    assert_eq!(claim(Some(&dead), "m2", false, later).attempt(), 2);
+    let archived = claim(Some(&letter.archived(act(start()), "a/key").next), "another", false, start());
+    assert_eq!((archived.attempt(), archived.round(), archived.record().replays_made), (2, 1, 0));
+}
+
+#[test]
+fn older_answers_are_kept_shorter() {
+    let mut record = None;
+    let mut now = start();
+    for _ in 0..25 {
+        let claimed = claim(record.as_ref(), "m", false, now);
+        record = Some(claimed.retrying(attempt(now), now, now).next);
+        now += SignedDuration::from_secs(1);
+    }
+    let record = record.expect("written");
+    assert_eq!((record.attempts_made, record.attempts.len()), (25, 20));
+    let lengths: Vec<_> = record.attempts.iter().filter_map(|attempt| Some(attempt.response.as_ref()?.len())).collect();
+    assert!(lengths[..19].iter().all(|length| *length == 256) && lengths[19] == 1000);
+    let oldest = start() + SignedDuration::from_secs(5);
+    assert_eq!(record.attempts[0].at, oldest, "the newest are kept");
+    let mut record = claim(None, "m", false, start()).dead(attempt(start()), death(start()), None, Context::default());
+    for second in 0..25 {
+        let Some(Finding::Dead(dead)) = Finding::recorded(&record.next, start()) else { panic!("not dead") };
+        record = dead.replayed(act(start() + SignedDuration::from_secs(second)));
+    }
+    let history = record.next.history;
+    assert_eq!((history.len(), history[0].at), (20, oldest));
+}
+
+#[test]
+fn the_context_is_read_from_the_body() {
+    let context = Context::of(&event(), Some("https://example.com/".to_owned()));
+    assert_eq!(context.webhook_name.as_deref(), Some("orders"));
+    assert_eq!(context.conversation_id.as_deref(), Some("c"));
+    let of = |body: &str| Context::of(&Event { body: body.into(), ..event() }, None).conversation_id;
+    assert_eq!(of(r#"{"conversationId":"top"}"#).as_deref(), Some("top"));
+    assert_eq!(of(r#"{"detail":{"eventBody":{"conversationId":"bus"}}}"#).as_deref(), Some("bus"));
+    assert_eq!(of("no json"), None);
+    let all =
+        r#"{"detail":{"eventBody":{"conversationId":"3"}},"payload":{"conversationId":"2"},"conversationId":"1"}"#;
+    assert_eq!(of(all).as_deref(), Some("1"), "the nearest to the top");
+}
+
+#[test]
+fn headers_are_kept_while_there_is_room_for_name_and_value() {
+    for (bytes, kept) in [(16 * 1024 - 1, 1), (16 * 1024, 0)] {
+        let headers = [("x".to_owned(), "v".repeat(bytes))].into();
+        assert_eq!(Context::of(&Event { headers, ..event() }, None).headers.len(), kept, "{bytes} bytes and a name");
+    }
+    let headers = [("a".to_owned(), "v".repeat(9000)), ("b".to_owned(), "v".repeat(9000))].into();
+    assert_eq!(Context::of(&Event { headers, ..event() }, None).headers.len(), 1, "all together");
+}
+
+#[test]
+fn the_diagram_of_the_architecture_is_that_of_the_code() {
+    let name = |state: Option<StateName>| state.map_or("[*]", StateName::as_str);
+    let arrow = |(from, to, what): &(Option<StateName>, StateName, &str)| {
+        format!("    {} --> {}: {what}\n", name(*from), name(Some(*to)))
+    };
+    let diagram: String = STEPS.iter().map(arrow).collect();
+    let diagram = format!("```mermaid\nstateDiagram-v2\n{diagram}```\n");
+    let architecture = include_str!("../../../../ARCHITECTURE.md");
+    assert!(architecture.contains(&diagram), "ARCHITECTURE.md has to show:\n{diagram}");
+}

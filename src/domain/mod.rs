@@ -1,0 +1,17 @@
+//! Events, records and rules. Nothing here does I/O or reads a clock.
+
+pub mod attempts;
+pub mod circuit;
+pub mod event;
+pub mod event_record;
+pub mod failure;
+pub mod https_url;
+pub mod json;
+pub mod mac;
+pub mod message;
+pub mod placeholder;
+pub mod queue_depth;
+pub mod request;
+pub mod retry;
+pub mod text;
+pub mod trace;

@@ -1,0 +1,111 @@
+//! What people ask of the functions, read so that nothing is misunderstood.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::domain::text::excerpt;
+
+/// Names and reasons that people give, in characters.
+const MAX_TEXT: usize = 500;
+
+/// Who asks for a change, and why. It stands in the audit log and on each record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who.
+    pub by: String,
+    /// Why, if they say.
+    pub why: Option<String>,
+}
+
+/// A request that was not understood, and did nothing.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{field}: {problem}")]
+pub struct InvalidRequest {
+    /// The field that is wrong.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The fields that say who asks, and why.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct OriginFields {
+    pub(crate) by: Option<String>,
+    pub(crate) why: Option<String>,
+}
+
+impl OriginFields {
+    pub(crate) fn check(self, caller: &str) -> Result<Origin, InvalidRequest> {
+        for (field, text) in [("by", &self.by), ("why", &self.why)] {
+            let Some(text) = text else { continue };
+            if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
+                return Err(invalid(field, &format!("must be a line of text of at most {MAX_TEXT} characters")));
+            }
+        }
+        Ok(Origin { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
+    }
+}
+
+/// What is wrong with a field. Both may quote the request, which can be megabytes long: an error of a function may not.
+pub(crate) fn invalid(field: &str, problem: &str) -> InvalidRequest {
+    let field = if field.is_empty() { "request" } else { field };
+    InvalidRequest { field: excerpt(field), problem: excerpt(problem) }
+}
+
+/// Reads the fields of a request. What is not understood is an error that names the field.
+pub(crate) fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
+    serde_path_to_error::deserialize(fields).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.into_inner().to_string();
+        // A field that is missing, or not known, is named in the text only.
+        let named = problem.split('`').nth(1).unwrap_or("request");
+        invalid(if path == "." { named } else { &path }, &problem)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoFields {}
+
+    #[test]
+    fn names_and_reasons_are_lines_of_up_to_500_characters() {
+        for (text, is_taken) in [
+            ("a line".to_owned(), true),
+            ("ü".repeat(500), true),
+            ("ü".repeat(501), false),
+            (String::new(), false),
+            (" \u{a0}".to_owned(), false),
+            ("a\nb".to_owned(), false),
+            ("a\u{7}b".to_owned(), false),
+        ] {
+            let by = OriginFields { by: Some(text.clone()), why: None }.check("the caller");
+            let why = OriginFields { by: None, why: Some(text.clone()) }.check("the caller");
+            let fields = [by.as_ref().err(), why.as_ref().err()].map(|error| error.map(|error| error.field.as_str()));
+            assert_eq!(fields, if is_taken { [None; 2] } else { [Some("by"), Some("why")] }, "{text:?}");
+            if let (Ok(by), Ok(why)) = (by, why) {
+                assert_eq!((by.by, by.why), (text.clone(), None));
+                assert_eq!((why.by.as_str(), why.why), ("the caller", Some(text)));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_names_a_field_and_is_short_whatever_is_asked() {
+        let long = "n".repeat(100_000);
+        for (request, field) in
+            [(json!({ &long: 1 }), "n"), (json!({ "a\nb": 1 }), "a b"), (json!({ "": 1 }), "request")]
+        {
+            let error = read::<NoFields>(request).expect_err("refused");
+            assert!(error.field.starts_with(field) && error.to_string().len() < 4096, "{error}");
+        }
+        assert!(invalid("action", &long).to_string().len() < 4096);
+    }
+}

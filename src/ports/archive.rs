@@ -1,0 +1,289 @@
+//! The archive of dead letters: compressed JSON lines, one message each, that `zcat` and `jq` can read.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use flate2::Compression;
+use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::event::EventId;
+use crate::domain::failure::Reason;
+use crate::domain::message::{Attribute, AttributeValue, Message};
+
+/// A part is written when it holds this much before compression: what a function of 128 MB has room for.
+const PART_BYTES: usize = 16 * 1024 * 1024;
+
+/// No part holds more before compression: what fills it is a message of at most 1 MiB, twice as long where every character
+/// is escaped. An object that unpacks to more was written by somebody else, and could use up the memory.
+const MAX_UNPACKED_BYTES: u64 = PART_BYTES as u64 + 4 * 1024 * 1024;
+
+/// A part is written when it holds so many messages.
+const PART_MESSAGES: usize = 1000;
+
+/// No object of the relay is larger: packing never adds more than this to what is packed. A larger one is not read.
+pub const MAX_OBJECT_BYTES: u64 = MAX_UNPACKED_BYTES + 64 * 1024;
+
+/// Why a call to the archive failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The archive did not answer, throttled or failed: the same call may succeed later.
+    #[error("the archive is unavailable")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// The archive refused the call.
+    #[error("the archive refused the request")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// There is no such object. S3 tells it from one that may not be read only to who may list the bucket.
+    #[error("the archive has no object {0:?} that can be read")]
+    NotFound(String),
+    /// The object is larger than any that the relay has written, and was not read.
+    #[error(
+        "the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, which no object of the relay is; it was not read"
+    )]
+    TooLarge {
+        /// Its key.
+        key: String,
+    },
+    /// The object is none that the relay has written.
+    #[error("line {line} of the object cannot be read; nothing of it was restored")]
+    Unreadable {
+        /// From 1.
+        line: usize,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Where archived dead letters are kept.
+pub trait Archive: Send + Sync + 'static {
+    /// Writes an object. `Ok` means that it is durable.
+    fn put(&self, key: &str, object: Vec<u8>) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+
+    /// Reads an object, unless it is larger than [`MAX_OBJECT_BYTES`].
+    fn get(&self, key: &str) -> impl Future<Output = Result<Vec<u8>, ArchiveError>> + Send;
+}
+
+/// An archived message, as one line has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archived {
+    /// Its event's id.
+    pub event_id: EventId,
+    /// When it was archived.
+    pub archived_at: Timestamp,
+    /// When SQS took it.
+    pub sent_at: Timestamp,
+    /// Why and when it had died.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// The message's body, as SQS held it.
+    pub body: String,
+    /// The message's attributes.
+    pub attributes: BTreeMap<String, ArchivedAttribute>,
+    /// The message's group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// A message attribute: its data type, and its value as text or as base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchivedAttribute {
+    data_type: String,
+    #[serde(flatten)]
+    value: ArchivedValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum ArchivedValue {
+    Text(String),
+    Base64(String),
+}
+
+impl ArchivedAttribute {
+    /// The attribute as a line has it.
+    pub fn of(attribute: &Attribute) -> Self {
+        let value = match &attribute.value {
+            AttributeValue::Text(text) => ArchivedValue::Text(text.clone()),
+            AttributeValue::Binary(bytes) => ArchivedValue::Base64(BASE64_STANDARD.encode(bytes)),
+        };
+        Self { data_type: attribute.data_type.clone(), value }
+    }
+
+    fn restore(self) -> io::Result<Attribute> {
+        let value = match self.value {
+            ArchivedValue::Text(text) => AttributeValue::Text(text),
+            ArchivedValue::Base64(text) => {
+                AttributeValue::Binary(BASE64_STANDARD.decode(text).map_err(io::Error::other)?)
+            }
+        };
+        Ok(Attribute { data_type: self.data_type, value })
+    }
+}
+
+impl Archived {
+    /// The message, byte for byte and attribute for attribute.
+    pub fn into_message(self) -> io::Result<Message> {
+        let restore = |(name, attribute): (String, ArchivedAttribute)| Ok((name, attribute.restore()?));
+        let attributes = self.attributes.into_iter().map(restore).collect::<io::Result<_>>()?;
+        Ok(Message { body: self.body, attributes, group: self.group, trace: None })
+    }
+}
+
+/// One object of a run, while it is put together.
+pub struct Part {
+    encoder: GzEncoder<Vec<u8>>,
+    bytes: usize,
+    messages: usize,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { encoder: GzEncoder::new(Vec::new(), Compression::default()), bytes: 0, messages: 0 }
+    }
+}
+
+impl Part {
+    /// Adds a line.
+    pub fn add(&mut self, message: &Archived) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.bytes += line.len();
+        self.messages += 1;
+        self.encoder.write_all(&line)
+    }
+
+    /// Whether it is time to write it.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= PART_BYTES || self.messages >= PART_MESSAGES
+    }
+
+    /// The object.
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        self.encoder.finish()
+    }
+}
+
+/// Reads an object, all of it or nothing.
+pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
+    let unreadable = |line: usize| move |error: io::Error| ArchiveError::Unreadable { line: line + 1, error };
+    let mut messages = Vec::new();
+    let mut unpacked = BufReader::new(MultiGzDecoder::new(object)).take(MAX_UNPACKED_BYTES + 1);
+    for number in 0.. {
+        let mut line = String::new();
+        if unpacked.read_line(&mut line).map_err(unreadable(number))? == 0 {
+            break;
+        }
+        if unpacked.limit() == 0 {
+            let problem = format!("the object unpacks to more than {MAX_UNPACKED_BYTES} bytes");
+            return Err(unreadable(number)(io::Error::other(problem)));
+        }
+        let archived: Archived = serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
+        archived.clone().into_message().map_err(unreadable(number))?;
+        messages.push(archived);
+    }
+    Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::failure::ReasonKind;
+
+    fn archived(body: String, attributes: &BTreeMap<String, Attribute>) -> Archived {
+        Archived {
+            event_id: "an-event".parse().expect("an id"),
+            archived_at: Timestamp::UNIX_EPOCH,
+            sent_at: Timestamp::UNIX_EPOCH,
+            reason: Reason {
+                reason: ReasonKind::Permanent,
+                detail: "as the test says".to_owned(),
+                status_code: None,
+                response: None,
+                attempt: None,
+                at: Timestamp::UNIX_EPOCH,
+            },
+            body,
+            attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),
+            group: Some("a-webhook".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_part_is_full_at_a_thousand_messages() {
+        let mut part = Part::default();
+        for number in 1..=1000 {
+            assert!(!part.is_full(), "{number}");
+            part.add(&archived("{}".to_owned(), &BTreeMap::new())).expect("added");
+        }
+        assert!(part.is_full());
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused_with_its_line() {
+        let mut part = Part::default();
+        part.add(&archived("{}".to_owned(), &BTreeMap::new())).expect("added");
+        part.encoder.write_all(b"{\"eventId\":7}\n").expect("written");
+        let error = read(&part.finish().expect("packed")).expect_err("refused");
+        assert!(matches!(error, ArchiveError::Unreadable { line: 2, .. }), "{error}");
+        assert!(read(b"no gzip").is_err());
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_a_part_is_refused_before_it_fills_the_memory() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        for _ in 0..=MAX_UNPACKED_BYTES / 1024 {
+            encoder.write_all(&[b' '; 1024]).expect("written");
+        }
+        let bomb = encoder.finish().expect("packed");
+        assert!(bomb.len() < 1024 * 1024, "{}", bomb.len());
+        let error = read(&bomb).expect_err("refused");
+        let ArchiveError::Unreadable { line: 1, error } = &error else { panic!("{error}") };
+        assert!(error.to_string().contains("unpacks to more"), "{error}");
+    }
+
+    #[test]
+    fn the_largest_part_can_be_read() {
+        let largest = archived("\n".repeat(1024 * 1024), &BTreeMap::new());
+        let mut part = Part::default();
+        while !part.is_full() {
+            part.add(&largest).expect("added");
+        }
+        assert!(part.bytes as u64 > PART_BYTES as u64 && part.bytes as u64 <= MAX_UNPACKED_BYTES);
+        assert_eq!(read(&part.finish().expect("packed")).expect("readable").len(), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_comes_out_as_it_went_in(bodies in prop::collection::vec(".*", 1..4), bytes: Vec<u8>, text in ".*") {
+            let attributes: BTreeMap<_, _> = [
+                ("text", Attribute { data_type: "String".to_owned(), value: AttributeValue::Text(text) }),
+                ("bytes", Attribute { data_type: "Binary.own".to_owned(), value: AttributeValue::Binary(bytes) }),
+            ]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+            let mut part = Part::default();
+            for body in &bodies {
+                part.add(&archived(body.clone(), &attributes)).expect("added");
+            }
+            let read = read(&part.finish().expect("packed")).expect("readable");
+            prop_assert_eq!(read.len(), bodies.len());
+            for (archived, body) in read.into_iter().zip(bodies) {
+                let message = archived.into_message().expect("readable");
+                let group = Some("a-webhook".to_owned());
+                prop_assert_eq!(message, Message { body, attributes: attributes.clone(), group, trace: None });
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Traits through which the use cases reach the outside.
+
+pub mod archive;
+pub mod clock;
+pub mod delivery_log;
+pub mod event_source;
+pub mod events_table;
+pub mod queue;
+pub mod secrets;
+pub mod target;
