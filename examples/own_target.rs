@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::SystemClock;
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
         rng: Mutex::default(),
         attempts: AttemptCounter::default(),
     });
-    let record = Record {
+    let record = ReceivedMessage {
         message_id: "a-message".to_owned(),
         receipt: Some(ReceiptHandle("a-receipt".to_owned())),
         receive_count: 1,

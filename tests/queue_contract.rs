@@ -163,7 +163,7 @@ async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
         content_type: Some("application/json".to_owned()),
         headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         body: "{\"text\":\"\u{FFFE} 😀\"}".into(),
-        origin: None,
+        webhook_id: None,
         is_copy: false,
     };
     queue.send(&Message::from_event(event.clone())).await?;

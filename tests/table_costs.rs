@@ -12,8 +12,8 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
-use genesys_relay::deliver::{AttemptCounter, Processor, Record};
-use genesys_relay::domain::event_record::{Act, Finding, State};
+use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::domain::event_record::{OperatorAction, DeadLetterStatus, State};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::{Clock, SystemClock};
@@ -134,7 +134,7 @@ impl Relay {
     /// Brings the event of this name to a target that answers with `status`, and gives what that cost.
     async fn bring(&self, name: &str, message_id: &str, receive_count: u32, status: u16) -> Vec<String> {
         *self.processor.target.0.lock().expect("not poisoned") = status;
-        let record = Record {
+        let record = ReceivedMessage {
             message_id: message_id.to_owned(),
             receipt: Some(ReceiptHandle(message_id.to_owned())),
             receive_count,
@@ -149,7 +149,7 @@ impl Relay {
     }
 
     /// The record of the event of this name.
-    async fn record(&self, name: &str) -> Result<genesys_relay::domain::event_record::Record> {
+    async fn record(&self, name: &str) -> Result<genesys_relay::domain::event_record::EventRecord> {
         let (id, _) = named(name).identity(Timestamp::UNIX_EPOCH);
         self.processor.table.get(&id).await?.context("a record")
     }
@@ -157,8 +157,8 @@ impl Relay {
     /// What an operator's replay writes before it sends the event back into the queue.
     async fn mark(&self, name: &str) -> Result<Vec<String>> {
         let (record, now) = (self.record(name).await?, self.processor.clock.now());
-        let Some(Finding::Dead(dead)) = Finding::recorded(&record, now) else { anyhow::bail!("not dead: {record:?}") };
-        let act = Act { action: "replay".to_owned(), at: now, by: "a test".to_owned(), why: None };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else { anyhow::bail!("not dead: {record:?}") };
+        let act = OperatorAction { action: "replay".to_owned(), at: now, by: "a test".to_owned(), why: None };
         self.requests.take();
         assert_eq!(self.processor.table.write(&dead.replayed(act)).await?, Written::Done);
         Ok(self.requests.take())
@@ -228,7 +228,7 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     assert_eq!(relay.bring("copied", "second", 1, 200).await, [REFUSED, WRITE, WRITE]);
 
     // What is no event needs no record.
-    let strange = Record {
+    let strange = ReceivedMessage {
         message_id: "strange".to_owned(),
         receipt: None,
         receive_count: 1,

@@ -82,11 +82,11 @@ impl Round {
         self.replay(&reconcile).await?;
         self.empty = began.elapsed();
 
-        self.bury().await?;
+        self.send_to_dead_letters().await?;
         self.sweep(RECORDED, &reconcile, figures).await?;
         self.sweep(SWEPT, &json!({ "action": "replay", "filter": { "source": "webhook" } }), figures).await?;
 
-        self.bury().await?;
+        self.send_to_dead_letters().await?;
         self.sweep(RECORDED, &reconcile, figures).await?;
         self.move_all(figures).await?;
 
@@ -155,7 +155,7 @@ impl Round {
     }
 
     /// Puts messages into the dead-letter queue that the relay knows nothing of yet.
-    async fn bury(&self) -> Result<()> {
+    async fn send_to_dead_letters(&self) -> Result<()> {
         let mut sending = JoinSet::new();
         for sender in 0..SENDERS {
             let (sqs, queue) = (self.stack.sqs().clone(), self.stack.output("DeadLetterQueueUrl")?.to_owned());

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use maud::html;
 
 use crate::functions::InvokeError;
@@ -44,7 +44,7 @@ impl From<InvokeError> for Problem {
             InvokeError::Refused(refusal) => format!("{}: ", refusal.kind),
             InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => String::new(),
         };
-        Self { status, title, detail: format!("{kind}{}", chain(&error)) }
+        Self { status, title, detail: format!("{kind}{}", display_chain(&error)) }
     }
 }
 

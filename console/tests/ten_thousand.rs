@@ -24,7 +24,7 @@ const LOADS: usize = 50;
 async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
-    bury(&stack).await?;
+    send_to_dead_letters(&stack).await?;
     let variables = env::temp_dir().join(format!("genesys-relay-console-figures-{}", std::process::id()));
     env_file::write(&variables, &stack).await?;
     let functions = aws::Stack::local(&variables).await;
@@ -52,7 +52,7 @@ async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
 }
 
 /// Puts them into the dead-letter queue, and has the relay record them.
-async fn bury(stack: &Stack) -> Result<()> {
+async fn send_to_dead_letters(stack: &Stack) -> Result<()> {
     let body = |number: usize| json!({ "webhookId": format!("orders-{}", number % 100), "payload": { "number": number }, "timestamp": "2026-01-15T12:00:00Z" });
     for tens in (0..COUNT).collect::<Vec<_>>().chunks(10) {
         let entry = |number: &usize| {

@@ -33,7 +33,7 @@ pub(crate) fn check(entry: &Entry) {
             let texts = [&unreadable.name, &unreadable.whole, &unreadable.problem];
             assert!(texts.into_iter().all(|text| !text.is_empty()), "{unreadable:?}");
         }
-        Entry::Withheld(why) | Entry::PassedOver(why) => assert!(!why.is_empty()),
+        Entry::Unavailable(why) | Entry::Skipped(why) => assert!(!why.is_empty()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
 use genesys_relay::domain::event::Event;
 use genesys_relay::domain::failure::{Reason, ReasonKind};
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
@@ -126,7 +126,7 @@ fn check_processing(message: &Message) {
         rng: Mutex::default(),
         attempts: AttemptCounter::default(),
     });
-    let record = Record {
+    let record = ReceivedMessage {
         message_id: "m1".to_owned(),
         receipt: Some(ReceiptHandle("r1".to_owned())),
         receive_count: 1,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use genesys_relay::adapters::genesys::{Call, PlatformApi as _};
 use genesys_relay::domain::json::Json;
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use http::Method;
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ pub fn platform_api(input: &[u8]) {
             assert_eq!(answer, answers.last());
         }
         Err(error) => {
-            let error = format!("{} {error:?}", chain(&error));
+            let error = format!("{} {error:?}", display_chain(&error));
             assert!(error.len() <= 16 * 1024, "an error of {} bytes", error.len());
             let is_quoted = String::from_utf8_lossy(input).contains(CLIENT_SECRET);
             assert!(is_quoted || !error.contains(CLIENT_SECRET), "{error}");

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::attempts::{Attempts, minutes_before};
-use crate::domain::circuit::{Circuit, LastProbe, MINUTES, Policy, Probed, Settings, State, Wish};
+use crate::domain::circuit::{Circuit, LastProbe, MINUTES, Policy, Probed, Settings, State, Override};
 use crate::ports::clock::Clock;
 use crate::ports::event_source::{EventSource, EventSourceError, Prober};
-use crate::ports::events_table::{EventsTable, Exclusive, Lease, TableError};
+use crate::ports::events_table::{EventsTable, LeaseName, RunLease, TableError};
 use crate::ports::queue::Countable;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 pub use self::request::Request;
@@ -50,7 +50,7 @@ pub struct Breaker<Q, W, M, P, C> {
 pub enum BreakerError {
     /// Another run is at work.
     #[error("{} of {} is at work since {}; try again later", .0.action, .0.by, .0.since)]
-    Busy(Lease),
+    Busy(RunLease),
     /// Nothing can be changed by hand where there is no breaker.
     #[error("the breaker is off: set the stack's parameter Breaker to \"on\" first")]
     Off,
@@ -127,22 +127,22 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
     pub async fn handle(&self, request: &Request, deadline: Instant) -> Result<Shown, BreakerError> {
         let now = self.clock.now();
         let left = deadline.saturating_duration_since(Instant::now());
-        let lease = Lease {
+        let lease = RunLease {
             owner: Uuid::new_v4(),
             action: "breaker".to_owned(),
-            by: request.origin.by.clone(),
+            by: request.requester.by.clone(),
             since: now,
             until: now + left + LEASE_PAST_DEADLINE,
         };
-        let taken = self.table.acquire(Exclusive::Breaker, &lease, now).await;
+        let taken = self.table.acquire(LeaseName::Breaker, &lease, now).await;
         let outcome = match taken {
             Ok(Some(held)) => return Err(BreakerError::Busy(held)),
             Ok(None) => self.run(request).await,
             // It may be ours although the answer was lost.
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = self.table.release(Exclusive::Breaker, lease.owner).await {
-            tracing::warn!(error = chain(&error), "the lease on the breaker stands until it runs out");
+        if let Err(error) = self.table.release(LeaseName::Breaker, lease.owner).await {
+            tracing::warn!(error = display_chain(&error), "the lease on the breaker stands until it runs out");
         }
         outcome
     }
@@ -160,14 +160,14 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             None => self.attempts(now).await?,
         };
         let mut circuit = match request.wish {
-            Some(wish) => before.wished(wish, &request.origin, self.policy, now),
+            Some(wish) => before.wished(wish, &request.requester, self.policy, now),
             None => before.after(&minutes, mapping, self.policy, now),
         };
         if circuit.is_to_probe() && circuit.is_due(mapping, self.policy, now) {
             // First, so that a run that comes right after this one does not let a second event through.
             circuit.stepped_at = Some(now);
             self.table.save_circuit(&circuit).await?;
-            let outcome = self.prober.probe(circuit.delivered_at).await.map_err(|error| chain(&*error));
+            let outcome = self.prober.probe(circuit.delivered_at).await.map_err(|error| display_chain(&*error));
             if let Err(error) = &outcome {
                 tracing::error!(error, "no event could be let through to see whether the target is back");
             }
@@ -199,7 +199,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             // Nothing is known against the minutes before its first run.
             Ok(None) => Ok(Circuit::closed(now - SignedDuration::from_mins(MINUTES.into()))),
             Err(error @ TableError::Unreadable(_)) if request.wish.is_some() || !self.is_on => {
-                tracing::warn!(error = chain(&error), "replaced the state of the breaker, which cannot be read");
+                tracing::warn!(error = display_chain(&error), "replaced the state of the breaker, which cannot be read");
                 Ok(Circuit::closed(now))
             }
             Err(error) => Err(error.into()),
@@ -219,7 +219,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         let depth = match self.events.depth().await {
             Ok(depth) => depth,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "failed to count the events queue");
+                tracing::warn!(error = display_chain(&error), "failed to count the events queue");
                 return circuit;
             }
         };
@@ -296,7 +296,7 @@ pub async fn relieve(
         }
         // Of a later version, which is not there any more: nobody looks.
         Err(error @ TableError::Unreadable(_)) => {
-            let why = format!("the state of the breaker cannot be read, and was replaced: {}", chain(&error));
+            let why = format!("the state of the breaker cannot be read, and was replaced: {}", display_chain(&error));
             (None, Circuit { why, ..Circuit::closed(now) })
         }
         Err(error) => return Err(error.into()),

@@ -3,16 +3,16 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Wish;
-use crate::domain::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+use super::Override;
+use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// What the breaker is to be; `None` has it look and decide.
-    pub wish: Option<Wish>,
+    pub wish: Option<Override>,
     /// Who asks, and why.
-    pub origin: Origin,
+    pub requester: Requester,
 }
 
 #[derive(Deserialize)]
@@ -41,11 +41,11 @@ impl Request {
         let Fields { action, by, why } = read(request)?;
         let wish = match action {
             Action::Run => None,
-            Action::Open => Some(Wish::Open),
-            Action::Close => Some(Wish::Closed),
-            Action::Automatic => Some(Wish::Automatic),
+            Action::Open => Some(Override::Open),
+            Action::Close => Some(Override::Closed),
+            Action::Automatic => Some(Override::Automatic),
         };
-        Ok(Self { wish, origin: OriginFields { by, why }.check(caller)? })
+        Ok(Self { wish, requester: RequesterFields { by, why }.check(caller)? })
     }
 }
 
@@ -59,12 +59,12 @@ mod tests {
     fn each_action_is_a_wish_and_the_others_are_named() {
         for (action, wish) in [
             ("run", None),
-            ("open", Some(Wish::Open)),
-            ("close", Some(Wish::Closed)),
-            ("automatic", Some(Wish::Automatic)),
+            ("open", Some(Override::Open)),
+            ("close", Some(Override::Closed)),
+            ("automatic", Some(Override::Automatic)),
         ] {
             let request = Request::parse(json!({ "action": action, "why": "a test" }), "somebody").expect("understood");
-            assert_eq!((request.wish, request.origin.by.as_str()), (wish, "somebody"));
+            assert_eq!((request.wish, request.requester.by.as_str()), (wish, "somebody"));
         }
         for (request, field) in [
             (json!(null), "request"),

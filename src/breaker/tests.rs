@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::attempts::minute_of;
 use crate::domain::event::EventId;
 use crate::domain::message::Message;
-use crate::domain::request::Origin;
+use crate::domain::request::Requester;
 use crate::ports::queue::Sender as _;
 use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
 
@@ -28,9 +28,9 @@ fn breaker() -> TheBreaker {
     }
 }
 
-async fn ask(breaker: &TheBreaker, wish: Option<Wish>) -> Result<Shown, BreakerError> {
-    let origin = Origin { by: "a test".to_owned(), why: Some("to see".to_owned()) };
-    breaker.handle(&Request { wish, origin }, Instant::now() + Duration::from_mins(1)).await
+async fn ask(breaker: &TheBreaker, wish: Option<Override>) -> Result<Shown, BreakerError> {
+    let requester = Requester { by: "a test".to_owned(), why: Some("to see".to_owned()) };
+    breaker.handle(&Request { wish, requester }, Instant::now() + Duration::from_mins(1)).await
 }
 
 fn id(number: u32) -> EventId {
@@ -222,7 +222,7 @@ async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_
 #[tokio::test(start_paused = true)]
 async fn what_somebody_says_stays_until_somebody_says_otherwise() {
     let breaker = breaker();
-    let open = ask(&breaker, Some(Wish::Open)).await.expect("opened");
+    let open = ask(&breaker, Some(Override::Open)).await.expect("opened");
     assert_eq!(
         (open.state, open.forced, open.by.as_deref(), open.why.as_str()),
         ("open", true, Some("a test"), "to see")
@@ -230,9 +230,9 @@ async fn what_somebody_says_stays_until_somebody_says_otherwise() {
     breaker.prober.will(Ok(taken()));
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "nobody looks whether the target is back");
     assert_eq!(breaker.event_source.now(), set(false, 2));
-    let automatic = ask(&breaker, Some(Wish::Automatic)).await.expect("let go");
+    let automatic = ask(&breaker, Some(Override::Automatic)).await.expect("let go");
     assert_eq!((automatic.state, automatic.forced), ("closing", false));
-    ask(&breaker, Some(Wish::Closed)).await.expect("closed");
+    ask(&breaker, Some(Override::Closed)).await.expect("closed");
     for _ in 0..5 {
         assert_eq!(minute(&breaker, 50, 50, 0).await.state, "closed");
     }
@@ -242,7 +242,7 @@ async fn what_somebody_says_stays_until_somebody_says_otherwise() {
 #[tokio::test(start_paused = true)]
 async fn what_was_opened_by_hand_is_not_open_for_ever() {
     let breaker = breaker();
-    ask(&breaker, Some(Wish::Open)).await.expect("opened");
+    ask(&breaker, Some(Override::Open)).await.expect("opened");
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
 }
@@ -254,7 +254,7 @@ async fn what_is_opened_by_hand_while_events_are_let_go_holds_them_back() {
     an_outage(&breaker).await;
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
-    let told = ask(&breaker, Some(Wish::Open)).await.expect("opened");
+    let told = ask(&breaker, Some(Override::Open)).await.expect("opened");
     assert_eq!((told.state, told.forced), ("open", true));
     for hours in [0, 24, 47] {
         advance(Duration::from_hours(hours)).await;
@@ -280,7 +280,7 @@ async fn one_that_is_turned_off_lets_events_flow() {
     breaker.is_on = false;
     assert_eq!(minute(&breaker, 50, 50, 0).await.state, "off");
     assert_eq!(breaker.event_source.now(), set(true, 10));
-    assert!(matches!(ask(&breaker, Some(Wish::Open)).await, Err(BreakerError::Off)));
+    assert!(matches!(ask(&breaker, Some(Override::Open)).await, Err(BreakerError::Off)));
     breaker.event_source.set(set(false, 5)).await.expect("set");
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(breaker.event_source.now(), set(false, 5), "without a breaker the mapping is its owner's");
@@ -301,7 +301,7 @@ async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events
         minute(&breaker, 20, 20, 0).await;
         assert_eq!(minute(&breaker, 20, 20, 0).await.state, "open");
     }
-    let shown = ask(&breaker, Some(Wish::Automatic)).await.expect("as it is");
+    let shown = ask(&breaker, Some(Override::Automatic)).await.expect("as it is");
     assert_eq!((shown.state, shown.forced), ("open", false), "that begins nothing anew");
     advance(Duration::from_hours(24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
@@ -343,7 +343,7 @@ async fn one_that_cannot_act_is_known_as_broken() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     let mut breaker = breaker();
-    ask(&breaker, Some(Wish::Closed)).await.expect("closed");
+    ask(&breaker, Some(Override::Closed)).await.expect("closed");
     breaker.event_source.set(set(false, 2)).await.expect("set");
     breaker.is_on = false;
     minute(&breaker, 0, 1, 0).await;
@@ -362,7 +362,7 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
 /// A way back to an older version, say.
 #[tokio::test(start_paused = true)]
 async fn a_state_that_cannot_be_read_holds_nothing_back_and_is_replaced_by_a_word_or_by_the_relief() {
-    for wish in [Some(Wish::Closed), Some(Wish::Open), Some(Wish::Automatic), None] {
+    for wish in [Some(Override::Closed), Some(Override::Open), Some(Override::Automatic), None] {
         let breaker = breaker();
         an_outage(&breaker).await;
         breaker.table.spoil_circuit();
@@ -373,7 +373,7 @@ async fn a_state_that_cannot_be_read_holds_nothing_back_and_is_replaced_by_a_wor
                 relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("done");
             }
         }
-        let is_open = wish == Some(Wish::Open);
+        let is_open = wish == Some(Override::Open);
         assert_eq!(breaker.event_source.now().enabled, !is_open, "{wish:?}");
         let shown = ask(&breaker, None).await.expect("read again");
         assert_eq!(shown.state, if is_open { "open" } else { "closed" }, "{wish:?}");
@@ -415,7 +415,7 @@ async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     minute(&breaker, 0, 1, 0).await;
     assert!(silent_since(&breaker).await.is_some());
     // Held back, it is not the processor's fault.
-    ask(&breaker, Some(Wish::Open)).await.expect("opened");
+    ask(&breaker, Some(Override::Open)).await.expect("opened");
     minute(&breaker, 0, 1, 0).await;
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(silent_since(&breaker).await, None);
@@ -425,14 +425,14 @@ async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
 async fn one_run_at_a_time() {
     let breaker = breaker();
     let now = FakeClock.now();
-    let lease = Lease {
+    let lease = RunLease {
         owner: Uuid::new_v4(),
         action: "breaker".to_owned(),
         by: "another run".to_owned(),
         since: now,
         until: now + Duration::from_secs(30),
     };
-    assert_eq!(breaker.table.acquire(Exclusive::Breaker, &lease, now).await.expect("taken"), None);
+    assert_eq!(breaker.table.acquire(LeaseName::Breaker, &lease, now).await.expect("taken"), None);
     assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Busy(_))));
     advance(Duration::from_secs(31)).await;
     ask(&breaker, None).await.expect("its lease is over");

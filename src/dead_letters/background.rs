@@ -18,9 +18,9 @@ use super::sweep::HIDDEN_PAST_DEADLINE;
 use super::{Answer, Ports, Replay, ReplayError, Request};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{BackgroundRun, EventsTable, Exclusive, TableError};
+use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, TableError};
 use crate::ports::queue::Redrive;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// How often a run tells how far it is.
 const TELLS_EVERY: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ impl<P: Ports> Replay<P> {
         if let Some(found) = self.table.background_run(&start.run_id, now).await? {
             return self.enlist_again(found, start, now).await;
         }
-        if let Some(held) = self.table.lease(Exclusive::DeadLetters, now).await? {
+        if let Some(held) = self.table.lease(LeaseName::DeadLetters, now).await? {
             return Err(ReplayError::Busy(held));
         }
         if let Some(task) = self.redrive.latest_move().await?.filter(crate::ports::queue::MoveTask::is_active) {
@@ -110,8 +110,8 @@ impl<P: Ports> Replay<P> {
             revision: Uuid::new_v4(),
             action: start.action.clone(),
             request_digest: Some(start.digest.clone()),
-            by: start.origin.by.clone(),
-            why: start.origin.why.clone(),
+            by: start.requester.by.clone(),
+            why: start.requester.why.clone(),
             asked_at: now,
             began_at: None,
             until: None,
@@ -186,7 +186,7 @@ impl<P: Ports> Replay<P> {
         let ended = |run: &mut BackgroundRun| match &outcome {
             Ok(answer) => (run.report, run.ended_at) = (Some(json!(answer).to_string()), Some(now)),
             Err(error) => {
-                run.error = Some(excerpt(&chain(error)));
+                run.error = Some(excerpt(&display_chain(error)));
                 if matches!(error, ReplayError::Busy(_) | ReplayError::Moving { .. }) {
                     (run.began_at, run.until) = (None, None);
                 }
@@ -204,7 +204,7 @@ impl<P: Ports> Replay<P> {
         }
         if let Err(error) = self.tell(tracked, |run| run.report = Some(json!(report).to_string())).await {
             // It is told again, and the end of it in any case.
-            tracing::warn!(error = chain(&error), "failed to save how far the run is");
+            tracing::warn!(error = display_chain(&error), "failed to save how far the run is");
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::domain::event::{EventId, Source};
-use crate::domain::event_record::{BulkReplay, Death, Record, State, StateName, Summary};
+use crate::domain::event_record::{BulkReplay, Death, EventRecord, State, StateName, Summary};
 use crate::domain::failure::ReasonKind;
 
 /// The message of an event that died this short ago may not be in the dead-letter queue yet: it is hidden for as long as
@@ -61,7 +61,7 @@ impl DeadLetter {
         Some(Self {
             event_id: summary.event_id,
             source: summary.source,
-            webhook_id: summary.origin,
+            webhook_id: summary.webhook_id,
             reason,
             error,
             status_code,
@@ -125,7 +125,7 @@ pub struct Shown {
     /// How often it has left the dead letters.
     replays: u32,
     /// What operators did.
-    history: Vec<crate::domain::event_record::Act>,
+    history: Vec<crate::domain::event_record::OperatorAction>,
     content_type: Option<String>,
     headers: BTreeMap<String, String>,
     /// The body, where it is text.
@@ -148,7 +148,7 @@ struct ShownAttempt {
 
 impl Shown {
     /// Describes an event, of which `body` is kept.
-    pub(super) fn describe(record: Record, body: Option<Vec<u8>>, now: Timestamp) -> Self {
+    pub(super) fn describe(record: EventRecord, body: Option<Vec<u8>>, now: Timestamp) -> Self {
         let death = record.state.death(now);
         let (name, death, replayed_at, archived_to, next_attempt_at) = match record.state {
             State::Dead(dead) => (StateName::Dead, death, dead.replayed_at, None, None),
@@ -175,7 +175,7 @@ impl Shown {
             event_id: record.event_id,
             state: name,
             source: record.source,
-            webhook_id: record.origin,
+            webhook_id: record.webhook_id,
             webhook_name: context.webhook_name,
             conversation_id: context.conversation_id,
             target: context.target,

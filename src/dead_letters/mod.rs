@@ -25,13 +25,13 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, REPLAY_CEILING, Record};
-use crate::domain::request::Origin;
+use crate::domain::event_record::{BulkReplay, REPLAY_CEILING, EventRecord};
+use crate::domain::request::Requester;
 use crate::ports::archive::{Archive, ArchiveError};
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, Lease, Position, TableError, Window};
+use crate::ports::events_table::{EventsTable, RunLease, Position, TableError, Window};
 use crate::ports::queue::{Countable, MoveTask, QueueError, Receiver, Redrive, Sender};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 use self::background::Tracked;
@@ -109,7 +109,7 @@ pub enum ReplayError {
     },
     /// Another run takes from the dead-letter queue.
     #[error("{} of {} is at work since {} and may be until {}; try again later", .0.action, .0.by, .0.since, .0.until)]
-    Busy(Lease),
+    Busy(RunLease),
     /// Nothing is known of the event.
     #[error(
         "nothing is known of the event {0}; what came into the dead-letter queue by itself is listed within five minutes, and \
@@ -221,25 +221,25 @@ impl<P: Ports> Replay<P> {
             Request::Status => self.status(deadline).await.map(Box::new).map(Answer::Status),
             Request::List(listing) => self.list(&listing, deadline).await.map(Answer::List),
             Request::Show(id) => self.show(id).await.map(Box::new).map(Answer::Show),
-            Request::Cancel(origin) => self.cancel(&origin).await,
+            Request::Cancel(requester) => self.cancel(&requester).await,
             Request::Replay(selection) if selection.dry_run => self.count(&selection).await.map(Answer::Replay),
             Request::Replay(selection) => {
-                let run = self.begin("replay", &selection.origin, deadline, tracked).await?;
+                let run = self.begin("replay", &selection.requester, deadline, tracked).await?;
                 self.end(&run, self.replay(&run, &selection).await, &selection.which).await.map(Answer::Replay)
             }
-            Request::Reconcile { if_needed, origin } => {
+            Request::Reconcile { if_needed, requester } => {
                 self.measure(deadline).await?;
                 if if_needed && !self.is_reconcile_needed().await? {
                     let mut report = Report::new(Done::Reconcile { unlisted: 0 });
                     report.complete = true;
                     return Ok(Answer::Reconcile(report));
                 }
-                let run = self.begin("reconcile", &origin, deadline, tracked).await?;
+                let run = self.begin("reconcile", &requester, deadline, tracked).await?;
                 let report = self.sweep(&run, Purpose::Reconcile).await;
                 self.end(&run, report, "all").await.map(Answer::Reconcile)
             }
-            Request::Archive { older_than_days, origin } => {
-                let report = self.archive_all(older_than_days, &origin, deadline, tracked).await;
+            Request::Archive { older_than_days, requester } => {
+                let report = self.archive_all(older_than_days, &requester, deadline, tracked).await;
                 // Where another run is at work, Lambda begins this one again.
                 let is_busy = matches!(report, Err(ReplayError::Busy(_) | ReplayError::Moving { .. }));
                 if !is_busy && !report.as_ref().is_ok_and(|report| report.complete && report.failures == 0) {
@@ -247,12 +247,12 @@ impl<P: Ports> Replay<P> {
                 }
                 report.map(Answer::Archive)
             }
-            Request::Restore { key, origin } => {
-                let run = self.begin("restore", &origin, deadline, tracked).await?;
+            Request::Restore { key, requester } => {
+                let run = self.begin("restore", &requester, deadline, tracked).await?;
                 self.end(&run, self.restore(&run, &key).await, &key).await.map(Answer::Restore)
             }
-            Request::Discard { event_ids, origin } => {
-                let run = self.begin("discard", &origin, deadline, tracked).await?;
+            Request::Discard { event_ids, requester } => {
+                let run = self.begin("discard", &requester, deadline, tracked).await?;
                 let report = self.sweep(&run, Purpose::Discard(&event_ids)).await;
                 self.end(&run, report, &event_ids).await.map(Answer::Discard)
             }
@@ -387,11 +387,11 @@ impl<P: Ports> Replay<P> {
     async fn archive_all(
         &self,
         older_than_days: u32,
-        origin: &Origin,
+        requester: &Requester,
         deadline: Instant,
         tracked: Option<&Tracked>,
     ) -> Result<Report, ReplayError> {
-        let run = self.begin("archive", origin, deadline, tracked).await?;
+        let run = self.begin("archive", requester, deadline, tracked).await?;
         let age = SignedDuration::from_hours(24 * i64::from(older_than_days));
         let report = self.sweep(&run, Purpose::archive(run.began_at - age)).await;
         self.end(&run, report, older_than_days).await
@@ -402,7 +402,7 @@ impl<P: Ports> Replay<P> {
         &self,
         ids: &[EventId],
         bulk: Option<&BulkReplay>,
-    ) -> Result<BTreeMap<EventId, Record>, TableError> {
+    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         let mut records = self.table.get_many(ids).await?;
         for record in records.values_mut() {
             if let Cow::Owned(marked) = BulkReplay::marked(bulk, record) {
@@ -417,7 +417,7 @@ impl<P: Ports> Replay<P> {
         match self.dead_letters.depth().await {
             Ok(depth) => Some(depth.total()),
             Err(error) => {
-                tracing::warn!(error = chain(&error), "what remains could not be counted");
+                tracing::warn!(error = display_chain(&error), "what remains could not be counted");
                 None
             }
         }

@@ -5,11 +5,11 @@ use tokio::time::Instant;
 use super::report::{Done, Report};
 use super::{Answer, Pages, Ports, Replay, ReplayError, Run, Selection};
 use crate::domain::event_record::{BulkReplay, REPLAY_CEILING};
-use crate::domain::request::Origin;
+use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError};
 use crate::ports::queue::{Countable, MoveTask, Redrive};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// A run looks for events that were replayed too often for at most this part of its time. The index that it looks at lags
@@ -59,7 +59,7 @@ impl<P: Ports> Replay<P> {
                 report.move_task = task;
             }
             Err(error) if started.is_ok() => {
-                report.fail(None, &format!("the move task has started; {}", chain(&error)));
+                report.fail(None, &format!("the move task has started; {}", display_chain(&error)));
             }
             Ok(_) | Err(_) => started?,
         }
@@ -69,15 +69,15 @@ impl<P: Ports> Replay<P> {
         Ok(report)
     }
 
-    pub(super) async fn cancel(&self, origin: &Origin) -> Result<Answer, ReplayError> {
+    pub(super) async fn cancel(&self, requester: &Requester) -> Result<Answer, ReplayError> {
         let latest = self.redrive.latest_move().await?;
         let Some(handle) = latest.as_ref().and_then(|task| task.handle.clone()) else {
             return Ok(Answer::Cancel { cancelled: false, move_task: latest });
         };
         self.redrive.cancel_move(&handle).await?;
-        tracing::info!(audit = "cancel", by = origin.by, why = origin.why, "move task cancelled");
+        tracing::info!(audit = "cancel", by = requester.by, why = requester.why, "move task cancelled");
         let move_task = self.redrive.latest_move().await.unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "the cancelled move task could not be looked at");
+            tracing::warn!(error = display_chain(&error), "the cancelled move task could not be looked at");
             None
         });
         Ok(Answer::Cancel { cancelled: true, move_task })

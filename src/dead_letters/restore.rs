@@ -10,7 +10,7 @@ use crate::ports::archive::{self, Archive, ArchiveError, Archived};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{ReceiptHandle, Sender};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 use super::sweep::{ANSWER_TIME, Opened};
 
@@ -33,7 +33,7 @@ impl<P: Ports> Replay<P> {
                 if report.matched == 0 {
                     return Err(error);
                 }
-                report.fail(None, &chain(&error));
+                report.fail(None, &display_chain(&error));
                 report.complete = false;
                 break;
             }
@@ -67,10 +67,10 @@ impl<P: Ports> Replay<P> {
         for ((_, opened, step), sent) in letters.into_iter().zip(sent) {
             let id = opened.event_id.as_str();
             if let Err(error) = sent {
-                report.fail(Some(id), &chain(&error));
+                report.fail(Some(id), &display_chain(&error));
                 continue;
             }
-            tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.origin.by, why = run.origin.why, "restore of one event");
+            tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.requester.by, why = run.requester.why, "restore of one event");
             report.done.count();
             let recorded = async {
                 self.table.keep_body(&opened.event_id, opened.body(), self.clock.now()).await?;
@@ -81,7 +81,7 @@ impl<P: Ports> Replay<P> {
             match in_time {
                 Ok(Ok(Written::Done)) => {}
                 Ok(Ok(Written::Lost(_))) => report.fail(Some(id), "restored, but its record has changed this moment"),
-                Ok(Err(error)) => report.fail(Some(id), &format!("restored, but not recorded: {}", chain(&error))),
+                Ok(Err(error)) => report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error))),
                 Err(_) => report.fail(Some(id), "restored, but there was no time to record it"),
             }
         }

@@ -9,19 +9,19 @@ use super::background::Tracked;
 use super::report::Report;
 use super::sweep::HIDDEN_PAST_DEADLINE;
 use super::{Ports, Replay, ReplayError};
-use crate::domain::event_record::{Act, BulkReplay};
-use crate::domain::request::Origin;
+use crate::domain::event_record::{OperatorAction, BulkReplay};
+use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, Exclusive, Lease};
+use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// A run that changes something.
 pub(super) struct Run<'a> {
     /// Joins the lines of the audit log that belong together.
     pub(super) id: Uuid,
     pub(super) action: &'static str,
-    pub(super) origin: &'a Origin,
+    pub(super) requester: &'a Requester,
     pub(super) began_at: Timestamp,
     pub(super) deadline: Instant,
     /// The newest bulk replay before it.
@@ -32,8 +32,8 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     /// What is written on each record that the run changes.
-    pub(super) fn act(&self, at: Timestamp) -> Act {
-        Act { action: self.action.to_owned(), at, by: self.origin.by.clone(), why: self.origin.why.clone() }
+    pub(super) fn act(&self, at: Timestamp) -> OperatorAction {
+        OperatorAction { action: self.action.to_owned(), at, by: self.requester.by.clone(), why: self.requester.why.clone() }
     }
 }
 
@@ -49,8 +49,8 @@ pub(super) struct ShownRun {
     until: Timestamp,
 }
 
-impl From<Lease> for ShownRun {
-    fn from(Lease { action, by, since, until, owner: _ }: Lease) -> Self {
+impl From<RunLease> for ShownRun {
+    fn from(RunLease { action, by, since, until, owner: _ }: RunLease) -> Self {
         Self { action, by, since, until }
     }
 }
@@ -60,22 +60,22 @@ impl<P: Ports> Replay<P> {
     pub(super) async fn begin<'a>(
         &self,
         action: &'static str,
-        origin: &'a Origin,
+        requester: &'a Requester,
         deadline: Instant,
         tracked: Option<&'a Tracked>,
     ) -> Result<Run<'a>, ReplayError> {
         let mut run =
-            Run { id: Uuid::new_v4(), action, origin, began_at: self.clock.now(), deadline, bulk: None, tracked };
+            Run { id: Uuid::new_v4(), action, requester, began_at: self.clock.now(), deadline, bulk: None, tracked };
         let left = deadline.saturating_duration_since(Instant::now());
-        let lease = Lease {
+        let lease = RunLease {
             owner: run.id,
             action: action.to_owned(),
-            by: origin.by.clone(),
+            by: requester.by.clone(),
             since: run.began_at,
             // Should the run be killed, what it holds comes back no later than its lease ends.
             until: run.began_at + left + HIDDEN_PAST_DEADLINE,
         };
-        match self.table.acquire(Exclusive::DeadLetters, &lease, run.began_at).await {
+        match self.table.acquire(LeaseName::DeadLetters, &lease, run.began_at).await {
             Ok(None) => {}
             Ok(Some(held)) => return Err(ReplayError::Busy(held)),
             Err(error) => {
@@ -111,9 +111,9 @@ impl<P: Ports> Replay<P> {
             tracing::error!(
                 audit = run.action,
                 run = %run.id,
-                by = run.origin.by,
-                why = run.origin.why,
-                error = chain(error),
+                by = run.requester.by,
+                why = run.requester.why,
+                error = display_chain(error),
                 "{} failed",
                 run.action
             );
@@ -121,8 +121,8 @@ impl<P: Ports> Replay<P> {
         tracing::info!(
             audit = run.action,
             run = %run.id,
-            by = run.origin.by,
-            why = run.origin.why,
+            by = run.requester.by,
+            why = run.requester.why,
             selection = %serde_json::json!(selection),
             matched = report.matched,
             done = %serde_json::json!(report.done),
@@ -139,8 +139,8 @@ impl<P: Ports> Replay<P> {
     }
 
     async fn release(&self, run: &Run<'_>) {
-        if let Err(error) = self.table.release(Exclusive::DeadLetters, run.id).await {
-            tracing::warn!(run = %run.id, error = chain(&error), "the lease on the dead letters stands until it runs out");
+        if let Err(error) = self.table.release(LeaseName::DeadLetters, run.id).await {
+            tracing::warn!(run = %run.id, error = display_chain(&error), "the lease on the dead letters stands until it runs out");
         }
     }
 }

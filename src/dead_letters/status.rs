@@ -13,9 +13,9 @@ use crate::domain::attempts::{Attempts, minutes_before};
 use crate::domain::event_record::BulkReplay;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, Exclusive, TableError};
+use crate::ports::events_table::{EventsTable, LeaseName, TableError};
 use crate::ports::queue::{Countable, MoveTask, Redrive};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// The attempts of so many minutes are shown, the one that is included.
@@ -91,12 +91,12 @@ impl<P: Ports> Replay<P> {
     pub(super) async fn status(&self, deadline: Instant) -> Result<Status, ReplayError> {
         let now = self.clock.now();
         let queue_age = self.events.age().await.unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "the age of the events queue is not known");
+            tracing::warn!(error = display_chain(&error), "the age of the events queue is not known");
             None
         });
         let (breaker, breaker_error) = match self.table.circuit().await {
             Ok(circuit) => (circuit.map(breaker::Shown::from), None),
-            Err(error @ TableError::Unreadable(_)) => (None, Some(chain(&error))),
+            Err(error @ TableError::Unreadable(_)) => (None, Some(display_chain(&error))),
             Err(error) => return Err(error.into()),
         };
         Ok(Status {
@@ -106,7 +106,7 @@ impl<P: Ports> Replay<P> {
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
             bulk_replay: self.table.bulk_replay().await?.map(ShownBulkReplay::from),
-            run: self.table.lease(Exclusive::DeadLetters, now).await?.map(ShownRun::from),
+            run: self.table.lease(LeaseName::DeadLetters, now).await?.map(ShownRun::from),
             breaker,
             breaker_error,
             attempts: self.attempts(now).await?,

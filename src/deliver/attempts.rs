@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::attempts::{Attempts, minute_of};
 use crate::domain::event::EventId;
 use crate::ports::events_table::EventsTable;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// A process writes at most this often: a thousand of them make a hundred writes a second, whatever the traffic.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl AttemptCounter {
         let writes = minutes.iter().map(|(minute, attempts)| table.count_attempts(*minute, attempts));
         let problem = match timeout_at(until, try_join_all(writes)).await {
             Ok(Ok(_)) => return,
-            Ok(Err(error)) => chain(&error),
+            Ok(Err(error)) => display_chain(&error),
             Err(elapsed) => elapsed.to_string(),
         };
         let attempts: u64 = minutes.values().map(Attempts::total).sum();

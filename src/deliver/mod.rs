@@ -21,7 +21,7 @@ use crate::ports::clock::Clock;
 use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{QueueError, ReceiptHandle, Sender, VisibilityTimeout};
 use crate::ports::target::{Cause, Failure, Target};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 pub use self::attempts::AttemptCounter;
 
@@ -57,7 +57,7 @@ pub struct Processor<E, D, W, T, C> {
 
 /// One message of a batch.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct ReceivedMessage {
     /// SQS's name for the message, by which its failure is reported.
     pub message_id: String,
     /// What its visibility is changed by.
@@ -70,7 +70,7 @@ pub struct Record {
     pub message: Message,
 }
 
-impl Record {
+impl ReceivedMessage {
     /// What SQS knows of its message.
     pub fn stamp(&self) -> Stamp<'_> {
         Stamp { sent_at: self.sent_at, message_id: Some(&self.message_id) }
@@ -79,11 +79,11 @@ impl Record {
 
 /// What SQS is to do with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Settlement {
+enum Disposition {
     /// Delete it: it was delivered, or is durable in the dead-letter queue.
-    Done,
+    Delete,
     /// Show it again at that time.
-    Again(Instant),
+    RetryAt(Instant),
 }
 
 impl<E, D, W, T, C> Processor<E, D, W, T, C>
@@ -98,15 +98,15 @@ where
     ///
     /// By `deadline` no task is left: whatever a frozen function had under way would wake in the next invocation.
     /// A record that panics fails alone.
-    pub async fn process(self: &Arc<Self>, records: Vec<Record>, deadline: Instant) -> Vec<String> {
+    pub async fn process(self: &Arc<Self>, records: Vec<ReceivedMessage>, deadline: Instant) -> Vec<String> {
         let records = Arc::new(records);
         let settlements = self.settle_all(&records, deadline).await;
-        let kept: Vec<(&Record, Instant)> = records
+        let kept: Vec<(&ReceivedMessage, Instant)> = records
             .iter()
             .zip(settlements)
             .filter_map(|(record, settlement)| match settlement {
-                Settlement::Done => None,
-                Settlement::Again(at) => Some((record, at)),
+                Disposition::Delete => None,
+                Disposition::RetryAt(at) => Some((record, at)),
             })
             .collect();
         let (visibility_set, ()) = tokio::join!(
@@ -120,7 +120,7 @@ where
         kept.into_iter().map(|(record, _)| record.message_id.clone()).collect()
     }
 
-    async fn settle_all(self: &Arc<Self>, records: &Arc<Vec<Record>>, deadline: Instant) -> Vec<Settlement> {
+    async fn settle_all(self: &Arc<Self>, records: &Arc<Vec<ReceivedMessage>>, deadline: Instant) -> Vec<Disposition> {
         let mut tasks = JoinSet::new();
         let mut positions = HashMap::new();
         for position in 0..records.len() {
@@ -130,8 +130,8 @@ where
             positions.insert(task.id(), position);
         }
         // Until its task says otherwise, a record is one that ran out of time.
-        let mut settlements: Vec<Result<Settlement, &str>> = vec![Err("the invocation ran out of time"); records.len()];
-        let mut note = |joined: Result<(Id, Settlement), JoinError>| {
+        let mut settlements: Vec<Result<Disposition, &str>> = vec![Err("the invocation ran out of time"); records.len()];
+        let mut note = |joined: Result<(Id, Disposition), JoinError>| {
             let (id, settlement) = match joined {
                 Ok((id, settlement)) => (id, Ok(settlement)),
                 Err(error) if error.is_panic() => (error.id(), Err("the delivery panicked")),
@@ -148,7 +148,7 @@ where
         while let Some(joined) = tasks.join_next_with_id().await {
             note(joined);
         }
-        let unfinished = |record: &Record, detail: &str| {
+        let unfinished = |record: &ReceivedMessage, detail: &str| {
             // Its lease may stand, and would turn away whoever comes before its end.
             let settlement = self.again_at(record, deadline + LEASE_PAST_DEADLINE);
             self.log_failure(record, None, &Failure::new(Cause::NotSent, detail), settlement);
@@ -159,15 +159,15 @@ where
     }
 
     /// When SQS shows the record again: after its backoff, or at once when SQS is to move it to the dead letters.
-    fn again(&self, record: &Record, attempt: u32, retry_after: Option<Duration>) -> Settlement {
+    fn again(&self, record: &ReceivedMessage, attempt: u32, retry_after: Option<Duration>) -> Disposition {
         self.again_at(record, Instant::now() + self.delay(attempt, retry_after))
     }
 
-    fn again_at(&self, record: &Record, at: Instant) -> Settlement {
+    fn again_at(&self, record: &ReceivedMessage, at: Instant) -> Disposition {
         if self.schedule.is_last(record.receive_count) {
-            return Settlement::Again(Instant::now());
+            return Disposition::RetryAt(Instant::now());
         }
-        Settlement::Again(at)
+        Disposition::RetryAt(at)
     }
 
     fn delay(&self, attempt: u32, retry_after: Option<Duration>) -> Duration {
@@ -176,9 +176,9 @@ where
     }
 
     /// Tells SQS last of all: a short delay could otherwise run out while the batch is still at work.
-    async fn set_visibility(&self, kept: &[(&Record, Instant)]) {
+    async fn set_visibility(&self, kept: &[(&ReceivedMessage, Instant)]) {
         let now = Instant::now();
-        let mut open: Vec<(&Record, ReceiptHandle, Duration)> = Vec::new();
+        let mut open: Vec<(&ReceivedMessage, ReceiptHandle, Duration)> = Vec::new();
         for (record, at) in kept {
             if let Some(receipt) = &record.receipt {
                 open.push((record, receipt.clone(), at.saturating_duration_since(now)));
@@ -195,7 +195,7 @@ where
                     Err(error) => tracing::warn!(
                         event_id = change.0.message.event_id(),
                         message_id = change.0.message_id,
-                        error = chain(&error),
+                        error = display_chain(&error),
                         "a record is tried again after the queue's visibility timeout instead of its backoff"
                     ),
                 }
@@ -208,11 +208,11 @@ where
     }
 
     /// One line for each failure, with what happens next.
-    fn log_failure(&self, record: &Record, event: Option<&Event>, failure: &Failure, settlement: Settlement) {
+    fn log_failure(&self, record: &ReceivedMessage, event: Option<&Event>, failure: &Failure, settlement: Disposition) {
         let (next, delay) = match settlement {
-            Settlement::Done => ("dead letter", None),
-            Settlement::Again(_) if self.schedule.is_last(record.receive_count) => ("redrive", None),
-            Settlement::Again(at) => ("retry", Some(at.saturating_duration_since(Instant::now()))),
+            Disposition::Delete => ("dead letter", None),
+            Disposition::RetryAt(_) if self.schedule.is_last(record.receive_count) => ("redrive", None),
+            Disposition::RetryAt(at) => ("retry", Some(at.saturating_duration_since(Instant::now()))),
         };
         tracing::warn!(
             event_id = event.map(|event| event.id.as_str()).or_else(|| record.message.event_id()),

@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
-use super::settle::Begun;
-use super::{Processor, Record, Settlement};
+use super::settle::ClaimOutcome;
+use super::{Processor, ReceivedMessage, Disposition};
 use crate::domain::circuit::Probed;
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim};
@@ -23,7 +23,7 @@ use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Sender};
 use crate::ports::target::{Failure, Target};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// So many messages are looked at, at the most, for one that has not been attempted.
@@ -40,7 +40,7 @@ const ASIDE: Duration = Duration::from_mins(5);
 
 /// A message that the probe has received.
 struct Candidate {
-    record: Record,
+    record: ReceivedMessage,
     receipt: ReceiptHandle,
     /// Attempts at its event so far, and the time of the last: the fewest and the oldest come first.
     attempts: (u32, Option<Timestamp>),
@@ -82,13 +82,13 @@ where
             // What does not count is as new in the queue: it is not its last time, nor the nth.
             let receive_count = if candidate.counts { candidate.record.receive_count } else { 1 };
             let is_used_up = self.schedule.is_last(candidate.record.receive_count);
-            let record = Record { receive_count, ..candidate.record };
+            let record = ReceivedMessage { receive_count, ..candidate.record };
             match self.begin(&record, deadline).await {
-                Begun::Ended(Settlement::Again(_)) if is_used_up => {
+                ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_used_up => {
                     self.renew(vec![(record, candidate.receipt)]).await;
                 }
-                Begun::Ended(settlement) => self.settled(&record, candidate.receipt, settlement).await,
-                Begun::Claimed(event, claim) => {
+                ClaimOutcome::Ended(settlement) => self.settled(&record, candidate.receipt, settlement).await,
+                ClaimOutcome::Claimed(event, claim) => {
                     begun = Some((Candidate { record, ..candidate }, event, claim));
                     break;
                 }
@@ -116,7 +116,7 @@ where
                 Ok(received) => received,
                 Err(error) if candidates.is_empty() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "failed to receive more events to choose from");
+                    tracing::warn!(error = display_chain(&error), "failed to receive more events to choose from");
                     return Ok(Looked { candidates, are_more: false });
                 }
             };
@@ -134,7 +134,7 @@ where
 
     async fn candidate(&self, received: Received, delivered_at: Option<Timestamp>) -> Candidate {
         let Received { message, receipt, sent_at, message_id, receive_count } = received;
-        let record = Record { message_id, receipt: Some(receipt.clone()), receive_count, sent_at, message };
+        let record = ReceivedMessage { message_id, receipt: Some(receipt.clone()), receive_count, sent_at, message };
         let found = match record.message.to_event(record.stamp()) {
             Ok(event) => self.table.get(&event.id).await,
             // It has no record; it is for others to say what is wrong with it, if there are others.
@@ -144,7 +144,7 @@ where
             Ok(Some(found)) => (found.attempts_made, found.attempts.last().map(|attempt| attempt.at)),
             Ok(None) => (0, None),
             Err(error) => {
-                tracing::warn!(error = chain(error), "failed to read how often an event was attempted");
+                tracing::warn!(error = display_chain(error), "failed to read how often an event was attempted");
                 (u32::MAX, None)
             }
         };
@@ -174,7 +174,7 @@ where
     /// Keeps an event in the queue whose failure says nothing about it. It may be the only one to see by.
     async fn keep(
         &self,
-        record: Record,
+        record: ReceivedMessage,
         receipt: ReceiptHandle,
         event: &Event,
         claim: &Claim,
@@ -185,11 +185,11 @@ where
         let (now, at) = (self.clock.now(), Instant::now() + delay);
         let step = claim.retrying(attempt, now + delay, now);
         metrics::RETRIED.add(1);
-        self.log_failure(&record, Some(event), failure, Settlement::Again(at));
+        self.log_failure(&record, Some(event), failure, Disposition::RetryAt(at));
         match self.table.write(&step).await {
             Ok(Written::Done | Written::Lost(_)) => {}
             Err(error) => {
-                tracing::error!(event_id = %event.id, error = chain(&error), "how the attempt went is not recorded");
+                tracing::error!(event_id = %event.id, error = display_chain(&error), "how the attempt went is not recorded");
             }
         }
         // Also where somebody else was faster: a copy of what is delivered is told from it by its record.
@@ -210,21 +210,21 @@ where
         let hidden = if are_more { ASIDE } else { Duration::ZERO };
         let shown: Vec<_> = others.into_iter().map(|it| (it.receipt, hidden)).collect();
         for error in self.events.change_visibility(&shown).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(error = chain(&error), "a message that was only looked at comes back later");
+            tracing::warn!(error = display_chain(&error), "a message that was only looked at comes back later");
         }
     }
 
     /// Does with a message what the event source mapping does with those of a batch.
-    async fn settled(&self, record: &Record, receipt: ReceiptHandle, settlement: Settlement) {
+    async fn settled(&self, record: &ReceivedMessage, receipt: ReceiptHandle, settlement: Disposition) {
         match settlement {
-            Settlement::Done => self.forget(&[receipt]).await,
-            Settlement::Again(at) => self.set_visibility(&[(record, at)]).await,
+            Disposition::Delete => self.forget(&[receipt]).await,
+            Disposition::RetryAt(at) => self.set_visibility(&[(record, at)]).await,
         }
     }
 
     /// Puts a new message in place of each that has used up receives. Until the new one is durable the old one stays.
-    async fn renew(&self, spent: Vec<(Record, ReceiptHandle)>) {
-        let renewed = |(record, _): &(Record, _)| record.message.clone().with_identity(record.stamp());
+    async fn renew(&self, spent: Vec<(ReceivedMessage, ReceiptHandle)>) {
+        let renewed = |(record, _): &(ReceivedMessage, _)| record.message.clone().with_identity(record.stamp());
         let messages: Vec<Message> = spent.iter().map(renewed).collect();
         let results = self.events.send_all(&messages).await;
         let mut done = Vec::new();
@@ -234,7 +234,7 @@ where
                 Err(error) => tracing::warn!(
                     event_id = record.message.event_id(),
                     message_id = record.message_id,
-                    error = chain(&error),
+                    error = display_chain(&error),
                     "an event could not be put back as new, and has used up a receive"
                 ),
             }
@@ -245,7 +245,7 @@ where
     /// Deletes messages. What comes back all the same is known by its record.
     async fn forget(&self, receipts: &[ReceiptHandle]) {
         for error in self.events.delete(receipts).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(error = chain(&error), "a message that is done with comes back");
+            tracing::warn!(error = display_chain(&error), "a message that is done with comes back");
         }
     }
 }

@@ -5,17 +5,17 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{LEASE_PAST_DEADLINE, Processor, Record, Settlement, millis};
+use super::{LEASE_PAST_DEADLINE, Processor, ReceivedMessage, Disposition, millis};
 use crate::domain::event::Event;
-use crate::domain::event_record::{Attempt, Claim, ClaimRequest, Claiming, Context, Finished, State, Transition};
+use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Context, Finished, State, Transition};
 use crate::domain::failure::{Reason, ReasonKind};
-use crate::domain::retry::{Disposition, disposition};
+use crate::domain::retry::{RetryDecision, retry_decision};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError, Written};
 use crate::ports::queue::{Sender, VisibilityTimeout};
 use crate::ports::target::{Cause, Delivery, Failure, Outcome, Target};
-use crate::runtime::logging::{self, chain};
+use crate::runtime::logging::{self, display_chain};
 use crate::runtime::metrics::{self, Class};
 
 /// Deliveries end this long before the invocation does, so that their outcome can still be recorded and told to SQS.
@@ -25,7 +25,7 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 const RECORD_TIME: Duration = Duration::from_millis(1750);
 
 /// How often a claim is tried that others keep changing under our hands.
-const CLAIM_ROUNDS: usize = 3;
+const MAX_CLAIM_RETRIES: usize = 3;
 
 /// How long an event is left alone that others keep changing under our hands.
 const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
@@ -37,11 +37,11 @@ const LATE_DUPLICATE: SignedDuration = SignedDuration::from_hours(1);
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
 
 /// How far a record has come.
-pub(super) enum Begun {
+pub(super) enum ClaimOutcome {
     /// Its event is claimed, and can be delivered.
     Claimed(Box<Event>, Box<Claim>),
     /// It is at its end.
-    Ended(Settlement),
+    Ended(Disposition),
 }
 
 impl<E, D, W, T, C> Processor<E, D, W, T, C>
@@ -53,33 +53,33 @@ where
     C: Clock,
 {
     /// Brings a record to its end, and says what SQS is to do with it.
-    pub(super) async fn settle(&self, record: &Record, deadline: Instant) -> Settlement {
+    pub(super) async fn settle(&self, record: &ReceivedMessage, deadline: Instant) -> Disposition {
         match self.begin(record, deadline).await {
-            Begun::Claimed(event, claim) => self.deliver(record, &event, &claim, deadline).await,
-            Begun::Ended(settlement) => settlement,
+            ClaimOutcome::Claimed(event, claim) => self.deliver(record, &event, &claim, deadline).await,
+            ClaimOutcome::Ended(settlement) => settlement,
         }
     }
 
     /// Brings a record to where its event can be delivered, or to its end.
-    pub(super) async fn begin(&self, record: &Record, deadline: Instant) -> Begun {
+    pub(super) async fn begin(&self, record: &ReceivedMessage, deadline: Instant) -> ClaimOutcome {
         let mut event = match record.message.to_event(record.stamp()) {
             Ok(event) => event,
             Err(error) => {
-                let failure = Failure::new(Cause::Refused, chain(&error));
+                let failure = Failure::new(Cause::Refused, display_chain(&error));
                 let reason = self.reason(ReasonKind::Malformed, &failure, None);
-                let settlement = self.bury(record, None, &reason).await;
-                if settlement == Settlement::Done {
+                let settlement = self.send_to_dead_letters(record, None, &reason).await;
+                if settlement == Disposition::Delete {
                     metrics::DEAD.add(reason.reason, 1);
                 }
                 self.log_failure(record, None, &failure, settlement);
-                return Begun::Ended(settlement);
+                return ClaimOutcome::Ended(settlement);
             }
         };
         let mut claiming = self.claim(record, &event, deadline).await;
-        if let Ok(Claiming::Other(id)) = claiming {
+        if let Ok(ClaimResult::Other(id)) = claiming {
             let shared = std::mem::replace(&mut event.id, id);
             claiming = self.claim(record, &event, deadline).await;
-            if matches!(&claiming, Ok(Claiming::Free(claim)) if claim.attempt() == 1) {
+            if matches!(&claiming, Ok(ClaimResult::Claimed(claim)) if claim.attempt() == 1) {
                 tracing::warn!(
                     event_id = %event.id, %shared, source = %event.source, message_id = record.message_id,
                     "delivering an event of its own whose id another body had first"
@@ -88,17 +88,17 @@ where
             }
         }
         let settlement = match claiming {
-            Ok(Claiming::Free(claim)) => {
+            Ok(ClaimResult::Claimed(claim)) => {
                 let event = if record.message.has_lost_attributes() { claim.restore(event) } else { event };
-                return Begun::Claimed(Box::new(event), Box::new(claim));
+                return ClaimOutcome::Claimed(Box::new(event), Box::new(claim));
             }
-            Ok(Claiming::Finished(finished)) => {
+            Ok(ClaimResult::AlreadyFinished(finished)) => {
                 note_duplicate(record, &event, &finished);
-                Settlement::Done
+                Disposition::Delete
             }
             // Two ids of SHA-256 that are equal: it is never known for a duplicate.
-            Ok(Claiming::Other(_)) => self.again(record, record.receive_count, None),
-            Ok(Claiming::NotBefore(time)) => {
+            Ok(ClaimResult::Other(_)) => self.again(record, record.receive_count, None),
+            Ok(ClaimResult::TooEarly(time)) => {
                 let left = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
                 let settlement = self.again_at(record, Instant::now() + left);
                 let failure =
@@ -106,24 +106,24 @@ where
                 self.log_failure(record, Some(&event), &failure, settlement);
                 settlement
             }
-            Ok(Claiming::Dead(death)) => {
+            Ok(ClaimResult::AlreadyDead(death)) => {
                 let reason = Reason::from(death);
-                let settlement = self.bury(record, Some(&event), &reason).await;
+                let settlement = self.send_to_dead_letters(record, Some(&event), &reason).await;
                 self.log_failure(record, Some(&event), &Failure::new(Cause::Refused, reason.detail), settlement);
                 settlement
             }
             Err(error) => {
                 let settlement = self.again(record, record.receive_count, None);
-                let failure = Failure::new(Cause::NotSent, chain(&error));
+                let failure = Failure::new(Cause::NotSent, display_chain(&error));
                 self.log_failure(record, Some(&event), &failure, settlement);
                 settlement
             }
         };
-        Begun::Ended(settlement)
+        ClaimOutcome::Ended(settlement)
     }
 
     /// Claims the event, in one write where it is new.
-    async fn claim(&self, record: &Record, event: &Event, deadline: Instant) -> Result<Claiming, TableError> {
+    async fn claim(&self, record: &ReceivedMessage, event: &Event, deadline: Instant) -> Result<ClaimResult, TableError> {
         let mut found = match record.receive_count {
             // Most likely nobody has seen it before: the write will tell.
             ..=1 => None,
@@ -140,33 +140,33 @@ where
             now,
         };
         let mut bulk = None;
-        for _ in 0..CLAIM_ROUNDS {
+        for _ in 0..MAX_CLAIM_RETRIES {
             if found.as_ref().is_some_and(|found| found.depends_on_bulk_replay(&record.message_id, now)) {
                 bulk = self.table.bulk_replay().await?;
             }
             let claiming = Claim::on(found.as_deref(), ClaimRequest { bulk: bulk.as_ref(), ..request });
             // Whoever finished the event may have ended before that.
-            if matches!(claiming, Claiming::Finished(_)) && found.as_ref().is_some_and(|found| found.has_surplus_body())
+            if matches!(claiming, ClaimResult::AlreadyFinished(_)) && found.as_ref().is_some_and(|found| found.has_surplus_body())
             {
                 self.delete_body(event).await;
             }
             let step = match &claiming {
-                Claiming::Free(claim) => claim.transition(),
-                Claiming::Finished(Finished { noted: Some(step), .. }) => step,
-                Claiming::Finished(Finished { noted: None, .. })
-                | Claiming::Other(_)
-                | Claiming::NotBefore(_)
-                | Claiming::Dead(_) => return Ok(claiming),
+                ClaimResult::Claimed(claim) => claim.transition(),
+                ClaimResult::AlreadyFinished(Finished { noted: Some(step), .. }) => step,
+                ClaimResult::AlreadyFinished(Finished { noted: None, .. })
+                | ClaimResult::Other(_)
+                | ClaimResult::TooEarly(_)
+                | ClaimResult::AlreadyDead(_) => return Ok(claiming),
             };
             match self.table.write(step).await? {
                 Written::Done => return Ok(claiming),
                 Written::Lost(instead) => found = instead,
             }
         }
-        Ok(Claiming::NotBefore(now + CONTENDED))
+        Ok(ClaimResult::TooEarly(now + CONTENDED))
     }
 
-    async fn deliver(&self, record: &Record, event: &Event, claim: &Claim, deadline: Instant) -> Settlement {
+    async fn deliver(&self, record: &ReceivedMessage, event: &Event, claim: &Claim, deadline: Instant) -> Disposition {
         let (attempt, outcome) = self.attempt(event, claim, deadline).await;
         self.attempts.count(&event.id, claim.attempt(), outcome.is_ok(), attempt.at);
         match outcome {
@@ -178,15 +178,15 @@ where
     /// Records an attempt that failed, and says when another comes.
     pub(super) async fn failed(
         &self,
-        record: &Record,
+        record: &ReceivedMessage,
         event: &Event,
         claim: &Claim,
         attempt: Attempt,
         failure: &Failure,
         deadline: Instant,
-    ) -> Settlement {
+    ) -> Disposition {
         let settlement = self.record_failure(record, event, claim, attempt, failure, deadline).await;
-        if matches!(settlement, Settlement::Again(_)) && !self.schedule.is_last(record.receive_count) {
+        if matches!(settlement, Disposition::RetryAt(_)) && !self.schedule.is_last(record.receive_count) {
             metrics::RETRIED.add(1);
         }
         self.log_failure(record, Some(event), failure, settlement);
@@ -218,7 +218,7 @@ where
                 metrics::DELIVERED.add(1);
                 metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
                 // What has failed before is told of to its end.
-                if claim.attempt() > 1 || logging::tells_of(&event.id) {
+                if claim.attempt() > 1 || logging::should_log(&event.id) {
                     tracing::info!(
                         event_id = %event.id,
                         source = %event.source,
@@ -246,12 +246,12 @@ where
     /// Records that the target has the event, as long as there is time. Only then may SQS forget the message.
     pub(super) async fn record_delivery(
         &self,
-        record: &Record,
+        record: &ReceivedMessage,
         event: &Event,
         claim: &Claim,
         attempt: Attempt,
         deadline: Instant,
-    ) -> Settlement {
+    ) -> Disposition {
         let write = async {
             let mut step = claim.delivered(attempt.clone());
             loop {
@@ -262,7 +262,7 @@ where
                         None => return false,
                     },
                     Err(error) => {
-                        tracing::warn!(event_id = %event.id, error = chain(&error), "a delivery is not recorded yet");
+                        tracing::warn!(event_id = %event.id, error = display_chain(&error), "a delivery is not recorded yet");
                     }
                 }
                 sleep(RECORD_PAUSE).await;
@@ -273,67 +273,67 @@ where
             if has_surplus_body {
                 self.delete_body(event).await;
             }
-            return Settlement::Done;
+            return Disposition::Delete;
         }
         if self.schedule.is_last(record.receive_count) {
             // Kept, it would be a dead letter, and a replay would deliver it again.
             tracing::error!(event_id = %event.id, "delivered for the last time, and not recorded");
-            return Settlement::Done;
+            return Disposition::Delete;
         }
         tracing::error!(event_id = %event.id, "delivered, and not recorded: the target will get it again");
-        Settlement::Again(deadline + LEASE_PAST_DEADLINE)
+        Disposition::RetryAt(deadline + LEASE_PAST_DEADLINE)
     }
 
     async fn record_failure(
         &self,
-        record: &Record,
+        record: &ReceivedMessage,
         event: &Event,
         claim: &Claim,
         attempt: Attempt,
         failure: &Failure,
         deadline: Instant,
-    ) -> Settlement {
+    ) -> Disposition {
         let number = Some(claim.attempt());
-        match disposition(failure.cause, failure.retry_after.is_some() || claim.has_unanswered_attempt()) {
-            Disposition::Permanent => {
+        match retry_decision(failure.cause, failure.retry_after.is_some() || claim.has_unanswered_attempt()) {
+            RetryDecision::Permanent => {
                 let reason = self.reason(ReasonKind::Permanent, failure, number);
                 let context = Context::of(event, Some(self.target.address()));
                 let step = claim.dead(attempt, reason.clone().into(), Some(&record.message_id), context);
-                let otherwise = self.again(record, claim.round(), None);
+                let otherwise = self.again(record, claim.attempts_since_claim(), None);
                 self.keep_body(event).await;
                 match self.write(event, &step, otherwise, deadline).await {
                     None => {
                         metrics::DEAD.add(reason.reason, 1);
-                        self.bury(record, Some(event), &reason).await
+                        self.send_to_dead_letters(record, Some(event), &reason).await
                     }
                     Some(settlement) => settlement,
                 }
             }
-            Disposition::Retry if self.schedule.is_last(record.receive_count) => {
+            RetryDecision::Retry if self.schedule.is_last(record.receive_count) => {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
                 let context = Context::of(event, Some(self.target.address()));
                 // SQS moves a message as it is: where that does not say who its event is, we send one that does.
                 let is_named = record.message.event_id() == Some(event.id.as_str());
                 let to_move = (!is_named).then_some(&*record.message_id);
                 let step = claim.dead(attempt, reason.clone().into(), to_move, context);
-                let redrive = Settlement::Again(Instant::now());
+                let redrive = Disposition::RetryAt(Instant::now());
                 self.keep_body(event).await;
                 let written = self.write(event, &step, redrive, deadline).await;
-                if written == Some(Settlement::Done) {
-                    return Settlement::Done;
+                if written == Some(Disposition::Delete) {
+                    return Disposition::Delete;
                 }
-                let settlement = if is_named { redrive } else { self.bury(record, Some(event), &reason).await };
+                let settlement = if is_named { redrive } else { self.send_to_dead_letters(record, Some(event), &reason).await };
                 // What is neither recorded nor sent with its reason is counted by the sweep.
-                if written.is_none() || settlement == Settlement::Done {
+                if written.is_none() || settlement == Disposition::Delete {
                     metrics::DEAD.add(reason.reason, 1);
                 }
                 settlement
             }
-            Disposition::Retry => {
-                let delay = self.delay(claim.round(), failure.retry_after);
+            RetryDecision::Retry => {
+                let delay = self.delay(claim.attempts_since_claim(), failure.retry_after);
                 let (now, at) = (self.clock.now(), Instant::now() + delay);
                 let step = claim.retrying(attempt, now + delay, now);
-                self.write(event, &step, Settlement::Again(at), deadline).await.unwrap_or(Settlement::Again(at))
+                self.write(event, &step, Disposition::RetryAt(at), deadline).await.unwrap_or(Disposition::RetryAt(at))
             }
         }
     }
@@ -344,14 +344,14 @@ where
             Ok(true) => {}
             Ok(false) => tracing::info!(event_id = %event.id, "the body is too large to be kept beside its record"),
             // The message itself has it: that is no reason to hold the event up.
-            Err(error) => tracing::warn!(event_id = %event.id, error = chain(&error), "the body is not kept"),
+            Err(error) => tracing::warn!(event_id = %event.id, error = display_chain(&error), "the body is not kept"),
         }
     }
 
     /// Deletes the kept body of an event that is at its end. What is left expires.
     async fn delete_body(&self, event: &Event) {
         if let Err(error) = self.table.delete_body(&event.id).await {
-            tracing::warn!(event_id = %event.id, error = chain(&error), "failed to delete the kept body; it expires");
+            tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to delete the kept body; it expires");
         }
     }
 
@@ -360,9 +360,9 @@ where
         &self,
         event: &Event,
         step: &Transition,
-        otherwise: Settlement,
+        otherwise: Disposition,
         deadline: Instant,
-    ) -> Option<Settlement> {
+    ) -> Option<Disposition> {
         match self.table.write(step).await {
             Ok(Written::Done) => None,
             Ok(Written::Lost(Some(instead))) if matches!(instead.state, State::Delivered | State::Discarded(_)) => {
@@ -371,17 +371,17 @@ where
                 if step.next().context.is_some() {
                     self.delete_body(event).await;
                 }
-                Some(Settlement::Done)
+                Some(Disposition::Delete)
             }
             Ok(Written::Lost(_)) => {
                 tracing::warn!(event_id = %event.id, "the lease ran out, and somebody else is at the event");
                 Some(otherwise)
             }
             Err(error) => {
-                tracing::error!(event_id = %event.id, error = chain(&error), "how the attempt went is not recorded");
+                tracing::error!(event_id = %event.id, error = display_chain(&error), "how the attempt went is not recorded");
                 let lease = deadline + LEASE_PAST_DEADLINE;
-                let Settlement::Again(at) = otherwise else { return Some(otherwise) };
-                Some(Settlement::Again(at.max(lease)))
+                let Disposition::RetryAt(at) = otherwise else { return Some(otherwise) };
+                Some(Disposition::RetryAt(at.max(lease)))
             }
         }
     }
@@ -398,16 +398,16 @@ where
     }
 
     /// Sends the message to the dead-letter queue with its reason. Only then may SQS delete it here.
-    async fn bury(&self, record: &Record, event: Option<&Event>, reason: &Reason) -> Settlement {
+    async fn send_to_dead_letters(&self, record: &ReceivedMessage, event: Option<&Event>, reason: &Reason) -> Disposition {
         let message = record.message.clone().with_identity(record.stamp()).with_reason(reason);
         let message = event.into_iter().fold(message, |message, event| message.named(&event.id));
         match self.dead_letters.send(&message).await {
-            Ok(()) => Settlement::Done,
+            Ok(()) => Disposition::Delete,
             Err(error) => {
                 tracing::error!(
                     event_id = record.message.event_id(),
                     message_id = record.message_id,
-                    error = chain(&error),
+                    error = display_chain(&error),
                     "the dead-letter queue did not take the event; it stays in the events queue"
                 );
                 self.again(record, record.receive_count, None)
@@ -417,7 +417,7 @@ where
 }
 
 /// Says that an event was delivered or discarded before.
-fn note_duplicate(record: &Record, event: &Event, finished: &Finished) {
+fn note_duplicate(record: &ReceivedMessage, event: &Event, finished: &Finished) {
     let (event_id, message_id, state) = (&event.id, &record.message_id, finished.state);
     metrics::DUPLICATES.add(event.source, 1);
     // Copies of one message have one time of receipt: so much later it was sent anew.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::attempts::{Attempts, minute_of};
 use crate::domain::queue_depth::QueueDepth;
-use crate::domain::request::Origin;
+use crate::domain::request::Requester;
 use crate::domain::text::excerpt;
 
 /// The breaker looks at the minute that is, and at so many before it.
@@ -147,7 +147,7 @@ pub struct Settings {
 
 /// What somebody wants the breaker to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Override {
     /// Open until told otherwise.
     Open,
     /// Closed until told otherwise.
@@ -347,19 +347,19 @@ impl Circuit {
 
     /// What somebody wants.
     #[must_use]
-    pub fn wished(&self, wish: Wish, origin: &Origin, policy: Policy, now: Timestamp) -> Self {
-        let why = origin.why.clone().unwrap_or_else(|| "as asked".to_owned());
+    pub fn wished(&self, wish: Override, requester: &Requester, policy: Policy, now: Timestamp) -> Self {
+        let why = requester.why.clone().unwrap_or_else(|| "as asked".to_owned());
         let (state, forced) = match (wish, self.state) {
-            (Wish::Open, _) => (State::Open, true),
-            (Wish::Closed, _) => (State::Closed, true),
+            (Override::Open, _) => (State::Open, true),
+            (Override::Closed, _) => (State::Closed, true),
             // What was held by hand begins anew: a crowd may be waiting.
-            (Wish::Automatic, State::Open) if self.forced => {
+            (Override::Automatic, State::Open) if self.forced => {
                 (State::Closing { concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency) }, false)
             }
-            (Wish::Automatic, State::Off) => (State::Closed, false),
-            (Wish::Automatic, _) => return Self { why, by: Some(origin.by.clone()), forced: false, ..self.clone() },
+            (Override::Automatic, State::Off) => (State::Closed, false),
+            (Override::Automatic, _) => return Self { why, by: Some(requester.by.clone()), forced: false, ..self.clone() },
         };
-        Self { by: Some(origin.by.clone()), forced, ..self.turn(state, why, now) }
+        Self { by: Some(requester.by.clone()), forced, ..self.turn(state, why, now) }
     }
 
     /// What the event source mapping is to be set to.

@@ -11,7 +11,7 @@ const MAX_TEXT: usize = 500;
 
 /// Who asks for a change, and why. It stands in the audit log and on each record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct Requester {
     /// Who.
     pub by: String,
     /// Why, if they say.
@@ -31,20 +31,20 @@ pub struct InvalidRequest {
 /// The fields that say who asks, and why.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct OriginFields {
+pub(crate) struct RequesterFields {
     pub(crate) by: Option<String>,
     pub(crate) why: Option<String>,
 }
 
-impl OriginFields {
-    pub(crate) fn check(self, caller: &str) -> Result<Origin, InvalidRequest> {
+impl RequesterFields {
+    pub(crate) fn check(self, caller: &str) -> Result<Requester, InvalidRequest> {
         for (field, text) in [("by", &self.by), ("why", &self.why)] {
             let Some(text) = text else { continue };
             if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
                 return Err(invalid(field, &format!("must be a line of text of at most {MAX_TEXT} characters")));
             }
         }
-        Ok(Origin { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
+        Ok(Requester { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
     }
 }
 
@@ -86,8 +86,8 @@ mod tests {
             ("a\nb".to_owned(), false),
             ("a\u{7}b".to_owned(), false),
         ] {
-            let by = OriginFields { by: Some(text.clone()), why: None }.check("the caller");
-            let why = OriginFields { by: None, why: Some(text.clone()) }.check("the caller");
+            let by = RequesterFields { by: Some(text.clone()), why: None }.check("the caller");
+            let why = RequesterFields { by: None, why: Some(text.clone()) }.check("the caller");
             let fields = [by.as_ref().err(), why.as_ref().err()].map(|error| error.map(|error| error.field.as_str()));
             assert_eq!(fields, if is_taken { [None; 2] } else { [Some("by"), Some("why")] }, "{text:?}");
             if let (Ok(by), Ok(why)) = (by, why) {

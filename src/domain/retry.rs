@@ -19,7 +19,7 @@ const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
 
 /// What becomes of a failed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
+pub enum RetryDecision {
     /// It may succeed later.
     Retry,
     /// It will fail again, however often it is tried.
@@ -31,16 +31,16 @@ pub enum Disposition {
 /// `may_be_in_progress` is true where the answer asks for a later try by a `Retry-After`, or where an earlier attempt ended
 /// without an answer: a conflict or a lock may then be the work that this attempt asks for, under its idempotency key.
 #[expect(clippy::match_same_arms, reason = "one arm for each kind of cause reads as a table")]
-pub fn disposition(cause: Cause, may_be_in_progress: bool) -> Disposition {
+pub fn retry_decision(cause: Cause, may_be_in_progress: bool) -> RetryDecision {
     match cause {
         // 421: another connection may lead to the right server (RFC 9110 section 15.5.20).
-        Cause::Status(408 | 421 | 425 | 429 | 500..=599) => Disposition::Retry,
-        Cause::Status(409 | 423) if may_be_in_progress => Disposition::Retry,
-        Cause::Status(300..=499) => Disposition::Permanent,
+        Cause::Status(408 | 421 | 425 | 429 | 500..=599) => RetryDecision::Retry,
+        Cause::Status(409 | 423) if may_be_in_progress => RetryDecision::Retry,
+        Cause::Status(300..=499) => RetryDecision::Permanent,
         // No final answer of HTTP: whoever sent it is broken, and may be mended.
-        Cause::Status(0..=299 | 600..=u16::MAX) => Disposition::Retry,
-        Cause::TimedOut | Cause::Connection | Cause::NotSent => Disposition::Retry,
-        Cause::Refused => Disposition::Permanent,
+        Cause::Status(0..=299 | 600..=u16::MAX) => RetryDecision::Retry,
+        Cause::TimedOut | Cause::Connection | Cause::NotSent => RetryDecision::Retry,
+        Cause::Refused => RetryDecision::Permanent,
     }
 }
 
@@ -164,19 +164,19 @@ mod tests {
     fn each_status_is_retried_or_final_as_the_readme_says() {
         for may_be_in_progress in [false, true] {
             for status in [408, 421, 425, 429, 500, 502, 503, 504, 599, 100, 600, 999] {
-                assert_eq!(disposition(Cause::Status(status), may_be_in_progress), Disposition::Retry, "{status}");
+                assert_eq!(retry_decision(Cause::Status(status), may_be_in_progress), RetryDecision::Retry, "{status}");
             }
             for status in [300, 301, 304, 307, 400, 401, 403, 404, 405, 410, 413, 422, 424, 451, 499] {
-                assert_eq!(disposition(Cause::Status(status), may_be_in_progress), Disposition::Permanent, "{status}");
+                assert_eq!(retry_decision(Cause::Status(status), may_be_in_progress), RetryDecision::Permanent, "{status}");
             }
             for cause in [Cause::TimedOut, Cause::Connection, Cause::NotSent] {
-                assert_eq!(disposition(cause, may_be_in_progress), Disposition::Retry);
+                assert_eq!(retry_decision(cause, may_be_in_progress), RetryDecision::Retry);
             }
-            assert_eq!(disposition(Cause::Refused, may_be_in_progress), Disposition::Permanent);
+            assert_eq!(retry_decision(Cause::Refused, may_be_in_progress), RetryDecision::Permanent);
         }
         for status in [409, 423] {
-            assert_eq!(disposition(Cause::Status(status), true), Disposition::Retry, "{status}");
-            assert_eq!(disposition(Cause::Status(status), false), Disposition::Permanent, "{status}");
+            assert_eq!(retry_decision(Cause::Status(status), true), RetryDecision::Retry, "{status}");
+            assert_eq!(retry_decision(Cause::Status(status), false), RetryDecision::Permanent, "{status}");
         }
     }
 

@@ -138,7 +138,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
             content_type: text(headers, &header::CONTENT_TYPE).map(str::to_owned),
             headers: kept_headers(headers),
             body: body.to_vec(),
-            origin: identity.origin,
+            webhook_id: identity.webhook_id,
             is_copy: false,
         };
         let (id, source) = (event.id.clone(), event.source);

@@ -70,9 +70,9 @@ pub enum Entry {
     /// Something that cannot be understood, or that is there no more.
     Unreadable(Unreadable),
     /// Something that cannot be had now, and why. The window is not done without it.
-    Withheld(String),
+    Unavailable(String),
     /// Something that was not for us, or needs no recovery, and why.
-    PassedOver(String),
+    Skipped(String),
 }
 
 /// An event that did not arrive.
@@ -108,5 +108,5 @@ pub struct Unreadable {
     /// What is wrong with it.
     pub problem: String,
     /// The webhook or integration that it belongs to, as far as that is known.
-    pub origin: Option<String>,
+    pub webhook_id: Option<String>,
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, Record, Summary, Transition};
+use crate::domain::event_record::{BulkReplay, EventRecord, Summary, Transition};
 
 /// Why a call to the table failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +36,10 @@ pub enum Written {
     /// It is durable.
     Done,
     /// The table holds something else than the transition starts from: this.
-    Lost(Option<Box<Record>>),
+    Lost(Option<Box<EventRecord>>),
 }
 
-/// A place in the list of dead letters, which is ordered by [`Record::received_at`].
+/// A place in the list of dead letters, which is ordered by [`EventRecord::received_at`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub(crate) String);
 
@@ -92,7 +92,7 @@ pub struct Window {
 
 /// What one run at a time has for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exclusive {
+pub enum LeaseName {
     /// To take from the dead-letter queue.
     DeadLetters,
     /// To fetch from Genesys Cloud and move the checkpoint.
@@ -101,9 +101,9 @@ pub enum Exclusive {
     Breaker,
 }
 
-/// The right to something [`Exclusive`], for a while.
+/// The right to something [`LeaseName`], for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
+pub struct RunLease {
     /// The run.
     pub owner: Uuid,
     /// What the run does.
@@ -170,10 +170,10 @@ pub struct Checkpoint {
 /// Every write of a record is conditional, and every read of a record sees all writes before it; the index may lag behind.
 pub trait EventsTable: Send + Sync + 'static {
     /// Reads a record.
-    fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<Record>, TableError>> + Send;
+    fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<EventRecord>, TableError>> + Send;
 
     /// Reads many records, in as few calls as DynamoDB allows.
-    fn get_many(&self, ids: &[EventId]) -> impl Future<Output = Result<BTreeMap<EventId, Record>, TableError>> + Send;
+    fn get_many(&self, ids: &[EventId]) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, TableError>> + Send;
 
     /// Takes a step if the table still holds what it starts from. Taking it twice is taking it once.
     fn write(&self, transition: &Transition) -> impl Future<Output = Result<Written, TableError>> + Send;
@@ -204,16 +204,16 @@ pub trait EventsTable: Send + Sync + 'static {
     /// Takes the lease on `what`, unless another run has it; then returns that one's.
     fn acquire(
         &self,
-        what: Exclusive,
-        lease: &Lease,
+        what: LeaseName,
+        lease: &RunLease,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
 
     /// Gives the lease on `what` back, if it is still `owner`'s.
-    fn release(&self, what: Exclusive, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
+    fn release(&self, what: LeaseName, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
 
     /// Who has the lease on `what`.
-    fn lease(&self, what: Exclusive, now: Timestamp) -> impl Future<Output = Result<Option<Lease>, TableError>> + Send;
+    fn lease(&self, what: LeaseName, now: Timestamp) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
 
     /// The newest bulk replay; `None` where there is none of the last 15 days.
     fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, TableError>> + Send;

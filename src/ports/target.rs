@@ -64,7 +64,7 @@ impl Failure {
     }
 }
 
-/// The kinds of failures; [`crate::domain::retry::disposition`] says which are tried again.
+/// The kinds of failures; [`crate::domain::retry::retry_decision`] says which are tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// An HTTP status that is not 2xx.

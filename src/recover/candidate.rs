@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId, Identity, Source};
-use crate::domain::event_record::{Act, Finding, Letter, Record, Transition};
+use crate::domain::event_record::{OperatorAction, DeadLetterStatus, Letter, EventRecord, Transition};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::Json;
 use crate::domain::message::{MAX_MESSAGE_BYTES, Message};
@@ -44,14 +44,14 @@ impl Candidate {
             Ok(json) => (Identity::of_fetched(json, at, now, sender_key.as_ref(), lone), None),
             Err(error) => (Identity::of_malformed(lone()), Some(error.to_string())),
         };
-        let Identity { id, source, origin } = identity;
-        let event = Event { id, source, received_at, content_type, headers, body, origin, is_copy };
+        let Identity { id, source, webhook_id } = identity;
+        let event = Event { id, source, received_at, content_type, headers, body, webhook_id, is_copy };
         let reason = problem.map(|problem| reason(ReasonKind::Malformed, &problem, now));
         Self::fitting(event, reason, note, now)
     }
 
     /// Takes an id of its own, and returns it, where the table knows its id of another body.
-    pub(super) fn tell_apart(&mut self, records: &BTreeMap<EventId, Record>, now: Timestamp) -> Option<EventId> {
+    pub(super) fn tell_apart(&mut self, records: &BTreeMap<EventId, EventRecord>, now: Timestamp) -> Option<EventId> {
         let event = &mut self.found.event;
         let id = records.get(&event.id)?.other_event(event, now)?;
         self.found.shared = Some(std::mem::replace(&mut event.id, id.clone()));
@@ -61,7 +61,7 @@ impl Candidate {
 
     /// Something that nobody understands, whole.
     pub(super) fn of_unreadable(unreadable: Unreadable, now: Timestamp) -> Self {
-        let Unreadable { name, whole, problem, origin } = unreadable;
+        let Unreadable { name, whole, problem, webhook_id } = unreadable;
         let event = Event {
             id: EventId::of_fetched(&[name.as_bytes()]),
             source: Source::Generic,
@@ -69,7 +69,7 @@ impl Candidate {
             content_type: Some("application/json".to_owned()),
             headers: BTreeMap::new(),
             body: whole.into_bytes(),
-            origin,
+            webhook_id,
             is_copy: false,
         };
         // Not by its name, which may be the whole of it.
@@ -104,8 +104,8 @@ impl Candidate {
 impl Found {
     /// The step that says that the queue has it, or that it is a dead letter. `forgotten` is what the table still holds of
     /// it, and does not count.
-    pub(super) fn step(&self, forgotten: Option<&Record>, act: Act) -> Option<Transition> {
-        let Some(reason) = &self.reason else { return Some(Record::queued(&self.event, forgotten, act)) };
+    pub(super) fn step(&self, forgotten: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
+        let Some(reason) = &self.reason else { return Some(EventRecord::queued(&self.event, forgotten, act)) };
         let letter = Letter {
             event_id: &self.event.id,
             received_at: self.event.received_at,
@@ -113,9 +113,9 @@ impl Found {
             reason: Some(reason),
             event: Some(&self.event),
         };
-        match Finding::of(&letter, forgotten, act.at) {
-            Finding::Unrecorded(dead) => Some(dead.noted(act).transition().clone()),
-            Finding::Dead(_) | Finding::Finished(_) | Finding::UnderWay => None,
+        match DeadLetterStatus::of(&letter, forgotten, act.at) {
+            DeadLetterStatus::Unrecorded(dead) => Some(dead.noted(act).transition().clone()),
+            DeadLetterStatus::Dead(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
         }
     }
 }

@@ -20,12 +20,12 @@ use uuid::Uuid;
 
 use crate::adapters::genesys::GenesysError;
 use crate::domain::event::{BodyDigest, EventId};
-use crate::domain::event_record::Act;
+use crate::domain::event_record::OperatorAction;
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::DeliveryLog;
-use crate::ports::events_table::{EventsTable, Exclusive, Lease, TableError};
+use crate::ports::events_table::{EventsTable, LeaseName, RunLease, TableError};
 use crate::ports::queue::{QueueError, Sender};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 pub use self::report::{FailedRun, Item, Next, Report};
@@ -59,7 +59,7 @@ pub struct Recover<L, E, D, W, C> {
 pub enum RecoverError {
     /// Another run is at work.
     #[error("a recovery of {} is at work since {} and may be until {}; try again later", .0.by, .0.since, .0.until)]
-    Busy(Lease),
+    Busy(RunLease),
     /// The relay would not recognise what it has delivered.
     #[error(
         "what is older than {oldest} may have been delivered and forgotten (records live for 15 days), and this would \
@@ -79,7 +79,7 @@ pub enum RecoverError {
         "something could not be had, and the checkpoint waits for it; the rest is queued ({count} in this run, the first that \
          is waited for: {first})"
     )]
-    Withheld {
+    Unavailable {
         /// How many of what this run has fetched.
         count: u64,
         /// Why the first could not.
@@ -110,24 +110,24 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// What is written on each record that the run begins.
-    fn act(&self, note: &str, at: Timestamp) -> Act {
-        let origin = &self.request.origin;
-        let why = origin.why.as_ref().map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
-        Act { action: "recover".to_owned(), at, by: origin.by.clone(), why: Some(why) }
+    fn act(&self, note: &str, at: Timestamp) -> OperatorAction {
+        let requester = &self.request.requester;
+        let why = requester.why.as_ref().map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
+        OperatorAction { action: "recover".to_owned(), at, by: requester.by.clone(), why: Some(why) }
     }
 
     /// The request for the rest of a part of the time line.
     fn next(&self, from: Timestamp, span_seconds: u32, resume: Option<String>) -> Option<Next> {
-        let Request { range, dry_run, force, origin, .. } = self.request;
+        let Request { range, dry_run, force, requester, .. } = self.request;
         let to = range.as_ref()?.window.to;
-        let (by, why) = (origin.by.clone(), origin.why.clone());
+        let (by, why) = (requester.by.clone(), requester.why.clone());
         Some(Next { from, to, span_seconds, resume, dry_run: *dry_run, force: *force, by, why })
     }
 
     /// An error, if something is waited for.
     fn check_withheld(&self) -> Result<(), RecoverError> {
         let count = self.report.withheld;
-        self.first_withheld.clone().map_or(Ok(()), |first| Err(RecoverError::Withheld { count, first }))
+        self.first_withheld.clone().map_or(Ok(()), |first| Err(RecoverError::Unavailable { count, first }))
     }
 }
 
@@ -167,21 +167,21 @@ where
 
     /// Reads while nobody else does.
     async fn read_alone(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let lease = Lease {
+        let lease = RunLease {
             owner: run.id,
             action: "recover".to_owned(),
-            by: run.request.origin.by.clone(),
+            by: run.request.requester.by.clone(),
             since: run.began_at,
             until: run.began_at + (run.deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
         };
-        let outcome = match self.table.acquire(Exclusive::Recovery, &lease, run.began_at).await {
+        let outcome = match self.table.acquire(LeaseName::Recovery, &lease, run.began_at).await {
             Ok(Some(held)) => return Err(RecoverError::Busy(held)),
             Ok(None) => self.read(run).await,
             // It may be ours although the answer was lost.
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = self.table.release(Exclusive::Recovery, run.id).await {
-            tracing::warn!(run = %run.id, error = chain(&error), "the lease on the recovery stands until it runs out");
+        if let Err(error) = self.table.release(LeaseName::Recovery, run.id).await {
+            tracing::warn!(run = %run.id, error = display_chain(&error), "the lease on the recovery stands until it runs out");
         }
         outcome
     }
@@ -190,7 +190,7 @@ where
     fn log_end(&self, run: &Run<'_>, error: Option<&RecoverError>) {
         let Report { from, to, fetched, new, known, unreadable, passed_over, withheld, complete, .. } = run.report;
         let (source, behind_seconds) = (self.log.name(), run.report.behind_seconds);
-        let (by, why) = (&run.request.origin.by, &run.request.origin.why);
+        let (by, why) = (&run.request.requester.by, &run.request.requester.why);
         let cursor = run.report.cursor.map(tracing::field::display);
         if !run.request.dry_run {
             metrics::RECOVERY_FETCHED.add(fetched);
@@ -209,7 +209,7 @@ where
             tracing::warn!(run = %run.id, passed_over, "nothing of what was fetched is for this relay: compare RecoveryIds");
         }
         if let Some(error) = error {
-            let error = chain(error);
+            let error = display_chain(error);
             tracing::error!(
                 source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, withheld, cursor, behind_seconds, error, "recovery"
             );

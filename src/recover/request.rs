@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::delivery_log::Window;
 
 use super::to_the_millisecond;
@@ -25,7 +25,7 @@ pub struct Request {
     /// Also what is older than the records live.
     pub(super) force: bool,
     /// Who asks.
-    pub(super) origin: Origin,
+    pub(super) requester: Requester,
 }
 
 /// A part of the time line that somebody asks for. It leaves the checkpoint alone.
@@ -64,7 +64,7 @@ impl Request {
         if from.is_some_and(|from| !(Timestamp::UNIX_EPOCH..now).contains(&from)) {
             return Err(invalid("from", "must be a time that has passed, since 1970"));
         }
-        let origin = OriginFields { by, why }.check(caller)?;
+        let requester = RequesterFields { by, why }.check(caller)?;
         if move_cursor {
             let beside = [("to", to.is_some()), ("spanSeconds", span_seconds.is_some()), ("resume", resume.is_some())];
             if let Some((field, _)) = beside.into_iter().find(|(_, given)| *given) {
@@ -74,7 +74,7 @@ impl Request {
                 return Err(invalid("dryRun", "cannot stand beside moveCursor"));
             }
             let from = from.ok_or_else(|| invalid("from", "is missing beside moveCursor"))?;
-            return Ok(Self { range: None, move_cursor: Some(from), dry_run, force, origin });
+            return Ok(Self { range: None, move_cursor: Some(from), dry_run, force, requester });
         }
         let range = match (from, to) {
             (Some(from), to) => {
@@ -93,7 +93,7 @@ impl Request {
             (None, None) if resume.is_some() => return Err(invalid("from", "is missing beside resume")),
             (None, None) => None,
         };
-        Ok(Self { range, move_cursor: None, dry_run, force, origin })
+        Ok(Self { range, move_cursor: None, dry_run, force, requester })
     }
 }
 

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::candidate::{Candidate, Found};
 use super::{Recover, RecoverError, Run};
 use crate::domain::event::EventId;
-use crate::domain::event_record::Record;
+use crate::domain::event_record::EventRecord;
 use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::{DeliveryLog, Entry};
@@ -30,12 +30,12 @@ where
             match entry {
                 Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
                 Entry::Unreadable(unreadable) => candidates.push(Candidate::of_unreadable(unreadable, now)),
-                Entry::Withheld(problem) => {
+                Entry::Unavailable(problem) => {
                     tracing::error!(run = %run.id, error = problem, "something could not be had");
                     run.report.withheld += 1;
                     run.first_withheld.get_or_insert(problem);
                 }
-                Entry::PassedOver(why) => {
+                Entry::Skipped(why) => {
                     tracing::info!(run = %run.id, why, "passed over");
                     run.report.passed_over += 1;
                 }
@@ -53,7 +53,7 @@ where
         }
         let fetched = candidates.len();
         candidates.retain(|Candidate { found: Found { event, .. }, .. }| {
-            let is_forgotten = |record: &Record| record.is_expired(now);
+            let is_forgotten = |record: &EventRecord| record.is_expired(now);
             // Two bodies of one id are two events, which the processor tells apart.
             run.seen.insert((event.id.clone(), event.digest())) && records.get(&event.id).is_none_or(is_forgotten)
         });
@@ -90,16 +90,16 @@ where
     }
 
     /// Records what a queue has taken. Where the processor was faster, it has recorded more.
-    async fn record(&self, run: &Run<'_>, found: &Found, forgotten: Option<&Record>) -> Result<(), RecoverError> {
+    async fn record(&self, run: &Run<'_>, found: &Found, forgotten: Option<&EventRecord>) -> Result<(), RecoverError> {
         let Found { event, reason, note, shared } = found;
-        let origin = &run.request.origin;
+        let requester = &run.request.requester;
         tracing::info!(
             audit = "recover",
             run = %run.id,
             event_id = %event.id,
             source = %event.source,
-            by = origin.by,
-            why = origin.why,
+            by = requester.by,
+            why = requester.why,
             note,
             dead = reason.as_ref().map(|reason| reason.reason.as_str()),
             "recovered"

@@ -14,7 +14,7 @@ use crate::ports::clock::Clock;
 use crate::ports::delivery_log::{DeliveryLog, Entry, Window};
 use crate::ports::events_table::{Checkpoint, EventsTable, TableError};
 use crate::ports::queue::Sender;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// A window that a run cannot finish is halved down to so many seconds.
 pub(super) const SHORTEST_SPAN: u32 = 1;
@@ -131,7 +131,7 @@ where
             if !has_advanced || is_shortest {
                 return Err(why);
             }
-            tracing::warn!(run = %run.id, error = chain(&why), span, "there was not enough time; the next run goes on");
+            tracing::warn!(run = %run.id, error = display_chain(&why), span, "there was not enough time; the next run goes on");
             return Ok(());
         }
         run.check_withheld()?;
@@ -157,8 +157,8 @@ where
         let checkpoint = Checkpoint { cursor, span_seconds: self.log.longest_span(), resume: None };
         if !run.request.dry_run {
             if run.request.move_cursor.is_some() {
-                let (from, origin) = (found.map(|found| tracing::field::display(found.cursor)), &run.request.origin);
-                let (by, why) = (&origin.by, &origin.why);
+                let (from, requester) = (found.map(|found| tracing::field::display(found.cursor)), &run.request.requester);
+                let (by, why) = (&requester.by, &requester.why);
                 tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "the checkpoint was moved");
             }
             self.table.save_checkpoint(self.log.name(), &checkpoint).await?;

@@ -49,7 +49,7 @@ impl Sample {
 }
 
 /// Whether it is logged of this event that all went well.
-pub fn tells_of(id: &EventId) -> bool {
+pub fn should_log(id: &EventId) -> bool {
     Sample(SAMPLE_PERCENT.load(Ordering::Relaxed)).takes(id)
 }
 
@@ -73,7 +73,7 @@ fn levels(level: LevelFilter) -> Targets {
 }
 
 /// An error with all its causes, in one line. Only for the boundary, where it is logged or shown once.
-pub fn chain(error: &dyn Error) -> String {
+pub fn display_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -117,6 +117,6 @@ mod tests {
     fn an_error_is_told_with_all_its_causes() {
         let cause = std::io::Error::other("no route");
         let error = crate::ports::queue::QueueError::Unavailable(cause.into());
-        assert_eq!(chain(&error), "the queue is unavailable: no route");
+        assert_eq!(display_chain(&error), "the queue is unavailable: no route");
     }
 }

@@ -14,7 +14,7 @@ use metrics_cloudwatch_embedded::{Builder, Collector};
 use crate::domain::circuit::{Circuit, State};
 use crate::domain::event::Source;
 use crate::domain::failure::ReasonKind;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// What was recorded waits for as long as this at the most, while invocations come.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -274,12 +274,12 @@ impl Pending {
         // In one go, so that no other line gets in between.
         let written = self.take().and_then(|lines| io::stdout().write_all(&lines));
         if let Err(error) = written {
-            tracing::error!(error = chain(&error), "metrics are lost");
+            tracing::error!(error = display_chain(&error), "metrics are lost");
         }
     }
 
     /// Writes it after an invocation if that was not done a moment ago: lines cost more than what they say.
-    pub fn write_now_and_then(&mut self) {
+    pub fn flush_throttled(&mut self) {
         self.invocations += 1;
         let is_recent = self.written_at.is_some_and(|at| at.elapsed() < PAUSE);
         if !is_recent || self.invocations >= MOST_INVOCATIONS {

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{FakeClock, lock};
-use crate::deliver::Record;
+use crate::deliver::ReceivedMessage;
 use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
@@ -137,13 +137,13 @@ impl FakeQueue {
     }
 
     /// Hands messages out as an event source mapping gets them, if any are visible.
-    pub fn hand_out(&self, most: usize, visibility: Duration) -> Vec<Record> {
+    pub fn hand_out(&self, most: usize, visibility: Duration) -> Vec<ReceivedMessage> {
         let (handed_out, redriven) = lock(&self.state).take(most, visibility);
         if let Some((dead_letters, entries)) = redriven {
             lock(&dead_letters.state).entries.extend(entries);
             dead_letters.changed.notify_waiters();
         }
-        let record = |Entry { id, message, sent_at, receipt, receive_count, .. }| Record {
+        let record = |Entry { id, message, sent_at, receipt, receive_count, .. }| ReceivedMessage {
             message_id: id,
             receipt,
             receive_count,
@@ -318,7 +318,7 @@ impl Receiver for FakeQueue {
             }
             let records = self.hand_out(most.min(RECEIVED_AT_ONCE), visibility);
             if !records.is_empty() || timeout_at(until, self.until_visible()).await.is_err() {
-                let received = |Record { message_id, receipt, receive_count, sent_at, message }: Record| {
+                let received = |ReceivedMessage { message_id, receipt, receive_count, sent_at, message }: ReceivedMessage| {
                     Some(Received { message, receipt: receipt?, sent_at, message_id, receive_count })
                 };
                 return Ok(records.into_iter().filter_map(received).collect());

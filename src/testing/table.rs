@@ -11,9 +11,9 @@ use super::lock;
 use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, Guard, LIFE, Record, Transition};
+use crate::domain::event_record::{BulkReplay, Guard, LIFE, EventRecord, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, RunLease, Page, Position, TableError, Window, Written,
 };
 
 /// An events table in memory, which can be made to fail.
@@ -24,9 +24,9 @@ pub struct FakeTable {
 
 #[derive(Default)]
 struct TableState {
-    records: BTreeMap<EventId, Record>,
+    records: BTreeMap<EventId, EventRecord>,
     bodies: BTreeMap<EventId, (Vec<u8>, Timestamp)>,
-    leases: BTreeMap<Exclusive, Lease>,
+    leases: BTreeMap<LeaseName, RunLease>,
     checkpoints: BTreeMap<String, Checkpoint>,
     attempts: BTreeMap<Timestamp, Attempts>,
     circuit: Option<Circuit>,
@@ -78,12 +78,12 @@ impl FakeTable {
     }
 
     /// All records, by id.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<EventRecord> {
         lock(&self.state).records.values().cloned().collect()
     }
 
     /// What it holds of one event.
-    pub fn record(&self, id: &EventId) -> Option<Record> {
+    pub fn record(&self, id: &EventId) -> Option<EventRecord> {
         lock(&self.state).records.get(id).cloned()
     }
 
@@ -100,7 +100,7 @@ impl FakeTable {
     }
 
     /// The one record that there is.
-    pub fn only_record(&self) -> Record {
+    pub fn only_record(&self) -> EventRecord {
         let mut records = self.records();
         assert_eq!(records.len(), 1, "{records:?}");
         records.remove(0)
@@ -126,11 +126,11 @@ impl FakeTable {
 }
 
 impl EventsTable for FakeTable {
-    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, TableError> {
         Ok(self.working().await?.records.get(id).cloned())
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         let state = self.working().await?;
         Ok(ids.iter().filter_map(|id| Some((id.clone(), state.records.get(id)?.clone()))).collect())
     }
@@ -192,7 +192,7 @@ impl EventsTable for FakeTable {
         Ok(Page { items: found.into_iter().map(|(_, item)| item).collect(), next })
     }
 
-    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn acquire(&self, what: LeaseName, lease: &RunLease, now: Timestamp) -> Result<Option<RunLease>, TableError> {
         let mut state = self.working().await?;
         if let Some(held) = state.leases.get(&what).filter(|held| held.until > now && held.owner != lease.owner) {
             return Ok(Some(held.clone()));
@@ -201,7 +201,7 @@ impl EventsTable for FakeTable {
         Ok(None)
     }
 
-    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
         let mut state = self.working().await?;
         if state.leases.get(&what).is_some_and(|held| held.owner == owner) {
             state.leases.remove(&what);
@@ -209,7 +209,7 @@ impl EventsTable for FakeTable {
         Ok(())
     }
 
-    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
         Ok(self.working().await?.leases.get(&what).cloned().filter(|lease| lease.until > now))
     }
 

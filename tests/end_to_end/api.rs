@@ -112,7 +112,7 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() -> Result<()> {
     let relay = Relay::start(REFUSED, &[]).await?;
     // Each of these has to be recorded first, which makes a sweep slow, and three seconds are not enough for all.
     let strangers: Vec<_> = (0..2000).map(|number| json!({ "stranger": number }).to_string()).collect();
-    relay.bury(&strangers).await?;
+    relay.send_to_dead_letters(&strangers).await?;
     let id = relay.accept(&webhook("order")).await?;
     relay.until_dead(2001).await?;
     relay.target.behave(Behaviour::Fine);

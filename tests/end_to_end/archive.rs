@@ -92,7 +92,7 @@ async fn what_is_archived_can_be_read_by_anybody_and_comes_back_byte_for_byte() 
     ids.push(relay.accept(&Webhook::signed(odd)).await?);
     ids.push(relay.accept(&Webhook::with_shared_secret(*binary)).await?);
     relay.until_dead(27).await?;
-    relay.bury(&["{\"pasted\": 1}".to_owned()]).await?;
+    relay.send_to_dead_letters(&["{\"pasted\": 1}".to_owned()]).await?;
     let before = letters(&relay).await?;
     assert_eq!(before.len(), 28);
 

@@ -254,7 +254,7 @@ async fn what_is_discarded_is_gone_and_status_says_what_is_left() -> Result<()> 
 async fn what_somebody_put_into_the_dead_letters_by_hand_gets_its_record() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
     let pasted = |number: u8| format!("{{\"pasted\":{number}, \"conversationId\":\"c-{number}\"}}");
-    relay.bury(&[pasted(1), "no json".to_owned()]).await?;
+    relay.send_to_dead_letters(&[pasted(1), "no json".to_owned()]).await?;
     let answer = relay.replay(json!({ "action": "reconcile", "by": "an operator" })).await?;
     assert_eq!((&answer["recorded"], &answer["complete"]), (&2.into(), &true.into()), "{answer}");
     let items = list(&relay, json!({ "reason": "unknown" }), 10).await?;
@@ -267,7 +267,7 @@ async fn what_somebody_put_into_the_dead_letters_by_hand_gets_its_record() -> Re
     }
     assert_eq!(bodies, BTreeSet::from([pasted(1), "no json".to_owned()]));
 
-    relay.bury(&[pasted(2)]).await?;
+    relay.send_to_dead_letters(&[pasted(2)]).await?;
     relay.let_schedule_come("Reconcile", "now").await?;
     wait::until("the schedule gives the third one its record", || async {
         let items = list(&relay, json!({}), 10).await?;
@@ -286,7 +286,7 @@ async fn thousands_are_swept_in_one_invocation() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
     relay.set_delivering(false).await?;
     let bodies = (0..COUNT).map(|number| String::from_utf8(webhook(&number.to_string()).body));
-    relay.bury(&bodies.collect::<Result<Vec<_>, _>>()?).await?;
+    relay.send_to_dead_letters(&bodies.collect::<Result<Vec<_>, _>>()?).await?;
     let timed = async |what: &str, request: Value| -> Result<Value> {
         let began = Instant::now();
         let answer = relay.replay(request).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::domain::event::{Event, Source};
-use genesys_relay::domain::event_record::{Act, DeadRecord, Finding, Record, State, StateName, Transition};
+use genesys_relay::domain::event_record::{OperatorAction, DeadRecord, DeadLetterStatus, EventRecord, State, StateName, Transition};
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::{Clock, SystemClock};
@@ -39,7 +39,7 @@ fn table(relay: &Relay) -> Result<DynamoDb> {
     Ok(DynamoDb::new(relay.stack.config(), relay.stack.output("EventsTableName")?.to_owned()))
 }
 
-async fn record(relay: &Relay, id: &str) -> Result<Option<Record>> {
+async fn record(relay: &Relay, id: &str) -> Result<Option<EventRecord>> {
     Ok(table(relay)?.get(&id.parse()?).await?)
 }
 
@@ -47,7 +47,7 @@ async fn state(relay: &Relay, id: &str) -> Result<Option<StateName>> {
     Ok(record(relay, id).await?.map(|record| record.state.name()))
 }
 
-async fn until_state(relay: &Relay, id: &str, expected: StateName) -> Result<Record> {
+async fn until_state(relay: &Relay, id: &str, expected: StateName) -> Result<EventRecord> {
     let what = format!("{id} is {expected}");
     wait::until(&what, || async { Ok(record(relay, id).await?.filter(|record| record.state.name() == expected)) }).await
 }
@@ -91,11 +91,11 @@ async fn relay_with_a_dead_letter(webhook: &Webhook) -> Result<(Relay, String)> 
 }
 
 /// What an operator does with a dead letter, as far as its record is concerned.
-async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, Act) -> Transition) -> Result<()> {
+async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, OperatorAction) -> Transition) -> Result<()> {
     let found = record(relay, id).await?.context("a record")?;
     let now = SystemClock.now();
-    let Some(Finding::Dead(dead)) = Finding::recorded(&found, now) else { anyhow::bail!("not dead: {found:?}") };
-    let act = Act { action: "a decision".to_owned(), at: now, by: "an operator".to_owned(), why: None };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, now) else { anyhow::bail!("not dead: {found:?}") };
+    let act = OperatorAction { action: "a decision".to_owned(), at: now, by: "an operator".to_owned(), why: None };
     assert_eq!(table(relay)?.write(&step(&dead, act)).await?, Written::Done);
     Ok(())
 }
@@ -149,7 +149,7 @@ async fn a_message_that_was_sent_twice_is_delivered_once() -> Result<()> {
         content_type: Some("application/json".to_owned()),
         headers: [].into(),
         body: b"{}".to_vec(),
-        origin: None,
+        webhook_id: None,
         is_copy: false,
     });
     // As a rule of EventBridge sends it: without a word of ours.

@@ -99,7 +99,7 @@ impl Relay {
     }
 
     /// Puts bodies into the dead-letter queue as a person would, so that nothing is known of them.
-    async fn bury(&self, bodies: &[String]) -> Result<()> {
+    async fn send_to_dead_letters(&self, bodies: &[String]) -> Result<()> {
         for bodies in bodies.chunks(10) {
             let entry = |(number, body): (usize, &String)| {
                 SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build()

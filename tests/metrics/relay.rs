@@ -292,7 +292,7 @@ impl DeliveryLog for Log {
             name: window.from.to_string(),
             whole: "{}".to_owned(),
             problem: "as the test says".to_owned(),
-            origin: None,
+            webhook_id: None,
         };
         let entries = vec![failed("lost"), failed("lost"), Entry::Unreadable(unreadable)];
         Ok(Part { entries, next: None })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::law::Law;
+use crate::law::Invariants;
 use crate::lock;
 use crate::scenario::{Outage, Scenario};
 
@@ -34,7 +34,7 @@ impl Service {
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum CallOutcome {
     /// It works.
     Works,
     /// It is throttled, or does not get through.
@@ -51,7 +51,7 @@ pub(crate) enum Fate {
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
 
 /// Faults, by a seed.
-pub(crate) struct Weather {
+pub(crate) struct FaultPlan {
     rng: Mutex<fastrand::Rng>,
     began: Instant,
     calm: AtomicBool,
@@ -76,7 +76,7 @@ pub(crate) struct Death {
     pub(crate) after: u32,
 }
 
-impl Weather {
+impl FaultPlan {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             rng: Mutex::new(fastrand::Rng::with_seed(scenario.seed ^ 0xfa17)),
@@ -139,9 +139,9 @@ impl Weather {
         self.strikes(self.crashes_per_thousand).then(|| self.dice(places_before_death))
     }
 
-    fn fate(&self, service: Service) -> Fate {
+    fn fate(&self, service: Service) -> CallOutcome {
         if self.is_calm() {
-            return Fate::Works;
+            return CallOutcome::Works;
         }
         let now = self.began.elapsed();
         let is_out = self.outages.iter().any(|outage| outage.service == service && outage.during.contains(&now));
@@ -149,13 +149,13 @@ impl Weather {
         // Even in an outage some calls get through.
         let faults = if is_out { 950 } else { self.faults_per_thousand };
         if rng.u32(..1000) >= faults {
-            return Fate::Works;
+            return CallOutcome::Works;
         }
         match rng.u32(..10) {
-            0..5 => Fate::Fails,
-            5..8 => Fate::Unheard,
-            8 => Fate::Hangs,
-            _ => Fate::HangsUnheard,
+            0..5 => CallOutcome::Fails,
+            5..8 => CallOutcome::Unheard,
+            8 => CallOutcome::Hangs,
+            _ => CallOutcome::HangsUnheard,
         }
     }
 
@@ -190,8 +190,8 @@ pub(crate) struct Process(Arc<State>);
 
 struct State {
     name: &'static str,
-    weather: Arc<Weather>,
-    law: Arc<Law>,
+    weather: Arc<FaultPlan>,
+    law: Arc<Invariants>,
     /// When the SDK gives up on a call.
     call_timeout: Duration,
     life: Mutex<Life>,
@@ -214,7 +214,7 @@ enum Life {
 pub(crate) struct Died;
 
 impl Process {
-    pub(crate) fn new(name: &'static str, weather: &Arc<Weather>, law: &Arc<Law>, call_timeout: Duration) -> Self {
+    pub(crate) fn new(name: &'static str, weather: &Arc<FaultPlan>, law: &Arc<Invariants>, call_timeout: Duration) -> Self {
         Self(Arc::new(State {
             name,
             weather: Arc::clone(weather),
@@ -226,11 +226,11 @@ impl Process {
         }))
     }
 
-    pub(crate) fn weather(&self) -> &Weather {
+    pub(crate) fn weather(&self) -> &FaultPlan {
         &self.0.weather
     }
 
-    pub(crate) fn law(&self) -> &Law {
+    pub(crate) fn law(&self) -> &Invariants {
         &self.0.law
     }
 
@@ -309,26 +309,26 @@ impl Process {
         self.0.law.trace(&(service as u8, fate as u8, there, back));
         pause(there).await;
         let result = match fate {
-            Fate::Works => work.await,
-            Fate::Fails => {
+            CallOutcome::Works => work.await,
+            CallOutcome::Fails => {
                 self.has_bad_luck("calls failed");
                 unavailable()
             }
-            Fate::Unheard => {
+            CallOutcome::Unheard => {
                 self.has_bad_luck("answers lost");
                 work.await;
                 unavailable()
             }
-            Fate::Hangs | Fate::HangsUnheard => {
+            CallOutcome::Hangs | CallOutcome::HangsUnheard => {
                 self.has_bad_luck("calls hung");
-                if fate == Fate::HangsUnheard {
+                if fate == CallOutcome::HangsUnheard {
                     work.await;
                 }
                 sleep(self.0.call_timeout.saturating_sub(there)).await;
                 unavailable()
             }
         };
-        if fate != Fate::Works {
+        if fate != CallOutcome::Works {
             self.0.law.note(|| format!("{}: a call to {service:?} {fate:?}", self.0.name));
         }
         pause(back).await;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use genesys_relay::domain::event::{Event, EventId};
-use genesys_relay::domain::event_record::{Death, REPLAY_CEILING, Record, State, StateName};
+use genesys_relay::domain::event_record::{Death, REPLAY_CEILING, EventRecord, State, StateName};
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
@@ -38,7 +38,7 @@ const HELD_AT_MOST: Duration = Duration::from_mins(15);
 const BETWEEN_PROBES: Duration = Duration::from_secs(15);
 
 /// The observer of one run.
-pub(crate) struct Law {
+pub(crate) struct Invariants {
     began: Instant,
     speaks: bool,
     base: Duration,
@@ -116,7 +116,7 @@ pub(crate) fn label_of(body: &[u8]) -> String {
     label.map_or_else(String::new, |(label, _)| format!("<{label}>"))
 }
 
-impl Law {
+impl Invariants {
     pub(crate) fn new(
         scenario: &Scenario,
         speaks: bool,
@@ -347,11 +347,11 @@ impl Law {
     }
 
     /// A record was written, by this process.
-    pub(crate) fn written(&self, by: &str, before: Option<&Record>, after: &Record) {
+    pub(crate) fn written(&self, by: &str, before: Option<&EventRecord>, after: &EventRecord) {
         let (id, now) = (&after.event_id, FakeClock.now());
-        let name = |record: &Record| record.state.name().as_str();
-        self.trace(&(id, before.map(name), name(after), after.round, after.replays_made));
-        self.note(|| format!("{id}: {} → {}, round {}", before.map_or("nothing", name), name(after), after.round));
+        let name = |record: &EventRecord| record.state.name().as_str();
+        self.trace(&(id, before.map(name), name(after), after.attempts_since_claim, after.replays_made));
+        self.note(|| format!("{id}: {} → {}, round {}", before.map_or("nothing", name), name(after), after.attempts_since_claim));
         self.remember(after, now);
         match (before.map(|before| &before.state), &after.state) {
             (_, State::Delivered) if !self.has_taken(id) => {
@@ -366,8 +366,8 @@ impl Law {
             (_, State::Retrying { next_attempt_at }) => {
                 // A probe that says nothing about the event lets it begin anew; one that does is an attempt like any other.
                 let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at)).unwrap_or_default();
-                let is_anew = by == "probe" && wait + Duration::from_millis(2) < self.wait(after.round);
-                self.check_backoff(after, if is_anew { 1 } else { after.round }, *next_attempt_at);
+                let is_anew = by == "probe" && wait + Duration::from_millis(2) < self.wait(after.attempts_since_claim);
+                self.check_backoff(after, if is_anew { 1 } else { after.attempts_since_claim }, *next_attempt_at);
             }
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
                 self.violate(&format!("{id} is claimed before its backoff is over"));
@@ -405,7 +405,7 @@ impl Law {
     }
 
     /// What is delivered or discarded stays so, for as long as it is remembered.
-    fn remember(&self, after: &Record, now: Timestamp) {
+    fn remember(&self, after: &EventRecord, now: Timestamp) {
         let (id, name) = (&after.event_id, after.state.name());
         let mut seen = lock(&self.seen);
         let was = seen.last.insert(id.clone(), name);
@@ -421,7 +421,7 @@ impl Law {
     }
 
     /// An event that was alive did not die before its last word: that would be an earlier death of it.
-    fn check_time_of_death(&self, before: Option<&Record>, death: &Death, by: &str) {
+    fn check_time_of_death(&self, before: Option<&EventRecord>, death: &Death, by: &str) {
         let Some(before) = before.filter(|_| by != "restore") else { return };
         let alive_at = match &before.state {
             State::Queued | State::InProgress(_) | State::Retrying { .. } => before.last_seen_at,
@@ -465,13 +465,13 @@ impl Law {
     }
 
     /// The wait after this many attempts in a row, without jitter.
-    fn wait(&self, round: u32) -> Duration {
+    fn wait(&self, attempts_since_claim: u32) -> Duration {
         let doubled = 2_u32.checked_pow(round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
         doubled.map_or(self.cap, |doubled| doubled.min(self.cap))
     }
 
     /// The wait before the next attempt: min(cap, base · 2ⁿ⁻¹), plus jitter of at most 1 s or a tenth, or what the target asks.
-    fn check_backoff(&self, record: &Record, round: u32, next_attempt_at: Timestamp) {
+    fn check_backoff(&self, record: &EventRecord, attempts_since_claim: u32, next_attempt_at: Timestamp) {
         let wait = next_attempt_at.duration_since(record.last_seen_at);
         let least = self.wait(round);
         let asked = lock(&self.seen).heard.get(&record.event_id).map_or(Duration::ZERO, |(_, asked)| *asked);

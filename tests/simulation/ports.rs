@@ -6,13 +6,13 @@ use std::time::Duration;
 use genesys_relay::domain::attempts::Attempts;
 use genesys_relay::domain::circuit::Circuit;
 use genesys_relay::domain::event::EventId;
-use genesys_relay::domain::event_record::{BulkReplay, Record, State, Transition};
+use genesys_relay::domain::event_record::{BulkReplay, EventRecord, State, Transition};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::queue_depth::QueueDepth;
 use genesys_relay::ports::archive::{self, Archive, ArchiveError};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, RunLease, Page, Position, TableError, Window, Written,
 };
 use genesys_relay::ports::queue::{
     Countable, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
@@ -166,11 +166,11 @@ impl Remote<FakeTable> {
 }
 
 impl EventsTable for Remote<FakeTable> {
-    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, TableError> {
         self.call(self.port.get(id)).await
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         self.call(self.port.get_many(ids)).await
     }
 
@@ -179,7 +179,7 @@ impl EventsTable for Remote<FakeTable> {
             let before = self.port.record(&transition.next().event_id);
             let written = self.port.write(transition).await?;
             if written == Written::Done {
-                let is_dead = |record: &Record| matches!(record.state, State::Dead(_));
+                let is_dead = |record: &EventRecord| matches!(record.state, State::Dead(_));
                 if is_dead(transition.next()) && !before.as_ref().is_some_and(is_dead) {
                     self.process.weather().count("events dead");
                 }
@@ -206,15 +206,15 @@ impl EventsTable for Remote<FakeTable> {
         self.call(self.port.dead_letters(window, after, limit)).await
     }
 
-    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn acquire(&self, what: LeaseName, lease: &RunLease, now: Timestamp) -> Result<Option<RunLease>, TableError> {
         self.call(self.port.acquire(what, lease, now)).await
     }
 
-    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
         self.call(self.port.release(what, owner)).await
     }
 
-    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
         self.call(self.port.lease(what, now)).await
     }
 

@@ -176,7 +176,7 @@ fn start(world: &Arc<World>) {
 
 /// The dead events that the index shows.
 fn listed(world: &World) -> BTreeSet<String> {
-    let dead = |record: genesys_relay::domain::event_record::Record| match record.state {
+    let dead = |record: genesys_relay::domain::event_record::EventRecord| match record.state {
         State::Dead(dead) if dead.listed => Some(record.event_id.to_string()),
         _ => None,
     };

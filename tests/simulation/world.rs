@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::dead_letters::{self, Replay, ReplayError};
-use genesys_relay::deliver::{AttemptCounter, Processor, Record};
+use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
 use genesys_relay::domain::message::Message;
@@ -23,9 +23,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::faults::{Died, Process, Service, Weather};
+use crate::faults::{Died, Process, Service, FaultPlan};
 use crate::genesys::{LOG, Log, RemoteLog};
-use crate::law::Law;
+use crate::law::Invariants;
 use crate::lock;
 use crate::mapping::Mapping;
 use crate::ports::{Remote, SkewedClock};
@@ -66,8 +66,8 @@ struct Warm<F> {
 
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
-    pub(crate) weather: Arc<Weather>,
-    pub(crate) law: Arc<Law>,
+    pub(crate) weather: Arc<FaultPlan>,
+    pub(crate) law: Arc<Invariants>,
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
     pub(crate) table: FakeTable,
@@ -96,10 +96,10 @@ impl World {
         }
         let table = FakeTable::default();
         let mapping = Mapping::new(scenario.concurrency);
-        let law = Arc::new(Law::new(&scenario, speaks, &events, &dead_letters, &table));
+        let law = Arc::new(Invariants::new(&scenario, speaks, &events, &dead_letters, &table));
         let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed).map(Sent::label);
         Arc::new(Self {
-            weather: Arc::new(Weather::new(&scenario)),
+            weather: Arc::new(FaultPlan::new(&scenario)),
             poison: Arc::new(poison.collect()),
             busy: Busy::default(),
             law,
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    async fn deliver(&self, records: Vec<Record>) {
+    async fn deliver(&self, records: Vec<ReceivedMessage>) {
         let instance = lock(&self.processors).pop();
         let Warm { process, function } = instance.unwrap_or_else(|| self.processor("processor"));
         let (began, time) = (Instant::now(), self.scenario.processor_time);
@@ -268,7 +268,7 @@ impl World {
     }
 
     /// Something got between these messages and what the processor would have said of them.
-    fn disturb(&self, records: &[Record]) {
+    fn disturb(&self, records: &[ReceivedMessage]) {
         for record in records {
             let Ok(event) = record.message.to_event(record.sent_at) else { continue };
             // Also under the id that it has where another body had its own first.
@@ -280,7 +280,7 @@ impl World {
     }
 
     /// What was kept comes back when it is time, and never later than the longest backoff.
-    fn check_visibility(&self, kept: &[Record]) {
+    fn check_visibility(&self, kept: &[ReceivedMessage]) {
         let (now, wall) = (Instant::now(), FakeClock.now());
         for record in kept {
             let Some(at) = record.receipt.as_ref().and_then(|receipt| self.events.visible_at(receipt)) else {

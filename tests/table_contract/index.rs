@@ -10,7 +10,7 @@ fn seen(summary: &Summary, now: Timestamp) -> impl PartialEq + std::fmt::Debug +
     };
     (
         (summary.event_id.clone(), summary.state.name(), summary.state.death(now), replayed_at),
-        (summary.source, summary.origin.clone(), summary.received_at),
+        (summary.source, summary.webhook_id.clone(), summary.received_at),
         (summary.attempts_made, summary.replays_made, summary.expires_at),
     )
 }
@@ -45,7 +45,7 @@ pub(super) async fn dead_letters_are_listed_oldest_first(table: &impl EventsTabl
     for number in 0..60_i64 {
         let seconds = number * 37 % 12;
         let name = format!("{}-{number}", ["dead", "Dead", "_dead", "0", "-"][usize::try_from(number % 5)?]);
-        let record = pair.bury(&name, at(seconds)).await?;
+        let record = pair.send_to_dead_letters(&name, at(seconds)).await?;
         places.insert(Position::of(record.received_at, &record.event_id));
     }
     assert_eq!(places.len(), 60);
@@ -65,7 +65,7 @@ pub(super) async fn dead_letters_are_listed_oldest_first(table: &impl EventsTabl
     let page = table.dead_letters(everything, None, 9).await?;
     for gone in [page.items.last(), expected.get(30)].into_iter().flatten() {
         let record = pair.get(&gone.event_id).await?.context("a record")?;
-        let Some(Finding::Dead(dead)) = Finding::recorded(&record, now) else { panic!("not dead: {record:?}") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else { panic!("not dead: {record:?}") };
         pair.take(&gone.event_id, &dead.discarded(act("discard", now))).await?;
     }
     let mut rest = Vec::new();
@@ -86,7 +86,7 @@ pub(super) async fn a_window_cuts_the_list(table: &impl EventsTable) -> Result<(
     const DAY: i64 = 86_400;
     let pair = Pair::of(table);
     for number in 0..24 {
-        pair.bury(&format!("window-{number}"), at(DAY + number)).await?;
+        pair.send_to_dead_letters(&format!("window-{number}"), at(DAY + number)).await?;
     }
     let day = Window { since: Some(at(DAY)), until: Some(at(2 * DAY)) };
     assert_eq!(list(table, day, 5).await?.len(), 24);
@@ -125,12 +125,12 @@ pub(super) async fn the_list_holds_the_dead_only(table: &impl EventsTable) -> Re
     };
     let names = ["delivered", "archived", "discarded", "unlisted", "replayed", "claimed"];
     for name in names {
-        pair.bury(name, at(DAY)).await?;
+        pair.send_to_dead_letters(name, at(DAY)).await?;
     }
     assert_eq!(listed(at(DAY)).await?.len(), names.len());
     for name in names {
         let record = pair.get(&id(name)).await?.context("a record")?;
-        let Some(Finding::Dead(dead)) = Finding::recorded(&record, at(DAY)) else { panic!("not dead: {record:?}") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, at(DAY)) else { panic!("not dead: {record:?}") };
         // A minute after its death: before that, what comes back unasked has to wait.
         let again = claim(Some(&record), &event(name, at(DAY)), at(DAY + 60), false);
         match name {

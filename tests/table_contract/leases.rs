@@ -2,8 +2,8 @@
 
 use super::*;
 
-pub(super) async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable, what: Exclusive) -> Result<()> {
-    let lease = |owner: Uuid, until: Timestamp| Lease {
+pub(super) async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable, what: LeaseName) -> Result<()> {
+    let lease = |owner: Uuid, until: Timestamp| RunLease {
         owner,
         action: "replay".to_owned(),
         by: "an operator".to_owned(),
@@ -34,18 +34,18 @@ pub(super) async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable, wh
 }
 
 pub(super) async fn leases_on_different_things_are_apart(table: &impl EventsTable) -> Result<()> {
-    let lease = |owner| Lease {
+    let lease = |owner| RunLease {
         owner: Uuid::from_u128(owner),
         action: "recover".to_owned(),
         by: "a schedule".to_owned(),
         since: at(0),
         until: at(60),
     };
-    assert_eq!(table.acquire(Exclusive::DeadLetters, &lease(1), at(0)).await?, None);
-    assert_eq!(table.acquire(Exclusive::Recovery, &lease(2), at(0)).await?, None);
-    table.release(Exclusive::Recovery, Uuid::from_u128(2)).await?;
-    assert_eq!(table.lease(Exclusive::DeadLetters, at(0)).await?, Some(lease(1)));
-    table.release(Exclusive::DeadLetters, Uuid::from_u128(1)).await?;
+    assert_eq!(table.acquire(LeaseName::DeadLetters, &lease(1), at(0)).await?, None);
+    assert_eq!(table.acquire(LeaseName::Recovery, &lease(2), at(0)).await?, None);
+    table.release(LeaseName::Recovery, Uuid::from_u128(2)).await?;
+    assert_eq!(table.lease(LeaseName::DeadLetters, at(0)).await?, Some(lease(1)));
+    table.release(LeaseName::DeadLetters, Uuid::from_u128(1)).await?;
     Ok(())
 }
 

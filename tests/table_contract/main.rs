@@ -13,12 +13,12 @@ use anyhow::{Context as _, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::domain::event::{Event, EventId, Source};
 use genesys_relay::domain::event_record::{
-    Act, Attempt, BulkReplay, Claim, ClaimRequest, Claiming, Context, Death, Finding, LIFE, Letter, Record, State,
+    OperatorAction, Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, Death, DeadLetterStatus, LIFE, Letter, EventRecord, State,
     StateName, Summary, Transition,
 };
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::events_table::{
-    Checkpoint, EventsTable, Exclusive, Lease, Position, TableError, Window, Written,
+    Checkpoint, EventsTable, LeaseName, RunLease, Position, TableError, Window, Written,
 };
 use genesys_relay::testing::FakeTable;
 use jiff::{SignedDuration, Timestamp};
@@ -43,19 +43,19 @@ fn event(name: &str, received_at: Timestamp) -> Event {
         content_type: Some("application/json".to_owned()),
         headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         body: br#"{"webhookName":"orders","conversationId":"c1"}"#.to_vec(),
-        origin: Some("a-webhook".to_owned()),
+        webhook_id: Some("a-webhook".to_owned()),
         is_copy: false,
     }
 }
 
 /// Claims `event` at this time for a minute.
-fn claim(found: Option<&Record>, event: &Event, now: Timestamp, last: bool) -> Claim {
+fn claim(found: Option<&EventRecord>, event: &Event, now: Timestamp, last: bool) -> Claim {
     let lease_until = now + SignedDuration::from_mins(1);
     match Claim::on(
         found,
         ClaimRequest { event, message_id: "a-message", sent_at: now, bulk: None, last, lease_until, now },
     ) {
-        Claiming::Free(claim) => claim,
+        ClaimResult::Claimed(claim) => claim,
         other => panic!("not free: {other:?}"),
     }
 }
@@ -79,8 +79,8 @@ fn death(dead_at: Timestamp) -> Death {
     }
 }
 
-fn act(action: &str, at: Timestamp) -> Act {
-    Act { action: action.to_owned(), at, by: "an operator".to_owned(), why: Some("it is mended".to_owned()) }
+fn act(action: &str, at: Timestamp) -> OperatorAction {
+    OperatorAction { action: action.to_owned(), at, by: "an operator".to_owned(), why: Some("it is mended".to_owned()) }
 }
 
 /// A table beside the stand-in that it has to agree with.
@@ -94,7 +94,7 @@ impl<'a, W: EventsTable> Pair<'a, W> {
         Self { table, model: FakeTable::default() }
     }
 
-    async fn get(&self, id: &EventId) -> Result<Option<Record>> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>> {
         let found = self.table.get(id).await?;
         assert_eq!(found, self.model.get(id).await?, "{id}");
         Ok(found)
@@ -107,13 +107,13 @@ impl<'a, W: EventsTable> Pair<'a, W> {
     }
 
     /// Writes a step that has to succeed, and gives what the table holds then.
-    async fn take(&self, id: &EventId, step: &Transition) -> Result<Record> {
+    async fn take(&self, id: &EventId, step: &Transition) -> Result<EventRecord> {
         assert_eq!(self.write(step).await?, Written::Done);
         self.get(id).await?.context("a record")
     }
 
     /// An event that was received at some time and died at its first attempt.
-    async fn bury(&self, name: &str, received_at: Timestamp) -> Result<Record> {
+    async fn send_to_dead_letters(&self, name: &str, received_at: Timestamp) -> Result<EventRecord> {
         let event = event(name, received_at);
         let claim = claim(None, &event, received_at, false);
         self.take(&event.id, claim.transition()).await?;
@@ -133,9 +133,9 @@ async fn a_table_keeps_its_contract(table: impl EventsTable) -> Result<()> {
     records::many_are_read_at_once(&table).await?;
     records::a_body_is_kept_byte_for_byte(&table).await?;
     records::a_fetched_event_is_queued_until_it_is_claimed(&table).await?;
-    leases::one_run_at_a_time_has_the_lease(&table, Exclusive::DeadLetters).await?;
-    leases::one_run_at_a_time_has_the_lease(&table, Exclusive::Recovery).await?;
-    leases::one_run_at_a_time_has_the_lease(&table, Exclusive::Breaker).await?;
+    leases::one_run_at_a_time_has_the_lease(&table, LeaseName::DeadLetters).await?;
+    leases::one_run_at_a_time_has_the_lease(&table, LeaseName::Recovery).await?;
+    leases::one_run_at_a_time_has_the_lease(&table, LeaseName::Breaker).await?;
     leases::leases_on_different_things_are_apart(&table).await?;
     leases::a_checkpoint_is_the_newest_that_was_saved(&table).await?;
     leases::a_bulk_replay_is_the_newest_that_was_saved(&table).await?;

@@ -21,16 +21,16 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
     let found = pair.take(&event.id, &dead).await?;
     assert_eq!((found.attempts.len(), found.context.as_ref()), (2, Some(&context)));
 
-    let Some(Finding::Dead(dead)) = Finding::recorded(&found, at(7)) else { panic!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, at(7)) else { panic!("not dead: {found:?}") };
     let found = pair.take(&event.id, &dead.replayed(act("replay", at(7)))).await?;
     assert!(matches!(&found.state, State::Dead(dead) if dead.replayed_at == Some(at(7))));
 
     let third = claim(Some(&found), &event, at(8), false);
     let found = pair.take(&event.id, third.transition()).await?;
-    assert_eq!((found.attempts_made, found.round, found.replays_made), (3, 1, 1));
+    assert_eq!((found.attempts_made, found.attempts_since_claim, found.replays_made), (3, 1, 1));
     let found = pair.take(&event.id, &third.dead(attempt(at(9), 404), death(at(9)), None, context)).await?;
 
-    let Some(Finding::Dead(dead)) = Finding::recorded(&found, at(10)) else { panic!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, at(10)) else { panic!("not dead: {found:?}") };
     let found = pair.take(&event.id, &dead.archived(act("archive", at(10)), "2026/01/15/a.gz")).await?;
     assert!(matches!(&found.state, State::Archived { archived_to, .. } if archived_to == "2026/01/15/a.gz"));
 
@@ -41,9 +41,9 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
 
     // One that nobody has ever seen, and that is not needed.
     let letter = Letter { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
-    let Finding::Unrecorded(stray) = Finding::of(&letter, None, at(13)) else { panic!("recorded") };
+    let DeadLetterStatus::Unrecorded(stray) = DeadLetterStatus::of(&letter, None, at(13)) else { panic!("recorded") };
     let found = pair.take(letter.event_id, stray.transition()).await?;
-    let Some(Finding::Dead(stray)) = Finding::recorded(&found, at(14)) else { panic!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(stray)) = DeadLetterStatus::recorded(&found, at(14)) else { panic!("not dead: {found:?}") };
     let found = pair.take(letter.event_id, &stray.discarded(act("discard", at(14)))).await?;
     assert_eq!(found.state.name(), StateName::Discarded);
     Ok(())
@@ -146,7 +146,7 @@ pub(super) async fn a_body_is_kept_byte_for_byte(table: &impl EventsTable) -> Re
 pub(super) async fn a_fetched_event_is_queued_until_it_is_claimed(table: &impl EventsTable) -> Result<()> {
     let pair = Pair::of(table);
     let event = event("fetched", at(0));
-    let queue = || Record::queued(&event, None, act("recover", at(1)));
+    let queue = || EventRecord::queued(&event, None, act("recover", at(1)));
     let queued = pair.take(&event.id, &queue()).await?;
     assert_eq!((queued.state.name(), queued.history[0].action.as_str()), (StateName::Queued, "recover"));
     assert!(matches!(pair.write(&queue()).await?, Written::Lost(Some(_))), "it is known by now");

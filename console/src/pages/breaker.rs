@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use maud::{Markup, html};
 use serde_json::Map;
 use tokio::time::{Instant, sleep};
@@ -119,7 +119,7 @@ fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
 fn busy_content(console: &Console, error: &InvokeError, form: &Fields) -> Markup {
     html! {
         h1 { "The breaker is at work" }
-        p.problem role="alert" { (chain(error)) }
+        p.problem role="alert" { (display_chain(error)) }
         p {
             "Nothing was changed. It is letting an event through, to see whether your system is back, and is done within three \
              minutes. Press the button again then; what you have written is still there."

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
@@ -49,7 +49,7 @@ impl Worker {
         };
         let mut progress = self.run.lock();
         progress.waiting = None;
-        progress.end = Some(outcome.unwrap_or_else(|error| End::Stopped(chain(&error))));
+        progress.end = Some(outcome.unwrap_or_else(|error| End::Stopped(display_chain(&error))));
     }
 
     async fn replay(&self, which: &Which, rate: Option<u32>, force: bool) -> Result<End, InvokeError> {
@@ -144,7 +144,7 @@ impl Worker {
                     );
                 }
                 Err(error) => {
-                    let unknown = format!("SQS moves them, and how far it is, is not known: {}", chain(&error));
+                    let unknown = format!("SQS moves them, and how far it is, is not known: {}", display_chain(&error));
                     self.run.lock().waiting = Some(unknown);
                     sleep(PAUSE).await;
                 }
@@ -221,7 +221,7 @@ impl Worker {
                     return background;
                 }
                 Err(error) => {
-                    let unknown = format!("How far it is, is not known: {}", chain(&error));
+                    let unknown = format!("How far it is, is not known: {}", display_chain(&error));
                     self.run.lock().unheard = Some(unknown);
                     sleep(PAUSE).await;
                 }
@@ -236,7 +236,7 @@ impl Worker {
         loop {
             match self.ask::<Followed>(request.clone()).await {
                 Err(error) if error.is_temporary() => {
-                    self.run.lock().waiting = Some(chain(&error));
+                    self.run.lock().waiting = Some(display_chain(&error));
                     if self.run.is_cancelled() {
                         return Ok(None);
                     }

@@ -183,7 +183,7 @@ async fn characters_that_turn_a_text_around_are_shown_as_escapes() -> Result<()>
     let escaped = "pay \\u202e001\\u202c to\\u2066\\u2069\\u200f\\u061c";
     let relay = Relay::new();
     let body = json!({ "webhookId": turning, "payload": turning, "timestamp": "2026-01-15T12:00:00Z" }).to_string();
-    relay.bury([body.clone()]).await?;
+    relay.send_to_dead_letters([body.clone()]).await?;
     let operator = Operator::of(relay).await?;
     let id = operator.ids().await?.remove(0);
     operator.get(&format!("/events/{id}")).await?.says(escaped).says_not(turning);
@@ -201,7 +201,7 @@ async fn what_a_stranger_has_sent_is_shown_as_text() -> Result<()> {
     let attack = r#"</pre><script>alert(1)</script><img src=x onerror="alert(2)">"#;
     let relay = Relay::new();
     let hostile = json!({ "webhookId": attack, "webhookName": attack, "conversationId": attack, "payload": { attack: attack }, "timestamp": attack });
-    relay.bury([hostile.to_string(), attack.to_owned()]).await?;
+    relay.send_to_dead_letters([hostile.to_string(), attack.to_owned()]).await?;
     let operator = Operator::of(relay).await?;
     let ids = operator.ids().await?;
     assert_eq!(ids.len(), 2);

@@ -1,7 +1,7 @@
 //! What the pages show.
 
 use genesys_relay::domain::attempts::{Attempts, minute_of};
-use genesys_relay::ports::events_table::{EventsTable as _, Exclusive, Lease};
+use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use jiff::SignedDuration;
 
 use super::*;
@@ -11,7 +11,7 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
     let operator = Operator::with(0).await?;
     operator.get("/").await?.says("All is well").says("It has not looked yet").says("a test");
 
-    operator.relay.bury((0..3).map(body)).await?;
+    operator.relay.send_to_dead_letters((0..3).map(body)).await?;
     let mut attempts = Attempts::default();
     for number in 0..5 {
         attempts.count(&format!("event-{number}").parse().expect("an id"), 1, number == 0);
@@ -56,13 +56,13 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
     let operator = Operator::with(0).await?;
     let (now, owner) = (FakeClock.now(), Uuid::new_v4());
     let (action, by) = ("breaker".to_owned(), "the schedule".to_owned());
-    let lease = Lease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
-    operator.relay.breaker.table.acquire(Exclusive::Breaker, &lease, now).await?;
+    let lease = RunLease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
+    operator.relay.breaker.table.acquire(LeaseName::Breaker, &lease, now).await?;
     let asked = operator.send("/breaker", &[("action", "open"), ("why", "maintenance")]);
     let released = async {
         let twice = || async { Ok((operator.relay.requests_for("open").len() > 1).then_some(())) };
         wait::until("the breaker is asked again", twice).await?;
-        anyhow::Ok(operator.relay.breaker.table.release(Exclusive::Breaker, owner).await?)
+        anyhow::Ok(operator.relay.breaker.table.release(LeaseName::Breaker, owner).await?)
     };
     let (answer, released) = tokio::join!(asked, released);
     released?;

@@ -19,7 +19,7 @@ use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::Sender as _;
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable, refused};
 use local::wait;
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
@@ -73,7 +73,7 @@ impl Relay {
     }
 
     /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
-    async fn bury(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
+    async fn send_to_dead_letters(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
         for body in bodies {
             self.replay.dead_letters.send(&refused(body).with_identity(FakeClock.now())).await?;
         }
@@ -90,7 +90,7 @@ impl Relay {
                     ReplayError::Busy(_) | ReplayError::Moving { .. } => refusal("Busy", error.to_string()),
                     ReplayError::NameTaken { .. } => refusal("InvalidRequest", error.to_string()),
                     ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => refusal("NotFound", error.to_string()),
-                    _ => refusal("QueueError", chain(&error)),
+                    _ => refusal("QueueError", display_chain(&error)),
                 };
                 let request = Request::parse(request, "a test").map_err(invalid)?;
                 if let Request::Start(start) = request {
@@ -114,7 +114,7 @@ impl Relay {
                 let answer = self.breaker.handle(&request, deadline).await;
                 Ok(json!(answer.map_err(|error| match &error {
                     BreakerError::Busy(_) => refusal("Busy", error.to_string()),
-                    _ => refusal("Off", chain(&error)),
+                    _ => refusal("Off", display_chain(&error)),
                 })?))
             }
         }
@@ -185,7 +185,7 @@ impl Operator {
     /// One whose dead letters are so many webhooks.
     async fn with(dead_letters: usize) -> Result<Self> {
         let relay = Relay::new();
-        relay.bury((0..dead_letters).map(body)).await?;
+        relay.send_to_dead_letters((0..dead_letters).map(body)).await?;
         Self::of(relay).await
     }
 

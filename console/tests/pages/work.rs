@@ -1,6 +1,6 @@
 //! What an operator does: select, look at what would happen, do it, watch it, cancel it.
 
-use genesys_relay::ports::events_table::{EventsTable as _, Exclusive, Lease};
+use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Countable as _;
 use jiff::SignedDuration;
 
@@ -147,7 +147,7 @@ async fn what_a_dry_run_has_named_is_done_and_nothing_else() -> Result<()> {
     fields.push(("action", "replay"));
     let gone = operator.start(&[("action", "discard"), ("eventId", &ids[0]), ("why", "a test order")]).await?;
     operator.until(&gone, "<strong>finished").await?;
-    operator.relay.bury([body(3)]).await?;
+    operator.relay.send_to_dead_letters([body(3)]).await?;
     let run = operator.start(&fields).await?;
     let page = operator.until(&run, "<strong>finished").await?;
     page.says("2 of 3 replayed, 1 not").says("3 were asked for, and 2 were replayed").says("discarded");
@@ -177,13 +177,13 @@ async fn a_run_waits_while_somebody_else_is_at_work() -> Result<()> {
     let now = FakeClock.now();
     let owner = "11111111-2222-4333-8444-555555555555".parse()?;
     let (action, by) = ("archive".to_owned(), "the schedule".to_owned());
-    let lease = Lease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
-    operator.relay.replay.table.acquire(Exclusive::DeadLetters, &lease, now).await?;
+    let lease = RunLease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
+    operator.relay.replay.table.acquire(LeaseName::DeadLetters, &lease, now).await?;
     let id = operator.ids().await?.remove(0);
     let run = operator.start(&[("action", "replay"), ("eventId", &id)]).await?;
     operator.until(&run, "Waiting: archive of the schedule is at work").await?;
     operator.get("/").await?.says("At work on the dead letters: archive of the schedule");
-    operator.relay.replay.table.release(Exclusive::DeadLetters, owner).await?;
+    operator.relay.replay.table.release(LeaseName::DeadLetters, owner).await?;
     operator.until(&run, "1 of 1 replayed").await?;
     Ok(())
 }

@@ -8,27 +8,27 @@ use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::event_source::{EventSource, Prober};
 use genesys_relay::ports::events_table::EventsTable;
 use genesys_relay::ports::queue::Countable;
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
 
 /// Why there is no answer; the console shows it as the function's error.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum InvocationError {
     /// The request was not understood.
     Invalid(InvalidRequest),
     /// The run failed.
     Failed(BreakerError),
 }
 
-impl From<Refusal> for Diagnostic {
-    fn from(refusal: Refusal) -> Self {
+impl From<InvocationError> for Diagnostic {
+    fn from(refusal: InvocationError) -> Self {
         let (error_type, error_message) = match refusal {
-            Refusal::Invalid(error) => ("InvalidRequest", error.to_string()),
-            Refusal::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
-            Refusal::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
-            Refusal::Failed(error @ BreakerError::Table(_)) => ("TableError", chain(&error)),
-            Refusal::Failed(error @ BreakerError::EventSource(_)) => ("EventSourceError", chain(&error)),
+            InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
+            InvocationError::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
+            InvocationError::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
+            InvocationError::Failed(error @ BreakerError::Table(_)) => ("TableError", display_chain(&error)),
+            InvocationError::Failed(error @ BreakerError::EventSource(_)) => ("EventSourceError", display_chain(&error)),
         };
         Self { error_type: error_type.to_owned(), error_message }
     }
@@ -38,17 +38,17 @@ impl From<Refusal> for Diagnostic {
 pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock>(
     breaker: Arc<Breaker<Q, W, M, P, C>>,
     event: LambdaEvent<Value>,
-) -> Result<Shown, Refusal> {
+) -> Result<Shown, InvocationError> {
     let LambdaEvent { payload, context } = event;
     let caller = format!("invocation {}", context.request_id);
-    let request = Request::parse(payload, &caller).map_err(Refusal::Invalid)?;
-    breaker.handle(&request, end_of_invocation(context.deadline())).await.map_err(Refusal::Failed)
+    let request = Request::parse(payload, &caller).map_err(InvocationError::Invalid)?;
+    breaker.handle(&request, end_of_invocation(context.deadline())).await.map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
 mod tests {
     use genesys_relay::domain::circuit::Policy;
-    use genesys_relay::ports::events_table::{Exclusive, Lease};
+    use genesys_relay::ports::events_table::{LeaseName, RunLease};
     use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
     use lambda_runtime::Context;
     use serde_json::json;
@@ -96,8 +96,8 @@ mod tests {
         let until = now.as_millisecond() + 120_000;
         let nobody = "00000000-0000-0000-0000-000000000000";
         let other = json!({ "owner": nobody, "action": "breaker", "by": "another", "since": now, "until": until });
-        let other: Lease = serde_json::from_value(other).expect("a lease");
-        assert_eq!(table.acquire(Exclusive::Breaker, &other, now).await.expect("written"), None);
+        let other: RunLease = serde_json::from_value(other).expect("a lease");
+        assert_eq!(table.acquire(LeaseName::Breaker, &other, now).await.expect("written"), None);
         let error = invoke_over(table, json!({ "action": "run" })).await.expect_err("busy");
         assert_eq!(error.error_type, "Busy");
         assert!(error.error_message.contains("another"), "{error:?}");

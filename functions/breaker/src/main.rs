@@ -42,5 +42,5 @@ async fn main() -> anyhow::Result<()> {
         is_on: config.is_on,
     });
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&breaker), event)));
-    Ok(invocations::run(function, || metrics.write()).await?)
+    Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

@@ -10,7 +10,7 @@ use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::queue::Sender;
 use genesys_relay::ports::secrets::SecretStore;
-use genesys_relay::runtime::logging::{self, chain};
+use genesys_relay::runtime::logging::{self, display_chain};
 use genesys_relay::runtime::metrics::{self, Rejection};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use lambda_http::http::{HeaderValue, Method, Request, StatusCode, header};
@@ -70,7 +70,7 @@ fn out_of_time() -> ApiGatewayV2httpResponse {
 
 fn accept(request: &Request<Vec<u8>>, accepted: &Accepted) -> ApiGatewayV2httpResponse {
     let webhook_id = request.headers().get("x-genesys-webhook-id").and_then(|id| id.to_str().ok());
-    if logging::tells_of(&accepted.id) {
+    if logging::should_log(&accepted.id) {
         tracing::info!(event_id = %accepted.id, source = %accepted.source, bytes = accepted.size, webhook_id, "accepted");
     }
     let body = json!({ "status": "accepted", "eventId": accepted.id });
@@ -80,7 +80,7 @@ fn accept(request: &Request<Vec<u8>>, accepted: &Accepted) -> ApiGatewayV2httpRe
 fn refuse(refusal: &Refusal) -> ApiGatewayV2httpResponse {
     let status = status(refusal);
     if let Some(fault) = refusal.fault() {
-        tracing::error!(status = status.as_u16(), error = chain(fault), "not accepted");
+        tracing::error!(status = status.as_u16(), error = display_chain(fault), "not accepted");
     } else {
         let event_id = match refusal {
             Refusal::NotJson { kept_as, .. } => Some(kept_as.as_str()),

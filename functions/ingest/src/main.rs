@@ -50,5 +50,5 @@ async fn main() -> anyhow::Result<()> {
         let ingest = Arc::clone(&ingest);
         async move { Ok::<_, Infallible>(handler::handle(&ingest, event).await) }
     });
-    Ok(Box::pin(invocations::run(function, || metrics.write_now_and_then())).await?)
+    Ok(Box::pin(lambda_loop::run(function, || metrics.flush_throttled())).await?)
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute};
-use genesys_relay::deliver::{Processor, Record};
+use genesys_relay::deliver::{Processor, ReceivedMessage};
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::events_table::EventsTable;
 use genesys_relay::ports::queue::{QueueError, ReceiptHandle, Receiver, Sender};
 use genesys_relay::ports::target::Target;
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub(crate) enum Reply {
 
 /// Why there is no answer. Nothing was processed then.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum InvocationError {
     /// Nobody can report it as failed on its own, so the whole batch has to come again.
     #[error("a record has no messageId; nothing of this batch was processed")]
     NoMessageId,
@@ -54,14 +54,14 @@ pub(crate) enum Refusal {
     Queue(#[from] QueueError),
 }
 
-impl From<Refusal> for Diagnostic {
-    fn from(refusal: Refusal) -> Self {
+impl From<InvocationError> for Diagnostic {
+    fn from(refusal: InvocationError) -> Self {
         let error_type = match refusal {
-            Refusal::NoMessageId => "NoMessageId",
-            Refusal::NoRecords => "NoRecords",
-            Refusal::Queue(_) => "QueueError",
+            InvocationError::NoMessageId => "NoMessageId",
+            InvocationError::NoRecords => "NoRecords",
+            InvocationError::Queue(_) => "QueueError",
         };
-        Self { error_type: error_type.to_owned(), error_message: chain(&refusal) }
+        Self { error_type: error_type.to_owned(), error_message: display_chain(&refusal) }
     }
 }
 
@@ -71,7 +71,7 @@ impl From<Refusal> for Diagnostic {
 pub(crate) async fn handle<E, D, W, T, C>(
     processor: Arc<Processor<E, D, W, T, C>>,
     event: LambdaEvent<Invocation>,
-) -> Result<Reply, Refusal>
+) -> Result<Reply, InvocationError>
 where
     E: Sender + Receiver,
     D: Sender,
@@ -85,7 +85,7 @@ where
         return Ok(Reply::Probe(Box::pin(processor.probe(event.payload.delivered_at, deadline)).await?));
     }
     let now = processor.clock.now();
-    let records = event.payload.records.ok_or(Refusal::NoRecords)?.into_iter();
+    let records = event.payload.records.ok_or(InvocationError::NoRecords)?.into_iter();
     let records = records.map(|record| read(record, now)).collect::<Result<Vec<_>, _>>()?;
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = processor.process(records, deadline).await.into_iter().map(failure).collect();
@@ -98,14 +98,14 @@ fn failure(message_id: String) -> BatchItemFailure {
     failure
 }
 
-fn read(record: SqsMessage, now: Timestamp) -> Result<Record, Refusal> {
+fn read(record: SqsMessage, now: Timestamp) -> Result<ReceivedMessage, InvocationError> {
     let number = |name: &str| record.attributes.get(name).and_then(|number| number.parse::<i64>().ok());
     // SQS always gives both; a test event that a person wrote may leave them out, and counts as new.
     let receive_count = number("ApproximateReceiveCount").unwrap_or(1).max(1).try_into().unwrap_or(u32::MAX);
     let sent_at = number("SentTimestamp").and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(now);
     let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
-    Ok(Record {
-        message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(Refusal::NoMessageId)?,
+    Ok(ReceivedMessage {
+        message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(InvocationError::NoMessageId)?,
         receipt: record.receipt_handle.map(ReceiptHandle),
         receive_count,
         sent_at,
@@ -319,7 +319,7 @@ mod tests {
         for payload in [json!({}), json!({ "probe": false })] {
             let target = FakeTarget::new(|_, _| -> std::future::Ready<Outcome> { unreachable!() });
             let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(payload)).await;
-            assert!(matches!(answer, Err(Refusal::NoRecords)), "{answer:?}");
+            assert!(matches!(answer, Err(InvocationError::NoRecords)), "{answer:?}");
         }
     }
 
@@ -331,7 +331,7 @@ mod tests {
     /// The time at which it is read.
     const NOW: Timestamp = Timestamp::constant(1_768_478_400, 0);
 
-    fn read_of(record: &Value) -> Record {
+    fn read_of(record: &Value) -> ReceivedMessage {
         read(serde_json::from_value(record.clone()).expect("a record"), NOW).expect("named")
     }
 

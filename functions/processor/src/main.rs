@@ -58,5 +58,5 @@ async fn main() -> anyhow::Result<()> {
     .await;
     // A batch's future is large, and is moved around less when it is boxed.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&processor), event)));
-    Ok(invocations::run(function, || metrics.write()).await?)
+    Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

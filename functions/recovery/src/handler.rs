@@ -10,7 +10,7 @@ use genesys_relay::ports::delivery_log::DeliveryLog;
 use genesys_relay::ports::events_table::EventsTable;
 use genesys_relay::ports::queue::Sender;
 use genesys_relay::recover::{FailedRun, Recover, RecoverError, Report, Request};
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
 
@@ -32,27 +32,27 @@ impl From<Off> for Diagnostic {
 
 /// Why there is no answer; the console shows it as the function's error.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum InvocationError {
     /// The request was not understood.
     Invalid(InvalidRequest),
     /// The run failed.
     Failed(FailedRun),
 }
 
-impl From<Refusal> for Diagnostic {
-    fn from(refusal: Refusal) -> Self {
+impl From<InvocationError> for Diagnostic {
+    fn from(refusal: InvocationError) -> Self {
         let failed = match refusal {
-            Refusal::Invalid(error) => {
+            InvocationError::Invalid(error) => {
                 return Self { error_type: "InvalidRequest".to_owned(), error_message: error.to_string() };
             }
-            Refusal::Failed(failed) => failed,
+            InvocationError::Failed(failed) => failed,
         };
         let (error_type, error_message) = match &failed.error {
             RecoverError::Busy(_) => ("Busy", failed.error.to_string()),
             RecoverError::TooOld { .. } => ("TooOld", failed.error.to_string()),
-            RecoverError::Genesys(GenesysError::Forbidden { .. }) => ("Forbidden", chain(&failed)),
+            RecoverError::Genesys(GenesysError::Forbidden { .. }) => ("Forbidden", display_chain(&failed)),
             RecoverError::Genesys(GenesysError::Credentials(_) | GenesysError::Secrets(_)) => {
-                ("Credentials", chain(&failed))
+                ("Credentials", display_chain(&failed))
             }
             RecoverError::Genesys(
                 GenesysError::NotFound(_)
@@ -60,10 +60,10 @@ impl From<Refusal> for Diagnostic {
                 | GenesysError::Unavailable { .. }
                 | GenesysError::Unusable { .. }
                 | GenesysError::OutOfTime { .. },
-            ) => ("GenesysError", chain(&failed)),
-            RecoverError::Withheld { .. } => ("Withheld", chain(&failed)),
-            RecoverError::Queue(_) => ("QueueError", chain(&failed)),
-            RecoverError::Table(_) => ("TableError", chain(&failed)),
+            ) => ("GenesysError", display_chain(&failed)),
+            RecoverError::Unavailable { .. } => ("Unavailable", display_chain(&failed)),
+            RecoverError::Queue(_) => ("QueueError", display_chain(&failed)),
+            RecoverError::Table(_) => ("TableError", display_chain(&failed)),
         };
         // Of a part of the time line, the rest can be asked for.
         let rest = failed.report.next.as_ref().and_then(|next| serde_json::to_string(next).ok());
@@ -76,7 +76,7 @@ impl From<Refusal> for Diagnostic {
 pub(crate) async fn handle<L, E, D, W, C>(
     recover: Arc<Recover<L, E, D, W, C>>,
     event: LambdaEvent<Value>,
-) -> Result<Report, Refusal>
+) -> Result<Report, InvocationError>
 where
     L: DeliveryLog,
     E: Sender,
@@ -86,8 +86,8 @@ where
 {
     let LambdaEvent { payload, context } = event;
     let caller = format!("invocation {}", context.request_id);
-    let request = Request::parse(payload, &caller, recover.clock.now()).map_err(Refusal::Invalid)?;
-    recover.recover(&request, end_of_invocation(context.deadline())).await.map_err(Refusal::Failed)
+    let request = Request::parse(payload, &caller, recover.clock.now()).map_err(InvocationError::Invalid)?;
+    recover.recover(&request, end_of_invocation(context.deadline())).await.map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use genesys_relay::ports::delivery_log::{Entry, Part, Unreadable, Window};
-    use genesys_relay::ports::events_table::{Exclusive, Lease};
+    use genesys_relay::ports::events_table::{LeaseName, RunLease};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
     use jiff::{SignedDuration, Timestamp};
     use lambda_runtime::Context;
@@ -134,7 +134,7 @@ mod tests {
                 return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem });
             }
             if self.withholds_from.is_some_and(|time| window.from >= time) {
-                let withheld = (0..5).map(|_| Entry::Withheld("as the test says".to_owned()));
+                let withheld = (0..5).map(|_| Entry::Unavailable("as the test says".to_owned()));
                 return Ok(Part { entries: withheld.collect(), next: Some(()) });
             }
             let whole = format!("{{\"seen\":\"{}\"}}", window.from);
@@ -142,7 +142,7 @@ mod tests {
                 name: whole.clone(),
                 whole,
                 problem: "strange".to_owned(),
-                origin: None,
+                webhook_id: None,
             });
             Ok(Part { entries: vec![entry], next: None })
         }
@@ -236,8 +236,8 @@ mod tests {
         let until = now.as_millisecond() + 120_000;
         let nobody = "00000000-0000-0000-0000-000000000000";
         let other = json!({ "owner": nobody, "action": "recover", "by": "another", "since": now, "until": until });
-        let other: Lease = serde_json::from_value(other).expect("a lease");
-        assert_eq!(table.acquire(Exclusive::Recovery, &other, now).await.expect("written"), None);
+        let other: RunLease = serde_json::from_value(other).expect("a lease");
+        assert_eq!(table.acquire(LeaseName::Recovery, &other, now).await.expect("written"), None);
         let error = invoke_over(table, Log::default(), json!({})).await.expect_err("busy");
         assert_eq!(error.error_type, "Busy");
         assert!(error.error_message.contains("another"), "{error:?}");
@@ -249,7 +249,7 @@ mod tests {
         let log = Log { withholds_from: Some(reached), ..Log::default() };
         let range = json!({ "from": "2026-01-15T09:00:00Z", "to": "2026-01-15T11:30:00Z", "why": "a test" });
         let error = invoke(log, range).await.expect_err("something is withheld");
-        assert_eq!(error.error_type, "Withheld");
+        assert_eq!(error.error_type, "Unavailable");
         let (_, rest) = error.error_message.split_once("; the rest: ").expect("the rest");
         let rest: Value = serde_json::from_str(rest).expect("a request");
         let expected = ["2026-01-15T10:00:00Z", "2026-01-15T11:30:00Z", "a test"].map(|text| json!(text));

@@ -61,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let Some(Connection { api_url, login_url, overlap, source }) = config.connection else {
         let refuse = |_: LambdaEvent<Value>| async { Err::<Value, _>(handler::Off) };
-        return Ok(invocations::run(service_fn(refuse), || metrics.write()).await?);
+        return Ok(lambda_loop::run(service_fn(refuse), || metrics.write()).await?);
     };
     let (base, cap, tries) = RETRIES;
     let schedule = Schedule::new(base, cap, tries)?;
@@ -88,5 +88,5 @@ async fn serve(
     let recover = Arc::new(Recover { log, events, dead_letters, table, clock: SystemClock, overlap });
     // A run's future is large, and is moved around less when it is boxed.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)));
-    Ok(invocations::run(function, || metrics.write()).await?)
+    Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use genesys_relay::dead_letters::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
 use genesys_relay::domain::event::EventId;
-use genesys_relay::domain::event_record::{REPLAY_CEILING, Record, State};
+use genesys_relay::domain::event_record::{REPLAY_CEILING, EventRecord, State};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
             }
             Outcome::Unfinished => {
                 self.background.hand_over(&direct).await.map_err(|error| {
-                    tracing::error!(%event_id, error = chain(&error), "cannot go on in the background");
+                    tracing::error!(%event_id, error = display_chain(&error), "cannot go on in the background");
                     Problem::later(AFTER_A_FAILURE, "The dead letters could not all be looked at in time. Try again.")
                 })?;
                 tracing::info!(%event_id, "the retry goes on in the background");
@@ -94,7 +94,7 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
 }
 
 /// Whether an event is a dead letter that may be replayed just so.
-fn can_be_retried(record: &Record, now: Timestamp) -> Result<(), Problem> {
+fn can_be_retried(record: &EventRecord, now: Timestamp) -> Result<(), Problem> {
     let why_not = match &record.state {
         state if state.death(now).is_some() => {
             if record.replays_made < REPLAY_CEILING {
@@ -163,7 +163,7 @@ impl From<ReplayError> for Problem {
             ReplayError::NameTaken { .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&error)),
             ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
             ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
-                tracing::error!(error = chain(&error), "not carried out");
+                tracing::error!(error = display_chain(&error), "not carried out");
                 Self::later(
                     AFTER_A_FAILURE,
                     "The queues or the events table cannot be reached at the moment. Try again.",

@@ -9,7 +9,7 @@ use genesys_relay::dead_letters::{Answer, Ports, Replay, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
 use genesys_relay::ports::event_source::EventSource;
-use genesys_relay::runtime::logging::chain;
+use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub(crate) enum Reply {
 
 /// Why there is no answer; the console shows it as the function's error.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum InvocationError {
     /// The request was not understood.
     Invalid(InvalidRequest),
     /// The request was not carried out.
@@ -48,19 +48,19 @@ pub(crate) enum Refusal {
     NotStarted(InvokeError),
 }
 
-impl From<Refusal> for Diagnostic {
-    fn from(refusal: Refusal) -> Self {
+impl From<InvocationError> for Diagnostic {
+    fn from(refusal: InvocationError) -> Self {
         let (error_type, error_message) = match refusal {
-            Refusal::Invalid(error) => ("InvalidRequest", error.to_string()),
-            Refusal::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => ("Busy", error.to_string()),
-            Refusal::Failed(error @ ReplayError::NameTaken { .. }) => ("InvalidRequest", error.to_string()),
-            Refusal::NotStarted(error) => ("LambdaError", chain(&error)),
-            Refusal::Failed(
+            InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
+            InvocationError::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => ("Busy", error.to_string()),
+            InvocationError::Failed(error @ ReplayError::NameTaken { .. }) => ("InvalidRequest", error.to_string()),
+            InvocationError::NotStarted(error) => ("LambdaError", display_chain(&error)),
+            InvocationError::Failed(
                 error @ (ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_)),
             ) => ("NotFound", error.to_string()),
-            Refusal::Failed(error @ ReplayError::Queue(_)) => ("QueueError", chain(&error)),
-            Refusal::Failed(error @ ReplayError::Table(_)) => ("TableError", chain(&error)),
-            Refusal::Failed(error @ ReplayError::Archive(_)) => ("ArchiveError", chain(&error)),
+            InvocationError::Failed(error @ ReplayError::Queue(_)) => ("QueueError", display_chain(&error)),
+            InvocationError::Failed(error @ ReplayError::Table(_)) => ("TableError", display_chain(&error)),
+            InvocationError::Failed(error @ ReplayError::Archive(_)) => ("ArchiveError", display_chain(&error)),
         };
         Self { error_type: error_type.to_owned(), error_message }
     }
@@ -70,29 +70,29 @@ impl From<Refusal> for Diagnostic {
 pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
     function: Arc<Function<P, B, M>>,
     event: LambdaEvent<Value>,
-) -> Result<Reply, Refusal> {
+) -> Result<Reply, InvocationError> {
     let LambdaEvent { payload, context } = event;
     let Function { replay, background, event_source, maximum_concurrency } = function.as_ref();
     let end = end_of_invocation(context.deadline());
     if payload["requestContext"]["http"].is_object() {
         return Ok(Reply::Http(Api { replay, background }.answer(payload, end).await));
     }
-    let request = Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(Refusal::Invalid)?;
-    if let Request::Reconcile { if_needed: true, origin } = &request {
+    let request = Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
+    if let Request::Reconcile { if_needed: true, requester } = &request {
         let now = replay.clock.now();
-        if let Err(error) = breaker::relieve(&replay.table, event_source, *maximum_concurrency, &origin.by, now).await {
+        if let Err(error) = breaker::relieve(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await {
             // The next schedule is minutes away, and what else it is for is to be done all the same.
-            tracing::error!(error = chain(&error), "whether a broken breaker holds events back is not known");
+            tracing::error!(error = display_chain(&error), "whether a broken breaker holds events back is not known");
         }
     }
     if let Request::Start(start) = request {
-        let (shown, is_open) = replay.enlist(&start).await.map_err(Refusal::Failed)?;
+        let (shown, is_open) = replay.enlist(&start).await.map_err(InvocationError::Failed)?;
         if is_open {
-            background.hand_over(&start.payload).await.map_err(Refusal::NotStarted)?;
+            background.hand_over(&start.payload).await.map_err(InvocationError::NotStarted)?;
         }
         return Ok(Reply::Direct(Box::new(Answer::Background { background: Box::new(shown) })));
     }
-    replay.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(Refusal::Failed)
+    replay.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -107,12 +107,12 @@ mod tests {
     use genesys_relay::testing::FakeClock;
     use serde_json::json;
 
-    use crate::testing::{Fakes, bury, function, invoke, letter_of, sample};
+    use crate::testing::{Fakes, send_to_dead_letters, function, invoke, letter_of, sample};
 
     /// The dead letters that the samples are about.
     async fn with_the_dead_letters_of_the_samples() -> Fakes {
         let function = function();
-        bury(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(letter_of)).await;
+        send_to_dead_letters(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(letter_of)).await;
         function
     }
 

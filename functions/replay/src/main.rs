@@ -52,5 +52,5 @@ async fn main() -> anyhow::Result<()> {
     });
     // A run's future is large, and is moved around less when it is boxed.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)));
-    Ok(invocations::run(function, || metrics.write()).await?)
+    Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

@@ -94,7 +94,7 @@ pub(crate) fn id_of(message: &Message) -> EventId {
 }
 
 /// Puts messages into the dead-letter queue, and records them, a second apart.
-pub(crate) async fn bury<D>(function: &Fakes<D>, messages: impl IntoIterator<Item = Message>)
+pub(crate) async fn send_to_dead_letters<D>(function: &Fakes<D>, messages: impl IntoIterator<Item = Message>)
 where
     D: Sender + Receiver + Countable,
 {

@@ -27,7 +27,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::time::timeout;
 
 use self::errors::is_transient;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// TCP and TLS to a service of the same region.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -115,7 +115,7 @@ fn warm_up_time(initialization_type: Option<&str>) -> Duration {
 async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn StdError>>>) {
     let problem = match timeout(time, steps).await {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => chain(&*error),
+        Ok(Err(error)) => display_chain(&*error),
         Err(elapsed) => elapsed.to_string(),
     };
     tracing::warn!(error = problem, "the first event will have to wait for what is usually prepared");

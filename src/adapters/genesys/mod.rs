@@ -19,11 +19,11 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::domain::json::Json;
-use crate::domain::retry::{Disposition, Schedule, disposition, retry_after_of};
+use crate::domain::retry::{RetryDecision, Schedule, retry_after_of, retry_decision};
 use crate::ports::clock::Clock;
 use crate::ports::secrets::{GenesysSecrets, SecretCache, SecretStore};
 use crate::ports::target::Cause;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 use self::error::correlation_id;
 
@@ -185,14 +185,14 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             let (trouble, asked) = match outcome {
                 Ok(response) if response.status().is_success() => match Json::parse(response.body()) {
                     Ok(_) => return Ok(response),
-                    Err(error) => (Trouble::NotJson(chain(&error)), None),
+                    Err(error) => (Trouble::NotJson(display_chain(&error)), None),
                 },
-                Ok(response) => match disposition(
+                Ok(response) => match retry_decision(
                     Cause::Status(response.status().as_u16()),
                     self.asked_to_wait(&response).is_some(),
                 ) {
-                    Disposition::Permanent => return Ok(response),
-                    Disposition::Retry => {
+                    RetryDecision::Permanent => return Ok(response),
+                    RetryDecision::Retry => {
                         let asked = self.asked_to_wait(&response);
                         (Trouble::Answered(Refused::of(what, &response)), asked)
                     }
@@ -208,7 +208,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             failures += u32::from(!is_limit);
             // Where it says how long, that is enough.
             backoffs += u32::from(!is_limit || asked.is_none());
-            tracing::warn!(call = what, error = chain(&trouble), failures, "Genesys Cloud did not answer as it should");
+            tracing::warn!(call = what, error = display_chain(&trouble), failures, "Genesys Cloud did not answer as it should");
             if self.schedule.is_last(failures) {
                 return Err(GenesysError::Unavailable { what: what.to_owned(), tries: failures, last: trouble });
             }
@@ -217,7 +217,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                 self.schedule.delay(backoffs, asked, &mut rng)
             };
             if Instant::now() + wait >= deadline {
-                return Err(out_of_time(format!("it asks for {} s: {}", wait.as_secs(), chain(&trouble))));
+                return Err(out_of_time(format!("it asks for {} s: {}", wait.as_secs(), display_chain(&trouble))));
             }
             sleep(wait).await;
         }

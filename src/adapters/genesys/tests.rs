@@ -187,7 +187,7 @@ async fn a_secret_that_was_changed_meanwhile_is_read_again() {
         Ok(answer(401, &[], r#"{"error":"invalid_client","error_description":"Invalid client_id or secret"}"#))
     });
     let error = client.call().await.expect_err("refused");
-    let text = chain(&error);
+    let text = display_chain(&error);
     assert!(text.contains("invalid_client") && text.contains("genesysClientSecret"), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
     client.store.hold(&secret("rotated-secret"));
@@ -241,7 +241,7 @@ async fn what_may_pass_is_tried_again_by_the_schedule() {
 async fn what_does_not_pass_is_an_error_that_says_so() {
     let client = answering((0..4).map(|_| Ok(error_body(503, "service.unavailable", "Come back later"))));
     let error = client.call().await.expect_err("failed");
-    let text = chain(&error);
+    let text = display_chain(&error);
     for part in ["GET /api/v2/things failed 4 times", "503", "Come back later", "c-1"] {
         assert!(text.contains(part), "{text}");
     }
@@ -254,7 +254,7 @@ async fn a_refusal_names_what_is_missing_and_is_not_tried_again() {
     let client = answering([Ok(error_body(403, "missing.permissions", words))]);
     let error = client.call().await.expect_err("refused");
     assert!(matches!(error, GenesysError::Forbidden { .. }));
-    let text = chain(&error);
+    let text = display_chain(&error);
     assert!(text.contains("the permission things:thing:view") && text.contains("missing.permissions"), "{text}");
 
     let client = answering([Ok(error_body(404, "not.found", "no such thing"))]);
@@ -277,7 +277,7 @@ async fn a_token_that_cannot_be_read_is_not_repeated() {
         let client = client(move |_| Ok(answer(200, &[], body)));
         let error = client.call().await.expect_err("refused");
         assert!(matches!(error, GenesysError::Unusable { .. }), "{error}");
-        assert!(!format!("{error:?} {}", chain(&error)).contains("hunter2"), "{error:?}");
+        assert!(!format!("{error:?} {}", display_chain(&error)).contains("hunter2"), "{error:?}");
     }
 }
 
@@ -286,6 +286,6 @@ async fn without_a_client_in_the_secret_nothing_is_sent() {
     let client = answering([]);
     client.store.hold(&json!({ "genesysClientId": "an-id" }));
     let error = client.call().await.expect_err("refused");
-    assert!(chain(&error).contains("genesysClientSecret is missing"), "{}", chain(&error));
+    assert!(display_chain(&error).contains("genesysClientSecret is missing"), "{}", display_chain(&error));
     assert!(client.asked().is_empty());
 }

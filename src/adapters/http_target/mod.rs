@@ -20,7 +20,7 @@ use crate::domain::trace::{is_traceparent, traceparent_of};
 use crate::ports::clock::Clock;
 use crate::ports::secrets::{SecretCache, SecretStore, SecretsError, TargetSecrets};
 use crate::ports::target::{Cause, Delivery, Failure, Outcome, Target};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// Time for TCP and TLS. A host that does not answer in this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -157,7 +157,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         match client() {
             Ok(client) => *self.client.write().unwrap_or_else(PoisonError::into_inner) = client,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "failed to make a new connection pool; keeping the old one");
+                tracing::warn!(error = display_chain(&error), "failed to make a new connection pool; keeping the old one");
             }
         }
     }
@@ -239,12 +239,12 @@ async fn read_beginning(mut response: Response) -> Vec<u8> {
 }
 
 fn without_credentials(error: &SecretsError) -> Failure {
-    Failure::new(Cause::NotSent, excerpt(&format!("the target's credentials cannot be read: {}", chain(error))))
+    Failure::new(Cause::NotSent, excerpt(&format!("the target's credentials cannot be read: {}", display_chain(error))))
 }
 
 fn failed_request(error: reqwest::Error) -> Failure {
     let cause = if error.is_builder() { Cause::NotSent } else { Cause::Connection };
     // The URL may hold a token of the customer's.
-    let detail = format!("the target cannot be reached: {}", chain(&error.without_url()));
+    let detail = format!("the target cannot be reached: {}", display_chain(&error.without_url()));
     Failure::new(cause, excerpt(&detail))
 }

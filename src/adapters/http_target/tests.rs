@@ -91,7 +91,7 @@ fn event() -> Event {
         content_type: Some("application/json; charset=utf-8".to_owned()),
         headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         body: b"{ \"a\": 1 }\n".to_vec(),
-        origin: None,
+        webhook_id: None,
         is_copy: false,
     }
 }

@@ -16,7 +16,7 @@ use super::list::DeadLetter;
 use crate::domain::event::{EventId, Source};
 use crate::domain::failure::ReasonKind;
 use crate::domain::json::Json;
-use crate::domain::request::{InvalidRequest, Origin, OriginFields, invalid, read};
+use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::events_table::{Position, Window};
 
 /// The most a request can ask for, in one run.
@@ -64,34 +64,34 @@ pub enum Request {
     /// Bring dead letters back.
     Replay(Selection),
     /// Cancel a running move task.
-    Cancel(Origin),
+    Cancel(Requester),
     /// Make the records say what lies in the dead-letter queue.
     Reconcile {
         /// Only when the counts of the two differ.
         if_needed: bool,
         /// Who asks.
-        origin: Origin,
+        requester: Requester,
     },
     /// Bring old dead letters into the archive.
     Archive {
         /// Those that SQS has had for longer than this.
         older_than_days: u32,
         /// Who asks.
-        origin: Origin,
+        requester: Requester,
     },
     /// Bring an archived object back into the dead-letter queue.
     Restore {
         /// The object's key.
         key: String,
         /// Who asks.
-        origin: Origin,
+        requester: Requester,
     },
     /// Drop dead letters.
     Discard {
         /// Which ones.
         event_ids: BTreeSet<EventId>,
         /// Who asks.
-        origin: Origin,
+        requester: Requester,
     },
 }
 
@@ -100,7 +100,7 @@ pub enum Request {
 pub struct Start {
     pub(super) run_id: String,
     pub(super) action: String,
-    pub(super) origin: Origin,
+    pub(super) requester: Requester,
     /// Tells two requests under one name apart, however they are written.
     pub(super) digest: String,
     /// What to invoke the function with, to carry it out.
@@ -128,7 +128,7 @@ pub struct Selection {
     /// Which ones.
     pub(super) which: Which,
     /// Who asks.
-    pub(super) origin: Origin,
+    pub(super) requester: Requester,
     /// Count and describe only.
     pub(super) dry_run: bool,
     /// At most so many; `None` where the request does not say.
@@ -191,30 +191,30 @@ impl Request {
             (None, request) => Ok(request),
             (Some((run_id, false)), Self::Status) => Ok(Self::StatusOf(run_id)),
             (Some((run_id, begins)), request) => {
-                let origin =
-                    request.origin().ok_or_else(|| invalid("runId", "goes with what changes something"))?.clone();
+                let requester =
+                    request.requester().ok_or_else(|| invalid("runId", "goes with what changes something"))?.clone();
                 if begins {
                     return Ok(Self::Background { run_id, request: Box::new(request) });
                 }
                 let mut payload = started;
                 payload.insert("action".to_owned(), action.as_str().into());
                 let digest = digest(&payload)?;
-                payload.insert("by".to_owned(), origin.by.as_str().into());
+                payload.insert("by".to_owned(), requester.by.as_str().into());
                 payload.insert("runId".to_owned(), run_id.as_str().into());
                 payload.insert("begin".to_owned(), true.into());
-                Ok(Self::Start(Start { run_id, action, origin, digest, payload: payload.into() }))
+                Ok(Self::Start(Start { run_id, action, requester, digest, payload: payload.into() }))
             }
         }
     }
 
     /// Who asks, where the request is for a run that can last.
-    fn origin(&self) -> Option<&Origin> {
+    fn requester(&self) -> Option<&Requester> {
         match self {
-            Self::Replay(selection) if !selection.dry_run => Some(&selection.origin),
-            Self::Reconcile { origin, .. }
-            | Self::Archive { origin, .. }
-            | Self::Restore { origin, .. }
-            | Self::Discard { origin, .. } => Some(origin),
+            Self::Replay(selection) if !selection.dry_run => Some(&selection.requester),
+            Self::Reconcile { requester, .. }
+            | Self::Archive { requester, .. }
+            | Self::Restore { requester, .. }
+            | Self::Discard { requester, .. } => Some(requester),
             Self::Replay(_)
             | Self::Status
             | Self::StatusOf(_)
@@ -232,28 +232,28 @@ impl Request {
             "list" => read::<ListFields>(fields)?.check().map(Self::List),
             "show" => read::<ShowFields>(fields).map(|fields| Self::Show(fields.event_id)),
             "replay" => read::<ReplayFields>(fields)?.check(caller).map(Self::Replay),
-            "cancel" => read::<OriginFields>(fields)?.check(caller).map(Self::Cancel),
+            "cancel" => read::<RequesterFields>(fields)?.check(caller).map(Self::Cancel),
             "reconcile" => {
                 let ReconcileFields { if_needed, by, why } = read(fields)?;
-                Ok(Self::Reconcile { if_needed, origin: OriginFields { by, why }.check(caller)? })
+                Ok(Self::Reconcile { if_needed, requester: RequesterFields { by, why }.check(caller)? })
             }
             "archive" => {
                 let ArchiveFields { older_than_days, by, why } = read(fields)?;
                 let older_than_days = within("olderThanDays", older_than_days, 0, MAX_AGE_DAYS)?;
-                let origin = OriginFields { by, why }.check(caller)?;
-                Ok(Self::Archive { older_than_days: older_than_days.unwrap_or(DEFAULT_AGE_DAYS), origin })
+                let requester = RequesterFields { by, why }.check(caller)?;
+                Ok(Self::Archive { older_than_days: older_than_days.unwrap_or(DEFAULT_AGE_DAYS), requester })
             }
             "restore" => {
                 let RestoreFields { key, by, why } = read(fields)?;
                 if key.is_empty() {
                     return Err(invalid("key", "is empty"));
                 }
-                Ok(Self::Restore { key, origin: OriginFields { by, why }.check(caller)? })
+                Ok(Self::Restore { key, requester: RequesterFields { by, why }.check(caller)? })
             }
             "discard" => {
                 let DiscardFields { event_ids, by, why } = read(fields)?;
-                let origin = OriginFields { by, why: Some(why) }.check(caller)?;
-                Ok(Self::Discard { event_ids: check_ids(event_ids)?, origin })
+                let requester = RequesterFields { by, why: Some(why) }.check(caller)?;
+                Ok(Self::Discard { event_ids: check_ids(event_ids)?, requester })
             }
             other => Err(invalid("action", &format!("{other:?} is unknown; it is one of {ACTIONS}"))),
         }
@@ -396,7 +396,7 @@ impl ReplayFields {
         };
         Ok(Selection {
             which,
-            origin: OriginFields { by: self.by, why: self.why }.check(caller)?,
+            requester: RequesterFields { by: self.by, why: self.why }.check(caller)?,
             dry_run: self.dry_run,
             max_messages: within("maxMessages", self.max_messages, 1, MAX_MESSAGES)?,
             rate_per_second: within("ratePerSecond", self.rate_per_second, 1, MAX_RATE)?,

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep_until};
 use super::letter::Taken;
 use super::{ANSWER_TIME, Purpose, Stopped, Sweep};
 use crate::dead_letters::{Done, Ports, Replay, Run};
-use crate::domain::event_record::{Act, Transition};
+use crate::domain::event_record::{OperatorAction, Transition};
 use crate::domain::message::Message;
 use crate::ports::archive::{Archive, ArchiveError};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{QueueError, RECEIVED_AT_ONCE, Receiver, Sender};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 impl<P: Ports> Replay<P> {
     /// Does what the run is for, at its pace.
@@ -64,7 +64,7 @@ impl<P: Ports> Replay<P> {
             match result {
                 Ok(()) => sent.push(letter),
                 Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &chain(&error));
+                    sweep.report.fail(Some(letter.event_id()), &display_chain(&error));
                     sweep.held.push(letter.receipt);
                     outage = Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
                 }
@@ -144,7 +144,7 @@ impl<P: Ports> Replay<P> {
         &self,
         taken: Vec<Taken>,
         sweep: &mut Sweep<'_>,
-        step: impl Fn(&Taken, Act) -> Transition,
+        step: impl Fn(&Taken, OperatorAction) -> Transition,
     ) -> Result<Vec<Taken>, Stopped> {
         let mut written = Vec::new();
         let mut rest = taken.into_iter();
@@ -168,7 +168,7 @@ impl<P: Ports> Replay<P> {
                     sweep.held.push(letter.receipt);
                 }
                 Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &chain(&error));
+                    sweep.report.fail(Some(letter.event_id()), &display_chain(&error));
                     sweep.held.push(letter.receipt);
                     sweep.give_back(rest);
                     if written.is_empty() {
@@ -186,12 +186,12 @@ impl<P: Ports> Replay<P> {
     async fn delete(&self, letters: Vec<Taken>, sweep: &mut Sweep<'_>) {
         let receipts: Vec<_> = letters.iter().map(|letter| letter.receipt.clone()).collect();
         for (letter, result) in letters.into_iter().zip(self.dead_letters.delete(&receipts).await) {
-            let Run { id, action, origin, .. } = sweep.run;
+            let Run { id, action, requester, .. } = sweep.run;
             let event_id = letter.event_id();
-            tracing::info!(audit = action, run = %id, event_id, by = origin.by, why = origin.why, "{action} of one event");
+            tracing::info!(audit = action, run = %id, event_id, by = requester.by, why = requester.why, "{action} of one event");
             sweep.report.done.count();
             if let Err(error) = result {
-                let error = format!("done, but not removed from the dead-letter queue: {}", chain(&error));
+                let error = format!("done, but not removed from the dead-letter queue: {}", display_chain(&error));
                 sweep.report.fail(Some(event_id), &error);
             }
         }

@@ -7,7 +7,7 @@ use super::{Stopped, Sweep};
 use crate::dead_letters::list::ARRIVES_WITHIN;
 use crate::dead_letters::{DeadLetter, Missing, Pages, Ports, Replay, Report};
 use crate::domain::event::EventId;
-use crate::domain::event_record::{Finding, Record, State};
+use crate::domain::event_record::{DeadLetterStatus, EventRecord, State};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::Countable;
@@ -65,9 +65,9 @@ impl<P: Ports> Replay<P> {
                 if Instant::now() >= sweep.stop_at {
                     return Ok(());
                 }
-                let dead = match Finding::recorded(record, now) {
-                    Some(Finding::Dead(dead)) => dead,
-                    Some(Finding::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
+                let dead = match DeadLetterStatus::recorded(record, now) {
+                    Some(DeadLetterStatus::Dead(dead)) => dead,
+                    Some(DeadLetterStatus::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
                         metrics::DEAD.add(dead.death().reason, 1);
                         dead
                     }
@@ -88,7 +88,7 @@ impl<P: Ports> Replay<P> {
 }
 
 /// What became of an event whose message was not found, by its record.
-fn why_missing(record: &Record, hidden: u64, now: Timestamp) -> (Missing, String) {
+fn why_missing(record: &EventRecord, hidden: u64, now: Timestamp) -> (Missing, String) {
     match &record.state {
         State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
         State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),

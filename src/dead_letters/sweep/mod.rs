@@ -19,14 +19,14 @@ use super::report::{Done, Report};
 use super::request::Which;
 use super::{Ports, Replay, ReplayError, Run, Selection, too_often};
 use crate::domain::event::EventId;
-use crate::domain::event_record::{Act, BulkReplay, DeadRecord, Finding, REPLAY_CEILING, Record};
+use crate::domain::event_record::{OperatorAction, BulkReplay, DeadRecord, DeadLetterStatus, REPLAY_CEILING, EventRecord};
 use crate::ports::archive::{ArchiveError, Part};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError, Written};
 use crate::ports::queue::{
     Countable, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, VisibilityTimeout,
 };
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 use self::letter::Taken;
@@ -148,7 +148,7 @@ impl<P: Ports> Replay<P> {
                 self.release_messages(&held, deadline).await;
                 return Err(error.into());
             }
-            Err(error) => report.fail(None, &chain(&error)),
+            Err(error) => report.fail(None, &display_chain(&error)),
         }
         self.release_messages(&held, deadline).await;
         report.remaining = timeout_at(deadline - ANSWER_TIME / 2, self.remaining()).await.unwrap_or_else(|_| {
@@ -211,7 +211,7 @@ impl<P: Ports> Replay<P> {
         &self,
         mut opened: Vec<Opened>,
         bulk: Option<&BulkReplay>,
-    ) -> Result<(Vec<Opened>, BTreeMap<EventId, Record>), (Vec<Opened>, TableError)> {
+    ) -> Result<(Vec<Opened>, BTreeMap<EventId, EventRecord>), (Vec<Opened>, TableError)> {
         let ids = |opened: &[Opened]| -> Vec<EventId> { opened.iter().map(|letter| letter.event_id.clone()).collect() };
         let mut records = match self.records(&ids(&opened), bulk).await {
             Ok(records) => records,
@@ -240,14 +240,14 @@ impl<P: Ports> Replay<P> {
     }
 
     /// Makes the record of one dead letter say that it is dead, if it is.
-    async fn reconcile(&self, opened: &Opened, found: Option<&Record>, sweep: &mut Sweep<'_>) -> Reconciled {
+    async fn reconcile(&self, opened: &Opened, found: Option<&EventRecord>, sweep: &mut Sweep<'_>) -> Reconciled {
         let now = self.clock.now();
         sweep.seen.insert(opened.event_id.clone());
-        let dead = match Finding::of(&opened.letter(), found, now) {
-            Finding::Dead(dead) => return Reconciled::Dead(dead),
-            Finding::Finished(state) => return Reconciled::Copy(state.as_str()),
-            Finding::UnderWay => return Reconciled::Left,
-            Finding::Unrecorded(dead) => dead.noted(Act { action: "reconcile".to_owned(), ..sweep.run.act(now) }),
+        let dead = match DeadLetterStatus::of(&opened.letter(), found, now) {
+            DeadLetterStatus::Dead(dead) => return Reconciled::Dead(dead),
+            DeadLetterStatus::Finished(state) => return Reconciled::Copy(state.as_str()),
+            DeadLetterStatus::UnderWay => return Reconciled::Left,
+            DeadLetterStatus::Unrecorded(dead) => dead.noted(OperatorAction { action: "reconcile".to_owned(), ..sweep.run.act(now) }),
         };
         let written = async {
             self.table.keep_body(&opened.event_id, opened.body(), now).await?;
@@ -267,7 +267,7 @@ impl<P: Ports> Replay<P> {
             // Somebody has changed it this moment, and the next run will see how.
             Ok(Written::Lost(_)) => Reconciled::Left,
             Err(error) => {
-                sweep.report.fail(Some(opened.event_id.as_str()), &chain(&error));
+                sweep.report.fail(Some(opened.event_id.as_str()), &display_chain(&error));
                 sweep.refused.insert(opened.event_id.clone());
                 Reconciled::Left
             }
@@ -275,17 +275,17 @@ impl<P: Ports> Replay<P> {
     }
 
     /// Deletes a message whose event needs it no more, and the body that a crash may have left beside its record.
-    async fn remove_copy(&self, letter: Opened, found: Option<&Record>, state: &str, sweep: &mut Sweep<'_>) {
+    async fn remove_copy(&self, letter: Opened, found: Option<&EventRecord>, state: &str, sweep: &mut Sweep<'_>) {
         let event_id = &letter.event_id;
-        if found.is_some_and(Record::has_surplus_body)
+        if found.is_some_and(EventRecord::has_surplus_body)
             && let Err(error) = self.table.delete_body(event_id).await
         {
-            sweep.report.fail(Some(event_id.as_str()), &chain(&error));
+            sweep.report.fail(Some(event_id.as_str()), &display_chain(&error));
             sweep.hold(letter.receipt);
             return;
         }
         if let Some(Err(error)) = self.dead_letters.delete(std::slice::from_ref(&letter.receipt)).await.pop() {
-            sweep.report.fail(Some(event_id.as_str()), &chain(&error));
+            sweep.report.fail(Some(event_id.as_str()), &display_chain(&error));
             return;
         }
         tracing::info!(audit = "remove", run = %sweep.run.id, %event_id, state, "removed a copy");
@@ -320,7 +320,7 @@ impl<P: Ports> Replay<P> {
                 for result in results {
                     match result {
                         Ok(()) => hidden -= 1,
-                        Err(error) => why = chain(&error),
+                        Err(error) => why = display_chain(&error),
                     }
                 }
             }

@@ -7,7 +7,7 @@ async fn a_discarded_event_is_gone_and_remembered() {
     let relay = relay();
     for name in 0..40 {
         die(&relay, &message("a", name), ReasonKind::Permanent, 404).await;
-        bury(&relay, [message("a", name)]).await;
+        send_to_dead_letters(&relay, [message("a", name)]).await;
     }
     let id = id_of(&message("a", 39));
     let report = report(&relay, json!({ "action": "discard", "eventIds": [id], "why": "a test order" })).await;
@@ -16,7 +16,7 @@ async fn a_discarded_event_is_gone_and_remembered() {
     assert_eq!((record.state.name(), record.history[0].why.as_deref()), (StateName::Discarded, Some("a test order")));
     assert_eq!(visible(&relay).await, 39);
     // A copy that turns up later is removed.
-    bury(&relay, [message("a", 39)]).await;
+    send_to_dead_letters(&relay, [message("a", 39)]).await;
     assert_eq!(self::report(&relay, json!({ "action": "reconcile" })).await.removed, 1);
 }
 
@@ -24,9 +24,9 @@ async fn a_discarded_event_is_gone_and_remembered() {
 async fn what_is_archived_comes_back_byte_for_byte() {
     let relay = relay();
     let letters: Vec<Message> = (0..12).map(|name| carrying(message("a", name), 404)).collect();
-    bury(&relay, letters.clone()).await;
+    send_to_dead_letters(&relay, letters.clone()).await;
     tokio::time::advance(Duration::from_hours(11 * 24)).await;
-    bury(&relay, [message("young", 1)]).await;
+    send_to_dead_letters(&relay, [message("young", 1)]).await;
 
     relay.archive.fail_times(1);
     let failed = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
@@ -61,7 +61,7 @@ async fn every_part_of_the_archive_can_be_restored_however_large_its_messages_ar
     // As long as SQS takes them, and twice as long in a line of the archive.
     let large =
         |number: usize| Message { body: "\"".repeat(1024 * 1024 - 100) + &number.to_string(), ..message("a", 0) };
-    bury(&relay, (0..30).map(large)).await;
+    send_to_dead_letters(&relay, (0..30).map(large)).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
     let Done::Archive { archived: 30, keys } = &report.done else { panic!("{report:?}") };
     for key in keys {
@@ -74,7 +74,7 @@ async fn every_part_of_the_archive_can_be_restored_however_large_its_messages_ar
 #[tokio::test(start_paused = true)]
 async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
     let relay = relay();
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let archive = json!({ "action": "archive", "olderThanDays": 0 });
     let Done::Archive { keys, .. } = report(&relay, archive).await.done else { panic!("not archived") };
     let restore = json!({ "action": "restore", "key": keys[0] });
@@ -110,7 +110,7 @@ async fn an_archived_line_has_the_reason_of_the_record() {
     let letter = message("a", 1);
     die(&relay, &letter, ReasonKind::Exhausted, 503).await;
     // It carries the reason of an earlier death.
-    bury(&relay, [carrying(letter, 404)]).await;
+    send_to_dead_letters(&relay, [carrying(letter, 404)]).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
     let Done::Archive { keys, .. } = report.done else { panic!("{report:?}") };
     let [key] = &keys[..] else { panic!("{keys:?}") };
@@ -128,7 +128,7 @@ async fn the_body_of_an_event_that_needs_none_is_gone_whatever_crashed() {
         for calls in 0..12 {
             let relay = std::sync::Arc::new(relay());
             die(&relay, &message("a", 1), ReasonKind::Permanent, 404).await;
-            bury(&relay, [message("a", 1)]).await;
+            send_to_dead_letters(&relay, [message("a", 1)]).await;
             assert_eq!(relay.table.kept_bodies(), [id_of(&message("a", 1))]);
             relay.table.halt_after(calls);
             let doomed = tokio::spawn({
@@ -150,7 +150,7 @@ async fn the_body_of_an_event_that_needs_none_is_gone_whatever_crashed() {
 async fn a_message_is_kept_until_the_body_of_its_event_is_deleted() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Permanent, 404).await;
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let discard = json!({ "action": "discard", "eventIds": [id_of(&message("a", 1))], "why": "a test order" });
     // The lease, the bulk replay, the records, the record of the event; and then its body.
     relay.table.fail_after(4, 1);

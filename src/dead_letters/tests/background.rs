@@ -28,7 +28,7 @@ fn begun(request: &Value) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
     let relay = relay();
-    bury(&relay, (0..30).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..30).map(|name| message("a", name))).await;
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 1, "runId": "outage-1", "why": "over" });
     let status = json!({ "action": "status", "runId": "outage-1" });
     assert!(matches!(handle(&relay, status.clone()).await, Err(ReplayError::UnknownRun(_))));
@@ -58,7 +58,7 @@ async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
     let shown = background(&relay, status.clone()).await;
     assert_eq!((&shown["state"], &shown["report"]["replayed"]), (&json!("ended"), &json!(30)), "{shown}");
     assert_eq!(relay.events.messages().len(), 30);
-    bury(&relay, [message("a", 31)]).await;
+    send_to_dead_letters(&relay, [message("a", 31)]).await;
     assert_eq!(background(&relay, begun(&request)).await["report"]["replayed"], 30, "what has ended is not repeated");
     assert!(!start(&relay, &request).await.expect("known").1);
     let mut other = request.clone();
@@ -72,7 +72,7 @@ async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_lambda_gave_up_is_unfinished_until_it_is_asked_for_again() {
     let relay = relay();
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let request = json!({ "action": "archive", "olderThanDays": 0, "runId": "a-run" });
     let status = json!({ "action": "status", "runId": "a-run" });
     start(&relay, &request).await.expect("noted");
@@ -89,7 +89,7 @@ async fn a_run_that_lambda_gave_up_is_unfinished_until_it_is_asked_for_again() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
     let relay = std::sync::Arc::new(relay());
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let request = json!({ "action": "archive", "olderThanDays": 0, "runId": "a-run" });
     let status = json!({ "action": "status", "runId": "a-run" });
     start(&relay, &request).await.expect("noted");

@@ -17,7 +17,7 @@ async fn every_field_of_a_filter_selects_in_a_list_a_dry_run_and_a_replay() {
         (json!({ "reason": "permanent", "webhookId": "a" }), 1),
     ] {
         let relay = relay();
-        bury(&relay, [carrying(message("a", 1), 404), carrying(message("b", 2), 410), message("a", 3)]).await;
+        send_to_dead_letters(&relay, [carrying(message("a", 1), 404), carrying(message("b", 2), 410), message("a", 3)]).await;
         report(&relay, json!({ "action": "reconcile" })).await;
         let mut listing = filter.clone();
         listing["action"] = "list".into();
@@ -36,7 +36,7 @@ async fn lists_and_dry_runs_receive_nothing() {
     let relay = relay();
     for (name, status) in [(1, 404), (2, 410)] {
         die(&relay, &message("a", name), ReasonKind::Permanent, status).await;
-        bury(&relay, [message("a", name)]).await;
+        send_to_dead_letters(&relay, [message("a", name)]).await;
     }
     relay.dead_letters.refuse_receives();
     let dry = report(&relay, json!({ "action": "replay", "filter": { "statusCode": 404 }, "dryRun": true })).await;
@@ -78,7 +78,7 @@ async fn a_list_gives_everything_once_page_by_page_oldest_first() {
 async fn an_event_is_shown_with_all_that_is_known() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Permanent, 422).await;
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let id = id_of(&message("a", 1));
     report(&relay, json!({ "action": "replay", "eventIds": [id], "why": "mended", "by": "the night shift" })).await;
     let Answer::Show(shown) = handle(&relay, json!({ "action": "show", "eventId": id })).await.expect("known") else {
@@ -108,7 +108,7 @@ async fn what_was_kept_a_moment_ago_is_pending_and_not_unknown() {
     assert!(matches!(show(id.as_str()).await, Err(ReplayError::Unknown(_))));
     assert_eq!(report(&relay, dry_run.clone()).await.failed[0].state, Some(Missing::Unknown));
 
-    bury(&relay, [carrying(message("a", 1), 404)]).await;
+    send_to_dead_letters(&relay, [carrying(message("a", 1), 404)]).await;
     let error = show(id.as_str()).await.expect_err("no record yet");
     assert!(matches!(error, ReplayError::NotListed(_, 1)) && error.to_string().contains("five minutes"), "{error}");
     assert_eq!(report(&relay, dry_run).await.failed[0].state, Some(Missing::Pending));

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::event::Event;
-use crate::domain::event_record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, Record, State, StateName};
+use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, State, StateName};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::message::Message;
 use crate::ports::events_table::Written;
@@ -79,11 +79,11 @@ async fn claim(relay: &Fake, message: &Message) -> Claim {
             now,
         };
         match Claim::on(found.as_ref(), request) {
-            Claiming::Free(claim) => break claim,
-            Claiming::NotBefore(time) => {
+            ClaimResult::Claimed(claim) => break claim,
+            ClaimResult::TooEarly(time) => {
                 tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
             }
-            claiming @ (Claiming::Finished(_) | Claiming::Other(_) | Claiming::Dead(_)) => panic!("{claiming:?}"),
+            claiming @ (ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_)) => panic!("{claiming:?}"),
         }
     };
     assert_eq!(relay.table.write(claim.transition()).await.expect("written"), Written::Done);
@@ -109,14 +109,14 @@ async fn deliver(relay: &Fake, message: &Message) {
     relay.table.write(&claim.delivered(attempt(200))).await.expect("written");
 }
 
-async fn bury(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
+async fn send_to_dead_letters(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
     for message in messages {
         relay.dead_letters.send(&message).await.expect("sent");
     }
     tokio::time::advance(Duration::from_secs(1)).await;
 }
 
-async fn record_of(relay: &Fake, message: &Message) -> Record {
+async fn record_of(relay: &Fake, message: &Message) -> EventRecord {
     relay.table.get(&id_of(message)).await.expect("read").expect("a record")
 }
 

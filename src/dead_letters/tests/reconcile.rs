@@ -16,7 +16,7 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
     tokio::time::advance(Duration::from_mins(20)).await;
     claim(&relay, &under_way).await;
     let lying = [&delivered, &under_way, &unknown, &recorded, &waiting, &carrying(message("a", 7), 404)];
-    bury(&relay, lying.map(Clone::clone)).await;
+    send_to_dead_letters(&relay, lying.map(Clone::clone)).await;
 
     let if_needed = json!({ "action": "reconcile", "ifNeeded": true, "by": "schedule" });
     let first = report(&relay, if_needed.clone()).await;
@@ -52,7 +52,7 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
 async fn reconcile_that_is_not_needed_receives_nothing() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     relay.dead_letters.refuse_receives();
     let report = report(&relay, json!({ "action": "reconcile", "ifNeeded": true })).await;
     assert!(report.complete && report.recorded == 0);
@@ -63,10 +63,10 @@ async fn what_comes_back_from_a_replay_without_a_claim_died_anew() {
     let relay = relay();
     let letter = message("a", 1);
     die(&relay, &letter, ReasonKind::Permanent, 404).await;
-    bury(&relay, [letter.clone()]).await;
+    send_to_dead_letters(&relay, [letter.clone()]).await;
     report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)] })).await;
     // Its receives were throttled, and SQS moved it.
-    bury(&relay, [letter.clone()]).await;
+    send_to_dead_letters(&relay, [letter.clone()]).await;
     assert_eq!(report(&relay, json!({ "action": "reconcile" })).await.recorded, 1);
     let record = record_of(&relay, &letter).await;
     let State::Dead(dead) = &record.state else { panic!("{record:?}") };
@@ -80,7 +80,7 @@ async fn a_dead_event_stays_on_the_list_while_its_message_may_still_arrive() {
         let letter = message("a", 1);
         die(&relay, &letter, ReasonKind::Exhausted, 503).await;
         if is_replayed {
-            bury(&relay, [letter.clone()]).await;
+            send_to_dead_letters(&relay, [letter.clone()]).await;
             report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)] })).await;
         }
         for (minutes, expected) in [(0, 0), (15, 0), (15, 1)] {
@@ -105,7 +105,7 @@ async fn a_dead_letter_whose_id_another_body_had_first_is_no_copy() {
     let (one, other) = (text("Hi"), text("Correction"));
     assert_eq!(id_of(&one), id_of(&other));
     deliver(&relay, &one).await;
-    bury(&relay, [one.named(&id_of(&other)), other.clone()]).await;
+    send_to_dead_letters(&relay, [one.named(&id_of(&other)), other.clone()]).await;
     let report = self::report(&relay, json!({ "action": "reconcile" })).await;
     assert_eq!((report.recorded, report.removed, report.remaining), (1, 1, Some(1)));
     let own = relay.table.records().into_iter().find(|record| record.event_id != id_of(&other)).expect("its own");
@@ -136,7 +136,7 @@ async fn nothing_is_taken_off_the_list_while_others_hold_messages_back() {
         die(&relay, letter, ReasonKind::Exhausted, 503).await;
     }
     let ids = [id_of(&held), id_of(&gone)];
-    bury(&relay, [held]).await;
+    send_to_dead_letters(&relay, [held]).await;
     relay.dead_letters.receive(1, Duration::from_mins(20), Duration::ZERO).await.expect("received");
     tokio::time::advance(Duration::from_mins(16)).await;
     let asked = report(&relay, json!({ "action": "replay", "eventIds": ids })).await;

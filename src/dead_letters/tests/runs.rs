@@ -5,14 +5,14 @@ use uuid::Uuid;
 use super::super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use super::*;
 use crate::domain::queue_depth::QueueDepth;
-use crate::ports::events_table::Exclusive;
+use crate::ports::events_table::LeaseName;
 use crate::ports::queue::{ReceiptHandle, Received, VisibilityTimeout};
 
 #[tokio::test(start_paused = true)]
 async fn everything_goes_by_move_task_and_one_at_a_time() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let request = json!({ "action": "replay", "all": true, "ratePerSecond": 5 });
     let report = report(&relay, request.clone()).await;
     assert_eq!(report.move_task.and_then(|task| task.rate_per_second), Some(5));
@@ -42,11 +42,11 @@ async fn everything_goes_by_move_task_and_one_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
     let relay = relay();
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let now = FakeClock.now();
     let until = now + Duration::from_mins(5);
-    let other = Lease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
-    assert_eq!(relay.table.acquire(Exclusive::DeadLetters, &other, now).await.expect("written"), None);
+    let other = RunLease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
+    assert_eq!(relay.table.acquire(LeaseName::DeadLetters, &other, now).await.expect("written"), None);
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" } });
     let Err(ReplayError::Busy(held)) = handle(&relay, request.clone()).await else { panic!("not refused") };
     assert_eq!(held, other);
@@ -62,7 +62,7 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_breaker_that_cannot_be_read_hides_nothing_else() {
     let relay = relay();
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     relay.table.spoil_circuit();
     let status = json!(handle(&relay, json!({ "action": "status" })).await.expect("carried out"));
     assert_eq!((&status["breaker"], &status["deadLetters"]["visible"]), (&json!(null), &json!(1)), "{status}");
@@ -72,7 +72,7 @@ async fn a_breaker_that_cannot_be_read_hides_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn a_run_is_bounded_in_messages_and_in_rate() {
     let relay = relay();
-    bury(&relay, (0..35).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..35).map(|name| message("a", name))).await;
     let started = Instant::now();
     let request = json!({ "action": "replay", "all": true, "maxMessages": 25, "ratePerSecond": 5 });
     let report = report(&relay, request).await;
@@ -85,7 +85,7 @@ async fn a_run_is_bounded_in_messages_and_in_rate() {
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_go_in_one_run() {
     let relay = relay();
-    bury(&relay, (0..10_000).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..10_000).map(|name| message("a", name))).await;
     let first = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((replayed(&first), first.remaining), (10_000, Some(0)));
 }
@@ -93,7 +93,7 @@ async fn ten_thousand_go_in_one_run() {
 #[tokio::test(start_paused = true)]
 async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
     let relay = relay();
-    bury(&relay, (0..50).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..50).map(|name| message("a", name))).await;
     let deadline = Instant::now() + Duration::from_secs(8);
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
     let request = Request::parse(request, "a test").expect("a request");
@@ -109,7 +109,7 @@ async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
 #[tokio::test(start_paused = true)]
 async fn a_run_stops_when_the_events_queue_takes_nothing() {
     let relay = relay();
-    bury(&relay, (0..200).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..200).map(|name| message("a", name))).await;
     relay.events.fail();
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((report.matched, replayed(&report), report.remaining), (10, 0, Some(200)));
@@ -126,7 +126,7 @@ async fn a_run_that_is_killed_between_any_two_calls_and_repeated_loses_and_doubl
             let relay = std::sync::Arc::new(relay());
             for name in 0..3 {
                 die(&relay, &message("a", name), ReasonKind::Exhausted, 503).await;
-                bury(&relay, [message("a", name)]).await;
+                send_to_dead_letters(&relay, [message("a", name)]).await;
             }
             // Every call is an await at which a killed run simply is no more.
             relay.table.halt_after(calls);
@@ -231,7 +231,7 @@ async fn the_lease_of_a_run_ends_when_what_it_hid_is_there_again() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_counts_what_a_run_would_take() {
     let relay = relay();
-    bury(&relay, (0..35).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..35).map(|name| message("a", name))).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let dry = report(&relay, json!({ "action": "replay", "all": true, "maxMessages": 25, "dryRun": true })).await;
     assert_eq!((dry.matched, dry.skipped, dry.complete, dry.items.len()), (25, 10, false, 25));
@@ -242,7 +242,7 @@ async fn a_dry_run_counts_what_a_run_would_take() {
 #[tokio::test(start_paused = true)]
 async fn a_run_is_not_complete_while_others_hold_messages_back() {
     let relay = relay();
-    bury(&relay, [message("a", 1), message("a", 2)]).await;
+    send_to_dead_letters(&relay, [message("a", 1), message("a", 2)]).await;
     relay.dead_letters.receive(1, Duration::from_mins(5), Duration::ZERO).await.expect("received");
     let first = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((replayed(&first), first.complete), (1, false));
@@ -254,7 +254,7 @@ async fn a_run_is_not_complete_while_others_hold_messages_back() {
 #[tokio::test(start_paused = true)]
 async fn what_a_run_holds_stays_hidden_until_the_run_is_over() {
     let relay = relay();
-    bury(&relay, (0..10).map(|name| message("b", name)).chain((0..200).map(|name| message("a", name)))).await;
+    send_to_dead_letters(&relay, (0..10).map(|name| message("b", name)).chain((0..200).map(|name| message("a", name)))).await;
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
     let (began, report) = (Instant::now(), report(&relay, request).await);
     assert!(began.elapsed() > Duration::from_secs(35), "longer than the queue itself hides a message");
@@ -285,7 +285,7 @@ async fn a_replay_of_everything_that_dies_at_any_step_is_repeated_and_asks_once(
     for calls in 0..8 {
         let relay = std::sync::Arc::new(relay());
         die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
-        bury(&relay, [message("a", 1)]).await;
+        send_to_dead_letters(&relay, [message("a", 1)]).await;
         relay.table.halt_after(calls);
         let request = json!({ "action": "replay", "all": true });
         let doomed = tokio::spawn({

@@ -12,7 +12,7 @@ async fn a_filter_takes_what_matches_and_shows_the_rest_again() {
         message("a", 3),
         carrying(message("a", 4), 410),
     ];
-    bury(&relay, dead).await;
+    send_to_dead_letters(&relay, dead).await;
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a", "statusCode": 404 } })).await;
     assert_eq!((report.matched, replayed(&report), report.skipped, report.remaining), (1, 1, 3, Some(3)));
     assert!(report.complete);
@@ -28,7 +28,7 @@ async fn events_are_found_by_id_and_the_missing_are_explained() {
     let relay = relay();
     for name in 0..30 {
         die(&relay, &message("a", name), ReasonKind::Permanent, 404).await;
-        bury(&relay, [message("a", name)]).await;
+        send_to_dead_letters(&relay, [message("a", name)]).await;
     }
     let (delivered, under_way, hidden, gone) = (message("b", 1), message("b", 2), message("b", 3), message("b", 4));
     deliver(&relay, &delivered).await;
@@ -56,7 +56,7 @@ async fn events_are_found_by_id_and_the_missing_are_explained() {
 #[tokio::test(start_paused = true)]
 async fn a_search_by_id_ends_when_all_are_found() {
     let relay = relay();
-    bury(&relay, (0..100).map(|name| message("a", name))).await;
+    send_to_dead_letters(&relay, (0..100).map(|name| message("a", name))).await;
     let report = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&message("a", 0))] })).await;
     assert_eq!((replayed(&report), report.skipped, report.complete), (1, 9, true));
 }
@@ -68,7 +68,7 @@ async fn what_was_replayed_too_often_needs_force_and_goes_by_sweep() {
     for _ in 0..=REPLAY_CEILING {
         die(&relay, &letter, ReasonKind::Permanent, 404).await;
     }
-    bury(&relay, [letter.clone(), message("a", 2)]).await;
+    send_to_dead_letters(&relay, [letter.clone(), message("a", 2)]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     assert_eq!(record_of(&relay, &letter).await.replays_made, REPLAY_CEILING);
     let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
@@ -85,7 +85,7 @@ async fn an_event_that_dies_again_at_once_is_replayed_once() {
     // One queue is both: what is sent back is a dead letter again the next moment.
     let queue = FakeQueue::default();
     let relay = relay_over(queue.clone(), queue);
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((report.matched, replayed(&report)), (1, 1));
     assert_eq!(visible(&relay).await, 1, "the new dead letter is not taken for a copy");
@@ -111,7 +111,7 @@ async fn a_run_takes_only_what_was_there_before_it_began() {
 #[tokio::test(start_paused = true)]
 async fn copies_of_one_event_are_sent_back_once_and_removed_when_it_is_delivered() {
     let relay = relay();
-    bury(&relay, [message("a", 1), message("a", 2), message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1), message("a", 2), message("a", 1)]).await;
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((replayed(&report), report.remaining), (2, Some(1)));
     assert_eq!(relay.events.messages().len(), 2);
@@ -125,7 +125,7 @@ async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
     let relay = relay();
     let bare = Message { body: r#"{"pasted":true}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     // A second one of the same text, in the same millisecond.
-    bury(&relay, [bare.clone(), bare]).await;
+    send_to_dead_letters(&relay, [bare.clone(), bare]).await;
     tokio::time::advance(Duration::from_hours(1)).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let ids: Vec<EventId> = relay.table.records().into_iter().map(|record| record.event_id).collect();
@@ -147,7 +147,7 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
         ("RETRY_ATTEMPTS", "0"),
     ];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), Attribute::text(value)));
-    bury(&relay, [Message { body: body.to_owned(), attributes: attributes.into(), group: None, trace: None }]).await;
+    send_to_dead_letters(&relay, [Message { body: body.to_owned(), attributes: attributes.into(), group: None, trace: None }]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let State::Dead(dead) = relay.table.only_record().state else { panic!("not dead") };
     assert_eq!(dead.death.reason, ReasonKind::Permanent);
@@ -164,7 +164,7 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
 async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
     let relay = relay();
     let poison = Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
-    bury(&relay, [poison]).await;
+    send_to_dead_letters(&relay, [poison]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let id = relay.table.only_record().event_id;
     let report = report(&relay, json!({ "action": "replay", "eventIds": [id] })).await;
@@ -175,7 +175,7 @@ async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_sent_stays_a_dead_letter() {
     let relay = relay();
-    bury(&relay, [message("a", 1)]).await;
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
     relay.events.fail();
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((report.matched, replayed(&report), report.remaining), (1, 0, Some(1)));
@@ -189,7 +189,7 @@ async fn what_is_found_by_id_and_left_is_explained_too() {
     let (under_way, delivered) = (message("a", 1), message("a", 2));
     claim(&relay, &under_way).await;
     deliver(&relay, &delivered).await;
-    bury(&relay, [under_way.clone(), delivered.clone()]).await;
+    send_to_dead_letters(&relay, [under_way.clone(), delivered.clone()]).await;
     let ids = [id_of(&under_way), id_of(&delivered)];
     let report = report(&relay, json!({ "action": "discard", "eventIds": ids, "why": "a test" })).await;
     let state = |id: &EventId| {

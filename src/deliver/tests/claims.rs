@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_is_acknowledged_and_not_delivered() {
     let processor = fine();
-    let copy = || Record { message_id: "copy".to_owned(), ..record("event", 1) };
+    let copy = || ReceivedMessage { message_id: "copy".to_owned(), ..record("event", 1) };
     assert!(processor.process(vec![record("event", 1)], a_minute()).await.is_empty());
     assert!(processor.process(vec![copy(), record("event", 2)], a_minute()).await.is_empty());
     assert_eq!(processor.target.deliveries(), 1);
@@ -18,7 +18,7 @@ async fn of_two_copies_at_once_one_is_delivered_and_the_other_waits() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         deliver().await
     });
-    let copy = Record { message_id: "copy".to_owned(), ..record("event", 1) };
+    let copy = ReceivedMessage { message_id: "copy".to_owned(), ..record("event", 1) };
     assert_eq!(processor.process(vec![record("event", 1), copy], a_minute()).await, ["copy"]);
     let lease = Duration::from_mins(1) + LEASE_PAST_DEADLINE;
     let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
@@ -124,7 +124,7 @@ async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
         lease_until: now + Duration::from_mins(1),
         now,
     };
-    let Claiming::Free(claim) = Claim::on(Some(&found), request) else { panic!("not free") };
+    let ClaimResult::Claimed(claim) = Claim::on(Some(&found), request) else { panic!("not free") };
     assert_eq!(processor.table.write(claim.transition()).await.expect("written"), Written::Done);
     (claim, Attempt { at: now, duration_ms: None, status: Some(503), error: None, response: None })
 }
@@ -135,9 +135,9 @@ async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discard
     let death = Death { reason: ReasonKind::Permanent, error, status_code: None, dead_at: now };
     let step = claim.dead(attempt, death, None, Context::default());
     processor.table.write(&step).await.expect("written");
-    let Some(Finding::Dead(dead)) = Finding::recorded(step.next(), now) else { panic!("not dead") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(step.next(), now) else { panic!("not dead") };
     if is_discarded {
-        let act = Act { action: "discard".to_owned(), at: now, by: "a test".to_owned(), why: None };
+        let act = OperatorAction { action: "discard".to_owned(), at: now, by: "a test".to_owned(), why: None };
         processor.table.write(&dead.discarded(act)).await.expect("written");
     }
 }
@@ -259,15 +259,15 @@ async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
     });
     receive_until_done(&processor, "event", 4).await;
     let dead = processor.table.only_record();
-    let Some(Finding::Dead(dead)) = Finding::recorded(&dead, FakeClock.now()) else { panic!("{dead:?}") };
-    let act = Act { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&dead, FakeClock.now()) else { panic!("{dead:?}") };
+    let act = OperatorAction { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
     processor.table.write(&dead.replayed(act)).await.expect("written");
-    let replayed = Record { message_id: "replayed".to_owned(), ..record("event", 1) };
+    let replayed = ReceivedMessage { message_id: "replayed".to_owned(), ..record("event", 1) };
     processor.process(vec![replayed], a_minute()).await;
     let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
     assert!((2..=3).contains(&delay.as_secs()), "{delay:?}");
     let record = processor.table.only_record();
-    assert_eq!((record.attempts_made, record.round, record.replays_made), (5, 1, 1));
+    assert_eq!((record.attempts_made, record.attempts_since_claim, record.replays_made), (5, 1, 1));
     assert_eq!(*told.lock().expect("not poisoned"), [1, 2, 3, 4, 5], "the target is told of its whole life");
 }
 
@@ -280,7 +280,7 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
         assert_eq!(processor.table.kept_bodies(), [id]);
         tokio::time::advance(Duration::from_mins(5)).await;
         processor.table.halt_after(calls);
-        let again = || vec![Record { message_id: "moved".to_owned(), ..record("replayed", 1) }];
+        let again = || vec![ReceivedMessage { message_id: "moved".to_owned(), ..record("replayed", 1) }];
         let doomed = tokio::spawn({
             let processor = Arc::clone(&processor);
             let records = again();
@@ -291,7 +291,7 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
         processor.table.resume();
         // What was not acknowledged comes again.
         tokio::time::advance(Duration::from_mins(10)).await;
-        processor.process(vec![Record { receive_count: 2, ..again().remove(0) }], a_minute()).await;
+        processor.process(vec![ReceivedMessage { receive_count: 2, ..again().remove(0) }], a_minute()).await;
         assert_eq!(processor.table.only_record().state, State::Delivered, "{calls}");
         assert_eq!(processor.table.kept_bodies(), [], "{calls}");
     }

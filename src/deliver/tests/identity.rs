@@ -13,7 +13,7 @@ fn message(text: &str, is_copy: bool) -> Message {
         if is_copy { r#","conversationId":"written anew""# } else { "" }
     );
     let json = Json::parse(body.as_bytes()).expect("JSON");
-    let Identity { id, source, origin } = Identity::of(json, FakeClock.now(), None, || panic!("nothing tells"));
+    let Identity { id, source, webhook_id } = Identity::of(json, FakeClock.now(), None, || panic!("nothing tells"));
     let (received_at, headers) = (FakeClock.now(), BTreeMap::new());
     Message::from_event(Event {
         id,
@@ -22,13 +22,13 @@ fn message(text: &str, is_copy: bool) -> Message {
         content_type: None,
         headers,
         body: body.into(),
-        origin,
+        webhook_id,
         is_copy,
     })
 }
 
-fn brings(message: &Message, message_id: &str) -> Record {
-    Record { message: message.clone(), ..record(message_id, 1) }
+fn brings(message: &Message, message_id: &str) -> ReceivedMessage {
+    ReceivedMessage { message: message.clone(), ..record(message_id, 1) }
 }
 
 /// The ids under which the target got these messages, one after the other, and the bodies.
@@ -113,7 +113,7 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
             if String::from_utf8_lossy(&event.body).contains("Hi") { deliver() } else { fail(Cause::Status(503)) }
         });
         processor.process(vec![brings(&self::message("Hi", false), "one")], a_minute()).await;
-        let last = || Record { receive_count: 4, ..brings(&message, "other") };
+        let last = || ReceivedMessage { receive_count: 4, ..brings(&message, "other") };
         // In doubt SQS moves it.
         processor.dead_letters.fail_times(1);
         assert_eq!(processor.process(vec![last()], a_minute()).await, ["other"]);
@@ -139,7 +139,7 @@ async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the
     let bare = Message { body: r#"{"name":"bare"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     // Looked up and claimed, and nothing after that.
     processor.table.fail_after(2, usize::MAX);
-    let last = Record { receive_count: 4, ..brings(&bare, "bare") };
+    let last = ReceivedMessage { receive_count: 4, ..brings(&bare, "bare") };
     assert!(processor.process(vec![last], a_minute()).await.is_empty());
     let record = processor.table.only_record();
     assert_eq!(processor.dead_letters.messages()[0].event_id(), Some(record.event_id.as_str()));

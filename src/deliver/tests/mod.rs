@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::domain::event_record::{
-    Act, Attempt, Claim, ClaimRequest, Claiming, Context, Death, Finding, State, StateName,
+    OperatorAction, Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, DeadLetterStatus, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::{Attribute, attribute};
@@ -35,8 +35,8 @@ where
     })
 }
 
-fn record(name: &str, receive_count: u32) -> Record {
-    Record {
+fn record(name: &str, receive_count: u32) -> ReceivedMessage {
+    ReceivedMessage {
         message_id: name.to_owned(),
         receipt: Some(ReceiptHandle(name.to_owned())),
         receive_count,
@@ -176,7 +176,7 @@ async fn the_reason_counts_the_attempts_of_the_whole_life() {
     let processor = processor(|_, attempt| fail(Cause::Status(if attempt < 5 { 503 } else { 404 })));
     receive_until_done(&processor, "event", 4).await;
     tokio::time::advance(Duration::from_mins(1)).await;
-    let moved = Record { message_id: "moved".to_owned(), ..record("event", 1) };
+    let moved = ReceivedMessage { message_id: "moved".to_owned(), ..record("event", 1) };
     assert!(processor.process(vec![moved], a_minute()).await.is_empty());
     let reason = processor.dead_letters.messages()[0].reason(FakeClock.now()).expect("a reason");
     assert_eq!(reason.attempt, Some(5));
@@ -370,7 +370,7 @@ async fn what_a_message_has_lost_comes_back_from_its_record() {
     let body = r#"{"id":"m1","channel":{"id":"c1","platform":"Open","time":"2026-01-15T12:00:00Z"},"type":"Text","text":"Hi",
         "direction":"Outbound"}"#;
     let message = Message { body: body.to_owned(), ..record("event", 1).message };
-    let bare = || Record { message: message.clone(), ..record("event", 1) };
+    let bare = || ReceivedMessage { message: message.clone(), ..record("event", 1) };
     let sent = Event {
         content_type: Some("application/vnd.example+json".to_owned()),
         headers: [("x-hub-signature-256".to_owned(), "sha256=abc".to_owned())].into(),
@@ -384,7 +384,7 @@ async fn what_a_message_has_lost_comes_back_from_its_record() {
             if attempt == 1 { fail(Cause::Status(404)) } else { deliver() }
         }
     });
-    let whole = Record { message: Message::from_event(sent.clone()), ..record("whole", 1) };
+    let whole = ReceivedMessage { message: Message::from_event(sent.clone()), ..record("whole", 1) };
     assert!(processor.process(vec![whole], a_minute()).await.is_empty());
     tokio::time::advance(Duration::from_hours(2)).await;
     assert!(processor.process(vec![bare()], a_minute()).await.is_empty());

@@ -46,7 +46,7 @@ pub struct Event {
     /// The webhook's body, byte for byte.
     pub body: Vec<u8>,
     /// The webhook or integration it belongs to, if it names one.
-    pub origin: Option<String>,
+    pub webhook_id: Option<String>,
     /// Whether its body was written anew by the log that the recovery reads: such a copy is known by its id alone.
     pub is_copy: bool,
 }
@@ -229,7 +229,7 @@ pub struct Identity {
     /// The kind of sender.
     pub source: Source,
     /// The webhook's or integration's id, if the body names one.
-    pub origin: Option<String>,
+    pub webhook_id: Option<String>,
 }
 
 impl Identity {
@@ -270,18 +270,18 @@ impl Identity {
         };
         let keyed = || Some(keyed_id(key?, body, key_at?));
         let id = told.or_else(keyed).unwrap_or_else(lone);
-        Self { id, source: shape.source(), origin: shape.origin() }
+        Self { id, source: shape.source(), webhook_id: shape.webhook_id() }
     }
 
     /// Identifies a body whose id is known already.
     pub fn named(id: EventId, body: Json<'_>) -> Self {
         let shape = Shape::of(body);
-        Self { id, source: shape.source(), origin: shape.origin() }
+        Self { id, source: shape.source(), webhook_id: shape.webhook_id() }
     }
 
     /// Identifies what is not JSON, whose id says it all.
     pub fn of_malformed(id: EventId) -> Self {
-        Self { id, source: Source::Generic, origin: None }
+        Self { id, source: Source::Generic, webhook_id: None }
     }
 }
 
@@ -323,7 +323,7 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn origin(&self) -> Option<String> {
+    fn webhook_id(&self) -> Option<String> {
         match self {
             Self::OpenMessaging { channel, .. } => channel.text("id"),
             Self::Webhook { envelope } => envelope.text("webhookId"),

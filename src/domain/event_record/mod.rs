@@ -1,6 +1,6 @@
 //! The life of one event as the events table keeps it: its states, and the only steps between them.
 //!
-//! Nobody outside can make a [`Record`] or change one. The table takes a [`Transition`] only, and only `step.rs` makes
+//! Nobody outside can make a [`EventRecord`] or change one. The table takes a [`Transition`] only, and only `step.rs` makes
 //! those: a step that is not in [`STEPS`] cannot be written.
 
 mod step;
@@ -21,7 +21,7 @@ use crate::domain::text::excerpt_of;
 
 pub(crate) use self::step::restored;
 pub use self::step::{
-    BulkReplay, Claim, ClaimRequest, Claiming, DeadRecord, Finding, Finished, Guard, Letter, STEPS, Transition,
+    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadRecord, DeadLetterStatus, Finished, Guard, Letter, STEPS, Transition,
 };
 
 /// How long a record lives after its last change: one day longer than SQS keeps a dead letter.
@@ -42,7 +42,7 @@ pub const REPLAY_CEILING: u32 = 5;
 
 /// What is known of one event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct EventRecord {
     /// The event's id.
     pub event_id: EventId,
     /// Differs after every write. That of a claim is its owner.
@@ -53,8 +53,8 @@ pub struct Record {
     /// The kind of sender.
     pub source: Source,
     /// The webhook or integration it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    #[serde(rename = "origin", default, skip_serializing_if = "Option::is_none")]
+    pub webhook_id: Option<String>,
     /// When the relay first received it.
     pub received_at: Timestamp,
     /// The digest of its body, where the id alone does not tell that. Absent before a body has come that has one.
@@ -67,7 +67,8 @@ pub struct Record {
     /// Attempts in the event's whole life.
     pub attempts_made: u32,
     /// Attempts since it was last claimed from nothing, from the dead letters or from the archive.
-    pub round: u32,
+    #[serde(rename = "round")]
+    pub attempts_since_claim: u32,
     /// How often it has left the dead letters.
     pub replays_made: u32,
     /// The newest attempts that have ended, oldest first.
@@ -75,7 +76,7 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// What operators did, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub history: Vec<Act>,
+    pub history: Vec<OperatorAction>,
     /// What an operator needs to know beside; kept from the first death on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
@@ -91,7 +92,7 @@ pub enum State {
     /// Fetched from Genesys Cloud and sent into the queue. Nobody has claimed it yet.
     Queued,
     /// Somebody is delivering it.
-    InProgress(Lease),
+    InProgress(DeliveryLease),
     /// The last attempt failed, and another will come.
     Retrying {
         /// Not before this time.
@@ -116,7 +117,7 @@ pub enum State {
 
 /// The right to deliver an event, for a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Lease {
+pub struct DeliveryLease {
     /// When it ends by itself. The function that holds it has ended by then.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub lease_until: Timestamp,
@@ -176,7 +177,7 @@ pub struct Attempt {
 
 /// What an operator, or a schedule, did with an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Act {
+pub struct OperatorAction {
     /// `replay`, `archive`, `restore`, `discard`, `reconcile` or `recover`.
     pub action: String,
     /// When.
@@ -246,8 +247,8 @@ pub struct Summary {
     /// The kind of sender.
     pub source: Source,
     /// The webhook or integration it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    #[serde(rename = "origin", default, skip_serializing_if = "Option::is_none")]
+    pub webhook_id: Option<String>,
     /// When the relay first received it.
     pub received_at: Timestamp,
     /// Attempts in the event's whole life.
@@ -349,7 +350,7 @@ impl State {
     }
 }
 
-impl Record {
+impl EventRecord {
     /// Whether it has to be taken for forgotten, although DynamoDB still has it.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at <= now
@@ -379,7 +380,7 @@ impl Record {
             event_id: self.event_id.clone(),
             state,
             source: self.source,
-            origin: self.origin.clone(),
+            webhook_id: self.webhook_id.clone(),
             received_at: self.received_at,
             attempts_made: self.attempts_made,
             replays_made: self.replays_made,

@@ -187,7 +187,7 @@ impl Message {
                 BASE64_STANDARD.encode(refused.map_or_else(FromUtf8Error::into_bytes, String::into_bytes))
             }
         };
-        Self { body, attributes, group: event.origin.as_deref().and_then(group_id), trace: None }
+        Self { body, attributes, group: event.webhook_id.as_deref().and_then(group_id), trace: None }
     }
 
     /// Reads the event back.
@@ -213,7 +213,7 @@ impl Message {
             None => BTreeMap::new(),
         };
         let named = self.text(attribute::EVENT_ID)?.map(str::parse).transpose().map_err(Unreadable::EventId)?;
-        let Identity { id, source, origin } = match (named, json) {
+        let Identity { id, source, webhook_id } = match (named, json) {
             (None, Err(error)) => return Err(Unreadable::NotJson(error)),
             (None, Ok(json)) => Identity::of(json, received_at, None, || self.lone(stamp)),
             (Some(id), Ok(json)) => Identity::named(id, json),
@@ -226,7 +226,7 @@ impl Message {
         let unsaid = is_json.then_some(JSON_CONTENT_TYPE);
         let content_type = self.text(attribute::CONTENT_TYPE)?.or(unsaid).map(str::to_owned);
         let is_copy = self.text(attribute::RECOVERED)?.is_some();
-        Ok(Event { id, source, received_at, content_type, headers, body, origin, is_copy })
+        Ok(Event { id, source, received_at, content_type, headers, body, webhook_id, is_copy })
     }
 
     /// The id of an event that nothing tells apart.
@@ -371,10 +371,10 @@ pub fn is_kept_header(name: &str) -> bool {
         || name.starts_with("inin-")
 }
 
-/// `origin` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and punctuation).
-fn group_id(origin: &str) -> Option<String> {
-    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&origin.len()) && origin.bytes().all(|byte| byte.is_ascii_graphic());
-    fits.then(|| origin.to_owned())
+/// `webhook_id` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and punctuation).
+fn group_id(webhook_id: &str) -> Option<String> {
+    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&webhook_id.len()) && webhook_id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| webhook_id.to_owned())
 }
 
 /// The `time` of a bare EventBridge event.

@@ -16,7 +16,7 @@ fn event(body: &[u8]) -> Event {
         content_type: Some("application/json".to_owned()),
         headers: [("inin-correlation-id".to_owned(), "a \"quoted\" value".to_owned())].into(),
         body: body.to_vec(),
-        origin: None,
+        webhook_id: None,
         is_copy: false,
     }
 }
@@ -209,11 +209,11 @@ fn only_an_envelope_of_eventbridge_tells_when_it_was_received() {
 
 #[test]
 fn an_origin_that_sqs_would_refuse_makes_no_group() {
-    for origin in ["d3a1-4f", "x", &"x".repeat(128)] {
-        assert_eq!(group_id(origin).as_deref(), Some(origin));
+    for webhook_id in ["d3a1-4f", "x", &"x".repeat(128)] {
+        assert_eq!(group_id(webhook_id).as_deref(), Some(webhook_id));
     }
-    for origin in ["", "a b", "ü", &"x".repeat(129)] {
-        assert_eq!(group_id(origin), None, "{origin:?}");
+    for webhook_id in ["", "a b", "ü", &"x".repeat(129)] {
+        assert_eq!(group_id(webhook_id), None, "{webhook_id:?}");
     }
 }
 

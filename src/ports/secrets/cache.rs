@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{FromSecret, SecretStore, SecretsError, read};
 use crate::ports::clock::Clock;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// Secrets that were read no longer ago than this count as fresh, and they are read no more often than this.
 pub const FRESH: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         match (self.at_most(self.keep_for, pause, &mut state).await, bridge) {
             (Ok(secrets), _) => Ok(secrets),
             (Err(error), Some(copy)) => {
-                tracing::warn!(error = chain(&error), "using an older copy of the secret");
+                tracing::warn!(error = display_chain(&error), "using an older copy of the secret");
                 Ok(copy)
             }
             (Err(error), None) => Err(error),

@@ -14,7 +14,7 @@ use super::*;
 use crate::adapters::genesys::HttpError;
 use crate::domain::event::{Event, SenderKey, Source};
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, Claiming, Context, Death, LIFE, Record, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, LIFE, EventRecord, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
@@ -98,14 +98,14 @@ impl DeliveryLog for FakeLog {
         let more = listed.len() > place + PAGE;
         let mut entries: Vec<Entry> = listed.iter().skip(place).take(PAGE).map(failed).collect();
         if place / PAGE < *lock(&self.withheld_first) {
-            entries.push(Entry::Withheld("as the test says".to_owned()));
+            entries.push(Entry::Unavailable("as the test says".to_owned()));
         }
         if !more {
             let withheld = lock(&self.withheld).iter().filter(|at| window.holds(**at)).count();
-            entries.extend((0..withheld).map(|_| Entry::Withheld("as the test says".to_owned())));
+            entries.extend((0..withheld).map(|_| Entry::Unavailable("as the test says".to_owned())));
             let unreadable = |whole: &String| {
                 let (whole, problem) = (whole.clone(), "nobody understands it".to_owned());
-                Entry::Unreadable(Unreadable { name: whole.clone(), whole, problem, origin: None })
+                Entry::Unreadable(Unreadable { name: whole.clone(), whole, problem, webhook_id: None })
             };
             entries.extend(lock(&self.unreadable).iter().map(unreadable));
         }
@@ -227,7 +227,7 @@ async fn a_message_is_what_ingest_would_have_sent() {
 #[tokio::test(start_paused = true)]
 async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
     let relay = relay();
-    let act = |action: &str| Act { action: action.to_owned(), at: now(), by: "a test".to_owned(), why: None };
+    let act = |action: &str| OperatorAction { action: action.to_owned(), at: now(), by: "a test".to_owned(), why: None };
     let attempt = || Attempt { at: now(), duration_ms: None, status: None, error: None, response: None };
     let death = || Death { reason: ReasonKind::Permanent, error: "no".to_owned(), status_code: None, dead_at: now() };
     for state in ["queued", "in progress", "retrying", "delivered", "dead", "archived", "discarded"] {
@@ -243,11 +243,11 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
             lease_until,
             now: now(),
         };
-        let Claiming::Free(claim) = Claim::on(None, request) else { panic!("not free") };
+        let ClaimResult::Claimed(claim) = Claim::on(None, request) else { panic!("not free") };
         let dead = || claim.dead(attempt(), death(), None, Context::default());
         let mut steps = vec![claim.transition().clone()];
         match state {
-            "queued" => steps = vec![Record::queued(&event, None, act("recover"))],
+            "queued" => steps = vec![EventRecord::queued(&event, None, act("recover"))],
             "retrying" => steps.push(claim.retrying(attempt(), now() + minutes(1), now())),
             "delivered" => steps.push(claim.delivered(attempt())),
             "dead" | "archived" | "discarded" => steps.push(dead()),
@@ -257,8 +257,8 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
             relay.table.write(step).await.expect("written");
         }
         let record = relay.table.get(&event.id).await.expect("read").expect("a record");
-        if let Some(crate::domain::event_record::Finding::Dead(dead)) =
-            crate::domain::event_record::Finding::recorded(&record, now())
+        if let Some(crate::domain::event_record::DeadLetterStatus::Dead(dead)) =
+            crate::domain::event_record::DeadLetterStatus::recorded(&record, now())
         {
             match state {
                 "archived" => drop(relay.table.write(&dead.archived(act("archive"), "key")).await.expect("written")),

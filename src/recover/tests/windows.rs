@@ -74,7 +74,7 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
     sleep(Duration::from_hours(5)).await;
     for new in [300, 0] {
         let failed = relay.run(json!({})).await.expect_err("something is missing");
-        assert!(matches!(failed.error, RecoverError::Withheld { count: 1, .. }), "{failed}");
+        assert!(matches!(failed.error, RecoverError::Unavailable { count: 1, .. }), "{failed}");
         assert_eq!((failed.report.new, failed.report.withheld), (new, 1));
         let waits_before = start + minutes(70);
         assert!(failed.report.cursor.is_some_and(|cursor| cursor <= waits_before), "{:?}", failed.report);
@@ -105,7 +105,7 @@ async fn what_cannot_be_had_starves_nothing_behind_it() {
     let mut runs = 0;
     while relay.queued().len() < 300 {
         let failed = relay.run(json!({})).await.expect_err("something is missing");
-        assert!(matches!(failed.error, RecoverError::Withheld { .. }), "{failed}");
+        assert!(matches!(failed.error, RecoverError::Unavailable { .. }), "{failed}");
         assert!(failed.report.cursor.is_some_and(|cursor| cursor <= start));
         runs += 1;
         assert!(runs < 20, "{} of 300", relay.queued().len());

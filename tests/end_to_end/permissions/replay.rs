@@ -72,7 +72,7 @@ async fn nothing_is_moved(trial: &Trial<'_>) -> Result<()> {
 
 async fn a_move_goes_on(trial: &Trial<'_>) -> Result<()> {
     let bodies: Vec<_> = (0..200).map(|number| format!("{{\"pasted\":{number}}}")).collect();
-    trial.relay.bury(&bodies).await?;
+    trial.relay.send_to_dead_letters(&bodies).await?;
     trial.relay.replay(json!({ "action": "replay", "all": true, "ratePerSecond": 1 })).await?;
     let cancel = json!({ "action": "cancel" });
     trial.take_away().await?;
@@ -169,7 +169,7 @@ async fn nothing_is_restored(trial: &Trial<'_>) -> Result<()> {
 /// A retry over HTTP that cannot be finished in time, since the event lies behind thousands of others.
 async fn nothing_goes_on_in_the_background(trial: &Trial<'_>) -> Result<()> {
     let bodies: Vec<_> = (0..3000).map(|number| format!("{{\"in front\":{number}}}")).collect();
-    trial.relay.bury(&bodies).await?;
+    trial.relay.send_to_dead_letters(&bodies).await?;
     let id = trial.relay.accept(&webhook("missing, behind all others")).await?;
     trial.relay.until_dead(3001).await?;
     trial.relay.set_timeout(Function::Replay, 10).await?;
@@ -210,7 +210,7 @@ async fn a_schedule_does_nothing_without_its_permission() -> Result<()> {
 }
 
 async fn no_schedule_comes(trial: &Trial<'_>) -> Result<()> {
-    trial.relay.bury(&["{\"pasted\":1}".to_owned()]).await?;
+    trial.relay.send_to_dead_letters(&["{\"pasted\":1}".to_owned()]).await?;
     trial.take_away().await?;
     trial.relay.let_schedule_come("Reconcile", "refused").await?;
     wait::until("the schedule is refused", || async {

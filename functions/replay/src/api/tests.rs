@@ -10,7 +10,7 @@ use genesys_relay::domain::message::Message;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use serde_json::{Map, Value, json};
 
-use crate::testing::{Fakes, bury, function, id_of, invoke, letter_of, refused, sample};
+use crate::testing::{Fakes, send_to_dead_letters, function, id_of, invoke, letter_of, refused, sample};
 
 const OPERATOR: &str = "arn:aws:sts::123456789012:assumed-role/Operators/an-operator";
 
@@ -78,7 +78,7 @@ async fn the_samples_list_show_and_retry() {
     let letter = letter_of("ingest-webhook-envelope");
     for retry in ["replay-http-retry", "replay-http-retry-base64"] {
         let function = function();
-        bury(&function, [letter.clone(), letter_of("ingest-open-messaging-text")]).await;
+        send_to_dead_letters(&function, [letter.clone(), letter_of("ingest-open-messaging-text")]).await;
 
         let list = send(&function, sample("replay-http-list")).await;
         assert_eq!((list.status, &list.body["count"], &list.body["next"]), (200, &json!(1), &Value::Null), "{list:?}");
@@ -103,7 +103,7 @@ async fn the_samples_list_show_and_retry() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_without_a_name_is_recorded_as_http() {
     let function = function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     let mut event = retry_of(&letter(1));
     event["requestContext"]["authorizer"] = Value::Null;
     assert_eq!(send(&function, event).await.status, 200);
@@ -113,7 +113,7 @@ async fn a_caller_without_a_name_is_recorded_as_http() {
 #[tokio::test(start_paused = true)]
 async fn a_callers_long_name_is_cut_to_what_a_request_may_say() {
     let function = function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     let mut event = retry_of(&letter(1));
     event["requestContext"]["authorizer"]["iam"]["userArn"] = json!(format!("{}ü", "x".repeat(499)));
     assert_eq!(send(&function, event).await.status, 200);
@@ -161,7 +161,7 @@ async fn while_a_queue_or_the_table_is_down_the_caller_is_asked_to_come_again() 
     let id = id_of(&letter(1));
     for event in [retry_of(&letter(1)), event("GET", "/dlq", ""), event("GET", &format!("/dlq/{id}"), "")] {
         let function = function();
-        bury(&function, [letter(1)]).await;
+        send_to_dead_letters(&function, [letter(1)]).await;
         function.replay.table.fail();
         let answer = send(&function, event).await;
         assert_eq!(answer.status, 503, "{answer:?}");
@@ -174,7 +174,7 @@ async fn while_a_queue_or_the_table_is_down_the_caller_is_asked_to_come_again() 
         |function| function.replay.table.fail_after(1, usize::MAX),
     ] {
         let function = function();
-        bury(&function, [letter(1)]).await;
+        send_to_dead_letters(&function, [letter(1)]).await;
         break_it(&function);
         let answer = send(&function, retry_of(&letter(1))).await;
         assert_eq!(answer.status, 503, "{answer:?}");

@@ -29,11 +29,11 @@ use super::is_transient;
 use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, Guard, LIFE, Record, Transition};
+use crate::domain::event_record::{BulkReplay, Guard, LIFE, EventRecord, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, Exclusive, Lease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, RunLease, Page, Position, TableError, Window, Written,
 };
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// The table's key.
@@ -119,11 +119,11 @@ impl DynamoDb {
 }
 
 impl EventsTable for DynamoDb {
-    async fn get(&self, id: &EventId) -> Result<Option<Record>, TableError> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, TableError> {
         self.read(id.to_string()).await?.map(parse).transpose()
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, Record>, TableError> {
+    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         // A batch that names a key twice is refused.
         let mut ids = ids.to_vec();
         ids.sort_unstable();
@@ -132,7 +132,7 @@ impl EventsTable for DynamoDb {
         for ids in ids.chunks(BATCH_KEYS) {
             let batch = self.read_batch(ids.iter().map(ToString::to_string)).await?;
             // One that cannot be read must not hold up the others. Whoever writes to it is told.
-            let batch = batch.into_iter().filter_map(readable::<Record>);
+            let batch = batch.into_iter().filter_map(readable::<EventRecord>);
             records.extend(batch.map(|record| (record.event_id.clone(), record)));
         }
         Ok(records)
@@ -156,7 +156,7 @@ impl EventsTable for DynamoDb {
         match request.send().await {
             Ok(_) => Ok(Written::Done),
             Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
-                let found: Option<Record> = refused_by(context.into_err()).map(parse).transpose()?;
+                let found: Option<EventRecord> = refused_by(context.into_err()).map(parse).transpose()?;
                 // An earlier try of this very call was carried out, and its answer was lost.
                 let ours = found.as_ref().is_some_and(|found| found.revision == next.revision);
                 Ok(if ours { Written::Done } else { Written::Lost(found.map(Box::new)) })
@@ -208,7 +208,7 @@ impl EventsTable for DynamoDb {
         Ok(merge(try_join_all(shards).await?, limit))
     }
 
-    async fn acquire(&self, what: Exclusive, lease: &Lease, now: Timestamp) -> Result<Option<Lease>, TableError> {
+    async fn acquire(&self, what: LeaseName, lease: &RunLease, now: Timestamp) -> Result<Option<RunLease>, TableError> {
         let item: Item = to_item(lease).map_err(unreadable)?;
         let request = self
             .client
@@ -232,7 +232,7 @@ impl EventsTable for DynamoDb {
         }
     }
 
-    async fn release(&self, what: Exclusive, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
         let request = self
             .client
             .delete_item()
@@ -253,8 +253,8 @@ impl EventsTable for DynamoDb {
         }
     }
 
-    async fn lease(&self, what: Exclusive, now: Timestamp) -> Result<Option<Lease>, TableError> {
-        let lease = self.read(lease_key(what)).await?.map(parse::<Lease>).transpose()?;
+    async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+        let lease = self.read(lease_key(what)).await?.map(parse::<RunLease>).transpose()?;
         Ok(lease.filter(|lease| lease.until > now))
     }
 
@@ -408,11 +408,11 @@ fn attempts_key(minute: Timestamp) -> String {
     format!("attempts#{minute}")
 }
 
-fn lease_key(what: Exclusive) -> String {
+fn lease_key(what: LeaseName) -> String {
     match what {
-        Exclusive::DeadLetters => "lease#dead-letters".to_owned(),
-        Exclusive::Recovery => "lease#recovery".to_owned(),
-        Exclusive::Breaker => "lease#breaker".to_owned(),
+        LeaseName::DeadLetters => "lease#dead-letters".to_owned(),
+        LeaseName::Recovery => "lease#recovery".to_owned(),
+        LeaseName::Breaker => "lease#breaker".to_owned(),
     }
 }
 
@@ -436,7 +436,7 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
 fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
     let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
     parse(item)
-        .inspect_err(|error| tracing::error!(event_id = key, error = chain(error), "left out what cannot be read"))
+        .inspect_err(|error| tracing::error!(event_id = key, error = display_chain(error), "left out what cannot be read"))
         .ok()
 }
 

@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::BatchResultErrorEntry;
 use super::super::errors::is_transient_code;
 use super::{refused, unavailable};
 use crate::ports::queue::QueueError;
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// `SendMessageBatch`: up to 10 entries, 1 MiB in all; the other batch calls take 10 as well.
@@ -64,7 +64,7 @@ where
     let Confirmed { ids, failed } = match call(entries).await {
         Ok(confirmed) => confirmed,
         Err(error) => {
-            let text = error.source().map_or_else(|| error.to_string(), chain);
+            let text = error.source().map_or_else(|| error.to_string(), display_chain);
             let again = matches!(error, QueueError::Unavailable(_));
             let copy = || if again { unavailable(text.clone()) } else { refused(text.clone()) };
             return items.iter().map(|_| Err(copy())).collect();

@@ -19,7 +19,7 @@ use super::segment;
 use crate::adapters::genesys::{Call, GenesysError, PlatformApi};
 use crate::domain::json::{Json, Object};
 use crate::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
-use crate::runtime::logging::chain;
+use crate::runtime::logging::display_chain;
 
 /// `PagingSpec`: at most 100 conversations in a page.
 const PAGE_SIZE: u32 = 100;
@@ -129,7 +129,7 @@ enum Missing {
     /// It is there no more, or is nothing that can be read, however often it is asked for.
     Gone(String),
     /// It may be had later.
-    Withheld(String),
+    Unavailable(String),
 }
 
 impl<A: PlatformApi> OpenMessaging<A> {
@@ -205,11 +205,11 @@ impl<A: PlatformApi> OpenMessaging<A> {
         };
         let unreadable = |whole, problem| {
             let name = format!("conversation {id}");
-            Entry::Unreadable(Unreadable { name, whole, problem, origin: None })
+            Entry::Unreadable(Unreadable { name, whole, problem, webhook_id: None })
         };
         let answer = match self.fetch(&call, deadline).await? {
             Ok(answer) => answer,
-            Err(Missing::Withheld(problem)) => return Ok(vec![Entry::Withheld(problem)]),
+            Err(Missing::Unavailable(problem)) => return Ok(vec![Entry::Unavailable(problem)]),
             Err(Missing::Gone(problem)) => {
                 *gone = gone.saturating_add(1);
                 if *gone < TOO_MANY_GONE {
@@ -246,7 +246,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         }
         if strange > MOST_NOT_UNDERSTOOD {
             let problem = format!("the conversation {id} has {strange} messages that are not understood");
-            entries.push(Entry::Withheld(problem));
+            entries.push(Entry::Unavailable(problem));
         }
         Ok(entries)
     }
@@ -279,7 +279,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let unreadable = |json, problem: &str| not_understood(format!("message {}", listed.id), json, problem);
         let answer = match self.fetch(&call, deadline).await? {
             Ok(answer) => answer,
-            Err(Missing::Withheld(problem)) => return Ok(Entry::Withheld(problem)),
+            Err(Missing::Unavailable(problem)) => return Ok(Entry::Unavailable(problem)),
             Err(Missing::Gone(problem)) => return Ok(unreadable(message, &problem)),
         };
         match Json::parse(&answer) {
@@ -293,11 +293,11 @@ impl<A: PlatformApi> OpenMessaging<A> {
         match self.api.call(call, deadline).await {
             Ok(answer) => Ok(Ok(answer)),
             Err(error @ (GenesysError::NotFound(_) | GenesysError::Unusable { .. })) => {
-                Ok(Err(Missing::Gone(chain(&error))))
+                Ok(Err(Missing::Gone(display_chain(&error))))
             }
             Err(
                 error @ (GenesysError::Forbidden { .. } | GenesysError::Refused(_) | GenesysError::Unavailable { .. }),
-            ) => Ok(Err(Missing::Withheld(chain(&error)))),
+            ) => Ok(Err(Missing::Unavailable(display_chain(&error)))),
             Err(error @ (GenesysError::Credentials(_) | GenesysError::Secrets(_) | GenesysError::OutOfTime { .. })) => {
                 Err(error)
             }
@@ -313,7 +313,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         };
         let direction = fields.text("direction").or_else(|| normalized.text("direction"));
         if direction.is_some_and(|direction| direction.eq_ignore_ascii_case("inbound")) {
-            return Entry::PassedOver(format!("the message {} is inbound", listed.id));
+            return Entry::Skipped(format!("the message {} is inbound", listed.id));
         }
         let Some(channel) = normalized.get("channel").and_then(|channel| channel.as_object()) else {
             return problem("the normalizedMessage has no channel");
@@ -324,7 +324,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
             return problem("the normalizedMessage has no id, type or channel.id");
         };
         if !self.integration_ids.contains(&integration) {
-            return Entry::PassedOver(format!("the message {} is of the integration {integration}", listed.id));
+            return Entry::Skipped(format!("the message {} is of the integration {integration}", listed.id));
         }
         // The webhook names the conversation beside the message.
         let conversation = normalized.text("conversationId").or_else(|| fields.text("conversationId"));
@@ -374,5 +374,5 @@ fn has_text_or_nothing(fields: &Object<'_>, name: &str) -> bool {
 
 fn not_understood(name: String, json: Json<'_>, problem: &str) -> Entry {
     let whole = json.as_text().to_owned();
-    Entry::Unreadable(Unreadable { name, whole, problem: problem.to_owned(), origin: None })
+    Entry::Unreadable(Unreadable { name, whole, problem: problem.to_owned(), webhook_id: None })
 }

@@ -198,7 +198,7 @@ async fn what_is_not_for_this_relay_is_passed_over() {
         inbound,
     ];
     let entries = read_all(&log(answers)).await.expect("read");
-    assert!(matches!(entries[..], [Entry::PassedOver(_), Entry::PassedOver(_)]), "{entries:?}");
+    assert!(matches!(entries[..], [Entry::Skipped(_), Entry::Skipped(_)]), "{entries:?}");
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn what_may_be_had_later_is_withheld() {
     let withheld = conversation("c1", &[listed("withheld", "failed", NOON), listed("m1", "failed", NOON)]);
     let answers = [page(1, &["withheld", "c1"], 2), withheld, details("m1", &normalized("m1", "i1"))];
     let entries = read_all(&log(answers)).await.expect("read");
-    assert!(matches!(entries[..], [Entry::Withheld(_), Entry::Withheld(_), Entry::Failed(_)]), "{entries:?}");
+    assert!(matches!(entries[..], [Entry::Unavailable(_), Entry::Unavailable(_), Entry::Failed(_)]), "{entries:?}");
 }
 
 #[tokio::test]
@@ -364,7 +364,7 @@ async fn a_flood_of_strange_messages_is_withheld_and_hides_no_other() {
     let entries = read_all(&log(answers)).await.expect("read");
     let count = |is: fn(&Entry) -> bool| entries.iter().filter(|entry| is(entry)).count();
     let unreadable = count(|entry| matches!(entry, Entry::Unreadable(_)));
-    let withheld = count(|entry| matches!(entry, Entry::Withheld(_)));
+    let withheld = count(|entry| matches!(entry, Entry::Unavailable(_)));
     let failed = count(|entry| matches!(entry, Entry::Failed(_)));
     assert_eq!((unreadable, withheld, failed), (1 + MOST_NOT_UNDERSTOOD, 1, 1));
 }

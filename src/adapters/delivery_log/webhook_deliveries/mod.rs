@@ -175,17 +175,17 @@ impl<A> WebhookDeliveries<A> {
                 name,
                 whole,
                 problem: problem.to_owned(),
-                origin: Some(webhook_id.to_owned()),
+                webhook_id: Some(webhook_id.to_owned()),
             })
         };
         let Some(fields) = &fields else { return unreadable("the entity is not an object") };
         // The log was asked for these only; one that did not listen must not make us deliver what is not ours, or has
         // arrived.
         if let Some(other) = fields.text("webhookId").filter(|id| !self.webhook_ids.contains(id)) {
-            return Entry::PassedOver(format!("it is of the webhook {other}"));
+            return Entry::Skipped(format!("it is of the webhook {other}"));
         }
         if let Some(status) = fields.text("status").filter(|status| !status.eq_ignore_ascii_case("failed")) {
-            return Entry::PassedOver(format!("its status is {status}"));
+            return Entry::Skipped(format!("its status is {status}"));
         }
         let Some(body) = fields.get("body") else { return unreadable("the entity has no body") };
         let (body, is_exact) = match (body.as_str(), body.as_text().as_bytes().first()) {

@@ -48,9 +48,9 @@ fn id(body: &str) -> EventId {
 
 /// The event of a body as the processor reads it.
 fn event(body: &str) -> Event {
-    let Identity { id, source, origin } = identity(body);
+    let Identity { id, source, webhook_id } = identity(body);
     let (received_at, headers) = (at(NOON), BTreeMap::new());
-    Event { id, source, received_at, content_type: None, headers, body: body.into(), origin, is_copy: false }
+    Event { id, source, received_at, content_type: None, headers, body: body.into(), webhook_id, is_copy: false }
 }
 
 /// What tells two bodies of the relay apart: the id, and the digest beside it.
@@ -74,7 +74,7 @@ const TEXT: &str = r#"{"id":"m1","channel":{"id":"c1","platform":"Open","time":"
 fn a_message_is_known_by_channel_type_id_and_time() {
     let copy = r#"{"type":"Text","text":"Hi","conversationId":"later","id":"m1","channel":{"platform":"Open","time":"2025-06-10T23:03:05.427+02:00","id":"c1"}}"#;
     assert_eq!(id(TEXT), id(copy));
-    assert_eq!((identity(TEXT).source, identity(TEXT).origin.as_deref()), (Source::OpenMessaging, Some("c1")));
+    assert_eq!((identity(TEXT).source, identity(TEXT).webhook_id.as_deref()), (Source::OpenMessaging, Some("c1")));
     for (one, other) in [("m1", "m2"), ("c1", "c2"), ("Text\"", "Structured\""), (".427Z", ".428Z")] {
         assert_ne!(id(TEXT), id(&TEXT.replace(one, other)), "{other}");
     }
@@ -216,10 +216,10 @@ const ENVELOPE: &str = r#"{"webhookId":"w","webhookName":"n","payload":{"a":1},"
 #[test]
 fn two_webhooks_of_the_same_second_are_two_events() {
     let webhook = with(ENVELOPE, r#""2026-01-15T12:00:00Z""#);
-    assert_eq!((identity(&webhook).source, identity(&webhook).origin.as_deref()), (Source::Webhook, Some("w")));
+    assert_eq!((identity(&webhook).source, identity(&webhook).webhook_id.as_deref()), (Source::Webhook, Some("w")));
     assert!(is_told(&webhook));
     assert_ne!(id(&webhook), id(&webhook.replace(r#""a":1"#, r#""a":2"#)));
-    assert_eq!(identity(&webhook.replace(r#":"w""#, r#":"${input.id}""#)).origin, None, "it names no webhook");
+    assert_eq!(identity(&webhook.replace(r#":"w""#, r#":"${input.id}""#)).webhook_id, None, "it names no webhook");
 }
 
 /// What the README's own Data Action sends where its input `timestamp` is not set: an optional input is left out, empty, or

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::event_record::{Act, Dead, REPLAY_CEILING, Record, State};
+use crate::domain::event_record::{OperatorAction, Dead, REPLAY_CEILING, EventRecord, State};
 
 /// The newest replay of every dead letter by a move task of SQS.
 ///
@@ -15,19 +15,19 @@ use crate::domain::event_record::{Act, Dead, REPLAY_CEILING, Record, State};
 pub struct BulkReplay {
     /// Who asked for it, when and why.
     #[serde(flatten)]
-    pub act: Act,
+    pub act: OperatorAction,
     /// The newest one that also asked for what was replayed too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forced: Option<Act>,
+    pub forced: Option<OperatorAction>,
 }
 
 impl BulkReplay {
     /// The record as a bulk replay has left it: replayed, where it is one of those that were dead when the replay began.
-    pub fn marked<'a>(bulk: Option<&Self>, found: &'a Record) -> Cow<'a, Record> {
+    pub fn marked<'a>(bulk: Option<&Self>, found: &'a EventRecord) -> Cow<'a, EventRecord> {
         match (bulk.and_then(|bulk| bulk.act_on(found, found.last_seen_at)), &found.state) {
             (Some(act), State::Dead(dead)) => {
                 let dead = Dead { replayed_at: Some(act.at), message_id: None, ..dead.clone() };
-                let mut marked = Record { state: State::Dead(dead), ..found.clone() };
+                let mut marked = EventRecord { state: State::Dead(dead), ..found.clone() };
                 marked.remember_act(act.clone());
                 Cow::Owned(marked)
             }
@@ -36,7 +36,7 @@ impl BulkReplay {
     }
 
     /// The newest one that asks for an event that is dead since `dead_since`.
-    pub(super) fn act_on(&self, found: &Record, dead_since: Timestamp) -> Option<&Act> {
+    pub(super) fn act_on(&self, found: &EventRecord, dead_since: Timestamp) -> Option<&OperatorAction> {
         let newest = Some(&self.act).filter(|_| found.replays_made < REPLAY_CEILING);
         newest.into_iter().chain(&self.forced).find(|act| dead_since <= act.at)
     }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{BulkReplay, Guard, Transition, crashed, unchanged};
 use crate::domain::event::{Event, EventId};
-use crate::domain::event_record::{Attempt, Context, Dead, Death, Lease, REPLAY_CEILING, Record, State, StateName};
+use crate::domain::event_record::{Attempt, Context, Dead, Death, DeliveryLease, REPLAY_CEILING, EventRecord, State, StateName};
 
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
@@ -26,7 +26,7 @@ pub struct ClaimRequest<'a> {
     pub message_id: &'a str,
     /// When SQS took that message.
     pub sent_at: Timestamp,
-    /// The newest bulk replay, where the claim [depends on it](Record::depends_on_bulk_replay).
+    /// The newest bulk replay, where the claim [depends on it](EventRecord::depends_on_bulk_replay).
     pub bulk: Option<&'a BulkReplay>,
     /// Whether SQS hands this message out for the last time.
     pub last: bool,
@@ -38,17 +38,17 @@ pub struct ClaimRequest<'a> {
 
 /// What comes of a [`ClaimRequest`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum Claiming {
+pub enum ClaimResult {
     /// The event is free; the claim holds once it is written.
-    Free(Claim),
+    Claimed(Claim),
     /// There is nothing left to do: it is delivered, or was discarded.
-    Finished(Finished),
+    AlreadyFinished(Finished),
     /// Another body had this id first: the event is another one, of this id.
     Other(EventId),
     /// Somebody else is at it, or it is not time yet.
-    NotBefore(Timestamp),
+    TooEarly(Timestamp),
     /// The message goes to the dead letters: it was found dead and has still to be moved, or its event was replayed too often.
-    Dead(Death),
+    AlreadyDead(Death),
 }
 
 /// An event that is delivered or was discarded before.
@@ -64,10 +64,10 @@ pub struct Finished {
 }
 
 impl Finished {
-    fn of(found: &Record, request: ClaimRequest<'_>) -> Self {
+    fn of(found: &EventRecord, request: ClaimRequest<'_>) -> Self {
         let digest = if found.digest.is_none() { request.event.digest() } else { None };
         let noted = digest.map(|digest| {
-            let next = Record { digest: Some(digest), ..found.clone() };
+            let next = EventRecord { digest: Some(digest), ..found.clone() };
             found.step(next, found.state.clone(), request.now)
         });
         Self { state: found.state.name(), received_at: found.received_at, noted }
@@ -80,31 +80,31 @@ pub struct Claim(Transition);
 
 impl Claim {
     /// Asks for an event of which the table holds `found`.
-    pub fn on(found: Option<&Record>, request: ClaimRequest<'_>) -> Claiming {
+    pub fn on(found: Option<&EventRecord>, request: ClaimRequest<'_>) -> ClaimResult {
         let now = request.now;
-        let Some(found) = found else { return Claiming::Free(Self::first(None, request)) };
+        let Some(found) = found else { return ClaimResult::Claimed(Self::first(None, request)) };
         if found.is_expired(now) {
-            return Claiming::Free(Self::first(Some(found), request));
+            return ClaimResult::Claimed(Self::first(Some(found), request));
         }
         if let Some(id) = found.other_event(request.event, now) {
-            return Claiming::Other(id);
+            return ClaimResult::Other(id);
         }
         let marked = BulkReplay::marked(request.bulk, found);
         let found = marked.as_ref();
         let mut next = match &found.state {
-            State::Delivered | State::Discarded(_) => return Claiming::Finished(Finished::of(found, request)),
-            State::InProgress(lease) if lease.lease_until > now => return Claiming::NotBefore(lease.lease_until),
+            State::Delivered | State::Discarded(_) => return ClaimResult::AlreadyFinished(Finished::of(found, request)),
+            State::InProgress(lease) if lease.lease_until > now => return ClaimResult::TooEarly(lease.lease_until),
             State::Retrying { next_attempt_at } if *next_attempt_at > now + EARLY => {
-                return Claiming::NotBefore(*next_attempt_at);
+                return ClaimResult::TooEarly(*next_attempt_at);
             }
             State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
-                return Claiming::Dead(death.clone());
+                return ClaimResult::AlreadyDead(death.clone());
             }
             State::Dead(Dead { replayed_at: None, death, .. }) if found.replays_made >= REPLAY_CEILING => {
                 return past_ceiling(death.clone(), request);
             }
             State::Dead(Dead { replayed_at: None, death, .. }) if unasked_until(found, death, now) > now => {
-                return Claiming::NotBefore(unasked_until(found, death, now));
+                return ClaimResult::TooEarly(unasked_until(found, death, now));
             }
             State::Queued | State::Retrying { .. } => found.clone(),
             State::InProgress(lease) => {
@@ -125,21 +125,21 @@ impl Claim {
                 next.leave_the_dead();
                 next
             }
-            State::Archived { .. } => Record { round: 0, ..found.clone() },
+            State::Archived { .. } => EventRecord { attempts_since_claim: 0, ..found.clone() },
         };
         next.digest = next.digest.or_else(|| request.event.digest());
         next.attempts_made += 1;
-        next.round += 1;
-        Claiming::Free(Self(found.step(next, lease(request), now)))
+        next.attempts_since_claim += 1;
+        ClaimResult::Claimed(Self(found.step(next, lease(request), now)))
     }
 
     /// The first claim on an event, or the first after `forgotten`.
-    fn first(forgotten: Option<&Record>, request: ClaimRequest<'_>) -> Self {
-        let Event { id, source, origin, received_at, .. } = request.event;
-        let mut next = Record::new(id, *source, origin.as_deref(), *received_at, lease(request), request.now);
+    fn first(forgotten: Option<&EventRecord>, request: ClaimRequest<'_>) -> Self {
+        let Event { id, source, webhook_id, received_at, .. } = request.event;
+        let mut next = EventRecord::new(id, *source, webhook_id.as_deref(), *received_at, lease(request), request.now);
         next.digest = request.event.digest();
         next.attempts_made = 1;
-        next.round = 1;
+        next.attempts_since_claim = 1;
         Self(Transition { next, guard: unchanged(forgotten) })
     }
 
@@ -154,8 +154,8 @@ impl Claim {
     }
 
     /// Which attempt this is since the event was last claimed from nothing, the dead letters or the archive, from 1.
-    pub fn round(&self) -> u32 {
-        self.record().round
+    pub fn attempts_since_claim(&self) -> u32 {
+        self.record().attempts_since_claim
     }
 
     /// Whether an earlier attempt ended without an answer, so that the target may still be working on it. One that could
@@ -179,7 +179,7 @@ impl Claim {
 
     /// The target has the event, although the lease was lost and the table holds `found` by now: that it has it is true
     /// whoever holds the lease. `None` where that is recorded already.
-    pub fn delivered_late(&self, attempt: Attempt, found: Option<&Record>) -> Option<Transition> {
+    pub fn delivered_late(&self, attempt: Attempt, found: Option<&EventRecord>) -> Option<Transition> {
         let now = attempt.at;
         let Some(found) = found else {
             return Some(Transition { guard: Guard::Absent, ..self.delivered(attempt) });
@@ -212,7 +212,7 @@ impl Claim {
         self.record().step(next, state, now)
     }
 
-    pub(in crate::domain::event_record) fn record(&self) -> &Record {
+    pub(in crate::domain::event_record) fn record(&self) -> &EventRecord {
         &self.0.next
     }
 }
@@ -221,7 +221,7 @@ impl Claim {
 ///
 /// The time of its death may come from a message or from the archive. One that has yet to come is nobody's, and would hold
 /// the event back for as long as somebody likes: it is no reason to wait.
-fn unasked_until(found: &Record, death: &Death, now: Timestamp) -> Timestamp {
+fn unasked_until(found: &EventRecord, death: &Death, now: Timestamp) -> Timestamp {
     if death.dead_at.duration_since(now) > EARLY {
         return now;
     }
@@ -231,12 +231,12 @@ fn unasked_until(found: &Record, death: &Death, now: Timestamp) -> Timestamp {
 }
 
 /// Where a message belongs whose event was replayed too often, and nobody insists.
-fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_>) -> Claiming {
+fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_>) -> ClaimResult {
     let until = sent_at.saturating_add(PAST_CEILING_WAIT).unwrap_or(now);
-    if until > now { Claiming::NotBefore(until) } else { Claiming::Dead(death) }
+    if until > now { ClaimResult::TooEarly(until) } else { ClaimResult::AlreadyDead(death) }
 }
 
-impl Record {
+impl EventRecord {
     /// Whether a claim on it by this message has to know the newest bulk replay: it is dead, and was not replayed by name.
     pub fn depends_on_bulk_replay(&self, message_id: &str, now: Timestamp) -> bool {
         match &self.state {
@@ -247,5 +247,5 @@ impl Record {
 }
 
 fn lease(request: ClaimRequest<'_>) -> State {
-    State::InProgress(Lease { lease_until: request.lease_until, last: request.last })
+    State::InProgress(DeliveryLease { lease_until: request.lease_until, last: request.last })
 }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Guard, Transition, crashed, unchanged};
 use crate::domain::event::{Event, EventId, Source};
-use crate::domain::event_record::{Act, Context, Dead, Death, Record, State, StateName};
+use crate::domain::event_record::{OperatorAction, Context, Dead, Death, EventRecord, State, StateName};
 use crate::domain::failure::{Reason, ReasonKind};
 
 /// An event that is expected elsewhere is believed to be a dead letter this long after that time.
@@ -27,7 +27,7 @@ pub struct Letter<'a> {
 
 /// What a message in the dead-letter queue is, by the record of its event.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Finding {
+pub enum DeadLetterStatus {
     /// A dead letter, as recorded.
     Dead(DeadRecord),
     /// A dead letter whose record does not say so yet.
@@ -38,9 +38,9 @@ pub enum Finding {
     UnderWay,
 }
 
-impl Finding {
+impl DeadLetterStatus {
     /// Looks at a dead letter of whose event the table holds `found`.
-    pub fn of(letter: &Letter<'_>, found: Option<&Record>, now: Timestamp) -> Self {
+    pub fn of(letter: &Letter<'_>, found: Option<&EventRecord>, now: Timestamp) -> Self {
         let Some(found) = found.filter(|found| !found.is_expired(now)) else {
             return Self::Unrecorded(DeadRecord::begin(letter, found, now));
         };
@@ -60,7 +60,7 @@ impl Finding {
             State::Dead(dead @ Dead { replayed_at: Some(at), .. })
                 if letter.sent_at >= *at && !letter.is_of(&dead.death) =>
             {
-                let next = Record { replays_made: found.replays_made + 1, ..found.clone() };
+                let next = EventRecord { replays_made: found.replays_made + 1, ..found.clone() };
                 Self::Unrecorded(DeadRecord::of(found, next, letter.death_after(*at, now), now))
             }
             State::Dead(dead @ Dead { listed: true, .. }) => Self::Dead(DeadRecord::recorded(found, dead)),
@@ -77,9 +77,9 @@ impl Finding {
     }
 }
 
-impl Finding {
+impl DeadLetterStatus {
     /// The dead event that the table holds as `found`, wherever its message is; `None` if it is not dead.
-    pub fn recorded(found: &Record, now: Timestamp) -> Option<Self> {
+    pub fn recorded(found: &EventRecord, now: Timestamp) -> Option<Self> {
         let death = found.state.death(now).filter(|_| !found.is_expired(now))?;
         if let State::Dead(dead) = &found.state {
             return Some(Self::Dead(DeadRecord::recorded(found, dead)));
@@ -139,23 +139,23 @@ pub struct DeadRecord {
 
 impl DeadRecord {
     /// A record of which nothing has to be written.
-    fn recorded(found: &Record, dead: &Dead) -> Self {
+    fn recorded(found: &EventRecord, dead: &Dead) -> Self {
         let step = Transition { next: found.clone(), guard: Guard::Unchanged(found.revision) };
         Self { step, dead: dead.clone() }
     }
 
     /// A record that is not yet that of a dead event.
-    fn of(found: &Record, next: Record, death: Death, now: Timestamp) -> Self {
+    fn of(found: &EventRecord, next: EventRecord, death: Death, now: Timestamp) -> Self {
         let dead = Dead::listed(death);
         Self { step: found.step(next, State::Dead(dead.clone()), now), dead }
     }
 
-    fn begin(letter: &Letter<'_>, forgotten: Option<&Record>, now: Timestamp) -> Self {
+    fn begin(letter: &Letter<'_>, forgotten: Option<&EventRecord>, now: Timestamp) -> Self {
         let dead = Dead::listed(letter.death(now));
         let state = State::Dead(dead.clone());
         let source = letter.event.map_or(Source::Generic, |event| event.source);
-        let origin = letter.event.and_then(|event| event.origin.as_deref());
-        let mut next = Record::new(letter.event_id, source, origin, letter.received_at, state, now);
+        let webhook_id = letter.event.and_then(|event| event.webhook_id.as_deref());
+        let mut next = EventRecord::new(letter.event_id, source, webhook_id, letter.received_at, state, now);
         next.context = Some(letter.context());
         next.digest = letter.event.and_then(Event::digest);
         Self { step: Transition { next, guard: unchanged(forgotten) }, dead }
@@ -168,13 +168,13 @@ impl DeadRecord {
 
     /// The same, with who found out.
     #[must_use]
-    pub fn noted(mut self, act: Act) -> Self {
+    pub fn noted(mut self, act: OperatorAction) -> Self {
         self.step.next.remember_act(act);
         self
     }
 
     /// The record.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &EventRecord {
         &self.step.next
     }
 
@@ -184,18 +184,18 @@ impl DeadRecord {
     }
 
     /// It is about to be sent back into the queue. It stays dead until somebody claims it there.
-    pub fn replayed(&self, act: Act) -> Transition {
+    pub fn replayed(&self, act: OperatorAction) -> Transition {
         let replayed_at = Some(act.at);
         self.act(act, State::Dead(Dead { replayed_at, message_id: None, ..self.dead.clone() }))
     }
 
     /// The object `key` holds it.
-    pub fn archived(&self, act: Act, key: &str) -> Transition {
+    pub fn archived(&self, act: OperatorAction, key: &str) -> Transition {
         self.act(act, State::Archived { death: self.dead.death.clone(), archived_to: key.to_owned() })
     }
 
     /// It is not needed.
-    pub fn discarded(&self, act: Act) -> Transition {
+    pub fn discarded(&self, act: OperatorAction) -> Transition {
         self.act(act, State::Discarded(self.dead.death.clone()))
     }
 
@@ -205,7 +205,7 @@ impl DeadRecord {
         self.record().step(self.record().clone(), State::Dead(dead), now)
     }
 
-    fn act(&self, act: Act, state: State) -> Transition {
+    fn act(&self, act: OperatorAction, state: State) -> Transition {
         let at = act.at;
         let mut next = self.record().clone();
         next.remember_act(act);
@@ -217,7 +217,7 @@ impl DeadRecord {
 ///
 /// `None` where it is no longer the archive's to give: it lies in the dead-letter queue, is under way, delivered or
 /// discarded.
-pub(crate) fn restored(letter: &Letter<'_>, found: Option<&Record>, act: Act) -> Option<Transition> {
+pub(crate) fn restored(letter: &Letter<'_>, found: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
     let now = act.at;
     let Some(found) = found.filter(|found| !found.is_expired(now)) else {
         let mut begun = DeadRecord::begin(letter, found, now).step;

@@ -1,4 +1,4 @@
-//! The steps between the states of a [`Record`]: all that there are, and what they are made of.
+//! The steps between the states of a [`EventRecord`]: all that there are, and what they are made of.
 
 mod bulk;
 mod claim;
@@ -7,7 +7,7 @@ mod dead;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Act, Attempt, Death, LIFE, Record, State, StateName};
+use super::{OperatorAction, Attempt, Death, LIFE, EventRecord, State, StateName};
 use crate::domain::event::{Event, EventId, Source};
 use crate::domain::failure::Reason;
 use crate::domain::text::excerpt_of;
@@ -22,20 +22,20 @@ const OLD_RESPONSE_BYTES: usize = 256;
 const MAX_ORIGIN_BYTES: usize = 256;
 
 pub use self::bulk::BulkReplay;
-pub use self::claim::{Claim, ClaimRequest, Claiming, Finished};
+pub use self::claim::{Claim, ClaimRequest, ClaimResult, Finished};
 pub(crate) use self::dead::restored;
-pub use self::dead::{DeadRecord, Finding, Letter};
+pub use self::dead::{DeadRecord, DeadLetterStatus, Letter};
 
 /// One step in the life of an event, to be written if the table still holds what it starts from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
-    pub(crate) next: Record,
+    pub(crate) next: EventRecord,
     pub(crate) guard: Guard,
 }
 
 impl Transition {
     /// What the table holds once it is written.
-    pub fn next(&self) -> &Record {
+    pub fn next(&self) -> &EventRecord {
         &self.next
     }
 
@@ -86,13 +86,13 @@ pub const STEPS: [(Option<StateName>, StateName, &str); 25] = {
     ]
 };
 
-impl Record {
+impl EventRecord {
     /// An event that was fetched and has been sent into the queue: one that the table did not know, or has `forgotten`.
     ///
     /// Written after the send, it loses where the processor was faster, and then says nothing new.
-    pub fn queued(event: &Event, forgotten: Option<&Self>, act: Act) -> Transition {
-        let Event { id, source, origin, received_at, .. } = event;
-        let mut next = Self::new(id, *source, origin.as_deref(), *received_at, State::Queued, act.at);
+    pub fn queued(event: &Event, forgotten: Option<&Self>, act: OperatorAction) -> Transition {
+        let Event { id, source, webhook_id, received_at, .. } = event;
+        let mut next = Self::new(id, *source, webhook_id.as_deref(), *received_at, State::Queued, act.at);
         next.digest = event.digest();
         next.remember_act(act);
         Transition { next, guard: unchanged(forgotten) }
@@ -101,7 +101,7 @@ impl Record {
     fn new(
         event_id: &EventId,
         source: Source,
-        origin: Option<&str>,
+        webhook_id: Option<&str>,
         received_at: Timestamp,
         state: State,
         now: Timestamp,
@@ -111,13 +111,13 @@ impl Record {
             revision: Uuid::new_v4(),
             state,
             source,
-            origin: origin.map(|origin| excerpt_of(origin, MAX_ORIGIN_BYTES)),
+            webhook_id: webhook_id.map(|webhook_id| excerpt_of(webhook_id, MAX_ORIGIN_BYTES)),
             received_at,
             digest: None,
             first_seen_at: now,
             last_seen_at: now,
             attempts_made: 0,
-            round: 0,
+            attempts_since_claim: 0,
             replays_made: 0,
             attempts: Vec::new(),
             history: Vec::new(),
@@ -140,7 +140,7 @@ impl Record {
 
     fn leave_the_dead(&mut self) {
         self.replays_made += 1;
-        self.round = 0;
+        self.attempts_since_claim = 0;
     }
 
     fn remember_attempt(&mut self, attempt: Attempt) {
@@ -152,7 +152,7 @@ impl Record {
         self.attempts.drain(..forgotten);
     }
 
-    fn remember_act(&mut self, act: Act) {
+    fn remember_act(&mut self, act: OperatorAction) {
         self.history.push(act);
         let forgotten = self.history.len().saturating_sub(REMEMBERED);
         self.history.drain(..forgotten);
@@ -165,7 +165,7 @@ impl From<Reason> for Death {
     }
 }
 
-fn unchanged(found: Option<&Record>) -> Guard {
+fn unchanged(found: Option<&EventRecord>) -> Guard {
     found.map_or(Guard::Absent, |found| Guard::Unchanged(found.revision))
 }
 

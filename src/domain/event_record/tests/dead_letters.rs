@@ -8,29 +8,29 @@ fn letter(event: &Event, sent_at: Timestamp) -> Letter<'_> {
 }
 
 /// What such a message is found to be.
-fn found(record: Option<&Record>, sent_at: Timestamp, now: Timestamp) -> Finding {
-    Finding::of(&letter(&event(), sent_at), record, now)
+fn found(record: Option<&EventRecord>, sent_at: Timestamp, now: Timestamp) -> DeadLetterStatus {
+    DeadLetterStatus::of(&letter(&event(), sent_at), record, now)
 }
 
 #[test]
 fn what_is_expected_elsewhere_is_a_dead_letter_a_minute_after_its_time() {
-    let act = Act { at: start() + SignedDuration::from_secs(7), ..act(start()) };
+    let act = OperatorAction { at: start() + SignedDuration::from_secs(7), ..act(start()) };
     let claimed = claim(None, "m", false, start());
     let due = start() + SignedDuration::from_mins(15);
     for (record, expected, attempts) in [
         (claimed.transition().next.clone(), start() + SignedDuration::from_secs(65), 1),
         (claimed.retrying(attempt(start()), due, start()).next, due, 1),
-        (Record::queued(&event(), None, act.clone()).next, act.at, 0),
+        (EventRecord::queued(&event(), None, act.clone()).next, act.at, 0),
     ] {
         let late = expected + SignedDuration::from_secs(60);
-        assert_eq!(found(Some(&record), start(), late - MILLISECOND), Finding::UnderWay, "{record:?}");
-        let Finding::Unrecorded(dead) = found(Some(&record), start(), late) else { panic!("{record:?}") };
+        assert_eq!(found(Some(&record), start(), late - MILLISECOND), DeadLetterStatus::UnderWay, "{record:?}");
+        let DeadLetterStatus::Unrecorded(dead) = found(Some(&record), start(), late) else { panic!("{record:?}") };
         assert_eq!((dead.death().reason, dead.record().attempts.len()), (ReasonKind::Unknown, attempts));
     }
     // A crash on the last receive needs no such patience.
     let last = claim(None, "m", true, start()).transition().next.clone();
     let end = start() + SignedDuration::from_secs(65);
-    let Finding::Unrecorded(dead) = found(Some(&last), start(), end) else { panic!("not dead") };
+    let DeadLetterStatus::Unrecorded(dead) = found(Some(&last), start(), end) else { panic!("not dead") };
     assert_eq!((dead.death().reason, dead.record().attempts.len()), (ReasonKind::Crashed, 1));
     assert_eq!(dead.record().attempts[0].at, start());
 }
@@ -39,13 +39,13 @@ fn what_is_expected_elsewhere_is_a_dead_letter_a_minute_after_its_time() {
 fn what_was_sent_since_its_replay_died_once_more() {
     let claimed = claim(None, "m", false, start());
     let dead = claimed.dead(attempt(start()), death(start()), None, Context::default()).next;
-    let Some(Finding::Dead(dead)) = Finding::recorded(&dead, start()) else { panic!("not dead") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&dead, start()) else { panic!("not dead") };
     let replayed_at = start() + SignedDuration::from_secs(9);
     let replayed = dead.replayed(act(replayed_at)).next;
     let now = replayed_at + SignedDuration::from_secs(1);
-    assert!(matches!(found(Some(&replayed), replayed_at - MILLISECOND, now), Finding::Dead(_)), "the one before");
+    assert!(matches!(found(Some(&replayed), replayed_at - MILLISECOND, now), DeadLetterStatus::Dead(_)), "the one before");
     for sent_at in [replayed_at, now] {
-        let Finding::Unrecorded(again) = found(Some(&replayed), sent_at, now) else { panic!("{sent_at}") };
+        let DeadLetterStatus::Unrecorded(again) = found(Some(&replayed), sent_at, now) else { panic!("{sent_at}") };
         assert_eq!((again.record().replays_made, again.death().reason), (1, ReasonKind::Unknown));
     }
 }
@@ -53,10 +53,10 @@ fn what_was_sent_since_its_replay_died_once_more() {
 #[test]
 fn a_dead_letter_that_nobody_knows_is_recorded_with_all_that_it_tells() {
     let (sent_at, now) = (start() + SignedDuration::from_secs(3), start() + SignedDuration::from_secs(9));
-    let Finding::Unrecorded(dead) = found(None, sent_at, now) else { panic!("recorded") };
+    let DeadLetterStatus::Unrecorded(dead) = found(None, sent_at, now) else { panic!("recorded") };
     let record = dead.record();
     assert_eq!((record.received_at, record.first_seen_at, dead.death().dead_at), (start(), now, now));
-    assert_eq!((record.source, record.origin.as_deref(), record.attempts_made), (Source::Webhook, Some("w"), 0));
+    assert_eq!((record.source, record.webhook_id.as_deref(), record.attempts_made), (Source::Webhook, Some("w"), 0));
     let context = record.context.as_ref().expect("a context");
     assert_eq!((context.webhook_name.as_deref(), context.target.as_deref()), (Some("orders"), None));
 }
@@ -68,7 +68,7 @@ fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
         let message = number.to_string();
         let claimed = claim(record.as_ref(), &message, false, now);
         let dead = claimed.dead(attempt(now), death(now), Some(&message), Context::default()).next;
-        let Claiming::NotBefore(time) = Claim::on(Some(&dead), request(&event(), "moved", false, now)) else {
+        let ClaimResult::TooEarly(time) = Claim::on(Some(&dead), request(&event(), "moved", false, now)) else {
             panic!("a move task could bring it back for as long as it runs")
         };
         waits.push(time.duration_since(now).as_secs() / 60);
@@ -78,11 +78,11 @@ fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
 }
 
 /// Dead once more than an operator may replay it without insisting, at `start()`.
-fn dead_past_the_ceiling(is_crashed: bool) -> Record {
+fn dead_past_the_ceiling(is_crashed: bool) -> EventRecord {
     let claimed = claim(None, "m", is_crashed, start() - SignedDuration::from_secs(65));
     let dead = claimed.dead(attempt(start()), death(start()), None, Context::default());
     let step = if is_crashed { claimed.transition() } else { &dead };
-    Record { replays_made: REPLAY_CEILING, ..step.next.clone() }
+    EventRecord { replays_made: REPLAY_CEILING, ..step.next.clone() }
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn an_event_past_the_ceiling_goes_back_to_the_dead_letters_unless_somebody_insis
             };
             let (first, later) = (claiming(sent_at), claiming(sent_at + hour));
             if may {
-                assert!(matches!(first, Claiming::Free(_)), "{first:?}");
+                assert!(matches!(first, ClaimResult::Claimed(_)), "{first:?}");
             } else {
                 // It waits, since a move task that still runs would bring it back at once.
-                assert_eq!(first, Claiming::NotBefore(sent_at + hour));
-                assert!(matches!(later, Claiming::Dead(_)), "{later:?}");
+                assert_eq!(first, ClaimResult::TooEarly(sent_at + hour));
+                assert!(matches!(later, ClaimResult::AlreadyDead(_)), "{later:?}");
             }
         }
     }
@@ -126,7 +126,7 @@ fn what_an_earlier_replay_forced_is_known_as_its_act() {
     let later = start() + SignedDuration::from_hours(1);
     let bulk = BulkReplay { forced: Some(act(start())), ..bulk_replay(later, false) };
     assert_eq!(BulkReplay::marked(Some(&bulk), &found).history.last(), Some(&act(start())));
-    let fresh = Record { replays_made: 0, ..found };
+    let fresh = EventRecord { replays_made: 0, ..found };
     assert_eq!(BulkReplay::marked(Some(&bulk), &fresh).history.last(), Some(&act(later)));
 }
 
@@ -141,7 +141,7 @@ fn a_bulk_replay_asks_for_what_was_dead_when_it_began() {
     let bulk = bulk_replay(start(), false);
     let event = event();
     let asked = ClaimRequest { bulk: Some(&bulk), ..request(&event, "moved", false, start()) };
-    let Claiming::Free(claim) = Claim::on(Some(&dead), asked) else { panic!("it was asked for") };
+    let ClaimResult::Claimed(claim) = Claim::on(Some(&dead), asked) else { panic!("it was asked for") };
     let next = &claim.transition().next;
     assert_eq!((next.replays_made, next.history.last()), (1, Some(&bulk.act)));
 }
@@ -155,16 +155,16 @@ fn a_death_that_has_yet_to_come_holds_nothing_back() {
         Claim::on(Some(&dead.next), request(&event(), "moved", false, now))
     };
     for absurd in [Timestamp::MAX, start() + LIFE, start() + SignedDuration::from_secs(2)] {
-        assert!(matches!(comes_back(absurd, start()), Claiming::Free(_)), "{absurd}");
+        assert!(matches!(comes_back(absurd, start()), ClaimResult::Claimed(_)), "{absurd}");
     }
-    assert!(matches!(comes_back(Timestamp::MIN, start()), Claiming::Free(_)));
+    assert!(matches!(comes_back(Timestamp::MIN, start()), ClaimResult::Claimed(_)));
     // Clocks differ.
     let soon = start() + SignedDuration::from_secs(1);
-    assert_eq!(comes_back(soon, start()), Claiming::NotBefore(soon + SignedDuration::from_secs(60)));
+    assert_eq!(comes_back(soon, start()), ClaimResult::TooEarly(soon + SignedDuration::from_secs(60)));
 }
 
 /// An event that died of a 404 at `start()`, and was replayed a day later. A move task leaves the reason on its message.
-fn replayed_a_day_later() -> (Record, crate::domain::failure::Reason, Timestamp) {
+fn replayed_a_day_later() -> (EventRecord, crate::domain::failure::Reason, Timestamp) {
     let of_404 =
         Death { reason: ReasonKind::Permanent, error: "404".to_owned(), status_code: Some(404), dead_at: start() };
     let dead =
@@ -174,7 +174,7 @@ fn replayed_a_day_later() -> (Record, crate::domain::failure::Reason, Timestamp)
     (replayed, of_404.into(), day)
 }
 
-fn found_dead(found: &Record, reason: &crate::domain::failure::Reason, sent_at: Timestamp, now: Timestamp) -> Finding {
+fn found_dead(found: &EventRecord, reason: &crate::domain::failure::Reason, sent_at: Timestamp, now: Timestamp) -> DeadLetterStatus {
     let event = event();
     let letter = Letter {
         event_id: &event.id,
@@ -183,7 +183,7 @@ fn found_dead(found: &Record, reason: &crate::domain::failure::Reason, sent_at: 
         reason: Some(reason),
         event: Some(&event),
     };
-    Finding::of(&letter, Some(found), now)
+    DeadLetterStatus::of(&letter, Some(found), now)
 }
 
 #[test]
@@ -194,12 +194,12 @@ fn the_reason_of_an_earlier_death_is_not_that_of_the_next() {
     let in_progress = claim(Some(&replayed), "moved", false, day).transition().next.clone();
     // Moved back; never claimed, or claimed before its receives were throttled.
     for found in [&replayed, &retrying, &in_progress] {
-        let Finding::Unrecorded(dead) = found_dead(found, &of_404, day, later) else { panic!("not dead: {found:?}") };
+        let DeadLetterStatus::Unrecorded(dead) = found_dead(found, &of_404, day, later) else { panic!("not dead: {found:?}") };
         assert_eq!((dead.death().reason, dead.death().status_code), (ReasonKind::Unknown, None), "{found:?}");
         assert!(dead.death().dead_at > day, "it died before its last attempt");
         // A reason that came later is that of this death.
         let malformed = crate::domain::failure::Reason { reason: ReasonKind::Malformed, at: later, ..of_404.clone() };
-        let Finding::Unrecorded(dead) = found_dead(found, &malformed, later, later) else { panic!("not dead") };
+        let DeadLetterStatus::Unrecorded(dead) = found_dead(found, &malformed, later, later) else { panic!("not dead") };
         assert_eq!(dead.death().reason, ReasonKind::Malformed);
     }
 }
@@ -211,5 +211,5 @@ fn the_message_of_a_death_that_is_sent_after_the_replay_began_is_of_that_death()
     let dead =
         claim(None, "m", false, start()).dead(attempt(start()), of_404.clone().into(), Some("m"), Context::default());
     let marked = BulkReplay::marked(Some(&bulk_replay(start(), false)), &dead.next).into_owned();
-    assert!(matches!(found_dead(&marked, &of_404, soon, soon), Finding::Dead(_)));
+    assert!(matches!(found_dead(&marked, &of_404, soon, soon), DeadLetterStatus::Dead(_)));
 }

@@ -21,7 +21,7 @@ fn event() -> Event {
         content_type: None,
         headers: BTreeMap::new(),
         body: br#"{"webhookId":"w","webhookName":"orders","payload":{"conversationId":"c"},"timestamp":"t"}"#.to_vec(),
-        origin: Some("w".to_owned()),
+        webhook_id: Some("w".to_owned()),
         is_copy: false,
     }
 }
@@ -38,9 +38,9 @@ fn request<'a>(event: &'a Event, message_id: &'a str, last: bool, now: Timestamp
     }
 }
 
-fn claim(found: Option<&Record>, message_id: &str, last: bool, now: Timestamp) -> Claim {
+fn claim(found: Option<&EventRecord>, message_id: &str, last: bool, now: Timestamp) -> Claim {
     match Claim::on(found, request(&event(), message_id, last, now)) {
-        Claiming::Free(claim) => claim,
+        ClaimResult::Claimed(claim) => claim,
         other => panic!("{other:?}"),
     }
 }
@@ -57,8 +57,8 @@ fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
     BulkReplay { act: act(at), forced: force.then(|| act(at)) }
 }
 
-fn act(at: Timestamp) -> Act {
-    Act { action: "a test".to_owned(), at, by: "somebody".to_owned(), why: None }
+fn act(at: Timestamp) -> OperatorAction {
+    OperatorAction { action: "a test".to_owned(), at, by: "somebody".to_owned(), why: None }
 }
 
 /// What somebody may try with an event.
@@ -101,7 +101,7 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
 /// An event, the record of it, and the claims that somebody holds or believes to hold.
 #[derive(Default)]
 struct World {
-    record: Option<Record>,
+    record: Option<EventRecord>,
     claims: Vec<Claim>,
 }
 
@@ -132,7 +132,7 @@ impl World {
                 assert_eq!(next.state, State::Delivered, "it was on its way already");
             }
             if next.replays_made > before.replays_made {
-                let claimed = next.round == 1 && next.state.name() == StateName::InProgress;
+                let claimed = next.attempts_since_claim == 1 && next.state.name() == StateName::InProgress;
                 let came_back = matches!(before.state, State::Dead(Dead { replayed_at: Some(_), .. }));
                 assert!(before.state.death(now).is_some() && (claimed || came_back), "only a replay leaves the dead");
             }
@@ -141,9 +141,9 @@ impl World {
     }
 
     fn dead(&self, now: Timestamp) -> Option<DeadRecord> {
-        match Finding::recorded(self.record.as_ref()?, now)? {
-            Finding::Dead(dead) => Some(dead),
-            Finding::Unrecorded(_) | Finding::Finished(_) | Finding::UnderWay => None,
+        match DeadLetterStatus::recorded(self.record.as_ref()?, now)? {
+            DeadLetterStatus::Dead(dead) => Some(dead),
+            DeadLetterStatus::Unrecorded(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
         }
     }
 
@@ -161,21 +161,21 @@ impl World {
             Try::Wait(_) => None,
             Try::Recover => match &self.record {
                 Some(found) if !found.is_expired(now) => None,
-                found => Some(Record::queued(&event, found.as_ref(), act(now))),
+                found => Some(EventRecord::queued(&event, found.as_ref(), act(now))),
             },
             Try::Claim { message, last } => {
                 let message = message.to_string();
                 match Claim::on(self.record.as_ref(), request(&event, &message, last, now)) {
-                    Claiming::Free(claim) => {
+                    ClaimResult::Claimed(claim) => {
                         assert!(self.write(claim.transition().clone(), now), "nobody was faster");
                         self.claims.push(claim);
                         None
                     }
-                    Claiming::NotBefore(time) => {
+                    ClaimResult::TooEarly(time) => {
                         assert!(time > now, "nobody waits for what is over");
                         None
                     }
-                    Claiming::Finished(_) | Claiming::Other(_) | Claiming::Dead(_) => None,
+                    ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_) => None,
                 }
             }
             Try::Deliver => self.claims.pop().and_then(|claim| match &self.record {
@@ -190,9 +190,9 @@ impl World {
                 .claims
                 .pop()
                 .map(|claim| claim.dead(attempt(now), death(now), to_move.then_some("0"), context.clone())),
-            Try::Reconcile => match Finding::of(&letter, self.record.as_ref(), now) {
-                Finding::Unrecorded(dead) => Some(dead.transition().clone()),
-                Finding::Dead(_) | Finding::Finished(_) | Finding::UnderWay => None,
+            Try::Reconcile => match DeadLetterStatus::of(&letter, self.record.as_ref(), now) {
+                DeadLetterStatus::Unrecorded(dead) => Some(dead.transition().clone()),
+                DeadLetterStatus::Dead(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
             },
             Try::Replay => self.dead(now).map(|dead| dead.replayed(act(now))),
             Try::Archive => self.dead(now).map(|dead| dead.archived(act(now), "a/key")),
@@ -226,9 +226,9 @@ proptest! {
         let end = Claim::on(world.record.as_ref(), request(&event(), "another", false, now));
         let is_past_ceiling = world.record.is_some_and(|record| record.replays_made >= REPLAY_CEILING);
         let holds = match end {
-            Claiming::Free(_) | Claiming::Finished(_) => true,
-            Claiming::Dead(_) => is_past_ceiling,
-            Claiming::NotBefore(_) | Claiming::Other(_) => false,
+            ClaimResult::Claimed(_) | ClaimResult::AlreadyFinished(_) => true,
+            ClaimResult::AlreadyDead(_) => is_past_ceiling,
+            ClaimResult::TooEarly(_) | ClaimResult::Other(_) => false,
         };
         prop_assert!(holds);
     }
@@ -239,19 +239,19 @@ fn a_claim_is_held_until_its_lease_is_over() {
     let first = claim(None, "m", false, start());
     let record = first.transition().next.clone();
     let later = start() + SignedDuration::from_secs(64);
-    let Claiming::NotBefore(time) = Claim::on(Some(&record), request(&event(), "other", false, later)) else {
+    let ClaimResult::TooEarly(time) = Claim::on(Some(&record), request(&event(), "other", false, later)) else {
         panic!("not held")
     };
     assert_eq!(time, start() + SignedDuration::from_secs(65));
     let second = claim(Some(&record), "other", false, time);
-    assert_eq!((second.attempt(), second.round()), (2, 2));
+    assert_eq!((second.attempt(), second.attempts_since_claim()), (2, 2));
 }
 
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
 /// Whether another worker may claim the event at this time.
-fn is_free(record: &Record, now: Timestamp) -> bool {
-    matches!(Claim::on(Some(record), request(&event(), "other", false, now)), Claiming::Free(_))
+fn is_free(record: &EventRecord, now: Timestamp) -> bool {
+    matches!(Claim::on(Some(record), request(&event(), "other", false, now)), ClaimResult::Claimed(_))
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_retry_is_free_a_second_before_its_time_and_no_earlier() {
     let record = claim(None, "m", false, start()).retrying(attempt(start()), due, start()).next;
     let early = due - SignedDuration::from_secs(1);
     assert_eq!([early - MILLISECOND, early, due].map(|now| is_free(&record, now)), [false, true, true]);
-    let Claiming::NotBefore(time) = Claim::on(Some(&record), request(&event(), "m", false, start())) else {
+    let ClaimResult::TooEarly(time) = Claim::on(Some(&record), request(&event(), "m", false, start())) else {
         panic!("too early")
     };
     assert_eq!(time, due);
@@ -291,10 +291,10 @@ fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
     assert!(record.is_expired(start() + LIFE) && !record.is_expired(start() + LIFE - MILLISECOND));
     // Whoever brings it back begins its backoff anew.
     let again = claim(Some(&record), "another", false, end);
-    assert_eq!((again.attempt(), again.round(), again.record().replays_made), (2, 1, 1));
+    assert_eq!((again.attempt(), again.attempts_since_claim(), again.record().replays_made), (2, 1, 1));
     let unfinished = claim(None, "m", false, start()).transition().next.clone();
     let again = claim(Some(&unfinished), "m", false, end);
-    assert_eq!((again.attempt(), again.round(), again.record().replays_made), (2, 2, 0), "it never died");
+    assert_eq!((again.attempt(), again.attempts_since_claim(), again.record().replays_made), (2, 2, 0), "it never died");
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn what_was_forgotten_begins_anew() {
     let later = start() + LIFE;
     assert!(matches!(
         Claim::on(Some(&record), request(&event(), "m", false, later - SignedDuration::from_secs(1))),
-        Claiming::Finished(Finished { state: StateName::Delivered, noted: None, .. })
+        ClaimResult::AlreadyFinished(Finished { state: StateName::Delivered, noted: None, .. })
     ));
     let again = claim(Some(&record), "m", false, later);
     assert_eq!((again.attempt(), again.transition().guard), (1, Guard::Unchanged(record.revision)));
@@ -313,17 +313,17 @@ fn what_was_forgotten_begins_anew() {
 fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
     let claimed = claim(None, "m", false, start());
     let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
-    assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), Claiming::Dead(_)));
-    let Some(Finding::Dead(letter)) = Finding::recorded(&dead, start()) else { panic!("not dead") };
+    assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), ClaimResult::AlreadyDead(_)));
+    let Some(DeadLetterStatus::Dead(letter)) = DeadLetterStatus::recorded(&dead, start()) else { panic!("not dead") };
     // Also the message itself, should SQS keep its id on the way back; and no other is taken for it before.
     for message_id in ["another", "m"] {
         let replayed = claim(Some(&letter.replayed(act(start())).next), message_id, false, start());
-        assert_eq!((replayed.attempt(), replayed.round(), replayed.record().replays_made), (2, 1, 1));
+        assert_eq!((replayed.attempt(), replayed.attempts_since_claim(), replayed.record().replays_made), (2, 1, 1));
     }
     let later = start() + SignedDuration::from_mins(1);
     assert_eq!(claim(Some(&dead), "m2", false, later).attempt(), 2);
     let archived = claim(Some(&letter.archived(act(start()), "a/key").next), "another", false, start());
-    assert_eq!((archived.attempt(), archived.round(), archived.record().replays_made), (2, 1, 0));
+    assert_eq!((archived.attempt(), archived.attempts_since_claim(), archived.record().replays_made), (2, 1, 0));
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn older_answers_are_kept_shorter() {
     assert_eq!(record.attempts[0].at, oldest, "the newest are kept");
     let mut record = claim(None, "m", false, start()).dead(attempt(start()), death(start()), None, Context::default());
     for second in 0..25 {
-        let Some(Finding::Dead(dead)) = Finding::recorded(&record.next, start()) else { panic!("not dead") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record.next, start()) else { panic!("not dead") };
         record = dead.replayed(act(start() + SignedDuration::from_secs(second)));
     }
     let history = record.next.history;

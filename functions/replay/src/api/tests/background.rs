@@ -52,7 +52,7 @@ impl Countable for Slow {
 async fn with_a_slow_queue() -> Fakes<Slow> {
     let queue = FakeQueue::default();
     let function = function_over(Slow(queue.clone()), queue);
-    bury(&function, (0..=10).map(letter)).await;
+    send_to_dead_letters(&function, (0..=10).map(letter)).await;
     function
 }
 

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_list_goes_on_where_the_page_before_ended() {
     let function = function();
-    bury(&function, (0..5).map(letter)).await;
+    send_to_dead_letters(&function, (0..5).map(letter)).await;
     let (mut ids, mut pages, mut query) = (Vec::new(), 0, "limit=2".to_owned());
     loop {
         let page = send(&function, event("GET", "/dlq", &query)).await;
@@ -24,7 +24,7 @@ async fn a_list_goes_on_where_the_page_before_ended() {
 #[tokio::test(start_paused = true)]
 async fn every_parameter_selects() {
     let function = function();
-    bury(&function, [letter_of_webhook("a b+c", 1), letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)]).await;
+    send_to_dead_letters(&function, [letter_of_webhook("a b+c", 1), letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)]).await;
     for (query, count) in [
         ("", 3),
         ("&&", 3),
@@ -113,7 +113,7 @@ async fn every_answer_fits_whatever_the_event_holds() {
     let function = function();
     // Each of these is a text of six characters in JSON, and of seven in JSON within JSON.
     let body = "\u{1}".repeat(1024 * 1024);
-    bury(&function, [refused(&body)]).await;
+    send_to_dead_letters(&function, [refused(&body)]).await;
     let id = function.replay.table.only_record().event_id;
     let reply = invoke(&function, event("GET", &format!("/dlq/{id}"), "")).await.expect("answered");
     assert!(reply.to_string().len() < 6 * 1024 * 1024, "{}", reply.to_string().len());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genesys_relay::domain::event_record::{Attempt, Claim, ClaimRequest, Claiming, Context, Death, REPLAY_CEILING};
+use genesys_relay::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, REPLAY_CEILING};
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{EventsTable as _, Written};
@@ -14,7 +14,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
     let function = function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     for (body, base64, parameter) in [
         (json!("no JSON"), false, "body"),
         (json!("null"), false, "body"),
@@ -46,7 +46,7 @@ async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
 async fn no_body_and_an_empty_one_are_the_same() {
     for body in [Value::Null, json!(""), json!("{}"), json!("{\"why\":null}")] {
         let function = function();
-        bury(&function, [letter(1)]).await;
+        send_to_dead_letters(&function, [letter(1)]).await;
         let mut event = retry_of(&letter(1));
         event["body"] = body.clone();
         let answer = send(&function, event).await;
@@ -70,7 +70,7 @@ async fn claim(function: &Fakes, message: &Message) -> Claim {
         now,
     };
     let found = function.replay.table.get(&event.id).await.expect("read");
-    let Claiming::Free(claim) = Claim::on(found.as_ref(), request) else { panic!("{found:?}") };
+    let ClaimResult::Claimed(claim) = Claim::on(found.as_ref(), request) else { panic!("{found:?}") };
     assert_eq!(function.replay.table.write(claim.transition()).await.expect("written"), Written::Done);
     claim
 }
@@ -102,13 +102,13 @@ async fn an_event_that_is_not_dead_is_a_conflict_that_says_where_it_is() {
     assert!(conflict(&function).await.contains("the target has it"));
 
     let function = crate::testing::function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     let discard = json!({ "action": "discard", "eventIds": [id_of(&letter(1))], "why": "a test" });
     invoke(&function, discard).await.expect("discarded");
     assert!(conflict(&function).await.contains("discarded"));
 
     let function = crate::testing::function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     invoke(&function, json!({ "action": "archive", "olderThanDays": 0 })).await.expect("archived");
     assert!(conflict(&function).await.contains(&function.replay.archive.keys()[0]));
 }
@@ -129,14 +129,14 @@ async fn what_was_replayed_too_often_needs_somebody_who_insists() {
         let dead = claimed.dead(attempt(), death, None, Context::default());
         function.replay.table.write(&dead).await.expect("written");
     }
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     assert!(conflict(&function).await.contains("\"force\": true"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
     let function = function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     function.replay.redrive.start_move(None).await.expect("started");
     let answer = send(&function, retry_of(&letter(1))).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "30"), "{answer:?}");
@@ -160,7 +160,7 @@ async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_hidden_is_there_later() {
     let function = function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     let hidden_for = Duration::from_mins(5);
     function.replay.dead_letters.receive(10, hidden_for, Duration::ZERO).await.expect("received");
     let answer = send(&function, retry_of(&letter(1))).await;
@@ -172,7 +172,7 @@ async fn a_message_that_is_hidden_is_there_later() {
 #[tokio::test(start_paused = true)]
 async fn what_is_forgotten_is_not_found() {
     let function = function();
-    bury(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [letter(1)]).await;
     tokio::time::advance(Duration::from_hours(15 * 24 - 1)).await;
     assert_eq!(send(&function, retry_of(&letter(1))).await.status, 200);
     tokio::time::advance(Duration::from_hours(15 * 24)).await;

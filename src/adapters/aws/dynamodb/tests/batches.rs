@@ -18,7 +18,7 @@ async fn keys_that_were_not_processed_are_asked_for_again() {
     let rule = mock!(Client::batch_get_item).then_compute_output(|batch| {
         let keys = keys(batch);
         let (first, rest) = keys.split_first().expect("a key");
-        let found = Record { event_id: id(&text(first, KEY).expect("an id")), ..record(State::Delivered) };
+        let found = EventRecord { event_id: id(&text(first, KEY).expect("an id")), ..record(State::Delivered) };
         BatchGetItemOutput::builder()
             .responses("the-table", vec![to_item(found).expect("an item")])
             .set_unprocessed_keys(open(rest))

@@ -2,15 +2,15 @@
 
 use super::*;
 
-fn lease() -> Lease {
+fn lease() -> RunLease {
     let until = noon() + SignedDuration::from_mins(15);
-    Lease { owner: Uuid::from_u128(7), action: "replay".to_owned(), by: "me".to_owned(), since: noon(), until }
+    RunLease { owner: Uuid::from_u128(7), action: "replay".to_owned(), by: "me".to_owned(), since: noon(), until }
 }
 
 #[tokio::test]
 async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
     let (rule, puts) = puts();
-    assert_eq!(table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect("an answer"), None);
+    assert_eq!(table(&[&rule]).acquire(LeaseName::DeadLetters, &lease(), noon()).await.expect("an answer"), None);
     let put = puts.lock().expect("not poisoned").remove(0);
     let condition = "attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now";
     assert_eq!(put.condition_expression(), Some(condition));
@@ -24,11 +24,11 @@ async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
     let item = item.clone();
     let rule = mock!(Client::put_item).then_error(move || refusal(Some(item.clone())));
     assert_eq!(
-        table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect("an answer"),
+        table(&[&rule]).acquire(LeaseName::DeadLetters, &lease(), noon()).await.expect("an answer"),
         Some(lease())
     );
     let rule = mock!(Client::put_item).then_error(|| refusal(None));
-    let error = table(&[&rule]).acquire(Exclusive::DeadLetters, &lease(), noon()).await.expect_err("nobody has it");
+    let error = table(&[&rule]).acquire(LeaseName::DeadLetters, &lease(), noon()).await.expect_err("nobody has it");
     assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
 }
 
@@ -39,8 +39,8 @@ async fn a_lease_that_has_run_out_is_nobodys() {
         mock!(Client::get_item).then_output(move || GetItemOutput::builder().set_item(Some(item.clone())).build());
     let table = table(&[&rule]);
     let before = lease().until - SignedDuration::from_millis(1);
-    assert_eq!(table.lease(Exclusive::DeadLetters, before).await.expect("read"), Some(lease()));
-    assert_eq!(table.lease(Exclusive::DeadLetters, lease().until).await.expect("read"), None);
+    assert_eq!(table.lease(LeaseName::DeadLetters, before).await.expect("read"), Some(lease()));
+    assert_eq!(table.lease(LeaseName::DeadLetters, lease().until).await.expect("read"), None);
 }
 
 #[tokio::test]
@@ -52,10 +52,10 @@ async fn only_its_owner_gives_a_lease_back() {
                 && delete.expression_attribute_values().is_some_and(|values| values[":owner"] == owner)
         })
         .then_output(|| DeleteItemOutput::builder().build());
-    table(&[&released]).release(Exclusive::DeadLetters, lease().owner).await.expect("given back");
+    table(&[&released]).release(LeaseName::DeadLetters, lease().owner).await.expect("given back");
 
     let taken = mock!(Client::delete_item).then_error(|| {
         DeleteItemError::ConditionalCheckFailedException(ConditionalCheckFailedException::builder().build())
     });
-    table(&[&taken]).release(Exclusive::DeadLetters, lease().owner).await.expect("there is nothing to give back");
+    table(&[&taken]).release(LeaseName::DeadLetters, lease().owner).await.expect("there is nothing to give back");
 }

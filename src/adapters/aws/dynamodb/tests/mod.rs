@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::event::Source;
 use crate::domain::event_record::Summary;
-use crate::domain::event_record::{Dead, Death, Lease as Claimed, State};
+use crate::domain::event_record::{Dead, Death, DeliveryLease, State};
 use crate::domain::failure::ReasonKind;
 
 fn table(rules: &[&Rule]) -> DynamoDb {
@@ -37,19 +37,19 @@ fn id(text: &str) -> EventId {
     text.parse().expect("an event id")
 }
 
-fn record(state: State) -> Record {
-    Record {
+fn record(state: State) -> EventRecord {
+    EventRecord {
         event_id: id("an-event"),
         revision: Uuid::new_v4(),
         state,
         source: Source::Generic,
-        origin: None,
+        webhook_id: None,
         received_at: noon(),
         digest: None,
         first_seen_at: noon() + SignedDuration::from_mins(1),
         last_seen_at: noon() + SignedDuration::from_mins(2),
         attempts_made: 1,
-        round: 1,
+        attempts_since_claim: 1,
         replays_made: 0,
         attempts: Vec::new(),
         history: Vec::new(),
@@ -71,7 +71,7 @@ fn dead(listed: bool) -> State {
 }
 
 fn claimed(last: bool) -> State {
-    State::InProgress(Claimed { lease_until: noon(), last })
+    State::InProgress(DeliveryLease { lease_until: noon(), last })
 }
 
 fn text(item: &Item, name: &str) -> Option<String> {
@@ -163,7 +163,7 @@ async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
     for error in [
         table.get(&event).await.expect_err("read"),
         table.body(&event, noon()).await.expect_err("read"),
-        table.lease(Exclusive::DeadLetters, noon()).await.expect_err("read"),
+        table.lease(LeaseName::DeadLetters, noon()).await.expect_err("read"),
         table.write(&step(Guard::Absent)).await.expect_err("lost"),
     ] {
         assert!(matches!(error, TableError::Unreadable(_)), "{error:?}");
@@ -332,8 +332,8 @@ async fn items_beside_records_have_keys_of_their_own_and_live_as_long_as_they_ar
         let checkpoint = Checkpoint { cursor: noon(), span_seconds: 60, resume: None };
         table.save_checkpoint(source, &checkpoint).await.expect("saved");
     }
-    let lease = Lease { owner: Uuid::nil(), action: String::new(), by: String::new(), since: noon(), until: noon() };
-    for what in [Exclusive::DeadLetters, Exclusive::Recovery, Exclusive::Breaker] {
+    let lease = RunLease { owner: Uuid::nil(), action: String::new(), by: String::new(), since: noon(), until: noon() };
+    for what in [LeaseName::DeadLetters, LeaseName::Recovery, LeaseName::Breaker] {
         table.acquire(what, &lease, noon()).await.expect("taken");
     }
     table.save_circuit(&Circuit::closed(noon())).await.expect("saved");

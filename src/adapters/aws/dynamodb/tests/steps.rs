@@ -51,7 +51,7 @@ async fn only_what_is_dead_or_about_to_be_is_in_the_index() {
         assert_eq!(text(item, INDEX_SHARD).zip(text(item, INDEX_ORDER)), keys, "{:?}", next.state);
         assert_eq!(item.contains_key(INDEX_SHARD), item.contains_key(INDEX_ORDER));
         assert_eq!(item.get("expires_at"), Some(&number(next.expires_at.as_second())), "TTL takes seconds");
-        assert_eq!(parse::<Record>(item.clone()).expect("readable"), next);
+        assert_eq!(parse::<EventRecord>(item.clone()).expect("readable"), next);
     }
 }
 
