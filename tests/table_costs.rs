@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
-use genesys_relay::domain::event_record::{OperatorAction, DeadLetterStatus, State};
+use genesys_relay::domain::event_record::{DeadLetterStatus, OperatorAction, State};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::{Clock, SystemClock};
@@ -157,7 +157,9 @@ impl Relay {
     /// What an operator's replay writes before it sends the event back into the queue.
     async fn mark(&self, name: &str) -> Result<Vec<String>> {
         let (record, now) = (self.record(name).await?, self.processor.clock.now());
-        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else { anyhow::bail!("not dead: {record:?}") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else {
+            anyhow::bail!("not dead: {record:?}")
+        };
         let act = OperatorAction { action: "replay".to_owned(), at: now, by: "a test".to_owned(), why: None };
         self.requests.take();
         assert_eq!(self.processor.table.write(&dead.replayed(act)).await?, Written::Done);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::attempts::{Attempts, minutes_before};
-use crate::domain::circuit::{Circuit, LastProbe, MINUTES, Policy, Probed, Settings, State, Override};
+use crate::domain::circuit::{Circuit, LastProbe, MINUTES, Override, Policy, Probed, Settings, State};
 use crate::ports::clock::Clock;
 use crate::ports::event_source::{EventSource, EventSourceError, Prober};
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease, TableError};
@@ -199,7 +199,10 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             // Nothing is known against the minutes before its first run.
             Ok(None) => Ok(Circuit::closed(now - SignedDuration::from_mins(MINUTES.into()))),
             Err(error @ TableError::Unreadable(_)) if request.wish.is_some() || !self.is_on => {
-                tracing::warn!(error = display_chain(&error), "replaced the state of the breaker, which cannot be read");
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "replaced the state of the breaker, which cannot be read"
+                );
                 Ok(Circuit::closed(now))
             }
             Err(error) => Err(error.into()),

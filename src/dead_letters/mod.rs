@@ -25,11 +25,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, REPLAY_CEILING, EventRecord};
+use crate::domain::event_record::{BulkReplay, EventRecord, REPLAY_CEILING};
 use crate::domain::request::Requester;
 use crate::ports::archive::{Archive, ArchiveError};
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, RunLease, Position, TableError, Window};
+use crate::ports::events_table::{EventsTable, Position, RunLease, TableError, Window};
 use crate::ports::queue::{Countable, MoveTask, QueueError, Receiver, Redrive, Sender};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;

@@ -81,7 +81,9 @@ impl<P: Ports> Replay<P> {
             match in_time {
                 Ok(Ok(Written::Done)) => {}
                 Ok(Ok(Written::Lost(_))) => report.fail(Some(id), "restored, but its record has changed this moment"),
-                Ok(Err(error)) => report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error))),
+                Ok(Err(error)) => {
+                    report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error)))
+                }
                 Err(_) => report.fail(Some(id), "restored, but there was no time to record it"),
             }
         }

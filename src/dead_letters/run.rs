@@ -9,7 +9,7 @@ use super::background::Tracked;
 use super::report::Report;
 use super::sweep::HIDDEN_PAST_DEADLINE;
 use super::{Ports, Replay, ReplayError};
-use crate::domain::event_record::{OperatorAction, BulkReplay};
+use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
@@ -33,7 +33,12 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// What is written on each record that the run changes.
     pub(super) fn act(&self, at: Timestamp) -> OperatorAction {
-        OperatorAction { action: self.action.to_owned(), at, by: self.requester.by.clone(), why: self.requester.why.clone() }
+        OperatorAction {
+            action: self.action.to_owned(),
+            at,
+            by: self.requester.by.clone(),
+            why: self.requester.why.clone(),
+        }
     }
 }
 

@@ -130,7 +130,8 @@ where
             positions.insert(task.id(), position);
         }
         // Until its task says otherwise, a record is one that ran out of time.
-        let mut settlements: Vec<Result<Disposition, &str>> = vec![Err("the invocation ran out of time"); records.len()];
+        let mut settlements: Vec<Result<Disposition, &str>> =
+            vec![Err("the invocation ran out of time"); records.len()];
         let mut note = |joined: Result<(Id, Disposition), JoinError>| {
             let (id, settlement) = match joined {
                 Ok((id, settlement)) => (id, Ok(settlement)),

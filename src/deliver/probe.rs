@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
 use super::settle::ClaimOutcome;
-use super::{Processor, ReceivedMessage, Disposition};
+use super::{Disposition, Processor, ReceivedMessage};
 use crate::domain::circuit::Probed;
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{LEASE_PAST_DEADLINE, Processor, ReceivedMessage, Disposition, millis};
+use super::{Disposition, LEASE_PAST_DEADLINE, Processor, ReceivedMessage, millis};
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Context, Finished, State, Transition};
 use crate::domain::failure::{Reason, ReasonKind};
@@ -123,7 +123,12 @@ where
     }
 
     /// Claims the event, in one write where it is new.
-    async fn claim(&self, record: &ReceivedMessage, event: &Event, deadline: Instant) -> Result<ClaimResult, TableError> {
+    async fn claim(
+        &self,
+        record: &ReceivedMessage,
+        event: &Event,
+        deadline: Instant,
+    ) -> Result<ClaimResult, TableError> {
         let mut found = match record.receive_count {
             // Most likely nobody has seen it before: the write will tell.
             ..=1 => None,
@@ -146,7 +151,8 @@ where
             }
             let claiming = Claim::on(found.as_deref(), ClaimRequest { bulk: bulk.as_ref(), ..request });
             // Whoever finished the event may have ended before that.
-            if matches!(claiming, ClaimResult::AlreadyFinished(_)) && found.as_ref().is_some_and(|found| found.has_surplus_body())
+            if matches!(claiming, ClaimResult::AlreadyFinished(_))
+                && found.as_ref().is_some_and(|found| found.has_surplus_body())
             {
                 self.delete_body(event).await;
             }
@@ -322,7 +328,8 @@ where
                 if written == Some(Disposition::Delete) {
                     return Disposition::Delete;
                 }
-                let settlement = if is_named { redrive } else { self.send_to_dead_letters(record, Some(event), &reason).await };
+                let settlement =
+                    if is_named { redrive } else { self.send_to_dead_letters(record, Some(event), &reason).await };
                 // What is neither recorded nor sent with its reason is counted by the sweep.
                 if written.is_none() || settlement == Disposition::Delete {
                     metrics::DEAD.add(reason.reason, 1);
@@ -398,7 +405,12 @@ where
     }
 
     /// Sends the message to the dead-letter queue with its reason. Only then may SQS delete it here.
-    async fn send_to_dead_letters(&self, record: &ReceivedMessage, event: Option<&Event>, reason: &Reason) -> Disposition {
+    async fn send_to_dead_letters(
+        &self,
+        record: &ReceivedMessage,
+        event: Option<&Event>,
+        reason: &Reason,
+    ) -> Disposition {
         let message = record.message.clone().with_identity(record.stamp()).with_reason(reason);
         let message = event.into_iter().fold(message, |message, event| message.named(&event.id));
         match self.dead_letters.send(&message).await {

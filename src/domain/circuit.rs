@@ -357,7 +357,9 @@ impl Circuit {
                 (State::Closing { concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency) }, false)
             }
             (Override::Automatic, State::Off) => (State::Closed, false),
-            (Override::Automatic, _) => return Self { why, by: Some(requester.by.clone()), forced: false, ..self.clone() },
+            (Override::Automatic, _) => {
+                return Self { why, by: Some(requester.by.clone()), forced: false, ..self.clone() };
+            }
         };
         Self { by: Some(requester.by.clone()), forced, ..self.turn(state, why, now) }
     }

@@ -167,7 +167,11 @@ mod tests {
                 assert_eq!(retry_decision(Cause::Status(status), may_be_in_progress), RetryDecision::Retry, "{status}");
             }
             for status in [300, 301, 304, 307, 400, 401, 403, 404, 405, 410, 413, 422, 424, 451, 499] {
-                assert_eq!(retry_decision(Cause::Status(status), may_be_in_progress), RetryDecision::Permanent, "{status}");
+                assert_eq!(
+                    retry_decision(Cause::Status(status), may_be_in_progress),
+                    RetryDecision::Permanent,
+                    "{status}"
+                );
             }
             for cause in [Cause::TimedOut, Cause::Connection, Cause::NotSent] {
                 assert_eq!(retry_decision(cause, may_be_in_progress), RetryDecision::Retry);

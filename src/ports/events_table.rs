@@ -173,7 +173,10 @@ pub trait EventsTable: Send + Sync + 'static {
     fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<EventRecord>, TableError>> + Send;
 
     /// Reads many records, in as few calls as DynamoDB allows.
-    fn get_many(&self, ids: &[EventId]) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, TableError>> + Send;
+    fn get_many(
+        &self,
+        ids: &[EventId],
+    ) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, TableError>> + Send;
 
     /// Takes a step if the table still holds what it starts from. Taking it twice is taking it once.
     fn write(&self, transition: &Transition) -> impl Future<Output = Result<Written, TableError>> + Send;
@@ -213,7 +216,11 @@ pub trait EventsTable: Send + Sync + 'static {
     fn release(&self, what: LeaseName, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
 
     /// Who has the lease on `what`.
-    fn lease(&self, what: LeaseName, now: Timestamp) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
+    fn lease(
+        &self,
+        what: LeaseName,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
 
     /// The newest bulk replay; `None` where there is none of the last 15 days.
     fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, TableError>> + Send;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId, Identity, Source};
-use crate::domain::event_record::{OperatorAction, DeadLetterStatus, Letter, EventRecord, Transition};
+use crate::domain::event_record::{DeadLetterStatus, EventRecord, Letter, OperatorAction, Transition};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::Json;
 use crate::domain::message::{MAX_MESSAGE_BYTES, Message};

@@ -157,7 +157,8 @@ where
         let checkpoint = Checkpoint { cursor, span_seconds: self.log.longest_span(), resume: None };
         if !run.request.dry_run {
             if run.request.move_cursor.is_some() {
-                let (from, requester) = (found.map(|found| tracing::field::display(found.cursor)), &run.request.requester);
+                let (from, requester) =
+                    (found.map(|found| tracing::field::display(found.cursor)), &run.request.requester);
                 let (by, why) = (&requester.by, &requester.why);
                 tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "the checkpoint was moved");
             }

@@ -318,9 +318,10 @@ impl Receiver for FakeQueue {
             }
             let records = self.hand_out(most.min(RECEIVED_AT_ONCE), visibility);
             if !records.is_empty() || timeout_at(until, self.until_visible()).await.is_err() {
-                let received = |ReceivedMessage { message_id, receipt, receive_count, sent_at, message }: ReceivedMessage| {
-                    Some(Received { message, receipt: receipt?, sent_at, message_id, receive_count })
-                };
+                let received =
+                    |ReceivedMessage { message_id, receipt, receive_count, sent_at, message }: ReceivedMessage| {
+                        Some(Received { message, receipt: receipt?, sent_at, message_id, receive_count })
+                    };
                 return Ok(records.into_iter().filter_map(received).collect());
             }
         }

@@ -11,9 +11,9 @@ use super::lock;
 use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, Guard, LIFE, EventRecord, Transition};
+use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, RunLease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
 };
 
 /// An events table in memory, which can be made to fail.

@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::domain::event::{Event, Source};
-use genesys_relay::domain::event_record::{OperatorAction, DeadRecord, DeadLetterStatus, EventRecord, State, StateName, Transition};
+use genesys_relay::domain::event_record::{
+    DeadLetterStatus, DeadRecord, EventRecord, OperatorAction, State, StateName, Transition,
+};
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::{Clock, SystemClock};
@@ -94,7 +96,9 @@ async fn relay_with_a_dead_letter(webhook: &Webhook) -> Result<(Relay, String)> 
 async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, OperatorAction) -> Transition) -> Result<()> {
     let found = record(relay, id).await?.context("a record")?;
     let now = SystemClock.now();
-    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, now) else { anyhow::bail!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, now) else {
+        anyhow::bail!("not dead: {found:?}")
+    };
     let act = OperatorAction { action: "a decision".to_owned(), at: now, by: "an operator".to_owned(), why: None };
     assert_eq!(table(relay)?.write(&step(&dead, act)).await?, Written::Done);
     Ok(())
@@ -220,7 +224,11 @@ async fn an_event_that_comes_again_after_it_died_is_delivered() -> Result<()> {
     assert_eq!(relay.accept(&webhook("dead")).await?, id);
     let found = until_state(&relay, &id, StateName::Delivered).await?;
     assert_eq!(answers(&relay, &id), [Some(404), Some(200)]);
-    assert_eq!((found.attempts_made, found.round, found.replays_made), (2, 1, 1), "it has left the dead letters");
+    assert_eq!(
+        (found.attempts_made, found.attempts_since_claim, found.replays_made),
+        (2, 1, 1),
+        "it has left the dead letters"
+    );
     // Its message still lies there; whoever sweeps the dead letters finds that it is not needed any more.
     relay.until_dead(1).await
 }
@@ -244,7 +252,11 @@ async fn an_event_that_comes_again_after_it_was_archived_is_delivered() -> Resul
     assert_eq!(relay.accept(&webhook("archived")).await?, id);
     let found = until_state(&relay, &id, StateName::Delivered).await?;
     assert_eq!(answers(&relay, &id), [Some(404), Some(200)]);
-    assert_eq!((found.attempts_made, found.round, found.replays_made), (2, 1, 0), "an archive is no dead-letter queue");
+    assert_eq!(
+        (found.attempts_made, found.attempts_since_claim, found.replays_made),
+        (2, 1, 0),
+        "an archive is no dead-letter queue"
+    );
     relay.until_dead(1).await
 }
 

@@ -214,7 +214,12 @@ enum Life {
 pub(crate) struct Died;
 
 impl Process {
-    pub(crate) fn new(name: &'static str, weather: &Arc<FaultPlan>, law: &Arc<Invariants>, call_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        weather: &Arc<FaultPlan>,
+        law: &Arc<Invariants>,
+        call_timeout: Duration,
+    ) -> Self {
         Self(Arc::new(State {
             name,
             weather: Arc::clone(weather),

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use genesys_relay::domain::event::{Event, EventId};
-use genesys_relay::domain::event_record::{Death, REPLAY_CEILING, EventRecord, State, StateName};
+use genesys_relay::domain::event_record::{Death, EventRecord, REPLAY_CEILING, State, StateName};
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
@@ -351,7 +351,9 @@ impl Invariants {
         let (id, now) = (&after.event_id, FakeClock.now());
         let name = |record: &EventRecord| record.state.name().as_str();
         self.trace(&(id, before.map(name), name(after), after.attempts_since_claim, after.replays_made));
-        self.note(|| format!("{id}: {} → {}, round {}", before.map_or("nothing", name), name(after), after.attempts_since_claim));
+        self.note(|| {
+            format!("{id}: {} → {}, round {}", before.map_or("nothing", name), name(after), after.attempts_since_claim)
+        });
         self.remember(after, now);
         match (before.map(|before| &before.state), &after.state) {
             (_, State::Delivered) if !self.has_taken(id) => {

@@ -12,7 +12,7 @@ use genesys_relay::domain::queue_depth::QueueDepth;
 use genesys_relay::ports::archive::{self, Archive, ArchiveError};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, RunLease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
 };
 use genesys_relay::ports::queue::{
     Countable, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,

@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::faults::{Died, Process, Service, FaultPlan};
+use crate::faults::{Died, FaultPlan, Process, Service};
 use crate::genesys::{LOG, Log, RemoteLog};
 use crate::law::Invariants;
 use crate::lock;

@@ -65,7 +65,9 @@ pub(super) async fn dead_letters_are_listed_oldest_first(table: &impl EventsTabl
     let page = table.dead_letters(everything, None, 9).await?;
     for gone in [page.items.last(), expected.get(30)].into_iter().flatten() {
         let record = pair.get(&gone.event_id).await?.context("a record")?;
-        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else { panic!("not dead: {record:?}") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else {
+            panic!("not dead: {record:?}")
+        };
         pair.take(&gone.event_id, &dead.discarded(act("discard", now))).await?;
     }
     let mut rest = Vec::new();
@@ -130,7 +132,9 @@ pub(super) async fn the_list_holds_the_dead_only(table: &impl EventsTable) -> Re
     assert_eq!(listed(at(DAY)).await?.len(), names.len());
     for name in names {
         let record = pair.get(&id(name)).await?.context("a record")?;
-        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, at(DAY)) else { panic!("not dead: {record:?}") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, at(DAY)) else {
+            panic!("not dead: {record:?}")
+        };
         // A minute after its death: before that, what comes back unasked has to wait.
         let again = claim(Some(&record), &event(name, at(DAY)), at(DAY + 60), false);
         match name {

@@ -13,12 +13,12 @@ use anyhow::{Context as _, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::domain::event::{Event, EventId, Source};
 use genesys_relay::domain::event_record::{
-    OperatorAction, Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, Death, DeadLetterStatus, LIFE, Letter, EventRecord, State,
-    StateName, Summary, Transition,
+    Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, EventRecord, LIFE, Letter,
+    OperatorAction, State, StateName, Summary, Transition,
 };
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::events_table::{
-    Checkpoint, EventsTable, LeaseName, RunLease, Position, TableError, Window, Written,
+    Checkpoint, EventsTable, LeaseName, Position, RunLease, TableError, Window, Written,
 };
 use genesys_relay::testing::FakeTable;
 use jiff::{SignedDuration, Timestamp};

@@ -21,7 +21,9 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
     let found = pair.take(&event.id, &dead).await?;
     assert_eq!((found.attempts.len(), found.context.as_ref()), (2, Some(&context)));
 
-    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, at(7)) else { panic!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, at(7)) else {
+        panic!("not dead: {found:?}")
+    };
     let found = pair.take(&event.id, &dead.replayed(act("replay", at(7)))).await?;
     assert!(matches!(&found.state, State::Dead(dead) if dead.replayed_at == Some(at(7))));
 
@@ -30,7 +32,9 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
     assert_eq!((found.attempts_made, found.attempts_since_claim, found.replays_made), (3, 1, 1));
     let found = pair.take(&event.id, &third.dead(attempt(at(9), 404), death(at(9)), None, context)).await?;
 
-    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, at(10)) else { panic!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&found, at(10)) else {
+        panic!("not dead: {found:?}")
+    };
     let found = pair.take(&event.id, &dead.archived(act("archive", at(10)), "2026/01/15/a.gz")).await?;
     assert!(matches!(&found.state, State::Archived { archived_to, .. } if archived_to == "2026/01/15/a.gz"));
 
@@ -43,7 +47,9 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
     let letter = Letter { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
     let DeadLetterStatus::Unrecorded(stray) = DeadLetterStatus::of(&letter, None, at(13)) else { panic!("recorded") };
     let found = pair.take(letter.event_id, stray.transition()).await?;
-    let Some(DeadLetterStatus::Dead(stray)) = DeadLetterStatus::recorded(&found, at(14)) else { panic!("not dead: {found:?}") };
+    let Some(DeadLetterStatus::Dead(stray)) = DeadLetterStatus::recorded(&found, at(14)) else {
+        panic!("not dead: {found:?}")
+    };
     let found = pair.take(letter.event_id, &stray.discarded(act("discard", at(14)))).await?;
     assert_eq!(found.state.name(), StateName::Discarded);
     Ok(())

@@ -28,7 +28,9 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Table(_)) => ("TableError", display_chain(&error)),
-            InvocationError::Failed(error @ BreakerError::EventSource(_)) => ("EventSourceError", display_chain(&error)),
+            InvocationError::Failed(error @ BreakerError::EventSource(_)) => {
+                ("EventSourceError", display_chain(&error))
+            }
         };
         Self { error_type: error_type.to_owned(), error_message }
     }

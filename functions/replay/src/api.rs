@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use genesys_relay::dead_letters::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
 use genesys_relay::domain::event::EventId;
-use genesys_relay::domain::event_record::{REPLAY_CEILING, EventRecord, State};
+use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::EventsTable;
 use genesys_relay::runtime::logging::display_chain;

@@ -52,7 +52,9 @@ impl From<InvocationError> for Diagnostic {
     fn from(refusal: InvocationError) -> Self {
         let (error_type, error_message) = match refusal {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
-            InvocationError::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => ("Busy", error.to_string()),
+            InvocationError::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => {
+                ("Busy", error.to_string())
+            }
             InvocationError::Failed(error @ ReplayError::NameTaken { .. }) => ("InvalidRequest", error.to_string()),
             InvocationError::NotStarted(error) => ("LambdaError", display_chain(&error)),
             InvocationError::Failed(
@@ -77,10 +79,13 @@ pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
     if payload["requestContext"]["http"].is_object() {
         return Ok(Reply::Http(Api { replay, background }.answer(payload, end).await));
     }
-    let request = Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
+    let request =
+        Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
     if let Request::Reconcile { if_needed: true, requester } = &request {
         let now = replay.clock.now();
-        if let Err(error) = breaker::relieve(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await {
+        if let Err(error) =
+            breaker::relieve(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await
+        {
             // The next schedule is minutes away, and what else it is for is to be done all the same.
             tracing::error!(error = display_chain(&error), "whether a broken breaker holds events back is not known");
         }
@@ -107,7 +112,7 @@ mod tests {
     use genesys_relay::testing::FakeClock;
     use serde_json::json;
 
-    use crate::testing::{Fakes, send_to_dead_letters, function, invoke, letter_of, sample};
+    use crate::testing::{Fakes, function, invoke, letter_of, sample, send_to_dead_letters};
 
     /// The dead letters that the samples are about.
     async fn with_the_dead_letters_of_the_samples() -> Fakes {

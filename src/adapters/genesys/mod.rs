@@ -208,7 +208,12 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             failures += u32::from(!is_limit);
             // Where it says how long, that is enough.
             backoffs += u32::from(!is_limit || asked.is_none());
-            tracing::warn!(call = what, error = display_chain(&trouble), failures, "Genesys Cloud did not answer as it should");
+            tracing::warn!(
+                call = what,
+                error = display_chain(&trouble),
+                failures,
+                "Genesys Cloud did not answer as it should"
+            );
             if self.schedule.is_last(failures) {
                 return Err(GenesysError::Unavailable { what: what.to_owned(), tries: failures, last: trouble });
             }

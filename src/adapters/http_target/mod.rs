@@ -157,7 +157,10 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         match client() {
             Ok(client) => *self.client.write().unwrap_or_else(PoisonError::into_inner) = client,
             Err(error) => {
-                tracing::warn!(error = display_chain(&error), "failed to make a new connection pool; keeping the old one");
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to make a new connection pool; keeping the old one"
+                );
             }
         }
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId};
-use crate::domain::event_record::{DeadRecord, Letter, EventRecord};
+use crate::domain::event_record::{DeadRecord, EventRecord, Letter};
 use crate::domain::failure::Reason;
 use crate::domain::message::{Message, Stamp};
 use crate::ports::archive::{Archived, ArchivedAttribute};
@@ -49,7 +49,11 @@ impl Opened {
     }
 
     /// Takes an id of its own if another body had its id first, of which the table holds `found`. Returns the one it had.
-    pub(in crate::dead_letters) fn tell_apart(&mut self, found: Option<&EventRecord>, now: Timestamp) -> Option<EventId> {
+    pub(in crate::dead_letters) fn tell_apart(
+        &mut self,
+        found: Option<&EventRecord>,
+        now: Timestamp,
+    ) -> Option<EventId> {
         let event = self.event.as_mut()?;
         let id = found?.other_event(event, now)?;
         event.id = id.clone();

@@ -67,7 +67,9 @@ impl<P: Ports> Replay<P> {
                 }
                 let dead = match DeadLetterStatus::recorded(record, now) {
                     Some(DeadLetterStatus::Dead(dead)) => dead,
-                    Some(DeadLetterStatus::Unrecorded(dead)) if self.table.write(dead.transition()).await? == Written::Done => {
+                    Some(DeadLetterStatus::Unrecorded(dead))
+                        if self.table.write(dead.transition()).await? == Written::Done =>
+                    {
                         metrics::DEAD.add(dead.death().reason, 1);
                         dead
                     }

@@ -19,7 +19,9 @@ use super::report::{Done, Report};
 use super::request::Which;
 use super::{Ports, Replay, ReplayError, Run, Selection, too_often};
 use crate::domain::event::EventId;
-use crate::domain::event_record::{OperatorAction, BulkReplay, DeadRecord, DeadLetterStatus, REPLAY_CEILING, EventRecord};
+use crate::domain::event_record::{
+    BulkReplay, DeadLetterStatus, DeadRecord, EventRecord, OperatorAction, REPLAY_CEILING,
+};
 use crate::ports::archive::{ArchiveError, Part};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError, Written};
@@ -247,7 +249,9 @@ impl<P: Ports> Replay<P> {
             DeadLetterStatus::Dead(dead) => return Reconciled::Dead(dead),
             DeadLetterStatus::Finished(state) => return Reconciled::Copy(state.as_str()),
             DeadLetterStatus::UnderWay => return Reconciled::Left,
-            DeadLetterStatus::Unrecorded(dead) => dead.noted(OperatorAction { action: "reconcile".to_owned(), ..sweep.run.act(now) }),
+            DeadLetterStatus::Unrecorded(dead) => {
+                dead.noted(OperatorAction { action: "reconcile".to_owned(), ..sweep.run.act(now) })
+            }
         };
         let written = async {
             self.table.keep_body(&opened.event_id, opened.body(), now).await?;

@@ -17,7 +17,8 @@ async fn every_field_of_a_filter_selects_in_a_list_a_dry_run_and_a_replay() {
         (json!({ "reason": "permanent", "webhookId": "a" }), 1),
     ] {
         let relay = relay();
-        send_to_dead_letters(&relay, [carrying(message("a", 1), 404), carrying(message("b", 2), 410), message("a", 3)]).await;
+        send_to_dead_letters(&relay, [carrying(message("a", 1), 404), carrying(message("b", 2), 410), message("a", 3)])
+            .await;
         report(&relay, json!({ "action": "reconcile" })).await;
         let mut listing = filter.clone();
         listing["action"] = "list".into();

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::event::Event;
-use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, State, StateName};
+use crate::domain::event_record::{
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, State, StateName,
+};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::message::Message;
 use crate::ports::events_table::Written;
@@ -83,7 +85,9 @@ async fn claim(relay: &Fake, message: &Message) -> Claim {
             ClaimResult::TooEarly(time) => {
                 tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
             }
-            claiming @ (ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_)) => panic!("{claiming:?}"),
+            claiming @ (ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_)) => {
+                panic!("{claiming:?}")
+            }
         }
     };
     assert_eq!(relay.table.write(claim.transition()).await.expect("written"), Written::Done);

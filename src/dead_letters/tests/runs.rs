@@ -45,7 +45,8 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     let now = FakeClock.now();
     let until = now + Duration::from_mins(5);
-    let other = RunLease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
+    let other =
+        RunLease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
     assert_eq!(relay.table.acquire(LeaseName::DeadLetters, &other, now).await.expect("written"), None);
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" } });
     let Err(ReplayError::Busy(held)) = handle(&relay, request.clone()).await else { panic!("not refused") };
@@ -254,7 +255,8 @@ async fn a_run_is_not_complete_while_others_hold_messages_back() {
 #[tokio::test(start_paused = true)]
 async fn what_a_run_holds_stays_hidden_until_the_run_is_over() {
     let relay = relay();
-    send_to_dead_letters(&relay, (0..10).map(|name| message("b", name)).chain((0..200).map(|name| message("a", name)))).await;
+    send_to_dead_letters(&relay, (0..10).map(|name| message("b", name)).chain((0..200).map(|name| message("a", name))))
+        .await;
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" }, "ratePerSecond": 5 });
     let (began, report) = (Instant::now(), report(&relay, request).await);
     assert!(began.elapsed() > Duration::from_secs(35), "longer than the queue itself hides a message");

@@ -147,7 +147,11 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
         ("RETRY_ATTEMPTS", "0"),
     ];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), Attribute::text(value)));
-    send_to_dead_letters(&relay, [Message { body: body.to_owned(), attributes: attributes.into(), group: None, trace: None }]).await;
+    send_to_dead_letters(
+        &relay,
+        [Message { body: body.to_owned(), attributes: attributes.into(), group: None, trace: None }],
+    )
+    .await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let State::Dead(dead) = relay.table.only_record().state else { panic!("not dead") };
     assert_eq!(dead.death.reason, ReasonKind::Permanent);

@@ -259,7 +259,9 @@ async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
     });
     receive_until_done(&processor, "event", 4).await;
     let dead = processor.table.only_record();
-    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&dead, FakeClock.now()) else { panic!("{dead:?}") };
+    let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&dead, FakeClock.now()) else {
+        panic!("{dead:?}")
+    };
     let act = OperatorAction { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
     processor.table.write(&dead.replayed(act)).await.expect("written");
     let replayed = ReceivedMessage { message_id: "replayed".to_owned(), ..record("event", 1) };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::domain::event_record::{
-    OperatorAction, Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, DeadLetterStatus, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, OperatorAction, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::{Attribute, attribute};

@@ -21,7 +21,8 @@ use crate::domain::text::excerpt_of;
 
 pub(crate) use self::step::restored;
 pub use self::step::{
-    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadRecord, DeadLetterStatus, Finished, Guard, Letter, STEPS, Transition,
+    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterStatus, DeadRecord, Finished, Guard, Letter, STEPS,
+    Transition,
 };
 
 /// How long a record lives after its last change: one day longer than SQS keeps a dead letter.

@@ -373,7 +373,8 @@ pub fn is_kept_header(name: &str) -> bool {
 
 /// `webhook_id` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and punctuation).
 fn group_id(webhook_id: &str) -> Option<String> {
-    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&webhook_id.len()) && webhook_id.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits =
+        (1..=MAX_GROUP_ID_BYTES).contains(&webhook_id.len()) && webhook_id.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| webhook_id.to_owned())
 }
 

@@ -14,7 +14,7 @@ use super::*;
 use crate::adapters::genesys::HttpError;
 use crate::domain::event::{Event, SenderKey, Source};
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, LIFE, EventRecord, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
@@ -227,7 +227,8 @@ async fn a_message_is_what_ingest_would_have_sent() {
 #[tokio::test(start_paused = true)]
 async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
     let relay = relay();
-    let act = |action: &str| OperatorAction { action: action.to_owned(), at: now(), by: "a test".to_owned(), why: None };
+    let act =
+        |action: &str| OperatorAction { action: action.to_owned(), at: now(), by: "a test".to_owned(), why: None };
     let attempt = || Attempt { at: now(), duration_ms: None, status: None, error: None, response: None };
     let death = || Death { reason: ReasonKind::Permanent, error: "no".to_owned(), status_code: None, dead_at: now() };
     for state in ["queued", "in progress", "retrying", "delivered", "dead", "archived", "discarded"] {

@@ -10,7 +10,7 @@ use genesys_relay::domain::message::Message;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use serde_json::{Map, Value, json};
 
-use crate::testing::{Fakes, send_to_dead_letters, function, id_of, invoke, letter_of, refused, sample};
+use crate::testing::{Fakes, function, id_of, invoke, letter_of, refused, sample, send_to_dead_letters};
 
 const OPERATOR: &str = "arn:aws:sts::123456789012:assumed-role/Operators/an-operator";
 

@@ -29,9 +29,9 @@ use super::is_transient;
 use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, Guard, LIFE, EventRecord, Transition};
+use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, RunLease, Page, Position, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
 };
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
@@ -436,7 +436,9 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
 fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
     let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
     parse(item)
-        .inspect_err(|error| tracing::error!(event_id = key, error = display_chain(error), "left out what cannot be read"))
+        .inspect_err(|error| {
+            tracing::error!(event_id = key, error = display_chain(error), "left out what cannot be read")
+        })
         .ok()
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::event_record::{OperatorAction, Dead, REPLAY_CEILING, EventRecord, State};
+use crate::domain::event_record::{Dead, EventRecord, OperatorAction, REPLAY_CEILING, State};
 
 /// The newest replay of every dead letter by a move task of SQS.
 ///

@@ -4,7 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{BulkReplay, Guard, Transition, crashed, unchanged};
 use crate::domain::event::{Event, EventId};
-use crate::domain::event_record::{Attempt, Context, Dead, Death, DeliveryLease, REPLAY_CEILING, EventRecord, State, StateName};
+use crate::domain::event_record::{
+    Attempt, Context, Dead, Death, DeliveryLease, EventRecord, REPLAY_CEILING, State, StateName,
+};
 
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
@@ -92,7 +94,9 @@ impl Claim {
         let marked = BulkReplay::marked(request.bulk, found);
         let found = marked.as_ref();
         let mut next = match &found.state {
-            State::Delivered | State::Discarded(_) => return ClaimResult::AlreadyFinished(Finished::of(found, request)),
+            State::Delivered | State::Discarded(_) => {
+                return ClaimResult::AlreadyFinished(Finished::of(found, request));
+            }
             State::InProgress(lease) if lease.lease_until > now => return ClaimResult::TooEarly(lease.lease_until),
             State::Retrying { next_attempt_at } if *next_attempt_at > now + EARLY => {
                 return ClaimResult::TooEarly(*next_attempt_at);

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Guard, Transition, crashed, unchanged};
 use crate::domain::event::{Event, EventId, Source};
-use crate::domain::event_record::{OperatorAction, Context, Dead, Death, EventRecord, State, StateName};
+use crate::domain::event_record::{Context, Dead, Death, EventRecord, OperatorAction, State, StateName};
 use crate::domain::failure::{Reason, ReasonKind};
 
 /// An event that is expected elsewhere is believed to be a dead letter this long after that time.

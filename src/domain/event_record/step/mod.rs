@@ -7,7 +7,7 @@ mod dead;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{OperatorAction, Attempt, Death, LIFE, EventRecord, State, StateName};
+use super::{Attempt, Death, EventRecord, LIFE, OperatorAction, State, StateName};
 use crate::domain::event::{Event, EventId, Source};
 use crate::domain::failure::Reason;
 use crate::domain::text::excerpt_of;
@@ -24,7 +24,7 @@ const MAX_ORIGIN_BYTES: usize = 256;
 pub use self::bulk::BulkReplay;
 pub use self::claim::{Claim, ClaimRequest, ClaimResult, Finished};
 pub(crate) use self::dead::restored;
-pub use self::dead::{DeadRecord, DeadLetterStatus, Letter};
+pub use self::dead::{DeadLetterStatus, DeadRecord, Letter};
 
 /// One step in the life of an event, to be written if the table still holds what it starts from.
 #[derive(Debug, Clone, PartialEq)]

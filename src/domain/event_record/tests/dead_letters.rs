@@ -43,7 +43,10 @@ fn what_was_sent_since_its_replay_died_once_more() {
     let replayed_at = start() + SignedDuration::from_secs(9);
     let replayed = dead.replayed(act(replayed_at)).next;
     let now = replayed_at + SignedDuration::from_secs(1);
-    assert!(matches!(found(Some(&replayed), replayed_at - MILLISECOND, now), DeadLetterStatus::Dead(_)), "the one before");
+    assert!(
+        matches!(found(Some(&replayed), replayed_at - MILLISECOND, now), DeadLetterStatus::Dead(_)),
+        "the one before"
+    );
     for sent_at in [replayed_at, now] {
         let DeadLetterStatus::Unrecorded(again) = found(Some(&replayed), sent_at, now) else { panic!("{sent_at}") };
         assert_eq!((again.record().replays_made, again.death().reason), (1, ReasonKind::Unknown));
@@ -174,7 +177,12 @@ fn replayed_a_day_later() -> (EventRecord, crate::domain::failure::Reason, Times
     (replayed, of_404.into(), day)
 }
 
-fn found_dead(found: &EventRecord, reason: &crate::domain::failure::Reason, sent_at: Timestamp, now: Timestamp) -> DeadLetterStatus {
+fn found_dead(
+    found: &EventRecord,
+    reason: &crate::domain::failure::Reason,
+    sent_at: Timestamp,
+    now: Timestamp,
+) -> DeadLetterStatus {
     let event = event();
     let letter = Letter {
         event_id: &event.id,
@@ -194,12 +202,16 @@ fn the_reason_of_an_earlier_death_is_not_that_of_the_next() {
     let in_progress = claim(Some(&replayed), "moved", false, day).transition().next.clone();
     // Moved back; never claimed, or claimed before its receives were throttled.
     for found in [&replayed, &retrying, &in_progress] {
-        let DeadLetterStatus::Unrecorded(dead) = found_dead(found, &of_404, day, later) else { panic!("not dead: {found:?}") };
+        let DeadLetterStatus::Unrecorded(dead) = found_dead(found, &of_404, day, later) else {
+            panic!("not dead: {found:?}")
+        };
         assert_eq!((dead.death().reason, dead.death().status_code), (ReasonKind::Unknown, None), "{found:?}");
         assert!(dead.death().dead_at > day, "it died before its last attempt");
         // A reason that came later is that of this death.
         let malformed = crate::domain::failure::Reason { reason: ReasonKind::Malformed, at: later, ..of_404.clone() };
-        let DeadLetterStatus::Unrecorded(dead) = found_dead(found, &malformed, later, later) else { panic!("not dead") };
+        let DeadLetterStatus::Unrecorded(dead) = found_dead(found, &malformed, later, later) else {
+            panic!("not dead")
+        };
         assert_eq!(dead.death().reason, ReasonKind::Malformed);
     }
 }

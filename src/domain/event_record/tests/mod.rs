@@ -294,7 +294,11 @@ fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
     assert_eq!((again.attempt(), again.attempts_since_claim(), again.record().replays_made), (2, 1, 1));
     let unfinished = claim(None, "m", false, start()).transition().next.clone();
     let again = claim(Some(&unfinished), "m", false, end);
-    assert_eq!((again.attempt(), again.attempts_since_claim(), again.record().replays_made), (2, 2, 0), "it never died");
+    assert_eq!(
+        (again.attempt(), again.attempts_since_claim(), again.record().replays_made),
+        (2, 2, 0),
+        "it never died"
+    );
 }
 
 #[test]
@@ -343,7 +347,9 @@ fn older_answers_are_kept_shorter() {
     assert_eq!(record.attempts[0].at, oldest, "the newest are kept");
     let mut record = claim(None, "m", false, start()).dead(attempt(start()), death(start()), None, Context::default());
     for second in 0..25 {
-        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record.next, start()) else { panic!("not dead") };
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record.next, start()) else {
+            panic!("not dead")
+        };
         record = dead.replayed(act(start() + SignedDuration::from_secs(second)));
     }
     let history = record.next.history;

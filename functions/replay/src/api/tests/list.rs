@@ -24,7 +24,11 @@ async fn a_list_goes_on_where_the_page_before_ended() {
 #[tokio::test(start_paused = true)]
 async fn every_parameter_selects() {
     let function = function();
-    send_to_dead_letters(&function, [letter_of_webhook("a b+c", 1), letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)]).await;
+    send_to_dead_letters(
+        &function,
+        [letter_of_webhook("a b+c", 1), letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)],
+    )
+    .await;
     for (query, count) in [
         ("", 3),
         ("&&", 3),

@@ -23,7 +23,7 @@ const TOLERANCE_OF_ANOTHER: f64 = 0.15;
 const MUST: [(&str, f64); 2] =
     [("ingest: instructions of the first event", 1.0e6), ("ingest: bytes of the zip", 3.0e6)];
 
-/// `bench/recorded.json`.
+/// `tools/bench/recorded.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Recorded {
     /// `rustc --version`: another compiler makes other code.
@@ -64,7 +64,7 @@ pub(crate) async fn record(workspace: &Workspace, lab: &Lab, programs: &Programs
 }
 
 fn file(workspace: &Workspace) -> PathBuf {
-    workspace.root.join("bench/recorded.json")
+    workspace.root.join("tools/bench/recorded.json")
 }
 
 async fn count(lab: &Lab, programs: &Programs) -> Result<BTreeMap<String, f64>> {

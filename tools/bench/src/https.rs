@@ -24,7 +24,7 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 const PIECE: usize = 64 * 1024;
 
 /// The authorities that the functions trust on AWS: a trust store with ours in it is to be as large as theirs.
-const AMAZON: &str = include_str!("../../src/adapters/aws/https/amazon-roots.pem");
+const AMAZON: &str = include_str!("../../../src/adapters/aws/https/amazon-roots.pem");
 
 /// What services prove themselves with.
 pub(crate) struct Authority {

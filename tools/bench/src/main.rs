@@ -30,7 +30,7 @@ use crate::lab::{Function, Lab};
 use crate::programs::{FUNCTIONS, Programs};
 use crate::results::Results;
 
-/// Measures the relay beside its peers, and writes bench/results.
+/// Measures the relay beside its peers, and writes tools/bench/results.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo bench-all", version, args_conflicts_with_subcommands = true)]
 struct Arguments {

@@ -47,7 +47,7 @@ impl Programs {
         Ok(Self {
             binaries: functions::build(workspace, &arguments).await?,
             python: PathBuf::new(),
-            peers: workspace.root.join("bench/peers/python"),
+            peers: workspace.root.join("tools/bench/peers/python"),
         })
     }
 

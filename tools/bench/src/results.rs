@@ -43,9 +43,9 @@ impl Results {
         Ok(Self { run, ..Self::default() })
     }
 
-    /// Writes `results.json`, `results.md` and `results.svg` into `bench/results`.
+    /// Writes `results.json`, `results.md` and `results.svg` into `tools/bench/results`.
     pub(crate) fn write(&self, workspace: &Workspace) -> Result<()> {
-        let folder = workspace.root.join("bench/results");
+        let folder = workspace.root.join("tools/bench/results");
         fs::create_dir_all(&folder)?;
         let write = |name: &str, text: String| {
             let file = folder.join(name);

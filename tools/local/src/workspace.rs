@@ -21,7 +21,7 @@ impl Workspace {
     /// # Errors
     /// When Cargo is missing, or there is no template to deploy.
     pub async fn locate() -> Result<Self> {
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
         let output = cargo()
             .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest])
             .output()

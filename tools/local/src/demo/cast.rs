@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_known_by_where_it_is_from() -> Result<()> {
-        let (roles, ids) = lost(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../events")))?;
+        let (roles, ids) = lost(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../events")))?;
         assert!(roles.len() > ids.len() && ids.len() >= 2, "{ids:?}");
         Ok(())
     }
 
     #[test]
     fn every_example_of_the_repository_takes_part() -> Result<()> {
-        let roles = cast(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../events")))?;
+        let roles = cast(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../events")))?;
         for fate in Fate::ACCEPTED {
             assert!(roles.iter().filter(|role| role.fate == fate).count() >= PER_MISFORTUNE, "{fate}");
         }
