@@ -352,7 +352,7 @@ impl Invariants {
         let name = |record: &EventRecord| record.state.name().as_str();
         self.trace(&(id, before.map(name), name(after), after.attempts_since_claim, after.replays_made));
         self.note(|| {
-            format!("{id}: {} → {}, round {}", before.map_or("nothing", name), name(after), after.attempts_since_claim)
+            format!("{id}: {} → {}, attempt {}", before.map_or("nothing", name), name(after), after.attempts_since_claim)
         });
         self.remember(after, now);
         match (before.map(|before| &before.state), &after.state) {
@@ -467,15 +467,15 @@ impl Invariants {
     }
 
     /// The wait after this many attempts in a row, without jitter.
-    fn wait(&self, attempts_since_claim: u32) -> Duration {
-        let doubled = 2_u32.checked_pow(round.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
+    fn wait(&self, attempts: u32) -> Duration {
+        let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
         doubled.map_or(self.cap, |doubled| doubled.min(self.cap))
     }
 
     /// The wait before the next attempt: min(cap, base · 2ⁿ⁻¹), plus jitter of at most 1 s or a tenth, or what the target asks.
-    fn check_backoff(&self, record: &EventRecord, attempts_since_claim: u32, next_attempt_at: Timestamp) {
+    fn check_backoff(&self, record: &EventRecord, attempts: u32, next_attempt_at: Timestamp) {
         let wait = next_attempt_at.duration_since(record.last_seen_at);
-        let least = self.wait(round);
+        let least = self.wait(attempts);
         let asked = lock(&self.seen).heard.get(&record.event_id).map_or(Duration::ZERO, |(_, asked)| *asked);
         let asked = asked.min(RETRY_AFTER_CEILING);
         let most = (least + (least / 10).max(Duration::from_secs(1))).max(asked);
