@@ -51,6 +51,9 @@ const PAGE: usize = 1000;
 /// So many pages are counted to tell whether everything is listed. With more, nobody waits for the answer.
 const MOST_COUNTED: usize = 10;
 
+/// The schedule asks for a reconciliation this often. What Lambda has put off for longer, a later one has done.
+const RECONCILED_EVERY: SignedDuration = SignedDuration::from_mins(5);
+
 /// A list stops looking for more this long before its deadline.
 const LIST_TIME: Duration = Duration::from_secs(2);
 
@@ -227,9 +230,12 @@ impl<P: Ports> Replay<P> {
                 let run = self.begin("replay", &selection.origin, deadline, tracked).await?;
                 self.end(&run, self.replay(&run, &selection).await, &selection.which).await.map(Answer::Replay)
             }
-            Request::Reconcile { if_needed, origin } => {
-                self.measure(deadline).await?;
-                if if_needed && !self.is_reconcile_needed().await? {
+            Request::Reconcile { if_needed, due_at, origin } => {
+                let is_overdue = due_at.is_some_and(|at| self.clock.now().duration_since(at) > RECONCILED_EVERY);
+                if !is_overdue {
+                    self.measure(deadline).await?;
+                }
+                if is_overdue || (if_needed && !self.is_reconcile_needed().await?) {
                     let mut report = Report::new(Done::Reconcile { unlisted: 0 });
                     report.complete = true;
                     return Ok(Answer::Reconcile(report));

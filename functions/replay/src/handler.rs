@@ -77,7 +77,7 @@ pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
         return Ok(Reply::Http(Api { replay, background }.answer(payload, end).await));
     }
     let request = Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(Refusal::Invalid)?;
-    if let Request::Reconcile { if_needed: true, origin } = &request {
+    if let Request::Reconcile { if_needed: true, origin, .. } = &request {
         let now = replay.clock.now();
         if let Err(error) = breaker::relieve(&replay.table, event_source, *maximum_concurrency, &origin.by, now).await {
             // The next schedule is minutes away, and what else it is for is to be done all the same.
