@@ -48,7 +48,7 @@ pub use self::status::Status;
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
 
-/// So many pages are counted to tell whether everything is listed. With more, nobody waits for the answer.
+/// So many pages are counted to tell whether everything is listed. With more, the answer is that it may not be.
 const MOST_COUNTED: usize = 10;
 
 /// The schedule asks for a reconciliation this often. What Lambda has put off for longer, a later one has done.
@@ -119,10 +119,10 @@ pub enum ReplayError {
          records live for 15 days after their last change"
     )]
     Unknown(EventId),
-    /// Nothing is recorded of the event, and the dead-letter queue holds messages of which that is true.
+    /// Nothing is recorded of the event, and the queues hold messages of which that may be true.
     #[error(
-        "the event {0} has no record yet, and {1} messages in the dead-letter queue are not listed so far: it is one of them, or \
-         unknown. They are listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
+        "the event {0} has no record yet, and {1} messages in the queues may not be listed so far: it is one of them, or \
+         unknown. What is in the dead-letter queue is listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
     )]
     NotListed(EventId, u64),
     /// No run in the background has this name.
@@ -302,7 +302,7 @@ impl<P: Ports> Replay<P> {
         Ok(Shown::describe(record, body, now))
     }
 
-    /// Why there is no record of an event: it may be in the dead-letter queue, and not be listed yet.
+    /// Why there is no record of an event: it may be in a queue, and not be listed yet.
     pub async fn unrecorded(&self, id: EventId) -> ReplayError {
         match self.unlisted().await {
             Ok(0) => ReplayError::Unknown(id),
@@ -311,18 +311,21 @@ impl<P: Ports> Replay<P> {
         }
     }
 
-    /// How many messages the dead-letter queue holds that are not listed yet, approximately; 0 where there is too much to
-    /// count.
+    /// How many messages may not be listed yet, at most.
+    ///
+    /// What is listed may lie in either queue, or be on its way between them. So only an empty events queue, and no more dead
+    /// letters than are listed, leave no doubt.
     async fn unlisted(&self) -> Result<u64, ReplayError> {
+        let waiting = self.events.depth().await?.total();
         let lying = self.dead_letters.depth().await?.total();
         let (mut listed, mut pages) = (0, Pages::default());
         for _ in 0..MOST_COUNTED {
             match self.next_page(&mut pages).await? {
                 Some(page) => listed += page.len() as u64,
-                None => return Ok(lying.saturating_sub(listed)),
+                None => return Ok(waiting + lying.saturating_sub(listed)),
             }
         }
-        Ok(0)
+        Ok(waiting + lying)
     }
 
     /// The next of all dead letters that the index knows, oldest first; `None` after the last.
