@@ -296,7 +296,7 @@ impl<P: Ports> Replay<P> {
         let now = self.clock.now();
         let record = self.table.get(&id).await?.filter(|record| !record.is_expired(now));
         let Some(record) = record else { return Err(self.unrecorded(id).await) };
-        let bulk = self.table.bulk_replay().await?;
+        let bulk = self.bulk_replay().await?;
         let record = BulkReplay::marked(bulk.as_ref(), &record).into_owned();
         let body = if record.state.may_need_body() { self.table.body(&id, now).await? } else { None };
         Ok(Shown::describe(record, body, now))
@@ -407,6 +407,19 @@ impl<P: Ports> Replay<P> {
         self.end(&run, report, older_than_days).await
     }
 
+    /// The newest bulk replay whose move has begun, as far as SQS can be asked: it is noted before, and a run can end in
+    /// between.
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        let Some(bulk) = self.table.bulk_replay().await? else { return Ok(None) };
+        match self.redrive.latest_move().await {
+            Ok(task) => Ok(begun(bulk, task.as_ref())),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "failed to look whether the move of the bulk replay has begun");
+                Ok(Some(bulk))
+            }
+        }
+    }
+
     /// Many records, as `bulk` has left them.
     async fn records(
         &self,
@@ -439,7 +452,7 @@ impl<P: Ports> Replay<P> {
     async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
         let now = self.clock.now();
         let lying = self.dead_letters.depth().await?.total();
-        let bulk = self.table.bulk_replay().await?;
+        let bulk = self.bulk_replay().await?;
         let (mut listed, mut arrived) = (0, 0);
         let mut pages = Pages::default();
         while let Some(page) = self.next_page(&mut pages).await? {
@@ -451,6 +464,11 @@ impl<P: Ports> Replay<P> {
         }
         Ok(lying > listed || lying < arrived)
     }
+}
+
+/// A bulk replay whose move has begun, where `newest` is the newest move task.
+fn begun(bulk: BulkReplay, newest: Option<&MoveTask>) -> Option<BulkReplay> {
+    newest.is_some_and(|task| task.may_have_started_since(bulk.act.at)).then_some(bulk)
 }
 
 fn too_often() -> String {

@@ -32,7 +32,7 @@ impl<P: Ports> Replay<P> {
         // A message whose receives are used up waits there too, until somebody receives once more: while events are held back.
         let waiting = self.events.depth().await?.total();
         let (hidden, unseen) = (hidden + waiting, unseen + waiting);
-        let bulk = self.table.bulk_replay().await?;
+        let bulk = self.bulk_replay().await?;
         let records = self.records(missing, bulk.as_ref()).await?;
         let now = self.clock.now();
         for id in missing {
