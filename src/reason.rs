@@ -28,12 +28,15 @@ pub struct Reason {
     pub attempt: Option<u32>,
     /// When it happened.
     pub at: Timestamp,
+    /// When the message was sent once more, since it had not arrived when it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent_at: Option<Timestamp>,
 }
 
 impl From<Death> for Reason {
     fn from(death: Death) -> Self {
         let Death { reason, error, status_code, dead_at } = death;
-        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at }
+        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at, resent_at: None }
     }
 }
 
