@@ -9,25 +9,27 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::report::Report;
 use super::request::Start;
-use super::sweep::HIDDEN_PAST_DEADLINE;
+use super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use super::{Answer, Ports, Replay, ReplayError, Request};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, TableError};
+use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, RunLease, TableError};
 use crate::ports::queue::Redrive;
 use crate::runtime::logging::display_chain;
 
 /// How often a run tells how far it is.
 const TELLS_EVERY: Duration = Duration::from_secs(5);
 
-/// Lambda begins a run within five minutes, and twice more within three after that (`MaximumEventAgeInSeconds` and
-/// `MaximumRetryAttempts` in the template). One that waits for longer was given up.
-const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// Lambda begins a run within an hour (`MaximumEventAgeInSeconds` in the template). One that waits for longer was given up.
+const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(65);
+
+/// Where another run is at work, Lambda begins it twice more, within three minutes (`MaximumRetryAttempts`).
+const GIVEN_UP_BUSY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// Clients that had no answer repeat a start within minutes. One that comes this long after the end means another run.
 const REPEATED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
@@ -63,19 +65,39 @@ pub enum BackgroundState {
     Ended,
     /// It failed: `error`. Lambda begins it again where that was soon after its start; the same request does in any case.
     Failed,
-    /// It was cut off, or Lambda gave it up before it began: the same request under the same name goes on.
+    /// It was cut off, or Lambda gave it up before it began. Lambda begins it again where that was soon after its start; the
+    /// same request under the same name does in any case.
     Unfinished,
 }
 
 impl BackgroundRun {
     fn state(&self, now: Timestamp) -> BackgroundState {
+        let given_up_after = if self.error.is_some() { GIVEN_UP_BUSY_AFTER } else { GIVEN_UP_AFTER };
         match (self.ended_at, self.until, &self.error) {
             (Some(_), _, _) => BackgroundState::Ended,
-            (None, None, _) if now.duration_since(self.asked_at) < GIVEN_UP_AFTER => BackgroundState::Waiting,
+            (None, None, _) if now.duration_since(self.asked_at) < given_up_after => BackgroundState::Waiting,
             (None, Some(_), Some(_)) => BackgroundState::Failed,
             (None, Some(until), None) if until > now => BackgroundState::Running,
             (None, None, _) | (None, Some(_), None) => BackgroundState::Unfinished,
         }
+    }
+
+    /// Waits until the invocation that has begun it has ended, whatever became of it.
+    ///
+    /// Lambda begins an invocation that fails at most twice more, after one minute and after two. Where the first was killed
+    /// early, both would find it running still: so one waits, and the other goes on with the run.
+    async fn outlast(&self, deadline: Instant, now: Timestamp) -> ReplayError {
+        let held = self.lease();
+        let left = Duration::try_from(held.until.duration_since(now)).unwrap_or_default();
+        sleep_until((Instant::now() + left).min(deadline - ANSWER_TIME)).await;
+        ReplayError::Busy(held)
+    }
+
+    /// What keeps others out while it is carried out.
+    fn lease(&self) -> RunLease {
+        let Self { revision, action, by, asked_at, began_at, until, .. } = self.clone();
+        let since = began_at.unwrap_or(asked_at);
+        RunLease { owner: revision, action, by, since, until: until.unwrap_or(since) }
     }
 
     fn shown(self, now: Timestamp) -> ShownBackground {
@@ -170,15 +192,18 @@ impl<P: Ports> Replay<P> {
         let now = self.clock.now();
         let found = self.table.background_run(run_id, now).await?;
         let found = found.ok_or_else(|| ReplayError::UnknownRun(run_id.to_owned()))?;
-        if matches!(found.state(now), BackgroundState::Running | BackgroundState::Ended) {
-            return self.background(run_id).await;
+        match found.state(now) {
+            BackgroundState::Ended => return self.background(run_id).await,
+            BackgroundState::Running => return Err(found.outlast(deadline, now).await),
+            BackgroundState::Waiting | BackgroundState::Failed | BackgroundState::Unfinished => {}
         }
         let left = SignedDuration::try_from(deadline.saturating_duration_since(Instant::now()) + HIDDEN_PAST_DEADLINE);
         let until = left.ok().and_then(|left| now.checked_add(left).ok());
         let begun =
             BackgroundRun { revision: Uuid::new_v4(), began_at: Some(now), until, error: None, ..found.clone() };
         if !self.table.save_background_run(&begun, Some(found.revision), now).await? {
-            return self.background(run_id).await;
+            // Another invocation was faster. Lambda begins this one again, in case that one is killed.
+            return Err(ReplayError::Busy(begun.lease()));
         }
         let tracked = Tracked(Mutex::new((begun, Instant::now())));
         let outcome = self.handle_tracked(request, deadline, Some(&tracked)).await;

@@ -48,8 +48,11 @@ pub use self::status::Status;
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
 
-/// So many pages are counted to tell whether everything is listed. With more, nobody waits for the answer.
+/// So many pages are counted to tell whether everything is listed. With more, the answer is that it may not be.
 const MOST_COUNTED: usize = 10;
+
+/// The schedule asks for a reconciliation this often. What Lambda has put off for longer, a later one has done.
+const RECONCILED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
 /// A list stops looking for more this long before its deadline.
 const LIST_TIME: Duration = Duration::from_secs(2);
@@ -116,10 +119,10 @@ pub enum ReplayError {
          records live for 15 days after their last change"
     )]
     Unknown(EventId),
-    /// Nothing is recorded of the event, and the dead-letter queue holds messages of which that is true.
+    /// Nothing is recorded of the event, and the queues hold messages of which that may be true.
     #[error(
-        "the event {0} has no record yet, and {1} messages in the dead-letter queue are not listed so far: it is one of them, or \
-         unknown. They are listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
+        "the event {0} has no record yet, and {1} messages in the queues may not be listed so far: it is one of them, or \
+         unknown. What is in the dead-letter queue is listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
     )]
     NotListed(EventId, u64),
     /// No run in the background has this name.
@@ -227,9 +230,12 @@ impl<P: Ports> Replay<P> {
                 let run = self.begin("replay", &selection.requester, deadline, tracked).await?;
                 self.end(&run, self.replay(&run, &selection).await, &selection.which).await.map(Answer::Replay)
             }
-            Request::Reconcile { if_needed, requester } => {
-                self.measure(deadline).await?;
-                if if_needed && !self.is_reconcile_needed().await? {
+            Request::Reconcile { if_needed, due_at, requester } => {
+                let is_overdue = due_at.is_some_and(|at| self.clock.now().duration_since(at) > RECONCILED_EVERY);
+                if !is_overdue {
+                    self.measure(deadline).await?;
+                }
+                if is_overdue || (if_needed && !self.is_reconcile_needed().await?) {
                     let mut report = Report::new(Done::Reconcile { unlisted: 0 });
                     report.complete = true;
                     return Ok(Answer::Reconcile(report));
@@ -240,10 +246,11 @@ impl<P: Ports> Replay<P> {
             }
             Request::Archive { older_than_days, requester } => {
                 let report = self.archive_all(older_than_days, &requester, deadline, tracked).await;
-                // Where another run is at work, Lambda begins this one again.
+                // An operator who finds another run at work is told so, and the schedule has nobody to tell.
                 let is_busy = matches!(report, Err(ReplayError::Busy(_) | ReplayError::Moving { .. }));
-                if !is_busy && !report.as_ref().is_ok_and(|report| report.complete && report.failures == 0) {
-                    metrics::ARCHIVE_FAILED.add(1);
+                if !is_busy || requester.is_schedule() {
+                    let is_done = report.as_ref().is_ok_and(|report| report.complete && report.failures == 0);
+                    metrics::ARCHIVE_FAILED.is(!is_done);
                 }
                 report.map(Answer::Archive)
             }
@@ -289,13 +296,13 @@ impl<P: Ports> Replay<P> {
         let now = self.clock.now();
         let record = self.table.get(&id).await?.filter(|record| !record.is_expired(now));
         let Some(record) = record else { return Err(self.unrecorded(id).await) };
-        let bulk = self.table.bulk_replay().await?;
+        let bulk = self.bulk_replay().await?;
         let record = BulkReplay::marked(bulk.as_ref(), &record).into_owned();
         let body = if record.state.may_need_body() { self.table.body(&id, now).await? } else { None };
         Ok(Shown::describe(record, body, now))
     }
 
-    /// Why there is no record of an event: it may be in the dead-letter queue, and not be listed yet.
+    /// Why there is no record of an event: it may be in a queue, and not be listed yet.
     pub async fn unrecorded(&self, id: EventId) -> ReplayError {
         match self.unlisted().await {
             Ok(0) => ReplayError::Unknown(id),
@@ -304,18 +311,21 @@ impl<P: Ports> Replay<P> {
         }
     }
 
-    /// How many messages the dead-letter queue holds that are not listed yet, approximately; 0 where there is too much to
-    /// count.
+    /// How many messages may not be listed yet, at most.
+    ///
+    /// What is listed may lie in either queue, or be on its way between them. So only an empty events queue, and no more dead
+    /// letters than are listed, leave no doubt.
     async fn unlisted(&self) -> Result<u64, ReplayError> {
+        let waiting = self.events.depth().await?.total();
         let lying = self.dead_letters.depth().await?.total();
         let (mut listed, mut pages) = (0, Pages::default());
         for _ in 0..MOST_COUNTED {
             match self.next_page(&mut pages).await? {
                 Some(page) => listed += page.len() as u64,
-                None => return Ok(lying.saturating_sub(listed)),
+                None => return Ok(waiting + lying.saturating_sub(listed)),
             }
         }
-        Ok(0)
+        Ok(waiting + lying)
     }
 
     /// The next of all dead letters that the index knows, oldest first; `None` after the last.
@@ -397,6 +407,19 @@ impl<P: Ports> Replay<P> {
         self.end(&run, report, older_than_days).await
     }
 
+    /// The newest bulk replay whose move has begun, as far as SQS can be asked: it is noted before, and a run can end in
+    /// between.
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        let Some(bulk) = self.table.bulk_replay().await? else { return Ok(None) };
+        match self.redrive.latest_move().await {
+            Ok(task) => Ok(begun(bulk, task.as_ref())),
+            Err(error) => {
+                tracing::warn!(error = display_chain(&error), "failed to look whether the move of the bulk replay has begun");
+                Ok(Some(bulk))
+            }
+        }
+    }
+
     /// Many records, as `bulk` has left them.
     async fn records(
         &self,
@@ -429,7 +452,7 @@ impl<P: Ports> Replay<P> {
     async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
         let now = self.clock.now();
         let lying = self.dead_letters.depth().await?.total();
-        let bulk = self.table.bulk_replay().await?;
+        let bulk = self.bulk_replay().await?;
         let (mut listed, mut arrived) = (0, 0);
         let mut pages = Pages::default();
         while let Some(page) = self.next_page(&mut pages).await? {
@@ -441,6 +464,11 @@ impl<P: Ports> Replay<P> {
         }
         Ok(lying > listed || lying < arrived)
     }
+}
+
+/// A bulk replay whose move has begun, where `newest` is the newest move task.
+fn begun(bulk: BulkReplay, newest: Option<&MoveTask>) -> Option<BulkReplay> {
+    newest.is_some_and(|task| task.may_have_started_since(bulk.act.at)).then_some(bulk)
 }
 
 fn too_often() -> String {

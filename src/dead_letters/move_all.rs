@@ -36,8 +36,8 @@ impl<P: Ports> Replay<P> {
 
     /// SQS moves the messages after the answer is given; `status` shows how far it is.
     ///
-    /// One write stands for a mark on each record. A crash after it leaves events that seem to be replayed and lie where they
-    /// were; the next replay takes them along.
+    /// One write stands for a mark on each record. Where no move follows, since that was refused or the run was killed, nobody
+    /// goes by it but a claim.
     pub(super) async fn move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
         let mut report = Report::new(Done::Replay { replayed: 0 });
         report.matched = self.dead_letters.depth().await?.visible;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::background::Tracked;
 use super::report::Report;
 use super::sweep::HIDDEN_PAST_DEADLINE;
-use super::{Ports, Replay, ReplayError};
+use super::{Ports, Replay, ReplayError, begun};
 use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
@@ -24,7 +24,7 @@ pub(super) struct Run<'a> {
     pub(super) requester: &'a Requester,
     pub(super) began_at: Timestamp,
     pub(super) deadline: Instant,
-    /// The newest bulk replay before it.
+    /// The newest bulk replay before it, if its move began.
     pub(super) bulk: Option<BulkReplay>,
     /// Where it tells how far it is, if somebody may watch.
     pub(super) tracked: Option<&'a Tracked>,
@@ -91,9 +91,9 @@ impl<P: Ports> Replay<P> {
         }
         let refusal = match self.redrive.latest_move().await {
             Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
-            Ok(_) => match self.table.bulk_replay().await {
+            Ok(task) => match self.table.bulk_replay().await {
                 Ok(bulk) => {
-                    run.bulk = bulk;
+                    run.bulk = bulk.and_then(|bulk| begun(bulk, task.as_ref()));
                     return Ok(run);
                 }
                 Err(error) => error.into(),

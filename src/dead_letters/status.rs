@@ -105,7 +105,7 @@ impl<P: Ports> Replay<P> {
             queue: self.events.depth().await?,
             dead_letters: self.dead_letters.depth().await?,
             move_task: self.redrive.latest_move().await?,
-            bulk_replay: self.table.bulk_replay().await?.map(ShownBulkReplay::from),
+            bulk_replay: self.bulk_replay().await?.map(ShownBulkReplay::from),
             run: self.table.lease(LeaseName::DeadLetters, now).await?.map(ShownRun::from),
             breaker,
             breaker_error,

@@ -107,7 +107,8 @@ where
                 settlement
             }
             Ok(ClaimResult::AlreadyDead(death)) => {
-                let reason = Reason::from(death);
+                // It died in an earlier invocation.
+                let reason = Reason { resent_at: Some(self.clock.now()), ..death.into() };
                 let settlement = self.send_to_dead_letters(record, Some(&event), &reason).await;
                 self.log_failure(record, Some(&event), &Failure::new(Cause::Refused, reason.detail), settlement);
                 settlement
@@ -401,6 +402,7 @@ where
             response: failure.response.as_deref().map(excerpt),
             attempt,
             at: self.clock.now(),
+            resent_at: None,
         }
     }
 

@@ -22,6 +22,9 @@ pub struct Reason {
     pub attempt: Option<u32>,
     /// When it happened.
     pub at: Timestamp,
+    /// When the message was sent once more, since it had not arrived when it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent_at: Option<Timestamp>,
 }
 
 /// Why an event is dead. A message that SQS's own redrive has moved carries none; the events table has it.

@@ -9,6 +9,9 @@ use crate::domain::text::excerpt;
 /// Names and reasons that people give, in characters.
 const MAX_TEXT: usize = 500;
 
+/// How the schedules of the template call themselves.
+const SCHEDULE: &str = "schedule";
+
 /// Who asks for a change, and why. It stands in the audit log and on each record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requester {
@@ -16,6 +19,13 @@ pub struct Requester {
     pub by: String,
     /// Why, if they say.
     pub why: Option<String>,
+}
+
+impl Requester {
+    /// Whether it is one of the template's schedules.
+    pub(crate) fn is_schedule(&self) -> bool {
+        self.by == SCHEDULE
+    }
 }
 
 /// A request that was not understood, and did nothing.

@@ -162,6 +162,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
                     response: None,
                     attempt: None,
                     at: received_at,
+                    resent_at: None,
                 };
                 let message = message.with_reason(&reason);
                 self.dead_letters.send(&message).await.map_err(Refusal::QueueUnavailable)?;

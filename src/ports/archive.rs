@@ -212,6 +212,7 @@ mod tests {
                 response: None,
                 attempt: None,
                 at: Timestamp::UNIX_EPOCH,
+                resent_at: None,
             },
             body,
             attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
@@ -121,9 +121,17 @@ pub struct MoveTask {
     pub handle: Option<String>,
 }
 
+/// The clock of SQS and that of a function differ by at most so much.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
+
 impl MoveTask {
     /// Whether it is still at work, so that nothing else may take from the queue.
     pub fn is_active(&self) -> bool {
         matches!(self.status.as_str(), "RUNNING" | "CANCELLING")
+    }
+
+    /// Whether it may have started at `time` or later, by another clock than that.
+    pub fn may_have_started_since(&self, time: Timestamp) -> bool {
+        self.started_at.is_none_or(|at| at.saturating_add(CLOCKS_DIFFER).is_ok_and(|at| at >= time))
     }
 }

@@ -121,5 +121,13 @@ impl Found {
 }
 
 fn reason(kind: ReasonKind, problem: &str, at: Timestamp) -> Reason {
-    Reason { reason: kind, detail: excerpt(problem), status_code: None, response: None, attempt: None, at }
+    Reason {
+        reason: kind,
+        detail: excerpt(problem),
+        status_code: None,
+        response: None,
+        attempt: None,
+        at,
+        resent_at: None,
+    }
 }

@@ -206,8 +206,8 @@ table! {
     DISCARDED: Count = Count("Discarded");
     /// Dead letters that were moved to the archive.
     ARCHIVED: Count = Count("Archived");
-    /// Runs of the archive that failed or left a dead letter behind.
-    ARCHIVE_FAILED: Count = Count("ArchiveFailed");
+    /// Whether a run of the archive failed or left a dead letter behind.
+    ARCHIVE_FAILED: Measure = Measure { name: "ArchiveFailed", unit: Unit::Count };
     /// Dead letters that were brought back from the archive.
     RESTORED: Count = Count("Restored");
     /// Since when the relay has had the oldest dead letter.

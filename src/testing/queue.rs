@@ -46,6 +46,7 @@ struct State {
     disorder: Option<fastrand::Rng>,
     failures_left: usize,
     receives_refused: bool,
+    moves_refused: bool,
     visibility_changes: Vec<(ReceiptHandle, Duration)>,
     moves_to: Option<FakeQueue>,
     moves: Vec<MoveTask>,
@@ -112,6 +113,11 @@ impl FakeQueue {
     /// From now on every receive fails.
     pub fn refuse_receives(&self) {
         lock(&self.state).receives_refused = true;
+    }
+
+    /// From now on no move task can be started.
+    pub fn refuse_moves(&self) {
+        lock(&self.state).moves_refused = true;
     }
 
     /// What it holds, hidden messages included.
@@ -359,8 +365,8 @@ impl Countable for FakeQueue {
 impl Redrive for FakeQueue {
     async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
         let mut state = self.working()?;
-        if state.moves.last().is_some_and(MoveTask::is_active) {
-            return Err(QueueError::Refused("there is already a task running".into()));
+        if state.moves_refused || state.moves.last().is_some_and(MoveTask::is_active) {
+            return Err(QueueError::Refused("no task can be started, or one is running".into()));
         }
         let task = state.moves.len();
         let to_move = state.entries.len() as u64;
@@ -370,7 +376,7 @@ impl Redrive for FakeQueue {
             to_move: Some(to_move),
             rate_per_second: rate,
             failure: None,
-            started_at: None,
+            started_at: Some(FakeClock.now()),
             handle: Some(format!("task-{task}")),
         });
         if let Some(destination) = state.moves_to.clone() {

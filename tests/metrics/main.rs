@@ -163,6 +163,25 @@ fn what_was_fetched_is_counted_for_what_it_was() {
 }
 
 #[test]
+fn every_run_of_the_archive_says_whether_it_failed() {
+    let archive = |by: &str| json!({ "action": "archive", "olderThanDays": 10, "by": by });
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        relay.asks(archive("schedule")).await;
+        relay.table.fail_after(0, 1);
+        relay.asks(archive("schedule")).await;
+        relay.is_busy().await;
+        relay.asks(archive("an operator")).await;
+        relay.asks(archive("schedule")).await;
+    });
+    assert_eq!(
+        values(&lines, "ArchiveFailed"),
+        [0.0, 1.0, 1.0],
+        "an operator has been told that another run is at work"
+    );
+}
+
+#[test]
 fn another_body_under_a_known_id_is_counted_once_whoever_finds_it() {
     let lines = recorded(async || {
         let relay = Relay::new();

@@ -16,7 +16,7 @@ use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
-use genesys_relay::ports::events_table::EventsTable as _;
+use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
@@ -28,6 +28,7 @@ use http::HeaderMap;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance, sleep};
+use uuid::Uuid;
 
 const SECRET: &str = "a secret of the sender";
 
@@ -71,7 +72,7 @@ type TheReplay = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive
 pub(crate) struct Relay {
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
-    table: FakeTable,
+    pub(crate) table: FakeTable,
     archive: FakeArchive,
     ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
     processor: Arc<TheProcessor>,
@@ -159,6 +160,14 @@ impl Relay {
         let request = dead_letters::Request::parse(request, "a test").expect("a request");
         let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();
         serde_json::to_value(answer).expect("JSON")
+    }
+
+    /// Another run takes from the dead-letter queue for some minutes.
+    pub(crate) async fn is_busy(&self) {
+        let now = FakeClock.now();
+        let (action, by) = ("replay".to_owned(), "an operator".to_owned());
+        let lease = RunLease { owner: Uuid::new_v4(), action, by, since: now, until: now + Duration::from_mins(5) };
+        self.table.acquire(LeaseName::DeadLetters, &lease, now).await.expect("written");
     }
 
     pub(crate) async fn reconcile(&self) {

@@ -81,7 +81,7 @@ pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
     }
     let request =
         Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
-    if let Request::Reconcile { if_needed: true, requester } = &request {
+    if let Request::Reconcile { if_needed: true, requester, .. } = &request {
         let now = replay.clock.now();
         if let Err(error) =
             breaker::relieve(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await

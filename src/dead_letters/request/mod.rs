@@ -69,6 +69,8 @@ pub enum Request {
     Reconcile {
         /// Only when the counts of the two differ.
         if_needed: bool,
+        /// When the schedule was due, if it says so.
+        due_at: Option<Timestamp>,
         /// Who asks.
         requester: Requester,
     },
@@ -234,8 +236,10 @@ impl Request {
             "replay" => read::<ReplayFields>(fields)?.check(caller).map(Self::Replay),
             "cancel" => read::<RequesterFields>(fields)?.check(caller).map(Self::Cancel),
             "reconcile" => {
-                let ReconcileFields { if_needed, by, why } = read(fields)?;
-                Ok(Self::Reconcile { if_needed, requester: RequesterFields { by, why }.check(caller)? })
+                let ReconcileFields { if_needed, due_at, by, why } = read(fields)?;
+                // The scheduler of a local AWS leaves a placeholder there.
+                let due_at = due_at.and_then(|text| text.parse().ok());
+                Ok(Self::Reconcile { if_needed, due_at, requester: RequesterFields { by, why }.check(caller)? })
             }
             "archive" => {
                 let ArchiveFields { older_than_days, by, why } = read(fields)?;
@@ -334,6 +338,7 @@ struct ShowFields {
 struct ReconcileFields {
     #[serde(default)]
     if_needed: bool,
+    due_at: Option<String>,
     by: Option<String>,
     why: Option<String>,
 }

@@ -30,8 +30,9 @@ impl<P: Ports> Replay<P> {
             return Ok(());
         }
         // A message whose receives are used up waits there too, until somebody receives once more: while events are held back.
-        let hidden = hidden + self.events.depth().await?.total();
-        let bulk = self.table.bulk_replay().await?;
+        let waiting = self.events.depth().await?.total();
+        let (hidden, unseen) = (hidden + waiting, unseen + waiting);
+        let bulk = self.bulk_replay().await?;
         let records = self.records(missing, bulk.as_ref()).await?;
         let now = self.clock.now();
         for id in missing {
@@ -40,7 +41,8 @@ impl<P: Ports> Replay<P> {
                 Some(record) => why_missing(record, hidden, now),
                 None if unseen > 0 => {
                     let error = format!(
-                        "it has no record yet, and {unseen} messages are not listed or hidden; ask again in five minutes"
+                        "it has no record yet, and {unseen} messages are hidden, not listed, or wait in the events queue; ask again \
+                         in five minutes"
                     );
                     (Missing::Pending, error)
                 }

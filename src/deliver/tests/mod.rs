@@ -142,6 +142,8 @@ async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durabl
     assert!(processor.process(vec![record("refused", 2)], a_minute()).await.is_empty());
     let dead = processor.dead_letters.messages();
     assert_eq!((dead.len(), dead[0].body.as_str()), (1, "{\"name\":\"refused\"}"));
+    let now = FakeClock.now();
+    assert_eq!(dead[0].reason(now).expect("a reason").resent_at, Some(now), "long after its death, perhaps");
 }
 
 #[tokio::test(start_paused = true)]

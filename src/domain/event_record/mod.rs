@@ -393,6 +393,6 @@ impl EventRecord {
 impl From<Death> for Reason {
     fn from(death: Death) -> Self {
         let Death { reason, error, status_code, dead_at } = death;
-        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at }
+        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at, resent_at: None }
     }
 }

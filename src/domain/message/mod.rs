@@ -326,6 +326,7 @@ impl Message {
             response: None,
             attempt: retries.and_then(|retries| retries.checked_add(1)),
             at: sent_at,
+            resent_at: None,
         })
     }
 

@@ -161,6 +161,7 @@ fn a_reason_always_fits_into_what_ingest_leaves_free() {
         response: Some(excerpt(&worst)),
         attempt: Some(u32::MAX),
         at: now(),
+        resent_at: Some(now()),
     };
     let bare = bare("{}");
     let added = bare.clone().with_reason(&reason).size() - bare.size();

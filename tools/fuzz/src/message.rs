@@ -96,6 +96,7 @@ fn check_reasons(message: &Message) {
         response: None,
         attempt: Some(u32::MAX),
         at: Noon.now(),
+        resent_at: None,
     };
     let with = |detail| message.clone().with_reason(&reason(detail));
     let dead = with("one");

@@ -1,6 +1,7 @@
 //! The local AWS opens to its own keys alone: neither to a web page, nor to another user of the machine.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use local::{
@@ -14,6 +15,8 @@ use local::{
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
 /// The status of a call that lists functions: whoever may make it may make and invoke them, too.
 async fn status_of(endpoint: &str, keys: &Keys, header: Option<(&'static str, &'static str)>) -> Result<u16> {
@@ -82,6 +85,35 @@ async fn no_page_and_no_other_key_gets_in() -> Result<()> {
     let health = api::call("GET", &format!("{endpoint}/_ministack/health"), Vec::new()).await?;
     assert_eq!(health.status, 200);
     Ok(())
+}
+
+/// The signature is verified with the whole body, so that anybody could have it read.
+#[tokio::test]
+async fn a_body_that_no_client_of_ours_sends_is_refused_before_it_is_read() -> Result<()> {
+    const MIB: usize = 1024 * 1024;
+    let emulator = Emulator::start(&Workspace::locate().await?, None, &[]).await?;
+    let address = emulator.endpoint().replace("http://", "");
+    let start = |headers: &str| format!("PUT /a-bucket/key HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n\r\n");
+
+    let mut connection = TcpStream::connect(&address).await?;
+    connection.write_all(start(&format!("content-length: {}", 128 * MIB + 1)).as_bytes()).await?;
+    assert!(status_line(&mut connection).await?.starts_with("HTTP/1.1 413"), "its length is enough");
+
+    let (mut answer, mut body) = TcpStream::connect(&address).await?.into_split();
+    body.write_all(start("transfer-encoding: chunked").as_bytes()).await?;
+    let chunk = [format!("{MIB:x}\r\n").into_bytes(), vec![b'x'; MIB], b"\r\n".to_vec()].concat();
+    // It ends when the server closes the connection, or with the test.
+    let endless = tokio::spawn(async move { while body.write_all(&chunk).await.is_ok() {} });
+    assert!(status_line(&mut answer).await?.starts_with("HTTP/1.1 413"), "a body of no known length");
+    endless.abort();
+    Ok(())
+}
+
+async fn status_line(connection: &mut (impl AsyncRead + Unpin)) -> Result<String> {
+    let mut line = String::new();
+    let mut connection = BufReader::new(connection);
+    tokio::time::timeout(Duration::from_secs(30), connection.read_line(&mut line)).await.context("no answer")??;
+    Ok(line)
 }
 
 /// As on AWS: the webhook is open, and the dead letters are for signed calls.

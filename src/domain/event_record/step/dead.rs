@@ -103,10 +103,11 @@ impl Letter<'_> {
         self.event.map(|event| Context::of(event, None)).unwrap_or_default()
     }
 
-    /// Whether it is the message of this very death, sent a moment after it.
+    /// Whether it is the message of this very death, and was not moved since: SQS took it a moment after the processor sent it.
     fn is_of(&self, death: &Death) -> bool {
-        let is_named = self.reason.is_some_and(|reason| reason.at == death.dead_at);
-        is_named && self.sent_at.duration_since(death.dead_at) < GRACE
+        self.reason
+            .filter(|reason| reason.at == death.dead_at)
+            .is_some_and(|reason| self.sent_at.duration_since(reason.resent_at.unwrap_or(reason.at)) < GRACE)
     }
 
     /// The reason it carries, or that nobody knows.

@@ -225,3 +225,14 @@ fn the_message_of_a_death_that_is_sent_after_the_replay_began_is_of_that_death()
     let marked = BulkReplay::marked(Some(&bulk_replay(start(), false)), &dead.next).into_owned();
     assert!(matches!(found_dead(&marked, &of_404, soon, soon), DeadLetterStatus::Dead(_)));
 }
+
+#[test]
+fn the_message_of_a_death_that_had_to_be_sent_once_more_is_of_that_death_and_none_that_was_moved() {
+    let (marked, of_404, day) = replayed_a_day_later();
+    let (soon, later) = (day + SignedDuration::from_secs(1), day + SignedDuration::from_hours(1));
+    let sent_once_more = crate::domain::failure::Reason { resent_at: Some(day - MILLISECOND), ..of_404 };
+    assert!(matches!(found_dead(&marked, &sent_once_more, soon, later), DeadLetterStatus::Dead(dead)
+        if dead.death().status_code == Some(404)));
+    let DeadLetterStatus::Unrecorded(moved) = found_dead(&marked, &sent_once_more, later, later) else { panic!("not moved") };
+    assert_eq!(moved.death().reason, ReasonKind::Unknown);
+}
