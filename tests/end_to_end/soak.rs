@@ -1,7 +1,7 @@
 //! Everything fails at random for a while: the network, the target, and the functions, which are killed, while senders send
 //! and an operator works. Then all is well again, and each event has to be where the relay promised.
 //!
-//! `GENESYS_RELAY_SOAK_SECONDS` says how long the bad weather lasts, and `GENESYS_RELAY_SOAK_SEED` repeats its dice.
+//! `cargo xtask soak` runs it alone, with `--seconds` of faults, and repeats the faults of a `--seed`.
 
 mod account;
 mod operator;
@@ -200,7 +200,7 @@ async fn bring_back_all(relay: &Relay) -> Result<()> {
 async fn no_event_is_lost_whatever_fails() -> Result<()> {
     let seconds = variable("GENESYS_RELAY_SOAK_SECONDS", SECONDS)?;
     let seed = variable("GENESYS_RELAY_SOAK_SEED", fastrand::u64(..))?;
-    eprintln!("GENESYS_RELAY_SOAK_SEED={seed} GENESYS_RELAY_SOAK_SECONDS={seconds}");
+    eprintln!("cargo xtask soak --seed {seed} --seconds {seconds}");
     let mut dice = Rng::with_seed(seed);
     let faulty = Faulty::start(Behaviour::Fine, &PARAMETERS).await?;
     let (relay, began) = (&faulty.relay, Instant::now());

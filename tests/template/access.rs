@@ -213,7 +213,7 @@ fn access_is_what_was_reviewed() {
     assert!(
         found == reviewed,
         "template.yaml gives other access than {REVIEWED}, which people have reviewed.\nnow: {:#?}\nreviewed: {:#?}\n\
-         If that is meant: {UPDATE}=1 cargo test --test template, and review the file's diff.",
+         If that is meant: cargo xtask snapshots, and review the file's diff.",
         only_in(&found, &reviewed),
         only_in(&reviewed, &found),
     );
