@@ -1,4 +1,4 @@
-//! What has to hold, whatever happens; and who saw what.
+//! Invariants of a run, and the observations that they are checked against.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,98 +18,98 @@ use tokio::time::Instant;
 use crate::lock;
 use crate::scenario::{Scenario, Sent};
 
-/// Clocks differ by so much, and SQS counts in whole seconds.
+/// Allowance for the skew of clocks and for the whole seconds of SQS.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(6);
 
-/// How far a `Retry-After` can put off an attempt.
+/// Longest delay by a `Retry-After`.
 const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 
-/// A record lives for 15 days after its last change.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(15 * 24);
+/// Life of a record after its last change.
+const RECORD_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
-/// A lease ends this long after its invocation, as `ARCHITECTURE.md` says.
+/// Time from the end of an invocation to the end of its leases.
 const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long the breaker may hold a good event back while the target is there: one probe a minute, of which some hit an event
-/// that the target cannot digest, and some fail.
-const HELD_AT_MOST: Duration = Duration::from_mins(15);
+/// Longest time for which the breaker may hold back a good event while the target works. There is one probe a minute; some hit
+/// poison, some fail.
+const LONGEST_HOLD: Duration = Duration::from_mins(15);
 
-/// A minute, but for what its schedule and the probe before can be late.
-const BETWEEN_PROBES: Duration = Duration::from_secs(15);
+/// One minute less the delays of the schedule and of the previous probe.
+const SHORTEST_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The observer of one run.
+/// Observer of one run.
 pub(crate) struct Invariants {
     began: Instant,
-    speaks: bool,
+    verbose: bool,
     base: Duration,
     cap: Duration,
     processor_time: Duration,
-    /// Whether copies of messages, or clocks that differ, can use up receives.
+    /// Copies of messages or wrong clocks can use up receives.
     is_disorderly: bool,
     events: FakeQueue,
     dead_letters: FakeQueue,
     table: FakeTable,
-    /// How many events have these bodies, where each is told from the others and is one event however often it comes.
-    told: BTreeMap<String, usize>,
+    /// Number of events by label, for events whose requests are all known as one event.
+    distinct: BTreeMap<String, usize>,
     seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// Every event that a queue has had, or that the sender was told is safe.
+    /// Events that a queue has had, or that were acknowledged to the sender.
     known: BTreeSet<EventId>,
-    /// How often the target has taken an event.
+    /// Number of times the target has accepted an event.
     taken: BTreeMap<EventId, u32>,
-    /// What senders know of their events, by what their bodies say.
+    /// Knowledge of the senders, by label.
     labels: BTreeMap<String, Labelled>,
-    /// When it took an event with this label first, after the beginning.
+    /// Time at which it first accepted an event with this label.
     taken_after: BTreeMap<String, Duration>,
-    /// When the breaker opened first, after the beginning.
+    /// Time at which the breaker first opened.
     opened_after: Option<Duration>,
-    /// When the last probe was made.
+    /// Time of the last probe.
     probed_at: Option<Instant>,
-    /// Since when good events wait that nobody has tried, while the target is there.
+    /// Start of the time in which good events are held back although the target works.
     held_since: Option<Instant>,
-    /// What the archive holds.
+    /// Events in the archive.
     archived: BTreeSet<EventId>,
-    /// What an operator has asked to drop.
-    unwanted: BTreeSet<EventId>,
-    /// Dead letters that nobody has tried to deliver.
+    /// Events that an operator has asked to discard.
+    discard_requests: BTreeSet<EventId>,
+    /// Dead letters that cannot be delivered.
     undeliverable: BTreeSet<EventId>,
-    /// What came more often than once, or was hit by a death, a throttle or a fault: the relay may not know why it died.
+    /// Events that came more than once or met a crash or fault: the relay may not know the reason of their failure.
     disturbed: BTreeSet<EventId>,
-    /// What the record of an event said last, whether or not it has expired since.
+    /// Last state of each record, also of expired ones.
     last: BTreeMap<EventId, StateName>,
-    /// Since when an event is recorded as delivered or discarded.
+    /// Time since which an event is recorded as delivered or discarded.
     finished: BTreeMap<EventId, Timestamp>,
-    /// What the relay heard of the target last: the status, and how long it was to wait.
+    /// Last answer of the target that the relay received: status and `Retry-After`.
     heard: BTreeMap<EventId, (Option<u16>, Duration)>,
-    /// Before when a failed event must not be delivered again.
+    /// Earliest time of the next attempt at a failed event.
     not_before: BTreeMap<EventId, Timestamp>,
     violation: Option<String>,
     trace: DefaultHasher,
 }
 
-/// The events whose bodies say the same.
+/// Events with one label.
 #[derive(Default)]
 struct Labelled {
-    /// Those that were accepted, by the numbers that only their senders know.
+    /// Accepted events, by their senders' numbers.
     accepted: BTreeSet<usize>,
-    /// Those that their senders gave up.
+    /// Events that their senders gave up.
     given_up: BTreeSet<usize>,
     /// Requests that the relay may have stored.
     requests: usize,
-    /// The names that the relay has given them: messages of queues, deliveries, archived.
+    /// Event ids in queues.
     queued: BTreeSet<EventId>,
-    /// Under which their records can be: also where another body had an id first.
+    /// Ids of their records, also those given where another body has the id.
     recorded: BTreeSet<EventId>,
     taken: BTreeSet<EventId>,
     archived: BTreeSet<EventId>,
-    /// A copy that was written anew may stand for any of those that share its id: which of them is lost is open.
+    /// A rebuilt copy may stand for any event with its id, so that a loss cannot be told.
     is_open: bool,
 }
 
-/// What a body says of itself.
+/// Label that a body contains.
 pub(crate) fn label_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let label = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
@@ -119,21 +119,21 @@ pub(crate) fn label_of(body: &[u8]) -> String {
 impl Invariants {
     pub(crate) fn new(
         scenario: &Scenario,
-        speaks: bool,
+        verbose: bool,
         events: &FakeQueue,
         dead_letters: &FakeQueue,
         table: &FakeTable,
     ) -> Self {
-        let mut told = BTreeMap::<String, usize>::new();
+        let mut distinct = BTreeMap::<String, usize>::new();
         for sent in &scenario.events {
-            *told.entry(sent.label()).or_default() += 1;
+            *distinct.entry(sent.label()).or_default() += 1;
         }
-        for sent in scenario.events.iter().filter(|sent| !sent.is_told()) {
-            told.remove(&sent.label());
+        for sent in scenario.events.iter().filter(|sent| !sent.is_distinct()) {
+            distinct.remove(&sent.label());
         }
         Self {
             began: Instant::now(),
-            speaks,
+            verbose,
             base: scenario.base,
             cap: scenario.cap,
             processor_time: scenario.processor_time,
@@ -141,24 +141,24 @@ impl Invariants {
             events: events.clone(),
             dead_letters: dead_letters.clone(),
             table: table.clone(),
-            told,
+            distinct,
             seen: Mutex::default(),
         }
     }
 
-    /// Something worth telling to who replays a seed.
+    /// Prints a line where a single seed is replayed.
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
-        if self.speaks {
-            crate::say(&format!("{:>14.3} s  {}", self.began.elapsed().as_secs_f64(), what()));
+        if self.verbose {
+            crate::print_line(&format!("{:>14.3} s  {}", self.began.elapsed().as_secs_f64(), what()));
         }
     }
 
-    /// Adds something, and when it happened, to the fingerprint of the run.
+    /// Adds an observation and its time to the fingerprint of the run.
     pub(crate) fn trace(&self, what: &impl Hash) {
         (self.began.elapsed(), what).hash(&mut lock(&self.seen).trace);
     }
 
-    /// What happened, as one number that another run of the same seed has to have too.
+    /// Hash of all observations, equal in all runs of a seed.
     pub(crate) fn fingerprint(&self) -> u64 {
         lock(&self.seen).trace.finish()
     }
@@ -174,12 +174,12 @@ impl Invariants {
         lock(&self.seen).violation.clone()
     }
 
-    /// A sender has asked the relay to take an event.
+    /// Notes a request of a sender.
     pub(crate) fn requested(&self, label: &str) {
         lock(&self.seen).labels.entry(label.to_owned()).or_default().requests += 1;
     }
 
-    /// A sender gave an event up. Others that share its id are open from now on.
+    /// Notes that a sender gave up an event. Losses of others with its id cannot be told from now on.
     pub(crate) fn given_up(&self, sent: &Sent, sharing: impl Iterator<Item = String>) {
         let mut seen = lock(&self.seen);
         seen.labels.entry(sent.label()).or_default().given_up.insert(sent.number);
@@ -188,7 +188,7 @@ impl Invariants {
         }
     }
 
-    /// What was given up is in the relay's hands once the recovery has come up to the present.
+    /// Checks that the relay has all events that were given up, after the recovery reached the present.
     pub(crate) fn recovered(&self) -> Result<(), String> {
         let mut seen = lock(&self.seen);
         for (label, labelled) in seen.labels.iter_mut().filter(|(_, labelled)| !labelled.is_open) {
@@ -201,8 +201,7 @@ impl Invariants {
         Ok(())
     }
 
-    /// Each event that its sender meant was brought to the target, but for what `is_excused`; and nothing that was sent or
-    /// recovered once has become two.
+    /// Checks that each event was delivered or is excused, and that no event became two.
     pub(crate) fn check_labels(&self, excused: impl Fn(&str) -> bool) -> Result<(), String> {
         let seen = lock(&self.seen);
         for (label, labelled) in &seen.labels {
@@ -210,20 +209,20 @@ impl Invariants {
             let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
             let done = taken.union(&recorded.iter().filter(is_discarded).cloned().collect()).count();
             if !is_open && !excused(label) && done < accepted.len() {
-                return Err(format!("{label}: {} events were meant, and {done} came", accepted.len()));
+                return Err(format!("{label}: {} events were sent and {done} delivered", accepted.len()));
             }
             if taken.len() > requests + given_up.len() {
-                return Err(format!("{label}: {requests} requests and {} recoveries made {taken:?}", given_up.len()));
+                return Err(format!("{label}: {requests} requests and {} recoveries became {taken:?}", given_up.len()));
             }
-            if self.told.get(label).is_some_and(|events| taken.len() > *events) {
-                return Err(format!("{label} came as {taken:?}, which are more than were meant"));
+            if self.distinct.get(label).is_some_and(|events| taken.len() > *events) {
+                return Err(format!("{label} was delivered as {taken:?}, more than were sent"));
             }
         }
         Ok(())
     }
 
-    /// A queue has it.
-    pub(crate) fn entered(&self, message: &Message, is_undeliverable: bool) {
+    /// Notes a message in a queue.
+    pub(crate) fn queued_message(&self, message: &Message, is_undeliverable: bool) {
         let now = FakeClock.now();
         let id = message.identity(now).0;
         let digest = message.to_event(now).ok().and_then(|event| event.digest());
@@ -232,7 +231,7 @@ impl Invariants {
         labelled.queued.insert(id.clone());
         let own = digest.map(|digest| id.with_body(&digest));
         labelled.recorded.insert(id.clone());
-        // A copy of what has an id of its own.
+        // A copy of an event with an id of its own.
         let again = own.filter(|own| !labelled.recorded.insert(own.clone()));
         seen.disturbed.extend(again);
         if is_undeliverable {
@@ -243,19 +242,19 @@ impl Invariants {
         }
     }
 
-    /// Something got between an event and what the processor would have said of it.
+    /// Notes that faults may have hidden the outcome of an event.
     pub(crate) fn disturbed(&self, id: EventId) {
         lock(&self.seen).disturbed.insert(id);
     }
 
-    /// The sender was told that it is safe.
+    /// Notes an acknowledgement to the sender.
     pub(crate) fn accepted(&self, id: &EventId, sent: &Sent) {
         {
             let mut seen = lock(&self.seen);
             seen.known.insert(id.clone());
             seen.labels.entry(sent.label()).or_default().accepted.insert(sent.number);
         }
-        self.account();
+        self.check_nothing_lost();
     }
 
     pub(crate) fn is_disturbed(&self, id: &EventId) -> bool {
@@ -270,11 +269,11 @@ impl Invariants {
         }
     }
 
-    pub(crate) fn discard_is_asked(&self, ids: impl Iterator<Item = EventId>) {
-        lock(&self.seen).unwanted.extend(ids);
+    pub(crate) fn discard_requested(&self, ids: impl Iterator<Item = EventId>) {
+        lock(&self.seen).discard_requests.extend(ids);
     }
 
-    /// The target has the event.
+    /// Notes that the target accepted an event.
     pub(crate) fn taken(&self, event: &Event) {
         let mut seen = lock(&self.seen);
         *seen.taken.entry(event.id.clone()).or_default() += 1;
@@ -282,25 +281,24 @@ impl Invariants {
         seen.taken_after.entry(label_of(&event.body)).or_insert_with(|| self.began.elapsed());
     }
 
-    /// The breaker has looked: whether events are held back, and whether a good one among them was never tried although the
-    /// target is there.
-    pub(crate) fn looked(&self, is_open: bool, is_unfair: bool) {
+    /// Checks that an open breaker does not hold back good events for long while the target works.
+    pub(crate) fn breaker_ran(&self, is_open: bool, holds_back_good_events: bool) {
         let mut seen = lock(&self.seen);
         if is_open {
             seen.opened_after.get_or_insert_with(|| self.began.elapsed());
         }
-        seen.held_since = is_unfair.then(|| seen.held_since.unwrap_or_else(Instant::now));
-        if seen.held_since.is_some_and(|since| since.elapsed() > HELD_AT_MOST) {
+        seen.held_since = holds_back_good_events.then(|| seen.held_since.unwrap_or_else(Instant::now));
+        if seen.held_since.is_some_and(|since| since.elapsed() > LONGEST_HOLD) {
             drop(seen);
-            self.violate("events that nobody has tried are held back although the target is there");
+            self.violate("good events are held back although the target works");
         }
     }
 
-    /// A probe was made: one a minute, whenever the breaker's runs come.
+    /// Checks that there is at most one probe a minute.
     pub(crate) fn probed(&self) {
         let before = lock(&self.seen).probed_at.replace(Instant::now());
-        if before.is_some_and(|at| at.elapsed() < BETWEEN_PROBES) {
-            self.violate("a target that is away is hit by more than a probe a minute");
+        if before.is_some_and(|at| at.elapsed() < SHORTEST_PROBE_INTERVAL) {
+            self.violate("a target in an outage gets more than one probe a minute");
         }
     }
 
@@ -316,7 +314,7 @@ impl Invariants {
         lock(&self.seen).taken.contains_key(id)
     }
 
-    /// The relay heard that a delivery failed.
+    /// Notes that the relay learned of a failed delivery.
     pub(crate) fn heard(&self, id: &EventId, status: Option<u16>, retry_after: Option<Duration>) {
         lock(&self.seen).heard.insert(id.clone(), (status, retry_after.unwrap_or_default()));
     }
@@ -325,20 +323,20 @@ impl Invariants {
         lock(&self.seen).known.clone()
     }
 
-    /// What the target took more often than once: so many deliveries too many.
+    /// Number of repeated deliveries.
     pub(crate) fn repeats(&self) -> u64 {
         lock(&self.seen).taken.values().map(|times| u64::from(times - 1)).sum()
     }
 
-    /// An event is about to be delivered: never after its delivery was recorded, and not before its backoff is over.
-    pub(crate) fn delivery_begins(&self, id: &EventId) {
+    /// Checks that a delivery starts neither after a recorded one nor before the end of the backoff.
+    pub(crate) fn delivery_started(&self, id: &EventId) {
         let now = FakeClock.now();
         let (finished, not_before) = {
             let mut seen = lock(&self.seen);
             seen.heard.remove(id);
             (seen.finished.get(id).copied(), seen.not_before.remove(id))
         };
-        if finished.is_some_and(|since| now < since + REMEMBERED - TOLERANCE) {
+        if finished.is_some_and(|since| now < since + RECORD_LIFE - TOLERANCE) {
             self.violate(&format!("{id} is delivered again although it is recorded as delivered or discarded"));
         }
         if not_before.is_some_and(|time| now + TOLERANCE < time) {
@@ -346,30 +344,35 @@ impl Invariants {
         }
     }
 
-    /// A record was written, by this process.
+    /// Checks a change of a record by a process.
     pub(crate) fn written(&self, by: &str, before: Option<&EventRecord>, after: &EventRecord) {
         let (id, now) = (&after.event_id, FakeClock.now());
         let name = |record: &EventRecord| record.state.name().as_str();
         self.trace(&(id, before.map(name), name(after), after.attempts_since_claim, after.replays_made));
         self.note(|| {
-            format!("{id}: {} → {}, attempt {}", before.map_or("nothing", name), name(after), after.attempts_since_claim)
+            format!(
+                "{id}: {} → {}, attempt {}",
+                before.map_or("nothing", name),
+                name(after),
+                after.attempts_since_claim
+            )
         });
         self.remember(after, now);
         match (before.map(|before| &before.state), &after.state) {
             (_, State::Delivered) if !self.has_taken(id) => {
-                self.violate(&format!("{id} is recorded as delivered, and the target has never had it"));
+                self.violate(&format!("{id} is recorded as delivered but was never sent to the target"));
             }
-            (_, State::Discarded(_)) if !lock(&self.seen).unwanted.contains(id) => {
-                self.violate(&format!("{id} was discarded, and nobody had asked"));
+            (_, State::Discarded(_)) if !lock(&self.seen).discard_requests.contains(id) => {
+                self.violate(&format!("{id} was discarded without a request"));
             }
             (_, State::Archived { .. }) if !lock(&self.seen).archived.contains(id) => {
-                self.violate(&format!("{id} is recorded as archived, and the archive does not hold it"));
+                self.violate(&format!("{id} is recorded as archived but is not in the archive"));
             }
             (_, State::Retrying { next_attempt_at }) => {
-                // A probe that says nothing about the event lets it begin anew; one that does is an attempt like any other.
+                // A failed probe that tells nothing about the event restarts its backoff; otherwise it is an attempt like any other.
                 let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at)).unwrap_or_default();
-                let is_anew = by == "probe" && wait + Duration::from_millis(2) < self.wait(after.attempts_since_claim);
-                self.check_backoff(after, if is_anew { 1 } else { after.attempts_since_claim }, *next_attempt_at);
+                let restarts = by == "probe" && wait + Duration::from_millis(2) < self.wait(after.attempts_since_claim);
+                self.check_backoff(after, if restarts { 1 } else { after.attempts_since_claim }, *next_attempt_at);
             }
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
                 self.violate(&format!("{id} is claimed before its backoff is over"));
@@ -379,17 +382,17 @@ impl Invariants {
             {
                 let replay = after.history.iter().rfind(|act| act.action == "replay");
                 if replay.and_then(|act| act.why.as_deref()) != Some("force") {
-                    self.violate(&format!("{id} is claimed past the ceiling"));
+                    self.violate(&format!("{id} is claimed beyond the replay limit"));
                 }
             }
             (Some(State::InProgress(lease)), State::InProgress(_)) if lease.lease_until > now + TOLERANCE => {
-                self.violate(&format!("{id} is claimed although its lease is not over"));
+                self.violate(&format!("{id} is claimed before its lease expires"));
             }
             (Some(State::Dead(old)), State::Dead(new)) if new.replayed_at != old.replayed_at => {
                 let is_forced = after.history.last().is_some_and(|act| act.why.as_deref() == Some("force"));
                 if new.replayed_at.is_some() && !is_forced && before.is_some_and(|it| it.replays_made >= REPLAY_CEILING)
                 {
-                    self.violate(&format!("{id} is replayed past the ceiling"));
+                    self.violate(&format!("{id} is replayed beyond the replay limit"));
                 }
             }
             (_, State::Dead(dead)) if dead.replayed_at.is_none() => {
@@ -401,12 +404,12 @@ impl Invariants {
         if let State::InProgress(lease) = &after.state {
             let longest = self.processor_time + LEASE_PAST_DEADLINE;
             if lease.lease_until > now + longest + TOLERANCE {
-                self.violate(&format!("the lease on {id} is longer than its invocation"));
+                self.violate(&format!("the lease of {id} outlasts its invocation"));
             }
         }
     }
 
-    /// What is delivered or discarded stays so, for as long as it is remembered.
+    /// Checks that a delivered or discarded event stays so for the life of its record.
     fn remember(&self, after: &EventRecord, now: Timestamp) {
         let (id, name) = (&after.event_id, after.state.name());
         let mut seen = lock(&self.seen);
@@ -414,15 +417,15 @@ impl Invariants {
         let since = seen.finished.get(id).copied();
         if matches!(name, StateName::Delivered | StateName::Discarded) {
             seen.finished.insert(id.clone(), now);
-        } else if since.is_some_and(|since| now < since + REMEMBERED - TOLERANCE) {
+        } else if since.is_some_and(|since| now < since + RECORD_LIFE - TOLERANCE) {
             drop(seen);
-            self.violate(&format!("{id} was {was:?}, and is {name:?} again"));
+            self.violate(&format!("{id} changed from {was:?} back to {name:?}"));
         } else {
             seen.finished.remove(id);
         }
     }
 
-    /// An event that was alive did not die before its last word: that would be an earlier death of it.
+    /// Checks that the time of a failure is not that of an earlier failure of the event.
     fn check_time_of_death(&self, before: Option<&EventRecord>, death: &Death, by: &str) {
         let Some(before) = before.filter(|_| by != "restore") else { return };
         let alive_at = match &before.state {
@@ -431,11 +434,14 @@ impl Invariants {
             State::Dead(_) | State::Delivered | State::Archived { .. } | State::Discarded(_) => return,
         };
         if death.dead_at + TOLERANCE < alive_at {
-            self.violate(&format!("{} died at {}, and was alive at {alive_at}", before.event_id, death.dead_at));
+            self.violate(&format!(
+                "{} failed for good at {} but was alive at {alive_at}",
+                before.event_id, death.dead_at
+            ));
         }
     }
 
-    /// A reason is the true one, where the relay could know it.
+    /// Checks the reason of a dead letter, where the relay could know it.
     fn check_reason(&self, id: &EventId, death: &Death) {
         let (heard, is_disturbed, is_undeliverable) = {
             let seen = lock(&self.seen);
@@ -444,7 +450,7 @@ impl Invariants {
         let is_final = |status: u16| (300..500).contains(&status) && ![408, 421, 425, 429].contains(&status);
         let is_conflict = |status: u16| [409, 423].contains(&status);
         let status = heard.and_then(|(status, _)| status);
-        // A conflict with what the target has taken is its work on an earlier attempt.
+        // A conflict over an accepted event is the target's work on an earlier attempt.
         let is_in_progress = status.is_some_and(is_conflict) && self.has_taken(id);
         let holds = match death.reason {
             ReasonKind::Permanent => status == death.status_code && status.is_some_and(is_final) && !is_in_progress,
@@ -456,11 +462,11 @@ impl Invariants {
             ReasonKind::Crashed | ReasonKind::Unknown => self.is_disorderly || is_disturbed,
             ReasonKind::Unreadable => false,
         };
-        // What was disturbed may have died of something that the relay was not told any more.
+        // Faults may have hidden the reason from the relay.
         if !holds && !is_disturbed {
             let reason = death.reason.as_str();
             self.violate(&format!(
-                "{id} is dead of {reason} {:?}, and the target last said {heard:?}",
+                "{id} is a dead letter with reason {reason} {:?} but the target last answered {heard:?}",
                 death.status_code
             ));
         }
@@ -472,7 +478,7 @@ impl Invariants {
         doubled.map_or(self.cap, |doubled| doubled.min(self.cap))
     }
 
-    /// The wait before the next attempt: min(cap, base · 2ⁿ⁻¹), plus jitter of at most 1 s or a tenth, or what the target asks.
+    /// Checks the wait before the next attempt: min(cap, base · 2ⁿ⁻¹) plus jitter of at most 1 s or a tenth, or the `Retry-After`.
     fn check_backoff(&self, record: &EventRecord, attempts: u32, next_attempt_at: Timestamp) {
         let wait = next_attempt_at.duration_since(record.last_seen_at);
         let least = self.wait(attempts);
@@ -486,12 +492,12 @@ impl Invariants {
         let (Ok(least), Ok(most)) = (least, most) else { return };
         lock(&self.seen).not_before.insert(record.event_id.clone(), FakeClock.now() + least);
         if wait + slack < least || wait - slack > most {
-            self.violate(&format!("{} waits for {wait}, and not for {least} to {most}", record.event_id));
+            self.violate(&format!("{} waits for {wait} instead of {least} to {most}", record.event_id));
         }
     }
 
-    /// Nothing that the relay ever had is nowhere.
-    pub(crate) fn account(&self) {
+    /// Checks that each event is in a queue, at the target, in the archive, or discarded.
+    pub(crate) fn check_nothing_lost(&self) {
         let identity = |message: &Message, sent_at| {
             let id = match message.event_id() {
                 Some(id) => id.to_owned(),
