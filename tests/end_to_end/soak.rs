@@ -211,11 +211,11 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut operator = Operator::new(relay, dice.fork());
-    let (rain_on_queues, rain_on_table) = (dice.fork(), dice.fork());
+    let (cut_queues, cut_table) = (dice.fork(), dice.fork());
     let (sent, queue_cuts, table_cuts, changes, outages, kills, ()) = tokio::try_join!(
         send(relay, end),
-        trouble::rain(Service::Sqs, &faulty.sqs, rain_on_queues, end),
-        trouble::rain(Service::DynamoDb, &faulty.dynamodb, rain_on_table, end),
+        trouble::cut(Service::Sqs, &faulty.sqs, cut_queues, end),
+        trouble::cut(Service::DynamoDb, &faulty.dynamodb, cut_table, end),
         trouble::flap(&relay.target, dice.fork(), end),
         trouble::stop_ingest(relay, dice.fork(), end),
         trouble::kill(relay, dice.fork(), end),
@@ -223,7 +223,7 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     )?;
     let (cuts, kills) = ([queue_cuts, table_cuts].concat(), [kills, operator.take_kills()].concat());
     let troubles = Troubles { cuts, kills, changes, outages };
-    let bad_weather = began.elapsed();
+    let time_of_faults = began.elapsed();
     // From now on no run is killed, and each has the time that it needs.
     for function in [Function::Replay, Function::Recovery] {
         relay.set_timeout(function, SETTLING_SECONDS).await?;
@@ -238,7 +238,7 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     bring_back_all(relay).await?;
     let lost = account.lost(&until_ended(relay).await?);
     eprintln!(
-        "seed {seed}, {seconds} s of bad weather: {} events, {figures}, {}, {} lost; {} in {bad_weather:.0?}, all in {:.0?}",
+        "seed {seed}, {seconds} s of faults: {} events, {figures}, {}, {} lost; {} in {time_of_faults:.0?}, all in {:.0?}",
         sent.accepted.len() + sent.refused.len(),
         operator.figures(),
         lost.len(),
