@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::number;
 use crate::instructions;
-use crate::lab::{Function, Lab};
-use crate::programs::Programs;
+use crate::lab::Lab;
+use crate::programs::{Function, Programs};
 
 /// How far a figure may be from what was recorded, in either direction: what became better is recorded too, so that it stays so.
 const TOLERANCE: f64 = 0.05;

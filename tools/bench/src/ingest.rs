@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::figures::Figures;
-use crate::lab::{Function, Lab, webhook};
+use crate::lab::{Lab, webhook};
 use crate::process::{self, Quota, cpu_micros, peak_megabytes};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 /// Those that are measured, in turn.
 pub(crate) const PROGRAMS: [Function; 4] =

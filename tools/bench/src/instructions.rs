@@ -13,9 +13,9 @@ use local::runtime_api::Function as Process;
 use serde_json::{Value, json};
 
 use crate::figures::Figures;
-use crate::lab::{Function, Lab, webhook};
+use crate::lab::{Lab, webhook};
 use crate::processor::{self, Target};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 pub(crate) const INIT: &str = "INIT";
 pub(crate) const FIRST: &str = "first";

@@ -14,7 +14,7 @@ use local::workspace::Workspace;
 use serde_json::{Value, json};
 
 use crate::https::{Authority, Front};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 /// The time limits of the functions in the template are shorter; under valgrind everything takes fifty times as long.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
@@ -27,17 +27,6 @@ pub(crate) struct Lab {
     dynamodb: Front,
     secrets_manager: Front,
     folder: PathBuf,
-}
-
-/// A program that plays a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Function {
-    /// A function of the relay, by its name.
-    Relay(&'static str),
-    /// Rust that does nothing.
-    Floor,
-    /// Python, by the file it is in.
-    Python(&'static str),
 }
 
 impl Lab {

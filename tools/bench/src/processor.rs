@@ -15,9 +15,9 @@ use tokio::time::sleep;
 
 use crate::figures::{Figures, Samples};
 use crate::ingest::Effort;
-use crate::lab::{Function, Lab};
+use crate::lab::Lab;
 use crate::process::{self, cpu_micros, peak_megabytes};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 /// Those that are measured, in turn.
 pub(crate) const PROGRAMS: [Function; 2] = [Function::Relay("processor"), Function::Python("processor")];

@@ -1,6 +1,7 @@
 //! One deployed relay: an emulator with the repository's template in it, and the clients to look at it.
 
 mod function;
+mod observation;
 mod observe;
 mod options;
 
@@ -25,7 +26,7 @@ use crate::{
 
 pub use self::{
     function::{Function, FunctionError},
-    observe::{Count, LogLine, QueueCounts},
+    observation::{Count, LogLine, QueueCounts},
     options::{Service, StackOptions, secret},
 };
 

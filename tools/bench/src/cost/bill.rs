@@ -1,10 +1,11 @@
 //! A bill: every component of a design, in dollars per million events.
 
+use super::model::{Design, Measured, Setup, Workload, assumed};
 use super::prices::{
     FAIR_QUEUE, GB, HTTP_API, HTTP_API_BYTES, INVOCATIONS, LOGS_GB, READS, RECOVERY_GB_MONTH, SECRET_READS, SQS,
     SQS_BYTES, TABLE_GB_MONTH, TRACES, TRANSFER_GB,
 };
-use super::{Design, Measured, Setup, TableUse, Workload, assumed};
+use super::table_use::TableUse;
 
 /// Lambda gives one core's time at so many MB ("Configure Lambda function memory").
 const MB_PER_CORE: f64 = 1769.0;

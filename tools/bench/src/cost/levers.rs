@@ -1,10 +1,11 @@
 //! What could be changed to pay less, and what has to be paid without any event.
 
+use super::model::{Design, Entrance, Logs, Setup, Workload};
 use super::prices::{
     ALARM_MONTH, Architecture, DASHBOARD_MONTH, INVOCATIONS, METRIC_MONTH, PROVISIONED_WRITE_HOUR, READS, SCHEDULES,
     SECRET_MONTH, SECRET_READS, SQS, WRITES,
 };
-use super::{Design, Entrance, Logs, Setup, Table, Workload};
+use super::table::Table;
 
 /// A change, and what it costs beside.
 pub(crate) struct Lever {

@@ -1,7 +1,7 @@
 //! What an event takes of the events table: write units, read units and room.
 
+use super::model::{Setup, Workload, assumed};
 use super::prices::{READ_BYTES, STORED_OVERHEAD_BYTES, WRITE_BYTES};
-use super::{Setup, Workload, assumed};
 
 /// A record that was just claimed, in bytes: its attributes in `src/domain/event_record/mod.rs`, counted as "DynamoDB item sizes and
 /// formats" says, with an id of 43 characters and a webhook id of 36.

@@ -1,8 +1,9 @@
 //! What takes time: to become as fast as a load needs it, and to work off what an outage has left.
 
+use super::model::{AS_SHIPPED, Load, Settings, TARGET_MS};
 use super::quotas::{IN_FLIGHT, MOVED_PER_SECOND};
-use super::{AS_SHIPPED, Load, Settings, TARGET_MS, rounded};
 use crate::cost::Table;
+use crate::figures::rounded;
 
 /// A standard mapping begins with so many batches at a time, and adds so many a minute ("Configuring scaling behavior for
 /// SQS event source mappings").

@@ -1,6 +1,6 @@
 //! The quotas of AWS and the parameters of the template that a load can run into, each with the document it stands in.
 
-use super::{Load, Settings};
+use super::model::{Load, Settings};
 use crate::cost::{self, TableUse};
 
 /// Messages in flight of a standard queue: received and not deleted, those that wait for their retry included

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use super::Settings;
+use super::model::Settings;
 
 /// What is simulated.
 #[derive(Debug, Clone, Copy)]

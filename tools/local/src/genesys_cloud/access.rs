@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Refusal},
-    new_id,
+    format::new_id,
 };
 
 /// The id of the OAuth client.

@@ -13,12 +13,17 @@ use hyper::{
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::{Map, Value, json};
 
-use super::{Broken, new_id};
+use super::format::new_id;
 
 const CORRELATION_ID: &str = "inin-correlation-id";
 const RETRY_AFTER: &str = "retry-after";
 const LARGEST_PAGE: usize = 100;
 const USUAL_PAGE: usize = 25;
+
+/// Error that closes the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection breaks")]
+pub(super) struct Broken;
 
 /// An answer before it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]

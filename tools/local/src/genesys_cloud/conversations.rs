@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{iso, new_id};
+use super::format::{iso, new_id};
 
 /// All messages, and what is known of them.
 #[derive(Debug, Default)]

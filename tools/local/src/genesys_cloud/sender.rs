@@ -5,7 +5,10 @@ use std::{sync::Mutex, time::Duration};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::{State, iso, lock, new_id};
+use super::{
+    format::{iso, new_id},
+    state::{State, lock},
+};
 use crate::genesys::Webhook;
 
 /// Between two tries.
