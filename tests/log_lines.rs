@@ -1,4 +1,4 @@
-//! What the functions write while they are sent what a forger would send: one JSON object on each line, whatever it holds,
+//! Log lines under forged input: one JSON object on each line, whatever it holds,
 //! and no secret in any of them. At the level that shows most.
 
 use std::collections::BTreeMap;
@@ -208,7 +208,7 @@ async fn ingest_lets_no_sender_forge_a_line_and_tells_no_secret() -> Result<()> 
 #[tokio::test]
 async fn the_metrics_of_many_webhooks_share_a_line_and_none_waits_for_long() -> Result<()> {
     const WEBHOOKS: u64 = 120;
-    /// What so many invocations measured is written, however fast they come.
+    /// Invocations after which metrics are written, however fast they come.
     const TOGETHER: u64 = 50;
     let stand_in = StandIn::start(&stack_secret()).await?;
     let mut ingest = Logged::start("ingest", &stand_in, &[]).await?;

@@ -20,7 +20,7 @@ use crate::{Relay, name_of, webhook};
 
 const GONE: Behaviour = Behaviour::Status { code: 410, retry_after: None };
 
-/// What makes up a message, but for what SQS writes on it itself.
+/// Message of SQS, without the attributes that SQS adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Letter {
     body: String,
@@ -54,14 +54,14 @@ pub(crate) async fn object(relay: &Relay, key: &str) -> Result<Vec<u8>> {
     Ok(request.send().await?.body.collect().await?.to_vec())
 }
 
-/// The lines of an object, as anybody reads them.
+/// Lines of an archive object.
 pub(crate) fn lines(object: &[u8]) -> Result<Vec<Value>> {
     let mut text = String::new();
     MultiGzDecoder::new(object).read_to_string(&mut text)?;
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-/// What the tools of a shell make of a file; nothing where they are missing.
+/// Content of a file as shell tools read it; `None` where they are missing.
 fn piped(file: &Path, tools: &str) -> Result<Option<String>> {
     let missing = |tool: &&str| {
         let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).stdout(Stdio::null()).status();
@@ -229,7 +229,7 @@ async fn an_archive_that_is_killed_before_it_deletes_and_repeated_loses_and_doub
     Ok(())
 }
 
-/// How many of these records say that the archive has their events.
+/// Number of these records in the state `ARCHIVED`.
 async fn archived_of(relay: &Relay, ids: &[String]) -> Result<usize> {
     let table = relay.stack.output("EventsTableName")?;
     let mut archived = 0;

@@ -1,4 +1,4 @@
-//! What an operator does with dead letters after an outage: looks at them, brings them back, drops them.
+//! Work of an operator on dead letters after an outage: listing, replaying, discarding.
 
 mod interrupted;
 mod outage;

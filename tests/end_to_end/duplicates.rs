@@ -1,4 +1,4 @@
-//! What becomes of an event that comes again, and of one whose record cannot be read or written.
+//! Duplicates, and events whose record cannot be read or written.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn until_said(relay: &Relay, text: &str, times: usize) -> Result<()> {
     wait::until(&what, lines).await.map(drop)
 }
 
-/// How the target answered the deliveries of an event, in their order.
+/// Statuses of the target for the deliveries of an event, in their order.
 fn answers(relay: &Relay, id: &str) -> Vec<Option<u16>> {
     relay.target.requests_of(id).into_iter().map(|request| request.answer.and_then(|answer| answer.status)).collect()
 }
@@ -92,7 +92,7 @@ async fn relay_with_a_dead_letter(webhook: &Webhook) -> Result<(Relay, String)> 
     Ok((relay, id))
 }
 
-/// What an operator does with a dead letter, as far as its record is concerned.
+/// Actions of an operator on a dead letter that change its record.
 async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, OperatorAction) -> Transition) -> Result<()> {
     let found = record(relay, id).await?.context("a record")?;
     let now = SystemClock.now();

@@ -20,7 +20,7 @@ const QUICK: [(&str, u32); 4] =
 const PATIENT: [(&str, u32); 4] =
     [("TargetTimeoutSeconds", 5), ("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("ProcessorTimeoutSeconds", 10)];
 
-/// How much more memory the processor may have needed for large answers: less than one of them is.
+/// Most additional memory of the processor for large answers: less than the size of one.
 const MORE_KIB: u64 = 8 * 1024;
 
 /// Dead letters to be replayed, in batches of ten, and how often that is tried in bad fault.
@@ -51,13 +51,13 @@ impl Faulty {
         webhook(name).send(&self.relay.stack.webhook_url()?).await
     }
 
-    /// How many messages the queues hold.
+    /// Numbers of messages in the queues.
     async fn held(&self) -> Result<(u32, u32)> {
         let counts = self.relay.stack.queue_counts().await?;
         Ok((counts.events.total(), counts.dead_letters.total()))
     }
 
-    /// How often the processor has said this of an event so far.
+    /// Number of log lines of the processor about an event with this message.
     async fn said(&self, id: &str, message: &str) -> Result<usize> {
         let lines = self.relay.stack.log_lines(Function::Processor, 0).await?;
         let is_it = |line: &Value| {

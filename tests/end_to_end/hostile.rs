@@ -1,4 +1,4 @@
-//! What strangers and broken senders send: each is told what is wrong, nothing authentic is lost, and the functions stay
+//! Requests of strangers and broken senders: each is told what is wrong, nothing authentic is lost, and the functions stay
 //! within their memory.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::Relay;
 
-/// What `template.yaml` gives each function.
+/// Memory of each function in `template.yaml`.
 const FUNCTION_MEMORY: u64 = 256 * 1024 * 1024;
 
 const VECTOR: &str = r#"{"id":"d7d58935af65a45e5234ac77de017a0a","type":"Text","text":"Hi","direction":"Outbound"}"#;

@@ -30,7 +30,7 @@ const PROCESSOR_TIME: Duration = Duration::from_secs(PROCESSOR_SECONDS as u64);
 /// Between two kills.
 const KILL_EVERY: Duration = Duration::from_millis(2500);
 
-/// Decides by event and attempt alone, so that no run is luckier than another.
+/// Decides by event and attempt alone, so that all runs are alike.
 fn fail_at_random(request: &ReceivedRequest) -> Answer {
     let mut hasher = DefaultHasher::new();
     (&request.body[..], attempt_of(request)).hash(&mut hasher);
@@ -95,7 +95,7 @@ async fn until_reconciled(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
     .await
 }
 
-/// What the records say of attempts that nobody came back from.
+/// Attempts that crashed, by the records.
 #[derive(Debug, Default)]
 struct Tally {
     /// Attempts whose processor ended before it could say how they went.

@@ -58,7 +58,7 @@ impl Trial<'_> {
         self.role.restore().await
     }
 
-    /// Whether a text tells that this permission is missing.
+    /// True where a text says that this permission is missing.
     fn is_named_in(&self, text: &str) -> bool {
         text.contains(&format!("not authorized to perform: {}", self.action))
     }

@@ -1,4 +1,4 @@
-//! What Genesys Cloud failed to deliver is fetched, whatever goes wrong meanwhile, and what had arrived is recognised.
+//! Recovery of events that Genesys Cloud failed to deliver, under faults; events that had arrived are recognised.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -62,13 +62,13 @@ const PARAMETERS: [(&str, u32); 6] = [
 const REPLAY_SECONDS: i32 = 15;
 const RECOVERY_SECONDS: i32 = 20;
 
-/// Seconds of such runs when the weather is fine again, on a machine that is busy.
+/// Seconds of such runs after the faults, on a busy machine.
 const SETTLING_SECONDS: i32 = 300;
 
-/// How long the settling may stand still: longer than the minute of grace after which a missing record is noticed.
+/// Longest time without progress while settling: longer than the minute after which a missing record is noticed.
 const STANDSTILL: Duration = Duration::from_mins(3);
 
-/// What senders know.
+/// Knowledge of the senders.
 #[derive(Debug, Default)]
 struct Sent {
     /// The events that were answered with 2xx.

@@ -154,7 +154,7 @@ impl Relay {
         }
     }
 
-    /// What comes of a request; nothing where it fails.
+    /// Answer to a request; `None` where it fails.
     pub(crate) async fn asks(&self, request: Value) -> Value {
         let request = dead_letters::Request::parse(request, "a test").expect("a request");
         let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();

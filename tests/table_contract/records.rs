@@ -1,4 +1,4 @@
-//! What the table says of one event.
+//! Records of single events.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Alarms, dashboard and saved queries: what they look at is written by somebody, and what they say is true.
+//! Alarms, dashboard and saved queries: their metrics and fields exist, and their texts are true.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const OURS: &str = "GenesysRelay/${AWS::StackName}";
 
-/// What AWS writes by itself, with its dimension.
+/// Metrics of AWS, with their dimension.
 const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
     (
         "AWS/SQS",

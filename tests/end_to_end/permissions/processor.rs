@@ -1,4 +1,4 @@
-//! What the processor may do, one permission after the other taken away.
+//! Permissions of the processor, removed one at a time.
 
 use super::*;
 

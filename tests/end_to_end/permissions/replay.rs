@@ -1,4 +1,4 @@
-//! What replay, and who starts it, may do, one permission after the other taken away.
+//! Permissions of replay and of its schedules, removed one at a time.
 
 use genesys_relay::domain::circuit::State;
 use jiff::SignedDuration;

@@ -92,7 +92,7 @@ fn by<const ROWS: usize>(title: &str, what: &'static str, rows: [(String, Worklo
     table
 }
 
-/// What one event takes of the table, by how many receives it uses up before it dies.
+/// Table use of one dead event, by its number of receives.
 fn retries() -> Table {
     let head = ["receives", "requests that write", "write units", "read units", "dollars per million dead events"];
     let mut table = Table::new("What an event that is never delivered takes of the table (2 KiB)", head);

@@ -29,7 +29,7 @@ pub(crate) const FIGURES: [&str; 8] = [INIT, FIRST, COLD, FIRST_AT_128, STEADY, 
 /// A function that gets little memory gets little CPU.
 const SMALL: u32 = 128;
 
-/// How much is measured.
+/// Number of measurements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// Rounds, each with a cold start of every program.

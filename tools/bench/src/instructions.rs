@@ -1,4 +1,4 @@
-//! How many instructions ingest, its peers and the processor execute, counted by valgrind: figures that a busy machine does not
+//! Instructions of ingest, its peers and the processor, counted by valgrind: figures that a busy machine does not
 //! move.
 //!
 //! A function is run three times, with no invocation, with one, and with many; INIT, the first invocation and the steady ones

@@ -1,4 +1,4 @@
-//! What surrounds every function that is measured: stand-ins of SQS, DynamoDB and Secrets Manager behind HTTPS, each with a
+//! Surroundings of each measured function: stand-ins of SQS, DynamoDB and Secrets Manager behind HTTPS, each with a
 //! host of its own as on AWS, and a target.
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ impl Lab {
         Ok(Self { _stand_in: stand_in, authority, sqs, dynamodb, secrets_manager, folder })
     }
 
-    /// What a function needs to be started here, with its log in a file.
+    /// Launch of a function, with its log in a file.
     pub(crate) fn launch(&self, function: Function, programs: &Programs, target_url: &str) -> Result<Launch> {
         let (binary, arguments) = match function {
             Function::Relay(name) => (programs.binary(name)?.to_path_buf(), Vec::new()),
@@ -89,7 +89,7 @@ impl Lab {
 }
 
 impl Function {
-    /// What it is called in tables.
+    /// Name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Relay(name) => name,

@@ -64,13 +64,13 @@ enum Command {
 }
 
 impl Arguments {
-    /// Whether the results are not those that everybody compares.
+    /// True where the results differ from the standard run.
     fn changes_the_results(&self) -> bool {
         self.quick || self.service_latency > 0 || !self.only.is_empty() || !self.against.is_empty()
     }
 }
 
-/// What can be measured by itself.
+/// Parts that can be measured alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// ingest, cold and warm

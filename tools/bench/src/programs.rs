@@ -15,7 +15,7 @@ use local::workspace::Workspace;
 /// The functions of the relay, by the names of their binaries.
 pub(crate) const FUNCTIONS: [&str; 5] = ["ingest", "processor", "replay", "recovery", "breaker"];
 
-/// What the Python peers need.
+/// Packages of the Python peers.
 const PEERS: Packages =
     Packages { name: "the Python peers", requirements: include_str!("../peers/python/requirements.txt") };
 

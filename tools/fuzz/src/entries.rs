@@ -1,4 +1,4 @@
-//! What a log of deliveries lists, and what the recovery makes of it.
+//! Entries of a delivery log, and their recovery.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(crate) fn window() -> Window {
     Window { from: Noon.now() - SignedDuration::from_hours(1), to: Noon.now() }
 }
 
-/// Whether a header belongs to an event.
+/// True where a header belongs to an event.
 pub(crate) fn is_kept(name: &str) -> bool {
     matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
 }

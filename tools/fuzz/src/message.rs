@@ -1,4 +1,4 @@
-//! What a message of SQS says, whoever wrote it: ingest, a rule of EventBridge, or a stranger in the console.
+//! Reading of SQS messages by any writer: ingest, a rule of EventBridge, or a person in the console.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

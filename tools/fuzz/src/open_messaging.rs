@@ -1,4 +1,4 @@
-//! What is read from the conversations of Open Messaging, whatever is answered.
+//! Reading of Open Messaging conversations with any answers.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ fn log_of(answers: &Answers) -> OpenMessaging<Client> {
     }
 }
 
-/// How many conversations are still to be looked at.
+/// Number of conversations left.
 fn open(place: &Place) -> usize {
     let place = serde_json::to_value(place).expect("a place is JSON");
     place["conversations"].as_array().map_or(0, Vec::len)

@@ -1,4 +1,4 @@
-//! What somebody asks the replay function and the recovery for.
+//! Requests to the replay function and the recovery.
 
 use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::dead_letters::{self, Replay};

@@ -14,7 +14,7 @@ use crate::clients::{self, Keys};
 
 const SERVICE: &str = "execute-api";
 
-/// What the API answered.
+/// Answer of the API.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The HTTP status.
@@ -46,7 +46,7 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
     Ok(Answer { status, headers, body: serde_json::from_slice(&answer.bytes().await?).unwrap_or_default() })
 }
 
-/// The same, signed for IAM (Signature Version 4) with somebody's keys.
+/// The same, signed for IAM (Signature Version 4) with these keys.
 ///
 /// # Errors
 /// When the URL cannot be signed, or there is no answer.

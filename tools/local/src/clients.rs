@@ -33,7 +33,7 @@ impl Keys {
         Self { id: "test".into(), secret: "test".into() }
     }
 
-    /// What programs need in their environment to use the local AWS, next to `AWS_ENDPOINT_URL`.
+    /// Variables that programs need for the local AWS, beside `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 4] {
         [
@@ -55,7 +55,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What every SDK client of the local AWS is made from.
+/// Configuration of every SDK client of the local AWS.
 pub async fn config(endpoint: &str, keys: &Keys) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(endpoint)

@@ -21,7 +21,7 @@ const CODE_BUCKET: &str = "code";
 /// The one that makes the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;
 
-/// What a deploy leaves behind.
+/// Result of a deploy.
 #[derive(Debug)]
 pub struct Deployed {
     /// The outputs of the template.

@@ -32,7 +32,7 @@ pub fn write_for_curl(path: &Path, keys: &Keys) -> Result<()> {
     write_for_owner(path, &format!("user = \"{}:{}\"\n", keys.id, keys.secret))
 }
 
-/// Writes a file that nobody but its owner can read, not even for a moment.
+/// Writes a file that only its owner can read, at any moment.
 fn write_for_owner(path: &Path, content: &str) -> Result<()> {
     let write = || -> io::Result<()> {
         // One that is there keeps its mode.

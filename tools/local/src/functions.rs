@@ -83,7 +83,7 @@ fn pack(binary: &Path) -> Result<Vec<u8>> {
     Ok(zip.finish()?.into_inner())
 }
 
-/// The same functions in other zips: for whoever deploys them, another release.
+/// The same functions in other zips: another release for a deploy.
 ///
 /// # Errors
 /// When a zip cannot be written.

@@ -86,7 +86,7 @@ impl GenesysCloud {
         self.lock().skew = skew;
     }
 
-    /// How long the tokens live that are issued from now on: a day, unless this is called.
+    /// Sets the life of new tokens. Default: a day.
     pub fn set_token_life(&self, life: Duration) {
         self.lock().tokens.life = life;
     }
@@ -96,7 +96,7 @@ impl GenesysCloud {
         self.lock().tokens.expire();
     }
 
-    /// How many calls a minute it takes: 300, as Genesys does, unless this is called.
+    /// Sets the rate limit in calls per minute. Default: 300, as in Genesys Cloud.
     pub fn set_rate_limit(&self, allowed: u32) {
         self.lock().rate_limit.allowed = allowed;
     }
@@ -145,7 +145,7 @@ impl GenesysCloud {
         sender::deliver(&self.state, webhook_url, webhook, pause).await
     }
 
-    /// Where the bodies go that people post to [`Self::control_url`].
+    /// Sets the webhook URL for bodies posted to [`Self::control_url`].
     pub fn set_webhook_url(&self, url: impl Into<String>) {
         self.lock().webhook_url = Some(url.into());
     }

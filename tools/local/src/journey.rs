@@ -20,10 +20,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Lines of concurrent invocations do not arrive in order: so far back they are looked for again.
 const LATE_BY_AT_MOST_MS: i64 = 10_000;
 const ID_WIDTH: usize = 10;
-/// Shown by themselves, or of no use to somebody who watches.
+/// Log fields that are shown elsewhere or of no use to a viewer.
 const NOT_SHOWN: [&str; 5] = ["timestamp", "level", "message", "event_id", "message_id"];
 
-/// What has been seen so far.
+/// Log lines seen so far.
 #[derive(Debug)]
 pub struct Journey {
     screen: Screen,
@@ -113,7 +113,7 @@ impl Journey {
     }
 }
 
-/// When the line was written, in milliseconds since 1970.
+/// Time of a line in milliseconds since 1970.
 fn moment(line: &LogLine) -> i64 {
     let written = line.content["timestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
     written.map_or(line.at, Timestamp::as_millisecond)

@@ -21,16 +21,16 @@ pub const EMULATOR: Packages =
 const OLDEST: (u32, u32) = (3, 11);
 const CANDIDATES: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
-/// What an environment holds.
+/// Packages of an environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Packages {
-    /// What people are told is being set up.
+    /// Name for people.
     pub name: &'static str,
     /// A pip requirements file that pins everything with hashes, what is needed indirectly as well.
     pub requirements: &'static str,
 }
 
-/// Why there is no Python environment, and what to do about it.
+/// Error of the Python environment, with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PythonError {
     /// No interpreter at all.
@@ -42,7 +42,7 @@ pub enum PythonError {
     /// Interpreters, but none that the emulator runs on.
     #[error("Python 3.11 or newer is needed; found: {found}. Install a newer one, or set PYTHON to its path.")]
     TooOld {
-        /// What was found, with versions.
+        /// Interpreters that were found, with versions.
         found: String,
     },
     /// Debian and others ship Python without it.
@@ -50,7 +50,7 @@ pub enum PythonError {
     NoVenv {
         /// The interpreter.
         python: String,
-        /// What it said.
+        /// Its output.
         output: String,
     },
     /// Most often the machine is offline.
@@ -59,7 +59,7 @@ pub enum PythonError {
          check the network, or your pip configuration (proxy, index), then run this again."
     )]
     Install {
-        /// What was to be installed.
+        /// Packages to be installed.
         name: &'static str,
     },
 }

@@ -29,7 +29,7 @@ impl Role {
         Ok(Self { iam, name, policy, document: serde_json::from_str(&decoded(&document)?)? })
     }
 
-    /// What it was deployed with.
+    /// Parameters of its deploy.
     #[must_use]
     pub fn actions(&self) -> BTreeSet<String> {
         statements(&self.document).iter().flat_map(actions_of).map(String::from).collect()

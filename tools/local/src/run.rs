@@ -24,12 +24,12 @@ const INTEGRATION: &str = "integration-1";
 /// The shortest that the template takes.
 const RECOVERY_RATE_MINUTES: u32 = 5;
 
-/// What the person asked for.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Port of the local AWS; a free one if there is none.
     pub port: Option<u16>,
-    /// How the target behaves at first.
+    /// Initial behaviour of the target.
     pub behaviour: Behaviour,
     /// Parameters of the template.
     pub parameters: Vec<(String, String)>,
@@ -110,7 +110,7 @@ fn usage(screen: Screen, curl: &Curl<'_>, target: &Target) -> Result<String> {
     ))
 }
 
-/// How to watch a recovery.
+/// Hints for a recovery.
 fn recovery(screen: Screen, curl: &Curl<'_>, genesys: &GenesysCloud) -> Result<String> {
     let stack = curl.stack;
     let heading = |text: &str| screen.paint(Colour::Green, text);

@@ -40,18 +40,18 @@ use crate::{clients::REGION, server::Server};
 const INVOCATIONS: &str = "/2018-06-01/runtime/invocation/";
 const INIT_ERROR: &str = "/2018-06-01/runtime/init/error";
 
-/// What a process needs to be a function.
+/// Launch parameters of a function's process.
 #[derive(Debug)]
 pub struct Launch {
     /// The function's name.
     pub name: String,
     /// Its binary, or what runs it.
     pub binary: PathBuf,
-    /// What the binary is given on its command line. Lambda gives nothing.
+    /// Command-line arguments of the binary. Lambda gives none.
     pub arguments: Vec<OsString>,
     /// Its variables. Those that Lambda sets by itself are added.
     pub environment: BTreeMap<String, String>,
-    /// How long an invocation may take before it is killed, as `Timeout` in the template.
+    /// Time after which an invocation is killed, as `Timeout` in the template.
     pub time_limit: Duration,
     /// The file for its log, standard error included. Without one, its log goes nowhere.
     pub log: Option<PathBuf>,
@@ -70,12 +70,12 @@ pub struct Function {
     server: Server,
 }
 
-/// What a function made of a payload.
+/// Answer of a function to a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What it returned, or the error that it reported instead, as JSON.
+    /// Returned value or reported error, as JSON.
     pub outcome: Result<Bytes, Bytes>,
-    /// From when the function had the payload to when its answer was here.
+    /// Time from the payload to the answer.
     pub took: Duration,
 }
 
@@ -87,7 +87,7 @@ pub enum Ended {
     Exited {
         /// How.
         status: ExitStatus,
-        /// What it had reported to `init/error`.
+        /// Its report to `init/error`.
         init_error: Option<String>,
     },
     /// It did not answer in time, and was killed, as Lambda does it.
@@ -107,12 +107,12 @@ struct Invocation {
     payload: Bytes,
 }
 
-/// What the HTTP side and the caller both know.
+/// State shared by the HTTP side and the caller.
 #[derive(Debug)]
 struct Shared {
     queue: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
     open: Mutex<Option<Open>>,
-    /// How often it has asked for an invocation, and when it did for the first time.
+    /// Number of its requests for an invocation, and the time of the first.
     asked: watch::Sender<(usize, Option<Instant>)>,
     init_error: Mutex<Option<String>>,
 }

@@ -130,7 +130,7 @@ impl Stack {
         deploy::delete(&self.config).await
     }
 
-    /// Where webhooks go, on this machine. The template's own output names a host of AWS.
+    /// URL for webhooks on this machine. The template's own output names a host of AWS.
     ///
     /// # Errors
     /// When the stack has no such output.
@@ -138,7 +138,7 @@ impl Stack {
         self.local_url("WebhookUrl")
     }
 
-    /// Where dead letters are listed, on this machine; `/{eventId}` and `/{eventId}/retry` follow. Calls must be signed.
+    /// URL of the dead-letter list on this machine; `/{eventId}` and `/{eventId}/retry` follow. Calls must be signed.
     ///
     /// # Errors
     /// When the stack has no such output.
@@ -202,7 +202,7 @@ impl Stack {
         self.emulator.keys()
     }
 
-    /// What clients with that key pair are made from.
+    /// Configuration of clients with that key pair.
     #[must_use]
     pub fn config(&self) -> &SdkConfig {
         &self.config

@@ -1,4 +1,4 @@
-//! Where this repository and its build output are.
+//! Paths of this repository and of its build output.
 
 use std::{env, ffi::OsString, io, path::PathBuf};
 

@@ -15,7 +15,7 @@ use local::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-/// The status of a call that lists functions: whoever may make it may make and invoke them, too.
+/// Status of a call that lists functions. A caller that may do so may also create and invoke them.
 async fn status_of(endpoint: &str, keys: &Keys, header: Option<(&'static str, &'static str)>) -> Result<u16> {
     let call = aws_sdk_lambda::Client::new(&clients::config(endpoint, keys).await).list_functions();
     let call = call.customize().mutate_request(move |request| {

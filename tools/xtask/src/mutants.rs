@@ -66,7 +66,7 @@ fn once() -> usize {
     1
 }
 
-/// What notices a mutant.
+/// First seed and invariant that notice a mutant.
 struct Notice {
     seed: String,
     invariant: String,

@@ -24,7 +24,7 @@ const MILLION: f64 = 1_000_000.0;
 /// One component.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {
-    /// What is paid for.
+    /// Component that is paid for.
     pub(crate) component: &'static str,
     /// Dollars per million events.
     pub(crate) dollars: f64,
@@ -103,7 +103,7 @@ pub(super) fn billed_ms(measured: &Measured, workload: &Workload, setup: &Setup)
     (ack.ceil(), (workload.target_ms + 2.0 * assumed::WRITE_MS + cpu).ceil())
 }
 
-/// How often an event, on average, makes something happen.
+/// Mean numbers per event.
 struct Event {
     /// Deliveries that are tried.
     attempts: f64,

@@ -1,4 +1,4 @@
-//! What load does to the price of an event: invocations that are free to run take what is there, in small batches.
+//! Price of an event under load: idle invocations receive small batches.
 
 use super::model::{AS_SHIPPED, Load, RAISED, Settings, TARGET_MS, batch};
 use crate::cost::{self, Table};

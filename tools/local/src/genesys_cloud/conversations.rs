@@ -26,7 +26,7 @@ pub(super) struct Message {
     receipts: Vec<Value>,
 }
 
-/// Which way a message goes, seen from Genesys.
+/// Direction of a message, seen from Genesys Cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Inbound,

@@ -1,4 +1,4 @@
-//! How Genesys sends a webhook, and when it gives up.
+//! Sender of webhooks with the retries of Genesys Cloud.
 
 use std::{sync::Mutex, time::Duration};
 

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::wire::Fault;
 
-/// What a delivery gets.
+/// Answer of the target to a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// `None`: the connection breaks.
     pub status: Option<u16>,
-    /// How the connection, or HTTP, is broken instead of an answer of this status.
+    /// Fault instead of an answer of this status.
     pub fault: Option<Fault>,
     /// The value of `Retry-After`.
     pub retry_after: Option<String>,
-    /// What is waited first.
+    /// Delay before the answer.
     pub delay: Duration,
     /// It is then held until [`Target::release`](super::Target::release).
     pub is_held: bool,

@@ -19,8 +19,8 @@ pub struct ReceivedRequest {
     pub headers: HeaderMap,
     /// The body, byte for byte.
     pub body: Bytes,
-    /// When it had arrived completely.
+    /// Time of its complete arrival.
     pub at: Instant,
-    /// What it got, as soon as that is decided.
+    /// Its answer, once decided.
     pub answer: Option<Answer>,
 }
