@@ -147,7 +147,7 @@ fn a_panic_is_one_line_whatever_it_says() -> Result<()> {
     if std::env::var_os(PANICS).is_some() {
         genesys_relay::runtime::logging::init(LevelFilter::TRACE);
         // Once in a function, as the runtime catches it, and once in a thread of its own.
-        let caught = std::panic::catch_unwind(|| panic!("of what somebody sent: {FORGED}"));
+        let caught = std::panic::catch_unwind(|| panic!("of a received text: {FORGED}"));
         let joined = std::thread::spawn(|| std::panic::panic_any(FORGED)).join();
         // Whatever the harness would say of this test is not the relay's.
         std::process::exit(i32::from(caught.is_ok() || joined.is_ok()));
@@ -235,7 +235,7 @@ async fn the_processor_lets_no_message_and_no_target_forge_a_line_and_tells_no_s
     let elsewhere = Arc::new(AtomicUsize::new(0));
     let visits = Arc::clone(&elsewhere);
     let target = Server::start(move |request: Request<_>| {
-        // Whoever follows the redirect comes without the key.
+        // A follower of the redirect comes without the key.
         if request.uri().query().is_none() {
             visits.fetch_add(1, Ordering::Relaxed);
         }

@@ -145,7 +145,7 @@ async fn while_sqs_is_down_the_sender_is_told_to_come_again() -> Result<()> {
         let request = relay.stack.lambda().update_function_configuration().function_name(name);
         request.environment(environment).send().await.map(drop)
     };
-    // Nobody listens on the discard port.
+    // No process listens on the discard port.
     sqs_at(Some("http://127.0.0.1:9")).await?;
     let (status, answer) = webhook("outage").send(&relay.stack.webhook_url()?).await?;
     assert_eq!((status, &answer["title"]), (503, &json!("Service Unavailable")), "{answer}");

@@ -84,7 +84,7 @@ async fn relay_with(count: usize) -> Result<(Relay, Vec<String>)> {
 }
 
 #[tokio::test]
-async fn what_is_archived_can_be_read_by_anybody_and_comes_back_byte_for_byte() -> Result<()> {
+async fn archived_events_are_readable_by_shell_tools_and_restored_byte_for_byte() -> Result<()> {
     let (relay, mut ids) = relay_with(25).await?;
     let odd = " {\"channel\":{\"id\":\"c1\"}, \"type\":\"Text\",\"id\":\"m1\",\"text\":\"Grüße 😀\"}\r\n";
     // SQS takes no character of the kind that this one holds as it is.
@@ -213,7 +213,7 @@ async fn an_archive_that_is_killed_before_it_deletes_and_repeated_loses_and_doub
     let keys = keys(&relay).await?;
     assert!(keys.len() >= 2, "{keys:?}");
 
-    // What the killed run wrote holds events that are in another object as well. Whoever restores all gets each of them once.
+    // What the killed run wrote holds events that are in another object as well. A restore of all delivers each of them once.
     let mut lines_of_all = Vec::new();
     for key in &keys {
         lines_of_all.extend(lines(&object(&relay, key).await?)?);

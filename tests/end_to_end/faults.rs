@@ -24,7 +24,7 @@ const PATIENT: [(&str, u32); 4] =
 const MORE_KIB: u64 = 8 * 1024;
 
 /// Dead letters to be replayed, in batches of ten, and how often that is tried in bad fault.
-const LETTERS: usize = 80;
+const DEAD_LETTERS: usize = 80;
 const RUNS: usize = 10;
 
 /// Seconds of an invocation of replay, so that what it cannot show again is soon back.
@@ -73,7 +73,7 @@ impl Faulty {
 
 /// Waits until a proxy has harmed more connections than it had.
 async fn until_harmed(proxy: &FaultyProxy, before: usize) -> Result<()> {
-    wait::until("somebody feels the fault", || async { Ok((proxy.harmed() > before).then_some(())) }).await
+    wait::until("a connection meets the fault", || async { Ok((proxy.harmed() > before).then_some(())) }).await
 }
 
 /// Waits until neither queue holds anything. What is delivered meanwhile is answered.
@@ -111,7 +111,7 @@ async fn what_breaks_http_is_tried_again_and_a_status_counts_whatever_follows_it
     let relay = Relay::start(Behaviour::Wire(Fault::ResetUnread), &QUICK).await?;
     let unread = relay.accept(&webhook("reset-unread")).await?;
     wait::until("an attempt failed", || async {
-        // Nobody knows of it before it is claimed.
+        // It has no record before it is claimed.
         let shown = relay.stack.invoke(Function::Replay, &json!({ "action": "show", "eventId": unread })).await?;
         Ok(shown.ok().and_then(|shown| shown["attempts"].get(0).cloned()))
     })
@@ -251,7 +251,7 @@ async fn without_the_queue_nothing_is_accepted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_was_queued_although_nobody_heard_of_it_is_delivered_once_with_the_retry_of_the_sender() -> Result<()> {
+async fn event_whose_queueing_was_unconfirmed_is_delivered_once_after_the_senders_retry() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Fine, &QUICK).await?;
     faulty.relay.set_delivering(false).await?;
     faulty.sqs.set(NetworkFault::AnswerLost);
@@ -269,7 +269,7 @@ async fn what_was_queued_although_nobody_heard_of_it_is_delivered_once_with_the_
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_was_sent_although_nobody_heard_of_it_is_delivered_once() -> Result<()> {
+async fn dead_letter_whose_sending_was_unconfirmed_is_delivered_once() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Status { code: 404, retry_after: None }, &QUICK).await?;
     // Read before the fault, since only the queues must fail.
     faulty.relay.accept(&webhook("before")).await?;
@@ -306,7 +306,7 @@ async fn a_dead_letter_that_was_sent_although_nobody_heard_of_it_is_delivered_on
 async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothing_twice() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Status { code: 404, retry_after: None }, &QUICK).await?;
     let relay = &faulty.relay;
-    let ids = relay.accept_all((0..LETTERS).map(|number| webhook(&format!("letter {number}")))).await?;
+    let ids = relay.accept_all((0..DEAD_LETTERS).map(|number| webhook(&format!("letter {number}")))).await?;
     relay.until_dead(u32::try_from(ids.len())?).await?;
     relay.set_timeout(Function::Replay, SHORT_RUN).await?;
     relay.target.behave(Behaviour::Fine);
@@ -326,7 +326,7 @@ async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothin
         Ok((faulty.held().await? == (0, 0)).then_some(()))
     })
     .await?;
-    eprintln!("{sent} of {LETTERS} were replayed by {RUNS} runs under faults; {} requests harmed", faulty.sqs.harmed());
+    eprintln!("{sent} of {DEAD_LETTERS} were replayed by {RUNS} runs under faults; {} requests harmed", faulty.sqs.harmed());
     let deliveries = relay.deliveries();
     let lost: Vec<_> = ids.iter().filter(|id| !deliveries.contains_key(*id)).collect();
     ensure!(lost.is_empty(), "{} are lost: {lost:?}", lost.len());

@@ -108,7 +108,7 @@ pub(crate) async fn records(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
 }
 
 /// The events whose messages lie in the dead-letter queue.
-pub(crate) async fn buried(relay: &Relay) -> Result<BTreeSet<String>> {
+pub(crate) async fn dead_letters(relay: &Relay) -> Result<BTreeSet<String>> {
     let id = |message: Message| Some(message.message_attributes?.get("event_id")?.string_value()?.to_owned());
     relay.dead_letters().await?.into_iter().map(|message| id(message).context("an event id")).collect()
 }

@@ -29,7 +29,7 @@ use self::account::{Account, Ending};
 use self::operator::Operator;
 use self::trouble::Troubles;
 use crate::faults::Faulty;
-use crate::ledger::{self, Kept, buried, records};
+use crate::ledger::{self, Kept, dead_letters, records};
 use crate::{Relay, archive, webhook};
 
 const SECONDS: u64 = 60;
@@ -139,7 +139,7 @@ async fn recover_all(relay: &Relay) -> Result<()> {
 
 /// Carries out a request as soon as no run that was killed is in its way, and no move.
 async fn replay(relay: &Relay, request: serde_json::Value) -> Result<serde_json::Value> {
-    wait::until("nobody else is at work", || async {
+    wait::until("no run is in progress", || async {
         match relay.stack.invoke(Function::Replay, &request).await? {
             Ok(report) => Ok(Some(report)),
             Err(error) if ["Busy", "Moving"].iter().any(|kind| error.0["errorType"] == *kind) => Ok(None),
@@ -178,7 +178,7 @@ async fn until_ended(relay: &Relay) -> Result<Ending> {
         let lines = archive::lines(&archive::object(relay, &key).await?)?;
         archived.extend(lines.iter().filter_map(|line| line["eventId"].as_str().map(str::to_owned)));
     }
-    Ok(Ending { records, letters: buried(relay).await?, archived })
+    Ok(Ending { records, letters: dead_letters(relay).await?, archived })
 }
 
 /// Brings back all that is dead or archived, and waits until the target has it.

@@ -163,7 +163,7 @@ fn what_was_fetched_is_counted_for_what_it_was() {
 }
 
 #[test]
-fn another_body_under_a_known_id_is_counted_once_whoever_finds_it() {
+fn another_body_under_a_known_id_is_counted_once() {
     let lines = recorded(async || {
         let relay = Relay::new();
         for text in ["first", "recovered", "found dead"] {

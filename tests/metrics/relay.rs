@@ -223,7 +223,7 @@ async fn duplicates(relay: &Relay) {
 }
 
 async fn dead_letters(relay: &Relay) {
-    // Nobody knows why it is there.
+    // Its reason is unknown.
     relay.dead_letters.send(&message("fine")).await.expect("sent");
     advance(Duration::from_secs(1)).await;
     relay.reconcile().await;
@@ -237,7 +237,7 @@ async fn dead_letters(relay: &Relay) {
     advance(Duration::from_hours(11 * 24)).await;
     relay.archive.fail_times(1);
     let failed = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
-    // An error where it got nowhere, and a report where it had recorded a letter that nobody knew.
+    // An error where it got nowhere, and a report where it had recorded an unknown dead letter.
     assert!(failed.is_null() || failed["failures"] == 1, "{failed}");
     let archived = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
     let key = &archived["keys"][0];

@@ -78,7 +78,7 @@ struct Used {
 impl Used {
     fn check(&self, documented: &BTreeMap<String, Documented>) {
         if self.namespace == OURS {
-            let metric = documented.get(&self.name).unwrap_or_else(|| panic!("nobody writes {self:?}"));
+            let metric = documented.get(&self.name).unwrap_or_else(|| panic!("{self:?} is not written"));
             assert!(metric.dimensions.contains(&self.dimension), "never with that dimension: {self:?}");
             let statistics: &[&str] = match metric.unit.as_str() {
                 "Count" => &["Sum", "Minimum", "Maximum", "SampleCount"],
@@ -154,7 +154,7 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
 }
 
 #[test]
-fn every_metric_that_is_looked_at_is_written_by_somebody() {
+fn every_metric_in_use_is_written() {
     let (template, documented) = (template(), documented());
     for used in alarms(&template).values().map(used_by).chain(on_dashboard(&template)) {
         used.check(&documented);

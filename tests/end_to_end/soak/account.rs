@@ -61,14 +61,14 @@ impl Account<'_> {
         let deliveries = self.relay.deliveries();
         let all: BTreeSet<_> = self.sent.accepted.union(&self.sent.refused).collect();
         let unknown: Vec<_> = ending.records.keys().filter(|id| !all.contains(id)).collect();
-        ensure!(unknown.is_empty(), "events that nobody sent: {unknown:?}");
+        ensure!(unknown.is_empty(), "events that were not sent: {unknown:?}");
         let mut counts = BTreeMap::from([("DELIVERED", 0), ("DEAD", 0), ("ARCHIVED", 0), ("DISCARDED", 0)]);
         for id in all {
             let kept = ending.records.get(id).with_context(|| format!("lost without a trace: {id}"))?;
             let has_arrived = deliveries.contains_key(id);
             let is_kept = match kept.state.as_str() {
                 "DELIVERED" => has_arrived,
-                // The target can have it although its last attempt could not be recorded: there is no letter then.
+                // The target can have it although its last attempt could not be recorded: there is no dead letter then.
                 "DEAD" => kept.reason.is_some() && (ending.letters.contains(id) || has_arrived),
                 "ARCHIVED" => ending.archived.contains(id),
                 "DISCARDED" => self.asked_to_discard.contains(id),

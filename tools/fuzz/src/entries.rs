@@ -56,11 +56,11 @@ pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
     };
     let Report { fetched, new, known, unreadable, passed_over, withheld, .. } = report();
     assert_eq!(new + known + unreadable + passed_over + withheld, fetched, "something is hidden");
-    let (sent, buried) = (events.messages(), dead_letters.messages());
-    assert_eq!((sent.len() as u64, buried.len() as u64), (new, unreadable));
+    let (sent, dead_letters) = (events.messages(), dead_letters.messages());
+    assert_eq!((sent.len() as u64, dead_letters.len() as u64), (new, unreadable));
     assert!(sent.iter().all(|message| message.size() <= MAX_MESSAGE_BYTES), "SQS refuses it");
-    assert!(buried.iter().all(|message| message.reason(Noon.now()).is_some()), "a dead letter without a reason");
-    let ids: BTreeSet<_> = sent.iter().chain(&buried).filter_map(Message::event_id).collect();
+    assert!(dead_letters.iter().all(|message| message.reason(Noon.now()).is_some()), "a dead letter without a reason");
+    let ids: BTreeSet<_> = sent.iter().chain(&dead_letters).filter_map(Message::event_id).collect();
     assert_eq!(ids.len() as u64, new + unreadable, "one event twice");
 
     let again = report();

@@ -134,7 +134,7 @@ fn check_processing(message: &Message) {
         message: message.clone(),
     };
     let kept = run(async { processor.process(vec![record], deadline()).await });
-    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor buried");
+    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor a dead letter");
     let delivered = delivered.lock().expect("not poisoned");
     match (message.to_event(Noon.now()), &delivered[..], &dead_letters.messages()[..]) {
         (Ok(event), [body], []) => assert_eq!(*body, event.body),

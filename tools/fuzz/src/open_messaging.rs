@@ -72,7 +72,7 @@ fn is_anew(place: &Place) -> bool {
 }
 
 /// How many of the conversations that an answer lists may have had something in the window; `None` where it lists nothing
-/// that anybody understands.
+/// that can be read.
 fn conversations(answer: &Value) -> Option<usize> {
     let Window { from, to } = entries::window();
     let time = |conversation: &Value, name: &str| conversation[name].as_str()?.parse::<Timestamp>().ok();
@@ -88,7 +88,7 @@ fn conversations(answer: &Value) -> Option<usize> {
     }
 }
 
-/// How many messages of a conversation failed in the window, or are none that anybody understands. A message that is listed
+/// How many messages of a conversation failed in the window, or are none that can be read. A message that is listed
 /// twice is one.
 fn failed(conversation: &Value) -> usize {
     let Some(participants) = conversation["participants"].as_array() else { return 1 };

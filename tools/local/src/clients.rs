@@ -83,7 +83,7 @@ pub(crate) fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
 /// When the platform cannot give a client at all.
 pub fn http() -> &'static reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // Fails only when somebody installed one before, which serves as well.
+        // Fails only when one is installed already, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
         reqwest::Client::builder()
             .no_proxy()

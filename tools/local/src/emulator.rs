@@ -253,7 +253,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         let died = self.check().is_err();
         let keep_log = died || thread::panicking() || self.keep_log.load(Ordering::Relaxed);
-        // The whole group: a function in flight survives the server. Whoever is in it was started by it.
+        // The whole group: a function in flight survives the server. All its processes were started by it.
         if let Ok(group) = i32::try_from(self.pid) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_reads_what_is_written() -> Result<()> {
+    fn only_the_owner_can_read_the_file() -> Result<()> {
         let path = std::env::temp_dir().join(format!("env-{}", std::process::id()));
         fs::write(&path, "from before")?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o644))?;

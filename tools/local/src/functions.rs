@@ -87,7 +87,7 @@ fn pack(binary: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// When a zip cannot be written.
-pub fn released_anew(packages: &Packages, release: u32) -> Result<Packages> {
+pub fn of_another_release(packages: &Packages, release: u32) -> Result<Packages> {
     let add = |zip: &Vec<u8>| -> Result<Vec<u8>> {
         let mut zip = ZipWriter::new_append(Cursor::new(zip.clone()))?;
         zip.start_file("release", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;

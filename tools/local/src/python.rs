@@ -71,7 +71,7 @@ pub enum PythonError {
 pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
     let digest = Sha256::digest(packages.requirements);
     let home = local.join(format!("python-{}", BASE64_URL_SAFE_NO_PAD.encode(&digest[..9])));
-    // Follows the link to the system's Python: when that is gone, the environment is made anew.
+    // Follows the link to the system's Python: when that is gone, the environment is built again.
     let interpreter = home.join("bin/python");
     if interpreter.exists() {
         return Ok(interpreter);

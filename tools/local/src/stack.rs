@@ -115,7 +115,7 @@ impl Stack {
         let workspace = Workspace::locate().await?;
         let (release, mut parameters) = (self.release + 1, self.parameters.clone());
         parameters.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let packages = functions::released_anew(functions::packages(&workspace).await?, release)?;
+        let packages = functions::of_another_release(functions::packages(&workspace).await?, release)?;
         let deployed =
             deploy::deploy(&workspace, &self.config, &packages, &parameters, self.schedules, release).await?;
         (self.outputs, self.parameters, self.release) = (deployed.outputs, parameters, release);
@@ -293,7 +293,7 @@ impl Stack {
         Ok(if output.function_error().is_some() { Err(FunctionError(answer)) } else { Ok(answer) })
     }
 
-    /// Stops a function, so that nobody can invoke it, or lets it run again, as an operator does on AWS: by a reserved
+    /// Stops a function, so that it cannot be invoked, or starts it again, as an operator does on AWS: by a reserved
     /// concurrency of zero.
     ///
     /// # Errors

@@ -217,7 +217,7 @@ mod tests {
         for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Trickle) {
             target.behave(Behaviour::Wire(fault));
             assert_eq!(deliver(&target, "a").await, fault.status(), "{fault}");
-            assert_eq!(target.requests().last().is_none(), fault == Fault::ResetUnread, "nobody has read it");
+            assert_eq!(target.requests().last().is_none(), fault == Fault::ResetUnread, "unread");
         }
         target.behave(Behaviour::Wire(Fault::Trickle));
         assert!(timeout(Duration::from_secs(2), deliver(&target, "b")).await.is_err());

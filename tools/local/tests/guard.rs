@@ -49,7 +49,7 @@ async fn no_page_and_no_other_key_gets_in() -> Result<()> {
 
     let pair = |id: &str, secret: &str| Keys { id: id.to_owned(), secret: secret.to_owned() };
     for other in [
-        // Whoever sees the key's id in a list has not its secret.
+        // The id of a key in a list does not give its secret.
         pair(&keys.id, &Keys::random().secret),
         // The emulator's root pair, and what it takes for it, whatever the signature.
         pair("test", "test"),
@@ -110,7 +110,7 @@ async fn the_http_api_stays_open_to_programs() -> Result<()> {
 
 /// Another user of the machine knows the names of functions and roles, and sees which ports are open.
 #[tokio::test]
-async fn nobody_takes_a_functions_session_or_its_invocations() -> Result<()> {
+async fn no_other_process_gets_a_functions_session_or_invocations() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;
