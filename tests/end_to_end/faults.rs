@@ -326,7 +326,10 @@ async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothin
         Ok((faulty.held().await? == (0, 0)).then_some(()))
     })
     .await?;
-    eprintln!("{sent} of {DEAD_LETTERS} were replayed by {RUNS} runs under faults; {} requests harmed", faulty.sqs.harmed());
+    eprintln!(
+        "{sent} of {DEAD_LETTERS} were replayed by {RUNS} runs under faults; {} requests harmed",
+        faulty.sqs.harmed()
+    );
     let deliveries = relay.deliveries();
     let lost: Vec<_> = ids.iter().filter(|id| !deliveries.contains_key(*id)).collect();
     ensure!(lost.is_empty(), "{} are lost: {lost:?}", lost.len());

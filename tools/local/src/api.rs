@@ -41,7 +41,7 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
     let method = reqwest::Method::from_bytes(method.as_bytes())?;
     let request = clients::http().request(method, url);
     let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-    let answer = request.send().await.context("the API gave no answer")?;
+    let answer = request.send().await.context("the HTTP API did not answer")?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
     Ok(Answer { status, headers, body: serde_json::from_slice(&answer.bytes().await?).unwrap_or_default() })
 }

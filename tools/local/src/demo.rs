@@ -84,13 +84,13 @@ pub async fn run(screen: Screen) -> Result<()> {
         .set("MaxReceiveCount", MAX_RECEIVE_COUNT)
         .set("BackoffBaseSeconds", 1)
         .set("BackoffCapSeconds", 2);
-    screen.say("Building the functions and starting the local AWS …");
+    screen.print("Building the functions and starting the local AWS …");
     let stack = Stack::start(options).await?;
     let started = Instant::now();
     let demo = Demo { screen, stack, target, genesys };
     demo.stack.guard(Box::pin(demo.play(planned, lost))).await?;
     let seconds = started.elapsed().as_secs();
-    screen.say(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
+    screen.print(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
     Ok(())
 }
 
@@ -188,7 +188,7 @@ impl Demo {
     }
 
     fn heading(&self, text: &str) {
-        self.screen.say(&self.screen.paint(Colour::Green, &format!("\n{text}")));
+        self.screen.print(&self.screen.paint(Colour::Green, &format!("\n{text}")));
     }
 
     async fn send(&self, planned: Vec<PlannedEvent>) -> Result<Vec<Sent>> {
@@ -257,9 +257,9 @@ impl Demo {
 
     /// Invokes a function as an operator does.
     async fn ask(&self, journey: &mut Journey, function: Function, request: Value) -> Result<Value> {
-        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           invoked {function} with {request}")));
+        self.screen.print(&self.screen.paint(Colour::Grey, &format!("           invoked {function} with {request}")));
         let answer = self.show(journey, self.stack.invoke(function, &request)).await??;
-        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           answer: {answer}")));
+        self.screen.print(&self.screen.paint(Colour::Grey, &format!("           answer: {answer}")));
         Ok(answer)
     }
 
@@ -280,7 +280,7 @@ impl Demo {
             ensure!(event.id.as_ref().is_none_or(|id| *id == last.event_id), "{} has changed its id", event.name());
             let source = last.headers.get("x-relay-source").and_then(|source| source.to_str().ok()).unwrap_or_default();
             let id = self.screen.paint(Colour::of(&last.event_id), &last.event_id);
-            self.screen.say(&format!("{id}  {source:14}  {:14}  {}", event.planned.treatment, steps.join(" → ")));
+            self.screen.print(&format!("{id}  {source:14}  {:14}  {}", event.planned.treatment, steps.join(" → ")));
         }
         let known = |request: &ReceivedRequest| events.iter().any(|event| event.planned.webhook.body == request.body);
         ensure!(requests.iter().all(known), "the target got a body that was not sent");

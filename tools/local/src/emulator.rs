@@ -115,7 +115,7 @@ impl Emulator {
         let name = format!("{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let folder = local.join("run").join(&name);
         let temporary = folder.join("tmp");
-        fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+        fs::create_dir_all(&temporary).with_context(|| format!("could not create {}", temporary.display()))?;
         let log = File::create(folder.join("emulator.log"))?;
         let mut command = Command::new(python);
         // Functions inherit the emulator's environment: it starts from nothing, so that no credentials
@@ -163,7 +163,7 @@ impl Emulator {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("The local AWS does not answer. Its log: {}", self.log_file().display());
+                bail!("The local AWS does not answer; see its log: {}", self.log_file().display());
             }
             sleep(PAUSE).await;
         }
@@ -276,7 +276,7 @@ fn private_folder(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.local();
     fs::create_dir_all(&folder)
         .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
-        .with_context(|| format!("cannot keep {} from others", folder.display()))?;
+        .with_context(|| format!("could not keep {} from others", folder.display()))?;
     Ok(folder)
 }
 
@@ -305,7 +305,7 @@ fn free_port(port: u16) -> Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener.local_addr()?.port()),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(EmulatorError::PortTaken { port }.into()),
-        Err(error) => Err(error).with_context(|| format!("cannot use port {port}")),
+        Err(error) => Err(error).with_context(|| format!("could not use port {port}")),
     }
 }
 

@@ -42,7 +42,7 @@ fn write_for_owner(path: &Path, content: &str) -> Result<()> {
         }
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content.as_bytes())
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    write().with_context(|| format!("could not write {}", path.display()))
 }
 
 fn content(variables: &BTreeMap<String, String>) -> String {

@@ -76,7 +76,7 @@ pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
     if interpreter.exists() {
         return Ok(interpreter);
     }
-    fs::create_dir_all(local).with_context(|| format!("cannot create {}", local.display()))?;
+    fs::create_dir_all(local).with_context(|| format!("could not create {}", local.display()))?;
     let _lock = lock(&local.join("python.lock")).await?;
     if !interpreter.exists() {
         let python = interpreter_of_this_machine().await?;
@@ -86,7 +86,7 @@ pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
             remove_if_there(leftover)?;
         }
         fill(&python, &partial, packages).await?;
-        fs::rename(&partial, &home).context("cannot name the finished Python environment")?;
+        fs::rename(&partial, &home).context("could not rename the finished Python environment")?;
     }
     Ok(interpreter)
 }
@@ -102,7 +102,7 @@ async fn lock(path: &Path) -> Result<File> {
                 told = true;
             }
             Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
+            Err(TryLockError::Error(error)) => return Err(error).context("could not lock the Python environment"),
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -111,7 +111,7 @@ async fn lock(path: &Path) -> Result<File> {
 fn remove_if_there(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+            Err(error).with_context(|| format!("could not remove {}", folder.display()))
         }
         _ => Ok(()),
     }

@@ -91,10 +91,10 @@ pub enum Ended {
         init_error: Option<String>,
     },
     /// It did not answer in time, and was killed, as Lambda does it.
-    #[error("the function did not answer within its time, and was killed")]
+    #[error("the function did not answer before its time-out and was killed")]
     TimedOut,
     /// The machine would not tell.
-    #[error("the function's process cannot be watched")]
+    #[error("could not watch the function's process")]
     Lost(#[source] io::Error),
 }
 
@@ -143,7 +143,7 @@ impl Function {
         let Launch { name, binary, arguments, environment, time_limit, log } = launch;
         let (log, errors) = match log {
             Some(path) => {
-                let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                let file = File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
                 (file.try_clone()?.into(), file.into())
             }
             None => (Stdio::null(), Stdio::inherit()),
@@ -165,7 +165,7 @@ impl Function {
             .stderr(errors)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .with_context(|| format!("could not start {}", binary.display()))?;
         let pid = process.id().context("it has ended already")?;
         let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{name}");
         Ok(Self { arn, time_limit, process, pid, started, invocations, shared, server })
@@ -216,7 +216,7 @@ impl Function {
     /// When it cannot be asked or watched.
     pub async fn stop(mut self) -> Result<ExitStatus> {
         let pid = i32::try_from(self.pid).context("no process has such an id")?;
-        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot end the function")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("could not end the function")?;
         Ok(self.process.wait().await?)
     }
 

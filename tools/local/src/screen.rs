@@ -61,7 +61,7 @@ impl Screen {
     }
 
     /// Prints a line. A closed output is ignored.
-    pub fn say(self, line: &str) {
+    pub fn print(self, line: &str) {
         drop(writeln!(io::stdout(), "{line}"));
     }
 

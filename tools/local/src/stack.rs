@@ -76,7 +76,12 @@ impl Stack {
         let eventbridge = aws_sdk_eventbridge::Client::new(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.
         if let Some(name) = options.parameters.get(options::EVENT_BUS).filter(|name| !name.is_empty()) {
-            eventbridge.create_event_bus().name(name).send().await.context("cannot make the event bus")?;
+            eventbridge
+                .create_event_bus()
+                .name(name)
+                .send()
+                .await
+                .context("EventBridge did not create the event bus")?;
         }
         let Deployed { outputs, left_out } =
             deploy::deploy(&workspace, &config, packages, &options.parameters, options.schedules, FIRST_RELEASE)
@@ -170,7 +175,7 @@ impl Stack {
 
     fn api_url(&self, path_and_query: &str) -> Result<String> {
         let dead_letters = self.dead_letter_api_url()?;
-        let api = dead_letters.strip_suffix("/dlq").context("the API of dead letters is elsewhere")?;
+        let api = dead_letters.strip_suffix("/dlq").context("the URL of the dead-letter API does not end in /dlq")?;
         Ok(format!("{api}{path_and_query}"))
     }
 
@@ -289,7 +294,7 @@ impl Stack {
         let blob = aws_sdk_lambda::primitives::Blob::new(payload.to_string());
         let output = self.lambda.invoke().function_name(name).payload(blob).send().await?;
         let answer = serde_json::from_slice(output.payload().map_or(b"null".as_slice(), AsRef::as_ref))
-            .context("the answer is not JSON")?;
+            .context("the answer of the function is not JSON")?;
         Ok(if output.function_error().is_some() { Err(FunctionError(answer)) } else { Ok(answer) })
     }
 
@@ -329,7 +334,7 @@ impl Stack {
             .secret_string(secret.to_string())
             .send()
             .await
-            .context("cannot set the secret")?;
+            .context("Secrets Manager did not accept the secret")?;
         Ok(())
     }
 
@@ -344,7 +349,7 @@ impl Stack {
         let entry = entry.detail_type(text("detail-type")?).detail(event["detail"].to_string());
         let answer = self.eventbridge.put_events().entries(entry.build()).send().await?;
         let id = answer.entries().first().and_then(|entry| entry.event_id());
-        Ok(id.with_context(|| format!("not published: {answer:?}"))?.to_owned())
+        Ok(id.with_context(|| format!("EventBridge did not accept the event: {answer:?}"))?.to_owned())
     }
 
     /// Does some work with the stack, and stops it when the local AWS ends by itself, with that as the error:

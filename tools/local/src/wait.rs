@@ -23,7 +23,7 @@ where
             return Ok(value);
         }
         if Instant::now() > deadline {
-            bail!("Waited {} s in vain: {what}", LIMIT.as_secs());
+            bail!("timed out after {} s waiting for: {what}", LIMIT.as_secs());
         }
         sleep(PAUSE).await;
     }

@@ -54,8 +54,12 @@ impl Stack {
             .set_attribute_names(Some(names.to_vec()))
             .send()
             .await?;
-        let number =
-            |name| answer.attributes().and_then(|all| all.get(&name)?.parse().ok()).context("a count is missing");
+        let number = |name| {
+            answer
+                .attributes()
+                .and_then(|all| all.get(&name)?.parse().ok())
+                .context("SQS returned no number of messages")
+        };
         Ok(Count {
             visible: number(ApproximateNumberOfMessages)?,
             in_flight: number(ApproximateNumberOfMessagesNotVisible)?,
@@ -119,6 +123,6 @@ impl Stack {
     /// When processes cannot be listed here.
     pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
         let name = self.function_name(function)?;
-        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("cannot list processes"))
+        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("could not list processes"))
     }
 }
