@@ -1,6 +1,6 @@
 //! The binaries of ingest and processor at their start, under sustained load and at overload, each behind a Runtime API of its own.
 //!
-//! `GENESYS_RELAY_LOAD_INVOCATIONS` says how many invocations each gets under load.
+//! `cargo xtask load --invocations N` sets the number of invocations of each.
 
 mod cold_start;
 mod deliveries;

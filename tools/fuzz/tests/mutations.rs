@@ -1,6 +1,6 @@
 //! Feeds every property its corpus, and what proptest makes of that by small and large changes.
 //!
-//! `FUZZ_INPUTS` is how many changed inputs each property gets, and `FUZZ_SEED` a number that makes them others.
+//! `cargo xtask fuzz --inputs N --seed N` sets the number of changed inputs for each property, and their seed.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
