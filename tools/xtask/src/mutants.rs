@@ -90,16 +90,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     copy_repository()?;
     let mut missed = Vec::new();
     for mutant in mutants.iter_mut().filter(|mutant| is_chosen(mutant)) {
-        match mutant.notice()? {
-            Some(notice) => {
-                println!("{}: seed {}: {}", mutant.name, notice.seed, notice.invariant);
-                (mutant.seed, mutant.invariant) = (notice.seed, notice.invariant);
-            }
-            None => {
-                println!("{}: NOT NOTICED", mutant.name);
-                missed.push(mutant.name.clone());
-            }
-        }
+        let Some(notice) = mutant.notice()? else {
+            println!("{}: NOT NOTICED", mutant.name);
+            missed.push(mutant.name.clone());
+            continue;
+        };
+        println!("{}: seed {}: {}", mutant.name, notice.seed, notice.invariant);
+        (mutant.seed, mutant.invariant) = (notice.seed, notice.invariant);
     }
     if options.names.is_empty() && missed.is_empty() {
         fs::write(root().join(LIST), with_notices(&text, &mutants))
@@ -140,7 +137,7 @@ impl Mutant {
 /// Runs the simulation in the copy. Where the breaker is late, the tests of its timeliness notice sooner than many seeds.
 fn simulate(name: &str) -> Result<Option<Notice>> {
     let seed = Regex::new(r"(?m)^seed (\d+): (.*?)(?: \(after [\d.]+ s\))?$").expect("a pattern");
-    let test = Regex::new(r"(?m)^    timeliness::(\w+)$").expect("a pattern");
+    let failed_test = Regex::new(r"(?m)^    timeliness::(\w+)$").expect("a pattern");
     for tests in ["no_event_is_lost_under_any_faults", "timeliness"] {
         let mut command = cargo_test(&["--quiet", "--workspace", "--test", "simulation", tests]);
         // The dependencies are those of the repository; only its own crates are compiled again.
@@ -158,7 +155,7 @@ fn simulate(name: &str) -> Result<Option<Notice>> {
         if let Some((_, found)) = first {
             return Ok(Some(Notice { seed: found[1].to_owned(), invariant: without_ids(&found[2]) }));
         }
-        if let Some(failed) = test.captures_iter(&text).map(|found| found[1].to_owned()).min() {
+        if let Some(failed) = failed_test.captures_iter(&text).map(|found| found[1].to_owned()).min() {
             return Ok(Some(Notice { seed: "any".to_owned(), invariant: format!("{failed} fails") }));
         }
         ensure!(tests != "timeliness" || output.status.success(), "the simulation failed for another reason:\n{text}");
