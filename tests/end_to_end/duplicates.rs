@@ -229,7 +229,7 @@ async fn an_event_that_comes_again_after_it_died_is_delivered() -> Result<()> {
         (2, 1, 1),
         "it has left the dead letters"
     );
-    // Its message still lies there; whoever sweeps the dead letters finds that it is not needed any more.
+    // Its message is still there; a sweep finds that it is not needed any more.
     relay.until_dead(1).await
 }
 

@@ -1,6 +1,6 @@
 //! Each permission of each role is taken away in turn: what needs it fails as it should, and loses nothing.
 //!
-//! So a permission that nothing needs is found as well as one that nobody has thought of.
+//! This finds permissions that are not needed, and permissions that are missing.
 
 mod breaker;
 mod ingest;

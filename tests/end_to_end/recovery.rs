@@ -265,7 +265,7 @@ async fn what_was_sent_while_ingest_was_stopped_is_recovered_whichever_clock_is_
 }
 
 #[tokio::test]
-async fn what_nobody_understands_is_a_dead_letter_once_and_whole() -> Result<()> {
+async fn unreadable_entry_is_a_dead_letter_once_and_whole() -> Result<()> {
     let relay = Relay::recovering("webhook-deliveries").await?;
     let genesys = &relay.genesys;
     let time = format!("{:.3}", Timestamp::now() - SignedDuration::from_mins(1));

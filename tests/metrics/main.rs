@@ -131,7 +131,7 @@ fn an_event_that_dies_is_counted_once() {
 }
 
 #[test]
-fn a_dead_letter_that_nobody_has_counted_is_counted_when_it_is_found() {
+fn uncounted_dead_letter_is_counted_when_it_is_found() {
     let lines = recorded(async || {
         let relay = Relay::new();
         relay.dead_letters.send(&message("unknown")).await.expect("sent");

@@ -281,7 +281,7 @@ impl Process {
 
     /// Crashes here, if this is the planned point.
     async fn crash_point(&self) {
-        let goes_on = match &mut *lock(&self.0.life) {
+        let continues = match &mut *lock(&self.0.life) {
             Life::Working(Some(0)) | Life::Killed => false,
             Life::Working(Some(left)) => {
                 *left -= 1;
@@ -293,7 +293,7 @@ impl Process {
                 false
             }
         };
-        if !goes_on {
+        if !continues {
             self.0.killed.notify_one();
             std::future::pending::<()>().await;
         }

@@ -49,7 +49,7 @@ pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
         overlap: SignedDuration::from_mins(15),
     };
     let request = json!({ "from": window().from, "to": window().to });
-    let request = Request::parse(request, "somebody", Noon.now()).expect("understood");
+    let request = Request::parse(request, "an operator", Noon.now()).expect("understood");
     let report = || match run(async { recover().recover(&request, deadline()).await }) {
         Ok(report) => report,
         Err(FailedRun { report, .. }) => *report,
