@@ -107,7 +107,7 @@ async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
     assert!(receive_all(&dead_letters, HIDDEN).await?.is_empty());
     let back = receive_times(&events, MAX_RECEIVES).await?;
     assert_eq!(back.message, message("redriven"));
-    assert!(back.sent_at >= sent_at, "it is a new message, and its receives are counted anew");
+    assert!(back.sent_at >= sent_at, "it is a new message, and its receive count starts again");
     assert!(receive_all(&events, HIDDEN).await?.is_empty());
     assert_eq!(receive_all(&dead_letters, HIDDEN).await?.len(), 1, "so it moves once more");
     Ok(())

@@ -154,7 +154,7 @@ impl Relay {
         self.processor.table.get(&id).await?.context("a record")
     }
 
-    /// What an operator's replay writes before it sends the event back into the queue.
+    /// Writes of a replay before it sends the event to the queue.
     async fn mark(&self, name: &str) -> Result<Vec<String>> {
         let (record, now) = (self.record(name).await?, self.processor.clock.now());
         let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else {

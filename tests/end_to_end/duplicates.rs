@@ -1,4 +1,4 @@
-//! What becomes of an event that comes again, and of one whose record cannot be read or written.
+//! Duplicates, and events whose record cannot be read or written.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn until_said(relay: &Relay, text: &str, times: usize) -> Result<()> {
     wait::until(&what, lines).await.map(drop)
 }
 
-/// How the target answered the deliveries of an event, in their order.
+/// Statuses of the target for the deliveries of an event, in their order.
 fn answers(relay: &Relay, id: &str) -> Vec<Option<u16>> {
     relay.target.requests_of(id).into_iter().map(|request| request.answer.and_then(|answer| answer.status)).collect()
 }
@@ -92,7 +92,7 @@ async fn relay_with_a_dead_letter(webhook: &Webhook) -> Result<(Relay, String)> 
     Ok((relay, id))
 }
 
-/// What an operator does with a dead letter, as far as its record is concerned.
+/// Actions of an operator on a dead letter that change its record.
 async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, OperatorAction) -> Transition) -> Result<()> {
     let found = record(relay, id).await?.context("a record")?;
     let now = SystemClock.now();
@@ -126,7 +126,7 @@ async fn a_webhook_that_comes_twice_is_delivered_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_written_anew_is_the_same_event() -> Result<()> {
+async fn reserialised_webhook_is_the_same_event() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[SHORT]).await?;
     let written = [
         r#"{"webhookId":"w1","timestamp":"2026-01-15T12:00:00Z","payload":{"text":"Grüße","number":1.0}}"#,
@@ -229,7 +229,7 @@ async fn an_event_that_comes_again_after_it_died_is_delivered() -> Result<()> {
         (2, 1, 1),
         "it has left the dead letters"
     );
-    // Its message still lies there; whoever sweeps the dead letters finds that it is not needed any more.
+    // Its message is still there; a sweep finds that it is not needed any more.
     relay.until_dead(1).await
 }
 
@@ -280,7 +280,7 @@ async fn what_a_crash_left_behind_is_delivered_when_its_lease_is_over() -> Resul
     let requests = relay.target.requests_of(&id);
     assert_eq!(requests.len(), 2);
     // Both clocks are of this machine, and are not read at the same moment.
-    assert!(requests[1].at + Duration::from_millis(100) >= free_at, "the lease held nobody off");
+    assert!(requests[1].at + Duration::from_millis(100) >= free_at, "the lease did not hold off another worker");
     let found = record(&relay, &id).await?.context("a record")?;
     assert_eq!((&found.state, found.attempts_made, found.attempts.len()), (&State::Delivered, 2, 2));
     let crash = found.attempts[0].error.as_deref().context("an error")?;
@@ -470,7 +470,7 @@ async fn an_event_waits_for_a_table_that_does_not_answer() -> Result<()> {
     look_for_the_table(&relay, Some(format!("http://{}", silent.local_addr()?))).await?;
     let id = relay.accept(&webhook("silence")).await?;
     until_said(&relay, "the events table is unavailable", 1).await?;
-    // Nobody listens there any more.
+    // No process listens there any more.
     drop(silent);
     until_said(&relay, "the events table is unavailable", 3).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");

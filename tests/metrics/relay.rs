@@ -155,7 +155,7 @@ impl Relay {
         }
     }
 
-    /// What comes of a request; nothing where it fails.
+    /// Answer to a request; `None` where it fails.
     pub(crate) async fn asks(&self, request: Value) -> Value {
         let request = dead_letters::Request::parse(request, "a test").expect("a request");
         let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();
@@ -232,7 +232,7 @@ async fn duplicates(relay: &Relay) {
 }
 
 async fn dead_letters(relay: &Relay) {
-    // Nobody knows why it is there.
+    // Its reason is unknown.
     relay.dead_letters.send(&message("fine")).await.expect("sent");
     advance(Duration::from_secs(1)).await;
     relay.reconcile().await;
@@ -246,7 +246,7 @@ async fn dead_letters(relay: &Relay) {
     advance(Duration::from_hours(11 * 24)).await;
     relay.archive.fail_times(1);
     let failed = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
-    // An error where it got nowhere, and a report where it had recorded a letter that nobody knew.
+    // An error where it got nowhere, and a report where it had recorded an unknown dead letter.
     assert!(failed.is_null() || failed["failures"] == 1, "{failed}");
     let archived = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
     let key = &archived["keys"][0];

@@ -1,6 +1,8 @@
-//! What starts the functions: schedules, the event source mapping, the rule of EventBridge.
+//! Triggers of the functions: schedules, the event source mapping, the rule of EventBridge.
 
 use genesys_relay::breaker::Request as Breaker;
+use genesys_relay::recover::Request as Recovery;
+use jiff::Timestamp;
 
 use super::*;
 

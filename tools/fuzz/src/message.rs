@@ -1,4 +1,4 @@
-//! What a message of SQS says, whoever wrote it: ingest, a rule of EventBridge, or a stranger in the console.
+//! Reading of SQS messages by any writer: ingest, a rule of EventBridge, or a person in the console.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -135,7 +135,7 @@ fn check_processing(message: &Message) {
         message: message.clone(),
     };
     let kept = run(async { processor.process(vec![record], deadline()).await });
-    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor buried");
+    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor a dead letter");
     let delivered = delivered.lock().expect("not poisoned");
     match (message.to_event(Noon.now()), &delivered[..], &dead_letters.messages()[..]) {
         (Ok(event), [body], []) => assert_eq!(*body, event.body),

@@ -1,7 +1,7 @@
 """Admits to the local AWS only requests that its own key pairs sign, and to its HTTP API what AWS lets in.
 
 ministack by itself takes the word of a request that names the root pair, allows every web page, takes any `Host`, and has routes
-that need no key. So whoever reaches its port, a web page of the developer's browser or another user of the machine, could run code
+that need no key. So a caller that reaches its port, a web page of the developer's browser or another user of the machine, could run code
 as the developer. Here:
 
 1. A request that a web page of elsewhere makes is refused, by its `Origin` or `Sec-Fetch-Site`, and so is a preflight. A name
@@ -10,9 +10,9 @@ as the developer. Here:
    health page, and the routes of the HTTP API that the template leaves open.
 3. A body that is larger than any that this project sends is refused before it is read: the signature is verified with all of it.
 4. The sessions of functions are random; those of ministack follow from the names of function and role. Their Runtime API
-   answers only at a path that nobody else knows.
+   answers only at a path that is secret.
 
-The developer's pair is that of a user of IAM whom everything is allowed. It is not the root pair, which nobody can use.
+The developer's pair is that of a user of IAM whom everything is allowed. It is not the root pair, which cannot be used.
 """
 
 import contextvars

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-/// The status of a call that lists functions: whoever may make it may make and invoke them, too.
+/// Status of a call that lists functions. A caller that may do so may also create and invoke them.
 async fn status_of(endpoint: &str, keys: &Keys, header: Option<(&'static str, &'static str)>) -> Result<u16> {
     let call = aws_sdk_lambda::Client::new(&clients::config(endpoint, keys).await).list_functions();
     let call = call.customize().mutate_request(move |request| {
@@ -52,7 +52,7 @@ async fn no_page_and_no_other_key_gets_in() -> Result<()> {
 
     let pair = |id: &str, secret: &str| Keys { id: id.to_owned(), secret: secret.to_owned() };
     for other in [
-        // Whoever sees the key's id in a list has not its secret.
+        // The id of a key in a list does not give its secret.
         pair(&keys.id, &Keys::random().secret),
         // The emulator's root pair, and what it takes for it, whatever the signature.
         pair("test", "test"),
@@ -142,7 +142,7 @@ async fn the_http_api_stays_open_to_programs() -> Result<()> {
 
 /// Another user of the machine knows the names of functions and roles, and sees which ports are open.
 #[tokio::test]
-async fn nobody_takes_a_functions_session_or_its_invocations() -> Result<()> {
+async fn no_other_process_gets_a_functions_session_or_invocations() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;
