@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::message::Message;
+use crate::domain::message::{Message, Stamp};
 use crate::domain::queue_depth::QueueDepth;
 
 /// Why a call to a queue failed.
@@ -20,23 +20,42 @@ pub enum QueueError {
     Refused(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// Names one receive of one message; a later receive has another.
+/// The name of one receive of one message; a later receive has another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReceiptHandle(pub String);
 
-/// A message in hand.
+impl ReceiptHandle {
+    /// The handle of a test event that was written by hand and has none.
+    pub fn absent() -> Self {
+        Self(String::new())
+    }
+
+    /// Returns whether SQS gave no handle, so that there is nothing to change or delete by it.
+    pub fn is_absent(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A message that was received and is hidden from other consumers.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub struct ReceivedMessage {
     /// The message itself.
     pub message: Message,
-    /// What to delete or release it by.
+    /// The handle to delete it or change its visibility by.
     pub receipt: ReceiptHandle,
-    /// When SQS took it (`SentTimestamp`).
+    /// The time at which SQS accepted it (`SentTimestamp`).
     pub sent_at: Timestamp,
-    /// SQS's name for it.
+    /// The id that SQS gave it.
     pub message_id: String,
-    /// How often it has been received, this time included (`ApproximateReceiveCount`).
+    /// The number of receives, this one included (`ApproximateReceiveCount`).
     pub receive_count: u32,
+}
+
+impl ReceivedMessage {
+    /// The facts that SQS knows about its message.
+    pub fn stamp(&self) -> Stamp<'_> {
+        Stamp { sent_at: self.sent_at, message_id: Some(&self.message_id) }
+    }
 }
 
 /// `ReceiveMessage`: at most ten at a time.
@@ -71,7 +90,7 @@ pub trait Receiver: VisibilityTimeout {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> impl Future<Output = Result<Vec<Received>, QueueError>> + Send;
+    ) -> impl Future<Output = Result<Vec<ReceivedMessage>, QueueError>> + Send;
 
     /// Deletes messages; one result per message, in order.
     fn delete(&self, receipts: &[ReceiptHandle]) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;

@@ -8,12 +8,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{FakeClock, lock};
-use crate::deliver::ReceivedMessage;
 use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
+    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
     VisibilityTimeout,
 };
 
@@ -145,7 +144,7 @@ impl FakeQueue {
         }
         let record = |Entry { id, message, sent_at, receipt, receive_count, .. }| ReceivedMessage {
             message_id: id,
-            receipt,
+            receipt: receipt.unwrap_or_else(ReceiptHandle::absent),
             receive_count,
             sent_at,
             message,
@@ -310,7 +309,7 @@ impl VisibilityTimeout for FakeQueue {
 }
 
 impl Receiver for FakeQueue {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         let until = Instant::now() + wait;
         loop {
             if self.working()?.receives_refused {
@@ -318,11 +317,7 @@ impl Receiver for FakeQueue {
             }
             let records = self.hand_out(most.min(RECEIVED_AT_ONCE), visibility);
             if !records.is_empty() || timeout_at(until, self.until_visible()).await.is_err() {
-                let received =
-                    |ReceivedMessage { message_id, receipt, receive_count, sent_at, message }: ReceivedMessage| {
-                        Some(Received { message, receipt: receipt?, sent_at, message_id, receive_count })
-                    };
-                return Ok(records.into_iter().filter_map(received).collect());
+                return Ok(records);
             }
         }
     }

@@ -185,7 +185,7 @@ async fn of_two_processors_one_delivers_and_the_other_waits() -> Result<()> {
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.accept(&webhook("slow")).await?, id);
-    until_said(&relay, "it is being delivered already", 1).await?;
+    until_said(&relay, "another worker is delivering the event", 1).await?;
     relay.target.release();
     // The copy is kept until it is known how the delivery went.
     relay.until_empty().await?;
@@ -296,7 +296,7 @@ async fn a_delivery_that_could_not_be_recorded_is_repeated_with_the_same_key() -
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "delivered, and not recorded: the target will get it again", 1).await?;
+    until_said(&relay, "failed to record the delivery; the target will receive the event again", 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
 
@@ -323,7 +323,7 @@ async fn a_delivery_that_could_not_be_recorded_at_the_last_receive_is_acknowledg
     relay.target.until("the last delivery is under way", |requests| requests.len() == 2).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "delivered for the last time, and not recorded", 1).await?;
+    until_said(&relay, "failed to record the delivery at the last receive; deleting the message", 1).await?;
     relay.until_empty().await?;
     assert_eq!(answers(&relay, &id), [Some(503), Some(200)], "a dead letter would be delivered again by a replay");
     let found = record(&relay, &id).await?.context("a record")?;
@@ -375,7 +375,7 @@ async fn what_says_nothing_makes_no_duplicate() -> Result<()> {
     for id in ids {
         assert_eq!(state(&relay, id).await?, Some(StateName::Delivered));
     }
-    until_said(&relay, "delivering an event of its own whose id another body had first", 1).await
+    until_said(&relay, "another body had the event's id first; delivering under an id of its own", 1).await
 }
 
 #[tokio::test]
@@ -438,7 +438,7 @@ async fn a_failure_that_could_not_be_recorded_is_tried_again_when_the_lease_is_o
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "how the attempt went is not recorded", 1).await?;
+    until_said(&relay, "failed to record the attempt", 1).await?;
     let counts = relay.stack.queue_counts().await?;
     assert_eq!((counts.events.total(), counts.dead_letters.total()), (1, 0), "neither acknowledged nor dead");
     role.restore().await?;

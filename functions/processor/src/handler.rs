@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute};
-use genesys_relay::deliver::{Processor, ReceivedMessage};
+use genesys_relay::deliver::Processor;
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::ports::queue::{QueueError, ReceiptHandle, Receiver, Sender};
+use genesys_relay::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, Receiver, Sender};
 use genesys_relay::ports::target::Target;
 use genesys_relay::runtime::logging::display_chain;
 use jiff::Timestamp;
@@ -106,7 +106,7 @@ fn read(record: SqsMessage, now: Timestamp) -> Result<ReceivedMessage, Invocatio
     let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
     Ok(ReceivedMessage {
         message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(InvocationError::NoMessageId)?,
-        receipt: record.receipt_handle.map(ReceiptHandle),
+        receipt: record.receipt_handle.map_or_else(ReceiptHandle::absent, ReceiptHandle),
         receive_count,
         sent_at,
         message: Message {
@@ -133,7 +133,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
 
-    use genesys_relay::deliver::AttemptCounter;
+    use genesys_relay::deliver::Ports;
     use genesys_relay::domain::failure::ReasonKind;
     use genesys_relay::domain::retry::Schedule;
     use genesys_relay::ports::target::{Cause, Failure, Outcome};
@@ -157,16 +157,9 @@ mod tests {
     }
 
     fn processor<T>(target: T, dead_letters: FakeQueue) -> Processor<FakeQueue, FakeQueue, FakeTable, T, FakeClock> {
-        Processor {
-            events: FakeQueue::default(),
-            dead_letters,
-            table: FakeTable::default(),
-            target,
-            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
-            clock: FakeClock,
-            rng: Mutex::default(),
-            attempts: AttemptCounter::default(),
-        }
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+        let (events, table) = (FakeQueue::default(), FakeTable::default());
+        Processor::new(Ports { events, dead_letters, table, target, clock: FakeClock }, schedule)
     }
 
     fn invocation(payload: Value) -> LambdaEvent<Invocation> {
@@ -360,7 +353,7 @@ mod tests {
         };
         assert_eq!(record.message, message);
         assert_eq!((record.message_id.as_str(), record.receive_count), ("m1", 3));
-        assert_eq!(record.receipt, Some(ReceiptHandle("a-receipt".to_owned())));
+        assert_eq!(record.receipt, ReceiptHandle("a-receipt".to_owned()));
         assert_eq!(record.sent_at, NOW - Duration::from_secs(1));
     }
 
@@ -401,7 +394,8 @@ mod tests {
             let sent = record(&json!({ "SentTimestamp": millis.to_string() }));
             assert_eq!(read_of(&sent).sent_at.as_millisecond(), millis);
         }
-        assert_eq!(read_of(&json!({ "messageId": "m1" })).message.body, "");
+        let bare = read_of(&json!({ "messageId": "m1" }));
+        assert!(bare.message.body.is_empty() && bare.receipt.is_absent(), "{bare:?}");
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use crate::domain::event_record::{DeadRecord, EventRecord, Letter};
 use crate::domain::failure::Reason;
 use crate::domain::message::{Message, Stamp};
 use crate::ports::archive::{Archived, ArchivedAttribute};
-use crate::ports::queue::{ReceiptHandle, Received};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage};
 
 /// A dead letter, as far as it can be read.
 pub(in crate::dead_letters) struct Opened {
@@ -21,9 +21,9 @@ pub(in crate::dead_letters) struct Opened {
     pub(super) sent_at: Timestamp,
 }
 
-impl From<Received> for Opened {
-    fn from(received: Received) -> Self {
-        let Received { message, receipt, sent_at, message_id, .. } = received;
+impl From<ReceivedMessage> for Opened {
+    fn from(received: ReceivedMessage) -> Self {
+        let ReceivedMessage { message, receipt, sent_at, message_id, .. } = received;
         Self::new(message, receipt, Stamp { sent_at, message_id: Some(&message_id) })
     }
 }

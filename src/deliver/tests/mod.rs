@@ -5,15 +5,25 @@ mod identity;
 mod probe;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::backoff::LEASE_PAST_DEADLINE;
 use super::*;
+use crate::domain::event::Event;
 use crate::domain::event_record::{
     Attempt, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, OperatorAction, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
-use crate::domain::message::{Attribute, attribute};
-use crate::ports::events_table::Written;
-use crate::ports::target::Outcome;
+use crate::domain::message::{Attribute, Message, attribute};
+use crate::domain::retry::Schedule;
+use crate::ports::clock::Clock as _;
+use crate::ports::events_table::{EventsTable as _, Written};
+use crate::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use crate::ports::target::{Cause, Failure, Outcome, Target};
 use crate::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
 
 type Fake<F> = Arc<Processor<FakeQueue, FakeQueue, FakeTable, FakeTarget<F>, FakeClock>>;
@@ -23,22 +33,20 @@ where
     F: Fn(Event, u32) -> O + Send + Sync + 'static,
     O: Future<Output = Outcome> + Send,
 {
-    Arc::new(Processor {
-        events: FakeQueue::default(),
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: FakeTarget::new(answer),
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::new(fastrand::Rng::with_seed(7)),
-        attempts: AttemptCounter::default(),
-    })
+    Arc::new(over(FakeQueue::default(), FakeTarget::new(answer)))
+}
+
+fn over<E, T>(events: E, target: T) -> Processor<E, FakeQueue, FakeTable, T, FakeClock> {
+    let (dead_letters, table) = (FakeQueue::default(), FakeTable::default());
+    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule");
+    let backoff = Backoff::with_rng(schedule, fastrand::Rng::with_seed(7));
+    Processor::new(Ports { events, dead_letters, table, target, clock: FakeClock }, backoff)
 }
 
 fn record(name: &str, receive_count: u32) -> ReceivedMessage {
     ReceivedMessage {
         message_id: name.to_owned(),
-        receipt: Some(ReceiptHandle(name.to_owned())),
+        receipt: ReceiptHandle(name.to_owned()),
         receive_count,
         sent_at: Timestamp::UNIX_EPOCH,
         message: Message {
@@ -213,16 +221,7 @@ impl Target for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() {
-    let processor = Arc::new(Processor {
-        events: FakeQueue::default(),
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: Slow,
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    let processor = Arc::new(over(FakeQueue::default(), Slow));
     // The first tries to record it fail.
     processor.table.fail_after(1, 3);
     assert!(processor.process(vec![record("event", 1)], a_minute()).await.is_empty());
@@ -279,16 +278,8 @@ impl VisibilityTimeout for Silent {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
-    let processor = Arc::new(Processor {
-        events: Silent,
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: FakeTarget::new(|event: Event, _| if is(&event, "fine") { deliver() } else { fail(Cause::TimedOut) }),
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    let target = FakeTarget::new(|event: Event, _| if is(&event, "fine") { deliver() } else { fail(Cause::TimedOut) });
+    let processor = Arc::new(over(Silent, target));
     let deadline = Instant::now() + Duration::from_secs(5);
     assert_eq!(processor.process(vec![record("fine", 1), record("late", 1)], deadline).await, ["late"]);
     assert!(Instant::now() < deadline, "time is left for the answer");

@@ -187,19 +187,11 @@ async fn what_is_delivered_already_says_nothing_of_the_target() {
 async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_nothing_is_an_error() {
     let queue = FakeQueue::default();
     let breaks = queue.clone();
-    let processor = Arc::new(Processor {
-        events: queue.clone(),
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: FakeTarget::new(move |_, _| {
-            breaks.fail_times(1);
-            fail(Cause::TimedOut)
-        }),
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
+    let target = FakeTarget::new(move |_, _| {
+        breaks.fail_times(1);
+        fail(Cause::TimedOut)
     });
+    let processor = over(queue.clone(), target);
     let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     queue.send(&message).await.expect("sent");
     assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
