@@ -12,7 +12,7 @@ use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::testing::{FakeQueue, FakeTable};
 use tokio::time::Instant;
 
@@ -24,12 +24,12 @@ impl Target for Lines {
         let event = delivery.event;
         // `Refused` means that no retry can help: the event goes to the dead letters at once.
         let Ok(text) = std::str::from_utf8(&event.body) else {
-            return Outcome::Failed(Failure::new(Cause::Refused, "the event is not text"));
+            return Outcome::Failed(DeliveryFailure::new(FailureCause::Refused, "the event is not text"));
         };
         // The same event can come twice, with the same `event.id`.
         match writeln!(std::io::stdout(), "{} {} {text}", event.id, event.source) {
             Ok(()) => Outcome::Delivered { status: None },
-            Err(error) => Outcome::Failed(Failure::new(Cause::Connection, error.to_string())),
+            Err(error) => Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, error.to_string())),
         }
     }
 

@@ -19,7 +19,7 @@ use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::{Clock, SystemClock};
 use genesys_relay::ports::events_table::{EventsTable, Written};
 use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::testing::FakeQueue;
 use jiff::{SignedDuration, Timestamp};
 use local::stack::{Stack, StackOptions};
@@ -98,7 +98,7 @@ impl Target for Answering {
     async fn deliver(&self, _: Delivery<'_>) -> Outcome {
         match *self.0.lock().expect("not poisoned") {
             status @ 200..300 => Outcome::Delivered { status: Some(status) },
-            status => Outcome::Failed(Failure::new(Cause::Status(status), "as the test says")),
+            status => Outcome::Failed(DeliveryFailure::new(FailureCause::Status(status), "as the test says")),
         }
     }
 

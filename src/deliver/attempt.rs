@@ -14,7 +14,7 @@ use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError, Written};
 use crate::ports::queue::{ReceivedMessage, Sender};
-use crate::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use crate::runtime::logging::{self, display_chain};
 use crate::runtime::metrics::{self, Class};
 
@@ -64,7 +64,7 @@ where
         let mut event = match received.message.to_event(received.stamp()) {
             Ok(event) => event,
             Err(error) => {
-                let failure = Failure::new(Cause::Refused, display_chain(&error));
+                let failure = DeliveryFailure::new(FailureCause::Refused, display_chain(&error));
                 let reason = self.reason(ReasonKind::Malformed, &failure, None);
                 let disposition = self.send_to_dead_letters(received, None, &reason).await;
                 if disposition == Disposition::Delete {
@@ -100,8 +100,8 @@ where
             Ok(ClaimResult::TooEarly(time)) => {
                 let left = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
                 let disposition = self.backoff.retry_at(received, Instant::now() + left);
-                let failure = Failure::new(
-                    Cause::NotSent,
+                let failure = DeliveryFailure::new(
+                    FailureCause::NotSent,
                     "another worker is delivering the event, or its next attempt is later",
                 );
                 self.backoff.log_failure(received, Some(&event), &failure, disposition);
@@ -110,13 +110,13 @@ where
             Ok(ClaimResult::AlreadyDead(death)) => {
                 let reason = Reason::from(death);
                 let disposition = self.send_to_dead_letters(received, Some(&event), &reason).await;
-                let failure = Failure::new(Cause::Refused, reason.detail);
+                let failure = DeliveryFailure::new(FailureCause::Refused, reason.detail);
                 self.backoff.log_failure(received, Some(&event), &failure, disposition);
                 disposition
             }
             Err(error) => {
                 let disposition = self.backoff.retry(received, received.receive_count, None);
-                let failure = Failure::new(Cause::NotSent, display_chain(&error));
+                let failure = DeliveryFailure::new(FailureCause::NotSent, display_chain(&error));
                 self.backoff.log_failure(received, Some(&event), &failure, disposition);
                 disposition
             }
@@ -180,7 +180,7 @@ where
         event: &Event,
         claim: &Claim,
         deadline: Instant,
-    ) -> (Attempt, Result<(), Failure>) {
+    ) -> (Attempt, Result<(), DeliveryFailure>) {
         let started = Instant::now();
         let delivery = Delivery { event, attempt: claim.attempt(), deadline: deadline - SETTLE_TIME };
         let outcome = self.target.deliver(delivery).await;
@@ -245,8 +245,8 @@ fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished
 fn measure(outcome: &Outcome, took: Duration) {
     let status = match outcome {
         Outcome::Delivered { status } => *status,
-        Outcome::Failed(Failure { cause: Cause::NotSent | Cause::Refused, .. }) => return,
-        Outcome::Failed(Failure { cause, .. }) => cause.status(),
+        Outcome::Failed(DeliveryFailure { cause: FailureCause::NotSent | FailureCause::Refused, .. }) => return,
+        Outcome::Failed(DeliveryFailure { cause, .. }) => cause.status(),
     };
     metrics::TARGET_TIME.time(took);
     metrics::TARGET_ANSWERS.add(Class::of(status), 1);

@@ -1,4 +1,4 @@
-//! When a message that was not delivered can be received again.
+//! Delays before a message that was not delivered can be received again.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::domain::event::Event;
 use crate::domain::retry::Schedule;
 use crate::ports::queue::ReceivedMessage;
-use crate::ports::target::Failure;
+use crate::ports::target::DeliveryFailure;
 
 /// A lease outlives its invocation by this much, for clocks that differ.
 pub(super) const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
@@ -66,7 +66,7 @@ impl Backoff {
         &self,
         received: &ReceivedMessage,
         event: Option<&Event>,
-        failure: &Failure,
+        failure: &DeliveryFailure,
         disposition: Disposition,
     ) {
         let (next, delay) = match disposition {

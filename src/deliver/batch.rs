@@ -13,7 +13,7 @@ use crate::deliver::visibility::set_visibility;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{ReceivedMessage, Sender, VisibilityTimeout};
-use crate::ports::target::{Cause, Failure, Target};
+use crate::ports::target::{DeliveryFailure, FailureCause, Target};
 
 /// Tasks that still run are aborted this long before the invocation ends, so that the rest can be reported.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
@@ -89,7 +89,7 @@ where
         let unfinished = |received: &ReceivedMessage, detail: &str| {
             // Its lease may still hold, and would turn away a delivery before it ends.
             let disposition = self.backoff.retry_at(received, deadline + LEASE_PAST_DEADLINE);
-            self.backoff.log_failure(received, None, &Failure::new(Cause::NotSent, detail), disposition);
+            self.backoff.log_failure(received, None, &DeliveryFailure::new(FailureCause::NotSent, detail), disposition);
             disposition
         };
         let pairs = outcomes.into_iter().zip(batch.iter());

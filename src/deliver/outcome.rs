@@ -14,7 +14,7 @@ use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{ReceivedMessage, Sender};
-use crate::ports::target::{Failure, Target};
+use crate::ports::target::{DeliveryFailure, Target};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -79,7 +79,7 @@ where
         event: &Event,
         claim: &Claim,
         attempt: Attempt,
-        failure: &Failure,
+        failure: &DeliveryFailure,
         deadline: Instant,
     ) -> Disposition {
         let disposition = self.write_failure(received, event, claim, attempt, failure, deadline).await;
@@ -96,7 +96,7 @@ where
         event: &Event,
         claim: &Claim,
         attempt: Attempt,
-        failure: &Failure,
+        failure: &DeliveryFailure,
         deadline: Instant,
     ) -> Disposition {
         let number = Some(claim.attempt());
@@ -196,7 +196,7 @@ where
     }
 
     /// Builds the reason that a dead letter carries.
-    pub(super) fn reason(&self, kind: ReasonKind, failure: &Failure, attempt: Option<u32>) -> Reason {
+    pub(super) fn reason(&self, kind: ReasonKind, failure: &DeliveryFailure, attempt: Option<u32>) -> Reason {
         Reason {
             reason: kind,
             detail: excerpt(&failure.detail),

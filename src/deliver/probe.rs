@@ -24,7 +24,7 @@ use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender};
-use crate::ports::target::{Failure, Target};
+use crate::ports::target::{DeliveryFailure, Target};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -169,7 +169,14 @@ where
     }
 
     /// Keeps an event in the queue whose failure does not count. It may be the only one to probe with.
-    async fn keep(&self, received: ReceivedMessage, event: &Event, claim: &Claim, attempt: Attempt, failure: &Failure) {
+    async fn keep(
+        &self,
+        received: ReceivedMessage,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        failure: &DeliveryFailure,
+    ) {
         let delay = self.backoff.delay(1, failure.retry_after);
         let (now, at) = (self.clock.now(), Instant::now() + delay);
         let transition = claim.retrying(attempt, now + delay, now);

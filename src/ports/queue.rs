@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use crate::domain::message::{Message, Stamp};
 use crate::domain::queue_depth::QueueDepth;
 
-/// Why a call to a queue failed.
+/// A failed call to a queue.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The queue did not answer, throttled or failed: the same call may succeed later.
-    #[error("the queue is unavailable")]
+    /// SQS did not answer, throttled or failed: the same call may succeed later.
+    #[error("SQS did not answer or throttled the request")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// The queue refused the call: the same call fails again until somebody changes something.
-    #[error("the queue refused the request")]
+    /// SQS refused the call: the same call fails again until the configuration changes.
+    #[error("SQS refused the request")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
 }
 
@@ -66,13 +66,13 @@ pub trait Sender: Send + Sync + 'static {
     /// Sends one message. `Ok` means that it is durable.
     fn send(&self, message: &Message) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Sends many, in as few calls as SQS allows; one result per message, in order.
+    /// Sends messages, in as few calls as SQS allows; one result per message, in order.
     fn send_all(&self, messages: &[Message]) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
-/// A queue whose messages come back when they are not done.
+/// A queue whose visibility timeouts can be changed.
 pub trait VisibilityTimeout: Send + Sync + 'static {
-    /// Sets when each message can be received again, from now, rounded up to whole seconds; one result per message, in
+    /// Sets the time from now until each message can be received again, rounded up to whole seconds; one result per message, in
     /// order.
     ///
     /// It holds for this receive only (`ChangeMessageVisibility`).
@@ -82,7 +82,7 @@ pub trait VisibilityTimeout: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
-/// A queue that messages are taken from by hand.
+/// A queue that messages are received from directly.
 pub trait Receiver: VisibilityTimeout {
     /// Receives up to `most` messages, ten at the most, and hides them for `visibility`, waiting up to `wait` for the first.
     fn receive(
@@ -101,7 +101,7 @@ pub trait Countable: Send + Sync + 'static {
     /// Counts without receiving.
     fn depth(&self) -> impl Future<Output = Result<QueueDepth, QueueError>> + Send;
 
-    /// How old its oldest message is, as far as that is known.
+    /// The age of its oldest message, if known.
     fn age(&self) -> impl Future<Output = Result<Option<Duration>, QueueError>> + Send {
         std::future::ready(Ok(None))
     }
@@ -125,23 +125,23 @@ pub trait Redrive: Send + Sync + 'static {
 pub struct MoveTask {
     /// `RUNNING`, `COMPLETED`, `CANCELLING`, `CANCELLED` or `FAILED`.
     pub status: String,
-    /// How many it has moved.
+    /// Messages moved so far.
     pub moved: u64,
-    /// How many there were to move when it started, if SQS says.
+    /// Messages to move at its start, if SQS says.
     pub to_move: Option<u64>,
     /// Messages a second at most, if a limit was set.
     pub rate_per_second: Option<u32>,
-    /// Why it failed.
+    /// The error.
     pub failure: Option<String>,
-    /// When it started.
+    /// The time of its start.
     pub started_at: Option<Timestamp>,
-    /// What to cancel it by; only a running task has one.
+    /// The handle to cancel it by; only a running task has one.
     #[serde(skip)]
     pub handle: Option<String>,
 }
 
 impl MoveTask {
-    /// Whether it is still at work, so that nothing else may take from the queue.
+    /// Returns whether it is still running, so that nothing else may receive from the queue.
     pub fn is_active(&self) -> bool {
         matches!(self.status.as_str(), "RUNNING" | "CANCELLING")
     }

@@ -400,7 +400,7 @@ async fn an_event_waits_for_a_table_that_refuses_it() -> Result<()> {
     let role = relay.stack.role(ROLE).await?;
     role.take_away(WRITES).await?;
     let id = relay.accept(&webhook("waiting")).await?;
-    until_said(&relay, "the events table refused the request", 2).await?;
+    until_said(&relay, "DynamoDB refused the request", 2).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
     role.restore().await?;
@@ -420,7 +420,7 @@ async fn an_event_that_no_table_took_becomes_a_dead_letter() -> Result<()> {
     relay.until_dead(1).await?;
     assert_eq!(relay.target.requests().len(), 0);
     assert_eq!(state(&relay, &id).await?, None);
-    until_said(&relay, "the events table refused the request", 3).await?;
+    until_said(&relay, "DynamoDB refused the request", 3).await?;
 
     // The table is back, and so is whatever is sent again.
     role.restore().await?;
@@ -469,10 +469,10 @@ async fn an_event_waits_for_a_table_that_does_not_answer() -> Result<()> {
     let silent = TcpListener::bind("127.0.0.1:0").await?;
     look_for_the_table(&relay, Some(format!("http://{}", silent.local_addr()?))).await?;
     let id = relay.accept(&webhook("silence")).await?;
-    until_said(&relay, "the events table is unavailable", 1).await?;
+    until_said(&relay, "DynamoDB did not answer or throttled the request", 1).await?;
     // Nobody listens there any more.
     drop(silent);
-    until_said(&relay, "the events table is unavailable", 3).await?;
+    until_said(&relay, "DynamoDB did not answer or throttled the request", 3).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
     look_for_the_table(&relay, None).await?;

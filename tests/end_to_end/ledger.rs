@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::Relay;
 
 /// What the record says of an attempt that nobody came back from.
-pub(crate) const CRASHED: &str = "the processor ended before it could record how this attempt went";
+pub(crate) const CRASHED: &str = "the processor ended before it could record this attempt";
 
 /// Which of an event's attempts in its whole life a delivery is.
 pub(crate) fn attempt_of(request: &ReceivedRequest) -> usize {

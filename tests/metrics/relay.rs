@@ -19,7 +19,7 @@ use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unrea
 use genesys_relay::ports::events_table::EventsTable as _;
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
@@ -52,11 +52,11 @@ impl Target for Named {
         let name = body["name"].as_str().unwrap_or_default();
         assert_ne!(name, "panics");
         let cause = match name.parse() {
-            Ok(status) => Cause::Status(status),
-            Err(_) if name == "hangs" => Cause::TimedOut,
+            Ok(status) => FailureCause::Status(status),
+            Err(_) if name == "hangs" => FailureCause::TimedOut,
             Err(_) => return Outcome::Delivered { status: Some(204) },
         };
-        Outcome::Failed(Failure::new(cause, "as the test says"))
+        Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
     }
 
     fn address(&self) -> String {

@@ -24,7 +24,7 @@ use lambda_runtime::service_fn;
 
 use crate::config::Config;
 
-/// A call to SQS, DynamoDB or Secrets Manager ends within this.
+/// The timeout of a call to SQS, DynamoDB or Secrets Manager.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]

@@ -32,7 +32,7 @@ impl Prober for Probe {
 
 impl World {
     /// Has the breaker look.
-    pub(crate) async fn look_at_the_target(self: &Arc<Self>) -> Option<breaker::Shown> {
+    pub(crate) async fn look_at_the_target(self: &Arc<Self>) -> Option<breaker::BreakerStatus> {
         let process = self.process("breaker", OPERATOR_CALL);
         let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
         let function = Breaker {

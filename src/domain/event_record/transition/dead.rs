@@ -1,4 +1,4 @@
-//! What a message in the dead-letter queue is, and how a dead event goes on from there.
+//! The status of a message in the dead-letter queue, and the transitions of a dead event.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,30 +7,30 @@ use crate::domain::event::{Event, EventId, Source};
 use crate::domain::event_record::{Context, Dead, Death, EventRecord, OperatorAction, State, StateName};
 use crate::domain::failure::{Reason, ReasonKind};
 
-/// An event that is expected elsewhere is believed to be a dead letter this long after that time.
+/// An overdue event whose message is in the dead-letter queue counts as dead after this long.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// A message that lies in the dead-letter queue.
+/// A message in the dead-letter queue.
 #[derive(Debug, Clone)]
 pub struct Letter<'a> {
     /// Its event.
     pub event_id: &'a EventId,
-    /// When the relay first received it.
+    /// The time at which the relay first received it.
     pub received_at: Timestamp,
-    /// When SQS took this message.
+    /// The time at which SQS accepted this message.
     pub sent_at: Timestamp,
     /// The reason it carries.
     pub reason: Option<&'a Reason>,
-    /// What could be read from it; nothing where it is no event.
+    /// The event, if one can be read from it.
     pub event: Option<&'a Event>,
 }
 
-/// What a message in the dead-letter queue is, by the record of its event.
+/// The status of a message in the dead-letter queue, by the record of its event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeadLetterStatus {
     /// A dead letter, as recorded.
     Dead(DeadRecord),
-    /// A dead letter whose record does not say so yet.
+    /// A dead letter that is not recorded as one yet.
     Unrecorded(DeadRecord),
     /// A copy of an event that is delivered or discarded.
     Finished(StateName),
@@ -39,7 +39,7 @@ pub enum DeadLetterStatus {
 }
 
 impl DeadLetterStatus {
-    /// Looks at a dead letter of whose event the table holds `found`.
+    /// Derives the status from the record `found` of its event.
     pub fn of(letter: &Letter<'_>, found: Option<&EventRecord>, now: Timestamp) -> Self {
         let Some(found) = found.filter(|found| !found.is_expired(now)) else {
             return Self::Unrecorded(DeadRecord::begin(letter, found, now));
@@ -91,38 +91,39 @@ impl DeadLetterStatus {
 }
 
 impl Dead {
-    /// Dead by `death`, its message in the dead-letter queue or on its way there.
+    /// A dead event whose message is in the dead-letter queue or on its way there.
     pub(in crate::domain::event_record) fn listed(death: Death) -> Self {
         Self { death, message_id: None, replayed_at: None, listed: true }
     }
 }
 
 impl Letter<'_> {
-    /// What it tells; not where it was to go.
+    /// The details of its event, without the target.
     fn context(&self) -> Context {
         self.event.map(|event| Context::of(event, None)).unwrap_or_default()
     }
 
-    /// Whether it is the message of this very death, sent a moment after it.
+    /// Returns whether it was sent for this death, a moment after it.
     fn is_of(&self, death: &Death) -> bool {
         let is_named = self.reason.is_some_and(|reason| reason.at == death.dead_at);
         is_named && self.sent_at.duration_since(death.dead_at) < GRACE
     }
 
-    /// The reason it carries, or that nobody knows.
+    /// The death by the reason it carries, or by an unknown one.
     fn death(&self, now: Timestamp) -> Death {
         self.death_after(Timestamp::MIN, now)
     }
 
-    /// The same of an event that was alive at `alive`: a move task leaves the reason of an earlier death on the message.
+    /// The death of an event that was alive at `alive`: a move task leaves the reason of an earlier death on the message.
     fn death_after(&self, alive: Timestamp, now: Timestamp) -> Death {
         match self.reason.filter(|reason| reason.at >= alive) {
             Some(reason) => Death::from(reason.clone()),
             None => Death {
                 reason: ReasonKind::Unknown,
-                error: "SQS moved it here without a word from the processor: its receives were throttled or failed \
-                        early, or somebody sent it"
-                    .to_owned(),
+                error:
+                    "SQS moved the message with no attempt recorded: its receives were throttled or failed early, or \
+                        it was sent here by hand"
+                        .to_owned(),
                 status_code: None,
                 dead_at: now,
             },
@@ -130,7 +131,7 @@ impl Letter<'_> {
     }
 }
 
-/// The record of a dead event, and the steps that lead on from there.
+/// The record of a dead event, and the transitions from there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadRecord {
     step: Transition,
@@ -161,12 +162,12 @@ impl DeadRecord {
         Self { step: Transition { next, guard: unchanged(forgotten) }, dead }
     }
 
-    /// What to write for the record to say that the event is dead.
+    /// The transition that records the death.
     pub fn transition(&self) -> &Transition {
         &self.step
     }
 
-    /// The same, with who found out.
+    /// Adds the action that found it.
     #[must_use]
     pub fn noted(mut self, act: OperatorAction) -> Self {
         self.step.next.remember_act(act);
@@ -178,28 +179,28 @@ impl DeadRecord {
         &self.step.next
     }
 
-    /// Why it is dead.
+    /// The reason and time of its death.
     pub fn death(&self) -> &Death {
         &self.dead.death
     }
 
-    /// It is about to be sent back into the queue. It stays dead until somebody claims it there.
+    /// Records a replay, before the message is sent. The event stays dead until it is claimed.
     pub fn replayed(&self, act: OperatorAction) -> Transition {
         let replayed_at = Some(act.at);
         self.act(act, State::Dead(Dead { replayed_at, message_id: None, ..self.dead.clone() }))
     }
 
-    /// The object `key` holds it.
+    /// Records the archive object that holds it.
     pub fn archived(&self, act: OperatorAction, key: &str) -> Transition {
         self.act(act, State::Archived { death: self.dead.death.clone(), archived_to: key.to_owned() })
     }
 
-    /// It is not needed.
+    /// Records that an operator discarded it.
     pub fn discarded(&self, act: OperatorAction) -> Transition {
         self.act(act, State::Discarded(self.dead.death.clone()))
     }
 
-    /// Its message is not in the dead-letter queue.
+    /// Records that its message is not in the dead-letter queue.
     pub fn unlisted(&self, now: Timestamp) -> Transition {
         let dead = Dead { listed: false, ..self.dead.clone() };
         self.record().step(self.record().clone(), State::Dead(dead), now)
@@ -215,7 +216,7 @@ impl DeadRecord {
 
 /// An event that comes back from the archive, of which the table holds `found`.
 ///
-/// `None` where it is no longer the archive's to give: it lies in the dead-letter queue, is under way, delivered or
+/// `None` if the archive's copy is out of date: the event is in the dead-letter queue, in progress, delivered or
 /// discarded.
 pub(crate) fn restored(letter: &Letter<'_>, found: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
     let now = act.at;
