@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId};
-use crate::domain::event_record::{DeadRecord, EventRecord, Letter};
+use crate::domain::event_record::{DeadLetterEvidence, DeadRecord, EventRecord};
 use crate::domain::failure::Reason;
 use crate::domain::message::{Message, Stamp};
 use crate::ports::archive::{Archived, ArchivedAttribute};
@@ -61,8 +61,8 @@ impl Opened {
         Some(std::mem::replace(&mut self.event_id, id))
     }
 
-    pub(in crate::dead_letters) fn letter(&self) -> Letter<'_> {
-        Letter {
+    pub(in crate::dead_letters) fn letter(&self) -> DeadLetterEvidence<'_> {
+        DeadLetterEvidence {
             event_id: &self.event_id,
             received_at: self.received_at,
             sent_at: self.sent_at,

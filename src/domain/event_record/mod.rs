@@ -21,8 +21,8 @@ use crate::domain::text::excerpt_of;
 
 pub(crate) use self::transition::restored;
 pub use self::transition::{
-    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterStatus, DeadRecord, Finished, Guard, Letter, TRANSITIONS,
-    Transition,
+    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterEvidence, DeadLetterStatus, DeadRecord, Finished, Guard,
+    TRANSITIONS, Transition,
 };
 
 /// The lifetime of a record after its last change: one day longer than SQS keeps a dead letter.

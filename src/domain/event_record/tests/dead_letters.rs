@@ -3,13 +3,19 @@
 use super::*;
 
 /// A message in the dead-letter queue, sent at this time.
-fn letter(event: &Event, sent_at: Timestamp) -> Letter<'_> {
-    Letter { event_id: &event.id, received_at: event.received_at, sent_at, reason: None, event: Some(event) }
+fn evidence(event: &Event, sent_at: Timestamp) -> DeadLetterEvidence<'_> {
+    DeadLetterEvidence {
+        event_id: &event.id,
+        received_at: event.received_at,
+        sent_at,
+        reason: None,
+        event: Some(event),
+    }
 }
 
 /// The status of such a message.
 fn found(record: Option<&EventRecord>, sent_at: Timestamp, now: Timestamp) -> DeadLetterStatus {
-    DeadLetterStatus::of(&letter(&event(), sent_at), record, now)
+    DeadLetterStatus::of(&evidence(&event(), sent_at), record, now)
 }
 
 #[test]
@@ -184,14 +190,14 @@ fn found_dead(
     now: Timestamp,
 ) -> DeadLetterStatus {
     let event = event();
-    let letter = Letter {
+    let evidence = DeadLetterEvidence {
         event_id: &event.id,
         received_at: event.received_at,
         sent_at,
         reason: Some(reason),
         event: Some(&event),
     };
-    DeadLetterStatus::of(&letter, Some(found), now)
+    DeadLetterStatus::of(&evidence, Some(found), now)
 }
 
 #[test]

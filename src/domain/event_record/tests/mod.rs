@@ -150,7 +150,7 @@ impl World {
     fn attempt(&mut self, attempted: Try, now: Timestamp) {
         let context = Context::of(&event(), None);
         let event = event();
-        let letter = Letter {
+        let evidence = DeadLetterEvidence {
             event_id: &event.id,
             received_at: event.received_at,
             sent_at: event.received_at,
@@ -190,7 +190,7 @@ impl World {
                 .claims
                 .pop()
                 .map(|claim| claim.dead(attempt(now), death(now), to_move.then_some("0"), context.clone())),
-            Try::Reconcile => match DeadLetterStatus::of(&letter, self.record.as_ref(), now) {
+            Try::Reconcile => match DeadLetterStatus::of(&evidence, self.record.as_ref(), now) {
                 DeadLetterStatus::Unrecorded(dead) => Some(dead.transition().clone()),
                 DeadLetterStatus::Dead(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
             },
@@ -198,7 +198,7 @@ impl World {
             Try::Archive => self.dead(now).map(|dead| dead.archived(act(now), "a/key")),
             Try::Discard => self.dead(now).map(|dead| dead.discarded(act(now))),
             Try::Unlist => self.dead(now).map(|dead| dead.unlisted(now)),
-            Try::Restore => restored(&letter, self.record.as_ref(), act(now)),
+            Try::Restore => restored(&evidence, self.record.as_ref(), act(now)),
         };
         if let Some(step) = step {
             self.write(step, now);
@@ -318,15 +318,17 @@ fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
     let claimed = claim(None, "m", false, start());
     let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
     assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), ClaimResult::AlreadyDead(_)));
-    let Some(DeadLetterStatus::Dead(letter)) = DeadLetterStatus::recorded(&dead, start()) else { panic!("not dead") };
+    let Some(DeadLetterStatus::Dead(dead_record)) = DeadLetterStatus::recorded(&dead, start()) else {
+        panic!("not dead")
+    };
     // Also the message itself, should SQS keep its id on the way back; and no other is taken for it before.
     for message_id in ["another", "m"] {
-        let replayed = claim(Some(&letter.replayed(act(start())).next), message_id, false, start());
+        let replayed = claim(Some(&dead_record.replayed(act(start())).next), message_id, false, start());
         assert_eq!((replayed.attempt(), replayed.attempts_since_claim(), replayed.record().replays_made), (2, 1, 1));
     }
     let later = start() + SignedDuration::from_mins(1);
     assert_eq!(claim(Some(&dead), "m2", false, later).attempt(), 2);
-    let archived = claim(Some(&letter.archived(act(start()), "a/key").next), "another", false, start());
+    let archived = claim(Some(&dead_record.archived(act(start()), "a/key").next), "another", false, start());
     assert_eq!((archived.attempt(), archived.attempts_since_claim(), archived.record().replays_made), (2, 1, 0));
 }
 

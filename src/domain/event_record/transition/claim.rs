@@ -70,7 +70,7 @@ impl Finished {
         let digest = if found.digest.is_none() { request.event.digest() } else { None };
         let noted = digest.map(|digest| {
             let next = EventRecord { digest: Some(digest), ..found.clone() };
-            found.step(next, found.state.clone(), request.now)
+            found.transition(next, found.state.clone(), request.now)
         });
         Self { state: found.state.name(), received_at: found.received_at, noted }
     }
@@ -134,7 +134,7 @@ impl Claim {
         next.digest = next.digest.or_else(|| request.event.digest());
         next.attempts_made += 1;
         next.attempts_since_claim += 1;
-        ClaimResult::Claimed(Self(found.step(next, lease(request), now)))
+        ClaimResult::Claimed(Self(found.transition(next, lease(request), now)))
     }
 
     /// The first claim on an event, or the first after `forgotten`.
@@ -193,7 +193,7 @@ impl Claim {
         }
         let mut next = found.clone();
         next.remember_attempt(attempt);
-        Some(found.step(next, State::Delivered, now))
+        Some(found.transition(next, State::Delivered, now))
     }
 
     /// A retry will come, not before `next_attempt_at`.
@@ -205,15 +205,15 @@ impl Claim {
     pub fn dead(&self, attempt: Attempt, death: Death, to_move: Option<&str>, context: Context) -> Transition {
         let now = death.dead_at;
         let dead = Dead { message_id: to_move.map(str::to_owned), ..Dead::listed(death) };
-        let mut step = self.after(attempt, State::Dead(dead), now);
-        step.next.context = Some(context);
-        step
+        let mut transition = self.after(attempt, State::Dead(dead), now);
+        transition.next.context = Some(context);
+        transition
     }
 
     fn after(&self, attempt: Attempt, state: State, now: Timestamp) -> Transition {
         let mut next = self.record().clone();
         next.remember_attempt(attempt);
-        self.record().step(next, state, now)
+        self.record().transition(next, state, now)
     }
 
     pub(in crate::domain::event_record) fn record(&self) -> &EventRecord {

@@ -10,9 +10,9 @@ use crate::domain::failure::{Reason, ReasonKind};
 /// An overdue event whose message is in the dead-letter queue counts as dead after this long.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
-/// A message in the dead-letter queue.
+/// The facts about a message in the dead-letter queue.
 #[derive(Debug, Clone)]
-pub struct Letter<'a> {
+pub struct DeadLetterEvidence<'a> {
     /// Its event.
     pub event_id: &'a EventId,
     /// The time at which the relay first received it.
@@ -40,28 +40,28 @@ pub enum DeadLetterStatus {
 
 impl DeadLetterStatus {
     /// Derives the status from the record `found` of its event.
-    pub fn of(letter: &Letter<'_>, found: Option<&EventRecord>, now: Timestamp) -> Self {
+    pub fn of(evidence: &DeadLetterEvidence<'_>, found: Option<&EventRecord>, now: Timestamp) -> Self {
         let Some(found) = found.filter(|found| !found.is_expired(now)) else {
-            return Self::Unrecorded(DeadRecord::begin(letter, found, now));
+            return Self::Unrecorded(DeadRecord::begin(evidence, found, now));
         };
         let late = |expected: Timestamp| expected + GRACE <= now;
-        let unexplained = || letter.death_after(found.last_seen_at, now);
+        let unexplained = || evidence.death_after(found.last_seen_at, now);
         let died = |death: Death, crashed_at: Option<Timestamp>| {
             let mut next = found.clone();
             if let Some(at) = crashed_at {
                 next.remember_attempt(crashed(at));
             }
-            next.context.get_or_insert_with(|| letter.context());
+            next.context.get_or_insert_with(|| evidence.context());
             Self::Unrecorded(DeadRecord::of(found, next, death, now))
         };
         match &found.state {
             State::Delivered | State::Discarded(_) => Self::Finished(found.state.name()),
             // It was sent back, and is here again without a claim: it died once more, of something else.
             State::Dead(dead @ Dead { replayed_at: Some(at), .. })
-                if letter.sent_at >= *at && !letter.is_of(&dead.death) =>
+                if evidence.sent_at >= *at && !evidence.is_of(&dead.death) =>
             {
                 let next = EventRecord { replays_made: found.replays_made + 1, ..found.clone() };
-                Self::Unrecorded(DeadRecord::of(found, next, letter.death_after(*at, now), now))
+                Self::Unrecorded(DeadRecord::of(found, next, evidence.death_after(*at, now), now))
             }
             State::Dead(dead @ Dead { listed: true, .. }) => Self::Dead(DeadRecord::recorded(found, dead)),
             State::Dead(Dead { death, .. }) | State::Archived { death, .. } => died(death.clone(), None),
@@ -97,7 +97,7 @@ impl Dead {
     }
 }
 
-impl Letter<'_> {
+impl DeadLetterEvidence<'_> {
     /// The details of its event, without the target.
     fn context(&self) -> Context {
         self.event.map(|event| Context::of(event, None)).unwrap_or_default()
@@ -134,49 +134,49 @@ impl Letter<'_> {
 /// The record of a dead event, and the transitions from there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadRecord {
-    step: Transition,
+    transition: Transition,
     dead: Dead,
 }
 
 impl DeadRecord {
     /// A record of which nothing has to be written.
     fn recorded(found: &EventRecord, dead: &Dead) -> Self {
-        let step = Transition { next: found.clone(), guard: Guard::Unchanged(found.revision) };
-        Self { step, dead: dead.clone() }
+        let transition = Transition { next: found.clone(), guard: Guard::Unchanged(found.revision) };
+        Self { transition, dead: dead.clone() }
     }
 
     /// A record that is not yet that of a dead event.
     fn of(found: &EventRecord, next: EventRecord, death: Death, now: Timestamp) -> Self {
         let dead = Dead::listed(death);
-        Self { step: found.step(next, State::Dead(dead.clone()), now), dead }
+        Self { transition: found.transition(next, State::Dead(dead.clone()), now), dead }
     }
 
-    fn begin(letter: &Letter<'_>, forgotten: Option<&EventRecord>, now: Timestamp) -> Self {
-        let dead = Dead::listed(letter.death(now));
+    fn begin(evidence: &DeadLetterEvidence<'_>, forgotten: Option<&EventRecord>, now: Timestamp) -> Self {
+        let dead = Dead::listed(evidence.death(now));
         let state = State::Dead(dead.clone());
-        let source = letter.event.map_or(Source::Generic, |event| event.source);
-        let webhook_id = letter.event.and_then(|event| event.webhook_id.as_deref());
-        let mut next = EventRecord::new(letter.event_id, source, webhook_id, letter.received_at, state, now);
-        next.context = Some(letter.context());
-        next.digest = letter.event.and_then(Event::digest);
-        Self { step: Transition { next, guard: unchanged(forgotten) }, dead }
+        let source = evidence.event.map_or(Source::Generic, |event| event.source);
+        let webhook_id = evidence.event.and_then(|event| event.webhook_id.as_deref());
+        let mut next = EventRecord::new(evidence.event_id, source, webhook_id, evidence.received_at, state, now);
+        next.context = Some(evidence.context());
+        next.digest = evidence.event.and_then(Event::digest);
+        Self { transition: Transition { next, guard: unchanged(forgotten) }, dead }
     }
 
     /// The transition that records the death.
     pub fn transition(&self) -> &Transition {
-        &self.step
+        &self.transition
     }
 
     /// Adds the action that found it.
     #[must_use]
     pub fn noted(mut self, act: OperatorAction) -> Self {
-        self.step.next.remember_act(act);
+        self.transition.next.remember_act(act);
         self
     }
 
     /// The record.
     pub fn record(&self) -> &EventRecord {
-        &self.step.next
+        &self.transition.next
     }
 
     /// The reason and time of its death.
@@ -203,14 +203,14 @@ impl DeadRecord {
     /// Records that its message is not in the dead-letter queue.
     pub fn unlisted(&self, now: Timestamp) -> Transition {
         let dead = Dead { listed: false, ..self.dead.clone() };
-        self.record().step(self.record().clone(), State::Dead(dead), now)
+        self.record().transition(self.record().clone(), State::Dead(dead), now)
     }
 
     fn act(&self, act: OperatorAction, state: State) -> Transition {
         let at = act.at;
         let mut next = self.record().clone();
         next.remember_act(act);
-        self.record().step(next, state, at)
+        self.record().transition(next, state, at)
     }
 }
 
@@ -218,10 +218,14 @@ impl DeadRecord {
 ///
 /// `None` if the archive's copy is out of date: the event is in the dead-letter queue, in progress, delivered or
 /// discarded.
-pub(crate) fn restored(letter: &Letter<'_>, found: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
+pub(crate) fn restored(
+    evidence: &DeadLetterEvidence<'_>,
+    found: Option<&EventRecord>,
+    act: OperatorAction,
+) -> Option<Transition> {
     let now = act.at;
     let Some(found) = found.filter(|found| !found.is_expired(now)) else {
-        let mut begun = DeadRecord::begin(letter, found, now).step;
+        let mut begun = DeadRecord::begin(evidence, found, now).transition;
         begun.next.remember_act(act);
         return Some(begun);
     };
@@ -230,5 +234,5 @@ pub(crate) fn restored(letter: &Letter<'_>, found: Option<&EventRecord>, act: Op
     };
     let mut next = found.clone();
     next.remember_act(act);
-    Some(found.step(next, State::Dead(Dead::listed(death.clone())), now))
+    Some(found.transition(next, State::Dead(Dead::listed(death.clone())), now))
 }

@@ -24,7 +24,7 @@ const MAX_ORIGIN_BYTES: usize = 256;
 pub use self::bulk::BulkReplay;
 pub use self::claim::{Claim, ClaimRequest, ClaimResult, Finished};
 pub(crate) use self::dead::restored;
-pub use self::dead::{DeadLetterStatus, DeadRecord, Letter};
+pub use self::dead::{DeadLetterEvidence, DeadLetterStatus, DeadRecord};
 
 /// A conditional write from one state of an event to the next.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,7 +127,7 @@ impl EventRecord {
     }
 
     /// From this record to `next`, in `state`.
-    fn step(&self, next: Self, state: State, now: Timestamp) -> Transition {
+    fn transition(&self, next: Self, state: State, now: Timestamp) -> Transition {
         debug_assert!(
             TRANSITIONS.iter().any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
             "{} to {} is no transition",
