@@ -108,7 +108,7 @@ async fn one_bad_minute_is_not_enough() {
     }
 }
 
-/// Of thirty events each attempt fails for ever, and now and then another comes.
+/// Every attempt at thirty events fails, and sometimes another event comes.
 #[tokio::test(start_paused = true)]
 async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_fail() {
     let breaker = breaker();
@@ -121,7 +121,7 @@ async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_f
     }
 }
 
-/// In whichever second of a minute the outage begins, and in whichever the breaker runs.
+/// The outage and the run begin in any second of a minute.
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
     for (begins, runs) in (0..60).step_by(7).flat_map(|begins| (0..60).step_by(7).map(move |runs| (begins, runs))) {

@@ -21,9 +21,9 @@ pub struct Attempts {
     pub delivered: u64,
     /// Failed attempts, retried or not. The target may have the event all the same.
     pub failed: u64,
-    /// Of those delivered, first attempts at an event.
+    /// First attempts among the delivered ones.
     pub(crate) first_delivered: u64,
-    /// Of those that failed, first attempts at an event.
+    /// First attempts among the failed ones.
     pub(crate) first_failed: u64,
     /// Marks of events whose first attempt failed.
     pub(crate) failing: BTreeSet<String>,

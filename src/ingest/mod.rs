@@ -87,10 +87,10 @@ pub enum Refusal {
         /// The field of the stack's secret that would hold them.
         field: &'static str,
     },
-    /// The secrets cannot be read.
+    /// The secrets could not be read.
     #[error("The relay cannot check this request at the moment. Send it again.")]
     SecretsUnavailable(#[source] SecretsError),
-    /// The queue did not take the event.
+    /// SQS did not accept the event.
     #[error("The relay cannot store the event at the moment. Send it again.")]
     QueueUnavailable(#[source] QueueError),
 }

@@ -122,7 +122,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Of a status, if there is one.
+    /// The class of a status.
     pub fn of(status: Option<u16>) -> Self {
         match status {
             Some(200..=299) => Self::Success,
@@ -174,7 +174,7 @@ impl Measure {
 }
 
 table! {
-    /// Webhooks that are durable.
+    /// Accepted webhooks, which are durable.
     ACCEPTED: Count = Count("Accepted");
     /// Webhooks that were refused.
     REJECTED: CountBy<Rejection> = CountBy { name: "Rejected", dimension: "Reason", text: Rejection::as_str };
@@ -196,13 +196,13 @@ table! {
     TARGET_ANSWERS: CountBy<Class> = CountBy { name: "TargetAnswers", dimension: "Class", text: Class::as_str };
     /// From the arrival of an event to its delivery.
     AGE_AT_DELIVERY: Measure = Measure { name: "AgeAtDelivery", unit: Unit::Seconds };
-    /// Calls of SQS that failed.
+    /// Failed calls to SQS.
     QUEUE_ERRORS: Count = Count("QueueErrors");
-    /// Calls of DynamoDB that failed.
+    /// Failed calls to DynamoDB.
     TABLE_ERRORS: Count = Count("TableErrors");
     /// Dead letters that were sent back.
     REPLAYED: Count = Count("Replayed");
-    /// Dead letters that an operator threw away.
+    /// Dead letters that an operator discarded.
     DISCARDED: Count = Count("Discarded");
     /// Dead letters that were moved to the archive.
     ARCHIVED: Count = Count("Archived");
@@ -214,11 +214,11 @@ table! {
     OLDEST_DEAD_LETTER_AGE: Measure = Measure { name: "OldestDeadLetterAge", unit: Unit::Seconds };
     /// Failed deliveries that Genesys Cloud listed.
     RECOVERY_FETCHED: Count = Count("RecoveryFetched");
-    /// Of these, the unknown ones.
+    /// Fetched items that were unknown.
     RECOVERY_NEW: Count = Count("RecoveryNew");
-    /// Of these, the known ones.
+    /// Fetched items that were known.
     RECOVERY_KNOWN: Count = Count("RecoveryKnown");
-    /// Of these, the unreadable ones.
+    /// Fetched items that were unreadable.
     RECOVERY_UNREADABLE: Count = Count("RecoveryUnreadable");
     /// 1 for a run of the recovery that failed.
     RECOVERY_FAILED: Measure = Measure { name: "RecoveryFailed", unit: Unit::Count };

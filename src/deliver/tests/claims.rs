@@ -129,7 +129,7 @@ async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
     (claim, Attempt { at: now, duration_ms: None, status: Some(503), error: None, response: None })
 }
 
-/// What the other worker makes of it: a dead event, which an operator may have discarded.
+/// Has the other worker record a death, which an operator may then discard.
 async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discarded: bool) {
     let (now, error) = (attempt.at, "as the test says".to_owned());
     let death = Death { reason: ReasonKind::Permanent, error, status_code: None, dead_at: now };

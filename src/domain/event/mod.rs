@@ -236,8 +236,8 @@ impl Identity {
     /// Identifies a body that is JSON, by what tells it apart from every other event: an id with a time, a time, or a key of
     /// the sender. Placeholders count as absent.
     ///
-    /// Where nothing does, `lone` names the event: it is one of its own. All but Open Messaging's ids hash the whole of what
-    /// the sender said, so that two bodies are never one event; for those see [`Event::digest`].
+    /// Without any of them, `lone` gives the id of a separate event. All ids but Open Messaging's hash everything that
+    /// the sender gave, so that two bodies are never one event; for Open Messaging see [`Event::digest`].
     pub fn of(body: Json<'_>, received_at: Timestamp, key: Option<&SenderKey>, lone: impl FnOnce() -> EventId) -> Self {
         Self::of_time(body, received_at, Some(received_at), key, lone)
     }

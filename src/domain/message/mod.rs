@@ -112,9 +112,9 @@ pub struct Attribute {
 /// Text or bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttributeValue {
-    /// Of a `String` or `Number` attribute.
+    /// The text of a `String` or `Number` attribute.
     Text(String),
-    /// Of a `Binary` attribute.
+    /// The bytes of a `Binary` attribute.
     Binary(Vec<u8>),
 }
 
