@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_sqs::types::QueueAttributeName::{QueueArn, RedrivePolicy};
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::domain::message::Message;
-use genesys_relay::ports::queue::{Countable, Received, Receiver, Redrive, Sender};
+use genesys_relay::ports::queue::{Countable, ReceivedMessage, Receiver, Redrive, Sender};
 use genesys_relay::testing::FakeQueue;
 use local::stack::{Stack, StackOptions};
 
@@ -20,7 +20,7 @@ fn message(name: &str) -> Message {
     Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None, trace: None }
 }
 
-async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<Received>> {
+async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<ReceivedMessage>> {
     let mut all = Vec::new();
     loop {
         let more = queue.receive(10, visibility, SHORTLY).await?;
@@ -71,7 +71,7 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
 }
 
 /// Receives the one message that there is so often, and shows it again each time.
-async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<Received> {
+async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<ReceivedMessage> {
     let mut last = None;
     for _ in 0..times {
         let [received] = &receive_all(queue, HIDDEN).await?[..] else { bail!("not one message") };

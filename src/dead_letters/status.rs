@@ -41,7 +41,7 @@ pub struct Status {
     /// The run that takes from the dead-letter queue.
     pub(super) run: Option<ShownRun>,
     /// Whether events are held back; nothing before the breaker has looked for the first time.
-    breaker: Option<breaker::Shown>,
+    breaker: Option<breaker::BreakerStatus>,
     /// Why that cannot be read: a later version of the relay has written it.
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker_error: Option<String>,
@@ -95,7 +95,7 @@ impl<P: Ports> Replay<P> {
             None
         });
         let (breaker, breaker_error) = match self.table.circuit().await {
-            Ok(circuit) => (circuit.map(breaker::Shown::from), None),
+            Ok(circuit) => (circuit.map(breaker::BreakerStatus::from), None),
             Err(error @ TableError::Unreadable(_)) => (None, Some(display_chain(&error))),
             Err(error) => return Err(error.into()),
         };

@@ -185,7 +185,7 @@ async fn of_two_processors_one_delivers_and_the_other_waits() -> Result<()> {
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.accept(&webhook("slow")).await?, id);
-    until_said(&relay, "it is being delivered already", 1).await?;
+    until_said(&relay, "another worker is delivering the event", 1).await?;
     relay.target.release();
     // The copy is kept until it is known how the delivery went.
     relay.until_empty().await?;
@@ -296,7 +296,7 @@ async fn a_delivery_that_could_not_be_recorded_is_repeated_with_the_same_key() -
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "delivered, and not recorded: the target will get it again", 1).await?;
+    until_said(&relay, "failed to record the delivery; the target will receive the event again", 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
 
@@ -323,7 +323,7 @@ async fn a_delivery_that_could_not_be_recorded_at_the_last_receive_is_acknowledg
     relay.target.until("the last delivery is under way", |requests| requests.len() == 2).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "delivered for the last time, and not recorded", 1).await?;
+    until_said(&relay, "failed to record the delivery at the last receive; deleting the message", 1).await?;
     relay.until_empty().await?;
     assert_eq!(answers(&relay, &id), [Some(503), Some(200)], "a dead letter would be delivered again by a replay");
     let found = record(&relay, &id).await?.context("a record")?;
@@ -375,7 +375,7 @@ async fn what_says_nothing_makes_no_duplicate() -> Result<()> {
     for id in ids {
         assert_eq!(state(&relay, id).await?, Some(StateName::Delivered));
     }
-    until_said(&relay, "delivering an event of its own whose id another body had first", 1).await
+    until_said(&relay, "another body had the event's id first; delivering under an id of its own", 1).await
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn an_event_waits_for_a_table_that_refuses_it() -> Result<()> {
     let role = relay.stack.role(ROLE).await?;
     role.take_away(WRITES).await?;
     let id = relay.accept(&webhook("waiting")).await?;
-    until_said(&relay, "the events table refused the request", 2).await?;
+    until_said(&relay, "DynamoDB refused the request", 2).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
     role.restore().await?;
@@ -420,7 +420,7 @@ async fn an_event_that_no_table_took_becomes_a_dead_letter() -> Result<()> {
     relay.until_dead(1).await?;
     assert_eq!(relay.target.requests().len(), 0);
     assert_eq!(state(&relay, &id).await?, None);
-    until_said(&relay, "the events table refused the request", 3).await?;
+    until_said(&relay, "DynamoDB refused the request", 3).await?;
 
     // The table is back, and so is whatever is sent again.
     role.restore().await?;
@@ -438,7 +438,7 @@ async fn a_failure_that_could_not_be_recorded_is_tried_again_when_the_lease_is_o
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "how the attempt went is not recorded", 1).await?;
+    until_said(&relay, "failed to record the attempt", 1).await?;
     let counts = relay.stack.queue_counts().await?;
     assert_eq!((counts.events.total(), counts.dead_letters.total()), (1, 0), "neither acknowledged nor dead");
     role.restore().await?;
@@ -469,10 +469,10 @@ async fn an_event_waits_for_a_table_that_does_not_answer() -> Result<()> {
     let silent = TcpListener::bind("127.0.0.1:0").await?;
     look_for_the_table(&relay, Some(format!("http://{}", silent.local_addr()?))).await?;
     let id = relay.accept(&webhook("silence")).await?;
-    until_said(&relay, "the events table is unavailable", 1).await?;
+    until_said(&relay, "DynamoDB did not answer or throttled the request", 1).await?;
     // No process listens there any more.
     drop(silent);
-    until_said(&relay, "the events table is unavailable", 3).await?;
+    until_said(&relay, "DynamoDB did not answer or throttled the request", 3).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
     look_for_the_table(&relay, None).await?;

@@ -224,7 +224,7 @@ async fn a_delivery_that_is_never_recorded_is_repeated_with_the_same_id() -> Res
     faulty.relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     faulty.dynamodb.set(NetworkFault::Silent);
     faulty.relay.target.release();
-    faulty.until_said(&id, "delivered, and not recorded: the target will get it again").await?;
+    faulty.until_said(&id, "failed to record the delivery; the target will receive the event again").await?;
     ensure!(faulty.held().await? == (1, 0), "not acknowledged");
     faulty.dynamodb.set(NetworkFault::None);
     release_until_empty(&faulty.relay).await?;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::Relay;
 
 /// Error in the record of an attempt that crashed.
-pub(crate) const CRASHED: &str = "the processor ended before it could record how this attempt went";
+pub(crate) const CRASHED: &str = "the processor ended before it could record this attempt";
 
 /// Number of the attempt, over the event's whole life, that a delivery belongs to.
 pub(crate) fn attempt_of(request: &ReceivedRequest) -> usize {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::breaker::{self, Breaker};
 use genesys_relay::dead_letters::{self, Replay};
-use genesys_relay::deliver::{AttemptCounter, Processor};
+use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::circuit::Probed;
@@ -19,7 +19,7 @@ use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unrea
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
@@ -53,11 +53,11 @@ impl Target for Named {
         let name = body["name"].as_str().unwrap_or_default();
         assert_ne!(name, "panics");
         let cause = match name.parse() {
-            Ok(status) => Cause::Status(status),
-            Err(_) if name == "hangs" => Cause::TimedOut,
+            Ok(status) => FailureCause::Status(status),
+            Err(_) if name == "hangs" => FailureCause::TimedOut,
             Err(_) => return Outcome::Delivered { status: Some(204) },
         };
-        Outcome::Failed(Failure::new(cause, "as the test says"))
+        Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
     }
 
     fn address(&self) -> String {
@@ -84,6 +84,7 @@ impl Relay {
         let (dead_letters, table, archive) = (FakeQueue::default(), FakeTable::default(), FakeArchive::default());
         let events = FakeQueue::default().redriving_to(&dead_letters, RECEIVES);
         let secrets = FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRET] }));
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule");
         Self {
             ingest: Ingest {
                 events: events.clone(),
@@ -92,16 +93,16 @@ impl Relay {
                 clock: FakeClock,
                 rng: Mutex::new(fastrand::Rng::with_seed(7)),
             },
-            processor: Arc::new(Processor {
-                events: events.clone(),
-                dead_letters: dead_letters.clone(),
-                table: table.clone(),
-                target: Named,
-                schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule"),
-                clock: FakeClock,
-                rng: Mutex::new(fastrand::Rng::with_seed(7)),
-                attempts: AttemptCounter::default(),
-            }),
+            processor: Arc::new(Processor::new(
+                deliver::Ports {
+                    events: events.clone(),
+                    dead_letters: dead_letters.clone(),
+                    table: table.clone(),
+                    target: Named,
+                    clock: FakeClock,
+                },
+                Backoff::with_rng(schedule, fastrand::Rng::with_seed(7)),
+            )),
             replay: Replay {
                 events: events.clone(),
                 dead_letters: dead_letters.clone(),
@@ -146,7 +147,7 @@ impl Relay {
             let receipts: Vec<_> =
                 records.iter().map(|record| (record.message_id.clone(), record.receipt.clone())).collect();
             let kept = self.processor.process(records, Instant::now() + Duration::from_mins(1)).await;
-            let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).filter_map(|(_, receipt)| receipt);
+            let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).map(|(_, receipt)| receipt);
             for deleted in genesys_relay::ports::queue::Receiver::delete(&self.events, &done.collect::<Vec<_>>()).await
             {
                 deleted.expect("deleted");

@@ -15,7 +15,7 @@ use genesys_relay::ports::events_table::{
     BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
 };
 use genesys_relay::ports::queue::{
-    Countable, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+    Countable, MoveTask, QueueError, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender, VisibilityTimeout,
 };
 use genesys_relay::ports::secrets::{SecretStore, SecretsError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
@@ -122,7 +122,7 @@ impl VisibilityTimeout for Remote<FakeQueue> {
 }
 
 impl Receiver for Remote<FakeQueue> {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         self.call(self.port.receive(most, visibility, wait)).await
     }
 

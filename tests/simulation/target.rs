@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::domain::event::{Event, EventId};
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Process, Service};
@@ -35,7 +35,7 @@ pub(crate) struct SimTarget {
 impl SimTarget {
     fn status(&self, status: u16) -> Outcome {
         self.process.faults().count("deliveries refused");
-        Outcome::Failed(Failure { response: Some("no".to_owned()), ..Failure::new(Cause::Status(status), "refused") })
+        Outcome::Failed(DeliveryFailure { response: Some("no".to_owned()), ..DeliveryFailure::new(FailureCause::Status(status), "refused") })
     }
 
     /// Fails a delivery in one of many ways.
@@ -48,24 +48,24 @@ impl SimTarget {
             4 => {
                 let wait = Duration::from_secs(faults.random(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)));
                 match self.status(429) {
-                    Outcome::Failed(failure) => Outcome::Failed(Failure { retry_after: Some(wait), ..failure }),
+                    Outcome::Failed(failure) => Outcome::Failed(DeliveryFailure { retry_after: Some(wait), ..failure }),
                     delivered @ Outcome::Delivered { .. } => delivered,
                 }
             }
             5 => self.status(faults.random(|rng| *rng.choice(&[301, 400, 401, 404, 409, 410, 423]).unwrap_or(&404))),
             6 => {
                 faults.count("deliveries broken off");
-                Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "the connection was reset"))
             }
             7 => {
                 faults.count("deliveries taken, answers lost");
                 self.process.invariants().taken(event);
-                Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "the connection was reset"))
             }
             8..10 => {
                 faults.count("deliveries timed out");
                 sleep_until(until).await;
-                Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"))
             }
             10 => {
                 faults.count("deliveries taken, answers late");
@@ -73,7 +73,7 @@ impl SimTarget {
                 let more = Duration::from_secs(faults.random(|rng| rng.u64(..60)));
                 lock(&self.busy).insert(event.id.clone(), until + more);
                 sleep_until(until).await;
-                Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"))
             }
             _ => {
                 faults.count("deliveries panicked");
@@ -100,7 +100,7 @@ impl Target for SimTarget {
             let takes = faults.random(|rng| if rng.u32(..10) == 0 { rng.u64(..9000) } else { rng.u64(..200) });
             if Instant::now() + Duration::from_millis(takes) >= until {
                 sleep_until(until).await;
-                return Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"));
+                return Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"));
             }
             sleep(Duration::from_millis(takes)).await;
             if lock(&self.busy).get(id).is_some_and(|until| Instant::now() < *until) {
@@ -116,9 +116,9 @@ impl Target for SimTarget {
             self.process.invariants().taken(event);
             Outcome::Delivered { status: Some(faults.random(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))) }
         };
-        let unreachable = || Outcome::Failed(Failure::new(Cause::Connection, "no connection"));
+        let unreachable = || Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "no connection"));
         let outcome = self.process.call(Service::Target, work, unreachable).await;
-        if let Outcome::Failed(Failure { cause, retry_after, .. }) = &outcome {
+        if let Outcome::Failed(DeliveryFailure { cause, retry_after, .. }) = &outcome {
             self.process.invariants().heard(id, cause.status(), *retry_after);
         }
         outcome

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::dead_letters::{self, Replay, ReplayError};
-use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{Checkpoint, EventsTable as _};
-use genesys_relay::ports::queue::{Receiver as _, Sender as _};
+use genesys_relay::ports::queue::{ReceivedMessage, Receiver as _, Sender as _};
 use genesys_relay::ports::secrets::{SecretCache, SenderSecrets};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
@@ -253,7 +253,7 @@ impl World {
             let (kept, done): (Vec<_>, Vec<_>) =
                 records.into_iter().partition(|record| kept.contains(&record.message_id));
             for record in &done {
-                let Some(receipt) = record.receipt.clone() else { continue };
+                let receipt = record.receipt.clone();
                 if self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND) {
                     self.faults.count("deletes lost");
                     self.disturb(std::slice::from_ref(record));
@@ -283,9 +283,7 @@ impl World {
     fn check_visibility(&self, kept: &[ReceivedMessage]) {
         let (now, wall) = (Instant::now(), FakeClock.now());
         for record in kept {
-            let Some(at) = record.receipt.as_ref().and_then(|receipt| self.events.visible_at(receipt)) else {
-                continue;
-            };
+            let Some(at) = self.events.visible_at(&record.receipt) else { continue };
             let id = self.id_of(&record.message, record.sent_at);
             let hidden = SignedDuration::try_from(at.saturating_duration_since(now)).unwrap_or_default();
             if hidden > SignedDuration::from_hours(1) + SignedDuration::from_mins(10) {
@@ -312,7 +310,7 @@ impl World {
     fn processor(&self, name: &'static str) -> Warm<TheProcessor> {
         let process = self.process(name, PROCESSOR_CALL);
         let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
-        let function = Processor {
+        let ports = deliver::Ports {
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
             table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
@@ -323,11 +321,10 @@ impl World {
                 busy: Arc::clone(&self.busy),
                 mapping: self.mapping.clone(),
             },
-            schedule: self.scenario.schedule(),
             clock: self.clock(),
-            rng: Mutex::new(fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)))),
-            attempts: AttemptCounter::default(),
         };
+        let rng = fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)));
+        let function = Processor::new(ports, Backoff::with_rng(self.scenario.schedule(), rng));
         Warm { process, function: Arc::new(function) }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
-use genesys_relay::breaker::{self};
+use genesys_relay::breaker::watchdog;
 use genesys_relay::dead_letters::{Answer, Ports, Replay, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
@@ -84,10 +84,10 @@ pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
     if let Request::Reconcile { if_needed: true, requester, .. } = &request {
         let now = replay.clock.now();
         if let Err(error) =
-            breaker::relieve(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await
+            watchdog::release_if_stale(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await
         {
             // The next schedule is minutes away, and what else it is for is to be done all the same.
-            tracing::error!(error = display_chain(&error), "whether a broken breaker holds events back is not known");
+            tracing::error!(error = display_chain(&error), "failed to check whether the breaker is still running");
         }
     }
     if let Request::Start(start) = request {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_schedule_lets_events_go_that_a_broken_breaker_holds_back() {
+    async fn schedule_enables_the_mapping_of_a_stopped_breaker() {
         let function = function();
         let now = FakeClock.now();
         let circuit = Circuit { state: State::Open, ..Circuit::closed(now) };
@@ -190,14 +190,14 @@ mod tests {
         let schedule = json!({ "action": "reconcile", "ifNeeded": true });
         tokio::time::advance(Duration::from_mins(9)).await;
         invoke(&function, schedule.clone()).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "it may be at work");
+        assert_eq!(function.event_source.now(), held, "the breaker may be running");
         tokio::time::advance(Duration::from_mins(1)).await;
         invoke(&function, json!({ "action": "reconcile" })).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "people have other wishes");
+        assert_eq!(function.event_source.now(), held, "an operator's request does not check the breaker");
         invoke(&function, schedule).await.expect("done");
         assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
         let circuit = function.replay.table.circuit().await.expect("read").expect("a breaker");
-        assert!(circuit.state == State::Closed && circuit.why.contains("has not looked"), "{circuit:?}");
+        assert!(circuit.state == State::Closed && circuit.why.contains("has not run"), "{circuit:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId};
-use crate::domain::event_record::{DeadRecord, EventRecord, Letter};
+use crate::domain::event_record::{DeadLetterEvidence, DeadRecord, EventRecord};
 use crate::domain::failure::Reason;
 use crate::domain::message::{Message, Stamp};
 use crate::ports::archive::{Archived, ArchivedAttribute};
-use crate::ports::queue::{ReceiptHandle, Received};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage};
 
 /// A dead letter, as far as it can be read.
 pub(in crate::dead_letters) struct Opened {
@@ -21,9 +21,9 @@ pub(in crate::dead_letters) struct Opened {
     pub(super) sent_at: Timestamp,
 }
 
-impl From<Received> for Opened {
-    fn from(received: Received) -> Self {
-        let Received { message, receipt, sent_at, message_id, .. } = received;
+impl From<ReceivedMessage> for Opened {
+    fn from(received: ReceivedMessage) -> Self {
+        let ReceivedMessage { message, receipt, sent_at, message_id, .. } = received;
         Self::new(message, receipt, Stamp { sent_at, message_id: Some(&message_id) })
     }
 }
@@ -61,8 +61,8 @@ impl Opened {
         Some(std::mem::replace(&mut self.event_id, id))
     }
 
-    pub(in crate::dead_letters) fn letter(&self) -> Letter<'_> {
-        Letter {
+    pub(in crate::dead_letters) fn letter(&self) -> DeadLetterEvidence<'_> {
+        DeadLetterEvidence {
             event_id: &self.event_id,
             received_at: self.received_at,
             sent_at: self.sent_at,

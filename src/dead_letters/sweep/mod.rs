@@ -26,7 +26,7 @@ use crate::ports::archive::{ArchiveError, Part};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError, Written};
 use crate::ports::queue::{
-    Countable, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, VisibilityTimeout,
+    Countable, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout,
 };
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
@@ -181,7 +181,7 @@ impl<P: Ports> Replay<P> {
     }
 
     /// Makes the records agree with what was received, and sorts out what the run is for.
-    async fn examine(&self, received: Vec<Received>, sweep: &mut Sweep<'_>) -> Result<Vec<Taken>, Stopped> {
+    async fn examine(&self, received: Vec<ReceivedMessage>, sweep: &mut Sweep<'_>) -> Result<Vec<Taken>, Stopped> {
         let opened: Vec<Opened> = received.into_iter().map(Opened::from).collect();
         let (opened, records) = match self.look_up(opened, sweep.run.bulk.as_ref()).await {
             Ok(found) => found,

@@ -94,7 +94,7 @@ async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
     );
     let shown = background(&relay, status.clone()).await;
     assert_eq!(shown["state"], "failed");
-    assert!(shown["error"].as_str().is_some_and(|error| error.contains("unavailable")), "{shown}");
+    assert!(shown["error"].as_str().is_some_and(|error| error.contains("SQS did not answer")), "{shown}");
 
     relay.table.halt_after(6);
     let doomed = tokio::spawn({

@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::event_record::OperatorAction;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::events_table::LeaseName;
-use crate::ports::queue::{ReceiptHandle, Received, VisibilityTimeout};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
 
 #[tokio::test(start_paused = true)]
 async fn everything_goes_by_move_task_and_one_at_a_time() {
@@ -207,7 +207,7 @@ impl Sender for NeverShows {
 }
 
 impl Receiver for NeverShows {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         self.0.receive(most, visibility, wait).await
     }
 

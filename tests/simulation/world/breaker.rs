@@ -32,7 +32,7 @@ impl Prober for Probe {
 
 impl World {
     /// Runs the breaker once.
-    pub(crate) async fn run_breaker(self: &Arc<Self>) -> Option<breaker::Shown> {
+    pub(crate) async fn run_breaker(self: &Arc<Self>) -> Option<breaker::BreakerStatus> {
         let process = self.process("breaker", OPERATOR_CALL);
         let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
         let function = Breaker {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::deliver::{Ports, Processor};
 use genesys_relay::domain::event::Event;
 use genesys_relay::domain::failure::{Reason, ReasonKind};
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::domain::text::MAX_EXCERPT_BYTES;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::queue::ReceiptHandle;
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
 use genesys_relay::ports::target::Outcome;
 use genesys_relay::testing::{FakeQueue, FakeTable, FakeTarget};
 use jiff::{SignedDuration, Timestamp};
@@ -117,19 +117,13 @@ fn check_processing(message: &Message) {
         std::future::ready(Outcome::Delivered { status: Some(200) })
     });
     let dead_letters = FakeQueue::default();
-    let processor = Arc::new(Processor {
-        events: FakeQueue::default(),
-        dead_letters: dead_letters.clone(),
-        table: FakeTable::default(),
-        target,
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
-        clock: Noon,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    let (events, table) = (FakeQueue::default(), FakeTable::default());
+    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+    let ports = Ports { events, dead_letters: dead_letters.clone(), table, target, clock: Noon };
+    let processor = Arc::new(Processor::new(ports, schedule));
     let record = ReceivedMessage {
         message_id: "m1".to_owned(),
-        receipt: Some(ReceiptHandle("r1".to_owned())),
+        receipt: ReceiptHandle("r1".to_owned()),
         receive_count: 1,
         sent_at: Noon.now(),
         message: message.clone(),

@@ -1,4 +1,4 @@
-//! Adds up what the attempts of a process come to, and writes it to the table now and then.
+//! Counts the attempts of a process, and writes the counts to the table every ten seconds.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,17 +13,17 @@ use crate::domain::event::EventId;
 use crate::ports::events_table::EventsTable;
 use crate::runtime::logging::display_chain;
 
-/// A process writes at most this often: a thousand of them make a hundred writes a second, whatever the traffic.
+/// The least time between two writes: a thousand processes make a hundred writes a second, whatever the traffic.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The answer to a batch waits for it no longer than this.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Upper bound on the time that the answer to a batch waits for the write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counts attempts, each in the minute in which it ended: a process can be frozen for long before it writes them.
 ///
-/// Lost when the process ends: what it has counted and not written.
+/// Counts that are not written yet are lost when the process ends.
 #[derive(Default)]
-pub struct AttemptCounter(Mutex<Counted>);
+pub(super) struct AttemptCounter(Mutex<Counted>);
 
 #[derive(Default)]
 struct Counted {
@@ -32,13 +32,13 @@ struct Counted {
 }
 
 impl AttemptCounter {
-    /// Counts an attempt at an event that ended at this time, the nth of its life.
+    /// Counts an attempt that ended at this time, the nth at its event.
     pub(super) fn count(&self, id: &EventId, nth: u32, is_delivered: bool, at: Timestamp) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counted.minutes.entry(minute_of(at)).or_default().count(id, nth, is_delivered);
     }
 
-    /// The counts to be written now, by minute.
+    /// Takes the counts to write now, by minute.
     fn take(&self) -> BTreeMap<Timestamp, Attempts> {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.minutes.is_empty() || counted.written_at.is_some_and(|at| at.elapsed() < PAUSE) {
@@ -48,10 +48,10 @@ impl AttemptCounter {
         std::mem::take(&mut counted.minutes)
     }
 
-    /// Writes what was counted, unless it did so a moment ago. No event depends on it: what fails is left at that.
+    /// Writes the counts, at most every ten seconds. No event depends on them: a failed write is not repeated.
     pub(super) async fn write(&self, table: &impl EventsTable, until: Instant) {
         let minutes = self.take();
-        let until = until.min(Instant::now() + PATIENCE);
+        let until = until.min(Instant::now() + WRITE_TIMEOUT);
         let writes = minutes.iter().map(|(minute, attempts)| table.count_attempts(*minute, attempts));
         let problem = match timeout_at(until, try_join_all(writes)).await {
             Ok(Ok(_)) => return,

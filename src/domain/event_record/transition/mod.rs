@@ -1,4 +1,4 @@
-//! The steps between the states of a [`EventRecord`]: all that there are, and what they are made of.
+//! The transitions between the states of an [`EventRecord`], all of them.
 
 mod bulk;
 mod claim;
@@ -12,21 +12,21 @@ use crate::domain::event::{Event, EventId, Source};
 use crate::domain::failure::Reason;
 use crate::domain::text::excerpt_of;
 
-/// The attempts, and the acts of operators, that a record remembers one by one.
+/// Upper bound on the attempts, and on the actions, that a record keeps.
 const REMEMBERED: usize = 20;
 
-/// How much of the target's answer each attempt but the newest keeps, in bytes.
+/// Upper bound on the answer that an attempt keeps once it is not the newest, in bytes.
 const OLD_RESPONSE_BYTES: usize = 256;
 
-/// The webhook's id is kept up to this length, which fits an index and an item.
+/// Upper bound on the kept webhook id, which must fit an index and an item.
 const MAX_ORIGIN_BYTES: usize = 256;
 
 pub use self::bulk::BulkReplay;
 pub use self::claim::{Claim, ClaimRequest, ClaimResult, Finished};
 pub(crate) use self::dead::restored;
-pub use self::dead::{DeadLetterStatus, DeadRecord, Letter};
+pub use self::dead::{DeadLetterEvidence, DeadLetterStatus, DeadRecord};
 
-/// One step in the life of an event, to be written if the table still holds what it starts from.
+/// A conditional write from one state of an event to the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
     pub(crate) next: EventRecord,
@@ -34,18 +34,18 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// What the table holds once it is written.
+    /// The record after the write.
     pub fn next(&self) -> &EventRecord {
         &self.next
     }
 
-    /// What the table has to hold for this to be written.
+    /// The condition of the write.
     pub fn guard(&self) -> Guard {
         self.guard
     }
 }
 
-/// What the table has to hold for a [`Transition`] to be written.
+/// The condition of a [`Transition`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
     /// No record.
@@ -54,8 +54,8 @@ pub enum Guard {
     Unchanged(Uuid),
 }
 
-/// Every step there is: from (`None` is no record), to, and what takes it. The diagram in `ARCHITECTURE.md` is made of it.
-pub const STEPS: [(Option<StateName>, StateName, &str); 25] = {
+/// All transitions: from (`None` is no record), to, and their cause. The diagram in `ARCHITECTURE.md` is made of it.
+pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
     use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
     [
         (None, InProgress, "claim"),
@@ -87,9 +87,9 @@ pub const STEPS: [(Option<StateName>, StateName, &str); 25] = {
 };
 
 impl EventRecord {
-    /// An event that was fetched and has been sent into the queue: one that the table did not know, or has `forgotten`.
+    /// Records an event that was fetched and sent to the queue: one without a record, or with an expired one (`forgotten`).
     ///
-    /// Written after the send, it loses where the processor was faster, and then says nothing new.
+    /// It is written after the send. If the processor claimed the event first, the write is lost, as it should be.
     pub fn queued(event: &Event, forgotten: Option<&Self>, act: OperatorAction) -> Transition {
         let Event { id, source, webhook_id, received_at, .. } = event;
         let mut next = Self::new(id, *source, webhook_id.as_deref(), *received_at, State::Queued, act.at);
@@ -127,10 +127,10 @@ impl EventRecord {
     }
 
     /// From this record to `next`, in `state`.
-    fn step(&self, next: Self, state: State, now: Timestamp) -> Transition {
+    fn transition(&self, next: Self, state: State, now: Timestamp) -> Transition {
         debug_assert!(
-            STEPS.iter().any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
-            "{} to {} is no step",
+            TRANSITIONS.iter().any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
+            "{} to {} is no transition",
             self.state.name(),
             state.name()
         );
@@ -169,13 +169,13 @@ fn unchanged(found: Option<&EventRecord>) -> Guard {
     found.map_or(Guard::Absent, |found| Guard::Unchanged(found.revision))
 }
 
-/// The attempt of somebody who claimed at `since` and was never heard of again.
+/// The attempt of a worker that claimed at `since` and recorded nothing.
 fn crashed(since: Timestamp) -> Attempt {
     Attempt {
         at: since,
         duration_ms: None,
         status: None,
-        error: Some("the processor ended before it could record how this attempt went".to_owned()),
+        error: Some("the processor ended before it could record this attempt".to_owned()),
         response: None,
     }
 }

@@ -1,4 +1,4 @@
-//! The right to deliver an event: who gets it, and how the event goes on from there.
+//! Claims: the right to deliver an event, and the transitions that the owner can make.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,56 +11,56 @@ use crate::domain::event_record::{
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
 
-/// A dead event that comes back although nobody has asked for it waits this long after its death, and twice as long each
-/// time: a move task of SQS also moves what dies while it runs, and would bring an event that the target refuses for good
+/// A dead event that comes back without a replay waits this long after its death, and twice as long each
+/// time: a move task of SQS also moves events that die while it runs, and would bring a refused event
 /// back for as long as it runs.
 const UNASKED_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
 /// A message whose event was replayed too often waits this long before it goes back to the dead letters, for the same reason.
 const PAST_CEILING_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
-/// A wish to deliver an event.
+/// A request for the right to deliver an event.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest<'a> {
     /// The event.
     pub event: &'a Event,
-    /// The message of SQS that brings it.
+    /// The id of the message that carries it.
     pub message_id: &'a str,
-    /// When SQS took that message.
+    /// The time at which SQS accepted that message.
     pub sent_at: Timestamp,
     /// The newest bulk replay, where the claim [depends on it](EventRecord::depends_on_bulk_replay).
     pub bulk: Option<&'a BulkReplay>,
-    /// Whether SQS hands this message out for the last time.
+    /// True at the last receive of the message.
     pub last: bool,
-    /// By when the wish is surely over.
+    /// The end of the lease.
     pub lease_until: Timestamp,
     /// The time now.
     pub now: Timestamp,
 }
 
-/// What comes of a [`ClaimRequest`].
+/// The result of a [`ClaimRequest`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClaimResult {
-    /// The event is free; the claim holds once it is written.
+    /// The event can be delivered once the claim is written.
     Claimed(Claim),
-    /// There is nothing left to do: it is delivered, or was discarded.
+    /// The event was delivered or discarded before.
     AlreadyFinished(Finished),
-    /// Another body had this id first: the event is another one, of this id.
+    /// Another body had the id first: the event gets this id.
     Other(EventId),
-    /// Somebody else is at it, or it is not time yet.
+    /// Another worker is delivering it, or its next attempt is later.
     TooEarly(Timestamp),
-    /// The message goes to the dead letters: it was found dead and has still to be moved, or its event was replayed too often.
+    /// The message must go to the dead letters: its event is dead and not moved yet, or was replayed too often.
     AlreadyDead(Death),
 }
 
 /// An event that is delivered or was discarded before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Which of them.
+    /// Delivered or discarded.
     pub state: StateName,
-    /// When the relay received the message that began its record.
+    /// The time at which the relay received the message that created its record.
     pub received_at: Timestamp,
-    /// What to write before the message may go: the record takes the digest of the first body that has one, so that a
+    /// The transition to write before the message is deleted: the record takes the digest of the first body with one, so that a
     /// later one is not taken for the same event.
     pub noted: Option<Transition>,
 }
@@ -70,18 +70,18 @@ impl Finished {
         let digest = if found.digest.is_none() { request.event.digest() } else { None };
         let noted = digest.map(|digest| {
             let next = EventRecord { digest: Some(digest), ..found.clone() };
-            found.step(next, found.state.clone(), request.now)
+            found.transition(next, found.state.clone(), request.now)
         });
         Self { state: found.state.name(), received_at: found.received_at, noted }
     }
 }
 
-/// The right to deliver an event and to say how that went.
+/// The right to deliver an event and to record the outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim(Transition);
 
 impl Claim {
-    /// Asks for an event of which the table holds `found`.
+    /// Requests an event of which the table holds `found`.
     pub fn on(found: Option<&EventRecord>, request: ClaimRequest<'_>) -> ClaimResult {
         let now = request.now;
         let Some(found) = found else { return ClaimResult::Claimed(Self::first(None, request)) };
@@ -134,7 +134,7 @@ impl Claim {
         next.digest = next.digest.or_else(|| request.event.digest());
         next.attempts_made += 1;
         next.attempts_since_claim += 1;
-        ClaimResult::Claimed(Self(found.step(next, lease(request), now)))
+        ClaimResult::Claimed(Self(found.transition(next, lease(request), now)))
     }
 
     /// The first claim on an event, or the first after `forgotten`.
@@ -147,28 +147,28 @@ impl Claim {
         Self(Transition { next, guard: unchanged(forgotten) })
     }
 
-    /// What to write for the claim to hold.
+    /// The transition that makes the claim valid once written.
     pub fn transition(&self) -> &Transition {
         &self.0
     }
 
-    /// Which attempt this is in the event's whole life, from 1.
+    /// The number of this attempt at the event, from 1.
     pub fn attempt(&self) -> u32 {
         self.record().attempts_made
     }
 
-    /// Which attempt this is since the event was last claimed from nothing, the dead letters or the archive, from 1.
+    /// The number of this attempt since the event was last claimed as new, from the dead letters or from the archive.
     pub fn attempts_since_claim(&self) -> u32 {
         self.record().attempts_since_claim
     }
 
-    /// Whether an earlier attempt ended without an answer, so that the target may still be working on it. One that could
+    /// Returns whether an earlier attempt ended without an answer: the target may still be processing it. One that could
     /// not be sent counts as well: an attempt does not tell.
     pub fn has_unanswered_attempt(&self) -> bool {
         self.record().attempts.iter().any(|attempt| attempt.status.is_none())
     }
 
-    /// The event, whose message says neither of what type it is nor what headers it came with, as the record has it.
+    /// Restores the type and headers of an event whose message has lost them, from the record.
     #[must_use]
     pub fn restore(&self, event: Event) -> Event {
         let Some(Context { content_type, headers, .. }) = self.record().context.clone() else { return event };
@@ -181,8 +181,8 @@ impl Claim {
         self.after(attempt, State::Delivered, now)
     }
 
-    /// The target has the event, although the lease was lost and the table holds `found` by now: that it has it is true
-    /// whoever holds the lease. `None` where that is recorded already.
+    /// The target has the event, although the lease was lost and the table holds `found` by now: the delivery is a fact
+    /// with or without the lease. `None` if it is recorded already.
     pub fn delivered_late(&self, attempt: Attempt, found: Option<&EventRecord>) -> Option<Transition> {
         let now = attempt.at;
         let Some(found) = found else {
@@ -193,27 +193,27 @@ impl Claim {
         }
         let mut next = found.clone();
         next.remember_attempt(attempt);
-        Some(found.step(next, State::Delivered, now))
+        Some(found.transition(next, State::Delivered, now))
     }
 
-    /// Another attempt will come, not before `next_attempt_at`.
+    /// A retry will come, not before `next_attempt_at`.
     pub fn retrying(&self, attempt: Attempt, next_attempt_at: Timestamp, now: Timestamp) -> Transition {
         self.after(attempt, State::Retrying { next_attempt_at }, now)
     }
 
-    /// No other attempt will come. SQS moves the message, or we do if it is `to_move`, by its id.
+    /// No retry will come. SQS moves the message, or the relay does if it is `to_move`, by its id.
     pub fn dead(&self, attempt: Attempt, death: Death, to_move: Option<&str>, context: Context) -> Transition {
         let now = death.dead_at;
         let dead = Dead { message_id: to_move.map(str::to_owned), ..Dead::listed(death) };
-        let mut step = self.after(attempt, State::Dead(dead), now);
-        step.next.context = Some(context);
-        step
+        let mut transition = self.after(attempt, State::Dead(dead), now);
+        transition.next.context = Some(context);
+        transition
     }
 
     fn after(&self, attempt: Attempt, state: State, now: Timestamp) -> Transition {
         let mut next = self.record().clone();
         next.remember_attempt(attempt);
-        self.record().step(next, state, now)
+        self.record().transition(next, state, now)
     }
 
     pub(in crate::domain::event_record) fn record(&self) -> &EventRecord {
@@ -221,10 +221,10 @@ impl Claim {
     }
 }
 
-/// Until when a dead event waits that nobody has asked for.
+/// The time until which a dead event waits that was not replayed.
 ///
-/// The time of its death may come from a message or from the archive. One that has yet to come is nobody's, and would hold
-/// the event back for as long as somebody likes: it is no reason to wait.
+/// The time of its death may come from a message or from the archive. A time in the future is false, and would hold
+/// the event back without end: the event does not wait for it.
 fn unasked_until(found: &EventRecord, death: &Death, now: Timestamp) -> Timestamp {
     if death.dead_at.duration_since(now) > EARLY {
         return now;
@@ -234,14 +234,14 @@ fn unasked_until(found: &EventRecord, death: &Death, now: Timestamp) -> Timestam
     death.dead_at.saturating_add(wait).unwrap_or(now)
 }
 
-/// Where a message belongs whose event was replayed too often, and nobody insists.
+/// The result for a message whose event was replayed too often, without `force`.
 fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_>) -> ClaimResult {
     let until = sent_at.saturating_add(PAST_CEILING_WAIT).unwrap_or(now);
     if until > now { ClaimResult::TooEarly(until) } else { ClaimResult::AlreadyDead(death) }
 }
 
 impl EventRecord {
-    /// Whether a claim on it by this message has to know the newest bulk replay: it is dead, and was not replayed by name.
+    /// Returns whether a claim by this message depends on the newest bulk replay: the event is dead and was not replayed by id.
     pub fn depends_on_bulk_replay(&self, message_id: &str, now: Timestamp) -> bool {
         match &self.state {
             State::Dead(dead) => dead.replayed_at.is_none() && dead.message_id.as_deref() != Some(message_id),
