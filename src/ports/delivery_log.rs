@@ -1,6 +1,7 @@
 //! The port to what Genesys Cloud knows of events that it failed to deliver.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::future::Future;
 
 use jiff::Timestamp;
@@ -8,8 +9,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::adapters::genesys::GenesysError;
 use crate::domain::event::SenderKey;
+
+/// Why a delivery log could not be read. The source says which call failed, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryLogError {
+    /// The log refuses the relay's credentials, or the stack's secret has none.
+    #[error(transparent)]
+    Credentials(Box<dyn StdError + Send + Sync>),
+    /// The relay's credentials lack a permission.
+    #[error(transparent)]
+    Forbidden(Box<dyn StdError + Send + Sync>),
+    /// The read could not end before its deadline. A later run can continue.
+    #[error(transparent)]
+    OutOfTime(Box<dyn StdError + Send + Sync>),
+    /// The log did not answer, refused the read, or sent an answer that cannot be used.
+    #[error(transparent)]
+    Failed(Box<dyn StdError + Send + Sync>),
+}
 
 /// A part of the time line of Genesys Cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +67,7 @@ pub trait DeliveryLog: Send + Sync + 'static {
         window: Window,
         place: Self::Place,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Part<Self::Place>, GenesysError>> + Send;
+    ) -> impl Future<Output = Result<Part<Self::Place>, DeliveryLogError>> + Send;
 }
 
 /// A part of a window.

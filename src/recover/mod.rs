@@ -18,11 +18,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::adapters::genesys::GenesysError;
 use crate::domain::event::{BodyDigest, EventId};
 use crate::domain::event_record::OperatorAction;
 use crate::ports::clock::Clock;
-use crate::ports::delivery_log::DeliveryLog;
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError};
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease, TableError};
 use crate::ports::queue::{QueueError, Sender};
 use crate::runtime::logging::display_chain;
@@ -73,7 +72,7 @@ pub enum RecoverError {
     },
     /// Genesys Cloud did not tell.
     #[error("the deliveries cannot be read")]
-    Genesys(#[from] GenesysError),
+    DeliveryLog(#[from] DeliveryLogError),
     /// It did not tell of something; of all else it did.
     #[error(
         "something could not be had, and the checkpoint waits for it; the rest is queued ({count} in this run, the first that \

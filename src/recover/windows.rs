@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::request::Range;
 use super::{Recover, RecoverError, Run};
-use crate::adapters::genesys::GenesysError;
 use crate::domain::event_record::LIFE;
 use crate::ports::clock::Clock;
-use crate::ports::delivery_log::{DeliveryLog, Entry, Window};
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Window};
 use crate::ports::events_table::{Checkpoint, EventsTable, TableError};
 use crate::ports::queue::Sender;
 use crate::runtime::logging::display_chain;
@@ -196,7 +195,7 @@ where
         loop {
             let part = match self.log.read(window, place.clone(), run.read_until).await {
                 Ok(part) => part,
-                Err(error @ GenesysError::OutOfTime { .. }) => return Ok(Some(Cut { place, why: error.into() })),
+                Err(error @ DeliveryLogError::OutOfTime(_)) => return Ok(Some(Cut { place, why: error.into() })),
                 Err(error) => return Err(error.into()),
             };
             let mut entries = part.entries.into_iter();

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
-use genesys_relay::ports::delivery_log::DeliveryLog;
+use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError};
 use genesys_relay::ports::events_table::EventsTable;
 use genesys_relay::ports::queue::Sender;
 use genesys_relay::recover::{FailedRun, Recover, RecoverError, Report, Request};
@@ -50,17 +49,14 @@ impl From<InvocationError> for Diagnostic {
         let (error_type, error_message) = match &failed.error {
             RecoverError::Busy(_) => ("Busy", failed.error.to_string()),
             RecoverError::TooOld { .. } => ("TooOld", failed.error.to_string()),
-            RecoverError::Genesys(GenesysError::Forbidden { .. }) => ("Forbidden", display_chain(&failed)),
-            RecoverError::Genesys(GenesysError::Credentials(_) | GenesysError::Secrets(_)) => {
-                ("Credentials", display_chain(&failed))
+            RecoverError::DeliveryLog(error) => {
+                let error_type = match error {
+                    DeliveryLogError::Credentials(_) => "Credentials",
+                    DeliveryLogError::Forbidden(_) => "Forbidden",
+                    DeliveryLogError::OutOfTime(_) | DeliveryLogError::Failed(_) => "GenesysError",
+                };
+                (error_type, display_chain(&failed))
             }
-            RecoverError::Genesys(
-                GenesysError::NotFound(_)
-                | GenesysError::Refused(_)
-                | GenesysError::Unavailable { .. }
-                | GenesysError::Unusable { .. }
-                | GenesysError::OutOfTime { .. },
-            ) => ("GenesysError", display_chain(&failed)),
             RecoverError::Unavailable { .. } => ("Unavailable", display_chain(&failed)),
             RecoverError::Queue(_) => ("QueueError", display_chain(&failed)),
             RecoverError::Table(_) => ("TableError", display_chain(&failed)),
@@ -95,6 +91,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, SystemTime};
 
+    use genesys_relay::adapters::genesys::GenesysError;
     use genesys_relay::ports::delivery_log::{Entry, Part, Unreadable, Window};
     use genesys_relay::ports::events_table::{LeaseName, RunLease};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
@@ -128,10 +125,10 @@ mod tests {
             None
         }
 
-        async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, GenesysError> {
+        async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, DeliveryLogError> {
             if self.is_forbidden {
                 let problem = "as the test says".to_owned();
-                return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem });
+                return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem }.into());
             }
             if self.withholds_from.is_some_and(|time| window.from >= time) {
                 let withheld = (0..5).map(|_| Entry::Unavailable("as the test says".to_owned()));

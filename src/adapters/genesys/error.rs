@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 
 use crate::domain::text::excerpt;
+use crate::ports::delivery_log::DeliveryLogError;
 use crate::ports::secrets::SecretsError;
 
 /// Every answer of Genesys Cloud carries one; its support asks for it.
@@ -80,6 +81,20 @@ pub enum GenesysError {
         /// What it would have to wait for.
         why: String,
     },
+}
+
+impl From<GenesysError> for DeliveryLogError {
+    fn from(error: GenesysError) -> Self {
+        match error {
+            GenesysError::Credentials(_) | GenesysError::Secrets(_) => Self::Credentials(error.into()),
+            GenesysError::Forbidden { .. } => Self::Forbidden(error.into()),
+            GenesysError::OutOfTime { .. } => Self::OutOfTime(error.into()),
+            GenesysError::NotFound(_)
+            | GenesysError::Refused(_)
+            | GenesysError::Unavailable { .. }
+            | GenesysError::Unusable { .. } => Self::Failed(error.into()),
+        }
+    }
 }
 
 /// An answer that says no.

@@ -11,7 +11,6 @@ use tokio::time::{sleep, timeout};
 
 use super::candidate::Candidate;
 use super::*;
-use crate::adapters::genesys::HttpError;
 use crate::domain::event::{Event, SenderKey, Source};
 use crate::domain::event_record::{
     Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, State, StateName,
@@ -66,16 +65,15 @@ impl DeliveryLog for FakeLog {
         lock(&self.resumes).then_some(place.saturating_sub(PAGE))
     }
 
-    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, GenesysError> {
+    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, DeliveryLogError> {
         let takes = *lock(&self.read_takes);
         if Instant::now() + takes >= deadline {
-            return Err(GenesysError::OutOfTime { what: "a page".to_owned(), why: "as the test says".to_owned() });
+            return Err(DeliveryLogError::OutOfTime("as the test says".into()));
         }
         sleep(takes).await;
         if *lock(&self.fails) > 0 {
             *lock(&self.fails) -= 1;
-            let last = crate::adapters::genesys::Trouble::Http(HttpError::TimedOut);
-            return Err(GenesysError::Unavailable { what: "a page".to_owned(), tries: 5, last });
+            return Err(DeliveryLogError::Failed("as the test says".into()));
         }
         let now = FakeClock.now();
         let lost = lock(&self.lost);

@@ -15,7 +15,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
         sleep(Duration::from_mins(15)).await;
         *lock(&relay.log.fails) = 1;
         let failed = relay.run(json!({})).await.expect_err("no answer");
-        assert!(matches!(failed.error, RecoverError::Genesys(GenesysError::Unavailable { .. })));
+        assert!(matches!(failed.error, RecoverError::DeliveryLog(DeliveryLogError::Failed(_))));
     }
     let failed_report = {
         *lock(&relay.log.fails) = 1;
@@ -125,7 +125,7 @@ async fn a_run_that_gets_nowhere_is_a_failure() {
         relay.lose("e", now(), now());
         *lock(&relay.log.read_takes) = INVOCATION;
         let failed = relay.run(json!({})).await.expect_err("there is no time for anything");
-        assert!(matches!(failed.error, RecoverError::Genesys(GenesysError::OutOfTime { .. })), "{failed}");
+        assert!(matches!(failed.error, RecoverError::DeliveryLog(DeliveryLogError::OutOfTime(_))), "{failed}");
         *lock(&relay.log.read_takes) = Duration::ZERO;
         assert_eq!(relay.go_on().await.new, 1);
     }

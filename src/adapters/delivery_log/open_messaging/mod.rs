@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::segment;
 use crate::adapters::genesys::{Call, GenesysError, PlatformApi};
 use crate::domain::json::{Json, Object};
-use crate::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window};
 use crate::runtime::logging::display_chain;
 
 /// `PagingSpec`: at most 100 conversations in a page.
@@ -83,7 +83,7 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
         Some(place)
     }
 
-    async fn read(&self, window: Window, mut place: Place, deadline: Instant) -> Result<Part<Place>, GenesysError> {
+    async fn read(&self, window: Window, mut place: Place, deadline: Instant) -> Result<Part<Place>, DeliveryLogError> {
         let of = format!("{:?} {:?} {}", self.integration_ids, self.statuses, self.look_back);
         if place.of != of {
             place = Place { of, ..Place::default() };
@@ -96,7 +96,7 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
                 let problem = format!("of {} conversations that it listed, {} are left", place.total, found.total);
                 if place.is_anew {
                     let what = "POST /api/v2/analytics/conversations/details/query".to_owned();
-                    return Err(GenesysError::Unusable { what, problem });
+                    return Err(GenesysError::Unusable { what, problem }.into());
                 }
                 tracing::warn!(problem, "pages have shifted, and are read anew");
                 let anew = Place { of: place.of, gone: place.gone, is_anew: true, ..Place::default() };

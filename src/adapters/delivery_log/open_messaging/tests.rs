@@ -56,7 +56,7 @@ fn log(answers: impl IntoIterator<Item = (String, Value)>) -> OpenMessaging<Api>
     }
 }
 
-async fn read_all(log: &OpenMessaging<Api>) -> Result<Vec<Entry>, GenesysError> {
+async fn read_all(log: &OpenMessaging<Api>) -> Result<Vec<Entry>, DeliveryLogError> {
     let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
     let (mut place, mut entries) = (Place::default(), Vec::new());
     loop {
@@ -234,7 +234,7 @@ async fn no_error_is_an_empty_list() {
         json!({ "conversations": [], "totalHits": 1 }),
     ] {
         let error = read_all(&log([(format!("{QUERY} 1"), answer.clone())])).await.expect_err("refused");
-        assert!(matches!(error, GenesysError::Unusable { .. }), "{answer}: {error}");
+        assert!(matches!(error, DeliveryLogError::Failed(_)), "{answer}: {error}");
     }
     let nothing = [(format!("{QUERY} 1"), json!({ "totalHits": 0 }))];
     assert_eq!(read_all(&log(nothing)).await.expect("read"), [], "Genesys Cloud leaves out what is empty");
@@ -329,7 +329,7 @@ async fn a_list_of_conversations_that_is_none_is_an_error_and_not_an_empty_list(
         let mut log = log([]);
         log.api.exact.insert(format!("{QUERY} 1"), answer.to_owned());
         let error = read_all(&log).await.expect_err(answer);
-        assert!(matches!(error, GenesysError::Unusable { .. }), "{error}");
+        assert!(matches!(error, DeliveryLogError::Failed(_)), "{error}");
     }
     for empty in [json!({ "totalHits": 0 }), json!({ "conversations": null, "totalHits": 0 })] {
         assert_eq!(read_all(&log([(format!("{QUERY} 1"), empty)])).await.expect("read"), []);

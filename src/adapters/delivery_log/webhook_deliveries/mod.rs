@@ -25,7 +25,7 @@ use crate::domain::https_url::without_secrets;
 use crate::domain::json::{Json, Object};
 use crate::domain::message::is_kept_header;
 use crate::domain::placeholder::instant;
-use crate::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window};
 
 /// What the tutorials ask for.
 const PERMISSION: &str = "webhook:read";
@@ -104,7 +104,7 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         None
     }
 
-    async fn read(&self, window: Window, place: Place, deadline: Instant) -> Result<Part<Place>, GenesysError> {
+    async fn read(&self, window: Window, place: Place, deadline: Instant) -> Result<Part<Place>, DeliveryLogError> {
         let Some(webhook_id) = self.webhook_ids.get(place.webhook) else {
             return Ok(Part { entries: Vec::new(), next: None });
         };
@@ -117,7 +117,7 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         let is_last = match page.count {
             Some(count) if page.entities.is_empty() && place.page < count => {
                 let problem = format!("page {} of {count} is empty", place.page);
-                return Err(GenesysError::Unusable { what: call.to_string(), problem });
+                return Err(GenesysError::Unusable { what: call.to_string(), problem }.into());
             }
             Some(count) => place.page >= count,
             // A log may give fewer than it is asked for.
