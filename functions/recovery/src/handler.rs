@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(error.error_type, "InvalidRequest");
         let error = invoke(Log { is_forbidden: true, ..Log::default() }, json!({})).await.expect_err("failed");
         assert_eq!(error.error_type, "GenesysError");
-        for part in ["after 0 were fetched", "GET /api/v2/things", "as the test says"] {
+        for part in ["after fetching 0 entries", "GET /api/v2/things", "as the test says"] {
             assert!(error.error_message.contains(part), "{error:?}");
         }
         let old = json!({ "from": "2025-01-01T00:00:00Z" });

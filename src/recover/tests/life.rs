@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::recover::windows::BATCH;
 
 /// A life of the relay: what is lost when, how late the log lists it, and what each run meets.
 #[derive(Debug, Clone)]

@@ -5,15 +5,16 @@ mod windows;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::candidate::Candidate;
 use super::*;
-use crate::domain::event::{Event, SenderKey, Source};
+use crate::domain::event::{Event, EventId, SenderKey, Source};
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, OperatorAction, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
@@ -187,7 +188,7 @@ impl Testing for Fake {
 }
 
 fn counts(report: &Report) -> [u64; 5] {
-    [report.fetched, report.new, report.known, report.unreadable, report.passed_over]
+    [report.fetched, report.new, report.known, report.unreadable, report.skipped]
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,9 +322,9 @@ async fn two_runs_exclude_each_other() {
         async move { relay.go_on().await }
     });
     sleep(Duration::from_secs(1)).await;
-    let failed = relay.run(json!({})).await.expect_err("another is at work");
+    let failed = relay.run(json!({})).await.expect_err("another run holds the lease");
     let RecoverError::Busy(held) = failed.error else { panic!("{failed}") };
-    let lease = SignedDuration::try_from(INVOCATION + LEASE_PAST_DEADLINE).expect("short");
+    let lease = SignedDuration::try_from(INVOCATION + run::LEASE_PAST_DEADLINE).expect("short");
     assert_eq!(held.until.duration_since(held.since), lease, "for longer than its invocation lasts");
     let dry = relay.run(json!({ "dryRun": true })).await.expect("looks on");
     assert_eq!(dry.fetched, 1);

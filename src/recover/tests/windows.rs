@@ -75,7 +75,7 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
     for new in [300, 0] {
         let failed = relay.run(json!({})).await.expect_err("something is missing");
         assert!(matches!(failed.error, RecoverError::Unavailable { count: 1, .. }), "{failed}");
-        assert_eq!((failed.report.new, failed.report.withheld), (new, 1));
+        assert_eq!((failed.report.new, failed.report.unavailable), (new, 1));
         let waits_before = start + minutes(70);
         assert!(failed.report.cursor.is_some_and(|cursor| cursor <= waits_before), "{:?}", failed.report);
         let behind = failed.report.cursor.map(|cursor| now().duration_since(cursor + OVERLAP).as_secs());
