@@ -29,7 +29,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::read(Environment::of_process())?;
+    let Config { variables: config, schedule } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
         target,
-        schedule: config.schedule,
+        schedule,
         clock: SystemClock,
         rng: Mutex::default(),
         attempts: AttemptCounter::default(),
