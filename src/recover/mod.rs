@@ -96,7 +96,8 @@ where
 
     /// Reads window after window, and moves the checkpoint after each.
     async fn read(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let settled = run.began_at - self.overlap;
+        let overlap = self.overlap;
+        let settled = run.began_at - overlap;
         let (from, to, span_seconds, resume) = if let Some(range) = &run.request.range {
             let Range { window, span_seconds, resume } = range;
             run.report.cursor = self.table.checkpoint(self.log.name()).await?.map(|checkpoint| checkpoint.cursor);
@@ -107,8 +108,8 @@ where
         };
         (run.report.from, run.report.to) = (from, from);
         run.check_age(from)?;
-        let (overlap, longest_span) = (self.overlap, self.log.longest_span());
-        let line = TimeLine { from, to, began_at: run.began_at, overlap, longest_span };
+        let (began_at, longest_span) = (run.began_at, self.log.longest_span());
+        let line = TimeLine { from, to, began_at, overlap, longest_span };
         let mut windows = Windows::begin(line, span_seconds, resume.as_deref());
         loop {
             let open = match windows.open() {

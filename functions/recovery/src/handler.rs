@@ -1,5 +1,5 @@
-//! Turns a request, of a schedule or of somebody, into a call of [`Recover`], and its outcome into an answer or an error
-//! that says what to do.
+//! Turns a request of a schedule or an operator into a call of [`Recover`], and its outcome into an answer or an error that says
+//! what to do.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl From<Off> for Diagnostic {
     }
 }
 
-/// Why there is no answer; the console shows it as the function's error.
+/// Failure of an invocation; the AWS console shows it as the function's error.
 #[derive(Debug)]
 pub(crate) enum InvocationError {
     /// The request was not understood.
@@ -106,7 +106,7 @@ mod tests {
     #[derive(Default)]
     struct Log {
         is_forbidden: bool,
-        /// From when on nothing that it lists can be had.
+        /// Time from which on no listed entry can be fetched.
         withholds_from: Option<Timestamp>,
     }
 
@@ -231,8 +231,8 @@ mod tests {
     async fn a_run_waits_for_another() {
         let (table, now) = (FakeTable::default(), FakeClock.now());
         let until = now.as_millisecond() + 120_000;
-        let nobody = "00000000-0000-0000-0000-000000000000";
-        let other = json!({ "owner": nobody, "action": "recover", "by": "another", "since": now, "until": until });
+        let owner = "00000000-0000-0000-0000-000000000000";
+        let other = json!({ "owner": owner, "action": "recover", "by": "another", "since": now, "until": until });
         let other: RunLease = serde_json::from_value(other).expect("a lease");
         assert_eq!(table.acquire(LeaseName::Recovery, &other, now).await.expect("written"), None);
         let error = invoke_over(table, Log::default(), json!({})).await.expect_err("busy");

@@ -1,4 +1,4 @@
-//! Whole lives of the relay, as chance has them.
+//! Random lives of the relay.
 
 use proptest::prelude::*;
 
@@ -57,7 +57,7 @@ proptest! {
                 if table_calls > 0 {
                     relay.table.fail_after(table_calls, 1);
                 }
-                // What was sent and could not be recorded may be sent once more.
+                // An event that was sent and not recorded may be sent once more.
                 unrecorded += usize::from(relay.run(json!({})).await.is_err());
             }
             relay.table.fail_after(0, 0);

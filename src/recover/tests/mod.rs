@@ -25,13 +25,13 @@ const OVERLAP: SignedDuration = SignedDuration::from_mins(15);
 const INVOCATION: Duration = Duration::from_mins(5);
 const PAGE: usize = 7;
 
-/// What Genesys Cloud has not delivered.
+/// An event that Genesys Cloud failed to deliver.
 #[derive(Clone)]
 struct Lost {
     name: String,
-    /// When it happened, by the clock of Genesys Cloud.
+    /// Its time, by the clock of Genesys Cloud.
     at: Timestamp,
-    /// From when on the log lists it, by our clock.
+    /// Time from which on the log lists it, by our clock.
     listed_at: Timestamp,
     body: String,
 }
@@ -41,13 +41,13 @@ struct Lost {
 struct FakeLog {
     lost: Arc<Mutex<Vec<Lost>>>,
     unreadable: Arc<Mutex<Vec<String>>>,
-    /// What cannot be had, by its time.
+    /// Entries that cannot be fetched, by their time.
     withheld: Arc<Mutex<Vec<Timestamp>>>,
-    /// So many of its first parts hold something more that cannot be had.
+    /// Number of first parts that hold one more entry which cannot be fetched.
     withheld_first: Arc<Mutex<usize>>,
     read_takes: Arc<Mutex<Duration>>,
     fails: Arc<Mutex<usize>>,
-    /// Whether a later run can go on in the same window.
+    /// True if a later run can continue in the same window.
     resumes: Arc<Mutex<bool>>,
 }
 
@@ -103,7 +103,7 @@ impl DeliveryLog for FakeLog {
             let withheld = lock(&self.withheld).iter().filter(|at| window.holds(**at)).count();
             entries.extend((0..withheld).map(|_| Entry::Unavailable("as the test says".to_owned())));
             let unreadable = |whole: &String| {
-                let (whole, problem) = (whole.clone(), "nobody understands it".to_owned());
+                let (whole, problem) = (whole.clone(), "it cannot be read".to_owned());
                 Entry::Unreadable(Unreadable { name: whole.clone(), whole, problem, webhook_id: None })
             };
             entries.extend(lock(&self.unreadable).iter().map(unreadable));
@@ -175,7 +175,7 @@ impl Testing for Fake {
         self.run(json!({})).await.expect("a run")
     }
 
-    /// How often each event is in the queue, by name.
+    /// Number of copies of each event in the queue, by name.
     fn queued(&self) -> BTreeMap<String, usize> {
         let mut queued = BTreeMap::new();
         for message in self.events.messages() {
@@ -426,7 +426,7 @@ async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
     }
     assert_ne!(candidate("d1", "one text", None, false), candidate("d1", "another", None, false));
     let copy = |body| candidate("d1", body, None, true);
-    assert_eq!(copy(r#"{"a":1}"#), copy(r#"{"a":1,"conversationId":"c"}"#), "the log has written it anew");
+    assert_eq!(copy(r#"{"a":1}"#), copy(r#"{"a":1,"conversationId":"c"}"#), "the log has rewritten it");
 }
 
 /// The log need not say when it had an event, and the key that ingest went by counts all the same.

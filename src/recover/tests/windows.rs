@@ -1,4 +1,4 @@
-//! How far a run comes, where the next one begins, and what keeps the checkpoint back.
+//! Progress of runs, and the checkpoint.
 
 use super::*;
 use crate::ports::events_table::Checkpoint;

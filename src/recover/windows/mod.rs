@@ -91,7 +91,7 @@ pub(super) enum Opened<P> {
 pub(super) struct Cut {
     /// Beginning of the window.
     pub(super) at: Timestamp,
-    /// Where the next run continues; `None` where this run has not moved.
+    /// Place where the next run continues; `None` if this run has not moved.
     pub(super) checkpoint: Option<Checkpoint>,
     /// `CutShort` or `Stuck`.
     pub(super) state: State,

@@ -310,14 +310,14 @@ async fn pages_that_have_shifted_and_other_lists_are_read_anew() {
     }
     assert_eq!((place.page, place.conversations.len()), (1, 0));
     let mut after = log([page(2, &["c149"], 149), page(1, &ids, 149)]);
-    let anew = after.read(window, place.clone(), Instant::now()).await.expect("read").next.expect("more");
-    assert_eq!((anew.page, anew.total), (0, 0));
-    let shrinking = Place { is_anew: true, ..place.clone() };
+    let again = after.read(window, place.clone(), Instant::now()).await.expect("read").next.expect("more");
+    assert_eq!((again.page, again.total), (0, 0));
+    let shrinking = Place { is_second: true, ..place.clone() };
     let error = after.read(window, shrinking, Instant::now()).await.expect_err("it cannot be read");
     assert!(error.to_string().contains("of 150 conversations"), "{error}");
     after.look_back = SignedDuration::from_hours(1);
-    let anew = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
-    assert_eq!(anew.page, 1);
+    let again = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
+    assert_eq!(again.page, 1);
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn a_list_of_conversations_that_is_none_is_an_error_and_not_an_empty_list(
 }
 
 #[tokio::test]
-async fn a_listed_message_that_nobody_understands_is_kept() {
+async fn an_unreadable_listed_message_is_kept() {
     let odd = [json!("text"), json!(7), json!({ "messageId": "m1", "messageStatus": 7, "messageTime": NOON })];
     let none = [json!({ "messageId": "m2" }), json!({ "messageId": "m3", "messageStatus": null })];
     let earlier = json!({ "messageId": "m4", "messageStatus": 7, "messageTime": "2026-01-15T11:59:59Z" });
