@@ -316,6 +316,6 @@ async fn the_recovery_lets_no_log_of_genesys_forge_a_line_and_tells_no_secret() 
     assert_eq!(report["fetched"], 3, "{report}");
     assert_eq!(elsewhere.load(Ordering::Relaxed), 0, "a URL that comes from data is not called");
     let lines = recovery.lines()?;
-    assert!(lines.iter().any(|line| line["message"] == "recovery"), "{lines:?}");
+    assert!(lines.iter().any(|line| line["message"] == "finished recovery"), "{lines:?}");
     Ok(())
 }

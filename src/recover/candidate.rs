@@ -1,4 +1,4 @@
-//! What was fetched, as it would travel on: an event for the queue, or a dead letter.
+//! A fetched entry as the message that it becomes: an event for the queue, or a dead letter.
 
 use std::collections::BTreeMap;
 
@@ -12,30 +12,30 @@ use crate::domain::message::{MAX_MESSAGE_BYTES, Message};
 use crate::domain::text::excerpt;
 use crate::ports::delivery_log::{Failed, Unreadable};
 
-/// Something that was fetched, and may be known already, as the message that carries it.
+/// A fetched event or unreadable entry, and its message. The relay may know it already.
 pub(super) struct Candidate {
     pub(super) message: Message,
     pub(super) found: Found,
 }
 
-/// What is recorded of it.
+/// The part of a candidate that is recorded.
 pub(super) struct Found {
     pub(super) event: Event,
-    /// Why it cannot be delivered, if it cannot.
+    /// Cause of death, if it cannot be delivered.
     pub(super) reason: Option<Reason>,
-    /// Which delivery it was, and how that went.
+    /// Name and outcome of the delivery.
     pub(super) note: String,
-    /// The id that it would have, had another body not had it first.
+    /// The id that another body had first, where this one got an id of its own.
     pub(super) shared: Option<EventId>,
 }
 
 impl Candidate {
-    /// An event that did not arrive. Its id is that of the webhook itself, so that whatever had arrived is recognised.
+    /// An event that did not arrive. It has the id of the webhook itself, so that an event which did arrive is recognised.
     pub(super) fn of(failed: Failed, now: Timestamp) -> Self {
         let Failed { delivery, entry, at, body, is_copy, content_type, headers, sender_key, note } = failed;
         let note = excerpt(&format!("delivery {delivery}: {note}"));
         let received_at = at.unwrap_or(now);
-        // Runs of the recovery must not repeat what nothing tells apart; what the log writes anew may read otherwise each time.
+        // An event without an identity must keep its id from run to run; a body that the log rewrites may differ each time.
         let lone = || {
             let exact = if is_copy { &[][..] } else { &body[..] };
             EventId::of_fetched(&[b"event", entry.as_bytes(), exact])
@@ -59,7 +59,7 @@ impl Candidate {
         Some(id)
     }
 
-    /// Something that nobody understands, whole.
+    /// An unreadable entry, whole.
     pub(super) fn of_unreadable(unreadable: Unreadable, now: Timestamp) -> Self {
         let Unreadable { name, whole, problem, webhook_id } = unreadable;
         let event = Event {
@@ -77,8 +77,8 @@ impl Candidate {
         Self::fitting(event, Some(reason(ReasonKind::Unreadable, &problem, now)), note, now)
     }
 
-    /// What SQS would refuse becomes a dead letter that says so, with the beginning of the body. It has an id of its own:
-    /// replayed, it must not pass for the event.
+    /// Turns an event that is too large for SQS into a dead letter with the beginning of its body. The dead letter has an id of
+    /// its own: it must not pass for the event when it is replayed.
     fn fitting(event: Event, why: Option<Reason>, note: String, now: Timestamp) -> Self {
         let message = Message::from_event(event.clone());
         let size = message.size();
@@ -102,8 +102,7 @@ impl Candidate {
 }
 
 impl Found {
-    /// The step that says that the queue has it, or that it is a dead letter. `forgotten` is what the table still holds of
-    /// it, and does not count.
+    /// The step that records it as queued or dead. `forgotten` is its expired record, which the table may still hold.
     pub(super) fn step(&self, forgotten: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
         let Some(reason) = &self.reason else { return Some(EventRecord::queued(&self.event, forgotten, act)) };
         let letter = DeadLetterEvidence {

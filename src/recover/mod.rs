@@ -1,134 +1,54 @@
-//! Fetches what Genesys Cloud failed to deliver, and queues what the relay does not know.
+//! Use case: fetches the events that Genesys Cloud failed to deliver, and queues those that the relay does not know.
 //!
-//! A checkpoint says up to when that is done. It moves only when everything before it is durable here, and stays behind
-//! the present by the overlap: what fails late is still seen. What is read again is recognised by its id.
+//! Everything before the checkpoint is durable here. The checkpoint stays behind the present by the overlap, so that a
+//! delivery which fails late is still seen. An event that is read twice is recognised by its id.
 
 mod candidate;
+mod enqueue_missing;
+mod error;
 mod report;
 mod request;
-mod take_in;
+mod run;
 #[cfg(test)]
 mod tests;
 mod windows;
 
-use std::collections::HashSet;
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::adapters::genesys::GenesysError;
-use crate::domain::event::{BodyDigest, EventId};
-use crate::domain::event_record::OperatorAction;
+use self::enqueue_missing::{BATCH, EnqueueMissing};
+use self::request::{Range, to_the_millisecond};
+use self::run::Run;
+use self::windows::{AHEAD, Cut, Opened, State, TimeLine, Windows};
 use crate::ports::clock::Clock;
-use crate::ports::delivery_log::DeliveryLog;
-use crate::ports::events_table::{EventsTable, LeaseName, RunLease, TableError};
-use crate::ports::queue::{QueueError, Sender};
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Window};
+use crate::ports::events_table::{Checkpoint, EventsTable, LeaseName, TableError};
+use crate::ports::queue::Sender;
 use crate::runtime::logging::display_chain;
-use crate::runtime::metrics;
 
-pub use self::report::{FailedRun, Item, Next, Report};
+pub use self::error::{FailedRun, RecoverError};
+pub use self::report::{Item, Next, Report};
 pub use self::request::Request;
 
-/// What is left of an invocation when no more is read, or a quarter where that is less: to queue and to record what was.
-const KEEP_TIME: Duration = Duration::from_secs(30);
-
-/// The lease of a run that was killed ends this long after the run would have ended, for clocks that differ.
-const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
+/// A run ends after this many entries that could not be fetched, since each costs several tries. The next run continues
+/// behind them.
+const MAX_UNAVAILABLE: u64 = 5;
 
 /// The use case, over its ports.
 pub struct Recover<L, E, D, W, C> {
-    /// What was not delivered.
+    /// Failed deliveries.
     pub log: L,
-    /// Where events go that are not known.
+    /// The events queue.
     pub events: E,
-    /// Where goes what is no event.
+    /// The dead-letter queue, for entries that are no events.
     pub dead_letters: D,
-    /// What is known, and how far the last run has come.
+    /// Records, the checkpoint and the lease.
     pub table: W,
-    /// Tells when a run began.
+    /// The clock.
     pub clock: C,
-    /// How far the checkpoint stays behind the present: Genesys Cloud tries for 85 s before it gives up, its log may lag,
+    /// Distance of the checkpoint from the present: Genesys Cloud tries for 85 s before it gives up, its log may lag,
     /// and clocks differ.
     pub overlap: SignedDuration,
-}
-
-/// Why a run could not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// Another run is at work.
-    #[error("a recovery of {} is at work since {} and may be until {}; try again later", .0.by, .0.since, .0.until)]
-    Busy(RunLease),
-    /// The relay would not recognise what it has delivered.
-    #[error(
-        "what is older than {oldest} may have been delivered and forgotten (records live for 15 days), and this would \
-         begin at {from}; say \"force\": true to take it as new"
-    )]
-    TooOld {
-        /// Where the run would begin.
-        from: Timestamp,
-        /// The beginning of what is remembered.
-        oldest: Timestamp,
-    },
-    /// Genesys Cloud did not tell.
-    #[error("the deliveries cannot be read")]
-    Genesys(#[from] GenesysError),
-    /// It did not tell of something; of all else it did.
-    #[error(
-        "something could not be had, and the checkpoint waits for it; the rest is queued ({count} in this run, the first that \
-         is waited for: {first})"
-    )]
-    Unavailable {
-        /// How many of what this run has fetched.
-        count: u64,
-        /// Why the first could not.
-        first: String,
-    },
-    /// A queue did not take something.
-    #[error("what was fetched cannot be queued")]
-    Queue(#[from] QueueError),
-    /// The events table failed.
-    #[error("what was fetched cannot be looked up or recorded")]
-    Table(#[from] TableError),
-}
-
-/// A run under way.
-struct Run<'a> {
-    id: Uuid,
-    request: &'a Request,
-    began_at: Timestamp,
-    deadline: Instant,
-    /// When no more is read.
-    read_until: Instant,
-    /// What it has come across, known or not.
-    seen: HashSet<(EventId, Option<BodyDigest>)>,
-    /// Why the first of what is waited for could not be had, in this run or by the one that it goes on for.
-    first_withheld: Option<String>,
-    report: Report,
-}
-
-impl Run<'_> {
-    /// What is written on each record that the run begins.
-    fn act(&self, note: &str, at: Timestamp) -> OperatorAction {
-        let requester = &self.request.requester;
-        let why = requester.why.as_ref().map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
-        OperatorAction { action: "recover".to_owned(), at, by: requester.by.clone(), why: Some(why) }
-    }
-
-    /// The request for the rest of a part of the time line.
-    fn next(&self, from: Timestamp, span_seconds: u32, resume: Option<String>) -> Option<Next> {
-        let Request { range, dry_run, force, requester, .. } = self.request;
-        let to = range.as_ref()?.window.to;
-        let (by, why) = (requester.by.clone(), requester.why.clone());
-        Some(Next { from, to, span_seconds, resume, dry_run: *dry_run, force: *force, by, why })
-    }
-
-    /// An error, if something is waited for.
-    fn check_withheld(&self) -> Result<(), RecoverError> {
-        let count = self.report.withheld;
-        self.first_withheld.clone().map_or(Ok(()), |first| Err(RecoverError::Unavailable { count, first }))
-    }
 }
 
 impl<L, E, D, W, C> Recover<L, E, D, W, C>
@@ -139,94 +59,166 @@ where
     W: EventsTable,
     C: Clock,
 {
-    /// Carries out a request. A run ends well before `deadline`, and says how far it came.
+    /// Carries out a request. A run ends well before `deadline`, and reports how far it came.
     pub async fn recover(&self, request: &Request, deadline: Instant) -> Result<Report, FailedRun> {
-        let began_at = to_the_millisecond(self.clock.now());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let report = Report::new(began_at, request.dry_run);
-        let read_until = deadline - KEEP_TIME.min(left / 4);
-        let (seen, first_withheld) = (HashSet::new(), None);
-        let mut run = Run { id: Uuid::new_v4(), request, began_at, deadline, read_until, seen, first_withheld, report };
+        let mut run = Run::begin(request, to_the_millisecond(self.clock.now()), deadline);
         let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
         if let (None, Some(cursor)) = (&request.range, run.report.cursor) {
-            let read_to = match (run.report.complete, &run.first_withheld) {
-                (true, _) => began_at,
+            let read_to = match (run.report.complete, &run.first_unavailable) {
+                (true, _) => run.began_at,
                 (false, None) => run.report.to,
-                // It has read further, but has to come back.
-                (false, Some(_)) => began_at.min(cursor + self.overlap),
+                // The run has read further, but a later one must come back.
+                (false, Some(_)) => run.began_at.min(cursor + self.overlap),
             };
             run.report.behind_seconds =
-                Some(u64::try_from(began_at.duration_since(read_to).as_secs()).unwrap_or_default());
+                Some(u64::try_from(run.began_at.duration_since(read_to).as_secs()).unwrap_or_default());
         }
-        self.log_end(&run, outcome.as_ref().err());
+        run.log_end(self.log.name(), outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(run.report),
             Err(error) => Err(FailedRun { error, report: Box::new(run.report) }),
         }
     }
 
-    /// Reads while nobody else does.
+    /// Reads under the lease.
     async fn read_alone(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let lease = RunLease {
-            owner: run.id,
-            action: "recover".to_owned(),
-            by: run.request.requester.by.clone(),
-            since: run.began_at,
-            until: run.began_at + (run.deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
-        };
-        let outcome = match self.table.acquire(LeaseName::Recovery, &lease, run.began_at).await {
+        let outcome = match self.table.acquire(LeaseName::Recovery, &run.lease(), run.began_at).await {
             Ok(Some(held)) => return Err(RecoverError::Busy(held)),
             Ok(None) => self.read(run).await,
-            // It may be ours although the answer was lost.
+            // The run may hold the lease although the answer was lost.
             Err(error) => Err(error.into()),
         };
         if let Err(error) = self.table.release(LeaseName::Recovery, run.id).await {
-            tracing::warn!(run = %run.id, error = display_chain(&error), "the lease on the recovery stands until it runs out");
+            tracing::warn!(run = %run.id, error = display_chain(&error), "failed to release the lease on the recovery; it expires by itself");
         }
         outcome
     }
 
-    /// One line for each run, and its metrics unless it only looked.
-    fn log_end(&self, run: &Run<'_>, error: Option<&RecoverError>) {
-        let Report { from, to, fetched, new, known, unreadable, passed_over, withheld, complete, .. } = run.report;
-        let (source, behind_seconds) = (self.log.name(), run.report.behind_seconds);
-        let (by, why) = (&run.request.requester.by, &run.request.requester.why);
-        let cursor = run.report.cursor.map(tracing::field::display);
-        if !run.request.dry_run {
-            metrics::RECOVERY_FETCHED.add(fetched);
-            metrics::RECOVERY_NEW.add(new);
-            metrics::RECOVERY_KNOWN.add(known);
-            metrics::RECOVERY_UNREADABLE.add(unreadable);
-            // Where another run is at work, that one tells.
-            if !matches!(error, Some(RecoverError::Busy(_))) {
-                metrics::RECOVERY_FAILED.is(error.is_some());
-            }
-            if let Some(behind) = behind_seconds {
-                metrics::RECOVERY_BEHIND_TIME.time(Duration::from_secs(behind));
-            }
-        }
-        if fetched > 0 && passed_over == fetched {
-            tracing::warn!(run = %run.id, passed_over, "nothing of what was fetched is for this relay: compare RecoveryIds");
-        }
-        if let Some(error) = error {
-            let error = display_chain(error);
-            tracing::error!(
-                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, withheld, cursor, behind_seconds, error, "recovery"
-            );
-        } else if run.request.dry_run {
-            tracing::info!(
-                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, complete,
-                "recovery, dry run"
-            );
+    /// Reads window after window, and moves the checkpoint after each.
+    async fn read(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let overlap = self.overlap;
+        let settled = run.began_at - overlap;
+        let (from, to, span_seconds, resume) = if let Some(range) = &run.request.range {
+            let Range { window, span_seconds, resume } = range;
+            run.report.cursor = self.table.checkpoint(self.log.name()).await?.map(|checkpoint| checkpoint.cursor);
+            (window.from, window.to, *span_seconds, resume.clone())
         } else {
-            tracing::info!(
-                source, run = %run.id, by, why, %from, %to, fetched, new, known, unreadable, passed_over, complete, cursor, behind_seconds, "recovery"
-            );
+            let Checkpoint { cursor, span_seconds, resume } = self.begin(run, settled).await?;
+            (cursor.min(settled), run.began_at + AHEAD, span_seconds, resume)
+        };
+        (run.report.from, run.report.to) = (from, from);
+        run.check_age(from)?;
+        let (began_at, longest_span) = (run.began_at, self.log.longest_span());
+        let line = TimeLine { from, to, began_at, overlap, longest_span };
+        let mut windows = Windows::begin(line, span_seconds, resume.as_deref());
+        loop {
+            let open = match windows.open() {
+                Opened::Window(open) => open,
+                Opened::Complete => break,
+            };
+            run.first_unavailable = run.first_unavailable.take().or(open.unavailable());
+            let Some((reached, why)) = self.read_window(open.window(), open.place(), run).await? else {
+                let checkpoint;
+                (windows, checkpoint) = open.finish(run.first_unavailable.is_some());
+                run.report.to = windows.at().min(run.began_at);
+                self.advance(run, &checkpoint).await?;
+                continue;
+            };
+            let resumable = self.log.resume(reached.clone());
+            let cut = open.cut_short(&reached, resumable, run.first_unavailable.clone());
+            return self.end_inside(run, cut, why).await;
+        }
+        run.check_unavailable()?;
+        run.report.complete = true;
+        Ok(())
+    }
+
+    /// Ends a run that was cut short: an error, unless the next run simply continues.
+    async fn end_inside(&self, run: &mut Run<'_>, cut: Cut, why: RecoverError) -> Result<(), RecoverError> {
+        if let Some(checkpoint) = &cut.checkpoint {
+            self.advance(run, checkpoint).await?;
+            run.report.next = run.next(cut.at, checkpoint);
+        }
+        run.check_unavailable()?;
+        if cut.state == State::Stuck {
+            return Err(why);
+        }
+        let span = cut.span_seconds;
+        tracing::warn!(run = %run.id, error = display_chain(&why), span, "ran out of time; the next run continues");
+        Ok(())
+    }
+
+    /// Beginning of a run that follows the checkpoint. The first run saves one: even if nothing can be read now, the next
+    /// run must begin in the same place.
+    async fn begin(&self, run: &mut Run<'_>, settled: Timestamp) -> Result<Checkpoint, RecoverError> {
+        let found = self.table.checkpoint(self.log.name()).await?;
+        let cursor = match (run.request.move_cursor, &found) {
+            (Some(cursor), _) => {
+                run.check_age(cursor)?;
+                cursor
+            }
+            (None, Some(found)) => {
+                run.report.cursor = Some(found.cursor);
+                return Ok(found.clone());
+            }
+            (None, None) => settled,
+        };
+        let checkpoint = Checkpoint { cursor, span_seconds: self.log.longest_span(), resume: None };
+        if !run.request.dry_run {
+            if run.request.move_cursor.is_some() {
+                let (from, requester) =
+                    (found.map(|found| tracing::field::display(found.cursor)), &run.request.requester);
+                let (by, why) = (&requester.by, &requester.why);
+                tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "moved the checkpoint");
+            }
+            self.table.save_checkpoint(self.log.name(), &checkpoint).await?;
+            run.report.cursor = Some(cursor);
+        }
+        Ok(checkpoint)
+    }
+
+    /// Moves the checkpoint forward, never back, if the run follows it.
+    async fn advance(&self, run: &mut Run<'_>, to: &Checkpoint) -> Result<(), TableError> {
+        if run.request.dry_run || run.request.range.is_some() {
+            return Ok(());
+        }
+        let cursor = run.report.cursor.map_or(to.cursor, |cursor| cursor.max(to.cursor));
+        self.table.save_checkpoint(self.log.name(), &Checkpoint { cursor, ..to.clone() }).await?;
+        run.report.cursor = Some(cursor);
+        Ok(())
+    }
+
+    /// Reads a window. Returns the place where reading stopped, and why, if time ran out or too many entries could not be
+    /// fetched.
+    async fn read_window(
+        &self,
+        window: Window,
+        mut place: L::Place,
+        run: &mut Run<'_>,
+    ) -> Result<Option<(L::Place, RecoverError)>, RecoverError> {
+        let Self { log, events, dead_letters, table, clock, .. } = self;
+        let missing = EnqueueMissing { events, dead_letters, table, clock };
+        loop {
+            let part = match log.read(window, place.clone(), run.read_until).await {
+                Ok(part) => part,
+                Err(error @ DeliveryLogError::OutOfTime(_)) => return Ok(Some((place, error.into()))),
+                Err(error) => return Err(error.into()),
+            };
+            let mut entries = part.entries.into_iter();
+            loop {
+                let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                missing.enqueue_missing(batch, run).await?;
+            }
+            let Some(next) = part.next else { return Ok(None) };
+            place = next;
+            if run.report.unavailable >= MAX_UNAVAILABLE
+                && let Err(why) = run.check_unavailable()
+            {
+                return Ok(Some((place, why)));
+            }
         }
     }
-}
-
-/// Logs are asked in milliseconds, and no more: a border between two windows has to be the same for both.
-fn to_the_millisecond(time: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }

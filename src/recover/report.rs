@@ -1,67 +1,54 @@
-//! What a run answers.
+//! The answer of a run.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::RecoverError;
 use super::candidate::{Candidate, Found};
 use crate::domain::event::{EventId, Source};
 
-/// A dry run lists so many of what it would queue.
+/// Number of events that a dry run lists at most.
 const MAX_LISTED: usize = 100;
 
-/// A run that failed, and what it had done by then. All of that is durable; the next run begins where its checkpoint is.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the recovery failed, after {} were fetched: {} new, {} known, {} unreadable; it has read up to {}",
-    .report.fetched, .report.new, .report.known, .report.unreadable, .report.to
-)]
-pub struct FailedRun {
-    /// Why.
-    #[source]
-    pub error: RecoverError,
-    /// What it had done.
-    pub report: Box<Report>,
-}
-
-/// What a run has done, or what a dry run would do.
+/// Outcome of a run, or the expected outcome that a dry run has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What was read begins here,
+    /// Beginning of the time that was read.
     pub from: Timestamp,
-    /// and ends here.
+    /// End of the time that was read.
     pub to: Timestamp,
-    /// Everything that the log listed there. The next five add up to it, unless a run failed.
+    /// Number of entries that the log listed there: the sum of the next five, unless the run failed.
     pub fetched: u64,
-    /// Events that were not known, and are queued now.
+    /// Events that were missing and are queued now.
     pub new: u64,
-    /// What was known already: delivered, on its way, dead, archived or discarded.
+    /// Events that have a record: delivered, in flight, dead, archived or discarded.
     pub known: u64,
-    /// What is a dead letter now, since it is no event.
+    /// Entries that are no events, and are dead letters now.
     pub unreadable: u64,
-    /// What was not for this relay, or needs no recovery.
-    pub passed_over: u64,
-    /// What could not be had, and is waited for.
-    pub withheld: u64,
-    /// Whether all that was asked for was read.
+    /// Entries of other relays, or that need no recovery.
+    #[serde(rename = "passedOver")]
+    pub skipped: u64,
+    /// Entries that could not be fetched; the checkpoint waits for them.
+    #[serde(rename = "withheld")]
+    pub unavailable: u64,
+    /// True if the whole request was read.
     pub complete: bool,
-    /// Whether nothing was queued.
+    /// True if nothing was queued.
     pub dry_run: bool,
-    /// Everything before this time is durable here; `null` where no run has gone on from a checkpoint yet.
+    /// Checkpoint: everything before this time is durable here. `null` before the first run that follows it.
     pub cursor: Option<Timestamp>,
-    /// How long ago the time is up to which a run has read that goes on from the checkpoint, in seconds. 0 if it has read
+    /// Age of the newest time that a run which follows the checkpoint has read, in seconds. 0 if it has read
     /// everything.
     pub behind_seconds: Option<u64>,
-    /// The request that goes on, after one for a part of the time line that was not complete.
+    /// Request for the rest of a range that was not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Next>,
-    /// Some of what a dry run would queue.
+    /// Events that a dry run would queue, the first of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
 }
 
-/// A request for the rest.
+/// A request for the rest of a range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Next {
@@ -77,7 +64,7 @@ pub struct Next {
     pub(super) why: Option<String>,
 }
 
-/// Something that a dry run would queue.
+/// An event that a dry run would queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
@@ -88,7 +75,7 @@ pub struct Item {
 }
 
 impl Report {
-    /// Nothing read yet, at this time.
+    /// The report of a run that begins.
     pub(super) fn new(now: Timestamp, dry_run: bool) -> Self {
         Self {
             from: now,
@@ -97,8 +84,8 @@ impl Report {
             new: 0,
             known: 0,
             unreadable: 0,
-            passed_over: 0,
-            withheld: 0,
+            skipped: 0,
+            unavailable: 0,
             complete: false,
             dry_run,
             cursor: None,
@@ -108,7 +95,7 @@ impl Report {
         }
     }
 
-    /// What a dry run says of what it would queue.
+    /// Counts and lists the events that a dry run would queue.
     pub(super) fn list(&mut self, new: &[Candidate]) {
         for Found { event, reason, note, .. } in new.iter().map(|candidate| &candidate.found) {
             match reason {

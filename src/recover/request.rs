@@ -1,4 +1,4 @@
-//! What somebody asks the recovery for.
+//! A request to the recovery.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -7,28 +7,27 @@ use serde_json::Value;
 use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::delivery_log::Window;
 
-use super::to_the_millisecond;
-use super::windows::SHORTEST_SPAN;
+/// Length of the shortest window, in seconds. A window that a run cannot finish is halved down to it.
+pub(super) const SHORTEST_SPAN: u32 = 1;
 
-/// How much time can be asked to be read at once, in seconds. Each log has its own bound below that.
+/// Length of the longest window that can be requested, in seconds. Each log has a bound of its own below that.
 const LONGEST_SPAN: u32 = 24 * 3600;
 
-/// A wish to fetch what Genesys Cloud failed to deliver.
+/// A request to fetch the events that Genesys Cloud failed to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Which part of the time line; `None` goes on from the checkpoint.
+    /// Part of the time line; `None` continues from the checkpoint.
     pub(super) range: Option<Range>,
-    /// Where the checkpoint is put first.
+    /// New place of the checkpoint, where the run then begins.
     pub(super) move_cursor: Option<Timestamp>,
-    /// Count and list only.
+    /// Counts and lists only.
     pub(super) dry_run: bool,
-    /// Also what is older than the records live.
+    /// Reads events also where their records may have expired.
     pub(super) force: bool,
-    /// Who asks.
     pub(super) requester: Requester,
 }
 
-/// A part of the time line that somebody asks for. It leaves the checkpoint alone.
+/// A requested part of the time line. A run over it leaves the checkpoint alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) window: Window,
@@ -54,15 +53,15 @@ struct Fields {
 }
 
 impl Request {
-    /// Reads a request of `caller`, who may give another name. What is not understood is an error that names the field.
+    /// Reads a request of `caller`, unless the request names another requester. An error names the field.
     pub fn parse(request: Value, caller: &str, now: Timestamp) -> Result<Self, InvalidRequest> {
         if !request.is_object() {
-            return Err(invalid("request", "must be a JSON object; {} goes on from the checkpoint"));
+            return Err(invalid("request", "must be a JSON object; {} continues from the checkpoint"));
         }
         let Fields { from, to, span_seconds, resume, move_cursor, dry_run, force, by, why } = read(request)?;
         let (from, to) = (from.map(to_the_millisecond), to.map(to_the_millisecond));
         if from.is_some_and(|from| !(Timestamp::UNIX_EPOCH..now).contains(&from)) {
-            return Err(invalid("from", "must be a time that has passed, since 1970"));
+            return Err(invalid("from", "must be a time in the past, and not before 1970"));
         }
         let requester = RequesterFields { by, why }.check(caller)?;
         if move_cursor {
@@ -95,6 +94,11 @@ impl Request {
         };
         Ok(Self { range, move_cursor: None, dry_run, force, requester })
     }
+}
+
+/// Logs are queried in milliseconds: the border between two windows must be the same for both.
+pub(super) fn to_the_millisecond(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
 #[cfg(test)]

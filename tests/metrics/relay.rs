@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::breaker::{self, Breaker};
 use genesys_relay::dead_letters::{self, Replay};
 use genesys_relay::deliver::{self, Backoff, Processor};
@@ -15,7 +14,7 @@ use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window};
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
@@ -279,7 +278,7 @@ impl DeliveryLog for Log {
         None
     }
 
-    async fn read(&self, window: Window, (): (), _: Instant) -> Result<Part<()>, GenesysError> {
+    async fn read(&self, window: Window, (): (), _: Instant) -> Result<Part<()>, DeliveryLogError> {
         let failed = |name: &str| {
             Entry::Failed(Failed {
                 delivery: name.to_owned(),

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::adapters::genesys::{GenesysError, HttpError, Trouble};
 use genesys_relay::ingest::Refusal;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Window};
+use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Window};
 use genesys_relay::testing::FakeClock;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -61,8 +60,8 @@ impl DeliveryLog for RemoteLog {
         Some(place)
     }
 
-    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, GenesysError> {
-        let out_of_time = || GenesysError::OutOfTime { what: "a page".to_owned(), why: "injected fault".to_owned() };
+    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, DeliveryLogError> {
+        let out_of_time = || DeliveryLogError::OutOfTime("injected fault".into());
         if Instant::now() >= deadline {
             return Err(out_of_time());
         }
@@ -92,10 +91,7 @@ impl DeliveryLog for RemoteLog {
             let next = (listed.len() > place + PAGE).then_some(place + PAGE);
             Ok(Part { entries: listed.into_iter().skip(place).take(PAGE).map(failed).collect(), next })
         };
-        let unavailable = || {
-            let last = Trouble::Http(HttpError::TimedOut);
-            Err(GenesysError::Unavailable { what: "a page".to_owned(), tries: 5, last })
-        };
+        let unavailable = || Err(DeliveryLogError::Failed("the simulation made the log fail".into()));
         let call = self.process.call(Service::Genesys, work, unavailable);
         tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| Err(out_of_time()))
     }

@@ -7,6 +7,7 @@ mod api;
 mod parameters;
 mod sources;
 mod storage;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -45,13 +46,9 @@ fn number(yaml: &Yaml) -> u64 {
     yaml.as_i64().and_then(|number| u64::try_from(number).ok()).unwrap_or_else(|| panic!("no number: {yaml:?}"))
 }
 
-/// The names that a function's `config.rs` asks its environment for.
+/// The variables that a function reads and the template sets.
 fn variables_read(function: &str) -> BTreeSet<String> {
-    let source = file(&format!("functions/{function}/src/config.rs"));
-    let source = source.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
-    // In each form of call: with a type or without, also for what may be empty.
-    let calls = source.split("environment.parse").skip(1).filter_map(|rest| rest.split_once("(\""));
-    calls.map(|(_, rest)| rest.split('"').next().unwrap_or_default().to_owned()).collect()
+    variables::of(function).into_iter().map(|variable| variable.name.to_owned()).collect()
 }
 
 /// `sam build` makes each function by itself, and nothing else here does: with the others, it has the features of all.

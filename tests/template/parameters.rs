@@ -139,7 +139,7 @@ fn every_number_that_a_function_reads_may_have_a_fraction() {
     let template = template();
     let mut numbers = 0;
     for (function, logical_id) in FUNCTIONS {
-        let source = file(&format!("functions/{function}/src/config.rs"));
+        let read = variables::of(function);
         let variables = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
         for (variable, parameter) in variables.as_hash().expect("variables") {
             let variable = variable.as_str().expect("a name");
@@ -147,9 +147,8 @@ fn every_number_that_a_function_reads_may_have_a_fraction() {
             if kind != Some("Number") {
                 continue;
             }
-            let mut reads = source.split("environment.parse_number").skip(1);
-            let is_read = reads.any(|call| call.split('"').nth(1) == Some(variable));
-            assert!(is_read, "{function}: {variable}");
+            let is_number = read.iter().any(|read| read.name == variable && read.is_number);
+            assert!(is_number, "{function}: {variable}");
             numbers += 1;
         }
     }

@@ -1,73 +1,27 @@
-//! What the function reads from its environment.
+//! Configuration of the function.
 
-use genesys_relay::domain::circuit::Policy;
-use genesys_relay::runtime::config::{ConfigError, Environment};
+use genesys_relay::runtime::config::{number, one_of, parsed, text};
 use tracing::level_filters::LevelFilter;
 
-/// The function's configuration.
-#[derive(Debug)]
-pub(crate) struct Config {
-    /// `EVENTS_TABLE_NAME`: the events table.
-    pub(crate) events_table: String,
-    /// `QUEUE_URL`: the events queue, which it counts.
-    pub(crate) queue_url: String,
-    /// `EVENT_SOURCE_ID`: the mapping of the events queue to the processor.
-    pub(crate) event_source_id: String,
-    /// `PROCESSOR_FUNCTION_NAME`: what lets one event through.
-    pub(crate) processor_function_name: String,
-    /// `BREAKER`: `on` or `off`.
-    pub(crate) is_on: bool,
-    /// `BREAKER_FAILURE_PERCENT` and `MAXIMUM_CONCURRENCY`: when the breaker opens, and how far it closes.
-    pub(crate) policy: Policy,
-    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
-    pub(crate) metrics_namespace: String,
-    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
-    pub(crate) log_level: LevelFilter,
-}
-
-impl Config {
-    /// Reads and checks every variable.
-    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
-        let events_table = environment.parse("EVENTS_TABLE_NAME");
-        let queue_url = environment.parse("QUEUE_URL");
-        let event_source_id = environment.parse("EVENT_SOURCE_ID");
-        let processor_function_name = environment.parse("PROCESSOR_FUNCTION_NAME");
-        let breaker: Option<String> = environment.parse("BREAKER");
-        let failure_percent: Option<u8> = environment.parse_number("BREAKER_FAILURE_PERCENT");
-        let maximum_concurrency: Option<u32> = environment.parse_number("MAXIMUM_CONCURRENCY");
-        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
-        let log_level = environment.parse("LOG_LEVEL");
-        let is_on = breaker.map(|breaker| {
-            breaker == "on" || {
-                if breaker != "off" {
-                    environment.problem("BREAKER must be on or off".to_owned());
-                }
-                false
-            }
-        });
-        if failure_percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
-            environment.problem("BREAKER_FAILURE_PERCENT must be from 1 to 100".to_owned());
-        }
-        if maximum_concurrency.is_some_and(|most| !(2..=1000).contains(&most)) {
-            environment.problem("MAXIMUM_CONCURRENCY must be from 2 to 1000".to_owned());
-        }
-        environment.finish((|| {
-            Some(Self {
-                events_table: events_table?,
-                queue_url: queue_url?,
-                event_source_id: event_source_id?,
-                processor_function_name: processor_function_name?,
-                is_on: is_on?,
-                policy: Policy { failure_percent: failure_percent?, maximum_concurrency: maximum_concurrency? },
-                metrics_namespace: metrics_namespace?,
-                log_level: log_level?,
-            })
-        })())
+genesys_relay::variables! {
+    /// The function's configuration.
+    Config {
+        events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
+        queue_url: String = "QUEUE_URL", text(), "URL of the events queue, whose messages are counted";
+        event_source_id: String = "EVENT_SOURCE_ID", text(), "id of the event source mapping from the events queue to the processor";
+        processor_function_name: String = "PROCESSOR_FUNCTION_NAME", text(), "name of the processor, which is invoked for a probe";
+        is_on: bool = "BREAKER", one_of(&[("on", true), ("off", false)]), "switch of the breaker";
+        failure_percent: u8 = "BREAKER_FAILURE_PERCENT", number(1, 100), "share of events failing at their first attempt that opens the breaker";
+        maximum_concurrency: u32 = "MAXIMUM_CONCURRENCY", number(2, 1000), "invocations of the processor at the same time while the breaker is closed";
+        metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
+        log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use genesys_relay::runtime::config::{ConfigError, Environment};
+
     use super::*;
 
     fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
@@ -82,10 +36,11 @@ mod tests {
             ("METRICS_NAMESPACE", "GenesysRelay/test"),
             ("LOG_LEVEL", "info"),
         ];
-        Config::read(Environment::new(|name: &str| {
+        Environment::new(|name: &str| {
             let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
-        }))
+        })
+        .read_all()
     }
 
     #[test]

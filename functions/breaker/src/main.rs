@@ -12,6 +12,7 @@ use genesys_relay::adapters::aws::event_source::EventSourceMapping;
 use genesys_relay::adapters::aws::lambda::LambdaFunction;
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::breaker::Breaker;
+use genesys_relay::domain::circuit::Policy;
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
@@ -27,7 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::read(Environment::of_process())?;
+    let config: Config = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
@@ -38,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
         // A second probe would be a second event.
         prober: LambdaFunction::new(&aws::sdk_config_for_one_attempt(PROBE_TIMEOUT), config.processor_function_name),
         clock: SystemClock,
-        policy: config.policy,
+        policy: Policy { failure_percent: config.failure_percent, maximum_concurrency: config.maximum_concurrency },
         is_on: config.is_on,
     });
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&breaker), event)));

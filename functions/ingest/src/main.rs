@@ -26,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::read(Environment::of_process())?;
+    let config: Config = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;

@@ -1,82 +1,63 @@
-//! What the function reads from its environment.
+//! Configuration of the function.
 
 use std::time::Duration;
 
 use genesys_relay::domain::https_url::HttpsUrl;
 use genesys_relay::domain::retry::Schedule;
-use genesys_relay::runtime::config::{ConfigError, Environment};
+use genesys_relay::runtime::config::{Environment, Table, Variable, number, parsed, text};
 use genesys_relay::runtime::logging::Sample;
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// `QUEUE_URL`: the events queue, for changes of visibility.
-    pub(crate) queue_url: String,
-    /// `DEAD_LETTER_QUEUE_URL`: where events go that can never be delivered.
-    pub(crate) dead_letter_queue_url: String,
-    /// `EVENTS_TABLE_NAME`: the events table.
-    pub(crate) events_table: String,
-    /// `SECRET_ARN`: the stack's secret.
-    pub(crate) secret_arn: String,
-    /// `SECRETS_CACHE_SECONDS`: how long a copy of the secret is used.
-    pub(crate) keep_secrets_for: Duration,
-    /// `TARGET_URL`: the customer's system.
-    pub(crate) target_url: HttpsUrl,
-    /// `TARGET_TIMEOUT_SECONDS`: how long it has to answer.
-    pub(crate) target_timeout: Duration,
-    /// `BACKOFF_BASE_SECONDS`, `BACKOFF_CAP_SECONDS` and `MAX_RECEIVE_COUNT`: when to try again, and how often.
+    pub(crate) variables: Variables,
     pub(crate) schedule: Schedule,
-    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
-    pub(crate) metrics_namespace: String,
-    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
-    pub(crate) log_level: LevelFilter,
-    /// `LOG_SAMPLE_PERCENT`: of how many events in a hundred it is logged that all went well.
-    pub(crate) log_sample: Sample,
 }
 
-impl Config {
-    /// Reads and checks every variable.
-    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
-        let queue_url = environment.parse("QUEUE_URL");
-        let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
-        let events_table = environment.parse("EVENTS_TABLE_NAME");
-        let secret_arn = environment.parse("SECRET_ARN");
-        let keep_secrets_for = environment.parse_number("SECRETS_CACHE_SECONDS").map(Duration::from_secs);
-        let target_url = environment.parse("TARGET_URL");
-        let target_timeout = environment.parse_number("TARGET_TIMEOUT_SECONDS").map(Duration::from_secs);
-        let base = environment.parse_number("BACKOFF_BASE_SECONDS").map(Duration::from_secs);
-        let cap = environment.parse_number("BACKOFF_CAP_SECONDS").map(Duration::from_secs);
-        let max_receives = environment.parse_number("MAX_RECEIVE_COUNT");
-        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
-        let log_level = environment.parse("LOG_LEVEL");
-        let log_sample = environment.parse_number("LOG_SAMPLE_PERCENT");
-        let schedule = match (base, cap, max_receives) {
-            (Some(base), Some(cap), Some(max_receives)) => Schedule::new(base, cap, max_receives)
-                .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")))
-                .ok(),
-            _ => None,
-        };
-        environment.finish((|| {
-            Some(Self {
-                queue_url: queue_url?,
-                dead_letter_queue_url: dead_letter_queue_url?,
-                events_table: events_table?,
-                secret_arn: secret_arn?,
-                keep_secrets_for: keep_secrets_for?,
-                target_url: target_url?,
-                target_timeout: target_timeout?,
-                schedule: schedule?,
-                metrics_namespace: metrics_namespace?,
-                log_level: log_level?,
-                log_sample: log_sample?,
-            })
-        })())
+genesys_relay::variables! {
+    /// Variables that stand for themselves.
+    Variables {
+        queue_url: String = "QUEUE_URL", text(), "URL of the events queue, for changes of the visibility timeout";
+        dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue";
+        events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
+        secret_arn: String = "SECRET_ARN", text(), "ARN of the stack's secret";
+        keep_secrets_for: Duration = "SECRETS_CACHE_SECONDS", number(0, 86_400).of(Duration::from_secs), "time for which a copy of the secret is used";
+        target_url: HttpsUrl = "TARGET_URL", parsed("an https URL without credentials"), "URL to which events are delivered";
+        target_timeout: Duration = "TARGET_TIMEOUT_SECONDS", number(0, 86_400).of(Duration::from_secs), "time for one delivery";
+        metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
+        log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
+        log_sample: Sample = "LOG_SAMPLE_PERCENT", number(0, 100).of(Sample::of_percent), "share of the events whose success is logged";
+    }
+}
+
+genesys_relay::variables! {
+    /// Variables of the retry schedule.
+    Retries {
+        base: Duration = "BACKOFF_BASE_SECONDS", number(0, 86_400).of(Duration::from_secs), "delay after the first attempt";
+        cap: Duration = "BACKOFF_CAP_SECONDS", number(0, 86_400).of(Duration::from_secs), "longest delay";
+        max_receives: u32 = "MAX_RECEIVE_COUNT", number(0, 1000), "receives before an event is a dead letter";
+    }
+}
+
+impl Table for Config {
+    fn variables() -> Vec<Variable> {
+        [Variables::variables(), Retries::variables()].concat()
+    }
+
+    fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+        let (variables, retries) = (Variables::read(environment), Retries::read(environment));
+        let Retries { base, cap, max_receives } = retries?;
+        let schedule = Schedule::new(base, cap, max_receives)
+            .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")));
+        Some(Self { variables: variables?, schedule: schedule.ok()? })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use genesys_relay::runtime::config::ConfigError;
+
     use super::*;
 
     fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
@@ -95,22 +76,23 @@ mod tests {
             ("LOG_LEVEL", "info"),
             ("LOG_SAMPLE_PERCENT", "100"),
         ];
-        Config::read(Environment::new(|name: &str| {
+        Environment::new(|name: &str| {
             let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
-        }))
+        })
+        .read_all()
     }
 
     #[test]
     fn each_variable_of_a_complete_environment_is_read_into_its_own_field() {
-        let config = read(("", "")).expect("complete");
+        let Config { variables: config, schedule: read } = read(("", "")).expect("complete");
         let (queues, names) =
             ((config.queue_url, config.dead_letter_queue_url), (config.events_table, config.secret_arn));
         assert_eq!(queues, ("http://127.0.0.1/queue".to_owned(), "http://127.0.0.1/dead".to_owned()));
         assert_eq!(names, ("events".to_owned(), "arn".to_owned()));
         assert_eq!((config.keep_secrets_for, config.target_timeout), (Duration::from_mins(5), Duration::from_secs(10)));
         let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
-        assert_eq!(config.schedule, schedule);
+        assert_eq!(read, schedule);
     }
 
     #[test]

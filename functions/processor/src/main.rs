@@ -29,7 +29,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::read(Environment::of_process())?;
+    let Config { variables: config, schedule } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
         target,
         clock: SystemClock,
     };
-    let processor = Arc::new(Processor::new(ports, config.schedule));
+    let processor = Arc::new(Processor::new(ports, schedule));
     aws::warm_up(Box::pin(async {
         let (secrets, table) = tokio::join!(processor.target.warm_up(), processor.table.warm_up());
         secrets?;

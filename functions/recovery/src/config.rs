@@ -1,192 +1,146 @@
-//! What the function reads from its environment.
+//! Configuration of the function.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
 use genesys_relay::adapters::delivery_log::webhook_deliveries::LogPath;
 use genesys_relay::adapters::genesys::Region;
 use genesys_relay::domain::https_url::BaseUrl;
-use genesys_relay::runtime::config::{ConfigError, Environment};
+use genesys_relay::runtime::config::{Environment, Table, Variable, list, number, one_of, optional, parsed, text};
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// `QUEUE_URL`: the events queue.
-    pub(crate) queue_url: String,
-    /// `DEAD_LETTER_QUEUE_URL`: where goes what is no event.
-    pub(crate) dead_letter_queue_url: String,
-    /// `EVENTS_TABLE_NAME`: the events table.
-    pub(crate) events_table: String,
-    /// `SECRET_ARN`: the stack's secret.
-    pub(crate) secret_arn: String,
-    /// How Genesys Cloud is asked; `None` where the recovery is off.
+    pub(crate) variables: Variables,
+    /// Access to Genesys Cloud; `None` where the recovery is off.
     pub(crate) connection: Option<Connection>,
-    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
-    pub(crate) metrics_namespace: String,
-    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
-    pub(crate) log_level: LevelFilter,
 }
 
-/// How Genesys Cloud is asked.
+/// Access to Genesys Cloud.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// `GENESYS_API_URL`, or that of `GENESYS_REGION`.
     pub(crate) api_url: String,
-    /// `GENESYS_LOGIN_URL`, or that of `GENESYS_REGION`.
     pub(crate) login_url: String,
-    /// `RECOVERY_OVERLAP_MINUTES`: how far the checkpoint stays behind the present.
+    /// Distance of the checkpoint from the present.
     pub(crate) overlap: SignedDuration,
-    /// What is asked for.
     pub(crate) source: Source,
 }
 
-/// What Genesys Cloud is asked for.
+/// A source of failed deliveries.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// The tutorials' delivery log.
-    WebhookDeliveries {
-        /// `WEBHOOK_DELIVERIES_PATH`: where it is.
-        path: LogPath,
-        /// `RECOVERY_IDS`: the webhooks.
-        webhook_ids: Vec<String>,
-    },
+    WebhookDeliveries { path: LogPath, webhook_ids: Vec<String> },
     /// Messages of Open Messaging integrations.
-    OpenMessaging {
-        /// `RECOVERY_IDS`: the integrations.
-        integration_ids: BTreeSet<String>,
-        /// `RECOVERY_STATUSES`: which messages count as not delivered.
-        statuses: BTreeSet<String>,
-        /// `RECOVERY_LOOK_BACK_HOURS`: how long before a window a conversation may have begun.
-        look_back: SignedDuration,
-    },
+    OpenMessaging { integration_ids: BTreeSet<String>, statuses: BTreeSet<String>, look_back: SignedDuration },
 }
 
-/// `RECOVERY_SOURCE`.
-#[derive(Clone, Copy)]
-enum SourceName {
-    None,
+/// The name of a [`Source`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SourceName {
     WebhookDeliveries,
     OpenMessaging,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("it is one of none, webhook-deliveries, open-messaging")]
-struct UnknownSource;
+/// Names of the sources; `none` switches the recovery off.
+const SOURCES: &[(&str, Option<SourceName>)] = &[
+    ("none", None),
+    ("webhook-deliveries", Some(SourceName::WebhookDeliveries)),
+    ("open-messaging", Some(SourceName::OpenMessaging)),
+];
 
-impl FromStr for SourceName {
-    type Err = UnknownSource;
-
-    fn from_str(text: &str) -> Result<Self, UnknownSource> {
-        match text {
-            "none" => Ok(Self::None),
-            "webhook-deliveries" => Ok(Self::WebhookDeliveries),
-            "open-messaging" => Ok(Self::OpenMessaging),
-            _ => Err(UnknownSource),
-        }
+genesys_relay::variables! {
+    /// Variables that are always there.
+    Variables {
+        queue_url: String = "QUEUE_URL", text(), "URL of the events queue";
+        dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue, for entries that are no events";
+        events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
+        secret_arn: String = "SECRET_ARN", text(), "ARN of the stack's secret";
+        metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
+        log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
     }
 }
 
-/// A whole number within bounds.
-struct Within<const LEAST: i64, const MOST: i64>(i64);
-
-#[derive(Debug, thiserror::Error)]
-#[error("it is a whole number from {0} to {1}")]
-struct OutOfBounds(i64, i64);
-
-impl<const LEAST: i64, const MOST: i64> FromStr for Within<LEAST, MOST> {
-    type Err = OutOfBounds;
-
-    fn from_str(text: &str) -> Result<Self, OutOfBounds> {
-        let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
-        number.map(Self).ok_or(OutOfBounds(LEAST, MOST))
+genesys_relay::variables! {
+    /// The switch of the recovery.
+    Switch {
+        source: Option<SourceName> = "RECOVERY_SOURCE", one_of(SOURCES), "source that the recovery reads; none switches it off";
     }
 }
 
-/// Texts between commas, at least one.
-struct Texts(Vec<String>);
-
-#[derive(Debug, thiserror::Error)]
-#[error("it is a list of texts between commas, none of them empty")]
-struct InvalidTexts;
-
-impl FromStr for Texts {
-    type Err = InvalidTexts;
-
-    fn from_str(text: &str) -> Result<Self, InvalidTexts> {
-        let texts: Vec<String> = text.split(',').map(|text| text.trim().to_owned()).collect();
-        if texts.iter().any(String::is_empty) { Err(InvalidTexts) } else { Ok(Self(texts)) }
+genesys_relay::variables! {
+    /// Variables of every source.
+    Access {
+        region: Region = "GENESYS_REGION", parsed("a region of Genesys Cloud, by its name at AWS"), "region of the organization";
+        api_url: Option<BaseUrl> = "GENESYS_API_URL", optional(parsed("an https URL without query")), "base URL of the API instead of the region's";
+        login_url: Option<BaseUrl> = "GENESYS_LOGIN_URL", optional(parsed("an https URL without query")), "base URL of the sign-in instead of the region's";
+        overlap: SignedDuration = "RECOVERY_OVERLAP_MINUTES", number(5, 1440).of(SignedDuration::from_mins), "part of the recent past that each run reads again";
+        ids: Vec<String> = "RECOVERY_IDS", list(), "webhooks or integrations that point to the relay";
     }
 }
 
-impl Config {
-    /// Reads and checks every variable. Those about Genesys Cloud matter only where the recovery is on.
-    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
-        let queue_url = environment.parse("QUEUE_URL");
-        let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
-        let events_table = environment.parse("EVENTS_TABLE_NAME");
-        let secret_arn = environment.parse("SECRET_ARN");
-        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
-        let log_level = environment.parse("LOG_LEVEL");
-        let connection = match environment.parse("RECOVERY_SOURCE") {
-            Some(SourceName::None) => Some(None),
-            Some(source) => Connection::read(source, &mut environment).map(Some),
+genesys_relay::variables! {
+    /// Variables of `webhook-deliveries`.
+    WebhookDeliveries {
+        path: LogPath = "WEBHOOK_DELIVERIES_PATH", parsed("a path with {webhookId}"), "path of the delivery log";
+    }
+}
+
+genesys_relay::variables! {
+    /// Variables of `open-messaging`.
+    OpenMessaging {
+        statuses: Vec<String> = "RECOVERY_STATUSES", list(), "message statuses that count as not delivered";
+        look_back: SignedDuration = "RECOVERY_LOOK_BACK_HOURS", number(1, 720).of(SignedDuration::from_hours), "time before a window in which a conversation may have begun";
+    }
+}
+
+impl Table for Config {
+    fn variables() -> Vec<Variable> {
+        let always = [Variables::variables(), Switch::variables()].concat();
+        [always, Access::variables(), WebhookDeliveries::variables(), OpenMessaging::variables()].concat()
+    }
+
+    /// Reads the variables of Genesys Cloud only where the recovery is on.
+    fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+        let (variables, switch) = (Variables::read(environment), Switch::read(environment));
+        let connection = match switch?.source {
+            Some(source) => Some(Connection::read(source, environment)?),
             None => None,
         };
-        environment.finish((|| {
-            Some(Self {
-                queue_url: queue_url?,
-                dead_letter_queue_url: dead_letter_queue_url?,
-                events_table: events_table?,
-                secret_arn: secret_arn?,
-                connection: connection?,
-                metrics_namespace: metrics_namespace?,
-                log_level: log_level?,
-            })
-        })())
+        Some(Self { variables: variables?, connection })
     }
 }
 
 impl Connection {
     fn read(name: SourceName, environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
-        let region = environment.parse::<Region>("GENESYS_REGION");
-        let api_url = environment.parse_if_set::<BaseUrl>("GENESYS_API_URL");
-        let login_url = environment.parse_if_set::<BaseUrl>("GENESYS_LOGIN_URL");
-        let overlap = environment.parse_number::<Within<5, 1440>>("RECOVERY_OVERLAP_MINUTES");
-        let ids = environment.parse::<Texts>("RECOVERY_IDS");
+        let access = Access::read(environment);
+        let ids = access.as_ref().map(|access| access.ids.clone()).unwrap_or_default();
         let source = match name {
-            SourceName::None => None,
             SourceName::WebhookDeliveries => {
-                let path = environment.parse("WEBHOOK_DELIVERIES_PATH");
-                (|| Some(Source::WebhookDeliveries { path: path?, webhook_ids: ids?.0 }))()
+                let WebhookDeliveries { path } = WebhookDeliveries::read(environment)?;
+                Source::WebhookDeliveries { path, webhook_ids: ids }
             }
             SourceName::OpenMessaging => {
-                let statuses = environment.parse::<Texts>("RECOVERY_STATUSES");
-                let look_back = environment.parse_number::<Within<1, 720>>("RECOVERY_LOOK_BACK_HOURS");
-                (|| {
-                    Some(Source::OpenMessaging {
-                        integration_ids: ids?.0.into_iter().collect(),
-                        statuses: statuses?.0.into_iter().collect(),
-                        look_back: SignedDuration::from_hours(look_back?.0),
-                    })
-                })()
+                let OpenMessaging { statuses, look_back } = OpenMessaging::read(environment)?;
+                let (integration_ids, statuses) = (ids.into_iter().collect(), statuses.into_iter().collect());
+                Source::OpenMessaging { integration_ids, statuses, look_back }
             }
         };
-        let url = |given: Option<BaseUrl>, of_region: fn(Region) -> String| {
-            given.map(String::from).or_else(|| region.map(of_region))
-        };
+        let Access { region, api_url, login_url, overlap, ids: _ } = access?;
         Some(Self {
-            api_url: url(api_url, Region::api_url)?,
-            login_url: url(login_url, Region::login_url)?,
-            overlap: SignedDuration::from_mins(overlap?.0),
-            source: source?,
+            api_url: api_url.map_or_else(|| region.api_url(), String::from),
+            login_url: login_url.map_or_else(|| region.login_url(), String::from),
+            overlap,
+            source,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use genesys_relay::runtime::config::ConfigError;
+
     use super::*;
 
     const COMPLETE: [(&str, &str); 15] = [
@@ -208,10 +162,11 @@ mod tests {
     ];
 
     fn read(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::read(Environment::new(|name| {
+        Environment::new(|name: &str| {
             let found = changes.iter().chain(&COMPLETE).find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
-        }))
+        })
+        .read_all()
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Turns a request, of a schedule or of somebody, into a call of [`Recover`], and its outcome into an answer or an error
-//! that says what to do.
+//! Turns a request of a schedule or an operator into a call of [`Recover`], and its outcome into an answer or an error that says
+//! what to do.
 
 use std::sync::Arc;
 
-use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
-use genesys_relay::ports::delivery_log::DeliveryLog;
+use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError};
 use genesys_relay::ports::events_table::EventsTable;
 use genesys_relay::ports::queue::Sender;
 use genesys_relay::recover::{FailedRun, Recover, RecoverError, Report, Request};
@@ -30,7 +29,7 @@ impl From<Off> for Diagnostic {
     }
 }
 
-/// Why there is no answer; the console shows it as the function's error.
+/// Failure of an invocation; the AWS console shows it as the function's error.
 #[derive(Debug)]
 pub(crate) enum InvocationError {
     /// The request was not understood.
@@ -50,17 +49,14 @@ impl From<InvocationError> for Diagnostic {
         let (error_type, error_message) = match &failed.error {
             RecoverError::Busy(_) => ("Busy", failed.error.to_string()),
             RecoverError::TooOld { .. } => ("TooOld", failed.error.to_string()),
-            RecoverError::Genesys(GenesysError::Forbidden { .. }) => ("Forbidden", display_chain(&failed)),
-            RecoverError::Genesys(GenesysError::Credentials(_) | GenesysError::Secrets(_)) => {
-                ("Credentials", display_chain(&failed))
+            RecoverError::DeliveryLog(error) => {
+                let error_type = match error {
+                    DeliveryLogError::Credentials(_) => "Credentials",
+                    DeliveryLogError::Forbidden(_) => "Forbidden",
+                    DeliveryLogError::OutOfTime(_) | DeliveryLogError::Failed(_) => "GenesysError",
+                };
+                (error_type, display_chain(&failed))
             }
-            RecoverError::Genesys(
-                GenesysError::NotFound(_)
-                | GenesysError::Refused(_)
-                | GenesysError::Unavailable { .. }
-                | GenesysError::Unusable { .. }
-                | GenesysError::OutOfTime { .. },
-            ) => ("GenesysError", display_chain(&failed)),
             RecoverError::Unavailable { .. } => ("Unavailable", display_chain(&failed)),
             RecoverError::Queue(_) => ("QueueError", display_chain(&failed)),
             RecoverError::Table(_) => ("TableError", display_chain(&failed)),
@@ -95,6 +91,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, SystemTime};
 
+    use genesys_relay::adapters::genesys::GenesysError;
     use genesys_relay::ports::delivery_log::{Entry, Part, Unreadable, Window};
     use genesys_relay::ports::events_table::{LeaseName, RunLease};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
@@ -109,7 +106,7 @@ mod tests {
     #[derive(Default)]
     struct Log {
         is_forbidden: bool,
-        /// From when on nothing that it lists can be had.
+        /// Time from which on no listed entry can be fetched.
         withholds_from: Option<Timestamp>,
     }
 
@@ -128,10 +125,10 @@ mod tests {
             None
         }
 
-        async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, GenesysError> {
+        async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, DeliveryLogError> {
             if self.is_forbidden {
                 let problem = "as the test says".to_owned();
-                return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem });
+                return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem }.into());
             }
             if self.withholds_from.is_some_and(|time| window.from >= time) {
                 let withheld = (0..5).map(|_| Entry::Unavailable("as the test says".to_owned()));
@@ -220,7 +217,7 @@ mod tests {
         assert_eq!(error.error_type, "InvalidRequest");
         let error = invoke(Log { is_forbidden: true, ..Log::default() }, json!({})).await.expect_err("failed");
         assert_eq!(error.error_type, "GenesysError");
-        for part in ["after 0 were fetched", "GET /api/v2/things", "as the test says"] {
+        for part in ["after fetching 0 entries", "GET /api/v2/things", "as the test says"] {
             assert!(error.error_message.contains(part), "{error:?}");
         }
         let old = json!({ "from": "2025-01-01T00:00:00Z" });
@@ -234,8 +231,8 @@ mod tests {
     async fn a_run_waits_for_another() {
         let (table, now) = (FakeTable::default(), FakeClock.now());
         let until = now.as_millisecond() + 120_000;
-        let nobody = "00000000-0000-0000-0000-000000000000";
-        let other = json!({ "owner": nobody, "action": "recover", "by": "another", "since": now, "until": until });
+        let owner = "00000000-0000-0000-0000-000000000000";
+        let other = json!({ "owner": owner, "action": "recover", "by": "another", "since": now, "until": until });
         let other: RunLease = serde_json::from_value(other).expect("a lease");
         assert_eq!(table.acquire(LeaseName::Recovery, &other, now).await.expect("written"), None);
         let error = invoke_over(table, Log::default(), json!({})).await.expect_err("busy");

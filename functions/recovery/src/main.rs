@@ -33,13 +33,13 @@ use crate::config::{Config, Connection, Source};
 /// A call to SQS, DynamoDB or Secrets Manager ends within this.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A copy of the secret is used for so long. Nothing is refused by it, and a token outlives it.
+/// Time for which a copy of the secret is used. Nothing is refused by it, and a token outlives it.
 const KEEP_SECRETS_FOR: Duration = Duration::from_mins(1);
 
-/// How a call of Genesys Cloud that failed is tried again: five times, with up to half a minute between.
+/// Backoff base, backoff cap and tries of a call to Genesys Cloud.
 const RETRIES: (Duration, Duration, u32) = (Duration::from_secs(1), Duration::from_secs(30), 5);
 
-/// Where the function writes.
+/// The ports that the function writes to.
 struct Sinks {
     events: SqsQueue,
     dead_letters: SqsQueue,
@@ -48,7 +48,7 @@ struct Sinks {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::read(Environment::of_process())?;
+    let Config { variables: config, connection } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     genesys_relay::adapters::http_target::install_tls_provider();
@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
     };
-    let Some(Connection { api_url, login_url, overlap, source }) = config.connection else {
+    let Some(Connection { api_url, login_url, overlap, source }) = connection else {
         let refuse = |_: LambdaEvent<Value>| async { Err::<Value, _>(handler::Off) };
         return Ok(lambda_loop::run(service_fn(refuse), || metrics.write()).await?);
     };

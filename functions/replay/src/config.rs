@@ -1,72 +1,29 @@
-//! What the function reads from its environment.
+//! Configuration of the function.
 
-use genesys_relay::runtime::config::{ConfigError, Environment};
+use genesys_relay::runtime::config::{number, parsed, text};
 use tracing::level_filters::LevelFilter;
 
-/// Set by Lambda itself ("Defined runtime environment variables"), not by the template.
-const FUNCTION_NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
-
-/// The function's configuration.
-#[derive(Debug)]
-pub(crate) struct Config {
-    /// `QUEUE_URL`: the events queue.
-    pub(crate) queue_url: String,
-    /// `QUEUE_ARN`: the same, as the destination of a move task.
-    pub(crate) queue_arn: String,
-    /// `DEAD_LETTER_QUEUE_URL`: the dead-letter queue.
-    pub(crate) dead_letter_queue_url: String,
-    /// `DEAD_LETTER_QUEUE_ARN`: the same, as the source of a move task.
-    pub(crate) dead_letter_queue_arn: String,
-    /// `EVENTS_TABLE_NAME`: the events table.
-    pub(crate) events_table: String,
-    /// `ARCHIVE_BUCKET_NAME`: the bucket of archived dead letters.
-    pub(crate) archive_bucket: String,
-    /// `EVENT_SOURCE_ID`: the mapping of the events queue to the processor.
-    pub(crate) event_source_id: String,
-    /// `MAXIMUM_CONCURRENCY`: how many invocations of the processor it makes at the same time.
-    pub(crate) maximum_concurrency: u32,
-    /// `AWS_LAMBDA_FUNCTION_NAME`: this function, which invokes itself to go on in the background.
-    pub(crate) function_name: String,
-    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
-    pub(crate) metrics_namespace: String,
-    /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
-    pub(crate) log_level: LevelFilter,
-}
-
-impl Config {
-    /// Reads and checks every variable.
-    pub(crate) fn read(mut environment: Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, ConfigError> {
-        let queue_url = environment.parse("QUEUE_URL");
-        let queue_arn = environment.parse("QUEUE_ARN");
-        let dead_letter_queue_url = environment.parse("DEAD_LETTER_QUEUE_URL");
-        let dead_letter_queue_arn = environment.parse("DEAD_LETTER_QUEUE_ARN");
-        let events_table = environment.parse("EVENTS_TABLE_NAME");
-        let archive_bucket = environment.parse("ARCHIVE_BUCKET_NAME");
-        let event_source_id = environment.parse("EVENT_SOURCE_ID");
-        let maximum_concurrency = environment.parse_number("MAXIMUM_CONCURRENCY");
-        let function_name = environment.parse(FUNCTION_NAME);
-        let metrics_namespace = environment.parse("METRICS_NAMESPACE");
-        let log_level = environment.parse("LOG_LEVEL");
-        environment.finish((|| {
-            Some(Self {
-                queue_url: queue_url?,
-                queue_arn: queue_arn?,
-                dead_letter_queue_url: dead_letter_queue_url?,
-                dead_letter_queue_arn: dead_letter_queue_arn?,
-                events_table: events_table?,
-                archive_bucket: archive_bucket?,
-                event_source_id: event_source_id?,
-                maximum_concurrency: maximum_concurrency?,
-                function_name: function_name?,
-                metrics_namespace: metrics_namespace?,
-                log_level: log_level?,
-            })
-        })())
+genesys_relay::variables! {
+    /// The function's configuration. Lambda itself sets `AWS_LAMBDA_FUNCTION_NAME` ("Defined runtime environment variables").
+    Config {
+        queue_url: String = "QUEUE_URL", text(), "URL of the events queue";
+        queue_arn: String = "QUEUE_ARN", text(), "ARN of the events queue, the destination of a move task";
+        dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue";
+        dead_letter_queue_arn: String = "DEAD_LETTER_QUEUE_ARN", text(), "ARN of the dead-letter queue, the source of a move task";
+        events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
+        archive_bucket: String = "ARCHIVE_BUCKET_NAME", text(), "name of the bucket of archived dead letters";
+        event_source_id: String = "EVENT_SOURCE_ID", text(), "id of the event source mapping from the events queue to the processor";
+        maximum_concurrency: u32 = "MAXIMUM_CONCURRENCY", number(0, 1000), "invocations of the processor at the same time";
+        function_name: String = "AWS_LAMBDA_FUNCTION_NAME", text(), "name of this function, which invokes itself to continue in the background";
+        metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
+        log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use genesys_relay::runtime::config::{ConfigError, Environment};
+
     use super::*;
 
     const COMPLETE: [(&str, &str); 11] = [
@@ -78,16 +35,17 @@ mod tests {
         ("ARCHIVE_BUCKET_NAME", "bucket"),
         ("EVENT_SOURCE_ID", "mapping"),
         ("MAXIMUM_CONCURRENCY", "10"),
-        (FUNCTION_NAME, "itself"),
+        ("AWS_LAMBDA_FUNCTION_NAME", "itself"),
         ("METRICS_NAMESPACE", "metrics"),
         ("LOG_LEVEL", "info"),
     ];
 
     fn read(left_out: &str) -> Result<Config, ConfigError> {
-        Config::read(Environment::new(|name: &str| {
+        Environment::new(|name: &str| {
             let found = COMPLETE.iter().find(|(known, _)| *known == name && name != left_out);
             found.map(|(_, value)| (*value).to_owned())
-        }))
+        })
+        .read_all()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What only CloudWatch knows of a queue.
+//! Metrics of a queue in CloudWatch.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ impl QueueMetrics {
         Self { client: Client::new(config), queue }
     }
 
-    /// How old the oldest message was when SQS last said so. It leaves out what was received three times or more.
+    /// Age of the oldest message, as SQS last reported it. Messages that were received three times or more do not count.
     pub(super) async fn age(&self) -> Result<Option<Duration>, QueueError> {
         let now = SystemTime::now();
         let request = self

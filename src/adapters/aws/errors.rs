@@ -1,4 +1,4 @@
-//! What a call that failed means: whether the same call may succeed later.
+//! Classification of failed calls: may the same call succeed later, or does it fail again?
 
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
@@ -15,7 +15,7 @@ const MORE_TRANSIENT_ERRORS: [&str; 7] = [
     "InternalServerError",
 ];
 
-/// Tells what may succeed later from what fails again.
+/// True if the same call may succeed later.
 pub(super) fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,

@@ -1,4 +1,4 @@
-//! A function of AWS Lambda that is invoked, for what it does or for its answer.
+//! Invocations of a function of AWS Lambda, with or without waiting for the answer.
 
 use std::error::Error as StdError;
 
@@ -20,13 +20,13 @@ use crate::ports::event_source::Prober;
 /// `Invoke`: the status of the answer when an asynchronous invocation was taken.
 const TAKEN: i32 = 202;
 
-/// Why a function could not be invoked.
+/// Failure of an invocation.
 #[derive(Debug, thiserror::Error)]
 pub enum InvokeError {
-    /// Lambda did not answer, throttled or failed: the same call may succeed later. It may have been taken.
-    #[error("the function cannot be invoked at the moment")]
+    /// Lambda did not answer, throttled or failed: the same call may succeed later. The invocation may have been accepted.
+    #[error("Lambda did not answer, or is throttling; try again later")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// Lambda refused the call: the same call fails again until somebody changes something.
+    /// Lambda refused the call: the same call fails again until its configuration is changed.
     #[error("Lambda refused to invoke the function")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
     /// The function failed, or did not answer what was asked.
@@ -47,7 +47,7 @@ impl LambdaFunction {
         Self { client: Client::new(config), name }
     }
 
-    /// Invokes it asynchronously. `Ok` means that Lambda has taken the invocation, not that it has succeeded.
+    /// Invokes it asynchronously. `Ok` means that Lambda has accepted the invocation, not that it has succeeded.
     pub async fn invoke_later(&self, payload: &Value) -> Result<(), InvokeError> {
         let request = self
             .client
@@ -74,7 +74,7 @@ impl LambdaFunction {
     }
 }
 
-/// The processor lets an event through when it is invoked with this.
+/// The processor probes when it is invoked with this payload.
 impl Prober for LambdaFunction {
     async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
         self.invoke(&json!({ "probe": true, "deliveredAt": delivered_at })).await.map_err(Into::into)

@@ -43,7 +43,7 @@ pub fn sdk_config(call_timeout: Duration) -> SdkConfig {
     config(call_timeout, ATTEMPTS)
 }
 
-/// The same for calls that must not be made twice: one that fails is not tried again.
+/// The same for calls that must not be made twice: a failed call is not retried.
 pub fn sdk_config_for_one_attempt(call_timeout: Duration) -> SdkConfig {
     config(call_timeout, 1)
 }
@@ -66,12 +66,12 @@ fn config(call_timeout: Duration, attempts: u32) -> SdkConfig {
     config.build()
 }
 
-/// A variable that says something.
+/// A variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Where one service is found: `AWS_ENDPOINT_URL_SQS` ("AWS SDKs and Tools Reference Guide: Service-specific endpoints").
+/// Addresses of single services: `AWS_ENDPOINT_URL_SQS` ("AWS SDKs and Tools Reference Guide: Service-specific endpoints").
 #[derive(Debug)]
 struct Variables;
 
@@ -87,17 +87,17 @@ impl Variables {
     }
 }
 
-/// How long a function prepares for an event that waits for it: with ingest's own 8 s, within the 9.5 s of the API.
+/// Time for the warm-up while an event waits: with ingest's own 8 s, within the 9.5 s of the API.
 const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
-/// How long it prepares ahead of any event, with provisioned concurrency: as long as its calls may take, and far less than Lambda
-/// allows for that, 130 s ("Understanding the Lambda execution environment lifecycle").
+/// Time for the warm-up ahead of any event, with provisioned concurrency: the time-out of the calls, and far less than the 130 s
+/// that Lambda allows ("Understanding the Lambda execution environment lifecycle").
 const WARM_UP_TIME_AHEAD: Duration = Duration::from_secs(10);
 
-/// How Lambda starts the function ("Defined runtime environment variables").
+/// Variable in which Lambda names the kind of start ("Defined runtime environment variables").
 const INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
-/// Waits for what the first event would otherwise wait for (connections, secrets), before Lambda is asked for it.
+/// Opens connections and reads secrets before Lambda is asked for the first event, which would otherwise wait for them.
 ///
 /// Lambda gives a function more CPU until then. A service that is down delays the start by a second at most, or by as long as
 /// calls may take where Lambda starts functions ahead of events, and ends nothing: the first event finds out by itself.
@@ -118,7 +118,7 @@ async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn 
         Ok(Err(error)) => display_chain(&*error),
         Err(elapsed) => elapsed.to_string(),
     };
-    tracing::warn!(error = problem, "the first event will have to wait for what is usually prepared");
+    tracing::warn!(error = problem, "warm-up failed; the first event will be slower");
 }
 
 /// For calls that end after `call_timeout` at the latest.

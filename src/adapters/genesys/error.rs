@@ -1,4 +1,4 @@
-//! What goes wrong with a call of the Platform API, in words that say what to do. None of them holds a credential.
+//! Errors of the Platform API. None of them holds a credential.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,82 +7,97 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 
 use crate::domain::text::excerpt;
+use crate::ports::delivery_log::DeliveryLogError;
 use crate::ports::secrets::SecretsError;
 
 /// Every answer of Genesys Cloud carries one; its support asks for it.
 const CORRELATION_ID: &str = "inin-correlation-id";
 
-/// Why there is no answer.
+/// Failure of a request without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// It took too long.
-    #[error("there was no answer in time")]
+    /// The answer took too long.
+    #[error("Genesys Cloud did not answer in time")]
     TimedOut,
     /// There was no connection, or it broke.
-    #[error("the connection failed")]
+    #[error("the connection to Genesys Cloud failed")]
     Connection(#[source] Box<dyn StdError + Send + Sync>),
-    /// The answer is larger than any that was expected.
+    /// The answer is too large.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
 }
 
-/// Why a call failed. No variant carries a credential.
+/// Failure of a call. No variant carries a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum GenesysError {
     /// The OAuth client cannot sign in.
     #[error(
-        "Genesys Cloud does not let the OAuth client in: {0}. Compare genesysClientId and genesysClientSecret in the \
+        "Genesys Cloud refused to sign the OAuth client in: {0}. Check genesysClientId and genesysClientSecret in the \
          stack's secret, the region, and that the client's grant type is Client Credentials"
     )]
     Credentials(Refused),
-    /// The stack's secret does not tell how to sign in.
-    #[error("the stack's secret does not say how to sign in to Genesys Cloud")]
+    /// The stack's secret has no credentials.
+    #[error("the stack's secret has no usable credentials for Genesys Cloud")]
     Secrets(#[from] SecretsError),
-    /// The client may not do this.
-    #[error("{refused}. Give a role of the OAuth client {}, in every division that matters",
-        permission.map_or_else(|| "what this call needs".to_owned(), |name| format!("the permission {name}")))]
+    /// The OAuth client lacks a permission.
+    #[error("{refused}. Give a role of the OAuth client {}, in every division concerned",
+        permission.map_or_else(|| "the permission that this call needs".to_owned(), |name| format!("the permission {name}")))]
     Forbidden {
-        /// What is missing, where that is documented.
+        /// The missing permission, where it is documented.
         permission: Option<&'static str>,
-        /// What Genesys Cloud said.
+        /// The answer.
         refused: Refused,
     },
-    /// There is no such thing, or not any more.
+    /// The object does not exist, or exists no longer.
     #[error("{0}")]
     NotFound(Refused),
-    /// It will not do this however often it is asked.
+    /// Genesys Cloud refuses the call for good.
     #[error("{0}")]
     Refused(Refused),
-    /// It failed too often.
-    #[error("{what} failed {tries} times")]
+    /// Every try failed.
+    #[error("Genesys Cloud: {what} failed {tries} times")]
     Unavailable {
         /// The call.
         what: String,
-        /// How often.
+        /// Number of tries.
         tries: u32,
-        /// How the last try failed.
+        /// Failure of the last try.
         #[source]
         last: Trouble,
     },
-    /// It said yes to something that cannot be read.
-    #[error("{what} gave an answer that cannot be used: {problem}")]
+    /// The answer cannot be used.
+    #[error("Genesys Cloud answered {what} with something that cannot be used: {problem}")]
     Unusable {
         /// The call.
         what: String,
-        /// What is wrong with the answer.
+        /// Fault of the answer.
         problem: String,
     },
-    /// Waiting for it would take longer than there is.
-    #[error("there is no time left for {what}: {why}")]
+    /// The call cannot end before the deadline.
+    #[error("no time is left for {what}: {why}")]
     OutOfTime {
         /// The call.
         what: String,
-        /// What it would have to wait for.
+        /// Cause of the delay.
         why: String,
     },
 }
 
-/// An answer that says no.
+impl From<GenesysError> for DeliveryLogError {
+    fn from(error: GenesysError) -> Self {
+        match error {
+            GenesysError::Credentials(_) | GenesysError::Secrets(_) => Self::Credentials(error.into()),
+            GenesysError::Forbidden { .. } => Self::Forbidden(error.into()),
+            GenesysError::OutOfTime { .. } => Self::OutOfTime(error.into()),
+            GenesysError::NotFound(_)
+            | GenesysError::Refused(_)
+            | GenesysError::Unavailable { .. }
+            | GenesysError::Unusable { .. } => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// A refusing answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     what: String,
@@ -99,7 +114,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A failure that may pass.
+/// A temporary failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// There was no answer.
@@ -108,7 +123,7 @@ pub enum Trouble {
     /// Genesys Cloud is too busy or broken.
     #[error("{0}")]
     Answered(Refused),
-    /// What it answered is not JSON.
+    /// The answer is not JSON.
     #[error("the answer is not JSON: {0}")]
     NotJson(String),
 }
@@ -128,7 +143,7 @@ impl Refused {
         let body: ErrorBody = serde_json::from_slice(response.body()).unwrap_or_default();
         let words = [body.code, body.message, body.error, body.error_description].into_iter().flatten();
         let says = words.collect::<Vec<_>>().join(": ");
-        let says = if says.is_empty() { "without a word".to_owned() } else { excerpt(&says) };
+        let says = if says.is_empty() { "without a message".to_owned() } else { excerpt(&says) };
         Self { what: what.to_owned(), status: response.status(), says, correlation_id: correlation_id(response) }
     }
 }

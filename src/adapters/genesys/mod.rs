@@ -1,4 +1,4 @@
-//! The Platform API of Genesys Cloud: signs in, keeps to its limits, tries again what may pass, and says what went wrong.
+//! The Platform API of Genesys Cloud: signs in, keeps to its rate limits, and retries temporary failures.
 
 mod error;
 mod https;
@@ -46,7 +46,7 @@ pub struct Call {
     pub path: String,
     /// The body, as JSON.
     pub body: Option<String>,
-    /// What the role of the OAuth client has to hold, where that is documented.
+    /// Permission that the call needs, where it is documented.
     pub permission: Option<&'static str>,
 }
 
@@ -58,9 +58,9 @@ impl fmt::Display for Call {
     }
 }
 
-/// What can be called: the port that those who read deliveries see.
+/// The port through which the delivery logs call the API.
 pub trait PlatformApi: Send + Sync + 'static {
-    /// Calls the API and returns its answer, which is JSON. It ends by `deadline`.
+    /// Calls the API and returns its answer, which is JSON. Ends by `deadline`.
     fn call(&self, call: &Call, deadline: Instant) -> impl Future<Output = Result<Vec<u8>, GenesysError>> + Send;
 }
 
@@ -72,8 +72,8 @@ pub trait Http: Send + Sync + 'static {
 
 /// A signed-in client of the API.
 ///
-/// A call is tried again by the schedule, except that a limit that was reached does not count as a failure: it is waited
-/// for as long as there is time.
+/// A call is retried by the schedule. A rate limit does not count as a failure: the client waits for its end while there is
+/// time.
 pub struct Genesys<H, S, C> {
     http: H,
     api_url: String,
@@ -85,7 +85,7 @@ pub struct Genesys<H, S, C> {
     rng: StdMutex<fastrand::Rng>,
 }
 
-/// What a call is authorised by.
+/// Access token of a call.
 #[derive(Clone)]
 struct Token {
     authorization: HeaderValue,
@@ -107,7 +107,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         Self { http, api_url, login_url, secrets, schedule, clock, token: Mutex::default(), rng: StdMutex::default() }
     }
 
-    /// The token in hand, or a new one.
+    /// The current token, or a new one.
     async fn token(&self, deadline: Instant) -> Result<HeaderValue, GenesysError> {
         let mut token = self.token.lock().await;
         if let Some(token) = token.as_ref().filter(|token| self.clock.now() < token.use_until) {
@@ -150,7 +150,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         if !response.status().is_success() {
             return Err(GenesysError::Credentials(Refused::of(what, &response)));
         }
-        // What cannot be read is not repeated: it may be a token.
+        // An answer that cannot be read is not repeated in the error: it may hold a token.
         let unusable = |problem: &str| GenesysError::Unusable { what: what.to_owned(), problem: problem.to_owned() };
         let granted: Granted =
             serde_json::from_slice(response.body()).map_err(|_| unusable("it has no access_token and expires_in"))?;
@@ -160,12 +160,12 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         Ok(Token { authorization, use_until: self.clock.now() + life - TOKEN_MARGIN.min(life / 10) })
     }
 
-    /// Gives up a token that was refused, unless there is a newer one.
+    /// Drops a refused token, unless there is a newer one.
     async fn forget(&self, refused: &HeaderValue) {
         self.token.lock().await.take_if(|token| token.authorization == *refused);
     }
 
-    /// Sends a request until there is an answer that trying again would not change.
+    /// Sends a request until its answer is final.
     async fn send(
         &self,
         what: &str,
@@ -178,7 +178,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             let started = Instant::now();
             let out_of_time = |why: String| GenesysError::OutOfTime { what: what.to_owned(), why };
             let sent = timeout_at(deadline, self.http.send(request)).await;
-            let outcome = sent.map_err(|_| out_of_time("it was still at work".to_owned()))?;
+            let outcome = sent.map_err(|_| out_of_time("the call did not end before the deadline".to_owned()))?;
             if let Ok(response) = &outcome {
                 log(what, response, started);
             }
@@ -206,14 +206,9 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             let is_limit =
                 matches!(&trouble, Trouble::Answered(refused) if refused.status == StatusCode::TOO_MANY_REQUESTS);
             failures += u32::from(!is_limit);
-            // Where it says how long, that is enough.
+            // Where Genesys Cloud names a time, no backoff is added.
             backoffs += u32::from(!is_limit || asked.is_none());
-            tracing::warn!(
-                call = what,
-                error = display_chain(&trouble),
-                failures,
-                "Genesys Cloud did not answer as it should"
-            );
+            tracing::warn!(call = what, error = display_chain(&trouble), failures, "call to Genesys Cloud failed");
             if self.schedule.is_last(failures) {
                 return Err(GenesysError::Unavailable { what: what.to_owned(), tries: failures, last: trouble });
             }
@@ -222,14 +217,18 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                 self.schedule.delay(backoffs, asked, &mut rng)
             };
             if Instant::now() + wait >= deadline {
-                return Err(out_of_time(format!("it asks for {} s: {}", wait.as_secs(), display_chain(&trouble))));
+                return Err(out_of_time(format!(
+                    "Genesys Cloud asks for a pause of {} s: {}",
+                    wait.as_secs(),
+                    display_chain(&trouble)
+                )));
             }
             sleep(wait).await;
         }
     }
 
-    /// How long Genesys Cloud wants to be left alone: the longer of two headers. One of them is on every answer, and asks
-    /// for something only when the limit is reached.
+    /// Pause that Genesys Cloud asks for: the longer of two headers. One of them is on every answer, and counts only where a
+    /// limit is reached.
     fn asked_to_wait(&self, response: &Response<Vec<u8>>) -> Option<Duration> {
         let text = |name: &str| response.headers().get(name)?.to_str().ok();
         let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;

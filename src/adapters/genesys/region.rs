@@ -1,4 +1,4 @@
-//! Where Genesys Cloud is, region by region.
+//! Regions of Genesys Cloud.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,12 +38,12 @@ impl Region {
         DOMAINS.into_iter().map(|(name, domain)| Self { name, domain })
     }
 
-    /// Where the API is called.
+    /// Base URL of the API.
     pub fn api_url(self) -> String {
         format!("https://api.{}", self.domain)
     }
 
-    /// Where a client signs in.
+    /// Base URL of the sign-in.
     pub fn login_url(self) -> String {
         format!("https://login.{}", self.domain)
     }

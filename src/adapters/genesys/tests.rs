@@ -11,7 +11,7 @@ use crate::testing::{FakeClock, FakeSecretStore};
 const CALL: &str = "GET /api/v2/things";
 const SIGN_IN: &str = "POST /oauth/token";
 
-/// What the API does next.
+/// Next answers of the API.
 type Script = Box<dyn FnMut(&Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> + Send>;
 
 /// An API that does what a script says, and remembers when it was asked what, and with which authorization.
@@ -215,7 +215,7 @@ async fn a_limit_is_waited_for_as_long_as_it_says_and_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_past_the_deadline() {
+async fn no_call_waits_past_the_deadline() {
     let client = answering([Ok(answer(429, &[("retry-after", "60")], "{}"))]);
     let error = client.call_within(Duration::from_mins(1)).await.expect_err("no time");
     assert!(matches!(&error, GenesysError::OutOfTime { why, .. } if why.contains("60 s")), "{error}");

@@ -1,4 +1,4 @@
-//! The customer's system over HTTPS: what is sent to it, and how its answer is read.
+//! Delivery to the customer's system over HTTPS.
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ use crate::runtime::logging::display_chain;
 /// Time for TCP and TLS. A host that does not answer in this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an idle connection is kept: shorter than the 60 s after which common load balancers close theirs.
+/// Time for which an idle connection is kept: shorter than the 60 s after which common load balancers close theirs.
 /// One that was closed while the function was frozen is noticed before it is used ([`notice_closed_connections`]).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
@@ -146,7 +146,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         })
     }
 
-    /// Where a `Location` leads from the target, without what may be secret.
+    /// URL that a `Location` of the target leads to, without the parts that may be secret.
     fn place(&self, location: &HeaderValue) -> Option<String> {
         let url = self.url.join(&String::from_utf8_lossy(location.as_bytes())).ok()?;
         url.has_host().then(|| without_secrets(url))

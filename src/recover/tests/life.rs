@@ -1,9 +1,8 @@
-//! Whole lives of the relay, as chance has them.
+//! Random lives of the relay.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::recover::windows::BATCH;
 
 /// A life of the relay: what is lost when, how late the log lists it, and what each run meets.
 #[derive(Debug, Clone)]
@@ -58,7 +57,7 @@ proptest! {
                 if table_calls > 0 {
                     relay.table.fail_after(table_calls, 1);
                 }
-                // What was sent and could not be recorded may be sent once more.
+                // An event that was sent and not recorded may be sent once more.
                 unrecorded += usize::from(relay.run(json!({})).await.is_err());
             }
             relay.table.fail_after(0, 0);

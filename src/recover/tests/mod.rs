@@ -5,16 +5,16 @@ mod windows;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::candidate::Candidate;
 use super::*;
-use crate::adapters::genesys::HttpError;
-use crate::domain::event::{Event, SenderKey, Source};
+use crate::domain::event::{Event, EventId, SenderKey, Source};
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, OperatorAction, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
@@ -25,13 +25,13 @@ const OVERLAP: SignedDuration = SignedDuration::from_mins(15);
 const INVOCATION: Duration = Duration::from_mins(5);
 const PAGE: usize = 7;
 
-/// What Genesys Cloud has not delivered.
+/// An event that Genesys Cloud failed to deliver.
 #[derive(Clone)]
 struct Lost {
     name: String,
-    /// When it happened, by the clock of Genesys Cloud.
+    /// Its time, by the clock of Genesys Cloud.
     at: Timestamp,
-    /// From when on the log lists it, by our clock.
+    /// Time from which on the log lists it, by our clock.
     listed_at: Timestamp,
     body: String,
 }
@@ -41,13 +41,13 @@ struct Lost {
 struct FakeLog {
     lost: Arc<Mutex<Vec<Lost>>>,
     unreadable: Arc<Mutex<Vec<String>>>,
-    /// What cannot be had, by its time.
+    /// Entries that cannot be fetched, by their time.
     withheld: Arc<Mutex<Vec<Timestamp>>>,
-    /// So many of its first parts hold something more that cannot be had.
+    /// Number of first parts that hold one more entry which cannot be fetched.
     withheld_first: Arc<Mutex<usize>>,
     read_takes: Arc<Mutex<Duration>>,
     fails: Arc<Mutex<usize>>,
-    /// Whether a later run can go on in the same window.
+    /// True if a later run can continue in the same window.
     resumes: Arc<Mutex<bool>>,
 }
 
@@ -66,16 +66,15 @@ impl DeliveryLog for FakeLog {
         lock(&self.resumes).then_some(place.saturating_sub(PAGE))
     }
 
-    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, GenesysError> {
+    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, DeliveryLogError> {
         let takes = *lock(&self.read_takes);
         if Instant::now() + takes >= deadline {
-            return Err(GenesysError::OutOfTime { what: "a page".to_owned(), why: "as the test says".to_owned() });
+            return Err(DeliveryLogError::OutOfTime("as the test says".into()));
         }
         sleep(takes).await;
         if *lock(&self.fails) > 0 {
             *lock(&self.fails) -= 1;
-            let last = crate::adapters::genesys::Trouble::Http(HttpError::TimedOut);
-            return Err(GenesysError::Unavailable { what: "a page".to_owned(), tries: 5, last });
+            return Err(DeliveryLogError::Failed("as the test says".into()));
         }
         let now = FakeClock.now();
         let lost = lock(&self.lost);
@@ -104,7 +103,7 @@ impl DeliveryLog for FakeLog {
             let withheld = lock(&self.withheld).iter().filter(|at| window.holds(**at)).count();
             entries.extend((0..withheld).map(|_| Entry::Unavailable("as the test says".to_owned())));
             let unreadable = |whole: &String| {
-                let (whole, problem) = (whole.clone(), "nobody understands it".to_owned());
+                let (whole, problem) = (whole.clone(), "it cannot be read".to_owned());
                 Entry::Unreadable(Unreadable { name: whole.clone(), whole, problem, webhook_id: None })
             };
             entries.extend(lock(&self.unreadable).iter().map(unreadable));
@@ -176,7 +175,7 @@ impl Testing for Fake {
         self.run(json!({})).await.expect("a run")
     }
 
-    /// How often each event is in the queue, by name.
+    /// Number of copies of each event in the queue, by name.
     fn queued(&self) -> BTreeMap<String, usize> {
         let mut queued = BTreeMap::new();
         for message in self.events.messages() {
@@ -189,7 +188,7 @@ impl Testing for Fake {
 }
 
 fn counts(report: &Report) -> [u64; 5] {
-    [report.fetched, report.new, report.known, report.unreadable, report.passed_over]
+    [report.fetched, report.new, report.known, report.unreadable, report.skipped]
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,9 +322,9 @@ async fn two_runs_exclude_each_other() {
         async move { relay.go_on().await }
     });
     sleep(Duration::from_secs(1)).await;
-    let failed = relay.run(json!({})).await.expect_err("another is at work");
+    let failed = relay.run(json!({})).await.expect_err("another run holds the lease");
     let RecoverError::Busy(held) = failed.error else { panic!("{failed}") };
-    let lease = SignedDuration::try_from(INVOCATION + LEASE_PAST_DEADLINE).expect("short");
+    let lease = SignedDuration::try_from(INVOCATION + run::LEASE_PAST_DEADLINE).expect("short");
     assert_eq!(held.until.duration_since(held.since), lease, "for longer than its invocation lasts");
     let dry = relay.run(json!({ "dryRun": true })).await.expect("looks on");
     assert_eq!(dry.fetched, 1);
@@ -427,7 +426,7 @@ async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
     }
     assert_ne!(candidate("d1", "one text", None, false), candidate("d1", "another", None, false));
     let copy = |body| candidate("d1", body, None, true);
-    assert_eq!(copy(r#"{"a":1}"#), copy(r#"{"a":1,"conversationId":"c"}"#), "the log has written it anew");
+    assert_eq!(copy(r#"{"a":1}"#), copy(r#"{"a":1,"conversationId":"c"}"#), "the log has rewritten it");
 }
 
 /// The log need not say when it had an event, and the key that ingest went by counts all the same.

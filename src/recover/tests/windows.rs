@@ -1,4 +1,4 @@
-//! How far a run comes, where the next one begins, and what keeps the checkpoint back.
+//! Progress of runs, and the checkpoint.
 
 use super::*;
 use crate::ports::events_table::Checkpoint;
@@ -15,7 +15,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
         sleep(Duration::from_mins(15)).await;
         *lock(&relay.log.fails) = 1;
         let failed = relay.run(json!({})).await.expect_err("no answer");
-        assert!(matches!(failed.error, RecoverError::Genesys(GenesysError::Unavailable { .. })));
+        assert!(matches!(failed.error, RecoverError::DeliveryLog(DeliveryLogError::Failed(_))));
     }
     let failed_report = {
         *lock(&relay.log.fails) = 1;
@@ -75,7 +75,7 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
     for new in [300, 0] {
         let failed = relay.run(json!({})).await.expect_err("something is missing");
         assert!(matches!(failed.error, RecoverError::Unavailable { count: 1, .. }), "{failed}");
-        assert_eq!((failed.report.new, failed.report.withheld), (new, 1));
+        assert_eq!((failed.report.new, failed.report.unavailable), (new, 1));
         let waits_before = start + minutes(70);
         assert!(failed.report.cursor.is_some_and(|cursor| cursor <= waits_before), "{:?}", failed.report);
         let behind = failed.report.cursor.map(|cursor| now().duration_since(cursor + OVERLAP).as_secs());
@@ -125,7 +125,7 @@ async fn a_run_that_gets_nowhere_is_a_failure() {
         relay.lose("e", now(), now());
         *lock(&relay.log.read_takes) = INVOCATION;
         let failed = relay.run(json!({})).await.expect_err("there is no time for anything");
-        assert!(matches!(failed.error, RecoverError::Genesys(GenesysError::OutOfTime { .. })), "{failed}");
+        assert!(matches!(failed.error, RecoverError::DeliveryLog(DeliveryLogError::OutOfTime(_))), "{failed}");
         *lock(&relay.log.read_takes) = Duration::ZERO;
         assert_eq!(relay.go_on().await.new, 1);
     }

@@ -1,11 +1,10 @@
 //! Requests to the replay function and the recovery.
 
-use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::dead_letters::{self, Replay};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::domain::text::excerpt;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::delivery_log::{DeliveryLog, Part, Window};
+use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError, Part, Window};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{FakeArchive, FakeQueue, FakeTable};
 use jiff::SignedDuration;
@@ -85,11 +84,11 @@ impl DeliveryLog for Empty {
         Some(place)
     }
 
-    async fn read(&self, window: Window, place: u64, deadline: Instant) -> Result<Part<u64>, GenesysError> {
+    async fn read(&self, window: Window, place: u64, deadline: Instant) -> Result<Part<u64>, DeliveryLogError> {
         assert!(window.from < window.to, "an empty window");
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         if Instant::now() >= deadline {
-            return Err(GenesysError::OutOfTime { what: "reading".to_owned(), why: "it took too long".to_owned() });
+            return Err(DeliveryLogError::OutOfTime("it took too long".into()));
         }
         let next = (place % 3 != 2).then_some(place.wrapping_add(1));
         Ok(Part { entries: Vec::new(), next })

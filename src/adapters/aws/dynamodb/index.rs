@@ -16,11 +16,11 @@ pub(super) const INDEX_ORDER: &str = "dead_order";
 /// practices for designing and using partition keys effectively").
 pub(super) const SHARDS: u8 = 8;
 
-/// What one shard of the index holds at some place.
+/// Part of one shard of the index.
 pub(super) struct Shard {
     /// In order; nothing for what cannot be read.
     pub(super) items: Vec<(Position, Option<Summary>)>,
-    /// Whether there is more behind.
+    /// True if more follows.
     pub(super) more: bool,
 }
 
@@ -29,13 +29,13 @@ pub(super) fn shard_of(id: &EventId) -> u8 {
     Sha256::digest(id.as_str())[0] % SHARDS
 }
 
-/// When the year 0 began, in seconds.
+/// Beginning of the year 0, in seconds.
 const YEAR_ZERO: i64 = -62_167_219_200;
 
 /// The keys of the index from one to the other, both included.
 pub(super) fn range(window: Window, after: Option<&Position>) -> (String, String) {
     // Keys have milliseconds and no more; who wants it exact looks at the records.
-    // A time before the year 0, which somebody has written by hand, begins with a `-`, below the digits, and the texts of such
+    // A time before the year 0, which only a hand-written item has, begins with a `-`, below the digits, and the texts of such
     // times are not in their order.
     let is_ordered = |time: &Timestamp| time.as_second() >= YEAR_ZERO;
     let since = window.since.filter(is_ordered).map_or_else(String::new, |since| format!("{since:.3}"));

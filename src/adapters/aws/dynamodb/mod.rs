@@ -42,7 +42,7 @@ const KEY: &str = "event_id";
 /// `BatchGetItem`: at most 100 keys.
 const BATCH_KEYS: usize = 100;
 
-/// How often the rest of a batch that DynamoDB did not get to is asked for again.
+/// Number of further requests for the keys of a batch that DynamoDB did not process.
 const BATCH_ROUNDS: u32 = 5;
 
 /// An item has at most 400 KB ("Quotas in Amazon DynamoDB"); with base64 in transit, this much is kept of a body.
@@ -63,7 +63,7 @@ impl DynamoDb {
         Self { client: Client::new(config), table }
     }
 
-    /// Opens the connection that the first claim will use, by reading a record that there is none of.
+    /// Opens the connection that the first claim will use, by reading a record that does not exist.
     pub async fn warm_up(&self) -> Result<(), TableError> {
         self.read("warm-up".to_owned()).await.map(drop)
     }
@@ -73,7 +73,7 @@ impl DynamoDb {
         Ok(request.consistent_read(true).send().await.map_err(classify)?.item)
     }
 
-    /// Reads up to a hundred items, and what DynamoDB did not get to once more.
+    /// Reads up to a hundred items. Requests the keys that DynamoDB did not process again.
     async fn read_batch(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, TableError> {
         let keys = keys.map(|key| HashMap::from([(KEY.to_owned(), AttributeValue::S(key))])).collect();
         let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
@@ -131,7 +131,7 @@ impl EventsTable for DynamoDb {
         let mut records = BTreeMap::new();
         for ids in ids.chunks(BATCH_KEYS) {
             let batch = self.read_batch(ids.iter().map(ToString::to_string)).await?;
-            // One that cannot be read must not hold up the others. Whoever writes to it is told.
+            // One that cannot be read must not hold up the others. A write to it fails.
             let batch = batch.into_iter().filter_map(readable::<EventRecord>);
             records.extend(batch.map(|record| (record.event_id.clone(), record)));
         }
@@ -185,7 +185,7 @@ impl EventsTable for DynamoDb {
         let Some(mut item) = self.read(body_key(id)).await? else { return Ok(None) };
         let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
         let (Some(AttributeValue::B(packed)), Some(expires_at)) = (item.remove("body"), expires_at) else {
-            return Err(TableError::Unreadable("a kept body has no bytes, or no end".into()));
+            return Err(TableError::Unreadable("a kept body has no bytes, or no expiry".into()));
         };
         if expires_at <= now.as_second() {
             return Ok(None);
@@ -226,7 +226,9 @@ impl EventsTable for DynamoDb {
             Ok(_) => Ok(None),
             Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
                 let held = refused_by(context.into_err());
-                held.ok_or_else(|| TableError::Unavailable("a lease came and went".into())).and_then(parse).map(Some)
+                held.ok_or_else(|| TableError::Unavailable("DynamoDB refused the lease and named no holder".into()))
+                    .and_then(parse)
+                    .map(Some)
             }
             Err(error) => Err(classify(error)),
         }
@@ -243,7 +245,7 @@ impl EventsTable for DynamoDb {
             .expression_attribute_values(":owner", AttributeValue::S(owner.to_string()));
         match request.send().await {
             Ok(_) => Ok(()),
-            // It has run out, and somebody else has it.
+            // It has expired, and another run holds it.
             Err(SdkError::ServiceError(context))
                 if matches!(context.err(), DeleteItemError::ConditionalCheckFailedException(_)) =>
             {
@@ -265,7 +267,7 @@ impl EventsTable for DynamoDb {
     async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
         let item: Item = to_item(replay).map_err(unreadable)?;
         let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        // By then nothing is left that it could stand for.
+        // By then every dead letter that it could stand for has expired.
         let expires_at = (replay.act.at + LIFE).as_second().to_string();
         let request = request.item("expires_at", AttributeValue::N(expires_at));
         request.item(KEY, AttributeValue::S(BULK_REPLAY_KEY.to_owned())).send().await.map(drop).map_err(classify)
@@ -398,10 +400,10 @@ impl From<CountedAttempts> for Attempts {
 /// The newest bulk replay.
 const BULK_REPLAY_KEY: &str = "#bulk-replay";
 
-/// What the breaker is.
+/// State of the breaker.
 const CIRCUIT_KEY: &str = "#breaker";
 
-/// Attempts are told for some hours, and then forgotten.
+/// Counts of attempts expire after some hours.
 const ATTEMPTS_KEPT_SECONDS: i64 = 6 * 3600;
 
 fn attempts_key(minute: Timestamp) -> String {
@@ -432,17 +434,17 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
     from_item(item).map_err(unreadable)
 }
 
-/// One of many items. What this program did not write, or a later version of it, is left out and reported.
+/// Reads one of many items. One that this program did not write, or that a later version wrote, is logged and skipped.
 fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
     let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
     parse(item)
         .inspect_err(|error| {
-            tracing::error!(event_id = key, error = display_chain(error), "left out what cannot be read")
+            tracing::error!(event_id = key, error = display_chain(error), "skipped an unreadable table item")
         })
         .ok()
 }
 
-/// What the table held instead.
+/// The record that the table holds instead.
 fn refused_by(error: PutItemError) -> Option<Item> {
     match error {
         PutItemError::ConditionalCheckFailedException(error) => error.item,
@@ -458,7 +460,7 @@ fn cannot_build(error: BuildError) -> TableError {
     TableError::Refused(error.into())
 }
 
-/// What a call that failed means, which is counted here.
+/// Classifies and counts a failed call.
 fn classify<E>(error: SdkError<E>) -> TableError
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,

@@ -14,11 +14,11 @@ use crate::runtime::metrics;
 const BATCH_ENTRIES: usize = 10;
 pub(super) const BATCH_BYTES: usize = 1024 * 1024;
 
-/// What a batch call says of its entries.
+/// Answer of a batch call about its entries.
 pub(super) struct Confirmed {
-    /// Those that are done.
+    /// Entries that are done.
     pub(super) ids: Vec<String>,
-    /// Those that are not.
+    /// Entries that failed.
     pub(super) failed: Vec<BatchResultErrorEntry>,
 }
 
@@ -41,7 +41,7 @@ where
 
 /// Makes one batch call. Entries are named by their position, so that each result finds its item.
 ///
-/// An item is done only when the answer says so: a message that nobody confirmed must not be deleted elsewhere.
+/// An item is done only when the answer says so: a message that was not confirmed must not be deleted elsewhere.
 async fn batch<T, E, F>(
     items: &[T],
     entry: impl Fn(String, &T) -> Result<E, QueueError>,

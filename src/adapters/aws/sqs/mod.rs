@@ -315,7 +315,7 @@ fn count(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }
 
-/// What a call that failed means, which is counted here.
+/// Classifies and counts a failed call.
 fn classify<E>(error: SdkError<E>) -> QueueError
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,

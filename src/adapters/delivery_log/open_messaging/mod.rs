@@ -1,4 +1,4 @@
-//! What Open Messaging integrations failed to send, by the documented calls of the Platform API: conversations by a query
+//! Messages that Open Messaging integrations failed to send, by the documented calls of the Platform API: conversations by a query
 //! of analytics, the status of their messages, and the message itself, from which the webhook's payload is made again.
 //!
 //! No document says which status a message gets when its webhook was given up, so which ones count is configuration.
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::segment;
 use crate::adapters::genesys::{Call, GenesysError, PlatformApi};
 use crate::domain::json::{Json, Object};
-use crate::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window};
 use crate::runtime::logging::display_chain;
 
 /// `PagingSpec`: at most 100 conversations in a page.
@@ -28,25 +28,25 @@ const PAGE_SIZE: u32 = 100;
 /// that a query can span.
 const LONGEST_SPAN: u32 = 24 * 3600;
 
-/// A conversation with more messages is left to a person as a whole: there is memory for them, and time.
+/// A conversation with more messages becomes one dead letter as a whole: memory and time are limited.
 const MOST_MESSAGES: usize = 10_000;
 
-/// So many messages of a conversation that nobody understands become dead letters. More of them are no accident, and would take
-/// all the time of a run.
+/// Number of unreadable messages of a conversation that become dead letters. More of them point to a changed format, and would
+/// take all the time of a run.
 const MOST_NOT_UNDERSTOOD: usize = 100;
 
-/// So many conversations that cannot be had, one after the other, are no accident: the API is another one.
+/// This many missing conversations in a row point to a changed API.
 const TOO_MANY_GONE: u32 = 10;
 
 /// Messages of these integrations that have one of these statuses.
 pub struct OpenMessaging<A> {
-    /// Where they are read.
+    /// The API.
     pub api: A,
     /// The integrations whose webhook points here.
     pub integration_ids: BTreeSet<String>,
-    /// What a message's `messageStatus` is when its webhook was given up.
+    /// Values of `messageStatus` of a message whose webhook Genesys Cloud gave up.
     pub statuses: BTreeSet<String>,
-    /// How long before a window a conversation may have begun. The query finds conversations by their beginning
+    /// Time before a window in which a conversation may have begun. The query finds conversations by their beginning
     /// (`ConversationQuery.interval`).
     pub look_back: SignedDuration,
 }
@@ -54,16 +54,17 @@ pub struct OpenMessaging<A> {
 /// A page of the query, and its conversations that are still to be looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// What is being read, so that nobody goes on in the list of another configuration.
+    /// The configuration, so that a run never continues in the list of another one.
     of: String,
     page: u64,
-    /// How many conversations there were at that page.
+    /// Number of conversations at that page.
     total: u64,
     conversations: VecDeque<String>,
-    /// How many conversations could not be had, one after the other.
+    /// Number of missing conversations in a row.
     gone: u32,
-    /// Whether the list has become shorter while it was read, and is read anew for that.
-    is_anew: bool,
+    /// True if the list became shorter while it was read, and is read once more.
+    #[serde(rename = "is_anew")]
+    is_second: bool,
 }
 
 impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
@@ -83,7 +84,7 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
         Some(place)
     }
 
-    async fn read(&self, window: Window, mut place: Place, deadline: Instant) -> Result<Part<Place>, GenesysError> {
+    async fn read(&self, window: Window, mut place: Place, deadline: Instant) -> Result<Part<Place>, DeliveryLogError> {
         let of = format!("{:?} {:?} {}", self.integration_ids, self.statuses, self.look_back);
         if place.of != of {
             place = Place { of, ..Place::default() };
@@ -94,13 +95,13 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
             let found = self.conversations(window, place.page.saturating_add(1), deadline).await?;
             if found.total < place.total {
                 let problem = format!("of {} conversations that it listed, {} are left", place.total, found.total);
-                if place.is_anew {
+                if place.is_second {
                     let what = "POST /api/v2/analytics/conversations/details/query".to_owned();
-                    return Err(GenesysError::Unusable { what, problem });
+                    return Err(GenesysError::Unusable { what, problem }.into());
                 }
-                tracing::warn!(problem, "pages have shifted, and are read anew");
-                let anew = Place { of: place.of, gone: place.gone, is_anew: true, ..Place::default() };
-                return Ok(Part { entries: Vec::new(), next: Some(anew) });
+                tracing::warn!(problem, "pages have shifted; reading the list again");
+                let again = Place { of: place.of, gone: place.gone, is_second: true, ..Place::default() };
+                return Ok(Part { entries: Vec::new(), next: Some(again) });
             }
             place = Place { page: place.page.saturating_add(1), total: found.total, conversations: found.ids, ..place };
             found.unreadable
@@ -124,11 +125,11 @@ struct Listed {
     time: Option<Timestamp>,
 }
 
-/// What cannot be had.
+/// A missing object.
 enum Missing {
-    /// It is there no more, or is nothing that can be read, however often it is asked for.
+    /// Deleted or unreadable for good.
     Gone(String),
-    /// It may be had later.
+    /// Unavailable for now.
     Unavailable(String),
 }
 
@@ -175,7 +176,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let predicates = [matches("mediaType", "message"), matches("messageType", "open")];
         let body = json!({
             "interval": format!("{:.3}/{to:.3}", from - self.look_back),
-            // So that what begins meanwhile comes last, and no page shifts.
+            // A conversation that begins meanwhile comes last, so that no page shifts.
             "order": "asc",
             "orderBy": "conversationStart",
             "segmentFilters": [{ "type": "and", "predicates": predicates }],
@@ -215,7 +216,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
                 if *gone < TOO_MANY_GONE {
                     return Ok(vec![unreadable(json!({ "conversationId": id }).to_string(), problem)]);
                 }
-                let problem = format!("{gone} conversations in a row cannot be had, the last since {problem}");
+                let problem = format!("{gone} conversations in a row are missing, the last because {problem}");
                 return Err(GenesysError::Unusable { what: "GET /api/v2/conversations/messages".to_owned(), problem });
             }
         };
@@ -288,7 +289,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         }
     }
 
-    /// Fetches one thing. That this one cannot be had is no error: it must not hold up all others.
+    /// Fetches one object. A missing one is no error: it must not hold up all others.
     async fn fetch(&self, call: &Call, deadline: Instant) -> Result<Result<Vec<u8>, Missing>, GenesysError> {
         match self.api.call(call, deadline).await {
             Ok(answer) => Ok(Ok(answer)),
@@ -364,7 +365,7 @@ fn messages(conversation: &[u8]) -> Option<Vec<Json<'_>>> {
     Some(messages)
 }
 
-/// Whether a field is a text, or is not there, which is all that a field can be that somebody knows.
+/// True if a field is a text or absent, as documented.
 fn has_text_or_nothing(fields: &Object<'_>, name: &str) -> bool {
     match fields.get(name) {
         Some(value) => value.as_str().is_some() || value.as_text() == "null",

@@ -56,7 +56,7 @@ fn log(answers: impl IntoIterator<Item = (String, Value)>) -> OpenMessaging<Api>
     }
 }
 
-async fn read_all(log: &OpenMessaging<Api>) -> Result<Vec<Entry>, GenesysError> {
+async fn read_all(log: &OpenMessaging<Api>) -> Result<Vec<Entry>, DeliveryLogError> {
     let window = Window { from: time(NOON), to: time("2026-01-15T13:00:00Z") };
     let (mut place, mut entries) = (Place::default(), Vec::new());
     loop {
@@ -234,7 +234,7 @@ async fn no_error_is_an_empty_list() {
         json!({ "conversations": [], "totalHits": 1 }),
     ] {
         let error = read_all(&log([(format!("{QUERY} 1"), answer.clone())])).await.expect_err("refused");
-        assert!(matches!(error, GenesysError::Unusable { .. }), "{answer}: {error}");
+        assert!(matches!(error, DeliveryLogError::Failed(_)), "{answer}: {error}");
     }
     let nothing = [(format!("{QUERY} 1"), json!({ "totalHits": 0 }))];
     assert_eq!(read_all(&log(nothing)).await.expect("read"), [], "Genesys Cloud leaves out what is empty");
@@ -310,14 +310,14 @@ async fn pages_that_have_shifted_and_other_lists_are_read_anew() {
     }
     assert_eq!((place.page, place.conversations.len()), (1, 0));
     let mut after = log([page(2, &["c149"], 149), page(1, &ids, 149)]);
-    let anew = after.read(window, place.clone(), Instant::now()).await.expect("read").next.expect("more");
-    assert_eq!((anew.page, anew.total), (0, 0));
-    let shrinking = Place { is_anew: true, ..place.clone() };
+    let again = after.read(window, place.clone(), Instant::now()).await.expect("read").next.expect("more");
+    assert_eq!((again.page, again.total), (0, 0));
+    let shrinking = Place { is_second: true, ..place.clone() };
     let error = after.read(window, shrinking, Instant::now()).await.expect_err("it cannot be read");
     assert!(error.to_string().contains("of 150 conversations"), "{error}");
     after.look_back = SignedDuration::from_hours(1);
-    let anew = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
-    assert_eq!(anew.page, 1);
+    let again = after.read(window, place, Instant::now()).await.expect("read").next.expect("more");
+    assert_eq!(again.page, 1);
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn a_list_of_conversations_that_is_none_is_an_error_and_not_an_empty_list(
         let mut log = log([]);
         log.api.exact.insert(format!("{QUERY} 1"), answer.to_owned());
         let error = read_all(&log).await.expect_err(answer);
-        assert!(matches!(error, GenesysError::Unusable { .. }), "{error}");
+        assert!(matches!(error, DeliveryLogError::Failed(_)), "{error}");
     }
     for empty in [json!({ "totalHits": 0 }), json!({ "conversations": null, "totalHits": 0 })] {
         assert_eq!(read_all(&log([(format!("{QUERY} 1"), empty)])).await.expect("read"), []);
@@ -337,7 +337,7 @@ async fn a_list_of_conversations_that_is_none_is_an_error_and_not_an_empty_list(
 }
 
 #[tokio::test]
-async fn a_listed_message_that_nobody_understands_is_kept() {
+async fn an_unreadable_listed_message_is_kept() {
     let odd = [json!("text"), json!(7), json!({ "messageId": "m1", "messageStatus": 7, "messageTime": NOON })];
     let none = [json!({ "messageId": "m2" }), json!({ "messageId": "m3", "messageStatus": null })];
     let earlier = json!({ "messageId": "m4", "messageStatus": 7, "messageTime": "2026-01-15T11:59:59Z" });

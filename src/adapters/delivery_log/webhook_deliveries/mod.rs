@@ -25,32 +25,32 @@ use crate::domain::https_url::without_secrets;
 use crate::domain::json::{Json, Object};
 use crate::domain::message::is_kept_header;
 use crate::domain::placeholder::instant;
-use crate::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
+use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window};
 
-/// What the tutorials ask for.
+/// Permission that the tutorials ask for.
 const PERMISSION: &str = "webhook:read";
 
 /// Few, since each can hold a body of 512,000 bytes (the most that Genesys Cloud takes in a request), six times as long
 /// where every character is escaped: a page fits an answer (`MAX_ANSWER_BYTES` of `genesys/https.rs`).
 const PAGE_SIZE: usize = 5;
 
-/// An hour. A window that a run cannot finish is read anew, so that long ones are lost work.
+/// An hour. A window that a run cannot finish is read again from its beginning, so that long ones waste work.
 const LONGEST_SPAN: u32 = 3600;
 
-/// What holds only of the bytes that were sent.
+/// Header that is valid only for the bytes that were sent.
 const SIGNATURE: &str = "x-hub-signature-256";
 
-/// How the bytes were packed that were sent.
+/// Header that names the encoding of the bytes that were sent.
 const ENCODING: &str = "content-encoding";
 
-/// Where the path names the webhook.
+/// Placeholder of the webhook in the path.
 const WEBHOOK_ID: &str = "{webhookId}";
 
 /// The path of the log, in which `{webhookId}` stands for a webhook's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPath(String);
 
-/// A path that names no webhook.
+/// A path without the webhook, or with a query.
 #[derive(Debug, thiserror::Error)]
 #[error("it must begin with / and hold {{webhookId}}, and no ? or #")]
 pub struct InvalidLogPath;
@@ -67,7 +67,7 @@ impl FromStr for LogPath {
 
 /// The log of these webhooks.
 pub struct WebhookDeliveries<A> {
-    /// Where it is read.
+    /// The API.
     pub api: A,
     /// Its path.
     pub path: LogPath,
@@ -104,7 +104,7 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         None
     }
 
-    async fn read(&self, window: Window, place: Place, deadline: Instant) -> Result<Part<Place>, GenesysError> {
+    async fn read(&self, window: Window, place: Place, deadline: Instant) -> Result<Part<Place>, DeliveryLogError> {
         let Some(webhook_id) = self.webhook_ids.get(place.webhook) else {
             return Ok(Part { entries: Vec::new(), next: None });
         };
@@ -117,7 +117,7 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         let is_last = match page.count {
             Some(count) if page.entities.is_empty() && place.page < count => {
                 let problem = format!("page {} of {count} is empty", place.page);
-                return Err(GenesysError::Unusable { what: call.to_string(), problem });
+                return Err(GenesysError::Unusable { what: call.to_string(), problem }.into());
             }
             Some(count) => place.page >= count,
             // A log may give fewer than it is asked for.
@@ -199,7 +199,7 @@ impl<A> WebhookDeliveries<A> {
         let header = |name| headers.get(name).map(String::as_str);
         let sender_key = SenderKey::of(header("idempotency-key"), header("webhook-id"));
         let content_type = headers.remove("content-type");
-        // The log holds the body decoded, and writes one that is an object anew.
+        // The log holds the body decoded, and rewrites one that is an object.
         headers.retain(|name, _| is_kept_header(name) && name != ENCODING && (is_exact || name != SIGNATURE));
         Entry::Failed(Failed {
             delivery: id.clone().unwrap_or_else(|| "without an id".to_owned()),
@@ -224,7 +224,7 @@ fn headers(fields: &Object<'_>) -> BTreeMap<String, String> {
     let Some(headers) = fields.get("headers") else { return BTreeMap::new() };
     let Ok(headers) = serde_json::from_str::<BTreeMap<String, Value>>(headers.as_text()) else {
         // The event matters more.
-        tracing::warn!("the headers of a delivery are not an object, and are left out");
+        tracing::warn!("skipped the headers of a delivery: they are not an object");
         return BTreeMap::new();
     };
     let text = |(name, value): (String, Value)| {
@@ -234,7 +234,7 @@ fn headers(fields: &Object<'_>) -> BTreeMap<String, String> {
         };
         Some((name.to_ascii_lowercase(), value))
     };
-    // What HTTP does not allow was not sent, and SQS could refuse it.
+    // A value that HTTP does not allow was never sent, and SQS could refuse it.
     let is_text = |value: &str| HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());
     headers.into_iter().filter_map(text).filter(|(_, value)| !value.is_empty() && is_text(value)).collect()
 }
@@ -243,12 +243,12 @@ fn status(fields: &Object<'_>) -> String {
     fields.get("httpStatusCode").map_or_else(|| "no status".to_owned(), |status| status.as_text().to_owned())
 }
 
-/// Where the endpoint was, without what may be secret. It is only ever shown: whoever wrote the log could name any.
+/// URL of the endpoint, without the parts that may be secret. It is only shown, never called: the log could name any.
 fn url(fields: &Object<'_>) -> Option<String> {
     Some(without_secrets(Url::parse(&fields.text("webhookUrl")?).ok()?))
 }
 
-/// An entity that is kept for a person to read: headers and URL as they are kept with an event.
+/// An entity as text for an operator, with headers and URL as they are kept with an event.
 fn without_credentials(fields: &Object<'_>) -> String {
     let mut headers = headers(fields);
     headers.retain(|name, _| is_kept_header(name));

@@ -34,7 +34,7 @@ fn log(answers: &[serde_json::Value], webhooks: &[&str]) -> WebhookDeliveries<Ap
     WebhookDeliveries { api, path: "/api/v2/webhooks/{webhookId}/deliveries".parse().expect("a path"), webhook_ids }
 }
 
-async fn read_all(log: &WebhookDeliveries<Api>) -> Result<Vec<Entry>, GenesysError> {
+async fn read_all(log: &WebhookDeliveries<Api>) -> Result<Vec<Entry>, DeliveryLogError> {
     let (mut place, mut entries) = (Place::default(), Vec::new());
     loop {
         let part = log.read(window(), place, Instant::now()).await?;
@@ -89,7 +89,7 @@ async fn an_answer_without_a_list_is_an_error_and_not_an_empty_list() {
         of_600_kb,
     ] {
         let error = read_all(&log(std::slice::from_ref(&answer), &["w1"])).await.expect_err("refused");
-        assert!(matches!(error, GenesysError::Unusable { .. }), "{error}");
+        assert!(matches!(error, DeliveryLogError::Failed(_)), "{error}");
     }
 }
 

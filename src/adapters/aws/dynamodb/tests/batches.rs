@@ -1,4 +1,4 @@
-//! How many records are read at once.
+//! Reads of many records.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How a lease is taken and given back.
+//! Acquiring and releasing a lease.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn lease() -> RunLease {
 }
 
 #[tokio::test]
-async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
+async fn a_lease_is_acquired_unless_another_run_holds_it() {
     let (rule, puts) = puts();
     assert_eq!(table(&[&rule]).acquire(LeaseName::DeadLetters, &lease(), noon()).await.expect("an answer"), None);
     let put = puts.lock().expect("not poisoned").remove(0);
@@ -28,12 +28,12 @@ async fn a_lease_is_taken_unless_it_is_somebody_elses_and_not_over() {
         Some(lease())
     );
     let rule = mock!(Client::put_item).then_error(|| refusal(None));
-    let error = table(&[&rule]).acquire(LeaseName::DeadLetters, &lease(), noon()).await.expect_err("nobody has it");
+    let error = table(&[&rule]).acquire(LeaseName::DeadLetters, &lease(), noon()).await.expect_err("the lease is free");
     assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_lease_that_has_run_out_is_nobodys() {
+async fn an_expired_lease_is_free() {
     let item: Item = to_item(lease()).expect("an item");
     let rule =
         mock!(Client::get_item).then_output(move || GetItemOutput::builder().set_item(Some(item.clone())).build());

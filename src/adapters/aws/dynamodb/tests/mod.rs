@@ -98,7 +98,7 @@ fn refusal(found: Option<Item>) -> PutItemError {
     PutItemError::ConditionalCheckFailedException(error)
 }
 
-/// What a client makes of an answer, which is the same at every try.
+/// Outcome of a call whose answer is the same at every try.
 fn answer(status: u16, code: &'static str) -> DynamoDb {
     let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"no"}}"#);
     let gets = mock!(Client::get_item).sequence().http_status(status, Some(body.clone())).times(9).build();

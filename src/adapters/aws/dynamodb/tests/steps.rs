@@ -1,4 +1,4 @@
-//! How a step is written, and what becomes of it.
+//! Conditional writes of steps.
 
 use super::*;
 

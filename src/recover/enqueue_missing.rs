@@ -1,28 +1,33 @@
-//! Queues what was fetched and is not known, and records it.
+//! Queues fetched events that the relay does not know, and records them.
 
 use futures_util::future::join_all;
 
 use super::candidate::{Candidate, Found};
-use super::{Recover, RecoverError, Run};
+use super::error::RecoverError;
+use super::run::Run;
 use crate::domain::event::EventId;
 use crate::domain::event_record::EventRecord;
 use crate::domain::message::Message;
 use crate::ports::clock::Clock;
-use crate::ports::delivery_log::{DeliveryLog, Entry};
+use crate::ports::delivery_log::Entry;
 use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{QueueError, Sender};
 use crate::runtime::metrics;
 
-impl<L, E, D, W, C> Recover<L, E, D, W, C>
-where
-    L: DeliveryLog,
-    E: Sender,
-    D: Sender,
-    W: EventsTable,
-    C: Clock,
-{
-    /// Queues what is not known. Only what is durable counts, and only then is it recorded.
-    pub(super) async fn take_in(&self, entries: Vec<Entry>, run: &mut Run<'_>) -> Result<(), RecoverError> {
+/// Entries that are looked up, queued and recorded at a time: as many as a batch of SQS takes.
+pub(super) const BATCH: usize = 10;
+
+/// The ports through which missing events enter the relay.
+pub(super) struct EnqueueMissing<'a, E, D, W, C> {
+    pub(super) events: &'a E,
+    pub(super) dead_letters: &'a D,
+    pub(super) table: &'a W,
+    pub(super) clock: &'a C,
+}
+
+impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W, C> {
+    /// Queues the events that the table does not know. An event counts, and is recorded, once its message is durable.
+    pub(super) async fn enqueue_missing(&self, entries: Vec<Entry>, run: &mut Run<'_>) -> Result<(), RecoverError> {
         let now = self.clock.now();
         let mut candidates = Vec::new();
         for entry in entries {
@@ -31,13 +36,13 @@ where
                 Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
                 Entry::Unreadable(unreadable) => candidates.push(Candidate::of_unreadable(unreadable, now)),
                 Entry::Unavailable(problem) => {
-                    tracing::error!(run = %run.id, error = problem, "something could not be had");
-                    run.report.withheld += 1;
-                    run.first_withheld.get_or_insert(problem);
+                    tracing::error!(run = %run.id, error = problem, "could not fetch an entry from Genesys Cloud");
+                    run.report.unavailable += 1;
+                    run.first_unavailable.get_or_insert(problem);
                 }
                 Entry::Skipped(why) => {
-                    tracing::info!(run = %run.id, why, "passed over");
-                    run.report.passed_over += 1;
+                    tracing::info!(run = %run.id, why, "skipped an entry");
+                    run.report.skipped += 1;
                 }
             }
         }
@@ -54,7 +59,7 @@ where
         let fetched = candidates.len();
         candidates.retain(|Candidate { found: Found { event, .. }, .. }| {
             let is_forgotten = |record: &EventRecord| record.is_expired(now);
-            // Two bodies of one id are two events, which the processor tells apart.
+            // Two bodies of one id are two events; the processor separates them.
             run.seen.insert((event.id.clone(), event.digest())) && records.get(&event.id).is_none_or(is_forgotten)
         });
         run.report.known += (fetched - candidates.len()) as u64;
@@ -89,7 +94,7 @@ where
         failure.map_or(Ok(()), Err)
     }
 
-    /// Records what a queue has taken. Where the processor was faster, it has recorded more.
+    /// Records an event that a queue has accepted. If the processor was faster, its record stays.
     async fn record(&self, run: &Run<'_>, found: &Found, forgotten: Option<&EventRecord>) -> Result<(), RecoverError> {
         let Found { event, reason, note, shared } = found;
         let requester = &run.request.requester;
@@ -102,20 +107,20 @@ where
             why = requester.why,
             note,
             dead = reason.as_ref().map(|reason| reason.reason.as_str()),
-            "recovered"
+            "queued a recovered event"
         );
         if let Some(shared) = shared {
             tracing::warn!(
                 event_id = %event.id, %shared, source = %event.source,
-                "recovered an event of its own whose id another body had first"
+                "recovered an event whose id belongs to another body; it has an id of its own"
             );
             metrics::REUSED_IDS.add(1);
         }
         let now = self.clock.now();
         if reason.is_some() && !self.table.keep_body(&event.id, &event.body, now).await? {
-            tracing::warn!(event_id = %event.id, "it is too large to be kept beside its record");
+            tracing::warn!(event_id = %event.id, "the body is too large to be kept beside its record");
         }
-        if let Some(step) = found.step(forgotten, run.act(note, now)) {
+        if let Some(step) = found.step(forgotten, run.action(note, now)) {
             self.table.write(&step).await?;
         }
         if let Some(reason) = reason {
