@@ -1,4 +1,4 @@
-//! `docs/threat-model.md` against the repository: what it names has to be there, and each threat has to be answered.
+//! `docs/design/threat-model.md` against the repository: what it names has to be there, and each threat has to be answered.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 fn page() -> String {
-    read("docs/threat-model.md")
+    read("docs/design/threat-model.md")
 }
 
 /// What stands between backticks.
@@ -56,7 +56,7 @@ fn tests_in(source: &str) -> BTreeSet<String> {
 /// The names of all tests.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for folder in ["src", "console", "functions", "fuzz", "local", "tests"] {
+    for folder in ["src", "console", "functions", "tools", "tests"] {
         sources(&root().join(folder), &mut files);
     }
     files.into_iter().flat_map(|file| tests_in(&read(file))).collect()
@@ -149,8 +149,8 @@ fn each_threat_has_its_answer_its_test_and_what_remains() {
 #[test]
 fn the_readme_leads_to_it_and_to_how_to_report() {
     let readme = read("README.md");
-    for link in ["(docs/threat-model.md)", "(SECURITY.md)"] {
+    for link in ["(docs/design/threat-model.md)", "(SECURITY.md)"] {
         assert!(readme.contains(link), "{link}");
     }
-    assert!(read("SECURITY.md").contains("(docs/threat-model.md)"));
+    assert!(read("SECURITY.md").contains("(docs/design/threat-model.md)"));
 }

@@ -1,6 +1,6 @@
 //! What the relay measures: one table of all metrics, and the lines that CloudWatch makes them of.
 //!
-//! Whoever counts or times something says so here, and nothing else spells a metric's name. `docs/metrics.md` is the same
+//! Whoever counts or times something says so here, and nothing else spells a metric's name. `docs/reference/metrics.md` is the same
 //! table for people; `tests/metrics.rs` holds it to what is written.
 
 use std::error::Error as StdError;

@@ -76,7 +76,7 @@ async fn a_rotation_of_the_secret_loses_no_event() -> Result<()> {
     Ok(())
 }
 
-/// What `docs/runbooks/wrong-secret.md` tells people to do. Copies of the secret are kept for five minutes.
+/// What `docs/operate/runbooks/wrong-secret.md` tells people to do. Copies of the secret are kept for five minutes.
 #[tokio::test]
 async fn a_removed_secret_is_refused_once_it_is_revoked() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;

@@ -1,4 +1,4 @@
-//! What the relay measures, against `docs/metrics.md`, and that what happens once is counted once.
+//! What the relay measures, against `docs/reference/metrics.md`, and that what happens once is counted once.
 //!
 //! The recorder is one for the whole process, so that these tests run one after the other.
 

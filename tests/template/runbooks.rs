@@ -1,4 +1,4 @@
-//! `docs/runbooks` against the template and the code: what they tell people to type is understood, and what they name is there.
+//! `docs/operate/runbooks` against the template and the code: what they tell people to type is understood, and what they name is there.
 
 use genesys_relay::breaker::Request as Breaker;
 use genesys_relay::dead_letters::Request as Replay;
@@ -7,17 +7,17 @@ use super::*;
 
 /// Each page but the table of contents, by name.
 fn runbooks() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks");
-    let names = std::fs::read_dir(&folder).expect("docs/runbooks").map(|entry| entry.expect("an entry").file_name());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate/runbooks");
+    let names = std::fs::read_dir(&folder).expect("docs/operate/runbooks").map(|entry| entry.expect("an entry").file_name());
     let names = names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "README.md");
-    let pages: Vec<_> = names.map(|name| (name.clone(), file(&format!("docs/runbooks/{name}")))).collect();
+    let pages: Vec<_> = names.map(|name| (name.clone(), file(&format!("docs/operate/runbooks/{name}")))).collect();
     assert!(pages.len() > 10, "{pages:?}");
     pages
 }
 
 #[test]
 fn each_runbook_has_the_same_parts_and_is_in_the_table() {
-    let contents = file("docs/runbooks/README.md");
+    let contents = file("docs/operate/runbooks/README.md");
     for (name, page) in runbooks() {
         let mut rest = page.as_str();
         for part in ["# ", "**You see**", "**It means**", "**You have**", "## Look", "## Do", "## Afterwards"] {
@@ -69,7 +69,7 @@ fn parameters_outputs_pages_and_samples_that_are_named_are_there() {
         }
         for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (page, heading) = link.split_once('#').unwrap_or((link, ""));
-            let headings = file(&format!("docs/runbooks/{page}")).lines().map(anchor).collect::<BTreeSet<_>>();
+            let headings = file(&format!("docs/operate/runbooks/{page}")).lines().map(anchor).collect::<BTreeSet<_>>();
             assert!(heading.is_empty() || headings.contains(heading), "{link}");
         }
         for sample in page.split("events/").skip(1).filter_map(|rest| rest.split_once(".json")) {

@@ -36,7 +36,7 @@ pub(super) fn section(status: &Status, dead: &[DeadLetter]) -> Markup {
             } @else {
                 ul {
                     @for Line { what, runbook } in needs {
-                        li { (what) ". " small { "See " code { "docs/runbooks/" (runbook) ".md" } } }
+                        li { (what) ". " small { "See " code { "docs/operate/runbooks/" (runbook) ".md" } } }
                     }
                 }
             }
@@ -208,7 +208,7 @@ mod tests {
         let expect = |change: &dyn Fn(&mut Value), says: &str, runbook: &str| {
             let (needs, _) = said(change);
             assert!(needs.iter().any(|(what, book)| what.contains(says) && *book == runbook), "{says}: {needs:?}");
-            let file = format!("{}/../docs/runbooks/{runbook}.md", env!("CARGO_MANIFEST_DIR"));
+            let file = format!("{}/../docs/operate/runbooks/{runbook}.md", env!("CARGO_MANIFEST_DIR"));
             assert!(std::fs::exists(&file).expect("a folder"), "{file}");
         };
         let quiet = |status: &mut Value| {
