@@ -166,17 +166,17 @@ fn the_outputs_are_those_that_others_script_against() {
 }
 
 #[test]
-fn every_parameter_is_described_and_in_the_readme() {
+fn every_parameter_is_described_and_documented() {
     let template = template();
-    let readme = file("README.md");
+    let page = file("docs/reference/configuration.md");
     for (name, parameter) in template["Parameters"].as_hash().expect("parameters") {
         let name = name.as_str().expect("a name");
         assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
-        assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+        assert!(page.contains(&format!("`{name}`")), "docs/reference/configuration.md does not list {name}");
     }
     for (function, _) in FUNCTIONS {
         for name in variables_read(function) {
-            assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+            assert!(page.contains(&format!("`{name}`")), "docs/reference/configuration.md does not list {name}");
         }
     }
 }
