@@ -153,7 +153,7 @@ impl World {
         SkewedClock(self.dice(|rng| self.scenario.skew(rng)))
     }
 
-    /// As the README has it: the new secret beside the old one, ten seconds, the sender, and then the old one goes.
+    /// As `docs/reference/secret.md` has it: the new secret beside the old one, ten seconds, the sender, and then the old one goes.
     pub(crate) async fn rotate_secret(self: Arc<Self>, after: Duration) {
         sleep(after).await;
         self.store.hold(&json!({ "webhookSecrets": SECRETS }));

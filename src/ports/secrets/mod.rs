@@ -34,7 +34,7 @@ pub enum SecretsError {
     #[error("the secret cannot be read")]
     Unavailable(#[source] Arc<dyn StdError + Send + Sync>),
     /// The secret's text is not the JSON object it should be.
-    #[error("the secret is not a JSON object as the README describes: line {line}, column {column}")]
+    #[error("the secret is not a JSON object as docs/reference/secret.md describes: line {line}, column {column}")]
     Syntax {
         /// Line of the first error.
         line: usize,
@@ -272,7 +272,7 @@ fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
     let secrets = T::from_secret(text)?;
     let unknown = Fields::parse(text)?.unknown.len();
     if unknown > 0 {
-        tracing::warn!(unknown, "the secret has fields that are not known; compare it with the README");
+        tracing::warn!(unknown, "the secret has fields that are not known; compare it with docs/reference/secret.md");
     }
     Ok(secrets)
 }
