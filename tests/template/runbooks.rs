@@ -8,7 +8,8 @@ use super::*;
 /// Each page but the table of contents, by name.
 fn runbooks() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate/runbooks");
-    let names = std::fs::read_dir(&folder).expect("docs/operate/runbooks").map(|entry| entry.expect("an entry").file_name());
+    let names =
+        std::fs::read_dir(&folder).expect("docs/operate/runbooks").map(|entry| entry.expect("an entry").file_name());
     let names = names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "README.md");
     let pages: Vec<_> = names.map(|name| (name.clone(), file(&format!("docs/operate/runbooks/{name}")))).collect();
     assert!(pages.len() > 10, "{pages:?}");
