@@ -27,7 +27,7 @@ const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 /// A record lives for 15 days after its last change.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(15 * 24);
 
-/// A lease ends this long after its invocation, as `ARCHITECTURE.md` says.
+/// A lease ends this long after its invocation, as `docs/design/event-record.md` says.
 const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the breaker may hold a good event back while the target is there: one probe a minute, of which some hit an event
