@@ -1,4 +1,4 @@
-//! How long a page takes when there are ten thousand dead letters, on the local AWS. For docs/figures.md:
+//! How long a page takes when there are ten thousand dead letters, on the local AWS. For docs/design/figures.md:
 //! `cargo test -p console --test ten_thousand -- --ignored --nocapture`
 
 use std::env;

@@ -1,6 +1,6 @@
 //! Metrics: one table of all, and the log lines that CloudWatch makes them of.
 //!
-//! Every metric is declared here, and no other module spells a metric's name. `docs/metrics.md` is the same
+//! Every metric is declared here, and no other module spells a metric's name. `docs/reference/metrics.md` is the same
 //! table for people; `tests/metrics.rs` holds it to what is written.
 
 use std::error::Error as StdError;

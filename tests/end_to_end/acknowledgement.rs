@@ -54,7 +54,7 @@ async fn a_rotation_of_the_secret_loses_no_event() -> Result<()> {
     let with_new = |name| Webhook { authentication: ("X-Webhook-Secret", new.to_owned()), ..webhook(name) };
 
     relay.stack.set_secret(&json!({ "webhookSecrets": [new, old] })).await?;
-    // What the README asks for before the sender is changed: a refusal may rest on a copy of this age.
+    // What `docs/reference/secret.md` asks for before the sender is changed: a refusal may rest on a copy of this age.
     tokio::time::sleep(FRESH).await;
     relay.accept(&with_new("during, new")).await?;
     relay.accept(&webhook("during, old")).await?;
@@ -76,7 +76,7 @@ async fn a_rotation_of_the_secret_loses_no_event() -> Result<()> {
     Ok(())
 }
 
-/// Follows `docs/runbooks/wrong-secret.md`. Copies of the secret are kept for five minutes.
+/// Follows `docs/operate/runbooks/wrong-secret.md`. Copies of the secret are kept for five minutes.
 #[tokio::test]
 async fn a_removed_secret_is_refused_once_it_is_revoked() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;

@@ -1,4 +1,4 @@
-//! `cargo lambda watch` and `cargo lambda invoke`, as the README has them, against the queues of a local stack.
+//! `cargo lambda watch` and `cargo lambda invoke`, as `docs/develop/local-aws.md` has them, against the queues of a local stack.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;

@@ -1,4 +1,4 @@
-//! The table of `docs/metrics.md`.
+//! The table of `docs/reference/metrics.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ fn quoted(text: &str) -> Vec<String> {
 
 /// Every metric of the table, by its name.
 pub(crate) fn metrics() -> BTreeMap<String, Metric> {
-    let document = include_str!("../../docs/metrics.md");
+    let document = include_str!("../../docs/reference/metrics.md");
     let (_, table) = document.split_once("| Metric | Unit | Dimension |").expect("the table");
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let metrics = rows.map(|row| {

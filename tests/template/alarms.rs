@@ -32,14 +32,14 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
 /// A dimension and one of its values.
 type Dimension = (String, String);
 
-/// A metric as `docs/metrics.md` has it.
+/// A metric as `docs/reference/metrics.md` has it.
 struct Documented {
     unit: String,
     dimensions: BTreeSet<Option<Dimension>>,
 }
 
 fn documented() -> BTreeMap<String, Documented> {
-    let page = file("docs/metrics.md");
+    let page = file("docs/reference/metrics.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let metrics: BTreeMap<_, _> = rows
         .map(|row| {
@@ -178,7 +178,7 @@ fn what_all_metrics_cost_is_what_the_page_says() {
     let metrics: usize = documented().values().map(|metric| metric.dimensions.len()).sum();
     let cents = metrics * 30;
     let row = format!("| everything happens in every hour | {metrics} | {}.{:02} |", cents / 100, cents % 100);
-    assert!(file("docs/metrics.md").lines().any(|line| line == row), "not there: {row}");
+    assert!(file("docs/reference/metrics.md").lines().any(|line| line == row), "not there: {row}");
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_function_that_cannot_begin_rings_an_alarm() {
         let properties = &alarms[alarm]["Properties"];
         assert_eq!(text(properties, "TreatMissingData"), "breaching", "{alarm}");
         let metric = text(properties, "MetricName");
-        let page = file("docs/metrics.md");
+        let page = file("docs/reference/metrics.md");
         let row = page.lines().find(|line| line.starts_with(&format!("| `{metric}`"))).expect("documented");
         assert!(row.contains(function), "{alarm}: {row}");
     }

@@ -168,7 +168,10 @@ fn the_template_is_within_the_quotas_of_aws() {
     for (function, logical_id) in FUNCTIONS {
         let properties = resource(&template, logical_id)["Properties"].clone();
         let name = properties["FunctionName"].as_str().expect("a name").replace("${AWS::StackName}", "");
-        assert!(name.len() <= 64 - 54, "{function}: the README says that a stack's name has 54 characters at most");
+        assert!(
+            name.len() <= 64 - 54,
+            "{function}: docs/operate/deploy.md says that a stack's name has 54 characters at most"
+        );
         let variables = properties["Environment"]["Variables"].as_hash().expect("variables");
         let bytes = variables.iter().map(|(name, value)| {
             let parameter =

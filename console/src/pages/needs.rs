@@ -36,7 +36,7 @@ pub(super) fn section(status: &Status, dead: &[DeadLetter]) -> Markup {
             } @else {
                 ul {
                     @for Line { what, runbook } in needs {
-                        li { (what) ". " small { "See " code { "docs/runbooks/" (runbook) ".md" } } }
+                        li { (what) ". " small { "See " code { "docs/operate/runbooks/" (runbook) ".md" } } }
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! A new operator and the page, in a real browser, before a relay on the local AWS whose target starts to fail.
 //!
 //! Where there is no browser this is skipped, and says so; with the variable `CI` or `GENESYS_RELAY_BROWSER` it fails.
-//! `cargo xtask pictures` takes the pictures of `docs/console`.
+//! `cargo xtask pictures` takes the pictures of `docs/operate/console`.
 
 mod webdriver;
 
@@ -230,7 +230,7 @@ async fn picture(browser: &Browser, name: &str) -> Result<()> {
     if env::var_os("GENESYS_RELAY_PICTURES").is_none() {
         return Ok(());
     }
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/console"));
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operate/console"));
     fs::create_dir_all(&folder)?;
     for colours in ["light", "dark"] {
         browser.prefer(colours).await?;

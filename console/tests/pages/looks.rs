@@ -22,7 +22,7 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
     page.says("Needs somebody")
         .says("3 dead letters")
         .says("/dead-letters?reason=permanent&amp;statusCode=404\">3 × permanent (404)")
-        .says("docs/runbooks/dead-letters.md")
+        .says("docs/operate/runbooks/dead-letters.md")
         .says("failing since ")
         .says("<p class=\"axis\"><span>")
         .says("4 of 5 attempts failed")
@@ -141,7 +141,7 @@ async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
     Ok(())
 }
 
-/// For docs/figures.md: `cargo test -p console --test pages -- --ignored --nocapture`
+/// For docs/design/figures.md: `cargo test -p console --test pages -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "it says how fast, not whether"]
 async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {

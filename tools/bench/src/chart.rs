@@ -1,4 +1,4 @@
-//! The plot that the README shows: cold start, CPU and memory of ingest beside its peers, as bars.
+//! The plot of `docs/reference/costs.md`: cold start, CPU and memory of ingest beside its peers, as bars.
 
 use crate::figures::number;
 use crate::ingest;

@@ -222,7 +222,7 @@ fn two_webhooks_of_the_same_second_are_two_events() {
     assert_eq!(identity(&webhook.replace(r#":"w""#, r#":"${input.id}""#)).webhook_id, None, "it names no webhook");
 }
 
-/// What the README's own Data Action sends where its input `timestamp` is not set: an optional input is left out, empty, or
+/// What the Data Action of `docs/use/data-action.md` sends where its input `timestamp` is not set: an optional input is left out, empty, or
 /// stands as it was written in the template.
 #[test]
 fn webhooks_without_a_time_of_their_own_are_events_of_their_own() {

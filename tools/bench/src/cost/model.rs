@@ -16,7 +16,7 @@ pub(crate) struct Measured {
     pub(crate) init_ms: f64,
     /// The log line of an ack, in bytes.
     pub(crate) ack_log_bytes: f64,
-    /// An ack's share of the metrics under load, in bytes. One by itself has a line of its own, 245 bytes (docs/metrics.md).
+    /// An ack's share of the metrics under load, in bytes. One by itself has a line of its own, 245 bytes (docs/reference/metrics.md).
     pub(crate) ack_metrics_bytes: f64,
     /// The metrics of a batch of ten, in bytes.
     pub(crate) batch_metrics_bytes: f64,
