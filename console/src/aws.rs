@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::functions::{Function, Functions, InvokeError, Refusal};
+use crate::functions::{Function, FunctionError, Functions, InvokeError};
 
 /// The stack that `cargo local` deploys.
 pub const LOCAL_STACK: &str = "relay";
@@ -126,7 +126,7 @@ impl Stack {
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
         if output.function_error.is_some() {
-            let refusal: Refusal = serde_json::from_slice(&answer).map_err(unreadable)?;
+            let refusal: FunctionError = serde_json::from_slice(&answer).map_err(unreadable)?;
             // Any other is Lambda's word on a function that was cut off, or panicked.
             return Err(if OWN_ERRORS.contains(&refusal.kind.as_str()) {
                 InvokeError::Refused(refusal)

@@ -20,7 +20,7 @@ pub enum Function {
 pub enum InvokeError {
     /// The function has looked at the request, and says why it did not carry it out.
     #[error("{}", .0.message)]
-    Refused(Refusal),
+    Refused(FunctionError),
     /// The request has not reached the function: nothing was done.
     #[error("the function was not asked, and nothing was done")]
     NotAsked {
@@ -37,7 +37,7 @@ pub enum InvokeError {
 /// The error of a function, as Lambda passes it on.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Refusal {
+pub struct FunctionError {
     /// `InvalidRequest`, `Busy`, `NotFound` and others.
     #[serde(default, rename = "errorType")]
     pub kind: String,

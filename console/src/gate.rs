@@ -12,28 +12,23 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::pages::{entered, left};
+use crate::layout::{TOKEN, document};
 use crate::problem::Problem;
 use crate::selection::Fields;
 
 /// Where the link leads that lets a browser in.
 pub(crate) const ENTER: &str = "/enter";
 
-/// Where the button leads that ends the session.
-pub(crate) const LEAVE: &str = "/leave";
-
 /// A session ends by itself when nobody has used it for so long. What pages ask for by themselves is no use.
 const IDLE_HOURS: u64 = 2;
 
 /// The header of what a page asks for by itself (`live.js`).
 const REFRESH: HeaderName = HeaderName::from_static("x-console-refresh");
-
-/// The field of a form that holds the token.
-pub(crate) const TOKEN: &str = "token";
 
 /// A form that names a thousand events is a twentieth of that.
 const MAX_FORM_BYTES: usize = 1024 * 1024;
@@ -224,6 +219,21 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
+}
+
+/// The page for a browser that has just signed in. It leads to the first page.
+fn entered() -> Markup {
+    let go_on = html! { meta http-equiv="refresh" content="0; url=/"; };
+    document("Signed in", None, &go_on, &html! { h1 { "Signed in" } p { a href="/" { "Go to the first page" } } })
+}
+
+/// The page for a browser whose session has ended.
+fn left() -> Markup {
+    let content = html! {
+        h1 { "Session ended" }
+        p { "To sign in again, press Enter where `cargo console` runs and open the new link. Runs continue." }
+    };
+    document("Session ended", None, &html! {}, &content)
 }
 
 fn not_allowed(detail: &str) -> Problem {

@@ -6,7 +6,7 @@ use genesys_relay::runtime::logging::display_chain;
 use maud::html;
 
 use crate::functions::InvokeError;
-use crate::pages::document;
+use crate::layout::document;
 
 /// Why a request was not carried out.
 #[derive(Debug)]
@@ -54,6 +54,6 @@ impl IntoResponse for Problem {
             h1 { (self.title) }
             p.problem role="alert" { (self.detail) }
         };
-        (self.status, document(self.title, None, &content)).into_response()
+        (self.status, document(self.title, None, &html! {}, &content)).into_response()
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use maud::{Markup, html};
 
-use super::why_field;
-use crate::server::Console;
+use super::elements::why_field;
+use crate::state::Console;
 
 /// As the replay function has it.
 const DEFAULT_DAYS: u32 = 10;
@@ -20,7 +20,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
         section aria-labelledby="archive-title" {
             h2 #archive-title { "Archive now" }
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 p {
                     label for="days" { "What is older than so many days" }
                     input #days name="olderThanDays" type="number" min="0" max=(MOST_DAYS) value=(DEFAULT_DAYS) required;
@@ -33,7 +33,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
             h2 #restore-title { "Restore" }
             p { "Brings one object back into the dead-letter queue, byte for byte. An archived event's page tells the key, and so does the run that has written it." }
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 p {
                     label for="key" { "Key of the object" }
                     input #key name="key" required placeholder="dead-letters/2026/01/25/…/part-0001.jsonl.gz" autocomplete="off" spellcheck="false";

@@ -12,12 +12,12 @@ use maud::{Markup, html};
 use serde_json::Map;
 use tokio::time::{Instant, sleep};
 
-use super::{time, why_field_with};
+use super::elements::{time, why_field_with};
 use crate::answers::Breaker;
 use crate::functions::{Function, InvokeError};
 use crate::problem::Problem;
 use crate::selection::Fields;
-use crate::server::Console;
+use crate::state::Console;
 
 /// What can be asked of it.
 const ACTIONS: [(&str, &str); 3] =
@@ -51,7 +51,7 @@ fn wish_form(console: &Console, why: &str) -> Markup {
              what waits goes to the dead letters."
         }
         form method="post" action="/breaker" {
-            (console.token())
+            (console.token_field())
             (why_field_with(true, why))
             p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
         }
@@ -96,13 +96,13 @@ pub(crate) async fn set(
     if !ACTIONS.iter().any(|(known, _)| *known == action) {
         return Err(Problem::invalid("The form does not say what the breaker is to be."));
     }
-    let origin = console.origin(&form);
-    if origin.why.is_none() {
+    let requester = console.requester(&form);
+    if requester.why.is_none() {
         return Err(Problem::invalid("Say why: whoever finds the breaker so wants to know."));
     }
     let give_up = Instant::now() + PATIENCE;
     loop {
-        match console.functions.invoke(Function::Breaker, origin.request(action, Map::new())).await {
+        match console.functions.invoke(Function::Breaker, requester.request(action, Map::new())).await {
             Ok(_) => return Ok(Redirect::to("/").into_response()),
             Err(error) if error.is_temporary() && Instant::now() < give_up => sleep(PAUSE).await,
             Err(error) if error.is_temporary() => return Ok(busy(&console, &error, &form)),
@@ -135,7 +135,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::functions::{Functions, Refusal};
+    use crate::functions::{FunctionError, Functions};
     use crate::gate::Gate;
     use crate::runs::Runs;
 
@@ -143,7 +143,8 @@ mod tests {
 
     impl Functions for AtWork {
         fn invoke(&self, _: Function, _: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
-            let refusal = Refusal { kind: "Busy".to_owned(), message: "breaker of the schedule is at work".to_owned() };
+            let refusal =
+                FunctionError { kind: "Busy".to_owned(), message: "breaker of the schedule is at work".to_owned() };
             std::future::ready(Err(InvokeError::Refused(refusal))).boxed()
         }
     }

@@ -7,12 +7,12 @@ use axum::extract::{RawQuery, State};
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{event_link, failures, hidden_ids, time, why_field};
+use super::elements::{event_link, failures, hidden_ids, time, why_field};
 use crate::answers::{DeadLetter, List, Report};
 use crate::functions::Function;
 use crate::problem::Problem;
 use crate::selection::{COUNTED, EVENT_ID, Fields, Filter, Selection};
-use crate::server::Console;
+use crate::state::Console;
 
 /// Dead letters on a page.
 const PAGE: u32 = 100;
@@ -95,7 +95,7 @@ fn letters(
     select.extend(next.map(|next| ("next", next)));
     html! {
         form method="post" action="/replay" {
-            (console.token())
+            (console.token_field())
             (hidden_filter(filter))
             p {
                 (letters.len()) " on this page, the first received on top. "
@@ -151,7 +151,7 @@ fn of_all(console: &Console, filter: &Filter, any: bool) -> Markup {
             h2 #all-title { "All of them" }
             @if any {
                 form method="post" action="/replay" {
-                    (console.token())
+                    (console.token_field())
                     (hidden_filter(filter))
                     @if filter.is_empty() {
                         button name="which" value="all" { "Replay all dead letters…" }
@@ -161,7 +161,7 @@ fn of_all(console: &Console, filter: &Filter, any: bool) -> Markup {
                 }
             }
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 button name="action" value="reconcile" { "Make the list agree with the queue" }
                 " The relay does this by itself every five minutes, when the counts differ."
             }
@@ -206,7 +206,7 @@ pub(crate) async fn check_replay(
         @if !report.complete { p { "There are more than one run takes: start another one after it." } }
         @if report.matched > 0 {
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 (confirmed)
                 @if force { input type="hidden" name="force" value="yes"; }
                 (why_field(false))
@@ -219,7 +219,7 @@ pub(crate) async fn check_replay(
         } @else { p { (back(&filter)) } }
         (failures(&report.failed, report.failures))
         @if report.failures > 0 && !force {
-            form method="post" action="/replay" { (console.token()) (fields) button name="force" value="yes" { "Include what was replayed too often" } }
+            form method="post" action="/replay" { (console.token_field()) (fields) button name="force" value="yes" { "Include what was replayed too often" } }
         }
         @if !report.items.is_empty() {
             h2 { @if report.matched > report.items.len() as u64 { "The first " (report.items.len()) } @else { "These" } }
@@ -252,7 +252,7 @@ pub(crate) async fn check_discard(
         }
         @if report.matched > 0 {
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 (hidden_filter(&filter))
                 (hidden_ids(&ids))
                 (why_field(true))

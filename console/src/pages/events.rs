@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{hidden_ids, time};
+use super::elements::{hidden_ids, time};
 use crate::answers::Event;
 use crate::functions::Function;
 use crate::pretty::pretty;
 use crate::problem::Problem;
 use crate::selection::Fields;
-use crate::server::Console;
+use crate::state::Console;
 
 /// More of a body is not shown, but can be had as a file.
 const MAX_SHOWN: usize = 64 * 1024;
@@ -90,14 +90,14 @@ fn actions(console: &Console, event: &Event) -> Markup {
     html! {
         @if event.state == "DEAD" {
             form method="post" action="/replay" {
-                (console.token())
+                (console.token_field())
                 (hidden_ids(ids))
                 p.buttons { button { "Replay…" } " " button formaction="/discard" { "Discard…" } }
             }
         }
         @if let Some(key) = &event.archived_to {
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 input type="hidden" name="key" value=(key);
                 p.buttons { button name="action" value="restore" { "Restore the object that holds it" } }
             }

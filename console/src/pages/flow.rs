@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{age, breaker, needs, time};
+use super::elements::{age, time};
+use super::{breaker, needs};
 use crate::answers::{Attempts, DeadLetter, Depth, List, Status};
 use crate::functions::Function;
 use crate::problem::Problem;
-use crate::server::Console;
+use crate::state::Console;
 
 /// The chart, in its own units.
 const CHART_HEIGHT: u64 = 60;
@@ -137,7 +138,7 @@ fn at_work(console: &Console, status: &Status) -> Markup {
         }
         @if let Some(task) = status.move_task.as_ref().filter(|task| task.is_active()) {
             form method="post" action="/move-task/cancel" {
-                (console.token())
+                (console.token_field())
                 p {
                     "SQS moves dead letters back: " (task.moved) @if let Some(all) = task.to_move { " of " (all) }
                     @if let Some(asked) = &status.bulk_replay {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::{age, time};
+use super::elements::{age, time};
 use crate::answers::{Attempts, DeadLetter, Status};
 use crate::selection::Filter;
 

@@ -9,12 +9,12 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use super::{ONCE, failures, time};
+use super::elements::{failures, time};
 use crate::functions::Function;
 use crate::problem::Problem;
 use crate::runs::{End, Progress, Run, Which, Work};
 use crate::selection::{COUNTED, Fields, Filter, Selection};
-use crate::server::Console;
+use crate::state::{Console, ONCE};
 
 /// A page of what is under way asks for itself every so many seconds. Nothing but the console answers.
 const LOOK_SECONDS: u32 = 2;
@@ -25,12 +25,12 @@ pub(crate) async fn start(
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
     let work = work(&form)?;
-    let origin = console.origin(&form);
-    if matches!(work, Work::Discard { .. }) && origin.why.is_none() {
+    let requester = console.requester(&form);
+    if matches!(work, Work::Discard { .. }) && requester.why.is_none() {
         return Err(Problem::invalid("Say why they are discarded: it stands on their records."));
     }
     let once = form.get(ONCE).ok_or_else(|| Problem::invalid("The form is not complete. Reload the page."))?;
-    let run = console.runs.start(&console.functions, once, work, origin, Filter::of(&form));
+    let run = console.runs.start(&console.functions, once, work, requester, Filter::of(&form));
     Ok(Redirect::to(&format!("/runs/{}", run.id)))
 }
 
@@ -78,7 +78,7 @@ pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
                         tr {
                             td { a href={ "/runs/" (run.id) } { (run.work.action()) " " (run.id) } }
                             td { (time(run.began_at)) }
-                            td { (run.origin.why.as_deref().unwrap_or("")) }
+                            td { (run.requester.why.as_deref().unwrap_or("")) }
                             td { (progress.done) " " (run.work.done()) }
                             td { (state(run, &progress)) }
                         }
@@ -120,7 +120,7 @@ pub(crate) async fn cancel_move_task(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
-    console.ask::<Value>(Function::Replay, console.origin(&form).request("cancel", Map::new())).await?;
+    console.ask::<Value>(Function::Replay, console.requester(&form).request("cancel", Map::new())).await?;
     Ok(Redirect::to("/"))
 }
 
@@ -162,7 +162,7 @@ fn cancel_form(console: &Console, run: &Run, progress: &Progress) -> Markup {
     html! {
         @if run.can_be_cancelled(progress) {
             form method="post" action={ "/runs/" (run.id) "/cancel" } {
-                (console.token())
+                (console.token_field())
                 p.buttons { button disabled[run.is_cancelled()] { "Cancel" } " What is done stays done; the step that is under way is finished." }
             }
         }
@@ -181,7 +181,7 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 @for key in &progress.keys {
                     li {
                         form method="post" action="/runs" {
-                            (console.once())
+                            (console.run_fields())
                             input type="hidden" name="key" value=(key);
                             code { (key) } " " button name="action" value="restore" { "Restore" }
                         }
@@ -189,6 +189,6 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 }
             }
         }
-        p.taken { "By " (run.origin.by) @if let Some(why) = &run.origin.why { ": " (why) } ". Began at " (time(run.began_at)) "." }
+        p.taken { "By " (run.requester.by) @if let Some(why) = &run.requester.why { ": " (why) } ". Began at " (time(run.began_at)) "." }
     }
 }

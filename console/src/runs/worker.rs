@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{End, Run, Which, Work};
+use super::run::{End, Run, Which, Work};
 use crate::answers::{Background, BackgroundState, Followed, MoveTask, Report, Status};
-use crate::functions::{Function, Functions, InvokeError, Refusal};
+use crate::functions::{Function, FunctionError, Functions, InvokeError};
 
 /// A page shows so many steps of a run, as far as steps are neither tiny nor longer than a function likes to work.
 const STEPS: usize = 20;
@@ -160,7 +160,7 @@ impl Worker {
     /// Passes on that the run was cancelled, and asks for the newest move.
     async fn look(&self, is_told: &mut bool) -> Result<Option<MoveTask>, InvokeError> {
         if self.run.is_cancelled() && !*is_told {
-            self.functions.invoke(Function::Replay, self.run.origin.request("cancel", Map::new())).await?;
+            self.functions.invoke(Function::Replay, self.run.requester.request("cancel", Map::new())).await?;
             *is_told = true;
         }
         sleep(PAUSE / 2).await;
@@ -181,7 +181,7 @@ impl Worker {
         let run_id = Uuid::new_v4().simple().to_string();
         let mut fields = fields.clone();
         fields.insert("runId".to_owned(), run_id.as_str().into());
-        let request = self.run.origin.request(action, fields);
+        let request = self.run.requester.request(action, fields);
         let Some(mut run) = self.start(&request).await? else { return Ok(None) };
         let (mut pause, mut asked_at) = (FIRST_LOOK, Instant::now());
         loop {
@@ -193,7 +193,7 @@ impl Worker {
                 }
                 (BackgroundState::Failed, _, error) => {
                     let message = error.unwrap_or_else(|| "the run failed".to_owned());
-                    return Err(InvokeError::Refused(Refusal { kind: "Failed".to_owned(), message }));
+                    return Err(InvokeError::Refused(FunctionError { kind: "Failed".to_owned(), message }));
                 }
                 (BackgroundState::Waiting | BackgroundState::Unfinished, ..) if asked_at.elapsed() >= ASK_AGAIN => {
                     asked_at = Instant::now();

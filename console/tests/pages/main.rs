@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use console::functions::{Function, Functions, InvokeError, Refusal};
+use console::functions::{Function, FunctionError, Functions, InvokeError};
 use console::server::Server;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -127,7 +127,7 @@ impl Relay {
 }
 
 fn refusal(kind: &str, message: String) -> InvokeError {
-    InvokeError::Refused(Refusal { kind: kind.to_owned(), message })
+    InvokeError::Refused(FunctionError { kind: kind.to_owned(), message })
 }
 
 impl Functions for Relay {
