@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use genesys_relay::domain::request::Requester;
 use maud::{Markup, html};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::functions::{Function, Functions, InvokeError};
 use crate::gate::Gate;
 use crate::layout::{Header, document, token_field};
 use crate::problem::Problem;
-use crate::runs::{Requester, Runs};
+use crate::runs::Runs;
 use crate::selection::Fields;
 
 /// The form field that identifies one form, so that sending it twice starts one run.

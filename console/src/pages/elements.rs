@@ -32,9 +32,9 @@ pub(super) fn why_field(is_required: bool) -> Markup {
 /// The input for the reason, filled in with `why`.
 pub(super) fn why_field_with(is_required: bool, why: &str) -> Markup {
     html! {
-        p {
-            label for="why" { "Reason" @if !is_required { " (optional)" } }
-            input #why name="why" value=(why) maxlength=(MAX_TEXT) required[is_required] autocomplete="off";
+        label.field {
+            span { "Reason" @if !is_required { " (optional)" } }
+            input name="why" value=(why) maxlength=(MAX_TEXT) required[is_required] autocomplete="off";
         }
     }
 }

@@ -9,7 +9,9 @@ mod worker;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use self::run::{End, Progress, Requester, Run, Which, Work};
+use genesys_relay::domain::request::Requester;
+
+pub(crate) use self::run::{End, Progress, Run, Which, Work, request};
 use self::worker::Worker;
 use crate::functions::Functions;
 use crate::selection::Filter;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use genesys_relay::domain::request::Requester;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -68,23 +69,14 @@ impl Work {
     }
 }
 
-/// The operator and the reason, for the audit log and the events' records.
-#[derive(Debug, Clone)]
-pub(crate) struct Requester {
-    pub(crate) by: String,
-    pub(crate) why: Option<String>,
-}
-
-impl Requester {
-    /// Builds a request for this action, with these fields.
-    pub(crate) fn request(&self, action: &str, mut fields: Map<String, Value>) -> Value {
-        fields.insert("action".to_owned(), action.into());
-        fields.insert("by".to_owned(), self.by.as_str().into());
-        if let Some(why) = &self.why {
-            fields.insert("why".to_owned(), why.as_str().into());
-        }
-        fields.into()
+/// Builds a request for `action` with these fields, the operator and the reason.
+pub(crate) fn request(requester: &Requester, action: &str, mut fields: Map<String, Value>) -> Value {
+    fields.insert("action".to_owned(), action.into());
+    fields.insert("by".to_owned(), requester.by.as_str().into());
+    if let Some(why) = &requester.why {
+        fields.insert("why".to_owned(), why.as_str().into());
     }
+    fields.into()
 }
 
 /// One run.
