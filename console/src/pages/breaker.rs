@@ -145,7 +145,7 @@ mod tests {
     impl Functions for Busy {
         fn invoke(&self, _: Function, _: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
             let error =
-                FunctionError { kind: "Busy".to_owned(), message: "breaker of the schedule is at work".to_owned() };
+                FunctionError { kind: "Busy".to_owned(), message: "breaker of the schedule is running".to_owned() };
             std::future::ready(Err(InvokeError::Refused(error))).boxed()
         }
     }
@@ -162,7 +162,7 @@ mod tests {
         let error = console.functions.invoke(Function::Breaker, Value::Null).await.expect_err("busy");
         let form = Fields::parse(b"action=open&why=maintenance+until+four");
         let page = busy_content(&console, &error, &form).into_string();
-        for text in ["breaker of the schedule is at work", "Nothing was changed", "value=\"maintenance until four\""] {
+        for text in ["breaker of the schedule is running", "Nothing was changed", "value=\"maintenance until four\""] {
             assert!(page.contains(text), "{text}: {page}");
         }
     }

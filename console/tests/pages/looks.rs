@@ -110,9 +110,9 @@ async fn an_event_page_shows_history_payload_and_headers() -> Result<()> {
         .says("Download the payload");
     page.says("Replay…").says("Discard…");
 
-    let unknown = operator.get("/events/nobody-knows-it").await?;
+    let unknown = operator.get("/events/unknown-event").await?;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-    unknown.says("nothing is known of the event nobody-knows-it");
+    unknown.says("nothing is known of the event unknown-event");
     let wrong = operator.get("/events/no%20id").await?;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     wrong.says("an event id has 1 to 80 characters");
