@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
+use genesys_relay::domain::event::Source;
 use maud::{Markup, html};
 use serde_json::json;
 
@@ -17,7 +18,6 @@ use crate::state::Console;
 /// Dead letters on a page.
 const PAGE: u32 = 100;
 
-const SOURCES: [&str; 4] = ["open-messaging", "webhook", "eventbridge", "generic"];
 const REASONS: [&str; 6] = ["exhausted", "permanent", "crashed", "malformed", "unreadable", "unknown"];
 
 /// `GET /dead-letters`
@@ -75,7 +75,7 @@ fn filter_form(filter: &Filter) -> Markup {
         form.filter action="/dead-letters" aria-label="Filters" {
             (choice("reason", "Reason", &REASONS))
             (text("statusCode", "HTTP status", "text"))
-            (choice("source", "Source", &SOURCES))
+            (choice("source", "Source", &Source::ALL.map(Source::as_str)))
             (text("webhookId", "Webhook or integration", "text"))
             (text("since", "Received from (UTC)", "datetime-local"))
             (text("until", "Received before (UTC)", "datetime-local"))
