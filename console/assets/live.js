@@ -1,14 +1,14 @@
-// Keeps what is marked as live as it is now, without moving the reader. The page works without it.
+// Refreshes the elements marked as live in place. The page works without it.
 "use strict";
 
 const LONGEST_ANSWER = 15000;
 
 const live = () => [...document.querySelectorAll("[data-live]")];
 
-// Milliseconds to the next look; the pages say how many seconds.
+// Milliseconds to the next refresh; the pages give seconds.
 const pause = () => Math.min(...live().map((shown) => shown.dataset.live)) * 1000;
 
-// Changes only what differs, so that the focus, a click that is under way and what is folded open stay.
+// Changes only what differs, so that the focus, a click in progress and opened details stay.
 function become(shown, fresh) {
   if (shown.nodeType !== Node.ELEMENT_NODE) {
     if (shown.data !== fresh.data) shown.data = fresh.data;
@@ -28,10 +28,10 @@ function become(shown, fresh) {
 }
 
 async function refresh() {
-  // Says that nobody has asked for it: the session of a page that is left open ends.
+  // Marks the request as automatic: it does not extend the session.
   const headers = { "x-console-refresh": "1" };
   const answer = await fetch(location.href, { headers, signal: AbortSignal.timeout(LONGEST_ANSWER) });
-  if (!answer.ok) throw new Error(`the console answers ${answer.status}`);
+  if (!answer.ok) throw new Error(`the console answered ${answer.status}`);
   const now = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const shown of live()) {
     const fresh = now.getElementById(shown.id);
@@ -45,9 +45,9 @@ async function keepUp() {
     if (!document.hidden) await refresh();
     stale.textContent = "";
   } catch (error) {
-    stale.textContent = `What you see is old: ${error.message}.`;
+    stale.textContent = `This page is out of date: ${error.message}.`;
   }
-  // What has ended is not live any more.
+  // A page without live elements is not refreshed.
   if (live().length > 0) setTimeout(keepUp, pause());
 }
 

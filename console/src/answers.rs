@@ -1,60 +1,31 @@
-//! What the functions answer, as far as the pages show it.
+//! Answers of the functions, as far as the pages show them.
 
 use std::collections::BTreeMap;
 
+use genesys_relay::domain::event_record::OperatorAction;
+use genesys_relay::domain::queue_depth::QueueDepth;
+use genesys_relay::ports::queue::MoveTask;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// To `status`.
+/// Answer to `status`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
-    pub(crate) queue: Depth,
-    pub(crate) dead_letters: Depth,
+    pub(crate) queue: QueueDepth,
+    pub(crate) dead_letters: QueueDepth,
     pub(crate) queue_age_seconds: Option<u64>,
     pub(crate) dead_letters_age_seconds: Option<u64>,
     pub(crate) move_task: Option<MoveTask>,
     pub(crate) bulk_replay: Option<BulkReplay>,
-    pub(crate) run: Option<OtherRun>,
+    pub(crate) run: Option<CurrentRun>,
     pub(crate) breaker: Option<Breaker>,
     /// Why that cannot be read.
     pub(crate) breaker_error: Option<String>,
     pub(crate) attempts: Vec<Attempts>,
 }
 
-/// How many messages a queue holds.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Depth {
-    pub(crate) visible: u64,
-    pub(crate) in_flight: u64,
-    pub(crate) delayed: u64,
-}
-
-impl Depth {
-    pub(crate) fn total(&self) -> u64 {
-        self.visible + self.in_flight + self.delayed
-    }
-}
-
-/// SQS's own way of moving everything.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct MoveTask {
-    pub(crate) status: String,
-    pub(crate) moved: u64,
-    pub(crate) to_move: Option<u64>,
-    pub(crate) failure: Option<String>,
-    pub(crate) started_at: Option<Timestamp>,
-}
-
-impl MoveTask {
-    pub(crate) fn is_active(&self) -> bool {
-        matches!(self.status.as_str(), "RUNNING" | "CANCELLING")
-    }
-}
-
-/// Who has had SQS move everything.
+/// The operator who started the SQS redrive.
 #[derive(Debug, Deserialize)]
 pub(crate) struct BulkReplay {
     pub(crate) at: Timestamp,
@@ -62,17 +33,16 @@ pub(crate) struct BulkReplay {
     pub(crate) why: Option<String>,
 }
 
-/// The run that takes from the dead-letter queue, of this console or of somebody else.
+/// The run that takes from the dead-letter queue, whether of this console or not.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct OtherRun {
+pub(crate) struct CurrentRun {
     pub(crate) action: String,
     pub(crate) by: String,
     pub(crate) since: Timestamp,
     pub(crate) until: Timestamp,
 }
 
-/// What the breaker is.
+/// State of the breaker.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Breaker {
@@ -86,7 +56,7 @@ pub(crate) struct Breaker {
     pub(crate) last_run_at: Timestamp,
 }
 
-/// An event that was let through to see whether the target is back.
+/// An event that was sent to test whether the target is available.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Probe {
@@ -95,7 +65,7 @@ pub(crate) struct Probe {
     pub(crate) error: Option<String>,
 }
 
-/// What became of the attempts of a minute.
+/// Counts of the attempts in a minute.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Attempts {
     pub(crate) minute: Timestamp,
@@ -109,14 +79,14 @@ impl Attempts {
     }
 }
 
-/// To `list`.
+/// Answer to `list`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct List {
     pub(crate) items: Vec<DeadLetter>,
     pub(crate) next: Option<String>,
 }
 
-/// One of a list.
+/// A dead letter in a list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DeadLetter {
@@ -133,7 +103,7 @@ pub(crate) struct DeadLetter {
     pub(crate) replayed_at: Option<Timestamp>,
 }
 
-/// To `show`.
+/// Answer to `show`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Event {
@@ -156,7 +126,7 @@ pub(crate) struct Event {
     pub(crate) attempts_made: u32,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) replays: u32,
-    pub(crate) history: Vec<Act>,
+    pub(crate) history: Vec<OperatorAction>,
     pub(crate) content_type: Option<String>,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Option<String>,
@@ -164,7 +134,7 @@ pub(crate) struct Event {
     pub(crate) expires_at: Timestamp,
 }
 
-/// One attempt to deliver.
+/// One attempt to deliver an event.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Attempt {
@@ -175,21 +145,12 @@ pub(crate) struct Attempt {
     pub(crate) response: Option<String>,
 }
 
-/// What somebody did with an event.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Act {
-    pub(crate) action: String,
-    pub(crate) at: Timestamp,
-    pub(crate) by: String,
-    pub(crate) why: Option<String>,
-}
-
-/// To whatever takes from the dead-letter queue, and to a dry run.
+/// Answer to actions that take from the dead-letter queue, and to dry runs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
     pub(crate) matched: u64,
-    /// How many were replayed, archived, restored, discarded or taken off the list: an answer has one of them.
+    /// The count of the action, under the action's own name.
     #[serde(alias = "replayed", alias = "archived", alias = "restored", alias = "discarded", alias = "unlisted")]
     #[serde(default)]
     pub(crate) done: u64,
@@ -204,18 +165,18 @@ pub(crate) struct Report {
     pub(crate) keys: Vec<String>,
     #[serde(default)]
     pub(crate) items: Vec<DeadLetter>,
-    /// In a dry run of a filter, all that match.
+    /// In a dry run of a filter, the ids of all that match.
     #[serde(default)]
     pub(crate) event_ids: Vec<String>,
 }
 
-/// To what starts a run in the background, and to `status` of one.
+/// Answer to a request that starts a background run, and to `status` of one.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Followed {
+pub(crate) struct BackgroundAnswer {
     pub(crate) background: Background,
 }
 
-/// A run in the background.
+/// A background run.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Background {
     pub(crate) state: BackgroundState,
@@ -223,7 +184,7 @@ pub(crate) struct Background {
     pub(crate) error: Option<String>,
 }
 
-/// How far it is.
+/// State of a background run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BackgroundState {
@@ -234,7 +195,7 @@ pub(crate) enum BackgroundState {
     Unfinished,
 }
 
-/// Something that was asked for and not done.
+/// A failure of a run.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failed {

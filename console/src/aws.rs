@@ -1,4 +1,4 @@
-//! The functions of a stack on AWS, or on the local one.
+//! The functions of a stack, on AWS or on the local AWS.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::functions::{Function, Functions, InvokeError, Refusal};
+use crate::functions::{Function, FunctionError, Functions, InvokeError};
 
 /// The stack that `cargo local` deploys.
 pub const LOCAL_STACK: &str = "relay";
 
-/// What the two functions call their own errors (`handler.rs` of each).
+/// Names of the two functions' own errors (`handler.rs` of each).
 const OWN_ERRORS: [&str; 10] = [
     "InvalidRequest",
     "InvalidPayload",
@@ -37,7 +37,7 @@ const OWN_ERRORS: [&str; 10] = [
     "LambdaError",
 ];
 
-/// A function ends after 15 minutes at the latest ("Lambda quotas").
+/// Time limit of a call: a function runs for at most 15 minutes ("Lambda quotas").
 const LONGEST_INVOCATION: Duration = Duration::from_mins(16);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,14 +52,17 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// That of the running `cargo local`, by the file of variables that it writes.
+    /// Connects to the running `cargo local`, by the file of variables that it writes.
     pub async fn local(variables: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(variables).with_context(|| {
-            format!("`cargo local` is not running ({} is not there); start it, or give --stack", variables.display())
+            format!("`cargo local` is not running ({} does not exist); start it, or give --stack", variables.display())
         })?;
         let variables = parse(&text);
         let variable = |name: &str| {
-            variables.get(name).map(|value| (*value).to_owned()).with_context(|| format!("{name} is not in the file"))
+            variables
+                .get(name)
+                .map(|value| (*value).to_owned())
+                .with_context(|| format!("{name} is missing in the variables of `cargo local`; restart it"))
         };
         let endpoint = variable("AWS_ENDPOINT_URL")?;
         let keys = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
@@ -69,11 +72,11 @@ impl Stack {
             .credentials_provider(Credentials::new(keys.0, keys.1, None, None, "cargo local"))
             .http_client(aws_smithy_http_client::Builder::new().build_http());
         Self::find(&load(loader).await, LOCAL_STACK).await.with_context(|| {
-            format!("`cargo local` was at {endpoint} and does not answer as it should; is it still running?")
+            format!("the local AWS at {endpoint} did not answer; check that `cargo local` is still running")
         })
     }
 
-    /// A deployed one, with whatever credentials the operator's AWS configuration gives.
+    /// Connects to a deployed stack, with the credentials of the operator's AWS configuration.
     pub async fn deployed(name: &str, region: Option<String>, profile: Option<&str>) -> Result<Self> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https(),
@@ -86,23 +89,25 @@ impl Stack {
         }
         let config = load(loader).await;
         let Some(region) = config.region() else { bail!("no region: give --region, or set AWS_REGION") };
-        Self::find(&config, name).await.with_context(|| format!("the stack {name} of {region} cannot be looked at"))
+        Self::find(&config, name)
+            .await
+            .with_context(|| format!("could not read the stack {name} in {region} from CloudFormation"))
     }
 
     async fn find(config: &SdkConfig, name: &str) -> Result<Self> {
         let client = aws_sdk_cloudformation::Client::new(config);
         let answer = client.describe_stacks().stack_name(name).send().await?;
-        let stack = answer.stacks().first().with_context(|| format!("there is no stack {name}"))?;
+        let stack = answer.stacks().first().with_context(|| format!("CloudFormation knows no stack {name}"))?;
         let output = |key: &str| {
             let found = stack.outputs().iter().find(|output| output.output_key() == Some(key));
             let value = found.and_then(|output| output.output_value()).map(str::to_owned);
             value.with_context(|| {
-                format!("the stack {name} has no output {key}: is it a genesys-relay, and up to date?")
+                format!("the stack {name} has no output {key}; check that it is a genesys-relay of this version")
             })
         };
         // `arn:aws:cloudformation:REGION:ACCOUNT:stack/…`
         let id: Vec<&str> = stack.stack_id().unwrap_or_default().split(':').collect();
-        let [_, _, _, region, account, ..] = id[..] else { bail!("the id of the stack {name} is no ARN") };
+        let [_, _, _, region, account, ..] = id[..] else { bail!("the id of the stack {name} is not an ARN") };
         Ok(Self {
             place: format!("stack {name}, account {account}, {region}"),
             client: aws_sdk_lambda::Client::new(config),
@@ -111,7 +116,7 @@ impl Stack {
         })
     }
 
-    /// Which relay this is: what somebody has to look at who has several.
+    /// Name, account and region of the stack, which tell several relays apart.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -126,12 +131,12 @@ impl Stack {
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
         if output.function_error.is_some() {
-            let refusal: Refusal = serde_json::from_slice(&answer).map_err(unreadable)?;
-            // Any other is Lambda's word on a function that was cut off, or panicked.
-            return Err(if OWN_ERRORS.contains(&refusal.kind.as_str()) {
-                InvokeError::Refused(refusal)
+            let error: FunctionError = serde_json::from_slice(&answer).map_err(unreadable)?;
+            // Lambda reports other errors, of a function that timed out or panicked.
+            return Err(if OWN_ERRORS.contains(&error.kind.as_str()) {
+                InvokeError::Refused(error)
             } else {
-                InvokeError::Unanswered(format!("{}: {}", refusal.kind, refusal.message).into())
+                InvokeError::Unanswered(format!("{}: {}", error.kind, error.message).into())
             });
         }
         serde_json::from_slice(&answer).map_err(unreadable)
@@ -144,10 +149,10 @@ impl Functions for Stack {
     }
 }
 
-/// Where `cargo local` writes its variables: Cargo has put this program into a folder beside that one.
+/// The file into which `cargo local` writes its variables, in the target folder that also holds this program.
 pub fn local_variables() -> Result<PathBuf> {
-    let program = std::env::current_exe().context("where this program is")?;
-    let target = program.ancestors().nth(2).context("this program is in no target folder of Cargo")?;
+    let program = std::env::current_exe().context("could not find the path of this program")?;
+    let target = program.ancestors().nth(2).context("this program is not in a target folder of Cargo")?;
     Ok(target.join("local").join("env"))
 }
 
@@ -162,7 +167,7 @@ fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
     }
 }
 
-/// No call is made twice: a run that was cut off may still be at work.
+/// Loads the configuration without retries: a run whose answer was lost may still be in progress.
 async fn load(loader: ConfigLoader) -> SdkConfig {
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(LONGEST_INVOCATION);
     loader
@@ -188,15 +193,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_local_stack_is_the_one_that_is_deployed() {
+    fn local_stack_has_the_deployed_name() {
         assert_eq!(LOCAL_STACK, local::deploy::STACK);
     }
 
-    /// What is made of an answer of Lambda's.
-    async fn asked(status: u16, function_error: bool, body: &'static str) -> InvokeError {
+    /// The error for an answer of Lambda.
+    async fn error_of(status: u16, is_function_error: bool, body: &'static str) -> InvokeError {
         let answer = move || async move {
             let mut headers = HeaderMap::new();
-            if function_error {
+            if is_function_error {
                 headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
             }
             (StatusCode::from_u16(status).expect("a status"), headers, body)
@@ -219,28 +224,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_says_whether_anything_can_have_been_done() {
-        let refused = asked(200, true, r#"{"errorType":"Busy","errorMessage":"at work"}"#).await;
+    async fn an_error_tells_whether_the_request_may_have_been_carried_out() {
+        let refused = error_of(200, true, r#"{"errorType":"Busy","errorMessage":"another run is in progress"}"#).await;
         assert!(matches!(&refused, InvokeError::Refused(_)) && refused.is_temporary(), "{refused:?}");
         for lambda in ["Sandbox.Timedout", "Runtime.ExitError", "Panic"] {
             let body = format!(r#"{{"errorType":"{lambda}","errorMessage":"it ended"}}"#).leak();
-            let error = asked(200, true, body).await;
-            assert!(matches!(&error, InvokeError::Unanswered(why) if why.to_string().contains(lambda)), "{error:?}");
-        }
-        for (status, throttled) in [(403, false), (400, false), (404, false), (429, true)] {
-            let error = asked(status, false, r#"{"message":"no"}"#).await;
+            let error = error_of(200, true, body).await;
             assert!(
-                matches!(&error, InvokeError::NotAsked { is_throttled, .. } if *is_throttled == throttled),
+                matches!(&error, InvokeError::Unanswered(source) if source.to_string().contains(lambda)),
+                "{error:?}"
+            );
+        }
+        for (status, is_expected) in [(403, false), (400, false), (404, false), (429, true)] {
+            let error = error_of(status, false, r#"{"message":"no"}"#).await;
+            assert!(
+                matches!(&error, InvokeError::NotAsked { is_throttled, .. } if *is_throttled == is_expected),
                 "{status}: {error:?}"
             );
-            assert_eq!(error.is_temporary(), throttled, "{status}");
+            assert_eq!(error.is_temporary(), is_expected, "{status}");
         }
-        let broken = asked(500, false, "{}").await;
+        let broken = error_of(500, false, "{}").await;
         assert!(matches!(broken, InvokeError::Unanswered(_)), "{broken:?}");
     }
 
     #[tokio::test]
-    async fn without_a_local_stack_the_error_says_what_to_do() {
+    async fn a_missing_local_stack_says_what_to_do() {
         let error = Stack::local(Path::new("/nowhere/env")).await.expect_err("not there").to_string();
         assert!(error.contains("`cargo local` is not running") && error.contains("--stack"), "{error}");
     }

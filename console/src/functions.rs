@@ -1,4 +1,4 @@
-//! The port to the relay: the two functions that an operator invokes.
+//! Port to the relay: the two functions that an operator invokes.
 
 use std::error::Error as StdError;
 
@@ -9,49 +9,48 @@ use serde_json::Value;
 /// A function that an operator invokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Function {
-    /// Shows dead letters, and brings them back.
+    /// Lists dead letters, replays them, and more.
     Replay,
-    /// Holds events back while the target is away.
+    /// Holds events in the queue while the target is unavailable.
     Breaker,
 }
 
-/// Why there is no answer.
+/// Errors of an invocation.
 #[derive(Debug, thiserror::Error)]
 pub enum InvokeError {
-    /// The function has looked at the request, and says why it did not carry it out.
+    /// The function refused the request or failed, and says why.
     #[error("{}", .0.message)]
-    Refused(Refusal),
-    /// The request has not reached the function: nothing was done.
-    #[error("the function was not asked, and nothing was done")]
+    Refused(FunctionError),
+    /// The request did not reach the function: nothing was done.
+    #[error("the request did not reach the function; nothing was done")]
     NotAsked {
-        /// Whether Lambda only has no room for it now.
+        /// Set if Lambda throttled the request, which can be sent again.
         is_throttled: bool,
-        /// What AWS says.
+        /// The error of the SDK.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// Nobody has answered, or in a way that nobody understands: what was asked may have been done.
-    #[error("there is no answer of the function")]
+    /// No answer came, or an answer that could not be read: the request may have been carried out.
+    #[error("the function did not answer")]
     Unanswered(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// The error of a function, as Lambda passes it on.
+/// The error of a function, as Lambda returns it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Refusal {
+pub struct FunctionError {
     /// `InvalidRequest`, `Busy`, `NotFound` and others.
     #[serde(default, rename = "errorType")]
     pub kind: String,
-    /// What the function says.
+    /// The function's message.
     #[serde(default, rename = "errorMessage")]
     pub message: String,
 }
 
 impl InvokeError {
-    /// Whether nothing was done, and the same request may be carried out soon: somebody else is at work, or Lambda has no
-    /// room.
+    /// Tells whether nothing was done and the same request can succeed soon: another run is in progress, or Lambda throttles.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.kind == "Busy",
+            Self::Refused(error) => error.kind == "Busy",
             Self::NotAsked { is_throttled, .. } => *is_throttled,
             Self::Unanswered(_) => false,
         }
@@ -60,6 +59,6 @@ impl InvokeError {
 
 /// The functions of one stack.
 pub trait Functions: Send + Sync + 'static {
-    /// Invokes one, and waits for its answer, which can take a quarter of an hour. It is never invoked twice.
+    /// Invokes a function once, without retries, and waits up to 15 minutes for its answer.
     fn invoke(&self, function: Function, request: Value) -> BoxFuture<'_, Result<Value, InvokeError>>;
 }

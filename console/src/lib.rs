@@ -1,15 +1,19 @@
-//! The operator's page: what flows, what is dead and why, and what is to become of it.
+//! The operator's console: shows the flow of events and the dead letters, and starts replays and other actions.
 //!
-//! It listens on this machine only, and does nothing but invoke two functions of the stack, replay and breaker, with what
-//! the operator may do. So nothing new is exposed to the internet, and every rule stays where it is.
+//! It listens on this machine only and only invokes two functions of the stack, replay and breaker, with the operator's
+//! own permissions. It exposes nothing new to the internet, and the functions enforce all rules.
+//!
+//! [`server`] routes requests through `gate` to `pages`; these share `state` and render into `layout`.
 
 mod answers;
 pub mod aws;
 pub mod functions;
 mod gate;
+mod layout;
 mod pages;
 mod pretty;
 mod problem;
 mod runs;
 mod selection;
 pub mod server;
+mod state;

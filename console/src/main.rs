@@ -1,4 +1,4 @@
-//! `cargo console`: the operator's page, on this machine only.
+//! `cargo console`: the operator's console, on this machine only.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use console::functions::Functions;
 use console::server::Server;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 
-/// Serves a page for the operator on 127.0.0.1: what flows, what is dead and why, and what is to become of it.
+/// Serves the operator's console on 127.0.0.1: the flow of events, the dead letters, replays and other actions.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo console", version)]
 struct Arguments {
@@ -51,20 +51,20 @@ async fn run(Arguments { stack, region, profile, port, by }: Arguments) -> Resul
     let place = format!("{place}{}", functions.place());
     let functions: Arc<dyn Functions> = Arc::new(functions);
     let by = by.or_else(|| std::env::var("USER").ok()).filter(|name| !name.trim().is_empty());
-    let by = format!("{} (console)", by.as_deref().unwrap_or("somebody"));
+    let by = format!("{} (console)", by.as_deref().unwrap_or("an unknown operator"));
 
     let server = Server::bind(port).await?;
-    tokio::spawn(give_links(server.links()));
+    tokio::spawn(print_links(server.links()));
     server.serve(functions, place, by).await
 }
 
-/// Prints a link, and another one whenever somebody presses Enter.
-async fn give_links(link: impl Fn() -> String) {
+/// Prints a link, and a new one whenever the operator presses Enter.
+async fn print_links(link: impl Fn() -> String) {
     let mut lines = BufReader::new(stdin()).lines();
     loop {
         let printed = writeln!(
             std::io::stdout(),
-            "Open this in your browser; it opens once (Enter gives another, Ctrl-C ends the console):\n{}",
+            "Open this link in your browser. It works once; press Enter for a new one, Ctrl-C to quit:\n{}",
             link()
         );
         if printed.is_err() || !matches!(lines.next_line().await, Ok(Some(_))) {
@@ -80,8 +80,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_well_defined() {
+    fn command_line_is_valid() {
         Arguments::command().debug_assert();
-        assert!(Arguments::try_parse_from(["console", "--region", "eu-central-1"]).is_err(), "of which stack?");
+        assert!(Arguments::try_parse_from(["console", "--region", "eu-central-1"]).is_err(), "a region needs a stack");
     }
 }

@@ -1,22 +1,22 @@
-//! JSON for people to read: every token as it came, on lines of its own.
+//! Indents JSON and leaves every token unchanged.
 
 use genesys_relay::domain::json::Json;
 
-/// Deeper, or longer when laid out, it is shown as it came: indenting would multiply what a stranger has sent.
+/// JSON that is deeper, or longer when indented, is not indented: that would multiply an unknown sender's content.
 const MAX_DEPTH: usize = 64;
 const MAX_BYTES: usize = 512 * 1024;
 
-/// Lays out a JSON object or array, without reading a number or a text. Nothing where it is none, or is too much.
+/// Indents a JSON object or array without parsing its numbers and texts. `None` for other text, and above the limits.
 pub(crate) fn pretty(text: &str) -> Option<String> {
     let text = Json::parse(text.as_bytes()).ok()?.as_text();
-    let mut laid_out = String::with_capacity(text.len() * 2);
+    let mut indented = String::with_capacity(text.len() * 2);
     let (mut depth, mut in_text, mut escaped, mut opened) = (0, false, false, false);
     for character in text.chars() {
-        if laid_out.len() > MAX_BYTES || depth > MAX_DEPTH {
+        if indented.len() > MAX_BYTES || depth > MAX_DEPTH {
             return None;
         }
         if in_text {
-            laid_out.push(character);
+            indented.push(character);
             in_text = escaped || character != '"';
             escaped = character == '\\' && !escaped;
             continue;
@@ -28,16 +28,16 @@ pub(crate) fn pretty(text: &str) -> Option<String> {
         if closes {
             depth -= 1;
         }
-        // Nothing stands between the brackets of an empty one.
+        // Empty brackets stay on one line.
         if opened != closes {
-            new_line(&mut laid_out, depth);
+            new_line(&mut indented, depth);
         }
         opened = false;
-        laid_out.push(character);
+        indented.push(character);
         match character {
             '"' => in_text = true,
-            ':' => laid_out.push(' '),
-            ',' => new_line(&mut laid_out, depth),
+            ':' => indented.push(' '),
+            ',' => new_line(&mut indented, depth),
             '{' | '[' => {
                 depth += 1;
                 opened = true;
@@ -45,7 +45,7 @@ pub(crate) fn pretty(text: &str) -> Option<String> {
             _ => {}
         }
     }
-    Some(laid_out)
+    Some(indented)
 }
 
 fn new_line(text: &mut String, depth: usize) {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_token_stays_as_it_came() {
+    fn tokens_stay_unchanged() {
         let text =
             r#"{"id":12345678901234567890123,"text":"a \"quoted\\\" {x:[1,2]}","e":{},"l":[ ],"n":[1.50,[true]]}"#;
         let expected = "{\n  \"id\": 12345678901234567890123,\n  \"text\": \"a \\\"quoted\\\\\\\" {x:[1,2]}\",\n  \"e\": {},\n  \
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_or_too_much_is_left_alone() {
+    fn other_text_and_large_json_is_not_indented() {
         for text in ["", "text", "[1,", &"[".repeat(1000), &format!("{}{}", "[".repeat(100), "]".repeat(100))] {
             assert_eq!(pretty(text), None, "{text}");
         }

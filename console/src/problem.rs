@@ -1,4 +1,4 @@
-//! Why there is no page, in words for the operator.
+//! Error pages for the operator.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -6,9 +6,9 @@ use genesys_relay::runtime::logging::display_chain;
 use maud::html;
 
 use crate::functions::InvokeError;
-use crate::pages::document;
+use crate::layout::document;
 
-/// Why a request was not carried out.
+/// An error that is shown as a page.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -21,9 +21,9 @@ impl Problem {
         Self { status, title, detail: detail.into() }
     }
 
-    /// The request itself is wrong.
+    /// An error of the request itself.
     pub(crate) fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "That was not understood", detail)
+        Self::new(StatusCode::BAD_REQUEST, "Invalid request", detail)
     }
 }
 
@@ -32,16 +32,16 @@ impl From<InvokeError> for Problem {
         let (status, title) = match &error {
             InvokeError::Unanswered(_) => (StatusCode::BAD_GATEWAY, "The relay did not answer"),
             InvokeError::NotAsked { .. } => (StatusCode::BAD_GATEWAY, "Nothing was done"),
-            InvokeError::Refused(refusal) => match refusal.kind.as_str() {
-                "InvalidRequest" => (StatusCode::BAD_REQUEST, "The relay did not understand that"),
-                "NotFound" => (StatusCode::NOT_FOUND, "There is no such event"),
-                "Busy" => (StatusCode::CONFLICT, "Somebody else is at work"),
+            InvokeError::Refused(error) => match error.kind.as_str() {
+                "InvalidRequest" => (StatusCode::BAD_REQUEST, "The relay rejected the request"),
+                "NotFound" => (StatusCode::NOT_FOUND, "Event not found"),
+                "Busy" => (StatusCode::CONFLICT, "Another run is in progress"),
                 "Off" => (StatusCode::CONFLICT, "The breaker is off"),
-                _ => (StatusCode::BAD_GATEWAY, "The relay could not do that"),
+                _ => (StatusCode::BAD_GATEWAY, "The relay failed"),
             },
         };
         let kind = match &error {
-            InvokeError::Refused(refusal) => format!("{}: ", refusal.kind),
+            InvokeError::Refused(error) => format!("{}: ", error.kind),
             InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => String::new(),
         };
         Self { status, title, detail: format!("{kind}{}", display_chain(&error)) }
@@ -54,6 +54,6 @@ impl IntoResponse for Problem {
             h1 { (self.title) }
             p.problem role="alert" { (self.detail) }
         };
-        (self.status, document(self.title, None, &content)).into_response()
+        (self.status, document(self.title, None, &html! {}, &content)).into_response()
     }
 }

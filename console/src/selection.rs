@@ -1,19 +1,19 @@
-//! What a query or a form names: fields, and with them dead letters.
+//! Fields of a query or form, and the dead letters that they select.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-/// The fields of a filter, as the replay function calls them.
+/// Fields of a filter, by the replay function's names.
 pub(crate) const FILTER: [&str; 6] = ["source", "reason", "webhookId", "statusCode", "since", "until"];
 
-/// The field that names an event. A form can have many of them.
+/// The field that names an event; a form can have several.
 pub(crate) const EVENT_ID: &str = "eventId";
 
-/// The field that says how many a dry run has counted.
+/// The field with the count of a dry run.
 pub(crate) const COUNTED: &str = "counted";
 
-/// The fields of a query or a form, in their order.
+/// Fields of a query or form, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fields(Vec<(String, String)>);
 
@@ -22,19 +22,19 @@ impl Fields {
         Self(form_urlencoded::parse(encoded).into_owned().collect())
     }
 
-    /// The first of this name that says something.
+    /// The first value of this name that is not blank.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, value)| found == name && !value.trim().is_empty()).map(|(_, value)| value.trim())
     }
 
-    /// All of this name that say something.
+    /// All values of this name that are not blank.
     pub(crate) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(move |(found, _)| found == name);
         named.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 }
 
-/// What dead letters have to match.
+/// Conditions that dead letters must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Filter(Vec<(&'static str, String)>);
 
@@ -44,7 +44,7 @@ impl Filter {
         Self(FILTER.into_iter().filter_map(field).collect())
     }
 
-    /// What died in this way.
+    /// A filter for a reason and status.
     pub(crate) fn of_kind(reason: &str, status: Option<u16>) -> Self {
         let status = status.map(|status| ("statusCode", status.to_string()));
         Self([("reason", reason.to_owned())].into_iter().chain(status).collect())
@@ -62,7 +62,7 @@ impl Filter {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// As the replay function reads it. What is wrong in it, that one says.
+    /// The filter in the replay function's format. Invalid values are passed on: the function names them.
     pub(crate) fn request(&self) -> Map<String, Value> {
         let value = |name: &str, value: &str| match value.parse::<u16>() {
             Ok(number) if name == "statusCode" => json!(number),
@@ -71,14 +71,14 @@ impl Filter {
         self.iter().map(|(name, text)| (name.to_owned(), value(name, text))).collect()
     }
 
-    /// As a query, with these fields more.
+    /// The filter as a query string, followed by the fields `more`.
     pub(crate) fn query(&self, more: &[(&str, &str)]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(self.iter()).extend_pairs(more).finish()
     }
 }
 
-/// Browsers give times without a zone; they are asked for in UTC.
+/// Adds the zone to a time from a browser's field, which has none; the labels say UTC.
 fn with_zone<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     match (name, value.len()) {
         ("since" | "until", 16) => format!("{value}:00Z").into(),
@@ -87,19 +87,19 @@ fn with_zone<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// Which dead letters something is to be done with.
+/// The dead letters that a form selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selection {
-    /// These.
+    /// Those with these ids.
     Ids(Vec<String>),
-    /// Those that match now, for a dry run: what is done then is done with the ids that it gives.
+    /// Those that match now. Only for a dry run, which returns their ids.
     Matching(Filter),
-    /// All.
+    /// All dead letters.
     All,
 }
 
 impl Selection {
-    /// What a form names; `None` where it names nothing. To name everything it has to say so.
+    /// Reads the selection of a form; `None` if it selects nothing. All are selected only by `which=all`.
     pub(crate) fn of(form: &Fields) -> Option<Self> {
         let ids: Vec<String> = form.all(EVENT_ID).map(str::to_owned).collect();
         if !ids.is_empty() {
@@ -115,7 +115,7 @@ impl Selection {
         }
     }
 
-    /// As the fields of a request to replay.
+    /// The fields of a replay request.
     pub(crate) fn request(&self) -> Map<String, Value> {
         let (name, value) = match self {
             Self::Ids(ids) => ("eventIds", json!(ids)),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_names_nothing_never_means_everything() {
+    fn an_empty_form_selects_nothing() {
         for form in ["", "eventId=", "which=matching", "which=matching&reason=+", "reason=permanent", "which=some"] {
             assert_eq!(selection(form), None, "{form}");
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_passed_on_as_it_stands_and_times_are_utc() {
+    fn a_filter_is_passed_on_unchanged_with_times_in_utc() {
         let Some(Selection::Matching(filter)) =
             selection("which=matching&statusCode=404&since=2026-01-15T03%3A00&until=2026-01-15T04%3A00%3A05&reason=")
         else {

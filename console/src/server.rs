@@ -1,4 +1,4 @@
-//! The server on loopback.
+//! The HTTP server on the loopback interface.
 
 use std::future::IntoFuture as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,23 +13,14 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::functions::Functions;
-use crate::gate::{ENTER, Gate, LEAVE, guard};
+use crate::gate::{ENTER, Gate, guard};
+use crate::layout::LEAVE;
 use crate::pages::{archive, breaker, dead_letters, events, flow, not_found, runs};
 use crate::runs::Runs;
 use crate::selection::Fields;
+use crate::state::Console;
 
-/// What the pages are made of.
-pub(crate) struct Console {
-    pub(crate) functions: Arc<dyn Functions>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) runs: Runs,
-    /// Which relay this is.
-    pub(crate) place: String,
-    /// Who the operator is, to the audit log.
-    pub(crate) by: String,
-}
-
-/// A server that listens, on 127.0.0.1 alone.
+/// A server that listens on 127.0.0.1 only.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
@@ -37,7 +28,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens a port; 0 stands for a free one.
+    /// Binds a port; 0 stands for a free one.
     pub async fn bind(port: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
@@ -45,22 +36,22 @@ impl Server {
         Ok(Self { listener, address, gate: Arc::new(Gate::new(address.port())) })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Gives links that let a browser in, each once; a new one makes the one before it void.
+    /// Creates sign-in links. Each works once, and a new link invalidates the one before it.
     pub fn links(&self) -> impl Fn() -> String + Send + 'static {
         let gate = Arc::clone(&self.gate);
         move || gate.link()
     }
 
-    /// Serves the relay behind `functions`, which the pages call `place`, for the operator `by`.
+    /// Serves the pages for the relay behind `functions`; they show `place` and record `by` as the operator.
     pub async fn serve(self, functions: Arc<dyn Functions>, place: String, by: String) -> Result<()> {
         let Self { listener, gate, .. } = self;
         let console = Console { functions, gate: Arc::clone(&gate), runs: Runs::default(), place, by };
-        axum::serve(listener, router(Arc::new(console), gate)).into_future().await.context("the server ended")
+        axum::serve(listener, router(Arc::new(console), gate)).into_future().await.context("the HTTP server ended")
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long a page takes when there are ten thousand dead letters, on the local AWS. For docs/design/figures.md:
+//! Load times of pages with ten thousand dead letters, on the local AWS. For docs/design/figures.md:
 //! `cargo test -p console --test ten_thousand -- --ignored --nocapture`
 
 use std::env;
@@ -20,7 +20,7 @@ const COUNT: usize = 10_000;
 const LOADS: usize = 50;
 
 #[tokio::test]
-#[ignore = "it takes minutes, and says how fast, not whether"]
+#[ignore = "measures load times for minutes"]
 async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
@@ -51,7 +51,7 @@ async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
     Ok(())
 }
 
-/// Puts them into the dead-letter queue, and has the relay record them.
+/// Sends events to the dead-letter queue and lets the relay record them.
 async fn send_to_dead_letters(stack: &Stack) -> Result<()> {
     let body = |number: usize| json!({ "webhookId": format!("orders-{}", number % 100), "payload": { "number": number }, "timestamp": "2026-01-15T12:00:00Z" });
     for tens in (0..COUNT).collect::<Vec<_>>().chunks(10) {
@@ -63,7 +63,10 @@ async fn send_to_dead_letters(stack: &Stack) -> Result<()> {
         };
         let entries = tens.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         let request = stack.sqs().send_message_batch().queue_url(stack.output("DeadLetterQueueUrl")?);
-        ensure!(request.set_entries(Some(entries)).send().await?.failed().is_empty(), "not sent");
+        ensure!(
+            request.set_entries(Some(entries)).send().await?.failed().is_empty(),
+            "SQS did not accept all messages"
+        );
     }
     let mut recorded = 0;
     while recorded < COUNT as u64 {

@@ -1,7 +1,7 @@
 //! The depth of a queue.
 
 /// The approximate number of messages in a queue, as SQS counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueDepth {
     /// Can be received now.

@@ -1,4 +1,4 @@
-//! The breaker: what it is, and what the operator wants it to be.
+//! The breaker's state, and the form that sets it manually.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,90 +12,90 @@ use maud::{Markup, html};
 use serde_json::Map;
 use tokio::time::{Instant, sleep};
 
-use super::{time, why_field_with};
+use super::elements::{time, why_field_with};
 use crate::answers::Status;
 use crate::functions::{Function, InvokeError};
 use crate::problem::Problem;
+use crate::runs::request;
 use crate::selection::Fields;
-use crate::server::Console;
+use crate::state::Console;
 
-/// What can be asked of it.
+/// Actions that the breaker function accepts, with their labels.
 const ACTIONS: [(&str, &str); 3] =
-    [("open", "Hold all events back"), ("close", "Let all events flow"), ("automatic", "Leave it to the breaker")];
+    [("open", "Open: hold all events"), ("close", "Close: deliver all events"), ("automatic", "Automatic")];
 
-/// A page is not waited for much longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time for which a busy breaker is asked again before the page says so.
+const MAX_WAIT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Its part of the first page.
+/// The breaker's section on the first page.
 pub(super) fn section(console: &Console, status: &Status, look_seconds: u32) -> Markup {
     let breaker = status.breaker.as_ref();
     html! {
         section aria-labelledby="breaker-title" {
             h2 #breaker-title { "Breaker" }
             div #breaker data-live=(look_seconds) { (state(status)) }
-            // One that is off can be told nothing.
+            // A breaker that is off accepts no actions.
             @if breaker.is_none_or(|breaker| breaker.state != "off") {
                 details {
-                    summary { "Hold events back or let them flow, by hand" }
-                    (wish_form(console, ""))
+                    summary { "Set the breaker manually" }
+                    (override_form(console, ""))
                 }
             }
         }
     }
 }
 
-fn wish_form(console: &Console, why: &str) -> Markup {
+fn override_form(console: &Console, why: &str) -> Markup {
     html! {
         p {
-            "It stays so until somebody says otherwise, or leaves it to the breaker again. But after three days of holding back, \
-             what waits goes to the dead letters."
+            "A manual setting stays until it is changed, or until the breaker is set to automatic. After three days of holding, \
+             the waiting events go to the dead letters."
         }
         form method="post" action="/breaker" {
-            (console.token())
+            (console.token_field())
             (why_field_with(true, why))
             p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
         }
     }
 }
 
-/// What its state is called.
+/// Names the state.
 pub(super) fn name(status: &Status) -> &str {
     match &status.breaker {
         Some(breaker) => &breaker.state,
-        None if status.breaker_error.is_some() => "not known",
-        None => "none yet",
+        None => "unknown",
     }
 }
 
-/// What its state means for events.
+/// Describes what the state means for events.
 pub(super) fn meaning(status: &Status) -> &'static str {
     match status.breaker.as_ref().map(|breaker| breaker.state.as_str()) {
-        None if status.breaker_error.is_some() => "Events may be held back",
-        None | Some("closed") => "Events flow",
-        Some("off") => "Events flow, and nothing holds them back in an outage",
-        Some("closing") => "Events flow slowly, and faster each minute",
-        Some("exhausting") => "Events go to the dead letters: your system was away for three days",
-        Some(_) => "Events are held back",
+        None if status.breaker_error.is_some() => "Events may be held in the queue",
+        None | Some("closed") => "Events are delivered",
+        Some("off") => "Events are delivered; during an outage they are not held",
+        Some("closing") => "Delivery resumes slowly and gets faster each minute",
+        Some("exhausting") => "Events go to the dead letters: your system was unavailable for three days",
+        Some(_) => "Events are held in the queue",
     }
 }
 
 fn state(status: &Status) -> Markup {
     if let Some(error) = &status.breaker_error {
-        return html! { p { "Its state cannot be read: " (error) ". A later version of the relay may have written it." } };
+        return html! { p { "The state cannot be read: " (error) ". A later version of the relay may have written it." } };
     }
-    let Some(breaker) = &status.breaker else { return html! { p { "It has not looked yet." } } };
+    let Some(breaker) = &status.breaker else { return html! { p { "No check has run yet." } } };
     html! {
         p {
             strong { (breaker.state) } " since " (time(breaker.since)) ": " (breaker.why)
             @if let Some(by) = &breaker.by { ", by " (by) }
-            @if breaker.forced { " (until somebody says otherwise)" }
-            ". It looked at " (time(breaker.last_run_at)) "."
+            @if breaker.forced { " (set manually)" }
+            ". Last check at " (time(breaker.last_run_at)) "."
         }
         @if let Some(probe) = &breaker.last_probe {
             p {
-                (breaker.probes) " events were let through to see whether your system is back; the last at " (time(probe.at)) ": "
-                @if probe.delivered { "delivered." } @else { (probe.error.as_deref().unwrap_or("there was none to let through")) }
+                "Probes since the breaker opened: " (breaker.probes) ". Last probe at " (time(probe.at)) ": "
+                @if probe.delivered { "delivered." } @else { (probe.error.as_deref().unwrap_or("no event was waiting.")) }
             }
         }
     }
@@ -108,17 +108,17 @@ pub(crate) async fn set(
 ) -> Result<Response, Problem> {
     let action = form.get("action").unwrap_or_default();
     if !ACTIONS.iter().any(|(known, _)| *known == action) {
-        return Err(Problem::invalid("The form does not say what the breaker is to be."));
+        return Err(Problem::invalid("The form names no action of the breaker."));
     }
-    let origin = console.origin(&form);
-    if origin.why.is_none() {
-        return Err(Problem::invalid("Say why: whoever finds the breaker so wants to know."));
+    let requester = console.requester(&form);
+    if requester.why.is_none() {
+        return Err(Problem::invalid("Enter a reason: other operators see it with the breaker's state."));
     }
-    let give_up = Instant::now() + PATIENCE;
+    let give_up_at = Instant::now() + MAX_WAIT;
     loop {
-        match console.functions.invoke(Function::Breaker, origin.request(action, Map::new())).await {
+        match console.functions.invoke(Function::Breaker, request(&requester, action, Map::new())).await {
             Ok(_) => return Ok(Redirect::to("/").into_response()),
-            Err(error) if error.is_temporary() && Instant::now() < give_up => sleep(PAUSE).await,
+            Err(error) if error.is_temporary() && Instant::now() < give_up_at => sleep(PAUSE).await,
             Err(error) if error.is_temporary() => return Ok(busy(&console, &error, &form)),
             Err(error) => return Err(error.into()),
         }
@@ -126,19 +126,19 @@ pub(crate) async fn set(
 }
 
 fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
-    (StatusCode::CONFLICT, console.page("The breaker is at work", "/", &busy_content(console, error, form)))
+    (StatusCode::CONFLICT, console.page("The breaker is busy", "/", &busy_content(console, error, form)))
         .into_response()
 }
 
 fn busy_content(console: &Console, error: &InvokeError, form: &Fields) -> Markup {
     html! {
-        h1 { "The breaker is at work" }
+        h1 { "The breaker is busy" }
         p.problem role="alert" { (display_chain(error)) }
         p {
-            "Nothing was changed. It is letting an event through, to see whether your system is back, and is done within three \
-             minutes. Press the button again then; what you have written is still there."
+            "Nothing was changed. The breaker is probing your system, which takes at most three minutes. Then press the button \
+             again; your reason is kept."
         }
-        (wish_form(console, form.get("why").unwrap_or_default()))
+        (override_form(console, form.get("why").unwrap_or_default()))
     }
 }
 
@@ -149,32 +149,33 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::functions::{Functions, Refusal};
+    use crate::functions::{FunctionError, Functions};
     use crate::gate::Gate;
     use crate::runs::Runs;
 
-    struct AtWork;
+    struct Busy;
 
-    impl Functions for AtWork {
+    impl Functions for Busy {
         fn invoke(&self, _: Function, _: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
-            let refusal = Refusal { kind: "Busy".to_owned(), message: "breaker of the schedule is at work".to_owned() };
-            std::future::ready(Err(InvokeError::Refused(refusal))).boxed()
+            let error =
+                FunctionError { kind: "Busy".to_owned(), message: "breaker of the schedule is running".to_owned() };
+            std::future::ready(Err(InvokeError::Refused(error))).boxed()
         }
     }
 
     #[tokio::test]
-    async fn while_the_breaker_is_at_work_the_form_keeps_the_reason() {
+    async fn a_busy_breaker_keeps_the_reason_in_the_form() {
         let console = Console {
-            functions: Arc::new(AtWork),
+            functions: Arc::new(Busy),
             gate: Arc::new(Gate::new(1)),
             runs: Runs::default(),
             place: "a test".to_owned(),
             by: "an operator".to_owned(),
         };
-        let error = console.functions.invoke(Function::Breaker, Value::Null).await.expect_err("at work");
+        let error = console.functions.invoke(Function::Breaker, Value::Null).await.expect_err("busy");
         let form = Fields::parse(b"action=open&why=maintenance+until+four");
         let page = busy_content(&console, &error, &form).into_string();
-        for text in ["breaker of the schedule is at work", "Nothing was changed", "value=\"maintenance until four\""] {
+        for text in ["breaker of the schedule is running", "Nothing was changed", "value=\"maintenance until four\""] {
             assert!(page.contains(text), "{text}: {page}");
         }
     }

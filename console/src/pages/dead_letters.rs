@@ -1,23 +1,23 @@
-//! The dead letters: a page of them, and what would become of those that are selected.
+//! The list of dead letters, and the dry runs before a replay or a discard.
 
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
+use genesys_relay::domain::event::Source;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{event_link, failures, hidden_ids, time, why_field};
+use super::elements::{event_link, failures, hidden_ids, time, why_field};
 use crate::answers::{DeadLetter, List, Report};
 use crate::functions::Function;
 use crate::problem::Problem;
 use crate::selection::{COUNTED, EVENT_ID, Fields, Filter, Selection};
-use crate::server::Console;
+use crate::state::Console;
 
 /// Dead letters on a page.
 const PAGE: u32 = 100;
 
-const SOURCES: [&str; 4] = ["open-messaging", "webhook", "eventbridge", "generic"];
 const REASONS: [&str; 6] = ["exhausted", "permanent", "crashed", "malformed", "unreadable", "unknown"];
 
 /// `GET /dead-letters`
@@ -35,15 +35,15 @@ pub(crate) async fn list(State(console): State<Arc<Console>>, RawQuery(query): R
         h1 { "Dead letters" }
         (filter_form(&filter))
         @if list.items.is_empty() {
-            p { @if next.is_some() || list.next.is_some() { "None on this page." } @else if filter.is_empty() { "There are none." } @else { "None match." } }
+            p { @if next.is_some() || list.next.is_some() { "No dead letters on this page." } @else if filter.is_empty() { "There are no dead letters." } @else { "No dead letters match the filters." } }
         } @else {
-            (letters(&console, &list.items, query.get("select") == Some("all"), &filter, next))
+            (selection_form(&console, &list.items, query.get("select") == Some("all"), &filter, next))
         }
         nav.paging aria-label="More dead letters" {
             @if next.is_some() { a href={ "/dead-letters?" (filter.query(&[])) } { "First page" } " " }
             @if let Some(next) = &list.next { a rel="next" href={ "/dead-letters?" (filter.query(&[("next", next)])) } { "Next page" } }
         }
-        (of_all(&console, &filter, !list.items.is_empty()))
+        (all_section(&console, &filter, !list.items.is_empty()))
     };
     Ok(console.page("Dead letters", "/dead-letters", &content))
 }
@@ -62,7 +62,7 @@ fn filter_form(filter: &Filter) -> Markup {
     };
     let text = |name: &'static str, label: &str, kind: &str| {
         let value = filter.get(name).unwrap_or_default();
-        // A browser's own field for times takes none with a zone.
+        // Browsers' `datetime-local` fields accept no zone.
         let value = if kind == "datetime-local" { value.trim_end_matches('Z') } else { value };
         html! {
             p {
@@ -72,22 +72,23 @@ fn filter_form(filter: &Filter) -> Markup {
         }
     };
     html! {
-        form.filter action="/dead-letters" aria-label="Filter" {
+        form.filter action="/dead-letters" aria-label="Filters" {
             (choice("reason", "Reason", &REASONS))
-            (text("statusCode", "Status", "text"))
-            (choice("source", "Source", &SOURCES))
+            (text("statusCode", "HTTP status", "text"))
+            (choice("source", "Source", &Source::ALL.map(Source::as_str)))
             (text("webhookId", "Webhook or integration", "text"))
-            (text("since", "Received since (UTC)", "datetime-local"))
-            (text("until", "and before (UTC)", "datetime-local"))
-            p.buttons { button { "Filter" } " " @if !filter.is_empty() { a href="/dead-letters" { "No filter" } } }
+            (text("since", "Received from (UTC)", "datetime-local"))
+            (text("until", "Received before (UTC)", "datetime-local"))
+            p.buttons { button { "Apply filters" } " " @if !filter.is_empty() { a href="/dead-letters" { "Clear filters" } } }
         }
     }
 }
 
-fn letters(
+/// The dead letters of a page, with boxes to select them and buttons for the selected.
+fn selection_form(
     console: &Console,
-    letters: &[DeadLetter],
-    all_selected: bool,
+    dead_letters: &[DeadLetter],
+    are_all_selected: bool,
     filter: &Filter,
     next: Option<&str>,
 ) -> Markup {
@@ -95,47 +96,47 @@ fn letters(
     select.extend(next.map(|next| ("next", next)));
     html! {
         form method="post" action="/replay" {
-            (console.token())
+            (console.token_field())
             (hidden_filter(filter))
             p {
-                (letters.len()) " on this page, the first received on top. "
+                (dead_letters.len()) " on this page, the first received at the top. "
                 a href={ "/dead-letters?" (filter.query(&select)) } { "Select all on this page" }
             }
-            (table(letters, Some(all_selected)))
+            (table(dead_letters, Some(are_all_selected)))
             p.buttons {
-                button { "Replay the selected…" } " "
-                button formaction="/discard" { "Discard the selected…" }
-                " Neither does anything before you have confirmed it."
+                button { "Replay selected…" } " "
+                button formaction="/discard" { "Discard selected…" }
+                " Both ask for confirmation."
             }
         }
     }
 }
 
-/// Dead letters, with boxes to select them where `selected` says how these stand.
-fn table(letters: &[DeadLetter], selected: Option<bool>) -> Markup {
+/// A table of dead letters; with `are_selected` it has boxes to select them.
+fn table(dead_letters: &[DeadLetter], are_selected: Option<bool>) -> Markup {
     html! {
         div.wide tabindex="0" role="region" aria-label="Dead letters" {
             table {
                 thead {
                     tr {
-                        @if selected.is_some() { th scope="col" { "Select" } }
-                        th scope="col" { "Event" } th scope="col" { "Reason" } th scope="col" { "What happened" }
-                        th scope="col" { "Source" } th scope="col" { "Received" } th scope="col" { "Died" }
+                        @if are_selected.is_some() { th scope="col" { "Select" } }
+                        th scope="col" { "Event" } th scope="col" { "Reason" } th scope="col" { "Error" }
+                        th scope="col" { "Source" } th scope="col" { "Received" } th scope="col" { "Dead since" }
                         th scope="col" { "Attempts" } th scope="col" { "Replays" }
                     }
                 }
                 tbody {
-                    @for letter in letters {
+                    @for dead_letter in dead_letters {
                         tr {
-                            @if let Some(is_selected) = selected {
-                                td { input type="checkbox" name=(EVENT_ID) value=(letter.event_id) checked[is_selected] aria-label={ "Select " (letter.event_id) }; }
+                            @if let Some(is_selected) = are_selected {
+                                td { input type="checkbox" name=(EVENT_ID) value=(dead_letter.event_id) checked[is_selected] aria-label={ "Select " (dead_letter.event_id) }; }
                             }
-                            td { (event_link(&letter.event_id)) }
-                            td { (letter.reason) @if let Some(status) = letter.status_code { " (" (status) ")" } }
-                            td.text { (letter.error) @if let Some(at) = letter.replayed_at { " On its way back since " (time(at)) "." } }
-                            td { (letter.source) @if let Some(webhook) = &letter.webhook_id { br; small { (webhook) } } }
-                            td { (time(letter.received_at)) } td { (time(letter.dead_at)) }
-                            td.number { (letter.attempts) } td.number { (letter.replays) }
+                            td { (event_link(&dead_letter.event_id)) }
+                            td { (dead_letter.reason) @if let Some(status) = dead_letter.status_code { " (" (status) ")" } }
+                            td.text { (dead_letter.error) @if let Some(at) = dead_letter.replayed_at { " Sent back to the events queue at " (time(at)) "." } }
+                            td { (dead_letter.source) @if let Some(webhook) = &dead_letter.webhook_id { br; small { (webhook) } } }
+                            td { (time(dead_letter.received_at)) } td { (time(dead_letter.dead_at)) }
+                            td.number { (dead_letter.attempts) } td.number { (dead_letter.replays) }
                         }
                     }
                 }
@@ -144,32 +145,32 @@ fn table(letters: &[DeadLetter], selected: Option<bool>) -> Markup {
     }
 }
 
-/// What concerns more than a page.
-fn of_all(console: &Console, filter: &Filter, any: bool) -> Markup {
+/// Actions on all dead letters, not only those of the page.
+fn all_section(console: &Console, filter: &Filter, has_items: bool) -> Markup {
     html! {
         section aria-labelledby="all-title" {
-            h2 #all-title { "All of them" }
-            @if any {
+            h2 #all-title { "All dead letters" }
+            @if has_items {
                 form method="post" action="/replay" {
-                    (console.token())
+                    (console.token_field())
                     (hidden_filter(filter))
                     @if filter.is_empty() {
                         button name="which" value="all" { "Replay all dead letters…" }
                     } @else {
-                        button name="which" value="matching" { "Replay all that match the filter…" }
+                        button name="which" value="matching" { "Replay all matching dead letters…" }
                     }
                 }
             }
             form method="post" action="/runs" {
-                (console.once())
-                button name="action" value="reconcile" { "Make the list agree with the queue" }
-                " The relay does this by itself every five minutes, when the counts differ."
+                (console.run_fields())
+                button name="action" value="reconcile" { "Reconcile the list with the queue" }
+                " The relay does this every five minutes if the counts differ."
             }
         }
     }
 }
 
-/// `POST /replay`: what a replay would do, and the form that does it.
+/// `POST /replay`: a dry run of the replay, and the form that starts it.
 pub(crate) async fn check_replay(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
@@ -190,7 +191,7 @@ pub(crate) async fn check_replay(
             Selection::All => { input type="hidden" name="which" value="all"; }
         }
     };
-    // What matches later was not looked at, and is not replayed.
+    // Only what the dry run found is replayed, not what matches later.
     let confirmed = html! {
         @match &selection {
             Selection::Matching(_) => { (hidden_filter(&filter)) (hidden_ids(&report.event_ids)) }
@@ -200,18 +201,18 @@ pub(crate) async fn check_replay(
     let content = html! {
         h1 { "Replay: dry run" }
         p.result role="status" {
-            strong { (report.matched) " would be replayed" } ". Nothing has been done so far. "
+            strong { (report.matched) " would be replayed" } ". Nothing has been done yet. "
             @if let Some(remaining) = report.remaining { "The dead-letter queue holds " (remaining) "." }
         }
-        @if !report.complete { p { "There are more than one run takes: start another one after it." } }
+        @if !report.complete { p { "One run cannot handle all of them. Start another run afterwards." } }
         @if report.matched > 0 {
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 (confirmed)
                 @if force { input type="hidden" name="force" value="yes"; }
                 (why_field(false))
-                p {
-                    label for="rate" { "At most so many a second (if you like)" }
+                label.field {
+                    span { "Maximum per second (optional)" }
                     input #rate name="rate" type="number" min="1" max="500" inputmode="numeric";
                 }
                 p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " (back(&filter)) }
@@ -219,17 +220,17 @@ pub(crate) async fn check_replay(
         } @else { p { (back(&filter)) } }
         (failures(&report.failed, report.failures))
         @if report.failures > 0 && !force {
-            form method="post" action="/replay" { (console.token()) (fields) button name="force" value="yes" { "Include what was replayed too often" } }
+            form method="post" action="/replay" { (console.token_field()) (fields) button name="force" value="yes" { "Include events that reached the replay limit" } }
         }
         @if !report.items.is_empty() {
-            h2 { @if report.matched > report.items.len() as u64 { "The first " (report.items.len()) } @else { "These" } }
+            h2 { @if report.matched > report.items.len() as u64 { "The first " (report.items.len()) " dead letters" } @else { "Dead letters" } }
             (table(&report.items, None))
         }
     };
     Ok(console.page("Replay: dry run", "/dead-letters", &content))
 }
 
-/// `POST /discard`: what would be dropped, and the form that drops it.
+/// `POST /discard`: a dry run of the discard, and the form that starts it.
 pub(crate) async fn check_discard(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
@@ -241,18 +242,18 @@ pub(crate) async fn check_discard(
         ("dryRun".to_owned(), json!(true)),
         ("force".to_owned(), json!(true)),
     ]);
-    // A discard has no dry run of its own; that of a replay looks for the same events.
+    // A discard has no dry run of its own; the dry run of a replay finds the same events.
     let report: Report = console.ask(Function::Replay, request.into()).await?;
     let Selection::Ids(ids) = selection else { return Err(nothing_selected()) };
     let filter = Filter::of(&form);
     let content = html! {
         h1 { "Discard" }
         p.result role="status" {
-            strong { (report.matched) " would be dropped for good" } ". Copies of them that come within 15 days are dropped as well."
+            strong { (report.matched) " would be deleted permanently" } ". Copies that arrive within 15 days are deleted as well."
         }
         @if report.matched > 0 {
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 (hidden_filter(&filter))
                 (hidden_ids(&ids))
                 (why_field(true))
@@ -265,7 +266,7 @@ pub(crate) async fn check_discard(
     Ok(console.page("Discard", "/dead-letters", &content))
 }
 
-/// Keeps what the list shows.
+/// Hidden fields that keep the list's filter.
 fn hidden_filter(filter: &Filter) -> Markup {
     html! { @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); } }
 }
@@ -275,5 +276,5 @@ fn back(filter: &Filter) -> Markup {
 }
 
 fn nothing_selected() -> Problem {
-    Problem::invalid("Nothing is selected: go back, and tick the boxes of the dead letters that you mean.")
+    Problem::invalid("Nothing is selected. Go back and select dead letters.")
 }

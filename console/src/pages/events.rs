@@ -1,4 +1,4 @@
-//! One event's life: what it is, what happened to it, and what it holds.
+//! One event: its state, history, payload and headers.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{hidden_ids, time};
+use super::elements::{hidden_ids, time};
 use crate::answers::Event;
 use crate::functions::Function;
 use crate::pretty::pretty;
 use crate::problem::Problem;
 use crate::selection::Fields;
-use crate::server::Console;
+use crate::state::Console;
 
-/// More of a body is not shown, but can be had as a file.
+/// Bytes of a body that the page shows; the download has all of it.
 const MAX_SHOWN: usize = 64 * 1024;
 
 /// `GET /events?id=`
@@ -45,7 +45,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<Str
     Ok(console.page(&format!("Event {id}"), "/dead-letters", &content))
 }
 
-/// `GET /events/{id}/body`: the payload, byte for byte, to be kept and not to be shown.
+/// `GET /events/{id}/body`: the payload, byte for byte, as a download that browsers do not render.
 pub(crate) async fn body(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
@@ -55,8 +55,8 @@ pub(crate) async fn body(
         (Some(text), _) => text.into_bytes(),
         (None, Some(encoded)) => BASE64_STANDARD
             .decode(encoded)
-            .map_err(|error| Problem::invalid(format!("the body is no base64: {error}")))?,
-        (None, None) => return Err(Problem::invalid("The body of this event is not kept.")),
+            .map_err(|error| Problem::invalid(format!("The payload is not valid base64: {error}")))?,
+        (None, None) => return Err(Problem::invalid("The payload of this event is not stored.")),
     };
     let name = format!("attachment; filename=\"{}.body\"", event.id);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)], bytes))
@@ -79,9 +79,9 @@ fn state(event: &Event) -> Markup {
             @if let Some(status) = event.status_code { " (status " (status) ")" }
             @if let Some(error) = &event.error { ": " (error) }
         }
-        @if let Some(at) = event.replayed_at { p { "On its way back since " (time(at)) "." } }
-        @if let Some(at) = event.next_attempt_at { p { "The next attempt comes at " (time(at)) " or later." } }
-        @if let Some(key) = &event.archived_to { p { "It lies in the archive, in " code { (key) } "." } }
+        @if let Some(at) = event.replayed_at { p { "Sent back to the events queue at " (time(at)) "." } }
+        @if let Some(at) = event.next_attempt_at { p { "Next attempt at " (time(at)) " or later." } }
+        @if let Some(key) = &event.archived_to { p { "Archived in the object " code { (key) } "." } }
     }
 }
 
@@ -90,29 +90,29 @@ fn actions(console: &Console, event: &Event) -> Markup {
     html! {
         @if event.state == "DEAD" {
             form method="post" action="/replay" {
-                (console.token())
+                (console.token_field())
                 (hidden_ids(ids))
                 p.buttons { button { "Replay…" } " " button formaction="/discard" { "Discard…" } }
             }
         }
         @if let Some(key) = &event.archived_to {
             form method="post" action="/runs" {
-                (console.once())
+                (console.run_fields())
                 input type="hidden" name="key" value=(key);
-                p.buttons { button name="action" value="restore" { "Restore the object that holds it" } }
+                p.buttons { button name="action" value="restore" { "Restore the archived object" } }
             }
         }
     }
 }
 
-/// Attempts, and what people did, by their time.
+/// Attempts and operators' actions in the order of time.
 fn timeline(event: &Event) -> Markup {
     let attempts_before =
         usize::try_from(event.attempts_made).unwrap_or(usize::MAX).saturating_sub(event.attempts.len());
     let mut moments: Vec<(Timestamp, Markup)> = vec![(event.received_at, html! { "Received from " (event.source) })];
     let newest = event.attempts.len().saturating_sub(1);
     for (number, attempt) in event.attempts.iter().enumerate() {
-        // It says why the event is dead.
+        // The last response often says why the event is dead.
         let is_open = event.state == "DEAD" && number == newest;
         let what = html! {
             strong { "Attempt " (attempts_before + number + 1) } ": "
@@ -124,23 +124,24 @@ fn timeline(event: &Event) -> Markup {
             }
             @if let Some(duration) = attempt.duration_ms { ", after " (duration) " ms" }
             @if let Some(error) = &attempt.error { br; (error) }
-            @if let Some(response) = &attempt.response { details open[is_open] { summary { "What your system answered" } pre tabindex="0" { (response) } } }
+            @if let Some(response) = &attempt.response { details open[is_open] { summary { "Response of your system" } pre tabindex="0" { (response) } } }
         };
         moments.push((attempt.at, what));
     }
-    for act in &event.history {
-        let what = html! { strong { (act.action) } " by " (act.by) @if let Some(why) = &act.why { ": " (why) } };
-        moments.push((act.at, what));
+    for action in &event.history {
+        let what =
+            html! { strong { (action.action) } " by " (action.by) @if let Some(why) = &action.why { ": " (why) } };
+        moments.push((action.at, what));
     }
     if let Some(at) = event.dead_at {
         moments.push((at, html! { strong { "Dead" } @if let Some(reason) = &event.reason { ": " (reason) } }));
     }
-    // Stable: what happened at the same time stays in this order.
+    // A stable sort: moments of the same time stay in this order.
     moments.sort_by_key(|(at, _)| *at);
     html! {
-        section aria-labelledby="life-title" {
-            h2 #life-title { "Its life" }
-            @if attempts_before > 0 { p { "The first " (attempts_before) " attempts are not kept." } }
+        section aria-labelledby="history-title" {
+            h2 #history-title { "History" }
+            @if attempts_before > 0 { p { "The first " (attempts_before) " attempts are no longer stored." } }
             ol.timeline { @for (at, what) in &moments { li { (time(*at)) " " div { (what) } } } }
         }
     }
@@ -148,20 +149,20 @@ fn timeline(event: &Event) -> Markup {
 
 fn payload(event: &Event) -> Markup {
     let Some(text) = event.body.as_deref().or(event.body_base64.as_deref()) else {
-        return html! { h2 { "Payload" } p { "It is not kept for events that are not dead, or when it is too large: the message has it." } };
+        return html! { h2 { "Payload" } p { "Only payloads of dead events up to a size limit are stored here. The message in the queue has the payload." } };
     };
     let shown = &text[..text.floor_char_boundary(MAX_SHOWN)];
     let pretty = event.body.as_deref().filter(|body| body.len() <= MAX_SHOWN).and_then(pretty);
     html! {
         section aria-labelledby="payload-title" {
             h2 #payload-title { "Payload" }
-            @if let Some(pretty) = &pretty { pre #pretty tabindex="0" aria-label="Laid out" { (pretty) } }
+            @if let Some(pretty) = &pretty { pre #pretty tabindex="0" aria-label="Formatted payload" { (pretty) } }
             details open[pretty.is_none()] {
-                summary { @if event.body.is_some() { "As it came" } @else { "As it came, in base64: it is no text" } }
+                summary { @if event.body.is_some() { "Original" } @else { "Original, in base64 because it is not text" } }
                 pre #raw tabindex="0" { (shown) }
-                @if shown.len() < text.len() { p { "This is the beginning." } }
+                @if shown.len() < text.len() { p { "Only the beginning is shown. Download the payload to see all of it." } }
             }
-            p { a href={ "/events/" (event.id) "/body" } download { "Save it, byte for byte" } }
+            p { a href={ "/events/" (event.id) "/body" } download { "Download the payload" } }
         }
     }
 }
@@ -174,7 +175,7 @@ fn headers(event: &Event) -> Markup {
                 @if let Some(kind) = &event.content_type { dt { "content-type" } dd { (kind) } }
                 @for (name, value) in &event.headers { dt { (name) } dd { (value) } }
             }
-            @if event.headers.is_empty() && event.content_type.is_none() { p { "None are kept." } }
+            @if event.headers.is_empty() && event.content_type.is_none() { p { "No headers are stored." } }
         }
     }
 }
@@ -182,18 +183,18 @@ fn headers(event: &Event) -> Markup {
 fn facts(event: &Event) -> Markup {
     let texts = [
         ("Webhook or integration", &event.webhook_id),
-        ("Its name", &event.webhook_name),
+        ("Webhook name", &event.webhook_name),
         ("Conversation", &event.conversation_id),
         ("Target", &event.target),
     ];
     html! {
         section aria-labelledby="facts-title" {
-            h2 #facts-title { "What else is known" }
+            h2 #facts-title { "Details" }
             dl {
                 @for (name, value) in texts { @if let Some(value) = value { dt { (name) } dd { (value) } } }
                 dt { "Attempts" } dd { (event.attempts_made) }
                 dt { "Replays" } dd { (event.replays) }
-                dt { "Forgotten at" } dd { (time(event.expires_at)) }
+                dt { "Record expires at" } dd { (time(event.expires_at)) }
             }
         }
     }

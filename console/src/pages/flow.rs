@@ -1,26 +1,28 @@
-//! The first page: what flows, from left to right, and what needs somebody.
+//! The first page: the path of an event from left to right, and the problems that need attention.
 
 use std::sync::Arc;
 
 use axum::extract::State;
+use genesys_relay::domain::queue_depth::QueueDepth;
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::{age, breaker, needs, time};
-use crate::answers::{Attempts, DeadLetter, Depth, List, Status};
+use super::elements::{age, time};
+use super::{breaker, needs};
+use crate::answers::{Attempts, DeadLetter, List, Status};
 use crate::functions::Function;
 use crate::problem::Problem;
-use crate::server::Console;
+use crate::state::Console;
 
-/// The chart, in its own units.
+/// Height of the chart and width of a bar, in the chart's units.
 const CHART_HEIGHT: u64 = 60;
 const BAR: usize = 20;
 
-/// The page asks for itself every so many seconds. Each time, the relay reads its counts.
+/// Seconds between two refreshes of the page. Each refresh makes the relay read its counts.
 const LOOK_SECONDS: u32 = 5;
 
-/// So many dead letters are looked at to say what they are: one call, of one page.
+/// Dead letters that the page groups by reason: one page of the list.
 const LISTED: u32 = 100;
 
 /// `GET /`
@@ -28,7 +30,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
     let status: Status = console.ask(Function::Replay, json!({ "action": "status" })).await?;
     let dead = match status.dead_letters.total() {
         0 => Vec::new(),
-        _ => some_dead_letters(&console).await,
+        _ => first_dead_letters(&console).await,
     };
     let content = html! {
         h1 { "Flow" }
@@ -36,14 +38,14 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
         div #stations data-live=(LOOK_SECONDS) { (stations(&status)) }
         div #attempts data-live=(LOOK_SECONDS) { (attempts(&status.attempts)) }
         (breaker::section(&console, &status, LOOK_SECONDS))
-        div #at-work data-live=(LOOK_SECONDS) { (at_work(&console, &status)) }
-        p.taken #taken data-live=(LOOK_SECONDS) { "As of " (time(Timestamp::now())) ". " a href="/" { "Look again" } }
+        div #running data-live=(LOOK_SECONDS) { (running(&console, &status)) }
+        p.taken #taken data-live=(LOOK_SECONDS) { "As of " (time(Timestamp::now())) ". " a href="/" { "Refresh" } }
     };
     Ok(console.page("Flow", "/", &content))
 }
 
-/// What the first dead letters are, where that can be had: the page goes without it.
-async fn some_dead_letters(console: &Console) -> Vec<DeadLetter> {
+/// Lists the first dead letters. On an error the list is empty: the page works without it.
+async fn first_dead_letters(console: &Console) -> Vec<DeadLetter> {
     let list = console.ask::<List>(Function::Replay, json!({ "action": "list", "limit": LISTED })).await;
     list.map_or_else(|_| Vec::new(), |list| list.items)
 }
@@ -51,12 +53,12 @@ async fn some_dead_letters(console: &Console) -> Vec<DeadLetter> {
 fn stations(status: &Status) -> Markup {
     let rate = |count: fn(&Attempts) -> u64| status.attempts.get(1).map_or(0, count);
     html! {
-        ol.flow aria-label="The way of an event" {
+        ol.flow aria-label="Path of an event" {
             li {
                 h3 { "Events queue" }
                 p.count { (status.queue.total()) }
-                (depth(&status.queue, "in hand or in backoff"))
-                p { "Oldest: " @match status.queue_age_seconds { Some(seconds) => (age(seconds)), None => "not known" } }
+                (depth(status.queue, "in flight (including backoff)"))
+                p { "Oldest: " @match status.queue_age_seconds { Some(seconds) => (age(seconds)), None => "unknown" } }
             }
             li {
                 h3 { "Breaker" }
@@ -65,37 +67,37 @@ fn stations(status: &Status) -> Markup {
             }
             li {
                 h3 { "Your system" }
-                p.count { (rate(|minute| minute.delivered)) span.unit { " a minute" } }
-                p { "delivered, in the last whole minute" }
-                p { (rate(|minute| minute.failed)) " attempts a minute failed" }
+                p.count { (rate(|minute| minute.delivered)) span.unit { " per minute" } }
+                p { "delivered in the last full minute" }
+                p { (rate(|minute| minute.failed)) " failed attempts per minute" }
             }
             li.dead {
                 h3 { a href="/dead-letters" { "Dead letters" } }
                 p.count { (status.dead_letters.total()) }
-                (depth(&status.dead_letters, "in hand"))
+                (depth(status.dead_letters, "in flight"))
                 p { "Oldest: " @match status.dead_letters_age_seconds { Some(seconds) => (age(seconds)), None => "none" } }
             }
         }
     }
 }
 
-fn depth(depth: &Depth, hidden: &str) -> Markup {
+fn depth(depth: QueueDepth, in_flight: &str) -> Markup {
     html! {
         p {
-            (depth.visible) " waiting, " (depth.in_flight) " " (hidden)
+            (depth.visible) " waiting, " (depth.in_flight) " " (in_flight)
             @if depth.delayed > 0 { ", " (depth.delayed) " delayed" }
         }
     }
 }
 
-/// The attempts of the last minutes, as a picture and in numbers.
+/// A chart and a table of the attempts in the last minutes.
 fn attempts(minutes: &[Attempts]) -> Markup {
     let most = minutes.iter().map(Attempts::total).max().unwrap_or_default().max(1);
     let height = |count: u64| count * CHART_HEIGHT / most;
     html! {
         section aria-labelledby="attempts-title" {
-            h2 #attempts-title { "Attempts of the last " (minutes.len()) " minutes" }
-            p.legend { span.delivered { "delivered" } " below, " span.failed { "failed" } " (striped) on top; at most " (most) " a minute" }
+            h2 #attempts-title { "Attempts in the last " (minutes.len()) " minutes" }
+            p.legend { span.delivered { "Delivered" } " (below) and " span.failed { "failed" } " (on top, striped); highest: " (most) " per minute" }
             svg.chart viewBox={ "0 0 " (minutes.len() * BAR) " " (CHART_HEIGHT) } preserveAspectRatio="none" aria-hidden="true" {
                 defs {
                     pattern #stripes width="4" height="4" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
@@ -115,7 +117,7 @@ fn attempts(minutes: &[Attempts]) -> Markup {
                 }
             }
             details {
-                summary { "In numbers" }
+                summary { "Show numbers" }
                 table {
                     thead { tr { th scope="col" { "Minute (UTC)" } th scope="col" { "Delivered" } th scope="col" { "Failed" } } }
                     tbody {
@@ -129,22 +131,22 @@ fn attempts(minutes: &[Attempts]) -> Markup {
     }
 }
 
-/// Who takes from the dead letters now.
-fn at_work(console: &Console, status: &Status) -> Markup {
+/// The run or redrive that currently takes from the dead-letter queue.
+fn running(console: &Console, status: &Status) -> Markup {
     html! {
         @if let Some(run) = &status.run {
-            p { "At work on the dead letters: " (run.action) " of " (run.by) ", since " (time(run.since)) ", until " (time(run.until)) " at the latest." }
+            p { "Running on the dead letters: " (run.action) " by " (run.by) ", since " (time(run.since)) ". Its lease ends at " (time(run.until)) "." }
         }
         @if let Some(task) = status.move_task.as_ref().filter(|task| task.is_active()) {
             form method="post" action="/move-task/cancel" {
-                (console.token())
+                (console.token_field())
                 p {
-                    "SQS moves dead letters back: " (task.moved) @if let Some(all) = task.to_move { " of " (all) }
+                    "SQS redrive in progress: " (task.moved) @if let Some(all) = task.to_move { " of " (all) } " moved"
                     @if let Some(asked) = &status.bulk_replay {
-                        ", asked for by " (asked.by) " at " (time(asked.at)) @if let Some(why) = &asked.why { ": " (why) }
+                        ", requested by " (asked.by) " at " (time(asked.at)) @if let Some(why) = &asked.why { ": " (why) }
                     }
                     ". "
-                    button { "Cancel the move" }
+                    button { "Cancel redrive" }
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What the operator has started here, how far it is, and what came of it.
+//! The runs that the operator started: their progress and results.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use super::{ONCE, failures, time};
+use super::elements::{failures, time};
 use crate::functions::Function;
 use crate::problem::Problem;
-use crate::runs::{End, Progress, Run, Which, Work};
+use crate::runs::{End, Progress, Run, Which, Work, request};
 use crate::selection::{COUNTED, Fields, Filter, Selection};
-use crate::server::Console;
+use crate::state::{Console, ONCE};
 
-/// A page of what is under way asks for itself every so many seconds. Nothing but the console answers.
+/// Seconds between two refreshes while a run is in progress. Only the console answers, not the relay.
 const LOOK_SECONDS: u32 = 2;
 
 /// `POST /runs`
@@ -25,12 +25,12 @@ pub(crate) async fn start(
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
     let work = work(&form)?;
-    let origin = console.origin(&form);
-    if matches!(work, Work::Discard { .. }) && origin.why.is_none() {
-        return Err(Problem::invalid("Say why they are discarded: it stands on their records."));
+    let requester = console.requester(&form);
+    if matches!(work, Work::Discard { .. }) && requester.why.is_none() {
+        return Err(Problem::invalid("Enter a reason for the discard: it is recorded on each event."));
     }
-    let once = form.get(ONCE).ok_or_else(|| Problem::invalid("The form is not complete. Reload the page."))?;
-    let run = console.runs.start(&console.functions, once, work, origin, Filter::of(&form));
+    let once = form.get(ONCE).ok_or_else(|| Problem::invalid("The form is incomplete. Reload the page."))?;
+    let run = console.runs.start(&console.functions, once, work, requester, Filter::of(&form));
     Ok(Redirect::to(&format!("/runs/{}", run.id)))
 }
 
@@ -39,12 +39,12 @@ fn work(form: &Fields) -> Result<Work, Problem> {
     Ok(match form.get("action") {
         Some("replay") => {
             let rate = form.get("rate").map(str::parse).transpose();
-            let rate = rate.map_err(|_| Problem::invalid("The rate is a number from 1 to 500."))?;
+            let rate = rate.map_err(|_| Problem::invalid("The rate must be a number from 1 to 500."))?;
             let which = match Selection::of(form).ok_or_else(nothing)? {
                 Selection::Ids(ids) => Which::Ids(ids),
                 Selection::All => Which::All { counted: form.get(COUNTED).and_then(|count| count.parse().ok()) },
                 Selection::Matching(_) => {
-                    return Err(Problem::invalid("Look at what matches first: the dry run names it."));
+                    return Err(Problem::invalid("Start with a dry run: it names the dead letters to replay."));
                 }
             };
             Work::Replay { which, rate, force: form.get("force").is_some() }
@@ -59,7 +59,7 @@ fn work(form: &Fields) -> Result<Work, Problem> {
         }
         Some("restore") => Work::Restore { key: form.get("key").unwrap_or_default().to_owned() },
         Some("reconcile") => Work::Reconcile,
-        _ => return Err(Problem::invalid("The form does not say what is to be done.")),
+        _ => return Err(Problem::invalid("The form names no action.")),
     })
 }
 
@@ -68,17 +68,17 @@ pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
     let runs = console.runs.all();
     let content = html! {
         h1 { "Runs" }
-        p { "What was started from this console. What others did stands on the events, and in the audit log." }
-        @if runs.is_empty() { p { "Nothing so far." } } @else {
+        p { "Runs started from this console. For all operators' actions see the histories of events and the audit log." }
+        @if runs.is_empty() { p { "No runs yet." } } @else {
             table {
-                thead { tr { th scope="col" { "Run" } th scope="col" { "Began" } th scope="col" { "Why" } th scope="col" { "Done" } th scope="col" { "State" } } }
+                thead { tr { th scope="col" { "Run" } th scope="col" { "Started" } th scope="col" { "Reason" } th scope="col" { "Done" } th scope="col" { "State" } } }
                 tbody #runs data-live=[runs.iter().any(|run| run.progress().end.is_none()).then_some(LOOK_SECONDS)] {
                     @for run in &runs {
                         @let progress = run.progress();
                         tr {
                             td { a href={ "/runs/" (run.id) } { (run.work.action()) " " (run.id) } }
                             td { (time(run.began_at)) }
-                            td { (run.origin.why.as_deref().unwrap_or("")) }
+                            td { (run.requester.why.as_deref().unwrap_or("")) }
                             td { (progress.done) " " (run.work.done()) }
                             td { (state(run, &progress)) }
                         }
@@ -100,7 +100,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32
         div #progress role="status" data-live=[live] { (shown(&run, &progress)) }
         div #cancel data-live=[live] { (cancel_form(&console, &run, &progress)) }
         div #result data-live=[live] { (result(&console, &run, &progress)) }
-        p { a href={ "/dead-letters?" (run.filter.query(&[])) } { "To the dead letters" } }
+        p { a href={ "/dead-letters?" (run.filter.query(&[])) } { "Back to the dead letters" } }
     };
     let title = format!("Run {id}");
     Ok(match progress.end {
@@ -115,23 +115,23 @@ pub(crate) async fn cancel(State(console): State<Arc<Console>>, Path(id): Path<u
     Ok(Redirect::to(&format!("/runs/{id}")))
 }
 
-/// `POST /move-task/cancel`: also one that somebody else has started.
+/// `POST /move-task/cancel`: cancels the SQS redrive, whichever operator started it.
 pub(crate) async fn cancel_move_task(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
-    console.ask::<Value>(Function::Replay, console.origin(&form).request("cancel", Map::new())).await?;
+    console.ask::<Value>(Function::Replay, request(&console.requester(&form), "cancel", Map::new())).await?;
     Ok(Redirect::to("/"))
 }
 
 fn no_such_run() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "No such run", "Runs are kept for as long as this console is running.")
+    Problem::new(StatusCode::NOT_FOUND, "Run not found", "The console keeps runs only until it exits.")
 }
 
 fn state(run: &Run, progress: &Progress) -> &'static str {
     match &progress.end {
-        None if run.is_cancelled() && run.can_be_cancelled(progress) => "being cancelled",
-        None => "at work",
+        None if run.is_cancelled() && run.can_be_cancelled(progress) => "cancelling",
+        None => "running",
         Some(End::Finished) => "finished",
         Some(End::Cancelled) => "cancelled",
         Some(End::Stopped(_)) => "stopped by an error",
@@ -143,17 +143,17 @@ fn shown(run: &Run, progress: &Progress) -> Markup {
         p {
             strong { (state(run, progress)) } ". "
             (progress.done + progress.under_way) @if let Some(asked) = progress.asked { " of " (asked) } " " (run.work.done())
-            @if progress.failures > 0 { ", " (progress.failures) " not" } "."
+            @if progress.failures > 0 { ", " (progress.failures) " failed" } "."
         }
         @if let Some(asked) = progress.asked {
-            progress max=(asked.max(1)) value=(progress.looked_at) aria-label="How many were looked at" {}
+            progress max=(asked.max(1)) value=(progress.looked_at) aria-label="Progress" {}
         }
         @if let Some(waiting) = &progress.waiting { p { "Waiting: " (waiting) } }
         @if let Some(unheard) = &progress.unheard { p { (unheard) } }
         @if let Some(End::Stopped(error)) = &progress.end { p.problem { (error) } }
         @if let Some(note) = &progress.note { p { (note) } }
         @if progress.done > 0 && run.work.action() == "replay" {
-            p { "They are back in the events queue; whether your system takes them shows under " a href="/" { "Flow" } "." }
+            p { "They are back in the events queue. " a href="/" { "Flow" } " shows whether your system accepts them." }
         }
     }
 }
@@ -162,8 +162,8 @@ fn cancel_form(console: &Console, run: &Run, progress: &Progress) -> Markup {
     html! {
         @if run.can_be_cancelled(progress) {
             form method="post" action={ "/runs/" (run.id) "/cancel" } {
-                (console.token())
-                p.buttons { button disabled[run.is_cancelled()] { "Cancel" } " What is done stays done; the step that is under way is finished." }
+                (console.token_field())
+                p.buttons { button disabled[run.is_cancelled()] { "Cancel" } " The current step finishes. Finished steps are not undone." }
             }
         }
     }
@@ -171,9 +171,9 @@ fn cancel_form(console: &Console, run: &Run, progress: &Progress) -> Markup {
 
 fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
     html! {
-        @if progress.recorded > 0 { p { (progress.recorded) " got a record that says what they are." } }
+        @if progress.recorded > 0 { p { (progress.recorded) " records were created or corrected." } }
         @if progress.removed > 0 { p { (progress.removed) " copies of delivered or discarded events were removed." } }
-        @if let Some(remaining) = progress.remaining { p { (remaining) " dead letters are left, as SQS counts." } }
+        @if let Some(remaining) = progress.remaining { p { (remaining) " dead letters are left (approximate count of SQS)." } }
         (failures(&progress.failed, progress.failures))
         @if !progress.keys.is_empty() {
             h2 { "Written to the archive" }
@@ -181,7 +181,7 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 @for key in &progress.keys {
                     li {
                         form method="post" action="/runs" {
-                            (console.once())
+                            (console.run_fields())
                             input type="hidden" name="key" value=(key);
                             code { (key) } " " button name="action" value="restore" { "Restore" }
                         }
@@ -189,6 +189,6 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 }
             }
         }
-        p.taken { "By " (run.origin.by) @if let Some(why) = &run.origin.why { ": " (why) } ". Began at " (time(run.began_at)) "." }
+        p.taken { "By " (run.requester.by) @if let Some(why) = &run.requester.why { ": " (why) } ". Started at " (time(run.began_at)) "." }
     }
 }

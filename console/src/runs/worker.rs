@@ -1,36 +1,37 @@
-//! Carries a run out: asks the relay step by step, waits for whoever is at work, and follows what SQS does by itself.
+//! Carries out a run: asks the relay step by step, waits while another run is in progress, and follows SQS redrives.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use genesys_relay::ports::queue::MoveTask;
 use genesys_relay::runtime::logging::display_chain;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{End, Run, Which, Work};
-use crate::answers::{Background, BackgroundState, Followed, MoveTask, Report, Status};
-use crate::functions::{Function, Functions, InvokeError, Refusal};
+use super::run::{End, Run, Which, Work, request};
+use crate::answers::{Background, BackgroundAnswer, BackgroundState, Report, Status};
+use crate::functions::{Function, FunctionError, Functions, InvokeError};
 
-/// A page shows so many steps of a run, as far as steps are neither tiny nor longer than a function likes to work.
+/// Steps of a run, within the bounds of a step's size.
 const STEPS: usize = 20;
 const SMALLEST_STEP: usize = 10;
 const LARGEST_STEP: usize = 500;
 
-/// While somebody else is at work, and while SQS moves.
+/// Pause between two requests while another run is in progress or SQS redrives.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The first look at a step that was started; each after it comes twice as late, up to [`PAUSE`].
-const FIRST_LOOK: Duration = Duration::from_millis(50);
+/// Pause before the first status request of a step. It doubles with each, up to [`PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A step that was cut off, or that nobody has begun, is asked for again under its name after this.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// A step that was cut off, or has not begun, is requested again under its run id after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// A step is started under its name so many times where no answer comes: the name makes it one.
-const STARTS: u32 = 3;
+/// Attempts to start a step that is not answered. The run id makes it one step.
+const MAX_STARTS: u32 = 3;
 
-/// Does what a run is for.
+/// Carries out one run.
 pub(super) struct Worker {
     pub(super) functions: Arc<dyn Functions>,
     pub(super) run: Arc<Run>,
@@ -42,10 +43,10 @@ impl Worker {
             Work::Replay { which, rate, force } => self.replay(which, *rate, *force).await,
             Work::Discard { ids } => self.step_by_step("discard", ids, &Map::new()).await,
             Work::Archive { older_than_days } => {
-                self.whole("archive", fields([("olderThanDays", older_than_days.clone())])).await
+                self.in_one_step("archive", fields([("olderThanDays", older_than_days.clone())])).await
             }
-            Work::Restore { key } => self.whole("restore", fields([("key", json!(key))])).await,
-            Work::Reconcile => self.whole("reconcile", Map::new()).await,
+            Work::Restore { key } => self.in_one_step("restore", fields([("key", json!(key))])).await,
+            Work::Reconcile => self.in_one_step("reconcile", Map::new()).await,
         };
         let mut progress = self.run.lock();
         progress.waiting = None;
@@ -64,12 +65,12 @@ impl Worker {
             Which::Ids(ids) => self.step_by_step("replay", ids, &options).await,
             Which::All { counted } => {
                 options.insert("all".to_owned(), true.into());
-                self.everything(&options, *counted).await
+                self.all(&options, *counted).await
             }
         }
     }
 
-    /// Names the events to the function, some at a time.
+    /// Handles the events in steps.
     async fn step_by_step(
         &self,
         action: &str,
@@ -83,7 +84,7 @@ impl Worker {
             }
             let mut fields = options.clone();
             fields.insert("eventIds".to_owned(), json!(ids));
-            // Each is answered for: it was done, or is among the failures.
+            // The report is complete if each event was handled or is among the failures.
             let Some(report) = self.carried_out(action, &fields).await? else { return Ok(End::Cancelled) };
             let asked = ids.len() as u64;
             let complete = report.complete || report.done + report.failures >= asked;
@@ -94,26 +95,26 @@ impl Worker {
         if done != asked && progress.note.is_none() {
             let what = self.run.work.done();
             progress.note =
-                Some(format!("{asked} were asked for, and {done} were {what}: below is where the others are."));
+                Some(format!("{asked} were requested and {done} were {what}. The list below shows the others."));
         }
         drop(progress);
         Ok(End::Finished)
     }
 
-    /// Has one invocation do it all.
-    async fn whole(&self, action: &str, fields: Map<String, Value>) -> Result<End, InvokeError> {
+    /// Handles all in one invocation.
+    async fn in_one_step(&self, action: &str, fields: Map<String, Value>) -> Result<End, InvokeError> {
         let Some(report) = self.carried_out(action, &fields).await? else { return Ok(End::Cancelled) };
         self.run.add(report, None);
         Ok(End::Finished)
     }
 
-    /// Has SQS move all of them, or one invocation where SQS cannot.
-    async fn everything(&self, options: &Map<String, Value>, counted: Option<u64>) -> Result<End, InvokeError> {
+    /// Replays all by an SQS redrive, or by one invocation if a redrive is not possible.
+    async fn all(&self, options: &Map<String, Value>, counted: Option<u64>) -> Result<End, InvokeError> {
         let before = self.ask::<Status>(json!({ "action": "status" })).await?.move_task;
         let Some(report) = self.carried_out("replay", options).await? else { return Ok(End::Cancelled) };
         if let Some(counted) = counted.filter(|counted| *counted != report.matched) {
             self.run.lock().note = Some(format!(
-                "The dry run counted {counted}, and now there were {}: others died or came back in the meantime.",
+                "The dry run counted {counted}; the run found {}. Dead letters came or left in between.",
                 report.matched
             ));
         }
@@ -121,30 +122,29 @@ impl Worker {
             self.run.add(report, None);
             return Ok(End::Finished);
         };
-        // Told apart by the clock of SQS alone, which need not be that of this machine.
+        // Compared by the clock of SQS only: this machine's clock can differ.
         if task.started_at.is_some() && before.is_some_and(|before| before.started_at == task.started_at) {
-            return Ok(End::Stopped("Somebody else has SQS move them already: nothing was started.".to_owned()));
+            return Ok(End::Stopped("Another SQS redrive is already running. Nothing was started.".to_owned()));
         }
         self.show(&task);
         Ok(self.follow(task).await)
     }
 
-    /// Shows how SQS moves, until it says that this has ended. It goes on whether or not anybody can ask how far it is.
+    /// Follows an SQS redrive to its end. The redrive continues even while its progress cannot be read.
     async fn follow(&self, mut task: MoveTask) -> End {
-        let mut is_told = false;
+        let mut is_cancel_sent = false;
         while task.is_active() {
-            match self.look(&mut is_told).await {
+            match self.latest_redrive(&mut is_cancel_sent).await {
                 Ok(Some(newest)) if newest.started_at == task.started_at => {
                     self.show(&newest);
                     task = newest;
                 }
                 Ok(_) => {
-                    return End::Stopped(
-                        "SQS tells nothing of this move any more: how it has ended is not known.".into(),
-                    );
+                    return End::Stopped("SQS no longer reports this redrive. Its outcome is unknown.".into());
                 }
                 Err(error) => {
-                    let unknown = format!("SQS moves them, and how far it is, is not known: {}", display_chain(&error));
+                    let unknown =
+                        format!("SQS redrive in progress; could not read its state: {}", display_chain(&error));
                     self.run.lock().waiting = Some(unknown);
                     sleep(PAUSE).await;
                 }
@@ -153,15 +153,17 @@ impl Worker {
         match task.status.as_str() {
             "COMPLETED" => End::Finished,
             "CANCELLED" => End::Cancelled,
-            _ => End::Stopped(task.failure.unwrap_or_else(|| format!("The move has ended: {}", task.status))),
+            _ => End::Stopped(
+                task.failure.unwrap_or_else(|| format!("The redrive ended with the status {}", task.status)),
+            ),
         }
     }
 
-    /// Passes on that the run was cancelled, and asks for the newest move.
-    async fn look(&self, is_told: &mut bool) -> Result<Option<MoveTask>, InvokeError> {
-        if self.run.is_cancelled() && !*is_told {
-            self.functions.invoke(Function::Replay, self.run.origin.request("cancel", Map::new())).await?;
-            *is_told = true;
+    /// Sends the cancellation once, and reads the newest redrive.
+    async fn latest_redrive(&self, is_cancel_sent: &mut bool) -> Result<Option<MoveTask>, InvokeError> {
+        if self.run.is_cancelled() && !*is_cancel_sent {
+            self.functions.invoke(Function::Replay, request(&self.run.requester, "cancel", Map::new())).await?;
+            *is_cancel_sent = true;
         }
         sleep(PAUSE / 2).await;
         let status: Status = self.ask(json!({ "action": "status" })).await?;
@@ -172,30 +174,29 @@ impl Worker {
     fn show(&self, task: &MoveTask) {
         let mut progress = self.run.lock();
         (progress.asked, progress.looked_at, progress.done) = (task.to_move, task.moved, task.moved);
-        progress.waiting = task.is_active().then(|| format!("SQS moves them: {}", task.status));
+        progress.waiting = task.is_active().then(|| format!("SQS redrive in progress: {}", task.status));
     }
 
-    /// Has a change carried out in an invocation of its own, and follows it to its end. `None` where it was cancelled before it
-    /// began.
+    /// Starts a change in the background and follows it to its end. `None` if it was cancelled before it began.
     async fn carried_out(&self, action: &str, fields: &Map<String, Value>) -> Result<Option<Report>, InvokeError> {
         let run_id = Uuid::new_v4().simple().to_string();
         let mut fields = fields.clone();
         fields.insert("runId".to_owned(), run_id.as_str().into());
-        let request = self.run.origin.request(action, fields);
+        let request = request(&self.run.requester, action, fields);
         let Some(mut run) = self.start(&request).await? else { return Ok(None) };
-        let (mut pause, mut asked_at) = (FIRST_LOOK, Instant::now());
+        let (mut pause, mut asked_at) = (FIRST_PAUSE, Instant::now());
         loop {
             self.run.lock().under_way = run.report.as_ref().map_or(0, |report| report.done);
             match (run.state, run.report, run.error) {
                 (BackgroundState::Ended, Some(report), _) => return Ok(Some(report)),
                 (BackgroundState::Ended, None, _) => {
-                    return Err(InvokeError::Unanswered("the run has ended without a report".into()));
+                    return Err(InvokeError::Unanswered("the run ended without a report".into()));
                 }
                 (BackgroundState::Failed, _, error) => {
                     let message = error.unwrap_or_else(|| "the run failed".to_owned());
-                    return Err(InvokeError::Refused(Refusal { kind: "Failed".to_owned(), message }));
+                    return Err(InvokeError::Refused(FunctionError { kind: "Failed".to_owned(), message }));
                 }
-                (BackgroundState::Waiting | BackgroundState::Unfinished, ..) if asked_at.elapsed() >= ASK_AGAIN => {
+                (BackgroundState::Waiting | BackgroundState::Unfinished, ..) if asked_at.elapsed() >= RETRY_AFTER => {
                     asked_at = Instant::now();
                     match self.start(&request).await? {
                         Some(started) => run = started,
@@ -207,21 +208,21 @@ impl Worker {
             }
             sleep(pause).await;
             pause = PAUSE.min(pause * 2);
-            run = self.look_after(&run_id).await;
+            run = self.progress_of(&run_id).await;
         }
     }
 
-    /// How far a run in the background is. Whether or not anybody can ask, it goes on.
-    async fn look_after(&self, run_id: &str) -> Background {
+    /// Reads the progress of a background run, until the relay answers. The run continues meanwhile.
+    async fn progress_of(&self, run_id: &str) -> Background {
         loop {
-            let looked = self.ask::<Followed>(json!({ "action": "status", "runId": run_id })).await;
-            match looked {
-                Ok(Followed { background }) => {
+            let answer = self.ask::<BackgroundAnswer>(json!({ "action": "status", "runId": run_id })).await;
+            match answer {
+                Ok(BackgroundAnswer { background }) => {
                     self.run.lock().unheard = None;
                     return background;
                 }
                 Err(error) => {
-                    let unknown = format!("How far it is, is not known: {}", display_chain(&error));
+                    let unknown = format!("Could not read the state of the run: {}", display_chain(&error));
                     self.run.lock().unheard = Some(unknown);
                     sleep(PAUSE).await;
                 }
@@ -229,22 +230,21 @@ impl Worker {
         }
     }
 
-    /// Starts a change under its name, and again while somebody else is at work or Lambda has no room; nothing is done then.
-    /// `None` once it is cancelled.
+    /// Starts a background run, again while another run is in progress or Lambda throttles. `None` once it is cancelled.
     async fn start(&self, request: &Value) -> Result<Option<Background>, InvokeError> {
         let mut unanswered = 0;
         loop {
-            match self.ask::<Followed>(request.clone()).await {
+            match self.ask::<BackgroundAnswer>(request.clone()).await {
                 Err(error) if error.is_temporary() => {
                     self.run.lock().waiting = Some(display_chain(&error));
                     if self.run.is_cancelled() {
                         return Ok(None);
                     }
                 }
-                Err(InvokeError::Unanswered(_)) if unanswered + 1 < STARTS => unanswered += 1,
+                Err(InvokeError::Unanswered(_)) if unanswered + 1 < MAX_STARTS => unanswered += 1,
                 outcome => {
                     self.run.lock().waiting = None;
-                    return outcome.map(|Followed { background }| Some(background));
+                    return outcome.map(|BackgroundAnswer { background }| Some(background));
                 }
             }
             sleep(PAUSE).await;

@@ -1,6 +1,6 @@
-//! A new operator and the page, in a real browser, before a relay on the local AWS whose target starts to fail.
+//! An outage in a real browser: the console before a relay on the local AWS whose target starts to fail.
 //!
-//! Where there is no browser this is skipped, and says so; with the variable `CI` or `GENESYS_RELAY_BROWSER` it fails.
+//! Without a browser the test is skipped; with the variable `CI` or `GENESYS_RELAY_BROWSER` it fails.
 //! `cargo xtask pictures` takes the pictures of `docs/operate/console`.
 
 mod webdriver;
@@ -24,11 +24,11 @@ use self::webdriver::{Browser, ENTER, SPACE};
 /// Events that the target refuses; half of them are replayed.
 const REFUSED: u32 = 10;
 
-/// What the target says of them: the cause that the operator has to find.
+/// The target's answer: the cause that the operator has to find.
 const CAUSE: &str = r#"{"error":"unknown queue 'orders-new': create it first"}"#;
 
 #[tokio::test]
-async fn an_operator_finds_the_cause_and_brings_half_of_the_dead_letters_back() -> Result<()> {
+async fn an_operator_finds_the_cause_and_replays_half() -> Result<()> {
     if !Browser::is_there().await {
         let is_required = ["CI", "GENESYS_RELAY_BROWSER"].iter().any(|name| env::var_os(name).is_some());
         ensure!(!is_required, "no browser: on Debian, apt-get install chromium chromium-driver");
@@ -36,7 +36,7 @@ async fn an_operator_finds_the_cause_and_brings_half_of_the_dead_letters_back() 
         return Ok(());
     }
     let browser = Browser::start().await?;
-    // Whatever happens, it is closed.
+    // The browser is closed also after a failure.
     let outcome = work(&browser).await;
     browser.close().await?;
     outcome
@@ -52,8 +52,8 @@ async fn work(browser: &Browser) -> Result<()> {
     the_cause_is_found(browser).await?;
     relay.target.behave(Behaviour::Fine);
     let left = half_of_them_are_replayed(browser, &relay, &console, &dead).await?;
-    one_is_discarded_by_the_keyboard_alone(browser, &relay, &console).await?;
-    the_rest_is_replayed_without_a_script(browser, &relay, &console, &left).await
+    one_is_discarded_with_the_keyboard(browser, &relay, &console).await?;
+    the_rest_is_replayed_without_scripts(browser, &relay, &console, &left).await
 }
 
 struct Relay {
@@ -62,7 +62,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// Starts the console as `cargo console` does, and gives its address and a link into it.
+    /// Starts the console as `cargo console` does, and returns its address and a link.
     async fn open_console(&self) -> Result<(String, String)> {
         let variables = env::temp_dir().join(format!("genesys-relay-console-{}", std::process::id()));
         env_file::write(&variables, &self.stack).await?;
@@ -109,10 +109,10 @@ impl Relay {
     }
 }
 
-/// The operator has the page open, and sees it come.
+/// The open page shows the failures.
 async fn a_target_starts_to_fail(browser: &Browser, relay: &Relay, link: &str) -> Result<BTreeSet<String>> {
     browser.open(link).await?;
-    browser.until("#needs", "All is well").await?;
+    browser.until("#needs", "No problems").await?;
     let well = relay.accept(1000).await?;
     relay.until_taken(&BTreeSet::from([well])).await?;
     browser.click("#attempts summary").await?;
@@ -123,11 +123,11 @@ async fn a_target_starts_to_fail(browser: &Browser, relay: &Relay, link: &str) -
         dead.insert(relay.accept(number).await?);
     }
     relay.until_dead(REFUSED).await?;
-    // By itself, while the operator looks at it.
+    // The page refreshes itself.
     browser.until("#needs", &format!("{REFUSED} dead letters")).await?;
-    // How many is added up some seconds later.
-    browser.until("#needs", "attempts failed in this minute").await?;
-    browser.until("#attempts table", "Minute (UTC)").await.context("what is folded open stays so")?;
+    // The counts follow some seconds later.
+    browser.until("#needs", "attempts failed in the last two minutes").await?;
+    browser.until("#attempts table", "Minute (UTC)").await.context("opened details stay open")?;
     browser.click("#attempts summary").await?;
     picture(browser, "flow").await?;
     Ok(dead)
@@ -148,7 +148,7 @@ async fn the_cause_is_found(browser: &Browser) -> Result<()> {
     picture(browser, "event").await
 }
 
-/// Gives those that are left.
+/// Returns the ids of those that are left.
 async fn half_of_them_are_replayed(
     browser: &Browser,
     relay: &Relay,
@@ -161,7 +161,7 @@ async fn half_of_them_are_replayed(
         browser.click(&format!("tbody tr:nth-child({row}) input")).await?;
     }
     browser.click("form[action='/replay'] button").await?;
-    browser.until(".result", "5 would be replayed. Nothing has been done so far").await?;
+    browser.until(".result", "5 would be replayed. Nothing has been done yet").await?;
     relay.until_dead(REFUSED).await?;
     browser.write("input[name=why]", "the queue orders-new is there now").await?;
     picture(browser, "dry-run").await?;
@@ -185,7 +185,7 @@ async fn half_of_them_are_replayed(
     Ok(left)
 }
 
-async fn one_is_discarded_by_the_keyboard_alone(browser: &Browser, relay: &Relay, console: &str) -> Result<()> {
+async fn one_is_discarded_with_the_keyboard(browser: &Browser, relay: &Relay, console: &str) -> Result<()> {
     browser.open(&format!("{console}/dead-letters")).await?;
     browser.tab_to(".skip").await?;
     browser.press([ENTER]).await?;
@@ -193,7 +193,7 @@ async fn one_is_discarded_by_the_keyboard_alone(browser: &Browser, relay: &Relay
     browser.press([SPACE]).await?;
     browser.tab_to("button[formaction='/discard']").await?;
     browser.press([ENTER]).await?;
-    browser.until(".result", "1 would be dropped for good").await?;
+    browser.until(".result", "1 would be deleted permanently").await?;
     browser.tab_to("input[name=why]").await?;
     browser.press("a test order".chars()).await?;
     browser.tab_to("button[value=discard]").await?;
@@ -202,7 +202,7 @@ async fn one_is_discarded_by_the_keyboard_alone(browser: &Browser, relay: &Relay
     relay.until_dead(REFUSED / 2 - 1).await
 }
 
-async fn the_rest_is_replayed_without_a_script(
+async fn the_rest_is_replayed_without_scripts(
     browser: &Browser,
     relay: &Relay,
     console: &str,
@@ -215,7 +215,7 @@ async fn the_rest_is_replayed_without_a_script(
     browser.click("form[action='/replay'] button").await?;
     browser.until(".result", "4 would be replayed").await?;
     browser.click("button[value=replay]").await?;
-    // The page asks for itself again.
+    // The page reloads itself.
     browser.until("#progress", "finished. 4 of 4 replayed.").await?;
     relay.until_dead(0).await?;
     let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
@@ -225,7 +225,7 @@ async fn the_rest_is_replayed_without_a_script(
     browser.run_scripts(true).await
 }
 
-/// Takes pictures, where somebody asks for them.
+/// Writes the pictures if the variable asks for them.
 async fn picture(browser: &Browser, name: &str) -> Result<()> {
     if env::var_os("GENESYS_RELAY_PICTURES").is_none() {
         return Ok(());

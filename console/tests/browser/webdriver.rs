@@ -1,4 +1,4 @@
-//! A browser without a window, driven over `WebDriver` by Debian's chromedriver. It reaches this machine only.
+//! A headless browser that chromedriver controls over `WebDriver`. It can reach this machine only.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// Debian's package `chromium-driver` brings it.
+/// The driver of Debian's package `chromium-driver`.
 const DRIVER: &str = "chromedriver";
 
-/// What the answer to a search for an element calls it ("`WebDriver`", section 11).
+/// Key of an element's id in answers ("`WebDriver`", section 11).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// Keys ("`WebDriver`", section 15.4.2).
@@ -29,13 +29,13 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Whether there is one on this machine.
+    /// Tells whether this machine has a browser.
     pub(crate) async fn is_there() -> bool {
         let version = Command::new(DRIVER).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
         version.is_ok_and(|status| status.success())
     }
 
-    /// Starts one. It has to be closed.
+    /// Starts a browser, which the caller must close.
     pub(crate) async fn start() -> Result<Self> {
         let mut command = Command::new(DRIVER);
         let mut driver = command.arg("--port=0").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
@@ -104,7 +104,7 @@ impl Browser {
         self.post(&format!("element/{element}/value"), json!({ "text": text })).await.map(drop)
     }
 
-    /// Waits until an element says this. A page may come and go meanwhile.
+    /// Waits until an element contains the text. Pages may change meanwhile.
     pub(crate) async fn until(&self, selector: &str, text: &str) -> Result<String> {
         let what = format!("{selector} says {text:?}");
         let shown =
@@ -115,7 +115,7 @@ impl Browser {
         }
     }
 
-    /// Presses keys, one after the other, wherever the focus is.
+    /// Presses keys one after the other on the focused element.
     pub(crate) async fn press(&self, keys: impl IntoIterator<Item = char>) -> Result<()> {
         let actions: Vec<Value> = keys
             .into_iter()
@@ -125,7 +125,7 @@ impl Browser {
         self.post("actions", json!({ "actions": [keyboard] })).await.map(drop)
     }
 
-    /// Presses Tab until the focus is on what the selector finds, and shows that it is.
+    /// Presses Tab until the selected element has the focus, and checks that the focus is visible.
     pub(crate) async fn tab_to(&self, selector: &str) -> Result<()> {
         for _ in 0..100 {
             self.press([TAB]).await?;
@@ -140,12 +140,12 @@ impl Browser {
         bail!("no Tab leads to {selector}")
     }
 
-    /// Switches scripts off, or on again, from the next page on.
-    pub(crate) async fn run_scripts(&self, run: bool) -> Result<()> {
-        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !run })).await
+    /// Switches scripts on or off, from the next page on.
+    pub(crate) async fn run_scripts(&self, is_on: bool) -> Result<()> {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !is_on })).await
     }
 
-    /// As a reader has it who prefers this: `light` or `dark`.
+    /// Sets the preferred colours: `light` or `dark`.
     pub(crate) async fn prefer(&self, colours: &str) -> Result<()> {
         let feature = json!({ "name": "prefers-color-scheme", "value": colours });
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await
@@ -155,7 +155,7 @@ impl Browser {
         self.post("goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await.map(drop)
     }
 
-    /// What is seen now, as PNG.
+    /// Takes a screenshot as PNG.
     pub(crate) async fn picture(&self) -> Result<Vec<u8>> {
         let encoded = self.get("screenshot").await?;
         Ok(BASE64_STANDARD.decode(encoded.as_str().context("a picture")?)?)

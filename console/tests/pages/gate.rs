@@ -1,20 +1,20 @@
-//! Other web pages, other names of this machine, and what a stranger has sent.
+//! Attacks: other web pages, other names of this machine, hostile content of events.
 
 use reqwest::header::{CONTENT_TYPE, HOST};
 
 use super::*;
 
-/// All that a form can be sent to.
+/// All paths that accept forms.
 const CHANGES: [&str; 7] =
     ["/leave", "/breaker", "/replay", "/discard", "/runs", "/runs/1/cancel", "/move-task/cancel"];
 
 #[tokio::test]
-async fn only_the_link_lets_a_browser_in_and_only_once() -> Result<()> {
+async fn a_link_signs_one_browser_in_once() -> Result<()> {
     let operator = Operator::outside(Relay::new()).await?;
     for path in ["/", "/dead-letters", "/events/any", "/style.css", "/nowhere"] {
         let page = operator.get(path).await?;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{path}");
-        page.says("Open the link that `cargo console` has printed");
+        page.says("Open the link that `cargo console` printed");
     }
     let link = (operator.link)();
     for wrong in [format!("{link}0"), link.replace("key=", "kee="), format!("{}/enter", operator.url)] {
@@ -22,7 +22,7 @@ async fn only_the_link_lets_a_browser_in_and_only_once() -> Result<()> {
     }
     for method in [Method::HEAD, Method::POST] {
         let answer = operator.client.request(method.clone(), &link).send().await?;
-        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} uses nothing up");
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} does not use the link up");
     }
     let answer = operator.client.get(&link).send().await?;
     assert_eq!(answer.status(), StatusCode::OK, "no redirection");
@@ -33,7 +33,7 @@ async fn only_the_link_lets_a_browser_in_and_only_once() -> Result<()> {
     }
     let again = Page::of(operator.client.get(&link).send().await?).await?;
     assert_eq!(again.status, StatusCode::FORBIDDEN);
-    again.says("was used already");
+    again.says("was already used");
 
     let name_and_value = cookie.split(';').next().unwrap_or_default();
     let enter = |cookie: String| operator.client.get(&operator.url).header(COOKIE, cookie).send();
@@ -41,7 +41,7 @@ async fn only_the_link_lets_a_browser_in_and_only_once() -> Result<()> {
     assert_eq!(enter(format!("{name_and_value}0")).await?.status(), StatusCode::FORBIDDEN);
     let void = (operator.link)();
     (operator.link)();
-    assert_eq!(operator.client.get(void).send().await?.status(), StatusCode::FORBIDDEN, "a newer link is there");
+    assert_eq!(operator.client.get(void).send().await?.status(), StatusCode::FORBIDDEN, "a newer link invalidates it");
     Ok(())
 }
 
@@ -66,7 +66,7 @@ async fn a_request_under_another_name_of_this_machine_is_refused() -> Result<()>
 }
 
 #[tokio::test]
-async fn another_web_page_gets_nothing_even_with_the_cookie() -> Result<()> {
+async fn another_web_page_is_refused_even_with_the_cookie() -> Result<()> {
     let operator = Operator::with(1).await?;
     for (site, status) in [
         ("none", StatusCode::OK),
@@ -80,7 +80,7 @@ async fn another_web_page_gets_nothing_even_with_the_cookie() -> Result<()> {
     }
     let twice = operator.request(Method::GET, "/dead-letters").header("sec-fetch-site", "none");
     let twice = twice.header("sec-fetch-site", "same-origin").send().await?;
-    assert_eq!(twice.status(), StatusCode::FORBIDDEN, "what is said twice is said wrongly");
+    assert_eq!(twice.status(), StatusCode::FORBIDDEN, "a repeated header is refused");
     Ok(())
 }
 
@@ -118,12 +118,12 @@ async fn a_form_of_another_web_page_changes_nothing() -> Result<()> {
     }
     let too_large = operator.send("/runs", &[("eventId", &"x".repeat(2 * 1024 * 1024))]).await?;
     assert_eq!(too_large.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(operator.relay.requests.lock().expect("a list").len(), before, "nothing was asked of the relay");
+    assert_eq!(operator.relay.requests.lock().expect("a list").len(), before, "the relay got no request");
     Ok(())
 }
 
 #[tokio::test]
-async fn every_answer_forbids_foreign_scripts_frames_copies_and_guesses() -> Result<()> {
+async fn every_answer_has_the_security_headers() -> Result<()> {
     let operator = Operator::with(1).await?;
     let id = operator.ids().await?.remove(0);
     let body = format!("/events/{id}/body");
@@ -155,7 +155,7 @@ async fn every_answer_forbids_foreign_scripts_frames_copies_and_guesses() -> Res
         assert_eq!(header("access-control-allow-origin"), "", "{path}");
     }
     let refused = operator.client.get(&operator.url).send().await?;
-    assert_eq!(refused.headers()["x-frame-options"], "DENY", "of what is refused, too");
+    assert_eq!(refused.headers()["x-frame-options"], "DENY", "also on refused requests");
     for page in
         [operator.get("/").await?, operator.get("/dead-letters").await?, operator.get(&format!("/events/{id}")).await?]
     {
@@ -172,13 +172,13 @@ async fn the_button_ends_the_session() -> Result<()> {
     operator.get("/").await?.says("action=\"/leave\"").says("End session");
     let answer = operator.send("/leave", &[]).await?;
     assert!(answer.headers()[SET_COOKIE].to_str()?.contains("Max-Age=0"));
-    Page::of(answer).await?.says("The session has ended");
+    Page::of(answer).await?.says("Session ended");
     assert_eq!(operator.get("/").await?.status, StatusCode::FORBIDDEN);
     Ok(())
 }
 
 #[tokio::test]
-async fn characters_that_turn_a_text_around_are_shown_as_escapes() -> Result<()> {
+async fn bidirectional_controls_are_shown_as_escapes() -> Result<()> {
     let turning = "pay \u{202e}001\u{202c} to\u{2066}\u{2069}\u{200f}\u{61c}";
     let escaped = "pay \\u202e001\\u202c to\\u2066\\u2069\\u200f\\u061c";
     let relay = Relay::new();
@@ -190,14 +190,14 @@ async fn characters_that_turn_a_text_around_are_shown_as_escapes() -> Result<()>
     operator.get("/dead-letters").await?.says(escaped).says_not("\u{202e}");
     let file = operator.request(Method::GET, &format!("/events/{id}/body")).send().await?;
     assert_eq!(file.text().await?, body, "byte for byte");
-    // In a field it goes back as it came, and finds what it names.
+    // Fields of forms keep the characters, so that the filter matches.
     let query = form_urlencoded::byte_serialize(turning.as_bytes()).collect::<String>();
     operator.get(&format!("/dead-letters?webhookId={query}")).await?.says("1 on this page");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_stranger_has_sent_is_shown_as_text() -> Result<()> {
+async fn hostile_content_is_shown_as_text() -> Result<()> {
     let attack = r#"</pre><script>alert(1)</script><img src=x onerror="alert(2)">"#;
     let relay = Relay::new();
     let hostile = json!({ "webhookId": attack, "webhookName": attack, "conversationId": attack, "payload": { attack: attack }, "timestamp": attack });

@@ -1,4 +1,4 @@
-//! What the pages show.
+//! Content of the pages.
 
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
@@ -7,9 +7,9 @@ use jiff::SignedDuration;
 use super::*;
 
 #[tokio::test]
-async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
+async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator.get("/").await?.says("All is well").says("It has not looked yet").says("a test");
+    operator.get("/").await?.says("No problems").says("No check has run yet").says("a test");
 
     operator.relay.send_to_dead_letters((0..3).map(body)).await?;
     let mut attempts = Attempts::default();
@@ -19,14 +19,14 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
     operator.relay.replay.table.count_attempts(last_minute, &attempts).await?;
     let page = operator.get("/").await?;
-    page.says("Needs somebody")
+    page.says("Needs attention")
         .says("3 dead letters")
         .says("/dead-letters?reason=permanent&amp;statusCode=404\">3 × permanent (404)")
         .says("docs/operate/runbooks/dead-letters.md")
         .says("failing since ")
         .says("<p class=\"axis\"><span>")
         .says("4 of 5 attempts failed")
-        .says("1<span class=\"unit\"> a minute");
+        .says("1<span class=\"unit\"> per minute");
     page.says("<td>1</td><td>4</td>").says("Oldest: ");
     Ok(())
 }
@@ -34,20 +34,17 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
 #[tokio::test]
 async fn the_breaker_is_set_with_a_reason() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator.post("/breaker", &[("action", "open")]).await?.says("Say why");
-    operator
-        .post("/breaker", &[("action", "shut"), ("why", "a test")])
-        .await?
-        .says("does not say what the breaker is to be");
+    operator.post("/breaker", &[("action", "open")]).await?.says("Enter a reason");
+    operator.post("/breaker", &[("action", "shut"), ("why", "a test")]).await?.says("names no action of the breaker");
     let answer = operator.send("/breaker", &[("action", "open"), ("why", "maintenance until four")]).await?;
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     let page = operator.get("/").await?;
-    page.says("Events are held back")
+    page.says("Events are held in the queue")
         .says("maintenance until four")
         .says("by an operator")
-        .says("until somebody says otherwise");
+        .says("set manually");
     operator.send("/breaker", &[("action", "automatic"), ("why", "done")]).await?;
-    operator.get("/").await?.says("Events flow slowly").says_not("Needs somebody");
+    operator.get("/").await?.says("Delivery resumes slowly").says_not("Needs attention");
     Ok(())
 }
 
@@ -67,7 +64,7 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
     let (answer, released) = tokio::join!(asked, released);
     released?;
     assert_eq!(answer?.status(), StatusCode::SEE_OTHER);
-    operator.get("/").await?.says("The breaker is held open by hand, by an operator: maintenance");
+    operator.get("/").await?.says("The breaker was manually set to open by an operator: maintenance");
     Ok(())
 }
 
@@ -84,7 +81,7 @@ async fn the_list_is_filtered_and_paged() -> Result<()> {
     operator.get("/dead-letters?statusCode=404&reason=permanent&webhookId=orders").await?.says("100 on this page");
     for none in ["statusCode=500", "reason=crashed", "webhookId=other", "until=2026-01-15T11%3A00"] {
         let page = operator.get(&format!("/dead-letters?{none}")).await?;
-        page.says("None match").says("No filter");
+        page.says("No dead letters match the filters").says("Clear filters");
     }
     operator.get("/dead-letters?since=2026-01-15T11:00").await?.says("value=\"2026-01-15T11:00:00\"");
     let all = operator.get("/dead-letters?select=all").await?;
@@ -97,7 +94,7 @@ async fn the_list_is_filtered_and_paged() -> Result<()> {
 }
 
 #[tokio::test]
-async fn one_event_tells_its_life_its_payload_and_its_headers() -> Result<()> {
+async fn an_event_page_shows_history_payload_and_headers() -> Result<()> {
     let operator = Operator::with(1).await?;
     let id = operator.ids().await?.remove(0);
     let found = operator.request(Method::GET, &format!("/events?id={id}")).send().await?;
@@ -110,12 +107,12 @@ async fn one_event_tells_its_life_its_payload_and_its_headers() -> Result<()> {
         .says("<strong>reconcile</strong> by a test");
     page.says("  &quot;payload&quot;: {\n    &quot;number&quot;: 0")
         .says("{&quot;number&quot;:0}")
-        .says("Save it, byte for byte");
+        .says("Download the payload");
     page.says("Replay…").says("Discard…");
 
-    let unknown = operator.get("/events/nobody-knows-it").await?;
+    let unknown = operator.get("/events/unknown-event").await?;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-    unknown.says("nothing is known of the event nobody-knows-it");
+    unknown.says("nothing is known of the event unknown-event");
     let wrong = operator.get("/events/no%20id").await?;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     wrong.says("an event id has 1 to 80 characters");
@@ -123,7 +120,7 @@ async fn one_event_tells_its_life_its_payload_and_its_headers() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
+async fn errors_of_the_relay_are_shown_in_full() -> Result<()> {
     let mut relay = Relay::new();
     relay.breaker.is_on = false;
     let operator = Operator::of(relay).await?;
@@ -143,7 +140,7 @@ async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
 
 /// For docs/design/figures.md: `cargo test -p console --test pages -- --ignored --nocapture`
 #[tokio::test]
-#[ignore = "it says how fast, not whether"]
+#[ignore = "measures load times"]
 async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
     const LOADS: usize = 50;
     let operator = Operator::with(10_000).await?;

@@ -1,4 +1,4 @@
-//! The pages over HTTP, as a browser gets them, with the use cases of the functions behind, over the library's stand-ins.
+//! The pages over HTTP, with the functions' use cases over the library's fakes.
 
 mod gate;
 mod looks;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use console::functions::{Function, Functions, InvokeError, Refusal};
+use console::functions::{Function, FunctionError, Functions, InvokeError};
 use console::server::Server;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -36,11 +36,11 @@ type Ports = (FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock
 struct Relay {
     replay: Arc<Replay<Ports>>,
     breaker: Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>,
-    /// What was asked of them.
+    /// All requests to them.
     requests: Mutex<Vec<Value>>,
-    /// How many changes they carry out; more wait.
+    /// Permits for background runs; runs without one wait.
     room: Arc<Semaphore>,
-    /// From now on nobody answers.
+    /// Set if the functions no longer answer.
     is_gone: Mutex<bool>,
 }
 
@@ -94,7 +94,7 @@ impl Relay {
                 };
                 let request = Request::parse(request, "a test").map_err(invalid)?;
                 if let Request::Start(start) = request {
-                    // As Lambda does: in an invocation of its own, for which there may be no room yet.
+                    // As on Lambda: an asynchronous invocation, which can be delayed.
                     let (shown, is_open) = self.replay.enlist(&start).await.map_err(refused)?;
                     let (replay, room) = (Arc::clone(&self.replay), Arc::clone(&self.room));
                     let begun = Request::parse(start.payload, "a test").map_err(invalid)?;
@@ -127,7 +127,7 @@ impl Relay {
 }
 
 fn refusal(kind: &str, message: String) -> InvokeError {
-    InvokeError::Refused(Refusal { kind: kind.to_owned(), message })
+    InvokeError::Refused(FunctionError { kind: kind.to_owned(), message })
 }
 
 impl Functions for Relay {
@@ -143,24 +143,24 @@ impl Functions for Relay {
     }
 }
 
-/// A console over a relay, and a browser that has entered it.
+/// A console over a relay, and a browser that is signed in.
 struct Operator {
     relay: Arc<Relay>,
     client: Client,
     url: String,
-    /// Gives the next link.
+    /// Creates the next link.
     link: Box<dyn Fn() -> String>,
     cookie: String,
 }
 
-/// A page, as far as a test reads it.
+/// Status and text of a page.
 struct Page {
     status: StatusCode,
     text: String,
 }
 
 impl Operator {
-    /// One that has not entered.
+    /// An operator who is not signed in.
     async fn outside(relay: Relay) -> Result<Self> {
         let relay = Arc::new(relay);
         let server = Server::bind(0).await?;
@@ -168,7 +168,7 @@ impl Operator {
         let (url, link) = (format!("http://{}", server.address()), Box::new(server.links()));
         let functions: Arc<dyn Functions> = relay.clone();
         tokio::spawn(server.serve(functions, "a test".to_owned(), "an operator".to_owned()));
-        // Has the process know how to do TLS, without which there is no client at all.
+        // Installs the TLS provider, which every client needs.
         local::clients::http();
         let client = Client::builder().no_proxy().redirect(Redirects::none()).build()?;
         Ok(Self { relay, client, url, link, cookie: String::new() })
@@ -182,7 +182,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// One whose dead letters are so many webhooks.
+    /// An operator of a relay with this many dead letters.
     async fn with(dead_letters: usize) -> Result<Self> {
         let relay = Relay::new();
         relay.send_to_dead_letters((0..dead_letters).map(body)).await?;
@@ -214,14 +214,14 @@ impl Operator {
         Page::of(self.send(path, fields).await?).await
     }
 
-    /// Starts a run, and gives the path of its page.
+    /// Starts a run and returns the path of its page.
     async fn start(&self, fields: &[(&str, &str)]) -> Result<String> {
         let answer = self.send("/runs", fields).await?;
         ensure!(answer.status() == StatusCode::SEE_OTHER, "{} {}", answer.status(), answer.text().await?);
         Ok(answer.headers()[LOCATION].to_str()?.to_owned())
     }
 
-    /// Starts a run with what a dry run of this selection names.
+    /// Starts a run with the ids that a dry run of this selection returns.
     async fn confirm(&self, selection: &[(&str, &str)], more: &[(&str, &str)]) -> Result<String> {
         let dry = self.post("/replay", selection).await?;
         let (_, form) = dry.text.split_once("action=\"/runs\"").context("a form")?;
@@ -244,7 +244,7 @@ impl Operator {
         .await
     }
 
-    /// What a page of ours holds in its forms.
+    /// The token in the console's forms.
     async fn token(&self) -> Result<String> {
         let page = self.get("/archive").await?;
         let (_, rest) = page.text.split_once("name=\"token\" value=\"").context("a token")?;
@@ -277,7 +277,7 @@ impl Page {
     }
 }
 
-/// A webhook, told from others by its number.
+/// The body of a webhook event with this number.
 fn body(number: usize) -> String {
     json!({ "webhookId": "orders", "payload": { "number": number }, "timestamp": "2026-01-15T12:00:00Z" }).to_string()
 }

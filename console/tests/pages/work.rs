@@ -1,4 +1,4 @@
-//! What an operator does: select, look at what would happen, do it, watch it, cancel it.
+//! Actions of an operator: select, dry run, start, watch, cancel.
 
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Countable as _;
@@ -11,27 +11,27 @@ fn named(ids: &[String]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn what_is_selected_is_counted_first_and_then_replayed() -> Result<()> {
+async fn selected_dead_letters_are_counted_and_then_replayed() -> Result<()> {
     let operator = Operator::with(5).await?;
     let ids = operator.ids().await?;
     operator.post("/replay", &[]).await?.says("Nothing is selected");
     let mut fields = named(&ids[..2]);
-    fields.push(("eventId", "nobody-knows-it"));
+    fields.push(("eventId", "unknown-event"));
     let dry = operator.post("/replay", &fields).await?;
     dry.says("2 would be replayed")
-        .says("Nothing has been done so far")
-        .says("Not done: 1")
-        .says("nobody-knows-it")
+        .says("Nothing has been done yet")
+        .says("Failed: 1")
+        .says("unknown-event")
         .says("Replay 2<");
     assert_eq!(operator.relay.replay.dead_letters.depth().await?.visible, 5, "a dry run");
 
     fields.extend([("action", "replay"), ("why", "the target is back"), ("rate", "400")]);
     let run = operator.start(&fields).await?;
     let page = operator.until(&run, "<strong>finished").await?;
-    page.says("2 of 3 replayed, 1 not")
-        .says("nobody-knows-it")
+    page.says("2 of 3 replayed, 1 failed")
+        .says("unknown-event")
         .says("3 dead letters are left")
-        .says("back in the events queue; whether your system takes them shows under <a href=\"/\">Flow</a>")
+        .says("back in the events queue. <a href=\"/\">Flow</a> shows whether your system accepts them")
         .says_not("http-equiv=\"refresh\"")
         .says_not("data-live");
     let request = operator.relay.requests_for("replay").pop().context("a request")?;
@@ -70,10 +70,10 @@ async fn a_run_shows_its_progress_and_is_cancelled_between_two_steps() -> Result
     operator.relay.room.add_permits(1);
     let run = operator.confirm(&[("which", "matching"), ("statusCode", "404")], &[]).await?;
     let page = operator.until(&run, "10 of 40 replayed").await?;
-    page.says("at work").says("value=\"10\"").says("http-equiv=\"refresh\"").says("Cancel");
+    page.says("running").says("value=\"10\"").says("http-equiv=\"refresh\"").says("Cancel");
     let cancelled = operator.send(&format!("{run}/cancel"), &[]).await?;
     assert_eq!(cancelled.status(), StatusCode::SEE_OTHER);
-    operator.get(&run).await?.says("being cancelled");
+    operator.get(&run).await?.says("cancelling");
     operator.relay.room.add_permits(1);
     operator.until(&run, "<strong>cancelled").await?.says("20 of 40 replayed").says("20 dead letters are left");
     assert_eq!(operator.relay.replay.dead_letters.depth().await?.visible, 20);
@@ -81,22 +81,22 @@ async fn a_run_shows_its_progress_and_is_cancelled_between_two_steps() -> Result
 }
 
 #[tokio::test]
-async fn everything_is_moved_by_sqs_which_is_watched_and_can_be_stopped() -> Result<()> {
+async fn an_sqs_redrive_is_watched_and_can_be_cancelled() -> Result<()> {
     let operator = Operator::with(20).await?;
     operator.post("/replay", &[("which", "all")]).await?.says("20 would be replayed");
     // One more dies before it is confirmed.
     operator.relay.replay.dead_letters.send(&refused(body(20)).with_identity(FakeClock.now())).await?;
     let run = operator.start(&[("which", "all"), ("action", "replay"), ("rate", "5"), ("counted", "20")]).await?;
-    operator.until(&run, "SQS moves them").await?.says("The dry run counted 20, and now there were 21");
-    operator.get("/").await?.says("SQS moves dead letters back").says("Cancel the move");
+    operator.until(&run, "SQS redrive in progress").await?.says("The dry run counted 20; the run found 21");
+    operator.get("/").await?.says("SQS redrive in progress").says("Cancel redrive");
     *operator.relay.is_gone.lock().expect("a flag") = true;
-    operator.until(&run, "how far it is, is not known").await?.says("at work");
+    operator.until(&run, "could not read its state").await?.says("running");
     *operator.relay.is_gone.lock().expect("a flag") = false;
     operator.send("/move-task/cancel", &[]).await?;
     operator.until(&run, "<strong>cancelled").await?;
     assert_eq!(operator.relay.requests_for("cancel").len(), 1);
     let left = operator.relay.replay.dead_letters.depth().await?.visible;
-    assert!(left > 0, "it was stopped on its way");
+    assert!(left > 0, "it was cancelled before its end");
     Ok(())
 }
 
@@ -113,12 +113,12 @@ async fn a_form_that_is_sent_twice_starts_one_run() -> Result<()> {
     assert_ne!(operator.start(&[("action", "replay"), ("eventId", &ids[1])]).await?, run);
     let page = operator.post("/replay", &[("eventId", &ids[1])]).await?;
     page.says("name=\"once\" value=\"");
-    operator.post("/runs", &[("action", "reconcile"), ("once", "")]).await?.says("The form is not complete");
+    operator.post("/runs", &[("action", "reconcile"), ("once", "")]).await?.says("The form is incomplete");
     Ok(())
 }
 
 #[tokio::test]
-async fn the_filter_of_the_list_is_kept_on_the_way_back() -> Result<()> {
+async fn links_back_keep_the_filter_of_the_list() -> Result<()> {
     let operator = Operator::with(1).await?;
     let id = operator.ids().await?.remove(0);
     let filter = [("reason", "permanent"), ("statusCode", "404")];
@@ -136,7 +136,7 @@ async fn the_filter_of_the_list_is_kept_on_the_way_back() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_dry_run_has_named_is_done_and_nothing_else() -> Result<()> {
+async fn only_what_the_dry_run_named_is_replayed() -> Result<()> {
     let operator = Operator::with(3).await?;
     let ids = operator.ids().await?;
     let selection = [("which", "matching"), ("statusCode", "404")];
@@ -150,29 +150,29 @@ async fn what_a_dry_run_has_named_is_done_and_nothing_else() -> Result<()> {
     operator.relay.send_to_dead_letters([body(3)]).await?;
     let run = operator.start(&fields).await?;
     let page = operator.until(&run, "<strong>finished").await?;
-    page.says("2 of 3 replayed, 1 not").says("3 were asked for, and 2 were replayed").says("discarded");
+    page.says("2 of 3 replayed, 1 failed").says("3 were requested and 2 were replayed").says("discarded");
     let left = operator.relay.replay.dead_letters.depth().await?.visible;
-    assert_eq!(left, 1, "what died later was not confirmed");
+    assert_eq!(left, 1, "a later dead letter was not confirmed");
     let unseen = operator.post("/runs", &[selection[0], selection[1], ("action", "replay")]).await?;
-    unseen.says("Look at what matches first");
+    unseen.says("Start with a dry run");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_one_invocation_does_cannot_be_cancelled() -> Result<()> {
+async fn a_run_of_one_invocation_cannot_be_cancelled() -> Result<()> {
     let operator = Operator::with(1).await?;
     operator.relay.room.forget_permits(usize::MAX);
     let run = operator.start(&[("action", "reconcile")]).await?;
-    operator.get(&run).await?.says("at work").says_not("/cancel");
+    operator.get(&run).await?.says("running").says_not("/cancel");
     operator.send(&format!("{run}/cancel"), &[]).await?;
-    operator.get(&run).await?.says("at work").says_not("being cancelled");
+    operator.get(&run).await?.says("running").says_not("cancelling");
     operator.relay.room.add_permits(1);
     operator.until(&run, "<strong>finished").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_run_waits_while_somebody_else_is_at_work() -> Result<()> {
+async fn a_run_waits_while_another_is_in_progress() -> Result<()> {
     let operator = Operator::with(1).await?;
     let now = FakeClock.now();
     let owner = "11111111-2222-4333-8444-555555555555".parse()?;
@@ -182,20 +182,20 @@ async fn a_run_waits_while_somebody_else_is_at_work() -> Result<()> {
     let id = operator.ids().await?.remove(0);
     let run = operator.start(&[("action", "replay"), ("eventId", &id)]).await?;
     operator.until(&run, "Waiting: archive of the schedule is at work").await?;
-    operator.get("/").await?.says("At work on the dead letters: archive of the schedule");
+    operator.get("/").await?.says("Running on the dead letters: archive by the schedule");
     operator.relay.replay.table.release(LeaseName::DeadLetters, owner).await?;
     operator.until(&run, "1 of 1 replayed").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_discarded_needs_a_reason_and_has_it_on_its_record() -> Result<()> {
+async fn a_discard_needs_a_reason_and_records_it() -> Result<()> {
     let operator = Operator::with(3).await?;
     let ids = operator.ids().await?;
-    operator.post("/discard", &named(&ids[..1])).await?.says("1 would be dropped for good").says("required");
+    operator.post("/discard", &named(&ids[..1])).await?.says("1 would be deleted permanently").says("required");
     let mut fields = named(&ids[..1]);
     fields.push(("action", "discard"));
-    operator.post("/runs", &fields).await?.says("Say why they are discarded");
+    operator.post("/runs", &fields).await?.says("Enter a reason for the discard");
     operator
         .post("/runs", &[("action", "discard"), ("which", "all"), ("why", "all of them")])
         .await?
@@ -210,16 +210,16 @@ async fn what_is_discarded_needs_a_reason_and_has_it_on_its_record() -> Result<(
 }
 
 #[tokio::test]
-async fn what_is_archived_comes_back() -> Result<()> {
+async fn an_archived_object_is_restored() -> Result<()> {
     let operator = Operator::with(3).await?;
     let ids = operator.ids().await?;
-    operator.get("/archive").await?.says("Archive now").says("Key of the object");
+    operator.get("/archive").await?.says("Archive now").says("Object key");
     let run = operator.start(&[("action", "archive"), ("olderThanDays", "0"), ("why", "an audit")]).await?;
     let page = operator.until(&run, "3 archived").await?;
     let key =
         page.text.split("name=\"key\" value=\"").nth(1).and_then(|part| part.split('"').next()).context("a key")?;
     assert_eq!(operator.ids().await?, Vec::<String>::new());
-    operator.get(&format!("/events/{}", ids[0])).await?.says("ARCHIVED").says(key).says("Restore the object");
+    operator.get(&format!("/events/{}", ids[0])).await?.says("ARCHIVED").says(key).says("Restore the archived object");
 
     let run = operator.start(&[("action", "restore"), ("key", key)]).await?;
     operator.until(&run, "3 restored").await?;

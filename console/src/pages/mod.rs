@@ -1,0 +1,19 @@
+//! The pages: HTML rendered on the server, which works without scripts. `maud` escapes all values.
+
+pub(crate) mod archive;
+pub(crate) mod breaker;
+pub(crate) mod dead_letters;
+mod elements;
+pub(crate) mod events;
+pub(crate) mod flow;
+mod needs;
+pub(crate) mod runs;
+
+use axum::http::StatusCode;
+
+use crate::problem::Problem;
+
+/// Answers requests for unknown paths.
+pub(crate) async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "Page not found", "Use the navigation to open a page.")
+}
