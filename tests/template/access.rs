@@ -10,7 +10,7 @@ const UPDATE: &str = "GENESYS_RELAY_UPDATE_SNAPSHOTS";
 
 /// Properties that give no access, by type. Whatever is not listed is shown: a property that is new here,
 /// and all of a type that is.
-const NO_ACCESS: [(&str, &[&str]); 18] = [
+const NO_ACCESS: [(&str, &[&str]); 19] = [
     ("AWS::ApiGatewayV2::Api", &["Name", "Description", "ProtocolType"]),
     (
         "AWS::ApiGatewayV2::Integration",
@@ -18,6 +18,8 @@ const NO_ACCESS: [(&str, &[&str]); 18] = [
     ),
     ("AWS::ApiGatewayV2::Route", &["ApiId"]),
     ("AWS::ApiGatewayV2::Stage", &["ApiId", "StageName", "AutoDeploy", "DefaultRouteSettings", "AccessLogSettings"]),
+    // The resources of the nested stack are shown as its own.
+    ("AWS::CloudFormation::Stack", &["TemplateURL", "Parameters"]),
     (
         "AWS::CloudWatch::Alarm",
         &[
