@@ -1,4 +1,4 @@
-//! Values that stand in the template and in the code: each variable is what its name says, and times fit each other.
+//! Values in both the template and the code: each variable refers to the resource or parameter of its name, and times fit.
 
 use genesys_relay::dead_letters;
 use genesys_relay::domain::event_record::LIFE;

@@ -4,7 +4,7 @@ use super::*;
 
 const OURS: &str = "GenesysRelay/${AWS::StackName}";
 
-/// What AWS writes by itself, with its dimension.
+/// Metrics that AWS writes, with their dimension.
 const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
     (
         "AWS/SQS",
@@ -82,7 +82,7 @@ struct Used {
 impl Used {
     fn check(&self, documented: &BTreeMap<String, Documented>) {
         if self.namespace == OURS {
-            let metric = documented.get(&self.name).unwrap_or_else(|| panic!("nobody writes {self:?}"));
+            let metric = documented.get(&self.name).unwrap_or_else(|| panic!("no code writes {self:?}"));
             assert!(metric.dimensions.contains(&self.dimension), "never with that dimension: {self:?}");
             let statistics: &[&str] = match metric.unit.as_str() {
                 "Count" => &["Sum", "Minimum", "Maximum", "SampleCount"],
@@ -157,7 +157,7 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
 }
 
 #[test]
-fn every_metric_that_is_looked_at_is_written_by_somebody() {
+fn every_metric_read_is_written() {
     let (template, documented) = (template(), documented());
     for used in alarms(&template).values().map(used_by).chain(on_dashboard(&template)) {
         used.check(&documented);
@@ -247,7 +247,7 @@ fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() 
     }
 }
 
-/// A threshold that nobody should change is no parameter; one that depends on a parameter follows it.
+/// Thresholds are no parameters of their own; one that depends on another parameter follows it.
 #[test]
 fn every_threshold_is_a_constant_or_follows_from_a_parameter() {
     let template = template();
@@ -278,7 +278,7 @@ fn every_threshold_is_a_constant_or_follows_from_a_parameter() {
     }
 }
 
-/// SQS leaves messages received three times out of the queue's age, and what cannot begin counts nothing itself.
+/// SQS leaves messages received three times out of the queue's age, and a function that cannot start writes no metrics.
 #[test]
 fn a_function_that_cannot_begin_rings_an_alarm() {
     let template = template();
@@ -337,7 +337,7 @@ fn a_minute_without_a_run_neither_ends_an_alarm_nor_keeps_it_from_ringing() {
     assert_eq!(of_several, expected.into());
 }
 
-/// With a made-up signature where no secret for signatures is set, a stranger gets 503.
+/// A stranger gets 503 for a made-up signature where no secret for signatures is set.
 #[test]
 fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
     let alarms = alarms(&template());
@@ -413,7 +413,7 @@ fn alarms_are_mailed_where_an_address_is_given() {
     assert_eq!(subscription["Properties"]["Endpoint"].as_str(), Some("AlarmEmail"));
 }
 
-/// That the fields are there, the end-to-end tests show.
+/// The end-to-end tests show that the fields exist.
 #[test]
 fn the_saved_queries_look_at_the_log_of_every_function() {
     let template = template();

@@ -86,7 +86,7 @@ fn substitute(yaml: &mut Yaml, given: &BTreeMap<String, Yaml>) {
     }
 }
 
-/// Adds what is missing, at any depth, as SAM does with `Globals`.
+/// Adds missing entries at any depth, as SAM does with `Globals`.
 fn complete(yaml: &mut Yaml, globals: &Yaml) {
     for (name, value) in globals.as_hash().expect("a mapping") {
         match hash(yaml).entry(name.clone()).or_insert_with(|| value.clone()) {

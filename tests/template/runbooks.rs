@@ -1,4 +1,4 @@
-//! `docs/runbooks` against the template and the code: what they tell people to type is understood, and what they name is there.
+//! `docs/runbooks` against the template and the code: functions accept the requests in them, and the names exist.
 
 use genesys_relay::breaker::Request as Breaker;
 use genesys_relay::dead_letters::Request as Replay;

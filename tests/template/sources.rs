@@ -1,4 +1,4 @@
-//! What starts the functions: schedules, the event source mapping, the rule of EventBridge.
+//! Triggers of the functions: schedules, the event source mapping, the rule of EventBridge.
 
 use genesys_relay::breaker::Request as Breaker;
 
@@ -31,7 +31,7 @@ fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take(
     assert_eq!(trust["Principal"]["Service"].as_str(), Some("scheduler.amazonaws.com"));
 }
 
-/// Each is asked anew within that time anyway.
+/// Each schedule comes again within that time.
 #[test]
 fn invocations_that_lambda_puts_off_do_not_come_together_hours_later() {
     let template = template();

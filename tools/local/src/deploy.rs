@@ -18,10 +18,10 @@ use crate::{
 /// The name of the stack.
 pub const STACK: &str = "relay";
 const CODE_BUCKET: &str = "code";
-/// The one that makes the stack.
+/// The release that creates the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;
 
-/// What a deploy leaves behind.
+/// Result of a deploy.
 #[derive(Debug)]
 pub struct Deployed {
     /// The outputs of the template.
@@ -30,11 +30,11 @@ pub struct Deployed {
     pub left_out: Vec<String>,
 }
 
-/// Deploys a release of the template and the functions with these parameters: the first one makes the stack, and those
-/// after it change it, as `sam deploy` does. So does one that leads back to what was before.
+/// Deploys a release of the template and the functions with these parameters: the first release creates the stack, later
+/// ones update it, as `sam deploy` does. A rollback is a later release with the former values.
 ///
 /// # Errors
-/// When the local AWS refuses or fails; the message names the resources that failed.
+/// When the local AWS refuses the request or fails; the message names the resources that failed.
 pub async fn deploy(
     workspace: &Workspace,
     config: &SdkConfig,
@@ -44,7 +44,7 @@ pub async fn deploy(
     release: u32,
 ) -> Result<Deployed> {
     let endpoint = config.endpoint_url().context("the local AWS has no address")?;
-    // Another name each time: a change set looks at that alone.
+    // A new location for each release: a change set compares only that.
     let location_of =
         |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{release}/{binary}.zip"));
     let url_of = |path: &str| format!("{endpoint}/{CODE_BUCKET}/{release}/{path}");
@@ -69,11 +69,11 @@ pub async fn deploy(
 /// Deletes the stack, as `sam delete` does.
 ///
 /// # Errors
-/// When the local AWS refuses or fails; the message names the resources that failed.
+/// When the local AWS refuses the request or fails; the message names the resources that failed.
 pub async fn delete(config: &SdkConfig) -> Result<()> {
     let client = aws_sdk_cloudformation::Client::new(config);
     let stacks = client.describe_stacks().stack_name(STACK).send().await?.stacks.unwrap_or_default();
-    // By its id, by which it can be looked at when it is gone.
+    // By its id: a deleted stack is found by that only.
     let id = stacks.first().and_then(Stack::stack_id).context("there is no stack")?.to_owned();
     client.delete_stack().stack_name(&id).send().await.context("cannot delete")?;
     let stack = wait::until("the stack is deleted", || finished(&client, &id)).await?;
@@ -144,7 +144,7 @@ async fn execute(
 }
 
 async fn finished(client: &aws_sdk_cloudformation::Client, stack: &str) -> Result<Option<Stack>> {
-    let answer = client.describe_stacks().stack_name(stack).send().await.context("cannot look at the deploy")?;
+    let answer = client.describe_stacks().stack_name(stack).send().await.context("CloudFormation did not describe the stack")?;
     let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
     Ok(answer.stacks.unwrap_or_default().into_iter().find(|stack| !stack.stack_status().is_none_or(under_way)))
 }

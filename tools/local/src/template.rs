@@ -19,16 +19,16 @@ const SCHEDULE: &str = "AWS::Scheduler::Schedule";
 const PARTNER_SOURCE: &str = "prefix: aws.partner/genesys.com";
 const LOCAL_SOURCE: &str = "prefix: local.partner/genesys.com";
 
-/// What becomes of the template's schedules.
+/// State of the deployed schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedules {
-    /// They come when the template says.
+    /// They run as the template says.
     Running,
-    /// They are there, and never come by themselves.
+    /// They exist, and never run by themselves.
     Stopped,
 }
 
-/// A template fit for the emulator.
+/// A template that the emulator can deploy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fitted {
     /// The template.
@@ -107,7 +107,7 @@ mod tests {
 
     const TEMPLATE: &str = "\
 Resources:
-  # What comes in.
+  # Webhooks.
   IngestFunction:
     Type: AWS::Serverless::Function
     Metadata:
@@ -160,7 +160,7 @@ Outputs:
     }
 
     #[test]
-    fn what_is_left_out_is_named_with_the_reason() -> Result<()> {
+    fn left_out_resource_is_named_with_its_reason() -> Result<()> {
         let fitted = fit(TEMPLATE, Schedules::Running, |_| Some(String::new()), url_of)?;
         assert_eq!(fitted.left_out.len(), 1);
         assert!(fitted.left_out[0].starts_with("Policy (AWS::SQS::QueuePolicy): "));
@@ -168,7 +168,7 @@ Outputs:
     }
 
     #[test]
-    fn schedules_are_stopped_where_that_is_asked_for() -> Result<()> {
+    fn schedules_are_stopped_on_request() -> Result<()> {
         let [running, stopped] = [Schedules::Running, Schedules::Stopped]
             .map(|schedules| fit(TEMPLATE, schedules, |_| Some(String::new()), url_of));
         let properties = "    Type: AWS::Scheduler::Schedule\n    Properties:\n";
@@ -179,7 +179,7 @@ Outputs:
     }
 
     #[test]
-    fn a_function_without_its_binary_is_refused() {
+    fn function_without_a_binary_is_refused() {
         let error = fit(TEMPLATE, Schedules::Running, |_| None, url_of).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("IngestFunction: the workspace has no function ingest"));
     }
