@@ -40,8 +40,8 @@ fn load(path: &str) -> Yaml {
     YamlLoader::load_from_str(&file(path)).expect("YAML").remove(0)
 }
 
-/// The whole deploy as one template: the resources, conditions and mappings of nested stacks beside those of the main one, and
-/// each function with what `Globals` gives it.
+/// The whole deploy as one template: resources, conditions and mappings of nested stacks beside those of the main one, and
+/// each function with its properties of `Globals`.
 fn template() -> Yaml {
     let mut template = load("template.yaml");
     for stack in resources_of(&template, "AWS::CloudFormation::Stack") {
@@ -68,8 +68,8 @@ fn template() -> Yaml {
     template
 }
 
-/// Puts the values that a nested stack is given in place of its parameters. Tags are not kept by the loader: `!Ref` is a name,
-/// and no other text of a nested template is the name of a parameter.
+/// Puts the values that a nested stack is given in place of its parameters. The loader drops tags: `!Ref` is a name, and
+/// no other text of a nested template is the name of a parameter.
 fn substitute(yaml: &mut Yaml, given: &BTreeMap<String, Yaml>) {
     match yaml {
         Yaml::Hash(entries) => entries.iter_mut().for_each(|(_, value)| substitute(value, given)),

@@ -144,7 +144,8 @@ async fn execute(
 }
 
 async fn finished(client: &aws_sdk_cloudformation::Client, stack: &str) -> Result<Option<Stack>> {
-    let answer = client.describe_stacks().stack_name(stack).send().await.context("CloudFormation did not describe the stack")?;
+    let answer =
+        client.describe_stacks().stack_name(stack).send().await.context("CloudFormation did not describe the stack")?;
     let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
     Ok(answer.stacks.unwrap_or_default().into_iter().find(|stack| !stack.stack_status().is_none_or(under_way)))
 }
