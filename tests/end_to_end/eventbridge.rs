@@ -18,16 +18,13 @@ use serde_json::{Value, json};
 
 use crate::Relay;
 
-/// The bus, and the source of its events.
+/// The bus, and the source of its events, which the local deploy puts in place of `aws.partner`.
 const BUS: &str = "local.partner/genesys.com/cloud/00000000-0000-4000-8000-000000000001/example";
 
 /// Starts a relay that takes the events of these topics from the bus.
 async fn relay(behaviour: Behaviour, topics: Option<&str>) -> Result<Relay> {
     let target = Target::start(behaviour).await?;
-    let options = StackOptions::new(target.url())
-        .event_bus(BUS)
-        .set("Breaker", "off")
-        .set("EventSourcePrefix", "local.partner/genesys.com");
+    let options = StackOptions::new(target.url()).event_bus(BUS).set("Breaker", "off");
     let options = topics.into_iter().fold(options, |options, topics| options.set("EventTopics", topics));
     Ok(Relay { stack: Stack::start(options).await?, target, genesys: GenesysCloud::start().await? })
 }

@@ -86,14 +86,14 @@ async fn every_alarm_reaches_who_is_subscribed_and_the_dashboard_shows_it() -> R
     for (count, state) in [(4.0, "OK"), (5.0, "ALARM")] {
         let datum = MetricDatum::builder().metric_name("Rejected").value(count).build();
         cloudwatch.put_metric_data().namespace("GenesysRelay/relay").metric_data(datum).send().await?;
-        let of_it = cloudwatch.describe_alarms().alarm_names("relay-unauthorized").send().await?;
+        let of_it = cloudwatch.describe_alarms().alarm_names("relay-alarm-unauthorized").send().await?;
         let alarm = of_it.metric_alarms().first().context("the alarm")?;
         anyhow::ensure!(alarm.state_value().map(StateValue::as_str) == Some(state), "{count}: {alarm:?}");
         if state == "OK" {
             continue;
         }
         // Both look at this metric, and the local AWS does not tell its dimensions apart.
-        let both = ["relay-failed-acks", "relay-unauthorized"].map(str::to_owned).into();
+        let both = ["relay-alarm-failed-acks", "relay-alarm-unauthorized"].map(str::to_owned).into();
         until_told(&relay, &queue, &both, state).await?;
     }
     Ok(())
@@ -135,7 +135,7 @@ fn named_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 fn queries() -> Result<Vec<String>> {
-    let template = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml"))?;
+    let template = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/observability.yaml"))?;
     let template = YamlLoader::load_from_str(&template)?.remove(0);
     let resources = template["Resources"].as_hash().context("resources")?.values();
     let queries = resources.filter(|found| found["Type"].as_str() == Some("AWS::Logs::QueryDefinition"));

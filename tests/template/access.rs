@@ -8,9 +8,9 @@ const REVIEWED: &str = "tests/template/access.snap.txt";
 /// Variable with which the test writes [`REVIEWED`] before it compares.
 const UPDATE: &str = "GENESYS_RELAY_UPDATE_SNAPSHOTS";
 
-/// Properties that give no access, by type. Whatever is not listed is shown: a property that is new here,
-/// and all of a type that is.
-const NO_ACCESS: [(&str, &[&str]); 18] = [
+/// Properties that give no access, by type. All others are shown: a new property of these types, and every property of
+/// a new type.
+const NO_ACCESS: [(&str, &[&str]); 19] = [
     ("AWS::ApiGatewayV2::Api", &["Name", "Description", "ProtocolType"]),
     (
         "AWS::ApiGatewayV2::Integration",
@@ -18,6 +18,8 @@ const NO_ACCESS: [(&str, &[&str]); 18] = [
     ),
     ("AWS::ApiGatewayV2::Route", &["ApiId"]),
     ("AWS::ApiGatewayV2::Stage", &["ApiId", "StageName", "AutoDeploy", "DefaultRouteSettings", "AccessLogSettings"]),
+    // The resources of the nested stack are shown as its own.
+    ("AWS::CloudFormation::Stack", &["TemplateURL", "Parameters"]),
     (
         "AWS::CloudWatch::Alarm",
         &[
@@ -89,7 +91,7 @@ const NO_ACCESS: [(&str, &[&str]); 18] = [
     ),
 ];
 
-/// Parts of a template, and attributes of a resource, of which the same holds.
+/// Parts of a template, and attributes of a resource, that give no access.
 const NO_ACCESS_OF_TEMPLATE: [&str; 9] = [
     "AWSTemplateFormatVersion",
     "Description",
@@ -112,7 +114,7 @@ fn scalars(yaml: &Yaml) -> Option<Vec<String>> {
     }
 }
 
-/// All that a template says of access, as a text to review.
+/// Text to review with everything in a template that gives access.
 struct Snapshot {
     text: String,
 }
@@ -219,7 +221,7 @@ fn access_is_what_was_reviewed() {
     );
 }
 
-/// Sets what stands under a path, or adds to the end of a list, where the path ends in `+`.
+/// Sets the value at a path, or appends to a list when the path ends in `+`.
 fn set(yaml: &mut Yaml, path: &str, value: &str) {
     let mut place = yaml;
     for part in path.split('.') {
@@ -240,7 +242,7 @@ fn set(yaml: &mut Yaml, path: &str, value: &str) {
     *place = YamlLoader::load_from_str(value).expect("YAML").remove(0);
 }
 
-/// Ways to open the stack: a place of the template, what stands there then, and what the text shows of it.
+/// Ways to widen access: a path in the template, its new value, and the line that the snapshot must show.
 const WIDER: [(&str, &str, &str); 30] = [
     (
         "IngestRole.Properties.Policies.0.PolicyDocument.Statement.+",
@@ -376,7 +378,7 @@ fn covers(condition: &Yaml, key: &str) -> bool {
     }
 }
 
-/// Its own items of the relay, beside records of events and their bodies. replay lets a breaker go that does not run.
+/// Items of the relay itself, beside records of events and their bodies. replay closes a breaker that does not run.
 #[test]
 fn no_function_writes_an_item_of_the_relay_that_belongs_to_another() {
     let template = template();

@@ -1,4 +1,4 @@
-//! Values that stand in the template and in the code: each variable is what its name says, and times fit each other.
+//! Values in both the template and the code: each variable refers to the resource or parameter of its name, and times fit.
 
 use genesys_relay::dead_letters;
 use genesys_relay::domain::event_record::LIFE;
@@ -26,13 +26,13 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
         ("SECRET_ARN", "Secret.Id"),
         ("METRICS_NAMESPACE", "GenesysRelay/${AWS::StackName}"),
     ];
+    const CONSTANTS: [(&str, &str); 1] = [("BREAKER_FAILURE_PERCENT", "90")];
     let template = template();
     for function in resources_of(&template, "AWS::Serverless::Function") {
-        let variables = function["Environment"]["Variables"].clone();
-        for (name, value) in variables.as_hash().expect("variables") {
-            let (name, value) = (name.as_str().expect("a name"), value.as_str().expect("a reference"));
-            let expected = RESOURCES.iter().find(|(known, _)| *known == name).map(|(_, of)| (*of).to_owned());
-            assert_eq!(value, expected.unwrap_or_else(|| parameter_of(name)), "{name}");
+        for (name, value) in entries(&function["Environment"]["Variables"]) {
+            let expected = RESOURCES.iter().chain(&CONSTANTS).find(|(known, _)| *known == name);
+            let expected = expected.map_or_else(|| parameter_of(&name), |(_, of)| (*of).to_owned());
+            assert_eq!(scalar(value), Some(expected), "{name}");
         }
     }
     let redrive = resource(&template, "EventsQueue")["Properties"]["RedrivePolicy"].clone();

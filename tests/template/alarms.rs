@@ -1,6 +1,4 @@
-//! Alarms, dashboard and saved queries: their metrics and fields exist, and their texts are true.
-
-use std::collections::BTreeMap;
+//! Alarms, dashboard and saved queries: the metrics that they read are written, and their descriptions are true.
 
 use super::*;
 
@@ -16,14 +14,20 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
             "ApproximateAgeOfOldestMessage",
         ],
         "QueueName",
-        &["EventsQueue.QueueName", "DeadLetterQueue.QueueName"],
+        &["${AWS::StackName}-events", "${AWS::StackName}-dead-letters"],
     ),
     ("AWS/ApiGateway", &["Count", "4xx", "5xx", "Latency"], "ApiId", &["HttpApi"]),
     (
         "AWS/Lambda",
         &["Errors", "Throttles"],
         "FunctionName",
-        &["IngestFunction", "ProcessorFunction", "ReplayFunction", "RecoveryFunction", "BreakerFunction"],
+        &[
+            "${AWS::StackName}-ingest",
+            "${AWS::StackName}-processor",
+            "${AWS::StackName}-replay",
+            "${AWS::StackName}-recovery",
+            "${AWS::StackName}-breaker",
+        ],
     ),
     // Beside the name of the bus (EventBridge User Guide, "Monitoring Amazon EventBridge"); that is how it spells it.
     ("AWS/Events", &["InvocationsFailedToBeSentToDlq"], "RuleName", &["${AWS::StackName}-genesys"]),
@@ -142,9 +146,8 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
             let statistic = options.and_then(|options| options["stat"].as_str()).or(stat.as_str());
             let dimension = match texts[2..] {
                 [] => None,
-                [name, value] => {
-                    Some((name.to_owned(), value.trim_start_matches("${").trim_end_matches('}').to_owned()))
-                }
+                [name, "${HttpApi}"] => Some((name.to_owned(), "HttpApi".to_owned())),
+                [name, value] => Some((name.to_owned(), value.to_owned())),
                 _ => panic!("more than one dimension: {metric}"),
             };
             let [namespace, name] = [texts[0], texts[1]].map(str::to_owned);
@@ -154,11 +157,27 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
 }
 
 #[test]
-fn every_metric_in_use_is_written() {
+fn every_metric_read_is_written() {
     let (template, documented) = (template(), documented());
     for used in alarms(&template).values().map(used_by).chain(on_dashboard(&template)) {
         used.check(&documented);
     }
+}
+
+/// The nested stack knows queues and functions by their names.
+#[test]
+fn dimensions_are_the_names_of_queues_and_functions() {
+    let template = template();
+    let names = |kind: &str, property: &str| -> BTreeSet<String> {
+        resources_of(&template, kind).iter().map(|found| text(found, property)).collect()
+    };
+    let of_aws = |namespace: &str| -> BTreeSet<String> {
+        let (.., values) = OF_AWS.iter().find(|(known, ..)| *known == namespace).expect("a namespace");
+        values.iter().map(|value| (*value).to_owned()).collect()
+    };
+    assert_eq!(of_aws("AWS/SQS"), names("AWS::SQS::Queue", "QueueName"));
+    assert_eq!(of_aws("AWS/Lambda"), names("AWS::Serverless::Function", "FunctionName"));
+    assert_eq!(of_aws("AWS/Events"), names("AWS::Events::Rule", "Name"));
 }
 
 #[test]
@@ -209,7 +228,8 @@ fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() 
     let template = template();
     for (name, alarm) in alarms(&template) {
         let properties = &alarm["Properties"];
-        assert!(text(properties, "AlarmName").starts_with("${AWS::StackName}-"), "{name}: the topic does not know it");
+        // The topic's policy allows what begins with the stack's name.
+        assert!(text(properties, "AlarmName").starts_with("${AWS::StackName}-alarm-"), "{name}");
         let missing = text(properties, "TreatMissingData");
         assert!(["breaching", "notBreaching", "ignore", "missing"].contains(&missing.as_str()), "{name}: {missing}");
         // Where no data is a state of its own, it is one to be told of.
@@ -228,30 +248,38 @@ fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() 
     }
 }
 
+/// Thresholds are no parameters of their own; one that depends on another parameter follows it.
 #[test]
-fn every_threshold_is_a_parameter_and_every_parameter_a_threshold() {
+fn every_threshold_is_a_constant_or_follows_from_a_parameter() {
     let template = template();
-    let mut used = BTreeSet::new();
+    let rates = template["Parameters"]["RecoveryRateMinutes"]["AllowedValues"].as_vec().expect("a list").iter();
+    let rates: BTreeSet<_> = rates.filter_map(scalar).collect();
+    let mapping = &template["Mappings"]["Recovery"];
+    assert_eq!(entries(mapping).map(|(rate, _)| rate).collect::<BTreeSet<_>>(), rates);
+    let mut fields = BTreeSet::new();
     for (name, alarm) in alarms(&template) {
-        let properties = &alarm["Properties"];
-        // Where the metric says yes or no, how long it does so is what can be chosen.
-        let how_long = ["EvaluationPeriods", "DatapointsToAlarm"].map(|name| properties[name].as_str());
-        let chosen = properties["Threshold"].as_str().or(how_long[0]).or(how_long[1]);
-        match chosen {
-            Some(parameter) => drop(used.insert(parameter.to_owned())),
-            // Silence has no degrees, and neither has a loss.
-            None => assert!(["BreakerSilentAlarm", "EventBridgeLostAlarm"].contains(&name.as_str()), "{name}"),
+        for property in ["Threshold", "EvaluationPeriods"] {
+            match &alarm["Properties"][property] {
+                Yaml::Array(parts) if parts[0].as_str() == Some("Recovery") => {
+                    assert_eq!(parts[1].as_str(), Some("RecoveryRateMinutes"), "{name}");
+                    fields.insert(parts[2].as_str().expect("a field").to_owned());
+                }
+                Yaml::Array(parts) => {
+                    assert_eq!(parts[0].as_str(), Some("ArchivesLate"), "{name}");
+                    assert!(number(&parts[1]) > number(&parts[2]), "{name}");
+                }
+                constant => assert!(number(constant) >= 1, "{name}"),
+            }
         }
     }
-    let parameters = template["Parameters"].as_hash().expect("parameters").iter();
-    let parameters = parameters.filter_map(|(name, parameter)| {
-        let name = name.as_str()?;
-        (name.starts_with("Alarm") && parameter["Type"].as_str() == Some("Number")).then(|| name.to_owned())
-    });
-    assert_eq!(used, parameters.collect());
+    let declared = entries(mapping).flat_map(|(_, line)| entries(line).map(|(field, _)| field).collect::<Vec<_>>());
+    assert_eq!(declared.collect::<BTreeSet<_>>(), fields);
+    for (name, parameter) in entries(&template["Parameters"]) {
+        assert!(!name.starts_with("Alarm") || parameter["Type"].as_str() == Some("String"), "{name}");
+    }
 }
 
-/// SQS leaves messages received three times out of the queue's age, and what cannot begin counts nothing itself.
+/// SQS leaves messages received three times out of the queue's age, and a function that cannot start writes no metrics.
 #[test]
 fn a_function_that_cannot_begin_rings_an_alarm() {
     let template = template();
@@ -263,12 +291,13 @@ fn a_function_that_cannot_begin_rings_an_alarm() {
         let period =
             number(&alarms[name]["Properties"]["Period"]) * number(&alarms[name]["Properties"]["EvaluationPeriods"]);
         assert!(period <= 300, "{name}: a receive is used up each {period} s at least");
-        let default = &template["Parameters"][text(&alarms[name]["Properties"], "Threshold").as_str()]["Default"];
-        assert_eq!(number(default), 1, "{name}: a single event fails once in six minutes");
+        let threshold = number(&alarms[name]["Properties"]["Threshold"]);
+        assert_eq!(threshold, 1, "{name}: a single event fails once in six minutes");
     };
     for function in ["Ingest", "Processor"] {
-        watches(&format!("{function}ErrorsAlarm"), "Errors", &format!("{function}Function"));
-        watches(&format!("{function}ThrottledAlarm"), "Throttles", &format!("{function}Function"));
+        let name = format!("${{AWS::StackName}}-{}", function.to_lowercase());
+        watches(&format!("{function}ErrorsAlarm"), "Errors", &name);
+        watches(&format!("{function}ThrottledAlarm"), "Throttles", &name);
     }
     // The others run by a schedule: what they write at each run is missed.
     for (alarm, function) in
@@ -326,7 +355,7 @@ fn a_minute_without_a_run_neither_ends_an_alarm_nor_keeps_it_from_ringing() {
     assert_eq!(of_several, expected.into());
 }
 
-/// With a made-up signature where no secret for signatures is set, a stranger gets 503.
+/// A stranger gets 503 for a made-up signature where no secret for signatures is set.
 #[test]
 fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
     let alarms = alarms(&template());
@@ -340,20 +369,45 @@ fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
 }
 
 #[test]
-fn the_defaults_of_the_thresholds_follow_from_what_they_are_about() {
+fn thresholds_follow_from_what_they_are_about() {
     let template = template();
-    let default = |name: &str| number(&template["Parameters"][name]["Default"]);
+    let (alarms, parameters) = (alarms(&template), &template["Parameters"]);
+    let threshold = |name: &str| alarms[name]["Properties"]["Threshold"].clone();
     let retention = |name: &str| number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]);
     let day = 24 * 60 * 60;
     // SQS Developer Guide, "Amazon SQS message quotas".
-    assert_eq!(default("AlarmInFlight"), 120_000 * 8 / 10);
-    let age = default("AlarmDeadLetterAgeSeconds");
-    assert!(age > (default("ArchiveAfterDays") + 1) * day, "the archive, twice a day, comes first");
-    assert!(age + 2 * day <= retention("DeadLetterQueue"), "two nights are left");
-    let latest = number(&template["Parameters"]["AlarmEventAgeSeconds"]["MaxValue"]);
-    assert_eq!(latest, retention("EventsQueue"));
-    let overlap = 60 * (default("RecoveryOverlapMinutes") + default("RecoveryRateMinutes"));
-    assert!(default("AlarmRecoveryBehindSeconds") > overlap, "a recovery that is well is behind by so much");
+    assert_eq!(number(&threshold("InFlightAlarm")), 120_000 * 8 / 10);
+    assert!(number(&threshold("EventAgeAlarm")) < retention("EventsQueue"));
+    // The archive runs twice a day.
+    let age = threshold("DeadLetterAgeAlarm");
+    let archives = &parameters["ArchiveAfterDays"];
+    let latest = number(&archives["MaxValue"]);
+    assert_eq!((number(&age[1]), number(&age[2])), (13 * day, 12 * day));
+    assert!(
+        number(&age[2]) > (number(&archives["Default"]) + 1) * day
+            && number(&age[2]) + 2 * day <= retention("DeadLetterQueue")
+    );
+    let late: Vec<_> = template["Conditions"]["ArchivesLate"]
+        .as_vec()
+        .expect("a list")
+        .iter()
+        .filter_map(|equal| scalar(&equal[1]))
+        .collect();
+    assert_eq!(
+        late,
+        [latest - 1, latest].map(|days| days.to_string()),
+        "later than that, the alarm comes before the archive"
+    );
+    assert!(number(&age[1]) >= (latest + 1) * day && number(&age[1]) + day <= retention("DeadLetterQueue"));
+    let overlap = number(&parameters["RecoveryOverlapMinutes"]["MaxValue"]);
+    for (rate, line) in entries(&template["Mappings"]["Recovery"]) {
+        let rate: u64 = rate.parse().expect("minutes");
+        assert!(number(&line["BehindSeconds"]) > 60 * (overlap + rate), "a recovery that is well is behind by so much");
+        assert!(number(&line["SilentHours"]) * 60 > rate, "{rate}: one run is due in that time");
+        assert!(number(&line["Failures"]) <= (60 / rate).max(1), "{rate}: so many runs are in an hour");
+        // CloudWatch User Guide, "Using Amazon CloudWatch alarms": a week at most with periods of an hour.
+        assert!(number(&line["SilentHours"]) <= 7 * 24);
+    }
 }
 
 #[test]
@@ -377,7 +431,7 @@ fn alarms_are_mailed_where_an_address_is_given() {
     assert_eq!(subscription["Properties"]["Endpoint"].as_str(), Some("AlarmEmail"));
 }
 
-/// That the fields are there, the end-to-end tests show.
+/// The end-to-end tests show that the fields exist.
 #[test]
 fn the_saved_queries_look_at_the_log_of_every_function() {
     let template = template();
@@ -391,7 +445,8 @@ fn the_saved_queries_look_at_the_log_of_every_function() {
     let queries = resources_of(&template, "AWS::Logs::QueryDefinition");
     assert_eq!(queries.len(), 3);
     for query in queries {
-        let looked_at = query["LogGroupNames"].as_vec().expect("groups").iter();
+        // They come from the main stack, joined.
+        let looked_at = query["LogGroupNames"][1].as_vec().expect("groups").iter();
         let looked_at = looked_at.map(|group| group.as_str().expect("a name").to_owned());
         assert_eq!(looked_at.collect::<BTreeSet<_>>(), groups);
     }

@@ -1,4 +1,4 @@
-//! The HTTP API: its routes, the order in which it is made, and what its access log tells.
+//! The HTTP API: its routes, the order in which it is created, and the fields of its access log.
 
 use super::*;
 
@@ -29,8 +29,8 @@ fn each_route_may_invoke_its_function() {
     }
 }
 
-/// API Gateway refuses two changes of one API at the same time (`ConflictException`), and CloudFormation makes at the same
-/// time what does not depend on one another.
+/// API Gateway refuses two changes of one API at the same time (`ConflictException`), and CloudFormation creates independent
+/// resources at the same time.
 #[test]
 fn what_belongs_to_the_api_is_made_one_after_the_other() {
     let template = template();
@@ -56,7 +56,7 @@ fn what_belongs_to_the_api_is_made_one_after_the_other() {
     assert_eq!(made.last(), Some(&"DefaultStage"), "what is deployed has every route");
 }
 
-/// Without their leave EventBridge refuses at once and for good.
+/// Without the queues' policies EventBridge drops events at once.
 #[test]
 fn the_rule_may_put_events_into_the_queues_before_it_is_there() {
     let template = template();

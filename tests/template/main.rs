@@ -1,4 +1,5 @@
-//! `template.yaml` against the code: what one sets and the other reads, and the rules that CloudFormation cannot state.
+//! `template.yaml`, with its nested stack, against the code: variables that one sets and the other reads, and rules that
+//! CloudFormation cannot state.
 
 mod access;
 mod agreement;
@@ -9,13 +10,14 @@ mod sources;
 mod storage;
 mod variables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use genesys_relay::adapters::genesys::Region;
 use genesys_relay::domain::retry::Schedule;
 use serde_json::Value;
+use yaml_rust2::yaml::Hash;
 use yaml_rust2::{Yaml, YamlLoader};
 
 /// Each function, and its resource.
@@ -32,8 +34,73 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+fn load(path: &str) -> Yaml {
+    YamlLoader::load_from_str(&file(path)).expect("YAML").remove(0)
+}
+
+/// The whole deploy as one template: resources, conditions and mappings of nested stacks beside those of the main one, and
+/// each function with its properties of `Globals`.
 fn template() -> Yaml {
-    YamlLoader::load_from_str(&file("template.yaml")).expect("YAML").remove(0)
+    let mut template = load("template.yaml");
+    for stack in resources_of(&template, "AWS::CloudFormation::Stack") {
+        let path = stack["TemplateURL"].as_str().expect("a path");
+        let mut nested = load(path);
+        let given: BTreeMap<_, _> = entries(&stack["Parameters"]).map(|(name, value)| (name, value.clone())).collect();
+        let declared: BTreeSet<_> = entries(&nested["Parameters"]).map(|(name, _)| name).collect();
+        assert_eq!(given.keys().cloned().collect::<BTreeSet<_>>(), declared, "{path}");
+        substitute(&mut nested, &given);
+        for part in ["Resources", "Conditions", "Mappings"] {
+            for (name, value) in hash(part_of(&mut nested, part)).clone() {
+                let former = hash(part_of(&mut template, part)).insert(name.clone(), value.clone());
+                let is_alike = part == "Conditions" && former.as_ref() == Some(&value);
+                assert!(former.is_none() || is_alike, "{path}: {part} has another {name:?}");
+            }
+        }
+    }
+    let globals = hash(&mut template).remove(&Yaml::String("Globals".to_owned())).expect("Globals");
+    for (_, function) in hash(part_of(&mut template, "Resources")) {
+        if function["Type"].as_str() == Some("AWS::Serverless::Function") {
+            complete(part_of(function, "Properties"), &globals["Function"]);
+        }
+    }
+    template
+}
+
+/// Puts the values that a nested stack is given in place of its parameters. The loader drops tags: `!Ref` is a name, and
+/// no other text of a nested template is the name of a parameter.
+fn substitute(yaml: &mut Yaml, given: &BTreeMap<String, Yaml>) {
+    match yaml {
+        Yaml::Hash(entries) => entries.iter_mut().for_each(|(_, value)| substitute(value, given)),
+        Yaml::Array(items) => items.iter_mut().for_each(|item| substitute(item, given)),
+        Yaml::String(text) => {
+            for (name, value) in given.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
+                *text = text.replace(&format!("${{{name}}}"), &format!("${{{value}}}"));
+            }
+            if let Some(value) = given.get(text) {
+                *yaml = value.clone();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Adds missing entries at any depth, as SAM does with `Globals`.
+fn complete(yaml: &mut Yaml, globals: &Yaml) {
+    for (name, value) in globals.as_hash().expect("a mapping") {
+        match hash(yaml).entry(name.clone()).or_insert_with(|| value.clone()) {
+            own @ Yaml::Hash(_) => complete(own, value),
+            _ => {}
+        }
+    }
+}
+
+fn hash(yaml: &mut Yaml) -> &mut Hash {
+    let Yaml::Hash(entries) = yaml else { panic!("not a mapping: {yaml:?}") };
+    entries
+}
+
+fn part_of<'a>(yaml: &'a mut Yaml, part: &str) -> &'a mut Yaml {
+    hash(yaml).get_mut(&Yaml::String(part.to_owned())).unwrap_or_else(|| panic!("no {part}"))
 }
 
 fn resource(template: &Yaml, name: &str) -> Yaml {

@@ -1,4 +1,4 @@
-//! Parameters: what the template lets through, a function can begin with.
+//! Parameters: a function starts with every value that the template accepts.
 
 use genesys_relay::adapters::delivery_log::webhook_deliveries::LogPath;
 use genesys_relay::domain::https_url::{BaseUrl, HttpsUrl};

@@ -64,7 +64,8 @@ fn the_recovery_is_off_until_it_is_configured() {
     assert_eq!(template["Parameters"]["RecoverySource"]["Default"].as_str(), Some("none"));
     let schedule = resource(&template, "RecoverySchedule");
     assert_eq!(schedule["Condition"].as_str(), Some("RecoveryIsOn"));
-    let shortest = number(&template["Parameters"]["RecoveryRateMinutes"]["MinValue"]);
+    let rates = template["Parameters"]["RecoveryRateMinutes"]["AllowedValues"].as_vec().expect("a list").iter();
+    let shortest = rates.map(number).min().expect("a rate");
     let longest_run = number(&resource(&template, "RecoveryFunction")["Properties"]["Timeout"]);
     assert!(longest_run <= 60 * shortest, "a run has ended when the next begins");
     let rule = &template["Rules"]["RecoveryIsConfigured"];
@@ -92,7 +93,7 @@ fn events_come_from_eventbridge_only_where_a_bus_is_named_and_are_never_dropped(
     let rule = &whole["Properties"];
     assert_eq!(rule["EventBusName"].as_str(), Some("EventBusName"));
     let pattern = &rule["EventPattern"];
-    assert_eq!(pattern["source"][0]["prefix"].as_str(), Some("EventSourcePrefix"));
+    assert_eq!(pattern["source"][0]["prefix"].as_str(), Some("aws.partner/genesys.com"));
     assert_eq!(pattern["detail-type"][0]["wildcard"].as_str(), Some("EventTopics"));
     assert_eq!(pattern.as_hash().expect("a pattern").len(), 2, "nothing else decides");
 

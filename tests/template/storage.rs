@@ -1,4 +1,4 @@
-//! Queues, table and archive: what they keep, for how long, and from whom.
+//! Queues, table and archive: retention, deletion and encryption.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn the_archive_is_private_and_ends() {
     rule("AbortIncompleteMultipartUpload");
 }
 
-/// What is larger than the dead-letter queue takes could not be moved there.
+/// A message larger than the dead-letter queue's limit could not be moved there.
 #[test]
 fn the_queues_are_encrypted_and_take_all_that_ingest_does() {
     let template = template();

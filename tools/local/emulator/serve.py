@@ -10,7 +10,8 @@
    is read and changed by actions of their own.
 6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
 7. Conditions on `dynamodb:LeadingKeys` are judged by the keys that a request names.
-8. Only holders of a key pair get in: see guard.py. The first line of the standard input is the developer's, as JSON.
+8. Only holders of a key pair have access: see guard.py. The first line of the standard input is the developer's, as JSON.
+9. An update of a nested stack keeps the attributes of the resources that it does not change.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
 """
@@ -40,7 +41,7 @@ from ministack.app import main  # noqa: E402
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime  # noqa: E402
 from ministack.core.concurrency import esm_wake  # noqa: E402
 from ministack.services import eventbridge, scheduler, sqs  # noqa: E402
-from ministack.services.cloudformation import provisioners  # noqa: E402
+from ministack.services.cloudformation import _stacks, provisioners  # noqa: E402
 
 RUNNING = "RUNNING"
 # Ten at a time without a rate: SQS decides by itself how fast it moves, and this is fast enough here.
@@ -295,6 +296,19 @@ def take_numbers_from_parameters():
     handlers.update(create=create, update=update)
 
 
+def keep_attributes_in_nested_stacks():
+    """Without this, `Fn::GetAtt` of an unchanged resource fails there: the update does not pass its attributes on."""
+    update_as_it_was = provisioners._update_resource
+
+    def update(resource_type, physical_id, before, after, stack_name, logical_id=None, attributes=None):
+        if attributes is None:
+            resources = _stacks.get(stack_name, {}).get("_resources", {})
+            attributes = resources.get(logical_id, {}).get("Attributes")
+        return update_as_it_was(resource_type, physical_id, before, after, stack_name, logical_id, attributes)
+
+    provisioners._update_resource = update
+
+
 def end_with_standard_input():
     """Takes the whole process group along: functions in flight would outlive the server alone."""
     if os.getpgrp() != os.getpid():
@@ -316,4 +330,5 @@ if __name__ == "__main__":
     judge_schedules_by_their_roles()
     answer_without_delay()
     take_numbers_from_parameters()
+    keep_attributes_in_nested_stacks()
     main()

@@ -1,5 +1,5 @@
-//! Deploys the repository's template to the local AWS, upgrades what is deployed, and deletes it: uploads the functions, and
-//! executes a change set.
+//! Deploys the repository's template to the local AWS, upgrades the stack, and deletes it: uploads the functions and the
+//! nested templates, and executes a change set.
 
 use std::{collections::BTreeMap, fs};
 
@@ -10,15 +10,15 @@ use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack,
 use crate::{
     clients,
     functions::Packages,
-    template::{self, Schedules},
+    template::{self, Fitted, Schedules},
     wait,
-    workspace::Workspace,
+    workspace::{TEMPLATE, Workspace},
 };
 
 /// The name of the stack.
 pub const STACK: &str = "relay";
 const CODE_BUCKET: &str = "code";
-/// The one that makes the stack.
+/// The release that creates the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;
 
 /// Result of a deploy.
@@ -30,11 +30,11 @@ pub struct Deployed {
     pub left_out: Vec<String>,
 }
 
-/// Deploys a release of the template and the functions with these parameters: the first one makes the stack, and those
-/// after it change it, as `sam deploy` does. So does one that leads back to what was before.
+/// Deploys a release of the template and the functions with these parameters: the first release creates the stack, later
+/// ones update it, as `sam deploy` does. A rollback is a later release with the former values.
 ///
 /// # Errors
-/// When the local AWS refuses or fails; the message names the resources that failed.
+/// When the local AWS refuses the request or fails; the message names the resources that failed.
 pub async fn deploy(
     workspace: &Workspace,
     config: &SdkConfig,
@@ -43,21 +43,33 @@ pub async fn deploy(
     schedules: Schedules,
     release: u32,
 ) -> Result<Deployed> {
-    let path = workspace.template();
-    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-    // Another name each time: a change set looks at that alone.
+    let endpoint = config.endpoint_url().context("the local AWS has no address")?;
+    // A new location for each release: a change set compares only that.
     let location_of =
         |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{release}/{binary}.zip"));
-    let fitted = template::fit(&text, schedules, location_of)?;
-    upload(config, packages, &fitted.body, release).await?;
-    let outputs = execute(config, parameters, release).await?;
-    Ok(Deployed { outputs, left_out: fitted.left_out })
+    let url_of = |path: &str| format!("{endpoint}/{CODE_BUCKET}/{release}/{path}");
+    let fit = |path: &str| -> Result<Fitted> {
+        let path = workspace.root.join(path);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        template::fit(&text, schedules, location_of, url_of)
+    };
+    let main = fit(TEMPLATE)?;
+    let mut left_out = main.left_out;
+    let mut templates = BTreeMap::from([(TEMPLATE.to_owned(), main.body)]);
+    for path in main.nested {
+        let nested = fit(&path)?;
+        left_out.extend(nested.left_out);
+        templates.insert(path, nested.body);
+    }
+    upload(config, packages, &templates, release).await?;
+    let outputs = execute(config, parameters, release, &url_of(TEMPLATE)).await?;
+    Ok(Deployed { outputs, left_out })
 }
 
 /// Deletes the stack, as `sam delete` does.
 ///
 /// # Errors
-/// When the local AWS refuses or fails; the message names the resources that failed.
+/// When the local AWS refuses the request or fails; the message names the resources that failed.
 pub async fn delete(config: &SdkConfig) -> Result<()> {
     let client = aws_sdk_cloudformation::Client::new(config);
     let stacks = client.describe_stacks().stack_name(STACK).send().await?.stacks.unwrap_or_default();
@@ -71,7 +83,12 @@ pub async fn delete(config: &SdkConfig) -> Result<()> {
     Ok(())
 }
 
-async fn upload(config: &SdkConfig, packages: &Packages, template: &str, release: u32) -> Result<()> {
+async fn upload(
+    config: &SdkConfig,
+    packages: &Packages,
+    templates: &BTreeMap<String, String>,
+    release: u32,
+) -> Result<()> {
     let s3 = clients::s3(config);
     if release == FIRST_RELEASE {
         s3.create_bucket().bucket(CODE_BUCKET).send().await.context("S3 did not create the bucket for code")?;
@@ -83,26 +100,24 @@ async fn upload(config: &SdkConfig, packages: &Packages, template: &str, release
         put.send().await.with_context(|| format!("could not upload {name}"))?;
     }
     // In a request it may have 51,200 bytes ("Understand CloudFormation quotas").
-    let put = s3.put_object().bucket(CODE_BUCKET).key(template_key(release)).body(template.as_bytes().to_vec().into());
-    put.customize().disable_payload_signing().send().await.context("S3 did not accept the template")?;
+    for (path, body) in templates {
+        let put = s3.put_object().bucket(CODE_BUCKET).key(format!("{release}/{path}"));
+        let put = put.body(body.as_bytes().to_vec().into()).customize().disable_payload_signing();
+        put.send().await.with_context(|| format!("could not upload {path}"))?;
+    }
     Ok(())
-}
-
-fn template_key(release: u32) -> String {
-    format!("{release}/template.yaml")
 }
 
 async fn execute(
     config: &SdkConfig,
     parameters: &BTreeMap<String, String>,
     release: u32,
+    template_url: &str,
 ) -> Result<BTreeMap<String, String>> {
     let (kind, complete) = match release {
         FIRST_RELEASE => (ChangeSetType::Create, StackStatus::CreateComplete),
         _ => (ChangeSetType::Update, StackStatus::UpdateComplete),
     };
-    let endpoint = config.endpoint_url().context("the configuration has no endpoint of the local AWS")?;
-    let template = format!("{endpoint}/{CODE_BUCKET}/{}", template_key(release));
     let change_set = format!("release-{release}");
     let client = aws_sdk_cloudformation::Client::new(config);
     let parameters =
@@ -112,7 +127,7 @@ async fn execute(
         .stack_name(STACK)
         .change_set_name(&change_set)
         .change_set_type(kind)
-        .template_url(template)
+        .template_url(template_url)
         .set_parameters(Some(parameters.collect()))
         .capabilities(Capability::CapabilityIam)
         .capabilities(Capability::CapabilityAutoExpand)

@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tokio::process::Command;
 
+/// The path of the template that is deployed, from the repository's root.
+pub(crate) const TEMPLATE: &str = "template.yaml";
+
 /// The repository on disk.
 #[derive(Debug, Clone)]
 pub struct Workspace {
@@ -40,16 +43,11 @@ impl Workspace {
             metadata[name].as_str().map(PathBuf::from).with_context(|| format!("cargo metadata without {name}"))
         };
         let workspace = Self { root: path("workspace_root")?, target: path("target_directory")? };
-        if !workspace.template().is_file() {
-            bail!("{} is missing: there is nothing to deploy.", workspace.template().display());
+        let template = workspace.root.join(TEMPLATE);
+        if !template.is_file() {
+            bail!("{} is missing: there is nothing to deploy.", template.display());
         }
         Ok(workspace)
-    }
-
-    /// The template that is deployed.
-    #[must_use]
-    pub fn template(&self) -> PathBuf {
-        self.root.join("template.yaml")
     }
 
     /// The folder for everything that this crate writes; `cargo clean` removes it.

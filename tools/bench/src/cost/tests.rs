@@ -76,7 +76,7 @@ fn traces_of_few_events_cost_more_than_all_the_rest() {
 /// The template's own number.
 #[test]
 fn as_many_alarms_are_paid_as_there_are() {
-    let template = include_str!("../../../../template.yaml");
+    let template = include_str!("../../../../infra/observability.yaml");
     assert_eq!(template.matches("Type: AWS::CloudWatch::Alarm\n").count(), usize::from(ALARMS) + 4);
 }
 
