@@ -414,7 +414,10 @@ impl<P: Ports> Replay<P> {
         match self.redrive.latest_move().await {
             Ok(task) => Ok(begun(bulk, task.as_ref())),
             Err(error) => {
-                tracing::warn!(error = display_chain(&error), "failed to look whether the move of the bulk replay has begun");
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to look whether the move of the bulk replay has begun"
+                );
                 Ok(Some(bulk))
             }
         }

@@ -122,7 +122,12 @@ impl VisibilityTimeout for Remote<FakeQueue> {
 }
 
 impl Receiver for Remote<FakeQueue> {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
+    async fn receive(
+        &self,
+        most: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError> {
         self.call(self.port.receive(most, visibility, wait)).await
     }
 

@@ -35,7 +35,10 @@ pub(crate) struct SimTarget {
 impl SimTarget {
     fn status(&self, status: u16) -> Outcome {
         self.process.faults().count("deliveries refused");
-        Outcome::Failed(DeliveryFailure { response: Some("no".to_owned()), ..DeliveryFailure::new(FailureCause::Status(status), "refused") })
+        Outcome::Failed(DeliveryFailure {
+            response: Some("no".to_owned()),
+            ..DeliveryFailure::new(FailureCause::Status(status), "refused")
+        })
     }
 
     /// Fails a delivery in one of many ways.

@@ -44,7 +44,8 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
     assert_eq!((found.state.name(), found.attempts.len(), found.history.len()), (StateName::Delivered, 4, 2));
 
     // One without a record, which is not needed.
-    let letter = DeadLetterEvidence { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
+    let letter =
+        DeadLetterEvidence { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
     let DeadLetterStatus::Unrecorded(stray) = DeadLetterStatus::of(&letter, None, at(13)) else { panic!("recorded") };
     let found = pair.take(letter.event_id, stray.transition()).await?;
     let Some(DeadLetterStatus::Dead(stray)) = DeadLetterStatus::recorded(&found, at(14)) else {

@@ -18,11 +18,11 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::domain::failure::FailureCause;
 use crate::domain::json::Json;
 use crate::domain::retry::{RetryDecision, Schedule, retry_after_of, retry_decision};
 use crate::ports::clock::Clock;
 use crate::ports::secrets::{GenesysSecrets, SecretCache, SecretStore};
-use crate::domain::failure::FailureCause;
 use crate::runtime::logging::display_chain;
 
 use self::error::correlation_id;

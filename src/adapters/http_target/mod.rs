@@ -82,7 +82,9 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => self.read(response, deadline).await,
             Ok(Err(error)) => Outcome::Failed(failed_request(error)),
-            Err(_) => Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "the target did not answer in time")),
+            Err(_) => {
+                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "the target did not answer in time"))
+            }
         }
     }
 
@@ -242,7 +244,10 @@ async fn read_beginning(mut response: Response) -> Vec<u8> {
 }
 
 fn without_credentials(error: &SecretsError) -> DeliveryFailure {
-    DeliveryFailure::new(FailureCause::NotSent, excerpt(&format!("the target's credentials cannot be read: {}", display_chain(error))))
+    DeliveryFailure::new(
+        FailureCause::NotSent,
+        excerpt(&format!("the target's credentials cannot be read: {}", display_chain(error))),
+    )
 }
 
 fn failed_request(error: reqwest::Error) -> DeliveryFailure {

@@ -49,7 +49,8 @@ async fn a_move_that_never_began_marks_nothing() {
         die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
         if is_killed {
             send_to_dead_letters(&relay, [message("a", 1)]).await;
-            let act = OperatorAction { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
+            let act =
+                OperatorAction { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
             relay.table.save_bulk_replay(&BulkReplay { act, forced: None }).await.expect("saved");
         } else {
             relay.dead_letters.refuse_moves();
@@ -207,7 +208,12 @@ impl Sender for NeverShows {
 }
 
 impl Receiver for NeverShows {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
+    async fn receive(
+        &self,
+        most: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError> {
         self.0.receive(most, visibility, wait).await
     }
 

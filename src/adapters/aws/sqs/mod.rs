@@ -145,7 +145,12 @@ impl VisibilityTimeout for SqsQueue {
 }
 
 impl Receiver for SqsQueue {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
+    async fn receive(
+        &self,
+        most: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError> {
         let output = self
             .client
             .receive_message()

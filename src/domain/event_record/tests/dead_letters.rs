@@ -239,6 +239,8 @@ fn the_message_of_a_death_that_had_to_be_sent_once_more_is_of_that_death_and_non
     let sent_once_more = crate::domain::failure::Reason { resent_at: Some(day - MILLISECOND), ..of_404 };
     assert!(matches!(found_dead(&marked, &sent_once_more, soon, later), DeadLetterStatus::Dead(dead)
         if dead.death().status_code == Some(404)));
-    let DeadLetterStatus::Unrecorded(moved) = found_dead(&marked, &sent_once_more, later, later) else { panic!("not moved") };
+    let DeadLetterStatus::Unrecorded(moved) = found_dead(&marked, &sent_once_more, later, later) else {
+        panic!("not moved")
+    };
     assert_eq!(moved.death().reason, ReasonKind::Unknown);
 }

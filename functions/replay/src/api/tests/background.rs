@@ -32,7 +32,12 @@ impl VisibilityTimeout for Slow {
 }
 
 impl Receiver for Slow {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
+    async fn receive(
+        &self,
+        most: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError> {
         sleep(Duration::from_secs(16)).await;
         self.0.receive(most, visibility, wait).await
     }
