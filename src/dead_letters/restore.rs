@@ -82,7 +82,7 @@ impl<P: Ports> Replay<P> {
                 Ok(Ok(Written::Done)) => {}
                 Ok(Ok(Written::Lost(_))) => report.fail(Some(id), "restored, but its record has changed this moment"),
                 Ok(Err(error)) => {
-                    report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error)))
+                    report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error)));
                 }
                 Err(_) => report.fail(Some(id), "restored, but there was no time to record it"),
             }

@@ -79,6 +79,7 @@ pub(super) struct OpenWindow<P> {
 
 /// Outcome of [`Windows::open`].
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and never stored")]
 pub(super) enum Opened<P> {
     /// The next window.
     Window(OpenWindow<P>),

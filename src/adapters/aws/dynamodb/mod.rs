@@ -439,7 +439,7 @@ fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
     let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
     parse(item)
         .inspect_err(|error| {
-            tracing::error!(event_id = key, error = display_chain(error), "skipped an unreadable table item")
+            tracing::error!(event_id = key, error = display_chain(error), "skipped an unreadable table item");
         })
         .ok()
 }
