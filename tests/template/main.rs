@@ -87,9 +87,8 @@ fn substitute(yaml: &mut Yaml, given: &BTreeMap<String, Yaml>) {
 /// Adds missing entries at any depth, as SAM does with `Globals`.
 fn complete(yaml: &mut Yaml, globals: &Yaml) {
     for (name, value) in globals.as_hash().expect("a mapping") {
-        match hash(yaml).entry(name.clone()).or_insert_with(|| value.clone()) {
-            own @ Yaml::Hash(_) => complete(own, value),
-            _ => {}
+        if let own @ Yaml::Hash(_) = hash(yaml).entry(name.clone()).or_insert_with(|| value.clone()) {
+            complete(own, value);
         }
     }
 }
