@@ -9,7 +9,8 @@ mod request;
 mod tests;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -87,13 +88,43 @@ pub struct Shown {
 }
 
 /// An event that was let through, as people read it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShownProbe {
-    at: Timestamp,
-    event_id: Option<String>,
-    delivered: bool,
-    error: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// The event, if one was there to be let through.
+    pub event_id: Option<String>,
+    /// Whether the target took it.
+    pub delivered: bool,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// Names of the states, as answers have them.
+const STATES: [&str; 5] = ["closed", "open", "closing", "exhausting", "off"];
+
+impl<'de> Deserialize<'de> for Shown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            state: String,
+            since: Timestamp,
+            why: String,
+            by: Option<String>,
+            forced: bool,
+            maximum_concurrency: Option<u32>,
+            probes: u32,
+            last_probe: Option<ShownProbe>,
+            last_run_at: Timestamp,
+        }
+        let Fields { state, since, why, by, forced, maximum_concurrency, probes, last_probe, last_run_at } =
+            Fields::deserialize(deserializer)?;
+        let known = STATES.into_iter().find(|known| *known == state);
+        let state = known.ok_or_else(|| D::Error::custom(format!("unknown state of the breaker: {state:?}")))?;
+        Ok(Self { state, since, why, by, forced, maximum_concurrency, probes, last_probe, last_run_at })
+    }
 }
 
 impl From<Circuit> for Shown {

@@ -1,7 +1,7 @@
 //! The depth of a queue.
 
 /// How many messages a queue holds, approximately, as SQS counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueDepth {
     /// Can be received now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::breaker::{self, Breaker};
-use genesys_relay::dead_letters::{self, Replay};
+use genesys_relay::dead_letters::{self, DeadLetters, Ports};
 use genesys_relay::deliver::{AttemptCounter, Processor};
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::domain::circuit::Policy;
@@ -22,7 +22,7 @@ use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{
-    FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
+    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
 };
 use http::HeaderMap;
 use jiff::SignedDuration;
@@ -65,7 +65,6 @@ impl Target for Named {
 }
 
 type TheProcessor = Processor<FakeQueue, FakeQueue, FakeTable, Named, FakeClock>;
-type TheReplay = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock)>;
 
 /// All of it but the recovery and the breaker.
 pub(crate) struct Relay {
@@ -75,7 +74,7 @@ pub(crate) struct Relay {
     archive: FakeArchive,
     ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
     processor: Arc<TheProcessor>,
-    replay: TheReplay,
+    replay: DeadLetters<FakePorts>,
 }
 
 impl Relay {
@@ -101,13 +100,15 @@ impl Relay {
                 rng: Mutex::new(fastrand::Rng::with_seed(7)),
                 attempts: AttemptCounter::default(),
             }),
-            replay: Replay {
-                events: events.clone(),
-                dead_letters: dead_letters.clone(),
-                redrive: dead_letters.clone().moving_to(&events),
-                table: table.clone(),
-                archive: archive.clone(),
-                clock: FakeClock,
+            replay: DeadLetters {
+                ports: Ports {
+                    events: events.clone(),
+                    dead_letters: dead_letters.clone(),
+                    redrive: dead_letters.clone().moving_to(&events),
+                    table: table.clone(),
+                    archive: archive.clone(),
+                    clock: FakeClock,
+                },
             },
             events,
             dead_letters,

@@ -17,7 +17,7 @@ async fn the_first_page_shows_the_flow_and_what_needs_somebody() -> Result<()> {
         attempts.count(&format!("event-{number}").parse().expect("an id"), 1, number == 0);
     }
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
-    operator.relay.replay.table.count_attempts(last_minute, &attempts).await?;
+    operator.relay.replay.ports.table.count_attempts(last_minute, &attempts).await?;
     let page = operator.get("/").await?;
     page.says("Needs somebody")
         .says("3 dead letters")
@@ -115,7 +115,7 @@ async fn one_event_tells_its_life_its_payload_and_its_headers() -> Result<()> {
 
     let unknown = operator.get("/events/nobody-knows-it").await?;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-    unknown.says("nothing is known of the event nobody-knows-it");
+    unknown.says("the event nobody-knows-it has no record");
     let wrong = operator.get("/events/no%20id").await?;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     wrong.says("an event id has 1 to 80 characters");
@@ -131,7 +131,7 @@ async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
     assert_eq!(off.status, StatusCode::CONFLICT);
     off.says("Off: the breaker is off: set the stack");
 
-    operator.relay.replay.table.fail();
+    operator.relay.replay.ports.table.fail();
     let failed = operator.get("/dead-letters").await?;
     assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
     failed.says("the events table is unavailable: the table was made to fail");

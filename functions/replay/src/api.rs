@@ -7,7 +7,7 @@ mod tests;
 
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
+use genesys_relay::dead_letters::{Answer, DeadLetters, Done, Missing, PortTypes, ReplayError, Report};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State};
 use genesys_relay::ports::clock::Clock;
@@ -38,12 +38,12 @@ const WHEN_VISIBLE: Duration = Duration::from_mins(1);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
 
 /// The API, over the use case and the way to go on without a caller.
-pub(crate) struct Api<'a, P: Ports, B> {
-    pub(crate) replay: &'a Replay<P>,
+pub(crate) struct Api<'a, T: PortTypes, B> {
+    pub(crate) dead_letters: &'a DeadLetters<T>,
     pub(crate) background: &'a B,
 }
 
-impl<P: Ports, B: Background> Api<'_, P, B> {
+impl<T: PortTypes, B: Background> Api<'_, T, B> {
     /// Answers one event of an HTTP API, well before `end`.
     pub(crate) async fn answer(&self, event: Value, end: Instant) -> Response {
         let deadline = end.min(Instant::now() + ANSWER_WITHIN);
@@ -55,7 +55,7 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
 
     async fn carry_out(&self, event: Value, deadline: Instant) -> Result<Response, Problem> {
         match Call::read(event)? {
-            Call::Ask(request) => match self.replay.handle(request, deadline).await? {
+            Call::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
                 Answer::List(list) => Ok(Response::list(list)),
                 Answer::Show(shown) => Ok(Response::shown(&shown)),
                 answer => Ok(Response::json(StatusCode::OK, &json!(answer))),
@@ -67,13 +67,13 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
     /// Replays one event now, or sees to it that it is replayed.
     async fn retry(&self, retry: Retry, deadline: Instant) -> Result<Response, Problem> {
         let Retry { event_id, request, direct } = retry;
-        let now = self.replay.clock.now();
-        let record = self.replay.table.get(&event_id).await.map_err(ReplayError::from)?;
+        let now = self.dead_letters.ports.clock.now();
+        let record = self.dead_letters.ports.table.get(&event_id).await.map_err(ReplayError::from)?;
         match record.filter(|record| !record.is_expired(now)) {
             Some(record) => can_be_retried(&record, now)?,
-            None => return Err(self.replay.unrecorded(event_id).await.into()),
+            None => return Err(self.dead_letters.unrecorded(event_id).await.into()),
         }
-        let outcome = match self.replay.handle(request, deadline).await? {
+        let outcome = match self.dead_letters.handle(request, deadline).await? {
             Answer::Replay(report) => Outcome::of(&event_id, &report)?,
             answer => unreachable!("a replay is answered by its report, not by {answer:?}"),
         };

@@ -1,11 +1,11 @@
-//! Tells an operator's request from an event of the HTTP API. Turns the request into a call of [`Replay`], and its
+//! Tells an operator's request from an event of the HTTP API. Turns the request into a call of [`DeadLetters`], and its
 //! outcome into an answer or an error that names the field.
 
 use std::sync::Arc;
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
 use genesys_relay::breaker::{self};
-use genesys_relay::dead_letters::{Answer, Ports, Replay, ReplayError, Request};
+use genesys_relay::dead_letters::{Answer, DeadLetters, PortTypes, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
 use genesys_relay::ports::event_source::EventSource;
@@ -18,8 +18,8 @@ use crate::api::{Api, Response};
 use crate::background::Background;
 
 /// What the function is made of.
-pub(crate) struct Function<P: Ports, B, M> {
-    pub(crate) replay: Replay<P>,
+pub(crate) struct Function<T: PortTypes, B, M> {
+    pub(crate) dead_letters: DeadLetters<T>,
     pub(crate) background: B,
     /// What the breaker holds events back with.
     pub(crate) event_source: M,
@@ -69,35 +69,35 @@ impl From<InvocationError> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
-    function: Arc<Function<P, B, M>>,
+pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
+    function: Arc<Function<T, B, M>>,
     event: LambdaEvent<Value>,
 ) -> Result<Reply, InvocationError> {
     let LambdaEvent { payload, context } = event;
-    let Function { replay, background, event_source, maximum_concurrency } = function.as_ref();
+    let Function { dead_letters, background, event_source, maximum_concurrency } = function.as_ref();
     let end = end_of_invocation(context.deadline());
     if payload["requestContext"]["http"].is_object() {
-        return Ok(Reply::Http(Api { replay, background }.answer(payload, end).await));
+        return Ok(Reply::Http(Api { dead_letters, background }.answer(payload, end).await));
     }
     let request =
         Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
     if let Request::Reconcile { if_needed: true, requester } = &request {
-        let now = replay.clock.now();
+        let now = dead_letters.ports.clock.now();
         if let Err(error) =
-            breaker::relieve(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await
+            breaker::relieve(&dead_letters.ports.table, event_source, *maximum_concurrency, &requester.by, now).await
         {
             // The next schedule is minutes away, and what else it is for is to be done all the same.
             tracing::error!(error = display_chain(&error), "whether a broken breaker holds events back is not known");
         }
     }
     if let Request::Start(start) = request {
-        let (shown, is_open) = replay.enlist(&start).await.map_err(InvocationError::Failed)?;
+        let (status, is_open) = dead_letters.enlist(&start).await.map_err(InvocationError::Failed)?;
         if is_open {
             background.hand_over(&start.payload).await.map_err(InvocationError::NotStarted)?;
         }
-        return Ok(Reply::Direct(Box::new(Answer::Background { background: Box::new(shown) })));
+        return Ok(Reply::Direct(Box::new(Answer::from(status))));
     }
-    replay.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(InvocationError::Failed)
+    dead_letters.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
         let function = with_the_dead_letters_of_the_samples().await;
         let archived = invoke(&function, json!({ "action": "archive", "olderThanDays": 0 })).await.expect("archived");
         let request = sample("replay-restore");
-        let archive = &function.replay.archive;
+        let archive = &function.dead_letters.ports.archive;
         let object = archive.get(archived["keys"][0].as_str().expect("a key")).await.expect("there");
         archive.put(request["key"].as_str().expect("a key"), object).await.expect("written");
 
@@ -183,7 +183,7 @@ mod tests {
         let function = function();
         let now = FakeClock.now();
         let circuit = Circuit { state: State::Open, ..Circuit::closed(now) };
-        function.replay.table.save_circuit(&circuit).await.expect("saved");
+        function.dead_letters.ports.table.save_circuit(&circuit).await.expect("saved");
         let held = Settings { enabled: false, maximum_concurrency: 2 };
         function.event_source.set(held).await.expect("set");
 
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(function.event_source.now(), held, "people have other wishes");
         invoke(&function, schedule).await.expect("done");
         assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
-        let circuit = function.replay.table.circuit().await.expect("read").expect("a breaker");
+        let circuit = function.dead_letters.ports.table.circuit().await.expect("read").expect("a breaker");
         assert!(circuit.state == State::Closed && circuit.why.contains("has not looked"), "{circuit:?}");
     }
 

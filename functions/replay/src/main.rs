@@ -15,8 +15,8 @@ use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::event_source::EventSourceMapping;
 use genesys_relay::adapters::aws::lambda::LambdaFunction;
 use genesys_relay::adapters::aws::s3::S3Archive;
-use genesys_relay::adapters::aws::sqs::Sqs;
-use genesys_relay::dead_letters::Replay;
+use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue, SqsRedrive};
+use genesys_relay::dead_letters::{DeadLetters, PortTypes, Ports};
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
@@ -29,6 +29,18 @@ use crate::handler::Function;
 /// hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// AWS behind the ports.
+struct Aws;
+
+impl PortTypes for Aws {
+    type Events = SqsQueue;
+    type DeadLetters = SqsQueue;
+    type Redrive = SqsRedrive;
+    type Table = DynamoDb;
+    type Archive = S3Archive;
+    type Clock = SystemClock;
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config = Config::read(Environment::of_process())?;
@@ -36,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
-    let replay: Replay<(_, _, _, _, _, _)> = Replay {
+    let ports = Ports {
         events: sqs.queue_with_age(config.queue_url, &sdk),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
@@ -45,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
     };
     let function = Arc::new(Function {
-        replay,
+        dead_letters: DeadLetters::<Aws> { ports },
         background: LambdaFunction::new(&sdk, config.function_name),
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
         maximum_concurrency: config.maximum_concurrency,

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
-use genesys_relay::dead_letters::Replay;
+use genesys_relay::dead_letters::{DeadLetters, Ports};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
-use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeQueue, FakeTable};
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeQueue, FakeTable};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::{Value, json};
 
@@ -20,8 +20,7 @@ use crate::handler::{Function, handle};
 pub(crate) use genesys_relay::testing::refused;
 
 /// The function over fakes, its dead letters in a queue of one's own.
-pub(crate) type Fakes<D = FakeQueue> =
-    Arc<Function<(FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock), FakeBackground, FakeEventSource>>;
+pub(crate) type Fakes<D = FakeQueue> = Arc<Function<FakePorts<D>, FakeBackground, FakeEventSource>>;
 
 /// Remembers what it is handed.
 #[derive(Default)]
@@ -59,7 +58,7 @@ pub(crate) fn function() -> Fakes {
 
 /// The same over a queue of dead letters, and what moves them.
 pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
-    let replay = Replay {
+    let ports = Ports {
         events: FakeQueue::default(),
         dead_letters,
         redrive,
@@ -68,7 +67,7 @@ pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, r
         clock: FakeClock,
     };
     Arc::new(Function {
-        replay,
+        dead_letters: DeadLetters { ports },
         background: FakeBackground::default(),
         event_source: FakeEventSource::default(),
         maximum_concurrency: 10,
@@ -100,7 +99,7 @@ where
 {
     for message in messages {
         let sent_at = FakeClock.now();
-        function.replay.dead_letters.send(&message.with_identity(sent_at)).await.expect("sent");
+        function.dead_letters.ports.dead_letters.send(&message.with_identity(sent_at)).await.expect("sent");
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     invoke(function, json!({ "action": "reconcile" })).await.expect("reconciled");

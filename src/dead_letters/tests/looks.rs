@@ -39,7 +39,7 @@ async fn lists_and_dry_runs_receive_nothing() {
         die(&relay, &message("a", name), ReasonKind::Permanent, status).await;
         send_to_dead_letters(&relay, [message("a", name)]).await;
     }
-    relay.dead_letters.refuse_receives();
+    relay.ports.dead_letters.refuse_receives();
     let dry = report(&relay, json!({ "action": "replay", "filter": { "statusCode": 404 }, "dryRun": true })).await;
     assert_eq!((dry.matched, dry.remaining, dry.items[0].status_code), (1, Some(2), Some(404)));
     let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
@@ -129,10 +129,10 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
     ];
     for request in requests {
         let relay = relay();
-        relay.table.fail();
+        relay.ports.table.fail();
         assert!(matches!(handle(&relay, request.clone()).await, Err(ReplayError::Table(_))), "{request}");
         let relay = self::relay();
-        relay.dead_letters.fail();
+        relay.ports.dead_letters.fail();
         let answer = handle(&relay, request.clone()).await;
         assert!(request["action"] == "list" || matches!(answer, Err(ReplayError::Queue(_))), "{request}");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::dead_letters::{List, Shown};
+use genesys_relay::dead_letters::{EventDetails, List};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::events_table::Position;
 use http::StatusCode;
@@ -48,7 +48,7 @@ impl Response {
 
     /// All that is known of an event. A body that grows too much on the way is given in base64, which is always the
     /// same third.
-    pub(super) fn shown(shown: &Shown) -> Self {
+    pub(super) fn shown(shown: &EventDetails) -> Self {
         let mut body = text(shown);
         if travelling_bytes(&body) > MAX_BODY_BYTES {
             let mut shown = json!(shown);

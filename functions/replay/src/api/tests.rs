@@ -91,7 +91,7 @@ async fn the_samples_list_show_and_retry() {
         let retried = send(&function, sample(retry)).await;
         let expected = json!({ "status": "retried", "eventId": id_of(&letter) });
         assert_eq!((retried.status, &retried.body), (200, &expected), "{retried:?}");
-        let [sent] = &function.replay.events.messages()[..] else { panic!("one message") };
+        let [sent] = &function.dead_letters.ports.events.messages()[..] else { panic!("one message") };
         assert_eq!(sent.body, letter.body);
 
         let shown = send(&function, sample("replay-http-show")).await;
@@ -107,7 +107,7 @@ async fn a_caller_without_a_name_is_recorded_as_http() {
     let mut event = retry_of(&letter(1));
     event["requestContext"]["authorizer"] = Value::Null;
     assert_eq!(send(&function, event).await.status, 200);
-    assert_eq!(function.replay.table.only_record().history[1].by, "http");
+    assert_eq!(function.dead_letters.ports.table.only_record().history[1].by, "http");
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ async fn a_callers_long_name_is_cut_to_what_a_request_may_say() {
     let mut event = retry_of(&letter(1));
     event["requestContext"]["authorizer"]["iam"]["userArn"] = json!(format!("{}ü", "x".repeat(499)));
     assert_eq!(send(&function, event).await.status, 200);
-    assert_eq!(function.replay.table.only_record().history[1].by, "x".repeat(499));
+    assert_eq!(function.dead_letters.ports.table.only_record().history[1].by, "x".repeat(499));
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,16 +162,16 @@ async fn while_a_queue_or_the_table_is_down_the_caller_is_asked_to_come_again() 
     for event in [retry_of(&letter(1)), event("GET", "/dlq", ""), event("GET", &format!("/dlq/{id}"), "")] {
         let function = function();
         send_to_dead_letters(&function, [letter(1)]).await;
-        function.replay.table.fail();
+        function.dead_letters.ports.table.fail();
         let answer = send(&function, event).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
     }
     for break_it in [
-        (|function: &Fakes| function.replay.dead_letters.fail()) as fn(&Fakes),
-        |function| function.replay.events.fail(),
+        (|function: &Fakes| function.dead_letters.ports.dead_letters.fail()) as fn(&Fakes),
+        |function| function.dead_letters.ports.events.fail(),
         // The record can be looked at, and no more.
-        |function| function.replay.table.fail_after(1, usize::MAX),
+        |function| function.dead_letters.ports.table.fail_after(1, usize::MAX),
     ] {
         let function = function();
         send_to_dead_letters(&function, [letter(1)]).await;

@@ -66,7 +66,7 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() {
     let expected = json!({ "status": "accepted", "eventId": id_of(&letter(10)) });
     assert_eq!((answer.status, &answer.body), (202, &expected), "{answer:?}");
     assert!(began_at.elapsed() <= ANSWER_WITHIN, "{:?}", began_at.elapsed());
-    assert!(function.replay.events.messages().is_empty(), "not yet");
+    assert!(function.dead_letters.ports.events.messages().is_empty(), "not yet");
 
     let [request] = &function.background.requests()[..] else { panic!("one request") };
     let expected = json!({ "action": "replay", "eventIds": [id_of(&letter(10))], "by": OPERATOR, "why": "it is time" });

@@ -118,7 +118,7 @@ async fn every_answer_fits_whatever_the_event_holds() {
     // Each of these is a text of six characters in JSON, and of seven in JSON within JSON.
     let body = "\u{1}".repeat(1024 * 1024);
     send_to_dead_letters(&function, [refused(&body)]).await;
-    let id = function.replay.table.only_record().event_id;
+    let id = function.dead_letters.ports.table.only_record().event_id;
     let reply = invoke(&function, event("GET", &format!("/dlq/{id}"), "")).await.expect("answered");
     assert!(reply.to_string().len() < 6 * 1024 * 1024, "{}", reply.to_string().len());
     let shown: Value = serde_json::from_str(reply["body"].as_str().expect("a body")).expect("JSON");
