@@ -1,4 +1,4 @@
-//! What the function reads from its environment.
+//! Configuration of the function, from its environment.
 
 use genesys_relay::runtime::config::{ConfigError, Environment};
 use tracing::level_filters::LevelFilter;
@@ -11,11 +11,11 @@ const FUNCTION_NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
 pub(crate) struct Config {
     /// `QUEUE_URL`: the events queue.
     pub(crate) queue_url: String,
-    /// `QUEUE_ARN`: the same, as the destination of a move task.
+    /// `QUEUE_ARN`: the events queue, as the destination of a move task.
     pub(crate) queue_arn: String,
     /// `DEAD_LETTER_QUEUE_URL`: the dead-letter queue.
     pub(crate) dead_letter_queue_url: String,
-    /// `DEAD_LETTER_QUEUE_ARN`: the same, as the source of a move task.
+    /// `DEAD_LETTER_QUEUE_ARN`: the dead-letter queue, as the source of a move task.
     pub(crate) dead_letter_queue_arn: String,
     /// `EVENTS_TABLE_NAME`: the events table.
     pub(crate) events_table: String,
@@ -23,11 +23,11 @@ pub(crate) struct Config {
     pub(crate) archive_bucket: String,
     /// `EVENT_SOURCE_ID`: the mapping of the events queue to the processor.
     pub(crate) event_source_id: String,
-    /// `MAXIMUM_CONCURRENCY`: how many invocations of the processor it makes at the same time.
+    /// `MAXIMUM_CONCURRENCY`: concurrent invocations of the processor.
     pub(crate) maximum_concurrency: u32,
-    /// `AWS_LAMBDA_FUNCTION_NAME`: this function, which invokes itself to go on in the background.
+    /// `AWS_LAMBDA_FUNCTION_NAME`: this function, which invokes itself for background runs.
     pub(crate) function_name: String,
-    /// `METRICS_NAMESPACE`: under which name CloudWatch keeps the metrics.
+    /// `METRICS_NAMESPACE`: namespace of the metrics in CloudWatch.
     pub(crate) metrics_namespace: String,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`.
     pub(crate) log_level: LevelFilter,

@@ -1,10 +1,10 @@
-//! Tells an operator's request from an event of the HTTP API. Turns the request into a call of [`DeadLetters`], and its
-//! outcome into an answer or an error that names the field.
+//! Handler of direct requests and of events of the HTTP API. Turns a request into a call of [`DeadLetters`], and its outcome
+//! into an answer or an error that names the field.
 
 use std::sync::Arc;
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
-use genesys_relay::breaker::{self};
+use genesys_relay::breaker;
 use genesys_relay::dead_letters::{Answer, DeadLetters, PortTypes, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
@@ -17,27 +17,27 @@ use serde_json::Value;
 use crate::api::{Api, Response};
 use crate::background::Background;
 
-/// What the function is made of.
+/// Parts of the function.
 pub(crate) struct Function<T: PortTypes, B, M> {
     pub(crate) dead_letters: DeadLetters<T>,
     pub(crate) background: B,
-    /// What the breaker holds events back with.
+    /// Event source mapping that the breaker disables.
     pub(crate) event_source: M,
-    /// How many invocations of the processor there are at the same time where nothing is held back.
+    /// Concurrent invocations of the processor while the breaker is closed.
     pub(crate) maximum_concurrency: u32,
 }
 
-/// What the function answers.
+/// Answer of the function.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Reply {
-    /// To somebody who invoked it.
+    /// To a direct invocation.
     Direct(Box<Answer>),
     /// To API Gateway.
     Http(Response),
 }
 
-/// Why there is no answer; the console shows it as the function's error.
+/// Error of an invocation, which Lambda and the console show.
 #[derive(Debug)]
 pub(crate) enum InvocationError {
     /// The request was not understood.
@@ -49,8 +49,8 @@ pub(crate) enum InvocationError {
 }
 
 impl From<InvocationError> for Diagnostic {
-    fn from(refusal: InvocationError) -> Self {
-        let (error_type, error_message) = match refusal {
+    fn from(error: InvocationError) -> Self {
+        let (error_type, error_message) = match error {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
             InvocationError::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => {
                 ("Busy", error.to_string())
@@ -86,8 +86,8 @@ pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
         if let Err(error) =
             breaker::relieve(&dead_letters.ports.table, event_source, *maximum_concurrency, &requester.by, now).await
         {
-            // The next schedule is minutes away, and what else it is for is to be done all the same.
-            tracing::error!(error = display_chain(&error), "whether a broken breaker holds events back is not known");
+            // The next schedule is minutes away, and the reconciliation is independent of the breaker.
+            tracing::error!(error = display_chain(&error), "failed to check whether a stale breaker holds events back");
         }
     }
     if let Request::Start(start) = request {
@@ -190,10 +190,10 @@ mod tests {
         let schedule = json!({ "action": "reconcile", "ifNeeded": true });
         tokio::time::advance(Duration::from_mins(9)).await;
         invoke(&function, schedule.clone()).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "it may be at work");
+        assert_eq!(function.event_source.now(), held, "the breaker may be running");
         tokio::time::advance(Duration::from_mins(1)).await;
         invoke(&function, json!({ "action": "reconcile" })).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "people have other wishes");
+        assert_eq!(function.event_source.now(), held, "an operator asks for a reconciliation only");
         invoke(&function, schedule).await.expect("done");
         assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
         let circuit = function.dead_letters.ports.table.circuit().await.expect("read").expect("a breaker");

@@ -25,8 +25,7 @@ use lambda_runtime::service_fn;
 use crate::config::Config;
 use crate::handler::Function;
 
-/// A call to AWS ends within this, the waiting of a long poll of 2 s included. An answer over HTTP has room for two that
-/// hang.
+/// Timeout of a call to AWS, a long poll of 2 s included. An answer over HTTP has room for two calls that hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// AWS behind the ports.
@@ -62,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
         maximum_concurrency: config.maximum_concurrency,
     });
-    // A run's future is large, and is moved around less when it is boxed.
+    // The future of a run is large; a box moves it less often.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)));
     Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

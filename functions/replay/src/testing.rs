@@ -19,10 +19,10 @@ use crate::handler::{Function, handle};
 
 pub(crate) use genesys_relay::testing::refused;
 
-/// The function over fakes, its dead letters in a queue of one's own.
+/// The function over fakes, with a dead-letter queue of the test's own.
 pub(crate) type Fakes<D = FakeQueue> = Arc<Function<FakePorts<D>, FakeBackground, FakeEventSource>>;
 
-/// Remembers what it is handed.
+/// Keeps the requests that are handed over.
 #[derive(Default)]
 pub(crate) struct FakeBackground {
     requests: Mutex<Vec<Value>>,
@@ -30,12 +30,12 @@ pub(crate) struct FakeBackground {
 }
 
 impl FakeBackground {
-    /// From now on it takes nothing.
+    /// Refuses every request from now on.
     pub(crate) fn fail(&self) {
         self.fails.store(true, Ordering::Relaxed);
     }
 
-    /// What it was handed.
+    /// Requests that were handed over.
     pub(crate) fn requests(&self) -> Vec<Value> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -56,7 +56,7 @@ pub(crate) fn function() -> Fakes {
     function_over(FakeQueue::default(), FakeQueue::default())
 }
 
-/// The same over a queue of dead letters, and what moves them.
+/// A function over a dead-letter queue and its move task.
 pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
     let ports = Ports {
         events: FakeQueue::default(),
@@ -81,7 +81,7 @@ pub(crate) fn sample(name: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The message that ingest makes of a sample, as it would lie in the dead-letter queue.
+/// The message that ingest makes of a sample, as a dead letter.
 pub(crate) fn letter_of(sample_name: &str) -> Message {
     let body = sample(sample_name)["body"].as_str().expect("a body").to_owned();
     refused(body)

@@ -1,7 +1,6 @@
-//! Reads an event of an HTTP API as the request that it is.
+//! Reader of HTTP API events.
 //!
-//! What a request may say is the business of [`Request::parse`] alone: here the path, the query and the body become the
-//! JSON that an operator would have invoked the function with.
+//! Turns path, query and body into the JSON of a direct invocation. [`Request::parse`] alone checks the contents.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,32 +12,32 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
 
-/// Who asks, where API Gateway does not say.
-const NOBODY: &str = "http";
+/// Requester, where API Gateway names none.
+const UNNAMED: &str = "http";
 
-/// A request names its author in at most so many bytes; the ARN of a role with a long path can have more.
+/// Longest name of a requester, in bytes; the ARN of a role with a long path can have more.
 const MAX_CALLER_BYTES: usize = 500;
 
 /// Parameters that are numbers in JSON.
 const NUMBERS: [&str; 2] = ["limit", "statusCode"];
 
-/// What a caller wants.
+/// Call of the HTTP API.
 pub(super) enum Call {
-    /// To be told something.
+    /// A read.
     Ask(Request),
-    /// To have one event replayed.
+    /// A replay of one event.
     Retry(Retry),
 }
 
-/// One event to be replayed.
+/// Replay of one event.
 pub(super) struct Retry {
     pub(super) event_id: EventId,
     pub(super) request: Request,
-    /// The same, as somebody would invoke the function with it.
+    /// The request as the payload of a direct invocation.
     pub(super) direct: Value,
 }
 
-/// What matters of an event in payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API Gateway").
+/// Fields of an event in payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API Gateway").
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -73,7 +72,7 @@ struct Iam {
 }
 
 impl Call {
-    /// Reads a call. What is wrong with it is a problem that names the part.
+    /// Reads a call. A wrong part is a problem that names it.
     pub(super) fn read(event: Value) -> Result<Self, Problem> {
         let event: Event = serde_json::from_value(event).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, format!("This is no event of an HTTP API: {error}."))
@@ -110,7 +109,7 @@ impl Event {
         direct.insert("eventIds".to_owned(), json!([event_id]));
         direct.insert("by".to_owned(), self.caller().into());
         let direct = Value::from(direct);
-        let request = Request::parse(direct.clone(), NOBODY)?;
+        let request = Request::parse(direct.clone(), UNNAMED)?;
         Ok(Call::Retry(Retry { event_id, request, direct }))
     }
 
@@ -120,7 +119,7 @@ impl Event {
 
     fn caller(&self) -> &str {
         let iam = self.request_context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref());
-        let arn = iam.and_then(|iam| iam.user_arn.as_deref()).filter(|arn| !arn.is_empty()).unwrap_or(NOBODY);
+        let arn = iam.and_then(|iam| iam.user_arn.as_deref()).filter(|arn| !arn.is_empty()).unwrap_or(UNNAMED);
         &arn[..arn.floor_char_boundary(MAX_CALLER_BYTES)]
     }
 
@@ -131,7 +130,7 @@ impl Event {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let misspelt = || Problem::parameter(name, "is not in percent-encoded UTF-8");
-            // In a query, `+` is a blank to everybody who writes forms.
+            // Forms write a blank as `+`.
             let name = decoded(&name.replace('+', " ")).ok_or_else(misspelt)?;
             let value = decoded(&value.replace('+', " ")).ok_or_else(misspelt)?;
             if name == "action" {
@@ -176,7 +175,7 @@ fn event_id(segment: &str) -> Result<EventId, Problem> {
     text.parse().map_err(|error| Problem::parameter("eventId", &format!("{error}")))
 }
 
-/// A number as the parser wants it; what is none, or is written unlike one, stays a text that it refuses.
+/// A number, if the text is one in its shortest form. Any other text stays a text, which the parser refuses.
 fn number(name: &str, value: &str) -> Option<Value> {
     let number: u64 = value.parse().ok().filter(|_| NUMBERS.contains(&name))?;
     Some(number).filter(|number| number.to_string() == value).map(Value::from)
