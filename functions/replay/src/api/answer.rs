@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use genesys_relay::dead_letters::{EventDetails, List};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::events_table::Position;
+use genesys_relay::runtime::lambda_http::problem_details;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -136,12 +137,10 @@ impl From<InvalidRequest> for Problem {
     }
 }
 
-/// The status says what kind of problem it is, so the type stays `about:blank`.
 impl From<Problem> for Response {
     fn from(problem: Problem) -> Self {
         let Problem { status, detail, parameter, retry_after, allow } = problem;
-        let title = status.canonical_reason();
-        let mut body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+        let mut body = problem_details(status, &detail);
         if let Some(parameter) = parameter {
             body["parameter"] = parameter.into();
         }
