@@ -57,7 +57,7 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
                 self.ports.table.dead_letters(listing.filter.window(), after.as_ref(), open.max(PAGE / 10)).await?;
             for summary in page.items {
                 let position = Position::of(summary.received_at, &summary.event_id);
-                items.extend(DeadLetter::of(summary, now).filter(|letter| listing.filter.matches(letter)));
+                items.extend(DeadLetter::of(summary, now).filter(|dead_letter| listing.filter.matches(dead_letter)));
                 after = Some(position);
                 if items.len() == listing.limit {
                     let next = after.map(|position| position.token());
@@ -76,12 +76,12 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
 
     /// Approximate count of messages in the dead-letter queue that are not listed yet; 0 where there are too many to count.
     pub(super) async fn unlisted(&self) -> Result<u64, ReplayError> {
-        let lying = self.ports.dead_letters.depth().await?.total();
+        let queued = self.ports.dead_letters.depth().await?.total();
         let (mut listed, mut pages) = (0, Pages::default());
         for _ in 0..MOST_COUNTED {
             match self.next_page(&mut pages).await? {
                 Some(page) => listed += page.len() as u64,
-                None => return Ok(lying.saturating_sub(listed)),
+                None => return Ok(queued.saturating_sub(listed)),
             }
         }
         Ok(0)
@@ -116,22 +116,22 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
         let (mut pages, mut listed) = (Pages::within(selection.which.window()), 0);
         while let Some(page) = self.next_page(&mut pages).await? {
             listed += page.len() as u64;
-            for letter in page {
-                missing.remove(&letter.event_id);
-                if !selection.which.includes(&letter) {
+            for dead_letter in page {
+                missing.remove(&dead_letter.event_id);
+                if !selection.which.includes(&dead_letter) {
                     report.skipped += 1;
-                } else if !selection.force && letter.replays >= REPLAY_CEILING {
+                } else if !selection.force && dead_letter.replays >= REPLAY_CEILING {
                     report.skipped += 1;
-                    report.fail(Some(letter.event_id.as_str()), &too_often());
+                    report.fail(Some(dead_letter.event_id.as_str()), &too_often());
                 } else if report.matched == most {
                     report.skipped += 1;
                     report.complete = false;
                 } else {
                     report.matched += 1;
                     if matches!(selection.which, Which::Matching(_)) {
-                        report.event_ids.push(letter.event_id.clone());
+                        report.event_ids.push(dead_letter.event_id.clone());
                     }
-                    report.list(letter);
+                    report.list(dead_letter);
                 }
             }
         }
@@ -146,25 +146,25 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
     /// Age of the oldest dead letter, since the relay received it.
     pub(super) async fn oldest_age(&self, now: Timestamp, deadline: Instant) -> Result<Option<Duration>, ReplayError> {
         let oldest = self.list(&Listing::first(), deadline).await?.items.into_iter().next();
-        Ok(oldest.map(|letter| now.duration_since(letter.received_at).try_into().unwrap_or_default()))
+        Ok(oldest.map(|dead_letter| now.duration_since(dead_letter.received_at).try_into().unwrap_or_default()))
     }
 
-    /// Whether the records differ from the contents of the dead-letter queue.
+    /// Returns whether the records differ from the contents of the dead-letter queue.
     ///
     /// The queue may hold fewer than are listed while some are on their way there or back.
     pub(super) async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
         let now = self.ports.clock.now();
-        let lying = self.ports.dead_letters.depth().await?.total();
+        let queued = self.ports.dead_letters.depth().await?.total();
         let bulk = self.ports.bulk_replay().await?;
         let (mut listed, mut arrived) = (0, 0);
         let mut pages = Pages::default();
         while let Some(page) = self.next_page(&mut pages).await? {
-            if page.iter().any(|letter| !letter.is_recorded) {
+            if page.iter().any(|dead_letter| !dead_letter.is_recorded) {
                 return Ok(true);
             }
             listed += page.len() as u64;
-            arrived += page.iter().filter(|letter| letter.has_arrived(bulk.as_ref(), now)).count() as u64;
+            arrived += page.iter().filter(|dead_letter| dead_letter.has_arrived(bulk.as_ref(), now)).count() as u64;
         }
-        Ok(lying > listed || lying < arrived)
+        Ok(queued > listed || queued < arrived)
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct MoveAll<'a, T: PortTypes> {
 }
 
 impl<T: PortTypes> MoveAll<'_, T> {
-    /// Whether SQS can move everything. A move task skips nothing, so an event that was replayed too often needs a sweep.
+    /// Returns whether SQS can move everything. A move task skips nothing, so an event that was replayed too often needs a sweep.
     pub(super) async fn can_move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<bool, TableError> {
         if selection.force {
             return Ok(true);
@@ -35,7 +35,7 @@ impl<T: PortTypes> MoveAll<'_, T> {
         while Instant::now() < look_until
             && let Some(page) = index.next_page(&mut pages).await?
         {
-            if page.iter().any(|letter| letter.replays >= REPLAY_CEILING) {
+            if page.iter().any(|dead_letter| dead_letter.replays >= REPLAY_CEILING) {
                 return Ok(false);
             }
         }

@@ -24,7 +24,7 @@ pub struct HttpEvent {
     request_context: RequestContext,
     /// Body of the request, as text or in base64.
     pub body: Option<String>,
-    /// Whether the body is in base64.
+    /// True if the body is in base64.
     #[serde(default)]
     pub is_base64_encoded: bool,
 }

@@ -112,12 +112,13 @@ mod tests {
     use genesys_relay::testing::FakeClock;
     use serde_json::json;
 
-    use crate::testing::{Fakes, function, invoke, letter_of, sample, send_to_dead_letters};
+    use crate::testing::{Fakes, dead_letter_of, function, invoke, sample, send_to_dead_letters};
 
     /// The dead letters that the samples are about.
     async fn with_the_dead_letters_of_the_samples() -> Fakes {
         let function = function();
-        send_to_dead_letters(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(letter_of)).await;
+        send_to_dead_letters(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(dead_letter_of))
+            .await;
         function
     }
 

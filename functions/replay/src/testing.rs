@@ -82,7 +82,7 @@ pub(crate) fn sample(name: &str) -> Value {
 }
 
 /// The message that ingest makes of a sample, as a dead letter.
-pub(crate) fn letter_of(sample_name: &str) -> Message {
+pub(crate) fn dead_letter_of(sample_name: &str) -> Message {
     let body = sample(sample_name)["body"].as_str().expect("a body").to_owned();
     refused(body)
 }

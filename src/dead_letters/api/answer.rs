@@ -44,7 +44,7 @@ pub struct DeadLetter {
     /// Time at which it was last sent back into the queue, if no worker has claimed it since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_at: Option<Timestamp>,
-    /// Whether its record says that it is dead. A crash is not recorded.
+    /// True if its record says that it is dead. A crash is not recorded.
     #[serde(skip)]
     pub is_recorded: bool,
 }
@@ -74,7 +74,7 @@ impl DeadLetter {
         })
     }
 
-    /// Whether its message must be in the dead-letter queue by `now`, if it still exists.
+    /// Returns whether its message must be in the dead-letter queue by `now`, if it still exists.
     pub(in crate::dead_letters) fn has_arrived(&self, bulk: Option<&BulkReplay>, now: Timestamp) -> bool {
         let moved_at = bulk.map(|bulk| bulk.act.at).filter(|at| *at >= self.dead_at);
         let left_at = self.replayed_at.max(moved_at).unwrap_or(self.dead_at);
@@ -135,7 +135,7 @@ pub struct EventDetails {
     pub attempts_made: u32,
     /// The newest attempts.
     pub attempts: Vec<AttemptDetails>,
-    /// How often it has left the dead letters.
+    /// Number of times it has left the dead letters.
     pub replays: u32,
     /// Actions of operators and schedules.
     pub history: Vec<OperatorAction>,

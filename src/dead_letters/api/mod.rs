@@ -39,7 +39,7 @@ pub enum Answer {
     /// To `cancel`.
     #[serde(rename_all = "camelCase")]
     Cancel {
-        /// Whether a move task was running.
+        /// True if a move task was running.
         cancelled: bool,
         /// Newest move task.
         move_task: Option<MoveTask>,

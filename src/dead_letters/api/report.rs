@@ -32,9 +32,9 @@ pub struct Report {
     pub failed: Vec<Failed>,
     /// Approximate number of messages left in the dead-letter queue; `None` where the count failed.
     pub remaining: Option<u64>,
-    /// Whether the run has seen every message that was there when it began. If not, the request can be repeated.
+    /// True if the run has seen every message that was there when it began. Otherwise the request can be repeated.
     pub complete: bool,
-    /// Whether the run only counted.
+    /// True if the run only counted.
     pub dry_run: bool,
     /// The move task, when SQS does the work.
     pub move_task: Option<MoveTask>,
@@ -166,9 +166,9 @@ impl Report {
     }
 
     /// Lists a dead letter while there is room.
-    pub(in crate::dead_letters) fn list(&mut self, letter: DeadLetter) {
+    pub(in crate::dead_letters) fn list(&mut self, dead_letter: DeadLetter) {
         if self.items.len() < MAX_LISTED {
-            self.items.push(letter);
+            self.items.push(dead_letter);
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct BulkReplayStatus {
     pub by: String,
     /// Reason, if the requester gave one.
     pub why: Option<String>,
-    /// Whether it includes events that were replayed too often.
+    /// True if it includes events that were replayed too often.
     pub force: bool,
 }
 

@@ -217,10 +217,12 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         let (index, mut pages) = (DeadLetterIndex { ports: self.ports }, Pages::default());
         while let Some(page) = index.next_page(&mut pages).await? {
             let bulk = self.state.run.bulk.as_ref();
-            let is_missing = |letter: &DeadLetter| {
-                letter.has_arrived(bulk, self.state.run.began_at) && !self.state.seen.contains(&letter.event_id)
+            let is_missing = |dead_letter: &DeadLetter| {
+                dead_letter.has_arrived(bulk, self.state.run.began_at)
+                    && !self.state.seen.contains(&dead_letter.event_id)
             };
-            let missing: Vec<EventId> = page.into_iter().filter(is_missing).map(|letter| letter.event_id).collect();
+            let missing: Vec<EventId> =
+                page.into_iter().filter(is_missing).map(|dead_letter| dead_letter.event_id).collect();
             let records = Records { ports: self.ports, bulk };
             for record in records.of(&missing).await?.values() {
                 if Instant::now() >= self.state.stop_at {

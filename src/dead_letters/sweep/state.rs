@@ -80,7 +80,7 @@ pub(super) struct SweepState<'a> {
     /// Time at which the next message may be sent.
     pub(super) due: Instant,
     pub(super) report: Report,
-    /// Whether the sweep left a message that it is for.
+    /// True if the sweep left a message that it is for.
     pub(super) cut_short: bool,
     /// Receipts of messages that were received and not selected.
     pub(super) held: Vec<ReceiptHandle>,
@@ -108,7 +108,7 @@ impl<'a> SweepState<'a> {
         }
     }
 
-    /// Whether the run must end, whatever is left.
+    /// Returns whether the run must end, whatever is left.
     pub(super) fn is_bounded(&self) -> bool {
         let most = match self.purpose {
             Purpose::Replay(selection) => u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES)),
@@ -117,7 +117,7 @@ impl<'a> SweepState<'a> {
         self.report.matched >= most || self.held.len() >= MAX_HELD || Instant::now() >= self.stop_at
     }
 
-    /// Whether all named events are found, so that the rest can stay unread.
+    /// Returns whether all named events are found, so that the rest can stay unread.
     pub(super) fn has_all_named(&self) -> bool {
         self.purpose.named().is_some_and(|named| named.iter().all(|id| self.seen.contains(id)))
     }

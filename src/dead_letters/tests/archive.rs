@@ -45,9 +45,9 @@ async fn what_is_archived_comes_back_byte_for_byte() {
     let request = json!({ "action": "restore", "key": keys[0] });
     let restored = self::report(&relay, request.clone()).await;
     assert!(matches!(restored.done, Done::Restore { restored: 12 }), "{restored:?}");
-    let mut lying = relay.ports.dead_letters.messages();
-    lying.retain(|message| message.group.as_deref() == Some("a"));
-    assert_eq!(lying, letters);
+    let mut queued = relay.ports.dead_letters.messages();
+    queued.retain(|message| message.group.as_deref() == Some("a"));
+    assert_eq!(queued, letters);
     assert_eq!(record_of(&relay, &letters[0]).await.state.name(), StateName::Dead);
     let again = self::report(&relay, request).await;
     assert!(matches!(again.done, Done::Restore { restored: 0 }) && again.skipped == 12, "{again:?}");
@@ -93,8 +93,8 @@ async fn a_dead_letter_is_as_old_as_its_message() {
     let relay = relay();
     let mut old = message("old", 1);
     old.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text("2025-01-01T00:00:00Z"));
-    for (letter, later) in [(message("first", 1), 1), (message("second", 1), 0), (old, 0)] {
-        relay.ports.dead_letters.send(&letter).await.expect("sent");
+    for (dead_letter, later) in [(message("first", 1), 1), (message("second", 1), 0), (old, 0)] {
+        relay.ports.dead_letters.send(&dead_letter).await.expect("sent");
         tokio::time::advance(Duration::from_millis(later)).await;
     }
     tokio::time::advance(Duration::from_hours(10 * 24) - Duration::from_millis(1)).await;
@@ -107,10 +107,10 @@ async fn a_dead_letter_is_as_old_as_its_message() {
 #[tokio::test(start_paused = true)]
 async fn an_archived_line_has_the_reason_of_the_record() {
     let relay = relay();
-    let letter = message("a", 1);
-    die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+    let dead_letter = message("a", 1);
+    die(&relay, &dead_letter, ReasonKind::Exhausted, 503).await;
     // It carries the reason of an earlier death.
-    send_to_dead_letters(&relay, [carrying(letter, 404)]).await;
+    send_to_dead_letters(&relay, [carrying(dead_letter, 404)]).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
     let Done::Archive { keys, .. } = report.done else { panic!("{report:?}") };
     let [key] = &keys[..] else { panic!("{keys:?}") };

@@ -1,4 +1,4 @@
-//! Runs that nobody waits for.
+//! Background runs.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn background(relay: &Fake, request: Value) -> Value {
     }
 }
 
-/// What the function does with a request: notes it, and says whether it has to be handed over.
+/// Starts a run as the function does, and returns whether it must be handed over.
 async fn start(relay: &Fake, request: &Value) -> Result<(Value, bool), ReplayError> {
     let Request::Start(start) = Request::parse(request.clone(), "a test").expect("a request") else {
         panic!("no start")
@@ -34,7 +34,7 @@ async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
     assert!(matches!(handle(&relay, status.clone()).await, Err(ReplayError::UnknownRun(_))));
     let (shown, is_open) = start(&relay, &request).await.expect("noted");
     assert_eq!((&shown["state"], &shown["why"], is_open), (&json!("waiting"), &json!("over"), true));
-    // Whoever has had no answer asks again, and the invocations exclude each other.
+    // A client without an answer asks again, and the invocations exclude each other.
     assert!(start(&relay, &request).await.expect("noted").1);
     let relay = std::sync::Arc::new(relay);
     let run = tokio::spawn({
@@ -110,7 +110,7 @@ async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     doomed.abort();
     relay.ports.table.resume();
-    assert_eq!(background(&relay, status.clone()).await["state"], "running", "nobody can know yet");
+    assert_eq!(background(&relay, status.clone()).await["state"], "running", "its lease has not ended");
     tokio::time::advance(Duration::from_mins(2)).await;
     assert_eq!(background(&relay, status.clone()).await["state"], "unfinished");
     assert!(start(&relay, &request).await.expect("known").1);

@@ -65,7 +65,7 @@ async fn a_list_gives_everything_once_page_by_page_oldest_first() {
         }
         let Answer::List(list) = handle(&relay, request).await.expect("carried out") else { panic!("no list") };
         assert!(list.count == list.items.len() && list.count <= 4);
-        seen.extend(list.items.into_iter().map(|letter| (letter.received_at, letter.event_id)));
+        seen.extend(list.items.into_iter().map(|dead_letter| (dead_letter.received_at, dead_letter.event_id)));
         match list.next {
             Some(token) => next = token.into(),
             None => break,
@@ -141,10 +141,10 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
 #[tokio::test(start_paused = true)]
 async fn the_oldest_dead_letter_is_as_old_as_its_event() {
     let relay = relay();
-    let mut letter = message("a", 1);
+    let mut dead_letter = message("a", 1);
     let an_hour_ago = format!("{:.3}", FakeClock.now() - Duration::from_hours(1));
-    letter.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text(an_hour_ago));
-    die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+    dead_letter.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text(an_hour_ago));
+    die(&relay, &dead_letter, ReasonKind::Exhausted, 503).await;
     let answer = handle(&relay, json!({ "action": "status" })).await.expect("carried out");
     assert_eq!(json!(answer)["deadLettersAgeSeconds"], 3600);
 }

@@ -131,7 +131,11 @@ async fn record_of(relay: &Fake, message: &Message) -> EventRecord {
 
 async fn handle(relay: &Fake, request: Value) -> Result<Answer, ReplayError> {
     let deadline = Instant::now() + Duration::from_mins(1);
-    relay.handle(Request::parse(request, "a test").expect("a request"), deadline).await
+    let answer = relay.handle(Request::parse(request, "a test").expect("a request"), deadline).await?;
+    // The console reads answers with the same types.
+    let (wire, read) = (json!(answer), serde_json::from_value::<Answer>(json!(answer)));
+    assert_eq!(json!(read.expect("an answer")), wire);
+    Ok(answer)
 }
 
 async fn report(relay: &Fake, request: Value) -> Report {

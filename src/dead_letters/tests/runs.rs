@@ -56,7 +56,7 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
     else {
         panic!("no status")
     };
-    assert_eq!(status.run, Some(other.into()), "who is at work can be seen");
+    assert_eq!(status.run, Some(other.into()), "status shows the other run");
     tokio::time::advance(Duration::from_mins(5)).await;
     assert_eq!(replayed(&report(&relay, request.clone()).await), 1);
     assert_eq!(replayed(&report(&relay, request).await), 0, "the lease was given back, and nothing is left");

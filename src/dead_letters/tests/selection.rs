@@ -64,19 +64,19 @@ async fn a_search_by_id_ends_when_all_are_found() {
 #[tokio::test(start_paused = true)]
 async fn what_was_replayed_too_often_needs_force_and_goes_by_sweep() {
     let relay = relay();
-    let letter = message("a", 1);
+    let dead_letter = message("a", 1);
     for _ in 0..=REPLAY_CEILING {
-        die(&relay, &letter, ReasonKind::Permanent, 404).await;
+        die(&relay, &dead_letter, ReasonKind::Permanent, 404).await;
     }
-    send_to_dead_letters(&relay, [letter.clone(), message("a", 2)]).await;
+    send_to_dead_letters(&relay, [dead_letter.clone(), message("a", 2)]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    assert_eq!(record_of(&relay, &letter).await.replays_made, REPLAY_CEILING);
+    assert_eq!(record_of(&relay, &dead_letter).await.replays_made, REPLAY_CEILING);
     let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
     assert_eq!((dry.matched, dry.skipped, dry.failures), (1, 1, 1));
     let all = report(&relay, json!({ "action": "replay", "all": true })).await;
     assert_eq!((all.matched, replayed(&all), all.move_task), (1, 1, None));
     assert!(all.failed[0].error.contains("force"), "{:?}", all.failed);
-    let forced = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)], "force": true })).await;
+    let forced = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)], "force": true })).await;
     assert_eq!(replayed(&forced), 1);
 }
 
@@ -213,10 +213,10 @@ async fn what_may_wait_in_the_events_queue_is_not_said_to_be_gone() {
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
     let by_id = json!({ "action": "replay", "eventIds": [id_of(&message("a", 1))] });
     let state = async || report(&relay, by_id.clone()).await.failed[0].state;
-    // Its receives are used up, and nobody receives it once more while events are held back.
+    // Its receives are used up, and no worker receives it while the breaker is open.
     relay.ports.events.send(&message("a", 1)).await.expect("sent");
     tokio::time::advance(Duration::from_hours(48)).await;
     assert_eq!(state().await, Some(Missing::Pending));
     tokio::time::advance(Duration::from_hours(12 * 24)).await;
-    assert_eq!(state().await, Some(Missing::Expired), "no queue keeps it for so long");
+    assert_eq!(state().await, Some(Missing::Expired), "no queue keeps it for that long");
 }

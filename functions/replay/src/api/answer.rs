@@ -162,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    fn letters(count: usize, webhook_id: &str) -> List {
-        let letter = |number: usize| DeadLetter {
+    fn page_of(count: usize, webhook_id: &str) -> List {
+        let dead_letter = |number: usize| DeadLetter {
             event_id: format!("event-{number}").parse().expect("an id"),
             source: Source::Webhook,
             webhook_id: Some(webhook_id.to_owned()),
@@ -177,7 +177,7 @@ mod tests {
             replayed_at: None,
             is_recorded: true,
         };
-        List { count, items: (0..count).map(letter).collect(), next: None }
+        List { count, items: (0..count).map(dead_letter).collect(), next: None }
     }
 
     fn body_of(response: &Response) -> Value {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_too_large_is_cut_and_can_be_gone_on_from() {
-        let body = body_of(&Response::list(letters(1000, &"w".repeat(10_000))));
+        let body = body_of(&Response::list(page_of(1000, &"w".repeat(10_000))));
         let items = body["items"].as_array().expect("items");
         assert!((100..1000).contains(&items.len()), "{}", items.len());
         assert_eq!(body["count"], items.len());
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_page_that_fits_is_left_alone() {
-        let body = body_of(&Response::list(letters(1000, "w")));
+        let body = body_of(&Response::list(page_of(1000, "w")));
         assert_eq!((&body["count"], &body["next"]), (&json!(1000), &Value::Null));
     }
 

@@ -146,13 +146,13 @@ impl Listing {
 pub struct Selection {
     pub(in crate::dead_letters) which: Which,
     pub(in crate::dead_letters) requester: Requester,
-    /// Whether to count and list only.
+    /// Counts and lists only.
     pub(in crate::dead_letters) dry_run: bool,
     /// Largest number of messages; `None` where the request gives none.
     pub(in crate::dead_letters) max_messages: Option<u32>,
     /// Largest number of messages a second.
     pub(in crate::dead_letters) rate_per_second: Option<u32>,
-    /// Whether to include events that were replayed too often.
+    /// Includes events that were replayed too often.
     pub(in crate::dead_letters) force: bool,
 }
 
@@ -461,7 +461,7 @@ pub struct ReplayRequest {
     /// Reason for the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether to count and list only.
+    /// Counts and lists only.
     #[serde(default)]
     pub dry_run: bool,
     /// Largest number of messages.
@@ -470,7 +470,7 @@ pub struct ReplayRequest {
     /// Largest number of messages a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_per_second: Option<u32>,
-    /// Whether to include events that were replayed too often.
+    /// Includes events that were replayed too often.
     #[serde(default)]
     pub force: bool,
 }
@@ -503,17 +503,17 @@ impl ReplayRequest {
 }
 
 impl Filter {
-    /// Whether a dead letter matches.
-    pub(in crate::dead_letters) fn matches(&self, letter: &DeadLetter) -> bool {
+    /// Returns whether a dead letter matches.
+    pub(in crate::dead_letters) fn matches(&self, dead_letter: &DeadLetter) -> bool {
         fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
             wanted.is_none_or(|wanted| found == Some(wanted))
         }
-        is(self.source.as_ref(), Some(&letter.source))
-            && is(self.reason.as_ref(), Some(&letter.reason))
-            && is(self.webhook_id.as_ref(), letter.webhook_id.as_ref())
-            && is(self.status_code.as_ref(), letter.status_code.as_ref())
-            && self.since.is_none_or(|since| letter.received_at >= since)
-            && self.until.is_none_or(|until| letter.received_at < until)
+        is(self.source.as_ref(), Some(&dead_letter.source))
+            && is(self.reason.as_ref(), Some(&dead_letter.reason))
+            && is(self.webhook_id.as_ref(), dead_letter.webhook_id.as_ref())
+            && is(self.status_code.as_ref(), dead_letter.status_code.as_ref())
+            && self.since.is_none_or(|since| dead_letter.received_at >= since)
+            && self.until.is_none_or(|until| dead_letter.received_at < until)
     }
 
     /// Part of the time line that can hold matches.
@@ -531,12 +531,12 @@ impl Which {
         }
     }
 
-    /// Whether it includes a dead letter.
-    pub(in crate::dead_letters) fn includes(&self, letter: &DeadLetter) -> bool {
+    /// Returns whether it includes a dead letter.
+    pub(in crate::dead_letters) fn includes(&self, dead_letter: &DeadLetter) -> bool {
         match self {
             Self::All => true,
-            Self::These(ids) => ids.contains(&letter.event_id),
-            Self::Matching(filter) => filter.matches(letter),
+            Self::These(ids) => ids.contains(&dead_letter.event_id),
+            Self::Matching(filter) => filter.matches(dead_letter),
         }
     }
 }

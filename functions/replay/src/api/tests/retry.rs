@@ -14,7 +14,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     for (body, base64, parameter) in [
         (json!("no JSON"), false, "body"),
         (json!("null"), false, "body"),
@@ -33,7 +33,7 @@ async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
         (json!("{\"all\":true,\"why\":\"all of them\"}"), false, "all"),
         (json!("{\"action\":\"discard\"}"), false, "action"),
     ] {
-        let mut event = retry_of(&letter(1));
+        let mut event = retry_of(&dead_letter(1));
         event["body"] = body.clone();
         event["isBase64Encoded"] = base64.into();
         let answer = send(&function, event).await;
@@ -46,8 +46,8 @@ async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
 async fn no_body_and_an_empty_one_are_the_same() {
     for body in [Value::Null, json!(""), json!("{}"), json!("{\"why\":null}")] {
         let function = function();
-        send_to_dead_letters(&function, [letter(1)]).await;
-        let mut event = retry_of(&letter(1));
+        send_to_dead_letters(&function, [dead_letter(1)]).await;
+        let mut event = retry_of(&dead_letter(1));
         event["body"] = body.clone();
         let answer = send(&function, event).await;
         assert_eq!(answer.status, 200, "{body}: {answer:?}");
@@ -79,9 +79,9 @@ fn attempt() -> Attempt {
     Attempt { at: FakeClock.now(), duration_ms: Some(7), status: Some(404), error: None, response: None }
 }
 
-/// What the answer to a retry says, when it is 409.
+/// Detail of the 409 that answers a retry.
 async fn conflict(function: &Fakes) -> String {
-    let answer = send(function, retry_of(&letter(1))).await;
+    let answer = send(function, retry_of(&dead_letter(1))).await;
     assert_eq!(answer.status, 409, "{answer:?}");
     assert!(function.dead_letters.ports.events.messages().is_empty(), "nothing is sent");
     answer.body["detail"].as_str().expect("a text").to_owned()
@@ -90,7 +90,7 @@ async fn conflict(function: &Fakes) -> String {
 #[tokio::test(start_paused = true)]
 async fn an_event_that_is_not_dead_is_a_conflict_that_says_where_it_is() {
     let function = function();
-    let claimed = claim(&function, &letter(1)).await;
+    let claimed = claim(&function, &dead_letter(1)).await;
     assert!(conflict(&function).await.contains("being delivered"));
     let later = FakeClock.now() + Duration::from_mins(9);
     function
@@ -103,29 +103,29 @@ async fn an_event_that_is_not_dead_is_a_conflict_that_says_where_it_is() {
     assert!(conflict(&function).await.contains("next attempt"));
 
     let function = crate::testing::function();
-    let claimed = claim(&function, &letter(1)).await;
+    let claimed = claim(&function, &dead_letter(1)).await;
     function.dead_letters.ports.table.write(&claimed.delivered(attempt())).await.expect("written");
     assert!(conflict(&function).await.contains("the target has it"));
 
     let function = crate::testing::function();
-    send_to_dead_letters(&function, [letter(1)]).await;
-    let discard = json!({ "action": "discard", "eventIds": [id_of(&letter(1))], "why": "a test" });
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
+    let discard = json!({ "action": "discard", "eventIds": [id_of(&dead_letter(1))], "why": "a test" });
     invoke(&function, discard).await.expect("discarded");
     assert!(conflict(&function).await.contains("discarded"));
 
     let function = crate::testing::function();
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     invoke(&function, json!({ "action": "archive", "olderThanDays": 0 })).await.expect("archived");
     assert!(conflict(&function).await.contains(&function.dead_letters.ports.archive.keys()[0]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_replayed_too_often_needs_somebody_who_insists() {
+async fn event_replayed_too_often_needs_force() {
     let function = function();
     for _ in 0..=REPLAY_CEILING {
         // What comes back unasked waits, up to an hour at last.
         tokio::time::advance(Duration::from_hours(2)).await;
-        let claimed = claim(&function, &letter(1)).await;
+        let claimed = claim(&function, &dead_letter(1)).await;
         let death = Death {
             reason: ReasonKind::Permanent,
             error: "the target answered 404".to_owned(),
@@ -135,16 +135,16 @@ async fn what_was_replayed_too_often_needs_somebody_who_insists() {
         let dead = claimed.dead(attempt(), death, None, Context::default());
         function.dead_letters.ports.table.write(&dead).await.expect("written");
     }
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     assert!(conflict(&function).await.contains("\"force\": true"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     function.dead_letters.ports.redrive.start_move(None).await.expect("started");
-    let answer = send(&function, retry_of(&letter(1))).await;
+    let answer = send(&function, retry_of(&dead_letter(1))).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "30"), "{answer:?}");
     assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains("move task")), "{answer:?}");
 
@@ -155,32 +155,32 @@ async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
         tokio::spawn(async move { invoke(&function, json!({ "action": "reconcile" })).await })
     };
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let answer = send(&function, retry_of(&letter(1))).await;
+    let answer = send(&function, retry_of(&dead_letter(1))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains("Reconcile")), "{answer:?}");
 
     run.await.expect("no panic").expect("reconciled");
-    assert_eq!(send(&function, retry_of(&letter(1))).await.status, 200);
+    assert_eq!(send(&function, retry_of(&dead_letter(1))).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_hidden_is_there_later() {
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     let hidden_for = Duration::from_mins(5);
     function.dead_letters.ports.dead_letters.receive(10, hidden_for, Duration::ZERO).await.expect("received");
-    let answer = send(&function, retry_of(&letter(1))).await;
+    let answer = send(&function, retry_of(&dead_letter(1))).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
     tokio::time::advance(hidden_for).await;
-    assert_eq!(send(&function, retry_of(&letter(1))).await.status, 200);
+    assert_eq!(send(&function, retry_of(&dead_letter(1))).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_forgotten_is_not_found() {
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     tokio::time::advance(Duration::from_hours(15 * 24 - 1)).await;
-    assert_eq!(send(&function, retry_of(&letter(1))).await.status, 200);
+    assert_eq!(send(&function, retry_of(&dead_letter(1))).await.status, 200);
     tokio::time::advance(Duration::from_hours(15 * 24)).await;
-    assert_eq!(send(&function, retry_of(&letter(1))).await.status, 404);
+    assert_eq!(send(&function, retry_of(&dead_letter(1))).await.status, 404);
 }
