@@ -4,15 +4,15 @@
 //! `HttpTarget` in `functions/processor/src/main.rs`; retries, backoff and dead letters stay as they are.
 
 use std::io::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::deliver::{Ports, Processor};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::SystemClock;
-use genesys_relay::ports::queue::ReceiptHandle;
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::testing::{FakeQueue, FakeTable};
 use tokio::time::Instant;
 
@@ -22,14 +22,14 @@ struct Lines;
 impl Target for Lines {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
         let event = delivery.event;
-        // Say `Refused` only when trying again can never help: the event goes to the dead letters at once.
+        // `Refused` means that no retry can help: the event goes to the dead letters at once.
         let Ok(text) = std::str::from_utf8(&event.body) else {
-            return Outcome::Failed(Failure::new(Cause::Refused, "the event is not text"));
+            return Outcome::Failed(DeliveryFailure::new(FailureCause::Refused, "the event is not text"));
         };
-        // The same event can come twice. `event.id` is what to recognise it by.
+        // The same event can come twice, with the same `event.id`.
         match writeln!(std::io::stdout(), "{} {} {text}", event.id, event.source) {
             Ok(()) => Outcome::Delivered { status: None },
-            Err(error) => Outcome::Failed(Failure::new(Cause::Connection, error.to_string())),
+            Err(error) => Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, error.to_string())),
         }
     }
 
@@ -40,25 +40,24 @@ impl Target for Lines {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let processor = Arc::new(Processor {
-        // In the function these are two `SqsQueue`s and a `DynamoDb`.
+    let ports = Ports {
+        // The function has two `SqsQueue`s and a `DynamoDb` here.
         events: FakeQueue::default(),
         dead_letters: FakeQueue::default(),
         table: FakeTable::default(),
         target: Lines,
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10)?,
         clock: SystemClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
-    let record = ReceivedMessage {
+    };
+    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10)?;
+    let processor = Arc::new(Processor::new(ports, schedule));
+    let received = ReceivedMessage {
         message_id: "a-message".to_owned(),
-        receipt: Some(ReceiptHandle("a-receipt".to_owned())),
+        receipt: ReceiptHandle("a-receipt".to_owned()),
         receive_count: 1,
         sent_at: jiff::Timestamp::now(),
         message: Message { body: r#"{"hello":"world"}"#.to_owned(), attributes: [].into(), group: None, trace: None },
     };
-    let kept = processor.process(vec![record], Instant::now() + Duration::from_mins(1)).await;
-    anyhow::ensure!(kept.is_empty(), "SQS has to keep {kept:?}");
+    let kept = processor.process(vec![received], Instant::now() + Duration::from_mins(1)).await;
+    anyhow::ensure!(kept.is_empty(), "not delivered: {kept:?}");
     Ok(())
 }

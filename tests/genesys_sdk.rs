@@ -93,7 +93,7 @@ async fn queries_of_the_relay(genesys: &GenesysCloud) -> Result<Vec<Value>> {
     Ok(queries.map(|call| json!({ "model": "ConversationQuery", "body": call.body })).collect())
 }
 
-/// Where the relay believes Genesys Cloud to be.
+/// Variables that lead the relay to the stand-in of Genesys Cloud.
 fn regions() -> Map<String, Value> {
     let domain = |region: Region| region.api_url().trim_start_matches("https://api.").to_owned();
     Region::all().map(|region| (region.to_string(), domain(region).into())).collect()

@@ -1,4 +1,4 @@
-//! What the functions write while they are sent what a forger would send: one JSON object on each line, whatever it holds,
+//! Log lines under forged input: one JSON object on each line, whatever it holds,
 //! and no secret in any of them. At the level that shows most.
 
 use std::collections::BTreeMap;
@@ -147,7 +147,7 @@ fn a_panic_is_one_line_whatever_it_says() -> Result<()> {
     if std::env::var_os(PANICS).is_some() {
         genesys_relay::runtime::logging::init(LevelFilter::TRACE);
         // Once in a function, as the runtime catches it, and once in a thread of its own.
-        let caught = std::panic::catch_unwind(|| panic!("of what somebody sent: {FORGED}"));
+        let caught = std::panic::catch_unwind(|| panic!("of a received text: {FORGED}"));
         let joined = std::thread::spawn(|| std::panic::panic_any(FORGED)).join();
         // Whatever the harness would say of this test is not the relay's.
         std::process::exit(i32::from(caught.is_ok() || joined.is_ok()));
@@ -208,7 +208,7 @@ async fn ingest_lets_no_sender_forge_a_line_and_tells_no_secret() -> Result<()> 
 #[tokio::test]
 async fn the_metrics_of_many_webhooks_share_a_line_and_none_waits_for_long() -> Result<()> {
     const WEBHOOKS: u64 = 120;
-    /// What so many invocations measured is written, however fast they come.
+    /// Invocations after which metrics are written, however fast they come.
     const TOGETHER: u64 = 50;
     let stand_in = StandIn::start(&stack_secret()).await?;
     let mut ingest = Logged::start("ingest", &stand_in, &[]).await?;
@@ -235,7 +235,7 @@ async fn the_processor_lets_no_message_and_no_target_forge_a_line_and_tells_no_s
     let elsewhere = Arc::new(AtomicUsize::new(0));
     let visits = Arc::clone(&elsewhere);
     let target = Server::start(move |request: Request<_>| {
-        // Whoever follows the redirect comes without the key.
+        // A follower of the redirect comes without the key.
         if request.uri().query().is_none() {
             visits.fetch_add(1, Ordering::Relaxed);
         }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_sqs::types::QueueAttributeName::{QueueArn, RedrivePolicy};
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::domain::message::Message;
-use genesys_relay::ports::queue::{Countable, Received, Receiver, Redrive, Sender};
+use genesys_relay::ports::queue::{Countable, ReceivedMessage, Receiver, Redrive, Sender};
 use genesys_relay::testing::FakeQueue;
 use local::stack::{Stack, StackOptions};
 
@@ -20,7 +20,7 @@ fn message(name: &str) -> Message {
     Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None, trace: None }
 }
 
-async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<Received>> {
+async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<ReceivedMessage>> {
     let mut all = Vec::new();
     loop {
         let more = queue.receive(10, visibility, SHORTLY).await?;
@@ -71,7 +71,7 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
 }
 
 /// Receives the one message that there is so often, and shows it again each time.
-async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<Received> {
+async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<ReceivedMessage> {
     let mut last = None;
     for _ in 0..times {
         let [received] = &receive_all(queue, HIDDEN).await?[..] else { bail!("not one message") };
@@ -107,7 +107,7 @@ async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
     assert!(receive_all(&dead_letters, HIDDEN).await?.is_empty());
     let back = receive_times(&events, MAX_RECEIVES).await?;
     assert_eq!(back.message, message("redriven"));
-    assert!(back.sent_at >= sent_at, "it is a new message, and its receives are counted anew");
+    assert!(back.sent_at >= sent_at, "it is a new message, and its receive count starts again");
     assert!(receive_all(&events, HIDDEN).await?.is_empty());
     assert_eq!(receive_all(&dead_letters, HIDDEN).await?.len(), 1, "so it moves once more");
     Ok(())

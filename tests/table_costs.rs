@@ -12,14 +12,14 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
-use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::deliver::{Ports, Processor};
 use genesys_relay::domain::event_record::{DeadLetterStatus, OperatorAction, State};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::{Clock, SystemClock};
 use genesys_relay::ports::events_table::{EventsTable, Written};
-use genesys_relay::ports::queue::ReceiptHandle;
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::testing::FakeQueue;
 use jiff::{SignedDuration, Timestamp};
 use local::stack::{Stack, StackOptions};
@@ -98,7 +98,7 @@ impl Target for Answering {
     async fn deliver(&self, _: Delivery<'_>) -> Outcome {
         match *self.0.lock().expect("not poisoned") {
             status @ 200..300 => Outcome::Delivered { status: Some(status) },
-            status => Outcome::Failed(Failure::new(Cause::Status(status), "as the test says")),
+            status => Outcome::Failed(DeliveryFailure::new(FailureCause::Status(status), "as the test says")),
         }
     }
 
@@ -118,17 +118,15 @@ impl Relay {
         let config = stack.config();
         let http = SharedHttpClient::new(Counting(config.http_client().context("a client")?, requests.clone()));
         let config = config.to_builder().http_client(http).build();
-        let processor = Processor {
+        let ports = Ports {
             events: FakeQueue::default(),
             dead_letters: FakeQueue::default(),
             table: DynamoDb::new(&config, stack.output("EventsTableName")?.to_owned()),
             target: Answering::default(),
-            schedule: Schedule::new(Duration::from_secs(1), Duration::from_secs(1), RECEIVES)?,
             clock: TestClock::default(),
-            rng: Mutex::default(),
-            attempts: AttemptCounter::default(),
         };
-        Ok(Self { processor: Arc::new(processor), requests })
+        let schedule = Schedule::new(Duration::from_secs(1), Duration::from_secs(1), RECEIVES)?;
+        Ok(Self { processor: Arc::new(Processor::new(ports, schedule)), requests })
     }
 
     /// Brings the event of this name to a target that answers with `status`, and gives what that cost.
@@ -136,7 +134,7 @@ impl Relay {
         *self.processor.target.0.lock().expect("not poisoned") = status;
         let record = ReceivedMessage {
             message_id: message_id.to_owned(),
-            receipt: Some(ReceiptHandle(message_id.to_owned())),
+            receipt: ReceiptHandle(message_id.to_owned()),
             receive_count,
             sent_at: Timestamp::UNIX_EPOCH,
             message: named(name),
@@ -154,7 +152,7 @@ impl Relay {
         self.processor.table.get(&id).await?.context("a record")
     }
 
-    /// What an operator's replay writes before it sends the event back into the queue.
+    /// Writes of a replay before it sends the event to the queue.
     async fn mark(&self, name: &str) -> Result<Vec<String>> {
         let (record, now) = (self.record(name).await?, self.processor.clock.now());
         let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else {
@@ -232,7 +230,7 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     // What is no event needs no record.
     let strange = ReceivedMessage {
         message_id: "strange".to_owned(),
-        receipt: None,
+        receipt: ReceiptHandle::absent(),
         receive_count: 1,
         sent_at: Timestamp::UNIX_EPOCH,
         message: Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None },

@@ -17,6 +17,8 @@ pub(crate) struct Status {
     pub(crate) bulk_replay: Option<BulkReplay>,
     pub(crate) run: Option<OtherRun>,
     pub(crate) breaker: Option<Breaker>,
+    /// Why that cannot be read.
+    pub(crate) breaker_error: Option<String>,
     pub(crate) attempts: Vec<Attempts>,
 }
 

@@ -1,17 +1,17 @@
-//! What somebody, or the schedule, asks of the breaker.
+//! Requests of the schedule and of operators to the breaker.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Override;
+use crate::domain::circuit::Override;
 use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 
-/// What is asked.
+/// A request to the breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What the breaker is to be; `None` has it look and decide.
-    pub wish: Option<Override>,
-    /// Who asks, and why.
+    /// The state that an operator sets; absent where the breaker must decide.
+    pub override_state: Option<Override>,
+    /// The requester and the reason.
     pub requester: Requester,
 }
 
@@ -33,19 +33,19 @@ enum Action {
 }
 
 impl Request {
-    /// Reads a request of `caller`, who may give another name. What is not understood is an error that names the field.
+    /// Reads a request of `caller`, who may give another name. An error names the field.
     pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
         if !request.is_object() {
             return Err(invalid("request", r#"must be a JSON object, such as {"action":"run"}"#));
         }
         let Fields { action, by, why } = read(request)?;
-        let wish = match action {
+        let override_state = match action {
             Action::Run => None,
             Action::Open => Some(Override::Open),
             Action::Close => Some(Override::Closed),
             Action::Automatic => Some(Override::Automatic),
         };
-        Ok(Self { wish, requester: RequesterFields { by, why }.check(caller)? })
+        Ok(Self { override_state, requester: RequesterFields { by, why }.check(caller)? })
     }
 }
 
@@ -56,15 +56,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_action_is_a_wish_and_the_others_are_named() {
-        for (action, wish) in [
+    fn each_action_is_an_override_and_wrong_fields_are_named() {
+        for (action, state) in [
             ("run", None),
             ("open", Some(Override::Open)),
             ("close", Some(Override::Closed)),
             ("automatic", Some(Override::Automatic)),
         ] {
-            let request = Request::parse(json!({ "action": action, "why": "a test" }), "somebody").expect("understood");
-            assert_eq!((request.wish, request.requester.by.as_str()), (wish, "somebody"));
+            let request = Request::parse(json!({ "action": action, "why": "a test" }), "a caller").expect("understood");
+            assert_eq!((request.override_state, request.requester.by.as_str()), (state, "a caller"));
         }
         for (request, field) in [
             (json!(null), "request"),
@@ -73,7 +73,7 @@ mod tests {
             (json!({ "action": "open", "for": "ever" }), "for"),
             (json!({ "action": "open", "why": "\n" }), "why"),
         ] {
-            assert_eq!(Request::parse(request.clone(), "somebody").expect_err("refused").field, field, "{request}");
+            assert_eq!(Request::parse(request.clone(), "a caller").expect_err("refused").field, field, "{request}");
         }
     }
 }

@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
+use uuid::Uuid;
 
+use super::watchdog::release_if_stale;
 use super::*;
-use crate::domain::attempts::minute_of;
+use crate::domain::attempts::{Attempts, minute_of};
+use crate::domain::circuit::{Override, Policy, Probed, Settings};
 use crate::domain::event::EventId;
 use crate::domain::message::Message;
 use crate::domain::request::Requester;
-use crate::ports::queue::Sender as _;
+use crate::ports::clock::Clock as _;
+use crate::ports::event_source::EventSource as _;
+use crate::ports::events_table::{EventsTable as _, LeaseName, RunLease, TableError};
+use crate::ports::queue::{Countable as _, Sender as _};
 use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
 
 type TheBreaker = Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>;
@@ -28,9 +34,9 @@ fn breaker() -> TheBreaker {
     }
 }
 
-async fn ask(breaker: &TheBreaker, wish: Option<Override>) -> Result<Shown, BreakerError> {
+async fn ask(breaker: &TheBreaker, override_state: Option<Override>) -> Result<BreakerStatus, BreakerError> {
     let requester = Requester { by: "a test".to_owned(), why: Some("to see".to_owned()) };
-    breaker.handle(&Request { wish, requester }, Instant::now() + Duration::from_mins(1)).await
+    breaker.handle(&Request { override_state, requester }, Instant::now() + Duration::from_mins(1)).await
 }
 
 fn id(number: u32) -> EventId {
@@ -46,7 +52,7 @@ async fn count(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) {
 }
 
 /// A minute with such attempts, in which the breaker runs.
-async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) -> Shown {
+async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) -> BreakerStatus {
     count(breaker, failed, events, delivered).await;
     let shown = ask(breaker, None).await.expect("a run");
     advance(Duration::from_mins(1)).await;
@@ -54,7 +60,7 @@ async fn minute(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) 
 }
 
 /// Two minutes in which everything fails.
-async fn an_outage(breaker: &TheBreaker) -> Shown {
+async fn an_outage(breaker: &TheBreaker) -> BreakerStatus {
     minute(breaker, 0, 0, 5).await;
     minute(breaker, 20, 20, 0).await;
     minute(breaker, 20, 20, 0).await
@@ -102,7 +108,7 @@ async fn one_bad_minute_is_not_enough() {
     }
 }
 
-/// Of thirty events each attempt fails for ever, and now and then another comes.
+/// Every attempt at thirty events fails, and sometimes another event comes.
 #[tokio::test(start_paused = true)]
 async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_fail() {
     let breaker = breaker();
@@ -115,7 +121,7 @@ async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_f
     }
 }
 
-/// In whichever second of a minute the outage begins, and in whichever the breaker runs.
+/// The outage and the run begin in any second of a minute.
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
     for (begins, runs) in (0..60).step_by(7).flat_map(|begins| (0..60).step_by(7).map(move |runs| (begins, runs))) {
@@ -146,14 +152,14 @@ async fn it_closes_by_way_of_the_smallest_concurrency() {
     breaker.prober.will(Ok(taken()));
     for (state, probes) in [("open", 1), ("open", 2), ("open", 2), ("closing", 3)] {
         let shown = minute(&breaker, 0, 1, 0).await;
-        assert_eq!((shown.state, shown.probes), (state, probes));
+        assert_eq!((&*shown.state, shown.probes), (state, probes));
     }
     for concurrency in [2, 4, 8] {
         assert_eq!(breaker.event_source.now(), set(true, concurrency));
         minute(&breaker, 0, 1, 50).await;
     }
     let shown = minute(&breaker, 0, 1, 50).await;
-    assert_eq!((shown.state, breaker.event_source.now()), ("closed", set(true, 10)));
+    assert_eq!((&*shown.state, breaker.event_source.now()), ("closed", set(true, 10)));
 }
 
 /// Lambda delivers what it throttled together.
@@ -169,13 +175,13 @@ async fn runs_that_come_together_are_one_step() {
         (shown.state, shown.probes, breaker.event_source.now().maximum_concurrency)
     };
     (0..2).for_each(|_| breaker.prober.will(Ok(Probed::Failed { event_id: "e".to_owned(), error: "503".to_owned() })));
-    assert_eq!(twice().await, ("open", 1, 2));
-    assert_eq!(twice().await, ("open", 2, 2));
+    assert_eq!(twice().await, ("open".into(), 1, 2));
+    assert_eq!(twice().await, ("open".into(), 2, 2));
     breaker.prober.will(Ok(taken()));
-    assert_eq!(twice().await, ("closing", 3, 2));
-    assert_eq!(twice().await, ("closing", 3, 4));
-    assert_eq!(twice().await, ("closing", 3, 8));
-    assert_eq!(twice().await, ("closed", 3, 10));
+    assert_eq!(twice().await, ("closing".into(), 3, 2));
+    assert_eq!(twice().await, ("closing".into(), 3, 4));
+    assert_eq!(twice().await, ("closing".into(), 3, 8));
+    assert_eq!(twice().await, ("closed".into(), 3, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +208,7 @@ async fn it_opens_again_at_once_when_the_target_is_not_yet_back() {
     breaker.prober.will(Ok(taken()));
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
     let shown = minute(&breaker, 20, 20, 0).await;
-    assert_eq!((shown.state, shown.probes), ("open", 0));
+    assert_eq!((&*shown.state, shown.probes), ("open", 0));
     assert_eq!(breaker.event_source.now(), set(false, 2));
 }
 
@@ -220,18 +226,18 @@ async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_somebody_says_stays_until_somebody_says_otherwise() {
+async fn override_stays_until_it_is_changed() {
     let breaker = breaker();
     let open = ask(&breaker, Some(Override::Open)).await.expect("opened");
     assert_eq!(
-        (open.state, open.forced, open.by.as_deref(), open.why.as_str()),
+        (&*open.state, open.forced, open.by.as_deref(), open.why.as_str()),
         ("open", true, Some("a test"), "to see")
     );
     breaker.prober.will(Ok(taken()));
-    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "nobody looks whether the target is back");
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "an override is not probed");
     assert_eq!(breaker.event_source.now(), set(false, 2));
-    let automatic = ask(&breaker, Some(Override::Automatic)).await.expect("let go");
-    assert_eq!((automatic.state, automatic.forced), ("closing", false));
+    let automatic = ask(&breaker, Some(Override::Automatic)).await.expect("done");
+    assert_eq!((&*automatic.state, automatic.forced), ("closing", false));
     ask(&breaker, Some(Override::Closed)).await.expect("closed");
     for _ in 0..5 {
         assert_eq!(minute(&breaker, 50, 50, 0).await.state, "closed");
@@ -249,13 +255,13 @@ async fn what_was_opened_by_hand_is_not_open_for_ever() {
 
 /// An operator sees events die, and says stop.
 #[tokio::test(start_paused = true)]
-async fn what_is_opened_by_hand_while_events_are_let_go_holds_them_back() {
+async fn override_to_open_while_exhausting_holds_events_back() {
     let breaker = breaker();
     an_outage(&breaker).await;
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
     let told = ask(&breaker, Some(Override::Open)).await.expect("opened");
-    assert_eq!((told.state, told.forced), ("open", true));
+    assert_eq!((&*told.state, told.forced), ("open", true));
     for hours in [0, 24, 47] {
         advance(Duration::from_hours(hours)).await;
         assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "after {hours} hours more");
@@ -266,7 +272,7 @@ async fn what_is_opened_by_hand_while_events_are_let_go_holds_them_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_takes_back_what_somebody_else_has_set() {
+async fn foreign_change_of_the_mapping_is_reverted() {
     let breaker = breaker();
     breaker.event_source.set(set(false, 5)).await.expect("set");
     minute(&breaker, 0, 1, 0).await;
@@ -302,13 +308,13 @@ async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events
         assert_eq!(minute(&breaker, 20, 20, 0).await.state, "open");
     }
     let shown = ask(&breaker, Some(Override::Automatic)).await.expect("as it is");
-    assert_eq!((shown.state, shown.forced), ("open", false), "that begins nothing anew");
+    assert_eq!((&*shown.state, shown.forced), ("open", false), "the outage goes on");
     advance(Duration::from_hours(24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_long_nobody_could_look_is_known() {
+async fn time_without_an_answered_probe_is_known() {
     let breaker = breaker();
     an_outage(&breaker).await;
     let opened = breaker.table.circuit().await.expect("read").expect("saved").since;
@@ -319,7 +325,7 @@ async fn how_long_nobody_could_look_is_known() {
         assert_eq!(looked_at().await, None, "it has not been possible");
     }
     minute(&breaker, 0, 1, 0).await;
-    assert!(looked_at().await.is_some_and(|at| at > opened), "there was nothing to see by, and that is nobody's fault");
+    assert!(looked_at().await.is_some_and(|at| at > opened), "answered, with no event to attempt");
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,10 +339,10 @@ async fn one_that_cannot_act_is_known_as_broken() {
     assert!(matches!(ask(&breaker, None).await, Err(BreakerError::EventSource(_))));
     assert_eq!(looked().await, before);
 
-    // The mapping is off, and the table says closed: somebody else turns it on.
+    // The mapping is off, and the table says closed: the watchdog enables it.
     breaker.event_source.fail(false);
     advance(Duration::from_mins(10)).await;
-    relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("relieved");
+    release_if_stale(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("released");
     assert_eq!(breaker.event_source.now(), set(true, 10));
 }
 
@@ -351,7 +357,9 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     breaker.event_source.set(set(false, 5)).await.expect("set");
     advance(Duration::from_mins(20)).await;
     minute(&breaker, 0, 1, 0).await;
-    relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("nothing to do");
+    release_if_stale(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now())
+        .await
+        .expect("nothing to do");
     assert_eq!(breaker.event_source.now(), set(false, 5), "it is its owner's");
 
     breaker.is_on = true;
@@ -361,37 +369,39 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
 
 /// A way back to an older version, say.
 #[tokio::test(start_paused = true)]
-async fn a_state_that_cannot_be_read_holds_nothing_back_and_is_replaced_by_a_word_or_by_the_relief() {
-    for wish in [Some(Override::Closed), Some(Override::Open), Some(Override::Automatic), None] {
+async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog() {
+    for state in [Some(Override::Closed), Some(Override::Open), Some(Override::Automatic), None] {
         let breaker = breaker();
         an_outage(&breaker).await;
         breaker.table.spoil_circuit();
         assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Table(TableError::Unreadable(_)))));
-        match wish {
-            Some(_) => drop(ask(&breaker, wish).await.expect("done")),
+        match state {
+            Some(_) => drop(ask(&breaker, state).await.expect("done")),
             None => {
-                relieve(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("done");
+                release_if_stale(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now())
+                    .await
+                    .expect("done");
             }
         }
-        let is_open = wish == Some(Override::Open);
-        assert_eq!(breaker.event_source.now().enabled, !is_open, "{wish:?}");
+        let is_open = state == Some(Override::Open);
+        assert_eq!(breaker.event_source.now().enabled, !is_open, "{state:?}");
         let shown = ask(&breaker, None).await.expect("read again");
-        assert_eq!(shown.state, if is_open { "open" } else { "closed" }, "{wish:?}");
+        assert_eq!(&*shown.state, if is_open { "open" } else { "closed" }, "{state:?}");
     }
     let mut breaker = breaker();
     an_outage(&breaker).await;
     breaker.table.spoil_circuit();
     breaker.is_on = false;
-    assert_eq!(ask(&breaker, None).await.expect("let go").state, "off");
+    assert_eq!(ask(&breaker, None).await.expect("done").state, "off");
     assert_eq!(breaker.event_source.now(), set(true, 10));
 }
 
-/// It cannot start, or nobody invokes it.
+/// It cannot start, or is not invoked.
 #[tokio::test(start_paused = true)]
 async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     let silent_since = async |breaker: &TheBreaker| {
         let circuit = breaker.table.circuit().await.expect("read").expect("saved");
-        circuit.is_silent_since(breaker.events.depth().await.expect("counted"), FakeClock.now())
+        circuit.silent_since(breaker.events.depth().await.expect("counted"), FakeClock.now())
     };
     let breaker = breaker();
     minute(&breaker, 0, 1, 5).await;
@@ -399,7 +409,7 @@ async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     breaker.events.send(&message).await.expect("sent");
     for attempted in [1, 1, 1, 0, 0] {
         minute(&breaker, 0, 1, attempted).await;
-        assert_eq!(silent_since(&breaker).await, None, "somebody attempts, or did a moment ago");
+        assert_eq!(silent_since(&breaker).await, None, "attempts are recent");
     }
     minute(&breaker, 0, 1, 0).await;
     assert!(silent_since(&breaker).await.is_some());

@@ -3,38 +3,61 @@
 //! The name makes a repeated start the same start: clients that give up on an answer send a request again. Each write of a
 //! run needs the one before it, so that only one of two invocations carries out a run.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::api::{Answer, BackgroundState, BackgroundStatus, Start};
 use super::error::ReplayError;
 use super::ports::{PortTypes, Ports};
 use super::progress::Tracked;
-use super::run::HIDDEN_PAST_DEADLINE;
+use super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName};
+use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
 use crate::runtime::logging::display_chain;
 
-/// Lambda begins a run within five minutes, and twice more within three after that (`MaximumEventAgeInSeconds` and
-/// `MaximumRetryAttempts` in the template). One that waits for longer was given up.
-const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// Lambda begins a run within an hour (`MaximumEventAgeInSeconds` in the template). One that waits for longer was given up.
+const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(65);
+
+/// While another run holds the lease, Lambda begins a run twice more, within three minutes (`MaximumRetryAttempts`).
+const GIVEN_UP_BUSY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// Clients that had no answer repeat a start within minutes. One that comes this long after the end means another run.
 const REPEATED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 
 impl BackgroundRun {
     fn state(&self, now: Timestamp) -> BackgroundState {
+        let given_up_after = if self.error.is_some() { GIVEN_UP_BUSY_AFTER } else { GIVEN_UP_AFTER };
         match (self.ended_at, self.until, &self.error) {
             (Some(_), _, _) => BackgroundState::Ended,
-            (None, None, _) if now.duration_since(self.asked_at) < GIVEN_UP_AFTER => BackgroundState::Waiting,
+            (None, None, _) if now.duration_since(self.asked_at) < given_up_after => BackgroundState::Waiting,
             (None, Some(_), Some(_)) => BackgroundState::Failed,
             (None, Some(until), None) if until > now => BackgroundState::Running,
             (None, None, _) | (None, Some(_), None) => BackgroundState::Unfinished,
         }
+    }
+
+    /// Waits until the invocation that has begun the run has ended, whatever its outcome.
+    ///
+    /// Lambda begins an invocation that fails at most twice more, after one minute and after two. If the first was killed
+    /// early, both would find the run still running: so one waits, and the other goes on with the run.
+    async fn outlast(&self, deadline: Instant, now: Timestamp) -> ReplayError {
+        let held = self.lease();
+        let left = Duration::try_from(held.until.duration_since(now)).unwrap_or_default();
+        sleep_until((Instant::now() + left).min(deadline - ANSWER_TIME)).await;
+        ReplayError::Busy(held)
+    }
+
+    /// Lease that keeps others out while the run is carried out.
+    fn lease(&self) -> RunLease {
+        let Self { revision, action, by, asked_at, began_at, until, .. } = self.clone();
+        let since = began_at.unwrap_or(asked_at);
+        RunLease { owner: revision, action, by, since, until: until.unwrap_or(since) }
     }
 
     fn status(self, now: Timestamp) -> BackgroundStatus {
@@ -54,8 +77,8 @@ pub(super) struct BackgroundRuns<'a, T: PortTypes> {
 pub(super) enum Turn {
     /// This invocation carries it out.
     Ours(Tracked),
-    /// Another invocation carries it out, or has.
-    Others(BackgroundStatus),
+    /// Another invocation has carried it out.
+    Ended(BackgroundStatus),
 }
 
 impl<T: PortTypes> BackgroundRuns<'_, T> {
@@ -127,20 +150,23 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
         Ok(run.status(now))
     }
 
-    /// Begins a run that was handed over, unless another invocation has begun or ended it.
+    /// Begins a run that was handed over, unless another invocation has ended it. Fails while another carries it out.
     pub(super) async fn begin(&self, run_id: &str, deadline: Instant) -> Result<Turn, ReplayError> {
         let now = self.ports.clock.now();
         let found = self.ports.table.background_run(run_id, now).await?;
         let found = found.ok_or_else(|| ReplayError::UnknownRun(run_id.to_owned()))?;
-        if matches!(found.state(now), BackgroundState::Running | BackgroundState::Ended) {
-            return self.status(run_id).await.map(Turn::Others);
+        match found.state(now) {
+            BackgroundState::Ended => return self.status(run_id).await.map(Turn::Ended),
+            BackgroundState::Running => return Err(found.outlast(deadline, now).await),
+            BackgroundState::Waiting | BackgroundState::Failed | BackgroundState::Unfinished => {}
         }
         let left = SignedDuration::try_from(deadline.saturating_duration_since(Instant::now()) + HIDDEN_PAST_DEADLINE);
         let until = left.ok().and_then(|left| now.checked_add(left).ok());
         let begun =
             BackgroundRun { revision: Uuid::new_v4(), began_at: Some(now), until, error: None, ..found.clone() };
         if !self.ports.table.save_background_run(&begun, Some(found.revision), now).await? {
-            return self.status(run_id).await.map(Turn::Others);
+            // Another invocation was faster. Lambda begins this one again, in case that one is killed.
+            return Err(ReplayError::Busy(begun.lease()));
         }
         Ok(Turn::Ours(Tracked::new(begun)))
     }

@@ -19,7 +19,7 @@ use crate::ports::queue::Countable;
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
 
-/// Pages that are counted at most to tell whether everything is listed.
+/// Pages that are counted at most to tell whether everything is listed. With more, the answer is that it may not be.
 const MOST_COUNTED: usize = 10;
 
 /// A list stops reading this long before its deadline.
@@ -74,17 +74,21 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
         }
     }
 
-    /// Approximate count of messages in the dead-letter queue that are not listed yet; 0 where there are too many to count.
+    /// Upper bound on the messages that are not listed yet, by the approximate counts of SQS.
+    ///
+    /// The message of a listed event can be in either queue, or on its way between them. So it is certain that everything is
+    /// listed only if the events queue is empty and the dead-letter queue holds no more messages than are listed.
     pub(super) async fn unlisted(&self) -> Result<u64, ReplayError> {
+        let waiting = self.ports.events.depth().await?.total();
         let queued = self.ports.dead_letters.depth().await?.total();
         let (mut listed, mut pages) = (0, Pages::default());
         for _ in 0..MOST_COUNTED {
             match self.next_page(&mut pages).await? {
                 Some(page) => listed += page.len() as u64,
-                None => return Ok(queued.saturating_sub(listed)),
+                None => return Ok(waiting + queued.saturating_sub(listed)),
             }
         }
-        Ok(0)
+        Ok(waiting + queued)
     }
 
     /// Reads the next page of all dead letters, oldest first; `None` after the last.

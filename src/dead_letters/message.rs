@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId};
-use crate::domain::event_record::{self, DeadRecord, EventRecord};
+use crate::domain::event_record::{DeadLetterEvidence, DeadRecord, EventRecord};
 use crate::domain::failure::Reason;
 use crate::domain::message::{Message, Stamp};
 use crate::ports::archive::{Archived, ArchivedAttribute};
-use crate::ports::queue::{ReceiptHandle, Received};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage};
 
 /// A message of the dead-letter queue, read as far as possible.
 pub(super) struct DeadLetterMessage {
@@ -23,8 +23,8 @@ pub(super) struct DeadLetterMessage {
 
 impl DeadLetterMessage {
     /// Reads a received message. The receipt stays apart: only the run that received the message has one.
-    pub(super) fn open(received: Received) -> (Self, ReceiptHandle) {
-        let Received { message, receipt, sent_at, message_id, .. } = received;
+    pub(super) fn open(received: ReceivedMessage) -> (Self, ReceiptHandle) {
+        let ReceivedMessage { message, receipt, sent_at, message_id, .. } = received;
         (Self::new(message, Stamp { sent_at, message_id: Some(&message_id) }), receipt)
     }
 
@@ -57,8 +57,8 @@ impl DeadLetterMessage {
     }
 
     /// The message as the event's record is compared with it.
-    pub(super) fn evidence(&self) -> event_record::Letter<'_> {
-        event_record::Letter {
+    pub(super) fn evidence(&self) -> DeadLetterEvidence<'_> {
+        DeadLetterEvidence {
             event_id: &self.event_id,
             received_at: self.received_at,
             sent_at: self.sent_at,

@@ -33,7 +33,8 @@ impl<T: PortTypes> MissingEvents<'_, T> {
             return Ok(());
         }
         // While the breaker is open, a message whose receives are used up waits in the events queue for one more receive.
-        let hidden = hidden + self.ports.events.depth().await?.total();
+        let waiting = self.ports.events.depth().await?.total();
+        let (hidden, unseen) = (hidden + waiting, unseen + waiting);
         let bulk = self.ports.bulk_replay().await?;
         let records = Records { ports: self.ports, bulk: bulk.as_ref() }.of(missing).await?;
         let now = self.ports.clock.now();
@@ -43,7 +44,8 @@ impl<T: PortTypes> MissingEvents<'_, T> {
                 Some(record) => why_missing(record, hidden, now),
                 None if unseen > 0 => {
                     let error = format!(
-                        "it has no record yet, and {unseen} messages are not listed or hidden; ask again in five minutes"
+                        "it has no record yet, and {unseen} messages are hidden, not listed, or wait in the events queue; ask again \
+                         in five minutes"
                     );
                     (Missing::Pending, error)
                 }

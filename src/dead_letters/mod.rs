@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 use crate::domain::event::EventId;
 use crate::domain::request::Requester;
+use crate::ports::clock::Clock;
 use crate::runtime::metrics;
 
 use self::api::Which;
@@ -56,6 +57,9 @@ pub use self::api::{
 pub use self::error::ReplayError;
 pub use self::ports::{PortTypes, Ports};
 
+/// Interval of the scheduled reconciliation. A later one has done what Lambda has put off for longer.
+const RECONCILED_EVERY: SignedDuration = SignedDuration::from_mins(5);
+
 /// The use case, over its ports.
 pub struct DeadLetters<T: PortTypes> {
     /// Ports of the use case.
@@ -69,7 +73,7 @@ impl<T: PortTypes> DeadLetters<T> {
             Request::Background { run_id, request } => {
                 let background = BackgroundRuns { ports: &self.ports };
                 match background.begin(&run_id, deadline).await? {
-                    Turn::Others(status) => Ok(status.into()),
+                    Turn::Ended(status) => Ok(status.into()),
                     Turn::Ours(tracked) => {
                         let outcome = self.handle_tracked(*request, deadline, Some(&tracked)).await;
                         background.end(&tracked, outcome).await
@@ -106,9 +110,12 @@ impl<T: PortTypes> DeadLetters<T> {
                 let report = self.replay(&guard.run, &selection).await;
                 guard.end(report, &selection.which).await.map(Answer::Replay)
             }
-            Request::Reconcile { if_needed, requester } => {
-                status.measure(deadline).await?;
-                if if_needed && !index.is_reconcile_needed().await? {
+            Request::Reconcile { if_needed, due_at, requester } => {
+                let is_overdue = due_at.is_some_and(|at| ports.clock.now().duration_since(at) > RECONCILED_EVERY);
+                if !is_overdue {
+                    status.measure(deadline).await?;
+                }
+                if is_overdue || (if_needed && !index.is_reconcile_needed().await?) {
                     let mut report = Report::new(Done::Reconcile { unlisted: 0 });
                     report.complete = true;
                     return Ok(Answer::Reconcile(report));
@@ -119,10 +126,11 @@ impl<T: PortTypes> DeadLetters<T> {
             }
             Request::Archive { older_than_days, requester } => {
                 let report = self.archive_all(older_than_days, &requester, deadline, tracked).await;
-                // While another run holds the lease, Lambda begins this one again.
+                // An operator reads the error while another run holds the lease; the schedule reads none.
                 let is_busy = matches!(report, Err(ReplayError::Busy(_) | ReplayError::Moving { .. }));
-                if !is_busy && !report.as_ref().is_ok_and(|report| report.complete && report.failures == 0) {
-                    metrics::ARCHIVE_FAILED.add(1);
+                if !is_busy || requester.is_schedule() {
+                    let is_done = report.as_ref().is_ok_and(|report| report.complete && report.failures == 0);
+                    metrics::ARCHIVE_FAILED.is(!is_done);
                 }
                 report.map(Answer::Archive)
             }
@@ -145,7 +153,7 @@ impl<T: PortTypes> DeadLetters<T> {
         BackgroundRuns { ports: &self.ports }.enlist(start).await
     }
 
-    /// Error for an event without a record: it may be in the dead-letter queue, and not listed yet.
+    /// Error for an event without a record: it may be in a queue, and not listed yet.
     pub async fn unrecorded(&self, id: EventId) -> ReplayError {
         EventLookup { ports: &self.ports }.unrecorded(id).await
     }

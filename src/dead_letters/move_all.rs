@@ -44,8 +44,8 @@ impl<T: PortTypes> MoveAll<'_, T> {
 
     /// Starts a move task. SQS moves the messages after the answer is given; `status` shows its progress.
     ///
-    /// One write stands for a mark on each record. A crash after it leaves events that seem to be replayed and are still in
-    /// the dead-letter queue; the next replay includes them.
+    /// One write stands for a mark on each record. If no move task follows, because SQS refused it or the run was killed, only
+    /// a claim goes by that write.
     pub(super) async fn move_all(&self, run: &Run<'_>, selection: &Selection) -> Result<Report, ReplayError> {
         let mut report = Report::new(Done::Replay { replayed: 0 });
         report.matched = self.ports.dead_letters.depth().await?.visible;

@@ -4,7 +4,7 @@ use crate::domain::event_record::BulkReplay;
 use crate::ports::archive::Archive;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, TableError};
-use crate::ports::queue::{Countable, Receiver, Redrive, Sender};
+use crate::ports::queue::{Countable, MoveTask, Receiver, Redrive, Sender};
 use crate::runtime::logging::display_chain;
 
 /// Adapters behind [`Ports`].
@@ -36,8 +36,21 @@ pub struct Ports<T: PortTypes> {
 
 impl<T: PortTypes> Ports<T> {
     /// Reads the newest bulk replay, which stands for a mark on each record that was dead when it began.
+    ///
+    /// It is saved before its move task starts, and a run can end in between. So one whose move task has not started is none;
+    /// while SQS cannot be asked, it counts as started.
     pub(super) async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
-        self.table.bulk_replay().await
+        let Some(bulk) = self.table.bulk_replay().await? else { return Ok(None) };
+        match self.redrive.latest_move().await {
+            Ok(task) => Ok(started(bulk, task.as_ref())),
+            Err(error) => {
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to check whether the move task of the bulk replay has started"
+                );
+                Ok(Some(bulk))
+            }
+        }
     }
 
     /// Counts what is left in the dead-letter queue after a run. A count that fails does not undo the run.
@@ -50,4 +63,9 @@ impl<T: PortTypes> Ports<T> {
             }
         }
     }
+}
+
+/// Returns a bulk replay whose move task has started, where `newest` is the newest move task.
+pub(super) fn started(bulk: BulkReplay, newest: Option<&MoveTask>) -> Option<BulkReplay> {
+    newest.is_some_and(|task| task.may_have_started_since(bulk.act.at)).then_some(bulk)
 }

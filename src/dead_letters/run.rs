@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::api::Report;
 use super::error::ReplayError;
-use super::ports::{PortTypes, Ports};
+use super::ports::{PortTypes, Ports, started};
 use super::progress::Tracked;
 use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::request::Requester;
@@ -32,7 +32,7 @@ pub(super) struct Run<'a> {
     pub(super) requester: &'a Requester,
     pub(super) began_at: Timestamp,
     pub(super) deadline: Instant,
-    /// Newest bulk replay before it.
+    /// Newest bulk replay before it, if its move task has started.
     pub(super) bulk: Option<BulkReplay>,
     /// Record of its progress, if it runs in the background.
     pub(super) tracked: Option<&'a Tracked>,
@@ -95,9 +95,9 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         }
         let refusal = match ports.redrive.latest_move().await {
             Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
-            Ok(_) => match ports.table.bulk_replay().await {
+            Ok(task) => match ports.table.bulk_replay().await {
                 Ok(bulk) => {
-                    guard.run.bulk = bulk;
+                    guard.run.bulk = bulk.and_then(|bulk| started(bulk, task.as_ref()));
                     return Ok(guard);
                 }
                 Err(error) => error.into(),

@@ -25,7 +25,7 @@ impl<T: PortTypes> EventLookup<'_, T> {
         Ok(EventDetails::describe(record, body, now))
     }
 
-    /// Error for an event without a record: it may be in the dead-letter queue, and not listed yet.
+    /// Error for an event without a record: it may be in a queue, and not listed yet.
     pub(super) async fn unrecorded(&self, id: EventId) -> ReplayError {
         let index = DeadLetterIndex { ports: self.ports };
         match index.unlisted().await {

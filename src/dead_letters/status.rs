@@ -41,7 +41,7 @@ impl<T: PortTypes> StatusReport<'_, T> {
         });
         let age = DeadLetterIndex { ports: self.ports }.oldest_age(now, deadline).await?;
         let (breaker, breaker_error) = match self.ports.table.circuit().await {
-            Ok(circuit) => (circuit.map(breaker::Shown::from), None),
+            Ok(circuit) => (circuit.map(breaker::BreakerStatus::from), None),
             Err(error @ TableError::Unreadable(_)) => (None, Some(display_chain(&error))),
             Err(error) => return Err(error.into()),
         };

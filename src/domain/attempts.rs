@@ -1,5 +1,5 @@
-//! How many attempts of each minute brought an event to the target, and how many did not: what operators see as a rate, and,
-//! of first attempts alone, what the breaker goes by.
+//! Attempts per minute, delivered and failed: operators see them as a rate, and the breaker
+//! decides by the first attempts among them.
 
 use std::collections::BTreeSet;
 
@@ -7,30 +7,30 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::event::EventId;
 
-/// So many characters of an id tell failing events from each other: one in 4096 is taken for another, and what all processes
-/// write of a minute stays small.
+/// Characters of an id that tell failing events apart: one in 4096 is taken for another, and the item that all processes
+/// write for a minute stays small.
 const MARK_CHARS: usize = 2;
 
-/// So many failing events are told from each other in a minute by one process: enough to know that it is more than a few.
+/// Upper bound on the failing events that one process tells apart in a minute: enough to know that they are more than a few.
 const MOST_MARKS: usize = 16;
 
-/// What became of the attempts of a minute.
+/// The attempts of a minute.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attempts {
     /// The target has the event.
     pub delivered: u64,
-    /// The target does not have it, or nobody knows, whether another attempt will come or not.
+    /// Failed attempts, retried or not. The target may have the event all the same.
     pub failed: u64,
-    /// Of those delivered, first attempts at an event.
+    /// First attempts among the delivered ones.
     pub(crate) first_delivered: u64,
-    /// Of those that failed, first attempts at an event.
+    /// First attempts among the failed ones.
     pub(crate) first_failed: u64,
     /// Marks of events whose first attempt failed.
     pub(crate) failing: BTreeSet<String>,
 }
 
 impl Attempts {
-    /// Counts an attempt at an event, the nth of its life from 1.
+    /// Counts an attempt, the nth at its event from 1.
     pub fn count(&mut self, id: &EventId, nth: u32, is_delivered: bool) {
         let is_first = u64::from(nth <= 1);
         if is_delivered {
@@ -45,7 +45,7 @@ impl Attempts {
         }
     }
 
-    /// Counts those as well.
+    /// Adds other counts.
     pub fn add(&mut self, others: &Self) {
         self.delivered += others.delivered;
         self.failed += others.failed;
@@ -54,7 +54,7 @@ impl Attempts {
         self.failing.extend(others.failing.iter().cloned());
     }
 
-    /// How many.
+    /// The sum of both.
     pub fn total(&self) -> u64 {
         self.delivered + self.failed
     }
@@ -69,7 +69,7 @@ impl Attempts {
         self.failing.len()
     }
 
-    /// How many of a hundred first attempts failed; none of none.
+    /// The percentage of first attempts that failed; 0 without any.
     pub fn failure_percent(&self) -> u64 {
         (100 * self.first_failed).checked_div(self.firsts()).unwrap_or(0)
     }
@@ -81,7 +81,7 @@ pub fn minute_of(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond() - into).unwrap_or(time)
 }
 
-/// The minute of this time and those before it, so many in all, the newest first.
+/// The minute of this time and the ones before it, `count` in all, the newest first.
 pub fn minutes_before(time: Timestamp, count: u8) -> Vec<Timestamp> {
     let newest = minute_of(time);
     (0..count).filter_map(|ago| newest.checked_sub(SignedDuration::from_mins(i64::from(ago))).ok()).collect()

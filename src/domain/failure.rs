@@ -1,15 +1,44 @@
-//! Why an event is dead: the reason that its message carries, in words that fit anywhere.
+//! Failures: the cause of a failed delivery, and the reason for which an event is dead.
+//!
+//! The reason is written in two forms that share no field name but one, and both are stored: [`Reason`] is the JSON of a
+//! message attribute and of the archive, `Death` is a part of a table item and has neither answer nor attempt. One type
+//! would lose the last two on its way through the table, so there are two, and each converts into the other.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Why a message lies in the dead-letter queue.
+/// The cause of a failed delivery; [`crate::domain::retry::retry_decision`] tells which are retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureCause {
+    /// An HTTP status other than 2xx.
+    Status(u16),
+    /// No answer in time. The target may have the event all the same.
+    TimedOut,
+    /// No connection, or it broke.
+    Connection,
+    /// The relay could not send, for a reason of its own that may pass.
+    NotSent,
+    /// The target, or a check before it, will never accept this event.
+    Refused,
+}
+
+impl FailureCause {
+    /// The HTTP status, if the target answered with one.
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::TimedOut | Self::Connection | Self::NotSent | Self::Refused => None,
+        }
+    }
+}
+
+/// The reason for which a message is in the dead-letter queue, as the message carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
     /// The kind of reason.
     pub reason: ReasonKind,
-    /// What happened, for a person to read.
+    /// A description for operators.
     pub detail: String,
     /// The target's HTTP status, if it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -17,18 +46,21 @@ pub struct Reason {
     /// The beginning of the target's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
-    /// Which attempt it was.
+    /// The number of the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// When it happened.
+    /// The time of the failure.
     pub at: Timestamp,
+    /// When the message was sent once more, since it had not arrived when it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent_at: Option<Timestamp>,
 }
 
-/// Why an event is dead. A message that SQS's own redrive has moved carries none; the events table has it.
+/// A kind of reason. A message that SQS's own redrive has moved carries none; the events table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReasonKind {
-    /// The target refused the event, or the queue refused it from EventBridge, in a way that trying again cannot mend.
+    /// The target refused the event, or the queue refused it from EventBridge, in a way that no retry can change.
     Permanent,
     /// The last allowed attempt failed: ours, or EventBridge's to reach the queue.
     Exhausted,
@@ -36,9 +68,9 @@ pub enum ReasonKind {
     Crashed,
     /// The body, or the message around it, cannot be read.
     Malformed,
-    /// An event that was fetched from Genesys, and that nobody understands.
+    /// An item fetched from Genesys Cloud that is not a known event.
     Unreadable,
-    /// Nobody knows: SQS moved it without a word from the processor.
+    /// SQS moved the message, and the processor recorded no attempt.
     Unknown,
 }
 

@@ -10,15 +10,15 @@ pub enum InvalidUrl {
     /// It cannot be parsed.
     #[error("it is not a URL")]
     Syntax,
-    /// What is sent would travel in clear.
+    /// The data would be sent unencrypted.
     #[error("it must be https (http is for 127.0.0.1, [::1] and localhost only)")]
     NotHttps,
-    /// Credentials do not belong into an environment variable.
-    #[error("it must not hold a user name or password; credentials belong into the stack's secret")]
+    /// Credentials do not belong in an environment variable.
+    #[error("it must not hold a user name or password; credentials belong in the stack's secret")]
     Credentials,
 }
 
-/// Where to send something over the network.
+/// An address to send data to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpsUrl(Url);
 

@@ -1,6 +1,6 @@
-//! Values that are there but say nothing: what a template left unfilled, and defaults of types that were never set.
+//! Placeholders: unfilled template variables, and defaults of types that were never set.
 //!
-//! They are the same on every event of a sender, so that whoever goes by one merges events that have nothing in common.
+//! They are the same on every event of a sender: an identity made of one would merge unrelated events.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,7 +13,7 @@ const NEAR: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
 /// without the braces as well: `$name`, `$!name`.
 const UNFILLED: [(&str, &str); 3] = [("${", "}"), ("$!{", "}"), ("{{", "}}")];
 
-/// Whether a text says nothing: it is empty or blank, a variable in it is not filled, it is `null` or `undefined`, or it has
+/// Returns whether a text is a placeholder: it is empty or blank, a variable in it is not filled, it is `null` or `undefined`, or it has
 /// no letter and no digit but zeros.
 pub fn is_placeholder(text: &str) -> bool {
     let is_unfilled = |(open, close)| text.split_once(open).is_some_and(|(_, rest): (_, &str)| rest.contains(close));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_is_a_time_that_somebody_set() {
+    fn instant_is_a_time_that_was_set() {
         let of = |literal: &str| {
             let body = format!("[{literal}]");
             let item = Json::parse(body.as_bytes()).expect("JSON").as_array(usize::MAX).expect("an array")[0];

@@ -1,6 +1,6 @@
 //! The depth of a queue.
 
-/// How many messages a queue holds, approximately, as SQS counts.
+/// The approximate number of messages in a queue, as SQS counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueDepth {
@@ -13,7 +13,7 @@ pub struct QueueDepth {
 }
 
 impl QueueDepth {
-    /// All of them.
+    /// The sum.
     pub fn total(self) -> u64 {
         self.visible + self.in_flight + self.delayed
     }

@@ -1,4 +1,4 @@
-//! What people ask of the functions, read so that nothing is misunderstood.
+//! Requests of operators, read strictly.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -6,29 +6,39 @@ use serde_json::Value;
 
 use crate::domain::text::excerpt;
 
-/// Names and reasons that people give, in characters.
+/// Upper bound on names and reasons, in characters.
 const MAX_TEXT: usize = 500;
 
-/// Who asks for a change, and why. It stands in the audit log and on each record.
+/// Name that the schedules of the template give.
+const SCHEDULE: &str = "schedule";
+
+/// The person who requests a change, and the reason, as in the audit log and on each record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requester {
-    /// Who.
+    /// The name.
     pub by: String,
-    /// Why, if they say.
+    /// The reason, if given.
     pub why: Option<String>,
 }
 
-/// A request that was not understood, and did nothing.
+impl Requester {
+    /// Returns whether it is one of the template's schedules.
+    pub(crate) fn is_schedule(&self) -> bool {
+        self.by == SCHEDULE
+    }
+}
+
+/// An invalid request, which did nothing.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{field}: {problem}")]
 pub struct InvalidRequest {
-    /// The field that is wrong.
+    /// The invalid field.
     pub field: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
-/// The fields that say who asks, and why.
+/// The fields of the requester and the reason.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RequesterFields {
@@ -48,13 +58,13 @@ impl RequesterFields {
     }
 }
 
-/// What is wrong with a field. Both may quote the request, which can be megabytes long: an error of a function may not.
+/// The error for a field. Both texts may quote the request, which can be megabytes long: they are cut.
 pub(crate) fn invalid(field: &str, problem: &str) -> InvalidRequest {
     let field = if field.is_empty() { "request" } else { field };
     InvalidRequest { field: excerpt(field), problem: excerpt(problem) }
 }
 
-/// Reads the fields of a request. What is not understood is an error that names the field.
+/// Reads the fields of a request. An error names the field.
 pub(crate) fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
     serde_path_to_error::deserialize(fields).map_err(|error| {
         let path = error.path().to_string();

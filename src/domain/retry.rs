@@ -1,50 +1,50 @@
-//! When to try again, and whether to: the backoff schedule and the one place that tells transient from permanent.
+//! Retries: the backoff schedule, and the one decision between transient and permanent failures.
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 
-use crate::ports::target::Cause;
+use crate::domain::failure::FailureCause;
 
-/// How far a `Retry-After` can put off the next attempt.
+/// Upper bound on the delay by a `Retry-After`.
 const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 
-/// All the waiting of one event together. It keeps the retries far inside the queue's retention of ten days,
+/// Upper bound on all delays of one event together. It keeps the retries far inside the queue's retention of ten days,
 /// which SQS ends by deleting without a trace.
 const LONGEST_RETRY_WINDOW: Duration = Duration::from_hours(24);
 
 /// "Amazon SQS visibility timeout": a message stays hidden for at most 12 hours from its receive.
 const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
 
-/// What becomes of a failed delivery.
+/// The decision about a failed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// It may succeed later.
+    /// A retry may succeed.
     Retry,
-    /// It will fail again, however often it is tried.
+    /// A retry would fail too.
     Permanent,
 }
 
-/// Tells whether trying again can help.
+/// Decides whether a retry can help.
 ///
 /// `may_be_in_progress` is true where the answer asks for a later try by a `Retry-After`, or where an earlier attempt ended
 /// without an answer: a conflict or a lock may then be the work that this attempt asks for, under its idempotency key.
 #[expect(clippy::match_same_arms, reason = "one arm for each kind of cause reads as a table")]
-pub fn retry_decision(cause: Cause, may_be_in_progress: bool) -> RetryDecision {
+pub fn retry_decision(cause: FailureCause, may_be_in_progress: bool) -> RetryDecision {
     match cause {
         // 421: another connection may lead to the right server (RFC 9110 section 15.5.20).
-        Cause::Status(408 | 421 | 425 | 429 | 500..=599) => RetryDecision::Retry,
-        Cause::Status(409 | 423) if may_be_in_progress => RetryDecision::Retry,
-        Cause::Status(300..=499) => RetryDecision::Permanent,
-        // No final answer of HTTP: whoever sent it is broken, and may be mended.
-        Cause::Status(0..=299 | 600..=u16::MAX) => RetryDecision::Retry,
-        Cause::TimedOut | Cause::Connection | Cause::NotSent => RetryDecision::Retry,
-        Cause::Refused => RetryDecision::Permanent,
+        FailureCause::Status(408 | 421 | 425 | 429 | 500..=599) => RetryDecision::Retry,
+        FailureCause::Status(409 | 423) if may_be_in_progress => RetryDecision::Retry,
+        FailureCause::Status(300..=499) => RetryDecision::Permanent,
+        // No final answer of HTTP: the server is broken, and may be repaired.
+        FailureCause::Status(0..=299 | 600..=u16::MAX) => RetryDecision::Retry,
+        FailureCause::TimedOut | FailureCause::Connection | FailureCause::NotSent => RetryDecision::Retry,
+        FailureCause::Refused => RetryDecision::Permanent,
     }
 }
 
-/// Exponential backoff: how long to wait after each attempt, and how many attempts there are.
+/// Exponential backoff: the delay after each attempt, and the number of receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     base: Duration,
@@ -99,12 +99,12 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// Whether a receive with this `ApproximateReceiveCount` is the last one allowed.
+    /// Returns whether a receive with this `ApproximateReceiveCount` is the last one allowed.
     pub fn is_last(&self, receive_count: u32) -> bool {
         receive_count >= self.max_receives
     }
 
-    /// How long to wait after attempt number `attempt` (from 1), in whole seconds as SQS takes them:
+    /// The delay after attempt number `attempt` (from 1), in whole seconds as SQS takes them:
     /// min(cap, base · 2ⁿ⁻¹) plus jitter between 0 and the larger of 1 s and 10 %, but at least `retry_after`.
     pub fn delay(&self, attempt: u32, retry_after: Option<Duration>, rng: &mut fastrand::Rng) -> Duration {
         let doubled = 2_u32
@@ -124,7 +124,7 @@ fn longest_jitter(delay: Duration) -> Duration {
     (delay / 10).max(Duration::from_secs(1))
 }
 
-/// How long an answer asks to be left alone: the longest of its `Retry-After` headers that can be read.
+/// The delay that an answer asks for: the longest of its readable `Retry-After` headers.
 pub fn retry_after_of(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let values = headers.get_all(header::RETRY_AFTER).iter();
     values.filter_map(|value| parse_retry_after(value.to_str().ok()?, now)).max()
@@ -164,23 +164,27 @@ mod tests {
     fn each_status_is_retried_or_final_as_the_readme_says() {
         for may_be_in_progress in [false, true] {
             for status in [408, 421, 425, 429, 500, 502, 503, 504, 599, 100, 600, 999] {
-                assert_eq!(retry_decision(Cause::Status(status), may_be_in_progress), RetryDecision::Retry, "{status}");
+                assert_eq!(
+                    retry_decision(FailureCause::Status(status), may_be_in_progress),
+                    RetryDecision::Retry,
+                    "{status}"
+                );
             }
             for status in [300, 301, 304, 307, 400, 401, 403, 404, 405, 410, 413, 422, 424, 451, 499] {
                 assert_eq!(
-                    retry_decision(Cause::Status(status), may_be_in_progress),
+                    retry_decision(FailureCause::Status(status), may_be_in_progress),
                     RetryDecision::Permanent,
                     "{status}"
                 );
             }
-            for cause in [Cause::TimedOut, Cause::Connection, Cause::NotSent] {
+            for cause in [FailureCause::TimedOut, FailureCause::Connection, FailureCause::NotSent] {
                 assert_eq!(retry_decision(cause, may_be_in_progress), RetryDecision::Retry);
             }
-            assert_eq!(retry_decision(Cause::Refused, may_be_in_progress), RetryDecision::Permanent);
+            assert_eq!(retry_decision(FailureCause::Refused, may_be_in_progress), RetryDecision::Permanent);
         }
         for status in [409, 423] {
-            assert_eq!(retry_decision(Cause::Status(status), true), RetryDecision::Retry, "{status}");
-            assert_eq!(retry_decision(Cause::Status(status), false), RetryDecision::Permanent, "{status}");
+            assert_eq!(retry_decision(FailureCause::Status(status), true), RetryDecision::Retry, "{status}");
+            assert_eq!(retry_decision(FailureCause::Status(status), false), RetryDecision::Permanent, "{status}");
         }
     }
 

@@ -3,12 +3,12 @@
 /// The longest detail or response excerpt that is kept of an error or an answer, in bytes.
 pub const MAX_EXCERPT_BYTES: usize = 1024;
 
-/// Whether SQS takes the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
+/// Returns whether SQS accepts the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
 pub(crate) fn is_allowed(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
 }
 
-/// `text` cut to [`MAX_EXCERPT_BYTES`], with what SQS, a terminal or a log would trip over replaced.
+/// `text` cut to [`MAX_EXCERPT_BYTES`], with spaces for characters that SQS, a terminal or a log does not accept.
 pub fn excerpt(text: &str) -> String {
     excerpt_of(text, MAX_EXCERPT_BYTES)
 }

@@ -1,7 +1,7 @@
-//! Which trace an event belongs to: towards the target by W3C Trace Context ("traceparent Header"), through SQS by X-Ray.
+//! Traces of events: towards the target by W3C Trace Context ("traceparent Header"), through SQS by X-Ray.
 //!
 //! A `traceparent` that Genesys Cloud sent is passed on. Otherwise it is made of the event's id, so that every attempt, also
-//! after a replay, is in one trace, and whoever has the id can look the trace up.
+//! after a replay, is in one trace, which can be looked up by the id.
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ const FLAGS: &str = "01";
 pub struct TraceHeader(String);
 
 impl TraceHeader {
-    /// Takes what X-Ray would take. SQS could refuse a message for anything else.
+    /// Keeps the parts that X-Ray accepts. SQS could refuse a message for anything else.
     pub fn new(value: &str) -> Option<Self> {
         // What else Lambda adds is its own affair.
         let is_known = |part: &&str| match part.split_once('=') {
@@ -58,7 +58,7 @@ pub(crate) fn traceparent_of(id: &EventId, attempt: u32) -> String {
     text
 }
 
-/// Adds so many bytes of a hash. That all of them are zero, which is not allowed, happens to nobody.
+/// Appends bytes of a hash. All zeros would not be allowed, and are too unlikely to matter.
 fn push_hex(text: &mut String, of: &[u8], bytes: usize) {
     for byte in &Sha256::digest(of)[..bytes] {
         // A string takes everything.
@@ -66,7 +66,7 @@ fn push_hex(text: &mut String, of: &[u8], bytes: usize) {
     }
 }
 
-/// Whether it names a trace and a span. A version to come may have more behind.
+/// Returns whether it names a trace and a span. A later version may have more parts.
 pub(crate) fn is_traceparent(value: &[u8]) -> bool {
     let mut parts = value.split(|byte| *byte == b'-');
     let mut part = |chars: usize| {
@@ -94,7 +94,7 @@ mod tests {
         assert!(is_traceparent(first.as_bytes()) && is_traceparent(second.as_bytes()), "{first} {second}");
         assert_eq!(first[..36], second[..36], "one trace");
         assert_ne!(first, second, "two spans");
-        // The beginnings of two hashes, for whoever has the id: computed apart from this code.
+        // The beginnings of two hashes of the id, computed apart from this code.
         assert_eq!(first, "00-ce2336dff40b94dfbff210375bf2358a-38082210e83e928e-01");
     }
 

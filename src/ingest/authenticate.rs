@@ -1,4 +1,4 @@
-//! Who may send events: the signature of Open Messaging, or a secret header.
+//! Authentication of senders: the signature of Open Messaging, or a secret header.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -16,7 +16,7 @@ pub const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("x-hub-signatur
 /// A shared secret, for senders that cannot sign.
 pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-webhook-secret");
 
-/// What a request offers as proof; whether it holds depends on the secrets.
+/// The proof in a request, to be compared with the secrets.
 #[derive(Clone, Copy)]
 pub enum Proof<'a> {
     /// The signature of the body, decoded.
@@ -25,7 +25,7 @@ pub enum Proof<'a> {
     Secret(&'a HeaderValue),
 }
 
-/// Why no secret could make this request valid.
+/// A request without a usable proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoProof {
     /// Neither header is there.
@@ -39,7 +39,7 @@ pub enum NoProof {
     RepeatedSecret,
 }
 
-/// What the secrets say of a proof.
+/// The result of comparing a proof with the secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// One of the secrets made it.
@@ -71,7 +71,7 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// Compares with every valid secret, in constant time: how long it takes tells nothing of how close a guess was.
+    /// Compares with every valid secret, in constant time: the duration tells nothing about a guess.
     pub fn verify(self, body: &[u8], secrets: &SenderSecrets) -> Verdict {
         let valid = match self {
             Self::Signature(_) if secrets.open_messaging.is_empty() => return Verdict::NotConfigured,
@@ -88,7 +88,7 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Whether `holds` for any, without stopping at the first.
+/// Returns whether `holds` for any, without stopping at the first.
 fn any(secrets: &[String], holds: impl Fn(&str) -> bool) -> bool {
     secrets.iter().fold(false, |found, secret| found | holds(secret))
 }

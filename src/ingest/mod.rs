@@ -1,4 +1,4 @@
-//! Takes a webhook in: authenticate, identify, enqueue. It says yes only after the queue has the event.
+//! Accepts a webhook: authenticates, identifies and enqueues it. The answer is 200 only after the queue has the event.
 
 pub mod authenticate;
 #[cfg(test)]
@@ -25,15 +25,15 @@ use crate::runtime::metrics::{self, Rejection};
 
 /// The use case, over its ports.
 pub struct Ingest<E, D, S, C> {
-    /// Where accepted events go.
+    /// The queue for accepted events.
     pub events: E,
-    /// Where bodies go that are authentic and not JSON.
+    /// The queue for authentic bodies that are not JSON.
     pub dead_letters: D,
-    /// What proofs are compared with.
+    /// The secrets that proofs are compared with.
     pub secrets: SecretCache<S, SenderSecrets, C>,
-    /// Tells when an event was received.
+    /// The source of the time of receipt.
     pub clock: C,
-    /// Names events that nothing tells apart.
+    /// The source of ids for events without an identity.
     pub rng: Mutex<fastrand::Rng>,
 }
 
@@ -48,7 +48,7 @@ pub struct Accepted {
     pub size: usize,
 }
 
-/// Why a webhook was not accepted. The texts are for the sender.
+/// A webhook that was not accepted. The texts are for the sender.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The request has no usable proof of who sent it.
@@ -66,10 +66,10 @@ pub enum Refusal {
     /// The body is not a JSON object or array. It was kept in the dead-letter queue.
     #[error("{error}. It was kept in the dead-letter queue as {kept_as}; send a JSON object or array.")]
     NotJson {
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         error: NotJson,
-        /// Under which id it was kept.
+        /// The id under which it was kept.
         kept_as: EventId,
     },
     /// The event does not fit into one message.
@@ -81,32 +81,32 @@ pub enum Refusal {
         /// The size it would have.
         size: usize,
     },
-    /// There are no secrets of the kind that the request's proof needs. A stranger is not told so.
+    /// There is no secret of the kind that the proof needs. An unauthenticated sender is not told so.
     #[error("The relay cannot check this request at the moment. Send it again.")]
     NotConfigured {
         /// The field of the stack's secret that would hold them.
         field: &'static str,
     },
-    /// The secrets cannot be read.
+    /// The secrets could not be read.
     #[error("The relay cannot check this request at the moment. Send it again.")]
     SecretsUnavailable(#[source] SecretsError),
-    /// The queue did not take the event.
+    /// SQS did not accept the event.
     #[error("The relay cannot store the event at the moment. Send it again.")]
     QueueUnavailable(#[source] QueueError),
 }
 
 impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
-    /// Takes one webhook in.
+    /// Accepts or refuses one webhook.
     ///
     /// `Ok` and [`Refusal::NotJson`] mean that the body is durable; every other refusal leaves nothing behind.
-    /// Through the queue it goes in this trace.
+    /// The message carries this trace through the queue.
     pub async fn ingest(
         &self,
         headers: &HeaderMap,
         body: &[u8],
         trace: Option<TraceHeader>,
     ) -> Result<Accepted, Refusal> {
-        let outcome = self.take_in(headers, body, trace).await;
+        let outcome = self.accept(headers, body, trace).await;
         match &outcome {
             Ok(_) => metrics::ACCEPTED.add(1),
             Err(refusal) => metrics::REJECTED.add(refusal.into(), 1),
@@ -114,7 +114,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         outcome
     }
 
-    async fn take_in(&self, headers: &HeaderMap, body: &[u8], trace: Option<TraceHeader>) -> Result<Accepted, Refusal> {
+    async fn accept(&self, headers: &HeaderMap, body: &[u8], trace: Option<TraceHeader>) -> Result<Accepted, Refusal> {
         self.authenticate(headers, body).await?;
         if body.is_empty() {
             return Err(Refusal::Empty);
@@ -162,6 +162,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
                     response: None,
                     attempt: None,
                     at: received_at,
+                    resent_at: None,
                 };
                 let message = message.with_reason(&reason);
                 self.dead_letters.send(&message).await.map_err(Refusal::QueueUnavailable)?;
@@ -171,7 +172,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         }
     }
 
-    /// A 401 makes Genesys drop the event, so the verdict that leads there is never left to an old copy of the secrets.
+    /// A 401 makes Genesys Cloud drop the event, so it is never based on an old copy of the secrets.
     async fn authenticate(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
         let proof = Proof::find(headers).map_err(Refusal::NoProof)?;
         let secrets = self.secrets.get().await.map_err(Refusal::SecretsUnavailable)?;
@@ -188,9 +189,9 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
 }
 
 impl Refusal {
-    /// The error behind it that an operator has to know of, if the fault is ours.
+    /// The underlying error, if the fault is the relay's.
     ///
-    /// A missing secret is none: anybody can make up a signature where no integration signs.
+    /// A missing secret is none: anyone can send a made-up signature where no integration signs.
     pub fn fault(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::SecretsUnavailable(error) => Some(error),
@@ -204,7 +205,7 @@ impl Refusal {
         }
     }
 
-    /// Why it was not accepted, for an operator.
+    /// The reason for operators.
     pub fn reason(&self) -> String {
         match self {
             Self::NotConfigured { field } => format!("the stack's secret has no {field} to check this request with"),
@@ -226,7 +227,7 @@ impl From<&Refusal> for Rejection {
     }
 }
 
-/// What a sender gave to tell its events apart. Several values of one header are joined as API Gateway joins them.
+/// The sender's keys for its events. Several values of one header are joined as API Gateway joins them.
 fn sender_key(headers: &HeaderMap) -> Option<SenderKey> {
     let joined = |name| {
         let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -252,7 +253,7 @@ fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     kept
 }
 
-/// A header's value, unless it says nothing: SQS takes no empty attribute.
+/// A header's value, unless it is a placeholder: SQS accepts no empty attribute.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().filter(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Who is let in, what is kept, and what senders are told.
+//! Authentication, stored messages and answers to senders.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ async fn a_rotated_secret_is_valid_within_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_secrets_cannot_be_read_nobody_is_told_401() {
+async fn no_401_while_the_secrets_cannot_be_read() {
     let relay = relay();
     relay.post(&authentic(), b"{}").await.expect("accepted");
     tokio::time::advance(FRESH).await;
@@ -169,7 +169,7 @@ async fn what_a_person_types_into_the_editor_lets_both_senders_in() {
     }
 }
 
-/// What is kept has to be readable again.
+/// A kept body must be readable again.
 #[tokio::test]
 async fn a_packed_body_keeps_what_tells_how_to_unpack_it() {
     let relay = relay();

@@ -21,31 +21,29 @@ use crate::domain::message::{Attribute, AttributeValue, Message};
 const PART_BYTES: usize = 16 * 1024 * 1024;
 
 /// No part holds more before compression: what fills it is a message of at most 1 MiB, twice as long where every character
-/// is escaped. An object that unpacks to more was written by somebody else, and could use up the memory.
+/// is escaped. An object that unpacks to more was not written by the relay, and could use up the memory.
 const MAX_UNPACKED_BYTES: u64 = PART_BYTES as u64 + 4 * 1024 * 1024;
 
-/// A part is written when it holds so many messages.
+/// A part is written when it holds this many messages.
 const PART_MESSAGES: usize = 1000;
 
 /// No object of the relay is larger: packing never adds more than this to what is packed. A larger one is not read.
 pub const MAX_OBJECT_BYTES: u64 = MAX_UNPACKED_BYTES + 64 * 1024;
 
-/// Why a call to the archive failed.
+/// A failed call to the archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The archive did not answer, throttled or failed: the same call may succeed later.
-    #[error("the archive is unavailable")]
+    #[error("S3 did not answer or throttled the request")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
     /// The archive refused the call.
-    #[error("the archive refused the request")]
+    #[error("S3 refused the request")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
-    /// There is no such object. S3 tells it from one that may not be read only to who may list the bucket.
+    /// There is no such object. S3 answers so for a forbidden one too, unless the caller may list the bucket.
     #[error("the archive has no object {0:?} that can be read")]
     NotFound(String),
     /// The object is larger than any that the relay has written, and was not read.
-    #[error(
-        "the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, which no object of the relay is; it was not read"
-    )]
+    #[error("the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, more than the relay writes; it was not read")]
     TooLarge {
         /// Its key.
         key: String,
@@ -53,15 +51,15 @@ pub enum ArchiveError {
     /// The object is none that the relay has written.
     #[error("line {line} of the object cannot be read; nothing of it was restored")]
     Unreadable {
-        /// From 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// Why.
+        /// The reason.
         #[source]
         error: io::Error,
     },
 }
 
-/// Where archived dead letters are kept.
+/// A store of archived dead letters.
 pub trait Archive: Send + Sync + 'static {
     /// Writes an object. `Ok` means that it is durable.
     fn put(&self, key: &str, object: Vec<u8>) -> impl Future<Output = Result<(), ArchiveError>> + Send;
@@ -76,11 +74,11 @@ pub trait Archive: Send + Sync + 'static {
 pub struct Archived {
     /// Its event's id.
     pub event_id: EventId,
-    /// When it was archived.
+    /// The time of archiving.
     pub archived_at: Timestamp,
-    /// When SQS took it.
+    /// The time at which SQS accepted it.
     pub sent_at: Timestamp,
-    /// Why and when it had died.
+    /// The reason and time of its death.
     #[serde(flatten)]
     pub reason: Reason,
     /// The message's body, as SQS held it.
@@ -161,7 +159,7 @@ impl Part {
         self.encoder.write_all(&line)
     }
 
-    /// Whether it is time to write it.
+    /// Returns whether the object should be written.
     pub fn is_full(&self) -> bool {
         self.bytes >= PART_BYTES || self.messages >= PART_MESSAGES
     }
@@ -212,6 +210,7 @@ mod tests {
                 response: None,
                 attempt: None,
                 at: Timestamp::UNIX_EPOCH,
+                resent_at: None,
             },
             body,
             attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// The time an invocation has when nobody says how long: the function's default time-out.
+/// The time of an invocation without a deadline: the function's default timeout.
 const DEFAULT_TIME: Duration = Duration::from_mins(1);
 
-/// Tells the time of day.
+/// A source of the time of day.
 pub trait Clock: Send + Sync + 'static {
     /// The time now, in UTC.
     fn now(&self) -> Timestamp;
@@ -26,9 +26,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// When an invocation ends, on the clock that waits. `deadline` is what Lambda gives in the context.
+/// The end of an invocation on tokio's clock. `deadline` is the one in Lambda's context.
 ///
-/// A deadline that has passed before the work began is none: `cargo lambda watch` gives one of 1970.
+/// A deadline in the past is ignored: `cargo lambda watch` gives one of 1970.
 pub fn end_of_invocation(deadline: SystemTime) -> Instant {
     Instant::now() + deadline.duration_since(SystemTime::now()).unwrap_or(DEFAULT_TIME)
 }

@@ -1,4 +1,4 @@
-//! The port to the events table: what is known of each event, the dead-letter index, and the lease on the dead letters.
+//! The port to the events table: delivery records, the dead-letter index, and the leases of runs.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -16,26 +16,26 @@ use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, Summary, Transition};
 
-/// Why a call to the table failed.
+/// A failed call to the table.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// The table did not answer, throttled or failed: the same call may succeed later. A write may have happened.
-    #[error("the events table is unavailable")]
+    /// DynamoDB did not answer, throttled or failed: the same call may succeed later. A write may have happened.
+    #[error("DynamoDB did not answer or throttled the request")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// The table refused the call: the same call fails again until somebody changes something.
-    #[error("the events table refused the request")]
+    /// DynamoDB refused the call: the same call fails again until the configuration changes.
+    #[error("DynamoDB refused the request")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
-    /// The table holds something that this program did not write, or a later version of it.
+    /// The table holds an item that this version did not write.
     #[error("an item of the events table cannot be read")]
     Unreadable(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// What became of a [`Transition`].
+/// The outcome of writing a [`Transition`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Written {
     /// It is durable.
     Done,
-    /// The table holds something else than the transition starts from: this.
+    /// The condition failed; the table holds this.
     Lost(Option<Box<EventRecord>>),
 }
 
@@ -44,20 +44,20 @@ pub enum Written {
 pub struct Position(pub(crate) String);
 
 impl Position {
-    /// Where a dead letter stands.
+    /// The position of a dead letter.
     pub fn of(received_at: Timestamp, event_id: &EventId) -> Self {
         Self(format!("{received_at:.3}#{event_id}"))
     }
 
-    /// As a token that tells nobody how it is made.
+    /// An opaque token.
     pub fn token(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(&self.0)
     }
 }
 
-/// A token that [`Position::token`] has not made.
+/// A token that [`Position::token`] did not make.
 #[derive(Debug, thiserror::Error)]
-#[error("is no token of a list")]
+#[error("is not a token of a list")]
 pub struct InvalidToken;
 
 impl FromStr for Position {
@@ -75,13 +75,13 @@ impl FromStr for Position {
 /// A part of the list of dead letters.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
-    /// What the index holds there, oldest first.
+    /// The summaries, oldest first.
     pub items: Vec<Summary>,
-    /// Where the rest begins; `None` at the end.
+    /// The position of the next page; `None` at the end.
     pub next: Option<Position>,
 }
 
-/// A part of the time line.
+/// A span of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
     /// Received at this time or later.
@@ -90,77 +90,77 @@ pub struct Window {
     pub until: Option<Timestamp>,
 }
 
-/// What one run at a time has for itself.
+/// A resource that one run at a time may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseName {
-    /// To take from the dead-letter queue.
+    /// The dead-letter queue.
     DeadLetters,
-    /// To fetch from Genesys Cloud and move the checkpoint.
+    /// The delivery log of Genesys Cloud and the checkpoint.
     Recovery,
-    /// To decide whether events flow.
+    /// The breaker's state.
     Breaker,
 }
 
-/// The right to something [`LeaseName`], for a while.
+/// The right of one run to use a resource until a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunLease {
     /// The run.
     pub owner: Uuid,
-    /// What the run does.
+    /// The action.
     pub action: String,
-    /// Who started it.
+    /// The requester.
     pub by: String,
-    /// Since when.
+    /// The time of its start.
     pub since: Timestamp,
-    /// When it ends by itself.
+    /// The time at which it expires.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub until: Timestamp,
 }
 
-/// A run of the replay function that nobody waits for.
+/// A run of the replay function in the background.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackgroundRun {
-    /// The name that whoever started it has given it.
+    /// The name that the requester has given it.
     pub run_id: String,
-    /// Differs after every write.
+    /// A value that differs after every write.
     pub revision: Uuid,
-    /// What it does.
+    /// The action.
     pub action: String,
-    /// The digest of the request that started it. Absent from what an earlier version wrote.
+    /// The digest of the request that started it. Absent in items of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
-    /// Who started it.
+    /// The requester.
     pub by: String,
-    /// Why, as far as they said.
+    /// The reason, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// When it was asked for.
+    /// The time of the request.
     pub asked_at: Timestamp,
-    /// When it began, if it has.
+    /// The time of its start, if it has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_at: Option<Timestamp>,
-    /// When it has ended in any case.
+    /// The time by which it has ended in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// When it answered.
+    /// The time of its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// How far it is, or its answer, as JSON.
+    /// Its progress, or its answer, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
-    /// Why it did not begin, or failed.
+    /// The error that prevented or ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// How far a recovery has come.
+/// The progress of the recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// What Genesys Cloud failed to deliver before this time is durable here.
+    /// Events that Genesys Cloud failed to deliver before this time are durable here.
     pub cursor: Timestamp,
-    /// How much time is read at once, in seconds: less after a run that could not even finish that.
+    /// The span of time that is read at once, in seconds: less after a run that could not finish one.
     pub span_seconds: u32,
-    /// Where in the window behind the cursor a run was cut short, as the recovery writes it.
+    /// The place in the window after the cursor at which a run was cut short, as the recovery writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
 }
@@ -178,7 +178,7 @@ pub trait EventsTable: Send + Sync + 'static {
         ids: &[EventId],
     ) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, TableError>> + Send;
 
-    /// Takes a step if the table still holds what it starts from. Taking it twice is taking it once.
+    /// Writes a transition if its condition holds. Writing it twice has the effect of writing it once.
     fn write(&self, transition: &Transition) -> impl Future<Output = Result<Written, TableError>> + Send;
 
     /// Keeps the body of a dead event, for as long as a record lives that does not change. Returns whether it is small
@@ -204,7 +204,7 @@ pub trait EventsTable: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Page, TableError>> + Send;
 
-    /// Takes the lease on `what`, unless another run has it; then returns that one's.
+    /// Acquires the lease on `what`. Returns the lease of another run that holds it, and `None` for success.
     fn acquire(
         &self,
         what: LeaseName,
@@ -212,10 +212,10 @@ pub trait EventsTable: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
 
-    /// Gives the lease on `what` back, if it is still `owner`'s.
+    /// Releases the lease on `what`, if `owner` still holds it.
     fn release(&self, what: LeaseName, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// Who has the lease on `what`.
+    /// Reads the lease on `what`.
     fn lease(
         &self,
         what: LeaseName,
@@ -225,17 +225,17 @@ pub trait EventsTable: Send + Sync + 'static {
     /// The newest bulk replay; `None` where there is none of the last 15 days.
     fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, TableError>> + Send;
 
-    /// Notes a bulk replay. Only who has the lease on the dead letters does.
+    /// Saves a bulk replay. Requires the lease on the dead letters.
     fn save_bulk_replay(&self, replay: &BulkReplay) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// A run in the background, by its name, unless it is forgotten.
+    /// Reads a run in the background by its name, unless it has expired.
     fn background_run(
         &self,
         run_id: &str,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<BackgroundRun>, TableError>> + Send;
 
-    /// Saves a run in the background if the table still holds it as of `from`, or holds none; says whether it did. It is kept
+    /// Saves a run in the background if the table still holds revision `from`, or none; returns whether it did. It is kept
     /// for as long as a record.
     fn save_background_run(
         &self,
@@ -244,32 +244,32 @@ pub trait EventsTable: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
-    /// How far a recovery has come, by the name of what it reads; `None` before the first.
+    /// Reads the checkpoint of a recovery, by the name of its log; `None` before the first run.
     fn checkpoint(&self, source: &str) -> impl Future<Output = Result<Option<Checkpoint>, TableError>> + Send;
 
     /// Moves a checkpoint. It never expires.
     ///
-    /// It is not conditional: whoever writes one has queued everything up to it, so that the older of two that cross
-    /// only makes the next run look at something twice.
+    /// It is not conditional: everything up to a checkpoint is queued before it is written, so that the older of two that cross
+    /// only makes the next run read something twice.
     fn save_checkpoint(
         &self,
         source: &str,
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// Adds to what the attempts of a minute came to. After an error they may have been added all the same, or twice.
+    /// Adds to the counts of a minute. After an error they may have been added all the same, or twice.
     fn count_attempts(
         &self,
         minute: Timestamp,
         attempts: &Attempts,
     ) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// What the attempts of each of these minutes came to, in their order. It is forgotten after some hours.
+    /// Reads the counts of these minutes, in their order. Counts expire after some hours.
     fn attempts(&self, minutes: &[Timestamp]) -> impl Future<Output = Result<Vec<Attempts>, TableError>> + Send;
 
-    /// What the breaker is; `None` before it has ever looked.
+    /// Reads the breaker's state; `None` before its first run.
     fn circuit(&self) -> impl Future<Output = Result<Option<Circuit>, TableError>> + Send;
 
-    /// Says what the breaker is. Only who has the lease on it does.
+    /// Saves the breaker's state. Requires the lease on the breaker.
     fn save_circuit(&self, circuit: &Circuit) -> impl Future<Output = Result<(), TableError>> + Send;
 }

@@ -4,39 +4,58 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::domain::message::Message;
+use crate::domain::message::{Message, Stamp};
 use crate::domain::queue_depth::QueueDepth;
 
-/// Why a call to a queue failed.
+/// A failed call to a queue.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The queue did not answer, throttled or failed: the same call may succeed later.
-    #[error("the queue is unavailable")]
+    /// SQS did not answer, throttled or failed: the same call may succeed later.
+    #[error("SQS did not answer or throttled the request")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// The queue refused the call: the same call fails again until somebody changes something.
-    #[error("the queue refused the request")]
+    /// SQS refused the call: the same call fails again until the configuration changes.
+    #[error("SQS refused the request")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// Names one receive of one message; a later receive has another.
+/// The name of one receive of one message; a later receive has another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReceiptHandle(pub String);
 
-/// A message in hand.
+impl ReceiptHandle {
+    /// The handle of a test event that was written by hand and has none.
+    pub fn absent() -> Self {
+        Self(String::new())
+    }
+
+    /// Returns whether SQS gave no handle, so that there is nothing to change or delete by it.
+    pub fn is_absent(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A message that was received and is hidden from other consumers.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub struct ReceivedMessage {
     /// The message itself.
     pub message: Message,
-    /// What to delete or release it by.
+    /// The handle to delete it or change its visibility by.
     pub receipt: ReceiptHandle,
-    /// When SQS took it (`SentTimestamp`).
+    /// The time at which SQS accepted it (`SentTimestamp`).
     pub sent_at: Timestamp,
-    /// SQS's name for it.
+    /// The id that SQS gave it.
     pub message_id: String,
-    /// How often it has been received, this time included (`ApproximateReceiveCount`).
+    /// The number of receives, this one included (`ApproximateReceiveCount`).
     pub receive_count: u32,
+}
+
+impl ReceivedMessage {
+    /// The facts that SQS knows about its message.
+    pub fn stamp(&self) -> Stamp<'_> {
+        Stamp { sent_at: self.sent_at, message_id: Some(&self.message_id) }
+    }
 }
 
 /// `ReceiveMessage`: at most ten at a time.
@@ -47,13 +66,13 @@ pub trait Sender: Send + Sync + 'static {
     /// Sends one message. `Ok` means that it is durable.
     fn send(&self, message: &Message) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Sends many, in as few calls as SQS allows; one result per message, in order.
+    /// Sends messages, in as few calls as SQS allows; one result per message, in order.
     fn send_all(&self, messages: &[Message]) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
-/// A queue whose messages come back when they are not done.
+/// A queue whose visibility timeouts can be changed.
 pub trait VisibilityTimeout: Send + Sync + 'static {
-    /// Sets when each message can be received again, from now, rounded up to whole seconds; one result per message, in
+    /// Sets the time from now until each message can be received again, rounded up to whole seconds; one result per message, in
     /// order.
     ///
     /// It holds for this receive only (`ChangeMessageVisibility`).
@@ -63,7 +82,7 @@ pub trait VisibilityTimeout: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
-/// A queue that messages are taken from by hand.
+/// A queue that messages are received from directly.
 pub trait Receiver: VisibilityTimeout {
     /// Receives up to `most` messages, ten at the most, and hides them for `visibility`, waiting up to `wait` for the first.
     fn receive(
@@ -71,7 +90,7 @@ pub trait Receiver: VisibilityTimeout {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> impl Future<Output = Result<Vec<Received>, QueueError>> + Send;
+    ) -> impl Future<Output = Result<Vec<ReceivedMessage>, QueueError>> + Send;
 
     /// Deletes messages; one result per message, in order.
     fn delete(&self, receipts: &[ReceiptHandle]) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
@@ -82,7 +101,7 @@ pub trait Countable: Send + Sync + 'static {
     /// Counts without receiving.
     fn depth(&self) -> impl Future<Output = Result<QueueDepth, QueueError>> + Send;
 
-    /// How old its oldest message is, as far as that is known.
+    /// The age of its oldest message, if known.
     fn age(&self) -> impl Future<Output = Result<Option<Duration>, QueueError>> + Send {
         std::future::ready(Ok(None))
     }
@@ -106,24 +125,32 @@ pub trait Redrive: Send + Sync + 'static {
 pub struct MoveTask {
     /// `RUNNING`, `COMPLETED`, `CANCELLING`, `CANCELLED` or `FAILED`.
     pub status: String,
-    /// How many it has moved.
+    /// Messages moved so far.
     pub moved: u64,
-    /// How many there were to move when it started, if SQS says.
+    /// Messages to move at its start, if SQS says.
     pub to_move: Option<u64>,
     /// Messages a second at most, if a limit was set.
     pub rate_per_second: Option<u32>,
-    /// Why it failed.
+    /// The error.
     pub failure: Option<String>,
-    /// When it started.
+    /// The time of its start.
     pub started_at: Option<Timestamp>,
-    /// What to cancel it by; only a running task has one.
+    /// The handle to cancel it by; only a running task has one.
     #[serde(skip)]
     pub handle: Option<String>,
 }
 
+/// The clock of SQS and that of a function differ by at most so much.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
+
 impl MoveTask {
-    /// Whether it is still at work, so that nothing else may take from the queue.
+    /// Returns whether it is still running, so that nothing else may receive from the queue.
     pub fn is_active(&self) -> bool {
         matches!(self.status.as_str(), "RUNNING" | "CANCELLING")
+    }
+
+    /// Whether it may have started at `time` or later, by another clock than that.
+    pub fn may_have_started_since(&self, time: Timestamp) -> bool {
+        self.started_at.is_none_or(|at| at.saturating_add(CLOCKS_DIFFER).is_ok_and(|at| at >= time))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId, Identity, Source};
-use crate::domain::event_record::{DeadLetterStatus, EventRecord, Letter, OperatorAction, Transition};
+use crate::domain::event_record::{DeadLetterEvidence, DeadLetterStatus, EventRecord, OperatorAction, Transition};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::Json;
 use crate::domain::message::{MAX_MESSAGE_BYTES, Message};
@@ -106,7 +106,7 @@ impl Found {
     /// it, and does not count.
     pub(super) fn step(&self, forgotten: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
         let Some(reason) = &self.reason else { return Some(EventRecord::queued(&self.event, forgotten, act)) };
-        let letter = Letter {
+        let letter = DeadLetterEvidence {
             event_id: &self.event.id,
             received_at: self.event.received_at,
             sent_at: act.at,
@@ -121,5 +121,13 @@ impl Found {
 }
 
 fn reason(kind: ReasonKind, problem: &str, at: Timestamp) -> Reason {
-    Reason { reason: kind, detail: excerpt(problem), status_code: None, response: None, attempt: None, at }
+    Reason {
+        reason: kind,
+        detail: excerpt(problem),
+        status_code: None,
+        response: None,
+        attempt: None,
+        at,
+        resent_at: None,
+    }
 }

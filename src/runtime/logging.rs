@@ -117,6 +117,6 @@ mod tests {
     fn an_error_is_told_with_all_its_causes() {
         let cause = std::io::Error::other("no route");
         let error = crate::ports::queue::QueueError::Unavailable(cause.into());
-        assert_eq!(display_chain(&error), "the queue is unavailable: no route");
+        assert_eq!(display_chain(&error), "SQS did not answer or throttled the request: no route");
     }
 }

@@ -1,6 +1,6 @@
-//! What the relay measures: one table of all metrics, and the lines that CloudWatch makes them of.
+//! Metrics: one table of all, and the log lines that CloudWatch makes them of.
 //!
-//! Whoever counts or times something says so here, and nothing else spells a metric's name. `docs/metrics.md` is the same
+//! Every metric is declared here, and no other module spells a metric's name. `docs/metrics.md` is the same
 //! table for people; `tests/metrics.rs` holds it to what is written.
 
 use std::error::Error as StdError;
@@ -16,27 +16,27 @@ use crate::domain::event::Source;
 use crate::domain::failure::ReasonKind;
 use crate::runtime::logging::display_chain;
 
-/// What was recorded waits for as long as this at the most, while invocations come.
+/// Upper bound on the time that recorded values wait, while invocations come.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What so many invocations recorded is written in any case: a line holds up to 100 values of a metric ("Specification: Embedded
+/// Upper bound on the invocations whose values wait: a line holds up to 100 values of a metric ("Specification: Embedded
 /// metric format").
 const MOST_INVOCATIONS: u32 = 50;
 
-/// Something that happens, and is counted.
+/// A counter.
 #[derive(Debug, Clone, Copy)]
 pub struct Count(&'static str);
 
 impl Count {
-    /// It happened so often.
+    /// Adds to the counter.
     pub fn add(self, times: u64) {
         counter!(self.0).increment(times);
     }
 }
 
-/// Something that happens, counted for each value of a dimension.
+/// A counter for each value of a dimension.
 ///
-/// The values are those of an enum: nothing that somebody has sent becomes a metric, or the price of one.
+/// The values are those of an enum: no data of a sender becomes a metric, or the price of one.
 #[derive(Debug, Clone, Copy)]
 pub struct CountBy<V> {
     name: &'static str,
@@ -45,13 +45,13 @@ pub struct CountBy<V> {
 }
 
 impl<V> CountBy<V> {
-    /// It happened so often.
+    /// Adds to the counter.
     pub fn add(self, value: V, times: u64) {
         counter!(self.name, self.dimension => (self.text)(value)).increment(times);
     }
 }
 
-/// Something that is measured: every value is kept, also a 0.
+/// A measured value; a 0 is recorded too.
 #[derive(Debug, Clone, Copy)]
 pub struct Measure {
     name: &'static str,
@@ -59,24 +59,24 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// It is this.
+    /// Records a value.
     pub fn record(self, value: f64) {
         histogram!(self.name).record(value);
     }
 
-    /// It took so long, to the millisecond.
+    /// Records a duration, to the millisecond.
     pub fn time(self, duration: Duration) {
         let millis = f64::from(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX));
         self.record(if self.unit == Unit::Seconds { millis / 1e3 } else { millis });
     }
 
-    /// It is so: 1, or it is not: 0.
+    /// Records 1 for true and 0 for false.
     pub fn is(self, so: bool) {
         self.record(if so { 1.0 } else { 0.0 });
     }
 }
 
-/// Why a webhook was not taken in.
+/// The reason for which a webhook was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// It has no body.
@@ -106,23 +106,23 @@ impl Rejection {
     }
 }
 
-/// How the target answered, by the first digit of its status.
+/// The class of the target's answer, by the first digit of its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It took the event.
+    /// The target accepted the event.
     Success,
-    /// It named another place.
+    /// A redirection.
     Redirection,
-    /// It blamed the event.
+    /// The target rejects the event.
     ClientError,
-    /// It blamed itself.
+    /// The target failed.
     ServerError,
-    /// It gave no final answer of HTTP, or none in time.
+    /// No final HTTP answer, or none in time.
     None,
 }
 
 impl Class {
-    /// Of a status, if there is one.
+    /// The class of a status.
     pub fn of(status: Option<u16>) -> Self {
         match status {
             Some(200..=299) => Self::Success,
@@ -174,13 +174,13 @@ impl Measure {
 }
 
 table! {
-    /// Webhooks that are durable.
+    /// Accepted webhooks, which are durable.
     ACCEPTED: Count = Count("Accepted");
     /// Webhooks that were refused.
     REJECTED: CountBy<Rejection> = CountBy { name: "Rejected", dimension: "Reason", text: Rejection::as_str };
-    /// How long the queue took to take an event in.
+    /// The time that SQS took to accept an event.
     ENQUEUE_TIME: Measure = Measure { name: "EnqueueTime", unit: Unit::Milliseconds };
-    /// Events that the target took.
+    /// Events that the target accepted.
     DELIVERED: Count = Count("Delivered");
     /// Attempts that failed and will be repeated.
     RETRIED: Count = Count("Retried");
@@ -190,69 +190,69 @@ table! {
     DUPLICATES: CountBy<Source> = CountBy { name: "Duplicates", dimension: "Source", text: Source::as_str };
     /// Events that came under the id of another one.
     REUSED_IDS: Count = Count("ReusedIds");
-    /// How long the target took to answer, or until there was no answer.
+    /// The time until the target answered, or until the timeout.
     TARGET_TIME: Measure = Measure { name: "TargetTime", unit: Unit::Milliseconds };
     /// Answers of the target.
     TARGET_ANSWERS: CountBy<Class> = CountBy { name: "TargetAnswers", dimension: "Class", text: Class::as_str };
     /// From the arrival of an event to its delivery.
     AGE_AT_DELIVERY: Measure = Measure { name: "AgeAtDelivery", unit: Unit::Seconds };
-    /// Calls of SQS that failed.
+    /// Failed calls to SQS.
     QUEUE_ERRORS: Count = Count("QueueErrors");
-    /// Calls of DynamoDB that failed.
+    /// Failed calls to DynamoDB.
     TABLE_ERRORS: Count = Count("TableErrors");
     /// Dead letters that were sent back.
     REPLAYED: Count = Count("Replayed");
-    /// Dead letters that an operator threw away.
+    /// Dead letters that an operator discarded.
     DISCARDED: Count = Count("Discarded");
     /// Dead letters that were moved to the archive.
     ARCHIVED: Count = Count("Archived");
-    /// Runs of the archive that failed or left a dead letter behind.
-    ARCHIVE_FAILED: Count = Count("ArchiveFailed");
+    /// Whether a run of the archive failed or left a dead letter behind.
+    ARCHIVE_FAILED: Measure = Measure { name: "ArchiveFailed", unit: Unit::Count };
     /// Dead letters that were brought back from the archive.
     RESTORED: Count = Count("Restored");
-    /// Since when the relay has had the oldest dead letter.
+    /// The age of the oldest dead letter.
     OLDEST_DEAD_LETTER_AGE: Measure = Measure { name: "OldestDeadLetterAge", unit: Unit::Seconds };
-    /// What Genesys Cloud said it failed to deliver.
+    /// Failed deliveries that Genesys Cloud listed.
     RECOVERY_FETCHED: Count = Count("RecoveryFetched");
-    /// Of these, what was not known.
+    /// Fetched items that were unknown.
     RECOVERY_NEW: Count = Count("RecoveryNew");
-    /// Of these, what was known.
+    /// Fetched items that were known.
     RECOVERY_KNOWN: Count = Count("RecoveryKnown");
-    /// Of these, what is no event.
+    /// Fetched items that were unreadable.
     RECOVERY_UNREADABLE: Count = Count("RecoveryUnreadable");
-    /// Whether a run of the recovery failed.
+    /// 1 for a run of the recovery that failed.
     RECOVERY_FAILED: Measure = Measure { name: "RecoveryFailed", unit: Unit::Count };
-    /// How far the recovery is behind.
+    /// The distance of the checkpoint from the present.
     RECOVERY_BEHIND_TIME: Measure = Measure { name: "RecoveryBehindTime", unit: Unit::Seconds };
-    /// Whether events are held back, or go to the dead letters since they have been for too long.
+    /// 1 while the breaker is open or exhausting.
     BREAKER_OPEN: Measure = Measure { name: "BreakerOpen", unit: Unit::Count };
-    /// Attempts to see whether the target is back.
+    /// Probes of the target.
     BREAKER_PROBES: Count = Count("BreakerProbes");
-    /// How long the breaker has not looked whether the target is back.
+    /// The time since the last answered probe, while the breaker should probe.
     BREAKER_UNPROBED_TIME: Measure = Measure { name: "BreakerUnprobedTime", unit: Unit::Seconds };
-    /// Whether events wait for a processor that attempts none.
+    /// 1 while events wait for a processor that attempts none.
     PROCESSOR_SILENT: Measure = Measure { name: "ProcessorSilent", unit: Unit::Count };
 }
 
-/// What a run of the breaker came to.
+/// Records the metrics of a run of the breaker.
 pub fn breaker(circuit: &Circuit, now: Timestamp) {
     BREAKER_OPEN.is(matches!(circuit.state, State::Open | State::Exhausting));
     breaker_unprobed(circuit, now);
 }
 
-/// How long nobody has looked whether the target is back, where somebody should.
+/// Records the time since the last answered probe, where the breaker should probe.
 pub fn breaker_unprobed(circuit: &Circuit, now: Timestamp) {
     let looked_at = circuit.looked_at.map_or(circuit.since, |at| at.max(circuit.since));
     let unprobed = now.duration_since(looked_at).try_into().unwrap_or_default();
-    BREAKER_UNPROBED_TIME.time(if circuit.is_to_probe() { unprobed } else { Duration::ZERO });
+    BREAKER_UNPROBED_TIME.time(if circuit.should_probe() { unprobed } else { Duration::ZERO });
 }
 
-/// Why there can be no metrics.
+/// Metrics cannot be recorded.
 #[derive(Debug, thiserror::Error)]
-#[error("metrics cannot be recorded")]
+#[error("failed to start recording metrics")]
 pub struct NotRecording(#[source] Box<dyn StdError + Send + Sync>);
 
-/// What was recorded and is not written yet.
+/// Recorded values that are not written yet.
 ///
 /// A process has one. What it holds when the process ends is lost.
 pub struct Pending {
@@ -262,7 +262,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Records from now on, in a namespace of CloudWatch.
+    /// Starts recording, in a namespace of CloudWatch.
     pub fn start(namespace: String) -> Result<Self, NotRecording> {
         let collector = Builder::new().cloudwatch_namespace(namespace).init().map_err(NotRecording)?;
         describe();
@@ -274,7 +274,7 @@ impl Pending {
         // In one go, so that no other line gets in between.
         let written = self.take().and_then(|lines| io::stdout().write_all(&lines));
         if let Err(error) = written {
-            tracing::error!(error = display_chain(&error), "metrics are lost");
+            tracing::error!(error = display_chain(&error), "failed to write metrics");
         }
     }
 

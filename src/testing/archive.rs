@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use crate::ports::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
 
-/// In the order in which they were written.
+/// Keys and objects in the order of writes.
 type Objects = Vec<(String, Vec<u8>)>;
 
 /// An archive in memory.
@@ -17,7 +17,7 @@ pub struct FakeArchive {
 }
 
 impl FakeArchive {
-    /// So many writes fail from now on.
+    /// The next `times` writes fail.
     pub fn fail_times(&self, times: usize) {
         self.fails.store(times, Ordering::Relaxed);
     }

@@ -28,17 +28,17 @@ impl Default for FakeEventSource {
 }
 
 impl FakeEventSource {
-    /// How it is set now.
+    /// The current settings.
     pub fn now(&self) -> Settings {
         *lock(&self.settings)
     }
 
-    /// Whether it can be read and set from now on.
+    /// Makes calls fail, or work again.
     pub fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::Relaxed);
     }
 
-    /// Whether a change is under way from now on.
+    /// Starts or ends a change in progress.
     pub fn change(&self, changes: bool) {
         self.changes.store(changes, Ordering::Relaxed);
     }
@@ -62,7 +62,7 @@ impl EventSource for FakeEventSource {
     }
 }
 
-/// What came of probes, told beforehand; then there is nothing to probe with.
+/// Outcomes of probes, set beforehand; without one there is no event to probe with.
 #[derive(Clone, Default)]
 pub struct FakeProber(Arc<Mutex<VecDeque<Result<Probed, String>>>>);
 

@@ -35,6 +35,7 @@ pub fn refused(body: impl Into<String>) -> Message {
         response: None,
         attempt: Some(1),
         at: FakeClock.now(),
+        resent_at: None,
     })
 }
 

@@ -8,22 +8,21 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{FakeClock, lock};
-use crate::deliver::ReceivedMessage;
 use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
+    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
     VisibilityTimeout,
 };
 
-/// How many a move task moves in a second where nobody says.
+/// The default rate of a move task, per second.
 const MOVED_PER_SECOND: u32 = 500;
 
-/// One in so many messages that an unordered queue hands out stays visible and is handed out once more.
+/// One in this many messages that an unordered queue hands out stays visible and is handed out once more.
 const HANDED_OUT_TWICE: u32 = 40;
 
-/// One in so many messages that are deleted from an unordered queue comes back all the same.
+/// One in this many messages that are deleted from an unordered queue comes back all the same.
 const COMES_BACK: u32 = 60;
 
 /// A queue in memory, on tokio's clock.
@@ -46,6 +45,7 @@ struct State {
     disorder: Option<fastrand::Rng>,
     failures_left: usize,
     receives_refused: bool,
+    moves_refused: bool,
     visibility_changes: Vec<(ReceiptHandle, Duration)>,
     moves_to: Option<FakeQueue>,
     moves: Vec<MoveTask>,
@@ -66,14 +66,14 @@ fn unavailable() -> QueueError {
 }
 
 impl FakeQueue {
-    /// It deletes in silence what was sent longer ago than this (`MessageRetentionPeriod`).
+    /// Deletes messages that were sent longer ago than this (`MessageRetentionPeriod`).
     #[must_use]
     pub fn keeping_for(self, retention: SignedDuration) -> Self {
         lock(&self.state).retention = Some(retention);
         self
     }
 
-    /// What was received `max_receives` times goes to `dead_letters` instead of being received once more
+    /// Moves a message that was received `max_receives` times to `dead_letters` instead of giving it once more
     /// (`RedrivePolicy`). It keeps its id and the time at which it was sent.
     #[must_use]
     pub fn redriving_to(self, dead_letters: &Self, max_receives: u32) -> Self {
@@ -88,45 +88,50 @@ impl FakeQueue {
         self
     }
 
-    /// From now on it does what a standard queue may do ("Amazon SQS at-least-once delivery"): it hands messages out in any
+    /// Behaves as a standard queue may from now on ("Amazon SQS at-least-once delivery"): it hands messages out in any
     /// order, some of them twice, and some that were deleted come back.
     pub fn disorder(&self, seed: u64) {
         lock(&self.state).disorder = Some(fastrand::Rng::with_seed(seed));
     }
 
-    /// From now on it is in order, and hands out each message once.
+    /// Keeps the order from now on, and hands out each message once.
     pub fn calm_down(&self) {
         lock(&self.state).disorder = None;
     }
 
-    /// From now on every call fails.
+    /// Makes every call fail from now on.
     pub fn fail(&self) {
         self.fail_times(usize::MAX);
     }
 
-    /// So many calls fail from now on; each entry of a batch counts as one.
+    /// The next `times` calls fail; each entry of a batch counts as one.
     pub fn fail_times(&self, times: usize) {
         lock(&self.state).failures_left = times;
     }
 
-    /// From now on every receive fails.
+    /// Makes every receive fail from now on.
     pub fn refuse_receives(&self) {
         lock(&self.state).receives_refused = true;
     }
 
-    /// What it holds, hidden messages included.
+    /// Refuses to start move tasks from now on.
+    pub fn refuse_moves(&self) {
+        lock(&self.state).moves_refused = true;
+    }
+
+    /// The messages, hidden ones included.
     pub fn messages(&self) -> Vec<Message> {
         self.held(|message, _| message.clone())
     }
 
-    /// Looks at each message that it holds, and at the time at which it was sent.
+    /// Calls `look` with each message and the time at which it was sent.
     pub fn held<T>(&self, look: impl Fn(&Message, Timestamp) -> T) -> Vec<T> {
         let mut state = lock(&self.state);
         state.expire();
         state.entries.iter().map(|entry| look(&entry.message, entry.sent_at)).collect()
     }
 
-    /// When the message that was received with this receipt can be received again.
+    /// The time at which the message with this receipt becomes visible.
     pub fn visible_at(&self, receipt: &ReceiptHandle) -> Option<Instant> {
         lock(&self.state).by_receipt(receipt).map(|entry| entry.visible_at)
     }
@@ -136,7 +141,7 @@ impl FakeQueue {
         lock(&self.state).visibility_changes.clone()
     }
 
-    /// Hands messages out as an event source mapping gets them, if any are visible.
+    /// Hands out visible messages as to an event source mapping.
     pub fn hand_out(&self, most: usize, visibility: Duration) -> Vec<ReceivedMessage> {
         let (handed_out, redriven) = lock(&self.state).take(most, visibility);
         if let Some((dead_letters, entries)) = redriven {
@@ -145,7 +150,7 @@ impl FakeQueue {
         }
         let record = |Entry { id, message, sent_at, receipt, receive_count, .. }| ReceivedMessage {
             message_id: id,
-            receipt,
+            receipt: receipt.unwrap_or_else(ReceiptHandle::absent),
             receive_count,
             sent_at,
             message,
@@ -310,7 +315,12 @@ impl VisibilityTimeout for FakeQueue {
 }
 
 impl Receiver for FakeQueue {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(
+        &self,
+        most: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError> {
         let until = Instant::now() + wait;
         loop {
             if self.working()?.receives_refused {
@@ -318,11 +328,7 @@ impl Receiver for FakeQueue {
             }
             let records = self.hand_out(most.min(RECEIVED_AT_ONCE), visibility);
             if !records.is_empty() || timeout_at(until, self.until_visible()).await.is_err() {
-                let received =
-                    |ReceivedMessage { message_id, receipt, receive_count, sent_at, message }: ReceivedMessage| {
-                        Some(Received { message, receipt: receipt?, sent_at, message_id, receive_count })
-                    };
-                return Ok(records.into_iter().filter_map(received).collect());
+                return Ok(records);
             }
         }
     }
@@ -359,8 +365,8 @@ impl Countable for FakeQueue {
 impl Redrive for FakeQueue {
     async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
         let mut state = self.working()?;
-        if state.moves.last().is_some_and(MoveTask::is_active) {
-            return Err(QueueError::Refused("there is already a task running".into()));
+        if state.moves_refused || state.moves.last().is_some_and(MoveTask::is_active) {
+            return Err(QueueError::Refused("no task can be started, or one is running".into()));
         }
         let task = state.moves.len();
         let to_move = state.entries.len() as u64;
@@ -370,7 +376,7 @@ impl Redrive for FakeQueue {
             to_move: Some(to_move),
             rate_per_second: rate,
             failure: None,
-            started_at: None,
+            started_at: Some(FakeClock.now()),
             handle: Some(format!("task-{task}")),
         });
         if let Some(destination) = state.moves_to.clone() {

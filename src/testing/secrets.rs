@@ -19,17 +19,17 @@ impl FakeSecretStore {
         Self { held: Arc::new(Mutex::new(Some(secret.to_string()))), reads: Arc::default() }
     }
 
-    /// From now on it holds `secret`.
+    /// Replaces the secret.
     pub fn hold(&self, secret: &serde_json::Value) {
         *lock(&self.held) = Some(secret.to_string());
     }
 
-    /// From now on it cannot be read.
+    /// Makes every read fail from now on.
     pub fn fail(&self) {
         *lock(&self.held) = None;
     }
 
-    /// How often it was read, failures counted.
+    /// Reads so far, failures included.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::Relaxed)
     }

@@ -41,38 +41,38 @@ struct TableState {
 }
 
 impl FakeTable {
-    /// From now on every call fails.
+    /// Makes every call fail from now on.
     pub fn fail(&self) {
         self.fail_after(0, usize::MAX);
     }
 
-    /// After `calls` more calls, so many calls fail.
+    /// Makes `times` calls fail after `calls` more.
     pub fn fail_after(&self, calls: usize, times: usize) {
         let mut state = lock(&self.state);
         (state.calls_until_failure, state.failures_left) = (Some(calls), times);
     }
 
-    /// After `calls` more calls, none comes back until it is told to resume.
+    /// Makes every call after `calls` more hang until [`resume`](Self::resume).
     pub fn halt_after(&self, calls: usize) {
         lock(&self.state).calls_until_halt = Some(calls);
     }
 
-    /// From now on it answers again.
+    /// Lets calls return again.
     pub fn resume(&self) {
         lock(&self.state).calls_until_halt = None;
     }
 
-    /// Before each of the next `writes` to a record that is there, another worker changes it.
+    /// Has another worker change the record before each of the next `writes` to an existing one.
     pub fn overtake(&self, writes: usize) {
         lock(&self.state).overtaken = writes;
     }
 
-    /// From now on the write of a record takes this long.
+    /// Delays each write of a record from now on.
     pub fn slow_down(&self, each_write_takes: Duration) {
         lock(&self.state).each_write_takes = each_write_takes;
     }
 
-    /// What the breaker is cannot be read, until it is saved anew.
+    /// The breaker's state cannot be read until it is saved again.
     pub fn spoil_circuit(&self) {
         lock(&self.state).is_circuit_unreadable = true;
     }
@@ -82,24 +82,24 @@ impl FakeTable {
         lock(&self.state).records.values().cloned().collect()
     }
 
-    /// What it holds of one event.
+    /// The record of one event.
     pub fn record(&self, id: &EventId) -> Option<EventRecord> {
         lock(&self.state).records.get(id).cloned()
     }
 
-    /// Whose body it keeps.
+    /// The events whose bodies it keeps.
     pub fn kept_bodies(&self) -> Vec<EventId> {
         lock(&self.state).bodies.keys().cloned().collect()
     }
 
-    /// Deletes what has expired, as DynamoDB does some time later ("Using time to live (TTL) in DynamoDB").
+    /// Deletes expired items, as DynamoDB does some time later ("Using time to live (TTL) in DynamoDB").
     pub fn delete_expired(&self, now: Timestamp) {
         let mut state = lock(&self.state);
         state.records.retain(|_, record| !record.is_expired(now));
         state.bodies.retain(|_, (_, expires_at)| *expires_at > now);
     }
 
-    /// The one record that there is.
+    /// The only record.
     pub fn only_record(&self) -> EventRecord {
         let mut records = self.records();
         assert_eq!(records.len(), 1, "{records:?}");

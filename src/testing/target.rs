@@ -18,7 +18,7 @@ impl<F> FakeTarget<F> {
         Self { answer, deliveries: Arc::default() }
     }
 
-    /// How often anything was delivered to it.
+    /// Deliveries so far.
     pub fn deliveries(&self) -> usize {
         self.deliveries.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What the sender is told, and that it is told "accepted" only when that is true.
+//! Answers to senders; "accepted" only where that is true.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ async fn a_rotation_of_the_secret_loses_no_event() -> Result<()> {
     Ok(())
 }
 
-/// What `docs/runbooks/wrong-secret.md` tells people to do. Copies of the secret are kept for five minutes.
+/// Follows `docs/runbooks/wrong-secret.md`. Copies of the secret are kept for five minutes.
 #[tokio::test]
 async fn a_removed_secret_is_refused_once_it_is_revoked() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
@@ -145,7 +145,7 @@ async fn while_sqs_is_down_the_sender_is_told_to_come_again() -> Result<()> {
         let request = relay.stack.lambda().update_function_configuration().function_name(name);
         request.environment(environment).send().await.map(drop)
     };
-    // Nobody listens on the discard port.
+    // No process listens on the discard port.
     sqs_at(Some("http://127.0.0.1:9")).await?;
     let (status, answer) = webhook("outage").send(&relay.stack.webhook_url()?).await?;
     assert_eq!((status, &answer["title"]), (503, &json!("Service Unavailable")), "{answer}");

@@ -97,8 +97,8 @@ async fn what_is_wrong_with_a_request_is_named() -> Result<()> {
         ("GET", "/dlq?next=bm8gdG9rZW4", 400, json!("next")),
         ("GET", "/dlq/no%20id", 400, json!("eventId")),
         ("POST", "/dlq/an-event/retry?force=true", 400, json!("force")),
-        ("GET", "/dlq/nobody-knows-it", 404, json!(null)),
-        ("POST", "/dlq/nobody-knows-it/retry", 404, json!(null)),
+        ("GET", "/dlq/unknown-event", 404, json!(null)),
+        ("POST", "/dlq/unknown-event/retry", 404, json!(null)),
     ] {
         let answer = relay.stack.call_api(method, path).await?;
         assert_eq!((answer.status, &answer.body["parameter"]), (status, &parameter), "{method} {path}: {answer:?}");

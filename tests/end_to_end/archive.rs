@@ -20,7 +20,7 @@ use crate::{Relay, name_of, webhook};
 
 const GONE: Behaviour = Behaviour::Status { code: 410, retry_after: None };
 
-/// What makes up a message, but for what SQS writes on it itself.
+/// Message of SQS, without the attributes that SQS adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Letter {
     body: String,
@@ -54,14 +54,14 @@ pub(crate) async fn object(relay: &Relay, key: &str) -> Result<Vec<u8>> {
     Ok(request.send().await?.body.collect().await?.to_vec())
 }
 
-/// The lines of an object, as anybody reads them.
+/// Lines of an archive object.
 pub(crate) fn lines(object: &[u8]) -> Result<Vec<Value>> {
     let mut text = String::new();
     MultiGzDecoder::new(object).read_to_string(&mut text)?;
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-/// What the tools of a shell make of a file; nothing where they are missing.
+/// Content of a file as shell tools read it; `None` where they are missing.
 fn piped(file: &Path, tools: &str) -> Result<Option<String>> {
     let missing = |tool: &&str| {
         let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).stdout(Stdio::null()).status();
@@ -84,7 +84,7 @@ async fn relay_with(count: usize) -> Result<(Relay, Vec<String>)> {
 }
 
 #[tokio::test]
-async fn what_is_archived_can_be_read_by_anybody_and_comes_back_byte_for_byte() -> Result<()> {
+async fn archived_events_are_readable_by_shell_tools_and_restored_byte_for_byte() -> Result<()> {
     let (relay, mut ids) = relay_with(25).await?;
     let odd = " {\"channel\":{\"id\":\"c1\"}, \"type\":\"Text\",\"id\":\"m1\",\"text\":\"Grüße 😀\"}\r\n";
     // SQS takes no character of the kind that this one holds as it is.
@@ -213,7 +213,7 @@ async fn an_archive_that_is_killed_before_it_deletes_and_repeated_loses_and_doub
     let keys = keys(&relay).await?;
     assert!(keys.len() >= 2, "{keys:?}");
 
-    // What the killed run wrote holds events that are in another object as well. Whoever restores all gets each of them once.
+    // What the killed run wrote holds events that are in another object as well. A restore of all delivers each of them once.
     let mut lines_of_all = Vec::new();
     for key in &keys {
         lines_of_all.extend(lines(&object(&relay, key).await?)?);
@@ -229,7 +229,7 @@ async fn an_archive_that_is_killed_before_it_deletes_and_repeated_loses_and_doub
     Ok(())
 }
 
-/// How many of these records say that the archive has their events.
+/// Number of these records in the state `ARCHIVED`.
 async fn archived_of(relay: &Relay, ids: &[String]) -> Result<usize> {
     let table = relay.stack.output("EventsTableName")?;
     let mut archived = 0;

@@ -6,7 +6,7 @@ use super::*;
 
 const EVENTS: usize = 20;
 
-/// How often the breaker is asked to look, beside its schedule: a step takes 45 s.
+/// Interval of the breaker's runs beside its schedule: a step takes 45 s.
 const LOOKS: usize = 400;
 
 /// Has the breaker look, again and again, until it is in this state.

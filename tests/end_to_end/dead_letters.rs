@@ -1,4 +1,4 @@
-//! What an operator does with dead letters after an outage: looks at them, brings them back, drops them.
+//! Work of an operator on dead letters after an outage: listing, replaying, discarding.
 
 mod interrupted;
 mod outage;
@@ -189,7 +189,7 @@ async fn a_replay_by_id_that_reaches_its_bound_says_that_there_is_more() -> Resu
 }
 
 #[tokio::test]
-async fn an_event_that_dies_again_and_again_is_replayed_five_times_unless_somebody_insists() -> Result<()> {
+async fn event_is_replayed_five_times_unless_forced() -> Result<()> {
     let (relay, ids) = relay_with(&[], &missing(0..1)).await?;
     let asked = json!({ "action": "replay", "eventIds": ids });
     for times in 1..=5 {
@@ -242,7 +242,7 @@ async fn what_is_discarded_is_gone_and_status_says_what_is_left() -> Result<()> 
     let age = Timestamp::now().duration_since(oldest).as_secs();
     assert!(status["deadLettersAgeSeconds"].as_i64().is_some_and(|seconds| (0..=age).contains(&seconds)), "{status}");
 
-    // The same event comes once more: it was decided that nobody needs it.
+    // The same event comes once more: it was discarded.
     relay.target.behave(Behaviour::Fine);
     assert_eq!(relay.accept(&webhook("missing 1")).await?, ids[1]);
     relay.until_dead(2).await?;
@@ -251,7 +251,7 @@ async fn what_is_discarded_is_gone_and_status_says_what_is_left() -> Result<()> 
 }
 
 #[tokio::test]
-async fn what_somebody_put_into_the_dead_letters_by_hand_gets_its_record() -> Result<()> {
+async fn dead_letter_sent_by_hand_gets_its_record() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
     let pasted = |number: u8| format!("{{\"pasted\":{number}, \"conversationId\":\"c-{number}\"}}");
     relay.send_to_dead_letters(&[pasted(1), "no json".to_owned()]).await?;

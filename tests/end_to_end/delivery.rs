@@ -70,7 +70,7 @@ fn mixed(request: &ReceivedRequest) -> Answer {
 #[tokio::test]
 async fn each_event_of_a_mixed_batch_goes_its_own_way() -> Result<()> {
     let relay = Relay::start(Behaviour::script(mixed), &[]).await?;
-    // Nobody polls until all ten are there, so that they make one batch.
+    // Polling begins when all ten are there, so that they make one batch.
     set_mapping(&relay.stack, false).await?;
     for name in 0..10 {
         relay.accept(&webhook(&name.to_string())).await?;
@@ -149,7 +149,7 @@ async fn a_target_that_asks_for_time_is_given_it() -> Result<()> {
 
 #[tokio::test]
 async fn a_processor_that_dies_in_mid_batch_loses_nothing() -> Result<()> {
-    // All first deliveries hang, so that the processor is surely at work when it is killed.
+    // All first deliveries hang, so that the processor is busy when it is killed.
     let script = |request: &ReceivedRequest| match request.nth {
         1 => Answer { delay: Duration::from_secs(30), ..Answer::status(200) },
         _ => Answer::status(200),
@@ -158,7 +158,7 @@ async fn a_processor_that_dies_in_mid_batch_loses_nothing() -> Result<()> {
     let ids = [relay.accept(&webhook("one")).await?, relay.accept(&webhook("two")).await?];
     relay.target.until("a delivery is under way", |requests| !requests.is_empty()).await?;
     let pids = relay.stack.pids_of(Function::Processor)?;
-    assert!(!pids.is_empty(), "a processor is at work");
+    assert!(!pids.is_empty(), "a processor runs");
     for pid in pids {
         let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
         assert!(killed.success());

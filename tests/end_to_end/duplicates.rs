@@ -1,4 +1,4 @@
-//! What becomes of an event that comes again, and of one whose record cannot be read or written.
+//! Duplicates, and events whose record cannot be read or written.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn until_said(relay: &Relay, text: &str, times: usize) -> Result<()> {
     wait::until(&what, lines).await.map(drop)
 }
 
-/// How the target answered the deliveries of an event, in their order.
+/// Statuses of the target for the deliveries of an event, in their order.
 fn answers(relay: &Relay, id: &str) -> Vec<Option<u16>> {
     relay.target.requests_of(id).into_iter().map(|request| request.answer.and_then(|answer| answer.status)).collect()
 }
@@ -92,7 +92,7 @@ async fn relay_with_a_dead_letter(webhook: &Webhook) -> Result<(Relay, String)> 
     Ok((relay, id))
 }
 
-/// What an operator does with a dead letter, as far as its record is concerned.
+/// Actions of an operator on a dead letter that change its record.
 async fn decide(relay: &Relay, id: &str, step: impl FnOnce(&DeadRecord, OperatorAction) -> Transition) -> Result<()> {
     let found = record(relay, id).await?.context("a record")?;
     let now = SystemClock.now();
@@ -126,7 +126,7 @@ async fn a_webhook_that_comes_twice_is_delivered_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_written_anew_is_the_same_event() -> Result<()> {
+async fn reserialised_webhook_is_the_same_event() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[SHORT]).await?;
     let written = [
         r#"{"webhookId":"w1","timestamp":"2026-01-15T12:00:00Z","payload":{"text":"Grüße","number":1.0}}"#,
@@ -185,7 +185,7 @@ async fn of_two_processors_one_delivers_and_the_other_waits() -> Result<()> {
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.accept(&webhook("slow")).await?, id);
-    until_said(&relay, "it is being delivered already", 1).await?;
+    until_said(&relay, "another worker is delivering the event", 1).await?;
     relay.target.release();
     // The copy is kept until it is known how the delivery went.
     relay.until_empty().await?;
@@ -229,7 +229,7 @@ async fn an_event_that_comes_again_after_it_died_is_delivered() -> Result<()> {
         (2, 1, 1),
         "it has left the dead letters"
     );
-    // Its message still lies there; whoever sweeps the dead letters finds that it is not needed any more.
+    // Its message is still there; a sweep finds that it is not needed any more.
     relay.until_dead(1).await
 }
 
@@ -280,7 +280,7 @@ async fn what_a_crash_left_behind_is_delivered_when_its_lease_is_over() -> Resul
     let requests = relay.target.requests_of(&id);
     assert_eq!(requests.len(), 2);
     // Both clocks are of this machine, and are not read at the same moment.
-    assert!(requests[1].at + Duration::from_millis(100) >= free_at, "the lease held nobody off");
+    assert!(requests[1].at + Duration::from_millis(100) >= free_at, "the lease did not hold off another worker");
     let found = record(&relay, &id).await?.context("a record")?;
     assert_eq!((&found.state, found.attempts_made, found.attempts.len()), (&State::Delivered, 2, 2));
     let crash = found.attempts[0].error.as_deref().context("an error")?;
@@ -296,7 +296,7 @@ async fn a_delivery_that_could_not_be_recorded_is_repeated_with_the_same_key() -
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "delivered, and not recorded: the target will get it again", 1).await?;
+    until_said(&relay, "failed to record the delivery; the target will receive the event again", 1).await?;
     assert_eq!(state(&relay, &id).await?, Some(StateName::InProgress));
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
 
@@ -323,7 +323,7 @@ async fn a_delivery_that_could_not_be_recorded_at_the_last_receive_is_acknowledg
     relay.target.until("the last delivery is under way", |requests| requests.len() == 2).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "delivered for the last time, and not recorded", 1).await?;
+    until_said(&relay, "failed to record the delivery at the last receive; deleting the message", 1).await?;
     relay.until_empty().await?;
     assert_eq!(answers(&relay, &id), [Some(503), Some(200)], "a dead letter would be delivered again by a replay");
     let found = record(&relay, &id).await?.context("a record")?;
@@ -375,7 +375,7 @@ async fn what_says_nothing_makes_no_duplicate() -> Result<()> {
     for id in ids {
         assert_eq!(state(&relay, id).await?, Some(StateName::Delivered));
     }
-    until_said(&relay, "delivering an event of its own whose id another body had first", 1).await
+    until_said(&relay, "another body had the event's id first; delivering under an id of its own", 1).await
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn an_event_waits_for_a_table_that_refuses_it() -> Result<()> {
     let role = relay.stack.role(ROLE).await?;
     role.take_away(WRITES).await?;
     let id = relay.accept(&webhook("waiting")).await?;
-    until_said(&relay, "the events table refused the request", 2).await?;
+    until_said(&relay, "DynamoDB refused the request", 2).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
     role.restore().await?;
@@ -420,7 +420,7 @@ async fn an_event_that_no_table_took_becomes_a_dead_letter() -> Result<()> {
     relay.until_dead(1).await?;
     assert_eq!(relay.target.requests().len(), 0);
     assert_eq!(state(&relay, &id).await?, None);
-    until_said(&relay, "the events table refused the request", 3).await?;
+    until_said(&relay, "DynamoDB refused the request", 3).await?;
 
     // The table is back, and so is whatever is sent again.
     role.restore().await?;
@@ -438,7 +438,7 @@ async fn a_failure_that_could_not_be_recorded_is_tried_again_when_the_lease_is_o
     relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
     role.take_away(WRITES).await?;
     relay.target.release();
-    until_said(&relay, "how the attempt went is not recorded", 1).await?;
+    until_said(&relay, "failed to record the attempt", 1).await?;
     let counts = relay.stack.queue_counts().await?;
     assert_eq!((counts.events.total(), counts.dead_letters.total()), (1, 0), "neither acknowledged nor dead");
     role.restore().await?;
@@ -469,10 +469,10 @@ async fn an_event_waits_for_a_table_that_does_not_answer() -> Result<()> {
     let silent = TcpListener::bind("127.0.0.1:0").await?;
     look_for_the_table(&relay, Some(format!("http://{}", silent.local_addr()?))).await?;
     let id = relay.accept(&webhook("silence")).await?;
-    until_said(&relay, "the events table is unavailable", 1).await?;
-    // Nobody listens there any more.
+    until_said(&relay, "DynamoDB did not answer or throttled the request", 1).await?;
+    // No process listens there any more.
     drop(silent);
-    until_said(&relay, "the events table is unavailable", 3).await?;
+    until_said(&relay, "DynamoDB did not answer or throttled the request", 3).await?;
     assert_eq!(relay.target.requests().len(), 0, "nothing is delivered without a claim");
     assert_eq!(relay.stack.queue_counts().await?.events.total(), 1, "not acknowledged");
     look_for_the_table(&relay, None).await?;

@@ -45,7 +45,7 @@ fn id_of(body: &[u8]) -> Result<String> {
     Ok(Identity::of(Json::parse(body)?, SystemClock.now(), None, || panic!("nothing tells it apart")).id.to_string())
 }
 
-/// What lies in the events queue, which nobody takes from.
+/// Messages in the events queue, without a consumer.
 async fn only_message(relay: &Relay) -> Result<String> {
     relay.stack.until_queues("it is in the queue", |counts| counts.events.visible == 1).await?;
     let request = relay.stack.sqs().receive_message().queue_url(relay.stack.output("QueueUrl")?);

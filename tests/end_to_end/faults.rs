@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use local::faulty_proxy::{FaultyProxy, Weather};
+use local::faulty_proxy::{FaultyProxy, NetworkFault};
 use local::stack::{Function, Service};
 use local::target::{Answer, Behaviour, Fault, ReceivedRequest};
 use local::wait;
@@ -20,11 +20,11 @@ const QUICK: [(&str, u32); 4] =
 const PATIENT: [(&str, u32); 4] =
     [("TargetTimeoutSeconds", 5), ("BackoffBaseSeconds", 1), ("BackoffCapSeconds", 1), ("ProcessorTimeoutSeconds", 10)];
 
-/// How much more memory the processor may have needed for large answers: less than one of them is.
+/// Most additional memory of the processor for large answers: less than the size of one.
 const MORE_KIB: u64 = 8 * 1024;
 
-/// Dead letters to be replayed, in batches of ten, and how often that is tried in bad weather.
-const LETTERS: usize = 80;
+/// Dead letters to be replayed, in batches of ten, and how often that is tried in bad fault.
+const DEAD_LETTERS: usize = 80;
 const RUNS: usize = 10;
 
 /// Seconds of an invocation of replay, so that what it cannot show again is soon back.
@@ -51,13 +51,13 @@ impl Faulty {
         webhook(name).send(&self.relay.stack.webhook_url()?).await
     }
 
-    /// How many messages the queues hold.
+    /// Numbers of messages in the queues.
     async fn held(&self) -> Result<(u32, u32)> {
         let counts = self.relay.stack.queue_counts().await?;
         Ok((counts.events.total(), counts.dead_letters.total()))
     }
 
-    /// How often the processor has said this of an event so far.
+    /// Number of log lines of the processor about an event with this message.
     async fn said(&self, id: &str, message: &str) -> Result<usize> {
         let lines = self.relay.stack.log_lines(Function::Processor, 0).await?;
         let is_it = |line: &Value| {
@@ -73,7 +73,7 @@ impl Faulty {
 
 /// Waits until a proxy has harmed more connections than it had.
 async fn until_harmed(proxy: &FaultyProxy, before: usize) -> Result<()> {
-    wait::until("somebody feels the weather", || async { Ok((proxy.harmed() > before).then_some(())) }).await
+    wait::until("a connection meets the fault", || async { Ok((proxy.harmed() > before).then_some(())) }).await
 }
 
 /// Waits until neither queue holds anything. What is delivered meanwhile is answered.
@@ -111,7 +111,7 @@ async fn what_breaks_http_is_tried_again_and_a_status_counts_whatever_follows_it
     let relay = Relay::start(Behaviour::Wire(Fault::ResetUnread), &QUICK).await?;
     let unread = relay.accept(&webhook("reset-unread")).await?;
     wait::until("an attempt failed", || async {
-        // Nobody knows of it before it is claimed.
+        // It has no record before it is claimed.
         let shown = relay.stack.invoke(Function::Replay, &json!({ "action": "show", "eventId": unread })).await?;
         Ok(shown.ok().and_then(|shown| shown["attempts"].get(0).cloned()))
     })
@@ -175,16 +175,18 @@ async fn a_target_that_sends_without_end_costs_no_memory() -> Result<()> {
 #[tokio::test]
 async fn without_the_table_nothing_is_delivered_and_nothing_is_lost() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Fine, &QUICK).await?;
-    for (weather, name) in
-        [(Weather::CutOff, "cut off"), (Weather::Silent, "silent"), (Weather::AnswerLost, "claimed, unheard")]
-    {
-        faulty.dynamodb.set(weather);
+    for (fault, name) in [
+        (NetworkFault::CutOff, "cut off"),
+        (NetworkFault::Silent, "silent"),
+        (NetworkFault::AnswerLost, "claimed, answer lost"),
+    ] {
+        faulty.dynamodb.set(fault);
         let before = faulty.dynamodb.harmed();
         let id = faulty.relay.accept(&webhook(name)).await?;
         until_harmed(&faulty.dynamodb, before + 1).await?;
         ensure!(faulty.relay.target.requests_of(&id).is_empty(), "{name}: delivered without a claim");
         ensure!(faulty.held().await? == (1, 0), "{name}: kept");
-        faulty.dynamodb.set(Weather::Fine);
+        faulty.dynamodb.set(NetworkFault::None);
         faulty.relay.until_empty().await?;
         ensure!(faulty.relay.deliveries().get(&id) == Some(&1), "{name}: once");
         ensure!(faulty.relay.show(&id).await?["state"] == "DELIVERED");
@@ -195,15 +197,15 @@ async fn without_the_table_nothing_is_delivered_and_nothing_is_lost() -> Result<
 #[tokio::test]
 async fn a_delivery_is_recorded_as_soon_as_the_table_answers_again() -> Result<()> {
     let faulty = Faulty::start(Behaviour::script(|_| Answer::held(200)), &PATIENT).await?;
-    for (weather, name) in [(Weather::CutOff, "cut off"), (Weather::AnswerLost, "recorded, unheard")] {
+    for (fault, name) in [(NetworkFault::CutOff, "cut off"), (NetworkFault::AnswerLost, "recorded, answer lost")] {
         let id = faulty.relay.accept(&webhook(name)).await?;
         let under_way = |requests: &[ReceivedRequest]| requests.iter().any(|request| request.event_id == id);
         faulty.relay.target.until("a delivery is under way", under_way).await?;
-        faulty.dynamodb.set(weather);
+        faulty.dynamodb.set(fault);
         let before = faulty.dynamodb.harmed();
         faulty.relay.target.release();
         until_harmed(&faulty.dynamodb, before).await?;
-        faulty.dynamodb.set(Weather::Fine);
+        faulty.dynamodb.set(NetworkFault::None);
         release_until_empty(&faulty.relay).await?;
         let shown = faulty.relay.show(&id).await?;
         ensure!(shown["state"] == "DELIVERED", "{name}: {shown}");
@@ -220,11 +222,11 @@ async fn a_delivery_that_is_never_recorded_is_repeated_with_the_same_id() -> Res
     let faulty = Faulty::start(Behaviour::script(|_| Answer::held(200)), &PATIENT).await?;
     let id = faulty.relay.accept(&webhook("unrecorded")).await?;
     faulty.relay.target.until("a delivery is under way", |requests| requests.len() == 1).await?;
-    faulty.dynamodb.set(Weather::Silent);
+    faulty.dynamodb.set(NetworkFault::Silent);
     faulty.relay.target.release();
-    faulty.until_said(&id, "delivered, and not recorded: the target will get it again").await?;
+    faulty.until_said(&id, "failed to record the delivery; the target will receive the event again").await?;
     ensure!(faulty.held().await? == (1, 0), "not acknowledged");
-    faulty.dynamodb.set(Weather::Fine);
+    faulty.dynamodb.set(NetworkFault::None);
     release_until_empty(&faulty.relay).await?;
     ensure!(faulty.relay.deliveries().get(&id) == Some(&2), "in doubt twice");
     let shown = faulty.relay.show(&id).await?;
@@ -235,12 +237,12 @@ async fn a_delivery_that_is_never_recorded_is_repeated_with_the_same_id() -> Res
 #[tokio::test]
 async fn without_the_queue_nothing_is_accepted() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Fine, &QUICK).await?;
-    for weather in [Weather::CutOff, Weather::Silent] {
-        faulty.sqs.set(weather);
+    for fault in [NetworkFault::CutOff, NetworkFault::Silent] {
+        faulty.sqs.set(fault);
         let (status, answer) = faulty.send("refused").await?;
-        ensure!(status == 503, "{weather:?}: {status} {answer}");
-        ensure!(faulty.held().await? == (0, 0), "{weather:?}: nothing is left behind");
-        faulty.sqs.set(Weather::Fine);
+        ensure!(status == 503, "{fault:?}: {status} {answer}");
+        ensure!(faulty.held().await? == (0, 0), "{fault:?}: nothing is left behind");
+        faulty.sqs.set(NetworkFault::None);
     }
     let id = faulty.relay.accept(&webhook("refused")).await?;
     faulty.relay.until_empty().await?;
@@ -249,16 +251,16 @@ async fn without_the_queue_nothing_is_accepted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_was_queued_although_nobody_heard_of_it_is_delivered_once_with_the_retry_of_the_sender() -> Result<()> {
+async fn event_whose_queueing_was_unconfirmed_is_delivered_once_after_the_senders_retry() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Fine, &QUICK).await?;
     faulty.relay.set_delivering(false).await?;
-    faulty.sqs.set(Weather::AnswerLost);
-    let (status, answer) = faulty.send("unheard").await?;
+    faulty.sqs.set(NetworkFault::AnswerLost);
+    let (status, answer) = faulty.send("answer lost").await?;
     ensure!(status == 503, "{status} {answer}");
     let (queued, _) = faulty.held().await?;
     ensure!(queued >= 1, "it was queued");
-    faulty.sqs.set(Weather::Fine);
-    let id = faulty.relay.accept(&webhook("unheard")).await?;
+    faulty.sqs.set(NetworkFault::None);
+    let id = faulty.relay.accept(&webhook("answer lost")).await?;
     ensure!(faulty.held().await? == (queued + 1, 0), "and once more");
     faulty.relay.set_delivering(true).await?;
     faulty.relay.until_empty().await?;
@@ -267,14 +269,14 @@ async fn what_was_queued_although_nobody_heard_of_it_is_delivered_once_with_the_
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_was_sent_although_nobody_heard_of_it_is_delivered_once() -> Result<()> {
+async fn dead_letter_whose_sending_was_unconfirmed_is_delivered_once() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Status { code: 404, retry_after: None }, &QUICK).await?;
-    // Read before the weather turns, since only the queues are to fail.
+    // Read before the fault, since only the queues must fail.
     faulty.relay.accept(&webhook("before")).await?;
     faulty.relay.until_dead(1).await?;
     faulty.relay.set_delivering(false).await?;
-    let id = faulty.relay.accept(&webhook("buried")).await?;
-    faulty.sqs.set(Weather::AnswerLost);
+    let id = faulty.relay.accept(&webhook("dead")).await?;
+    faulty.sqs.set(NetworkFault::AnswerLost);
     faulty.relay.set_delivering(true).await?;
     let copies = "the dead letter is there, and the message still comes again";
     faulty
@@ -282,7 +284,7 @@ async fn a_dead_letter_that_was_sent_although_nobody_heard_of_it_is_delivered_on
         .stack
         .until_queues(copies, |counts| counts.events.total() == 1 && counts.dead_letters.total() > 1)
         .await?;
-    faulty.sqs.set(Weather::Fine);
+    faulty.sqs.set(NetworkFault::None);
     wait::until("it is acknowledged", || async { Ok((faulty.held().await?.0 == 0).then_some(())) }).await?;
     ensure!(faulty.held().await?.1 > 2, "more than one copy");
     ensure!(faulty.relay.target.requests_of(&id).len() == 1, "only the sending is repeated");
@@ -304,12 +306,12 @@ async fn a_dead_letter_that_was_sent_although_nobody_heard_of_it_is_delivered_on
 async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothing_twice() -> Result<()> {
     let faulty = Faulty::start(Behaviour::Status { code: 404, retry_after: None }, &QUICK).await?;
     let relay = &faulty.relay;
-    let ids = relay.accept_all((0..LETTERS).map(|number| webhook(&format!("letter {number}")))).await?;
+    let ids = relay.accept_all((0..DEAD_LETTERS).map(|number| webhook(&format!("letter {number}")))).await?;
     relay.until_dead(u32::try_from(ids.len())?).await?;
     relay.set_timeout(Function::Replay, SHORT_RUN).await?;
     relay.target.behave(Behaviour::Fine);
     let request = json!({ "action": "replay", "filter": { "statusCode": 404 }, "why": "over a bad line" });
-    faulty.sqs.set(Weather::Flaky);
+    faulty.sqs.set(NetworkFault::Flaky);
     let mut sent = 0;
     for _ in 0..RUNS {
         // A run that fails has said so, and left what it did not send where it was.
@@ -317,7 +319,7 @@ async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothin
             sent += report["replayed"].as_u64().unwrap_or_default();
         }
     }
-    faulty.sqs.set(Weather::Fine);
+    faulty.sqs.set(NetworkFault::None);
     wait::until("the rest is brought back, and the copies are removed", || async {
         // What a run could not show again comes back when it would have ended.
         drop(relay.stack.invoke(Function::Replay, &request).await?);
@@ -325,7 +327,7 @@ async fn a_replay_of_which_half_the_calls_fail_loses_nothing_and_delivers_nothin
     })
     .await?;
     eprintln!(
-        "{sent} of {LETTERS} were replayed by {RUNS} runs in bad weather; {} requests harmed",
+        "{sent} of {DEAD_LETTERS} were replayed by {RUNS} runs under faults; {} requests harmed",
         faulty.sqs.harmed()
     );
     let deliveries = relay.deliveries();

@@ -1,4 +1,4 @@
-//! What strangers and broken senders send: each is told what is wrong, nothing authentic is lost, and the functions stay
+//! Requests of strangers and broken senders: each is told what is wrong, nothing authentic is lost, and the functions stay
 //! within their memory.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::Relay;
 
-/// What `template.yaml` gives each function.
+/// Memory of each function in `template.yaml`.
 const FUNCTION_MEMORY: u64 = 256 * 1024 * 1024;
 
 const VECTOR: &str = r#"{"id":"d7d58935af65a45e5234ac77de017a0a","type":"Text","text":"Hi","direction":"Outbound"}"#;
@@ -129,7 +129,7 @@ async fn a_proof_that_is_none_is_refused_and_what_is_refused_leaves_nothing_behi
     }
     relay.until_empty().await?;
     for request in relay.target.requests() {
-        assert_eq!(&request.body[..], VECTOR.as_bytes(), "a body that nobody sent");
+        assert_eq!(&request.body[..], VECTOR.as_bytes(), "a body that was not sent");
     }
 
     // What is odd and authentic is taken.
@@ -143,7 +143,7 @@ async fn a_proof_that_is_none_is_refused_and_what_is_refused_leaves_nothing_behi
         let answer = send(&url, &head, VECTOR.as_bytes()).await?;
         assert_eq!((answer.status, &answer.body["status"]), (200, &json!("accepted")), "{head:?}: {answer:?}");
     }
-    // Whoever cannot read such a query says so; it is no failure of the function.
+    // A query that cannot be parsed is refused; it is no failure of the function.
     for query in ["a=<b>", "a={\"b\"|c}^", "%ZZ&=&&"] {
         let answer =
             send(&format!("{url}?{query}"), &[&hub(&right), "Content-Type: application/json"], VECTOR.as_bytes())
@@ -208,7 +208,7 @@ async fn hostile_bodies_are_kept_byte_for_byte_or_refused_in_words_and_fit_into_
     let huge = huge.send().await?.status().as_u16();
     assert!([413, 500, 502, 503].contains(&huge), "{huge}");
 
-    // The same by hand, where nobody has looked at it.
+    // The same by hand, without a record.
     let stranger = |value: &str| MessageAttributeValue::builder().data_type("String").string_value(value).build();
     let by_hand = [
         ("not JSON, by hand", "<xml/>".to_owned(), vec![]),
@@ -278,7 +278,7 @@ async fn hostile_bodies_are_kept_byte_for_byte_or_refused_in_words_and_fit_into_
         let message = error.0["errorMessage"].as_str().unwrap_or_default();
         assert!(message.starts_with(word) && message.len() < 4096, "{message:.200}");
     }
-    // Nobody has recorded what could not be read.
+    // Unreadable messages have no record.
     let reconciled = relay.replay(json!({ "action": "reconcile" })).await?;
     let ends =
         json!({ "action": "list", "since": "-009999-01-02T01:59:59Z", "until": "9999-12-30T22:00:00.999999999Z" });

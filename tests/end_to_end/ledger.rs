@@ -1,4 +1,4 @@
-//! What the table, the queues and the target say of the same events, each for itself, to be held against each other.
+//! Accounts of the same events by the table, the queues and the target, for comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
@@ -15,10 +15,10 @@ use serde::Deserialize;
 
 use crate::Relay;
 
-/// What the record says of an attempt that nobody came back from.
-pub(crate) const CRASHED: &str = "the processor ended before it could record how this attempt went";
+/// Error in the record of an attempt that crashed.
+pub(crate) const CRASHED: &str = "the processor ended before it could record this attempt";
 
-/// Which of an event's attempts in its whole life a delivery is.
+/// Number of the attempt, over the event's whole life, that a delivery belongs to.
 pub(crate) fn attempt_of(request: &ReceivedRequest) -> usize {
     let attempt = request.headers.get("x-relay-attempt").and_then(|value| value.to_str().ok()?.parse().ok());
     attempt.unwrap_or_default()
@@ -33,7 +33,7 @@ pub(crate) struct Kill {
 }
 
 impl Kill {
-    /// Whether it can have ended an attempt that began at `at` and had this much time.
+    /// True where it can have ended an attempt that began at `at` and had this much time.
     pub(crate) fn can_have_ended(&self, at: Timestamp, time: Duration) -> bool {
         at <= self.after && self.before <= at + time
     }
@@ -58,14 +58,14 @@ pub(crate) async fn until(relay: &Relay, what: &str, is_so: impl AsyncFn() -> Re
     }
 }
 
-/// How many invocations of the processor have ended like this, by the log of the emulator.
+/// Number of invocations of the processor that ended like this, by the log of the emulator.
 pub(crate) fn ended(relay: &Relay, how: &str) -> Result<usize> {
     let log = std::fs::read_to_string(relay.stack.emulator().log_file())?;
     let mark = format!("Lambda {}: {how}", relay.stack.function_name(Function::Processor)?);
     Ok(log.lines().filter(|line| line.contains(&mark)).count())
 }
 
-/// What is kept of one event.
+/// Observations of one event.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) event_id: String,
@@ -78,7 +78,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// How often the relay has recorded that the target has it.
+    /// Number of recorded deliveries.
     pub(crate) fn deliveries(&self) -> usize {
         self.attempts.iter().filter(|attempt| attempt.status == Some(200)).count()
     }
@@ -86,7 +86,7 @@ impl Kept {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct KeptAttempt {
-    /// When it ended. Of one that crashed only its beginning is known.
+    /// Its end; of one that crashed, its beginning.
     pub(crate) at: Timestamp,
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<String>,
@@ -108,7 +108,7 @@ pub(crate) async fn records(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
 }
 
 /// The events whose messages lie in the dead-letter queue.
-pub(crate) async fn buried(relay: &Relay) -> Result<BTreeSet<String>> {
+pub(crate) async fn dead_letters(relay: &Relay) -> Result<BTreeSet<String>> {
     let id = |message: Message| Some(message.message_attributes?.get("event_id")?.string_value()?.to_owned());
     relay.dead_letters().await?.into_iter().map(|message| id(message).context("an event id")).collect()
 }

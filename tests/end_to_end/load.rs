@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::Relay;
-use crate::ledger::{CRASHED, Kept, Kill, answered, attempt_of, buried, ended, kill_one, records, until};
+use crate::ledger::{CRASHED, Kept, Kill, answered, attempt_of, dead_letters, ended, kill_one, records, until};
 
 const EVENTS: usize = 1000;
 const BATCH: u32 = 10;
@@ -30,7 +30,7 @@ const PROCESSOR_TIME: Duration = Duration::from_secs(PROCESSOR_SECONDS as u64);
 /// Between two kills.
 const KILL_EVERY: Duration = Duration::from_millis(2500);
 
-/// Decides by event and attempt alone, so that no run is luckier than another.
+/// Decides by event and attempt alone, so that all runs are alike.
 fn fail_at_random(request: &ReceivedRequest) -> Answer {
     let mut hasher = DefaultHasher::new();
     (&request.body[..], attempt_of(request)).hash(&mut hasher);
@@ -95,7 +95,7 @@ async fn until_reconciled(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
     .await
 }
 
-/// What the records say of attempts that nobody came back from.
+/// Attempts that crashed, by the records.
 #[derive(Debug, Default)]
 struct Tally {
     /// Attempts whose processor ended before it could say how they went.
@@ -166,7 +166,7 @@ async fn two_thousand_messages_of_a_thousand_events_are_delivered_once_while_pro
     assert_eq!(ended.keys().collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>(), "each event has its record");
     let is_dead = |kept: &&Kept| kept.state == "DEAD";
     let dead: BTreeSet<_> = ended.values().filter(is_dead).map(|kept| kept.event_id.clone()).collect();
-    assert_eq!(buried(&relay).await?, dead, "each dead event has its dead letter, and no other has one");
+    assert_eq!(dead_letters(&relay).await?, dead, "each dead event has its dead letter, and no other has one");
     let Tally { crashed, unheard, late } = tally(&relay, &ended, &kills)?;
     let reasons: Vec<_> = ended.values().filter(is_dead).filter_map(|kept| kept.reason.as_deref()).collect();
     eprintln!(

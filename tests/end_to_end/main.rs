@@ -223,7 +223,7 @@ impl Relay {
         self.replay(json!({ "action": "show", "eventId": id })).await
     }
 
-    /// How often the target answered 2xx to each event, by id.
+    /// Number of 2xx answers of the target, by event id.
     fn deliveries(&self) -> BTreeMap<String, usize> {
         let mut deliveries = BTreeMap::new();
         for request in self.target.requests() {

@@ -1,4 +1,4 @@
-//! What an operator is told by: alarms that reach somebody, a dashboard that shows them, queries whose fields are there.
+//! Means of an operator: alarms that are delivered, a dashboard that shows them, queries whose fields exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -47,7 +47,7 @@ async fn until_told(relay: &Relay, queue: &str, names: &BTreeSet<String>, state:
     Ok(told.into_values().collect())
 }
 
-/// The local AWS makes no metrics, so somebody else says that a threshold is crossed.
+/// Sets the state of an alarm, as the local AWS makes no metrics.
 #[tokio::test]
 async fn every_alarm_reaches_who_is_subscribed_and_the_dashboard_shows_it() -> Result<()> {
     let (target, genesys) = (Target::start(Behaviour::Fine).await?, GenesysCloud::start().await?);

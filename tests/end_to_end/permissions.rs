@@ -1,6 +1,6 @@
 //! Each permission of each role is taken away in turn: what needs it fails as it should, and loses nothing.
 //!
-//! So a permission that nothing needs is found as well as one that nobody has thought of.
+//! This finds permissions that are not needed, and permissions that are missing.
 
 mod breaker;
 mod ingest;
@@ -58,7 +58,7 @@ impl Trial<'_> {
         self.role.restore().await
     }
 
-    /// Whether a text tells that this permission is missing.
+    /// True where a text says that this permission is missing.
     fn is_named_in(&self, text: &str) -> bool {
         text.contains(&format!("not authorized to perform: {}", self.action))
     }

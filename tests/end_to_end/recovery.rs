@@ -1,4 +1,4 @@
-//! What Genesys Cloud failed to deliver is fetched, whatever goes wrong meanwhile, and what had arrived is recognised.
+//! Recovery of events that Genesys Cloud failed to deliver, under faults; events that had arrived are recognised.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -248,7 +248,7 @@ async fn what_was_sent_while_ingest_was_stopped_is_recovered_whichever_clock_is_
             Webhook::with_shared_secret(envelope(1000 + sent, genesys.now()).to_string()),
             Webhook::signed(message(1000 + sent, genesys.now()).to_string()),
         ] {
-            ensure!(!genesys.deliver(&url, &webhook, pause).await, "nobody answered");
+            ensure!(!genesys.deliver(&url, &webhook, pause).await, "there was an answer");
             sent += 1;
         }
         relay.stack.set_running(Function::Ingest, true).await?;
@@ -265,7 +265,7 @@ async fn what_was_sent_while_ingest_was_stopped_is_recovered_whichever_clock_is_
 }
 
 #[tokio::test]
-async fn what_nobody_understands_is_a_dead_letter_once_and_whole() -> Result<()> {
+async fn unreadable_entry_is_a_dead_letter_once_and_whole() -> Result<()> {
     let relay = Relay::recovering("webhook-deliveries").await?;
     let genesys = &relay.genesys;
     let time = format!("{:.3}", Timestamp::now() - SignedDuration::from_mins(1));
@@ -350,7 +350,7 @@ async fn two_runs_at_once_exclude_each_other() -> Result<()> {
     genesys.script(|call| (call.overall == 2).then(|| Fault::Slow(Duration::from_secs(15))));
     let request = json!({});
     let other = async {
-        genesys.until("the first is at work", |calls| calls.len() > 1).await?;
+        genesys.until("the first run has begun", |calls| calls.len() > 1).await?;
         relay.recover_fails(json!({}), "Busy").await
     };
     let (first, other) = tokio::join!(relay.recover(request), other);

@@ -76,7 +76,7 @@ async fn a_move_task_can_be_cancelled_and_excludes_another() -> Result<()> {
         let body = String::from_utf8(webhook(name).body)?;
         relay.stack.sqs().send_message().queue_url(queue).message_body(body).send().await?;
     }
-    // One a second, for a minute: it is at work while the next requests come.
+    // One a second, for a minute: it runs while the next requests come.
     relay.replay(json!({ "action": "replay", "all": true, "ratePerSecond": 1 })).await?;
     let second =
         relay.stack.invoke(Function::Replay, &json!({ "action": "replay", "filter": { "statusCode": 422 } })).await?;

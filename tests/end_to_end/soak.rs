@@ -1,7 +1,7 @@
 //! Everything fails at random for a while: the network, the target, and the functions, which are killed, while senders send
 //! and an operator works. Then all is well again, and each event has to be where the relay promised.
 //!
-//! `GENESYS_RELAY_SOAK_SECONDS` says how long the bad weather lasts, and `GENESYS_RELAY_SOAK_SEED` repeats its dice.
+//! `cargo xtask soak` runs it alone, with `--seconds` of faults, and repeats the faults of a `--seed`.
 
 mod account;
 mod operator;
@@ -29,7 +29,7 @@ use self::account::{Account, Ending};
 use self::operator::Operator;
 use self::trouble::Troubles;
 use crate::faults::Faulty;
-use crate::ledger::{self, Kept, buried, records};
+use crate::ledger::{self, Kept, dead_letters, records};
 use crate::{Relay, archive, webhook};
 
 const SECONDS: u64 = 60;
@@ -62,13 +62,13 @@ const PARAMETERS: [(&str, u32); 6] = [
 const REPLAY_SECONDS: i32 = 15;
 const RECOVERY_SECONDS: i32 = 20;
 
-/// Seconds of such runs when the weather is fine again, on a machine that is busy.
+/// Seconds of such runs after the faults, on a busy machine.
 const SETTLING_SECONDS: i32 = 300;
 
-/// How long the settling may stand still: longer than the minute of grace after which a missing record is noticed.
+/// Longest time without progress while settling: longer than the minute after which a missing record is noticed.
 const STANDSTILL: Duration = Duration::from_mins(3);
 
-/// What senders know.
+/// Knowledge of the senders.
 #[derive(Debug, Default)]
 struct Sent {
     /// The events that were answered with 2xx.
@@ -139,7 +139,7 @@ async fn recover_all(relay: &Relay) -> Result<()> {
 
 /// Carries out a request as soon as no run that was killed is in its way, and no move.
 async fn replay(relay: &Relay, request: serde_json::Value) -> Result<serde_json::Value> {
-    wait::until("nobody else is at work", || async {
+    wait::until("no run is in progress", || async {
         match relay.stack.invoke(Function::Replay, &request).await? {
             Ok(report) => Ok(Some(report)),
             Err(error) if ["Busy", "Moving"].iter().any(|kind| error.0["errorType"] == *kind) => Ok(None),
@@ -178,7 +178,7 @@ async fn until_ended(relay: &Relay) -> Result<Ending> {
         let lines = archive::lines(&archive::object(relay, &key).await?)?;
         archived.extend(lines.iter().filter_map(|line| line["eventId"].as_str().map(str::to_owned)));
     }
-    Ok(Ending { records, letters: buried(relay).await?, archived })
+    Ok(Ending { records, letters: dead_letters(relay).await?, archived })
 }
 
 /// Brings back all that is dead or archived, and waits until the target has it.
@@ -200,7 +200,7 @@ async fn bring_back_all(relay: &Relay) -> Result<()> {
 async fn no_event_is_lost_whatever_fails() -> Result<()> {
     let seconds = variable("GENESYS_RELAY_SOAK_SECONDS", SECONDS)?;
     let seed = variable("GENESYS_RELAY_SOAK_SEED", fastrand::u64(..))?;
-    eprintln!("GENESYS_RELAY_SOAK_SEED={seed} GENESYS_RELAY_SOAK_SECONDS={seconds}");
+    eprintln!("cargo xtask soak --seed {seed} --seconds {seconds}");
     let mut dice = Rng::with_seed(seed);
     let faulty = Faulty::start(Behaviour::Fine, &PARAMETERS).await?;
     let (relay, began) = (&faulty.relay, Instant::now());
@@ -211,11 +211,11 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut operator = Operator::new(relay, dice.fork());
-    let (rain_on_queues, rain_on_table) = (dice.fork(), dice.fork());
+    let (cut_queues, cut_table) = (dice.fork(), dice.fork());
     let (sent, queue_cuts, table_cuts, changes, outages, kills, ()) = tokio::try_join!(
         send(relay, end),
-        trouble::rain(Service::Sqs, &faulty.sqs, rain_on_queues, end),
-        trouble::rain(Service::DynamoDb, &faulty.dynamodb, rain_on_table, end),
+        trouble::cut(Service::Sqs, &faulty.sqs, cut_queues, end),
+        trouble::cut(Service::DynamoDb, &faulty.dynamodb, cut_table, end),
         trouble::flap(&relay.target, dice.fork(), end),
         trouble::stop_ingest(relay, dice.fork(), end),
         trouble::kill(relay, dice.fork(), end),
@@ -223,7 +223,7 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     )?;
     let (cuts, kills) = ([queue_cuts, table_cuts].concat(), [kills, operator.take_kills()].concat());
     let troubles = Troubles { cuts, kills, changes, outages };
-    let bad_weather = began.elapsed();
+    let time_of_faults = began.elapsed();
     // From now on no run is killed, and each has the time that it needs.
     for function in [Function::Replay, Function::Recovery] {
         relay.set_timeout(function, SETTLING_SECONDS).await?;
@@ -238,7 +238,7 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     bring_back_all(relay).await?;
     let lost = account.lost(&until_ended(relay).await?);
     eprintln!(
-        "seed {seed}, {seconds} s of bad weather: {} events, {figures}, {}, {} lost; {} in {bad_weather:.0?}, all in {:.0?}",
+        "seed {seed}, {seconds} s of faults: {} events, {figures}, {}, {} lost; {} in {time_of_faults:.0?}, all in {:.0?}",
         sent.accepted.len() + sent.refused.len(),
         operator.figures(),
         lost.len(),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::NAMESPACE;
 
-/// What is known of a metric: its unit, and its dimension with all its values.
+/// Unit of a metric, and its dimension with all its values.
 pub(crate) type Metric = (String, Option<(String, BTreeSet<String>)>);
 
 /// One line.

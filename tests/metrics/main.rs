@@ -1,4 +1,4 @@
-//! What the relay measures, against `docs/metrics.md`, and that what happens once is counted once.
+//! Metrics of the relay against their documentation; each event is counted once.
 //!
 //! The recorder is one for the whole process, so that these tests run one after the other.
 
@@ -42,7 +42,7 @@ fn recorded<F: Future>(work: impl FnOnce() -> F) -> Vec<Line> {
     lines.lines().map(Line::read).collect()
 }
 
-/// How often something was counted, by the value of its dimension.
+/// Count of a metric, by the value of its dimension.
 fn counts(lines: &[Line], name: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for (value, numbers) in line::of(lines, name) {
@@ -71,7 +71,7 @@ fn every_metric_is_documented_and_everything_documented_is_written() {
     assert_eq!(line::written(&lines), documented::metrics());
 }
 
-/// Calls of AWS that nobody answers.
+/// Calls of AWS without an answer.
 async fn failed_calls() {
     let config = local::clients::config("http://127.0.0.1:9", &Keys::unchecked()).await;
     let message = message("nowhere");
@@ -131,7 +131,7 @@ fn an_event_that_dies_is_counted_once() {
 }
 
 #[test]
-fn a_dead_letter_that_nobody_has_counted_is_counted_when_it_is_found() {
+fn uncounted_dead_letter_is_counted_when_it_is_found() {
     let lines = recorded(async || {
         let relay = Relay::new();
         relay.dead_letters.send(&message("unknown")).await.expect("sent");
@@ -163,7 +163,26 @@ fn what_was_fetched_is_counted_for_what_it_was() {
 }
 
 #[test]
-fn another_body_under_a_known_id_is_counted_once_whoever_finds_it() {
+fn every_run_of_the_archive_says_whether_it_failed() {
+    let archive = |by: &str| json!({ "action": "archive", "olderThanDays": 10, "by": by });
+    let lines = recorded(async || {
+        let relay = Relay::new();
+        relay.asks(archive("schedule")).await;
+        relay.table.fail_after(0, 1);
+        relay.asks(archive("schedule")).await;
+        relay.is_busy().await;
+        relay.asks(archive("an operator")).await;
+        relay.asks(archive("schedule")).await;
+    });
+    assert_eq!(
+        values(&lines, "ArchiveFailed"),
+        [0.0, 1.0, 1.0],
+        "an operator has been told that another run is at work"
+    );
+}
+
+#[test]
+fn another_body_under_a_known_id_is_counted_once() {
     let lines = recorded(async || {
         let relay = Relay::new();
         for text in ["first", "recovered", "found dead"] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::breaker::{self, Breaker};
 use genesys_relay::dead_letters::{self, DeadLetters, Ports};
-use genesys_relay::deliver::{AttemptCounter, Processor};
+use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::circuit::Probed;
@@ -16,10 +16,10 @@ use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Failed, Part, Unreadable, Window};
-use genesys_relay::ports::events_table::EventsTable as _;
+use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
@@ -28,6 +28,7 @@ use http::HeaderMap;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance, sleep};
+use uuid::Uuid;
 
 const SECRET: &str = "a secret of the sender";
 
@@ -52,11 +53,11 @@ impl Target for Named {
         let name = body["name"].as_str().unwrap_or_default();
         assert_ne!(name, "panics");
         let cause = match name.parse() {
-            Ok(status) => Cause::Status(status),
-            Err(_) if name == "hangs" => Cause::TimedOut,
+            Ok(status) => FailureCause::Status(status),
+            Err(_) if name == "hangs" => FailureCause::TimedOut,
             Err(_) => return Outcome::Delivered { status: Some(204) },
         };
-        Outcome::Failed(Failure::new(cause, "as the test says"))
+        Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
     }
 
     fn address(&self) -> String {
@@ -70,7 +71,7 @@ type TheProcessor = Processor<FakeQueue, FakeQueue, FakeTable, Named, FakeClock>
 pub(crate) struct Relay {
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
-    table: FakeTable,
+    pub(crate) table: FakeTable,
     archive: FakeArchive,
     ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
     processor: Arc<TheProcessor>,
@@ -82,6 +83,7 @@ impl Relay {
         let (dead_letters, table, archive) = (FakeQueue::default(), FakeTable::default(), FakeArchive::default());
         let events = FakeQueue::default().redriving_to(&dead_letters, RECEIVES);
         let secrets = FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRET] }));
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule");
         Self {
             ingest: Ingest {
                 events: events.clone(),
@@ -90,16 +92,16 @@ impl Relay {
                 clock: FakeClock,
                 rng: Mutex::new(fastrand::Rng::with_seed(7)),
             },
-            processor: Arc::new(Processor {
-                events: events.clone(),
-                dead_letters: dead_letters.clone(),
-                table: table.clone(),
-                target: Named,
-                schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule"),
-                clock: FakeClock,
-                rng: Mutex::new(fastrand::Rng::with_seed(7)),
-                attempts: AttemptCounter::default(),
-            }),
+            processor: Arc::new(Processor::new(
+                deliver::Ports {
+                    events: events.clone(),
+                    dead_letters: dead_letters.clone(),
+                    table: table.clone(),
+                    target: Named,
+                    clock: FakeClock,
+                },
+                Backoff::with_rng(schedule, fastrand::Rng::with_seed(7)),
+            )),
             replay: DeadLetters {
                 ports: Ports {
                     events: events.clone(),
@@ -146,7 +148,7 @@ impl Relay {
             let receipts: Vec<_> =
                 records.iter().map(|record| (record.message_id.clone(), record.receipt.clone())).collect();
             let kept = self.processor.process(records, Instant::now() + Duration::from_mins(1)).await;
-            let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).filter_map(|(_, receipt)| receipt);
+            let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).map(|(_, receipt)| receipt);
             for deleted in genesys_relay::ports::queue::Receiver::delete(&self.events, &done.collect::<Vec<_>>()).await
             {
                 deleted.expect("deleted");
@@ -155,11 +157,19 @@ impl Relay {
         }
     }
 
-    /// What comes of a request; nothing where it fails.
+    /// Answer to a request; `None` where it fails.
     pub(crate) async fn asks(&self, request: Value) -> Value {
         let request = dead_letters::Request::parse(request, "a test").expect("a request");
         let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();
         serde_json::to_value(answer).expect("JSON")
+    }
+
+    /// Another run takes from the dead-letter queue for some minutes.
+    pub(crate) async fn is_busy(&self) {
+        let now = FakeClock.now();
+        let (action, by) = ("replay".to_owned(), "an operator".to_owned());
+        let lease = RunLease { owner: Uuid::new_v4(), action, by, since: now, until: now + Duration::from_mins(5) };
+        self.table.acquire(LeaseName::DeadLetters, &lease, now).await.expect("written");
     }
 
     pub(crate) async fn reconcile(&self) {
@@ -224,7 +234,7 @@ async fn duplicates(relay: &Relay) {
 }
 
 async fn dead_letters(relay: &Relay) {
-    // Nobody knows why it is there.
+    // Its reason is unknown.
     relay.dead_letters.send(&message("fine")).await.expect("sent");
     advance(Duration::from_secs(1)).await;
     relay.reconcile().await;
@@ -238,7 +248,7 @@ async fn dead_letters(relay: &Relay) {
     advance(Duration::from_hours(11 * 24)).await;
     relay.archive.fail_times(1);
     let failed = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
-    // An error where it got nowhere, and a report where it had recorded a letter that nobody knew.
+    // An error where it got nowhere, and a report where it had recorded an unknown dead letter.
     assert!(failed.is_null() || failed["failures"] == 1, "{failed}");
     let archived = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
     let key = &archived["keys"][0];

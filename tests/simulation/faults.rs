@@ -1,4 +1,4 @@
-//! What goes wrong: the weather between a function and everything it calls, and the death of functions.
+//! Faults of a run: calls that fail or hang, and processes that crash.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::law::Invariants;
+use crate::invariants::Invariants;
 use crate::lock;
 use crate::scenario::{Outage, Scenario};
 
-/// What a function calls.
+/// Service that a function calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Service {
     Events,
@@ -27,50 +27,49 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    /// What can be down for a while.
+    /// Services that can have an outage.
     pub(crate) const ALL: [Self; 7] =
         [Self::Events, Self::DeadLetters, Self::Table, Self::Archive, Self::Secrets, Self::Genesys, Self::Target];
 }
 
-/// What becomes of a call.
+/// Outcome of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallOutcome {
-    /// It works.
     Works,
-    /// It is throttled, or does not get through.
+    /// Throttled, or not connected.
     Fails,
-    /// It works, and its answer is lost.
-    Unheard,
-    /// It does not work, and nobody says so before the client gives up.
+    /// Takes effect, but the answer is lost.
+    AnswerLost,
+    /// Has no effect; the client times out.
     Hangs,
-    /// It works, and nobody says so before the client gives up.
-    HangsUnheard,
+    /// Takes effect; the client times out.
+    HangsAnswerLost,
 }
 
-/// Faults and other events of a run, counted by name.
+/// Counts of faults and other events of a run, by name.
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
 
-/// Faults, by a seed.
+/// Faults of one run, decided by its seed.
 pub(crate) struct FaultPlan {
     rng: Mutex<fastrand::Rng>,
     began: Instant,
-    calm: AtomicBool,
+    ended: AtomicBool,
     faults_per_thousand: u32,
     crashes_per_thousand: u32,
     slowness: Duration,
     outages: Vec<Outage>,
     away: Option<(Range<Duration>, u16)>,
-    death: Option<Death>,
+    crash: Option<PlannedCrash>,
     /// Invocations so far, by the name of the process.
     invocations: Mutex<Tally>,
     tally: Mutex<Tally>,
-    indigestible: bool,
-    is_mostly_fine: bool,
+    poison_is_retryable: bool,
+    has_few_faults: bool,
 }
 
-/// A death that is planned: of the process with this name, in its nth invocation from 0, after passing so many places.
+/// Crash of the process with this name, in its nth invocation from 0, after it passed a number of crash points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Death {
+pub(crate) struct PlannedCrash {
     pub(crate) of: &'static str,
     pub(crate) nth: u64,
     pub(crate) after: u32,
@@ -81,34 +80,34 @@ impl FaultPlan {
         Self {
             rng: Mutex::new(fastrand::Rng::with_seed(scenario.seed ^ 0xfa17)),
             began: Instant::now(),
-            calm: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             faults_per_thousand: scenario.faults_per_thousand,
             crashes_per_thousand: scenario.crashes_per_thousand,
             slowness: scenario.slowness,
             outages: scenario.outages.clone(),
             away: scenario.away.clone(),
-            death: scenario.death,
+            crash: scenario.crash,
             invocations: Mutex::default(),
             tally: Mutex::default(),
-            indigestible: scenario.indigestible,
-            is_mostly_fine: scenario.faults_per_thousand <= 30
+            poison_is_retryable: scenario.poison_is_retryable,
+            has_few_faults: scenario.faults_per_thousand <= 30
                 && scenario.crashes_per_thousand <= 10
                 && scenario.refusals_per_thousand <= 100,
         }
     }
 
-    /// The target's answer to poison.
+    /// Status that the target answers to poison.
     pub(crate) fn answer_to_poison(&self) -> u16 {
-        if self.indigestible { 500 } else { 422 }
+        if self.poison_is_retryable { 500 } else { 422 }
     }
 
-    /// From now on everything works.
-    pub(crate) fn calm_down(&self) {
-        self.calm.store(true, Ordering::Relaxed);
+    /// Ends all faults.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_calm(&self) -> bool {
-        self.calm.load(Ordering::Relaxed)
+    pub(crate) fn have_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count(&self, what: &'static str) {
@@ -119,28 +118,28 @@ impl FaultPlan {
         lock(&self.tally).clone()
     }
 
-    /// Throws dice that show `yes` so many times in a thousand, in bad weather.
-    pub(crate) fn strikes(&self, per_thousand: u32) -> bool {
-        !self.is_calm() && lock(&self.rng).u32(..1000) < per_thousand
+    /// Decides at random whether something fails, until the faults end.
+    pub(crate) fn should_fail(&self, per_thousand: u32) -> bool {
+        !self.have_ended() && lock(&self.rng).u32(..1000) < per_thousand
     }
 
-    pub(crate) fn dice<T>(&self, throw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
-        throw(&mut lock(&self.rng))
+    pub(crate) fn random<T>(&self, choose: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        choose(&mut lock(&self.rng))
     }
 
-    /// After how many places the next invocation of a process dies, if it does.
-    fn death_of(&self, name: &'static str) -> Option<u32> {
+    /// Crash points that the next invocation of a process passes before it crashes, if it does.
+    fn crash_of(&self, name: &'static str) -> Option<u32> {
         let mut invocations = lock(&self.invocations);
         let nth = invocations.entry(name).or_default();
         *nth += 1;
-        if let Some(Death { of, nth: planned, after }) = self.death {
+        if let Some(PlannedCrash { of, nth: planned, after }) = self.crash {
             return (of == name && planned + 1 == *nth).then_some(after);
         }
-        self.strikes(self.crashes_per_thousand).then(|| self.dice(places_before_death))
+        self.should_fail(self.crashes_per_thousand).then(|| self.random(points_before_crash))
     }
 
-    fn fate(&self, service: Service) -> CallOutcome {
-        if self.is_calm() {
+    fn outcome(&self, service: Service) -> CallOutcome {
+        if self.have_ended() {
             return CallOutcome::Works;
         }
         let now = self.began.elapsed();
@@ -153,26 +152,26 @@ impl FaultPlan {
         }
         match rng.u32(..10) {
             0..5 => CallOutcome::Fails,
-            5..8 => CallOutcome::Unheard,
+            5..8 => CallOutcome::AnswerLost,
             8 => CallOutcome::Hangs,
-            _ => CallOutcome::HangsUnheard,
+            _ => CallOutcome::HangsAnswerLost,
         }
     }
 
-    /// Whether all that the breaker needs mostly works now, and the target takes what it can digest.
-    pub(crate) fn is_fair(&self) -> bool {
+    /// True where the breaker's services and the target work, but for rare faults.
+    pub(crate) fn is_mostly_working(&self) -> bool {
         let now = self.began.elapsed();
         let is_out = self.outages.iter().any(|outage| outage.during.contains(&now));
-        self.is_calm() || (self.is_mostly_fine && !is_out && self.away().is_none())
+        self.have_ended() || (self.has_few_faults && !is_out && self.away().is_none())
     }
 
-    /// What the target answers to everything, while it does.
+    /// Status that the target answers to everything during its outage.
     pub(crate) fn away(&self) -> Option<u16> {
         let now = self.began.elapsed();
         self.away.as_ref().filter(|(during, _)| during.contains(&now)).map(|(_, status)| *status)
     }
 
-    /// How long something on the network takes.
+    /// Duration of one way over the network.
     fn latency(&self) -> Duration {
         let most = u64::try_from(self.slowness.as_millis()).unwrap_or_default();
         let mut rng = lock(&self.rng);
@@ -184,82 +183,81 @@ impl FaultPlan {
     }
 }
 
-/// One process of a function: an instance that takes one invocation at a time, and that can be killed.
+/// Instance of a function: takes one invocation at a time, and can be killed.
 #[derive(Clone)]
 pub(crate) struct Process(Arc<State>);
 
 struct State {
     name: &'static str,
-    weather: Arc<FaultPlan>,
-    law: Arc<Invariants>,
-    /// When the SDK gives up on a call.
+    faults: Arc<FaultPlan>,
+    invariants: Arc<Invariants>,
+    /// Time-out of the SDK for one call.
     call_timeout: Duration,
     life: Mutex<Life>,
-    /// Whether every call of the invocation worked.
-    is_lucky: AtomicBool,
+    is_faultless: AtomicBool,
     killed: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
-    /// No invocation is under way.
+    /// No invocation runs.
     Frozen,
-    /// It dies after passing so many more places, if at all.
+    /// An invocation runs, and crashes after this many more crash points, if at all.
     Working(Option<u32>),
     Killed,
 }
 
-/// How an invocation ended that gave no answer.
+/// Error of an invocation that ended without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Died;
+pub(crate) struct Crashed;
 
 impl Process {
     pub(crate) fn new(
         name: &'static str,
-        weather: &Arc<FaultPlan>,
-        law: &Arc<Invariants>,
+        faults: &Arc<FaultPlan>,
+        invariants: &Arc<Invariants>,
         call_timeout: Duration,
     ) -> Self {
         Self(Arc::new(State {
             name,
-            weather: Arc::clone(weather),
-            law: Arc::clone(law),
+            faults: Arc::clone(faults),
+            invariants: Arc::clone(invariants),
             call_timeout,
             life: Mutex::new(Life::Frozen),
-            is_lucky: AtomicBool::new(true),
+            is_faultless: AtomicBool::new(true),
             killed: Notify::new(),
         }))
     }
 
-    pub(crate) fn weather(&self) -> &FaultPlan {
-        &self.0.weather
+    pub(crate) fn faults(&self) -> &FaultPlan {
+        &self.0.faults
     }
 
-    pub(crate) fn law(&self) -> &Invariants {
-        &self.0.law
+    pub(crate) fn invariants(&self) -> &Invariants {
+        &self.0.invariants
     }
 
     pub(crate) fn name(&self) -> &'static str {
         self.0.name
     }
 
-    /// Whether every call of the last invocation worked.
-    pub(crate) fn was_lucky(&self) -> bool {
-        self.0.is_lucky.load(Ordering::Relaxed)
+    /// True where no call of the last invocation had a fault.
+    pub(crate) fn ran_without_faults(&self) -> bool {
+        self.0.is_faultless.load(Ordering::Relaxed)
     }
 
-    /// Something of a call went wrong.
-    pub(crate) fn has_bad_luck(&self, what: &'static str) {
-        self.0.is_lucky.store(false, Ordering::Relaxed);
-        self.0.weather.count(what);
+    /// Counts a fault of a call.
+    pub(crate) fn record_fault(&self, what: &'static str) {
+        self.0.is_faultless.store(false, Ordering::Relaxed);
+        self.0.faults.count(what);
     }
 
-    /// Runs one invocation until it answers, is killed at some await, or at its time-out as Lambda kills it.
-    pub(crate) async fn invoke<T>(&self, time: Duration, work: impl Future<Output = T>) -> Result<T, Died> {
-        let weather = &self.0.weather;
-        *lock(&self.0.life) = Life::Working(weather.death_of(self.0.name));
-        self.0.is_lucky.store(true, Ordering::Relaxed);
-        weather.count("invocations");
+    /// Runs one invocation until it answers, crashes at an await, or is killed at its time-out as Lambda does.
+    pub(crate) async fn invoke<T>(&self, time: Duration, work: impl Future<Output = T>) -> Result<T, Crashed> {
+        let faults = &self.0.faults;
+        *lock(&self.0.life) = Life::Working(faults.crash_of(self.0.name));
+        self.0.is_faultless.store(true, Ordering::Relaxed);
+        faults.count("invocations");
         let killed = self.0.killed.notified();
         let outcome = tokio::select! {
             biased;
@@ -274,16 +272,16 @@ impl Process {
             }
             Err(how) => {
                 *lock(&self.0.life) = Life::Killed;
-                weather.count(how);
-                self.0.law.note(|| format!("{} {how}", self.0.name));
-                Err(Died)
+                faults.count(how);
+                self.0.invariants.note(|| format!("{} {how}", self.0.name));
+                Err(Crashed)
             }
         }
     }
 
-    /// A place where a process can die.
-    async fn pass(&self) {
-        let goes_on = match &mut *lock(&self.0.life) {
+    /// Crashes here, if this is the planned point.
+    async fn crash_point(&self) {
+        let continues = match &mut *lock(&self.0.life) {
             Life::Working(Some(0)) | Life::Killed => false,
             Life::Working(Some(left)) => {
                 *left -= 1;
@@ -291,59 +289,59 @@ impl Process {
             }
             Life::Working(None) => true,
             Life::Frozen => {
-                self.0.law.violate(&format!("{}: a task outlived its invocation", self.0.name));
+                self.0.invariants.violate(&format!("{}: a task outlived its invocation", self.0.name));
                 false
             }
         };
-        if !goes_on {
+        if !continues {
             self.0.killed.notify_one();
             std::future::pending::<()>().await;
         }
     }
 
-    /// Calls something over the network: each side of the call is a place to die, and what lies between may fail.
+    /// Calls a service over the network. The process may crash before and after the call, and the call may fail.
     pub(crate) async fn call<T>(
         &self,
         service: Service,
         work: impl Future<Output = T>,
         unavailable: impl FnOnce() -> T,
     ) -> T {
-        self.pass().await;
-        let weather = &self.0.weather;
-        let (there, fate, back) = (weather.latency(), weather.fate(service), weather.latency());
-        self.0.law.trace(&(service as u8, fate as u8, there, back));
+        self.crash_point().await;
+        let faults = &self.0.faults;
+        let (there, outcome, back) = (faults.latency(), faults.outcome(service), faults.latency());
+        self.0.invariants.trace(&(service as u8, outcome as u8, there, back));
         pause(there).await;
-        let result = match fate {
+        let result = match outcome {
             CallOutcome::Works => work.await,
             CallOutcome::Fails => {
-                self.has_bad_luck("calls failed");
+                self.record_fault("calls failed");
                 unavailable()
             }
-            CallOutcome::Unheard => {
-                self.has_bad_luck("answers lost");
+            CallOutcome::AnswerLost => {
+                self.record_fault("answers lost");
                 work.await;
                 unavailable()
             }
-            CallOutcome::Hangs | CallOutcome::HangsUnheard => {
-                self.has_bad_luck("calls hung");
-                if fate == CallOutcome::HangsUnheard {
+            CallOutcome::Hangs | CallOutcome::HangsAnswerLost => {
+                self.record_fault("calls hung");
+                if outcome == CallOutcome::HangsAnswerLost {
                     work.await;
                 }
                 sleep(self.0.call_timeout.saturating_sub(there)).await;
                 unavailable()
             }
         };
-        if fate != CallOutcome::Works {
-            self.0.law.note(|| format!("{}: a call to {service:?} {fate:?}", self.0.name));
+        if outcome != CallOutcome::Works {
+            self.0.invariants.note(|| format!("{}: a call to {service:?} {outcome:?}", self.0.name));
         }
         pause(back).await;
-        self.pass().await;
+        self.crash_point().await;
         result
     }
 }
 
-/// Early deaths are likelier: most invocations pass few places.
-fn places_before_death(rng: &mut fastrand::Rng) -> u32 {
+/// Early crashes are more likely: most invocations pass few crash points.
+fn points_before_crash(rng: &mut fastrand::Rng) -> u32 {
     let most = *rng.choice(&[4, 12, 40, 200]).unwrap_or(&4);
     rng.u32(..most)
 }

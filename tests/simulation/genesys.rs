@@ -1,4 +1,4 @@
-//! Genesys Cloud: sends events as it does, gives up as it does, and keeps a log of what it gave up.
+//! Model of Genesys Cloud: sends events, gives up after its retries, and logs what it gave up.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,18 +18,18 @@ use crate::lock;
 use crate::scenario::{Kind, Sent};
 use crate::world::World;
 
-/// How long Genesys Cloud waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for which Genesys Cloud waits for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it tries, with pauses that make 25 to 85 seconds of all.
+/// Requests for one event, 25 to 85 seconds from first to last.
 const TRIES: u32 = 4;
 
 const PAGE: usize = 3;
 
-/// What the log is called.
+/// Name of the log.
 pub(crate) const LOG: &str = "simulated";
 
-/// What Genesys Cloud gave up.
+/// Events that Genesys Cloud gave up.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<GivenUp>>>);
 
@@ -40,7 +40,7 @@ struct GivenUp {
     at: Timestamp,
 }
 
-/// The log as one process of the recovery sees it.
+/// The log, read over the network by one process.
 pub(crate) struct RemoteLog {
     pub(crate) log: Log,
     pub(crate) process: Process,
@@ -62,8 +62,7 @@ impl DeliveryLog for RemoteLog {
     }
 
     async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, GenesysError> {
-        let out_of_time =
-            || GenesysError::OutOfTime { what: "a page".to_owned(), why: "the weather is bad".to_owned() };
+        let out_of_time = || GenesysError::OutOfTime { what: "a page".to_owned(), why: "injected fault".to_owned() };
         if Instant::now() >= deadline {
             return Err(out_of_time());
         }
@@ -74,7 +73,7 @@ impl DeliveryLog for RemoteLog {
             let failed = |GivenUp { sent, nth, at }| {
                 let mut body = sent.body(nth);
                 if sent.is_rewritten() {
-                    // The log names the conversation, and the webhook did not.
+                    // The log names the conversation; the webhook does not.
                     body.truncate(body.len() - 1);
                     body.extend(br#","conversationId":"c"}"#);
                 }
@@ -102,7 +101,7 @@ impl DeliveryLog for RemoteLog {
     }
 }
 
-/// Sends one event once, as often as Genesys Cloud tries.
+/// Sends one event with the retries of Genesys Cloud.
 pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
     let body = sent.body(nth);
     if sent.kind == Kind::EventBridge {
@@ -112,29 +111,29 @@ pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
     for attempt in 0..TRIES {
         let headers = headers(&world, &sent);
         let (shared, of, body) = (Arc::clone(&world), sent.clone(), body.clone());
-        // The invocation goes on when nobody waits for it any more.
+        // The invocation continues after the sender's time-out.
         let posted = tokio::spawn(async move { shared.post(&of, &headers, &body).await });
-        let answer = timeout(PATIENCE, posted).await.ok().and_then(Result::ok).flatten();
+        let answer = timeout(ANSWER_TIMEOUT, posted).await.ok().and_then(Result::ok).flatten();
         match answer {
             Some(Ok(_) | Err(Refusal::NotJson { .. })) => return,
             Some(Err(refusal)) if is_final(&refusal) => {
-                world.law.violate(&format!("event-{} is genuine, and was refused: {refusal}", sent.number));
+                world.invariants.violate(&format!("event-{} is genuine but was refused: {refusal}", sent.number));
                 return;
             }
             Some(Err(_)) | None => {}
         }
         if attempt + 1 < TRIES {
-            sleep(Duration::from_secs(world.weather.dice(|rng| rng.u64(5..20)))).await;
+            sleep(Duration::from_secs(world.faults.random(|rng| rng.u64(5..20)))).await;
         }
     }
-    world.weather.count("events that Genesys Cloud gave up");
-    world.law.note(|| format!("event-{} is given up", sent.number));
+    world.faults.count("events that Genesys Cloud gave up");
+    world.invariants.note(|| format!("event-{} is given up", sent.number));
     let is_sharing = |other: &&Sent| sent.shared_id().is_some() && other.shared_id() == sent.shared_id();
-    world.law.given_up(&sent, world.scenario.events.iter().filter(is_sharing).map(Sent::label));
+    world.invariants.given_up(&sent, world.scenario.events.iter().filter(is_sharing).map(Sent::label));
     lock(&world.log.0).push(GivenUp { sent, nth, at });
 }
 
-/// Whether Genesys Cloud drops the event at once: it does so after every 4xx.
+/// True where Genesys Cloud drops the event at once, as after every 4xx.
 fn is_final(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::NoProof(_) | Refusal::WrongProof | Refusal::Empty | Refusal::TooLarge { .. } => true,

@@ -1,12 +1,11 @@
-//! Days of the relay in milliseconds: its own use cases over models of all that they call, on virtual time, with faults at
-//! every call, and the promise held against whatever comes of it.
+//! Simulation: the relay's use cases over models of all services, on virtual time, with faults at every call. Invariants are
+//! checked throughout and at the end.
 //!
-//! A seed decides everything. `GENESYS_RELAY_SEEDS` says how many are run, and `GENESYS_RELAY_SEED` replays one, with all that
-//! happens in it.
+//! A seed decides everything. `cargo xtask simulate --seeds N` runs many, and `cargo xtask simulate --seed N` replays one with a log.
 
 mod faults;
 mod genesys;
-mod law;
+mod invariants;
 mod mapping;
 mod ports;
 mod run;
@@ -19,29 +18,28 @@ use std::cell::RefCell;
 use std::env;
 use std::io::{Write as _, stderr};
 use std::panic;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::faults::{Death, Tally};
+use crate::faults::{PlannedCrash, Tally};
 use crate::run::{Outcome, run};
 use crate::scenario::Scenario;
 
-/// So many invocations of each function die before and after each of their calls, one after the other.
+/// Invocations of each function that crash before and after each of their calls, one crash per run.
 const INVOCATIONS: u64 = 6;
 
-/// Seeds that every test run goes through.
+/// Seeds of every test run.
 const SEEDS: u64 = 10_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says something also when the test passes.
-fn say(line: &str) {
-    // There is nobody to tell when this fails.
+/// Prints a line, also when the test passes.
+fn print_line(line: &str) {
+    // A line that cannot be printed is lost.
     let _ = writeln!(stderr(), "{line}");
 }
 
@@ -50,11 +48,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 thread_local! {
-    /// What the relay's own code panicked with, on this thread.
+    /// Panic of the relay's own code on this thread.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// What the relay panicked with since this was last asked. Its target panics on purpose, without the hook.
+/// Takes the relay's last panic. The target panics on purpose, without the hook.
 fn panicked() -> Option<String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -67,7 +65,7 @@ fn panicked() -> Option<String> {
     PANIC.take()
 }
 
-/// What all seeds come to.
+/// Totals of all seeds.
 #[derive(Default)]
 struct Total {
     seeds: u64,
@@ -90,21 +88,21 @@ impl Total {
         self.violations.extend(outcome.violation.map(|violation| (seed, violation)));
     }
 
-    fn say(&self) {
+    fn print(&self) {
         let days = self.simulated.as_secs() / (24 * 3600);
-        say(&format!("simulation: {} seeds, {} events, {days} days", self.seeds, self.events));
+        print_line(&format!("simulation: {} seeds, {} events, {days} days", self.seeds, self.events));
         let counts: Vec<_> = self.tally.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        say(&format!("simulation: {}", counts.join(", ")));
+        print_line(&format!("simulation: {}", counts.join(", ")));
         let broken = self.violations.len();
-        say(&format!(
-            "simulation: the law was broken by {broken} seeds; {} deliveries repeated, all unrecorded",
+        print_line(&format!(
+            "simulation: {broken} seeds broke an invariant; {} deliveries repeated, all unrecorded",
             self.repeats
         ));
     }
 }
 
 #[test]
-fn nothing_is_lost_in_any_weather() {
+fn no_event_is_lost_under_any_faults() {
     if let Some(seed) = number("GENESYS_RELAY_SEED") {
         let outcome = run(Scenario::of(seed), true);
         assert_eq!(outcome.violation, None, "seed {seed}");
@@ -129,43 +127,43 @@ fn nothing_is_lost_in_any_weather() {
     });
     let mut total = lock(&total);
     total.violations.sort();
-    total.say();
+    total.print();
     for (seed, violation) in &total.violations {
-        say(&format!("seed {seed}: {violation}"));
-        say(&format!("  GENESYS_RELAY_SEED={seed} cargo test --test simulation nothing_is_lost"));
+        print_line(&format!("seed {seed}: {violation}"));
+        print_line(&format!("  cargo xtask simulate --seed {seed}"));
     }
-    assert!(total.violations.is_empty(), "the law was broken");
+    assert!(total.violations.is_empty(), "an invariant was broken");
 }
 
 #[test]
-fn each_side_of_every_call_is_a_place_to_die() {
+fn no_event_is_lost_by_a_crash_around_any_call() {
     let mut line = Vec::new();
-    let undisturbed = run(Scenario::with_death(Death { of: "nobody", nth: 0, after: 0 }), false);
+    let undisturbed = run(Scenario::with_crash(PlannedCrash { of: "none", nth: 0, after: 0 }), false);
     assert_eq!(undisturbed.violation, None);
     for done in ["runs that replayed", "runs that archived", "runs that restored", "runs that discarded"] {
-        assert!(undisturbed.tally.contains_key(done), "nothing to die in: {:?}", undisturbed.tally);
+        assert!(undisturbed.tally.contains_key(done), "nothing to crash in: {:?}", undisturbed.tally);
     }
     for of in ["ingest", "processor", "recovery", "reconcile", "archive", "restore", "replay", "discard"] {
-        let mut places = 0;
+        let mut crashes = 0;
         for nth in 0..INVOCATIONS {
             for after in 0.. {
-                let outcome = run(Scenario::with_death(Death { of, nth, after }), false);
-                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, dead after {after} places");
+                let outcome = run(Scenario::with_crash(PlannedCrash { of, nth, after }), false);
+                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, crashed after {after} points");
                 if !outcome.tally.contains_key("crashes") {
                     break;
                 }
-                places += 1;
+                crashes += 1;
             }
         }
-        assert!(places > 0, "{of} never died");
-        line.push(format!("{of} {places}"));
+        assert!(crashes > 0, "{of} never crashed");
+        line.push(format!("{of} {crashes}"));
     }
-    say(&format!("simulation: died before and after every call, and nothing was lost: {}", line.join(", ")));
+    print_line(&format!("simulation: crashed before and after every call, and nothing was lost: {}", line.join(", ")));
 }
 
 #[test]
 fn no_event_dies_while_the_breaker_holds_it_back() {
-    // Longer than all receives would last, and shorter than the breaker waits.
+    // Longer than all receives last, and shorter than the breaker waits.
     let outage = Duration::from_mins(40);
     let outcome = run(Scenario::with_breaker(503, outage, None), false);
     assert_eq!(outcome.violation, None);
@@ -173,9 +171,9 @@ fn no_event_dies_while_the_breaker_holds_it_back() {
     assert_eq!(count("events dead"), 0, "{:?}", outcome.tally);
     assert!((25..45).contains(&count("probes")), "{:?}", outcome.tally);
     assert_eq!(count("deliveries while held back"), count("probes"), "{:?}", outcome.tally);
-    say(&format!("simulation: 40 minutes without a target: {} probes, and no dead letter", count("probes")));
+    print_line(&format!("simulation: 40 minutes of outage: {} probes, no dead letter", count("probes")));
 
-    // What is refused for good before anybody knows that it is an outage is dead; nothing after that.
+    // Events that are refused before the breaker opens are dead letters; no event after that.
     let outcome = run(Scenario::with_breaker(404, outage, None), false);
     assert_eq!(outcome.violation, None);
     let count = |what| outcome.tally.get(what).copied().unwrap_or(0);
@@ -183,78 +181,35 @@ fn no_event_dies_while_the_breaker_holds_it_back() {
 }
 
 #[test]
-fn a_target_that_never_comes_back_gets_every_event_to_the_dead_letters_before_it_expires() {
+fn every_event_is_a_dead_letter_before_it_expires_in_an_endless_outage() {
     let outcome = run(Scenario::with_breaker(503, Duration::from_hours(4 * 24), None), false);
     assert_eq!(outcome.violation, None);
     assert!(outcome.tally.get("events dead").is_some_and(|dead| *dead >= 70), "{:?}", outcome.tally);
 }
 
 #[test]
-fn each_side_of_every_call_of_the_breaker_is_a_place_to_die() {
+fn no_event_is_lost_by_a_crash_around_any_call_of_the_breaker() {
     let outage = Duration::from_mins(15);
     // Around its opening and its closing.
     for (of, invocations) in [("breaker", 1..6), ("breaker", 14..19), ("probe", 0..3), ("probe", 10..14)] {
-        let mut places = 0;
+        let mut crashes = 0;
         for nth in invocations {
             for after in 0.. {
-                let outcome = run(Scenario::with_breaker(503, outage, Some(Death { of, nth, after })), false);
-                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, dead after {after} places");
+                let outcome = run(Scenario::with_breaker(503, outage, Some(PlannedCrash { of, nth, after })), false);
+                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, crashed after {after} points");
                 if !outcome.tally.contains_key("crashes") {
                     break;
                 }
-                places += 1;
+                crashes += 1;
             }
         }
-        assert!(places > 10, "{of} died {places} times only");
-        say(&format!("simulation: {of} died {places} times"));
+        assert!(crashes > 10, "{of} crashed {crashes} times only");
+        print_line(&format!("simulation: {of} crashed {crashes} times"));
     }
-}
-
-/// What each hunk of a patch expects to find, by file.
-fn hunks(patch: &str) -> Vec<(&str, String)> {
-    let (mut file, mut hunks) = ("", Vec::new());
-    for line in patch.lines() {
-        if let Some(name) = line.strip_prefix("--- a/") {
-            file = name;
-        } else if line.starts_with("@@ ") {
-            hunks.push((file, String::new()));
-        } else if let Some((_, text)) = hunks.last_mut()
-            && let Some(rest) = line.strip_prefix([' ', '-'])
-        {
-            text.push_str(rest);
-            text.push('\n');
-        }
-    }
-    hunks
 }
 
 #[test]
-fn each_mutation_breaks_what_is_there_and_has_its_line() {
-    let (root, table) = (Path::new(env!("CARGO_MANIFEST_DIR")), include_str!("mutations/README.md"));
-    let mut patches = 0;
-    for entry in
-        root.join("tests/simulation/mutations").read_dir().expect("a folder").map(|entry| entry.expect("a file"))
-    {
-        let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "patch") {
-            continue;
-        }
-        let (name, change) = (path.file_stem().expect("a name"), std::fs::read_to_string(&path).expect("a patch"));
-        let hunks = hunks(&change);
-        assert!(!hunks.is_empty(), "{name:?} changes nothing");
-        for (file, expected) in hunks {
-            let found = std::fs::read_to_string(root.join(file)).expect("a source");
-            assert!(found.contains(&expected), "{name:?} does not fit {file} any more; it expects:\n{expected}");
-        }
-        let line = table.lines().find(|line| line.starts_with(&format!("| {} | ", name.display())));
-        assert!(line.is_some_and(|line| !line.contains("| none |")), "{name:?} is not in the table, or is not noticed");
-        patches += 1;
-    }
-    assert_eq!(table.lines().filter(|line| line.starts_with("| ")).count(), patches + 1, "a line for each, and a head");
-}
-
-#[test]
-fn a_seed_replays_exactly() {
+fn seed_replays_exactly() {
     for seed in 0..60 {
         let [one, other] = [(); 2].map(|()| run(Scenario::of(seed), false));
         assert_eq!((one.trace, one.tally), (other.trace, other.tally), "seed {seed}");

@@ -1,4 +1,4 @@
-//! The event source mapping: whether it hands out events, and to how many invocations at the same time.
+//! Model of the event source mapping: its settings, and the number of concurrent invocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::ports::Remote;
 
-/// A change takes effect after so long, and until then Lambda takes no other.
+/// Time until a change takes effect; Lambda accepts no other change until then.
 const CHANGE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
@@ -19,17 +19,16 @@ pub(crate) struct Mapping(Arc<watch::Sender<State>>);
 struct State {
     settings: Settings,
     is_changing: bool,
-    /// Invocations that are under way.
-    at_work: u32,
+    running: u32,
 }
 
-/// Leave for one invocation, until it is dropped.
-pub(crate) struct Leave(Mapping);
+/// Permit for one invocation, until it is dropped.
+pub(crate) struct Permit(Mapping);
 
 impl Mapping {
     pub(crate) fn new(maximum_concurrency: u32) -> Self {
         let settings = Settings { enabled: true, maximum_concurrency };
-        Self(Arc::new(watch::Sender::new(State { settings, is_changing: false, at_work: 0 })))
+        Self(Arc::new(watch::Sender::new(State { settings, is_changing: false, running: 0 })))
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -37,18 +36,18 @@ impl Mapping {
     }
 
     /// Waits until another invocation may begin.
-    pub(crate) async fn leave(&self) -> Leave {
-        let may = |state: &State| state.settings.enabled && state.at_work < state.settings.maximum_concurrency;
+    pub(crate) async fn permit(&self) -> Permit {
+        let may = |state: &State| state.settings.enabled && state.running < state.settings.maximum_concurrency;
         // The sender is kept by `self`.
         drop(self.0.subscribe().wait_for(may).await);
-        self.0.send_modify(|state| state.at_work += 1);
-        Leave(self.clone())
+        self.0.send_modify(|state| state.running += 1);
+        Permit(self.clone())
     }
 }
 
-impl Drop for Leave {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.send_modify(|state| state.at_work -= 1);
+        self.0.0.send_modify(|state| state.running -= 1);
     }
 }
 
@@ -64,7 +63,7 @@ impl EventSource for Remote<Mapping> {
     async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
         let set = async {
             if self.port.0.borrow().is_changing {
-                return Err(EventSourceError::Unavailable("a change is under way".into()));
+                return Err(EventSourceError::Unavailable("another change is in progress".into()));
             }
             self.port.0.send_modify(|state| state.is_changing = true);
             let mapping = self.port.clone();
@@ -79,5 +78,5 @@ impl EventSource for Remote<Mapping> {
 }
 
 fn unavailable<T>() -> Result<T, EventSourceError> {
-    Err(EventSourceError::Unavailable("as the weather has it".into()))
+    Err(EventSourceError::Unavailable("injected fault".into()))
 }

@@ -1,4 +1,4 @@
-//! The ports of the use cases, with a network between.
+//! Ports of the use cases behind a network with faults.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use genesys_relay::ports::events_table::{
     BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
 };
 use genesys_relay::ports::queue::{
-    Countable, MoveTask, QueueError, ReceiptHandle, Received, Receiver, Redrive, Sender, VisibilityTimeout,
+    Countable, MoveTask, QueueError, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender, VisibilityTimeout,
 };
 use genesys_relay::ports::secrets::{SecretStore, SecretsError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
@@ -23,15 +23,15 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::faults::{Process, Service};
-use crate::law::label_of;
+use crate::invariants::label_of;
 
-/// `SendMessageBatch` and its kin: at most ten entries.
+/// Most entries of an SQS batch call.
 const BATCH: usize = 10;
 
-/// One in so many entries of a batch fails although the call succeeds, in bad weather.
+/// Rate of batch entries that fail although the call succeeds.
 const FAILED_ENTRIES_PER_THOUSAND: u32 = 20;
 
-/// The clock of one process, which is wrong by a little.
+/// Clock of one process, with its skew.
 #[derive(Clone, Copy)]
 pub(crate) struct SkewedClock(pub(crate) SignedDuration);
 
@@ -41,7 +41,7 @@ impl Clock for SkewedClock {
     }
 }
 
-/// Something at the other end of the network.
+/// Port at the other end of the network.
 #[derive(Clone)]
 pub(crate) struct Remote<P> {
     pub(crate) port: P,
@@ -50,11 +50,11 @@ pub(crate) struct Remote<P> {
 }
 
 fn queue_unavailable() -> QueueError {
-    QueueError::Unavailable("as the weather has it".into())
+    QueueError::Unavailable("injected fault".into())
 }
 
 fn table_unavailable<T>() -> Result<T, TableError> {
-    Err(TableError::Unavailable("as the weather has it".into()))
+    Err(TableError::Unavailable("injected fault".into()))
 }
 
 impl Remote<FakeQueue> {
@@ -62,7 +62,7 @@ impl Remote<FakeQueue> {
         self.process.call(self.service, work, || Err(queue_unavailable())).await
     }
 
-    /// Calls batch by batch; some entries of a batch can fail alone.
+    /// Calls in batches, of which single entries can fail.
     async fn call_in_batches<'a, I: Sync, F: Future<Output = Result<(), QueueError>>>(
         &self,
         items: &'a [I],
@@ -73,8 +73,8 @@ impl Remote<FakeQueue> {
             let work = async {
                 let mut results = Vec::new();
                 for item in batch {
-                    if self.process.weather().strikes(FAILED_ENTRIES_PER_THOUSAND) {
-                        self.process.has_bad_luck("entries of batches failed");
+                    if self.process.faults().should_fail(FAILED_ENTRIES_PER_THOUSAND) {
+                        self.process.record_fault("entries of batches failed");
                         results.push(Err(queue_unavailable()));
                     } else {
                         results.push(one(item).await);
@@ -90,13 +90,13 @@ impl Remote<FakeQueue> {
 
     async fn put(&self, message: &Message) -> Result<(), QueueError> {
         self.port.send(message).await?;
-        let (law, now, by) = (self.process.law(), FakeClock.now(), self.process.name());
-        let is_letter = self.service == Service::DeadLetters;
-        if is_letter && message.reason(now).is_none() && matches!(by, "ingest" | "processor" | "recovery") {
-            law.violate(&format!("{by} sends a dead letter without a reason"));
+        let (invariants, now, by) = (self.process.invariants(), FakeClock.now(), self.process.name());
+        let is_dead_letter = self.service == Service::DeadLetters;
+        if is_dead_letter && message.reason(now).is_none() && matches!(by, "ingest" | "processor" | "recovery") {
+            invariants.violate(&format!("{by} sends a dead letter without a reason"));
         }
-        let is_undeliverable = is_letter && matches!(by, "ingest" | "recovery");
-        law.entered(message, is_undeliverable);
+        let is_undeliverable = is_dead_letter && matches!(by, "ingest" | "recovery");
+        invariants.queued_message(message, is_undeliverable);
         Ok(())
     }
 }
@@ -122,7 +122,7 @@ impl VisibilityTimeout for Remote<FakeQueue> {
 }
 
 impl Receiver for Remote<FakeQueue> {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         self.call(self.port.receive(most, visibility, wait)).await
     }
 
@@ -181,9 +181,9 @@ impl EventsTable for Remote<FakeTable> {
             if written == Written::Done {
                 let is_dead = |record: &EventRecord| matches!(record.state, State::Dead(_));
                 if is_dead(transition.next()) && !before.as_ref().is_some_and(is_dead) {
-                    self.process.weather().count("events dead");
+                    self.process.faults().count("events dead");
                 }
-                self.process.law().written(self.process.name(), before.as_ref(), transition.next());
+                self.process.invariants().written(self.process.name(), before.as_ref(), transition.next());
             }
             Ok(written)
         })
@@ -270,22 +270,22 @@ impl Archive for Remote<FakeArchive> {
             let held = archive::read(&object)?;
             self.port.put(key, object).await?;
             let named = |archived: archive::Archived| (archived.event_id, label_of(archived.body.as_bytes()));
-            self.process.law().archived(held.into_iter().map(named));
+            self.process.invariants().archived(held.into_iter().map(named));
             Ok(())
         };
-        let unavailable = || Err(ArchiveError::Unavailable("as the weather has it".into()));
+        let unavailable = || Err(ArchiveError::Unavailable("injected fault".into()));
         self.process.call(self.service, work, unavailable).await
     }
 
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
-        let unavailable = || Err(ArchiveError::Unavailable("as the weather has it".into()));
+        let unavailable = || Err(ArchiveError::Unavailable("injected fault".into()));
         self.process.call(self.service, self.port.get(key), unavailable).await
     }
 }
 
 impl SecretStore for Remote<FakeSecretStore> {
     async fn read(&self) -> Result<String, SecretsError> {
-        let unavailable = || Err(SecretsError::unavailable("as the weather has it"));
+        let unavailable = || Err(SecretsError::unavailable("injected fault"));
         self.process.call(self.service, self.port.read(), unavailable).await
     }
 }

@@ -1,4 +1,4 @@
-//! What happens in a run: everything that differs from one seed to the next.
+//! Scenario of a run: everything that a seed decides.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,23 +12,23 @@ use genesys_relay::testing::FakeClock;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::faults::{Death, Service};
+use crate::faults::{PlannedCrash, Service};
 
-/// Clocks of two processes differ by twice this at most. The relay allows for 5 s.
+/// Largest error of a clock. Two clocks differ by at most twice this; the relay allows for 5 s.
 const SKEW_MILLIS: i64 = 2000;
 
-/// A service that is down for a while.
+/// Time in which a service is down.
 #[derive(Debug, Clone)]
 pub(crate) struct Outage {
     pub(crate) service: Service,
     pub(crate) during: Range<Duration>,
 }
 
-/// A run.
+/// Scenario of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
-    /// How long it stays bad.
+    /// Time until all faults end.
     pub(crate) length: Duration,
     pub(crate) events: Vec<Sent>,
     pub(crate) outages: Vec<Outage>,
@@ -36,13 +36,13 @@ pub(crate) struct Scenario {
     pub(crate) crashes_per_thousand: u32,
     /// Deliveries that fail while the target is not down.
     pub(crate) refusals_per_thousand: u32,
-    /// When the target answers everything with this status.
+    /// Time in which the target answers everything with this status.
     pub(crate) away: Option<(Range<Duration>, u16)>,
-    /// Whether the queues hand out messages twice and in any order.
+    /// Queues return messages twice and in any order.
     pub(crate) disorder: bool,
-    /// Whether the clocks of processes are wrong.
+    /// Clocks of processes are wrong.
     pub(crate) clocks_differ: bool,
-    /// The slowest that a call can be on its way, each way.
+    /// Longest duration of each way of a call.
     pub(crate) slowness: Duration,
     pub(crate) base: Duration,
     pub(crate) cap: Duration,
@@ -53,63 +53,63 @@ pub(crate) struct Scenario {
     pub(crate) reconcile_every: Duration,
     pub(crate) archive_every: Duration,
     pub(crate) recover_every: Option<Duration>,
-    /// How often the breaker looks; nothing where there is none.
+    /// Interval of the breaker's runs, where there is one.
     pub(crate) breaker_every: Option<Duration>,
-    /// How long an operator waits between two requests, on average; nothing for one who is asleep.
+    /// Average time between two requests of an operator, where there is one.
     pub(crate) operator_every: Option<Duration>,
-    /// When the sender gets a new secret.
+    /// Time at which the sender gets a new secret.
     pub(crate) rotation: Option<Duration>,
-    /// What operators ask, and when, where it is not left to chance.
+    /// Planned requests of operators.
     pub(crate) requests: Vec<(Duration, Value)>,
-    /// The one process that dies, where it is not left to chance.
-    pub(crate) death: Option<Death>,
-    /// The target answers 500 to poison, again and again, where it would refuse it for good.
-    pub(crate) indigestible: bool,
+    /// The only crash, where it is planned.
+    pub(crate) crash: Option<PlannedCrash>,
+    /// The target answers 500 to poison events instead of refusing them for good.
+    pub(crate) poison_is_retryable: bool,
 }
 
-/// Events that nothing tells apart, or that share an id, come in so many groups.
+/// Groups of events that are equal or share an id.
 const GROUPS: usize = 2;
 
-/// The kinds of events.
+/// Kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Webhook,
     OpenMessaging,
-    /// Any JSON, told from others by a key of the sender.
+    /// Any JSON, identified by a key of the sender.
     Keyed,
-    /// Any JSON whose body others have as well, told from them by one key, beside another that is configured once.
+    /// Any JSON with a body that others share, identified by one of two keys; the other key is constant.
     TwoKeys,
-    /// An envelope whose body and time others have as well, told from them by a key.
+    /// An envelope with a body and time that others share, identified by a key.
     KeyedEnvelope,
-    /// Any JSON, with a key that the sender has configured once.
+    /// Any JSON, with a constant key.
     StaticKey,
-    /// Any JSON whose body others have as well: a Data Action without a time.
+    /// Any JSON with a body that others share: a Data Action without a time.
     Equal,
-    /// An envelope and a key whose template the sender has left unfilled: others have the same body.
+    /// An envelope and a key whose template was not filled in; others share the body.
     Unfilled,
-    /// A message of Open Messaging that has no id.
+    /// A message of Open Messaging without an id.
     EmptyId,
-    /// A message of Open Messaging whose id and time others have as well.
+    /// A message of Open Messaging with an id and time that others share.
     SharedId,
     /// A body that is not JSON.
     Malformed,
-    /// Put into the events queue by a rule, without attributes.
+    /// An event that a rule of EventBridge puts into the events queue, without attributes.
     EventBridge,
 }
 
-/// One event that Genesys Cloud has.
+/// Event of Genesys Cloud.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) number: usize,
     pub(crate) kind: Kind,
-    /// When it is sent, and when it is sent once more.
+    /// Times at which it is sent: once, and once more for each duplicate.
     pub(crate) at: Vec<Duration>,
-    /// Whether the target refuses it for good, whatever happens.
+    /// The target never accepts it.
     pub(crate) poison: bool,
 }
 
 impl Sent {
-    /// What its body says, and only bodies of events that say the same: nobody but the sender knows how many those are.
+    /// Label that its body contains. Equal events share one; only the sender knows their number.
     pub(crate) fn label(&self) -> String {
         match self.kind {
             Kind::Equal => format!("<equal-{}>", self.number % GROUPS),
@@ -120,13 +120,13 @@ impl Sent {
         }
     }
 
-    /// What is in common with others that have the same id.
+    /// Message id that it shares with others.
     pub(crate) fn shared_id(&self) -> Option<String> {
         (self.kind == Kind::SharedId).then(|| format!("shared-{}", self.number % GROUPS))
     }
 
-    /// Whether it is one event however often it comes. A key alone counts for a day only, and where the time is known.
-    pub(crate) fn is_told(&self) -> bool {
+    /// True where all its requests are known as one event. A key alone counts for one day, and only with a known time.
+    pub(crate) fn is_distinct(&self) -> bool {
         match self.kind {
             Kind::Webhook | Kind::OpenMessaging | Kind::EventBridge | Kind::KeyedEnvelope => true,
             Kind::Keyed | Kind::TwoKeys => self.has_logged_time() && self.is_of_one_day(),
@@ -134,12 +134,12 @@ impl Sent {
         }
     }
 
-    /// Whether the log of what was given up says when it was sent.
+    /// True where the log has the time at which it was sent.
     pub(crate) fn has_logged_time(&self) -> bool {
         !self.number.is_multiple_of(4)
     }
 
-    /// Whether all tries to send it fall on one day of UTC, whatever the clock of whoever receives them.
+    /// True where all its requests fall on one UTC day by any clock.
     fn is_of_one_day(&self) -> bool {
         // A run begins at noon.
         let day = |at: Duration| (at + Duration::from_hours(12)).as_secs() / (24 * 3600);
@@ -148,12 +148,12 @@ impl Sent {
         self.at.iter().flat_map(around).collect::<BTreeSet<u64>>().len() == 1
     }
 
-    /// Whether the log of what was given up has its body written anew.
+    /// True where the log has a rebuilt body.
     pub(crate) fn is_rewritten(&self) -> bool {
         matches!(self.kind, Kind::OpenMessaging | Kind::EmptyId | Kind::SharedId)
     }
 
-    /// The body, as it is sent for the `nth` time.
+    /// Body of the nth request.
     pub(crate) fn body(&self, nth: usize) -> Vec<u8> {
         let Self { number, .. } = self;
         let (tab, id) = (if nth.is_multiple_of(2) { "" } else { " " }, self.label());
@@ -200,17 +200,17 @@ impl Sent {
         }
     }
 
-    /// Its id, where something says who it is.
+    /// Its id, where it has an identity.
     pub(crate) fn id(&self) -> Option<EventId> {
         let body = self.body(0);
         let json = Json::parse(&body).ok()?;
-        let mut is_told = true;
+        let mut has_identity = true;
         let lone = || {
-            is_told = false;
+            has_identity = false;
             EventId::of_request(FakeClock.now(), 0)
         };
         let id = Identity::of(json, FakeClock.now(), self.key().as_ref(), lone).id;
-        is_told.then_some(id)
+        has_identity.then_some(id)
     }
 
     /// The values of `Idempotency-Key` and of `webhook-id`.
@@ -253,8 +253,7 @@ impl Scenario {
             length,
             events: (0..count).map(|number| sent(&mut rng, number, length)).collect(),
             outages,
-            // What lies dead for 10 days has eight runs of the archive to be saved; weeks in which each run of some dozen calls
-            // meets a fault are left out.
+            // A dead letter of 10 days has eight runs of the archive left. Weeks in which every run meets a fault are left out.
             faults_per_thousand: *rng
                 .choice(if is_long { &[0, 5, 5, 30, 30] } else { &[0, 5, 30, 30, 150] })
                 .unwrap_or(&0),
@@ -276,16 +275,16 @@ impl Scenario {
             operator_every: (rng.u32(..4) > 0).then_some(length / rng.u32(5..40)),
             rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
             requests: Vec::new(),
-            death: None,
-            indigestible: false,
+            crash: None,
+            poison_is_retryable: false,
             // Weeks of minutes take too long.
             breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
         };
-        Self { indigestible: scenario.breaker_every.is_some() && seed.is_multiple_of(2), ..scenario }
+        Self { poison_is_retryable: scenario.breaker_every.is_some() && seed.is_multiple_of(2), ..scenario }
     }
 
-    /// A breaker before a target that cannot digest some events, is away now and then, or both; all else works, mostly.
-    pub(crate) fn with_indigestible_events(seed: u64) -> Self {
+    /// A breaker before a target that fails on poison events, has an outage, or both; other faults are rare.
+    pub(crate) fn with_retryable_poison(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0xd16e);
         let minutes = Duration::from_mins;
         let length = minutes(rng.u64(60..6 * 60));
@@ -295,7 +294,7 @@ impl Scenario {
         let steady = (0..).map(|number: u32| (number, every * number)).take_while(|(_, at)| *at < length);
         let mut events: Vec<_> =
             steady.map(|(number, at)| sent(number as usize, at, rng.u32(..10) < bad_of_ten)).collect();
-        // Some that are bad come at once.
+        // Bursts of poison events.
         for burst in 1..=rng.usize(..3) {
             let at = length.mul_f64(rng.f64());
             let count = rng.usize(5..40);
@@ -313,25 +312,24 @@ impl Scenario {
             faults_per_thousand: *rng.choice(&[0, 0, 5, 30]).unwrap_or(&0),
             concurrency: *rng.choice(&[2, 10, 50]).unwrap_or(&10),
             max_receives: *rng.choice(&[2, 4, 10, 10]).unwrap_or(&10),
-            indigestible: true,
+            poison_is_retryable: true,
             ..Self::with_breaker(503, length, None)
         }
     }
 
-    /// A target that answers everything with a status for so long, and a breaker in front of it; all else works, but for
-    /// one death, if there is one.
-    pub(crate) fn with_breaker(status: u16, for_so_long: Duration, death: Option<Death>) -> Self {
+    /// A breaker before a target with one long outage; no other faults but one planned crash, if any.
+    pub(crate) fn with_breaker(status: u16, outage_length: Duration, crash: Option<PlannedCrash>) -> Self {
         let minutes = Duration::from_mins;
-        let at = |number: u32| for_so_long * number / 100 + Duration::from_secs(1);
+        let at = |number: u32| outage_length * number / 100 + Duration::from_secs(1);
         let sent =
             |number: u32| Sent { number: number as usize, kind: Kind::Webhook, at: vec![at(number)], poison: false };
-        // A few at the start, and then one now and then.
+        // A few at the start, then one at a time.
         let first = (100..106).map(|number| Sent { at: vec![Duration::from_secs(1)], ..sent(number) });
         Self {
-            length: for_so_long + minutes(30),
+            length: outage_length + minutes(30),
             events: first.chain((0..100).map(sent)).collect(),
             outages: Vec::new(),
-            away: Some((minutes(0)..for_so_long, status)),
+            away: Some((minutes(0)..outage_length, status)),
             cap: minutes(15),
             max_receives: 10,
             archive_every: minutes(24 * 60),
@@ -339,17 +337,17 @@ impl Scenario {
             recover_every: None,
             requests: Vec::new(),
             breaker_every: Some(minutes(1)),
-            death,
-            ..Self::with_death(Death { of: "nobody", nth: 0, after: 0 })
+            crash,
+            ..Self::with_crash(PlannedCrash { of: "none", nth: 0, after: 0 })
         }
     }
 
-    /// Twelve days in which each function has something of each kind to do, and all works but for one death.
-    pub(crate) fn with_death(death: Death) -> Self {
+    /// Twelve days in which each function has work of each kind, without faults but one planned crash.
+    pub(crate) fn with_crash(crash: PlannedCrash) -> Self {
         let minutes = Duration::from_mins;
         let sent = |number, kind, at, poison| Sent { number, kind, at, poison };
         let discarded = sent(5, Kind::Webhook, vec![minutes(72)], true);
-        let unwanted = discarded.id();
+        let discarded_id = discarded.id();
         Self {
             length: minutes(12 * 24 * 60),
             events: vec![
@@ -386,11 +384,11 @@ impl Scenario {
             requests: vec![
                 (minutes(80), json!({ "action": "replay", "filter": { "reason": "exhausted" } })),
                 (minutes(110), json!({ "action": "replay", "filter": { "reason": "permanent" } })),
-                (minutes(140), json!({ "action": "discard", "eventIds": [unwanted], "why": "not needed" })),
+                (minutes(140), json!({ "action": "discard", "eventIds": [discarded_id], "why": "not needed" })),
                 (minutes(170), json!({ "action": "archive", "olderThanDays": 0 })),
             ],
-            death: Some(death),
-            indigestible: false,
+            crash: Some(crash),
+            poison_is_retryable: false,
             seed: 0,
         }
     }
@@ -399,12 +397,12 @@ impl Scenario {
         Schedule::new(self.base, self.cap, self.max_receives).expect("a schedule")
     }
 
-    /// The time-out of the queue's messages: six times the function's.
+    /// Visibility timeout of the events queue: six times the function's time-out.
     pub(crate) fn visibility(&self) -> Duration {
         self.processor_time * 6
     }
 
-    /// How wrong the clock of one process is.
+    /// Error of the clock of one process.
     pub(crate) fn skew(&self, rng: &mut fastrand::Rng) -> SignedDuration {
         let most = if self.clocks_differ { SKEW_MILLIS } else { 0 };
         SignedDuration::from_millis(rng.i64(-most..=most))
@@ -413,7 +411,7 @@ impl Scenario {
 
 fn outage(rng: &mut fastrand::Rng, length: Duration) -> Outage {
     let service = *rng.choice(&Service::ALL).unwrap_or(&Service::Target);
-    // A dead letter is archived after 10 days and expires after 14: the archive may be down for less than the difference.
+    // A dead letter is archived after 10 days and expires after 14; an outage of the archive is shorter than the difference.
     let longest = (length / 3).min(Duration::from_hours(24));
     let begin = length.mul_f64(rng.f64());
     Outage { service, during: begin..begin + longest.mul_f64(rng.f64()) }
@@ -434,7 +432,7 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
     };
     let is_one_of_many =
         matches!(kind, Kind::Equal | Kind::Unfilled | Kind::SharedId | Kind::TwoKeys | Kind::KeyedEnvelope);
-    // Most in the first part, so that their retries are in bad weather too; some at one moment.
+    // Most are early, so that their retries meet faults too; some at the same moment.
     let first = length.mul_f64(rng.f64() * if rng.bool() { 0.1 } else { 0.8 });
     let mut at = vec![first];
     while kind != Kind::Malformed && rng.u32(..4) == 0 {
@@ -448,7 +446,7 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
     Sent { number, kind, at, poison: rng.u32(..8) == 0 && !is_one_of_many }
 }
 
-/// The requests of an operator who does not look twice.
+/// Random request of a careless operator.
 pub(crate) fn request(rng: &mut fastrand::Rng, listed: &[String], archived: &[String]) -> Value {
     let some = |rng: &mut fastrand::Rng| {
         let count = rng.usize(1..4);

@@ -1,4 +1,4 @@
-//! The customer's system: takes events, refuses them, answers late, with what is no answer, or not at all.
+//! Model of the customer's system: accepts events, refuses them, answers late, wrongly, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
@@ -6,80 +6,79 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::domain::event::{Event, EventId};
-use genesys_relay::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Process, Service};
-use crate::law::label_of;
+use crate::invariants::label_of;
 use crate::lock;
 use crate::mapping::Mapping;
 
-/// One delivery may take this long, connecting included (`TargetTimeoutSeconds`).
+/// Time-out of one delivery, connecting included (`TargetTimeoutSeconds`).
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Events by the time at which the target has dealt with them.
+/// Time at which the target is done with an event.
 pub(crate) type Busy = Arc<Mutex<BTreeMap<EventId, Instant>>>;
 
-/// The target as one process of the processor sees it.
+/// The target, called over the network by one process.
 #[derive(Clone)]
 pub(crate) struct SimTarget {
     pub(crate) process: Process,
-    /// What it refuses for good.
+    /// Labels of events that it never accepts.
     pub(crate) poison: Arc<BTreeSet<String>>,
     pub(crate) refusals_per_thousand: u32,
-    /// What it is still working on, and until when: it knows events by their key, and answers 409 meanwhile.
+    /// Events that it still works on; it answers 409 to another request with the same key.
     pub(crate) busy: Busy,
-    /// Whether events are held back.
     pub(crate) mapping: Mapping,
 }
 
 impl SimTarget {
     fn status(&self, status: u16) -> Outcome {
-        self.process.weather().count("deliveries refused");
-        Outcome::Failed(Failure { response: Some("no".to_owned()), ..Failure::new(Cause::Status(status), "refused") })
+        self.process.faults().count("deliveries refused");
+        Outcome::Failed(DeliveryFailure { response: Some("no".to_owned()), ..DeliveryFailure::new(FailureCause::Status(status), "refused") })
     }
 
-    /// One of the ways in which a delivery can go wrong.
-    async fn misbehave(&self, event: &Event, until: Instant) -> Outcome {
-        let weather = self.process.weather();
-        match weather.dice(|rng| rng.u32(..12)) {
+    /// Fails a delivery in one of many ways.
+    async fn fail_somehow(&self, event: &Event, until: Instant) -> Outcome {
+        let faults = self.process.faults();
+        match faults.random(|rng| rng.u32(..12)) {
             0..4 => {
-                self.status(weather.dice(|rng| *rng.choice(&[500, 502, 503, 599, 408, 425, 100, 600]).unwrap_or(&500)))
+                self.status(faults.random(|rng| *rng.choice(&[500, 502, 503, 599, 408, 425, 100, 600]).unwrap_or(&500)))
             }
             4 => {
-                let wait = Duration::from_secs(weather.dice(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)));
+                let wait = Duration::from_secs(faults.random(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)));
                 match self.status(429) {
-                    Outcome::Failed(failure) => Outcome::Failed(Failure { retry_after: Some(wait), ..failure }),
+                    Outcome::Failed(failure) => Outcome::Failed(DeliveryFailure { retry_after: Some(wait), ..failure }),
                     delivered @ Outcome::Delivered { .. } => delivered,
                 }
             }
-            5 => self.status(weather.dice(|rng| *rng.choice(&[301, 400, 401, 404, 409, 410, 423]).unwrap_or(&404))),
+            5 => self.status(faults.random(|rng| *rng.choice(&[301, 400, 401, 404, 409, 410, 423]).unwrap_or(&404))),
             6 => {
-                weather.count("deliveries broken off");
-                Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
+                faults.count("deliveries broken off");
+                Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "the connection was reset"))
             }
             7 => {
-                weather.count("deliveries taken, answers lost");
-                self.process.law().taken(event);
-                Outcome::Failed(Failure::new(Cause::Connection, "the connection was reset"))
+                faults.count("deliveries taken, answers lost");
+                self.process.invariants().taken(event);
+                Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "the connection was reset"))
             }
             8..10 => {
-                weather.count("deliveries timed out");
+                faults.count("deliveries timed out");
                 sleep_until(until).await;
-                Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"))
             }
             10 => {
-                weather.count("deliveries taken, answers late");
-                self.process.law().taken(event);
-                let more = Duration::from_secs(weather.dice(|rng| rng.u64(..60)));
+                faults.count("deliveries taken, answers late");
+                self.process.invariants().taken(event);
+                let more = Duration::from_secs(faults.random(|rng| rng.u64(..60)));
                 lock(&self.busy).insert(event.id.clone(), until + more);
                 sleep_until(until).await;
-                Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"))
             }
             _ => {
-                weather.count("deliveries panicked");
-                self.process.law().disturbed(event.id.clone());
-                resume_unwind(Box::new("as the weather has it"))
+                faults.count("deliveries panicked");
+                self.process.invariants().disturbed(event.id.clone());
+                resume_unwind(Box::new("injected fault"))
             }
         }
     }
@@ -87,40 +86,40 @@ impl SimTarget {
 
 impl Target for SimTarget {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
-        let (event, id, weather) = (delivery.event, &delivery.event.id, self.process.weather());
-        self.process.law().delivery_begins(id);
+        let (event, id, faults) = (delivery.event, &delivery.event.id, self.process.faults());
+        self.process.invariants().delivery_started(id);
         let until = delivery.deadline.min(Instant::now() + TIMEOUT);
         let work = async {
-            weather.count("deliveries");
+            faults.count("deliveries");
             if !self.mapping.is_enabled() {
-                weather.count("deliveries while held back");
+                faults.count("deliveries while held back");
             }
-            if let Some(status) = weather.away() {
+            if let Some(status) = faults.away() {
                 return self.status(status);
             }
-            let takes = weather.dice(|rng| if rng.u32(..10) == 0 { rng.u64(..9000) } else { rng.u64(..200) });
+            let takes = faults.random(|rng| if rng.u32(..10) == 0 { rng.u64(..9000) } else { rng.u64(..200) });
             if Instant::now() + Duration::from_millis(takes) >= until {
                 sleep_until(until).await;
-                return Outcome::Failed(Failure::new(Cause::TimedOut, "no answer in time"));
+                return Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"));
             }
             sleep(Duration::from_millis(takes)).await;
             if lock(&self.busy).get(id).is_some_and(|until| Instant::now() < *until) {
-                weather.count("deliveries met by their own earlier attempt");
+                faults.count("deliveries met by their own earlier attempt");
                 return self.status(409);
             }
             if self.poison.contains(&label_of(&event.body)) {
-                return self.status(weather.answer_to_poison());
+                return self.status(faults.answer_to_poison());
             }
-            if weather.strikes(self.refusals_per_thousand) {
-                return self.misbehave(event, until).await;
+            if faults.should_fail(self.refusals_per_thousand) {
+                return self.fail_somehow(event, until).await;
             }
-            self.process.law().taken(event);
-            Outcome::Delivered { status: Some(weather.dice(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))) }
+            self.process.invariants().taken(event);
+            Outcome::Delivered { status: Some(faults.random(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))) }
         };
-        let unreachable = || Outcome::Failed(Failure::new(Cause::Connection, "no connection"));
+        let unreachable = || Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "no connection"));
         let outcome = self.process.call(Service::Target, work, unreachable).await;
-        if let Outcome::Failed(Failure { cause, retry_after, .. }) = &outcome {
-            self.process.law().heard(id, cause.status(), *retry_after);
+        if let Outcome::Failed(DeliveryFailure { cause, retry_after, .. }) = &outcome {
+            self.process.invariants().heard(id, cause.status(), *retry_after);
         }
         outcome
     }

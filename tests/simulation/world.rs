@@ -1,4 +1,4 @@
-//! Everything there is in a run: the services, the functions and their processes, and what starts them.
+//! World of a run: services, functions, their processes, and their triggers.
 
 mod breaker;
 
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::dead_letters::{self, DeadLetters, PortTypes, Ports, ReplayError};
-use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{Checkpoint, EventsTable as _};
-use genesys_relay::ports::queue::{Receiver as _, Sender as _};
+use genesys_relay::ports::queue::{ReceivedMessage, Receiver as _, Sender as _};
 use genesys_relay::ports::secrets::{SecretCache, SenderSecrets};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
@@ -23,16 +23,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::faults::{Died, FaultPlan, Process, Service};
+use crate::faults::{Crashed, FaultPlan, Process, Service};
 use crate::genesys::{LOG, Log, RemoteLog};
-use crate::law::Invariants;
+use crate::invariants::Invariants;
 use crate::lock;
 use crate::mapping::Mapping;
 use crate::ports::{Remote, SkewedClock};
 use crate::scenario::{Kind, Scenario, Sent};
 use crate::target::{Busy, SimTarget};
 
-/// The functions' time-outs, and when their SDK gives up on a call, as the template and `main.rs` of each have it.
+/// Time-outs of the functions and of their SDK calls, as in the template and in `main.rs` of each.
 const INGEST_TIME: Duration = Duration::from_secs(9);
 const INGEST_CALL: Duration = Duration::from_secs(4);
 const PROCESSOR_CALL: Duration = Duration::from_secs(3);
@@ -46,14 +46,14 @@ const OVERLAP: SignedDuration = SignedDuration::from_mins(15);
 const EVENTS_KEPT: SignedDuration = SignedDuration::from_hours(10 * 24);
 const DEAD_LETTERS_KEPT: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// Clocks differ, and calls take a while.
+/// Allowance for the skew of clocks and the duration of calls.
 const SLACK: SignedDuration = SignedDuration::from_secs(6);
 
-/// One in so many batches is throttled: received, and handed to nobody.
+/// Rate of batches that are received but not delivered to an invocation.
 const THROTTLED_PER_THOUSAND: u32 = 20;
 
-/// One in so many messages that were acknowledged is not deleted, or an answer of ingest does not arrive.
-const UNHEARD_PER_THOUSAND: u32 = 10;
+/// Rate of lost deletes after an acknowledgement, and of lost answers of ingest.
+const LOST_ANSWERS_PER_THOUSAND: u32 = 10;
 
 type TheIngest = Ingest<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeSecretStore>, SkewedClock>;
 type TheProcessor = Processor<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeTable>, SimTarget, SkewedClock>;
@@ -70,7 +70,7 @@ impl PortTypes for RemotePorts {
     type Clock = SkewedClock;
 }
 
-/// An instance of a function, warm.
+/// Warm instance of a function.
 struct Warm<F> {
     process: Process,
     function: Arc<F>,
@@ -78,8 +78,8 @@ struct Warm<F> {
 
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
-    pub(crate) weather: Arc<FaultPlan>,
-    pub(crate) law: Arc<Invariants>,
+    pub(crate) faults: Arc<FaultPlan>,
+    pub(crate) invariants: Arc<Invariants>,
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
     pub(crate) table: FakeTable,
@@ -98,7 +98,7 @@ pub(crate) struct World {
 const SECRETS: [&str; 2] = ["the-first-secret-0001", "the-second-secret-0002"];
 
 impl World {
-    pub(crate) fn new(scenario: Scenario, speaks: bool) -> Arc<Self> {
+    pub(crate) fn new(scenario: Scenario, verbose: bool) -> Arc<Self> {
         let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
         let dead_letters = dead_letters.keeping_for(DEAD_LETTERS_KEPT).moving_to(&events);
         let events = events.keeping_for(EVENTS_KEPT).redriving_to(&dead_letters, scenario.max_receives);
@@ -108,13 +108,13 @@ impl World {
         }
         let table = FakeTable::default();
         let mapping = Mapping::new(scenario.concurrency);
-        let law = Arc::new(Invariants::new(&scenario, speaks, &events, &dead_letters, &table));
+        let invariants = Arc::new(Invariants::new(&scenario, verbose, &events, &dead_letters, &table));
         let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed).map(Sent::label);
         Arc::new(Self {
-            weather: Arc::new(FaultPlan::new(&scenario)),
+            faults: Arc::new(FaultPlan::new(&scenario)),
             poison: Arc::new(poison.collect()),
             busy: Busy::default(),
-            law,
+            invariants,
             events,
             dead_letters,
             table,
@@ -130,18 +130,18 @@ impl World {
         })
     }
 
-    /// The recovery begins when the stack does: its first run was in good weather.
+    /// Saves the checkpoint that the recovery has after its first run.
     pub(crate) async fn deploy(&self) {
         let checkpoint = Checkpoint { cursor: FakeClock.now(), span_seconds: 3600, resume: None };
-        // In memory, and told to work.
+        // The table is in memory and has no faults here.
         drop(self.table.save_checkpoint(LOG, &checkpoint).await);
     }
 
-    pub(crate) fn dice<T>(&self, throw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
-        throw(&mut lock(&self.rng))
+    pub(crate) fn random<T>(&self, choose: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        choose(&mut lock(&self.rng))
     }
 
-    /// What senders prove themselves with now.
+    /// Secret of the senders.
     pub(crate) fn secret(&self) -> String {
         (*lock(&self.secret)).to_owned()
     }
@@ -150,7 +150,7 @@ impl World {
         self.poison.contains(label)
     }
 
-    /// The event that a message stands for, by what the table knows.
+    /// Event id of a message, by its record.
     pub(crate) fn id_of(&self, message: &Message, sent_at: Timestamp) -> EventId {
         let id = message.identity(sent_at).0;
         let other = || self.table.record(&id)?.other_event(&message.to_event(sent_at).ok()?, FakeClock.now());
@@ -158,14 +158,14 @@ impl World {
     }
 
     fn process(&self, name: &'static str, call_timeout: Duration) -> Process {
-        Process::new(name, &self.weather, &self.law, call_timeout)
+        Process::new(name, &self.faults, &self.invariants, call_timeout)
     }
 
     fn clock(&self) -> SkewedClock {
-        SkewedClock(self.dice(|rng| self.scenario.skew(rng)))
+        SkewedClock(self.random(|rng| self.scenario.skew(rng)))
     }
 
-    /// As the README has it: the new secret beside the old one, ten seconds, the sender, and then the old one goes.
+    /// Rotates the secret by the documented steps: new secret beside the old one, ten seconds, the sender, removal of the old one.
     pub(crate) async fn rotate_secret(self: Arc<Self>, after: Duration) {
         sleep(after).await;
         self.store.hold(&json!({ "webhookSecrets": SECRETS }));
@@ -175,14 +175,14 @@ impl World {
         self.store.hold(&json!({ "webhookSecrets": [SECRETS[1]] }));
     }
 
-    /// Posts a webhook; nothing where no answer came.
+    /// Posts a webhook; `None` where no answer arrived.
     pub(crate) async fn post(
         &self,
         sent: &Sent,
         headers: &HeaderMap,
         body: &[u8],
     ) -> Option<Result<Accepted, Refusal>> {
-        self.law.requested(&sent.label());
+        self.invariants.requested(&sent.label());
         let instance = lock(&self.ingests).pop();
         let Warm { process, function } = instance.unwrap_or_else(|| {
             let process = self.process("ingest", INGEST_CALL);
@@ -194,22 +194,22 @@ impl World {
                 dead_letters: remote(&self.dead_letters, Service::DeadLetters),
                 secrets: SecretCache::<_, SenderSecrets, _>::new(store, SECRETS_KEPT, clock),
                 clock,
-                rng: Mutex::new(fastrand::Rng::with_seed(self.dice(|rng| rng.u64(..)))),
+                rng: Mutex::new(fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)))),
             };
             Warm { process, function: Arc::new(function) }
         });
         let answer = process.invoke(INGEST_TIME, function.ingest(headers, body, None)).await;
-        self.law.account();
+        self.invariants.check_nothing_lost();
         let answer = answer.ok()?;
         lock(&self.ingests).push(Warm { process, function });
         match &answer {
-            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => self.law.accepted(id, sent),
+            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => self.invariants.accepted(id, sent),
             Err(_) => {}
         }
-        (!self.weather.strikes(UNHEARD_PER_THOUSAND)).then_some(answer)
+        (!self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND)).then_some(answer)
     }
 
-    /// A rule of EventBridge puts an event into the events queue, and tries for as long as it takes.
+    /// Puts an event into the events queue as a rule of EventBridge does, which retries until it succeeds.
     pub(crate) async fn publish(&self, sent: &Sent, body: &[u8]) {
         let message = Message {
             body: String::from_utf8_lossy(body).into_owned(),
@@ -218,35 +218,35 @@ impl World {
             trace: None,
         };
         let id = message.identity(FakeClock.now()).0;
-        self.law.requested(&sent.label());
-        self.law.entered(&message, false);
-        // In memory, and told to work.
+        self.invariants.requested(&sent.label());
+        self.invariants.queued_message(&message, false);
+        // The table is in memory and has no faults here.
         drop(self.events.send(&message).await);
-        self.law.accepted(&id, sent);
+        self.invariants.accepted(&id, sent);
     }
 
-    /// The event source mapping: receives, invokes, and deletes what was not reported as failed.
+    /// Runs the event source mapping: receives, invokes, and deletes what the processor did not report as failed.
     pub(crate) async fn map(self: Arc<Self>) {
         loop {
-            let leave = self.mapping.leave().await;
+            let permit = self.mapping.permit().await;
             self.events.until_visible().await;
             if !self.mapping.is_enabled() {
                 continue;
             }
             let records = self.events.hand_out(self.scenario.batch, self.scenario.visibility());
-            self.law.account();
+            self.invariants.check_nothing_lost();
             if records.is_empty() {
                 continue;
             }
-            if self.weather.strikes(THROTTLED_PER_THOUSAND) {
-                self.weather.count("batches throttled");
+            if self.faults.should_fail(THROTTLED_PER_THOUSAND) {
+                self.faults.count("batches throttled");
                 self.disturb(&records);
                 continue;
             }
             let world = Arc::clone(&self);
             tokio::spawn(async move {
                 world.deliver(records).await;
-                drop(leave);
+                drop(permit);
             });
         }
     }
@@ -257,17 +257,17 @@ impl World {
         let (began, time) = (Instant::now(), self.scenario.processor_time);
         let work = async { function.process(records.clone(), Instant::now() + time).await };
         let answer = process.invoke(time, work).await;
-        // What still runs 1½ s before the end is given up.
-        if answer.is_err() || !process.was_lucky() || began.elapsed() + Duration::from_secs(2) >= time {
+        // The processor gives up tasks that still run 1½ s before its time-out.
+        if answer.is_err() || !process.ran_without_faults() || began.elapsed() + Duration::from_secs(2) >= time {
             self.disturb(&records);
         }
         if let Ok(kept) = answer {
             let (kept, done): (Vec<_>, Vec<_>) =
                 records.into_iter().partition(|record| kept.contains(&record.message_id));
             for record in &done {
-                let Some(receipt) = record.receipt.clone() else { continue };
-                if self.weather.strikes(UNHEARD_PER_THOUSAND) {
-                    self.weather.count("deletes lost");
+                let receipt = record.receipt.clone();
+                if self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND) {
+                    self.faults.count("deletes lost");
                     self.disturb(std::slice::from_ref(record));
                 } else {
                     drop(self.events.delete(&[receipt]).await);
@@ -276,46 +276,44 @@ impl World {
             self.check_visibility(&kept);
             lock(&self.processors).push(Warm { process, function });
         }
-        self.law.account();
+        self.invariants.check_nothing_lost();
     }
 
-    /// Something got between these messages and what the processor would have said of them.
+    /// Notes that faults may have hidden the outcome of these messages.
     fn disturb(&self, records: &[ReceivedMessage]) {
         for record in records {
             let Ok(event) = record.message.to_event(record.sent_at) else { continue };
-            // Also under the id that it has where another body had its own first.
+            // Also under the id that it gets where another body has its own.
             if let Some(digest) = event.digest() {
-                self.law.disturbed(event.id.with_body(&digest));
+                self.invariants.disturbed(event.id.with_body(&digest));
             }
-            self.law.disturbed(event.id);
+            self.invariants.disturbed(event.id);
         }
     }
 
-    /// What was kept comes back when it is time, and never later than the longest backoff.
+    /// Checks that kept messages become visible at their next attempt, and at most after the longest backoff.
     fn check_visibility(&self, kept: &[ReceivedMessage]) {
         let (now, wall) = (Instant::now(), FakeClock.now());
         for record in kept {
-            let Some(at) = record.receipt.as_ref().and_then(|receipt| self.events.visible_at(receipt)) else {
-                continue;
-            };
+            let Some(at) = self.events.visible_at(&record.receipt) else { continue };
             let id = self.id_of(&record.message, record.sent_at);
             let hidden = SignedDuration::try_from(at.saturating_duration_since(now)).unwrap_or_default();
             if hidden > SignedDuration::from_hours(1) + SignedDuration::from_mins(10) {
-                self.law.violate(&format!("the message of {id} is hidden for {hidden}"));
+                self.invariants.violate(&format!("the message of {id} is hidden for {hidden}"));
             }
-            // Where every call worked, the message comes back when its record says so, unless it is on its way out, or the
-            // record is about another copy of the event.
+            // Without faults the message becomes visible when its record says, unless this is its last receive or the record is
+            // about a copy of the event.
             let is_last = record.receive_count >= self.scenario.max_receives;
             if let Some(State::Retrying { next_attempt_at }) = self.table.record(&id).map(|record| record.state)
                 && !self.scenario.disorder
-                && !self.law.is_disturbed(&id)
+                && !self.invariants.is_disturbed(&id)
                 && !is_last
             {
-                // Not before, and, as it is set when the whole batch is done, not later than that takes.
+                // Not earlier; later by at most the time of the batch, as the timeout is set at its end.
                 let early = next_attempt_at.duration_since(wall) - hidden;
                 let latest = SignedDuration::try_from(self.scenario.processor_time).unwrap_or_default();
                 if !(-latest..SLACK).contains(&early) {
-                    self.law.violate(&format!("the message of {id} comes back {early} before its next attempt"));
+                    self.invariants.violate(&format!("the message of {id} is visible {early} before its next attempt"));
                 }
             }
         }
@@ -324,7 +322,7 @@ impl World {
     fn processor(&self, name: &'static str) -> Warm<TheProcessor> {
         let process = self.process(name, PROCESSOR_CALL);
         let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
-        let function = Processor {
+        let ports = deliver::Ports {
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
             table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
@@ -335,19 +333,18 @@ impl World {
                 busy: Arc::clone(&self.busy),
                 mapping: self.mapping.clone(),
             },
-            schedule: self.scenario.schedule(),
             clock: self.clock(),
-            rng: Mutex::new(fastrand::Rng::with_seed(self.dice(|rng| rng.u64(..)))),
-            attempts: AttemptCounter::default(),
         };
+        let rng = fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)));
+        let function = Processor::new(ports, Backoff::with_rng(self.scenario.schedule(), rng));
         Warm { process, function: Arc::new(function) }
     }
 
-    /// Asks the replay function; `Err` where it died.
-    pub(crate) async fn replay(&self, request: &Value) -> Result<Result<dead_letters::Answer, ReplayError>, Died> {
+    /// Invokes the replay function; `Err` where it crashed.
+    pub(crate) async fn replay(&self, request: &Value) -> Result<Result<dead_letters::Answer, ReplayError>, Crashed> {
         let request = dead_letters::Request::parse(request.clone(), "an operator").expect("a request");
         if let dead_letters::Request::Discard { event_ids, .. } = &request {
-            self.law.discard_is_asked(event_ids.iter().cloned());
+            self.invariants.discard_requested(event_ids.iter().cloned());
         }
         let process = self.process(action(&request), OPERATOR_CALL);
         let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
@@ -366,21 +363,21 @@ impl World {
             let answer = json!(answer);
             for (field, name) in DONE {
                 if answer[field].as_u64().is_some_and(|count| count > 0) {
-                    self.weather.count(name);
+                    self.faults.count(name);
                 }
             }
         }
-        self.law.note(|| match &answer {
+        self.invariants.note(|| match &answer {
             Ok(Ok(answer)) => format!("replay: {}", json!(answer)),
             Ok(Err(error)) => format!("replay: {error}"),
-            Err(Died) => "replay died".to_owned(),
+            Err(Crashed) => "replay crashed".to_owned(),
         });
-        self.law.account();
+        self.invariants.check_nothing_lost();
         answer
     }
 
     /// Runs the recovery from its checkpoint.
-    pub(crate) async fn recover(&self) -> Result<bool, Died> {
+    pub(crate) async fn recover(&self) -> Result<bool, Crashed> {
         let clock = self.clock();
         let request = recover::Request::parse(json!({}), "a schedule", clock_now(clock)).expect("a request");
         let process = self.process("recovery", OPERATOR_CALL);
@@ -395,16 +392,16 @@ impl World {
         };
         let work = async { function.recover(&request, Instant::now() + RECOVERY_TIME).await };
         let report = process.invoke(RECOVERY_TIME, work).await?;
-        self.law.note(|| match &report {
+        self.invariants.note(|| match &report {
             Ok(report) => format!("recovery: {}", json!(report)),
             Err(failed) => format!("recovery: {}", failed.error),
         });
-        self.law.account();
+        self.invariants.check_nothing_lost();
         Ok(report.is_ok_and(|report| report.complete))
     }
 }
 
-/// Fields of the answers that count what was done, and what a run is called that did something.
+/// Counts of the answers, and the name of runs with a count above zero.
 const DONE: [(&str, &str); 4] = [
     ("replayed", "runs that replayed"),
     ("archived", "runs that archived"),
@@ -412,7 +409,7 @@ const DONE: [(&str, &str); 4] = [
     ("discarded", "runs that discarded"),
 ];
 
-/// What a process of the replay function is there for.
+/// Name of the replay function's process for a request.
 fn action(request: &dead_letters::Request) -> &'static str {
     match request {
         dead_letters::Request::Replay(_) => "replay",

@@ -1,4 +1,4 @@
-//! What a function does before its first invocation, and that it starts whatever becomes of that.
+//! Start of a function before its first invocation; it starts even where its warm-up fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -18,7 +18,7 @@ const LAST: u32 = 10;
 /// From which number on there is an event far enough back to be sent again.
 const FIRST: usize = 19;
 
-/// What becomes of an event.
+/// Outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Delivered,
@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// Whether SQS has to keep the message.
+    /// True where SQS must keep the message.
     fn stays(self) -> bool {
         matches!(self, Self::Retried(_) | Self::Exhausted)
     }
@@ -144,7 +144,7 @@ async fn the_processor_holds_no_more_after_thousands_of_batches_and_has_recorded
     footprint.is_steady("processor")
 }
 
-/// What all batches together have to come to.
+/// Expected totals of all batches.
 #[derive(Debug, Default)]
 struct Expected {
     delivered: usize,

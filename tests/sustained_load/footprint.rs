@@ -1,4 +1,4 @@
-//! What a process holds: memory and open files, over the time of a load.
+//! Memory and open files of a process under load.
 
 use std::fs;
 use std::time::Instant;
@@ -27,7 +27,7 @@ struct Reading {
     rss: u64,
     /// The most that ever was.
     peak: u64,
-    /// What the process has written itself, in KiB: a leak is in here, and no code that was not needed before.
+    /// Private dirty memory in KiB: it includes a leak, but no code pages.
     own: u64,
     files: usize,
 }

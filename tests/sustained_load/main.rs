@@ -1,6 +1,6 @@
 //! The binaries of ingest and processor at their start, under sustained load and at overload, each behind a Runtime API of its own.
 //!
-//! `GENESYS_RELAY_LOAD_INVOCATIONS` says how many invocations each gets under load.
+//! `cargo xtask load --invocations N` sets the number of invocations of each.
 
 mod cold_start;
 mod deliveries;
@@ -27,7 +27,7 @@ const PROCESSOR_TIME: Duration = Duration::from_mins(1);
 /// A target that nothing is ever sent to.
 const NOWHERE: &str = "http://127.0.0.1:9/";
 
-/// How many invocations a function gets.
+/// Number of invocations of a function.
 fn invocations(default: usize) -> Result<usize> {
     match std::env::var("GENESYS_RELAY_LOAD_INVOCATIONS") {
         Ok(number) => number.parse().context("GENESYS_RELAY_LOAD_INVOCATIONS is not a number"),
@@ -52,7 +52,7 @@ async fn start(name: &str, stand_in: &StandIn, target_url: &str, time_limit: Dur
     .await
 }
 
-/// What a function returned, as JSON. That it reports an error is none here.
+/// Answer or reported error of a function, as JSON.
 fn returned(answer: Answer) -> Result<Value> {
     let returned = answer.outcome.map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
     serde_json::from_slice(&returned).context("the answer is not JSON")

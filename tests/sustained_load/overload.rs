@@ -23,7 +23,7 @@ const FUNCTIONS: usize = 6;
 /// Webhooks for each of them.
 const WEBHOOKS: usize = 20;
 
-/// How SQS throttles ("Common Errors" of the Amazon SQS API Reference) and fails.
+/// Errors of SQS: throttled ("Common Errors" of the Amazon SQS API Reference) and failed.
 const FAULTS: [Fault; 5] = [
     Fault::Refused(400, "ThrottlingException"),
     Fault::Refused(403, "RequestThrottled"),

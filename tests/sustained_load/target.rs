@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use local::server::Server;
 
-/// How an event's body begins; the status follows.
+/// Prefix of an event's body; the status follows.
 pub(crate) const ASKS: &str = r#"{"answer":"#;
 
 /// Asks for no answer: the connection breaks.
@@ -38,7 +38,7 @@ impl Target {
         format!("{}/events", self.server.url())
     }
 
-    /// How often it gave this status.
+    /// Number of answers with this status.
     pub(crate) fn answered(&self, status: u16) -> usize {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).get(&status).copied().unwrap_or_default()
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::footprint::Footprint;
 use crate::{INGEST_TIME, NOWHERE, invocations, returned, start};
 
-/// What a sender does.
+/// Requests of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Signed,

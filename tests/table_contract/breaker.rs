@@ -1,4 +1,4 @@
-//! What the breaker goes by, and what it is.
+//! Attempts and state of the breaker.
 
 use genesys_relay::domain::attempts::{Attempts, minutes_before};
 use genesys_relay::domain::circuit::State as CircuitState;

@@ -61,7 +61,7 @@ pub(super) async fn dead_letters_are_listed_oldest_first(table: &impl EventsTabl
     let listed = found.iter().map(|summary| Position::of(summary.received_at, &summary.event_id));
     assert!(listed.eq(places), "oldest first, and each once");
 
-    // What leaves between two pages, the last of a page included, takes nobody with it.
+    // What leaves between two pages, the last of a page included, hides no other.
     let page = table.dead_letters(everything, None, 9).await?;
     for gone in [page.items.last(), expected.get(30)].into_iter().flatten() {
         let record = pair.get(&gone.event_id).await?.context("a record")?;
@@ -149,7 +149,7 @@ pub(super) async fn the_list_holds_the_dead_only(table: &impl EventsTable) -> Re
             }
         };
     }
-    assert_eq!(listed(at(DAY + 1)).await?, ["replayed"], "dead until somebody claims it");
+    assert_eq!(listed(at(DAY + 1)).await?, ["replayed"], "dead until it is claimed");
 
     // A last attempt is in the index from its claim on, and dead when nothing is heard of it by the end of its lease.
     let crashed = event("crashed", at(DAY + 1));

@@ -23,7 +23,7 @@ pub(super) async fn one_run_at_a_time_has_the_lease(table: &impl EventsTable, wh
     assert_eq!(table.lease(what, at(69)).await?, Some(lease(one, at(70))));
 
     assert_eq!(table.lease(what, at(70)).await?, None, "it has run out");
-    assert_eq!(table.acquire(what, &lease(other, at(130)), at(70)).await?, None, "so somebody else may have it");
+    assert_eq!(table.acquire(what, &lease(other, at(130)), at(70)).await?, None, "so another owner may have it");
     table.release(what, one).await?;
     assert_eq!(table.acquire(what, &lease(one, at(130)), at(71)).await?, Some(lease(other, at(130))));
     table.release(what, other).await?;

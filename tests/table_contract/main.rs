@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::domain::event::{Event, EventId, Source};
 use genesys_relay::domain::event_record::{
-    Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, EventRecord, LIFE, Letter,
+    Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, EventRecord, LIFE, DeadLetterEvidence,
     OperatorAction, State, StateName, Summary, Transition,
 };
 use genesys_relay::domain::failure::ReasonKind;

@@ -1,4 +1,4 @@
-//! What the table says of one event.
+//! Records of single events.
 
 use super::*;
 
@@ -43,8 +43,8 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
     let found = pair.take(&event.id, &fourth.delivered(attempt(at(12), 200))).await?;
     assert_eq!((found.state.name(), found.attempts.len(), found.history.len()), (StateName::Delivered, 4, 2));
 
-    // One that nobody has ever seen, and that is not needed.
-    let letter = Letter { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
+    // One without a record, which is not needed.
+    let letter = DeadLetterEvidence { event_id: &id("stray"), received_at: at(0), sent_at: at(0), reason: None, event: None };
     let DeadLetterStatus::Unrecorded(stray) = DeadLetterStatus::of(&letter, None, at(13)) else { panic!("recorded") };
     let found = pair.take(letter.event_id, stray.transition()).await?;
     let Some(DeadLetterStatus::Dead(stray)) = DeadLetterStatus::recorded(&found, at(14)) else {

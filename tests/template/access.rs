@@ -1,11 +1,11 @@
-//! Who may do what: every role, trust, permission and resource policy in one reviewed text.
+//! Access: every role, trust, permission and resource policy in one reviewed text.
 
 use super::*;
 
 /// The reviewed text.
 const REVIEWED: &str = "tests/template/access.snap.txt";
 
-/// Where it is set, the test writes [`REVIEWED`] before it compares.
+/// Variable with which the test writes [`REVIEWED`] before it compares.
 const UPDATE: &str = "GENESYS_RELAY_UPDATE_SNAPSHOTS";
 
 /// Properties that give no access, by type. Whatever is not listed is shown: a property that is new here,
@@ -213,7 +213,7 @@ fn access_is_what_was_reviewed() {
     assert!(
         found == reviewed,
         "template.yaml gives other access than {REVIEWED}, which people have reviewed.\nnow: {:#?}\nreviewed: {:#?}\n\
-         If that is meant: {UPDATE}=1 cargo test --test template, and review the file's diff.",
+         If that is meant: cargo xtask snapshots, and review the file's diff.",
         only_in(&found, &reviewed),
         only_in(&reviewed, &found),
     );
@@ -362,7 +362,7 @@ fn access_that_is_widened_is_noticed() {
     assert!(Snapshot::of(&globals).text.contains("AuthType: NONE"));
 }
 
-/// Whether a condition on the keys lets this one be written; that no key at all is no way around it, `Null` says.
+/// True where a condition on the keys allows this one to be written. `Null` excludes requests without keys.
 fn covers(condition: &Yaml, key: &str) -> bool {
     assert_eq!(condition["Null"]["dynamodb:LeadingKeys"].as_str(), Some("false"), "{condition:?}");
     let matches = |operator: &str| {

@@ -5,7 +5,6 @@ mod agreement;
 mod alarms;
 mod api;
 mod parameters;
-mod runbooks;
 mod sources;
 mod storage;
 
@@ -15,8 +14,6 @@ use std::time::Duration;
 
 use genesys_relay::adapters::genesys::Region;
 use genesys_relay::domain::retry::Schedule;
-use genesys_relay::recover::Request as Recovery;
-use jiff::Timestamp;
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -165,18 +162,32 @@ fn the_outputs_are_those_that_others_script_against() {
     }
 }
 
+/// README.md and every page below docs/.
+fn documentation() -> String {
+    fn pages(folder: &Path) -> String {
+        let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        let pages = entries.map(|path| match path.extension() {
+            Some(extension) if extension == "md" => std::fs::read_to_string(path).expect("a page"),
+            Some(_) => String::new(),
+            None => pages(&path),
+        });
+        pages.collect()
+    }
+    file("README.md") + &pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
+}
+
 #[test]
-fn every_parameter_is_described_and_in_the_readme() {
+fn every_parameter_and_variable_is_documented() {
     let template = template();
-    let readme = file("README.md");
+    let documentation = documentation();
     for (name, parameter) in template["Parameters"].as_hash().expect("parameters") {
         let name = name.as_str().expect("a name");
         assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 20), "{name}");
-        assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+        assert!(documentation.contains(&format!("`{name}`")), "no page lists {name}");
     }
     for (function, _) in FUNCTIONS {
         for name in variables_read(function) {
-            assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+            assert!(documentation.contains(&format!("`{name}`")), "no page lists {name}");
         }
     }
 }

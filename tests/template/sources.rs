@@ -1,6 +1,8 @@
-//! What starts the functions: schedules, the event source mapping, the rule of EventBridge.
+//! Triggers of the functions: schedules, the event source mapping, the rule of EventBridge.
 
 use genesys_relay::breaker::Request as Breaker;
+use genesys_relay::recover::Request as Recovery;
+use jiff::Timestamp;
 
 use super::*;
 
@@ -31,14 +33,18 @@ fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take(
     assert_eq!(trust["Principal"]["Service"].as_str(), Some("scheduler.amazonaws.com"));
 }
 
-/// Each is asked anew within that time anyway.
 #[test]
 fn invocations_that_lambda_puts_off_do_not_come_together_hours_later() {
     let template = template();
-    for (function, seconds) in [("BreakerFunction", 60), ("ReplayFunction", 300)] {
-        let config = resource(&template, function)["Properties"]["EventInvokeConfig"].clone();
-        assert_eq!(number(&config["MaximumEventAgeInSeconds"]), seconds, "{function}");
-    }
+    let properties = |name: &str| resource(&template, name)["Properties"].clone();
+    let longest = |function: &str| number(&properties(function)["EventInvokeConfig"]["MaximumEventAgeInSeconds"]);
+    // It is asked anew within that time anyway.
+    assert_eq!(longest("BreakerFunction"), 60);
+    // A run that is killed at its time-out is begun again, and a reconciliation that another has replaced is not.
+    assert!(longest("ReplayFunction") >= 3 * number(&properties("ReplayFunction")["Timeout"]));
+    let input = properties("ReconcileSchedule")["Target"]["Input"].clone();
+    assert!(input.as_str().is_some_and(|input| input.contains(r#""dueAt":"<aws.scheduler.scheduled-time>""#)));
+    assert_eq!(properties("ReconcileSchedule")["ScheduleExpression"].as_str(), Some("rate(5 minutes)"));
 }
 
 #[test]

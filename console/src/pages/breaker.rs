@@ -13,7 +13,7 @@ use serde_json::Map;
 use tokio::time::{Instant, sleep};
 
 use super::{time, why_field_with};
-use crate::answers::Breaker;
+use crate::answers::Status;
 use crate::functions::{Function, InvokeError};
 use crate::problem::Problem;
 use crate::selection::Fields;
@@ -28,11 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Its part of the first page.
-pub(super) fn section(console: &Console, breaker: Option<&Breaker>, look_seconds: u32) -> Markup {
+pub(super) fn section(console: &Console, status: &Status, look_seconds: u32) -> Markup {
+    let breaker = status.breaker.as_ref();
     html! {
         section aria-labelledby="breaker-title" {
             h2 #breaker-title { "Breaker" }
-            div #breaker data-live=(look_seconds) { (state(breaker)) }
+            div #breaker data-live=(look_seconds) { (state(status)) }
             // One that is off can be told nothing.
             @if breaker.is_none_or(|breaker| breaker.state != "off") {
                 details {
@@ -58,9 +59,19 @@ fn wish_form(console: &Console, why: &str) -> Markup {
     }
 }
 
+/// What its state is called.
+pub(super) fn name(status: &Status) -> &str {
+    match &status.breaker {
+        Some(breaker) => &breaker.state,
+        None if status.breaker_error.is_some() => "not known",
+        None => "none yet",
+    }
+}
+
 /// What its state means for events.
-pub(super) fn meaning(breaker: Option<&Breaker>) -> &'static str {
-    match breaker.map(|breaker| breaker.state.as_str()) {
+pub(super) fn meaning(status: &Status) -> &'static str {
+    match status.breaker.as_ref().map(|breaker| breaker.state.as_str()) {
+        None if status.breaker_error.is_some() => "Events may be held back",
         None | Some("closed") => "Events flow",
         Some("off") => "Events flow, and nothing holds them back in an outage",
         Some("closing") => "Events flow slowly, and faster each minute",
@@ -69,8 +80,11 @@ pub(super) fn meaning(breaker: Option<&Breaker>) -> &'static str {
     }
 }
 
-fn state(breaker: Option<&Breaker>) -> Markup {
-    let Some(breaker) = breaker else { return html! { p { "It has not looked yet." } } };
+fn state(status: &Status) -> Markup {
+    if let Some(error) = &status.breaker_error {
+        return html! { p { "Its state cannot be read: " (error) ". A later version of the relay may have written it." } };
+    }
+    let Some(breaker) = &status.breaker else { return html! { p { "It has not looked yet." } } };
     html! {
         p {
             strong { (breaker.state) } " since " (time(breaker.since)) ": " (breaker.why)

@@ -35,7 +35,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
         div #needs data-live=(LOOK_SECONDS) { (needs::section(&status, &dead)) }
         div #stations data-live=(LOOK_SECONDS) { (stations(&status)) }
         div #attempts data-live=(LOOK_SECONDS) { (attempts(&status.attempts)) }
-        (breaker::section(&console, status.breaker.as_ref(), LOOK_SECONDS))
+        (breaker::section(&console, &status, LOOK_SECONDS))
         div #at-work data-live=(LOOK_SECONDS) { (at_work(&console, &status)) }
         p.taken #taken data-live=(LOOK_SECONDS) { "As of " (time(Timestamp::now())) ". " a href="/" { "Look again" } }
     };
@@ -60,8 +60,8 @@ fn stations(status: &Status) -> Markup {
             }
             li {
                 h3 { "Breaker" }
-                p.count { (status.breaker.as_ref().map_or("none yet", |breaker| breaker.state.as_str())) }
-                p { (breaker::meaning(status.breaker.as_ref())) }
+                p.count { (breaker::name(status)) }
+                p { (breaker::meaning(status)) }
             }
             li {
                 h3 { "Your system" }

@@ -1,7 +1,7 @@
 //! A new operator and the page, in a real browser, before a relay on the local AWS whose target starts to fail.
 //!
 //! Where there is no browser this is skipped, and says so; with the variable `CI` or `GENESYS_RELAY_BROWSER` it fails.
-//! `GENESYS_RELAY_PICTURES` has it take the pictures of `docs/console`.
+//! `cargo xtask pictures` takes the pictures of `docs/console`.
 
 mod webdriver;
 

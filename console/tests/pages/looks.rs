@@ -134,7 +134,7 @@ async fn an_error_of_the_relay_is_told_in_full() -> Result<()> {
     operator.relay.replay.ports.table.fail();
     let failed = operator.get("/dead-letters").await?;
     assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
-    failed.says("the events table is unavailable: the table was made to fail");
+    failed.says("DynamoDB did not answer or throttled the request: the table was made to fail");
 
     *operator.relay.is_gone.lock().expect("a flag") = true;
     operator.get("/").await?.says("The relay did not answer").says("connection refused");

@@ -1,8 +1,8 @@
-//! Turns a request, of the schedule or of somebody, into a call of [`Breaker`], and its outcome into an answer or an error.
+//! Turns a request of the schedule or of an operator into a call of [`Breaker`], and its outcome into an answer or an error.
 
 use std::sync::Arc;
 
-use genesys_relay::breaker::{Breaker, BreakerError, Request, Shown};
+use genesys_relay::breaker::{Breaker, BreakerError, BreakerStatus, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::event_source::{EventSource, Prober};
@@ -12,7 +12,7 @@ use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
 
-/// Why there is no answer; the console shows it as the function's error.
+/// An invocation without an answer; the console shows it as the function's error.
 #[derive(Debug)]
 pub(crate) enum InvocationError {
     /// The request was not understood.
@@ -22,8 +22,8 @@ pub(crate) enum InvocationError {
 }
 
 impl From<InvocationError> for Diagnostic {
-    fn from(refusal: InvocationError) -> Self {
-        let (error_type, error_message) = match refusal {
+    fn from(error: InvocationError) -> Self {
+        let (error_type, error_message) = match error {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
@@ -40,7 +40,7 @@ impl From<InvocationError> for Diagnostic {
 pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock>(
     breaker: Arc<Breaker<Q, W, M, P, C>>,
     event: LambdaEvent<Value>,
-) -> Result<Shown, InvocationError> {
+) -> Result<BreakerStatus, InvocationError> {
     let LambdaEvent { payload, context } = event;
     let caller = format!("invocation {}", context.request_id);
     let request = Request::parse(payload, &caller).map_err(InvocationError::Invalid)?;
@@ -96,8 +96,8 @@ mod tests {
     async fn a_run_waits_for_another() {
         let (table, now) = (FakeTable::default(), FakeClock.now());
         let until = now.as_millisecond() + 120_000;
-        let nobody = "00000000-0000-0000-0000-000000000000";
-        let other = json!({ "owner": nobody, "action": "breaker", "by": "another", "since": now, "until": until });
+        let owner = "00000000-0000-0000-0000-000000000000";
+        let other = json!({ "owner": owner, "action": "breaker", "by": "another", "since": now, "until": until });
         let other: RunLease = serde_json::from_value(other).expect("a lease");
         assert_eq!(table.acquire(LeaseName::Breaker, &other, now).await.expect("written"), None);
         let error = invoke_over(table, json!({ "action": "run" })).await.expect_err("busy");

@@ -1,4 +1,4 @@
-//! The Lambda function that holds events back while the target is away: wires [`genesys_relay::breaker`] to AWS.
+//! The Lambda function that holds events back while the target is down: wires [`genesys_relay::breaker`] to AWS.
 
 mod config;
 mod handler;
@@ -19,10 +19,10 @@ use lambda_runtime::service_fn;
 
 use crate::config::Config;
 
-/// A call to DynamoDB, SQS or Lambda ends within this.
+/// The timeout of a call to DynamoDB, SQS or Lambda.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The processor is waited for as long as it may take (the longest of `ProcessorTimeoutSeconds`).
+/// The timeout of a call to the processor: the largest `ProcessorTimeoutSeconds`.
 const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 
 #[tokio::main(flavor = "current_thread")]

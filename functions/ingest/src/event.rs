@@ -1,9 +1,9 @@
-//! An event of an HTTP API, read so that nothing in it can end the invocation.
+//! API Gateway's event, read so that nothing in it can end the invocation.
 //!
-//! Everything in it comes from a stranger, and an error would make API Gateway answer 500 and count as a failure of ours.
-//! `lambda_http`'s own reading makes a URL out of `X-Forwarded-Proto`, `Host`, path and query, and panics where they make none,
-//! and on a body that is not the base64 that the event promises. So only what the relay needs is read, and nothing is
-//! expected of it.
+//! All of it comes from an unauthenticated sender, and an error would make API Gateway answer 500.
+//! `lambda_http` makes a URL out of `X-Forwarded-Proto`, `Host`, path and query, and panics where they make none,
+//! and on a body that is not the base64 that the event promises. So only the fields in
+//! use are read, and none is required.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use lambda_http::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use serde::Deserialize;
 
-/// What matters of an event in payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API Gateway").
+/// The fields in use of payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API Gateway").
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Event {
@@ -40,7 +40,7 @@ impl From<Event> for Request<Vec<u8>> {
             body => body.unwrap_or_default().into_bytes(),
         };
         let mut request = Self::new(body);
-        // What is no method is not POST either. The URL is ours anyway.
+        // An invalid method becomes GET, which is refused too. The URL is not used.
         *request.method_mut() = Method::from_bytes(request_context.http.method.as_bytes()).unwrap_or_default();
         *request.headers_mut() = readable(headers.unwrap_or_default());
         request
@@ -51,9 +51,9 @@ fn readable(headers: BTreeMap<String, String>) -> HeaderMap {
     let mut readable = HeaderMap::new();
     for (name, value) in headers {
         let Ok(name) = HeaderName::try_from(name) else { continue };
-        // A value that HTTP does not allow is there and says nothing, so that it proves nothing.
+        // A value that HTTP does not allow becomes empty, which is no proof.
         let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
-        // More than the map can hold are left out. The API passes 10 KB of headers on, which is far less.
+        // Headers beyond the map's capacity are skipped. API Gateway passes on 10 KB of headers, which is far less.
         if readable.try_append(name, value).is_err() {
             break;
         }
@@ -61,10 +61,10 @@ fn readable(headers: BTreeMap<String, String>) -> HeaderMap {
     readable
 }
 
-/// A body that is said to be base64. What is not stands for itself.
+/// Decodes a base64 body. A body that is not base64 is taken unchanged.
 fn decoded(body: String) -> Vec<u8> {
     BASE64_STANDARD.decode(&body).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the body is not the base64 that the event promises, and is taken as it is");
+        tracing::warn!(%error, "body is not base64 as API Gateway says; using it unchanged");
         body.into_bytes()
     })
 }

@@ -21,10 +21,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::event::Event;
 
-/// When a sender may try again after a 503, in seconds: as long as Genesys waits between its own retries.
+/// The `Retry-After` of a 503, in seconds: the pause between Genesys Cloud's own retries.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// The sender is told to come again this long before the invocation ends: who is killed at its end tells nobody anything,
+/// The 503 is given this long before the invocation ends: a function that is killed at its end gives no answer,
 /// and the next event waits for a new process.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
@@ -51,8 +51,8 @@ where
     }
 }
 
-/// How long the event may take. It may have been stored all the same when that is over: it then comes twice, with one id
-/// (but for a body that nothing tells apart, which is an event of its own each time).
+/// The time left for the event. It may be stored all the same when that is over: it then comes twice, with one id
+/// (a body without an identity is an event of its own each time).
 fn time_to_work(context: &Context) -> Duration {
     end_of_invocation(context.deadline()).saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TIME)
 }

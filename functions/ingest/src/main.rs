@@ -21,7 +21,7 @@ use lambda_http::{LambdaEvent, service_fn};
 use crate::config::Config;
 use crate::event::Event;
 
-/// The sender gives us 10 seconds; reading the secret and sending the event each have to end within this.
+/// The timeout of a call to AWS. The sender waits 10 seconds for the secret to be read and the event to be sent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[tokio::main(flavor = "current_thread")]

@@ -28,43 +28,43 @@ use serde::de::DeserializeOwned;
 
 const INVOCATIONS: &str = "/2018-06-01/runtime/invocation";
 
-/// By which Lambda knows an invocation.
+/// The id of an invocation.
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
 
 const DEADLINE: HeaderName = HeaderName::from_static("lambda-runtime-deadline-ms");
 
-/// To be repeated where it is given: with it, Lambda tells an answer that comes too late from one to the next invocation.
+/// Repeated in the answer where it is given: with it, Lambda tells a late answer from one to the next invocation.
 const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
-/// Goes with a failure. Which error it was stands in the answer itself.
+/// Marks a failure. The error itself is in the answer.
 const ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
 const UNHANDLED: HeaderValue = HeaderValue::from_static("unhandled");
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Why the process cannot go on. Lambda starts another one.
+/// An error that ends the process. Lambda starts another one.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// The Runtime API cannot be reached, or broke off.
-    #[error("the Lambda Runtime API cannot be reached")]
+    /// The Runtime API did not answer, or the connection broke.
+    #[error("the Lambda Runtime API did not answer")]
     Unreachable(#[source] Cause),
-    /// What it gave is no invocation.
+    /// The Runtime API's answer is no invocation.
     #[error("the Lambda Runtime API gave no invocation: {0}")]
     NoInvocation(String),
-    /// It took no answer since it is broken itself. "Runtime should exit promptly", says Lambda of that.
-    #[error("the Lambda Runtime API failed at an answer: {0}")]
+    /// The Runtime API failed. "Runtime should exit promptly" in that case, says Lambda.
+    #[error("the Lambda Runtime API failed to accept an answer: {0}")]
     Broken(StatusCode),
-    /// The answer cannot be written.
-    #[error("the answer cannot be written")]
+    /// The answer cannot be serialised.
+    #[error("the answer could not be serialised")]
     Unwritable(#[source] Cause),
 }
 
-/// Answers invocations one after the other, for as long as Lambda lets the process live.
+/// Answers invocations one after the other, until Lambda ends the process.
 ///
 /// A payload or a context that cannot be read, and an error or a panic of the function, are answered as failures; then
 /// the next invocation comes.
 ///
-/// `afterwards` is called between the two, when nobody waits for anything any more: the answer is Lambda's, and the process is
+/// `afterwards` is called between two invocations: the answer is delivered, and the process is
 /// neither frozen nor needed.
 pub async fn run<P, S>(function: S, afterwards: impl FnMut()) -> Result<(), Stopped>
 where
@@ -96,7 +96,7 @@ where
             return Err(Stopped::NoInvocation(next.status.to_string()));
         }
         let request_id = next.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        // Without it there is nobody to answer.
+        // Without it the invocation cannot be answered.
         let request_id = request_id.ok_or_else(|| Stopped::NoInvocation("no request id".to_owned()))?;
         let outcome = match context(request_id, &next.headers, config) {
             Ok(context) => invoke(&mut function, payload.as_ref(), context).await,
@@ -117,8 +117,8 @@ where
             return Err(Stopped::Broken(taken.status));
         }
         if !taken.status.is_success() {
-            // Most likely it came too late, and Lambda has told the caller so.
-            tracing::error!(status = taken.status.as_u16(), "Lambda did not take the answer");
+            // Most likely it came too late, and the caller has an error.
+            tracing::error!(status = taken.status.as_u16(), "Lambda did not accept the answer");
         }
     }
 }
@@ -126,13 +126,13 @@ where
 fn context(request_id: &str, headers: &HeaderMap, config: &Arc<Config>) -> Result<Context, Diagnostic> {
     // Without a deadline the context panics.
     let context = headers.contains_key(DEADLINE).then(|| Context::new(request_id, Arc::clone(config), headers));
-    // What is wrong with it could quote what somebody has sent.
+    // The error itself could quote data of a sender.
     context.and_then(Result::ok).ok_or_else(|| {
         not_invoked("InvalidContext", "the deadline, the client context or the identity cannot be read".to_owned())
     })
 }
 
-/// What the caller is told of an invocation that the function never sees.
+/// The error for an invocation that the function does not receive.
 fn not_invoked(error_type: &str, error_message: String) -> Diagnostic {
     tracing::error!(error = error_message, "not invoked");
     Diagnostic { error_type: error_type.to_owned(), error_message }
@@ -153,15 +153,15 @@ async fn call(
     Ok((head, body.to_bytes()))
 }
 
-/// Has the function answer one invocation, and logs what went wrong.
+/// Calls the function for one invocation, and logs an error.
 async fn invoke<P, S>(function: &mut S, payload: &[u8], context: Context) -> Result<S::Response, Diagnostic>
 where
     P: DeserializeOwned,
     S: Service<LambdaEvent<P>, Error: Into<Diagnostic> + Debug>,
 {
     let payload = serde_json::from_slice(payload).map_err(|error| {
-        // Where it is wrong, and not what it holds.
-        let place = format!("the payload cannot be read: line {}, column {}", error.line(), error.column());
+        // The place of the error, not the content.
+        let place = format!("the payload could not be read: line {}, column {}", error.line(), error.column());
         not_invoked("InvalidPayload", place)
     })?;
     let answer = unwinding(async {
@@ -173,14 +173,14 @@ where
             tracing::error!("{error:?}");
             error.into()
         }),
-        // The hook has logged it (`genesys_relay::runtime::logging`). What it says may hold what somebody has sent.
+        // The hook has logged it (`genesys_relay::runtime::logging`). Its text may hold data of a sender.
         Err(Panicked) => {
             Err(Diagnostic { error_type: "Panic".to_owned(), error_message: "the function panicked".to_owned() })
         }
     }
 }
 
-/// In place of an output.
+/// A panic in place of an output.
 struct Panicked;
 
 /// The future's output, if it does not panic.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// What the Runtime API gives when it is asked for the next invocation.
+/// The Runtime API's answer to `next`.
 fn invocation(id: &str, payload: &str) -> Response<Full<Bytes>> {
     Response::builder()
         .header(REQUEST_ID, id)
@@ -38,11 +38,11 @@ fn status(status: StatusCode) -> Response<Full<Bytes>> {
 /// An answer that reached the Runtime API.
 #[derive(Debug)]
 struct Answered {
-    /// Whose it is, and `response` or `error`.
+    /// The request id, and `response` or `error`.
     to: String,
     headers: HeaderMap,
     body: Value,
-    /// How often `afterwards` had been called by then.
+    /// Calls of `afterwards` so far.
     after: usize,
 }
 
@@ -144,10 +144,10 @@ async fn a_context_that_cannot_be_read_is_answered_as_a_failure_and_the_next_inv
 }
 
 #[tokio::test]
-async fn without_a_request_id_there_is_nobody_to_answer_and_it_stops() {
-    let mut nobodys = invocation("first", "\"hello\"");
-    nobodys.headers_mut().remove(REQUEST_ID);
-    let list = vec![nobodys, invocation("second", "\"hello\"")];
+async fn missing_request_id_stops_the_process() {
+    let mut unnamed = invocation("first", "\"hello\"");
+    unnamed.headers_mut().remove(REQUEST_ID);
+    let list = vec![unnamed, invocation("second", "\"hello\"")];
     let (stopped, answered) = answers_to(list, StatusCode::ACCEPTED).await;
     assert!(matches!(stopped, Stopped::NoInvocation(ref problem) if problem == "no request id"), "{stopped:?}");
     assert!(answered.is_empty(), "{answered:?}");

@@ -4,68 +4,68 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute};
-use genesys_relay::deliver::{Processor, ReceivedMessage};
+use genesys_relay::deliver::Processor;
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::ports::queue::{QueueError, ReceiptHandle, Receiver, Sender};
+use genesys_relay::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, Receiver, Sender};
 use genesys_relay::ports::target::Target;
 use genesys_relay::runtime::logging::display_chain;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::{Deserialize, Serialize};
 
-/// What the function is invoked with.
+/// The payload of an invocation.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Invocation {
-    /// By the event source mapping: a batch.
+    /// The batch of the event source mapping.
     #[serde(rename = "Records")]
     records: Option<Vec<SqsMessage>>,
-    /// By the breaker: whether to take one event from the queue, and see whether the target does.
+    /// True in a request of the breaker to attempt one event of the queue.
     #[serde(default)]
     probe: bool,
-    /// With that: when the target last took an event.
+    /// The time at which the target last accepted an event, with a probe.
     #[serde(default, rename = "deliveredAt")]
     delivered_at: Option<Timestamp>,
 }
 
-/// What the function answers.
+/// The answer of the function.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Reply {
-    /// To the event source mapping: which records have to come again.
+    /// The messages that SQS must keep, for the event source mapping.
     Batch(SqsBatchResponse),
-    /// To the breaker: what came of the event.
+    /// The outcome of a probe, for the breaker.
     Probe(Probed),
 }
 
-/// Why there is no answer. Nothing was processed then.
+/// An invocation without an answer, in which nothing was processed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvocationError {
-    /// Nobody can report it as failed on its own, so the whole batch has to come again.
+    /// It cannot be reported as failed by itself, so the whole batch must come again.
     #[error("a record has no messageId; nothing of this batch was processed")]
     NoMessageId,
-    /// It is no batch, and asks for nothing else.
-    #[error(r#"the payload has no Records; {{"probe":true}} lets one event of the queue through"#)]
+    /// The payload is neither a batch nor a probe.
+    #[error(r#"the payload has no Records; send {{"probe":true}} to probe the target with one event"#)]
     NoRecords,
-    /// Nothing could be received.
-    #[error("no event could be taken from the queue")]
+    /// SQS gave no message.
+    #[error("failed to receive an event to probe with")]
     Queue(#[from] QueueError),
 }
 
 impl From<InvocationError> for Diagnostic {
-    fn from(refusal: InvocationError) -> Self {
-        let error_type = match refusal {
+    fn from(error: InvocationError) -> Self {
+        let error_type = match error {
             InvocationError::NoMessageId => "NoMessageId",
             InvocationError::NoRecords => "NoRecords",
             InvocationError::Queue(_) => "QueueError",
         };
-        Self { error_type: error_type.to_owned(), error_message: display_chain(&refusal) }
+        Self { error_type: error_type.to_owned(), error_message: display_chain(&error) }
     }
 }
 
-/// Processes one batch, or lets one event through.
+/// Processes one batch, or probes the target with one event.
 ///
 /// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be read fails alone.
 pub(crate) async fn handle<E, D, W, T, C>(
@@ -81,7 +81,7 @@ where
 {
     let deadline = end_of_invocation(event.context.deadline());
     if event.payload.probe {
-        // Rare, and large: batches are not to be moved around with it.
+        // Boxed: rare, and too large to be moved around with each batch.
         return Ok(Reply::Probe(Box::pin(processor.probe(event.payload.delivered_at, deadline)).await?));
     }
     let now = processor.clock.now();
@@ -100,13 +100,13 @@ fn failure(message_id: String) -> BatchItemFailure {
 
 fn read(record: SqsMessage, now: Timestamp) -> Result<ReceivedMessage, InvocationError> {
     let number = |name: &str| record.attributes.get(name).and_then(|number| number.parse::<i64>().ok());
-    // SQS always gives both; a test event that a person wrote may leave them out, and counts as new.
+    // SQS always gives both; a test event written by hand may lack them, and counts as new.
     let receive_count = number("ApproximateReceiveCount").unwrap_or(1).max(1).try_into().unwrap_or(u32::MAX);
     let sent_at = number("SentTimestamp").and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(now);
     let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
     Ok(ReceivedMessage {
         message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(InvocationError::NoMessageId)?,
-        receipt: record.receipt_handle.map(ReceiptHandle),
+        receipt: record.receipt_handle.map_or_else(ReceiptHandle::absent, ReceiptHandle),
         receive_count,
         sent_at,
         message: Message {
@@ -133,10 +133,10 @@ mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
 
-    use genesys_relay::deliver::AttemptCounter;
+    use genesys_relay::deliver::Ports;
     use genesys_relay::domain::failure::ReasonKind;
     use genesys_relay::domain::retry::Schedule;
-    use genesys_relay::ports::target::{Cause, Failure, Outcome};
+    use genesys_relay::ports::target::{DeliveryFailure, FailureCause, Outcome};
     use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
     use lambda_runtime::Context;
     use proptest::prelude::*;
@@ -157,16 +157,9 @@ mod tests {
     }
 
     fn processor<T>(target: T, dead_letters: FakeQueue) -> Processor<FakeQueue, FakeQueue, FakeTable, T, FakeClock> {
-        Processor {
-            events: FakeQueue::default(),
-            dead_letters,
-            table: FakeTable::default(),
-            target,
-            schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
-            clock: FakeClock,
-            rng: Mutex::default(),
-            attempts: AttemptCounter::default(),
-        }
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+        let (events, table) = (FakeQueue::default(), FakeTable::default());
+        Processor::new(Ports { events, dead_letters, table, target, clock: FakeClock }, schedule)
     }
 
     fn invocation(payload: Value) -> LambdaEvent<Invocation> {
@@ -196,7 +189,7 @@ mod tests {
                 seen.lock().expect("not poisoned").push(event.id.to_string());
                 Outcome::Delivered { status: Some(status) }
             } else {
-                Outcome::Failed(Failure::new(Cause::Status(status), "as the test says"))
+                Outcome::Failed(DeliveryFailure::new(FailureCause::Status(status), "as the test says"))
             };
             std::future::ready(outcome)
         });
@@ -295,7 +288,7 @@ mod tests {
     async fn an_event_that_is_sent_once_more_stays_in_its_group() {
         for (body, is_probe) in [("{}", true), ("{}", false), ("no json", false)] {
             let target = FakeTarget::new(|_, _| {
-                std::future::ready(Outcome::Failed(Failure::new(Cause::Status(404), "as the test says")))
+                std::future::ready(Outcome::Failed(DeliveryFailure::new(FailureCause::Status(404), "as the test says")))
             });
             let processor = Arc::new(processor(target, FakeQueue::default()));
             let payload = if is_probe {
@@ -360,7 +353,7 @@ mod tests {
         };
         assert_eq!(record.message, message);
         assert_eq!((record.message_id.as_str(), record.receive_count), ("m1", 3));
-        assert_eq!(record.receipt, Some(ReceiptHandle("a-receipt".to_owned())));
+        assert_eq!(record.receipt, ReceiptHandle("a-receipt".to_owned()));
         assert_eq!(record.sent_at, NOW - Duration::from_secs(1));
     }
 
@@ -401,12 +394,13 @@ mod tests {
             let sent = record(&json!({ "SentTimestamp": millis.to_string() }));
             assert_eq!(read_of(&sent).sent_at.as_millisecond(), millis);
         }
-        assert_eq!(read_of(&json!({ "messageId": "m1" })).message.body, "");
+        let bare = read_of(&json!({ "messageId": "m1" }));
+        assert!(bare.message.body.is_empty() && bare.receipt.is_absent(), "{bare:?}");
     }
 
     proptest! {
         #[test]
-        fn whatever_a_record_holds_it_is_delivered_or_buried_and_holds_up_no_other(
+        fn odd_message_is_delivered_or_dead_and_delays_no_other(
             body in prop_oneof![".*", "[\\[{\"]{0,200}", Just("[".repeat(50_000) + &"]".repeat(50_000))],
             system in prop::collection::btree_map("ApproximateReceiveCount|SentTimestamp|MessageGroupId|other", "-?[0-9]{0,25}", 0..4),
             attributes in prop::collection::btree_map(
@@ -436,9 +430,9 @@ mod tests {
             let delivered = delivered.lock().expect("not poisoned").clone();
             let is_fine = |body: &Vec<u8>| body == br#"{"fine":true}"#;
             prop_assert!(delivered.iter().any(is_fine), "the other record was held up");
-            let buried = dead_letters.messages();
-            prop_assert_eq!(delivered.len() + buried.len(), 2);
-            prop_assert!(buried.iter().all(|letter| letter.body == body && letter.reason(FakeClock.now()).is_some()));
+            let dead = dead_letters.messages();
+            prop_assert_eq!(delivered.len() + dead.len(), 2);
+            prop_assert!(dead.iter().all(|letter| letter.body == body && letter.reason(FakeClock.now()).is_some()));
         }
     }
 }

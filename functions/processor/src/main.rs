@@ -6,7 +6,7 @@
 mod config;
 mod handler;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +15,7 @@ use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::adapters::http_target::HttpTarget;
-use genesys_relay::deliver::{AttemptCounter, Processor};
+use genesys_relay::deliver::{Ports, Processor};
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::runtime::config::Environment;
@@ -24,7 +24,7 @@ use lambda_runtime::service_fn;
 
 use crate::config::Config;
 
-/// A call to SQS, DynamoDB or Secrets Manager ends within this.
+/// The timeout of a call to SQS, DynamoDB or Secrets Manager.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,16 +39,14 @@ async fn main() -> anyhow::Result<()> {
     let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock);
     let target = HttpTarget::new(config.target_url, config.target_timeout, secrets, SystemClock)
         .context("the HTTP client cannot be built")?;
-    let processor = Arc::new(Processor {
+    let ports = Ports {
         events: sqs.queue(config.queue_url),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
         target,
-        schedule: config.schedule,
         clock: SystemClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    };
+    let processor = Arc::new(Processor::new(ports, config.schedule));
     aws::warm_up(Box::pin(async {
         let (secrets, table) = tokio::join!(processor.target.warm_up(), processor.table.warm_up());
         secrets?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
-use genesys_relay::breaker;
+use genesys_relay::breaker::watchdog;
 use genesys_relay::dead_letters::{Answer, DeadLetters, PortTypes, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
@@ -81,13 +81,13 @@ pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
     }
     let request =
         Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
-    if let Request::Reconcile { if_needed: true, requester } = &request {
-        let now = dead_letters.ports.clock.now();
+    if let Request::Reconcile { if_needed: true, requester, .. } = &request {
+        let (table, now) = (&dead_letters.ports.table, dead_letters.ports.clock.now());
         if let Err(error) =
-            breaker::relieve(&dead_letters.ports.table, event_source, *maximum_concurrency, &requester.by, now).await
+            watchdog::release_if_stale(table, event_source, *maximum_concurrency, &requester.by, now).await
         {
             // The next schedule is minutes away, and the reconciliation is independent of the breaker.
-            tracing::error!(error = display_chain(&error), "failed to check whether a stale breaker holds events back");
+            tracing::error!(error = display_chain(&error), "failed to check whether the breaker is still running");
         }
     }
     if let Request::Start(start) = request {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_schedule_lets_events_go_that_a_broken_breaker_holds_back() {
+    async fn schedule_enables_the_mapping_of_a_stopped_breaker() {
         let function = function();
         let now = FakeClock.now();
         let circuit = Circuit { state: State::Open, ..Circuit::closed(now) };
@@ -194,11 +194,11 @@ mod tests {
         assert_eq!(function.event_source.now(), held, "the breaker may be running");
         tokio::time::advance(Duration::from_mins(1)).await;
         invoke(&function, json!({ "action": "reconcile" })).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "an operator asks for a reconciliation only");
+        assert_eq!(function.event_source.now(), held, "an operator's request does not check the breaker");
         invoke(&function, schedule).await.expect("done");
         assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
         let circuit = function.dead_letters.ports.table.circuit().await.expect("read").expect("a breaker");
-        assert!(circuit.state == State::Closed && circuit.why.contains("has not looked"), "{circuit:?}");
+        assert!(circuit.state == State::Closed && circuit.why.contains("has not run"), "{circuit:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use crate::domain::json::Json;
 use crate::domain::retry::{RetryDecision, Schedule, retry_after_of, retry_decision};
 use crate::ports::clock::Clock;
 use crate::ports::secrets::{GenesysSecrets, SecretCache, SecretStore};
-use crate::ports::target::Cause;
+use crate::domain::failure::FailureCause;
 use crate::runtime::logging::display_chain;
 
 use self::error::correlation_id;
@@ -188,7 +188,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                     Err(error) => (Trouble::NotJson(display_chain(&error)), None),
                 },
                 Ok(response) => match retry_decision(
-                    Cause::Status(response.status().as_u16()),
+                    FailureCause::Status(response.status().as_u16()),
                     self.asked_to_wait(&response).is_some(),
                 ) {
                     RetryDecision::Permanent => return Ok(response),

@@ -19,7 +19,7 @@ use crate::domain::text::{MAX_EXCERPT_BYTES, excerpt};
 use crate::domain::trace::{is_traceparent, traceparent_of};
 use crate::ports::clock::Clock;
 use crate::ports::secrets::{SecretCache, SecretStore, SecretsError, TargetSecrets};
-use crate::ports::target::{Cause, Delivery, Failure, Outcome, Target};
+use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use crate::runtime::logging::display_chain;
 
 /// Time for TCP and TLS. A host that does not answer in this time is down.
@@ -82,7 +82,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => self.read(response, deadline).await,
             Ok(Err(error)) => Outcome::Failed(failed_request(error)),
-            Err(_) => Outcome::Failed(Failure::new(Cause::TimedOut, "the target did not answer in time")),
+            Err(_) => Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "the target did not answer in time")),
         }
     }
 
@@ -138,8 +138,8 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         if let Some(location) = location.and_then(|location| self.place(&location)) {
             detail.extend([" and names ", &location]);
         }
-        Outcome::Failed(Failure {
-            cause: Cause::Status(status.as_u16()),
+        Outcome::Failed(DeliveryFailure {
+            cause: FailureCause::Status(status.as_u16()),
             detail: excerpt(&detail),
             response: Some(excerpt(&String::from_utf8_lossy(&body))).filter(|text| !text.is_empty()),
             retry_after,
@@ -175,7 +175,7 @@ impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
         let deadline = delivery.deadline.min(Instant::now() + self.timeout);
         let outcome = self.post(&delivery, &secrets, deadline).await;
         let unauthorized = StatusCode::UNAUTHORIZED.as_u16();
-        if !matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::Status(unauthorized)) {
+        if !matches!(&outcome, Outcome::Failed(failure) if failure.cause == FailureCause::Status(unauthorized)) {
             return outcome;
         }
         // The target's credentials may have been rotated since the secret was read: that is no reason to give up.
@@ -241,13 +241,13 @@ async fn read_beginning(mut response: Response) -> Vec<u8> {
     beginning
 }
 
-fn without_credentials(error: &SecretsError) -> Failure {
-    Failure::new(Cause::NotSent, excerpt(&format!("the target's credentials cannot be read: {}", display_chain(error))))
+fn without_credentials(error: &SecretsError) -> DeliveryFailure {
+    DeliveryFailure::new(FailureCause::NotSent, excerpt(&format!("the target's credentials cannot be read: {}", display_chain(error))))
 }
 
-fn failed_request(error: reqwest::Error) -> Failure {
-    let cause = if error.is_builder() { Cause::NotSent } else { Cause::Connection };
+fn failed_request(error: reqwest::Error) -> DeliveryFailure {
+    let cause = if error.is_builder() { FailureCause::NotSent } else { FailureCause::Connection };
     // The URL may hold a token of the customer's.
     let detail = format!("the target cannot be reached: {}", display_chain(&error.without_url()));
-    Failure::new(cause, excerpt(&detail))
+    DeliveryFailure::new(cause, excerpt(&detail))
 }

@@ -104,7 +104,7 @@ async fn deliver_to(address: SocketAddr) -> Outcome {
     deliver(&plain(address), Duration::from_secs(10)).await
 }
 
-fn failure(outcome: Outcome) -> Failure {
+fn failure(outcome: Outcome) -> DeliveryFailure {
     match outcome {
         Outcome::Failed(failure) => failure,
         Outcome::Delivered { .. } => panic!("delivered"),
@@ -172,7 +172,7 @@ async fn an_answer_that_is_not_2xx_is_a_failure_with_its_beginning() {
     })
     .await;
     let failure = failure(deliver_to(address).await);
-    assert_eq!((failure.cause, failure.retry_after), (Cause::Status(429), Some(Duration::from_mins(2))));
+    assert_eq!((failure.cause, failure.retry_after), (FailureCause::Status(429), Some(Duration::from_mins(2))));
     let response = failure.response.expect("an excerpt");
     assert!(response.starts_with("slow  down") && response.len() <= MAX_EXCERPT_BYTES);
 }
@@ -202,7 +202,7 @@ async fn a_redirect_is_not_followed_and_the_reason_says_where_to() {
         let to = location.clone();
         let (address, ..) = server(move |_| answer(status, "location", &[&to])).await;
         let failure = failure(deliver_to(address).await);
-        assert_eq!(failure.cause, Cause::Status(status));
+        assert_eq!(failure.cause, FailureCause::Status(status));
         let place = place.replace("{target}", &format!("http://{address}"));
         assert!(failure.detail.ends_with(&format!(" and names {place}")), "{location}: {}", failure.detail);
         assert!(!failure.detail.contains("hunter2"), "{}", failure.detail);
@@ -232,7 +232,7 @@ async fn after_a_421_the_next_attempt_makes_another_connection() {
         server(move |_| status(if std::mem::take(&mut *is_first.lock().expect("not poisoned")) { 421 } else { 200 }))
             .await;
     let target = plain(address);
-    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, Cause::Status(421));
+    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, FailureCause::Status(421));
     assert!(matches!(deliver(&target, Duration::from_secs(10)).await, Outcome::Delivered { .. }));
     assert_eq!(*connections.lock().expect("not poisoned"), 2);
 }
@@ -256,7 +256,7 @@ async fn a_target_that_cannot_be_reached_is_a_failure_that_shows_no_token() {
     for address in [closed, reset] {
         assert_eq!(plain(address).address(), format!("http://{address}/events"));
         let failure = failure(deliver_to(address).await);
-        assert_eq!(failure.cause, Cause::Connection);
+        assert_eq!(failure.cause, FailureCause::Connection);
         assert!(!failure.detail.contains("hunter2"), "{}", failure.detail);
     }
 }
@@ -271,7 +271,7 @@ async fn a_target_has_until_its_time_out_or_the_deadline_whichever_is_first() {
     for (left, waited) in [(1, 1), (9, 9), (30, 10)] {
         let began = Instant::now();
         let failure = failure(deliver(&plain(silent), Duration::from_secs(left)).await);
-        assert_eq!((failure.cause, began.elapsed().as_secs()), (Cause::TimedOut, waited));
+        assert_eq!((failure.cause, began.elapsed().as_secs()), (FailureCause::TimedOut, waited));
     }
 }
 
@@ -291,7 +291,7 @@ async fn the_status_decides_however_the_body_goes_on() {
     })
     .await;
     let failure = failure(deliver_to(trickling).await);
-    assert_eq!((failure.cause, failure.response.as_deref()), (Cause::Status(404), Some("no")));
+    assert_eq!((failure.cause, failure.response.as_deref()), (FailureCause::Status(404), Some("no")));
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn rotated_credentials_of_the_target_are_read_again_before_giving_up() {
         let secrets = SecretCache::new(store.clone(), Duration::ZERO, FakeClock);
         HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client")
     };
-    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, Cause::Status(401));
+    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, FailureCause::Status(401));
     assert_eq!(requests.lock().expect("not poisoned").len(), 1, "the same credentials are not tried twice");
     let rotating = RotatesOnSecondRead { first: store.clone(), reads: Mutex::default() };
     let url = format!("http://{address}/").parse().expect("a URL");
@@ -391,7 +391,7 @@ async fn a_401_is_not_final_while_the_credentials_cannot_be_read_again() {
     install_tls_provider();
     let url = format!("http://{address}/").parse().expect("a URL");
     let target = HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
-    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, Cause::NotSent);
+    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, FailureCause::NotSent);
 }
 
 struct FailsAfterFirstRead(FakeSecretStore);
@@ -410,6 +410,6 @@ async fn without_credentials_nothing_is_sent() {
     let store = FakeSecretStore::holding(&serde_json::json!({}));
     store.fail();
     let failure = failure(deliver(&target(address, store), Duration::from_secs(10)).await);
-    assert_eq!(failure.cause, Cause::NotSent);
+    assert_eq!(failure.cause, FailureCause::NotSent);
     assert!(requests.lock().expect("not poisoned").is_empty());
 }

@@ -42,7 +42,7 @@ pub struct Status {
     /// Run that holds the lease on the dead letters.
     pub run: Option<RunInProgress>,
     /// State of the breaker; `None` before its first check.
-    pub breaker: Option<breaker::Shown>,
+    pub breaker: Option<breaker::BreakerStatus>,
     /// Error of reading the breaker: a later version of the relay has written it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker_error: Option<String>,
@@ -149,6 +149,7 @@ pub enum BackgroundState {
     Ended,
     /// It failed: `error`. Lambda begins it again if it failed soon after its start; the same request always does.
     Failed,
-    /// It was cut off, or Lambda gave it up before it began: the same request under the same name goes on.
+    /// It was cut off, or Lambda gave it up before it began. Lambda begins it again if that was soon after its start; the
+    /// same request under the same name always does.
     Unfinished,
 }

@@ -23,7 +23,7 @@ use crate::domain::event::EventId;
 use crate::domain::event_record::{DeadLetterStatus, DeadRecord, EventRecord, OperatorAction};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{Countable, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, VisibilityTimeout};
+use crate::ports::queue::{Countable, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -102,7 +102,7 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     }
 
     /// Makes the records agree with the received messages, and selects those that the run is for.
-    async fn examine(&mut self, received: Vec<Received>) -> Result<Vec<Selected>, ReplayError> {
+    async fn examine(&mut self, received: Vec<ReceivedMessage>) -> Result<Vec<Selected>, ReplayError> {
         let opened = received.into_iter().map(DeadLetterMessage::open);
         let (mut messages, receipts): (Vec<_>, Vec<_>) = opened.unzip();
         let records = Records { ports: self.ports, bulk: self.state.run.bulk.as_ref() };

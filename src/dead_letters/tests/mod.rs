@@ -65,6 +65,7 @@ fn carrying(message: Message, status_code: u16) -> Message {
         response: None,
         attempt: Some(1),
         at: FakeClock.now(),
+        resent_at: None,
     })
 }
 

@@ -49,6 +49,21 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scheduled_reconcile_that_lambda_put_off_is_left_to_the_next() {
+    let relay = relay();
+    send_to_dead_letters(&relay, [message("a", 1)]).await;
+    let due_at = |minutes: u64| (FakeClock.now() - Duration::from_secs(60 * minutes)).to_string();
+    for (due_at, recorded) in [(due_at(6), 0), (due_at(5), 1)] {
+        let request = json!({ "action": "reconcile", "ifNeeded": true, "dueAt": due_at, "by": "schedule" });
+        assert_eq!(report(&relay, request).await.recorded, recorded, "{due_at}");
+    }
+    send_to_dead_letters(&relay, [message("a", 2)]).await;
+    // A local AWS leaves the placeholder as it is.
+    let request = json!({ "action": "reconcile", "ifNeeded": true, "dueAt": "<aws.scheduler.scheduled-time>" });
+    assert_eq!(report(&relay, request).await.recorded, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reconcile_that_is_not_needed_receives_nothing() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;

@@ -4,9 +4,10 @@ use uuid::Uuid;
 
 use super::super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use super::*;
+use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::events_table::LeaseName;
-use crate::ports::queue::{ReceiptHandle, Received, VisibilityTimeout};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
 
 #[tokio::test(start_paused = true)]
 async fn everything_goes_by_move_task_and_one_at_a_time() {
@@ -37,6 +38,34 @@ async fn everything_goes_by_move_task_and_one_at_a_time() {
     let nothing = handle(&relay, cancel).await.expect("carried out");
     assert!(matches!(nothing, Answer::Cancel { cancelled: false, .. }));
     assert!(handle(&relay, request).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_never_began_marks_nothing() {
+    let all = json!({ "action": "replay", "all": true });
+    let show = json!({ "action": "show", "eventId": id_of(&message("a", 1)) });
+    for is_killed in [false, true] {
+        let relay = std::sync::Arc::new(relay());
+        die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
+        if is_killed {
+            send_to_dead_letters(&relay, [message("a", 1)]).await;
+            let act = OperatorAction { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
+            relay.ports.table.save_bulk_replay(&BulkReplay { act, forced: None }).await.expect("saved");
+        } else {
+            relay.ports.dead_letters.refuse_moves();
+            assert!(matches!(handle(&relay, all.clone()).await, Err(ReplayError::Queue(_))));
+        }
+        assert!(relay.ports.table.bulk_replay().await.expect("read").is_some(), "it was noted before");
+        let shown = json!(handle(&relay, show.clone()).await.expect("known"));
+        assert_eq!((&shown["replayedAt"], &shown["history"]), (&Value::Null, &json!([])), "{shown}");
+        let status = json!(handle(&relay, json!({ "action": "status" })).await.expect("carried out"));
+        assert_eq!(status["bulkReplay"], Value::Null, "{status}");
+        if !is_killed {
+            tokio::time::advance(Duration::from_hours(1)).await;
+            let by_id = json!({ "action": "replay", "eventIds": [id_of(&message("a", 1))] });
+            assert_eq!(report(&relay, by_id).await.failed[0].state, Some(Missing::Expired), "not on its way");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +209,7 @@ impl Sender for NeverShows {
 }
 
 impl Receiver for NeverShows {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         self.0.receive(most, visibility, wait).await
     }
 

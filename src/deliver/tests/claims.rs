@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_duplicate_is_acknowledged_and_not_delivered() {
+async fn duplicate_is_acknowledged_once() {
     let processor = fine();
     let copy = || ReceivedMessage { message_id: "copy".to_owned(), ..record("event", 1) };
     assert!(processor.process(vec![record("event", 1)], a_minute()).await.is_empty());
@@ -27,7 +27,7 @@ async fn of_two_copies_at_once_one_is_delivered_and_the_other_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_comes_before_its_time_waits_for_it() {
-    let processor = processor(|_, _| fail(Cause::Status(503)));
+    let processor = processor(|_, _| fail(FailureCause::Status(503)));
     processor.process(vec![record("event", 1)], a_minute()).await;
     let (_, backoff) = processor.events.visibility_changes().pop().expect("a change");
     tokio::time::advance(Duration::from_millis(500)).await;
@@ -38,7 +38,7 @@ async fn a_copy_that_comes_before_its_time_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_crashed_is_waited_for_and_then_followed() {
+async fn crashed_worker_is_followed_after_its_lease() {
     let processor = processor(|_, attempt| async move {
         if attempt == 1 {
             std::future::pending::<()>().await;
@@ -85,7 +85,7 @@ async fn without_the_table_nothing_is_delivered_and_nothing_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_that_cannot_be_recorded_is_acknowledged_on_the_last_receive_only() {
+async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
     for (receive_count, kept) in [(1, 1), (4, 0)] {
         let processor = fine();
         // A first receive is claimed with one call; a later one is looked up before.
@@ -129,7 +129,7 @@ async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
     (claim, Attempt { at: now, duration_ms: None, status: Some(503), error: None, response: None })
 }
 
-/// What the other worker makes of it: a dead event, which an operator may have discarded.
+/// Has the other worker record a death, which an operator may then discard.
 async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discarded: bool) {
     let (now, error) = (attempt.at, "as the test says".to_owned());
     let death = Death { reason: ReasonKind::Permanent, error, status_code: None, dead_at: now };
@@ -147,7 +147,7 @@ async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
     let processor = processor(|_, attempt| async move {
         if attempt == 1 {
             tokio::time::sleep(Duration::from_secs(40)).await;
-            return fail(Cause::Status(404)).await;
+            return fail(FailureCause::Status(404)).await;
         }
         deliver().await
     });
@@ -167,7 +167,7 @@ async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
 async fn a_failure_of_what_was_discarded_meanwhile_is_acknowledged() {
     let processor = processor(|_, _| async {
         tokio::time::sleep(Duration::from_secs(40)).await;
-        fail(Cause::Status(503)).await
+        fail(FailureCause::Status(503)).await
     });
     let slow = tokio::spawn({
         let processor = Arc::clone(&processor);
@@ -213,7 +213,7 @@ async fn a_delivery_is_recorded_over_whatever_came_after_its_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_others_keep_from_being_written_is_none() {
     for (overtaken, deliveries) in [(0, 2), (1, 2), (2, 2), (3, 1), (usize::MAX, 1)] {
-        let processor = processor(|_, _| fail(Cause::Status(503)));
+        let processor = processor(|_, _| fail(FailureCause::Status(503)));
         processor.process(vec![record("event", 1)], a_minute()).await;
         tokio::time::advance(Duration::from_secs(5)).await;
         processor.table.overtake(overtaken);
@@ -236,8 +236,8 @@ async fn what_could_not_be_recorded_is_tried_again_only_when_its_lease_is_over()
         (503, None, 4, Duration::ZERO),
     ] {
         let processor = processor(move |_, _| async move {
-            let failure = Failure::new(Cause::Status(status), "as the test says");
-            Outcome::Failed(Failure { retry_after, ..failure })
+            let failure = DeliveryFailure::new(FailureCause::Status(status), "as the test says");
+            Outcome::Failed(DeliveryFailure { retry_after, ..failure })
         });
         // The claim is written, and nothing after that; a later receive is looked up before.
         processor.table.fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
@@ -248,13 +248,13 @@ async fn what_could_not_be_recorded_is_tried_again_only_when_its_lease_is_over()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
+async fn replay_restarts_the_backoff_and_keeps_the_count() {
     let told = Arc::<Mutex<Vec<u32>>>::default();
     let processor = processor({
         let told = Arc::clone(&told);
         move |_, attempt| {
             told.lock().expect("not poisoned").push(attempt);
-            fail(Cause::Status(503))
+            fail(FailureCause::Status(503))
         }
     });
     receive_until_done(&processor, "event", 4).await;
@@ -276,7 +276,7 @@ async fn a_replayed_event_starts_its_backoff_anew_and_counts_on() {
 #[tokio::test(start_paused = true)]
 async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
     for calls in 0..5 {
-        let processor = processor(|_, attempt| if attempt == 1 { fail(Cause::Status(404)) } else { deliver() });
+        let processor = processor(|_, attempt| if attempt == 1 { fail(FailureCause::Status(404)) } else { deliver() });
         processor.process(vec![record("replayed", 1)], a_minute()).await;
         let id = processor.table.only_record().event_id;
         assert_eq!(processor.table.kept_bodies(), [id]);

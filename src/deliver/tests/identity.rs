@@ -110,7 +110,11 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
     let bare = Message { body: r#"{"name":"bare"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     for message in [message("Correction", false), bare] {
         let processor = processor(|event: Event, _| {
-            if String::from_utf8_lossy(&event.body).contains("Hi") { deliver() } else { fail(Cause::Status(503)) }
+            if String::from_utf8_lossy(&event.body).contains("Hi") {
+                deliver()
+            } else {
+                fail(FailureCause::Status(503))
+            }
         });
         processor.process(vec![brings(&self::message("Hi", false), "one")], a_minute()).await;
         let last = || ReceivedMessage { receive_count: 4, ..brings(&message, "other") };
@@ -135,7 +139,7 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the_same() {
-    let processor = processor(|_, _| fail(Cause::Status(503)));
+    let processor = processor(|_, _| fail(FailureCause::Status(503)));
     let bare = Message { body: r#"{"name":"bare"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     // Looked up and claimed, and nothing after that.
     processor.table.fail_after(2, usize::MAX);
@@ -149,7 +153,11 @@ async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the
 #[tokio::test(start_paused = true)]
 async fn another_body_dies_under_its_own_id() {
     let processor = processor(|event: Event, _| {
-        if String::from_utf8_lossy(&event.body).contains("Correction") { fail(Cause::Status(404)) } else { deliver() }
+        if String::from_utf8_lossy(&event.body).contains("Correction") {
+            fail(FailureCause::Status(404))
+        } else {
+            deliver()
+        }
     });
     let (one, other) = (message("Hi", false), message("Correction", false));
     processor.process(vec![brings(&one, "one")], a_minute()).await;

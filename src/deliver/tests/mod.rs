@@ -5,15 +5,25 @@ mod identity;
 mod probe;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::backoff::LEASE_PAST_DEADLINE;
 use super::*;
+use crate::domain::event::Event;
 use crate::domain::event_record::{
     Attempt, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, OperatorAction, State, StateName,
 };
 use crate::domain::failure::ReasonKind;
-use crate::domain::message::{Attribute, attribute};
-use crate::ports::events_table::Written;
-use crate::ports::target::Outcome;
+use crate::domain::message::{Attribute, Message, attribute};
+use crate::domain::retry::Schedule;
+use crate::ports::clock::Clock as _;
+use crate::ports::events_table::{EventsTable as _, Written};
+use crate::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use crate::ports::target::{DeliveryFailure, FailureCause, Outcome, Target};
 use crate::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
 
 type Fake<F> = Arc<Processor<FakeQueue, FakeQueue, FakeTable, FakeTarget<F>, FakeClock>>;
@@ -23,22 +33,20 @@ where
     F: Fn(Event, u32) -> O + Send + Sync + 'static,
     O: Future<Output = Outcome> + Send,
 {
-    Arc::new(Processor {
-        events: FakeQueue::default(),
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: FakeTarget::new(answer),
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::new(fastrand::Rng::with_seed(7)),
-        attempts: AttemptCounter::default(),
-    })
+    Arc::new(over(FakeQueue::default(), FakeTarget::new(answer)))
+}
+
+fn over<E, T>(events: E, target: T) -> Processor<E, FakeQueue, FakeTable, T, FakeClock> {
+    let (dead_letters, table) = (FakeQueue::default(), FakeTable::default());
+    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule");
+    let backoff = Backoff::with_rng(schedule, fastrand::Rng::with_seed(7));
+    Processor::new(Ports { events, dead_letters, table, target, clock: FakeClock }, backoff)
 }
 
 fn record(name: &str, receive_count: u32) -> ReceivedMessage {
     ReceivedMessage {
         message_id: name.to_owned(),
-        receipt: Some(ReceiptHandle(name.to_owned())),
+        receipt: ReceiptHandle(name.to_owned()),
         receive_count,
         sent_at: Timestamp::UNIX_EPOCH,
         message: Message {
@@ -58,8 +66,8 @@ fn is(event: &Event, name: &str) -> bool {
     event.body == format!("{{\"name\":\"{name}\"}}").as_bytes()
 }
 
-fn fail(cause: Cause) -> std::future::Ready<Outcome> {
-    std::future::ready(Outcome::Failed(Failure::new(cause, "as the test says")))
+fn fail(cause: FailureCause) -> std::future::Ready<Outcome> {
+    std::future::ready(Outcome::Failed(DeliveryFailure::new(cause, "as the test says")))
 }
 
 fn deliver() -> std::future::Ready<Outcome> {
@@ -98,7 +106,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_record_comes_again_after_its_backoff() {
-    let processor = processor(|_, _| fail(Cause::Status(503)));
+    let processor = processor(|_, _| fail(FailureCause::Status(503)));
     let delays = receive_until_done(&processor, "down", 4).await;
     assert!(matches!(delays[..], [2..=3, 4..=5, 8..=9, 0]), "{delays:?}");
     let record = processor.table.only_record();
@@ -114,7 +122,7 @@ async fn a_backoff_counts_from_the_attempt_not_from_the_end_of_the_batch() {
         if is(&event, "slow") && attempt == 2 {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
-        fail(Cause::TimedOut).await
+        fail(FailureCause::TimedOut).await
     });
     processor.process(vec![record("fast", 1), record("slow", 1)], a_minute()).await;
     tokio::time::advance(Duration::from_secs(5)).await;
@@ -126,7 +134,7 @@ async fn a_backoff_counts_from_the_attempt_not_from_the_end_of_the_batch() {
 
 #[tokio::test(start_paused = true)]
 async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
-    let processor = processor(|_, _| fail(Cause::Connection));
+    let processor = processor(|_, _| fail(FailureCause::Connection));
     assert_eq!(processor.process(vec![record("last", 4)], a_minute()).await, ["last"]);
     assert_eq!(processor.events.visibility_changes()[0].1, Duration::ZERO);
     assert!(processor.dead_letters.messages().is_empty(), "SQS moves it");
@@ -134,7 +142,7 @@ async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durable() {
-    let processor = processor(|_, _| fail(Cause::Status(410)));
+    let processor = processor(|_, _| fail(FailureCause::Status(410)));
     processor.dead_letters.fail();
     assert_eq!(processor.process(vec![record("refused", 1)], a_minute()).await, ["refused"]);
     processor.dead_letters.fail_times(0);
@@ -142,13 +150,16 @@ async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durabl
     assert!(processor.process(vec![record("refused", 2)], a_minute()).await.is_empty());
     let dead = processor.dead_letters.messages();
     assert_eq!((dead.len(), dead[0].body.as_str()), (1, "{\"name\":\"refused\"}"));
+    let now = FakeClock.now();
+    assert_eq!(dead[0].reason(now).expect("a reason").resent_at, Some(now), "long after its death, perhaps");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
     let processor = processor(|_, attempt| async move {
-        let failure = Failure::new(Cause::Status(if attempt == 1 { 503 } else { 422 }), "as the test says");
-        Outcome::Failed(Failure { response: Some(format!("answer {attempt}")), ..failure })
+        let failure =
+            DeliveryFailure::new(FailureCause::Status(if attempt == 1 { 503 } else { 422 }), "as the test says");
+        Outcome::Failed(DeliveryFailure { response: Some(format!("answer {attempt}")), ..failure })
     });
     processor.process(vec![record("event", 1)], a_minute()).await;
     tokio::time::advance(Duration::from_secs(5)).await;
@@ -173,7 +184,7 @@ async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn the_reason_counts_the_attempts_of_the_whole_life() {
-    let processor = processor(|_, attempt| fail(Cause::Status(if attempt < 5 { 503 } else { 404 })));
+    let processor = processor(|_, attempt| fail(FailureCause::Status(if attempt < 5 { 503 } else { 404 })));
     receive_until_done(&processor, "event", 4).await;
     tokio::time::advance(Duration::from_mins(1)).await;
     let moved = ReceivedMessage { message_id: "moved".to_owned(), ..record("event", 1) };
@@ -187,7 +198,7 @@ async fn what_the_dead_letter_queue_does_not_take_comes_back_after_the_backoff_o
     for (body, receive_count, delays) in
         [(r#"{"name":"refused"}"#, 1, 2..=3), ("no json", 1, 2..=3), ("no json", 3, 8..=9), ("no json", 4, 0..=0)]
     {
-        let processor = processor(|_, _| fail(Cause::Status(404)));
+        let processor = processor(|_, _| fail(FailureCause::Status(404)));
         processor.dead_letters.fail();
         let mut record = record("refused", receive_count);
         record.message.body = body.to_owned();
@@ -213,16 +224,7 @@ impl Target for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() {
-    let processor = Arc::new(Processor {
-        events: FakeQueue::default(),
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: Slow,
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    let processor = Arc::new(over(FakeQueue::default(), Slow));
     // The first tries to record it fail.
     processor.table.fail_after(1, 3);
     assert!(processor.process(vec![record("event", 1)], a_minute()).await.is_empty());
@@ -260,7 +262,7 @@ async fn when_time_runs_out_the_rest_is_aborted_and_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_visibility_that_fails_in_part_is_tried_again_in_that_part() {
-    let processor = processor(|_, _| fail(Cause::TimedOut));
+    let processor = processor(|_, _| fail(FailureCause::TimedOut));
     processor.events.fail_times(1);
     let kept = processor.process(vec![record("one", 1), record("two", 1)], a_minute()).await;
     assert_eq!(kept, ["one", "two"]);
@@ -279,16 +281,9 @@ impl VisibilityTimeout for Silent {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
-    let processor = Arc::new(Processor {
-        events: Silent,
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: FakeTarget::new(|event: Event, _| if is(&event, "fine") { deliver() } else { fail(Cause::TimedOut) }),
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    let target =
+        FakeTarget::new(|event: Event, _| if is(&event, "fine") { deliver() } else { fail(FailureCause::TimedOut) });
+    let processor = Arc::new(over(Silent, target));
     let deadline = Instant::now() + Duration::from_secs(5);
     assert_eq!(processor.process(vec![record("fine", 1), record("late", 1)], deadline).await, ["late"]);
     assert!(Instant::now() < deadline, "time is left for the answer");
@@ -296,7 +291,7 @@ async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_says_itself_who_its_event_is() {
-    let processor = processor(|_, _| fail(Cause::Refused));
+    let processor = processor(|_, _| fail(FailureCause::Refused));
     let record = record("pasted", 1);
     let event = record.message.to_event(record.sent_at).expect("readable");
     processor.process(vec![record], a_minute()).await;
@@ -306,7 +301,7 @@ async fn a_dead_letter_says_itself_who_its_event_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_visibility_that_fails_loses_nothing() {
-    let processor = processor(|_, _| fail(Cause::TimedOut));
+    let processor = processor(|_, _| fail(FailureCause::TimedOut));
     processor.events.fail();
     assert_eq!(processor.process(vec![record("kept", 1)], a_minute()).await, ["kept"]);
 }
@@ -314,19 +309,22 @@ async fn a_change_of_visibility_that_fails_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_target_that_asks_for_time_gets_it() {
     let processor = processor(|_, _| async {
-        let failure = Failure::new(Cause::Status(429), "slow down");
-        Outcome::Failed(Failure { retry_after: Some(Duration::from_mins(2)), ..failure })
+        let failure = DeliveryFailure::new(FailureCause::Status(429), "slow down");
+        Outcome::Failed(DeliveryFailure { retry_after: Some(Duration::from_mins(2)), ..failure })
     });
     processor.process(vec![record("throttled", 1)], a_minute()).await;
     assert_eq!(processor.events.visibility_changes()[0].1, Duration::from_mins(2));
 }
 
-/// How far one event gets with a target that answers so, one after the other.
-async fn fates(answers: &'static [(Cause, Option<u64>)]) -> (StateName, usize) {
+/// The state of an event after these answers of the target.
+async fn states_after(answers: &'static [(FailureCause, Option<u64>)]) -> (StateName, usize) {
     let processor = processor(move |_, attempt| {
         let (cause, retry_after) = answers[attempt as usize - 1];
         let retry_after = retry_after.map(Duration::from_secs);
-        std::future::ready(Outcome::Failed(Failure { retry_after, ..Failure::new(cause, "as the test says") }))
+        std::future::ready(Outcome::Failed(DeliveryFailure {
+            retry_after,
+            ..DeliveryFailure::new(cause, "as the test says")
+        }))
     });
     receive_until_done(&processor, "event", u32::try_from(answers.len()).expect("few")).await;
     let record = processor.table.only_record();
@@ -335,14 +333,21 @@ async fn fates(answers: &'static [(Cause, Option<u64>)]) -> (StateName, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_is_final_only_where_nothing_can_be_in_progress() {
-    use Cause::{Connection, Status, TimedOut};
-    assert_eq!(fates(&[(Status(409), None)]).await, (StateName::Dead, 1));
-    assert_eq!(fates(&[(Status(423), None)]).await, (StateName::Dead, 1));
-    assert_eq!(fates(&[(Status(503), Some(1)), (Status(409), None)]).await, (StateName::Dead, 2), "it was answered");
-    assert_eq!(fates(&[(Status(409), Some(0)), (Status(409), Some(2))]).await, (StateName::Retrying, 2));
-    assert_eq!(fates(&[(TimedOut, None), (Status(409), None), (Status(423), None)]).await, (StateName::Retrying, 3));
-    assert_eq!(fates(&[(Connection, None), (Status(423), None)]).await, (StateName::Retrying, 2));
-    assert_eq!(fates(&[(TimedOut, None), (Status(404), None)]).await, (StateName::Dead, 2));
+    use FailureCause::{Connection, Status, TimedOut};
+    assert_eq!(states_after(&[(Status(409), None)]).await, (StateName::Dead, 1));
+    assert_eq!(states_after(&[(Status(423), None)]).await, (StateName::Dead, 1));
+    assert_eq!(
+        states_after(&[(Status(503), Some(1)), (Status(409), None)]).await,
+        (StateName::Dead, 2),
+        "it was answered"
+    );
+    assert_eq!(states_after(&[(Status(409), Some(0)), (Status(409), Some(2))]).await, (StateName::Retrying, 2));
+    assert_eq!(
+        states_after(&[(TimedOut, None), (Status(409), None), (Status(423), None)]).await,
+        (StateName::Retrying, 3)
+    );
+    assert_eq!(states_after(&[(Connection, None), (Status(423), None)]).await, (StateName::Retrying, 2));
+    assert_eq!(states_after(&[(TimedOut, None), (Status(404), None)]).await, (StateName::Dead, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +356,7 @@ async fn a_crash_leaves_an_attempt_without_an_answer() {
         if attempt == 1 {
             std::future::pending::<()>().await;
         }
-        fail(Cause::Status(409)).await
+        fail(FailureCause::Status(409)).await
     });
     let crash = tokio::spawn({
         let processor = Arc::clone(&processor);
@@ -381,7 +386,7 @@ async fn what_a_message_has_lost_comes_back_from_its_record() {
         let seen = Arc::clone(&seen);
         move |event: Event, attempt| {
             seen.lock().expect("not poisoned").push((event.content_type, event.headers));
-            if attempt == 1 { fail(Cause::Status(404)) } else { deliver() }
+            if attempt == 1 { fail(FailureCause::Status(404)) } else { deliver() }
         }
     });
     let whole = ReceivedMessage { message: Message::from_event(sent.clone()), ..record("whole", 1) };

@@ -1,4 +1,4 @@
-//! One event let through to a target that may be away.
+//! A probe with one event.
 
 use super::*;
 use crate::domain::circuit::Probed;
@@ -22,7 +22,7 @@ where
     processor
 }
 
-/// How often the one message of the queue has been received, this time included.
+/// The receive count of the one message in the queue.
 fn receives<F>(processor: &Fake<F>) -> u32 {
     let records = processor.events.hand_out(10, Duration::ZERO);
     assert_eq!(records.len(), 1, "{records:?}");
@@ -43,8 +43,12 @@ async fn an_event_that_the_target_takes_is_done() {
 #[tokio::test(start_paused = true)]
 async fn no_answer_of_the_target_kills_an_event_or_costs_it_a_receive() {
     // Also where it was its last receive: four are allowed.
-    for (cause, before) in [(Cause::Status(503), 0), (Cause::Status(404), 0), (Cause::TimedOut, 3), (Cause::Refused, 3)]
-    {
+    for (cause, before) in [
+        (FailureCause::Status(503), 0),
+        (FailureCause::Status(404), 0),
+        (FailureCause::TimedOut, 3),
+        (FailureCause::Refused, 3),
+    ] {
         let processor = with_one_event(before, move |_, _| fail(cause)).await;
         let probed = processor.probe(None, a_minute()).await.expect("probed");
         assert!(matches!(&probed, Probed::Failed { error, .. } if error == "as the test says"), "{probed:?}");
@@ -65,7 +69,7 @@ async fn send<F>(processor: &Fake<F>, names: impl Iterator<Item = String>) {
 
 /// The target takes `fine` and nothing else.
 fn only_fine(event: &Event) -> std::future::Ready<Outcome> {
-    if is(event, "fine") { deliver() } else { fail(Cause::Status(500)) }
+    if is(event, "fine") { deliver() } else { fail(FailureCause::Status(500)) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +106,7 @@ async fn more_than_one_probe_looks_at_are_looked_at_in_turn() {
 /// SQS moves a message to the dead letters for having been received, whatever for.
 #[tokio::test(start_paused = true)]
 async fn to_be_looked_at_costs_an_event_no_more_than_half_of_its_receives() {
-    let processor = with_one_event(0, |_, _| fail(Cause::TimedOut)).await;
+    let processor = with_one_event(0, |_, _| fail(FailureCause::TimedOut)).await;
     send(&processor, (0..9).map(|number| number.to_string())).await;
     for _ in 0..40 {
         processor.probe(None, a_minute()).await.expect("probed");
@@ -118,7 +122,9 @@ async fn to_be_looked_at_costs_an_event_no_more_than_half_of_its_receives() {
 /// Then the target is there, and it is the event that it does not take.
 #[tokio::test(start_paused = true)]
 async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_last() {
-    for (cause, state) in [(Cause::Status(500), StateName::Retrying), (Cause::Status(404), StateName::Dead)] {
+    for (cause, state) in
+        [(FailureCause::Status(500), StateName::Retrying), (FailureCause::Status(404), StateName::Dead)]
+    {
         let processor = with_one_event(1, move |_, _| fail(cause)).await;
         processor.probe(None, a_minute()).await.expect("probed");
         tokio::time::advance(Duration::from_mins(1)).await;
@@ -140,7 +146,7 @@ async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_las
 
 #[tokio::test(start_paused = true)]
 async fn an_event_that_only_probes_attempt_dies_of_it_where_the_target_takes_others() {
-    let processor = with_one_event(0, |_, _| fail(Cause::Status(500))).await;
+    let processor = with_one_event(0, |_, _| fail(FailureCause::Status(500))).await;
     for _ in 0..5 {
         processor.probe(Some(FakeClock.now()), a_minute()).await.expect("probed");
         tokio::time::advance(Duration::from_mins(1)).await;
@@ -151,7 +157,7 @@ async fn an_event_that_only_probes_attempt_dies_of_it_where_the_target_takes_oth
 
 #[tokio::test(start_paused = true)]
 async fn it_keeps_its_id_and_its_time_though_its_message_is_another() {
-    let processor = with_one_event(0, |_, _| fail(Cause::TimedOut)).await;
+    let processor = with_one_event(0, |_, _| fail(FailureCause::TimedOut)).await;
     let (received_at, sent_at) = processor.events.held(|message, at| (message.identity(at).1, at)).remove(0);
     tokio::time::advance(Duration::from_hours(1)).await;
     processor.probe(None, a_minute()).await.expect("probed");
@@ -162,7 +168,7 @@ async fn it_keeps_its_id_and_its_time_though_its_message_is_another() {
 
 #[tokio::test(start_paused = true)]
 async fn the_next_attempt_waits_for_its_backoff() {
-    let processor = with_one_event(0, |_, _| fail(Cause::TimedOut)).await;
+    let processor = with_one_event(0, |_, _| fail(FailureCause::TimedOut)).await;
     processor.probe(None, a_minute()).await.expect("probed");
     let deadline = Instant::now() + Duration::from_secs(1);
     assert_eq!(processor.probe(None, deadline).await.expect("probed"), Probed::Nothing, "it is not due");
@@ -187,19 +193,11 @@ async fn what_is_delivered_already_says_nothing_of_the_target() {
 async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_nothing_is_an_error() {
     let queue = FakeQueue::default();
     let breaks = queue.clone();
-    let processor = Arc::new(Processor {
-        events: queue.clone(),
-        dead_letters: FakeQueue::default(),
-        table: FakeTable::default(),
-        target: FakeTarget::new(move |_, _| {
-            breaks.fail_times(1);
-            fail(Cause::TimedOut)
-        }),
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule"),
-        clock: FakeClock,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
+    let target = FakeTarget::new(move |_, _| {
+        breaks.fail_times(1);
+        fail(FailureCause::TimedOut)
     });
+    let processor = over(queue.clone(), target);
     let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     queue.send(&message).await.expect("sent");
     assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
@@ -211,7 +209,7 @@ async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_noth
 #[tokio::test(start_paused = true)]
 async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
     FakeClock::start_over();
-    let processor = processor(|event, _| if is(&event, "fine") { deliver() } else { fail(Cause::Status(404)) });
+    let processor = processor(|event, _| if is(&event, "fine") { deliver() } else { fail(FailureCause::Status(404)) });
     let minutes = [crate::domain::attempts::minute_of(FakeClock.now())];
     processor.process(vec![record("fine", 1), record("refused", 1)], a_minute()).await;
     processor.process(vec![record("another", 1)], a_minute()).await;
@@ -227,7 +225,7 @@ async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
 #[tokio::test(start_paused = true)]
 async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
     FakeClock::start_over();
-    let processor = processor(|_, _| fail(Cause::Status(503)));
+    let processor = processor(|_, _| fail(FailureCause::Status(503)));
     processor.process(vec![record("one", 1)], a_minute()).await;
     processor.process(vec![record("another", 1)], a_minute()).await;
     let then = crate::domain::attempts::minute_of(FakeClock.now());

@@ -1,4 +1,4 @@
-//! What an event is, where it came from, and when two messages are the same event.
+//! Events, their sources, and the identity by which two messages are the same event.
 //!
 //! Two laws decide that. What says nothing identifies nothing: where neither an id with a time nor a time nor a key of the
 //! sender tells an event apart, every accepted request is an event of its own. And two different canonical bodies are never
@@ -26,18 +26,18 @@ const KEY_DAY_SECONDS: i64 = 24 * 3600;
 /// The sources of Genesys Cloud begin with this ("Amazon EventBridge integration", Genesys Cloud Resource Center).
 const PARTNER_SOURCE: &str = "aws.partner/genesys.com";
 
-/// What every event of an event bus has beside `source`, `detail-type` and `detail` ("AWS service event metadata",
+/// Fields of every event of an event bus beside `source`, `detail-type` and `detail` ("AWS service event metadata",
 /// EventBridge User Guide), whatever prefix the rule goes by.
 const BUS_FIELDS: [&str; 6] = ["version", "id", "account", "time", "region", "resources"];
 
-/// An event as the relay keeps it: the body exactly as it was received, and what else is known of it.
+/// An event: the body exactly as it was received, and its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Says when two messages are the same event.
+    /// The identity: two messages with one id are the same event.
     pub id: EventId,
-    /// Which kind of sender it came from.
+    /// The kind of sender.
     pub source: Source,
-    /// When the relay, or for EventBridge the event bus, first had it.
+    /// The time at which the relay, or for EventBridge the event bus, first received it.
     pub received_at: Timestamp,
     /// The `Content-Type` it came with.
     pub content_type: Option<String>,
@@ -47,7 +47,7 @@ pub struct Event {
     pub body: Vec<u8>,
     /// The webhook or integration it belongs to, if it names one.
     pub webhook_id: Option<String>,
-    /// Whether its body was written anew by the log that the recovery reads: such a copy is known by its id alone.
+    /// True if the body was serialised again by the log that the recovery reads: such a copy is known by its id alone.
     pub is_copy: bool,
 }
 
@@ -93,7 +93,7 @@ impl EventId {
         Self::from_parts("message", &[message_id.as_bytes(), body])
     }
 
-    /// What was fetched and cannot be understood, or that nothing tells apart: by what does not change between two readings.
+    /// The id of a fetched item that cannot be read or has no identity: by the parts that do not change between two reads.
     pub fn of_fetched(parts: &[&[u8]]) -> Self {
         Self::from_parts("unreadable", parts)
     }
@@ -153,7 +153,7 @@ impl From<EventId> for String {
     }
 }
 
-/// Which kind of sender an event came from, told by the shape of its body.
+/// The kind of sender, recognised by the shape of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -202,7 +202,7 @@ impl FromStr for Source {
     }
 }
 
-/// What a sender gave to tell its events apart: all that its key headers say.
+/// The sender's key for an event, from its key headers.
 ///
 /// Each of them counts: one that is configured once, or that a proxy adds, hides no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,10 +221,10 @@ impl SenderKey {
     }
 }
 
-/// Who an event is: its id, its source and the webhook or integration that sent it.
+/// The identity of an event: its id, its source and the webhook or integration that sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Says when two messages are the same event.
+    /// The identity: two messages with one id are the same event.
     pub id: EventId,
     /// The kind of sender.
     pub source: Source,
@@ -236,8 +236,8 @@ impl Identity {
     /// Identifies a body that is JSON, by what tells it apart from every other event: an id with a time, a time, or a key of
     /// the sender. Placeholders count as absent.
     ///
-    /// Where nothing does, `lone` names the event: it is one of its own. All but Open Messaging's ids hash the whole of what
-    /// the sender said, so that two bodies are never one event; for those see [`Event::digest`].
+    /// Without any of them, `lone` gives the id of a separate event. All ids but Open Messaging's hash everything that
+    /// the sender gave, so that two bodies are never one event; for Open Messaging see [`Event::digest`].
     pub fn of(body: Json<'_>, received_at: Timestamp, key: Option<&SenderKey>, lone: impl FnOnce() -> EventId) -> Self {
         Self::of_time(body, received_at, Some(received_at), key, lone)
     }
@@ -285,7 +285,7 @@ impl Identity {
     }
 }
 
-/// What a body's fields say it is.
+/// The identity by the fields of a body.
 enum Shape<'a> {
     OpenMessaging { message: Object<'a>, channel: Object<'a> },
     EventBridge { event: Object<'a>, detail: Option<Object<'a>> },
@@ -332,7 +332,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Whether an object with a `detail` is an event of an event bus: of Genesys Cloud by its source or its topic, or of any
+/// Returns whether an object with a `detail` is an event of an event bus: of Genesys Cloud by its source or its topic, or of any
 /// source that the rule was told of, by all that the bus itself adds.
 fn is_from_event_bus(event: &Object<'_>) -> bool {
     let source = event.get("source").and_then(|source| source.as_str());

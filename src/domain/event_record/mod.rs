@@ -1,11 +1,11 @@
-//! The life of one event as the events table keeps it: its states, and the only steps between them.
+//! The life of one event as the events table keeps it: its states, and the transitions between them.
 //!
-//! Nobody outside can make a [`EventRecord`] or change one. The table takes a [`Transition`] only, and only `step.rs` makes
-//! those: a step that is not in [`STEPS`] cannot be written.
+//! An [`EventRecord`] cannot be made or changed from outside. The table writes a [`Transition`] only, and only `transition`
+//! makes those: a transition that is not in [`TRANSITIONS`] cannot be written.
 
-mod step;
 #[cfg(test)]
 mod tests;
+mod transition;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,36 +19,36 @@ use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::Json;
 use crate::domain::text::excerpt_of;
 
-pub(crate) use self::step::restored;
-pub use self::step::{
-    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterStatus, DeadRecord, Finished, Guard, Letter, STEPS,
-    Transition,
+pub(crate) use self::transition::restored;
+pub use self::transition::{
+    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterEvidence, DeadLetterStatus, DeadRecord, Finished, Guard,
+    TRANSITIONS, Transition,
 };
 
-/// How long a record lives after its last change: one day longer than SQS keeps a dead letter.
+/// The lifetime of a record after its last change: one day longer than SQS keeps a dead letter.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
-/// Where bodies name their conversation, the commonest first.
+/// Paths of the conversation's id in bodies, the commonest first.
 const CONVERSATIONS: [&[&str]; 3] =
     [&["conversationId"], &["payload", "conversationId"], &["detail", "eventBody", "conversationId"]];
 
-/// Headers are kept up to this size. API Gateway lets 10 KiB through; a message that somebody sent by hand has no bound.
+/// Upper bound on the kept headers. API Gateway accepts 10 KiB; a message that was sent by hand has no bound.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// Names from a body are kept up to this length.
+/// Upper bound on names from a body.
 const MAX_NAME_BYTES: usize = 256;
 
-/// How often an event leaves the dead letters before an operator has to insist.
+/// Replays of an event before an operator must use `force`.
 pub const REPLAY_CEILING: u32 = 5;
 
-/// What is known of one event.
+/// The delivery record of one event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventRecord {
     /// The event's id.
     pub event_id: EventId,
-    /// Differs after every write. That of a claim is its owner.
+    /// A value that differs after every write. The revision of a claim is its owner.
     pub(crate) revision: Uuid,
-    /// Where the event stands.
+    /// The state of the event.
     #[serde(flatten)]
     pub state: State,
     /// The kind of sender.
@@ -56,119 +56,119 @@ pub struct EventRecord {
     /// The webhook or integration it belongs to.
     #[serde(rename = "origin", default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<String>,
-    /// When the relay first received it.
+    /// The time at which the relay first received it.
     pub received_at: Timestamp,
-    /// The digest of its body, where the id alone does not tell that. Absent before a body has come that has one.
+    /// The digest of its body, unless the id covers the body. Absent until a body with a digest has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<BodyDigest>,
-    /// When this record was begun.
+    /// The time at which this record was created.
     pub first_seen_at: Timestamp,
-    /// When it was last written.
+    /// The time of the last write.
     pub last_seen_at: Timestamp,
-    /// Attempts in the event's whole life.
+    /// Attempts at the event, all in all.
     pub attempts_made: u32,
     /// Attempts since it was last claimed from nothing, from the dead letters or from the archive.
     #[serde(rename = "round")]
     pub attempts_since_claim: u32,
-    /// How often it has left the dead letters.
+    /// Replays of the event.
     pub replays_made: u32,
-    /// The newest attempts that have ended, oldest first.
+    /// The newest ended attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
-    /// What operators did, oldest first.
+    /// Actions of operators, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<OperatorAction>,
-    /// What an operator needs to know beside; kept from the first death on.
+    /// Details for operators, kept once the event has died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
-    /// When it is forgotten. DynamoDB deletes late, so this is compared wherever a record is read.
+    /// The time to live. DynamoDB deletes late, so this is compared wherever a record is read.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub expires_at: Timestamp,
 }
 
-/// Where an event stands.
+/// The state of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
-    /// Fetched from Genesys Cloud and sent into the queue. Nobody has claimed it yet.
+    /// Fetched from Genesys Cloud, sent to the queue and not claimed yet.
     Queued,
-    /// Somebody is delivering it.
+    /// Claimed: a worker is delivering it.
     InProgress(DeliveryLease),
-    /// The last attempt failed, and another will come.
+    /// The last attempt failed, and a retry will come.
     Retrying {
-        /// Not before this time.
+        /// The earliest time of the retry.
         #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
         next_attempt_at: Timestamp,
     },
     /// The target has it.
     Delivered,
-    /// It lies in the dead-letter queue, or is on its way there or back.
+    /// In the dead-letter queue, or on its way there or back.
     Dead(Dead),
-    /// It lies in the archive.
+    /// In the archive.
     Archived {
-        /// Why it had died.
+        /// The reason of its death.
         #[serde(flatten)]
         death: Death,
         /// The object that holds it.
         archived_to: String,
     },
-    /// Somebody decided that it is not needed.
+    /// Discarded by an operator.
     Discarded(Death),
 }
 
-/// The right to deliver an event, for a while.
+/// The right to deliver an event until a time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeliveryLease {
-    /// When it ends by itself. The function that holds it has ended by then.
+    /// The end of the lease. The function that holds it has ended by then.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub lease_until: Timestamp,
-    /// Whether SQS hands the message out for the last time: when this lease ends without a word, the event is dead.
+    /// True at the last receive: if this lease ends with nothing recorded, the event is dead.
     pub last: bool,
 }
 
-/// Why and when an event died.
+/// The reason and time of an event's death, as the table holds them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Death {
     /// The kind of reason.
     pub reason: ReasonKind,
-    /// What happened, for a person to read.
+    /// A description for operators.
     pub error: String,
     /// The target's HTTP status, if it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// When it died.
+    /// The time of death.
     pub dead_at: Timestamp,
 }
 
 /// A dead event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dead {
-    /// Why and when.
+    /// The reason and time.
     #[serde(flatten)]
     pub death: Death,
-    /// The message that we are to move ourselves; SQS moves all others. Brought again, it is only moved again.
+    /// The message that the relay moves itself; SQS moves all others. If it comes again, it is only moved again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// When it was last sent back into the queue. It stays dead until somebody claims it there.
+    /// The time of the last replay. The event stays dead until it is claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replayed_at: Option<Timestamp>,
-    /// Whether its message is believed to lie in the dead-letter queue, so that lists show it.
+    /// True if its message is believed to be in the dead-letter queue; lists show it then.
     #[serde(default)]
     pub listed: bool,
 }
 
-/// One attempt to deliver, after its end.
+/// One ended attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it ended.
+    /// The time of its end.
     pub at: Timestamp,
-    /// How long the delivery took, in milliseconds.
+    /// The duration of the delivery, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// The target's HTTP status, if it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What went wrong.
+    /// The error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The beginning of the target's answer: 1 KiB of the newest, 256 bytes of those before.
@@ -176,21 +176,21 @@ pub struct Attempt {
     pub response: Option<String>,
 }
 
-/// What an operator, or a schedule, did with an event.
+/// An action of an operator or a schedule on an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorAction {
     /// `replay`, `archive`, `restore`, `discard`, `reconcile` or `recover`.
     pub action: String,
-    /// When.
+    /// The time of the action.
     pub at: Timestamp,
-    /// Who.
+    /// The name.
     pub by: String,
-    /// Why, as far as they said.
+    /// The reason, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// What else an operator needs to know of a dead event.
+/// Details of a dead event for operators.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// The webhook's name, where the body gives one.
@@ -199,7 +199,7 @@ pub struct Context {
     /// The conversation, where the body names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<String>,
-    /// Where it was to be delivered; unknown for what never came so far.
+    /// The target's address; absent without an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// The `Content-Type` it came with.
@@ -211,7 +211,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// What `event` tells, which goes to `target`.
+    /// Reads the details from an event that goes to `target`.
     pub fn of(event: &Event, target: Option<String>) -> Self {
         let body = Json::parse(&event.body).ok();
         let text = |path: &[&str]| {
@@ -237,12 +237,12 @@ impl Context {
     }
 }
 
-/// What the dead-letter index holds of a record.
+/// The part of a record that the dead-letter index holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The event's id.
     pub event_id: EventId,
-    /// Where the event stands.
+    /// The state of the event.
     #[serde(flatten)]
     pub state: State,
     /// The kind of sender.
@@ -250,13 +250,13 @@ pub struct Summary {
     /// The webhook or integration it belongs to.
     #[serde(rename = "origin", default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<String>,
-    /// When the relay first received it.
+    /// The time at which the relay first received it.
     pub received_at: Timestamp,
-    /// Attempts in the event's whole life.
+    /// Attempts at the event, all in all.
     pub attempts_made: u32,
-    /// How often it has left the dead letters.
+    /// Replays of the event.
     pub replays_made: u32,
-    /// When it is forgotten.
+    /// The time to live.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub expires_at: Timestamp,
 }
@@ -282,7 +282,7 @@ impl fmt::Display for StateName {
 }
 
 impl StateName {
-    /// As the table has it.
+    /// The name in the table.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "QUEUED",
@@ -310,15 +310,15 @@ impl State {
         }
     }
 
-    /// Why the event is dead, if it is.
+    /// The death of the event, if it is dead.
     ///
-    /// A lease on the last attempt that has run out is a death as well: whoever held it crashed.
+    /// An expired lease on the last attempt is a death too: its worker crashed.
     pub fn death(&self, now: Timestamp) -> Option<Death> {
         match self {
             Self::Dead(dead) => Some(dead.death.clone()),
             Self::InProgress(lease) if lease.last && lease.lease_until <= now => Some(Death {
                 reason: ReasonKind::Crashed,
-                error: "the processor ended during the last attempt, or could not record how it went".to_owned(),
+                error: "the processor ended during the last attempt, or could not record its outcome".to_owned(),
                 status_code: None,
                 dead_at: lease.lease_until,
             }),
@@ -331,7 +331,7 @@ impl State {
         }
     }
 
-    /// Whether an operator may still need the body: not where the target or the archive has it, or somebody has dropped it.
+    /// Returns whether an operator may still need the body: not after a delivery, an archive or a discard.
     pub fn may_need_body(&self) -> bool {
         match self {
             Self::Queued | Self::InProgress(_) | Self::Retrying { .. } | Self::Dead(_) => true,
@@ -339,7 +339,7 @@ impl State {
         }
     }
 
-    /// Whether the dead-letter index holds the record.
+    /// Returns whether the dead-letter index holds the record.
     pub fn is_indexed(&self) -> bool {
         match self {
             Self::Dead(dead) => dead.listed,
@@ -352,25 +352,25 @@ impl State {
 }
 
 impl EventRecord {
-    /// Whether it has to be taken for forgotten, although DynamoDB still has it.
+    /// Returns whether the record counts as deleted, although DynamoDB still has it.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at <= now
     }
 
-    /// Whether an event that has this record's id is another one, since its body is: the id that it has then.
+    /// The id for an event that has this record's id and another body; `None` if it is the same event.
     ///
-    /// A record of an older version, or of a copy that the recovery fetched, has no digest, and is of any body.
+    /// A record of an older version, or of a copy that the recovery fetched, has no digest and matches any body.
     pub fn other_event(&self, event: &Event, now: Timestamp) -> Option<EventId> {
         let own = self.digest.as_ref().filter(|_| !self.is_expired(now))?;
         event.digest().filter(|digest| digest != own).map(|digest| self.event_id.with_body(&digest))
     }
 
-    /// Whether nobody needs its body any more, and one may still be kept: it was dead, and is delivered, discarded or archived.
+    /// Returns whether a body may be kept that is not needed: the event was dead, and is delivered, discarded or archived.
     pub fn has_surplus_body(&self) -> bool {
         self.context.is_some() && !self.state.may_need_body()
     }
 
-    /// What the index holds of it.
+    /// The part that the index holds.
     pub fn summary(&self) -> Summary {
         let state = match self.state.clone() {
             // These are not projected.
@@ -393,6 +393,6 @@ impl EventRecord {
 impl From<Death> for Reason {
     fn from(death: Death) -> Self {
         let Death { reason, error, status_code, dead_at } = death;
-        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at }
+        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at, resent_at: None }
     }
 }

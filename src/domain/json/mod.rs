@@ -1,4 +1,4 @@
-//! JSON as it arrives: checked, looked into and put into canonical form without ever losing a digit or a stack frame.
+//! JSON as it arrives: checked, read and put into canonical form without losing a digit or exhausting the stack.
 //!
 //! The relay hands the target the bytes it received, so a body is never parsed into values and written again.
 //! It is only checked to be JSON, and read for what identifies the event. `serde_json` skips values without
@@ -19,7 +19,7 @@ use crate::domain::placeholder::is_placeholder;
 /// Nesting up to which a value has a canonical form; every level is scanned once more, so this bounds the work.
 const MAX_CANONICAL_DEPTH: usize = 64;
 
-/// Why a body is not what the relay takes: a JSON object or array, in UTF-8.
+/// A body that is not a JSON object or array in UTF-8.
 #[derive(Debug, thiserror::Error)]
 pub enum NotJson {
     /// The bytes are not UTF-8, which RFC 8259 section 8.1 requires.
@@ -137,7 +137,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Whether a field is there, once or more.
+    /// Returns whether a field is there, once or more.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)
     }
@@ -147,7 +147,7 @@ impl<'a> Object<'a> {
         Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !is_placeholder(text))
     }
 
-    /// The object written anew, with these fields in place of what it had.
+    /// The object as text, with these fields replaced.
     pub fn with(&self, fields: &[(&str, serde_json::Value)]) -> Result<String, serde_json::Error> {
         let is_kept = |key: &str| fields.iter().all(|(name, _)| *name != key);
         let kept =
@@ -158,7 +158,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// In how many arrays and objects the deepest value of valid JSON stands.
+/// The depth of nesting of valid JSON.
 fn nesting(text: &str) -> usize {
     let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {

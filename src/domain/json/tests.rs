@@ -1,4 +1,4 @@
-//! What is JSON, and what its canonical form is.
+//! JSON and its canonical form.
 
 use super::*;
 use proptest::prelude::*;

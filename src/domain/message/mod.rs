@@ -1,4 +1,4 @@
-//! How an event travels through SQS: the body as it came, all else in a few message attributes.
+//! An event as an SQS message: the body as it came, everything else in message attributes.
 //!
 //! An operator who opens a message in the SQS console reads the webhook's own body. Bodies with characters that SQS
 //! refuses are the exception: those are base64, and say so.
@@ -25,7 +25,7 @@ pub mod attribute {
     pub const EVENT_ID: &str = "event_id";
     /// The [`Source`](crate::domain::event::Source).
     pub const SOURCE: &str = "source";
-    /// When the relay received the event, RFC 3339 in UTC. Replay and restore keep it.
+    /// The time at which the relay received the event, RFC 3339 in UTC. Replay and restore keep it.
     pub const RECEIVED_AT: &str = "received_at";
     /// The webhook's `Content-Type`.
     pub const CONTENT_TYPE: &str = "content_type";
@@ -33,7 +33,7 @@ pub mod attribute {
     pub const ENCODING: &str = "encoding";
     /// The kept request headers, a JSON object.
     pub const HEADERS: &str = "headers";
-    /// Why the message is in the dead-letter queue, a JSON object; see [`Reason`](crate::domain::failure::Reason).
+    /// The reason of a dead letter, a JSON object; see [`Reason`](crate::domain::failure::Reason).
     pub const REASON: &str = "reason";
     /// `true` on a copy that the recovery fetched, which is known by its id alone; absent otherwise.
     pub const RECOVERED: &str = "recovered";
@@ -48,11 +48,11 @@ mod undelivered {
     pub(super) const TARGET: &str = "TARGET_ARN";
     /// A word for what went wrong, such as `NO_PERMISSIONS`.
     pub(super) const ERROR_CODE: &str = "ERROR_CODE";
-    /// What went wrong, in a sentence.
+    /// The error in a sentence.
     pub(super) const ERROR_MESSAGE: &str = "ERROR_MESSAGE";
-    /// Which bound of the retry policy was reached; absent where EventBridge gave up without reaching one.
+    /// The bound of the retry policy that was reached; absent where EventBridge gave up without reaching one.
     pub(super) const EXHAUSTED: &str = "EXHAUSTED_RETRY_CONDITION";
-    /// How often it was tried again.
+    /// The number of retries.
     pub(super) const RETRIES: &str = "RETRY_ATTEMPTS";
 
     pub(super) const ALL: [&str; 6] = [RULE, TARGET, ERROR_CODE, ERROR_MESSAGE, EXHAUSTED, RETRIES];
@@ -72,7 +72,7 @@ const MAX_ATTRIBUTES: usize = 10;
 /// "Amazon SQS message quotas": a message group id has at most 128 characters.
 const MAX_GROUP_ID_BYTES: usize = 128;
 
-/// A message as SQS holds it, whoever wrote it.
+/// A message as SQS holds it, from any sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The text of the message.
@@ -81,16 +81,16 @@ pub struct Message {
     pub attributes: BTreeMap<String, Attribute>,
     /// The message group: on a standard queue it keeps one noisy sender from delaying the others ("Amazon SQS fair queues").
     pub group: Option<String>,
-    /// The trace in which it is sent. Written and not read: Lambda goes by it, and what is sent anew is in another.
+    /// The trace in which it is sent. Written and not read: Lambda uses it, and a message that is sent again is in another.
     pub trace: Option<TraceHeader>,
 }
 
-/// What SQS knows of a message: when it took it, and how it calls it.
+/// The time at which SQS accepted a message, and the id that it gave it.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
     /// `SentTimestamp`.
     pub sent_at: Timestamp,
-    /// The message id, which stays the same until somebody sends the message again; `None` where nobody has it at hand.
+    /// The message id, which stays the same until the message is sent again; `None` if unknown.
     pub message_id: Option<&'a str>,
 }
 
@@ -112,9 +112,9 @@ pub struct Attribute {
 /// Text or bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttributeValue {
-    /// Of a `String` or `Number` attribute.
+    /// The text of a `String` or `Number` attribute.
     Text(String),
-    /// Of a `Binary` attribute.
+    /// The bytes of a `Binary` attribute.
     Binary(Vec<u8>),
 }
 
@@ -153,7 +153,7 @@ pub enum Unreadable {
     /// The body is said to be base64 and is not.
     #[error("the body is not the base64 that the message attribute encoding promises")]
     Base64(#[source] base64::DecodeError),
-    /// Without an `event_id` the body itself has to say who it is.
+    /// Without an `event_id` the body must identify the event.
     #[error("the message has no attribute event_id, and its body does not identify an event")]
     NotJson(#[source] NotJson),
     /// A text attribute holds bytes.
@@ -246,13 +246,13 @@ impl Message {
         body
     }
 
-    /// Whether it is not as the relay sent it, which always names the source: a rule of EventBridge or a person sent it, or
+    /// Returns whether the relay's attributes are missing: a rule of EventBridge or a person sent it, or
     /// a tool that drops attributes.
     pub(crate) fn has_lost_attributes(&self) -> bool {
         !self.attributes.contains_key(attribute::SOURCE)
     }
 
-    /// Who its event is, and when the relay first received it, even where no event can be read from it.
+    /// The id of its event and the time of its receipt, also where no event can be read from it.
     pub fn identity<'a>(&'a self, stamp: impl Into<Stamp<'a>>) -> (EventId, Timestamp) {
         let stamp = stamp.into();
         if let Ok(event) = self.to_event(stamp) {
@@ -263,7 +263,7 @@ impl Message {
         (id.unwrap_or_else(|| self.lone(stamp)), received_at.unwrap_or(stamp.sent_at))
     }
 
-    /// The same message under this id, unless what it has in that place is no id: then it stays unreadable.
+    /// Sets the id, unless the message has an invalid one: then it stays unreadable.
     #[must_use]
     pub fn named(mut self, id: &EventId) -> Self {
         let is_free = match self.attributes.get(attribute::EVENT_ID) {
@@ -276,7 +276,7 @@ impl Message {
         self
     }
 
-    /// The same message, saying itself who its event is: sent again, it gets a new id and a new time from SQS, and an event
+    /// Adds the identity of its event: sent again, the message gets a new id and a new time from SQS, and an event
     /// that is identified by these would become another.
     #[must_use]
     pub fn with_identity<'a>(mut self, stamp: impl Into<Stamp<'a>>) -> Self {
@@ -304,12 +304,12 @@ impl Message {
         own.or_else(|| self.undelivered(sent_at))
     }
 
-    /// Whether the relay has sent it to the dead letters, and did not find it there.
+    /// Returns whether the relay sent it to the dead letters, rather than found it there.
     pub(crate) fn has_own_reason(&self) -> bool {
         self.attributes.contains_key(attribute::REASON)
     }
 
-    /// Why EventBridge could not put the event into the events queue, if it was EventBridge that sent this message.
+    /// The reason for which EventBridge could not send the event to the events queue, if EventBridge sent this message.
     fn undelivered(&self, sent_at: Timestamp) -> Option<Reason> {
         let said = |name| self.text(name).ok().flatten();
         said(undelivered::RULE)?;
@@ -326,10 +326,11 @@ impl Message {
             response: None,
             attempt: retries.and_then(|retries| retries.checked_add(1)),
             at: sent_at,
+            resent_at: None,
         })
     }
 
-    /// The same message with `reason` in place of what it had.
+    /// Replaces the reason.
     #[must_use]
     pub fn with_reason(self, reason: &Reason) -> Self {
         let reason = serde_json::json!(reason).to_string();
@@ -338,7 +339,7 @@ impl Message {
         message
     }
 
-    /// The same message without a reason, as it goes back into the events queue.
+    /// Removes the reason, before the message returns to the events queue.
     #[must_use]
     pub fn without_reason(mut self) -> Self {
         for name in undelivered::ALL.into_iter().chain([attribute::REASON]) {
@@ -362,7 +363,7 @@ impl Message {
     }
 }
 
-/// Whether a request header belongs to the event, is kept with it and passed on to the target.
+/// Returns whether a request header is kept with the event and passed on to the target.
 ///
 /// `name` is in lower case. Credentials are never among them.
 pub fn is_kept_header(name: &str) -> bool {

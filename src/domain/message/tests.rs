@@ -1,4 +1,4 @@
-//! What a message keeps of an event, and what can be read of one that somebody else wrote.
+//! Messages of events, and messages that were not sent by the relay.
 
 use super::*;
 use crate::domain::event::Source;
@@ -50,7 +50,7 @@ fn a_bare_eventbridge_event_has_the_time_of_its_envelope() {
     let event = message.to_event(now()).expect("readable");
     assert_eq!(event.source, Source::EventBridge);
     assert_eq!(event.received_at.to_string(), "2026-01-14T08:00:00Z");
-    assert_eq!(event.content_type.as_deref(), Some("application/json"), "nobody says so, and it is");
+    assert_eq!(event.content_type.as_deref(), Some("application/json"), "the default for JSON");
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn what_eventbridge_could_not_deliver_has_its_reason() {
     assert_eq!((reason.reason, reason.attempt), (ReasonKind::Exhausted, None));
     assert!(reason.detail.contains("MaximumEventAgeInSeconds"), "{}", reason.detail);
 
-    let mut by_somebody_else = refused;
-    by_somebody_else.attributes.remove("RULE_ARN");
-    assert_eq!(by_somebody_else.reason(now()), None);
+    let mut foreign = refused;
+    foreign.attributes.remove("RULE_ARN");
+    assert_eq!(foreign.reason(now()), None);
 }
 
 #[test]
@@ -161,6 +161,7 @@ fn a_reason_always_fits_into_what_ingest_leaves_free() {
         response: Some(excerpt(&worst)),
         attempt: Some(u32::MAX),
         at: now(),
+        resent_at: Some(now()),
     };
     let bare = bare("{}");
     let added = bare.clone().with_reason(&reason).size() - bare.size();

@@ -11,14 +11,14 @@ use super::{FromSecret, SecretStore, SecretsError, read};
 use crate::ports::clock::Clock;
 use crate::runtime::logging::display_chain;
 
-/// Secrets that were read no longer ago than this count as fresh, and they are read no more often than this.
+/// The age up to which secrets count as fresh, and the least time between two reads.
 pub const FRESH: Duration = Duration::from_secs(5);
 
-/// How long a copy that should be read again is used while the store cannot be read. Refusing at once would lose events
+/// Upper bound on the use of an expired copy while the store cannot be read. Refusing at once would lose events
 /// to an outage of Secrets Manager; accepting for ever would keep a withdrawn secret alive.
 const BRIDGED: Duration = Duration::from_hours(1);
 
-/// How long the store is left alone after a failure while a copy bridges it: a store that hangs must not hold up every
+/// The pause after a failed read while there is a copy: a store that hangs must not hold up every
 /// answer.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -32,11 +32,11 @@ pub struct SecretCache<S, T, C> {
 
 struct State<T> {
     copy: Option<(Arc<T>, ReadAt)>,
-    /// The last reading, if it failed.
+    /// The last read, if it failed.
     last_failure: Option<(ReadAt, SecretsError)>,
 }
 
-/// A moment by both clocks: the one that waits may stand still while a function is frozen, and the other may be set.
+/// A moment by both clocks: the monotonic one may stop while a function is frozen, and the wall clock may be set.
 #[derive(Clone, Copy)]
 struct ReadAt(Instant, Timestamp);
 
@@ -62,7 +62,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         }
     }
 
-    /// Reads the secrets before somebody needs them. That it fails is forgotten: whoever needs them tries for themselves.
+    /// Reads the secrets before they are needed. A failure is not kept: the first use reads them again.
     pub async fn warm_up(&self) -> Result<(), SecretsError> {
         let outcome = self.get().await.map(drop);
         if outcome.is_err() {
@@ -71,13 +71,13 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         outcome
     }
 
-    /// The secrets as they were within the last [`FRESH`] seconds, for a decision that cannot be taken back.
+    /// The secrets as of the last [`FRESH`] seconds, for a decision that cannot be undone.
     pub async fn get_fresh(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
         self.at_most(FRESH.min(self.keep_for), FRESH, &mut state).await
     }
 
-    /// The copy if it is at most of this age, or what is read now, but not within `pause` of a failure.
+    /// The copy if it is at most this old, else the secrets as read now, but not within `pause` of a failure.
     async fn at_most(&self, age: Duration, pause: Duration, state: &mut State<T>) -> Result<Arc<T>, SecretsError> {
         if let Some((copy, read_at)) = &state.copy
             && self.age(*read_at) < age

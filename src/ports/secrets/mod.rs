@@ -21,32 +21,32 @@ use serde_json::Value;
 
 pub use self::cache::{FRESH, SecretCache};
 
-/// The shortest secret that is taken. Genesys asks for more than 15 characters; an empty one would sign anything.
+/// The least length of a secret. Genesys asks for more than 15 characters; an empty one would sign anything.
 const MIN_SECRET_CHARS: usize = 16;
 
-/// What people put between the entries of a list that they type as one text.
+/// Separators in a list that was typed as one text.
 const SEPARATORS: [char; 4] = [',', ';', '\n', '\r'];
 
-/// Why the secrets cannot be had. No variant carries a value.
+/// The secrets cannot be read. No variant carries a value.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SecretsError {
     /// The store did not answer or refused.
     #[error("the secret cannot be read")]
     Unavailable(#[source] Arc<dyn StdError + Send + Sync>),
-    /// The secret's text is not the JSON object it should be.
-    #[error("the secret is not a JSON object as the README describes: line {line}, column {column}")]
+    /// The secret's text is not the expected JSON object.
+    #[error("the secret is not a JSON object as docs/reference/secret.md describes: line {line}, column {column}")]
     Syntax {
         /// Line of the first error.
         line: usize,
         /// Column of the first error.
         column: usize,
     },
-    /// A field holds something that cannot be used.
+    /// A field has an unusable value.
     #[error("the secret's field {field} {problem}")]
     Field {
         /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
 }
@@ -60,11 +60,11 @@ impl SecretsError {
 
 /// The part of the secret that one function needs, read from the whole.
 pub trait FromSecret: Send + Sync + Sized + 'static {
-    /// Reads it from the secret's text, a JSON object. Fields that are not its own are passed over.
+    /// Reads it from the secret's text, a JSON object. Other fields are skipped.
     fn from_secret(text: &str) -> Result<Self, SecretsError>;
 }
 
-/// What senders prove themselves with: `{"openMessagingSecrets": […], "webhookSecrets": […]}`.
+/// Secrets of senders: `{"openMessagingSecrets": […], "webhookSecrets": […]}`.
 ///
 /// Both may be absent, and a list of one may be given as a string.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct SenderSecrets {
     pub webhook: Vec<String>,
 }
 
-/// What the relay proves itself with to the target: `{"targetAuthorization": "…", "targetSigningSecrets": ["whsec_…"]}`.
+/// Secrets towards the target: `{"targetAuthorization": "…", "targetSigningSecrets": ["whsec_…"]}`.
 ///
 /// Both may be absent, and a list of one may be given as a string.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,18 +86,18 @@ pub struct TargetSecrets {
     pub signing: Vec<Vec<u8>>,
 }
 
-/// What the relay signs in to Genesys Cloud with: `{"genesysClientId": "…", "genesysClientSecret": "…"}`, of an OAuth client
+/// The credentials for Genesys Cloud: `{"genesysClientId": "…", "genesysClientSecret": "…"}`, of an OAuth client
 /// with the grant type *Client Credentials*.
 #[derive(Clone, PartialEq, Eq)]
 pub struct GenesysSecrets {
-    /// Says which client it is; no secret by itself.
+    /// The client id; no secret by itself.
     pub client_id: String,
     /// Its secret.
     pub client_secret: String,
 }
 
 impl fmt::Debug for GenesysSecrets {
-    /// Shows that they are there.
+    /// Shows no values.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("GenesysSecrets(a client)")
     }
@@ -119,7 +119,7 @@ impl fmt::Debug for TargetSecrets {
     }
 }
 
-/// The fields of the secret as they are written, each of its own kind of wrong.
+/// The fields of the secret as written, each with its own errors.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields {
@@ -135,7 +135,7 @@ struct Fields {
     genesys_client_id: Option<Value>,
     #[serde(default)]
     genesys_client_secret: Option<Value>,
-    /// Most likely a known field misspelt.
+    /// Unknown fields, most likely misspelt.
     #[serde(flatten)]
     #[expect(clippy::zero_sized_map_values, reason = "serde gathers what is left into a map only")]
     unknown: BTreeMap<String, IgnoredAny>,
@@ -161,7 +161,7 @@ impl FromSecret for SenderSecrets {
             open_messaging: sender_secrets("openMessagingSecrets", fields.open_messaging_secrets)?,
             webhook: sender_secrets("webhookSecrets", fields.webhook_secrets)?,
         };
-        // The key of an HMAC never travels; this one does, and beyond ASCII nobody agrees on what its bytes are.
+        // The key of an HMAC never travels; this one does, and beyond ASCII its bytes are ambiguous.
         let is_sendable = |secret: &String| HeaderValue::from_str(secret).is_ok_and(|value| value.to_str().is_ok());
         if !secrets.webhook.iter().all(is_sendable) {
             let problem = "has a character that a header cannot carry: use letters, digits and signs of ASCII";
@@ -243,7 +243,7 @@ fn plain(field: &'static str, text: &str) -> Result<String, SecretsError> {
 }
 
 /// The text without blanks, line breaks, control characters and what has no width at its ends: neither a header nor a
-/// field of Genesys Cloud is meant to have them there, and nobody sees them.
+/// field of Genesys Cloud is meant to have them there, and they are invisible.
 fn trimmed(text: &str) -> &str {
     let is_invisible = |c: char| matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
     text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c))
@@ -272,7 +272,7 @@ fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
     let secrets = T::from_secret(text)?;
     let unknown = Fields::parse(text)?.unknown.len();
     if unknown > 0 {
-        tracing::warn!(unknown, "the secret has fields that are not known; compare it with the README");
+        tracing::warn!(unknown, "the secret has unknown fields; compare it with docs/reference/secret.md");
     }
     Ok(secrets)
 }
@@ -299,7 +299,7 @@ fn signing_key(secret: &str) -> Result<Vec<u8>, SecretsError> {
     }
 }
 
-/// The port to where the secret is kept.
+/// The port to the store of the secret.
 pub trait SecretStore: Send + Sync + 'static {
     /// Reads the secret's text as it is now.
     fn read(&self) -> impl Future<Output = Result<String, SecretsError>> + Send;

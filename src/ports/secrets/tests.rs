@@ -1,4 +1,4 @@
-//! What is read from the secret, however people write it, and what is refused by name.
+//! Accepted and refused forms of the secret.
 
 use serde_json::json;
 

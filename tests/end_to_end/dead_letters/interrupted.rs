@@ -54,7 +54,7 @@ async fn until_hiding(relay: &Relay, before: u32) -> Result<()> {
     let hiding = |counts: QueueCounts| {
         counts.dead_letters.in_flight > fewest.replace(fewest.get().min(counts.dead_letters.in_flight))
     };
-    relay.stack.until_queues("a run is at work", hiding).await.map(drop)
+    relay.stack.until_queues("a run has begun", hiding).await.map(drop)
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn let_lease_end(relay: &Relay) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_killed_run_is_in_nobodys_way_for_longer_than_its_lease() -> Result<()> {
+async fn killed_run_blocks_others_until_its_lease_ends_at_most() -> Result<()> {
     let (relay, ids) = relay_with(&[], &missing(0..20)).await?;
     relay.set_timeout(Function::Replay, SHORT_RUN).await?;
     relay.target.behave(Behaviour::Fine);

@@ -93,7 +93,7 @@ async fn after_an_outage_each_kind_of_dead_letter_is_found_and_brought_back_alon
     Ok(())
 }
 
-/// What a filter has to find.
+/// Expected matches of a filter.
 type Wanted = Box<dyn Fn(&Sent) -> bool>;
 
 fn filters(between: Timestamp) -> Vec<(Value, Wanted)> {

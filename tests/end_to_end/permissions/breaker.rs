@@ -1,4 +1,4 @@
-//! What the breaker may do, one permission after the other taken away.
+//! Permissions of the breaker, removed one at a time.
 
 use genesys_relay::domain::circuit::State;
 use local::genesys_cloud::GenesysCloud;
@@ -25,7 +25,7 @@ async fn the_breaker_says_what_it_may_not_do_and_delivery_goes_on() -> Result<()
     try_on(&relay, "BreakerRole", &OF_THE_RUNTIME, &probes).await
 }
 
-/// Asks the breaker for something. Its schedule may be at work.
+/// Invokes the breaker. A run of its schedule may be in progress.
 async fn ask(trial: &Trial<'_>, action: &str) -> Result<Result<Value, FunctionError>> {
     wait::until("the breaker is free", || async {
         let answer = trial.relay.stack.invoke(Function::Breaker, &json!({ "action": action })).await?;

@@ -1,4 +1,4 @@
-//! What ingest may do, one permission after the other taken away.
+//! Permissions of ingest, removed one at a time.
 
 use super::*;
 

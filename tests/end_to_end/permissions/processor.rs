@@ -1,4 +1,4 @@
-//! What the processor may do, one permission after the other taken away.
+//! Permissions of the processor, removed one at a time.
 
 use super::*;
 
@@ -10,7 +10,7 @@ async fn the_processor_delivers_nothing_that_it_may_not_claim_and_loses_nothing(
         ("dynamodb:UpdateItem", |trial| an_event_whose_attempt_cannot_be_counted_is_delivered(trial).boxed_local()),
         ("dynamodb:DeleteItem", |trial| a_body_that_cannot_be_deleted_is_not_shown(trial).boxed_local()),
         ("secretsmanager:GetSecretValue", |trial| an_event_waits_for_the_credentials(trial).boxed_local()),
-        ("sqs:SendMessage", |trial| an_event_that_cannot_be_buried_stays(trial).boxed_local()),
+        ("sqs:SendMessage", |trial| event_stays_without_a_dead_letter(trial).boxed_local()),
         ("sqs:ChangeMessageVisibility", |trial| a_retry_comes_late(trial).boxed_local()),
     ];
     let exempt: Vec<_> = OF_THE_RUNTIME.into_iter().chain(OF_THE_MAPPING).collect();
@@ -31,7 +31,7 @@ async fn an_event_that_cannot_be_read_waits(trial: &Trial<'_>) -> Result<()> {
     // The first attempt needs no look at the table, and fails.
     let id = trial.relay.accept(&webhook("late, unread")).await?;
     trial.until_logged(Function::Processor).await?;
-    ensure!(trial.relay.target.requests_of(&id).len() == 1, "tried again, whoever else might be at it");
+    ensure!(trial.relay.target.requests_of(&id).len() == 1, "attempted again although another worker might have it");
     trial.give_back().await?;
     trial.delivered_once(&id).await
 }
@@ -66,9 +66,9 @@ async fn an_event_waits_for_the_credentials(trial: &Trial<'_>) -> Result<()> {
     trial.delivered_once(&id).await
 }
 
-async fn an_event_that_cannot_be_buried_stays(trial: &Trial<'_>) -> Result<()> {
+async fn event_stays_without_a_dead_letter(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
-    let id = trial.relay.accept(&webhook("missing, unburied")).await?;
+    let id = trial.relay.accept(&webhook("missing, no dead letter")).await?;
     trial.until_logged(Function::Processor).await?;
     let counts = trial.relay.stack.queue_counts().await?;
     ensure!((counts.events.total(), counts.dead_letters.total()) == (1, 0), "{counts:?}");

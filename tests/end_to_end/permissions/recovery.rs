@@ -1,4 +1,4 @@
-//! What the recovery may do, one permission after the other taken away.
+//! Permissions of the recovery, removed one at a time.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What replay, and who starts it, may do, one permission after the other taken away.
+//! Permissions of replay and of its schedules, removed one at a time.
 
 use genesys_relay::domain::circuit::State;
 use jiff::SignedDuration;
@@ -219,7 +219,7 @@ async fn no_schedule_comes(trial: &Trial<'_>) -> Result<()> {
     })
     .await?;
     let listed = async || anyhow::Ok(trial.relay.replay(json!({ "action": "list" })).await?["count"].take());
-    ensure!(listed().await? == 0, "nobody has looked at it");
+    ensure!(listed().await? == 0, "it has no record");
     trial.give_back().await?;
     trial.relay.let_schedule_come("Reconcile", "allowed").await?;
     wait::until("the schedule has given it its record", || async { Ok((listed().await? == 1).then_some(())) }).await?;

@@ -1,4 +1,4 @@
-//! Whether the relay has kept its promises.
+//! Check of the relay's guarantees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::ledger::{CRASHED, Kept, KeptAttempt, answered, attempt_of, ended};
 
 const PROCESSOR_TIME: Duration = Duration::from_secs(PROCESSOR_SECONDS as u64);
 
-/// What the table, the dead-letter queue and the archive say when nothing is under way any more.
+/// Contents of the table, the dead-letter queue and the archive when no event is in flight.
 pub(super) struct Ending {
     pub(super) records: BTreeMap<String, Kept>,
     pub(super) letters: BTreeSet<String>,
@@ -28,7 +28,7 @@ pub(super) struct Account<'a> {
     pub(super) asked_to_discard: &'a BTreeSet<String>,
 }
 
-/// What the records say of attempts after which the target had the event, and the relay did not know it.
+/// Errors in the records of attempts after which the target may have the event.
 #[derive(Debug, Default)]
 struct Unheard {
     /// A kill or a cut kept it from being recorded.
@@ -56,19 +56,19 @@ impl fmt::Display for Unheard {
 }
 
 impl Account<'_> {
-    /// Holds each event against the promise, when the bad weather is over, and gives the figures.
+    /// Checks each event against the guarantees after the faults, and returns the figures.
     pub(super) fn settle(&self, ending: &Ending) -> Result<String> {
         let deliveries = self.relay.deliveries();
         let all: BTreeSet<_> = self.sent.accepted.union(&self.sent.refused).collect();
         let unknown: Vec<_> = ending.records.keys().filter(|id| !all.contains(id)).collect();
-        ensure!(unknown.is_empty(), "events that nobody sent: {unknown:?}");
+        ensure!(unknown.is_empty(), "events that were not sent: {unknown:?}");
         let mut counts = BTreeMap::from([("DELIVERED", 0), ("DEAD", 0), ("ARCHIVED", 0), ("DISCARDED", 0)]);
         for id in all {
             let kept = ending.records.get(id).with_context(|| format!("lost without a trace: {id}"))?;
             let has_arrived = deliveries.contains_key(id);
             let is_kept = match kept.state.as_str() {
                 "DELIVERED" => has_arrived,
-                // The target can have it although its last attempt could not be recorded: there is no letter then.
+                // The target can have it although its last attempt could not be recorded: there is no dead letter then.
                 "DEAD" => kept.reason.is_some() && (ending.letters.contains(id) || has_arrived),
                 "ARCHIVED" => ending.archived.contains(id),
                 "DISCARDED" => self.asked_to_discard.contains(id),
@@ -100,7 +100,7 @@ impl Account<'_> {
         ))
     }
 
-    /// The events that nobody has, after all that was dead was brought back.
+    /// Lost events, after all dead letters were replayed.
     pub(super) fn lost(&self, ending: &Ending) -> Vec<String> {
         let deliveries = self.relay.deliveries();
         let is_discarded = |id: &str| ending.records.get(id).is_some_and(|kept| kept.state == "DISCARDED");
@@ -108,7 +108,7 @@ impl Account<'_> {
         all.filter(|id| !deliveries.contains_key(*id) && !is_discarded(id)).cloned().collect()
     }
 
-    /// How often the target answered with 2xx, and how often it had answered so before to the same event.
+    /// Number of 2xx answers of the target, and of those to events that it had accepted before.
     fn repetitions(&self) -> (usize, usize) {
         let deliveries = self.relay.deliveries();
         let made = deliveries.values().sum::<usize>();

@@ -1,4 +1,4 @@
-//! Who works on the dead letters meanwhile, and is interrupted.
+//! Operator who works on the dead letters meanwhile, and is interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub(super) struct Operator<'a> {
     rng: Rng,
     kills: Vec<Kill>,
     asked_to_discard: BTreeSet<String>,
-    /// How many runs there were of each kind, and how many of them did what they were asked.
+    /// Number of runs of each kind, and of those that succeeded.
     runs: BTreeMap<String, (usize, usize)>,
 }
 

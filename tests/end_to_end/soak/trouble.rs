@@ -1,4 +1,4 @@
-//! Who makes trouble: the weather on the network, a target that flaps, and a killer.
+//! Faults of the soak: of the network, of the target, and killed processes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use fastrand::Rng;
 use jiff::Timestamp;
-use local::faulty_proxy::{FaultyProxy, Weather};
+use local::faulty_proxy::{FaultyProxy, NetworkFault};
 use local::stack::{Function, Service};
 use local::target::{Behaviour, Fault, Target};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -14,26 +14,26 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::Relay;
 use crate::ledger::{Kill, kill_one};
 
-/// More often flaky than all else: there most is half done.
-const BAD_WEATHER: [Weather; 8] = [
-    Weather::Closed,
-    Weather::CutOff,
-    Weather::Silent,
-    Weather::AnswerLost,
-    Weather::Trickling,
-    Weather::Flaky,
-    Weather::Flaky,
-    Weather::Flaky,
+/// Faults to choose from; `Flaky` is the most frequent, as it leaves most work half done.
+const NETWORK_FAULTS: [NetworkFault; 8] = [
+    NetworkFault::Closed,
+    NetworkFault::CutOff,
+    NetworkFault::Silent,
+    NetworkFault::AnswerLost,
+    NetworkFault::Trickling,
+    NetworkFault::Flaky,
+    NetworkFault::Flaky,
+    NetworkFault::Flaky,
 ];
 
-/// All that went wrong on purpose.
+/// Injected faults.
 #[derive(Debug)]
 pub(super) struct Troubles {
     pub(super) cuts: Vec<Cut>,
     pub(super) kills: Vec<Kill>,
-    /// How often the target changed its behaviour.
+    /// Changes of the target's behaviour.
     pub(super) changes: usize,
-    /// How often ingest was stopped.
+    /// Stops of ingest.
     pub(super) outages: usize,
 }
 
@@ -52,7 +52,7 @@ impl Troubles {
     }
 }
 
-/// A time of bad weather on the way to a service.
+/// Time of a network fault on the way to a service.
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
     pub(super) service: Service,
@@ -60,20 +60,20 @@ pub(super) struct Cut {
     pub(super) to: Timestamp,
 }
 
-/// Waits for some time between the two, in milliseconds, but not past `end`; gives whether that is still to come.
+/// Waits a random time between two bounds in milliseconds, at most until `end`; returns whether `end` is still to come.
 pub(super) async fn pause(rng: &mut Rng, least: u64, most: u64, end: Instant) -> bool {
     sleep_until(end.min(Instant::now() + Duration::from_millis(rng.u64(least..most)))).await;
     Instant::now() < end
 }
 
-/// Changes the weather on the way to a service until then, and leaves it fine.
-pub(super) async fn rain(service: Service, proxy: &FaultyProxy, mut rng: Rng, end: Instant) -> Result<Vec<Cut>> {
+/// Injects network faults on the way to a service until `end`.
+pub(super) async fn cut(service: Service, proxy: &FaultyProxy, mut rng: Rng, end: Instant) -> Result<Vec<Cut>> {
     let mut cuts = Vec::new();
     while pause(&mut rng, 2000, 6000, end).await {
         let from = Timestamp::now();
-        proxy.set(rng.choice(BAD_WEATHER).unwrap_or(Weather::CutOff));
+        proxy.set(rng.choice(NETWORK_FAULTS).unwrap_or(NetworkFault::CutOff));
         pause(&mut rng, 300, 3000, end).await;
-        proxy.set(Weather::Fine);
+        proxy.set(NetworkFault::None);
         cuts.push(Cut { service, from, to: Timestamp::now() });
     }
     Ok(cuts)
@@ -88,14 +88,14 @@ fn any_behaviour(rng: &mut Rng) -> Behaviour {
         9 => status(429, None),
         10 | 11 => status(404, None),
         12 => Behaviour::Slow(Duration::from_millis(300)),
-        // Past the time that the relay gives it.
+        // Longer than the relay waits.
         13 => Behaviour::Slow(Duration::from_millis(1300)),
         14 => Behaviour::Down,
         _ => Behaviour::Wire(rng.choice(Fault::ALL).unwrap_or(Fault::Reset)),
     }
 }
 
-/// Changes the target's behaviour until then, and leaves it fine.
+/// Changes the target's behaviour until `end`, then lets it accept everything.
 pub(super) async fn flap(target: &Target, mut rng: Rng, end: Instant) -> Result<usize> {
     let mut changes = 0;
     while pause(&mut rng, 500, 3000, end).await {
@@ -106,7 +106,7 @@ pub(super) async fn flap(target: &Target, mut rng: Rng, end: Instant) -> Result<
     Ok(changes)
 }
 
-/// Stops ingest now and then until then, for longer than senders try; gives how often.
+/// Stops ingest repeatedly until `end`, each time for longer than senders retry; returns the number of stops.
 pub(super) async fn stop_ingest(relay: &Relay, mut rng: Rng, end: Instant) -> Result<usize> {
     let mut outages = 0;
     while pause(&mut rng, 8000, 20_000, end).await {
@@ -118,7 +118,7 @@ pub(super) async fn stop_ingest(relay: &Relay, mut rng: Rng, end: Instant) -> Re
     Ok(outages)
 }
 
-/// Kills processes of the functions that work by themselves until then.
+/// Kills processes of ingest and processor until `end`.
 pub(super) async fn kill(relay: &Relay, mut rng: Rng, end: Instant) -> Result<Vec<Kill>> {
     let mut kills = Vec::new();
     while pause(&mut rng, 800, 3500, end).await {
@@ -128,7 +128,7 @@ pub(super) async fn kill(relay: &Relay, mut rng: Rng, end: Instant) -> Result<Ve
     Ok(kills)
 }
 
-/// Kills a process of a function a moment later.
+/// Kills a process of a function after a short random time.
 pub(super) async fn kill_soon(relay: &Relay, function: Function, rng: &mut Rng) -> Result<Option<Kill>> {
     sleep(Duration::from_millis(rng.u64(..900))).await;
     kill_one(relay, function, rng)

@@ -1,4 +1,4 @@
-//! The breaker, and the processor as it invokes it.
+//! Runs of the breaker and its probes.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{OPERATOR_CALL, Warm, World};
-use crate::faults::{Died, Service};
-use crate::law::label_of;
+use crate::faults::{Crashed, Service};
+use crate::invariants::label_of;
 use crate::ports::Remote;
 
-/// Its time-out, as the template has it.
+/// Time-out of the breaker function in the template.
 const BREAKER_TIME: Duration = Duration::from_secs(150);
 
-/// The processor, as the breaker invokes it.
+/// The processor as the breaker invokes it.
 struct Probe(Arc<World>);
 
 impl Prober for Probe {
@@ -31,8 +31,8 @@ impl Prober for Probe {
 }
 
 impl World {
-    /// Has the breaker look.
-    pub(crate) async fn look_at_the_target(self: &Arc<Self>) -> Option<breaker::Shown> {
+    /// Runs the breaker once.
+    pub(crate) async fn run_breaker(self: &Arc<Self>) -> Option<breaker::BreakerStatus> {
         let process = self.process("breaker", OPERATOR_CALL);
         let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
         let function = Breaker {
@@ -47,37 +47,37 @@ impl World {
         let request = breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
         let work = Box::pin(function.handle(&request, Instant::now() + BREAKER_TIME));
         let shown = process.invoke(BREAKER_TIME, work).await;
-        self.law.note(|| match &shown {
+        self.invariants.note(|| match &shown {
             Ok(Ok(shown)) => format!("breaker: {}", json!(shown)),
             Ok(Err(error)) => format!("breaker: {error}"),
-            Err(Died) => "breaker died".to_owned(),
+            Err(Crashed) => "breaker crashed".to_owned(),
         });
-        self.law.account();
+        self.invariants.check_nothing_lost();
         let shown = shown.ok().and_then(Result::ok);
         let is_open = shown.as_ref().is_some_and(|shown| shown.state == "open");
-        self.law.looked(is_open, self.holds_back_untried_events());
+        self.invariants.breaker_ran(is_open, self.holds_back_untried_events());
         shown
     }
 
-    /// Whether a good event waits that nobody has tried, held back although the target would take it.
+    /// True where the breaker holds back a good event without any attempt although the target works.
     fn holds_back_untried_events(&self) -> bool {
         let is_untried = |message: &Message, sent_at: Timestamp| {
             let (id, label) = (message.identity(sent_at).0, label_of(message.body.as_bytes()));
             let is_untried = self.table.record(&id).is_none_or(|record| record.attempts_made == 0);
-            is_untried && !self.is_poison(&label) && !self.law.has_taken(&id)
+            is_untried && !self.is_poison(&label) && !self.invariants.has_taken(&id)
         };
-        !self.mapping.is_enabled() && self.weather.is_fair() && self.events.held(is_untried).contains(&true)
+        !self.mapping.is_enabled() && self.faults.is_mostly_working() && self.events.held(is_untried).contains(&true)
     }
 
-    /// Lets one event through.
+    /// Probes the target with one event.
     async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn Error + Send + Sync>> {
         let Warm { process, function } = self.processor("probe");
         let time = self.scenario.processor_time;
-        self.law.probed();
+        self.invariants.probed();
         let work = async { function.probe(delivered_at, Instant::now() + time).await };
-        let probed = process.invoke(time, work).await.map_err(|Died| "the processor died")??;
+        let probed = process.invoke(time, work).await.map_err(|Crashed| "the processor crashed")??;
         if probed != Probed::Nothing {
-            self.weather.count("probes");
+            self.faults.count("probes");
         }
         Ok(probed)
     }

@@ -106,6 +106,15 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
+/// Text of a number without insignificant digits.
+pub(crate) fn rounded(number: f64) -> String {
+    let digits = if number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") };
+    let (whole, rest) = digits.split_once('.').unwrap_or((&digits, ""));
+    let rest = if rest.is_empty() || rest == "0" { String::new() } else { format!(".{rest}") };
+    let groups: Vec<&str> = whole.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    format!("{}{rest}", groups.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

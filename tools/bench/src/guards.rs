@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::number;
 use crate::instructions;
-use crate::lab::{Function, Lab};
-use crate::programs::Programs;
+use crate::lab::Lab;
+use crate::programs::{Function, Programs};
 
-/// How far a figure may be from what was recorded, in either direction: what became better is recorded too, so that it stays so.
+/// Largest difference from the recorded figure, in either direction: an improvement must be recorded too.
 const TOLERANCE: f64 = 0.05;
 
 /// The same with another compiler than the one that made what was recorded: its code differs.
@@ -86,7 +86,7 @@ async fn count(lab: &Lab, programs: &Programs) -> Result<BTreeMap<String, f64>> 
     Ok(figures)
 }
 
-/// What is outside its bounds, one line each.
+/// Figures outside their bounds, one line each.
 fn problems(recorded: &Recorded, counted: &BTreeMap<String, f64>, compiler: &str) -> Vec<String> {
     let tolerance = if recorded.compiler == compiler { TOLERANCE } else { TOLERANCE_OF_ANOTHER };
     let mut problems = Vec::new();
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(problems(&recorded, &figures(1.0, 1.0), "rustc 1").len(), 2);
     }
 
-    /// What CI runs: as a test, it is compiled with the others.
+    /// Guard that CI runs as a test, so that it is compiled with the others.
     #[tokio::test]
     #[ignore = "takes minutes, and valgrind"]
     async fn what_was_recorded_still_holds() {

@@ -26,7 +26,7 @@ const PIECE: usize = 64 * 1024;
 /// The authorities that the functions trust on AWS: a trust store with ours in it is to be as large as theirs.
 const AMAZON: &str = include_str!("../../../src/adapters/aws/https/amazon-roots.pem");
 
-/// What services prove themselves with.
+/// Certificates of the services.
 pub(crate) struct Authority {
     acceptor: TlsAcceptor,
     /// The trust store of the functions.
@@ -110,7 +110,7 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Where it is, without a path.
+    /// URL without a path.
     pub(crate) fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }

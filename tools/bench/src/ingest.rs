@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::figures::Figures;
-use crate::lab::{Function, Lab, webhook};
+use crate::lab::{Lab, webhook};
 use crate::process::{self, Quota, cpu_micros, peak_megabytes};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 /// Those that are measured, in turn.
 pub(crate) const PROGRAMS: [Function; 4] =
@@ -29,7 +29,7 @@ pub(crate) const FIGURES: [&str; 8] = [INIT, FIRST, COLD, FIRST_AT_128, STEADY, 
 /// A function that gets little memory gets little CPU.
 const SMALL: u32 = 128;
 
-/// How much is measured.
+/// Number of measurements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// Rounds, each with a cold start of every program.

@@ -1,4 +1,4 @@
-//! How many instructions ingest, its peers and the processor execute, counted by valgrind: figures that a busy machine does not
+//! Instructions of ingest, its peers and the processor, counted by valgrind: figures that a busy machine does not
 //! move.
 //!
 //! A function is run three times, with no invocation, with one, and with many; INIT, the first invocation and the steady ones
@@ -13,9 +13,9 @@ use local::runtime_api::Function as Process;
 use serde_json::{Value, json};
 
 use crate::figures::Figures;
-use crate::lab::{Function, Lab, webhook};
+use crate::lab::{Lab, webhook};
 use crate::processor::{self, Target};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 pub(crate) const INIT: &str = "INIT";
 pub(crate) const FIRST: &str = "first";

@@ -132,7 +132,7 @@ fn quantile(samples: &Samples, share: f64) -> Result<f64> {
     samples.quantile(share).context("nothing was sent")
 }
 
-/// What became of the acknowledged events of a load.
+/// Outcome of the acknowledged events of a load.
 struct Ends {
     acknowledged: BTreeSet<u64>,
     delivered: BTreeSet<u64>,

@@ -1,4 +1,4 @@
-//! What surrounds every function that is measured: stand-ins of SQS, DynamoDB and Secrets Manager behind HTTPS, each with a
+//! Surroundings of each measured function: stand-ins of SQS, DynamoDB and Secrets Manager behind HTTPS, each with a
 //! host of its own as on AWS, and a target.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use local::workspace::Workspace;
 use serde_json::{Value, json};
 
 use crate::https::{Authority, Front};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 /// The time limits of the functions in the template are shorter; under valgrind everything takes fifty times as long.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
@@ -27,17 +27,6 @@ pub(crate) struct Lab {
     dynamodb: Front,
     secrets_manager: Front,
     folder: PathBuf,
-}
-
-/// A program that plays a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Function {
-    /// A function of the relay, by its name.
-    Relay(&'static str),
-    /// Rust that does nothing.
-    Floor,
-    /// Python, by the file it is in.
-    Python(&'static str),
 }
 
 impl Lab {
@@ -53,7 +42,7 @@ impl Lab {
         Ok(Self { _stand_in: stand_in, authority, sqs, dynamodb, secrets_manager, folder })
     }
 
-    /// What a function needs to be started here, with its log in a file.
+    /// Launch of a function, with its log in a file.
     pub(crate) fn launch(&self, function: Function, programs: &Programs, target_url: &str) -> Result<Launch> {
         let (binary, arguments) = match function {
             Function::Relay(name) => (programs.binary(name)?.to_path_buf(), Vec::new()),
@@ -100,7 +89,7 @@ impl Lab {
 }
 
 impl Function {
-    /// What it is called in tables.
+    /// Name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Relay(name) => name,

@@ -13,6 +13,7 @@ mod process;
 mod processor;
 mod programs;
 mod replay;
+mod report;
 mod results;
 mod scale;
 mod targets;
@@ -26,8 +27,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use local::workspace::Workspace;
 
 use crate::ingest::Effort;
-use crate::lab::{Function, Lab};
-use crate::programs::{FUNCTIONS, Programs};
+use crate::lab::Lab;
+use crate::programs::{FUNCTIONS, Function, Programs};
 use crate::results::Results;
 
 /// Measures the relay beside its peers, and writes tools/bench/results.
@@ -63,13 +64,13 @@ enum Command {
 }
 
 impl Arguments {
-    /// Whether the results are not those that everybody compares.
+    /// True where the results differ from the standard run.
     fn changes_the_results(&self) -> bool {
         self.quick || self.service_latency > 0 || !self.only.is_empty() || !self.against.is_empty()
     }
 }
 
-/// What can be measured by itself.
+/// Parts that can be measured alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// ingest, cold and warm
@@ -119,9 +120,9 @@ async fn run(arguments: Arguments) -> Result<()> {
             let workspace = Workspace::locate().await?;
             let results = measure(&workspace, &arguments).await?;
             if arguments.changes_the_results() {
-                print(&results.markdown());
+                print(&report::markdown(&results));
             } else {
-                results.write(&workspace)?;
+                report::write(&results, &workspace)?;
             }
         }
     }

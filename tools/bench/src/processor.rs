@@ -15,17 +15,17 @@ use tokio::time::sleep;
 
 use crate::figures::{Figures, Samples};
 use crate::ingest::Effort;
-use crate::lab::{Function, Lab};
+use crate::lab::Lab;
 use crate::process::{self, cpu_micros, peak_megabytes};
-use crate::programs::Programs;
+use crate::programs::{Function, Programs};
 
 /// Those that are measured, in turn.
 pub(crate) const PROGRAMS: [Function; 2] = [Function::Relay("processor"), Function::Python("processor")];
 
-/// How many records a batch has.
+/// Sizes of batches.
 pub(crate) const SIZES: [usize; 3] = [1, 10, 100];
 
-/// What the target takes for an answer.
+/// Response time of the target.
 const TARGET_TIME: Duration = Duration::from_millis(100);
 
 /// Of so many records, how many the target refuses with 503.
@@ -40,7 +40,7 @@ pub(crate) const PEAK: &str = "peak MB";
 /// All of them, in the order of the table.
 pub(crate) const FIGURES: [&str; 5] = [WALL, HELD, AGAINST_TARGET, CPU, PEAK];
 
-/// How a row is called.
+/// Name of a row.
 pub(crate) fn row(function: Function, size: usize, failing: usize) -> String {
     format!("{}, batch of {size}, {failing} % failing", function.name())
 }
@@ -108,13 +108,13 @@ async fn batches(
     Ok(())
 }
 
-/// Whether the target refuses this record of this batch: of batches of one, whole batches fail.
+/// True where the target refuses this record of this batch; of batches of one, whole batches fail.
 fn is_failing(number: usize, size: usize, failing: usize, batch: u32) -> bool {
     let place = if size == 1 { batch as usize % 10 * 10 } else { number * 100 / size };
     place < failing
 }
 
-/// A message that nobody has received before, as the event source mapping hands it over.
+/// Message of a first receive, as the event source mapping passes it.
 pub(crate) fn record(fails: bool) -> Value {
     let now = Timestamp::now();
     let number = fastrand::u128(..);

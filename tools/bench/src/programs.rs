@@ -12,16 +12,25 @@ use local::functions;
 use local::python::{self, Packages};
 use local::workspace::Workspace;
 
-use crate::lab::Function;
-
 /// The functions of the relay, by the names of their binaries.
 pub(crate) const FUNCTIONS: [&str; 5] = ["ingest", "processor", "replay", "recovery", "breaker"];
 
-/// What the Python peers need.
+/// Packages of the Python peers.
 const PEERS: Packages =
     Packages { name: "the Python peers", requirements: include_str!("../peers/python/requirements.txt") };
 
-/// Where everything is.
+/// Program in the place of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Function {
+    /// Function of the relay, by its name.
+    Relay(&'static str),
+    /// Rust that does nothing.
+    Floor,
+    /// Python, by the file it is in.
+    Python(&'static str),
+}
+
+/// Paths of all programs.
 pub(crate) struct Programs {
     binaries: BTreeMap<String, PathBuf>,
     /// The interpreter in which the Python peers have what they need.
@@ -51,7 +60,7 @@ impl Programs {
         })
     }
 
-    /// Adds a binary that somebody else has built, under a name of its own.
+    /// Adds a binary of another build under a name of its own.
     pub(crate) fn add(&mut self, name: &str, path: &Path) -> Function {
         self.binaries.insert(name.to_owned(), path.to_path_buf());
         Function::Relay(name.to_owned().leak())
@@ -62,7 +71,7 @@ impl Programs {
         self.binaries.get(name).map(PathBuf::as_path).with_context(|| format!("Cargo built no {name}"))
     }
 
-    /// How large its zip is, in bytes, compressed as `cargo lambda` does it; the zip's own headers add some 150.
+    /// Size of its zip in bytes, compressed as `cargo lambda` does it; the zip's own headers add some 150.
     pub(crate) fn zipped(&self, name: &str) -> Result<u64> {
         let content = fs::read(self.binary(name)?)?;
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());

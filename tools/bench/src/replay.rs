@@ -46,7 +46,7 @@ const COUNT_AT_MOST: usize = 1000;
 /// Calls at the same time that put messages into the dead-letter queue.
 const SENDERS: usize = 8;
 
-/// How often the move task is looked at.
+/// Interval of polling the move task.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Measures all three in every round.
@@ -68,7 +68,7 @@ struct Round {
     target: Target,
     /// Dead letters each time.
     count: usize,
-    /// What a sweep of an empty queue takes.
+    /// Time of a sweep of an empty queue.
     empty: Duration,
 }
 

@@ -1,8 +1,9 @@
-//! What happens at what load: a model from AWS's documented limits, and the tables of `SCALE.md`.
+//! Behaviour under load: a model from AWS's documented limits, and the tables of `SCALE.md`.
 //!
-//! Nothing here calls AWS. What the model says of retries and of waiting is checked by a simulation, in the tests.
+//! Nothing here calls AWS. A simulation in the tests checks its retries and waits.
 
 mod backoff;
+mod model;
 mod money;
 mod outage;
 mod quotas;
@@ -12,100 +13,13 @@ mod simulation;
 mod tests;
 
 use self::backoff::Backoff;
+use self::model::{AS_SHIPPED, Load, RAISED, Settings, TARGET_MS};
 use self::quotas::{Quota, quotas};
-use crate::cost::{self, Table};
-
-/// What comes in, and how the target takes it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Load {
-    /// Events per second.
-    pub(crate) events_per_second: f64,
-    /// Share of attempts that fail and are tried again, 0 to 1; each attempt on its own.
-    pub(crate) failing: f64,
-    /// Time of the target for one delivery, in milliseconds.
-    pub(crate) target_ms: f64,
-}
-
-impl Load {
-    /// Deliveries that are tried for one event, on average.
-    pub(crate) fn attempts(&self, max_receives: u32) -> f64 {
-        reached(self.failing, max_receives).sum()
-    }
-
-    /// Share of events that die: every receive fails.
-    pub(crate) fn dying(&self, max_receives: u32) -> f64 {
-        self.failing.powf(f64::from(max_receives))
-    }
-
-    fn workload(&self, batch: f64) -> cost::Workload {
-        cost::Workload {
-            failing: self.failing,
-            events_per_second: self.events_per_second,
-            batch,
-            target_ms: self.target_ms,
-            ..cost::BUSY
-        }
-    }
-}
-
-/// With what probability an event comes to each of its receives, the first one first.
-fn reached(failing: f64, max_receives: u32) -> impl Iterator<Item = f64> {
-    std::iter::successors(Some(1.0), move |reached| Some(reached * failing))
-        .zip(0..max_receives)
-        .map(|(share, _)| share)
-}
-
-/// The parameters of `template.yaml` that load has to do with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Settings {
-    /// `MaximumConcurrency`.
-    pub(crate) maximum_concurrency: f64,
-    /// `BatchSize`.
-    pub(crate) batch_size: f64,
-    /// `MaxReceiveCount`.
-    pub(crate) max_receives: u32,
-    /// `BackoffBaseSeconds` and `BackoffCapSeconds`.
-    pub(crate) backoff: Backoff,
-    /// `ThrottlingRateLimit`.
-    pub(crate) throttling_rate: f64,
-}
-
-impl Settings {
-    /// Time of one batch in the processor, in seconds.
-    pub(crate) fn batch_seconds(&self, load: &Load) -> f64 {
-        let (_, batch_ms) = cost::billed_ms(&load.workload(self.batch_size), &cost::AS_SHIPPED);
-        batch_ms / 1000.0
-    }
-
-    /// Deliveries per second when all batches are full and all invocations run.
-    pub(crate) fn attempts_per_second(&self, load: &Load) -> f64 {
-        self.maximum_concurrency * self.batch_size / self.batch_seconds(load)
-    }
-
-    /// Time for which an event is in flight in all, in seconds: in the processor, and waiting for its next attempt.
-    pub(crate) fn seconds_in_flight(&self, load: &Load) -> f64 {
-        let usual = Self { batch_size: money::batch(load, self), ..*self };
-        let work = load.attempts(self.max_receives) * usual.batch_seconds(load);
-        let failed = reached(load.failing, self.max_receives).skip(1);
-        work + failed.zip(1..).map(|(share, attempt)| share * self.backoff.mean_seconds(attempt)).sum::<f64>()
-    }
-}
-
-/// The template's defaults.
-pub(crate) const AS_SHIPPED: Settings = Settings {
-    maximum_concurrency: 10.0,
-    batch_size: 10.0,
-    max_receives: 10,
-    backoff: Backoff { base_seconds: 2, cap_seconds: 900 },
-    throttling_rate: 1000.0,
-};
-
-/// As far up as the template goes.
-pub(crate) const RAISED: Settings = Settings { maximum_concurrency: 1000.0, throttling_rate: 10_000.0, ..AS_SHIPPED };
+use crate::cost::Table;
+use crate::figures::rounded;
 
 const RATES: [f64; 3] = [10.0, 1000.0, 50_000.0];
 const SHARES: [f64; 3] = [0.0, 0.01, 0.7];
-const TARGET_MS: f64 = 100.0;
 
 /// The quotas that a load exceeds, the one that binds first before all others; and the one it is nearest to, if it fits.
 pub(crate) fn binding(load: &Load, settings: &Settings) -> Vec<Quota> {
@@ -137,15 +51,6 @@ pub(crate) fn markdown() -> String {
 
 fn percent(share: f64) -> String {
     format!("{} %", rounded(share * 100.0))
-}
-
-/// A number without digits that mean nothing.
-fn rounded(number: f64) -> String {
-    let digits = if number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") };
-    let (whole, rest) = digits.split_once('.').unwrap_or((&digits, ""));
-    let rest = if rest.is_empty() || rest == "0" { String::new() } else { format!(".{rest}") };
-    let groups: Vec<&str> = whole.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
-    format!("{}{rest}", groups.join(","))
 }
 
 fn rates(title: &str, settings: &Settings) -> Table {
@@ -187,7 +92,7 @@ fn rates(title: &str, settings: &Settings) -> Table {
     table
 }
 
-/// How many events a second each quota lets through, all others left aside.
+/// Events per second that each quota allows by itself.
 fn capacities() -> Table {
     let shares = [0.0, 0.01, 0.7, 1.0];
     let head =
@@ -220,7 +125,7 @@ fn symptoms() -> Table {
     table
 }
 
-/// How long events are in flight by how often they may be received, and what that leaves of the quota.
+/// Time in flight by the number of receives, and its share of the quota.
 fn in_flight() -> Table {
     let head = [
         "`MaxReceiveCount`",

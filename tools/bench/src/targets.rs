@@ -1,4 +1,4 @@
-//! What the relay is to reach, and whether it does: figures against the floor and the peers, from one run.
+//! Performance targets of the relay: figures against the floor and the peers, from one run.
 
 use crate::figures::{Figures, number};
 use crate::results::Results;
@@ -33,7 +33,7 @@ struct Target {
     must: Bound,
     stretch: Bound,
     measured: Option<f64>,
-    /// Why it is not better, where it is not.
+    /// Reason where the target is missed.
     because: &'static str,
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::runtime::Noon;
 
-/// What the relay signs in with.
+/// Credentials of the relay.
 pub(crate) const CLIENT_SECRET: &str = "hunter2-hunter2-hunter2";
 
 const SEPARATOR: &[u8] = b"\n---\n";
@@ -50,7 +50,7 @@ impl Answers {
         Genesys::new(self.clone(), api, login, secrets, schedule, Noon)
     }
 
-    /// What was asked for so far.
+    /// Requests so far.
     pub(crate) fn exchanges(&self) -> Vec<Exchange> {
         self.exchanges.lock().expect("not poisoned").clone()
     }

@@ -1,4 +1,4 @@
-//! What is read from an object of the archive.
+//! Reading of archive objects.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! What a log of deliveries lists, and what the recovery makes of it.
+//! Entries of a delivery log, and their recovery.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(crate) fn window() -> Window {
     Window { from: Noon.now() - SignedDuration::from_hours(1), to: Noon.now() }
 }
 
-/// Whether a header belongs to an event.
+/// True where a header belongs to an event.
 pub(crate) fn is_kept(name: &str) -> bool {
     matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
 }
@@ -49,18 +49,18 @@ pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
         overlap: SignedDuration::from_mins(15),
     };
     let request = json!({ "from": window().from, "to": window().to });
-    let request = Request::parse(request, "somebody", Noon.now()).expect("understood");
+    let request = Request::parse(request, "an operator", Noon.now()).expect("understood");
     let report = || match run(async { recover().recover(&request, deadline()).await }) {
         Ok(report) => report,
         Err(FailedRun { report, .. }) => *report,
     };
     let Report { fetched, new, known, unreadable, passed_over, withheld, .. } = report();
     assert_eq!(new + known + unreadable + passed_over + withheld, fetched, "something is hidden");
-    let (sent, buried) = (events.messages(), dead_letters.messages());
-    assert_eq!((sent.len() as u64, buried.len() as u64), (new, unreadable));
+    let (sent, dead_letters) = (events.messages(), dead_letters.messages());
+    assert_eq!((sent.len() as u64, dead_letters.len() as u64), (new, unreadable));
     assert!(sent.iter().all(|message| message.size() <= MAX_MESSAGE_BYTES), "SQS refuses it");
-    assert!(buried.iter().all(|message| message.reason(Noon.now()).is_some()), "a dead letter without a reason");
-    let ids: BTreeSet<_> = sent.iter().chain(&buried).filter_map(Message::event_id).collect();
+    assert!(dead_letters.iter().all(|message| message.reason(Noon.now()).is_some()), "a dead letter without a reason");
+    let ids: BTreeSet<_> = sent.iter().chain(&dead_letters).filter_map(Message::event_id).collect();
     assert_eq!(ids.len() as u64, new + unreadable, "one event twice");
 
     let again = report();

@@ -1,4 +1,4 @@
-//! What is JSON, and when two texts are the same JSON.
+//! JSON parsing and canonical form.
 
 use genesys_relay::domain::event::{EventId, Identity};
 use genesys_relay::domain::json::Json;

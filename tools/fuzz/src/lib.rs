@@ -30,7 +30,7 @@ pub use self::target_answer::target_answer;
 pub use self::webhook::{webhook_body, webhook_headers};
 pub use self::webhook_deliveries::webhook_deliveries;
 
-/// What holds of any bytes, or panics.
+/// Property of any bytes; panics where it does not hold.
 pub type Property = fn(&[u8]);
 
 /// All properties, by the names of their targets and of their folders under `corpus/`.

@@ -1,17 +1,17 @@
-//! What a message of SQS says, whoever wrote it: ingest, a rule of EventBridge, or a stranger in the console.
+//! Reading of SQS messages by any writer: ingest, a rule of EventBridge, or a person in the console.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::deliver::{AttemptCounter, Processor, ReceivedMessage};
+use genesys_relay::deliver::{Ports, Processor};
 use genesys_relay::domain::event::Event;
 use genesys_relay::domain::failure::{Reason, ReasonKind};
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::domain::text::MAX_EXCERPT_BYTES;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::queue::ReceiptHandle;
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
 use genesys_relay::ports::target::Outcome;
 use genesys_relay::testing::{FakeQueue, FakeTable, FakeTarget};
 use jiff::{SignedDuration, Timestamp};
@@ -96,6 +96,7 @@ fn check_reasons(message: &Message) {
         response: None,
         attempt: Some(u32::MAX),
         at: Noon.now(),
+        resent_at: None,
     };
     let with = |detail| message.clone().with_reason(&reason(detail));
     let dead = with("one");
@@ -116,25 +117,19 @@ fn check_processing(message: &Message) {
         std::future::ready(Outcome::Delivered { status: Some(200) })
     });
     let dead_letters = FakeQueue::default();
-    let processor = Arc::new(Processor {
-        events: FakeQueue::default(),
-        dead_letters: dead_letters.clone(),
-        table: FakeTable::default(),
-        target,
-        schedule: Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule"),
-        clock: Noon,
-        rng: Mutex::default(),
-        attempts: AttemptCounter::default(),
-    });
+    let (events, table) = (FakeQueue::default(), FakeTable::default());
+    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+    let ports = Ports { events, dead_letters: dead_letters.clone(), table, target, clock: Noon };
+    let processor = Arc::new(Processor::new(ports, schedule));
     let record = ReceivedMessage {
         message_id: "m1".to_owned(),
-        receipt: Some(ReceiptHandle("r1".to_owned())),
+        receipt: ReceiptHandle("r1".to_owned()),
         receive_count: 1,
         sent_at: Noon.now(),
         message: message.clone(),
     };
     let kept = run(async { processor.process(vec![record], deadline()).await });
-    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor buried");
+    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor a dead letter");
     let delivered = delivered.lock().expect("not poisoned");
     match (message.to_event(Noon.now()), &delivered[..], &dead_letters.messages()[..]) {
         (Ok(event), [body], []) => assert_eq!(*body, event.body),

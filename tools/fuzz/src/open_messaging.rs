@@ -1,4 +1,4 @@
-//! What is read from the conversations of Open Messaging, whatever is answered.
+//! Reading of Open Messaging conversations with any answers.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ fn log_of(answers: &Answers) -> OpenMessaging<Client> {
     }
 }
 
-/// How many conversations are still to be looked at.
+/// Number of conversations left.
 fn open(place: &Place) -> usize {
     let place = serde_json::to_value(place).expect("a place is JSON");
     place["conversations"].as_array().map_or(0, Vec::len)
@@ -72,7 +72,7 @@ fn is_anew(place: &Place) -> bool {
 }
 
 /// How many of the conversations that an answer lists may have had something in the window; `None` where it lists nothing
-/// that anybody understands.
+/// that can be read.
 fn conversations(answer: &Value) -> Option<usize> {
     let Window { from, to } = entries::window();
     let time = |conversation: &Value, name: &str| conversation[name].as_str()?.parse::<Timestamp>().ok();
@@ -88,7 +88,7 @@ fn conversations(answer: &Value) -> Option<usize> {
     }
 }
 
-/// How many messages of a conversation failed in the window, or are none that anybody understands. A message that is listed
+/// How many messages of a conversation failed in the window, or are none that can be read. A message that is listed
 /// twice is one.
 fn failed(conversation: &Value) -> usize {
     let Some(participants) = conversation["participants"].as_array() else { return 1 };

@@ -1,4 +1,4 @@
-//! What the client of the Platform API makes of any answer: of the API itself, and of its sign-in.
+//! Client of the Platform API with any answers of the API and of its login.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::answers::{Answers, CLIENT_SECRET};
 use crate::runtime::run;
 
-/// How long a call may take.
+/// Time-out of a call.
 const TIME: Duration = Duration::from_mins(1);
 
 /// A call with a wait of a second between two tries cannot make more in that time, signing in counted.

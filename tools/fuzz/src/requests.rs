@@ -1,4 +1,4 @@
-//! What somebody asks the replay function and the recovery for.
+//! Requests to the replay function and the recovery.
 
 use genesys_relay::adapters::genesys::GenesysError;
 use genesys_relay::dead_letters::{self, DeadLetters, Ports};
@@ -20,7 +20,7 @@ const MAX_ERROR_BYTES: usize = 4 * 1024;
 /// A request is carried out, or its error names a field of it.
 pub fn replay_request(input: &[u8]) {
     let Ok(request) = serde_json::from_slice::<Value>(input) else { return };
-    match dead_letters::Request::parse(request.clone(), "somebody") {
+    match dead_letters::Request::parse(request.clone(), "an operator") {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
             let queue = FakeQueue::default();
@@ -42,7 +42,7 @@ pub fn replay_request(input: &[u8]) {
 /// A request is carried out, in bounded time, or its error names a field of it.
 pub fn recovery_request(input: &[u8]) {
     let Ok(request) = serde_json::from_slice::<Value>(input) else { return };
-    match recover::Request::parse(request.clone(), "somebody", Noon.now()) {
+    match recover::Request::parse(request.clone(), "an operator", Noon.now()) {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
             let recover = Recover {

@@ -16,13 +16,13 @@ impl Clock for Noon {
     }
 }
 
-/// Runs a future to its end. Nobody waits for the time that it sleeps.
+/// Runs a future to its end on paused time.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(future)
 }
 
-/// When something has to end that was begun now.
+/// Deadline of work that begins now.
 pub(crate) fn deadline() -> Instant {
     Instant::now() + Duration::from_mins(5)
 }

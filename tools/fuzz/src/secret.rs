@@ -1,4 +1,4 @@
-//! What the functions take from the stack's secret, and sign with it.
+//! Parsing of the stack's secret, and signatures made with it.
 
 use std::fmt::Debug;
 
@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderValue;
 use sha2::Sha256;
 
-/// What inputs use as a secret, so that it can be looked for.
+/// Secret of the inputs, to be searched for.
 const HIDDEN: &str = "hunter2";
 
 /// A secret that is taken is long enough and can be used; one that is not is refused without showing anything of it; and

@@ -1,4 +1,4 @@
-//! What a target answers beside its status: `Retry-After`, and a body that goes into records and logs.
+//! Answers of targets: `Retry-After`, and the body that goes into records and logs.
 
 use std::time::{Duration, SystemTime};
 

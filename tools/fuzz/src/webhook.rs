@@ -1,4 +1,4 @@
-//! What ingest makes of any request.
+//! ingest with any request.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ use crate::runtime::{Noon, run};
 const SECRET: &str = "local-webhook-secret-0001";
 const SIGNATURE_SECRET: &str = "MySecretSignature";
 
-/// Stands in an input for what nobody could guess.
+/// Placeholder of a secret in an input.
 const PLACEHOLDERS: [&str; 2] = ["{secret}", "{signature}"];
 
 /// A queue of SQS takes so much ("Amazon SQS message quotas").
@@ -76,7 +76,7 @@ fn headers(lines: &[u8], body: &[u8]) -> HeaderMap {
     headers
 }
 
-/// Who may send, said once more: exactly one signature, and the right one; or, without any, exactly one right secret.
+/// Independent check of a sender's proof: exactly one signature, and the right one; or none and exactly one right secret.
 fn is_authentic(headers: &HeaderMap, body: &[u8]) -> bool {
     let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
     match (&values("x-hub-signature-256")[..], &values("x-webhook-secret")[..]) {
@@ -149,7 +149,7 @@ fn check_message(message: &Message, headers: &HeaderMap, body: &[u8]) {
     assert_eq!(event.headers, kept);
 }
 
-/// What SQS takes as text (`SendMessage`).
+/// Characters that SQS accepts as text (`SendMessage`).
 fn is_taken(text: &str) -> bool {
     let is_refused =
         |c: char| matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}');

@@ -1,4 +1,4 @@
-//! What is read from the log of webhook deliveries, whatever it answers.
+//! Reading of the webhook delivery log with any answers.
 
 use genesys_relay::adapters::delivery_log::webhook_deliveries::{Place, WebhookDeliveries};
 use genesys_relay::ports::delivery_log::{DeliveryLog as _, Entry};

@@ -1,6 +1,6 @@
 //! Feeds every property its corpus, and what proptest makes of that by small and large changes.
 //!
-//! `FUZZ_INPUTS` is how many changed inputs each property gets, and `FUZZ_SEED` a number that makes them others.
+//! `cargo xtask fuzz --inputs N --seed N` sets the number of changed inputs for each property, and their seed.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,13 +10,13 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-/// How many changed inputs each property gets, if nobody says.
+/// Default number of changed inputs for each property.
 const INPUTS: u32 = 250;
 
 /// No input grows beyond this.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// What parsers trip over.
+/// Texts that often break parsers.
 const TOKENS: [&[u8]; 40] = [
     b"{",
     b"}",

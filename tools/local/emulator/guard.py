@@ -1,17 +1,18 @@
 """Admits to the local AWS only requests that its own key pairs sign, and to its HTTP API what AWS lets in.
 
 ministack by itself takes the word of a request that names the root pair, allows every web page, takes any `Host`, and has routes
-that need no key. So whoever reaches its port, a web page of the developer's browser or another user of the machine, could run code
+that need no key. So a caller that reaches its port, a web page of the developer's browser or another user of the machine, could run code
 as the developer. Here:
 
 1. A request that a web page of elsewhere makes is refused, by its `Origin` or `Sec-Fetch-Site`, and so is a preflight. A name
    that leads to this machine only for a moment (DNS rebinding) shows in `Host`, and is refused.
 2. A request is served only if the signature of the developer's pair, or of a function's session, verifies. Open without one are the
    health page, and the routes of the HTTP API that the template leaves open.
-3. The sessions of functions are random; those of ministack follow from the names of function and role. Their Runtime API
-   answers only at a path that nobody else knows.
+3. A body that is larger than any that this project sends is refused before it is read: the signature is verified with all of it.
+4. The sessions of functions are random; those of ministack follow from the names of function and role. Their Runtime API
+   answers only at a path that is secret.
 
-The developer's pair is that of a user of IAM whom everything is allowed. It is not the root pair, which nobody can use.
+The developer's pair is that of a user of IAM whom everything is allowed. It is not the root pair, which cannot be used.
 """
 
 import contextvars
@@ -27,6 +28,8 @@ DEVELOPER = "developer"
 EVERYTHING = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 HEALTH = "/_ministack/health"
 ADMINISTRATION = ("/_ministack", "/_localstack")
+# More than twice the largest that is sent: the code of a function, a debug build that is not compressed.
+MAX_BODY_BYTES = 128 * 1024 * 1024
 THIS_MACHINE = ("127.0.0.1", "localhost")
 UNSIGNED = ("The local AWS serves only requests that are signed with its own keys: the AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY that it has printed, which are in target/local/env.")
@@ -129,8 +132,10 @@ class Guard:
             await self.application(scope, receive, send)
         elif path.startswith(ADMINISTRATION):
             await answer(send, 403, {"Content-Type": "text/plain"}, b"The local AWS is administered by its owner alone.")
+        elif (body := await whole(receive, headers)) is None:
+            reason = f"The local AWS takes bodies of at most {MAX_BODY_BYTES} bytes.".encode()
+            await answer(send, 413, {"Content-Type": "text/plain", "Connection": "close"}, reason)
         else:
-            body = await whole(receive)
             failure = verify(scope, headers, body)
             # The HTTP API judges by itself whom its routes are open to.
             if failure and gateway._parse_execute_api_url("", path) is None:
@@ -180,11 +185,16 @@ async def answer(send, status, headers, body):
     await send({"type": "http.response.body", "body": body})
 
 
-async def whole(receive):
-    """The body of a request, or what had come of it when the client went away."""
-    chunks = []
+async def whole(receive, headers):
+    """The body of a request, or what had come of it when the client went away; None where it is too large to be read."""
+    if int(headers.get("content-length", ["0"])[0]) > MAX_BODY_BYTES:
+        return None
+    chunks, size = [], 0
     while (message := await receive())["type"] == "http.request":
         chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY_BYTES:
+            return None
         if not message.get("more_body"):
             break
     return b"".join(chunks)

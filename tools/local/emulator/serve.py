@@ -10,7 +10,7 @@
    is read and changed by actions of their own.
 6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
 7. Conditions on `dynamodb:LeadingKeys` are judged by the keys that a request names.
-8. Nobody gets in but who holds a key pair: see guard.py. The first line of the standard input is the developer's, as JSON.
+8. Only holders of a key pair get in: see guard.py. The first line of the standard input is the developer's, as JSON.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
 """

@@ -14,7 +14,7 @@ use crate::clients::{self, Keys};
 
 const SERVICE: &str = "execute-api";
 
-/// What the API answered.
+/// Answer of the API.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The HTTP status.
@@ -41,12 +41,12 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
     let method = reqwest::Method::from_bytes(method.as_bytes())?;
     let request = clients::http().request(method, url);
     let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-    let answer = request.send().await.context("the API gave no answer")?;
+    let answer = request.send().await.context("the HTTP API did not answer")?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
     Ok(Answer { status, headers, body: serde_json::from_slice(&answer.bytes().await?).unwrap_or_default() })
 }
 
-/// The same, signed for IAM (Signature Version 4) with somebody's keys.
+/// The same, signed for IAM (Signature Version 4) with these keys.
 ///
 /// # Errors
 /// When the URL cannot be signed, or there is no answer.

@@ -33,7 +33,7 @@ impl Keys {
         Self { id: "test".into(), secret: "test".into() }
     }
 
-    /// What programs need in their environment to use the local AWS, next to `AWS_ENDPOINT_URL`.
+    /// Variables that programs need for the local AWS, beside `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 4] {
         [
@@ -55,7 +55,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// What every SDK client of the local AWS is made from.
+/// Configuration of every SDK client of the local AWS.
 pub async fn config(endpoint: &str, keys: &Keys) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(endpoint)
@@ -83,7 +83,7 @@ pub(crate) fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
 /// When the platform cannot give a client at all.
 pub fn http() -> &'static reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // Fails only when somebody installed one before, which serves as well.
+        // Fails only when one is installed already, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
         reqwest::Client::builder()
             .no_proxy()

@@ -1,13 +1,13 @@
-//! `cargo local demo`: the whole journey, unattended. It proves what it shows, and fails otherwise.
+//! `cargo local demo`: the life of events from sender to target, unattended. It checks what it shows.
 
 #![expect(clippy::large_futures, reason = "there is one of each, on the main task")]
 
-mod cast;
+mod plan;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use cast::{Fate, Role};
+use plan::{PlannedEvent, Treatment};
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,40 +20,40 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Small, so that an event exhausts its attempts while somebody watches.
+/// Small, so that an event exhausts its attempts within seconds.
 const MAX_RECEIVE_COUNT: usize = 4;
 
-/// Between two tries of Genesys Cloud: it has five seconds, and nobody wants to watch that.
+/// Pause between two requests of the sender. Genesys Cloud waits five seconds.
 const SENDER_PAUSE: Duration = Duration::from_millis(100);
 
-/// A webhook that was sent, and that the relay has promised to keep.
+/// Webhook that was sent and that the relay must not lose.
 struct Sent {
-    role: Role,
-    /// The id that the answer gave.
+    planned: PlannedEvent,
+    /// Event id in the answer.
     id: Option<String>,
 }
 
 impl Sent {
-    /// What the target has answered to it. It is known by its body, byte for byte.
+    /// Statuses that the target has answered. Deliveries are matched by the body, byte for byte.
     fn statuses(&self, requests: &[ReceivedRequest]) -> Vec<u16> {
         self.deliveries(requests).filter_map(|request| request.answer.as_ref()?.status).collect()
     }
 
     fn deliveries<'a>(&self, requests: &'a [ReceivedRequest]) -> impl Iterator<Item = &'a ReceivedRequest> {
-        requests.iter().filter(|request| request.body == self.role.webhook.body)
+        requests.iter().filter(|request| request.body == self.planned.webhook.body)
     }
 
     fn name(&self) -> String {
         let id = self.id.as_deref().unwrap_or("an event without an id");
-        format!("{id} ({}, {})", self.role.example, self.role.fate)
+        format!("{id} ({}, {})", self.planned.example, self.planned.treatment)
     }
 
-    /// What the target answers before anything is replayed.
+    /// Expected statuses before any replay.
     fn at_first(&self) -> Vec<u16> {
-        self.role.fate.statuses(MAX_RECEIVE_COUNT)
+        self.planned.treatment.statuses(MAX_RECEIVE_COUNT)
     }
 
-    /// What it has answered once the event is replayed.
+    /// Expected statuses after a replay.
     fn replayed(&self) -> Vec<u16> {
         let mut statuses = self.at_first();
         statuses.push(200);
@@ -68,61 +68,61 @@ struct Demo {
     genesys: GenesysCloud,
 }
 
-/// Goes through the journey.
+/// Runs the demo.
 ///
 /// # Errors
-/// When an event is not where it should be, something cannot be started, or the local AWS ends by itself.
+/// When an event is not where it should be, a part does not start, or the local AWS ends by itself.
 pub async fn run(screen: Screen) -> Result<()> {
     let workspace = Workspace::locate().await?;
     let events = workspace.root.join("events");
-    let (roles, (lost, ids)) = (cast::cast(&events)?, cast::lost(&events)?);
+    let (planned, (lost, ids)) = (plan::events(&events)?, plan::lost_events(&events)?);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let target = Target::start(Behaviour::script(Fate::answer)).await?;
+    let target = Target::start(Behaviour::script(Treatment::answer)).await?;
     let genesys = GenesysCloud::start().await?;
     let options = StackOptions::new(target.url())
         .recovering_from(&genesys.url(), "webhook-deliveries", &ids)
         .set("MaxReceiveCount", MAX_RECEIVE_COUNT)
         .set("BackoffBaseSeconds", 1)
         .set("BackoffCapSeconds", 2);
-    screen.say("Building the functions and starting the local AWS …");
+    screen.print("Building the functions and starting the local AWS …");
     let stack = Stack::start(options).await?;
     let started = Instant::now();
     let demo = Demo { screen, stack, target, genesys };
-    demo.stack.guard(Box::pin(demo.play(roles, lost))).await?;
+    demo.stack.guard(Box::pin(demo.play(planned, lost))).await?;
     let seconds = started.elapsed().as_secs();
-    screen.say(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
+    screen.print(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
     Ok(())
 }
 
 impl Demo {
-    async fn play(&self, roles: Vec<Role>, missed: Vec<Role>) -> Result<()> {
+    async fn play(&self, planned: Vec<PlannedEvent>, missed: Vec<PlannedEvent>) -> Result<()> {
         let mut journey = Journey::new(self.screen);
 
-        self.heading("Genesys sends; the target takes some, fails for some, and refuses some");
-        let mut sent = self.show(&mut journey, self.send(roles)).await?;
-        let dead = sent.iter().filter(|event| event.role.fate.dies()).count();
+        self.heading("Genesys Cloud sends events; the target accepts some, fails on some, refuses some");
+        let mut sent = self.show(&mut journey, self.send(planned)).await?;
+        let dead = sent.iter().filter(|event| event.planned.treatment.is_dead_letter()).count();
         self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
 
-        self.heading("ingest is stopped; Genesys gives up, and the recovery fetches what was lost, once");
+        self.heading("ingest is stopped; Genesys Cloud gives up; the recovery fetches the lost events, once");
         let missed = self.show(&mut journey, self.lose(missed)).await?;
         for new in [missed.len(), 0] {
             let report = self.ask(&mut journey, Function::Recovery, json!({})).await?;
-            ensure!(report["new"] == new, "{} were recovered instead of {new}", report["new"]);
+            ensure!(report["new"] == new, "{} events were recovered instead of {new}", report["new"]);
         }
         sent.extend(missed);
         self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
 
-        self.heading("An operator looks: what never came as far as the processor gets a record, then all are listed");
+        self.heading("An operator reconciles, so that every dead letter has a record, and lists them");
         self.ask(&mut journey, Function::Replay, json!({ "action": "reconcile" })).await?;
         let list = self.ask(&mut journey, Function::Replay, json!({ "action": "list" })).await?;
         ensure!(list["count"] == dead, "the list has {} dead letters instead of {dead}", list["count"]);
-        let refused = sent.iter().filter(|event| event.role.fate == Fate::Permanent);
+        let refused = sent.iter().filter(|event| event.planned.treatment == Treatment::Refused);
         let refused: Vec<&str> = refused.filter_map(|event| event.id.as_deref()).collect();
         let [first, second, unwanted] = refused[..] else { bail!("{} events were refused for good", refused.len()) };
         let shown = self.ask(&mut journey, Function::Replay, json!({ "action": "show", "eventId": first })).await?;
-        ensure!(shown["attempts"][0]["statusCode"] == 404, "the record of {first} does not say why it died");
+        ensure!(shown["attempts"][0]["statusCode"] == 404, "the record of {first} has no status code of its failure");
 
-        self.heading("The target is repaired; two of those that it refused come back by id, without doing it first");
+        self.heading("The target is repaired; two refused events are replayed by id, after a dry run");
         self.target.behave(Behaviour::Fine);
         let two = json!([first, second]);
         let dry_run = self
@@ -140,7 +140,7 @@ impl Demo {
         let two_are_back = |event: &Sent| if is_one_of_two(event) { event.replayed() } else { event.at_first() };
         self.show(&mut journey, self.until_settled(&sent, two_are_back, dead - 2)).await?;
 
-        self.heading("One is not wanted");
+        self.heading("One dead letter is discarded");
         self.ask(
             &mut journey,
             Function::Replay,
@@ -148,25 +148,36 @@ impl Demo {
         )
         .await?;
 
-        self.heading("The rest is archived, and restored");
+        self.heading("The rest is archived, then restored");
         let archive =
             self.ask(&mut journey, Function::Replay, json!({ "action": "archive", "olderThanDays": 0 })).await?;
-        ensure!(archive["archived"] == dead - 3, "{} were archived instead of {}", archive["archived"], dead - 3);
+        ensure!(
+            archive["archived"] == dead - 3,
+            "{} dead letters were archived instead of {}",
+            archive["archived"],
+            dead - 3
+        );
         self.show(&mut journey, self.until_dead(0)).await?;
         let restored =
             self.ask(&mut journey, Function::Replay, json!({ "action": "restore", "key": archive["keys"][0] })).await?;
-        ensure!(restored["restored"] == dead - 3, "{} were restored instead of {}", restored["restored"], dead - 3);
+        ensure!(
+            restored["restored"] == dead - 3,
+            "{} dead letters were restored instead of {}",
+            restored["restored"],
+            dead - 3
+        );
         self.show(&mut journey, self.until_dead(dead - 3)).await?;
 
-        self.heading("And all of it replayed");
+        self.heading("All dead letters are replayed");
         self.ask(&mut journey, Function::Replay, json!({ "action": "replay", "all": true })).await?;
-        let comes_back = |event: &Sent| event.role.fate.dies() && event.id.as_deref() != Some(unwanted);
+        let comes_back =
+            |event: &Sent| event.planned.treatment.is_dead_letter() && event.id.as_deref() != Some(unwanted);
         let in_the_end = |event: &Sent| if comes_back(event) { event.replayed() } else { event.at_first() };
         self.show(&mut journey, self.until_settled(&sent, in_the_end, 0)).await?;
         self.report(&sent, in_the_end).await
     }
 
-    /// Shows live what happens while `work` is done, up to its end.
+    /// Shows the log of all functions until `work` ends.
     async fn show<T>(&self, journey: &mut Journey, work: impl Future<Output = Result<T>>) -> Result<T> {
         let outcome = tokio::select! {
             outcome = work => outcome?,
@@ -177,42 +188,43 @@ impl Demo {
     }
 
     fn heading(&self, text: &str) {
-        self.screen.say(&self.screen.paint(Colour::Green, &format!("\n{text}")));
+        self.screen.print(&self.screen.paint(Colour::Green, &format!("\n{text}")));
     }
 
-    async fn send(&self, roles: Vec<Role>) -> Result<Vec<Sent>> {
+    async fn send(&self, planned: Vec<PlannedEvent>) -> Result<Vec<Sent>> {
         let url = self.stack.webhook_url()?;
         let mut sent = Vec::new();
-        for role in roles {
-            let (status, answer) = role.webhook.send(&url).await?;
+        for event in planned {
+            let (status, answer) = event.webhook.send(&url).await?;
             let id = answer["eventId"].as_str().map(str::to_owned);
-            let as_expected = if role.fate == Fate::Refused { status == 400 } else { status == 200 && id.is_some() };
-            ensure!(as_expected, "the webhook {} was answered with {status}: {answer}", role.example);
-            sent.push(Sent { role, id });
+            let as_expected =
+                if event.treatment == Treatment::NotJson { status == 400 } else { status == 200 && id.is_some() };
+            ensure!(as_expected, "the webhook {} was answered with {status}: {answer}", event.example);
+            sent.push(Sent { planned: event, id });
         }
         Ok(sent)
     }
 
-    /// Sends webhooks as Genesys Cloud does, while nobody listens.
-    async fn lose(&self, roles: Vec<Role>) -> Result<Vec<Sent>> {
+    /// Sends webhooks as Genesys Cloud does while ingest is stopped.
+    async fn lose(&self, planned: Vec<PlannedEvent>) -> Result<Vec<Sent>> {
         let url = self.stack.webhook_url()?;
         self.stack.set_running(Function::Ingest, false).await?;
         let mut lost = Vec::new();
-        for role in roles {
-            ensure!(!self.genesys.deliver(&url, &role.webhook, SENDER_PAUSE).await, "ingest was not stopped");
-            lost.push(Sent { role, id: None });
+        for event in planned {
+            ensure!(!self.genesys.deliver(&url, &event.webhook, SENDER_PAUSE).await, "ingest was not stopped");
+            lost.push(Sent { planned: event, id: None });
         }
         self.stack.set_running(Function::Ingest, true).await?;
         Ok(lost)
     }
 
-    /// Waits until the target has given each event these statuses, and this many dead letters are all that is left.
+    /// Waits until the target has answered each event with these statuses, and only this many dead letters are left.
     async fn until_settled(&self, events: &[Sent], expected: impl Fn(&Sent) -> Vec<u16>, dead: usize) -> Result<()> {
         self.until_delivered(events, expected).await?;
         self.until_dead(dead).await
     }
 
-    /// Waits until the target has given each event these statuses, in this order and no others.
+    /// Waits until the target has answered each event with exactly these statuses, in this order.
     async fn until_delivered(&self, events: &[Sent], expected: impl Fn(&Sent) -> Vec<u16>) -> Result<()> {
         let as_expected =
             |requests: &[ReceivedRequest]| events.iter().all(|event| event.statuses(requests) == expected(event));
@@ -231,45 +243,47 @@ impl Demo {
         )
     }
 
-    /// Waits until no event is under way, and this many lie in the dead-letter queue.
+    /// Waits until no event is in flight and this many are in the dead-letter queue.
     async fn until_dead(&self, number: usize) -> Result<()> {
         let what = format!("the queue is empty, and {number} dead letters can be received");
-        let at_rest = |letters: u32| usize::try_from(letters).is_ok_and(|letters| letters == number);
+        let is_number = |count: u32| usize::try_from(count).is_ok_and(|count| count == number);
         let expected = |counts: QueueCounts| {
-            counts.events.total() == 0 && at_rest(counts.dead_letters.visible) && at_rest(counts.dead_letters.total())
+            counts.events.total() == 0
+                && is_number(counts.dead_letters.visible)
+                && is_number(counts.dead_letters.total())
         };
         self.stack.until_queues(&what, expected).await.map(drop)
     }
 
     /// Invokes a function as an operator does.
     async fn ask(&self, journey: &mut Journey, function: Function, request: Value) -> Result<Value> {
-        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           asked {function} for {request}")));
+        self.screen.print(&self.screen.paint(Colour::Grey, &format!("           invoked {function} with {request}")));
         let answer = self.show(journey, self.stack.invoke(function, &request)).await??;
-        self.screen.say(&self.screen.paint(Colour::Grey, &format!("           it answered {answer}")));
+        self.screen.print(&self.screen.paint(Colour::Grey, &format!("           answer: {answer}")));
         Ok(answer)
     }
 
-    /// Shows what each event went through, and checks once more that nothing else has happened.
+    /// Prints the statuses of each event, and checks that there were no other deliveries.
     async fn report(&self, events: &[Sent], in_the_end: impl Fn(&Sent) -> Vec<u16>) -> Result<()> {
-        self.heading("What each event went through");
+        self.heading("Deliveries of each event");
         let requests = self.target.requests();
         for event in events {
             let expected = in_the_end(event);
-            ensure!(event.statuses(&requests) == expected, "{}: delivered once too often", event.name());
+            ensure!(event.statuses(&requests) == expected, "{}: delivered too often", event.name());
             let mut steps: Vec<_> = expected.iter().map(ToString::to_string).collect();
-            if event.role.fate.dies() && expected.len() > event.at_first().len() {
+            if event.planned.treatment.is_dead_letter() && expected.len() > event.at_first().len() {
                 steps.insert(steps.len() - 1, "dead letter → replay".into());
-            } else if event.role.fate.dies() {
+            } else if event.planned.treatment.is_dead_letter() {
                 steps.push("dead letter → discarded".into());
             }
             let Some(last) = event.deliveries(&requests).last() else { continue };
             ensure!(event.id.as_ref().is_none_or(|id| *id == last.event_id), "{} has changed its id", event.name());
             let source = last.headers.get("x-relay-source").and_then(|source| source.to_str().ok()).unwrap_or_default();
             let id = self.screen.paint(Colour::of(&last.event_id), &last.event_id);
-            self.screen.say(&format!("{id}  {source:14}  {:14}  {}", event.role.fate, steps.join(" → ")));
+            self.screen.print(&format!("{id}  {source:14}  {:14}  {}", event.planned.treatment, steps.join(" → ")));
         }
-        let known = |request: &ReceivedRequest| events.iter().any(|event| event.role.webhook.body == request.body);
-        ensure!(requests.iter().all(known), "the target got a body that nobody sent");
+        let known = |request: &ReceivedRequest| events.iter().any(|event| event.planned.webhook.body == request.body);
+        ensure!(requests.iter().all(known), "the target got a body that was not sent");
         let states = self.stack.states().await?;
         let delivered = states.get("DELIVERED").copied().unwrap_or_default();
         let discarded = states.get("DISCARDED").copied().unwrap_or_default();

@@ -21,7 +21,7 @@ const CODE_BUCKET: &str = "code";
 /// The one that makes the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;
 
-/// What a deploy leaves behind.
+/// Result of a deploy.
 #[derive(Debug)]
 pub struct Deployed {
     /// The outputs of the template.
@@ -44,7 +44,7 @@ pub async fn deploy(
     release: u32,
 ) -> Result<Deployed> {
     let path = workspace.template();
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
     // Another name each time: a change set looks at that alone.
     let location_of =
         |binary: &str| packages.contains_key(binary).then(|| format!("s3://{CODE_BUCKET}/{release}/{binary}.zip"));
@@ -62,11 +62,11 @@ pub async fn delete(config: &SdkConfig) -> Result<()> {
     let client = aws_sdk_cloudformation::Client::new(config);
     let stacks = client.describe_stacks().stack_name(STACK).send().await?.stacks.unwrap_or_default();
     // By its id, by which it can be looked at when it is gone.
-    let id = stacks.first().and_then(Stack::stack_id).context("there is no stack")?.to_owned();
-    client.delete_stack().stack_name(&id).send().await.context("cannot delete")?;
+    let id = stacks.first().and_then(Stack::stack_id).context("CloudFormation has no stack to delete")?.to_owned();
+    client.delete_stack().stack_name(&id).send().await.context("CloudFormation did not delete the stack")?;
     let stack = wait::until("the stack is deleted", || finished(&client, &id)).await?;
     if stack.stack_status() != Some(&StackStatus::DeleteComplete) {
-        bail!("The deletion failed:\n{}", failures(&client).await?);
+        bail!("CloudFormation failed to delete the stack:\n{}", failures(&client).await?);
     }
     Ok(())
 }
@@ -74,17 +74,17 @@ pub async fn delete(config: &SdkConfig) -> Result<()> {
 async fn upload(config: &SdkConfig, packages: &Packages, template: &str, release: u32) -> Result<()> {
     let s3 = clients::s3(config);
     if release == FIRST_RELEASE {
-        s3.create_bucket().bucket(CODE_BUCKET).send().await.context("cannot create a bucket")?;
+        s3.create_bucket().bucket(CODE_BUCKET).send().await.context("S3 did not create the bucket for code")?;
     }
     for (name, zip) in packages {
         let key = format!("{release}/{name}.zip");
         let put =
             s3.put_object().bucket(CODE_BUCKET).key(key).body(zip.clone().into()).customize().disable_payload_signing();
-        put.send().await.with_context(|| format!("cannot upload {name}"))?;
+        put.send().await.with_context(|| format!("could not upload {name}"))?;
     }
     // In a request it may have 51,200 bytes ("Understand CloudFormation quotas").
     let put = s3.put_object().bucket(CODE_BUCKET).key(template_key(release)).body(template.as_bytes().to_vec().into());
-    put.customize().disable_payload_signing().send().await.context("cannot upload the template")?;
+    put.customize().disable_payload_signing().send().await.context("S3 did not accept the template")?;
     Ok(())
 }
 
@@ -101,7 +101,7 @@ async fn execute(
         FIRST_RELEASE => (ChangeSetType::Create, StackStatus::CreateComplete),
         _ => (ChangeSetType::Update, StackStatus::UpdateComplete),
     };
-    let endpoint = config.endpoint_url().context("the local AWS has no address")?;
+    let endpoint = config.endpoint_url().context("the configuration has no endpoint of the local AWS")?;
     let template = format!("{endpoint}/{CODE_BUCKET}/{}", template_key(release));
     let change_set = format!("release-{release}");
     let client = aws_sdk_cloudformation::Client::new(config);
@@ -118,18 +118,25 @@ async fn execute(
         .capabilities(Capability::CapabilityAutoExpand)
         .send()
         .await
-        .context("the template is refused")?;
-    client.execute_change_set().stack_name(STACK).change_set_name(change_set).send().await.context("cannot deploy")?;
+        .context("CloudFormation refused the template")?;
+    client
+        .execute_change_set()
+        .stack_name(STACK)
+        .change_set_name(change_set)
+        .send()
+        .await
+        .context("CloudFormation did not start the deploy")?;
     let stack = wait::until("the deploy ends", || finished(&client, STACK)).await?;
     if stack.stack_status() != Some(&complete) {
-        bail!("The deploy failed:\n{}", failures(&client).await?);
+        bail!("CloudFormation failed to deploy the template:\n{}", failures(&client).await?);
     }
     let outputs = stack.outputs().iter();
     Ok(outputs.filter_map(|output| Some((output.output_key()?.into(), output.output_value()?.into()))).collect())
 }
 
 async fn finished(client: &aws_sdk_cloudformation::Client, stack: &str) -> Result<Option<Stack>> {
-    let answer = client.describe_stacks().stack_name(stack).send().await.context("cannot look at the deploy")?;
+    let answer =
+        client.describe_stacks().stack_name(stack).send().await.context("CloudFormation did not describe the stack")?;
     let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
     Ok(answer.stacks.unwrap_or_default().into_iter().find(|stack| !stack.stack_status().is_none_or(under_way)))
 }

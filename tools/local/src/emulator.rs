@@ -32,11 +32,11 @@ use crate::{
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator/serve.py");
 const START_LIMIT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often a port that was free is tried anew when somebody else takes it first.
+/// Attempts to start where another process takes the free port first.
 const PORT_ATTEMPTS: u32 = 5;
 const LOG_TAIL_LINES: usize = 12;
 
-/// What can go wrong with the emulator itself.
+/// Error of the emulator.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatorError {
     /// Only for a port that was asked for.
@@ -47,7 +47,7 @@ pub enum EmulatorError {
         /// The port.
         port: u16,
     },
-    /// It ended although nobody asked it to.
+    /// It ended by itself.
     #[error(
         "The local AWS (process {pid}) ended unexpectedly: {status}.\nAll that it held is gone; start again with the same command. \
          If it happens again, its log tells why: {log}\nThe last lines:\n{tail}"
@@ -57,7 +57,7 @@ pub enum EmulatorError {
         pid: u32,
         /// Exit code or signal.
         status: ExitStatus,
-        /// Where its log is.
+        /// Path of its log.
         log: String,
         /// The end of that log.
         tail: String,
@@ -76,7 +76,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Sets up what a start needs, and finds out what stands in its way, before anybody waits for a build.
+    /// Prepares a start, and reports obstacles before a build.
     ///
     /// # Errors
     /// See [`EmulatorError::PortTaken`] and [`python::PythonError`].
@@ -115,7 +115,7 @@ impl Emulator {
         let name = format!("{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let folder = local.join("run").join(&name);
         let temporary = folder.join("tmp");
-        fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+        fs::create_dir_all(&temporary).with_context(|| format!("could not create {}", temporary.display()))?;
         let log = File::create(folder.join("emulator.log"))?;
         let mut command = Command::new(python);
         // Functions inherit the emulator's environment: it starts from nothing, so that no credentials
@@ -163,7 +163,7 @@ impl Emulator {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("The local AWS does not answer. Its log: {}", self.log_file().display());
+                bail!("The local AWS does not answer; see its log: {}", self.log_file().display());
             }
             sleep(PAUSE).await;
         }
@@ -187,7 +187,7 @@ impl Emulator {
         &self.keys
     }
 
-    /// What clients with that key pair are made from.
+    /// Configuration of clients with that key pair.
     pub async fn config(&self) -> SdkConfig {
         clients::config(&self.endpoint(), &self.keys).await
     }
@@ -198,7 +198,7 @@ impl Emulator {
         self.pid
     }
 
-    /// What it and the functions' life cycle say. Kept after a failure, removed after a clean end.
+    /// Log of the emulator and of the functions' life cycle. Kept after a failure, removed after a clean end.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.folder.join("emulator.log")
@@ -209,7 +209,7 @@ impl Emulator {
         self.keep_log.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it still runs.
+    /// True while it runs.
     ///
     /// # Errors
     /// [`EmulatorError::Died`] when it does not.
@@ -253,7 +253,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         let died = self.check().is_err();
         let keep_log = died || thread::panicking() || self.keep_log.load(Ordering::Relaxed);
-        // The whole group: a function in flight survives the server. Whoever is in it was started by it.
+        // The whole group: a function in flight survives the server. All its processes were started by it.
         if let Ok(group) = i32::try_from(self.pid) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
@@ -271,12 +271,12 @@ impl Drop for Emulator {
     }
 }
 
-/// The folder for what a local AWS writes: the functions' code, their state and their log, and the key pair. Nobody else looks into it.
+/// Private folder of a local AWS: the functions' code, their state and log, and the key pair.
 fn private_folder(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.local();
     fs::create_dir_all(&folder)
         .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
-        .with_context(|| format!("cannot keep {} from others", folder.display()))?;
+        .with_context(|| format!("could not keep {} from others", folder.display()))?;
     Ok(folder)
 }
 
@@ -305,7 +305,7 @@ fn free_port(port: u16) -> Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener.local_addr()?.port()),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(EmulatorError::PortTaken { port }.into()),
-        Err(error) => Err(error).with_context(|| format!("cannot use port {port}")),
+        Err(error) => Err(error).with_context(|| format!("could not use port {port}")),
     }
 }
 

@@ -32,7 +32,7 @@ pub fn write_for_curl(path: &Path, keys: &Keys) -> Result<()> {
     write_for_owner(path, &format!("user = \"{}:{}\"\n", keys.id, keys.secret))
 }
 
-/// Writes a file that nobody but its owner can read, not even for a moment.
+/// Writes a file that only its owner can read, at any moment.
 fn write_for_owner(path: &Path, content: &str) -> Result<()> {
     let write = || -> io::Result<()> {
         // One that is there keeps its mode.
@@ -42,7 +42,7 @@ fn write_for_owner(path: &Path, content: &str) -> Result<()> {
         }
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content.as_bytes())
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    write().with_context(|| format!("could not write {}", path.display()))
 }
 
 fn content(variables: &BTreeMap<String, String>) -> String {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_reads_what_is_written() -> Result<()> {
+    fn only_the_owner_can_read_the_file() -> Result<()> {
         let path = std::env::temp_dir().join(format!("env-{}", std::process::id()));
         fs::write(&path, "from before")?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o644))?;

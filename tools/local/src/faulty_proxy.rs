@@ -1,5 +1,4 @@
-//! A TCP proxy that can be told to fail as networks do: between a function and the local AWS, it is the bad day on which
-//! a service cannot be reached, or does what it is asked and nobody hears of it.
+//! TCP proxy that injects network faults between a function and the local AWS.
 
 #[cfg(test)]
 mod tests;
@@ -24,27 +23,27 @@ use tokio::{
     time::sleep,
 };
 
-/// Between two bytes of an answer that trickles.
+/// Time between two bytes of a trickling answer.
 const TRICKLE: Duration = Duration::from_millis(100);
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// What becomes of connections.
+/// Fault of all connections of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    /// Everything passes.
-    Fine,
-    /// New connections are reset; open ones go on.
+pub enum NetworkFault {
+    /// All bytes pass.
+    None,
+    /// New connections are reset; open ones continue.
     Closed,
-    /// New connections are reset, and open ones with them.
+    /// New and open connections are reset.
     CutOff,
-    /// Nothing passes in either direction, and nobody is told. A connection that has lost bytes so stays silent for ever.
+    /// No byte passes in either direction. A connection that has lost bytes stays silent for good.
     Silent,
-    /// What is asked passes; instead of the answer, the connection is reset: it is done, and nobody heard of it.
+    /// The request passes; the connection is reset instead of the answer.
     AnswerLost,
-    /// Answers come byte by byte, more slowly than anybody waits for.
+    /// Answers come byte by byte, more slowly than any client waits for.
     Trickling,
-    /// One request in two is lost with its connection, so that of several calls that belong together some are made.
+    /// One request in two is lost with its connection, so that only some of several related calls succeed.
     Flaky,
 }
 
@@ -58,32 +57,31 @@ pub struct FaultyProxy {
 
 #[derive(Debug)]
 struct Shared {
-    weather: watch::Sender<Weather>,
-    /// Where it leads.
+    fault: watch::Sender<NetworkFault>,
     upstream: OnceLock<SocketAddr>,
     harmed: AtomicUsize,
-    /// What has been asked in flaky weather.
-    asked: AtomicUsize,
+    /// Requests so far in `Flaky`.
+    flaky_requests: AtomicUsize,
 }
 
 impl Shared {
-    /// Throws dice that fall in the same order for each proxy.
-    fn is_unlucky(&self) -> bool {
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        Rng::with_seed(u64::try_from(asked).unwrap_or_default()).bool()
+    /// Decides at random, with the same sequence for each proxy.
+    fn should_fail(&self) -> bool {
+        let requests = self.flaky_requests.fetch_add(1, Ordering::Relaxed);
+        Rng::with_seed(u64::try_from(requests).unwrap_or_default()).bool()
     }
 }
 
-/// A connection ends here.
+/// End of a connection.
 enum End {
-    /// One side closed it, or broke.
+    /// Closed or broken by one side.
     Closed,
-    /// We broke it.
+    /// Reset by the proxy.
     Reset,
 }
 
 impl FaultyProxy {
-    /// Starts one in fine weather. It resets connections until it knows where it leads.
+    /// Starts a proxy without a fault. It resets connections until [`Self::lead_to`] is called.
     ///
     /// # Errors
     /// When no port can be opened.
@@ -91,33 +89,32 @@ impl FaultyProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
-            weather: watch::Sender::new(Weather::Fine),
+            fault: watch::Sender::new(NetworkFault::None),
             upstream: OnceLock::new(),
             harmed: AtomicUsize::new(0),
-            asked: AtomicUsize::new(0),
+            flaky_requests: AtomicUsize::new(0),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { port, shared, task })
     }
 
-    /// Says where it leads, a port of this machine; once.
+    /// Sets the port of this machine that the proxy connects to. Only the first call counts.
     pub fn lead_to(&self, port: u16) {
-        // Who says it twice keeps the first.
         let _ = self.shared.upstream.set((Ipv4Addr::LOCALHOST, port).into());
     }
 
-    /// Where it listens, without a path.
+    /// URL of the proxy, without a path.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Changes the weather, for open connections too.
-    pub fn set(&self, weather: Weather) {
-        self.shared.weather.send_replace(weather);
+    /// Sets the fault, for open connections too.
+    pub fn set(&self, fault: NetworkFault) {
+        self.shared.fault.send_replace(fault);
     }
 
-    /// How many connections have felt bad weather so far.
+    /// Number of connections that met a fault so far.
     #[must_use]
     pub fn harmed(&self) -> usize {
         self.shared.harmed.load(Ordering::Relaxed)
@@ -148,9 +145,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn carry(client: &mut TcpStream, shared: &Shared) -> io::Result<End> {
-    let mut weather = shared.weather.subscribe();
+    let mut fault = shared.fault.subscribe();
     let (Some(upstream), false) =
-        (shared.upstream.get(), matches!(*weather.borrow(), Weather::Closed | Weather::CutOff))
+        (shared.upstream.get(), matches!(*fault.borrow(), NetworkFault::Closed | NetworkFault::CutOff))
     else {
         return Ok(End::Reset);
     };
@@ -159,25 +156,25 @@ async fn carry(client: &mut TcpStream, shared: &Shared) -> io::Result<End> {
     server.set_nodelay(true)?;
     let (mut asked, mut answered) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
     loop {
-        let now = *weather.borrow_and_update();
-        if now == Weather::CutOff {
+        let now = *fault.borrow_and_update();
+        if now == NetworkFault::CutOff {
             return Ok(End::Reset);
         }
         tokio::select! {
-            _ = weather.changed() => {}
+            _ = fault.changed() => {}
             read = client.read(&mut asked) => match (read?, now) {
                 (0, _) => return Ok(End::Closed),
-                (_, Weather::Silent) => return swallow(client, shared, &mut weather).await,
-                (_, Weather::Flaky) if shared.is_unlucky() => return Ok(End::Reset),
+                (_, NetworkFault::Silent) => return swallow(client, shared, &mut fault).await,
+                (_, NetworkFault::Flaky) if shared.should_fail() => return Ok(End::Reset),
                 (length, _) => server.write_all(&asked[..length]).await?,
             },
             read = server.read(&mut answered) => match (read?, now) {
                 (0, _) => return Ok(End::Closed),
-                (_, Weather::Silent) => return swallow(client, shared, &mut weather).await,
-                (_, Weather::AnswerLost) => return Ok(End::Reset),
-                (length, Weather::Trickling) => {
+                (_, NetworkFault::Silent) => return swallow(client, shared, &mut fault).await,
+                (_, NetworkFault::AnswerLost) => return Ok(End::Reset),
+                (length, NetworkFault::Trickling) => {
                     shared.harmed.fetch_add(1, Ordering::Relaxed);
-                    trickle(client, &answered[..length], &mut weather).await?;
+                    trickle(client, &answered[..length], &mut fault).await?;
                 }
                 (length, _) => client.write_all(&answered[..length]).await?,
             },
@@ -185,23 +182,27 @@ async fn carry(client: &mut TcpStream, shared: &Shared) -> io::Result<End> {
     }
 }
 
-/// Takes whatever comes and says nothing, until the client gives up or the connection is cut off.
-async fn swallow(client: &mut TcpStream, shared: &Shared, weather: &mut watch::Receiver<Weather>) -> io::Result<End> {
+/// Reads and drops all bytes until the client closes the connection or it is cut off.
+async fn swallow(
+    client: &mut TcpStream,
+    shared: &Shared,
+    fault: &mut watch::Receiver<NetworkFault>,
+) -> io::Result<End> {
     shared.harmed.fetch_add(1, Ordering::Relaxed);
     let mut nowhere = vec![0; BUFFER_BYTES];
     loop {
         tokio::select! {
-            cut = weather.wait_for(|weather| *weather == Weather::CutOff) => return Ok(if cut.is_ok() { End::Reset } else { End::Closed }),
+            cut = fault.wait_for(|fault| *fault == NetworkFault::CutOff) => return Ok(if cut.is_ok() { End::Reset } else { End::Closed }),
             read = client.read(&mut nowhere) => if read? == 0 { return Ok(End::Closed) },
         }
     }
 }
 
-/// Lets an answer through byte by byte, and at once what is left of it when the weather changes.
-async fn trickle(client: &mut TcpStream, answer: &[u8], weather: &mut watch::Receiver<Weather>) -> io::Result<()> {
+/// Passes an answer byte by byte, and the rest at once when the fault changes.
+async fn trickle(client: &mut TcpStream, answer: &[u8], fault: &mut watch::Receiver<NetworkFault>) -> io::Result<()> {
     for (position, byte) in answer.iter().enumerate() {
         tokio::select! {
-            _ = weather.changed() => return client.write_all(&answer[position..]).await,
+            _ = fault.changed() => return client.write_all(&answer[position..]).await,
             () = sleep(TRICKLE) => client.write_all(&[*byte]).await?,
         }
     }

@@ -57,10 +57,10 @@ pub async fn build(workspace: &Workspace, arguments: &[&str]) -> Result<BTreeMap
         .current_dir(&workspace.root)
         .stdout(Stdio::piped())
         .spawn()
-        .context("cargo build")?;
+        .context("could not run cargo build")?;
     let output = cargo.wait_with_output().await?;
     if !output.status.success() {
-        bail!("The functions do not build; what Cargo said stands above.");
+        bail!("The functions do not build; see the errors of Cargo above.");
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     Ok(messages.lines().filter_map(binary).collect())
@@ -75,7 +75,7 @@ fn binary(message: &str) -> Option<(String, PathBuf)> {
 
 /// A zip that holds the binary as `bootstrap`. Not compressed: that would take longer than it saves here.
 fn pack(binary: &Path) -> Result<Vec<u8>> {
-    let content = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    let content = fs::read(binary).with_context(|| format!("could not read {}", binary.display()))?;
     let mut zip = ZipWriter::new(Cursor::new(Vec::with_capacity(content.len() + 512)));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).unix_permissions(0o755);
     zip.start_file("bootstrap", options)?;
@@ -83,11 +83,11 @@ fn pack(binary: &Path) -> Result<Vec<u8>> {
     Ok(zip.finish()?.into_inner())
 }
 
-/// The same functions in other zips: for whoever deploys them, another release.
+/// The same functions in other zips: another release for a deploy.
 ///
 /// # Errors
 /// When a zip cannot be written.
-pub fn released_anew(packages: &Packages, release: u32) -> Result<Packages> {
+pub fn of_another_release(packages: &Packages, release: u32) -> Result<Packages> {
     let add = |zip: &Vec<u8>| -> Result<Vec<u8>> {
         let mut zip = ZipWriter::new_append(Cursor::new(zip.clone()))?;
         zip.start_file("release", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;

@@ -46,7 +46,7 @@ impl Webhook {
     pub async fn send(&self, url: &str) -> Result<(u16, Value)> {
         let (name, value) = &self.authentication;
         let request = clients::http().post(url).header("content-type", "application/json").header(*name, value);
-        let answer = request.body(self.body.clone()).send().await.context("the webhook got no answer")?;
+        let answer = request.body(self.body.clone()).send().await.context("ingest did not answer the webhook")?;
         let status = answer.status().as_u16();
         Ok((status, serde_json::from_slice(&answer.bytes().await?).unwrap_or_default()))
     }

@@ -1,5 +1,4 @@
-//! Plays the Platform API of Genesys Cloud, its login included, as far as a lost event can be found there, and the
-//! sender that gives up on webhooks.
+//! Stand-in for Genesys Cloud: its login, the parts of its Platform API that show lost events, and its sender of webhooks.
 //!
 //! The login, the conversations and the messages have the shape that the official SDK knows, and `tests/genesys_sdk.rs`
 //! holds them to it. The log of webhook deliveries is **not** in the public API: it is what the tutorials build on.
@@ -12,63 +11,43 @@ mod call;
 mod conversations;
 mod deliveries;
 mod fault;
+mod format;
 mod query;
 mod sender;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 pub use access::{CLIENT_ID, CLIENT_SECRET};
-use access::{RateLimit, Tokens};
 pub use answer::Answer;
-use answer::{Body, Refusal};
+use answer::{Body, Broken, Refusal};
 pub use call::{Call, Endpoint};
-use conversations::Conversations;
-use deliveries::Deliveries;
 pub use fault::Fault;
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap, Method, Request, Response,
+    Method, Request, Response,
     body::{Bytes, Incoming},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::sleep};
-use uuid::Uuid;
+use state::{State, lock};
+use tokio::time::sleep;
 
 use crate::{genesys::Webhook, server::Server, wait};
 
 const CONTROL: &str = "/_webhooks";
-
-type Script = dyn Fn(&Call) -> Option<Fault> + Send + Sync;
 
 /// A Genesys Cloud on a free port of 127.0.0.1. Dropping it closes the port and all connections, and ends its sending.
 pub struct GenesysCloud {
     server: Server,
     state: Arc<Mutex<State>>,
 }
-
-struct State {
-    skew: SignedDuration,
-    tokens: Tokens,
-    rate_limit: RateLimit,
-    conversations: Conversations,
-    deliveries: Deliveries,
-    calls: Vec<Call>,
-    script: Box<Script>,
-    webhook_url: Option<String>,
-    sending: JoinSet<()>,
-}
-
-/// The connection is to be closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection breaks")]
-struct Broken;
 
 impl GenesysCloud {
     /// Starts one that holds nothing and has no faults.
@@ -107,7 +86,7 @@ impl GenesysCloud {
         self.lock().skew = skew;
     }
 
-    /// How long the tokens live that are issued from now on: a day, unless this is called.
+    /// Sets the life of new tokens. Default: a day.
     pub fn set_token_life(&self, life: Duration) {
         self.lock().tokens.life = life;
     }
@@ -117,7 +96,7 @@ impl GenesysCloud {
         self.lock().tokens.expire();
     }
 
-    /// How many calls a minute it takes: 300, as Genesys does, unless this is called.
+    /// Sets the rate limit in calls per minute. Default: 300, as in Genesys Cloud.
     pub fn set_rate_limit(&self, allowed: u32) {
         self.lock().rate_limit.allowed = allowed;
     }
@@ -166,7 +145,7 @@ impl GenesysCloud {
         sender::deliver(&self.state, webhook_url, webhook, pause).await
     }
 
-    /// Where the bodies go that people post to [`Self::control_url`].
+    /// Sets the webhook URL for bodies posted to [`Self::control_url`].
     pub fn set_webhook_url(&self, url: impl Into<String>) {
         self.lock().webhook_url = Some(url.into());
     }
@@ -186,88 +165,6 @@ impl fmt::Debug for GenesysCloud {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("GenesysCloud").field("server", &self.server).finish_non_exhaustive()
     }
-}
-
-impl State {
-    fn new() -> Self {
-        Self {
-            skew: SignedDuration::ZERO,
-            tokens: Tokens::default(),
-            rate_limit: RateLimit::default(),
-            conversations: Conversations::default(),
-            deliveries: Deliveries::default(),
-            calls: Vec::new(),
-            script: Box::new(|_| None),
-            webhook_url: None,
-            sending: JoinSet::new(),
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::now() + self.skew
-    }
-
-    fn add_message(&mut self, conversation_id: &str, status: &str, normalized: Value) {
-        let now = self.now();
-        self.conversations.add(conversation_id, status, normalized, now);
-    }
-
-    /// What the call gets, `None` when the connection breaks, and what is waited first.
-    fn take(&mut self, mut call: Call, headers: &HeaderMap) -> (Duration, Option<Response<Body>>) {
-        let mut delay = Duration::ZERO;
-        let answer = match (self.script)(&call) {
-            None => Some(self.right_answer(&call, headers)),
-            Some(Fault::Slow(duration)) => {
-                delay = duration;
-                Some(self.right_answer(&call, headers))
-            }
-            Some(Fault::CutShort) => Some(self.right_answer(&call, headers).cut_short()),
-            Some(Fault::Answer(answer)) => Some(answer),
-            Some(Fault::Broken) => None,
-        };
-        call.status = answer.as_ref().map(|answer| answer.status);
-        self.calls.push(call);
-        let now = self.now();
-        (delay, answer.map(|answer| answer.into_response(now)))
-    }
-
-    fn right_answer(&mut self, call: &Call, headers: &HeaderMap) -> Answer {
-        let answer = match &call.endpoint {
-            Endpoint::Token => self.tokens.issue(&call.body, headers, self.now()),
-            endpoint => match self.admit(headers).and_then(|()| self.look_up(endpoint, call)) {
-                Ok(found) => Answer::json(200, &found),
-                Err(refusal) => refusal.into(),
-            },
-        };
-        answer.with_headers(self.rate_limit.headers(self.now()))
-    }
-
-    fn admit(&mut self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let now = self.now();
-        self.tokens.check(headers, now)?;
-        self.rate_limit.count(now)
-    }
-
-    fn look_up(&self, endpoint: &Endpoint, call: &Call) -> Result<Value, Refusal> {
-        match endpoint {
-            Endpoint::Query => query::answer(&self.conversations, &call.body),
-            Endpoint::Conversation(id) => {
-                call.check_query(&[])?;
-                self.conversations.conversation(id).ok_or_else(|| Refusal::not_found(id))
-            }
-            Endpoint::Message(id) => {
-                call.check_query(&["useNormalizedMessage"])?;
-                self.conversations.details(id).ok_or_else(|| Refusal::not_found(id))
-            }
-            Endpoint::Deliveries(webhook_id) => self.deliveries.answer(webhook_id, call),
-            Endpoint::Token | Endpoint::Unknown => Err(Refusal::not_found(&call.path)),
-        }
-    }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A script that panics must not take the record of the calls with it.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Body>, Broken> {
@@ -297,13 +194,4 @@ fn control(method: &Method, body: Bytes, state: &Arc<Mutex<State>>) -> Answer {
     });
     while locked.sending.try_join_next().is_some() {}
     Answer::json(202, &json!({ "status": "sending" }))
-}
-
-/// As Genesys writes times.
-fn iso(time: Timestamp) -> String {
-    format!("{time:.3}")
-}
-
-fn new_id() -> String {
-    Uuid::new_v4().to_string()
 }

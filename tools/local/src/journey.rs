@@ -1,4 +1,4 @@
-//! Follows the events live: what the functions log about each, and what the queues hold.
+//! Live view: log lines of each event, and the numbers of messages.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,13 +17,13 @@ use crate::{
 };
 
 const PAUSE: Duration = Duration::from_millis(250);
-/// Lines of concurrent invocations do not arrive in order: so far back they are looked for again.
+/// Lines of concurrent invocations arrive out of order: time for which late lines are looked for.
 const LATE_BY_AT_MOST_MS: i64 = 10_000;
 const ID_WIDTH: usize = 10;
-/// Shown by themselves, or of no use to somebody who watches.
+/// Log fields that are shown elsewhere or of no use to a viewer.
 const NOT_SHOWN: [&str; 5] = ["timestamp", "level", "message", "event_id", "message_id"];
 
-/// What has been seen so far.
+/// Log lines seen so far.
 #[derive(Debug)]
 pub struct Journey {
     screen: Screen,
@@ -35,7 +35,7 @@ pub struct Journey {
 }
 
 impl Journey {
-    /// Begins now.
+    /// Starts with the lines from now on.
     #[must_use]
     pub fn new(screen: Screen) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -50,7 +50,7 @@ impl Journey {
         }
     }
 
-    /// Prints one line for each step of each event, for ever.
+    /// Prints one line for each step of each event, without end.
     ///
     /// # Errors
     /// When the local AWS cannot be asked.
@@ -77,12 +77,12 @@ impl Journey {
             if self.seen.insert(line.id.clone())
                 && let Some(text) = self.describe(&line)
             {
-                self.screen.say(&text);
+                self.screen.print(&text);
             }
         }
         let (counts, states) = (stack.queue_counts().await?, stack.states().await?);
         if counts != self.counts || states != self.states {
-            self.screen.say(&self.screen.paint(Colour::Grey, &describe_counts(counts, &states)));
+            self.screen.print(&self.screen.paint(Colour::Grey, &describe_counts(counts, &states)));
             (self.counts, self.states) = (counts, states);
         }
         Ok(())
@@ -113,7 +113,7 @@ impl Journey {
     }
 }
 
-/// When the line was written, in milliseconds since 1970.
+/// Time of a line in milliseconds since 1970.
 fn moment(line: &LogLine) -> i64 {
     let written = line.content["timestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
     written.map_or(line.at, Timestamp::as_millisecond)

@@ -12,7 +12,7 @@ use tokio::signal::{
 
 const INTERRUPTED: u8 = 130;
 
-/// Runs the relay on a local AWS until Ctrl-C: builds it, deploys it, and shows what happens to each event.
+/// Runs the relay on a local AWS until Ctrl-C: builds it, deploys it, and shows the steps of each event.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo local", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -21,7 +21,7 @@ struct Arguments {
     /// Port of the local AWS on 127.0.0.1 [default: a free one]
     #[arg(long)]
     port: Option<u16>,
-    /// How the target behaves: fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down; or on the
+    /// Behaviour of the target: fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down; or on the
     /// wire: reset, reset-unread, trickle, garbage, bad-length, endless-headers, short, large, endless-body
     #[arg(long, default_value = "fine")]
     target: Behaviour,
@@ -32,7 +32,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Goes through the whole journey unattended, and exits 0 only when every event is where it should be
+    /// Runs a demo unattended; exits 0 only when every event is where it should be
     Demo,
 }
 

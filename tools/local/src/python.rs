@@ -21,16 +21,16 @@ pub const EMULATOR: Packages =
 const OLDEST: (u32, u32) = (3, 11);
 const CANDIDATES: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
-/// What an environment holds.
+/// Packages of an environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Packages {
-    /// What people are told is being set up.
+    /// Name for people.
     pub name: &'static str,
     /// A pip requirements file that pins everything with hashes, what is needed indirectly as well.
     pub requirements: &'static str,
 }
 
-/// Why there is no Python environment, and what to do about it.
+/// Error of the Python environment, with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PythonError {
     /// No interpreter at all.
@@ -42,7 +42,7 @@ pub enum PythonError {
     /// Interpreters, but none that the emulator runs on.
     #[error("Python 3.11 or newer is needed; found: {found}. Install a newer one, or set PYTHON to its path.")]
     TooOld {
-        /// What was found, with versions.
+        /// Interpreters that were found, with versions.
         found: String,
     },
     /// Debian and others ship Python without it.
@@ -50,7 +50,7 @@ pub enum PythonError {
     NoVenv {
         /// The interpreter.
         python: String,
-        /// What it said.
+        /// Its output.
         output: String,
     },
     /// Most often the machine is offline.
@@ -59,7 +59,7 @@ pub enum PythonError {
          check the network, or your pip configuration (proxy, index), then run this again."
     )]
     Install {
-        /// What was to be installed.
+        /// Packages to be installed.
         name: &'static str,
     },
 }
@@ -71,12 +71,12 @@ pub enum PythonError {
 pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
     let digest = Sha256::digest(packages.requirements);
     let home = local.join(format!("python-{}", BASE64_URL_SAFE_NO_PAD.encode(&digest[..9])));
-    // Follows the link to the system's Python: when that is gone, the environment is made anew.
+    // Follows the link to the system's Python: when that is gone, the environment is built again.
     let interpreter = home.join("bin/python");
     if interpreter.exists() {
         return Ok(interpreter);
     }
-    fs::create_dir_all(local).with_context(|| format!("cannot create {}", local.display()))?;
+    fs::create_dir_all(local).with_context(|| format!("could not create {}", local.display()))?;
     let _lock = lock(&local.join("python.lock")).await?;
     if !interpreter.exists() {
         let python = interpreter_of_this_machine().await?;
@@ -86,7 +86,7 @@ pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
             remove_if_there(leftover)?;
         }
         fill(&python, &partial, packages).await?;
-        fs::rename(&partial, &home).context("cannot name the finished Python environment")?;
+        fs::rename(&partial, &home).context("could not rename the finished Python environment")?;
     }
     Ok(interpreter)
 }
@@ -102,7 +102,7 @@ async fn lock(path: &Path) -> Result<File> {
                 told = true;
             }
             Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
+            Err(TryLockError::Error(error)) => return Err(error).context("could not lock the Python environment"),
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -111,7 +111,7 @@ async fn lock(path: &Path) -> Result<File> {
 fn remove_if_there(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+            Err(error).with_context(|| format!("could not remove {}", folder.display()))
         }
         _ => Ok(()),
     }

@@ -22,14 +22,14 @@ impl Role {
     pub(crate) async fn read(iam: Client, prefix: &str) -> Result<Self> {
         let roles = iam.list_roles().send().await?.roles;
         let found = roles.into_iter().find(|role| role.role_name().starts_with(prefix));
-        let name = found.with_context(|| format!("no role {prefix}"))?.role_name;
+        let name = found.with_context(|| format!("IAM has no role {prefix}"))?.role_name;
         let policies = iam.list_role_policies().role_name(&name).send().await?.policy_names;
         let policy = policies.into_iter().next().with_context(|| format!("{name} has no policy"))?;
         let document = iam.get_role_policy().role_name(&name).policy_name(&policy).send().await?.policy_document;
         Ok(Self { iam, name, policy, document: serde_json::from_str(&decoded(&document)?)? })
     }
 
-    /// What it was deployed with.
+    /// Parameters of its deploy.
     #[must_use]
     pub fn actions(&self) -> BTreeSet<String> {
         statements(&self.document).iter().flat_map(actions_of).map(String::from).collect()
@@ -67,7 +67,7 @@ impl Role {
 /// IAM gives documents percent-encoded.
 fn decoded(document: &str) -> Result<String> {
     let url = Url::parse(&format!("policy:?document={document}"))?;
-    url.query_pairs().next().map(|(_, text)| text.into_owned()).context("an empty policy")
+    url.query_pairs().next().map(|(_, text)| text.into_owned()).context("IAM returned an empty policy")
 }
 
 fn statements(document: &Value) -> &[Value] {

@@ -24,12 +24,12 @@ const INTEGRATION: &str = "integration-1";
 /// The shortest that the template takes.
 const RECOVERY_RATE_MINUTES: u32 = 5;
 
-/// What the person asked for.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Port of the local AWS; a free one if there is none.
     pub port: Option<u16>,
-    /// How the target behaves at first.
+    /// Initial behaviour of the target.
     pub behaviour: Behaviour,
     /// Parameters of the template.
     pub parameters: Vec<(String, String)>,
@@ -49,7 +49,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
         .recovering_from(&genesys.url(), "webhook-deliveries", &[WEBHOOK, INTEGRATION])
         .set("RecoveryRateMinutes", RECOVERY_RATE_MINUTES);
     let stack_options = options.parameters.into_iter().fold(stack_options, |all, (name, value)| all.set(name, value));
-    screen.say("Building the functions and starting the local AWS …");
+    screen.print("Building the functions and starting the local AWS …");
     let stack = Stack::start(stack_options).await?;
     genesys.set_webhook_url(stack.webhook_url()?);
     let mut journey = Journey::new(screen);
@@ -58,15 +58,15 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
         env_file::write(&env, &stack).await?;
         env_file::write_for_curl(&for_curl, stack.keys())?;
         let curl = Curl { stack: &stack, config: &for_curl };
-        screen.say(&usage(screen, &curl, &target)?);
-        screen.say(&recovery(screen, &curl, &genesys)?);
-        screen.say("\nThe operator's page, from another terminal:  cargo console");
-        screen.say(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
-        screen.say(&format!(
+        screen.print(&usage(screen, &curl, &target)?);
+        screen.print(&recovery(screen, &curl, &genesys)?);
+        screen.print("\nThe operator's console, from another terminal:  cargo console");
+        screen.print(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
+        screen.print(&format!(
             "For sam and the AWS CLI:  export $(grep ^AWS_ {})",
             genesys::quote(&env.display().to_string())
         ));
-        screen.say("\nWhat happens to each event (Ctrl-C ends everything):");
+        screen.print("\nSteps of each event (Ctrl-C ends everything):");
         journey.follow(&stack).await
     };
     stack.guard(Box::pin(show)).await
@@ -110,7 +110,7 @@ fn usage(screen: Screen, curl: &Curl<'_>, target: &Target) -> Result<String> {
     ))
 }
 
-/// How to watch a recovery.
+/// Hints for a recovery.
 fn recovery(screen: Screen, curl: &Curl<'_>, genesys: &GenesysCloud) -> Result<String> {
     let stack = curl.stack;
     let heading = |text: &str| screen.paint(Colour::Green, text);
@@ -122,19 +122,19 @@ fn recovery(screen: Screen, curl: &Curl<'_>, genesys: &GenesysCloud) -> Result<S
         "\n{}\n{concurrency} -X PUT --data '{{\"ReservedConcurrentExecutions\":0}}'\n\n{}\ncurl --data {} {}\n\n{}\n{concurrency} \
          -X DELETE\n\n{}\n{}",
         heading("Watch a recovery: stop ingest,"),
-        heading("let Genesys send a webhook and give up, half a minute later,"),
+        heading("let Genesys Cloud send a webhook and give up after half a minute,"),
         genesys::quote(&lost.to_string()),
         genesys.control_url(),
         heading("start ingest again,"),
-        heading(&format!("and fetch what was lost, or wait {RECOVERY_RATE_MINUTES} minutes for the schedule:")),
+        heading(&format!("and fetch the lost event, or wait {RECOVERY_RATE_MINUTES} minutes for the schedule:")),
         curl.invoke(Function::Recovery, "{}")?,
     ))
 }
 
-/// Commands for people who have nothing but curl.
+/// Commands with curl.
 struct Curl<'a> {
     stack: &'a Stack,
-    /// The file that holds the key pair.
+    /// File with the key pair.
     config: &'a Path,
 }
 

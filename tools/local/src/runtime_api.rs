@@ -40,18 +40,18 @@ use crate::{clients::REGION, server::Server};
 const INVOCATIONS: &str = "/2018-06-01/runtime/invocation/";
 const INIT_ERROR: &str = "/2018-06-01/runtime/init/error";
 
-/// What a process needs to be a function.
+/// Launch parameters of a function's process.
 #[derive(Debug)]
 pub struct Launch {
     /// The function's name.
     pub name: String,
     /// Its binary, or what runs it.
     pub binary: PathBuf,
-    /// What the binary is given on its command line. Lambda gives nothing.
+    /// Command-line arguments of the binary. Lambda gives none.
     pub arguments: Vec<OsString>,
     /// Its variables. Those that Lambda sets by itself are added.
     pub environment: BTreeMap<String, String>,
-    /// How long an invocation may take before it is killed, as `Timeout` in the template.
+    /// Time after which an invocation is killed, as `Timeout` in the template.
     pub time_limit: Duration,
     /// The file for its log, standard error included. Without one, its log goes nowhere.
     pub log: Option<PathBuf>,
@@ -70,12 +70,12 @@ pub struct Function {
     server: Server,
 }
 
-/// What a function made of a payload.
+/// Answer of a function to a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What it returned, or the error that it reported instead, as JSON.
+    /// Returned value or reported error, as JSON.
     pub outcome: Result<Bytes, Bytes>,
-    /// From when the function had the payload to when its answer was here.
+    /// Time from the payload to the answer.
     pub took: Duration,
 }
 
@@ -87,14 +87,14 @@ pub enum Ended {
     Exited {
         /// How.
         status: ExitStatus,
-        /// What it had reported to `init/error`.
+        /// Its report to `init/error`.
         init_error: Option<String>,
     },
     /// It did not answer in time, and was killed, as Lambda does it.
-    #[error("the function did not answer within its time, and was killed")]
+    #[error("the function did not answer before its time-out and was killed")]
     TimedOut,
     /// The machine would not tell.
-    #[error("the function's process cannot be watched")]
+    #[error("could not watch the function's process")]
     Lost(#[source] io::Error),
 }
 
@@ -107,12 +107,12 @@ struct Invocation {
     payload: Bytes,
 }
 
-/// What the HTTP side and the caller both know.
+/// State shared by the HTTP side and the caller.
 #[derive(Debug)]
 struct Shared {
     queue: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
     open: Mutex<Option<Open>>,
-    /// How often it has asked for an invocation, and when it did for the first time.
+    /// Number of its requests for an invocation, and the time of the first.
     asked: watch::Sender<(usize, Option<Instant>)>,
     init_error: Mutex<Option<String>>,
 }
@@ -143,7 +143,7 @@ impl Function {
         let Launch { name, binary, arguments, environment, time_limit, log } = launch;
         let (log, errors) = match log {
             Some(path) => {
-                let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                let file = File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
                 (file.try_clone()?.into(), file.into())
             }
             None => (Stdio::null(), Stdio::inherit()),
@@ -165,7 +165,7 @@ impl Function {
             .stderr(errors)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .with_context(|| format!("could not start {}", binary.display()))?;
         let pid = process.id().context("it has ended already")?;
         let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{name}");
         Ok(Self { arn, time_limit, process, pid, started, invocations, shared, server })
@@ -216,7 +216,7 @@ impl Function {
     /// When it cannot be asked or watched.
     pub async fn stop(mut self) -> Result<ExitStatus> {
         let pid = i32::try_from(self.pid).context("no process has such an id")?;
-        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot end the function")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("could not end the function")?;
         Ok(self.process.wait().await?)
     }
 

@@ -1,4 +1,4 @@
-//! What people see: plain lines, with colours only where a terminal shows them.
+//! Terminal output: plain lines, with colours only on a terminal.
 
 use std::{
     env,
@@ -60,8 +60,8 @@ impl Screen {
         Self { coloured: false }
     }
 
-    /// Prints a line. That nobody reads it any more is no reason to stop.
-    pub fn say(self, line: &str) {
+    /// Prints a line. A closed output is ignored.
+    pub fn print(self, line: &str) {
         drop(writeln!(io::stdout(), "{line}"));
     }
 

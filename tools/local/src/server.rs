@@ -93,7 +93,7 @@ impl Server {
         Ok(Self { port, task })
     }
 
-    /// Where it is, without a path.
+    /// URL without a path.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

@@ -1,6 +1,7 @@
 //! One deployed relay: an emulator with the repository's template in it, and the clients to look at it.
 
 mod function;
+mod observation;
 mod observe;
 mod options;
 
@@ -25,7 +26,7 @@ use crate::{
 
 pub use self::{
     function::{Function, FunctionError},
-    observe::{Count, LogLine, QueueCounts},
+    observation::{Count, LogLine, QueueCounts},
     options::{Service, StackOptions, secret},
 };
 
@@ -75,7 +76,12 @@ impl Stack {
         let eventbridge = aws_sdk_eventbridge::Client::new(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.
         if let Some(name) = options.parameters.get(options::EVENT_BUS).filter(|name| !name.is_empty()) {
-            eventbridge.create_event_bus().name(name).send().await.context("cannot make the event bus")?;
+            eventbridge
+                .create_event_bus()
+                .name(name)
+                .send()
+                .await
+                .context("EventBridge did not create the event bus")?;
         }
         let Deployed { outputs, left_out } =
             deploy::deploy(&workspace, &config, packages, &options.parameters, options.schedules, FIRST_RELEASE)
@@ -114,7 +120,7 @@ impl Stack {
         let workspace = Workspace::locate().await?;
         let (release, mut parameters) = (self.release + 1, self.parameters.clone());
         parameters.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let packages = functions::released_anew(functions::packages(&workspace).await?, release)?;
+        let packages = functions::of_another_release(functions::packages(&workspace).await?, release)?;
         let deployed =
             deploy::deploy(&workspace, &self.config, &packages, &parameters, self.schedules, release).await?;
         (self.outputs, self.parameters, self.release) = (deployed.outputs, parameters, release);
@@ -129,7 +135,7 @@ impl Stack {
         deploy::delete(&self.config).await
     }
 
-    /// Where webhooks go, on this machine. The template's own output names a host of AWS.
+    /// URL for webhooks on this machine. The template's own output names a host of AWS.
     ///
     /// # Errors
     /// When the stack has no such output.
@@ -137,7 +143,7 @@ impl Stack {
         self.local_url("WebhookUrl")
     }
 
-    /// Where dead letters are listed, on this machine; `/{eventId}` and `/{eventId}/retry` follow. Calls must be signed.
+    /// URL of the dead-letter list on this machine; `/{eventId}` and `/{eventId}/retry` follow. Calls must be signed.
     ///
     /// # Errors
     /// When the stack has no such output.
@@ -169,7 +175,7 @@ impl Stack {
 
     fn api_url(&self, path_and_query: &str) -> Result<String> {
         let dead_letters = self.dead_letter_api_url()?;
-        let api = dead_letters.strip_suffix("/dlq").context("the API of dead letters is elsewhere")?;
+        let api = dead_letters.strip_suffix("/dlq").context("the URL of the dead-letter API does not end in /dlq")?;
         Ok(format!("{api}{path_and_query}"))
     }
 
@@ -201,7 +207,7 @@ impl Stack {
         self.emulator.keys()
     }
 
-    /// What clients with that key pair are made from.
+    /// Configuration of clients with that key pair.
     #[must_use]
     pub fn config(&self) -> &SdkConfig {
         &self.config
@@ -288,11 +294,11 @@ impl Stack {
         let blob = aws_sdk_lambda::primitives::Blob::new(payload.to_string());
         let output = self.lambda.invoke().function_name(name).payload(blob).send().await?;
         let answer = serde_json::from_slice(output.payload().map_or(b"null".as_slice(), AsRef::as_ref))
-            .context("the answer is not JSON")?;
+            .context("the answer of the function is not JSON")?;
         Ok(if output.function_error().is_some() { Err(FunctionError(answer)) } else { Ok(answer) })
     }
 
-    /// Stops a function, so that nobody can invoke it, or lets it run again, as an operator does on AWS: by a reserved
+    /// Stops a function, so that it cannot be invoked, or starts it again, as an operator does on AWS: by a reserved
     /// concurrency of zero.
     ///
     /// # Errors
@@ -328,7 +334,7 @@ impl Stack {
             .secret_string(secret.to_string())
             .send()
             .await
-            .context("cannot set the secret")?;
+            .context("Secrets Manager did not accept the secret")?;
         Ok(())
     }
 
@@ -343,7 +349,7 @@ impl Stack {
         let entry = entry.detail_type(text("detail-type")?).detail(event["detail"].to_string());
         let answer = self.eventbridge.put_events().entries(entry.build()).send().await?;
         let id = answer.entries().first().and_then(|entry| entry.event_id());
-        Ok(id.with_context(|| format!("not published: {answer:?}"))?.to_owned())
+        Ok(id.with_context(|| format!("EventBridge did not accept the event: {answer:?}"))?.to_owned())
     }
 
     /// Does some work with the stack, and stops it when the local AWS ends by itself, with that as the error:

@@ -33,7 +33,7 @@ pub struct StandIn {
     state: Arc<State>,
 }
 
-/// How a call goes wrong.
+/// Fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is done, and the answer is an error with this status and code.
@@ -93,7 +93,7 @@ impl StandIn {
         Ok(Self { server, state })
     }
 
-    /// Where it is.
+    /// URL.
     #[must_use]
     pub fn url(&self) -> String {
         self.server.url()
@@ -125,7 +125,7 @@ impl StandIn {
         variables.map(|(name, value)| (name.to_owned(), value)).into_iter()
     }
 
-    /// What a process needs in its environment to use it.
+    /// Variables that a process needs to use it.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let keys = Keys::unchecked().environment().map(|(name, value)| (name.to_owned(), value));
         keys.into_iter().chain([("AWS_ENDPOINT_URL".to_owned(), self.url())])
@@ -137,13 +137,13 @@ impl StandIn {
         lock(&self.state.kept).messages.get(queue).cloned().unwrap_or_default()
     }
 
-    /// How many records the table has taken in this state.
+    /// Number of records written in this state.
     #[must_use]
     pub fn written(&self, state: &str) -> usize {
         lock(&self.state.kept).table.written(state)
     }
 
-    /// How often an operation was asked for.
+    /// Number of requests for an operation.
     #[must_use]
     pub fn calls(&self, operation: &str) -> usize {
         lock(&self.state.kept).calls.get(operation).copied().unwrap_or_default()

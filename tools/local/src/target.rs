@@ -1,22 +1,26 @@
-//! Plays the customer's system: takes deliveries, and behaves as well or as badly as it is told to.
+//! Stand-in for the customer's system: receives deliveries and treats them as its behaviour says.
 
+mod answer;
 mod behaviour;
+mod request;
 mod wire;
 
 use std::{
     error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
+pub use answer::Answer;
 use anyhow::Result;
-pub use behaviour::{Answer, Behaviour, BehaviourError};
+pub use behaviour::{Behaviour, BehaviourError};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header::RETRY_AFTER,
 };
+pub use request::ReceivedRequest;
 use tokio::{sync::watch, time::sleep};
 pub use wire::Fault;
 
@@ -26,25 +30,6 @@ use crate::{
 };
 
 const CONTROL: &str = "/_behaviour";
-
-/// A delivery that has arrived.
-#[derive(Debug, Clone)]
-pub struct ReceivedRequest {
-    /// `webhook-id`: the event's id.
-    pub event_id: String,
-    /// The how many-th delivery of this event it is, from 1.
-    pub nth: usize,
-    /// Method and path.
-    pub line: String,
-    /// All headers.
-    pub headers: HeaderMap,
-    /// The body, byte for byte.
-    pub body: Bytes,
-    /// When it had arrived completely.
-    pub at: Instant,
-    /// What it got, as soon as that is decided.
-    pub answer: Option<Answer>,
-}
 
 /// A target on a free port of 127.0.0.1. Dropping it closes the port and all connections.
 #[derive(Debug)]
@@ -66,7 +51,7 @@ struct State {
 struct Down;
 
 impl Target {
-    /// Starts one.
+    /// Starts a target.
     ///
     /// # Errors
     /// When no port can be opened.
@@ -77,13 +62,13 @@ impl Target {
         Ok(Self { server, state })
     }
 
-    /// Where it takes deliveries: any path will do.
+    /// URL for deliveries; any path works.
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}/events", self.server.url())
     }
 
-    /// Where its behaviour can be read (GET) and set (PUT) as text, see [`Behaviour`].
+    /// URL where its behaviour can be read (GET) and set (PUT) as text, see [`Behaviour`].
     #[must_use]
     pub fn control_url(&self) -> String {
         format!("{}{CONTROL}", self.server.url())
@@ -94,12 +79,12 @@ impl Target {
         lock(&self.state).behaviour = behaviour;
     }
 
-    /// Gives the answers that are held now.
+    /// Sends the answers that are held.
     pub fn release(&self) {
         lock(&self.state).released.send_replace(());
     }
 
-    /// The behaviour now.
+    /// Current behaviour.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
         lock(&self.state).behaviour.clone()
@@ -117,7 +102,7 @@ impl Target {
         self.requests().into_iter().filter(|request| request.event_id == event_id).collect()
     }
 
-    /// Waits until the deliveries are as `expected` says, and gives them.
+    /// Waits until `expected` accepts the deliveries, and returns them.
     ///
     /// # Errors
     /// When they are not within [`wait::LIMIT`].
@@ -131,7 +116,7 @@ impl Target {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A behaviour that panics must not take the record of the deliveries with it.
+    // A behaviour that panics does not lose the record of the deliveries.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -195,16 +180,10 @@ fn control(method: &Method, body: &[u8], state: &Mutex<State>) -> Response<Full<
     response
 }
 
-/// A duration as people write it: `2s`, `300ms`.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    match text.strip_suffix("ms") {
-        Some(milliseconds) => milliseconds.parse().ok().map(Duration::from_millis),
-        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hyper::header::HeaderValue;
     use tokio::time::timeout;
 
@@ -238,7 +217,7 @@ mod tests {
         for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Trickle) {
             target.behave(Behaviour::Wire(fault));
             assert_eq!(deliver(&target, "a").await, fault.status(), "{fault}");
-            assert_eq!(target.requests().last().is_none(), fault == Fault::ResetUnread, "nobody has read it");
+            assert_eq!(target.requests().last().is_none(), fault == Fault::ResetUnread, "unread");
         }
         target.behave(Behaviour::Wire(Fault::Trickle));
         assert!(timeout(Duration::from_secs(2), deliver(&target, "b")).await.is_err());

@@ -14,7 +14,7 @@ const NO_TLS: &str = "it refuses requests without TLS, and the local AWS speaks 
 
 const SCHEDULE: &str = "AWS::Scheduler::Schedule";
 
-/// What becomes of the template's schedules.
+/// Treatment of the template's schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedules {
     /// They come when the template says.

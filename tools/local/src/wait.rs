@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
-/// How long a condition may take at most: generous, since a test machine may be busy.
+/// Longest wait for a condition: generous, since a test machine may be busy.
 pub const LIMIT: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -23,7 +23,7 @@ where
             return Ok(value);
         }
         if Instant::now() > deadline {
-            bail!("Waited {} s in vain: {what}", LIMIT.as_secs());
+            bail!("timed out after {} s waiting for: {what}", LIMIT.as_secs());
         }
         sleep(PAUSE).await;
     }

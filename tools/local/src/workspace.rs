@@ -1,4 +1,4 @@
-//! Where this repository and its build output are.
+//! Paths of this repository and of its build output.
 
 use std::{env, ffi::OsString, io, path::PathBuf};
 
@@ -30,7 +30,7 @@ impl Workspace {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("Cargo was not found. Install Rust from https://rustup.rs, then run this again.")
             }
-            output => output.context("cargo metadata")?,
+            output => output.context("could not run cargo metadata")?,
         };
         if !output.status.success() {
             bail!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));

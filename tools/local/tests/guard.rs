@@ -1,6 +1,7 @@
 //! The local AWS opens to its own keys alone: neither to a web page, nor to another user of the machine.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use local::{
@@ -14,8 +15,10 @@ use local::{
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
-/// The status of a call that lists functions: whoever may make it may make and invoke them, too.
+/// Status of a call that lists functions. A caller that may do so may also create and invoke them.
 async fn status_of(endpoint: &str, keys: &Keys, header: Option<(&'static str, &'static str)>) -> Result<u16> {
     let call = aws_sdk_lambda::Client::new(&clients::config(endpoint, keys).await).list_functions();
     let call = call.customize().mutate_request(move |request| {
@@ -49,7 +52,7 @@ async fn no_page_and_no_other_key_gets_in() -> Result<()> {
 
     let pair = |id: &str, secret: &str| Keys { id: id.to_owned(), secret: secret.to_owned() };
     for other in [
-        // Whoever sees the key's id in a list has not its secret.
+        // The id of a key in a list does not give its secret.
         pair(&keys.id, &Keys::random().secret),
         // The emulator's root pair, and what it takes for it, whatever the signature.
         pair("test", "test"),
@@ -84,6 +87,35 @@ async fn no_page_and_no_other_key_gets_in() -> Result<()> {
     Ok(())
 }
 
+/// The signature is verified with the whole body, so that anybody could have it read.
+#[tokio::test]
+async fn a_body_that_no_client_of_ours_sends_is_refused_before_it_is_read() -> Result<()> {
+    const MIB: usize = 1024 * 1024;
+    let emulator = Emulator::start(&Workspace::locate().await?, None, &[]).await?;
+    let address = emulator.endpoint().replace("http://", "");
+    let start = |headers: &str| format!("PUT /a-bucket/key HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n\r\n");
+
+    let mut connection = TcpStream::connect(&address).await?;
+    connection.write_all(start(&format!("content-length: {}", 128 * MIB + 1)).as_bytes()).await?;
+    assert!(status_line(&mut connection).await?.starts_with("HTTP/1.1 413"), "its length is enough");
+
+    let (mut answer, mut body) = TcpStream::connect(&address).await?.into_split();
+    body.write_all(start("transfer-encoding: chunked").as_bytes()).await?;
+    let chunk = [format!("{MIB:x}\r\n").into_bytes(), vec![b'x'; MIB], b"\r\n".to_vec()].concat();
+    // It ends when the server closes the connection, or with the test.
+    let endless = tokio::spawn(async move { while body.write_all(&chunk).await.is_ok() {} });
+    assert!(status_line(&mut answer).await?.starts_with("HTTP/1.1 413"), "a body of no known length");
+    endless.abort();
+    Ok(())
+}
+
+async fn status_line(connection: &mut (impl AsyncRead + Unpin)) -> Result<String> {
+    let mut line = String::new();
+    let mut connection = BufReader::new(connection);
+    tokio::time::timeout(Duration::from_secs(30), connection.read_line(&mut line)).await.context("no answer")??;
+    Ok(line)
+}
+
 /// As on AWS: the webhook is open, and the dead letters are for signed calls.
 #[tokio::test]
 async fn the_http_api_stays_open_to_programs() -> Result<()> {
@@ -110,7 +142,7 @@ async fn the_http_api_stays_open_to_programs() -> Result<()> {
 
 /// Another user of the machine knows the names of functions and roles, and sees which ports are open.
 #[tokio::test]
-async fn nobody_takes_a_functions_session_or_its_invocations() -> Result<()> {
+async fn no_other_process_gets_a_functions_session_or_invocations() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;

@@ -66,7 +66,7 @@ impl World {
     async fn until_dead(&self, visible: usize) -> Result<()> {
         let visible = visible.to_string();
         wait::until("the dead letters are there", || async {
-            // Redrive happens when somebody asks the source for messages.
+            // Redrive happens when the source is asked for messages.
             self.sqs.receive_message().queue_url(&self.source.url).visibility_timeout(0).send().await?;
             let name = QueueAttributeName::ApproximateNumberOfMessages;
             let answer = self

@@ -69,7 +69,7 @@ async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
         Ok(api::call_signed(&keys, method, url).await?.status)
     };
     let secret = key.secret_access_key();
-    assert_eq!(status(secret, "GET", &list).await?, 403, "nobody has allowed it");
+    assert_eq!(status(secret, "GET", &list).await?, 403, "not allowed");
 
     let policy = json!({ "Version": "2012-10-17", "Statement": [
         { "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "arn:aws:execute-api:*:*:*/*/GET/dlq*" },

@@ -27,7 +27,7 @@ use crate::domain::message::{Attribute, AttributeValue, Message};
 use crate::domain::queue_depth::QueueDepth;
 use crate::domain::trace::TraceHeader;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, Received, Receiver, Redrive, Sender,
+    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
     VisibilityTimeout,
 };
 use crate::runtime::metrics;
@@ -145,7 +145,7 @@ impl VisibilityTimeout for SqsQueue {
 }
 
 impl Receiver for SqsQueue {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         let output = self
             .client
             .receive_message()
@@ -269,7 +269,7 @@ fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, QueueError
     Ok([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.build().map_err(cannot_build)?)].into())
 }
 
-fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError> {
+fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, QueueError> {
     let mut attributes = BTreeMap::new();
     for (name, value) in message.message_attributes.unwrap_or_default() {
         let data_type = value.data_type;
@@ -291,7 +291,7 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<Received, QueueError
         .ok_or_else(|| unexpected("a message has no ApproximateReceiveCount".to_owned()))?;
     let receipt = message.receipt_handle.ok_or_else(|| unexpected("a message has no receipt handle".to_owned()))?;
     let message_id = message.message_id.ok_or_else(|| unexpected("a message has no id".to_owned()))?;
-    Ok(Received {
+    Ok(ReceivedMessage {
         message: Message {
             body: message.body.unwrap_or_default(),
             attributes,

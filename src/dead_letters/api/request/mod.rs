@@ -72,6 +72,8 @@ pub enum Request {
     Reconcile {
         /// Only if the counts of the two differ.
         if_needed: bool,
+        /// Time at which the schedule was due, if it gives one.
+        due_at: Option<Timestamp>,
         /// Requester of the change.
         requester: Requester,
     },
@@ -259,8 +261,10 @@ impl Request {
                 RequesterFields { by, why }.check(caller).map(Self::Cancel)
             }
             "reconcile" => {
-                let ReconcileRequest { if_needed, by, why } = read(fields)?;
-                Ok(Self::Reconcile { if_needed, requester: RequesterFields { by, why }.check(caller)? })
+                let ReconcileRequest { if_needed, due_at, by, why } = read(fields)?;
+                // The scheduler of a local AWS leaves a placeholder there.
+                let due_at = due_at.and_then(|text| text.parse().ok());
+                Ok(Self::Reconcile { if_needed, due_at, requester: RequesterFields { by, why }.check(caller)? })
             }
             "archive" => {
                 let ArchiveRequest { older_than_days, by, why } = read(fields)?;
@@ -380,6 +384,9 @@ pub struct ReconcileRequest {
     /// Only if the counts of records and queue differ.
     #[serde(default)]
     pub if_needed: bool,
+    /// Time at which the schedule was due. A text that is no time counts as none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<String>,
     /// Name of the requester, in place of that of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

@@ -1,4 +1,4 @@
-//! What two messages have in common that are the same event.
+//! The identity of events.
 
 mod laws;
 
@@ -53,7 +53,7 @@ fn event(body: &str) -> Event {
     Event { id, source, received_at, content_type: None, headers, body: body.into(), webhook_id, is_copy: false }
 }
 
-/// What tells two bodies of the relay apart: the id, and the digest beside it.
+/// The id and the digest of a body.
 fn known_by(body: &str) -> (EventId, Option<BodyDigest>) {
     let event = event(body);
     (event.id.clone(), event.digest())

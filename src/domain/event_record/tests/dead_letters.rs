@@ -2,14 +2,20 @@
 
 use super::*;
 
-/// A message in the dead-letter queue, of which SQS says that it was sent at this time.
-fn letter(event: &Event, sent_at: Timestamp) -> Letter<'_> {
-    Letter { event_id: &event.id, received_at: event.received_at, sent_at, reason: None, event: Some(event) }
+/// A message in the dead-letter queue, sent at this time.
+fn evidence(event: &Event, sent_at: Timestamp) -> DeadLetterEvidence<'_> {
+    DeadLetterEvidence {
+        event_id: &event.id,
+        received_at: event.received_at,
+        sent_at,
+        reason: None,
+        event: Some(event),
+    }
 }
 
-/// What such a message is found to be.
+/// The status of such a message.
 fn found(record: Option<&EventRecord>, sent_at: Timestamp, now: Timestamp) -> DeadLetterStatus {
-    DeadLetterStatus::of(&letter(&event(), sent_at), record, now)
+    DeadLetterStatus::of(&evidence(&event(), sent_at), record, now)
 }
 
 #[test]
@@ -54,7 +60,7 @@ fn what_was_sent_since_its_replay_died_once_more() {
 }
 
 #[test]
-fn a_dead_letter_that_nobody_knows_is_recorded_with_all_that_it_tells() {
+fn unknown_dead_letter_is_recorded_with_its_details() {
     let (sent_at, now) = (start() + SignedDuration::from_secs(3), start() + SignedDuration::from_secs(9));
     let DeadLetterStatus::Unrecorded(dead) = found(None, sent_at, now) else { panic!("recorded") };
     let record = dead.record();
@@ -89,7 +95,7 @@ fn dead_past_the_ceiling(is_crashed: bool) -> EventRecord {
 }
 
 #[test]
-fn an_event_past_the_ceiling_goes_back_to_the_dead_letters_unless_somebody_insists() {
+fn event_past_the_ceiling_needs_force() {
     let hour = SignedDuration::from_hours(1);
     for (found, at) in [false, true].map(dead_past_the_ceiling).into_iter().zip([start(), start()]) {
         assert!(found.depends_on_bulk_replay("moved", at), "{:?}", found.state);
@@ -184,14 +190,14 @@ fn found_dead(
     now: Timestamp,
 ) -> DeadLetterStatus {
     let event = event();
-    let letter = Letter {
+    let evidence = DeadLetterEvidence {
         event_id: &event.id,
         received_at: event.received_at,
         sent_at,
         reason: Some(reason),
         event: Some(&event),
     };
-    DeadLetterStatus::of(&letter, Some(found), now)
+    DeadLetterStatus::of(&evidence, Some(found), now)
 }
 
 #[test]
@@ -224,4 +230,15 @@ fn the_message_of_a_death_that_is_sent_after_the_replay_began_is_of_that_death()
         claim(None, "m", false, start()).dead(attempt(start()), of_404.clone().into(), Some("m"), Context::default());
     let marked = BulkReplay::marked(Some(&bulk_replay(start(), false)), &dead.next).into_owned();
     assert!(matches!(found_dead(&marked, &of_404, soon, soon), DeadLetterStatus::Dead(_)));
+}
+
+#[test]
+fn the_message_of_a_death_that_had_to_be_sent_once_more_is_of_that_death_and_none_that_was_moved() {
+    let (marked, of_404, day) = replayed_a_day_later();
+    let (soon, later) = (day + SignedDuration::from_secs(1), day + SignedDuration::from_hours(1));
+    let sent_once_more = crate::domain::failure::Reason { resent_at: Some(day - MILLISECOND), ..of_404 };
+    assert!(matches!(found_dead(&marked, &sent_once_more, soon, later), DeadLetterStatus::Dead(dead)
+        if dead.death().status_code == Some(404)));
+    let DeadLetterStatus::Unrecorded(moved) = found_dead(&marked, &sent_once_more, later, later) else { panic!("not moved") };
+    assert_eq!(moved.death().reason, ReasonKind::Unknown);
 }

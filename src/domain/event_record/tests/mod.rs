@@ -58,10 +58,10 @@ fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
 }
 
 fn act(at: Timestamp) -> OperatorAction {
-    OperatorAction { action: "a test".to_owned(), at, by: "somebody".to_owned(), why: None }
+    OperatorAction { action: "a test".to_owned(), at, by: "an operator".to_owned(), why: None }
 }
 
-/// What somebody may try with an event.
+/// Actions that may be tried on an event.
 #[derive(Debug, Clone, Copy)]
 enum Try {
     Wait(i64),
@@ -98,7 +98,7 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
     prop::collection::vec(one, 1..60)
 }
 
-/// An event, the record of it, and the claims that somebody holds or believes to hold.
+/// An event, its record, and the claims that workers hold or believe to hold.
 #[derive(Default)]
 struct World {
     record: Option<EventRecord>,
@@ -119,10 +119,10 @@ impl World {
         let next = self.record.as_ref().expect("just written");
         let is_forgotten = before.as_ref().is_some_and(|before| before.is_expired(now));
         let from = before.as_ref().map(|before| before.state.name());
-        let is_step = |(one, to, _): &(Option<StateName>, StateName, &str)| {
+        let is_known = |(one, to, _): &(Option<StateName>, StateName, &str)| {
             *to == next.state.name() && (*one == from || (is_forgotten && one.is_none()))
         };
-        assert!(STEPS.iter().any(is_step), "{from:?} to {} is no step", next.state.name());
+        assert!(TRANSITIONS.iter().any(is_known), "{from:?} to {} is no transition", next.state.name());
         assert_eq!(next.expires_at, next.last_seen_at + LIFE);
         assert!(next.attempts.len() <= 20 && next.history.len() <= 20);
         if let Some(before) = before.filter(|_| !is_forgotten) {
@@ -150,7 +150,7 @@ impl World {
     fn attempt(&mut self, attempted: Try, now: Timestamp) {
         let context = Context::of(&event(), None);
         let event = event();
-        let letter = Letter {
+        let evidence = DeadLetterEvidence {
             event_id: &event.id,
             received_at: event.received_at,
             sent_at: event.received_at,
@@ -167,12 +167,12 @@ impl World {
                 let message = message.to_string();
                 match Claim::on(self.record.as_ref(), request(&event, &message, last, now)) {
                     ClaimResult::Claimed(claim) => {
-                        assert!(self.write(claim.transition().clone(), now), "nobody was faster");
+                        assert!(self.write(claim.transition().clone(), now), "no other write came first");
                         self.claims.push(claim);
                         None
                     }
                     ClaimResult::TooEarly(time) => {
-                        assert!(time > now, "nobody waits for what is over");
+                        assert!(time > now, "an ended lease is not waited for");
                         None
                     }
                     ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_) => None,
@@ -190,7 +190,7 @@ impl World {
                 .claims
                 .pop()
                 .map(|claim| claim.dead(attempt(now), death(now), to_move.then_some("0"), context.clone())),
-            Try::Reconcile => match DeadLetterStatus::of(&letter, self.record.as_ref(), now) {
+            Try::Reconcile => match DeadLetterStatus::of(&evidence, self.record.as_ref(), now) {
                 DeadLetterStatus::Unrecorded(dead) => Some(dead.transition().clone()),
                 DeadLetterStatus::Dead(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
             },
@@ -198,7 +198,7 @@ impl World {
             Try::Archive => self.dead(now).map(|dead| dead.archived(act(now), "a/key")),
             Try::Discard => self.dead(now).map(|dead| dead.discarded(act(now))),
             Try::Unlist => self.dead(now).map(|dead| dead.unlisted(now)),
-            Try::Restore => restored(&letter, self.record.as_ref(), act(now)),
+            Try::Restore => restored(&evidence, self.record.as_ref(), act(now)),
         };
         if let Some(step) = step {
             self.write(step, now);
@@ -221,7 +221,7 @@ proptest! {
                 prop_assert_eq!(record.state.is_indexed(), dead || last);
             }
         }
-        // Whoever comes late enough gets the event, is told that it is finished, or has to insist.
+        // A late enough claim is granted, or finds the event finished, or needs `force`.
         now += SignedDuration::from_hours(2);
         let end = Claim::on(world.record.as_ref(), request(&event(), "another", false, now));
         let is_past_ceiling = world.record.is_some_and(|record| record.replays_made >= REPLAY_CEILING);
@@ -249,7 +249,7 @@ fn a_claim_is_held_until_its_lease_is_over() {
 
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
-/// Whether another worker may claim the event at this time.
+/// Returns whether another worker may claim the event at this time.
 fn is_free(record: &EventRecord, now: Timestamp) -> bool {
     matches!(Claim::on(Some(record), request(&event(), "other", false, now)), ClaimResult::Claimed(_))
 }
@@ -289,7 +289,7 @@ fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
         assert_eq!((death.reason, death.dead_at), (ReasonKind::Crashed, end));
     }
     assert!(record.is_expired(start() + LIFE) && !record.is_expired(start() + LIFE - MILLISECOND));
-    // Whoever brings it back begins its backoff anew.
+    // A replay restarts the backoff.
     let again = claim(Some(&record), "another", false, end);
     assert_eq!((again.attempt(), again.attempts_since_claim(), again.record().replays_made), (2, 1, 1));
     let unfinished = claim(None, "m", false, start()).transition().next.clone();
@@ -302,7 +302,7 @@ fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
 }
 
 #[test]
-fn what_was_forgotten_begins_anew() {
+fn expired_record_is_replaced() {
     let record = claim(None, "m", false, start()).delivered(attempt(start())).next;
     let later = start() + LIFE;
     assert!(matches!(
@@ -318,15 +318,17 @@ fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
     let claimed = claim(None, "m", false, start());
     let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
     assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), ClaimResult::AlreadyDead(_)));
-    let Some(DeadLetterStatus::Dead(letter)) = DeadLetterStatus::recorded(&dead, start()) else { panic!("not dead") };
+    let Some(DeadLetterStatus::Dead(dead_record)) = DeadLetterStatus::recorded(&dead, start()) else {
+        panic!("not dead")
+    };
     // Also the message itself, should SQS keep its id on the way back; and no other is taken for it before.
     for message_id in ["another", "m"] {
-        let replayed = claim(Some(&letter.replayed(act(start())).next), message_id, false, start());
+        let replayed = claim(Some(&dead_record.replayed(act(start())).next), message_id, false, start());
         assert_eq!((replayed.attempt(), replayed.attempts_since_claim(), replayed.record().replays_made), (2, 1, 1));
     }
     let later = start() + SignedDuration::from_mins(1);
     assert_eq!(claim(Some(&dead), "m2", false, later).attempt(), 2);
-    let archived = claim(Some(&letter.archived(act(start()), "a/key").next), "another", false, start());
+    let archived = claim(Some(&dead_record.archived(act(start()), "a/key").next), "another", false, start());
     assert_eq!((archived.attempt(), archived.attempts_since_claim(), archived.record().replays_made), (2, 1, 0));
 }
 
@@ -386,7 +388,7 @@ fn the_diagram_of_the_architecture_is_that_of_the_code() {
     let arrow = |(from, to, what): &(Option<StateName>, StateName, &str)| {
         format!("    {} --> {}: {what}\n", name(*from), name(Some(*to)))
     };
-    let diagram: String = STEPS.iter().map(arrow).collect();
+    let diagram: String = TRANSITIONS.iter().map(arrow).collect();
     let diagram = format!("```mermaid\nstateDiagram-v2\n{diagram}```\n");
     let architecture = include_str!("../../../../ARCHITECTURE.md");
     assert!(architecture.contains(&diagram), "ARCHITECTURE.md has to show:\n{diagram}");

@@ -55,7 +55,7 @@ class Duplicate(Exception):
 
 
 class TooEarly(Exception):
-    """Somebody else is at the event, or it waits for its next attempt."""
+    """Another worker has the event, or it waits for its next attempt."""
 
     def __init__(self, seconds):
         super().__init__("it is being delivered already, or waits for its next attempt")
@@ -134,14 +134,14 @@ def result_of(record, future, deadline):
         return future.result()
     error = repr(future.exception()) if future.done() else "the invocation ran out of time"
     future.cancel()
-    # Its lease may stand, and would turn away whoever comes before its end.
+    # Its lease may stand, and would turn away any worker before its end.
     at = again_at(record, deadline + LEASE_PAST_DEADLINE)
     log_failure(record, error, at)
     return at
 
 
 def set_visibility(kept):
-    """Tells SQS last of all: a short delay could otherwise run out while the batch is still at work."""
+    """Tells SQS last of all: a short delay could otherwise run out while the batch is still running."""
     for start in range(0, len(kept), BATCH_ENTRIES):
         now = time.monotonic()
         entries = [

@@ -1,16 +1,16 @@
-"""A copy of the stack's secret in memory: read again after a while, and before anybody is refused."""
+"""A copy of the stack's secret in memory: read again after a while, and before a sender is refused."""
 
 import json
 import threading
 import time
 
-# A copy of this age is good enough to refuse somebody by, and the secret is read no more often than this.
+# A copy of this age is good enough to refuse a sender by, and the secret is read no more often than this.
 FRESH_SECONDS = 5
 
-# For so long beyond its time a copy is used while Secrets Manager cannot be read.
+# Time beyond its age for which a copy is used while Secrets Manager cannot be read.
 BRIDGED_SECONDS = 3600
 
-# While an old copy bridges an outage, Secrets Manager is left alone for so long after a failure.
+# While an old copy bridges an outage, Secrets Manager is not called for this time after a failure.
 PAUSE_SECONDS = 30
 
 

@@ -1,10 +1,11 @@
 //! A bill: every component of a design, in dollars per million events.
 
+use super::model::{Design, Measured, Setup, Workload, assumed};
 use super::prices::{
     FAIR_QUEUE, GB, HTTP_API, HTTP_API_BYTES, INVOCATIONS, LOGS_GB, READS, RECOVERY_GB_MONTH, SECRET_READS, SQS,
     SQS_BYTES, TABLE_GB_MONTH, TRACES, TRANSFER_GB,
 };
-use super::{Design, Measured, Setup, TableUse, Workload, assumed};
+use super::table_use::TableUse;
 
 /// Lambda gives one core's time at so many MB ("Configure Lambda function memory").
 const MB_PER_CORE: f64 = 1769.0;
@@ -23,7 +24,7 @@ const MILLION: f64 = 1_000_000.0;
 /// One component.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {
-    /// What is paid for.
+    /// Component that is paid for.
     pub(crate) component: &'static str,
     /// Dollars per million events.
     pub(crate) dollars: f64,
@@ -102,7 +103,7 @@ pub(super) fn billed_ms(measured: &Measured, workload: &Workload, setup: &Setup)
     (ack.ceil(), (workload.target_ms + 2.0 * assumed::WRITE_MS + cpu).ceil())
 }
 
-/// How often an event, on average, makes something happen.
+/// Mean numbers per event.
 struct Event {
     /// Deliveries that are tried.
     attempts: f64,

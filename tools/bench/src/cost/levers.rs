@@ -1,18 +1,19 @@
-//! What could be changed to pay less, and what has to be paid without any event.
+//! Possible savings, and the costs without any event.
 
+use super::model::{Design, Entrance, Logs, Setup, Workload};
 use super::prices::{
     ALARM_MONTH, Architecture, DASHBOARD_MONTH, INVOCATIONS, METRIC_MONTH, PROVISIONED_WRITE_HOUR, READS, SCHEDULES,
     SECRET_MONTH, SECRET_READS, SQS, WRITES,
 };
-use super::{Design, Entrance, Logs, Setup, Table, Workload};
+use super::table::Table;
 
 /// A change, and what it costs beside.
 pub(crate) struct Lever {
-    /// What is changed.
+    /// The change.
     pub(crate) name: &'static str,
-    /// How it changes the calculation.
+    /// Its effect on the calculation.
     pub(crate) change: fn(Design, Workload, Setup) -> (Design, Workload, Setup),
-    /// What is given up for it.
+    /// Its price.
     pub(crate) price: &'static str,
 }
 
@@ -99,7 +100,7 @@ pub(crate) fn idle_receives_per_month() -> f64 {
     5.0 * MONTH_SECONDS / 20.0
 }
 
-/// What a stack costs in a month without a single event.
+/// Monthly cost of a stack without events.
 pub(crate) fn fixed() -> Table {
     let million = 1_000_000.0;
     let reconciles = MONTH_SECONDS / 300.0;

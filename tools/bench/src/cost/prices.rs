@@ -1,6 +1,6 @@
 //! List prices: us-east-1, as of 2026-11, without free tiers, discounts and volume steps. Each names the page it stands on.
 
-/// Which processors the functions run on.
+/// Processors of the functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Architecture {
     /// Graviton: what the template deploys by default.
@@ -19,10 +19,10 @@ impl Architecture {
     }
 }
 
-/// When these prices were looked up.
+/// Date of these prices.
 pub(crate) const AS_OF: &str = "2026-11";
 
-/// What AWS calls a GB of storage, logs and transfer, in bytes.
+/// GB of storage, logs and transfer as AWS counts it, in bytes.
 pub(crate) const GB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// Dollars per million requests to an HTTP API, each for up to [`HTTP_API_BYTES`] ("Amazon API Gateway Pricing").

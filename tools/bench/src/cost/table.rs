@@ -3,7 +3,7 @@
 /// A table of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
-    /// What it shows.
+    /// Title.
     pub(crate) title: String,
     /// The names of its columns.
     pub(crate) head: Vec<String>,
@@ -34,7 +34,7 @@ impl Table {
     }
 }
 
-/// What a document has between its markers, without the empty lines around it.
+/// Part of a document between its markers, without empty lines around it.
 #[cfg(test)]
 pub(crate) fn marked(document: &str) -> Option<&str> {
     let (_, rest) = document.split_once("<!-- table: begin -->\n")?;

@@ -1,7 +1,7 @@
-//! What an event takes of the events table: write units, read units and room.
+//! Use of the events table by an event: write units, read units and storage.
 
+use super::model::{Setup, Workload, assumed};
 use super::prices::{READ_BYTES, STORED_OVERHEAD_BYTES, WRITE_BYTES};
-use super::{Setup, Workload, assumed};
 
 /// A record that was just claimed, in bytes: its attributes in `src/domain/event_record/mod.rs`, counted as "DynamoDB item sizes and
 /// formats" says, with an id of 43 characters and a webhook id of 36.
@@ -10,24 +10,24 @@ const RECORD_BYTES: f64 = 380.0;
 /// An attempt in it that went well, in bytes.
 const ATTEMPT_BYTES: f64 = 75.0;
 
-/// What an attempt that failed has beside that and the target's answer, in bytes: `error` and the names.
+/// Size of a failed attempt beside that and the target's answer, in bytes: `error` and the names.
 const FAILURE_BYTES: f64 = 37.0;
 
-/// How much of the target's newest answer a record keeps, and of those before, in bytes.
+/// Bytes kept of the target's newest answer, and of earlier ones.
 const NEWEST_ANSWER_BYTES: f64 = 1024.0;
 const OLDER_ANSWER_BYTES: f64 = 256.0;
 
-/// What a dead event has beside its attempts, in bytes: the reason, the keys of the index, the kept headers.
+/// Size of a dead event beside its attempts, in bytes: the reason, the keys of the index, the kept headers.
 const DEATH_BYTES: f64 = 450.0;
 
 /// The item of a kept body without the body, in bytes.
 const BODY_ITEM_BYTES: f64 = 80.0;
 
 /// A write that enters, changes or leaves the index is one more unit there ("Using Global Secondary Indexes in DynamoDB").
-/// What is projected fits into one.
+/// Write units of the index: the projection fits into one.
 const INDEX_UNITS: f64 = 1.0;
 
-/// What one event takes on average, over its whole life.
+/// Mean use by one event over its life.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct TableUse {
     /// Write units of the table and its index.

@@ -1,4 +1,6 @@
 use super::levers::{ALARMS, idle_receives_per_month};
+use super::model::*;
+use super::prices::Architecture;
 use super::*;
 
 const EVEN: Workload = Workload { failing: 0.0, ..BUSY };

@@ -23,7 +23,7 @@ pub(super) struct Sent {
     took: Duration,
 }
 
-/// What became of a load: all that was sent.
+/// Outcome of a load.
 #[derive(Debug)]
 pub(super) struct Load(Vec<Sent>);
 
@@ -49,7 +49,7 @@ pub(super) fn taken(requests: Vec<ReceivedRequest>) -> BTreeSet<u64> {
     requests.into_iter().filter(is_taken).filter_map(|request| number_of(&request.body)).collect()
 }
 
-/// How long a load of so many webhooks takes to send.
+/// Time to send a load.
 pub(super) fn length(numbers: &Range<u64>) -> Duration {
     PACE * u32::try_from(numbers.end - numbers.start).unwrap_or(u32::MAX)
 }
@@ -79,12 +79,12 @@ impl Load {
         self.0.iter().filter(|sent| sent.status == Some(status)).map(|sent| sent.number).collect()
     }
 
-    /// Whether all were answered with this status.
+    /// True where all answers have this status.
     pub(super) fn is_all(&self, status: u16) -> bool {
         self.0.iter().all(|sent| sent.status == Some(status))
     }
 
-    /// How long the answers took, in milliseconds.
+    /// Response times in milliseconds.
     pub(super) fn millis(&self) -> Samples {
         self.0.iter().map(|sent| sent.took.as_secs_f64() * 1e3).collect()
     }

@@ -1,4 +1,4 @@
-//! What both programs have in common: they take webhooks, deliver them later, and can be killed.
+//! Common parts of both programs: they receive webhooks, deliver them later, and can be killed.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use local::target::Target;
 
 /// A program that takes webhooks, with the target that it delivers them to.
 pub(super) trait Receiver {
-    /// What it is called in the table.
+    /// Name in the table.
     const NAME: &'static str;
 
-    /// Where it takes them.
+    /// URL for webhooks.
     fn url(&self) -> &str;
 
-    /// Where it delivers them.
+    /// Target of its deliveries.
     fn target(&self) -> &Target;
 
     /// Waits until nothing is under way to the target any more.

@@ -1,26 +1,11 @@
-//! What load does to the price of an event: invocations that are free to run take what is there, in small batches.
+//! Price of an event under load: idle invocations receive small batches.
 
-use super::{AS_SHIPPED, Load, RAISED, Settings, TARGET_MS, rounded};
+use super::model::{AS_SHIPPED, Load, RAISED, Settings, TARGET_MS, batch};
 use crate::cost::{self, Table};
+use crate::figures::rounded;
 
 /// Seconds of a month of 30 days.
 const MONTH_SECONDS: f64 = 30.0 * 24.0 * 3600.0;
-
-/// After so many, the size of a batch does not change any more.
-const ROUNDS: usize = 20;
-
-/// Messages of a batch on average: one, until all invocations that may run do.
-///
-/// Lambda's pollers may gather more than that, so that this is the least, and what follows from it the most that is paid.
-pub(crate) fn batch(load: &Load, settings: &Settings) -> f64 {
-    let rate = load.events_per_second * load.attempts(settings.max_receives);
-    let fuller = |batch: f64| {
-        let needed = rate * Settings { batch_size: batch, ..*settings }.batch_seconds(load);
-        (needed / settings.maximum_concurrency).clamp(1.0, settings.batch_size)
-    };
-    // A fuller batch takes a little longer, which fills the next one a little more: that settles soon.
-    (0..ROUNDS).fold(1.0, |batch, _| fuller(batch))
-}
 
 /// The price of an event by load, where a mapping that may do more makes smaller batches.
 pub(super) fn by_load() -> Table {

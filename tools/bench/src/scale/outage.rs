@@ -1,8 +1,9 @@
-//! What takes time: to become as fast as a load needs it, and to work off what an outage has left.
+//! Times of scaling up and of draining the backlog of an outage.
 
+use super::model::{AS_SHIPPED, Load, Settings, TARGET_MS};
 use super::quotas::{IN_FLIGHT, MOVED_PER_SECOND};
-use super::{AS_SHIPPED, Load, Settings, TARGET_MS, rounded};
 use crate::cost::Table;
+use crate::figures::rounded;
 
 /// A standard mapping begins with so many batches at a time, and adds so many a minute ("Configuring scaling behavior for
 /// SQS event source mappings").
@@ -19,7 +20,7 @@ const MORE_REQUESTS_PER_SECOND: f64 = 10_000.0 / 10.0;
 
 const HOUR: f64 = 3600.0;
 
-/// What an hour in which the target fails every attempt leaves behind.
+/// Backlog of an hour in which the target fails every attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Outage {
     /// Events that are dead at its end: at most so many.
@@ -46,7 +47,7 @@ pub(crate) fn drain_seconds(backlog: f64, capacity: f64, rate: f64) -> Option<f6
     (capacity > rate).then(|| backlog / (capacity - rate))
 }
 
-/// How long it takes until deliveries keep up with a load that begins at once.
+/// Time until deliveries keep up with a sudden load.
 pub(super) fn ramps() -> Table {
     let head = [
         "events/s",
@@ -76,7 +77,7 @@ pub(super) fn ramps() -> Table {
     table
 }
 
-/// What an hour of outage leaves, and how long it takes to work it off.
+/// Backlog of an hour of outage, and the time to drain it.
 pub(super) fn hours() -> Table {
     let head = [
         "events/s",

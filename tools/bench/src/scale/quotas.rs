@@ -1,6 +1,6 @@
 //! The quotas of AWS and the parameters of the template that a load can run into, each with the document it stands in.
 
-use super::{Load, Settings};
+use super::model::{Load, Settings};
 use crate::cost::{self, TableUse};
 
 /// Messages in flight of a standard queue: received and not deleted, those that wait for their retry included
@@ -34,21 +34,21 @@ pub(crate) const MOVED_PER_SECOND: f64 = 500.0;
 /// A quota, and what a load needs of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Quota {
-    /// What the tables call it.
+    /// Name in the tables.
     pub(crate) name: &'static str,
-    /// How much the load needs.
+    /// Need of the load.
     pub(crate) need: f64,
-    /// How much there is.
+    /// Limit.
     pub(crate) limit: f64,
     /// Of what.
     pub(crate) unit: &'static str,
-    /// What a person sees when it is exceeded.
+    /// Symptom when it is exceeded.
     pub(crate) symptom: &'static str,
-    /// What to raise.
+    /// Remedy.
     pub(crate) remedy: &'static str,
     /// The AWS document, or the parameter.
     pub(crate) document: &'static str,
-    /// Whether what exceeds it is turned away before it is an event of ours.
+    /// True where excess requests are rejected before they become events.
     pub(crate) turns_away: bool,
 }
 

@@ -6,26 +6,26 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use super::Settings;
+use super::model::Settings;
 
-/// What is simulated.
+/// Scenario of the simulation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scenario {
     pub(super) settings: Settings,
     pub(super) events_per_second: f64,
     /// Share of attempts that fail.
     pub(super) failing: f64,
-    /// How long a full batch takes, and how much less for each message that it lacks.
+    /// Time of a full batch, and the reduction for each missing message.
     pub(super) batch_seconds: f64,
     pub(super) message_seconds: f64,
-    /// How many messages may be in flight.
+    /// Most messages in flight.
     pub(super) in_flight: usize,
     /// Time that is simulated, in seconds, and how much of its beginning the means leave out.
     pub(super) seconds: f64,
     pub(super) warm_up_seconds: f64,
 }
 
-/// What came of it.
+/// Result of the simulation.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) arrived: usize,
@@ -60,7 +60,7 @@ struct Queue {
     now: Duration,
     agenda: BinaryHeap<Reverse<(Duration, usize, Happening)>>,
     happened: usize,
-    /// How often each visible message has been received.
+    /// Receive counts of the visible messages.
     visible: VecDeque<u32>,
     in_flight: usize,
     batches: usize,

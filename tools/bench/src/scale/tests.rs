@@ -1,6 +1,8 @@
+use super::model::batch;
 use super::outage::{Outage, drain_seconds};
 use super::simulation::{Scenario, Seen, number, run};
 use super::*;
+use crate::cost;
 
 fn near(found: f64, expected: f64, share: f64) {
     assert!((found - expected).abs() <= expected.abs() * share, "{found} is not {expected} within {}", percent(share));
@@ -75,7 +77,7 @@ fn a_backlog_is_worked_off_by_what_is_left_of_the_capacity() {
 
 #[test]
 fn batches_fill_only_when_no_invocation_is_free() {
-    let least = |rate, settings: &Settings| money::batch(&load(rate, 0.0), settings);
+    let least = |rate, settings: &Settings| batch(&load(rate, 0.0), settings);
     near(least(10.0, &AS_SHIPPED), 1.0, 1e-9);
     // 400 events a second on ten invocations: 40 batches' worth of a tenth of a second and 2.1 ms for each message.
     near(least(400.0, &AS_SHIPPED), 4.84, 0.02);
@@ -142,7 +144,7 @@ fn in_the_simulation_batches_are_of_one_while_there_is_room_and_full_when_there_
         let half = scenario(400.0, 0.0);
         let seen = run(Scenario { settings: AS_SHIPPED, seconds: 300.0, warm_up_seconds: 60.0, ..half }, seed);
         nothing_is_lost(&seen);
-        near(number(seen.attempts) / number(seen.begun), money::batch(&load(400.0, 0.0), &AS_SHIPPED), 0.08);
+        near(number(seen.attempts) / number(seen.begun), batch(&load(400.0, 0.0), &AS_SHIPPED), 0.08);
         // One and a half times of what two invocations carry: the queue grows by the rest.
         let settings = Settings { maximum_concurrency: 2.0, ..AS_SHIPPED };
         let most = settings.attempts_per_second(&load(1.0, 0.0));

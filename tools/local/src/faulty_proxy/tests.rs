@@ -8,13 +8,13 @@ use tokio::time::timeout;
 use super::*;
 use crate::{clients, server::Server, wait};
 
-/// How long nothing is heard before it is taken for silence, and shorter than an answer that trickles takes.
+/// Time without an answer that counts as silence; shorter than a trickling answer takes.
 const SILENCE: Duration = Duration::from_millis(500);
 
 struct Way {
     proxy: FaultyProxy,
     client: Client,
-    /// How many requests have reached the server.
+    /// Requests that reached the server.
     arrived: Arc<AtomicUsize>,
     _server: Server,
 }
@@ -35,16 +35,16 @@ impl Way {
         Ok(Self { proxy, client: Client::builder().no_proxy().build()?, arrived, _server: server })
     }
 
-    /// `None` when there is no whole answer, and an error when even that is not told.
+    /// Returns `None` without a complete answer, and an error without an end of the connection.
     async fn ask(&self) -> Result<Option<String>> {
         let answer = async { self.client.get(self.proxy.url()).send().await?.text().await };
         Ok(timeout(wait::LIMIT, answer).await?.ok())
     }
 
-    /// Asks, and hears nothing after the weather has got hold of it.
+    /// Checks that a request gets no answer once the fault has hit it.
     async fn hears_nothing(&self) -> Result<()> {
         let silence = async {
-            wait::until("the weather harms it", || async { Ok((self.proxy.harmed() == 1).then_some(())) }).await?;
+            wait::until("the fault hits it", || async { Ok((self.proxy.harmed() == 1).then_some(())) }).await?;
             sleep(SILENCE).await;
             Ok(())
         };
@@ -59,7 +59,7 @@ impl Way {
     }
 
     async fn is_fine(&self) -> Result<()> {
-        self.proxy.set(Weather::Fine);
+        self.proxy.set(NetworkFault::None);
         assert_eq!(self.ask().await?.as_deref(), Some("an answer"));
         Ok(())
     }
@@ -70,7 +70,7 @@ async fn a_cut_ends_open_connections_and_new_ones_and_can_be_mended() -> Result<
     let way = Way::open().await?;
     way.is_fine().await?;
     assert_eq!(way.proxy.harmed(), 0);
-    way.proxy.set(Weather::CutOff);
+    way.proxy.set(NetworkFault::CutOff);
     wait::until("the open connection is cut", || async { Ok((way.proxy.harmed() == 1).then_some(())) }).await?;
     assert_eq!((way.ask().await?, way.arrived()), (None, 1));
     way.is_fine().await?;
@@ -82,7 +82,7 @@ async fn a_cut_ends_open_connections_and_new_ones_and_can_be_mended() -> Result<
 async fn closed_means_new_connections_only() -> Result<()> {
     let way = Way::open().await?;
     way.is_fine().await?;
-    way.proxy.set(Weather::Closed);
+    way.proxy.set(NetworkFault::Closed);
     assert_eq!(way.ask().await?.as_deref(), Some("an answer"), "over the connection that is open");
     let other = Client::builder().no_proxy().build()?;
     assert!(other.get(way.proxy.url()).send().await.is_err());
@@ -93,15 +93,15 @@ async fn closed_means_new_connections_only() -> Result<()> {
 #[tokio::test]
 async fn a_lost_answer_is_that_of_a_request_that_arrived() -> Result<()> {
     let way = Way::open().await?;
-    way.proxy.set(Weather::AnswerLost);
+    way.proxy.set(NetworkFault::AnswerLost);
     assert_eq!((way.ask().await?, way.arrived()), (None, 1));
     way.is_fine().await
 }
 
 #[tokio::test]
-async fn in_flaky_weather_some_requests_arrive_and_are_answered() -> Result<()> {
+async fn flaky_proxy_passes_some_requests_and_their_answers() -> Result<()> {
     let way = Way::open().await?;
-    way.proxy.set(Weather::Flaky);
+    way.proxy.set(NetworkFault::Flaky);
     let mut answered = 0;
     for _ in 0..60 {
         answered += usize::from(way.ask().await?.is_some());
@@ -114,23 +114,23 @@ async fn in_flaky_weather_some_requests_arrive_and_are_answered() -> Result<()> 
 #[tokio::test]
 async fn silence_is_neither_an_answer_nor_an_end() -> Result<()> {
     let way = Way::open().await?;
-    way.proxy.set(Weather::Silent);
+    way.proxy.set(NetworkFault::Silent);
     way.hears_nothing().await?;
     assert_eq!((way.arrived(), way.proxy.harmed()), (0, 1));
     way.is_fine().await
 }
 
 #[tokio::test]
-async fn a_trickle_takes_longer_than_anybody_waits() -> Result<()> {
+async fn trickling_answer_takes_longer_than_a_client_waits() -> Result<()> {
     let way = Way::open().await?;
-    way.proxy.set(Weather::Trickling);
+    way.proxy.set(NetworkFault::Trickling);
     way.hears_nothing().await?;
     assert_eq!((way.arrived(), way.proxy.harmed()), (1, 1));
     way.is_fine().await
 }
 
 #[tokio::test]
-async fn who_does_not_know_the_way_resets() -> Result<()> {
+async fn proxy_without_an_upstream_resets() -> Result<()> {
     let proxy = FaultyProxy::start().await?;
     clients::http();
     assert!(Client::builder().no_proxy().build()?.get(proxy.url()).send().await.is_err());

@@ -1,4 +1,4 @@
-//! Who may call, and how often.
+//! Access tokens and the rate limit.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Refusal},
-    new_id,
+    format::new_id,
 };
 
 /// The id of the OAuth client.
@@ -69,7 +69,7 @@ fn refuse(status: u16, error: &str, description: &str) -> Answer {
     Answer::json(status, &json!({ "error": error, "description": description, "error_description": description }))
 }
 
-/// How many calls there may be in a minute, and how many there have been.
+/// Limit of calls in a minute, and the calls so far.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     pub(super) allowed: u32,

@@ -1,4 +1,4 @@
-//! What all answers have in common: their headers, the shape of refusals, and pages.
+//! Answers: their headers, the form of refusals, and pages.
 
 use std::{
     pin::Pin,
@@ -13,12 +13,17 @@ use hyper::{
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::{Map, Value, json};
 
-use super::{Broken, new_id};
+use super::format::new_id;
 
 const CORRELATION_ID: &str = "inin-correlation-id";
 const RETRY_AFTER: &str = "retry-after";
 const LARGEST_PAGE: usize = 100;
 const USUAL_PAGE: usize = 25;
+
+/// Error that closes the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection breaks")]
+pub(super) struct Broken;
 
 /// An answer before it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +34,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body as text, which need not be JSON.
     pub body: String,
-    /// Whether only the first half of the body arrives.
+    /// Only the first half of the body arrives.
     pub cut_short: bool,
 }
 
@@ -127,7 +132,7 @@ impl From<Refusal> for Answer {
     }
 }
 
-/// Which part of a list is asked for.
+/// Requested part of a list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page {
     pub(super) size: usize,
@@ -155,7 +160,7 @@ pub(super) struct Body {
     cut: Option<Cut>,
 }
 
-/// How far a body is that breaks off.
+/// Progress of a body that breaks off.
 #[derive(Debug)]
 enum Cut {
     Flush,

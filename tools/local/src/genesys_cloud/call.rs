@@ -1,4 +1,4 @@
-//! What is asked of the stand-in.
+//! Calls to the stand-in.
 
 use std::{collections::BTreeMap, mem};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::answer::Refusal;
 
-/// What a call is addressed to, with the id that its path names.
+/// Endpoint of a call, with the id in its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// The login.
@@ -28,7 +28,7 @@ pub enum Endpoint {
 /// A call that has arrived.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// What it is addressed to.
+    /// Endpoint of the call.
     pub endpoint: Endpoint,
     /// The how many-th call of this kind it is, whatever the id, from 1.
     pub nth: usize,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{iso, new_id};
+use super::format::{iso, new_id};
 
 /// All messages, and what is known of them.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Message {
     receipts: Vec<Value>,
 }
 
-/// Which way a message goes, seen from Genesys.
+/// Direction of a message, seen from Genesys Cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Inbound,

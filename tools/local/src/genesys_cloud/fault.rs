@@ -1,10 +1,10 @@
-//! What can go wrong with a call.
+//! Faults of calls.
 
 use std::time::Duration;
 
 use super::answer::{Answer, Refusal};
 
-/// How a call goes wrong.
+/// Fault of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This is answered instead of the right thing.

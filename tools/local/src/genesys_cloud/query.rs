@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     answer::{Page, Refusal},
     conversations::{Conversations, Direction, Message},
-    iso,
+    format::iso,
 };
 
 /// As much of a `ConversationQuery` as is implemented here.

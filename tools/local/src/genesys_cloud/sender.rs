@@ -1,11 +1,14 @@
-//! How Genesys sends a webhook, and when it gives up.
+//! Sender of webhooks with the retries of Genesys Cloud.
 
 use std::{sync::Mutex, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::{State, iso, lock, new_id};
+use super::{
+    format::{iso, new_id},
+    state::{State, lock},
+};
 use crate::genesys::Webhook;
 
 /// Between two tries.

@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use super::*;
 use crate::clients;
 
-/// What a shell does in place of a function. Read by it, not executed: a file that was just written may still be open in
+/// Shell script in place of a function. Read by the shell, not executed: a file that was just written may still be open in
 /// a process that another test was starting at that moment.
 struct Script(PathBuf);
 

@@ -47,7 +47,7 @@ impl fmt::Display for Function {
     }
 }
 
-/// What a function answered instead of a result: its error's type and message, as JSON.
+/// Error of a function: type and message, as JSON.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("the function failed: {0}")]
 pub struct FunctionError(pub Value);

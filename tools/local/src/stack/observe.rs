@@ -1,4 +1,4 @@
-//! What a running stack holds and says: its queues, its table, its processes and its logs.
+//! Queues, table, processes and logs of a running stack.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,66 +9,28 @@ use anyhow::{Context, Result, anyhow};
 use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
 };
-use serde_json::Value;
 
-use super::{Function, Stack};
+use super::{
+    Stack,
+    function::Function,
+    observation::{Count, LogLine, QueueCounts},
+};
 use crate::wait;
 
-/// How many messages a queue holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Could be received now.
-    pub visible: u32,
-    /// Received and not deleted, or waiting for their next attempt.
-    pub in_flight: u32,
-    /// Sent with a delay.
-    pub delayed: u32,
-}
-
-impl Count {
-    /// All of them.
-    #[must_use]
-    pub fn total(self) -> u32 {
-        self.visible + self.in_flight + self.delayed
-    }
-}
-
-/// What both queues hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueCounts {
-    /// Events on their way to the target.
-    pub events: Count,
-    /// Events that need somebody's decision.
-    pub dead_letters: Count,
-}
-
-/// One line that a function logged.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogLine {
-    /// Which function.
-    pub function: Function,
-    /// Tells it from all other lines of the function.
-    pub id: String,
-    /// Milliseconds since 1970 at which it was taken in: the end of its invocation.
-    pub at: i64,
-    /// The line, parsed where it is JSON.
-    pub content: Value,
-}
-
 impl Stack {
-    /// What the queues hold now.
+    /// Counts the messages of the queues.
     ///
     /// # Errors
-    /// When they cannot be asked.
+    /// When SQS does not answer.
     pub async fn queue_counts(&self) -> Result<QueueCounts> {
         let (events, dead_letters) = tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
         Ok(QueueCounts { events, dead_letters })
     }
 
-    /// How many events are in each state. It reads the whole table, which only a local run can afford.
+    /// Counts the events in each state. Reads the whole table, which only a local run can afford.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When DynamoDB does not answer.
     pub async fn states(&self) -> Result<BTreeMap<String, usize>> {
         let request = self.dynamodb.scan().table_name(self.output("EventsTableName")?);
         let request = request.projection_expression("#state").expression_attribute_names("#state", "state");
@@ -92,8 +54,12 @@ impl Stack {
             .set_attribute_names(Some(names.to_vec()))
             .send()
             .await?;
-        let number =
-            |name| answer.attributes().and_then(|all| all.get(&name)?.parse().ok()).context("a count is missing");
+        let number = |name| {
+            answer
+                .attributes()
+                .and_then(|all| all.get(&name)?.parse().ok())
+                .context("SQS returned no number of messages")
+        };
         Ok(Count {
             visible: number(ApproximateNumberOfMessages)?,
             in_flight: number(ApproximateNumberOfMessagesNotVisible)?,
@@ -101,7 +67,7 @@ impl Stack {
         })
     }
 
-    /// Waits until the queues hold what `expected` says.
+    /// Waits until `expected` accepts the numbers of messages.
     ///
     /// # Errors
     /// When they do not within [`wait::LIMIT`].
@@ -109,7 +75,7 @@ impl Stack {
         wait::until(what, || async { Ok(Some(self.queue_counts().await?).filter(|counts| expected(*counts))) }).await
     }
 
-    /// What a function has logged since a time in milliseconds since 1970, oldest first. A line appears when
+    /// Lines that a function has logged since a time in milliseconds since 1970, oldest first. A line appears when
     /// its invocation ends.
     ///
     /// # Errors
@@ -157,6 +123,6 @@ impl Stack {
     /// When processes cannot be listed here.
     pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
         let name = self.function_name(function)?;
-        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("cannot list processes"))
+        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("could not list processes"))
     }
 }

@@ -1,4 +1,4 @@
-//! What a stack is deployed with.
+//! Options of a deploy.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
@@ -40,7 +40,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// What to deploy.
+/// Options of a stack.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
     pub(super) port: Option<u16>,

@@ -1,15 +1,15 @@
-//! How the target behaves, and how people write that down.
+//! Behaviour of the target, and its text form.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Fault, ReceivedRequest, parse_duration};
+use super::{answer::Answer, request::ReceivedRequest, wire::Fault};
 
 pub(super) const SYNTAX: &str = "fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down, or on the wire: reset, reset-unread, \
      trickle, garbage, bad-length, endless-headers, short, large, endless-body";
 
 type Script = Arc<dyn Fn(&ReceivedRequest) -> Answer + Send + Sync>;
 
-/// How the target treats the next deliveries.
+/// Treatment of the next deliveries.
 #[derive(Clone)]
 pub enum Behaviour {
     /// 200, always.
@@ -29,55 +29,11 @@ pub enum Behaviour {
     Down,
     /// It breaks the connection or the rules of HTTP.
     Wire(Fault),
-    /// What the script says; the request's `nth` counts the deliveries of its event. It must not look at the target.
+    /// As a function decides; the request's `nth` counts the deliveries of its event. It must not look at the target.
     Script(Script),
 }
 
-/// What a delivery gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// `None`: the connection breaks.
-    pub status: Option<u16>,
-    /// How the connection, or HTTP, is broken instead of an answer of this status.
-    pub fault: Option<Fault>,
-    /// The value of `Retry-After`.
-    pub retry_after: Option<String>,
-    /// What is waited first.
-    pub delay: Duration,
-    /// It is then held until [`Target::release`](super::Target::release).
-    pub is_held: bool,
-    /// The body.
-    pub body: String,
-}
-
-impl Answer {
-    /// This status at once, with an empty body.
-    #[must_use]
-    pub fn status(code: u16) -> Self {
-        Self {
-            status: Some(code),
-            fault: None,
-            retry_after: None,
-            delay: Duration::ZERO,
-            is_held: false,
-            body: String::new(),
-        }
-    }
-
-    /// This status, held until the target is told to release it.
-    #[must_use]
-    pub fn held(code: u16) -> Self {
-        Self { is_held: true, ..Self::status(code) }
-    }
-
-    /// This fault at once.
-    #[must_use]
-    pub fn fault(fault: Fault) -> Self {
-        Self { status: fault.status(), fault: Some(fault), ..Self::status(0) }
-    }
-}
-
-/// Not a behaviour.
+/// Error of a text that is not a behaviour.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{wrong:?} is not a behaviour: {SYNTAX}")]
 pub struct BehaviourError {
@@ -146,6 +102,14 @@ impl fmt::Display for Behaviour {
 impl fmt::Debug for Behaviour {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// Parses a duration: `2s`, `300ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(milliseconds) => milliseconds.parse().ok().map(Duration::from_millis),
+        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
     }
 }
 

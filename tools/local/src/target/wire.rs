@@ -1,4 +1,4 @@
-//! What a broken target does on the wire, below HTTP or against it.
+//! Faults of a target on the wire, below HTTP or against it.
 
 use std::{fmt, io, time::Duration};
 
@@ -18,7 +18,7 @@ static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 /// A way to break a connection, or the rules of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is reset while the request is still coming. Nobody has read it.
+    /// The connection is reset while the request is still arriving, unread.
     ResetUnread,
     /// The connection is reset when the request has been read.
     Reset,
@@ -52,7 +52,7 @@ impl Fault {
         Self::EndlessBody,
     ];
 
-    /// How people write it.
+    /// Text form.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

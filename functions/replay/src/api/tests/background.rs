@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use genesys_relay::dead_letters::Request;
 use genesys_relay::domain::queue_depth::QueueDepth;
-use genesys_relay::ports::queue::{QueueError, ReceiptHandle, Received, VisibilityTimeout};
+use genesys_relay::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, VisibilityTimeout};
 use genesys_relay::testing::FakeQueue;
 use tokio::time::{Instant, sleep};
 
@@ -32,7 +32,7 @@ impl VisibilityTimeout for Slow {
 }
 
 impl Receiver for Slow {
-    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(&self, most: usize, visibility: Duration, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
         sleep(Duration::from_secs(16)).await;
         self.0.receive(most, visibility, wait).await
     }

@@ -1,0 +1,254 @@
+//! One attempt: the event of a message is claimed, and the target is asked once.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::Instant;
+
+use crate::deliver::backoff::{Disposition, LEASE_PAST_DEADLINE, millis};
+use crate::deliver::processor::Processor;
+use crate::domain::event::Event;
+use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Finished};
+use crate::domain::failure::{Reason, ReasonKind};
+use crate::domain::text::excerpt;
+use crate::ports::clock::Clock;
+use crate::ports::events_table::{EventsTable, TableError, Written};
+use crate::ports::queue::{ReceivedMessage, Sender};
+use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
+use crate::runtime::logging::{self, display_chain};
+use crate::runtime::metrics::{self, Class};
+
+/// Deliveries end this long before the invocation does, so that their outcome can still be recorded and told to SQS.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+
+/// Tries to claim an event whose record other workers keep changing.
+const MAX_CLAIM_RETRIES: usize = 3;
+
+/// The delay of an event whose record other workers keep changing.
+const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
+
+/// Senders repeat an unanswered request within minutes. A later duplicate may have a key that never changes.
+const LATE_DUPLICATE: SignedDuration = SignedDuration::from_hours(1);
+
+/// The state of a message after the attempt to claim its event.
+pub(super) enum ClaimOutcome {
+    /// The event is claimed and can be delivered.
+    Claimed(Box<Event>, Box<Claim>),
+    /// There is nothing to deliver.
+    Ended(Disposition),
+}
+
+impl<E, D, W, T, C> Processor<E, D, W, T, C>
+where
+    D: Sender,
+    W: EventsTable,
+    T: Target,
+    C: Clock,
+{
+    /// Delivers the event of a message, and returns what SQS must do with the message.
+    pub(super) async fn deliver(&self, received: &ReceivedMessage, deadline: Instant) -> Disposition {
+        let (event, claim) = match self.begin(received, deadline).await {
+            ClaimOutcome::Claimed(event, claim) => (event, claim),
+            ClaimOutcome::Ended(disposition) => return disposition,
+        };
+        let (attempt, outcome) = self.attempt(&event, &claim, deadline).await;
+        self.attempts.count(&event.id, claim.attempt(), outcome.is_ok(), attempt.at);
+        match outcome {
+            Ok(()) => self.record_delivery(received, &event, &claim, attempt, deadline).await,
+            Err(failure) => self.record_failure(received, &event, &claim, attempt, &failure, deadline).await,
+        }
+    }
+
+    /// Claims the event of a message. A message that cannot be delivered is settled here.
+    pub(super) async fn begin(&self, received: &ReceivedMessage, deadline: Instant) -> ClaimOutcome {
+        let mut event = match received.message.to_event(received.stamp()) {
+            Ok(event) => event,
+            Err(error) => {
+                let failure = DeliveryFailure::new(FailureCause::Refused, display_chain(&error));
+                let reason = self.reason(ReasonKind::Malformed, &failure, None);
+                let disposition = self.send_to_dead_letters(received, None, &reason).await;
+                if disposition == Disposition::Delete {
+                    metrics::DEAD.add(reason.reason, 1);
+                }
+                self.backoff.log_failure(received, None, &failure, disposition);
+                return ClaimOutcome::Ended(disposition);
+            }
+        };
+        let mut claimed = self.claim(received, &event, deadline).await;
+        if let Ok(ClaimResult::Other(id)) = claimed {
+            let shared = std::mem::replace(&mut event.id, id);
+            claimed = self.claim(received, &event, deadline).await;
+            if matches!(&claimed, Ok(ClaimResult::Claimed(claim)) if claim.attempt() == 1) {
+                tracing::warn!(
+                    event_id = %event.id, %shared, source = %event.source, message_id = received.message_id,
+                    "another body had the event's id first; delivering under an id of its own"
+                );
+                metrics::REUSED_IDS.add(1);
+            }
+        }
+        let disposition = match claimed {
+            Ok(ClaimResult::Claimed(claim)) => {
+                let event = if received.message.has_lost_attributes() { claim.restore(event) } else { event };
+                return ClaimOutcome::Claimed(Box::new(event), Box::new(claim));
+            }
+            Ok(ClaimResult::AlreadyFinished(finished)) => {
+                note_duplicate(received, &event, &finished);
+                Disposition::Delete
+            }
+            // Two equal SHA-256 ids: it is never taken for a duplicate.
+            Ok(ClaimResult::Other(_)) => self.backoff.retry(received, received.receive_count, None),
+            Ok(ClaimResult::TooEarly(time)) => {
+                let left = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
+                let disposition = self.backoff.retry_at(received, Instant::now() + left);
+                let failure = DeliveryFailure::new(
+                    FailureCause::NotSent,
+                    "another worker is delivering the event, or its next attempt is later",
+                );
+                self.backoff.log_failure(received, Some(&event), &failure, disposition);
+                disposition
+            }
+            Ok(ClaimResult::AlreadyDead(death)) => {
+                // It died in an earlier invocation.
+                let reason = Reason { resent_at: Some(self.clock.now()), ..death.into() };
+                let disposition = self.send_to_dead_letters(received, Some(&event), &reason).await;
+                let failure = DeliveryFailure::new(FailureCause::Refused, reason.detail);
+                self.backoff.log_failure(received, Some(&event), &failure, disposition);
+                disposition
+            }
+            Err(error) => {
+                let disposition = self.backoff.retry(received, received.receive_count, None);
+                let failure = DeliveryFailure::new(FailureCause::NotSent, display_chain(&error));
+                self.backoff.log_failure(received, Some(&event), &failure, disposition);
+                disposition
+            }
+        };
+        ClaimOutcome::Ended(disposition)
+    }
+
+    /// Claims an event, in one write where it is new.
+    async fn claim(
+        &self,
+        received: &ReceivedMessage,
+        event: &Event,
+        deadline: Instant,
+    ) -> Result<ClaimResult, TableError> {
+        let mut found = match received.receive_count {
+            // Most likely new: the write tells.
+            ..=1 => None,
+            _ => self.table.get(&event.id).await?.map(Box::new),
+        };
+        let now = self.clock.now();
+        let request = ClaimRequest {
+            event,
+            message_id: &received.message_id,
+            sent_at: received.sent_at,
+            bulk: None,
+            last: self.backoff.is_last(received.receive_count),
+            lease_until: now + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
+            now,
+        };
+        let mut bulk = None;
+        for _ in 0..MAX_CLAIM_RETRIES {
+            if found.as_ref().is_some_and(|found| found.depends_on_bulk_replay(&received.message_id, now)) {
+                bulk = self.table.bulk_replay().await?;
+            }
+            let claimed = Claim::on(found.as_deref(), ClaimRequest { bulk: bulk.as_ref(), ..request });
+            // The worker that finished the event may have ended before it deleted the body.
+            if matches!(claimed, ClaimResult::AlreadyFinished(_))
+                && found.as_ref().is_some_and(|found| found.has_surplus_body())
+            {
+                self.delete_body(event).await;
+            }
+            let transition = match &claimed {
+                ClaimResult::Claimed(claim) => claim.transition(),
+                ClaimResult::AlreadyFinished(Finished { noted: Some(transition), .. }) => transition,
+                ClaimResult::AlreadyFinished(Finished { noted: None, .. })
+                | ClaimResult::Other(_)
+                | ClaimResult::TooEarly(_)
+                | ClaimResult::AlreadyDead(_) => return Ok(claimed),
+            };
+            match self.table.write(transition).await? {
+                Written::Done => return Ok(claimed),
+                Written::Lost(instead) => found = instead,
+            }
+        }
+        Ok(ClaimResult::TooEarly(now + CONTENDED))
+    }
+
+    /// Asks the target once to accept the event.
+    pub(super) async fn attempt(
+        &self,
+        event: &Event,
+        claim: &Claim,
+        deadline: Instant,
+    ) -> (Attempt, Result<(), DeliveryFailure>) {
+        let started = Instant::now();
+        let delivery = Delivery { event, attempt: claim.attempt(), deadline: deadline - SETTLE_TIME };
+        let outcome = self.target.deliver(delivery).await;
+        let took = started.elapsed();
+        measure(&outcome, took);
+        let attempt = Attempt {
+            at: self.clock.now(),
+            duration_ms: Some(millis(took)),
+            status: None,
+            error: None,
+            response: None,
+        };
+        match outcome {
+            Outcome::Delivered { status } => {
+                let age = attempt.at.duration_since(event.received_at);
+                metrics::DELIVERED.add(1);
+                metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
+                // An event that failed before is logged to its end.
+                if claim.attempt() > 1 || logging::should_log(&event.id) {
+                    tracing::info!(
+                        event_id = %event.id,
+                        source = %event.source,
+                        attempt = claim.attempt(),
+                        status,
+                        duration_ms = attempt.duration_ms,
+                        age_ms = attempt.at.as_millisecond() - event.received_at.as_millisecond(),
+                        "delivered"
+                    );
+                }
+                (Attempt { status, ..attempt }, Ok(()))
+            }
+            Outcome::Failed(failure) => {
+                let attempt = Attempt {
+                    status: failure.cause.status(),
+                    error: Some(excerpt(&failure.detail)),
+                    response: failure.response.clone(),
+                    ..attempt
+                };
+                (attempt, Err(failure))
+            }
+        }
+    }
+}
+
+/// Logs and counts a message whose event was delivered or discarded before.
+fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished) {
+    let (event_id, message_id, state) = (&event.id, &received.message_id, finished.state);
+    metrics::DUPLICATES.add(event.source, 1);
+    // Copies of one message have one time of receipt: a later one was sent again.
+    let later = event.received_at.duration_since(finished.received_at);
+    if later > LATE_DUPLICATE {
+        tracing::warn!(
+            %event_id, message_id, %state, source = %event.source, first_received_at = %finished.received_at,
+            "duplicate, sent more than an hour after the first: the sender's key or time may be the same on every event"
+        );
+    } else {
+        tracing::info!(%event_id, message_id, %state, "duplicate");
+    }
+}
+
+/// Records the target's answer, if the target was asked.
+fn measure(outcome: &Outcome, took: Duration) {
+    let status = match outcome {
+        Outcome::Delivered { status } => *status,
+        Outcome::Failed(DeliveryFailure { cause: FailureCause::NotSent | FailureCause::Refused, .. }) => return,
+        Outcome::Failed(DeliveryFailure { cause, .. }) => cause.status(),
+    };
+    metrics::TARGET_TIME.time(took);
+    metrics::TARGET_ANSWERS.add(Class::of(status), 1);
+}

@@ -1,0 +1,98 @@
+//! Delivers a batch: all messages at the same time, each on its own, and SQS is told the outcome of each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
+
+use crate::deliver::backoff::{Disposition, LEASE_PAST_DEADLINE};
+use crate::deliver::processor::Processor;
+use crate::deliver::visibility::set_visibility;
+use crate::ports::clock::Clock;
+use crate::ports::events_table::EventsTable;
+use crate::ports::queue::{ReceivedMessage, Sender, VisibilityTimeout};
+use crate::ports::target::{DeliveryFailure, FailureCause, Target};
+
+/// Tasks that still run are aborted this long before the invocation ends, so that the rest can be reported.
+const REPORT_TIME: Duration = Duration::from_millis(1500);
+
+/// The answer is given this long before the invocation ends, whether SQS has answered or not: without an answer the whole
+/// batch comes back, delivered messages included.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+impl<E, D, W, T, C> Processor<E, D, W, T, C>
+where
+    E: VisibilityTimeout,
+    D: Sender,
+    W: EventsTable,
+    T: Target,
+    C: Clock,
+{
+    /// Delivers a batch, and returns the ids of the messages that SQS must keep.
+    ///
+    /// No task is left at `deadline`: the work of a frozen function would go on in the next invocation.
+    /// A message whose delivery panics fails alone.
+    pub async fn process(self: &Arc<Self>, batch: Vec<ReceivedMessage>, deadline: Instant) -> Vec<String> {
+        let batch = Arc::new(batch);
+        let dispositions = self.deliver_all(&batch, deadline).await;
+        let kept: Vec<(&ReceivedMessage, Instant)> = batch
+            .iter()
+            .zip(dispositions)
+            .filter_map(|(received, disposition)| match disposition {
+                Disposition::Delete => None,
+                Disposition::RetryAt(at) => Some((received, at)),
+            })
+            .collect();
+        let (visibility_set, ()) = tokio::join!(
+            timeout_at(deadline - ANSWER_TIME, set_visibility(&self.events, &kept)),
+            self.attempts.write(&self.table, deadline - ANSWER_TIME)
+        );
+        if visibility_set.is_err() {
+            tracing::warn!(
+                messages = kept.len(),
+                "no time left to change visibility timeouts; the messages come back after the queue's own"
+            );
+        }
+        kept.into_iter().map(|(received, _)| received.message_id.clone()).collect()
+    }
+
+    async fn deliver_all(self: &Arc<Self>, batch: &Arc<Vec<ReceivedMessage>>, deadline: Instant) -> Vec<Disposition> {
+        let mut tasks = JoinSet::new();
+        let mut positions = HashMap::new();
+        for position in 0..batch.len() {
+            let (processor, batch) = (Arc::clone(self), Arc::clone(batch));
+            // On the heap: a task is moved around, and this one is as large as all that it calls.
+            let task = tasks.spawn(Box::pin(async move { processor.deliver(&batch[position], deadline).await }));
+            positions.insert(task.id(), position);
+        }
+        // A message whose task does not end in time has run out of it.
+        let mut outcomes: Vec<Result<Disposition, &str>> = vec![Err("the invocation ran out of time"); batch.len()];
+        let mut record = |joined: Result<(Id, Disposition), JoinError>| {
+            let (id, outcome) = match joined {
+                Ok((id, disposition)) => (id, Ok(disposition)),
+                Err(error) if error.is_panic() => (error.id(), Err("the delivery panicked")),
+                Err(_) => return,
+            };
+            if let Some(&position) = positions.get(&id) {
+                outcomes[position] = outcome;
+            }
+        };
+        while let Ok(Some(joined)) = timeout_at(deadline - REPORT_TIME, tasks.join_next_with_id()).await {
+            record(joined);
+        }
+        tasks.abort_all();
+        while let Some(joined) = tasks.join_next_with_id().await {
+            record(joined);
+        }
+        let unfinished = |received: &ReceivedMessage, detail: &str| {
+            // Its lease may still hold, and would turn away a delivery before it ends.
+            let disposition = self.backoff.retry_at(received, deadline + LEASE_PAST_DEADLINE);
+            self.backoff.log_failure(received, None, &DeliveryFailure::new(FailureCause::NotSent, detail), disposition);
+            disposition
+        };
+        let pairs = outcomes.into_iter().zip(batch.iter());
+        pairs.map(|(outcome, received)| outcome.unwrap_or_else(|detail| unfinished(received, detail))).collect()
+    }
+}

@@ -1,0 +1,233 @@
+//! The end of an attempt: it is recorded, and a dead event is sent to the dead-letter queue.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::deliver::backoff::{Disposition, LEASE_PAST_DEADLINE};
+use crate::deliver::processor::Processor;
+use crate::domain::event::Event;
+use crate::domain::event_record::{Attempt, Claim, Context, State, Transition};
+use crate::domain::failure::{Reason, ReasonKind};
+use crate::domain::retry::{RetryDecision, retry_decision};
+use crate::domain::text::excerpt;
+use crate::ports::clock::Clock;
+use crate::ports::events_table::{EventsTable, Written};
+use crate::ports::queue::{ReceivedMessage, Sender};
+use crate::ports::target::{DeliveryFailure, Target};
+use crate::runtime::logging::display_chain;
+use crate::runtime::metrics;
+
+/// Stop retrying to record a delivery this long before the deadline.
+const RECORD_TIME: Duration = Duration::from_millis(1750);
+
+/// The pause between two tries to record a delivery.
+const RECORD_PAUSE: Duration = Duration::from_millis(200);
+
+impl<E, D, W, T, C> Processor<E, D, W, T, C>
+where
+    D: Sender,
+    W: EventsTable,
+    T: Target,
+    C: Clock,
+{
+    /// Records a delivery, retrying until shortly before the deadline. Only then may SQS delete the message.
+    pub(super) async fn record_delivery(
+        &self,
+        received: &ReceivedMessage,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        deadline: Instant,
+    ) -> Disposition {
+        let write = async {
+            let mut transition = claim.delivered(attempt.clone());
+            loop {
+                match self.table.write(&transition).await {
+                    Ok(Written::Done) => return transition.next().has_surplus_body(),
+                    Ok(Written::Lost(found)) => match claim.delivered_late(attempt.clone(), found.as_deref()) {
+                        Some(late) => transition = late,
+                        None => return false,
+                    },
+                    Err(error) => {
+                        tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to record the delivery; retrying");
+                    }
+                }
+                sleep(RECORD_PAUSE).await;
+            }
+        };
+        if let Ok(has_surplus_body) = timeout_at(deadline - RECORD_TIME, write).await {
+            // Before the message is deleted: after a crash it comes again, and the body is deleted then.
+            if has_surplus_body {
+                self.delete_body(event).await;
+            }
+            return Disposition::Delete;
+        }
+        if self.backoff.is_last(received.receive_count) {
+            // Kept, it would be a dead letter, and a replay would deliver it again.
+            tracing::error!(event_id = %event.id, "failed to record the delivery at the last receive; deleting the message");
+            return Disposition::Delete;
+        }
+        tracing::error!(event_id = %event.id, "failed to record the delivery; the target will receive the event again");
+        Disposition::RetryAt(deadline + LEASE_PAST_DEADLINE)
+    }
+
+    /// Records and logs a failed attempt, and decides when the next one comes.
+    pub(super) async fn record_failure(
+        &self,
+        received: &ReceivedMessage,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        failure: &DeliveryFailure,
+        deadline: Instant,
+    ) -> Disposition {
+        let disposition = self.write_failure(received, event, claim, attempt, failure, deadline).await;
+        if matches!(disposition, Disposition::RetryAt(_)) && !self.backoff.is_last(received.receive_count) {
+            metrics::RETRIED.add(1);
+        }
+        self.backoff.log_failure(received, Some(event), failure, disposition);
+        disposition
+    }
+
+    async fn write_failure(
+        &self,
+        received: &ReceivedMessage,
+        event: &Event,
+        claim: &Claim,
+        attempt: Attempt,
+        failure: &DeliveryFailure,
+        deadline: Instant,
+    ) -> Disposition {
+        let number = Some(claim.attempt());
+        match retry_decision(failure.cause, failure.retry_after.is_some() || claim.has_unanswered_attempt()) {
+            RetryDecision::Permanent => {
+                let reason = self.reason(ReasonKind::Permanent, failure, number);
+                let context = Context::of(event, Some(self.target.address()));
+                let transition = claim.dead(attempt, reason.clone().into(), Some(&received.message_id), context);
+                let otherwise = self.backoff.retry(received, claim.attempts_since_claim(), None);
+                self.keep_body(event).await;
+                match self.write(event, &transition, otherwise, deadline).await {
+                    Ok(()) => {
+                        metrics::DEAD.add(reason.reason, 1);
+                        self.send_to_dead_letters(received, Some(event), &reason).await
+                    }
+                    Err(disposition) => disposition,
+                }
+            }
+            RetryDecision::Retry if self.backoff.is_last(received.receive_count) => {
+                let reason = self.reason(ReasonKind::Exhausted, failure, number);
+                let context = Context::of(event, Some(self.target.address()));
+                // SQS moves a message unchanged: where the message does not name its event, we send one that does.
+                let is_named = received.message.event_id() == Some(event.id.as_str());
+                let to_move = (!is_named).then_some(&*received.message_id);
+                let transition = claim.dead(attempt, reason.clone().into(), to_move, context);
+                let redrive = Disposition::RetryAt(Instant::now());
+                self.keep_body(event).await;
+                let written = self.write(event, &transition, redrive, deadline).await;
+                if written == Err(Disposition::Delete) {
+                    return Disposition::Delete;
+                }
+                let disposition =
+                    if is_named { redrive } else { self.send_to_dead_letters(received, Some(event), &reason).await };
+                // An event neither recorded nor sent with its reason is counted by the sweep.
+                if written.is_ok() || disposition == Disposition::Delete {
+                    metrics::DEAD.add(reason.reason, 1);
+                }
+                disposition
+            }
+            RetryDecision::Retry => {
+                let delay = self.backoff.delay(claim.attempts_since_claim(), failure.retry_after);
+                let (now, retry) = (self.clock.now(), Disposition::RetryAt(Instant::now() + delay));
+                let transition = claim.retrying(attempt, now + delay, now);
+                self.write(event, &transition, retry, deadline).await.err().unwrap_or(retry)
+            }
+        }
+    }
+
+    /// Keeps the body of a dying event.
+    async fn keep_body(&self, event: &Event) {
+        match self.table.keep_body(&event.id, &event.body, self.clock.now()).await {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(event_id = %event.id, "body too large to keep beside its record"),
+            // The message has it too: no reason to hold the event up.
+            Err(error) => {
+                tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to keep the body");
+            }
+        }
+    }
+
+    /// Deletes the kept body of a finished event. A body that stays expires.
+    pub(super) async fn delete_body(&self, event: &Event) {
+        if let Err(error) = self.table.delete_body(&event.id).await {
+            tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to delete the kept body; it expires");
+        }
+    }
+
+    /// Writes a transition. Where that fails, returns the disposition: `otherwise` while another worker owns the event.
+    async fn write(
+        &self,
+        event: &Event,
+        transition: &Transition,
+        otherwise: Disposition,
+        deadline: Instant,
+    ) -> Result<(), Disposition> {
+        match self.table.write(transition).await {
+            Ok(Written::Done) => Ok(()),
+            Ok(Written::Lost(Some(instead))) if matches!(instead.state, State::Delivered | State::Discarded(_)) => {
+                tracing::info!(event_id = %event.id, state = %instead.state.name(), "another worker finished the event first");
+                // The body was kept a moment ago for a death that did not happen.
+                if transition.next().context.is_some() {
+                    self.delete_body(event).await;
+                }
+                Err(Disposition::Delete)
+            }
+            Ok(Written::Lost(_)) => {
+                tracing::warn!(event_id = %event.id, "lease expired; another worker owns the event");
+                Err(otherwise)
+            }
+            Err(error) => {
+                tracing::error!(event_id = %event.id, error = display_chain(&error), "failed to record the attempt");
+                let lease = deadline + LEASE_PAST_DEADLINE;
+                let Disposition::RetryAt(at) = otherwise else { return Err(otherwise) };
+                Err(Disposition::RetryAt(at.max(lease)))
+            }
+        }
+    }
+
+    /// Builds the reason that a dead letter carries.
+    pub(super) fn reason(&self, kind: ReasonKind, failure: &DeliveryFailure, attempt: Option<u32>) -> Reason {
+        Reason {
+            reason: kind,
+            detail: excerpt(&failure.detail),
+            status_code: failure.cause.status(),
+            response: failure.response.as_deref().map(excerpt),
+            attempt,
+            at: self.clock.now(),
+            resent_at: None,
+        }
+    }
+
+    /// Sends a message to the dead-letter queue with its reason. Only then may SQS delete it from the events queue.
+    pub(super) async fn send_to_dead_letters(
+        &self,
+        received: &ReceivedMessage,
+        event: Option<&Event>,
+        reason: &Reason,
+    ) -> Disposition {
+        let message = received.message.clone().with_identity(received.stamp()).with_reason(reason);
+        let message = event.into_iter().fold(message, |message, event| message.named(&event.id));
+        match self.dead_letters.send(&message).await {
+            Ok(()) => Disposition::Delete,
+            Err(error) => {
+                tracing::error!(
+                    event_id = received.message.event_id(),
+                    message_id = received.message_id,
+                    error = display_chain(&error),
+                    "failed to send to the dead-letter queue; the event stays in the events queue"
+                );
+                self.backoff.retry(received, received.receive_count, None)
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The transitions between the states of an [`EventRecord`], all of them.
+
+mod bulk;
+mod claim;
+mod dead;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Attempt, Death, EventRecord, LIFE, OperatorAction, State, StateName};
+use crate::domain::event::{Event, EventId, Source};
+use crate::domain::failure::Reason;
+use crate::domain::text::excerpt_of;
+
+/// Upper bound on the attempts, and on the actions, that a record keeps.
+const REMEMBERED: usize = 20;
+
+/// Upper bound on the answer that an attempt keeps once it is not the newest, in bytes.
+const OLD_RESPONSE_BYTES: usize = 256;
+
+/// Upper bound on the kept webhook id, which must fit an index and an item.
+const MAX_ORIGIN_BYTES: usize = 256;
+
+pub use self::bulk::BulkReplay;
+pub use self::claim::{Claim, ClaimRequest, ClaimResult, Finished};
+pub(crate) use self::dead::restored;
+pub use self::dead::{DeadLetterEvidence, DeadLetterStatus, DeadRecord};
+
+/// A conditional write from one state of an event to the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    pub(crate) next: EventRecord,
+    pub(crate) guard: Guard,
+}
+
+impl Transition {
+    /// The record after the write.
+    pub fn next(&self) -> &EventRecord {
+        &self.next
+    }
+
+    /// The condition of the write.
+    pub fn guard(&self) -> Guard {
+        self.guard
+    }
+}
+
+/// The condition of a [`Transition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// No record.
+    Absent,
+    /// The record of this revision.
+    Unchanged(Uuid),
+}
+
+/// All transitions: from (`None` is no record), to, and their cause. The diagram in `ARCHITECTURE.md` is made of it.
+pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
+    use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
+    [
+        (None, InProgress, "claim"),
+        (None, Queued, "recover"),
+        (Some(Queued), InProgress, "claim"),
+        (Some(Retrying), InProgress, "claim when it is time"),
+        (Some(InProgress), InProgress, "claim when the lease is over"),
+        (Some(Dead), InProgress, "claim after a replay"),
+        (Some(Archived), InProgress, "claim"),
+        (Some(InProgress), Retrying, "failed"),
+        (Some(InProgress), Delivered, "delivered"),
+        (Some(InProgress), Dead, "refused, exhausted, crashed"),
+        (None, Delivered, "delivered late"),
+        (Some(Queued), Delivered, "delivered late"),
+        (Some(Retrying), Delivered, "delivered late"),
+        (Some(Dead), Delivered, "delivered late"),
+        (Some(Archived), Delivered, "delivered late"),
+        (Some(Discarded), Delivered, "delivered late"),
+        (Some(Delivered), Delivered, "body noted"),
+        (Some(Discarded), Discarded, "body noted"),
+        (None, Dead, "reconcile, restore"),
+        (Some(Queued), Dead, "reconcile"),
+        (Some(Retrying), Dead, "reconcile"),
+        (Some(Archived), Dead, "restore, reconcile"),
+        (Some(Dead), Dead, "replay, reconcile, restore"),
+        (Some(Dead), Archived, "archive"),
+        (Some(Dead), Discarded, "discard"),
+    ]
+};
+
+impl EventRecord {
+    /// Records an event that was fetched and sent to the queue: one without a record, or with an expired one (`forgotten`).
+    ///
+    /// It is written after the send. If the processor claimed the event first, the write is lost, as it should be.
+    pub fn queued(event: &Event, forgotten: Option<&Self>, act: OperatorAction) -> Transition {
+        let Event { id, source, webhook_id, received_at, .. } = event;
+        let mut next = Self::new(id, *source, webhook_id.as_deref(), *received_at, State::Queued, act.at);
+        next.digest = event.digest();
+        next.remember_act(act);
+        Transition { next, guard: unchanged(forgotten) }
+    }
+
+    fn new(
+        event_id: &EventId,
+        source: Source,
+        webhook_id: Option<&str>,
+        received_at: Timestamp,
+        state: State,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            event_id: event_id.clone(),
+            revision: Uuid::new_v4(),
+            state,
+            source,
+            webhook_id: webhook_id.map(|webhook_id| excerpt_of(webhook_id, MAX_ORIGIN_BYTES)),
+            received_at,
+            digest: None,
+            first_seen_at: now,
+            last_seen_at: now,
+            attempts_made: 0,
+            attempts_since_claim: 0,
+            replays_made: 0,
+            attempts: Vec::new(),
+            history: Vec::new(),
+            context: None,
+            expires_at: now + LIFE,
+        }
+    }
+
+    /// From this record to `next`, in `state`.
+    fn transition(&self, next: Self, state: State, now: Timestamp) -> Transition {
+        debug_assert!(
+            TRANSITIONS.iter().any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
+            "{} to {} is no transition",
+            self.state.name(),
+            state.name()
+        );
+        let next = Self { revision: Uuid::new_v4(), state, last_seen_at: now, expires_at: now + LIFE, ..next };
+        Transition { next, guard: Guard::Unchanged(self.revision) }
+    }
+
+    fn leave_the_dead(&mut self) {
+        self.replays_made += 1;
+        self.attempts_since_claim = 0;
+    }
+
+    fn remember_attempt(&mut self, attempt: Attempt) {
+        if let Some(response) = self.attempts.last_mut().and_then(|newest| newest.response.as_mut()) {
+            *response = excerpt_of(response, OLD_RESPONSE_BYTES);
+        }
+        self.attempts.push(attempt);
+        let forgotten = self.attempts.len().saturating_sub(REMEMBERED);
+        self.attempts.drain(..forgotten);
+    }
+
+    fn remember_act(&mut self, act: OperatorAction) {
+        self.history.push(act);
+        let forgotten = self.history.len().saturating_sub(REMEMBERED);
+        self.history.drain(..forgotten);
+    }
+}
+
+impl From<Reason> for Death {
+    fn from(reason: Reason) -> Self {
+        Self { reason: reason.reason, error: reason.detail, status_code: reason.status_code, dead_at: reason.at }
+    }
+}
+
+fn unchanged(found: Option<&EventRecord>) -> Guard {
+    found.map_or(Guard::Absent, |found| Guard::Unchanged(found.revision))
+}
+
+/// The attempt of a worker that claimed at `since` and recorded nothing.
+fn crashed(since: Timestamp) -> Attempt {
+    Attempt {
+        at: since,
+        duration_ms: None,
+        status: None,
+        error: Some("the processor ended before it could record this attempt".to_owned()),
+        response: None,
+    }
+}
