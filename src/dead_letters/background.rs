@@ -1,74 +1,34 @@
-//! Runs that nobody waits for: started under a name, carried out in an invocation of their own, and watched by `status`.
+//! Background runs: started under a name, carried out in an invocation of their own, and watched by `status`.
 //!
-//! The name makes a start that is repeated the same start: clients that give up on an answer send a request again. Each write
-//! of a run needs the one before it, so that of two invocations that take up one run, one does.
+//! The name makes a repeated start the same start: clients that give up on an answer send a request again. Each write of a
+//! run needs the one before it, so that only one of two invocations carries out a run.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use super::report::Report;
-use super::request::Start;
-use super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
-use super::{Answer, Ports, Replay, ReplayError, Request};
+use super::api::{Answer, BackgroundState, BackgroundStatus, Start};
+use super::error::ReplayError;
+use super::ports::{PortTypes, Ports};
+use super::progress::Tracked;
+use super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, RunLease, TableError};
+use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
 use crate::runtime::logging::display_chain;
-
-/// How often a run tells how far it is.
-const TELLS_EVERY: Duration = Duration::from_secs(5);
 
 /// Lambda begins a run within an hour (`MaximumEventAgeInSeconds` in the template). One that waits for longer was given up.
 const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(65);
 
-/// Where another run is at work, Lambda begins it twice more, within three minutes (`MaximumRetryAttempts`).
+/// While another run holds the lease, Lambda begins a run twice more, within three minutes (`MaximumRetryAttempts`).
 const GIVEN_UP_BUSY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// Clients that had no answer repeat a start within minutes. One that comes this long after the end means another run.
 const REPEATED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
-
-/// A run in the background, as people see it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ShownBackground {
-    run_id: String,
-    /// What it does.
-    action: String,
-    by: String,
-    why: Option<String>,
-    state: BackgroundState,
-    asked_at: Timestamp,
-    began_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
-    /// How far it is, or what came of it: what the action answers where somebody waits.
-    report: Option<Value>,
-    /// Why it did not begin, or failed.
-    error: Option<String>,
-}
-
-/// How far a run in the background is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackgroundState {
-    /// Lambda has not begun it yet, or another run holds the queue: `error` says which. Lambda begins it again.
-    Waiting,
-    /// It is running.
-    Running,
-    /// It has answered: `report`.
-    Ended,
-    /// It failed: `error`. Lambda begins it again where that was soon after its start; the same request does in any case.
-    Failed,
-    /// It was cut off, or Lambda gave it up before it began. Lambda begins it again where that was soon after its start; the
-    /// same request under the same name does in any case.
-    Unfinished,
-}
 
 impl BackgroundRun {
     fn state(&self, now: Timestamp) -> BackgroundState {
@@ -82,10 +42,10 @@ impl BackgroundRun {
         }
     }
 
-    /// Waits until the invocation that has begun it has ended, whatever became of it.
+    /// Waits until the invocation that has begun the run has ended, whatever its outcome.
     ///
-    /// Lambda begins an invocation that fails at most twice more, after one minute and after two. Where the first was killed
-    /// early, both would find it running still: so one waits, and the other goes on with the run.
+    /// Lambda begins an invocation that fails at most twice more, after one minute and after two. If the first was killed
+    /// early, both would find the run still running: so one waits, and the other goes on with the run.
     async fn outlast(&self, deadline: Instant, now: Timestamp) -> ReplayError {
         let held = self.lease();
         let left = Duration::try_from(held.until.duration_since(now)).unwrap_or_default();
@@ -93,38 +53,46 @@ impl BackgroundRun {
         ReplayError::Busy(held)
     }
 
-    /// What keeps others out while it is carried out.
+    /// Lease that keeps others out while the run is carried out.
     fn lease(&self) -> RunLease {
         let Self { revision, action, by, asked_at, began_at, until, .. } = self.clone();
         let since = began_at.unwrap_or(asked_at);
         RunLease { owner: revision, action, by, since, until: until.unwrap_or(since) }
     }
 
-    fn shown(self, now: Timestamp) -> ShownBackground {
+    fn status(self, now: Timestamp) -> BackgroundStatus {
         let state = self.state(now);
         let Self { run_id, action, by, why, asked_at, began_at, ended_at, report, error, .. } = self;
         let report = report.and_then(|report| serde_json::from_str(&report).ok());
-        ShownBackground { run_id, action, by, why, state, asked_at, began_at, ended_at, report, error }
+        BackgroundStatus { run_id, action, by, why, state, asked_at, began_at, ended_at, report, error }
     }
 }
 
-/// A run in the background while it is carried out.
-pub(super) struct Tracked(Mutex<(BackgroundRun, Instant)>);
+/// Background runs of the events table.
+pub(super) struct BackgroundRuns<'a, T: PortTypes> {
+    pub(super) ports: &'a Ports<T>,
+}
 
-impl<P: Ports> Replay<P> {
-    /// Notes a run that is to be carried out in the background, and says whether it still has to be handed over.
-    ///
-    /// # Errors
-    /// Where another run is at work: this one would only wait.
-    pub async fn enlist(&self, start: &Start) -> Result<(ShownBackground, bool), ReplayError> {
-        let now = self.clock.now();
-        if let Some(found) = self.table.background_run(&start.run_id, now).await? {
+/// Run that an invocation is asked to carry out.
+pub(super) enum Turn {
+    /// This invocation carries it out.
+    Ours(Tracked),
+    /// Another invocation has carried it out.
+    Ended(BackgroundStatus),
+}
+
+impl<T: PortTypes> BackgroundRuns<'_, T> {
+    /// Saves a background run, and returns whether it must still be handed over. Fails while another run holds the lease, for
+    /// which this one would only wait.
+    pub(super) async fn enlist(&self, start: &Start) -> Result<(BackgroundStatus, bool), ReplayError> {
+        let now = self.ports.clock.now();
+        if let Some(found) = self.ports.table.background_run(&start.run_id, now).await? {
             return self.enlist_again(found, start, now).await;
         }
-        if let Some(held) = self.table.lease(LeaseName::DeadLetters, now).await? {
+        if let Some(held) = self.ports.table.lease(LeaseName::DeadLetters, now).await? {
             return Err(ReplayError::Busy(held));
         }
-        if let Some(task) = self.redrive.latest_move().await?.filter(crate::ports::queue::MoveTask::is_active) {
+        if let Some(task) = self.ports.redrive.latest_move().await?.filter(crate::ports::queue::MoveTask::is_active) {
             return Err(ReplayError::Moving { moved: task.moved });
         }
         let run = BackgroundRun {
@@ -141,18 +109,18 @@ impl<P: Ports> Replay<P> {
             report: None,
             error: None,
         };
-        // Whoever was faster has noted the same.
-        self.table.save_background_run(&run, None, now).await?;
-        Ok((run.shown(now), true))
+        // A faster invocation has saved the same.
+        self.ports.table.save_background_run(&run, None, now).await?;
+        Ok((run.status(now), true))
     }
 
-    /// Takes up a run that is known by its name: by the same client, which had no answer, or after it was cut off.
+    /// Starts a run again under its name: for a client that had no answer, or after the run was cut off.
     async fn enlist_again(
         &self,
         found: BackgroundRun,
         start: &Start,
         now: Timestamp,
-    ) -> Result<(ShownBackground, bool), ReplayError> {
+    ) -> Result<(BackgroundStatus, bool), ReplayError> {
         let taken = |why: String| Err(ReplayError::NameTaken { run_id: start.run_id.clone(), why });
         if found.request_digest.as_ref().is_some_and(|digest| *digest != start.digest) {
             return taken("it was started with another request".to_owned());
@@ -161,39 +129,34 @@ impl<P: Ports> Replay<P> {
             return taken(format!("it ended at {ended_at}"));
         }
         match found.state(now) {
-            BackgroundState::Running | BackgroundState::Ended => Ok((found.shown(now), false)),
-            BackgroundState::Waiting => Ok((found.shown(now), true)),
+            BackgroundState::Running | BackgroundState::Ended => Ok((found.status(now), false)),
+            BackgroundState::Waiting => Ok((found.status(now), true)),
             BackgroundState::Failed | BackgroundState::Unfinished => {
                 let revision = Uuid::new_v4();
                 let (began_at, until, error) = (None, None, None);
                 let run = BackgroundRun { revision, asked_at: now, began_at, until, error, ..found.clone() };
-                // An invocation that was faster has taken it up already, and this one leaves it to it.
-                self.table.save_background_run(&run, Some(found.revision), now).await?;
-                Ok((run.shown(now), true))
+                // A faster invocation has started it again already.
+                self.ports.table.save_background_run(&run, Some(found.revision), now).await?;
+                Ok((run.status(now), true))
             }
         }
     }
 
-    /// How far a run in the background is.
-    pub(super) async fn background(&self, run_id: &str) -> Result<Answer, ReplayError> {
-        let now = self.clock.now();
-        let found = self.table.background_run(run_id, now).await?;
+    /// Status of a run.
+    pub(super) async fn status(&self, run_id: &str) -> Result<BackgroundStatus, ReplayError> {
+        let now = self.ports.clock.now();
+        let found = self.ports.table.background_run(run_id, now).await?;
         let run = found.ok_or_else(|| ReplayError::UnknownRun(run_id.to_owned()))?;
-        Ok(Answer::Background { background: Box::new(run.shown(now)) })
+        Ok(run.status(now))
     }
 
-    /// Carries out a run that was handed over, unless another invocation has.
-    pub(super) async fn carry_out(
-        &self,
-        run_id: &str,
-        request: Request,
-        deadline: Instant,
-    ) -> Result<Answer, ReplayError> {
-        let now = self.clock.now();
-        let found = self.table.background_run(run_id, now).await?;
+    /// Begins a run that was handed over, unless another invocation has ended it. Fails while another carries it out.
+    pub(super) async fn begin(&self, run_id: &str, deadline: Instant) -> Result<Turn, ReplayError> {
+        let now = self.ports.clock.now();
+        let found = self.ports.table.background_run(run_id, now).await?;
         let found = found.ok_or_else(|| ReplayError::UnknownRun(run_id.to_owned()))?;
         match found.state(now) {
-            BackgroundState::Ended => return self.background(run_id).await,
+            BackgroundState::Ended => return self.status(run_id).await.map(Turn::Ended),
             BackgroundState::Running => return Err(found.outlast(deadline, now).await),
             BackgroundState::Waiting | BackgroundState::Failed | BackgroundState::Unfinished => {}
         }
@@ -201,13 +164,20 @@ impl<P: Ports> Replay<P> {
         let until = left.ok().and_then(|left| now.checked_add(left).ok());
         let begun =
             BackgroundRun { revision: Uuid::new_v4(), began_at: Some(now), until, error: None, ..found.clone() };
-        if !self.table.save_background_run(&begun, Some(found.revision), now).await? {
+        if !self.ports.table.save_background_run(&begun, Some(found.revision), now).await? {
             // Another invocation was faster. Lambda begins this one again, in case that one is killed.
             return Err(ReplayError::Busy(begun.lease()));
         }
-        let tracked = Tracked(Mutex::new((begun, Instant::now())));
-        let outcome = self.handle_tracked(request, deadline, Some(&tracked)).await;
-        let now = self.clock.now();
+        Ok(Turn::Ours(Tracked::new(begun)))
+    }
+
+    /// Saves the outcome of a run.
+    pub(super) async fn end(
+        &self,
+        tracked: &Tracked,
+        outcome: Result<Answer, ReplayError>,
+    ) -> Result<Answer, ReplayError> {
+        let now = self.ports.clock.now();
         let ended = |run: &mut BackgroundRun| match &outcome {
             Ok(answer) => (run.report, run.ended_at) = (Some(json!(answer).to_string()), Some(now)),
             Err(error) => {
@@ -217,30 +187,7 @@ impl<P: Ports> Replay<P> {
                 }
             }
         };
-        self.tell(&tracked, ended).await?;
+        tracked.save(self.ports, ended).await?;
         outcome
-    }
-
-    /// Tells how far a run is that somebody may watch, every few seconds.
-    pub(super) async fn tell_progress(&self, tracked: Option<&Tracked>, report: &Report) {
-        let Some(tracked) = tracked else { return };
-        if tracked.0.lock().await.1.elapsed() < TELLS_EVERY {
-            return;
-        }
-        if let Err(error) = self.tell(tracked, |run| run.report = Some(json!(report).to_string())).await {
-            // It is told again, and the end of it in any case.
-            tracing::warn!(error = display_chain(&error), "failed to save how far the run is");
-        }
-    }
-
-    async fn tell(&self, tracked: &Tracked, change: impl FnOnce(&mut BackgroundRun)) -> Result<(), TableError> {
-        let mut held = tracked.0.lock().await;
-        let mut run = BackgroundRun { revision: Uuid::new_v4(), ..held.0.clone() };
-        change(&mut run);
-        if !self.table.save_background_run(&run, Some(held.0.revision), self.clock.now()).await? {
-            tracing::warn!(run_id = run.run_id, "another invocation has taken up this run");
-        }
-        *held = (run, Instant::now());
-        Ok(())
     }
 }

@@ -1,203 +1,174 @@
-//! What an operator reads of dead letters: a line in a list, and all that is known of one event.
+//! Reads of the dead-letter index: pages of the list, counts, and the dry run of a replay. Receives nothing.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use jiff::Timestamp;
+use tokio::time::Instant;
 
-use crate::domain::event::{EventId, Source};
-use crate::domain::event_record::{BulkReplay, Death, EventRecord, State, StateName, Summary};
-use crate::domain::failure::ReasonKind;
+use super::api::{DEFAULT_MAX_MESSAGES, DeadLetter, Done, List, Listing, Report, Selection, Which, too_often};
+use super::error::ReplayError;
+use super::missing::MissingEvents;
+use super::ports::{PortTypes, Ports};
+use crate::domain::event::EventId;
+use crate::domain::event_record::REPLAY_CEILING;
+use crate::ports::clock::Clock;
+use crate::ports::events_table::{EventsTable, Position, TableError, Window};
+use crate::ports::queue::Countable;
 
-/// The message of an event that died this short ago may not be in the dead-letter queue yet: it is hidden for as long as
-/// the events queue says, 12 minutes at most.
-pub(super) const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_mins(15);
+/// Dead letters that are read from the index at a time, when all are.
+const PAGE: usize = 1000;
 
-/// A dead letter in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeadLetter {
-    /// Its event's id.
-    pub event_id: EventId,
-    /// The kind of sender.
-    pub source: Source,
-    /// The webhook or integration it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub webhook_id: Option<String>,
-    /// Why it is dead.
-    pub reason: ReasonKind,
-    /// What happened, for a person to read.
-    pub error: String,
-    /// The target's HTTP status, if it answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status_code: Option<u16>,
-    /// When the relay received it.
-    pub received_at: Timestamp,
-    /// When it died.
-    pub dead_at: Timestamp,
-    /// Attempts in its whole life.
-    pub attempts: u32,
-    /// How often it has left the dead letters.
-    pub replays: u32,
-    /// When it was last sent back into the queue, where nobody has claimed it since.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replayed_at: Option<Timestamp>,
-    /// Whether its record says so: of a crash nobody does.
-    #[serde(skip)]
-    pub is_recorded: bool,
+/// Pages that are counted at most to tell whether everything is listed. With more, the answer is that it may not be.
+const MOST_COUNTED: usize = 10;
+
+/// A list stops reading this long before its deadline.
+const LIST_TIME: Duration = Duration::from_secs(2);
+
+/// Index of the dead letters.
+pub(super) struct DeadLetterIndex<'a, T: PortTypes> {
+    pub(super) ports: &'a Ports<T>,
 }
 
-impl DeadLetter {
-    /// What the index holds, if it is dead by now.
-    pub(super) fn of(summary: Summary, now: Timestamp) -> Option<Self> {
-        let Death { reason, error, status_code, dead_at } =
-            summary.state.death(now).filter(|_| summary.expires_at > now)?;
-        let (replayed_at, is_recorded) = match summary.state {
-            State::Dead(dead) => (dead.replayed_at, true),
-            _ => (None, false),
-        };
-        Some(Self {
-            event_id: summary.event_id,
-            source: summary.source,
-            webhook_id: summary.webhook_id,
-            reason,
-            error,
-            status_code,
-            received_at: summary.received_at,
-            dead_at,
-            attempts: summary.attempts_made,
-            replays: summary.replays_made,
-            replayed_at,
-            is_recorded,
-        })
-    }
+/// Position of a reader of all dead letters.
+#[derive(Default)]
+pub(super) struct Pages {
+    window: Window,
+    after: Option<Position>,
+    is_over: bool,
+}
 
-    /// Whether its message has to be in the dead-letter queue by `now`, if it is anywhere.
-    pub(super) fn has_arrived(&self, bulk: Option<&BulkReplay>, now: Timestamp) -> bool {
-        let moved_at = bulk.map(|bulk| bulk.act.at).filter(|at| *at >= self.dead_at);
-        let left_at = self.replayed_at.max(moved_at).unwrap_or(self.dead_at);
-        now.duration_since(left_at) > ARRIVES_WITHIN
+impl Pages {
+    /// Begins at the start of a window.
+    fn within(window: Window) -> Self {
+        Self { window, ..Self::default() }
     }
 }
 
-/// A page of the list of dead letters.
-#[derive(Debug, Default, Serialize)]
-pub struct List {
-    /// How many there are on this page.
-    pub count: usize,
-    /// The dead letters, the one that was received first at the top.
-    pub items: Vec<DeadLetter>,
-    /// Where the next page begins; nothing at the end. A page can be short, or empty, and not be the last one.
-    pub next: Option<String>,
-}
-
-/// All that is known of one event.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Shown {
-    event_id: EventId,
-    state: StateName,
-    source: Source,
-    webhook_id: Option<String>,
-    webhook_name: Option<String>,
-    conversation_id: Option<String>,
-    target: Option<String>,
-    /// Why it died, if it did.
-    reason: Option<ReasonKind>,
-    error: Option<String>,
-    status_code: Option<u16>,
-    dead_at: Option<Timestamp>,
-    received_at: Timestamp,
-    first_seen_at: Timestamp,
-    last_seen_at: Timestamp,
-    /// Before this time nobody tries again.
-    next_attempt_at: Option<Timestamp>,
-    /// The object that holds it.
-    archived_to: Option<String>,
-    /// Since when it is on its way back.
-    replayed_at: Option<Timestamp>,
-    /// Attempts in its whole life.
-    attempts_made: u32,
-    /// The newest of them.
-    attempts: Vec<ShownAttempt>,
-    /// How often it has left the dead letters.
-    replays: u32,
-    /// What operators did.
-    history: Vec<crate::domain::event_record::OperatorAction>,
-    content_type: Option<String>,
-    headers: BTreeMap<String, String>,
-    /// The body, where it is text.
-    body: Option<String>,
-    /// The body, where it is not.
-    body_base64: Option<String>,
-    /// When all this is forgotten.
-    expires_at: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ShownAttempt {
-    at: Timestamp,
-    duration_ms: Option<u64>,
-    status_code: Option<u16>,
-    error: Option<String>,
-    response: Option<String>,
-}
-
-impl Shown {
-    /// Describes an event, of which `body` is kept.
-    pub(super) fn describe(record: EventRecord, body: Option<Vec<u8>>, now: Timestamp) -> Self {
-        let death = record.state.death(now);
-        let (name, death, replayed_at, archived_to, next_attempt_at) = match record.state {
-            State::Dead(dead) => (StateName::Dead, death, dead.replayed_at, None, None),
-            State::Archived { death, archived_to } => (StateName::Archived, Some(death), None, Some(archived_to), None),
-            State::Discarded(death) => (StateName::Discarded, Some(death), None, None, None),
-            State::Retrying { next_attempt_at } => (StateName::Retrying, None, None, None, Some(next_attempt_at)),
-            State::InProgress(_) if death.is_some() => (StateName::Dead, death, None, None, None),
-            state @ (State::Queued | State::InProgress(_) | State::Delivered) => (state.name(), None, None, None, None),
-        };
-        let (body, body_base64) = match body.map(String::from_utf8) {
-            None => (None, None),
-            Some(Ok(text)) => (Some(text), None),
-            Some(Err(bytes)) => (None, Some(BASE64_STANDARD.encode(bytes.into_bytes()))),
-        };
-        let context = record.context.unwrap_or_default();
-        let attempt = |attempt: crate::domain::event_record::Attempt| ShownAttempt {
-            at: attempt.at,
-            duration_ms: attempt.duration_ms,
-            status_code: attempt.status,
-            error: attempt.error,
-            response: attempt.response,
-        };
-        Self {
-            event_id: record.event_id,
-            state: name,
-            source: record.source,
-            webhook_id: record.webhook_id,
-            webhook_name: context.webhook_name,
-            conversation_id: context.conversation_id,
-            target: context.target,
-            reason: death.as_ref().map(|death| death.reason),
-            status_code: death.as_ref().and_then(|death| death.status_code),
-            dead_at: death.as_ref().map(|death| death.dead_at),
-            error: death.map(|death| death.error),
-            received_at: record.received_at,
-            first_seen_at: record.first_seen_at,
-            last_seen_at: record.last_seen_at,
-            next_attempt_at,
-            archived_to,
-            replayed_at,
-            attempts_made: record.attempts_made,
-            attempts: record.attempts.into_iter().map(attempt).collect(),
-            replays: record.replays_made,
-            history: record.history,
-            content_type: context.content_type,
-            headers: context.headers,
-            body,
-            body_base64,
-            expires_at: record.expires_at,
+impl<T: PortTypes> DeadLetterIndex<'_, T> {
+    /// Reads a page of the list, up to its limit or the deadline.
+    pub(super) async fn list(&self, listing: &Listing, deadline: Instant) -> Result<List, ReplayError> {
+        let now = self.ports.clock.now();
+        let mut items = Vec::new();
+        let mut after = listing.after.clone();
+        loop {
+            let open = listing.limit - items.len();
+            let page =
+                self.ports.table.dead_letters(listing.filter.window(), after.as_ref(), open.max(PAGE / 10)).await?;
+            for summary in page.items {
+                let position = Position::of(summary.received_at, &summary.event_id);
+                items.extend(DeadLetter::of(summary, now).filter(|dead_letter| listing.filter.matches(dead_letter)));
+                after = Some(position);
+                if items.len() == listing.limit {
+                    let next = after.map(|position| position.token());
+                    return Ok(List { count: items.len(), items, next });
+                }
+            }
+            if page.next.is_none() {
+                return Ok(List { count: items.len(), items, next: None });
+            }
+            after = page.next;
+            if Instant::now() + LIST_TIME >= deadline {
+                return Ok(List { count: items.len(), items, next: after.map(|position| position.token()) });
+            }
         }
+    }
+
+    /// Upper bound on the messages that are not listed yet, by the approximate counts of SQS.
+    ///
+    /// The message of a listed event can be in either queue, or on its way between them. So it is certain that everything is
+    /// listed only if the events queue is empty and the dead-letter queue holds no more messages than are listed.
+    pub(super) async fn unlisted(&self) -> Result<u64, ReplayError> {
+        let waiting = self.ports.events.depth().await?.total();
+        let queued = self.ports.dead_letters.depth().await?.total();
+        let (mut listed, mut pages) = (0, Pages::default());
+        for _ in 0..MOST_COUNTED {
+            match self.next_page(&mut pages).await? {
+                Some(page) => listed += page.len() as u64,
+                None => return Ok(waiting + queued.saturating_sub(listed)),
+            }
+        }
+        Ok(waiting + queued)
+    }
+
+    /// Reads the next page of all dead letters, oldest first; `None` after the last.
+    pub(super) async fn next_page(&self, pages: &mut Pages) -> Result<Option<Vec<DeadLetter>>, TableError> {
+        if pages.is_over {
+            return Ok(None);
+        }
+        let now = self.ports.clock.now();
+        let page = self.ports.table.dead_letters(pages.window, pages.after.as_ref(), PAGE).await?;
+        pages.is_over = page.next.is_none();
+        pages.after = page.next;
+        Ok(Some(page.items.into_iter().filter_map(|summary| DeadLetter::of(summary, now)).collect()))
+    }
+
+    /// Counts the dead letters that a replay would bring back.
+    pub(super) async fn count(&self, selection: &Selection) -> Result<Report, ReplayError> {
+        let mut report = Report::new(Done::Replay { replayed: 0 });
+        report.dry_run = true;
+        report.complete = true;
+        let most = match (selection.max_messages, &selection.which) {
+            (Some(most), _) => u64::from(most),
+            (None, Which::All) => u64::MAX,
+            (None, Which::These(_) | Which::Matching(_)) => u64::from(DEFAULT_MAX_MESSAGES),
+        };
+        let mut missing = match &selection.which {
+            Which::These(ids) => ids.clone(),
+            Which::All | Which::Matching(_) => BTreeSet::new(),
+        };
+        let (mut pages, mut listed) = (Pages::within(selection.which.window()), 0);
+        while let Some(page) = self.next_page(&mut pages).await? {
+            listed += page.len() as u64;
+            for dead_letter in page {
+                missing.remove(&dead_letter.event_id);
+                if !selection.which.includes(&dead_letter) {
+                    report.skipped += 1;
+                } else if !selection.force && dead_letter.replays >= REPLAY_CEILING {
+                    report.skipped += 1;
+                    report.fail(Some(dead_letter.event_id.as_str()), &too_often());
+                } else if report.matched == most {
+                    report.skipped += 1;
+                    report.complete = false;
+                } else {
+                    report.matched += 1;
+                    if matches!(selection.which, Which::Matching(_)) {
+                        report.event_ids.push(dead_letter.event_id.clone());
+                    }
+                    report.list(dead_letter);
+                }
+            }
+        }
+        let depth = self.ports.dead_letters.depth().await?;
+        let missing: Vec<EventId> = missing.into_iter().collect();
+        let unseen = depth.total().saturating_sub(listed);
+        MissingEvents { ports: self.ports }.explain(&missing, depth.in_flight, unseen, &mut report).await?;
+        report.remaining = Some(depth.total());
+        Ok(report)
+    }
+
+    /// Age of the oldest dead letter, since the relay received it.
+    pub(super) async fn oldest_age(&self, now: Timestamp, deadline: Instant) -> Result<Option<Duration>, ReplayError> {
+        let oldest = self.list(&Listing::first(), deadline).await?.items.into_iter().next();
+        Ok(oldest.map(|dead_letter| now.duration_since(dead_letter.received_at).try_into().unwrap_or_default()))
+    }
+
+    /// Returns whether the records differ from the contents of the dead-letter queue.
+    ///
+    /// The queue may hold fewer than are listed while some are on their way there or back.
+    pub(super) async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
+        let now = self.ports.clock.now();
+        let queued = self.ports.dead_letters.depth().await?.total();
+        let bulk = self.ports.bulk_replay().await?;
+        let (mut listed, mut arrived) = (0, 0);
+        let mut pages = Pages::default();
+        while let Some(page) = self.next_page(&mut pages).await? {
+            if page.iter().any(|dead_letter| !dead_letter.is_recorded) {
+                return Ok(true);
+            }
+            listed += page.len() as u64;
+            arrived += page.iter().filter(|dead_letter| dead_letter.has_arrived(bulk.as_ref(), now)).count() as u64;
+        }
+        Ok(queued > listed || queued < arrived)
     }
 }

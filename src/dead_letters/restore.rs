@@ -1,27 +1,34 @@
-//! Brings an archived object back into the dead-letter queue.
+//! Restore of an archived object into the dead-letter queue.
 
 use tokio::time::{Instant, timeout_at};
 
-use super::report::{Done, Report};
-use super::{Ports, Replay, ReplayError, Run};
+use super::api::{Done, Report};
+use super::error::ReplayError;
+use super::message::DeadLetterMessage;
+use super::ports::{PortTypes, Ports};
+use super::records::Records;
+use super::run::{ANSWER_TIME, Run};
 use crate::domain::event_record::{Transition, restored};
 use crate::domain::message::Message;
 use crate::ports::archive::{self, Archive, ArchiveError, Archived};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{ReceiptHandle, Sender};
+use crate::ports::queue::Sender;
 use crate::runtime::logging::display_chain;
-
-use super::sweep::{ANSWER_TIME, Opened};
 
 /// Messages that are sent at a time, as many as a batch of SQS takes.
 const BATCH: usize = 10;
 
-impl<P: Ports> Replay<P> {
-    /// Sends what an object holds, and then records it as dead. What is not archived any more is left out, so that a
-    /// run that was cut short can be repeated.
+/// Restore of one archived object.
+pub(super) struct Restore<'a, T: PortTypes> {
+    pub(super) ports: &'a Ports<T>,
+}
+
+impl<T: PortTypes> Restore<'_, T> {
+    /// Sends the messages of an object, and then records their events as dead. Skips events that are no longer archived, so
+    /// that a run that was cut short can be repeated.
     pub(super) async fn restore(&self, run: &Run<'_>, key: &str) -> Result<Report, ReplayError> {
-        let archived = archive::read(&self.archive.get(key).await?)?;
+        let archived = archive::read(&self.ports.archive.get(key).await?)?;
         let mut report = Report::new(Done::Restore { restored: 0 });
         report.complete = true;
         for batch in archived.chunks(BATCH) {
@@ -37,9 +44,9 @@ impl<P: Ports> Replay<P> {
                 report.complete = false;
                 break;
             }
-            self.tell_progress(run.tracked, &report).await;
+            run.save_progress(self.ports, &report).await;
         }
-        report.remaining = self.remaining().await;
+        report.remaining = self.ports.remaining().await;
         Ok(report)
     }
 
@@ -47,25 +54,24 @@ impl<P: Ports> Replay<P> {
         let mut opened = Vec::new();
         for archived in batch {
             let message = archived.clone().into_message().map_err(|error| ArchiveError::Refused(error.into()))?;
-            let letter = Opened::new(message, ReceiptHandle(String::new()), archived.sent_at.into());
-            let mut letter = letter.under(&archived.event_id);
-            letter.reason = Some(archived.reason.clone());
-            opened.push(letter);
+            let mut message = DeadLetterMessage::new(message, archived.sent_at.into()).under(&archived.event_id);
+            message.reason = Some(archived.reason.clone());
+            opened.push(message);
         }
-        let (opened, records) = self.look_up(opened, run.bulk.as_ref()).await.map_err(|(_, error)| error)?;
-        let mut letters: Vec<(Message, Opened, Transition)> = Vec::new();
-        for opened in opened {
-            let act = run.act(self.clock.now());
-            match restored(&opened.letter(), records.get(&opened.event_id), act) {
-                Some(step) => letters.push((opened.message.clone(), opened, step)),
+        let records = Records { ports: self.ports, bulk: run.bulk.as_ref() }.look_up(&mut opened).await?;
+        let mut dead: Vec<(DeadLetterMessage, Transition)> = Vec::new();
+        for message in opened {
+            let act = run.act(self.ports.clock.now());
+            match restored(&message.evidence(), records.get(&message.event_id), act) {
+                Some(step) => dead.push((message, step)),
                 None => report.skipped += 1,
             }
         }
-        report.matched += letters.len() as u64;
-        let messages: Vec<Message> = letters.iter().map(|(message, ..)| message.clone()).collect();
-        let sent = self.dead_letters.send_all(&messages).await;
-        for ((_, opened, step), sent) in letters.into_iter().zip(sent) {
-            let id = opened.event_id.as_str();
+        report.matched += dead.len() as u64;
+        let messages: Vec<Message> = dead.iter().map(|(dead, _)| dead.message.clone()).collect();
+        let sent = self.ports.dead_letters.send_all(&messages).await;
+        for ((message, step), sent) in dead.into_iter().zip(sent) {
+            let id = message.event_id.as_str();
             if let Err(error) = sent {
                 report.fail(Some(id), &display_chain(&error));
                 continue;
@@ -73,14 +79,16 @@ impl<P: Ports> Replay<P> {
             tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.requester.by, why = run.requester.why, "restore of one event");
             report.done.count();
             let recorded = async {
-                self.table.keep_body(&opened.event_id, opened.body(), self.clock.now()).await?;
-                self.table.write(&step).await
+                self.ports.table.keep_body(&message.event_id, message.body(), self.ports.clock.now()).await?;
+                self.ports.table.write(&step).await
             };
-            // What is not recorded, the next sweep records.
+            // A record that is not written here is written by the next sweep.
             let in_time = timeout_at(run.deadline - ANSWER_TIME, recorded).await;
             match in_time {
                 Ok(Ok(Written::Done)) => {}
-                Ok(Ok(Written::Lost(_))) => report.fail(Some(id), "restored, but its record has changed this moment"),
+                Ok(Ok(Written::Lost(_))) => {
+                    report.fail(Some(id), "restored, but another worker has changed its record");
+                }
                 Ok(Err(error)) => {
                     report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error)));
                 }

@@ -1,14 +1,16 @@
-//! A run that changes something: one at a time, by a lease, and each with its line in the audit log.
+//! Runs that change something: one at a time, by a lease, each with its lines in the audit log.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::background::Tracked;
-use super::report::Report;
-use super::sweep::HIDDEN_PAST_DEADLINE;
-use super::{Ports, Replay, ReplayError, begun};
+use super::api::Report;
+use super::error::ReplayError;
+use super::ports::{PortTypes, Ports, started};
+use super::progress::Tracked;
 use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
@@ -16,22 +18,28 @@ use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
 use crate::runtime::logging::display_chain;
 
-/// A run that changes something.
+/// The answer is given this long before the deadline, whatever SQS does.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Received messages stay hidden this long past the deadline, so that a run receives no message twice.
+pub(super) const HIDDEN_PAST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Run that changes something.
 pub(super) struct Run<'a> {
-    /// Joins the lines of the audit log that belong together.
+    /// Id in every line of the audit log of this run.
     pub(super) id: Uuid,
     pub(super) action: &'static str,
     pub(super) requester: &'a Requester,
     pub(super) began_at: Timestamp,
     pub(super) deadline: Instant,
-    /// The newest bulk replay before it, if its move began.
+    /// Newest bulk replay before it, if its move task has started.
     pub(super) bulk: Option<BulkReplay>,
-    /// Where it tells how far it is, if somebody may watch.
+    /// Record of its progress, if it runs in the background.
     pub(super) tracked: Option<&'a Tracked>,
 }
 
 impl Run<'_> {
-    /// What is written on each record that the run changes.
+    /// Entry in the history of each record that the run changes.
     pub(super) fn act(&self, at: Timestamp) -> OperatorAction {
         OperatorAction {
             action: self.action.to_owned(),
@@ -40,78 +48,74 @@ impl Run<'_> {
             why: self.requester.why.clone(),
         }
     }
-}
 
-/// A run that is at work.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct ShownRun {
-    /// What it does.
-    action: String,
-    /// Who started it.
-    by: String,
-    since: Timestamp,
-    /// When others may begin, should it be heard of no more.
-    until: Timestamp,
-}
-
-impl From<RunLease> for ShownRun {
-    fn from(RunLease { action, by, since, until, owner: _ }: RunLease) -> Self {
-        Self { action, by, since, until }
+    /// Saves how far the run is, if it runs in the background.
+    pub(super) async fn save_progress<T: PortTypes>(&self, ports: &Ports<T>, report: &Report) {
+        if let Some(tracked) = self.tracked {
+            tracked.save_progress(ports, report).await;
+        }
     }
 }
 
-impl<P: Ports> Replay<P> {
-    /// Takes the lease, if neither another run nor a move task is at work.
-    pub(super) async fn begin<'a>(
-        &self,
+/// Run that holds the lease on the dead letters.
+pub(super) struct RunGuard<'a, T: PortTypes> {
+    ports: &'a Ports<T>,
+    pub(super) run: Run<'a>,
+}
+
+impl<'a, T: PortTypes> RunGuard<'a, T> {
+    /// Takes the lease, unless another run holds it or a move task is running.
+    pub(super) async fn begin(
+        ports: &'a Ports<T>,
         action: &'static str,
         requester: &'a Requester,
         deadline: Instant,
         tracked: Option<&'a Tracked>,
-    ) -> Result<Run<'a>, ReplayError> {
-        let mut run =
-            Run { id: Uuid::new_v4(), action, requester, began_at: self.clock.now(), deadline, bulk: None, tracked };
+    ) -> Result<Self, ReplayError> {
+        let run =
+            Run { id: Uuid::new_v4(), action, requester, began_at: ports.clock.now(), deadline, bulk: None, tracked };
         let left = deadline.saturating_duration_since(Instant::now());
         let lease = RunLease {
             owner: run.id,
             action: action.to_owned(),
             by: requester.by.clone(),
             since: run.began_at,
-            // Should the run be killed, what it holds comes back no later than its lease ends.
+            // If the run is killed, the messages that it hides come back before its lease ends.
             until: run.began_at + left + HIDDEN_PAST_DEADLINE,
         };
-        match self.table.acquire(LeaseName::DeadLetters, &lease, run.began_at).await {
+        let mut guard = Self { ports, run };
+        match ports.table.acquire(LeaseName::DeadLetters, &lease, lease.since).await {
             Ok(None) => {}
             Ok(Some(held)) => return Err(ReplayError::Busy(held)),
             Err(error) => {
-                // It may be ours although the answer was lost.
-                self.release(&run).await;
+                // The lease may be ours although the answer was lost.
+                guard.release().await;
                 return Err(error.into());
             }
         }
-        let refusal = match self.redrive.latest_move().await {
+        let refusal = match ports.redrive.latest_move().await {
             Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
-            Ok(task) => match self.table.bulk_replay().await {
+            Ok(task) => match ports.table.bulk_replay().await {
                 Ok(bulk) => {
-                    run.bulk = bulk.and_then(|bulk| begun(bulk, task.as_ref()));
-                    return Ok(run);
+                    guard.run.bulk = bulk.and_then(|bulk| started(bulk, task.as_ref()));
+                    return Ok(guard);
                 }
                 Err(error) => error.into(),
             },
             Err(error) => error.into(),
         };
-        self.release(&run).await;
+        guard.release().await;
         Err(refusal)
     }
 
-    /// Gives the lease back, and says what was done in one line of the audit log.
+    /// Gives the lease back, and writes one line of the audit log.
     pub(super) async fn end(
-        &self,
-        run: &Run<'_>,
+        self,
         outcome: Result<Report, ReplayError>,
         selection: impl Serialize,
     ) -> Result<Report, ReplayError> {
-        self.release(run).await;
+        self.release().await;
+        let run = &self.run;
         let report = outcome.inspect_err(|error| {
             tracing::error!(
                 audit = run.action,
@@ -143,9 +147,9 @@ impl<P: Ports> Replay<P> {
         Ok(report)
     }
 
-    async fn release(&self, run: &Run<'_>) {
-        if let Err(error) = self.table.release(LeaseName::DeadLetters, run.id).await {
-            tracing::warn!(run = %run.id, error = display_chain(&error), "the lease on the dead letters stands until it runs out");
+    async fn release(&self) {
+        if let Err(error) = self.ports.table.release(LeaseName::DeadLetters, self.run.id).await {
+            tracing::warn!(run = %self.run.id, error = display_chain(&error), "failed to release the lease on the dead letters");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Configuration, logs and metrics of every function.
+//! Configuration, logs, metrics and HTTP events of every function.
 
 pub mod config;
+pub mod lambda_http;
 pub mod logging;
 pub mod metrics;

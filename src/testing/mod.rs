@@ -3,6 +3,7 @@
 mod archive;
 mod breaker;
 mod clock;
+mod dead_letters;
 mod queue;
 mod secrets;
 mod table;
@@ -18,6 +19,7 @@ use crate::ports::clock::Clock as _;
 pub use self::archive::FakeArchive;
 pub use self::breaker::{FakeEventSource, FakeProber};
 pub use self::clock::FakeClock;
+pub use self::dead_letters::FakePorts;
 pub use self::queue::FakeQueue;
 pub use self::secrets::FakeSecretStore;
 pub use self::table::FakeTable;

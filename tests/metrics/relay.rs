@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::breaker::{self, Breaker};
-use genesys_relay::dead_letters::{self, Replay};
+use genesys_relay::dead_letters::{self, DeadLetters, Ports};
 use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::domain::circuit::Policy;
@@ -21,7 +21,7 @@ use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{
-    FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
+    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
 };
 use http::HeaderMap;
 use jiff::SignedDuration;
@@ -65,7 +65,6 @@ impl Target for Named {
 }
 
 type TheProcessor = Processor<FakeQueue, FakeQueue, FakeTable, Named, FakeClock>;
-type TheReplay = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock)>;
 
 /// All of it but the recovery and the breaker.
 pub(crate) struct Relay {
@@ -75,7 +74,7 @@ pub(crate) struct Relay {
     archive: FakeArchive,
     ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
     processor: Arc<TheProcessor>,
-    replay: TheReplay,
+    replay: DeadLetters<FakePorts>,
 }
 
 impl Relay {
@@ -102,13 +101,15 @@ impl Relay {
                 },
                 Backoff::with_rng(schedule, fastrand::Rng::with_seed(7)),
             )),
-            replay: Replay {
-                events: events.clone(),
-                dead_letters: dead_letters.clone(),
-                redrive: dead_letters.clone().moving_to(&events),
-                table: table.clone(),
-                archive: archive.clone(),
-                clock: FakeClock,
+            replay: DeadLetters {
+                ports: Ports {
+                    events: events.clone(),
+                    dead_letters: dead_letters.clone(),
+                    redrive: dead_letters.clone().moving_to(&events),
+                    table: table.clone(),
+                    archive: archive.clone(),
+                    clock: FakeClock,
+                },
             },
             events,
             dead_letters,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{self, Replay, ReplayError};
+use genesys_relay::dead_letters::{self, DeadLetters, PortTypes, Ports, ReplayError};
 use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
@@ -57,6 +57,18 @@ const LOST_ANSWERS_PER_THOUSAND: u32 = 10;
 
 type TheIngest = Ingest<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeSecretStore>, SkewedClock>;
 type TheProcessor = Processor<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeTable>, SimTarget, SkewedClock>;
+
+/// Ports of the dead letters over the network.
+struct RemotePorts;
+
+impl PortTypes for RemotePorts {
+    type Events = Remote<FakeQueue>;
+    type DeadLetters = Remote<FakeQueue>;
+    type Redrive = Remote<FakeQueue>;
+    type Table = Remote<FakeTable>;
+    type Archive = Remote<FakeArchive>;
+    type Clock = SkewedClock;
+}
 
 /// Warm instance of a function.
 struct Warm<F> {
@@ -336,7 +348,7 @@ impl World {
         }
         let process = self.process(action(&request), OPERATOR_CALL);
         let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
-        let function: Replay<(_, _, _, _, _, _)> = Replay {
+        let ports = Ports {
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
             redrive: remote(&self.dead_letters, Service::DeadLetters),
@@ -344,6 +356,7 @@ impl World {
             archive: Remote { port: self.archive.clone(), service: Service::Archive, process: process.clone() },
             clock: self.clock(),
         };
+        let function: DeadLetters<RemotePorts> = DeadLetters { ports };
         let handled = Box::pin(function.handle(request, Instant::now() + REPLAY_TIME));
         let answer = process.invoke(REPLAY_TIME, handled).await;
         if let Ok(Ok(answer)) = &answer {

@@ -17,7 +17,7 @@ async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
         attempts.count(&format!("event-{number}").parse().expect("an id"), 1, number == 0);
     }
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
-    operator.relay.replay.table.count_attempts(last_minute, &attempts).await?;
+    operator.relay.replay.ports.table.count_attempts(last_minute, &attempts).await?;
     let page = operator.get("/").await?;
     page.says("Needs attention")
         .says("3 dead letters")
@@ -112,7 +112,7 @@ async fn an_event_page_shows_history_payload_and_headers() -> Result<()> {
 
     let unknown = operator.get("/events/unknown-event").await?;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-    unknown.says("nothing is known of the event unknown-event");
+    unknown.says("the event unknown-event has no record");
     let wrong = operator.get("/events/no%20id").await?;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     wrong.says("an event id has 1 to 80 characters");
@@ -128,7 +128,7 @@ async fn errors_of_the_relay_are_shown_in_full() -> Result<()> {
     assert_eq!(off.status, StatusCode::CONFLICT);
     off.says("Off: the breaker is off: set the stack");
 
-    operator.relay.replay.table.fail();
+    operator.relay.replay.ports.table.fail();
     let failed = operator.get("/dead-letters").await?;
     assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
     failed.says("DynamoDB did not answer or throttled the request: the table was made to fail");

@@ -14,13 +14,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use genesys_relay::breaker;
 use genesys_relay::breaker::{Breaker, BreakerError};
-use genesys_relay::dead_letters::{Replay, ReplayError, Request};
+use genesys_relay::dead_letters::{DeadLetters, Ports, ReplayError, Request};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::runtime::logging::display_chain;
-use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable, refused};
+use genesys_relay::testing::{
+    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable, refused,
+};
 use local::wait;
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy as Redirects;
@@ -30,11 +32,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-type Ports = (FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock);
-
 /// The two functions, in this process.
 struct Relay {
-    replay: Arc<Replay<Ports>>,
+    replay: Arc<DeadLetters<FakePorts>>,
     breaker: Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>,
     /// All requests to them.
     requests: Mutex<Vec<Value>>,
@@ -49,13 +49,15 @@ impl Relay {
         let (events, dead_letters, table) = (FakeQueue::default(), FakeQueue::default(), FakeTable::default());
         let dead_letters = dead_letters.moving_to(&events);
         Self {
-            replay: Arc::new(Replay {
-                events: events.clone(),
-                redrive: dead_letters.clone(),
-                dead_letters,
-                table: table.clone(),
-                archive: FakeArchive::default(),
-                clock: FakeClock,
+            replay: Arc::new(DeadLetters {
+                ports: Ports {
+                    events: events.clone(),
+                    redrive: dead_letters.clone(),
+                    dead_letters,
+                    table: table.clone(),
+                    archive: FakeArchive::default(),
+                    clock: FakeClock,
+                },
             }),
             breaker: Breaker {
                 events,
@@ -75,7 +77,7 @@ impl Relay {
     /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
     async fn send_to_dead_letters(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
         for body in bodies {
-            self.replay.dead_letters.send(&refused(body).with_identity(FakeClock.now())).await?;
+            self.replay.ports.dead_letters.send(&refused(body).with_identity(FakeClock.now())).await?;
         }
         self.carry_out(Function::Replay, json!({ "action": "reconcile" })).await?;
         Ok(())

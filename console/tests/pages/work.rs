@@ -23,7 +23,7 @@ async fn selected_dead_letters_are_counted_and_then_replayed() -> Result<()> {
         .says("Failed: 1")
         .says("unknown-event")
         .says("Replay 2<");
-    assert_eq!(operator.relay.replay.dead_letters.depth().await?.visible, 5, "a dry run");
+    assert_eq!(operator.relay.replay.ports.dead_letters.depth().await?.visible, 5, "a dry run");
 
     fields.extend([("action", "replay"), ("why", "the target is back"), ("rate", "400")]);
     let run = operator.start(&fields).await?;
@@ -39,7 +39,7 @@ async fn selected_dead_letters_are_counted_and_then_replayed() -> Result<()> {
         (&request["by"], &request["why"], &request["ratePerSecond"]),
         (&"an operator".into(), &"the target is back".into(), &400.into())
     );
-    assert_eq!(operator.relay.replay.events.depth().await?.visible, 2);
+    assert_eq!(operator.relay.replay.ports.events.depth().await?.visible, 2);
     operator.get(&format!("/events/{}", ids[0])).await?.says("replay</strong> by an operator: the target is back");
     operator.get("/runs").await?.says("replay 1").says("2 replayed");
     Ok(())
@@ -59,7 +59,7 @@ async fn all_that_match_are_replayed_step_by_step_and_once() -> Result<()> {
         .filter_map(|step| Some(step["eventIds"].as_array()?.len()))
         .collect();
     assert!(steps.len() > 10 && steps.iter().sum::<usize>() == 250, "{steps:?}");
-    assert_eq!(operator.relay.replay.events.depth().await?.visible, 250);
+    assert_eq!(operator.relay.replay.ports.events.depth().await?.visible, 250);
     Ok(())
 }
 
@@ -76,7 +76,7 @@ async fn a_run_shows_its_progress_and_is_cancelled_between_two_steps() -> Result
     operator.get(&run).await?.says("cancelling");
     operator.relay.room.add_permits(1);
     operator.until(&run, "<strong>cancelled").await?.says("20 of 40 replayed").says("20 dead letters are left");
-    assert_eq!(operator.relay.replay.dead_letters.depth().await?.visible, 20);
+    assert_eq!(operator.relay.replay.ports.dead_letters.depth().await?.visible, 20);
     Ok(())
 }
 
@@ -85,7 +85,7 @@ async fn an_sqs_redrive_is_watched_and_can_be_cancelled() -> Result<()> {
     let operator = Operator::with(20).await?;
     operator.post("/replay", &[("which", "all")]).await?.says("20 would be replayed");
     // One more dies before it is confirmed.
-    operator.relay.replay.dead_letters.send(&refused(body(20)).with_identity(FakeClock.now())).await?;
+    operator.relay.replay.ports.dead_letters.send(&refused(body(20)).with_identity(FakeClock.now())).await?;
     let run = operator.start(&[("which", "all"), ("action", "replay"), ("rate", "5"), ("counted", "20")]).await?;
     operator.until(&run, "SQS redrive in progress").await?.says("The dry run counted 20; the run found 21");
     operator.get("/").await?.says("SQS redrive in progress").says("Cancel redrive");
@@ -95,7 +95,7 @@ async fn an_sqs_redrive_is_watched_and_can_be_cancelled() -> Result<()> {
     operator.send("/move-task/cancel", &[]).await?;
     operator.until(&run, "<strong>cancelled").await?;
     assert_eq!(operator.relay.requests_for("cancel").len(), 1);
-    let left = operator.relay.replay.dead_letters.depth().await?.visible;
+    let left = operator.relay.replay.ports.dead_letters.depth().await?.visible;
     assert!(left > 0, "it was cancelled before its end");
     Ok(())
 }
@@ -151,7 +151,7 @@ async fn only_what_the_dry_run_named_is_replayed() -> Result<()> {
     let run = operator.start(&fields).await?;
     let page = operator.until(&run, "<strong>finished").await?;
     page.says("2 of 3 replayed, 1 failed").says("3 were requested and 2 were replayed").says("discarded");
-    let left = operator.relay.replay.dead_letters.depth().await?.visible;
+    let left = operator.relay.replay.ports.dead_letters.depth().await?.visible;
     assert_eq!(left, 1, "a later dead letter was not confirmed");
     let unseen = operator.post("/runs", &[selection[0], selection[1], ("action", "replay")]).await?;
     unseen.says("Start with a dry run");
@@ -178,12 +178,12 @@ async fn a_run_waits_while_another_is_in_progress() -> Result<()> {
     let owner = "11111111-2222-4333-8444-555555555555".parse()?;
     let (action, by) = ("archive".to_owned(), "the schedule".to_owned());
     let lease = RunLease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
-    operator.relay.replay.table.acquire(LeaseName::DeadLetters, &lease, now).await?;
+    operator.relay.replay.ports.table.acquire(LeaseName::DeadLetters, &lease, now).await?;
     let id = operator.ids().await?.remove(0);
     let run = operator.start(&[("action", "replay"), ("eventId", &id)]).await?;
-    operator.until(&run, "Waiting: archive of the schedule is at work").await?;
+    operator.until(&run, "Waiting: archive by the schedule has been running").await?;
     operator.get("/").await?.says("Running on the dead letters: archive by the schedule");
-    operator.relay.replay.table.release(LeaseName::DeadLetters, owner).await?;
+    operator.relay.replay.ports.table.release(LeaseName::DeadLetters, owner).await?;
     operator.until(&run, "1 of 1 replayed").await?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::queue::Sender;
 use genesys_relay::ports::secrets::SecretStore;
+use genesys_relay::runtime::lambda_http::problem_details;
 use genesys_relay::runtime::logging::{self, display_chain};
 use genesys_relay::runtime::metrics::{self, Rejection};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
@@ -102,11 +103,8 @@ fn status(refusal: &Refusal) -> StatusCode {
     }
 }
 
-/// Problem details of RFC 9457. The status is the kind of problem, so the type is `about:blank`.
 fn problem(status: StatusCode, detail: &str) -> ApiGatewayV2httpResponse {
-    let title = status.canonical_reason();
-    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    let mut response = response(status, "application/problem+json", &body);
+    let mut response = response(status, "application/problem+json", &problem_details(status, detail));
     let extra = match status {
         StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
         StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "POST")),

@@ -1,4 +1,4 @@
-//! The HTTP API of the dead letters: carries out what API Gateway passes on, and says in HTTP what came of it.
+//! HTTP API of the dead letters: carries out requests of API Gateway, and turns their outcomes into HTTP answers.
 
 mod answer;
 mod call;
@@ -7,7 +7,7 @@ mod tests;
 
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{Answer, Done, Missing, Ports, Replay, ReplayError, Report};
+use genesys_relay::dead_letters::{Answer, DeadLetters, Done, Missing, PortTypes, ReplayError, Report};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State};
 use genesys_relay::ports::clock::Clock;
@@ -24,38 +24,38 @@ use crate::background::Background;
 
 pub(crate) use self::answer::Response;
 
-/// A call is answered within this. API Gateway hangs up after 30 s ("Quotas for configuring and running HTTP APIs"), of
-/// which the rest is for a start of the function.
+/// Time limit of an answer. API Gateway closes the connection after 30 s ("Quotas for configuring and running HTTP APIs");
+/// the rest is for a cold start of the function.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// When to try again while a run or a move task is at work. It may take longer.
+/// Wait before the next try while a run or a move task is running. It may take longer.
 const AFTER_A_RUN: Duration = Duration::from_secs(30);
 
-/// When to try again while a message is hidden.
+/// Wait before the next try while a message is hidden.
 const WHEN_VISIBLE: Duration = Duration::from_mins(1);
 
-/// When to try again after a queue or a table has failed.
+/// Wait before the next try after a queue or the table has failed.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
 
-/// The API, over the use case and the way to go on without a caller.
-pub(crate) struct Api<'a, P: Ports, B> {
-    pub(crate) replay: &'a Replay<P>,
+/// The API, over the use case and its background runs.
+pub(crate) struct Api<'a, T: PortTypes, B> {
+    pub(crate) dead_letters: &'a DeadLetters<T>,
     pub(crate) background: &'a B,
 }
 
-impl<P: Ports, B: Background> Api<'_, P, B> {
+impl<T: PortTypes, B: Background> Api<'_, T, B> {
     /// Answers one event of an HTTP API, well before `end`.
     pub(crate) async fn answer(&self, event: Value, end: Instant) -> Response {
         let deadline = end.min(Instant::now() + ANSWER_WITHIN);
         self.carry_out(event, deadline).await.unwrap_or_else(|problem| {
-            tracing::info!(status = problem.status().as_u16(), reason = problem.detail(), "not carried out");
+            tracing::info!(status = problem.status().as_u16(), reason = problem.detail(), "refused request");
             problem.into()
         })
     }
 
     async fn carry_out(&self, event: Value, deadline: Instant) -> Result<Response, Problem> {
         match Call::read(event)? {
-            Call::Ask(request) => match self.replay.handle(request, deadline).await? {
+            Call::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
                 Answer::List(list) => Ok(Response::list(list)),
                 Answer::Show(shown) => Ok(Response::shown(&shown)),
                 answer => Ok(Response::json(StatusCode::OK, &json!(answer))),
@@ -64,16 +64,16 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
         }
     }
 
-    /// Replays one event now, or sees to it that it is replayed.
+    /// Replays one event now, or in the background.
     async fn retry(&self, retry: Retry, deadline: Instant) -> Result<Response, Problem> {
         let Retry { event_id, request, direct } = retry;
-        let now = self.replay.clock.now();
-        let record = self.replay.table.get(&event_id).await.map_err(ReplayError::from)?;
+        let now = self.dead_letters.ports.clock.now();
+        let record = self.dead_letters.ports.table.get(&event_id).await.map_err(ReplayError::from)?;
         match record.filter(|record| !record.is_expired(now)) {
             Some(record) => can_be_retried(&record, now)?,
-            None => return Err(self.replay.unrecorded(event_id).await.into()),
+            None => return Err(self.dead_letters.unrecorded(event_id).await.into()),
         }
-        let outcome = match self.replay.handle(request, deadline).await? {
+        let outcome = match self.dead_letters.handle(request, deadline).await? {
             Answer::Replay(report) => Outcome::of(&event_id, &report)?,
             answer => unreachable!("a replay is answered by its report, not by {answer:?}"),
         };
@@ -83,17 +83,17 @@ impl<P: Ports, B: Background> Api<'_, P, B> {
             }
             Outcome::Unfinished => {
                 self.background.hand_over(&direct).await.map_err(|error| {
-                    tracing::error!(%event_id, error = display_chain(&error), "cannot go on in the background");
-                    Problem::later(AFTER_A_FAILURE, "The dead letters could not all be looked at in time. Try again.")
+                    tracing::error!(%event_id, error = display_chain(&error), "failed to continue the retry in the background");
+                    Problem::later(AFTER_A_FAILURE, "The dead letters could not all be searched in time. Try again.")
                 })?;
-                tracing::info!(%event_id, "the retry goes on in the background");
+                tracing::info!(%event_id, "continuing the retry in the background");
                 Ok(Response::json(StatusCode::ACCEPTED, &json!({ "status": "accepted", "eventId": event_id })))
             }
         }
     }
 }
 
-/// Whether an event is a dead letter that may be replayed just so.
+/// Checks that an event is a dead letter that may be replayed without `force`.
 fn can_be_retried(record: &EventRecord, now: Timestamp) -> Result<(), Problem> {
     let why_not = match &record.state {
         state if state.death(now).is_some() => {
@@ -116,7 +116,7 @@ fn can_be_retried(record: &EventRecord, now: Timestamp) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::CONFLICT, why_not))
 }
 
-/// What came of the replay of one event.
+/// Outcome of the replay of one event.
 enum Outcome {
     /// It is in the events queue again.
     Retried,
@@ -129,7 +129,7 @@ impl Outcome {
         if matches!(report.done, Done::Replay { replayed: 1.. }) {
             return Ok(Self::Retried);
         }
-        // A run can fail at other events that it comes across.
+        // A run can fail at other events on its way.
         let failed =
             report.failed.iter().find(|failed| failed.event_id.as_deref().is_none_or(|id| id == event_id.as_str()));
         let Some(failed) = failed else {
@@ -147,7 +147,7 @@ impl Outcome {
                 Problem::new(StatusCode::CONFLICT, detail)
             }
             None => {
-                tracing::error!(%event_id, error = failed.error, "not replayed");
+                tracing::error!(%event_id, error = failed.error, "failed to replay the event");
                 Problem::later(AFTER_A_FAILURE, "It could not be replayed now. Try again.")
             }
         })
@@ -163,7 +163,7 @@ impl From<ReplayError> for Problem {
             ReplayError::NameTaken { .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&error)),
             ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
             ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
-                tracing::error!(error = display_chain(&error), "not carried out");
+                tracing::error!(error = display_chain(&error), "failed to carry out the request");
                 Self::later(
                     AFTER_A_FAILURE,
                     "The queues or the events table cannot be reached at the moment. Try again.",

@@ -1,11 +1,11 @@
-//! Tells an operator's request from an event of the HTTP API. Turns the request into a call of [`Replay`], and its
-//! outcome into an answer or an error that names the field.
+//! Handler of direct requests and of events of the HTTP API. Turns a request into a call of [`DeadLetters`], and its outcome
+//! into an answer or an error that names the field.
 
 use std::sync::Arc;
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
 use genesys_relay::breaker::watchdog;
-use genesys_relay::dead_letters::{Answer, Ports, Replay, ReplayError, Request};
+use genesys_relay::dead_letters::{Answer, DeadLetters, PortTypes, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
 use genesys_relay::ports::event_source::EventSource;
@@ -17,27 +17,27 @@ use serde_json::Value;
 use crate::api::{Api, Response};
 use crate::background::Background;
 
-/// What the function is made of.
-pub(crate) struct Function<P: Ports, B, M> {
-    pub(crate) replay: Replay<P>,
+/// Parts of the function.
+pub(crate) struct Function<T: PortTypes, B, M> {
+    pub(crate) dead_letters: DeadLetters<T>,
     pub(crate) background: B,
-    /// What the breaker holds events back with.
+    /// Event source mapping that the breaker disables.
     pub(crate) event_source: M,
-    /// How many invocations of the processor there are at the same time where nothing is held back.
+    /// Concurrent invocations of the processor while the breaker is closed.
     pub(crate) maximum_concurrency: u32,
 }
 
-/// What the function answers.
+/// Answer of the function.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Reply {
-    /// To somebody who invoked it.
+    /// To a direct invocation.
     Direct(Box<Answer>),
     /// To API Gateway.
     Http(Response),
 }
 
-/// Why there is no answer; the console shows it as the function's error.
+/// Error of an invocation, which Lambda and the console show.
 #[derive(Debug)]
 pub(crate) enum InvocationError {
     /// The request was not understood.
@@ -49,8 +49,8 @@ pub(crate) enum InvocationError {
 }
 
 impl From<InvocationError> for Diagnostic {
-    fn from(refusal: InvocationError) -> Self {
-        let (error_type, error_message) = match refusal {
+    fn from(error: InvocationError) -> Self {
+        let (error_type, error_message) = match error {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
             InvocationError::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => {
                 ("Busy", error.to_string())
@@ -69,35 +69,35 @@ impl From<InvocationError> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<P: Ports, B: Background, M: EventSource>(
-    function: Arc<Function<P, B, M>>,
+pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
+    function: Arc<Function<T, B, M>>,
     event: LambdaEvent<Value>,
 ) -> Result<Reply, InvocationError> {
     let LambdaEvent { payload, context } = event;
-    let Function { replay, background, event_source, maximum_concurrency } = function.as_ref();
+    let Function { dead_letters, background, event_source, maximum_concurrency } = function.as_ref();
     let end = end_of_invocation(context.deadline());
     if payload["requestContext"]["http"].is_object() {
-        return Ok(Reply::Http(Api { replay, background }.answer(payload, end).await));
+        return Ok(Reply::Http(Api { dead_letters, background }.answer(payload, end).await));
     }
     let request =
         Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
     if let Request::Reconcile { if_needed: true, requester, .. } = &request {
-        let now = replay.clock.now();
+        let (table, now) = (&dead_letters.ports.table, dead_letters.ports.clock.now());
         if let Err(error) =
-            watchdog::release_if_stale(&replay.table, event_source, *maximum_concurrency, &requester.by, now).await
+            watchdog::release_if_stale(table, event_source, *maximum_concurrency, &requester.by, now).await
         {
-            // The next schedule is minutes away, and what else it is for is to be done all the same.
+            // The next schedule is minutes away, and the reconciliation is independent of the breaker.
             tracing::error!(error = display_chain(&error), "failed to check whether the breaker is still running");
         }
     }
     if let Request::Start(start) = request {
-        let (shown, is_open) = replay.enlist(&start).await.map_err(InvocationError::Failed)?;
+        let (status, is_open) = dead_letters.enlist(&start).await.map_err(InvocationError::Failed)?;
         if is_open {
             background.hand_over(&start.payload).await.map_err(InvocationError::NotStarted)?;
         }
-        return Ok(Reply::Direct(Box::new(Answer::Background { background: Box::new(shown) })));
+        return Ok(Reply::Direct(Box::new(Answer::from(status))));
     }
-    replay.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(InvocationError::Failed)
+    dead_letters.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -112,12 +112,13 @@ mod tests {
     use genesys_relay::testing::FakeClock;
     use serde_json::json;
 
-    use crate::testing::{Fakes, function, invoke, letter_of, sample, send_to_dead_letters};
+    use crate::testing::{Fakes, dead_letter_of, function, invoke, sample, send_to_dead_letters};
 
     /// The dead letters that the samples are about.
     async fn with_the_dead_letters_of_the_samples() -> Fakes {
         let function = function();
-        send_to_dead_letters(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(letter_of)).await;
+        send_to_dead_letters(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(dead_letter_of))
+            .await;
         function
     }
 
@@ -139,7 +140,7 @@ mod tests {
         let function = with_the_dead_letters_of_the_samples().await;
         let archived = invoke(&function, json!({ "action": "archive", "olderThanDays": 0 })).await.expect("archived");
         let request = sample("replay-restore");
-        let archive = &function.replay.archive;
+        let archive = &function.dead_letters.ports.archive;
         let object = archive.get(archived["keys"][0].as_str().expect("a key")).await.expect("there");
         archive.put(request["key"].as_str().expect("a key"), object).await.expect("written");
 
@@ -183,7 +184,7 @@ mod tests {
         let function = function();
         let now = FakeClock.now();
         let circuit = Circuit { state: State::Open, ..Circuit::closed(now) };
-        function.replay.table.save_circuit(&circuit).await.expect("saved");
+        function.dead_letters.ports.table.save_circuit(&circuit).await.expect("saved");
         let held = Settings { enabled: false, maximum_concurrency: 2 };
         function.event_source.set(held).await.expect("set");
 
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(function.event_source.now(), held, "an operator's request does not check the breaker");
         invoke(&function, schedule).await.expect("done");
         assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
-        let circuit = function.replay.table.circuit().await.expect("read").expect("a breaker");
+        let circuit = function.dead_letters.ports.table.circuit().await.expect("read").expect("a breaker");
         assert!(circuit.state == State::Closed && circuit.why.contains("has not run"), "{circuit:?}");
     }
 

@@ -15,8 +15,8 @@ use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::event_source::EventSourceMapping;
 use genesys_relay::adapters::aws::lambda::LambdaFunction;
 use genesys_relay::adapters::aws::s3::S3Archive;
-use genesys_relay::adapters::aws::sqs::Sqs;
-use genesys_relay::dead_letters::Replay;
+use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue, SqsRedrive};
+use genesys_relay::dead_letters::{DeadLetters, PortTypes, Ports};
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
@@ -25,9 +25,20 @@ use lambda_runtime::service_fn;
 use crate::config::Config;
 use crate::handler::Function;
 
-/// A call to AWS ends within this, the waiting of a long poll of 2 s included. An answer over HTTP has room for two that
-/// hang.
+/// Timeout of a call to AWS, a long poll of 2 s included. An answer over HTTP has room for two calls that hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// AWS behind the ports.
+struct Aws;
+
+impl PortTypes for Aws {
+    type Events = SqsQueue;
+    type DeadLetters = SqsQueue;
+    type Redrive = SqsRedrive;
+    type Table = DynamoDb;
+    type Archive = S3Archive;
+    type Clock = SystemClock;
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -36,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
-    let replay: Replay<(_, _, _, _, _, _)> = Replay {
+    let ports = Ports {
         events: sqs.queue_with_age(config.queue_url, &sdk),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
@@ -45,12 +56,12 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
     };
     let function = Arc::new(Function {
-        replay,
+        dead_letters: DeadLetters::<Aws> { ports },
         background: LambdaFunction::new(&sdk, config.function_name),
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
         maximum_concurrency: config.maximum_concurrency,
     });
-    // A run's future is large, and is moved around less when it is boxed.
+    // The future of a run is large; a box moves it less often.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)));
     Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use genesys_relay::adapters::aws::lambda::InvokeError;
-use genesys_relay::dead_letters::Replay;
+use genesys_relay::dead_letters::{DeadLetters, Ports};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
-use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakeQueue, FakeTable};
+use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeQueue, FakeTable};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::{Value, json};
 
@@ -19,11 +19,10 @@ use crate::handler::{Function, handle};
 
 pub(crate) use genesys_relay::testing::refused;
 
-/// The function over fakes, its dead letters in a queue of one's own.
-pub(crate) type Fakes<D = FakeQueue> =
-    Arc<Function<(FakeQueue, D, FakeQueue, FakeTable, FakeArchive, FakeClock), FakeBackground, FakeEventSource>>;
+/// The function over fakes, with a dead-letter queue of the test's own.
+pub(crate) type Fakes<D = FakeQueue> = Arc<Function<FakePorts<D>, FakeBackground, FakeEventSource>>;
 
-/// Remembers what it is handed.
+/// Keeps the requests that are handed over.
 #[derive(Default)]
 pub(crate) struct FakeBackground {
     requests: Mutex<Vec<Value>>,
@@ -31,12 +30,12 @@ pub(crate) struct FakeBackground {
 }
 
 impl FakeBackground {
-    /// From now on it takes nothing.
+    /// Refuses every request from now on.
     pub(crate) fn fail(&self) {
         self.fails.store(true, Ordering::Relaxed);
     }
 
-    /// What it was handed.
+    /// Requests that were handed over.
     pub(crate) fn requests(&self) -> Vec<Value> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -57,9 +56,9 @@ pub(crate) fn function() -> Fakes {
     function_over(FakeQueue::default(), FakeQueue::default())
 }
 
-/// The same over a queue of dead letters, and what moves them.
+/// A function over a dead-letter queue and its move task.
 pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
-    let replay = Replay {
+    let ports = Ports {
         events: FakeQueue::default(),
         dead_letters,
         redrive,
@@ -68,7 +67,7 @@ pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, r
         clock: FakeClock,
     };
     Arc::new(Function {
-        replay,
+        dead_letters: DeadLetters { ports },
         background: FakeBackground::default(),
         event_source: FakeEventSource::default(),
         maximum_concurrency: 10,
@@ -82,8 +81,8 @@ pub(crate) fn sample(name: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The message that ingest makes of a sample, as it would lie in the dead-letter queue.
-pub(crate) fn letter_of(sample_name: &str) -> Message {
+/// The message that ingest makes of a sample, as a dead letter.
+pub(crate) fn dead_letter_of(sample_name: &str) -> Message {
     let body = sample(sample_name)["body"].as_str().expect("a body").to_owned();
     refused(body)
 }
@@ -100,7 +99,7 @@ where
 {
     for message in messages {
         let sent_at = FakeClock.now();
-        function.replay.dead_letters.send(&message.with_identity(sent_at)).await.expect("sent");
+        function.dead_letters.ports.dead_letters.send(&message.with_identity(sent_at)).await.expect("sent");
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     invoke(function, json!({ "action": "reconcile" })).await.expect("reconciled");

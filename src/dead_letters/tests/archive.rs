@@ -28,14 +28,14 @@ async fn what_is_archived_comes_back_byte_for_byte() {
     tokio::time::advance(Duration::from_hours(11 * 24)).await;
     send_to_dead_letters(&relay, [message("young", 1)]).await;
 
-    relay.archive.fail_times(1);
+    relay.ports.archive.fail_times(1);
     let failed = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
     assert!(failed.failures == 1 && !failed.complete, "{failed:?}");
     assert_eq!(visible(&relay).await, 13, "nothing is deleted before its object is durable");
 
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
     let Done::Archive { archived: 12, keys } = &report.done else { panic!("{report:?}") };
-    assert_eq!((&relay.archive.keys(), visible(&relay).await), (keys, 1));
+    assert_eq!((&relay.ports.archive.keys(), visible(&relay).await), (keys, 1));
     let record = record_of(&relay, &letters[0]).await;
     assert!(matches!(&record.state, State::Archived { archived_to, .. } if *archived_to == keys[0]));
     let asked = self::report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letters[0])] })).await;
@@ -45,9 +45,9 @@ async fn what_is_archived_comes_back_byte_for_byte() {
     let request = json!({ "action": "restore", "key": keys[0] });
     let restored = self::report(&relay, request.clone()).await;
     assert!(matches!(restored.done, Done::Restore { restored: 12 }), "{restored:?}");
-    let mut lying = relay.dead_letters.messages();
-    lying.retain(|message| message.group.as_deref() == Some("a"));
-    assert_eq!(lying, letters);
+    let mut queued = relay.ports.dead_letters.messages();
+    queued.retain(|message| message.group.as_deref() == Some("a"));
+    assert_eq!(queued, letters);
     assert_eq!(record_of(&relay, &letters[0]).await.state.name(), StateName::Dead);
     let again = self::report(&relay, request).await;
     assert!(matches!(again.done, Done::Restore { restored: 0 }) && again.skipped == 12, "{again:?}");
@@ -79,8 +79,8 @@ async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
     let Done::Archive { keys, .. } = report(&relay, archive).await.done else { panic!("not archived") };
     let restore = json!({ "action": "restore", "key": keys[0] });
     report(&relay, restore.clone()).await;
-    let purged = relay.dead_letters.receive(10, Duration::from_secs(1), Duration::ZERO).await.expect("received");
-    relay.dead_letters.delete(&[purged[0].receipt.clone()]).await;
+    let purged = relay.ports.dead_letters.receive(10, Duration::from_secs(1), Duration::ZERO).await.expect("received");
+    relay.ports.dead_letters.delete(&[purged[0].receipt.clone()]).await;
     tokio::time::advance(Duration::from_mins(20)).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let restored = report(&relay, restore).await;
@@ -93,29 +93,30 @@ async fn a_dead_letter_is_as_old_as_its_message() {
     let relay = relay();
     let mut old = message("old", 1);
     old.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text("2025-01-01T00:00:00Z"));
-    for (letter, later) in [(message("first", 1), 1), (message("second", 1), 0), (old, 0)] {
-        relay.dead_letters.send(&letter).await.expect("sent");
+    for (dead_letter, later) in [(message("first", 1), 1), (message("second", 1), 0), (old, 0)] {
+        relay.ports.dead_letters.send(&dead_letter).await.expect("sent");
         tokio::time::advance(Duration::from_millis(later)).await;
     }
     tokio::time::advance(Duration::from_hours(10 * 24) - Duration::from_millis(1)).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
     assert!(matches!(report.done, Done::Archive { archived: 1, .. }), "{report:?}");
-    let groups: Vec<_> = relay.dead_letters.messages().into_iter().filter_map(|message| message.group).collect();
+    let groups: Vec<_> = relay.ports.dead_letters.messages().into_iter().filter_map(|message| message.group).collect();
     assert_eq!(groups, ["second", "old"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_archived_line_has_the_reason_of_the_record() {
     let relay = relay();
-    let letter = message("a", 1);
-    die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+    let dead_letter = message("a", 1);
+    die(&relay, &dead_letter, ReasonKind::Exhausted, 503).await;
     // It carries the reason of an earlier death.
-    send_to_dead_letters(&relay, [carrying(letter, 404)]).await;
+    send_to_dead_letters(&relay, [carrying(dead_letter, 404)]).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
     let Done::Archive { keys, .. } = report.done else { panic!("{report:?}") };
     let [key] = &keys[..] else { panic!("{keys:?}") };
     assert!(key.starts_with("dead-letters/2026/01/15/") && key.ends_with("/part-0001.jsonl.gz"), "{key}");
-    let line = crate::ports::archive::read(&relay.archive.get(key).await.expect("there")).expect("readable").remove(0);
+    let line =
+        crate::ports::archive::read(&relay.ports.archive.get(key).await.expect("there")).expect("readable").remove(0);
     assert_eq!((line.reason.reason, line.reason.status_code), (ReasonKind::Exhausted, Some(503)));
 }
 
@@ -129,19 +130,19 @@ async fn the_body_of_an_event_that_needs_none_is_gone_whatever_crashed() {
             let relay = std::sync::Arc::new(relay());
             die(&relay, &message("a", 1), ReasonKind::Permanent, 404).await;
             send_to_dead_letters(&relay, [message("a", 1)]).await;
-            assert_eq!(relay.table.kept_bodies(), [id_of(&message("a", 1))]);
-            relay.table.halt_after(calls);
+            assert_eq!(relay.ports.table.kept_bodies(), [id_of(&message("a", 1))]);
+            relay.ports.table.halt_after(calls);
             let doomed = tokio::spawn({
                 let (relay, request) = (std::sync::Arc::clone(&relay), request.clone());
                 async move { handle(&relay, request).await.map(drop) }
             });
             tokio::time::sleep(Duration::from_secs(30)).await;
             doomed.abort();
-            relay.table.resume();
+            relay.ports.table.resume();
             tokio::time::advance(Duration::from_mins(2)).await;
             handle(&relay, request.clone()).await.expect("carried out");
             assert_eq!(visible(&relay).await, 0, "{calls}");
-            assert_eq!(relay.table.kept_bodies(), [], "{calls}: {request}");
+            assert_eq!(relay.ports.table.kept_bodies(), [], "{calls}: {request}");
         }
     }
 }
@@ -153,12 +154,12 @@ async fn a_message_is_kept_until_the_body_of_its_event_is_deleted() {
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     let discard = json!({ "action": "discard", "eventIds": [id_of(&message("a", 1))], "why": "a test order" });
     // The lease, the bulk replay, the records, the record of the event; and then its body.
-    relay.table.fail_after(4, 1);
+    relay.ports.table.fail_after(4, 1);
     let failed = report(&relay, discard.clone()).await;
     assert!(failed.failures > 0 && matches!(failed.done, Done::Discard { discarded: 0 }), "{failed:?}");
     assert_eq!(visible(&relay).await, 1);
     let shown = handle(&relay, json!({ "action": "show", "eventId": id_of(&message("a", 1)) })).await.expect("known");
     assert_eq!(json!(shown)["body"], Value::Null, "it is discarded");
     assert_eq!(report(&relay, discard).await.removed, 1);
-    assert_eq!((relay.table.kept_bodies(), visible(&relay).await), (vec![], 0));
+    assert_eq!((relay.ports.table.kept_bodies(), visible(&relay).await), (vec![], 0));
 }

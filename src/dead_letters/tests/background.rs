@@ -1,15 +1,15 @@
-//! Runs that nobody waits for.
+//! Background runs.
 
 use super::*;
 
 async fn background(relay: &Fake, request: Value) -> Value {
     match handle(relay, request).await.expect("carried out") {
-        Answer::Background { background } => json!(background),
+        Answer::Status(StatusAnswer::Background { background }) => json!(background),
         answer => panic!("{answer:?}"),
     }
 }
 
-/// What the function does with a request: notes it, and says whether it has to be handed over.
+/// Starts a run as the function does, and returns whether it must be handed over.
 async fn start(relay: &Fake, request: &Value) -> Result<(Value, bool), ReplayError> {
     let Request::Start(start) = Request::parse(request.clone(), "a test").expect("a request") else {
         panic!("no start")
@@ -34,7 +34,7 @@ async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
     assert!(matches!(handle(&relay, status.clone()).await, Err(ReplayError::UnknownRun(_))));
     let (shown, is_open) = start(&relay, &request).await.expect("noted");
     assert_eq!((&shown["state"], &shown["why"], is_open), (&json!("waiting"), &json!("over"), true));
-    // Whoever has had no answer asks again, and the invocations exclude each other.
+    // A client without an answer asks again, and the invocations exclude each other.
     assert!(start(&relay, &request).await.expect("noted").1);
     let relay = std::sync::Arc::new(relay);
     let run = tokio::spawn({
@@ -51,7 +51,7 @@ async fn a_run_is_started_under_a_name_once_and_watched_to_its_end() {
     run.await.expect("no panic").expect("carried out");
     let shown = background(&relay, status.clone()).await;
     assert_eq!((&shown["state"], &shown["report"]["replayed"]), (&json!("ended"), &json!(30)), "{shown}");
-    assert_eq!(relay.events.messages().len(), 30);
+    assert_eq!(relay.ports.events.messages().len(), 30);
     send_to_dead_letters(&relay, [message("a", 31)]).await;
     assert_eq!(background(&relay, begun(&request)).await["report"]["replayed"], 30, "what has ended is not repeated");
     assert!(!start(&relay, &request).await.expect("known").1);
@@ -87,7 +87,7 @@ async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
     let request = json!({ "action": "archive", "olderThanDays": 0, "runId": "a-run" });
     let status = json!({ "action": "status", "runId": "a-run" });
     start(&relay, &request).await.expect("noted");
-    relay.dead_letters.fail_times(1);
+    relay.ports.dead_letters.fail_times(1);
     assert!(
         matches!(handle(&relay, begun(&request)).await, Err(ReplayError::Queue(_))),
         "so that Lambda begins it again"
@@ -96,15 +96,15 @@ async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
     assert_eq!(shown["state"], "failed");
     assert!(shown["error"].as_str().is_some_and(|error| error.contains("SQS did not answer")), "{shown}");
 
-    relay.table.halt_after(6);
+    relay.ports.table.halt_after(6);
     let doomed = tokio::spawn({
         let (relay, request) = (std::sync::Arc::clone(&relay), begun(&request));
         async move { handle(&relay, request).await.map(drop) }
     });
     tokio::time::sleep(Duration::from_secs(30)).await;
     doomed.abort();
-    relay.table.resume();
-    assert_eq!(background(&relay, status.clone()).await["state"], "running", "nobody can know yet");
+    relay.ports.table.resume();
+    assert_eq!(background(&relay, status.clone()).await["state"], "running", "its lease has not ended");
     tokio::time::advance(Duration::from_mins(2)).await;
     assert_eq!(background(&relay, status.clone()).await["state"], "unfinished");
     assert!(start(&relay, &request).await.expect("known").1);

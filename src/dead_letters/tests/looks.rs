@@ -39,7 +39,7 @@ async fn lists_and_dry_runs_receive_nothing() {
         die(&relay, &message("a", name), ReasonKind::Permanent, status).await;
         send_to_dead_letters(&relay, [message("a", name)]).await;
     }
-    relay.dead_letters.refuse_receives();
+    relay.ports.dead_letters.refuse_receives();
     let dry = report(&relay, json!({ "action": "replay", "filter": { "statusCode": 404 }, "dryRun": true })).await;
     assert_eq!((dry.matched, dry.remaining, dry.items[0].status_code), (1, Some(2), Some(404)));
     let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
@@ -65,7 +65,7 @@ async fn a_list_gives_everything_once_page_by_page_oldest_first() {
         }
         let Answer::List(list) = handle(&relay, request).await.expect("carried out") else { panic!("no list") };
         assert!(list.count == list.items.len() && list.count <= 4);
-        seen.extend(list.items.into_iter().map(|letter| (letter.received_at, letter.event_id)));
+        seen.extend(list.items.into_iter().map(|dead_letter| (dead_letter.received_at, dead_letter.event_id)));
         match list.next {
             Some(token) => next = token.into(),
             None => break,
@@ -135,10 +135,10 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
     ];
     for request in requests {
         let relay = relay();
-        relay.table.fail();
+        relay.ports.table.fail();
         assert!(matches!(handle(&relay, request.clone()).await, Err(ReplayError::Table(_))), "{request}");
         let relay = self::relay();
-        relay.dead_letters.fail();
+        relay.ports.dead_letters.fail();
         let answer = handle(&relay, request.clone()).await;
         assert!(request["action"] == "list" || matches!(answer, Err(ReplayError::Queue(_))), "{request}");
     }
@@ -147,10 +147,10 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
 #[tokio::test(start_paused = true)]
 async fn the_oldest_dead_letter_is_as_old_as_its_event() {
     let relay = relay();
-    let mut letter = message("a", 1);
+    let mut dead_letter = message("a", 1);
     let an_hour_ago = format!("{:.3}", FakeClock.now() - Duration::from_hours(1));
-    letter.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text(an_hour_ago));
-    die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+    dead_letter.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text(an_hour_ago));
+    die(&relay, &dead_letter, ReasonKind::Exhausted, 503).await;
     let answer = handle(&relay, json!({ "action": "status" })).await.expect("carried out");
     assert_eq!(json!(answer)["deadLettersAgeSeconds"], 3600);
 }

@@ -8,34 +8,39 @@ mod runs;
 mod selection;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::event::Event;
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, REPLAY_CEILING, State, StateName,
 };
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::message::Message;
-use crate::ports::events_table::Written;
-use crate::testing::{FakeArchive, FakeClock, FakeQueue, FakeTable};
+use crate::ports::archive::{Archive, ArchiveError};
+use crate::ports::clock::Clock;
+use crate::ports::events_table::{EventsTable, RunLease, Written};
+use crate::ports::queue::{Countable, QueueError, Receiver, Sender};
+use crate::testing::{FakeArchive, FakeClock, FakePorts, FakeQueue, FakeTable};
 
-type Fake = Replay<(FakeQueue, FakeQueue, FakeQueue, FakeTable, FakeArchive, FakeClock)>;
+type Fake = DeadLetters<FakePorts>;
 
 fn relay() -> Fake {
     relay_over(FakeQueue::default(), FakeQueue::default())
 }
 
 fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
-    Replay {
+    let ports = Ports {
         events,
         redrive: dead_letters.clone(),
         dead_letters,
         table: FakeTable::default(),
         archive: FakeArchive::default(),
         clock: FakeClock,
-    }
+    };
+    DeadLetters { ports }
 }
 
 /// A message of the webhook `webhook`, told from others by `name`.
@@ -67,8 +72,8 @@ fn carrying(message: Message, status_code: u16) -> Message {
 /// Claims an event as the processor does, which waits where it has to.
 async fn claim(relay: &Fake, message: &Message) -> Claim {
     let event = event_of(message);
-    let found = relay.table.get(&event.id).await.expect("read");
-    let bulk = relay.table.bulk_replay().await.expect("read");
+    let found = relay.ports.table.get(&event.id).await.expect("read");
+    let bulk = relay.ports.table.bulk_replay().await.expect("read");
     let claim = loop {
         let now = FakeClock.now();
         let lease_until = now + Duration::from_mins(1);
@@ -91,7 +96,7 @@ async fn claim(relay: &Fake, message: &Message) -> Claim {
             }
         }
     };
-    assert_eq!(relay.table.write(claim.transition()).await.expect("written"), Written::Done);
+    assert_eq!(relay.ports.table.write(claim.transition()).await.expect("written"), Written::Done);
     claim
 }
 
@@ -105,29 +110,33 @@ async fn die(relay: &Fake, message: &Message, reason: ReasonKind, status: u16) {
     let claim = claim(relay, message).await;
     let death = Death { reason, error, status_code: Some(status), dead_at: FakeClock.now() };
     let step = claim.dead(attempt(status), death, None, Context::of(&event_of(message), None));
-    relay.table.write(&step).await.expect("written");
-    relay.table.keep_body(&id_of(message), message.body.as_bytes(), FakeClock.now()).await.expect("kept");
+    relay.ports.table.write(&step).await.expect("written");
+    relay.ports.table.keep_body(&id_of(message), message.body.as_bytes(), FakeClock.now()).await.expect("kept");
 }
 
 async fn deliver(relay: &Fake, message: &Message) {
     let claim = claim(relay, message).await;
-    relay.table.write(&claim.delivered(attempt(200))).await.expect("written");
+    relay.ports.table.write(&claim.delivered(attempt(200))).await.expect("written");
 }
 
 async fn send_to_dead_letters(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
     for message in messages {
-        relay.dead_letters.send(&message).await.expect("sent");
+        relay.ports.dead_letters.send(&message).await.expect("sent");
     }
     tokio::time::advance(Duration::from_secs(1)).await;
 }
 
 async fn record_of(relay: &Fake, message: &Message) -> EventRecord {
-    relay.table.get(&id_of(message)).await.expect("read").expect("a record")
+    relay.ports.table.get(&id_of(message)).await.expect("read").expect("a record")
 }
 
 async fn handle(relay: &Fake, request: Value) -> Result<Answer, ReplayError> {
     let deadline = Instant::now() + Duration::from_mins(1);
-    relay.handle(Request::parse(request, "a test").expect("a request"), deadline).await
+    let answer = relay.handle(Request::parse(request, "a test").expect("a request"), deadline).await?;
+    // The console reads answers with the same types.
+    let (wire, read) = (json!(answer), serde_json::from_value::<Answer>(json!(answer)));
+    assert_eq!(json!(read.expect("an answer")), wire);
+    Ok(answer)
 }
 
 async fn report(relay: &Fake, request: Value) -> Report {
@@ -147,5 +156,5 @@ fn replayed(report: &Report) -> u64 {
 }
 
 async fn visible(relay: &Fake) -> u64 {
-    relay.dead_letters.depth().await.expect("counted").visible
+    relay.ports.dead_letters.depth().await.expect("counted").visible
 }

@@ -1,4 +1,4 @@
-//! Records that say what lies in the dead-letter queue.
+//! Reconciliation of the records with the dead-letter queue.
 
 use super::*;
 
@@ -12,11 +12,11 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
     die(&relay, &gone, ReasonKind::Exhausted, 503).await;
     let claimed = claim(&relay, &waiting).await;
     let now = FakeClock.now();
-    relay.table.write(&claimed.retrying(attempt(503), now + Duration::from_secs(2), now)).await.expect("written");
+    relay.ports.table.write(&claimed.retrying(attempt(503), now + Duration::from_secs(2), now)).await.expect("written");
     tokio::time::advance(Duration::from_mins(20)).await;
     claim(&relay, &under_way).await;
-    let lying = [&delivered, &under_way, &unknown, &recorded, &waiting, &carrying(message("a", 7), 404)];
-    send_to_dead_letters(&relay, lying.map(Clone::clone)).await;
+    let queued = [&delivered, &under_way, &unknown, &recorded, &waiting, &carrying(message("a", 7), 404)];
+    send_to_dead_letters(&relay, queued.map(Clone::clone)).await;
 
     let if_needed = json!({ "action": "reconcile", "ifNeeded": true, "by": "schedule" });
     let first = report(&relay, if_needed.clone()).await;
@@ -32,7 +32,7 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
         assert_eq!(death.reason, reason);
     }
     assert!(
-        relay.table.body(&id_of(&unknown), FakeClock.now()).await.expect("read").is_some(),
+        relay.ports.table.body(&id_of(&unknown), FakeClock.now()).await.expect("read").is_some(),
         "shown without a receive"
     );
     assert_eq!(record_of(&relay, &under_way).await.state.name(), StateName::InProgress);
@@ -43,7 +43,7 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
     assert_eq!(list.count, 4, "the one without a message is not listed");
 
     deliver(&relay, &unknown).await;
-    relay.dead_letters.refuse_receives();
+    relay.ports.dead_letters.refuse_receives();
     let again = handle(&relay, if_needed).await;
     assert!(matches!(again, Err(ReplayError::Queue(_))), "the counts differ again: {again:?}");
 }
@@ -68,22 +68,22 @@ async fn reconcile_that_is_not_needed_receives_nothing() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
     send_to_dead_letters(&relay, [message("a", 1)]).await;
-    relay.dead_letters.refuse_receives();
+    relay.ports.dead_letters.refuse_receives();
     let report = report(&relay, json!({ "action": "reconcile", "ifNeeded": true })).await;
     assert!(report.complete && report.recorded == 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_from_a_replay_without_a_claim_died_anew() {
+async fn event_back_from_a_replay_without_a_claim_has_a_new_death() {
     let relay = relay();
-    let letter = message("a", 1);
-    die(&relay, &letter, ReasonKind::Permanent, 404).await;
-    send_to_dead_letters(&relay, [letter.clone()]).await;
-    report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)] })).await;
+    let dead_letter = message("a", 1);
+    die(&relay, &dead_letter, ReasonKind::Permanent, 404).await;
+    send_to_dead_letters(&relay, [dead_letter.clone()]).await;
+    report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)] })).await;
     // Its receives were throttled, and SQS moved it.
-    send_to_dead_letters(&relay, [letter.clone()]).await;
+    send_to_dead_letters(&relay, [dead_letter.clone()]).await;
     assert_eq!(report(&relay, json!({ "action": "reconcile" })).await.recorded, 1);
-    let record = record_of(&relay, &letter).await;
+    let record = record_of(&relay, &dead_letter).await;
     let State::Dead(dead) = &record.state else { panic!("{record:?}") };
     assert_eq!((dead.death.reason, dead.replayed_at, record.replays_made), (ReasonKind::Unknown, None, 1));
 }
@@ -92,14 +92,14 @@ async fn what_comes_back_from_a_replay_without_a_claim_died_anew() {
 async fn a_dead_event_stays_on_the_list_while_its_message_may_still_arrive() {
     for is_replayed in [false, true] {
         let relay = relay();
-        let letter = message("a", 1);
-        die(&relay, &letter, ReasonKind::Exhausted, 503).await;
+        let dead_letter = message("a", 1);
+        die(&relay, &dead_letter, ReasonKind::Exhausted, 503).await;
         if is_replayed {
-            send_to_dead_letters(&relay, [letter.clone()]).await;
-            report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)] })).await;
+            send_to_dead_letters(&relay, [dead_letter.clone()]).await;
+            report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)] })).await;
         }
         for (minutes, expected) in [(0, 0), (15, 0), (15, 1)] {
-            let since = record_of(&relay, &letter).await.last_seen_at;
+            let since = record_of(&relay, &dead_letter).await.last_seen_at;
             let passed = FakeClock.now().duration_since(since).unsigned_abs();
             tokio::time::advance(Duration::from_mins(minutes).saturating_sub(passed)).await;
             let report = report(&relay, json!({ "action": "reconcile" })).await;
@@ -123,11 +123,11 @@ async fn a_dead_letter_whose_id_another_body_had_first_is_no_copy() {
     send_to_dead_letters(&relay, [one.named(&id_of(&other)), other.clone()]).await;
     let report = self::report(&relay, json!({ "action": "reconcile" })).await;
     assert_eq!((report.recorded, report.removed, report.remaining), (1, 1, Some(1)));
-    let own = relay.table.records().into_iter().find(|record| record.event_id != id_of(&other)).expect("its own");
+    let own = relay.ports.table.records().into_iter().find(|record| record.event_id != id_of(&other)).expect("its own");
     assert_eq!(own.state.name(), StateName::Dead);
     let report = self::report(&relay, json!({ "action": "replay", "eventIds": [own.event_id] })).await;
     assert_eq!(replayed(&report), 1);
-    let sent = relay.events.messages().remove(0);
+    let sent = relay.ports.events.messages().remove(0);
     assert_eq!((sent.event_id(), &sent.body), (Some(own.event_id.as_str()), &other.body));
 }
 
@@ -135,7 +135,7 @@ async fn a_dead_letter_whose_id_another_body_had_first_is_no_copy() {
 async fn fewer_messages_than_are_listed_need_no_reconcile_while_they_may_arrive() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
-    relay.dead_letters.refuse_receives();
+    relay.ports.dead_letters.refuse_receives();
     let request = json!({ "action": "reconcile", "ifNeeded": true });
     tokio::time::advance(Duration::from_mins(15)).await;
     assert!(report(&relay, request.clone()).await.complete, "it looked at nothing");
@@ -147,16 +147,16 @@ async fn fewer_messages_than_are_listed_need_no_reconcile_while_they_may_arrive(
 async fn nothing_is_taken_off_the_list_while_others_hold_messages_back() {
     let relay = relay();
     let (held, gone) = (message("a", 1), message("a", 2));
-    for letter in [&held, &gone] {
-        die(&relay, letter, ReasonKind::Exhausted, 503).await;
+    for dead_letter in [&held, &gone] {
+        die(&relay, dead_letter, ReasonKind::Exhausted, 503).await;
     }
     let ids = [id_of(&held), id_of(&gone)];
     send_to_dead_letters(&relay, [held]).await;
-    relay.dead_letters.receive(1, Duration::from_mins(20), Duration::ZERO).await.expect("received");
+    relay.ports.dead_letters.receive(1, Duration::from_mins(20), Duration::ZERO).await.expect("received");
     tokio::time::advance(Duration::from_mins(16)).await;
     let asked = report(&relay, json!({ "action": "replay", "eventIds": ids })).await;
     let states: Vec<_> = asked.failed.iter().map(|failed| failed.state).collect();
-    assert_eq!(states, [Some(Missing::Pending); 2], "which of the two is hidden, nobody can tell");
+    assert_eq!(states, [Some(Missing::Pending); 2], "either of the two may be hidden");
     for (minutes, expected) in [(0, 0), (5, 1)] {
         tokio::time::advance(Duration::from_mins(minutes)).await;
         let report = report(&relay, json!({ "action": "reconcile" })).await;

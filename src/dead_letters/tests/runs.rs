@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
-use super::super::sweep::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
+use super::super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use super::*;
-use crate::domain::event_record::OperatorAction;
+use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::events_table::LeaseName;
 use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
@@ -51,12 +51,12 @@ async fn a_move_that_never_began_marks_nothing() {
             send_to_dead_letters(&relay, [message("a", 1)]).await;
             let act =
                 OperatorAction { action: "replay".to_owned(), at: FakeClock.now(), by: "a test".to_owned(), why: None };
-            relay.table.save_bulk_replay(&BulkReplay { act, forced: None }).await.expect("saved");
+            relay.ports.table.save_bulk_replay(&BulkReplay { act, forced: None }).await.expect("saved");
         } else {
-            relay.dead_letters.refuse_moves();
+            relay.ports.dead_letters.refuse_moves();
             assert!(matches!(handle(&relay, all.clone()).await, Err(ReplayError::Queue(_))));
         }
-        assert!(relay.table.bulk_replay().await.expect("read").is_some(), "it was noted before");
+        assert!(relay.ports.table.bulk_replay().await.expect("read").is_some(), "it was noted before");
         let shown = json!(handle(&relay, show.clone()).await.expect("known"));
         assert_eq!((&shown["replayedAt"], &shown["history"]), (&Value::Null, &json!([])), "{shown}");
         let status = json!(handle(&relay, json!({ "action": "status" })).await.expect("carried out"));
@@ -77,14 +77,16 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
     let until = now + Duration::from_mins(5);
     let other =
         RunLease { owner: Uuid::new_v4(), action: "archive".into(), by: "a schedule".into(), since: now, until };
-    assert_eq!(relay.table.acquire(LeaseName::DeadLetters, &other, now).await.expect("written"), None);
+    assert_eq!(relay.ports.table.acquire(LeaseName::DeadLetters, &other, now).await.expect("written"), None);
     let request = json!({ "action": "replay", "filter": { "webhookId": "a" } });
     let Err(ReplayError::Busy(held)) = handle(&relay, request.clone()).await else { panic!("not refused") };
     assert_eq!(held, other);
-    let Answer::Status(status) = handle(&relay, json!({ "action": "status" })).await.expect("carried out") else {
+    let Answer::Status(StatusAnswer::Relay(status)) =
+        handle(&relay, json!({ "action": "status" })).await.expect("carried out")
+    else {
         panic!("no status")
     };
-    assert_eq!(status.run, Some(other.into()), "who is at work can be seen");
+    assert_eq!(status.run, Some(other.into()), "status shows the other run");
     tokio::time::advance(Duration::from_mins(5)).await;
     assert_eq!(replayed(&report(&relay, request.clone()).await), 1);
     assert_eq!(replayed(&report(&relay, request).await), 0, "the lease was given back, and nothing is left");
@@ -94,7 +96,7 @@ async fn two_runs_exclude_each_other_until_the_lease_of_one_is_over() {
 async fn a_breaker_that_cannot_be_read_hides_nothing_else() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1)]).await;
-    relay.table.spoil_circuit();
+    relay.ports.table.spoil_circuit();
     let status = json!(handle(&relay, json!({ "action": "status" })).await.expect("carried out"));
     assert_eq!((&status["breaker"], &status["deadLetters"]["visible"]), (&json!(null), &json!(1)), "{status}");
     assert!(status["breakerError"].as_str().is_some_and(|error| error.contains("cannot be read")), "{status}");
@@ -141,7 +143,7 @@ async fn a_run_ends_before_its_deadline_and_says_what_is_left() {
 async fn a_run_stops_when_the_events_queue_takes_nothing() {
     let relay = relay();
     send_to_dead_letters(&relay, (0..200).map(|name| message("a", name))).await;
-    relay.events.fail();
+    relay.ports.events.fail();
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((report.matched, replayed(&report), report.remaining), (10, 0, Some(200)));
     assert_eq!(visible(&relay).await, 200);
@@ -160,14 +162,14 @@ async fn a_run_that_is_killed_between_any_two_calls_and_repeated_loses_and_doubl
                 send_to_dead_letters(&relay, [message("a", name)]).await;
             }
             // Every call is an await at which a killed run simply is no more.
-            relay.table.halt_after(calls);
+            relay.ports.table.halt_after(calls);
             let doomed = tokio::spawn({
                 let (relay, request) = (std::sync::Arc::clone(&relay), actions.clone());
                 async move { handle(&relay, request).await.map(drop) }
             });
             tokio::time::sleep(Duration::from_secs(30)).await;
             doomed.abort();
-            relay.table.resume();
+            relay.ports.table.resume();
             tokio::time::advance(Duration::from_mins(2)).await;
             let again = handle(&relay, actions.clone()).await;
             assert!(again.is_ok(), "{calls}: {again:?}");
@@ -175,14 +177,14 @@ async fn a_run_that_is_killed_between_any_two_calls_and_repeated_loses_and_doubl
             assert_eq!((visible(&relay).await, report.remaining), (0, Some(0)), "{calls}: {report:?}");
             // What is in the events queue twice is claimed and delivered once.
             let mut deliveries = 0;
-            for message in relay.events.messages() {
+            for message in relay.ports.events.messages() {
                 if record_of(&relay, &message).await.state.name() != StateName::Delivered {
                     deliver(&relay, &message).await;
                     deliveries += 1;
                 }
             }
             let archived =
-                relay.table.records().iter().filter(|record| record.state.name() == StateName::Archived).count();
+                relay.ports.table.records().iter().filter(|record| record.state.name() == StateName::Archived).count();
             assert_eq!(deliveries + archived, 3, "{calls}");
         }
     }
@@ -233,7 +235,7 @@ async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
     let queue = FakeQueue::default();
     queue.send(&message("a", 1)).await.expect("sent");
     tokio::time::advance(Duration::from_secs(1)).await;
-    let relay: Replay<(_, _, _, _, _, _)> = Replay {
+    let ports = Ports {
         events: FakeQueue::default(),
         dead_letters: NeverShows(queue.clone()),
         redrive: queue.clone(),
@@ -241,6 +243,7 @@ async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
         archive: FakeArchive::default(),
         clock: FakeClock,
     };
+    let relay: DeadLetters<FakePorts<NeverShows>> = DeadLetters { ports };
     let deadline = Instant::now() + Duration::from_mins(1);
     let request = Request::parse(json!({ "action": "replay", "filter": { "webhookId": "b" } }), "a test");
     relay.handle(request.expect("a request"), deadline).await.expect("carried out");
@@ -279,7 +282,7 @@ async fn a_dry_run_counts_what_a_run_would_take() {
 async fn a_run_is_not_complete_while_others_hold_messages_back() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1), message("a", 2)]).await;
-    relay.dead_letters.receive(1, Duration::from_mins(5), Duration::ZERO).await.expect("received");
+    relay.ports.dead_letters.receive(1, Duration::from_mins(5), Duration::ZERO).await.expect("received");
     let first = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((replayed(&first), first.complete), (1, false));
     tokio::time::advance(Duration::from_mins(5)).await;
@@ -306,10 +309,10 @@ async fn a_replay_of_everything_begins_to_move_in_its_first_run_however_many_the
     let relay = relay();
     for name in 0..20_000 {
         die(&relay, &message("a", name), ReasonKind::Exhausted, 503).await;
-        relay.dead_letters.send(&message("a", name)).await.expect("sent");
+        relay.ports.dead_letters.send(&message("a", name)).await.expect("sent");
     }
     tokio::time::advance(Duration::from_mins(20)).await;
-    relay.table.slow_down(Duration::from_millis(87));
+    relay.ports.table.slow_down(Duration::from_millis(87));
     let deadline = Instant::now() + Duration::from_secs(90);
     let request = Request::parse(json!({ "action": "replay", "all": true }), "a test").expect("a request");
     let answer = tokio::time::timeout_at(deadline, relay.handle(request, deadline)).await.expect("in time");
@@ -323,7 +326,7 @@ async fn a_replay_of_everything_that_dies_at_any_step_is_repeated_and_asks_once(
         let relay = std::sync::Arc::new(relay());
         die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
         send_to_dead_letters(&relay, [message("a", 1)]).await;
-        relay.table.halt_after(calls);
+        relay.ports.table.halt_after(calls);
         let request = json!({ "action": "replay", "all": true });
         let doomed = tokio::spawn({
             let (relay, request) = (std::sync::Arc::clone(&relay), request.clone());
@@ -331,7 +334,7 @@ async fn a_replay_of_everything_that_dies_at_any_step_is_repeated_and_asks_once(
         });
         tokio::time::sleep(Duration::from_secs(30)).await;
         doomed.abort();
-        relay.table.resume();
+        relay.ports.table.resume();
         tokio::time::advance(Duration::from_mins(2)).await;
         match handle(&relay, request).await {
             Ok(Answer::Replay(report)) => assert!(report.move_task.is_some(), "{calls}"),

@@ -17,7 +17,7 @@ async fn a_filter_takes_what_matches_and_shows_the_rest_again() {
     assert_eq!((report.matched, replayed(&report), report.skipped, report.remaining), (1, 1, 3, Some(3)));
     assert!(report.complete);
     assert_eq!(report.recorded, 4, "every dead letter has a record now");
-    let [sent] = &relay.events.messages()[..] else { panic!("one message") };
+    let [sent] = &relay.ports.events.messages()[..] else { panic!("one message") };
     assert_eq!(sent.body, message("a", 1).body);
     assert!(!sent.attributes.contains_key("reason"), "the reason of its death is left behind");
     assert_eq!(visible(&relay).await, 3);
@@ -65,19 +65,19 @@ async fn a_search_by_id_ends_when_all_are_found() {
 #[tokio::test(start_paused = true)]
 async fn what_was_replayed_too_often_needs_force_and_goes_by_sweep() {
     let relay = relay();
-    let letter = message("a", 1);
+    let dead_letter = message("a", 1);
     for _ in 0..=REPLAY_CEILING {
-        die(&relay, &letter, ReasonKind::Permanent, 404).await;
+        die(&relay, &dead_letter, ReasonKind::Permanent, 404).await;
     }
-    send_to_dead_letters(&relay, [letter.clone(), message("a", 2)]).await;
+    send_to_dead_letters(&relay, [dead_letter.clone(), message("a", 2)]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    assert_eq!(record_of(&relay, &letter).await.replays_made, REPLAY_CEILING);
+    assert_eq!(record_of(&relay, &dead_letter).await.replays_made, REPLAY_CEILING);
     let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
     assert_eq!((dry.matched, dry.skipped, dry.failures), (1, 1, 1));
     let all = report(&relay, json!({ "action": "replay", "all": true })).await;
     assert_eq!((all.matched, replayed(&all), all.move_task), (1, 1, None));
     assert!(all.failed[0].error.contains("force"), "{:?}", all.failed);
-    let forced = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letter)], "force": true })).await;
+    let forced = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)], "force": true })).await;
     assert_eq!(replayed(&forced), 1);
 }
 
@@ -95,17 +95,17 @@ async fn an_event_that_dies_again_at_once_is_replayed_once() {
 #[tokio::test(start_paused = true)]
 async fn a_run_takes_only_what_was_there_before_it_began() {
     let relay = relay();
-    relay.dead_letters.send(&message("a", 1)).await.expect("sent");
+    relay.ports.dead_letters.send(&message("a", 1)).await.expect("sent");
     tokio::time::advance(Duration::from_millis(1)).await;
-    relay.dead_letters.send(&message("a", 2)).await.expect("sent");
-    let dies_meanwhile = relay.dead_letters.clone();
+    relay.ports.dead_letters.send(&message("a", 2)).await.expect("sent");
+    let dies_meanwhile = relay.ports.dead_letters.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
         dies_meanwhile.send(&message("a", 3)).await
     });
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((report.matched, replayed(&report), report.skipped, report.remaining), (1, 1, 2, Some(2)));
-    assert_eq!(relay.events.messages()[0].body, message("a", 1).body);
+    assert_eq!(relay.ports.events.messages()[0].body, message("a", 1).body);
     assert_eq!(visible(&relay).await, 2);
 }
 
@@ -115,7 +115,7 @@ async fn copies_of_one_event_are_sent_back_once_and_removed_when_it_is_delivered
     send_to_dead_letters(&relay, [message("a", 1), message("a", 2), message("a", 1)]).await;
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((replayed(&report), report.remaining), (2, Some(1)));
-    assert_eq!(relay.events.messages().len(), 2);
+    assert_eq!(relay.ports.events.messages().len(), 2);
     deliver(&relay, &message("a", 1)).await;
     let report = self::report(&relay, json!({ "action": "reconcile" })).await;
     assert_eq!((report.removed, report.remaining), (1, Some(0)));
@@ -129,9 +129,9 @@ async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
     send_to_dead_letters(&relay, [bare.clone(), bare]).await;
     tokio::time::advance(Duration::from_hours(1)).await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    let ids: Vec<EventId> = relay.table.records().into_iter().map(|record| record.event_id).collect();
+    let ids: Vec<EventId> = relay.ports.table.records().into_iter().map(|record| record.event_id).collect();
     report(&relay, json!({ "action": "replay", "filter": { "source": "generic" } })).await;
-    let mut sent: Vec<EventId> = relay.events.messages().iter().map(id_of).collect();
+    let mut sent: Vec<EventId> = relay.ports.events.messages().iter().map(id_of).collect();
     sent.sort();
     assert_eq!((sent.len(), sent), (2, ids));
 }
@@ -154,13 +154,13 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
     )
     .await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    let State::Dead(dead) = relay.table.only_record().state else { panic!("not dead") };
+    let State::Dead(dead) = relay.ports.table.only_record().state else { panic!("not dead") };
     assert_eq!(dead.death.reason, ReasonKind::Permanent);
     assert!(dead.death.error.contains("EventBridge") && dead.death.error.contains("NO_PERMISSIONS"), "{dead:?}");
 
     let report = report(&relay, json!({ "action": "replay", "filter": { "source": "eventbridge" } })).await;
     assert_eq!(replayed(&report), 1);
-    let sent = &relay.events.messages()[0];
+    let sent = &relay.ports.events.messages()[0];
     let names: Vec<_> = sent.attributes.keys().map(String::as_str).collect();
     assert_eq!((sent.body.as_str(), names), (body, vec!["event_id", "received_at"]));
 }
@@ -171,17 +171,17 @@ async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
     let poison = Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
     send_to_dead_letters(&relay, [poison]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    let id = relay.table.only_record().event_id;
+    let id = relay.ports.table.only_record().event_id;
     let report = report(&relay, json!({ "action": "replay", "eventIds": [id] })).await;
     assert_eq!(replayed(&report), 1);
-    assert_eq!(relay.events.messages()[0].identity(FakeClock.now()).0, id, "it keeps its id");
+    assert_eq!(relay.ports.events.messages()[0].identity(FakeClock.now()).0, id, "it keeps its id");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_sent_stays_a_dead_letter() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1)]).await;
-    relay.events.fail();
+    relay.ports.events.fail();
     let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
     assert_eq!((report.matched, replayed(&report), report.remaining), (1, 0, Some(1)));
     assert!(report.failures > 0 && !report.complete, "{report:?}");
@@ -214,10 +214,10 @@ async fn what_may_wait_in_the_events_queue_is_not_said_to_be_gone() {
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
     let by_id = json!({ "action": "replay", "eventIds": [id_of(&message("a", 1))] });
     let state = async || report(&relay, by_id.clone()).await.failed[0].state;
-    // Its receives are used up, and nobody receives it once more while events are held back.
-    relay.events.send(&message("a", 1)).await.expect("sent");
+    // Its receives are used up, and no worker receives it while the breaker is open.
+    relay.ports.events.send(&message("a", 1)).await.expect("sent");
     tokio::time::advance(Duration::from_hours(48)).await;
     assert_eq!(state().await, Some(Missing::Pending));
     tokio::time::advance(Duration::from_hours(12 * 24)).await;
-    assert_eq!(state().await, Some(Missing::Expired), "no queue keeps it for so long");
+    assert_eq!(state().await, Some(Missing::Expired), "no queue keeps it for that long");
 }

@@ -262,7 +262,7 @@ pub struct Summary {
 }
 
 /// The name of a [`State`], as the table has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "those of the states")]
 pub enum StateName {

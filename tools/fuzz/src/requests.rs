@@ -1,12 +1,12 @@
 //! Requests to the replay function and the recovery.
 
-use genesys_relay::dead_letters::{self, Replay};
+use genesys_relay::dead_letters::{self, DeadLetters, Ports};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::domain::text::excerpt;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError, Part, Window};
 use genesys_relay::recover::{self, Recover};
-use genesys_relay::testing::{FakeArchive, FakeQueue, FakeTable};
+use genesys_relay::testing::{FakeArchive, FakePorts, FakeQueue, FakeTable};
 use jiff::SignedDuration;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub fn replay_request(input: &[u8]) {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
             let queue = FakeQueue::default();
-            let replay: Replay<(_, _, _, _, _, _)> = Replay {
+            let ports = Ports {
                 events: FakeQueue::default(),
                 dead_letters: queue.clone(),
                 redrive: queue,
@@ -31,8 +31,9 @@ pub fn replay_request(input: &[u8]) {
                 archive: FakeArchive::default(),
                 clock: Noon,
             };
+            let dead_letters: DeadLetters<FakePorts<FakeQueue, Noon>> = DeadLetters { ports };
             // Whether it finds anything is another matter.
-            let _ = run(async { replay.handle(parsed, deadline()).await });
+            let _ = run(async { dead_letters.handle(parsed, deadline()).await });
         }
     }
 }

@@ -1,20 +1,21 @@
-//! What the HTTP API answers: JSON that fits, or a problem that says what to do.
+//! Answers of the HTTP API: JSON within the size limit, or a problem with its remedy.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::dead_letters::{List, Shown};
+use genesys_relay::dead_letters::{EventDetails, List};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::events_table::Position;
+use genesys_relay::runtime::lambda_http::problem_details;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// "Lambda quotas": an answer has at most 6 MB. Its headers and what else stands around the body are far below the rest.
+/// "Lambda quotas": an answer has at most 6 MB. Everything but the body needs far less than the rest.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024 - 64 * 1024;
 
-/// The answer to an event of an HTTP API, payload format 2.0.
+/// Answer to an event of an HTTP API, payload format 2.0.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Response {
@@ -29,7 +30,7 @@ impl Response {
         Self::new(status, "application/json", body.to_string())
     }
 
-    /// A page of the list, cut so that it fits. The token goes on where it was cut.
+    /// A page of the list, cut to the size limit. The token continues at the cut.
     pub(super) fn list(mut list: List) -> Self {
         let mut body = text(&list);
         if travelling_bytes(&body) > MAX_BODY_BYTES {
@@ -46,9 +47,8 @@ impl Response {
         Self::new(StatusCode::OK, "application/json", body)
     }
 
-    /// All that is known of an event. A body that grows too much on the way is given in base64, which is always the
-    /// same third.
-    pub(super) fn shown(shown: &Shown) -> Self {
+    /// All that is known of an event. A body that JSON makes too long is given in base64, which adds a third.
+    pub(super) fn shown(shown: &EventDetails) -> Self {
         let mut body = text(shown);
         if travelling_bytes(&body) > MAX_BODY_BYTES {
             let mut shown = json!(shown);
@@ -61,7 +61,7 @@ impl Response {
     }
 
     fn new(status: StatusCode, content_type: &str, body: String) -> Self {
-        // What it tells of customers is for nobody's cache.
+        // Answers hold customer data; no cache may keep them.
         let headers = [("content-type", content_type), ("cache-control", "no-store")];
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         Self { status_code: status.as_u16(), headers, body }
@@ -80,53 +80,52 @@ fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("names, texts and numbers are all there is")
 }
 
-/// How long a JSON text is as a text within JSON, which is how it leaves the function.
+/// Length of a JSON text as a string within JSON, the form in which it leaves the function.
 fn travelling_bytes(json: &str) -> usize {
     json.len() + json.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
 }
 
-/// Why a request was not carried out, as problem details of RFC 9457.
+/// Problem details of RFC 9457.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
-    /// What is wrong with the request, by name.
+    /// Name of the part of the request that is wrong.
     parameter: Option<String>,
-    /// When to try again.
+    /// Wait before the next try.
     retry_after: Option<Duration>,
-    /// What the path takes.
+    /// Method that the path takes.
     allow: Option<&'static str>,
 }
 
 impl Problem {
-    /// A problem that its status and a sentence describe.
+    /// Problem with a status and a sentence.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), parameter: None, retry_after: None, allow: None }
     }
 
-    /// A part of the request, by its name, that cannot be understood.
+    /// Problem with a named part of the request.
     pub(super) fn parameter(name: &str, problem: &str) -> Self {
         let detail = format!("{name}: {problem}");
         Self { parameter: Some(name.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 
-    /// It cannot be done now.
+    /// Problem that a later try may not have.
     pub(super) fn later(retry_after: Duration, detail: impl Into<String>) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// The path is there, but not for this method.
+    /// Problem with the method of a known path.
     pub(super) fn method(allow: &'static str) -> Self {
         let detail = format!("This path takes {allow} only.");
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
-    /// The status that says what kind of problem it is.
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What is wrong, for a person to read.
+    /// Sentence for a person to read.
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }
@@ -138,12 +137,10 @@ impl From<InvalidRequest> for Problem {
     }
 }
 
-/// The status says what kind of problem it is, so the type stays `about:blank`.
 impl From<Problem> for Response {
     fn from(problem: Problem) -> Self {
         let Problem { status, detail, parameter, retry_after, allow } = problem;
-        let title = status.canonical_reason();
-        let mut body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+        let mut body = problem_details(status, &detail);
         if let Some(parameter) = parameter {
             body["parameter"] = parameter.into();
         }
@@ -165,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    fn letters(count: usize, webhook_id: &str) -> List {
-        let letter = |number: usize| DeadLetter {
+    fn page_of(count: usize, webhook_id: &str) -> List {
+        let dead_letter = |number: usize| DeadLetter {
             event_id: format!("event-{number}").parse().expect("an id"),
             source: Source::Webhook,
             webhook_id: Some(webhook_id.to_owned()),
@@ -180,7 +177,7 @@ mod tests {
             replayed_at: None,
             is_recorded: true,
         };
-        List { count, items: (0..count).map(letter).collect(), next: None }
+        List { count, items: (0..count).map(dead_letter).collect(), next: None }
     }
 
     fn body_of(response: &Response) -> Value {
@@ -190,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_too_large_is_cut_and_can_be_gone_on_from() {
-        let body = body_of(&Response::list(letters(1000, &"w".repeat(10_000))));
+        let body = body_of(&Response::list(page_of(1000, &"w".repeat(10_000))));
         let items = body["items"].as_array().expect("items");
         assert!((100..1000).contains(&items.len()), "{}", items.len());
         assert_eq!(body["count"], items.len());
@@ -202,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_page_that_fits_is_left_alone() {
-        let body = body_of(&Response::list(letters(1000, "w")));
+        let body = body_of(&Response::list(page_of(1000, "w")));
         assert_eq!((&body["count"], &body["next"]), (&json!(1000), &Value::Null));
     }
 

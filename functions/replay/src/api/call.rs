@@ -1,85 +1,53 @@
-//! Reads an event of an HTTP API as the request that it is.
+//! Reader of HTTP API events.
 //!
-//! What a request may say is the business of [`Request::parse`] alone: here the path, the query and the body become the
-//! JSON that an operator would have invoked the function with.
+//! Turns path, query and body into the JSON of a direct invocation. [`Request::parse`] alone checks the contents.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use genesys_relay::dead_letters::Request;
 use genesys_relay::domain::event::EventId;
+use genesys_relay::runtime::lambda_http::HttpEvent;
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
 
-/// Who asks, where API Gateway does not say.
-const NOBODY: &str = "http";
+/// Requester, where API Gateway names none.
+const UNNAMED: &str = "http";
 
-/// A request names its author in at most so many bytes; the ARN of a role with a long path can have more.
+/// Longest name of a requester, in bytes; the ARN of a role with a long path can have more.
 const MAX_CALLER_BYTES: usize = 500;
 
 /// Parameters that are numbers in JSON.
 const NUMBERS: [&str; 2] = ["limit", "statusCode"];
 
-/// What a caller wants.
+/// Call of the HTTP API.
 pub(super) enum Call {
-    /// To be told something.
+    /// A read.
     Ask(Request),
-    /// To have one event replayed.
+    /// A replay of one event.
     Retry(Retry),
 }
 
-/// One event to be replayed.
+/// Replay of one event.
 pub(super) struct Retry {
     pub(super) event_id: EventId,
     pub(super) request: Request,
-    /// The same, as somebody would invoke the function with it.
+    /// The request as the payload of a direct invocation.
     pub(super) direct: Value,
 }
 
-/// What matters of an event in payload format 2.0 ("Create AWS Lambda proxy integrations for HTTP APIs in API Gateway").
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    raw_path: String,
-    raw_query_string: Option<String>,
-    request_context: Context,
-    body: Option<String>,
-    #[serde(default)]
-    is_base64_encoded: bool,
-}
-
-#[derive(Deserialize)]
-struct Context {
-    http: Http,
-    authorizer: Option<Authorizer>,
-}
-
-#[derive(Deserialize)]
-struct Http {
-    method: String,
-}
-
-#[derive(Deserialize)]
-struct Authorizer {
-    iam: Option<Iam>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Iam {
-    user_arn: Option<String>,
-}
+/// Event whose path, query and body are read.
+struct Event(HttpEvent);
 
 impl Call {
-    /// Reads a call. What is wrong with it is a problem that names the part.
+    /// Reads a call. A wrong part is a problem that names it.
     pub(super) fn read(event: Value) -> Result<Self, Problem> {
-        let event: Event = serde_json::from_value(event).map_err(|error| {
+        let not_http = |error: &dyn std::fmt::Display| {
             Problem::new(StatusCode::BAD_REQUEST, format!("This is no event of an HTTP API: {error}."))
-        })?;
-        let path: Vec<&str> = event.raw_path.split('/').skip(1).collect();
-        match (path.as_slice(), event.request_context.http.method.as_str()) {
+        };
+        let event = Event(serde_json::from_value(event).map_err(|error| not_http(&error))?);
+        let path = event.0.raw_path.as_deref().ok_or_else(|| not_http(&"missing field `rawPath`"))?;
+        let path: Vec<&str> = path.split('/').skip(1).collect();
+        match (path.as_slice(), event.0.method()) {
             (["dlq"], "GET") => event.list(),
             (["dlq", id], "GET") => event.show(id),
             (["dlq", id, "retry"], "POST") => event.retry(id),
@@ -110,7 +78,7 @@ impl Event {
         direct.insert("eventIds".to_owned(), json!([event_id]));
         direct.insert("by".to_owned(), self.caller().into());
         let direct = Value::from(direct);
-        let request = Request::parse(direct.clone(), NOBODY)?;
+        let request = Request::parse(direct.clone(), UNNAMED)?;
         Ok(Call::Retry(Retry { event_id, request, direct }))
     }
 
@@ -119,19 +87,18 @@ impl Event {
     }
 
     fn caller(&self) -> &str {
-        let iam = self.request_context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref());
-        let arn = iam.and_then(|iam| iam.user_arn.as_deref()).filter(|arn| !arn.is_empty()).unwrap_or(NOBODY);
+        let arn = self.0.user_arn().filter(|arn| !arn.is_empty()).unwrap_or(UNNAMED);
         &arn[..arn.floor_char_boundary(MAX_CALLER_BYTES)]
     }
 
     /// The query's parameters, each at most once.
     fn query(&self) -> Result<Map<String, Value>, Problem> {
         let mut parameters = Map::new();
-        let query = self.raw_query_string.as_deref().unwrap_or_default();
+        let query = self.0.raw_query_string.as_deref().unwrap_or_default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let misspelt = || Problem::parameter(name, "is not in percent-encoded UTF-8");
-            // In a query, `+` is a blank to everybody who writes forms.
+            // Forms write a blank as `+`.
             let name = decoded(&name.replace('+', " ")).ok_or_else(misspelt)?;
             let value = decoded(&value.replace('+', " ")).ok_or_else(misspelt)?;
             if name == "action" {
@@ -154,8 +121,7 @@ impl Event {
 
     /// The body's fields, of which `why` is the only one; no body has none.
     fn body(&self) -> Result<Map<String, Value>, Problem> {
-        let text = self.body.as_deref().unwrap_or_default();
-        let bytes = if self.is_base64_encoded { BASE64_STANDARD.decode(text).ok() } else { Some(text.into()) };
+        let bytes = self.0.decoded_body();
         let fields = match bytes.as_deref() {
             Some([]) => Some(Map::new()),
             Some(bytes) => serde_json::from_slice::<Map<String, Value>>(bytes).ok(),
@@ -176,7 +142,7 @@ fn event_id(segment: &str) -> Result<EventId, Problem> {
     text.parse().map_err(|error| Problem::parameter("eventId", &format!("{error}")))
 }
 
-/// A number as the parser wants it; what is none, or is written unlike one, stays a text that it refuses.
+/// A number, if the text is one in its shortest form. Any other text stays a text, which the parser refuses.
 fn number(name: &str, value: &str) -> Option<Value> {
     let number: u64 = value.parse().ok().filter(|_| NUMBERS.contains(&name))?;
     Some(number).filter(|number| number.to_string() == value).map(Value::from)

@@ -10,11 +10,11 @@ use genesys_relay::domain::message::Message;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use serde_json::{Map, Value, json};
 
-use crate::testing::{Fakes, function, id_of, invoke, letter_of, refused, sample, send_to_dead_letters};
+use crate::testing::{Fakes, dead_letter_of, function, id_of, invoke, refused, sample, send_to_dead_letters};
 
 const OPERATOR: &str = "arn:aws:sts::123456789012:assumed-role/Operators/an-operator";
 
-/// What API Gateway would send to the caller.
+/// Answer that API Gateway would send to the caller.
 #[derive(Debug)]
 struct Answer {
     status: u64,
@@ -64,35 +64,35 @@ fn retry_of(message: &Message) -> Value {
     event("POST", &format!("/dlq/{}/retry", id_of(message)), "")
 }
 
-fn letter(name: u32) -> Message {
-    letter_of_webhook("orders", name)
+fn dead_letter(name: u32) -> Message {
+    dead_letter_of_webhook("orders", name)
 }
 
-fn letter_of_webhook(webhook: &str, name: u32) -> Message {
+fn dead_letter_of_webhook(webhook: &str, name: u32) -> Message {
     let body = json!({ "webhookId": webhook, "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" });
     refused(body.to_string())
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_samples_list_show_and_retry() {
-    let letter = letter_of("ingest-webhook-envelope");
+    let dead_letter = dead_letter_of("ingest-webhook-envelope");
     for retry in ["replay-http-retry", "replay-http-retry-base64"] {
         let function = function();
-        send_to_dead_letters(&function, [letter.clone(), letter_of("ingest-open-messaging-text")]).await;
+        send_to_dead_letters(&function, [dead_letter.clone(), dead_letter_of("ingest-open-messaging-text")]).await;
 
         let list = send(&function, sample("replay-http-list")).await;
         assert_eq!((list.status, &list.body["count"], &list.body["next"]), (200, &json!(1), &Value::Null), "{list:?}");
-        assert_eq!(list.body["items"][0]["eventId"], json!(id_of(&letter)));
+        assert_eq!(list.body["items"][0]["eventId"], json!(id_of(&dead_letter)));
 
         let shown = send(&function, sample("replay-http-show")).await;
         assert_eq!((shown.status, &shown.body["state"]), (200, &json!("DEAD")), "{shown:?}");
-        assert_eq!(shown.body["body"], json!(letter.body));
+        assert_eq!(shown.body["body"], json!(dead_letter.body));
 
         let retried = send(&function, sample(retry)).await;
-        let expected = json!({ "status": "retried", "eventId": id_of(&letter) });
+        let expected = json!({ "status": "retried", "eventId": id_of(&dead_letter) });
         assert_eq!((retried.status, &retried.body), (200, &expected), "{retried:?}");
-        let [sent] = &function.replay.events.messages()[..] else { panic!("one message") };
-        assert_eq!(sent.body, letter.body);
+        let [sent] = &function.dead_letters.ports.events.messages()[..] else { panic!("one message") };
+        assert_eq!(sent.body, dead_letter.body);
 
         let shown = send(&function, sample("replay-http-show")).await;
         let act = &shown.body["history"][1];
@@ -103,21 +103,21 @@ async fn the_samples_list_show_and_retry() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_without_a_name_is_recorded_as_http() {
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
-    let mut event = retry_of(&letter(1));
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
+    let mut event = retry_of(&dead_letter(1));
     event["requestContext"]["authorizer"] = Value::Null;
     assert_eq!(send(&function, event).await.status, 200);
-    assert_eq!(function.replay.table.only_record().history[1].by, "http");
+    assert_eq!(function.dead_letters.ports.table.only_record().history[1].by, "http");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_callers_long_name_is_cut_to_what_a_request_may_say() {
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
-    let mut event = retry_of(&letter(1));
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
+    let mut event = retry_of(&dead_letter(1));
     event["requestContext"]["authorizer"]["iam"]["userArn"] = json!(format!("{}ü", "x".repeat(499)));
     assert_eq!(send(&function, event).await.status, 200);
-    assert_eq!(function.replay.table.only_record().history[1].by, "x".repeat(499));
+    assert_eq!(function.dead_letters.ports.table.only_record().history[1].by, "x".repeat(499));
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,8 +149,8 @@ async fn an_event_of_another_form_is_a_bad_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_nobody_knows_is_not_found() {
-    for event in [retry_of(&letter(1)), event("GET", "/dlq/nobody-knows-it", "")] {
+async fn unknown_event_is_not_found() {
+    for event in [retry_of(&dead_letter(1)), event("GET", "/dlq/nobody-knows-it", "")] {
         let answer = send(&function(), event).await;
         assert_eq!((answer.status, &answer.body["title"]), (404, &json!("Not Found")), "{answer:?}");
     }
@@ -158,25 +158,25 @@ async fn an_event_that_nobody_knows_is_not_found() {
 
 #[tokio::test(start_paused = true)]
 async fn while_a_queue_or_the_table_is_down_the_caller_is_asked_to_come_again() {
-    let id = id_of(&letter(1));
-    for event in [retry_of(&letter(1)), event("GET", "/dlq", ""), event("GET", &format!("/dlq/{id}"), "")] {
+    let id = id_of(&dead_letter(1));
+    for event in [retry_of(&dead_letter(1)), event("GET", "/dlq", ""), event("GET", &format!("/dlq/{id}"), "")] {
         let function = function();
-        send_to_dead_letters(&function, [letter(1)]).await;
-        function.replay.table.fail();
+        send_to_dead_letters(&function, [dead_letter(1)]).await;
+        function.dead_letters.ports.table.fail();
         let answer = send(&function, event).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
     }
     for break_it in [
-        (|function: &Fakes| function.replay.dead_letters.fail()) as fn(&Fakes),
-        |function| function.replay.events.fail(),
+        (|function: &Fakes| function.dead_letters.ports.dead_letters.fail()) as fn(&Fakes),
+        |function| function.dead_letters.ports.events.fail(),
         // The record can be looked at, and no more.
-        |function| function.replay.table.fail_after(1, usize::MAX),
+        |function| function.dead_letters.ports.table.fail_after(1, usize::MAX),
     ] {
         let function = function();
-        send_to_dead_letters(&function, [letter(1)]).await;
+        send_to_dead_letters(&function, [dead_letter(1)]).await;
         break_it(&function);
-        let answer = send(&function, retry_of(&letter(1))).await;
+        let answer = send(&function, retry_of(&dead_letter(1))).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
     }

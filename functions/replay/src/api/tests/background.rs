@@ -57,24 +57,25 @@ impl Countable for Slow {
 async fn with_a_slow_queue() -> Fakes<Slow> {
     let queue = FakeQueue::default();
     let function = function_over(Slow(queue.clone()), queue);
-    send_to_dead_letters(&function, (0..=10).map(letter)).await;
+    send_to_dead_letters(&function, (0..=10).map(dead_letter)).await;
     function
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_takes_too_long_goes_on_in_the_background() {
     let function = with_a_slow_queue().await;
-    let mut event = retry_of(&letter(10));
+    let mut event = retry_of(&dead_letter(10));
     event["body"] = json!("{\"why\":\"it is time\"}");
     let began_at = Instant::now();
     let answer = send(&function, event).await;
-    let expected = json!({ "status": "accepted", "eventId": id_of(&letter(10)) });
+    let expected = json!({ "status": "accepted", "eventId": id_of(&dead_letter(10)) });
     assert_eq!((answer.status, &answer.body), (202, &expected), "{answer:?}");
     assert!(began_at.elapsed() <= ANSWER_WITHIN, "{:?}", began_at.elapsed());
-    assert!(function.replay.events.messages().is_empty(), "not yet");
+    assert!(function.dead_letters.ports.events.messages().is_empty(), "not yet");
 
     let [request] = &function.background.requests()[..] else { panic!("one request") };
-    let expected = json!({ "action": "replay", "eventIds": [id_of(&letter(10))], "by": OPERATOR, "why": "it is time" });
+    let expected =
+        json!({ "action": "replay", "eventIds": [id_of(&dead_letter(10))], "by": OPERATOR, "why": "it is time" });
     assert_eq!(request, &expected);
     sleep(Duration::from_mins(1)).await;
     let report = invoke(&function, request.clone()).await.expect("carried out");
@@ -85,7 +86,7 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() {
 async fn nothing_is_accepted_that_lambda_has_not_taken() {
     let function = with_a_slow_queue().await;
     function.background.fail();
-    let answer = send(&function, retry_of(&letter(10))).await;
+    let answer = send(&function, retry_of(&dead_letter(10))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
 }
@@ -93,7 +94,7 @@ async fn nothing_is_accepted_that_lambda_has_not_taken() {
 #[tokio::test(start_paused = true)]
 async fn an_arn_of_any_length_is_understood_in_the_background_too() {
     let function = with_a_slow_queue().await;
-    let mut event = retry_of(&letter(10));
+    let mut event = retry_of(&dead_letter(10));
     let arn = format!("arn:aws:sts::123456789012:assumed-role/{}", "ä".repeat(600));
     event["requestContext"]["authorizer"]["iam"]["userArn"] = arn.into();
     assert_eq!(send(&function, event).await.status, 202);

@@ -72,9 +72,9 @@ async fn the_document_knows_every_word_and_every_field() {
     assert_eq!(texts(&schema("Reason")["enum"]), known);
 
     let function = function();
-    send_to_dead_letters(&function, [letter(1)]).await;
+    send_to_dead_letters(&function, [dead_letter(1)]).await;
     let list = send(&function, event("GET", "/dlq", "")).await.body;
-    let shown = send(&function, event("GET", &format!("/dlq/{}", id_of(&letter(1))), "")).await.body;
+    let shown = send(&function, event("GET", &format!("/dlq/{}", id_of(&dead_letter(1))), "")).await.body;
     for (name, value) in [("List", &list), ("DeadLetter", &list["items"][0]), ("Event", &shown)] {
         let schema = schema(name);
         let given: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Paths, queries and bodies that nobody should send: each is answered, and what is wrong with it is named.
+//! Hostile paths, queries and bodies: each is answered with a problem that names the wrong part.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -29,7 +29,7 @@ async fn a_body_that_is_no_object_of_why_is_refused_however_it_is_wrapped() {
         ("{\"why\":".to_owned() + &"[".repeat(100_000), false),
         ("{\"why\":1e999}".to_owned(), false),
     ] {
-        let mut event = retry_of(&letter(1));
+        let mut event = retry_of(&dead_letter(1));
         (event["body"], event["isBase64Encoded"]) = (json!(body), json!(is_encoded));
         let answer = send(&function(), event).await;
         assert_eq!(answer.status, 400, "{body:.50}: {answer:?}");

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_list_goes_on_where_the_page_before_ended() {
     let function = function();
-    send_to_dead_letters(&function, (0..5).map(letter)).await;
+    send_to_dead_letters(&function, (0..5).map(dead_letter)).await;
     let (mut ids, mut pages, mut query) = (Vec::new(), 0, "limit=2".to_owned());
     loop {
         let page = send(&function, event("GET", "/dlq", &query)).await;
@@ -17,7 +17,7 @@ async fn a_list_goes_on_where_the_page_before_ended() {
         let Some(next) = page.body["next"].as_str() else { break };
         query = format!("limit=2&next={next}");
     }
-    let expected: Vec<Value> = (0..5).map(|name| json!(id_of(&letter(name)))).collect();
+    let expected: Vec<Value> = (0..5).map(|name| json!(id_of(&dead_letter(name)))).collect();
     assert_eq!((ids, pages), (expected, 3), "oldest first");
 }
 
@@ -26,7 +26,7 @@ async fn every_parameter_selects() {
     let function = function();
     send_to_dead_letters(
         &function,
-        [letter_of_webhook("a b+c", 1), letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)],
+        [dead_letter_of_webhook("a b+c", 1), dead_letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)],
     )
     .await;
     for (query, count) in [
@@ -118,7 +118,7 @@ async fn every_answer_fits_whatever_the_event_holds() {
     // Each of these is a text of six characters in JSON, and of seven in JSON within JSON.
     let body = "\u{1}".repeat(1024 * 1024);
     send_to_dead_letters(&function, [refused(&body)]).await;
-    let id = function.replay.table.only_record().event_id;
+    let id = function.dead_letters.ports.table.only_record().event_id;
     let reply = invoke(&function, event("GET", &format!("/dlq/{id}"), "")).await.expect("answered");
     assert!(reply.to_string().len() < 6 * 1024 * 1024, "{}", reply.to_string().len());
     let shown: Value = serde_json::from_str(reply["body"].as_str().expect("a body")).expect("JSON");

@@ -1,86 +1,87 @@
-//! What a run over the dead letters did, as the operator reads it.
+//! Report of a run over the dead letters.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::list::DeadLetter;
+use super::answer::DeadLetter;
 use crate::domain::event::EventId;
+use crate::domain::event_record::REPLAY_CEILING;
 use crate::ports::queue::MoveTask;
 use crate::runtime::metrics;
 
 /// Dead letters, and failures, that an answer lists one by one.
 const MAX_LISTED: usize = 100;
 
-/// What a run did.
-#[derive(Debug, Serialize)]
+/// Report of a run.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Dead letters that the request asks for, as far as the run looked.
+    /// Dead letters that the request asks for, among those that the run has seen.
     pub matched: u64,
-    /// What was done with them.
+    /// Action of the run, and how often it succeeded.
     #[serde(flatten)]
     pub done: Done,
-    /// Dead letters that were looked at and left.
+    /// Dead letters that the run has seen and left alone.
     pub skipped: u64,
-    /// Dead letters that had no record, or a record that did not say so, and have one now.
+    /// Dead letters that had no record of their death, and have one now.
     pub recorded: u64,
     /// Copies of delivered or discarded events that were removed.
     pub removed: u64,
-    /// How many failures there were.
+    /// Number of failures.
     pub failures: u64,
-    /// What went wrong, the first hundred times.
+    /// The first hundred failures.
     pub failed: Vec<Failed>,
-    /// How many lie in the dead-letter queue now, approximately; nothing when that could not be asked.
+    /// Approximate number of messages left in the dead-letter queue; `None` where the count failed.
     pub remaining: Option<u64>,
-    /// Whether the run looked at all that was there when it began. If not, the request can be repeated.
+    /// True if the run has seen every message that was there when it began. Otherwise the request can be repeated.
     pub complete: bool,
-    /// Whether this only counted.
+    /// True if the run only counted.
     pub dry_run: bool,
     /// The move task, when SQS does the work.
     pub move_task: Option<MoveTask>,
-    /// In a dry run of a filter, the ids of all that match: what to ask for to have these replayed, and no others.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// In a dry run of a filter, the ids of all that match: a replay of these ids replays these and no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<EventId>,
     /// In a dry run, the first hundred that match.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<DeadLetter>,
 }
 
-/// What a run was for, and how often it succeeded.
-#[derive(Debug, Serialize)]
+/// Action of a run, and how often it succeeded.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
 pub enum Done {
-    /// To bring dead letters back.
+    /// Dead letters sent back.
     Replay {
-        /// How many are in the events queue again.
+        /// Events in the events queue again.
         replayed: u64,
     },
-    /// To archive dead letters.
+    /// Dead letters archived.
     Archive {
-        /// How many are in the archive, and no longer in the queue.
+        /// Events in the archive, and no longer in the queue.
         archived: u64,
-        /// The objects that hold them.
+        /// Keys of the objects that hold them.
         keys: Vec<String>,
     },
-    /// To bring an archived object back.
+    /// Archived object brought back.
     Restore {
-        /// How many are dead letters again.
+        /// Events that are dead letters again.
         restored: u64,
     },
-    /// To drop dead letters.
+    /// Dead letters dropped.
     Discard {
-        /// How many are gone.
+        /// Events dropped.
         discarded: u64,
     },
-    /// To make the records say what lies in the dead-letter queue.
+    /// Records made to agree with the dead-letter queue.
     Reconcile {
-        /// Dead events whose message is not there, and that lists show no longer.
+        /// Dead events without a message in the queue, no longer listed.
         unlisted: u64,
     },
 }
 
 impl Done {
-    /// One more.
-    pub(super) fn count(&mut self) {
+    /// Counts one success.
+    pub(in crate::dead_letters) fn count(&mut self) {
         let (count, metric) = match self {
             Self::Replay { replayed } => (replayed, Some(metrics::REPLAYED)),
             Self::Archive { archived, .. } => (archived, Some(metrics::ARCHIVED)),
@@ -95,26 +96,26 @@ impl Done {
     }
 }
 
-/// Something that was asked for and not done.
-#[derive(Debug, Serialize)]
+/// Failure of a run.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failed {
-    /// The event, unless it is all of them.
+    /// The event; `None` where the failure concerns the whole run.
     pub event_id: Option<String>,
-    /// What became of an event whose message was not found.
+    /// State of an event whose message was not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Missing>,
-    /// What went wrong.
+    /// Error, for a person to read.
     pub error: String,
 }
 
-/// Why a message was not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// State of an event whose message was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Missing {
-    /// Nobody knows the event.
+    /// The event has no record.
     Unknown,
-    /// It is hidden for a while, or is on its way here or back.
+    /// Its message is hidden for a while, or on its way to or from the dead-letter queue.
     Pending,
     /// It is not dead: it is being delivered or waits for its next attempt.
     Alive,
@@ -122,15 +123,14 @@ pub enum Missing {
     Delivered,
     /// The archive has it.
     Archived,
-    /// Somebody discarded it.
+    /// An operator discarded it.
     Discarded,
-    /// It lay here for too long, and SQS has deleted it.
+    /// Its message was in the queue for too long, and SQS deleted it.
     Expired,
 }
 
 impl Report {
-    /// Nothing yet.
-    pub(super) fn new(done: Done) -> Self {
+    pub(in crate::dead_letters) fn new(done: Done) -> Self {
         Self {
             matched: 0,
             done,
@@ -149,12 +149,12 @@ impl Report {
     }
 
     /// Counts a failure, and lists it while there is room.
-    pub(super) fn fail(&mut self, event_id: Option<&str>, error: &str) {
+    pub(in crate::dead_letters) fn fail(&mut self, event_id: Option<&str>, error: &str) {
         self.note(Failed { event_id: event_id.map(str::to_owned), state: None, error: error.to_owned() });
     }
 
-    /// An event whose message was not there.
-    pub(super) fn miss(&mut self, event_id: &str, state: Missing, error: String) {
+    /// Counts an event whose message was not found, and lists it while there is room.
+    pub(in crate::dead_letters) fn miss(&mut self, event_id: &str, state: Missing, error: String) {
         self.note(Failed { event_id: Some(event_id.to_owned()), state: Some(state), error });
     }
 
@@ -166,9 +166,14 @@ impl Report {
     }
 
     /// Lists a dead letter while there is room.
-    pub(super) fn list(&mut self, letter: DeadLetter) {
+    pub(in crate::dead_letters) fn list(&mut self, dead_letter: DeadLetter) {
         if self.items.len() < MAX_LISTED {
-            self.items.push(letter);
+            self.items.push(dead_letter);
         }
     }
+}
+
+/// Refusal of a replay of an event that was replayed too often.
+pub(in crate::dead_letters) fn too_often() -> String {
+    format!("it was replayed {REPLAY_CEILING} times already; to replay it all the same say \"force\": true")
 }

@@ -1,4 +1,4 @@
-//! What a request may say, and what its errors name.
+//! Bounds of requests, and the fields that errors name.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ fn invalid(request: Value) -> InvalidRequest {
 /// Each condition is left out, holds, or does not, in all combinations, for a replay and for a list.
 #[test]
 fn every_condition_of_a_filter_has_to_hold() {
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         event_id: "an-event".parse().expect("an id"),
         source: Source::Webhook,
         webhook_id: Some("w".to_owned()),
@@ -33,7 +33,7 @@ fn every_condition_of_a_filter_has_to_hold() {
         ("since", json!("2026-01-15T12:00:00Z"), json!("2026-01-15T12:00:00.000000001Z")),
         ("until", json!("2026-01-15T12:00:00.000000001Z"), json!("2026-01-15T12:00:00Z")),
     ];
-    let silent = DeadLetter { webhook_id: None, status_code: None, ..letter.clone() };
+    let silent = DeadLetter { webhook_id: None, status_code: None, ..dead_letter.clone() };
     let combinations = 3_usize.pow(u32::try_from(conditions.len()).expect("a few"));
     for combination in 1..combinations {
         let (mut filter, mut holds, mut names_absent) = (json!({}), true, false);
@@ -47,11 +47,11 @@ fn every_condition_of_a_filter_has_to_hold() {
         }
         let request = json!({ "action": "replay", "filter": filter });
         let Ok(Request::Replay(selection)) = Request::parse(request, "a test") else { panic!("{filter}") };
-        assert_eq!(selection.which.includes(&letter), holds, "{filter}");
+        assert_eq!(selection.which.includes(&dead_letter), holds, "{filter}");
         assert_eq!(selection.which.includes(&silent), holds && !names_absent, "{filter}");
         filter["action"] = json!("list");
         let Ok(Request::List(listing)) = Request::parse(filter.clone(), "a test") else { panic!("{filter}") };
-        assert_eq!(listing.filter.matches(&letter), holds, "{filter}");
+        assert_eq!(listing.filter.matches(&dead_letter), holds, "{filter}");
         assert_eq!(listing.filter.window(), selection.which.window(), "{filter}");
     }
 }

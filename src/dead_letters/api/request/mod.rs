@@ -1,4 +1,4 @@
-//! What an operator asks the replay function, read so that nothing is misunderstood.
+//! Requests of operators: their JSON, and their checked form. A field that is not understood is an error.
 
 #[cfg(test)]
 mod tests;
@@ -12,23 +12,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::list::DeadLetter;
+use super::answer::DeadLetter;
 use crate::domain::event::{EventId, Source};
 use crate::domain::failure::ReasonKind;
 use crate::domain::json::Json;
 use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::events_table::{Position, Window};
 
-/// The most a request can ask for, in one run.
+/// Largest number of messages that a request can ask for, in one run.
 const MAX_MESSAGES: u32 = 100_000;
 
-/// The most events a request can name one by one.
+/// Largest number of events that a request can name by id.
 const MAX_EVENT_IDS: usize = 1000;
 
 /// `StartMessageMoveTask`: at most 500 messages a second.
 const MAX_RATE: u32 = 500;
 
-/// Dead letters in a page of a list, if the request does not say, and at most.
+/// Default and largest number of dead letters on a page of the list.
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1000;
 
@@ -36,147 +36,167 @@ const MAX_LIMIT: u32 = 1000;
 const MAX_AGE_DAYS: u32 = 13;
 const DEFAULT_AGE_DAYS: u32 = 10;
 
-/// A run in the background has a name of at most so many characters.
+/// Longest name of a background run, in characters.
 const MAX_RUN_ID: usize = 80;
+
+/// Messages that a run replays if the request gives no number.
+pub(in crate::dead_letters) const DEFAULT_MAX_MESSAGES: u32 = 10_000;
 
 const ACTIONS: &str = "status, list, show, replay, cancel, reconcile, archive, restore, discard";
 
-/// What an operator can ask for.
+/// Checked request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// How many messages lie where, and who is at work.
+    /// Read the status of the relay.
     Status,
-    /// How far a run in the background is.
+    /// Read the status of a background run.
     StatusOf(String),
-    /// Start a run in the background.
+    /// Start a background run.
     Start(Start),
-    /// Carry out a run that was started before.
+    /// Carry out a background run that was started before.
     Background {
-        /// Its name.
+        /// Name of the run.
         run_id: String,
-        /// What it is for.
+        /// Request of the run.
         request: Box<Self>,
     },
-    /// The dead letters, oldest first.
+    /// List the dead letters, oldest first.
     List(Listing),
-    /// All that is known of one event.
+    /// Show all that is known of one event.
     Show(EventId),
     /// Bring dead letters back.
     Replay(Selection),
     /// Cancel a running move task.
     Cancel(Requester),
-    /// Make the records say what lies in the dead-letter queue.
+    /// Make the records agree with the dead-letter queue.
     Reconcile {
-        /// Only when the counts of the two differ.
+        /// Only if the counts of the two differ.
         if_needed: bool,
-        /// When the schedule was due, if it says so.
+        /// Time at which the schedule was due, if it gives one.
         due_at: Option<Timestamp>,
-        /// Who asks.
+        /// Requester of the change.
         requester: Requester,
     },
     /// Bring old dead letters into the archive.
     Archive {
-        /// Those that SQS has had for longer than this.
+        /// Smallest age in the queue, in days.
         older_than_days: u32,
-        /// Who asks.
+        /// Requester of the change.
         requester: Requester,
     },
     /// Bring an archived object back into the dead-letter queue.
     Restore {
-        /// The object's key.
+        /// Key of the object.
         key: String,
-        /// Who asks.
+        /// Requester of the change.
         requester: Requester,
     },
     /// Drop dead letters.
     Discard {
-        /// Which ones.
+        /// Ids of their events.
         event_ids: BTreeSet<EventId>,
-        /// Who asks.
+        /// Requester of the change.
         requester: Requester,
     },
 }
 
-/// A run that is to be carried out in the background.
+/// Request as JSON, before it is checked. [`Request::parse`] reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "camelCase")]
+#[expect(missing_docs, reason = "those of the requests")]
+pub enum RequestBody {
+    Status,
+    List(ListRequest),
+    Show(ShowRequest),
+    Replay(ReplayRequest),
+    Cancel(CancelRequest),
+    Reconcile(ReconcileRequest),
+    Archive(ArchiveRequest),
+    Restore(RestoreRequest),
+    Discard(DiscardRequest),
+}
+
+/// Background run to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    pub(super) run_id: String,
-    pub(super) action: String,
-    pub(super) requester: Requester,
-    /// Tells two requests under one name apart, however they are written.
-    pub(super) digest: String,
-    /// What to invoke the function with, to carry it out.
+    pub(in crate::dead_letters) run_id: String,
+    pub(in crate::dead_letters) action: String,
+    pub(in crate::dead_letters) requester: Requester,
+    /// Digest that tells two requests under one name apart, however they are written.
+    pub(in crate::dead_letters) digest: String,
+    /// Payload that makes the function carry the run out.
     pub payload: Value,
 }
 
-/// A page of the list.
+/// Page of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    pub(super) filter: Filter,
-    pub(super) limit: usize,
-    pub(super) after: Option<Position>,
+    pub(in crate::dead_letters) filter: Filter,
+    pub(in crate::dead_letters) limit: usize,
+    pub(in crate::dead_letters) after: Option<Position>,
 }
 
 impl Listing {
-    /// The oldest dead letter alone.
-    pub(super) fn first() -> Self {
+    /// Page with the oldest dead letter alone.
+    pub(in crate::dead_letters) fn first() -> Self {
         Self { filter: Filter::default(), limit: 1, after: None }
     }
 }
 
-/// Which dead letters to bring back, and how.
+/// Dead letters to bring back, with the options of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// Which ones.
-    pub(super) which: Which,
-    /// Who asks.
-    pub(super) requester: Requester,
-    /// Count and describe only.
-    pub(super) dry_run: bool,
-    /// At most so many; `None` where the request does not say.
-    pub(super) max_messages: Option<u32>,
-    /// At most so many a second.
-    pub(super) rate_per_second: Option<u32>,
-    /// Even those that were replayed too often.
-    pub(super) force: bool,
+    pub(in crate::dead_letters) which: Which,
+    pub(in crate::dead_letters) requester: Requester,
+    /// Counts and lists only.
+    pub(in crate::dead_letters) dry_run: bool,
+    /// Largest number of messages; `None` where the request gives none.
+    pub(in crate::dead_letters) max_messages: Option<u32>,
+    /// Largest number of messages a second.
+    pub(in crate::dead_letters) rate_per_second: Option<u32>,
+    /// Includes events that were replayed too often.
+    pub(in crate::dead_letters) force: bool,
 }
 
-/// Which dead letters a request is about.
+/// Dead letters that a request is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Which {
-    /// All.
+pub(in crate::dead_letters) enum Which {
     All,
-    /// Those with these ids.
+    /// Dead letters with these ids.
     #[serde(rename = "eventIds")]
     These(BTreeSet<EventId>),
-    /// Those that match.
+    /// Dead letters that match.
     #[serde(rename = "filter")]
     Matching(Filter),
 }
 
-/// What a dead letter has to match. Every given field has to.
+/// Conditions on a dead letter; every given condition must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Filter {
+pub struct Filter {
+    /// Kind of sender.
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<Source>,
+    pub source: Option<Source>,
+    /// Kind of reason for the death.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<ReasonKind>,
+    pub reason: Option<ReasonKind>,
+    /// Webhook or integration.
     #[serde(skip_serializing_if = "Option::is_none")]
-    webhook_id: Option<String>,
+    pub webhook_id: Option<String>,
+    /// HTTP status of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status_code: Option<u16>,
+    pub status_code: Option<u16>,
     /// Received at this time or later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<Timestamp>,
+    pub since: Option<Timestamp>,
     /// Received before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
 impl Request {
-    /// Reads a request of `caller`, who may give another name. What is not understood is an error that names the field.
+    /// Reads a request of `caller`, who may give another name. A field that is not understood is an error that names it.
     pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
         let Value::Object(mut fields) = request else {
             return Err(invalid("request", "must be a JSON object with the field action"));
@@ -193,8 +213,10 @@ impl Request {
             (None, request) => Ok(request),
             (Some((run_id, false)), Self::Status) => Ok(Self::StatusOf(run_id)),
             (Some((run_id, begins)), request) => {
-                let requester =
-                    request.requester().ok_or_else(|| invalid("runId", "goes with what changes something"))?.clone();
+                let requester = request
+                    .requester()
+                    .ok_or_else(|| invalid("runId", "is allowed only with an action that changes something"))?
+                    .clone();
                 if begins {
                     return Ok(Self::Background { run_id, request: Box::new(request) });
                 }
@@ -209,7 +231,7 @@ impl Request {
         }
     }
 
-    /// Who asks, where the request is for a run that can last.
+    /// Requester of a change that can run in the background.
     fn requester(&self) -> Option<&Requester> {
         match self {
             Self::Replay(selection) if !selection.dry_run => Some(&selection.requester),
@@ -231,31 +253,34 @@ impl Request {
     fn parse_action(action: &str, fields: Value, caller: &str) -> Result<Self, InvalidRequest> {
         match action {
             "status" => read::<NoFields>(fields).map(|_| Self::Status),
-            "list" => read::<ListFields>(fields)?.check().map(Self::List),
-            "show" => read::<ShowFields>(fields).map(|fields| Self::Show(fields.event_id)),
-            "replay" => read::<ReplayFields>(fields)?.check(caller).map(Self::Replay),
-            "cancel" => read::<RequesterFields>(fields)?.check(caller).map(Self::Cancel),
+            "list" => read::<ListRequest>(fields)?.check().map(Self::List),
+            "show" => read::<ShowRequest>(fields).map(|fields| Self::Show(fields.event_id)),
+            "replay" => read::<ReplayRequest>(fields)?.check(caller).map(Self::Replay),
+            "cancel" => {
+                let CancelRequest { by, why } = read(fields)?;
+                RequesterFields { by, why }.check(caller).map(Self::Cancel)
+            }
             "reconcile" => {
-                let ReconcileFields { if_needed, due_at, by, why } = read(fields)?;
+                let ReconcileRequest { if_needed, due_at, by, why } = read(fields)?;
                 // The scheduler of a local AWS leaves a placeholder there.
                 let due_at = due_at.and_then(|text| text.parse().ok());
                 Ok(Self::Reconcile { if_needed, due_at, requester: RequesterFields { by, why }.check(caller)? })
             }
             "archive" => {
-                let ArchiveFields { older_than_days, by, why } = read(fields)?;
+                let ArchiveRequest { older_than_days, by, why } = read(fields)?;
                 let older_than_days = within("olderThanDays", older_than_days, 0, MAX_AGE_DAYS)?;
                 let requester = RequesterFields { by, why }.check(caller)?;
                 Ok(Self::Archive { older_than_days: older_than_days.unwrap_or(DEFAULT_AGE_DAYS), requester })
             }
             "restore" => {
-                let RestoreFields { key, by, why } = read(fields)?;
+                let RestoreRequest { key, by, why } = read(fields)?;
                 if key.is_empty() {
                     return Err(invalid("key", "is empty"));
                 }
                 Ok(Self::Restore { key, requester: RequesterFields { by, why }.check(caller)? })
             }
             "discard" => {
-                let DiscardFields { event_ids, by, why } = read(fields)?;
+                let DiscardRequest { event_ids, by, why } = read(fields)?;
                 let requester = RequesterFields { by, why: Some(why) }.check(caller)?;
                 Ok(Self::Discard { event_ids: check_ids(event_ids)?, requester })
             }
@@ -264,7 +289,7 @@ impl Request {
     }
 }
 
-/// The SHA-256 of what was asked for, in its canonical form.
+/// SHA-256 of the request in its canonical form.
 fn digest(request: &Map<String, Value>) -> Result<String, InvalidRequest> {
     let unwritable = |error: &dyn std::fmt::Display| invalid("request", &error.to_string());
     let text = serde_json::to_vec(request).map_err(|error| unwritable(&error))?;
@@ -272,7 +297,7 @@ fn digest(request: &Map<String, Value>) -> Result<String, InvalidRequest> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(request.canonical())))
 }
 
-/// The fields of a run in the background: its name, and whether this is the invocation that carries it out.
+/// Fields of a background run: its name, and whether this invocation carries it out.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RunFields {
@@ -288,7 +313,7 @@ impl RunFields {
 
     fn check(self) -> Result<Option<(String, bool)>, InvalidRequest> {
         let Some(run_id) = self.run_id else {
-            return if self.begin { Err(invalid("begin", "goes with runId")) } else { Ok(None) };
+            return if self.begin { Err(invalid("begin", "is allowed only with runId")) } else { Ok(None) };
         };
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if !(1..=MAX_RUN_ID).contains(&run_id.len()) || !run_id.chars().all(is_allowed) {
@@ -302,20 +327,37 @@ impl RunFields {
 #[serde(deny_unknown_fields)]
 struct NoFields {}
 
-#[derive(Deserialize)]
+/// Fields of a `list`: the conditions, and the page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListFields {
-    source: Option<Source>,
-    reason: Option<ReasonKind>,
-    webhook_id: Option<String>,
-    status_code: Option<u16>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    limit: Option<u32>,
-    next: Option<String>,
+pub struct ListRequest {
+    /// Kind of sender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Kind of reason for the death.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ReasonKind>,
+    /// Webhook or integration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_id: Option<String>,
+    /// HTTP status of the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+    /// Received at this time or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Received before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Dead letters on the page, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Token of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
-impl ListFields {
+impl ListRequest {
     fn check(self) -> Result<Listing, InvalidRequest> {
         let Self { source, reason, webhook_id, status_code, since, until, limit, next } = self;
         let after = next.map(|token| token.parse::<Position>()).transpose();
@@ -327,63 +369,120 @@ impl ListFields {
     }
 }
 
-#[derive(Deserialize)]
+/// Fields of a `show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ShowFields {
-    event_id: EventId,
+pub struct ShowRequest {
+    /// Id of the event.
+    pub event_id: EventId,
 }
 
-#[derive(Deserialize)]
+/// Fields of a `reconcile`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReconcileFields {
+pub struct ReconcileRequest {
+    /// Only if the counts of records and queue differ.
     #[serde(default)]
-    if_needed: bool,
-    due_at: Option<String>,
-    by: Option<String>,
-    why: Option<String>,
+    pub if_needed: bool,
+    /// Time at which the schedule was due. A text that is no time counts as none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<String>,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Fields of an `archive`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ArchiveFields {
-    older_than_days: Option<u32>,
-    by: Option<String>,
-    why: Option<String>,
+pub struct ArchiveRequest {
+    /// Smallest age in the queue, in days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_than_days: Option<u32>,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Fields of a `cancel`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RestoreFields {
-    key: String,
-    by: Option<String>,
-    why: Option<String>,
+pub struct CancelRequest {
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Fields of a `restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DiscardFields {
-    event_ids: Vec<EventId>,
-    by: Option<String>,
-    why: String,
+pub struct RestoreRequest {
+    /// Key of the object.
+    pub key: String,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Fields of a `discard`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReplayFields {
-    all: Option<bool>,
-    event_ids: Option<Vec<EventId>>,
-    filter: Option<Filter>,
-    by: Option<String>,
-    why: Option<String>,
+pub struct DiscardRequest {
+    /// Ids of the events.
+    pub event_ids: Vec<EventId>,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    pub why: String,
+}
+
+/// Fields of a `replay`: one of `all`, `event_ids` and `filter`, and the options.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplayRequest {
+    /// `true` for everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+    /// Ids of the events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_ids: Option<Vec<EventId>>,
+    /// Conditions on the dead letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Counts and lists only.
     #[serde(default)]
-    dry_run: bool,
-    max_messages: Option<u32>,
-    rate_per_second: Option<u32>,
+    pub dry_run: bool,
+    /// Largest number of messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages: Option<u32>,
+    /// Largest number of messages a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_per_second: Option<u32>,
+    /// Includes events that were replayed too often.
     #[serde(default)]
-    force: bool,
+    pub force: bool,
 }
 
-impl ReplayFields {
+impl ReplayRequest {
     fn check(self, caller: &str) -> Result<Selection, InvalidRequest> {
         let which = match (self.all, self.event_ids, self.filter) {
             (Some(true), None, None) => Which::All,
@@ -411,40 +510,40 @@ impl ReplayFields {
 }
 
 impl Filter {
-    /// Whether a dead letter matches.
-    pub(super) fn matches(&self, letter: &DeadLetter) -> bool {
+    /// Returns whether a dead letter matches.
+    pub(in crate::dead_letters) fn matches(&self, dead_letter: &DeadLetter) -> bool {
         fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
             wanted.is_none_or(|wanted| found == Some(wanted))
         }
-        is(self.source.as_ref(), Some(&letter.source))
-            && is(self.reason.as_ref(), Some(&letter.reason))
-            && is(self.webhook_id.as_ref(), letter.webhook_id.as_ref())
-            && is(self.status_code.as_ref(), letter.status_code.as_ref())
-            && self.since.is_none_or(|since| letter.received_at >= since)
-            && self.until.is_none_or(|until| letter.received_at < until)
+        is(self.source.as_ref(), Some(&dead_letter.source))
+            && is(self.reason.as_ref(), Some(&dead_letter.reason))
+            && is(self.webhook_id.as_ref(), dead_letter.webhook_id.as_ref())
+            && is(self.status_code.as_ref(), dead_letter.status_code.as_ref())
+            && self.since.is_none_or(|since| dead_letter.received_at >= since)
+            && self.until.is_none_or(|until| dead_letter.received_at < until)
     }
 
-    /// The part of the time line that matters to it.
-    pub(super) fn window(&self) -> Window {
+    /// Part of the time line that can hold matches.
+    pub(in crate::dead_letters) fn window(&self) -> Window {
         Window { since: self.since, until: self.until }
     }
 }
 
 impl Which {
-    /// The part of the time line that matters to it.
-    pub(super) fn window(&self) -> Window {
+    /// Part of the time line that can hold matches.
+    pub(in crate::dead_letters) fn window(&self) -> Window {
         match self {
             Self::Matching(filter) => filter.window(),
             Self::All | Self::These(_) => Window::default(),
         }
     }
 
-    /// Whether a dead letter is among them.
-    pub(super) fn includes(&self, letter: &DeadLetter) -> bool {
+    /// Returns whether it includes a dead letter.
+    pub(in crate::dead_letters) fn includes(&self, dead_letter: &DeadLetter) -> bool {
         match self {
             Self::All => true,
-            Self::These(ids) => ids.contains(&letter.event_id),
-            Self::Matching(filter) => filter.matches(letter),
+            Self::These(ids) => ids.contains(&dead_letter.event_id),
+            Self::Matching(filter) => filter.matches(dead_letter),
         }
     }
 }

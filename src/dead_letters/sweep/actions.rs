@@ -1,4 +1,4 @@
-//! What a sweep does with the dead letters that it takes: send back, discard, archive.
+//! Actions of a sweep on the dead letters that it selects: send back, discard, archive.
 //!
 //! The order is always the same: the record, the next place, its confirmation, and only then the delete.
 
@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::letter::Taken;
-use super::{ANSWER_TIME, Purpose, Stopped, Sweep};
-use crate::dead_letters::{Done, Ports, Replay, Run};
+use super::state::{Purpose, Selected, SweepState};
+use crate::dead_letters::api::Done;
+use crate::dead_letters::error::ReplayError;
+use crate::dead_letters::ports::{PortTypes, Ports};
+use crate::dead_letters::run::{ANSWER_TIME, Run};
 use crate::domain::event_record::{OperatorAction, Transition};
 use crate::domain::message::Message;
 use crate::ports::archive::{Archive, ArchiveError};
@@ -17,9 +19,14 @@ use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{QueueError, RECEIVED_AT_ONCE, Receiver, Sender};
 use crate::runtime::logging::display_chain;
 
-impl<P: Ports> Replay<P> {
-    /// Does what the run is for, at its pace.
-    pub(super) async fn act(&self, mut taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+/// Actions on selected dead letters.
+pub(super) struct Actions<'a, T: PortTypes> {
+    pub(super) ports: &'a Ports<T>,
+}
+
+impl<T: PortTypes> Actions<'_, T> {
+    /// Acts on the selected dead letters, at the pace of the request.
+    pub(super) async fn act(&self, mut taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
         let rate = match sweep.purpose {
             Purpose::Replay(selection) => selection.rate_per_second,
             Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => None,
@@ -51,21 +58,18 @@ impl<P: Ports> Replay<P> {
         Ok(())
     }
 
-    /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be marked or sent at all.
-    async fn send_back(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let marked = self.write_all(taken, sweep, |letter, act| letter.dead.replayed(act)).await?;
-        let message = |letter: &Taken| {
-            let record = letter.dead.record();
-            letter.message.clone().without_reason().with_identity(letter.sent_at).named(&record.event_id)
-        };
+    /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be marked or sent.
+    async fn send_back(&self, taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
+        let marked = self.write_all(taken, sweep, |selected, act| selected.dead.replayed(act)).await?;
+        let message = |selected: &Selected| selected.message.as_replayed(selected.dead.record());
         let messages: Vec<Message> = marked.iter().map(message).collect();
         let (mut sent, mut outage) = (Vec::new(), None);
-        for (letter, result) in marked.into_iter().zip(self.events.send_all(&messages).await) {
+        for (selected, result) in marked.into_iter().zip(self.ports.events.send_all(&messages).await) {
             match result {
-                Ok(()) => sent.push(letter),
+                Ok(()) => sent.push(selected),
                 Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &display_chain(&error));
-                    sweep.held.push(letter.receipt);
+                    sweep.report.fail(Some(selected.event_id()), &display_chain(&error));
+                    sweep.held.push(selected.receipt);
                     outage = Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
                 }
             }
@@ -78,26 +82,26 @@ impl<P: Ports> Replay<P> {
         }
     }
 
-    async fn discard(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let discarded = self.write_all(taken, sweep, |letter, act| letter.dead.discarded(act)).await?;
+    async fn discard(&self, taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
+        let discarded = self.write_all(taken, sweep, |selected, act| selected.dead.discarded(act)).await?;
         self.delete(discarded, sweep).await;
         Ok(())
     }
 
-    async fn add_to_archive(&self, taken: Vec<Taken>, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
-        let now = self.clock.now();
+    async fn add_to_archive(&self, taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
+        let now = self.ports.clock.now();
         let mut taken = taken.into_iter();
-        while let Some(letter) = taken.next() {
+        while let Some(selected) = taken.next() {
             let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
-            // Written to memory, which does not fail.
-            match part.add(&letter.archived(now)) {
-                Ok(()) => parted.push(letter),
+            // Written to memory.
+            match part.add(&selected.message.as_archived(&selected.dead, now)) {
+                Ok(()) => parted.push(selected),
                 Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &error.to_string());
-                    sweep.held.push(letter.receipt);
+                    sweep.report.fail(Some(selected.event_id()), &error.to_string());
+                    sweep.held.push(selected.receipt);
                 }
             }
-            // Before another is added: `restore` takes no object that holds more than one message beyond the bound.
+            // Before another is added: `restore` reads no object with more than one message beyond the bound.
             if part.is_full()
                 && let Err(error) = self.write_part(sweep).await
             {
@@ -108,8 +112,8 @@ impl<P: Ports> Replay<P> {
         Ok(())
     }
 
-    /// Writes the object, then that its events are in there, and only then deletes their messages.
-    pub(super) async fn write_part(&self, sweep: &mut Sweep<'_>) -> Result<(), Stopped> {
+    /// Writes the object, then marks its events as archived, and only then deletes their messages.
+    pub(super) async fn write_part(&self, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
         let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
         let (part, parted) = (std::mem::take(part), std::mem::take(parted));
         if parted.is_empty() {
@@ -123,14 +127,14 @@ impl<P: Ports> Replay<P> {
         let key = format!("dead-letters/{day}/{}/part-{number:04}.jsonl.gz", sweep.run.id);
         let object = part.finish().map_err(|error| ArchiveError::Refused(error.into()));
         let written = match object {
-            Ok(object) => self.archive.put(&key, object).await,
+            Ok(object) => self.ports.archive.put(&key, object).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {
             sweep.give_back(parted.into_iter());
             return Err(error.into());
         }
-        let archived = self.write_all(parted, sweep, |letter, act| letter.dead.archived(act, &key)).await;
+        let archived = self.write_all(parted, sweep, |selected, act| selected.dead.archived(act, &key)).await;
         if let Done::Archive { keys, .. } = &mut sweep.report.done {
             keys.push(key.clone());
         }
@@ -138,38 +142,40 @@ impl<P: Ports> Replay<P> {
         Ok(())
     }
 
-    /// Writes a step on the record of each, and returns those where that succeeded. Fails when the table is down; ends
-    /// the run when it goes down, or when time does.
+    /// Writes a step on the record of each, and returns those that were written. Fails when the table is down from the start;
+    /// ends the run when the table goes down later, or when the time is up.
     async fn write_all(
         &self,
-        taken: Vec<Taken>,
-        sweep: &mut Sweep<'_>,
-        step: impl Fn(&Taken, OperatorAction) -> Transition,
-    ) -> Result<Vec<Taken>, Stopped> {
+        taken: Vec<Selected>,
+        sweep: &mut SweepState<'_>,
+        step: impl Fn(&Selected, OperatorAction) -> Transition,
+    ) -> Result<Vec<Selected>, ReplayError> {
         let mut written = Vec::new();
         let mut rest = taken.into_iter();
-        while let Some(letter) = rest.next() {
+        while let Some(selected) = rest.next() {
             if Instant::now() + ANSWER_TIME >= sweep.run.deadline {
-                sweep.give_back(std::iter::once(letter).chain(rest));
+                sweep.give_back(std::iter::once(selected).chain(rest));
                 break;
             }
-            let step = step(&letter, sweep.run.act(self.clock.now()));
-            let outcome = match self.table.write(&step).await {
-                // Before the message is deleted: while it is there, a later sweep makes up for it.
+            let step = step(&selected, sweep.run.act(self.ports.clock.now()));
+            let outcome = match self.ports.table.write(&step).await {
+                // Before the message is deleted: while the message exists, a later sweep can repeat this.
                 Ok(Written::Done) if step.next().has_surplus_body() => {
-                    self.table.delete_body(&step.next().event_id).await.map(|()| Written::Done)
+                    self.ports.table.delete_body(&step.next().event_id).await.map(|()| Written::Done)
                 }
                 outcome => outcome,
             };
             match outcome {
-                Ok(Written::Done) => written.push(letter),
+                Ok(Written::Done) => written.push(selected),
                 Ok(Written::Lost(_)) => {
-                    sweep.report.fail(Some(letter.event_id()), "its record has changed this moment; look again");
-                    sweep.held.push(letter.receipt);
+                    sweep
+                        .report
+                        .fail(Some(selected.event_id()), "another worker has changed its record; repeat the request");
+                    sweep.held.push(selected.receipt);
                 }
                 Err(error) => {
-                    sweep.report.fail(Some(letter.event_id()), &display_chain(&error));
-                    sweep.held.push(letter.receipt);
+                    sweep.report.fail(Some(selected.event_id()), &display_chain(&error));
+                    sweep.held.push(selected.receipt);
                     sweep.give_back(rest);
                     if written.is_empty() {
                         return Err(error.into());
@@ -183,11 +189,11 @@ impl<P: Ports> Replay<P> {
     }
 
     /// Deletes the messages of events that are durable elsewhere.
-    async fn delete(&self, letters: Vec<Taken>, sweep: &mut Sweep<'_>) {
-        let receipts: Vec<_> = letters.iter().map(|letter| letter.receipt.clone()).collect();
-        for (letter, result) in letters.into_iter().zip(self.dead_letters.delete(&receipts).await) {
+    async fn delete(&self, selected: Vec<Selected>, sweep: &mut SweepState<'_>) {
+        let receipts: Vec<_> = selected.iter().map(|selected| selected.receipt.clone()).collect();
+        for (selected, result) in selected.into_iter().zip(self.ports.dead_letters.delete(&receipts).await) {
             let Run { id, action, requester, .. } = sweep.run;
-            let event_id = letter.event_id();
+            let event_id = selected.event_id();
             tracing::info!(audit = action, run = %id, event_id, by = requester.by, why = requester.why, "{action} of one event");
             sweep.report.done.count();
             if let Err(error) = result {

@@ -1,0 +1,155 @@
+//! Status of the relay, and of one background run.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::report::Report;
+use crate::breaker;
+use crate::domain::event_record::BulkReplay;
+use crate::domain::queue_depth::QueueDepth;
+use crate::ports::events_table::RunLease;
+use crate::ports::queue::MoveTask;
+
+/// Answer to `status`, with a run id or without.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StatusAnswer {
+    /// Status of one background run.
+    Background {
+        /// The run.
+        background: Box<BackgroundStatus>,
+    },
+    /// Status of the relay.
+    Relay(Box<Status>),
+}
+
+/// Queue depths, the current run, the breaker, and the attempts of the last minutes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Depth of the events queue.
+    pub queue: QueueDepth,
+    /// Depth of the dead-letter queue.
+    pub dead_letters: QueueDepth,
+    /// Age of the oldest message of the events queue in seconds, by CloudWatch; `None` where it is unknown.
+    pub queue_age_seconds: Option<u64>,
+    /// Age of the oldest dead letter in seconds, since the relay received it.
+    pub dead_letters_age_seconds: Option<u64>,
+    /// Newest move task.
+    pub move_task: Option<MoveTask>,
+    /// Newest replay of everything, if the relay has started one.
+    pub bulk_replay: Option<BulkReplayStatus>,
+    /// Run that holds the lease on the dead letters.
+    pub run: Option<RunInProgress>,
+    /// State of the breaker; `None` before its first check.
+    pub breaker: Option<breaker::BreakerStatus>,
+    /// Error of reading the breaker: a later version of the relay has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker_error: Option<String>,
+    /// Attempts of the last minutes, the newest first.
+    pub attempts: Vec<AttemptsOfMinute>,
+}
+
+/// Newest replay of everything.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BulkReplayStatus {
+    /// Time of the request.
+    pub at: Timestamp,
+    /// Name of the requester.
+    pub by: String,
+    /// Reason, if the requester gave one.
+    pub why: Option<String>,
+    /// True if it includes events that were replayed too often.
+    pub force: bool,
+}
+
+impl From<BulkReplay> for BulkReplayStatus {
+    fn from(BulkReplay { act, forced }: BulkReplay) -> Self {
+        let force = forced.is_some_and(|forced| forced.at == act.at);
+        Self { at: act.at, by: act.by, why: act.why, force }
+    }
+}
+
+/// Attempts of one minute.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AttemptsOfMinute {
+    /// Beginning of the minute.
+    pub minute: Timestamp,
+    /// Attempts that succeeded.
+    pub delivered: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+}
+
+/// Run that holds the lease on the dead letters.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInProgress {
+    /// Action of the run.
+    pub action: String,
+    /// Name of the requester.
+    pub by: String,
+    /// Beginning of the run.
+    pub since: Timestamp,
+    /// End of the lease: other runs can begin then, even if this one never releases it.
+    pub until: Timestamp,
+}
+
+impl From<RunLease> for RunInProgress {
+    fn from(RunLease { action, by, since, until, owner: _ }: RunLease) -> Self {
+        Self { action, by, since, until }
+    }
+}
+
+/// Background run.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackgroundStatus {
+    /// Name of the run.
+    pub run_id: String,
+    /// Action of the run.
+    pub action: String,
+    /// Name of the requester.
+    pub by: String,
+    /// Reason, if the requester gave one.
+    pub why: Option<String>,
+    /// State of the run.
+    pub state: BackgroundState,
+    /// Time of the request.
+    pub asked_at: Timestamp,
+    /// Beginning of the run.
+    pub began_at: Option<Timestamp>,
+    /// End of the run.
+    pub ended_at: Option<Timestamp>,
+    /// Report so far, or the whole report once the run has ended.
+    pub report: Option<BackgroundReport>,
+    /// Reason for which it did not begin, or failed.
+    pub error: Option<String>,
+}
+
+/// Report of a background run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BackgroundReport {
+    /// Action of the run, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The report itself.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// State of a background run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackgroundState {
+    /// Lambda has not begun it yet, or another run holds the lease: `error` says which. Lambda begins it again.
+    Waiting,
+    /// It is running.
+    Running,
+    /// It has answered: `report`.
+    Ended,
+    /// It failed: `error`. Lambda begins it again if it failed soon after its start; the same request always does.
+    Failed,
+    /// It was cut off, or Lambda gave it up before it began. Lambda begins it again if that was soon after its start; the
+    /// same request under the same name always does.
+    Unfinished,
+}

@@ -1,0 +1,52 @@
+//! Reasons for which a request is not carried out.
+
+use crate::domain::event::EventId;
+use crate::ports::archive::ArchiveError;
+use crate::ports::events_table::{RunLease, TableError};
+use crate::ports::queue::QueueError;
+
+/// Reason for which a request is not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A move task of SQS is running.
+    #[error("a move task is running ({moved} moved); wait for it or cancel it first")]
+    Moving {
+        /// Messages moved so far.
+        moved: u64,
+    },
+    /// Another run holds the lease on the dead letters.
+    #[error("{} by {} has been running since {}; its lease ends at {}; try again later", .0.action, .0.by, .0.since, .0.until)]
+    Busy(RunLease),
+    /// The events table has no record of the event.
+    #[error(
+        "the event {0} has no record; SQS's own dead letters are listed within five minutes, and records live for 15 days \
+         after their last change"
+    )]
+    Unknown(EventId),
+    /// The events table has no record of the event, and the queues hold messages that may have none.
+    #[error(
+        "the event {0} has no record yet, and {1} messages in the queues may not be listed yet: it is one of them, or unknown. \
+         Messages of the dead-letter queue are listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"
+    )]
+    NotListed(EventId, u64),
+    /// No background run has this name.
+    #[error("no run is named {0:?}; a run is kept for 15 days")]
+    UnknownRun(String),
+    /// A background run of another request has this name.
+    #[error("runId: {run_id:?} is the name of another run: {why}; choose another name")]
+    NameTaken {
+        /// Name of the run.
+        run_id: String,
+        /// Difference between the two.
+        why: String,
+    },
+    /// A queue failed before anything was done, as far as is known.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The events table failed before anything was done, as far as is known.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The archive failed before anything was done, as far as is known.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}

@@ -1,0 +1,71 @@
+//! Ports of the dead letters, by name.
+
+use crate::domain::event_record::BulkReplay;
+use crate::ports::archive::Archive;
+use crate::ports::clock::Clock;
+use crate::ports::events_table::{EventsTable, TableError};
+use crate::ports::queue::{Countable, MoveTask, Receiver, Redrive, Sender};
+use crate::runtime::logging::display_chain;
+
+/// Adapters behind [`Ports`].
+#[expect(missing_docs, reason = "those of the fields")]
+pub trait PortTypes {
+    type Events: Sender + Countable;
+    type DeadLetters: Sender + Receiver + Countable;
+    type Redrive: Redrive;
+    type Table: EventsTable;
+    type Archive: Archive;
+    type Clock: Clock;
+}
+
+/// Queues, table and archive that the use case acts on.
+pub struct Ports<T: PortTypes> {
+    /// Queue that replayed events go to.
+    pub events: T::Events,
+    /// Queue of the dead letters.
+    pub dead_letters: T::DeadLetters,
+    /// Move task of SQS from the dead-letter queue to the events queue.
+    pub redrive: T::Redrive,
+    /// Records of the events.
+    pub table: T::Table,
+    /// Store of old dead letters.
+    pub archive: T::Archive,
+    /// Time at which a run begins.
+    pub clock: T::Clock,
+}
+
+impl<T: PortTypes> Ports<T> {
+    /// Reads the newest bulk replay, which stands for a mark on each record that was dead when it began.
+    ///
+    /// It is saved before its move task starts, and a run can end in between. So one whose move task has not started is none;
+    /// while SQS cannot be asked, it counts as started.
+    pub(super) async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+        let Some(bulk) = self.table.bulk_replay().await? else { return Ok(None) };
+        match self.redrive.latest_move().await {
+            Ok(task) => Ok(started(bulk, task.as_ref())),
+            Err(error) => {
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to check whether the move task of the bulk replay has started"
+                );
+                Ok(Some(bulk))
+            }
+        }
+    }
+
+    /// Counts what is left in the dead-letter queue after a run. A count that fails does not undo the run.
+    pub(super) async fn remaining(&self) -> Option<u64> {
+        match self.dead_letters.depth().await {
+            Ok(depth) => Some(depth.total()),
+            Err(error) => {
+                tracing::warn!(error = display_chain(&error), "failed to count the remaining dead letters");
+                None
+            }
+        }
+    }
+}
+
+/// Returns a bulk replay whose move task has started, where `newest` is the newest move task.
+pub(super) fn started(bulk: BulkReplay, newest: Option<&MoveTask>) -> Option<BulkReplay> {
+    newest.is_some_and(|task| task.may_have_started_since(bulk.act.at)).then_some(bulk)
+}
