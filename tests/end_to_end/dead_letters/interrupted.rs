@@ -73,7 +73,7 @@ async fn one_run_at_a_time_takes_from_the_dead_letters() -> Result<()> {
         ] {
             let error = relay.replay_fails(request, "Busy").await?;
             let message = error.0["errorMessage"].as_str().unwrap_or_default();
-            assert!(message.contains("replay of the first"), "{message}");
+            assert!(message.contains("replay by the first"), "{message}");
         }
         let status = relay.replay(json!({ "action": "status" })).await?;
         assert_eq!(
