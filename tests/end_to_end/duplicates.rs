@@ -205,7 +205,7 @@ async fn a_copy_does_not_shorten_the_backoff() -> Result<()> {
     let found = until_state(&relay, &id, StateName::Retrying).await?;
     let State::Retrying { next_attempt_at } = found.state else { anyhow::bail!("{found:?}") };
     assert_eq!(relay.accept(&webhook("early")).await?, id);
-    until_said(&relay, "waits for its next attempt", 1).await?;
+    until_said(&relay, "its next attempt is later", 1).await?;
     relay.until_empty().await?;
 
     assert_eq!(answers(&relay, &id), [Some(503), Some(200)]);

@@ -154,7 +154,8 @@ mod tests {
         let error = invoke(&function(), request).await.expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
         assert!(error.error_message.contains("ratePerSecond"), "{error:?}");
-        let error = invoke(&function(), json!({ "action": "show", "eventId": "nobody" })).await.expect_err("unknown");
+        let error =
+            invoke(&function(), json!({ "action": "show", "eventId": "unknown-event" })).await.expect_err("unknown");
         assert_eq!(error.error_type, "NotFound");
     }
 

@@ -39,7 +39,7 @@ async fn events_are_found_by_id_and_the_missing_are_explained() {
 
     let wanted = [message("a", 3), message("a", 20), delivered, under_way, hidden, gone];
     let mut ids: Vec<String> = wanted.iter().map(|message| id_of(message).to_string()).collect();
-    ids.push("nobody".to_owned());
+    ids.push("unknown-event".to_owned());
     let dry = report(&relay, json!({ "action": "replay", "eventIds": ids, "dryRun": true })).await;
     assert_eq!((dry.matched, dry.failed.len()), (4, 3), "who is hidden or gone can be told by receiving only");
     let report = report(&relay, json!({ "action": "replay", "eventIds": ids })).await;

@@ -10,7 +10,7 @@ use crate::domain::json::Json;
 fn message(text: &str, is_copy: bool) -> Message {
     let body = format!(
         r#"{{"id":"m1","type":"Text","text":"{text}","direction":"Outbound","channel":{{"id":"c1","time":"2026-01-15T12:00:00Z"}}{}}}"#,
-        if is_copy { r#","conversationId":"written anew""# } else { "" }
+        if is_copy { r#","conversationId":"written again""# } else { "" }
     );
     let json = Json::parse(body.as_bytes()).expect("JSON");
     let Identity { id, source, webhook_id } = Identity::of(json, FakeClock.now(), None, || panic!("nothing tells"));

@@ -150,7 +150,7 @@ async fn an_event_of_another_form_is_a_bad_request() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_event_is_not_found() {
-    for event in [retry_of(&dead_letter(1)), event("GET", "/dlq/nobody-knows-it", "")] {
+    for event in [retry_of(&dead_letter(1)), event("GET", "/dlq/unknown-event", "")] {
         let answer = send(&function(), event).await;
         assert_eq!((answer.status, &answer.body["title"]), (404, &json!("Not Found")), "{answer:?}");
     }

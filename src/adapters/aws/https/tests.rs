@@ -139,8 +139,8 @@ async fn a_certificate_for_another_name_is_refused() {
 async fn an_empty_trust_store_vouches_for_nothing() {
     let theirs = Authority::new();
     let (url, requests) = theirs.service().await;
-    let nobody = client(url.clone(), RootCertStore::empty(), RootCertStore::empty());
-    let error = nobody.list_queues().send().await.expect_err("no trust");
+    let untrusting = client(url.clone(), RootCertStore::empty(), RootCertStore::empty());
+    let error = untrusting.list_queues().send().await.expect_err("no trust");
     assert!(is_distrust(&error), "{error:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 0);
     client(url, RootCertStore::empty(), theirs.trusted()).list_queues().send().await.expect("an answer");

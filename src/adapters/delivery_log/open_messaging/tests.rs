@@ -35,7 +35,7 @@ impl PlatformApi for Api {
         if let Some(answer) = self.exact.get(&key) {
             return Ok(answer.clone().into_bytes());
         }
-        let answer = self.answers.get(&key).unwrap_or_else(|| panic!("nobody was to ask for {key}"));
+        let answer = self.answers.get(&key).unwrap_or_else(|| panic!("unexpected request: {key}"));
         Ok(answer.to_string().into_bytes())
     }
 }

@@ -29,7 +29,7 @@ async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
         (json!("{\"why\":\"two\\nlines\"}"), false, "why"),
         (json!(format!("{{\"why\":\"{}\"}}", "x".repeat(501))), false, "why"),
         (json!("{\"force\":true}"), false, "force"),
-        (json!("{\"by\":\"somebody else\"}"), false, "by"),
+        (json!("{\"by\":\"another person\"}"), false, "by"),
         (json!("{\"all\":true,\"why\":\"all of them\"}"), false, "all"),
         (json!("{\"action\":\"discard\"}"), false, "action"),
     ] {
