@@ -46,7 +46,7 @@ pub fn should_log(id: &EventId) -> bool {
 
 /// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
 ///
-/// A panic is a line as well. As plain text, its message could hold what somebody has sent, and a line break in that would
+/// A panic is a line as well. As plain text, its message could hold text of a sender, and a line break in it would
 /// begin a line that looks like ours.
 pub fn init(level: LevelFilter) {
     let lines =
