@@ -31,16 +31,33 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Files of the repository that git tracks or would track, relative to the root, sorted.
+/// Files of the repository that git tracks or would track, relative to the root, sorted. Outside a repository: all but
+/// what is built.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let mut command = Command::new("git");
-    command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let output = command.current_dir(root()).stderr(Stdio::inherit()).output().context("could not start git")?;
-    ensure!(output.status.success(), "{command:?} failed: {}", output.status);
-    let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
-    let mut files: Vec<_> = names.split_terminator('\0').map(PathBuf::from).collect();
-    files.retain(|file| root().join(file).is_file());
+    command.args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let output = command.current_dir(root()).stderr(Stdio::null()).output().context("could not start git")?;
+    let mut files = Vec::new();
+    if output.status.success() {
+        let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
+        files.extend(names.split_terminator('\0').map(PathBuf::from));
+        files.retain(|file| root().join(file).is_file());
+    } else {
+        walk(root(), &mut files)?;
+    }
     files.sort();
     files.dedup();
     Ok(files)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path.strip_prefix(root())?.to_owned());
+        } else if !path.ends_with("target") && !path.ends_with(".git") {
+            walk(&path, files)?;
+        }
+    }
+    Ok(())
 }
