@@ -327,7 +327,7 @@ impl RunFields {
 #[serde(deny_unknown_fields)]
 struct NoFields {}
 
-/// Fields of a `list`: the conditions, and the page.
+/// Fields of a `list`: the conditions of a [`Filter`], and the page. Serde cannot flatten the filter and still refuse unknown fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListRequest {
