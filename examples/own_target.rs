@@ -1,7 +1,9 @@
-//! Delivers events to something of your own instead of an HTTP endpoint: here, lines on standard output.
+//! Delivers events to something of your own instead of an HTTP endpoint: here, lines on standard
+//! output.
 //!
-//! Run it with `cargo run --example own_target --features testing`. To deploy such a target, put it in place of
-//! `HttpTarget` in `functions/processor/src/main.rs`; retries, backoff and dead letters stay as they are.
+//! Run it with `cargo run --example own_target --features testing`. To deploy such a target, put it
+//! in place of `HttpTarget` in `functions/processor/src/main.rs`; retries, backoff and dead letters
+//! stay as they are.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -24,12 +26,18 @@ impl Target for Lines {
         let event = delivery.event;
         // `Refused` means that no retry can help: the event goes to the dead letters at once.
         let Ok(text) = std::str::from_utf8(&event.body) else {
-            return Outcome::Failed(DeliveryFailure::new(FailureCause::Refused, "the event is not text"));
+            return Outcome::Failed(DeliveryFailure::new(
+                FailureCause::Refused,
+                "the event is not text",
+            ));
         };
         // The same event can come twice, with the same `event.id`.
         match writeln!(std::io::stdout(), "{} {} {text}", event.id, event.source) {
             Ok(()) => Outcome::Delivered { status: None },
-            Err(error) => Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, error.to_string())),
+            Err(error) => Outcome::Failed(DeliveryFailure::new(
+                FailureCause::Connection,
+                error.to_string(),
+            )),
         }
     }
 
@@ -55,9 +63,16 @@ async fn main() -> anyhow::Result<()> {
         receipt: ReceiptHandle("a-receipt".to_owned()),
         receive_count: 1,
         sent_at: jiff::Timestamp::now(),
-        message: Message { body: r#"{"hello":"world"}"#.to_owned(), attributes: [].into(), group: None, trace: None },
+        message: Message {
+            body: r#"{"hello":"world"}"#.to_owned(),
+            attributes: [].into(),
+            group: None,
+            trace: None,
+        },
     };
-    let kept = processor.process(vec![received], Instant::now() + Duration::from_mins(1)).await;
+    let kept = processor
+        .process(vec![received], Instant::now() + Duration::from_mins(1))
+        .await;
     anyhow::ensure!(kept.is_empty(), "not delivered: {kept:?}");
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! No Genesys Cloud event is ever lost: the library behind the Lambda functions of this workspace.
 //!
-//! [`domain`] decides and does no I/O. Five use cases ([`ingest`], [`deliver`], [`dead_letters`], [`recover`],
-//! [`breaker`]) act through [`ports`]. [`adapters`] connect the ports to AWS, to the target and to Genesys Cloud.
-//! [`runtime`] is what every function needs: configuration, logs, metrics. Imports point one way:
-//! functions → use cases → ports → domain, and adapters → ports.
+//! [`domain`] decides and does no I/O. Five use cases ([`ingest`], [`deliver`], [`dead_letters`],
+//! [`recover`], [`breaker`]) act through [`ports`]. [`adapters`] connect the ports to AWS, to the
+//! target and to Genesys Cloud. [`runtime`] is what every function needs: configuration, logs,
+//! metrics. Imports point one way: functions → use cases → ports → domain, and adapters → ports.
 
 pub mod adapters;
 pub mod breaker;

@@ -37,10 +37,25 @@ const WRONG: &str = "planted-wrong-secret-of-a-sender";
 
 /// None of these may be in a log or in an answer.
 fn secrets() -> Vec<String> {
-    let planted =
-        [OPEN_MESSAGING_SECRET, WEBHOOK_SECRET, CLIENT_SECRET, SIGNING_KEY, "Bearer", "planted", IN_THE_URL, WRONG];
-    let encoded = [BASE64_STANDARD.encode(SIGNING_KEY), BASE64_STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"))];
-    planted.into_iter().map(str::to_owned).chain(encoded).collect()
+    let planted = [
+        OPEN_MESSAGING_SECRET,
+        WEBHOOK_SECRET,
+        CLIENT_SECRET,
+        SIGNING_KEY,
+        "Bearer",
+        "planted",
+        IN_THE_URL,
+        WRONG,
+    ];
+    let encoded = [
+        BASE64_STANDARD.encode(SIGNING_KEY),
+        BASE64_STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}")),
+    ];
+    planted
+        .into_iter()
+        .map(str::to_owned)
+        .chain(encoded)
+        .collect()
 }
 
 fn stack_secret() -> Value {
@@ -74,16 +89,27 @@ impl Logged {
             ("LOG_LEVEL", "trace".to_owned()),
             ("LOG_SAMPLE_PERCENT", "100".to_owned()),
         ];
-        let variables = common.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let variables = common
+            .iter()
+            .chain(variables)
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
         let launch = Launch {
             name: name.to_owned(),
             arguments: Vec::new(),
-            binary: binaries.get(name).with_context(|| format!("there is no function {name}"))?.clone(),
-            environment: variables.chain(stand_in.environment()).collect::<BTreeMap<_, _>>(),
+            binary: binaries
+                .get(name)
+                .with_context(|| format!("there is no function {name}"))?
+                .clone(),
+            environment: variables
+                .chain(stand_in.environment())
+                .collect::<BTreeMap<_, _>>(),
             time_limit: Duration::from_mins(1),
             log: Some(log.clone()),
         };
-        Ok(Self { function: Function::start(launch).await?, log })
+        Ok(Self {
+            function: Function::start(launch).await?,
+            log,
+        })
     }
 
     /// Invokes it, and sees that its answer tells no secret.
@@ -105,10 +131,17 @@ impl Logged {
             ensure!(!log.contains(&secret), "{secret} in the log:\n{log}");
         }
         let lines = log.lines().map(|line| {
-            ensure!(!line.chars().any(|c| c < ' '), "a control character: {line:?}");
-            let line: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+            ensure!(
+                !line.chars().any(|c| c < ' '),
+                "a control character: {line:?}"
+            );
+            let line: Value =
+                serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
             let is_metrics = line["_aws"].is_object();
-            ensure!(is_metrics || (line["timestamp"].is_string() && line["level"].is_string()), "not ours: {line}");
+            ensure!(
+                is_metrics || (line["timestamp"].is_string() && line["level"].is_string()),
+                "not ours: {line}"
+            );
             ensure!(line["message"] != "forged", "{line}");
             Ok(line)
         });
@@ -158,16 +191,35 @@ fn a_panic_is_one_line_whatever_it_says() -> Result<()> {
         .env(PANICS, "1")
         .env_remove("RUST_BACKTRACE")
         .output()?;
-    let (out, errors) = (String::from_utf8(process.stdout)?, String::from_utf8(process.stderr)?);
-    ensure!(process.status.success(), "{}: {out}{errors}", process.status);
+    let (out, errors) = (
+        String::from_utf8(process.stdout)?,
+        String::from_utf8(process.stderr)?,
+    );
+    ensure!(
+        process.status.success(),
+        "{}: {out}{errors}",
+        process.status
+    );
     assert_eq!(errors, "", "a panic as plain text");
-    let lines = out.lines().filter(|line| !line.is_empty() && *line != "running 1 test");
-    let lines: Vec<Value> =
-        lines.map(|line| serde_json::from_str(line).context(line.to_owned())).collect::<Result<_>>()?;
+    let lines = out
+        .lines()
+        .filter(|line| !line.is_empty() && *line != "running 1 test");
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).context(line.to_owned()))
+        .collect::<Result<_>>()?;
     assert_eq!(lines.len(), 2, "each is logged once: {out}");
     for line in lines {
-        assert_eq!((&line["level"], &line["message"]), (&json!("ERROR"), &json!("panicked")), "{line}");
-        assert!(line["error"].as_str().is_some_and(|error| error.ends_with(FORGED)), "{line}");
+        assert_eq!(
+            (&line["level"], &line["message"]),
+            (&json!("ERROR"), &json!("panicked")),
+            "{line}"
+        );
+        assert!(
+            line["error"]
+                .as_str()
+                .is_some_and(|error| error.ends_with(FORGED)),
+            "{line}"
+        );
     }
     Ok(())
 }
@@ -179,7 +231,8 @@ async fn ingest_lets_no_sender_forge_a_line_and_tells_no_secret() -> Result<()> 
     let event =
         json!({ "webhookId": FORGED, "webhookName": FORGED, "payload": FORGED, "timestamp": FORGED }).to_string();
     let shared = json!({ "x-webhook-secret": WEBHOOK_SECRET });
-    let signed = json!({ "x-hub-signature-256": signature(OPEN_MESSAGING_SECRET, event.as_bytes()) });
+    let signed =
+        json!({ "x-hub-signature-256": signature(OPEN_MESSAGING_SECRET, event.as_bytes()) });
     let odd = json!({ "x-webhook-secret": WEBHOOK_SECRET, "x-genesys-webhook-id": "\"}\t forged {\"",
         "idempotency-key": "\"forged\"", "content-type": "\"forged\"" });
     for (headers, body, status) in [
@@ -188,8 +241,16 @@ async fn ingest_lets_no_sender_forge_a_line_and_tells_no_secret() -> Result<()> 
         (&odd, &event, 200),
         (&shared, FORGED, 400),
         (&json!({ "x-webhook-secret": WRONG }), &event, 401),
-        (&json!({ "x-hub-signature-256": signature(WRONG, event.as_bytes()) }), &event, 401),
-        (&json!({ "x-hub-signature-256": format!("sha256={WRONG}") }), &event, 401),
+        (
+            &json!({ "x-hub-signature-256": signature(WRONG, event.as_bytes()) }),
+            &event,
+            401,
+        ),
+        (
+            &json!({ "x-hub-signature-256": format!("sha256={WRONG}") }),
+            &event,
+            401,
+        ),
     ] {
         let answer = ingest.invoke(&request(headers, body)).await?;
         let answer: Value = serde_json::from_slice(&answer.outcome.expect("an answer"))?;
@@ -200,7 +261,12 @@ async fn ingest_lets_no_sender_forge_a_line_and_tells_no_secret() -> Result<()> 
     ingest.invoke(&request(&broken, &event)).await?;
     let lines = ingest.lines()?;
     assert!(lines.len() >= 7, "{lines:?}");
-    assert!(lines.iter().any(|line| line["webhook_id"].as_str().is_some_and(|id| id.contains("forged"))), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line["webhook_id"]
+            .as_str()
+            .is_some_and(|id| id.contains("forged"))),
+        "{lines:?}"
+    );
     Ok(())
 }
 
@@ -214,23 +280,46 @@ async fn the_metrics_of_many_webhooks_share_a_line_and_none_waits_for_long() -> 
     let mut ingest = Logged::start("ingest", &stand_in, &[]).await?;
     for number in 0..WEBHOOKS {
         let body = json!({ "number": number }).to_string();
-        ingest.invoke(&request(&json!({ "x-webhook-secret": WEBHOOK_SECRET }), &body)).await?;
+        ingest
+            .invoke(&request(
+                &json!({ "x-webhook-secret": WEBHOOK_SECRET }),
+                &body,
+            ))
+            .await?;
     }
     let lines = ingest.lines()?;
-    let accepted: Vec<u64> = lines.iter().filter_map(|line| line["Accepted"].as_u64()).collect();
+    let accepted: Vec<u64> = lines
+        .iter()
+        .filter_map(|line| line["Accepted"].as_u64())
+        .collect();
     // The last invocation's may be on their way.
-    assert_eq!(accepted.first(), Some(&1), "the first is written at once: {accepted:?}");
-    assert!(accepted.iter().sum::<u64>() >= WEBHOOKS - TOGETHER, "{accepted:?}");
-    assert!(accepted.iter().all(|count| *count <= TOGETHER), "{accepted:?}");
+    assert_eq!(
+        accepted.first(),
+        Some(&1),
+        "the first is written at once: {accepted:?}"
+    );
+    assert!(
+        accepted.iter().sum::<u64>() >= WEBHOOKS - TOGETHER,
+        "{accepted:?}"
+    );
+    assert!(
+        accepted.iter().all(|count| *count <= TOGETHER),
+        "{accepted:?}"
+    );
     for line in lines.iter().filter(|line| line["Accepted"].is_u64()) {
         let times = line["EnqueueTime"].as_array().context("times")?;
-        assert_eq!(Some(times.len() as u64), line["Accepted"].as_u64(), "{line}");
+        assert_eq!(
+            Some(times.len() as u64),
+            line["Accepted"].as_u64(),
+            "{line}"
+        );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn the_processor_lets_no_message_and_no_target_forge_a_line_and_tells_no_secret() -> Result<()> {
+async fn the_processor_lets_no_message_and_no_target_forge_a_line_and_tells_no_secret() -> Result<()>
+{
     let stand_in = StandIn::start(&stack_secret()).await?;
     let elsewhere = Arc::new(AtomicUsize::new(0));
     let visits = Arc::clone(&elsewhere);
@@ -239,13 +328,21 @@ async fn the_processor_lets_no_message_and_no_target_forge_a_line_and_tells_no_s
         if request.uri().query().is_none() {
             visits.fetch_add(1, Ordering::Relaxed);
         }
-        let authorized = request.headers().get("authorization").is_some_and(|value| value == AUTHORIZATION);
-        let answer = Response::builder().status(if authorized { 302 } else { 500 }).header("location", "/elsewhere");
+        let authorized = request
+            .headers()
+            .get("authorization")
+            .is_some_and(|value| value == AUTHORIZATION);
+        let answer = Response::builder()
+            .status(if authorized { 302 } else { 500 })
+            .header("location", "/elsewhere");
         std::future::ready(answer.body(Full::<Bytes>::from(FORGED)))
     })
     .await?;
     let variables = [
-        ("TARGET_URL", format!("{}/events?key={IN_THE_URL}", target.url())),
+        (
+            "TARGET_URL",
+            format!("{}/events?key={IN_THE_URL}", target.url()),
+        ),
         ("TARGET_TIMEOUT_SECONDS", "10".to_owned()),
         ("BACKOFF_BASE_SECONDS", "2".to_owned()),
         ("BACKOFF_CAP_SECONDS", "900".to_owned()),
@@ -270,29 +367,50 @@ async fn the_processor_lets_no_message_and_no_target_forge_a_line_and_tells_no_s
         json!({ "headers": text(&json!({ "x-genesys-a": FORGED, FORGED: "a", "authorization": OF_THE_LOG }).to_string()) }),
         json!({ "content_type": text(FORGED) }),
     ] {
-        let answer = processor.invoke(&json!({ "Records": [record(attributes)] })).await?;
+        let answer = processor
+            .invoke(&json!({ "Records": [record(attributes)] }))
+            .await?;
         assert!(answer.outcome.is_ok(), "{answer:?}");
     }
     let lines = processor.lines()?;
     assert!(lines.len() >= 8, "{lines:?}");
-    assert!(lines.iter().any(|line| line["status"] == 302), "the target had its credentials: {lines:?}");
-    assert!(lines.iter().any(|line| line.to_string().contains("forged")), "it got as far as the log: {lines:?}");
-    assert_eq!(elsewhere.load(Ordering::Relaxed), 0, "no redirect is followed");
+    assert!(
+        lines.iter().any(|line| line["status"] == 302),
+        "the target had its credentials: {lines:?}"
+    );
+    assert!(
+        lines.iter().any(|line| line.to_string().contains("forged")),
+        "it got as far as the log: {lines:?}"
+    );
+    assert_eq!(
+        elsewhere.load(Ordering::Relaxed),
+        0,
+        "no redirect is followed"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn the_recovery_lets_no_log_of_genesys_forge_a_line_and_tells_no_secret() -> Result<()> {
-    let (stand_in, genesys) = (StandIn::start(&stack_secret()).await?, GenesysCloud::start().await?);
+    let (stand_in, genesys) = (
+        StandIn::start(&stack_secret()).await?,
+        GenesysCloud::start().await?,
+    );
     let elsewhere = Arc::new(AtomicUsize::new(0));
     let visits = Arc::clone(&elsewhere);
     let never_called = Server::start(move |_| {
         visits.fetch_add(1, Ordering::Relaxed);
-        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default())))
+        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(Full::<
+            Bytes,
+        >::default(
+        ))))
     })
     .await?;
     let time = Timestamp::now() - SignedDuration::from_mins(5);
-    for (number, body) in [json!({ "text": FORGED }), json!(FORGED), json!(7)].into_iter().enumerate() {
+    for (number, body) in [json!({ "text": FORGED }), json!(FORGED), json!(7)]
+        .into_iter()
+        .enumerate()
+    {
         genesys.add_delivery(json!({
             "id": format!("{number}{FORGED}"), "webhookId": "w1", "status": "failed", "httpStatusCode": 503, "body": body,
             "headers": { "Authorization": OF_THE_LOG, "X-Genesys-A": FORGED },
@@ -303,19 +421,36 @@ async fn the_recovery_lets_no_log_of_genesys_forge_a_line_and_tells_no_secret() 
         ("RECOVERY_SOURCE", "webhook-deliveries".to_owned()),
         ("RECOVERY_IDS", "w1".to_owned()),
         ("RECOVERY_OVERLAP_MINUTES", "15".to_owned()),
-        ("WEBHOOK_DELIVERIES_PATH", "/api/v2/webhooks/{webhookId}/deliveries".to_owned()),
+        (
+            "WEBHOOK_DELIVERIES_PATH",
+            "/api/v2/webhooks/{webhookId}/deliveries".to_owned(),
+        ),
         ("GENESYS_REGION", "us-east-1".to_owned()),
         ("GENESYS_API_URL", genesys.url()),
         ("GENESYS_LOGIN_URL", genesys.url()),
     ];
     let mut recovery = Logged::start("recovery", &stand_in, &variables).await?;
-    let answer = recovery.invoke(&json!({ "by": FORGED, "why": "forged" })).await?;
-    assert!(answer.outcome.is_err(), "who acts is one line of text: {answer:?}");
+    let answer = recovery
+        .invoke(&json!({ "by": FORGED, "why": "forged" }))
+        .await?;
+    assert!(
+        answer.outcome.is_err(),
+        "who acts is one line of text: {answer:?}"
+    );
     let answer = recovery.invoke(&json!({ "by": "a test" })).await?;
     let report: Value = serde_json::from_slice(&answer.outcome.expect("a report"))?;
     assert_eq!(report["fetched"], 3, "{report}");
-    assert_eq!(elsewhere.load(Ordering::Relaxed), 0, "a URL that comes from data is not called");
+    assert_eq!(
+        elsewhere.load(Ordering::Relaxed),
+        0,
+        "a URL that comes from data is not called"
+    );
     let lines = recovery.lines()?;
-    assert!(lines.iter().any(|line| line["message"] == "finished recovery"), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"] == "finished recovery"),
+        "{lines:?}"
+    );
     Ok(())
 }

@@ -17,7 +17,12 @@ const AT_ONCE: Duration = Duration::ZERO;
 const SHORTLY: Duration = Duration::from_secs(1);
 
 fn message(name: &str) -> Message {
-    Message { body: format!("{{\"name\":\"{name}\"}}"), attributes: BTreeMap::new(), group: None, trace: None }
+    Message {
+        body: format!("{{\"name\":\"{name}\"}}"),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    }
 }
 
 async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec<ReceivedMessage>> {
@@ -37,9 +42,15 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
     assert!(queue.send_all(&messages).await.iter().all(Result::is_ok));
     assert_eq!(queue.depth().await?.visible, 25);
     let received = receive_all(&queue, HIDDEN).await?;
-    let mut bodies: Vec<_> = received.iter().map(|received| received.message.body.clone()).collect();
+    let mut bodies: Vec<_> = received
+        .iter()
+        .map(|received| received.message.body.clone())
+        .collect();
     bodies.sort();
-    let mut expected: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
+    let mut expected: Vec<_> = messages
+        .iter()
+        .map(|message| message.body.clone())
+        .collect();
     expected.sort();
     assert_eq!(bodies, expected);
     assert!(queue.receive(10, HIDDEN, AT_ONCE).await?.is_empty());
@@ -48,21 +59,53 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
 
     // What is deleted is gone; what is released comes back at once, with another receipt.
     let (deleted, kept) = received.split_at(20);
-    let receipts: Vec<_> = deleted.iter().map(|received| received.receipt.clone()).collect();
+    let receipts: Vec<_> = deleted
+        .iter()
+        .map(|received| received.receipt.clone())
+        .collect();
     assert!(queue.delete(&receipts).await.iter().all(Result::is_ok));
-    let changes: Vec<_> = kept.iter().map(|received| (received.receipt.clone(), AT_ONCE)).collect();
-    assert!(queue.change_visibility(&changes).await.iter().all(Result::is_ok));
+    let changes: Vec<_> = kept
+        .iter()
+        .map(|received| (received.receipt.clone(), AT_ONCE))
+        .collect();
+    assert!(
+        queue
+            .change_visibility(&changes)
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
     let again = receive_all(&queue, HIDDEN).await?;
     assert_eq!(again.len(), 5);
-    assert!(again.iter().all(|received| kept.iter().all(|before| before.receipt != received.receipt)));
-    assert!(again.iter().all(|received| kept.iter().any(|before| before.sent_at == received.sent_at)));
+    assert!(
+        again
+            .iter()
+            .all(|received| kept.iter().all(|before| before.receipt != received.receipt))
+    );
+    assert!(
+        again
+            .iter()
+            .all(|received| kept.iter().any(|before| before.sent_at == received.sent_at))
+    );
 
     // A visibility timeout that runs out brings a message back.
-    let changes: Vec<_> = again.iter().map(|received| (received.receipt.clone(), SHORTLY)).collect();
-    assert!(queue.change_visibility(&changes).await.iter().all(Result::is_ok));
+    let changes: Vec<_> = again
+        .iter()
+        .map(|received| (received.receipt.clone(), SHORTLY))
+        .collect();
+    assert!(
+        queue
+            .change_visibility(&changes)
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
     let mut back = 0;
     while back < 5 {
-        let received = queue.receive(10, HIDDEN, Duration::from_secs(10)).await?.len();
+        let received = queue
+            .receive(10, HIDDEN, Duration::from_secs(10))
+            .await?
+            .len();
         ensure!(received > 0, "only {back} have come back");
         back += received;
     }
@@ -74,42 +117,71 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
 async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<ReceivedMessage> {
     let mut last = None;
     for _ in 0..times {
-        let [received] = &receive_all(queue, HIDDEN).await?[..] else { bail!("not one message") };
-        let shown = queue.change_visibility(&[(received.receipt.clone(), AT_ONCE)]).await;
+        let [received] = &receive_all(queue, HIDDEN).await?[..] else {
+            bail!("not one message")
+        };
+        let shown = queue
+            .change_visibility(&[(received.receipt.clone(), AT_ONCE)])
+            .await;
         ensure!(shown.iter().all(Result::is_ok), "{shown:?}");
         last = Some(received.clone());
     }
     last.context("no receive")
 }
 
-/// What is received `MAX_RECEIVES` times from the events queue goes to the dead letters, and a move task brings it back.
+/// What is received `MAX_RECEIVES` times from the events queue goes to the dead letters, and a move
+/// task brings it back.
 async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
     events: Q,
     dead_letters: Q,
     redrive: impl Redrive,
 ) -> Result<()> {
-    ensure!(redrive.latest_move().await?.is_none(), "there was no move task yet");
+    ensure!(
+        redrive.latest_move().await?.is_none(),
+        "there was no move task yet"
+    );
     events.send(&message("redriven")).await?;
     let sent_at = receive_times(&events, MAX_RECEIVES).await?.sent_at;
-    assert!(receive_all(&events, HIDDEN).await?.is_empty(), "it moves at the receive after the last one");
+    assert!(
+        receive_all(&events, HIDDEN).await?.is_empty(),
+        "it moves at the receive after the last one"
+    );
     let dead = receive_times(&dead_letters, 2).await?;
-    assert_eq!((dead.message, dead.sent_at), (message("redriven"), sent_at), "as it was, and as old as it was");
+    assert_eq!(
+        (dead.message, dead.sent_at),
+        (message("redriven"), sent_at),
+        "as it was, and as old as it was"
+    );
 
     redrive.start_move(None).await?;
     for _ in 0..600 {
-        if redrive.latest_move().await?.is_some_and(|task| task.status == "COMPLETED") {
+        if redrive
+            .latest_move()
+            .await?
+            .is_some_and(|task| task.status == "COMPLETED")
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let task = redrive.latest_move().await?.context("a move task")?;
-    assert_eq!((task.status.as_str(), task.moved, task.handle), ("COMPLETED", 1, None));
+    assert_eq!(
+        (task.status.as_str(), task.moved, task.handle),
+        ("COMPLETED", 1, None)
+    );
     assert!(receive_all(&dead_letters, HIDDEN).await?.is_empty());
     let back = receive_times(&events, MAX_RECEIVES).await?;
     assert_eq!(back.message, message("redriven"));
-    assert!(back.sent_at >= sent_at, "it is a new message, and its receive count starts again");
+    assert!(
+        back.sent_at >= sent_at,
+        "it is a new message, and its receive count starts again"
+    );
     assert!(receive_all(&events, HIDDEN).await?.is_empty());
-    assert_eq!(receive_all(&dead_letters, HIDDEN).await?.len(), 1, "so it moves once more");
+    assert_eq!(
+        receive_all(&dead_letters, HIDDEN).await?.len(),
+        1,
+        "so it moves once more"
+    );
     Ok(())
 }
 
@@ -131,14 +203,26 @@ async fn sqs_redrives_as_it_should() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
     let create = async |name: &str, redrive_policy: Option<String>| -> Result<(String, String)> {
         let request = stack.sqs().create_queue().queue_name(name);
-        let request = request.set_attributes(redrive_policy.map(|policy| [(RedrivePolicy, policy)].into()));
+        let request =
+            request.set_attributes(redrive_policy.map(|policy| [(RedrivePolicy, policy)].into()));
         let url = request.send().await?.queue_url.context("a URL")?;
-        let attributes = stack.sqs().get_queue_attributes().queue_url(&url).attribute_names(QueueArn).send().await?;
-        let arn = attributes.attributes.and_then(|mut all| all.remove(&QueueArn)).context("an ARN")?;
+        let attributes = stack
+            .sqs()
+            .get_queue_attributes()
+            .queue_url(&url)
+            .attribute_names(QueueArn)
+            .send()
+            .await?;
+        let arn = attributes
+            .attributes
+            .and_then(|mut all| all.remove(&QueueArn))
+            .context("an ARN")?;
         Ok((url, arn))
     };
     let (dead_letters_url, dead_letters_arn) = create("contract-dead-letters", None).await?;
-    let policy = format!(r#"{{"deadLetterTargetArn":"{dead_letters_arn}","maxReceiveCount":{MAX_RECEIVES}}}"#);
+    let policy = format!(
+        r#"{{"deadLetterTargetArn":"{dead_letters_arn}","maxReceiveCount":{MAX_RECEIVES}}}"#
+    );
     let (events_url, events_arn) = create("contract-events", Some(policy)).await?;
     let sqs = Sqs::new(stack.config());
     let redrive = sqs.redrive(dead_letters_arn, events_arn);
@@ -167,7 +251,11 @@ async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
         is_copy: false,
     };
     queue.send(&Message::from_event(event.clone())).await?;
-    let received = queue.receive(10, HIDDEN, SHORTLY).await?.pop().expect("a message");
+    let received = queue
+        .receive(10, HIDDEN, SHORTLY)
+        .await?
+        .pop()
+        .expect("a message");
     assert_eq!(received.message, Message::from_event(event.clone()));
     assert_eq!(received.message.to_event(received.sent_at)?, event);
     Ok(())

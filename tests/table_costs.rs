@@ -1,4 +1,5 @@
-//! What each way of an event through the processor costs in requests to the events table, counted below the SDK.
+//! What each way of an event through the processor costs in requests to the events table, counted
+//! below the SDK.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -27,8 +29,9 @@ use tokio::time::Instant;
 
 const RECEIVES: u32 = 4;
 
-/// The requests since they were last asked for: the operation, and whether its condition was refused. What counts attempts
-/// belongs to no event, and comes at most once in ten seconds: it is counted apart.
+/// The requests since they were last asked for: the operation, and whether its condition was
+/// refused. What counts attempts belongs to no event, and comes at most once in ten seconds: it is
+/// counted apart.
 #[derive(Debug, Clone, Default)]
 struct Requests {
     of_events: Arc<Mutex<Vec<String>>>,
@@ -54,8 +57,15 @@ impl Requests {
 struct Counting<T>(T, Requests);
 
 impl HttpClient for Counting<SharedHttpClient> {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(Counting(self.0.http_connector(settings, components), self.1.clone()))
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Counting(
+            self.0.http_connector(settings, components),
+            self.1.clone(),
+        ))
     }
 }
 
@@ -66,8 +76,14 @@ impl HttpConnector for Counting<SharedHttpConnector> {
         let (answer, requests) = (self.0.call(request), self.1.clone());
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
-            let refused = answer.as_ref().is_ok_and(|answer| answer.status().as_u16() == 400);
-            let outcome = if refused { format!("{operation}, refused") } else { operation };
+            let refused = answer
+                .as_ref()
+                .is_ok_and(|answer| answer.status().as_u16() == 400);
+            let outcome = if refused {
+                format!("{operation}, refused")
+            } else {
+                operation
+            };
             requests.add(outcome);
             answer
         })
@@ -97,8 +113,13 @@ struct Answering(Arc<Mutex<u16>>);
 impl Target for Answering {
     async fn deliver(&self, _: Delivery<'_>) -> Outcome {
         match *self.0.lock().expect("not poisoned") {
-            status @ 200..300 => Outcome::Delivered { status: Some(status) },
-            status => Outcome::Failed(DeliveryFailure::new(FailureCause::Status(status), "as the test says")),
+            status @ 200..300 => Outcome::Delivered {
+                status: Some(status),
+            },
+            status => Outcome::Failed(DeliveryFailure::new(
+                FailureCause::Status(status),
+                "as the test says",
+            )),
         }
     }
 
@@ -116,7 +137,10 @@ impl Relay {
     fn over(stack: &Stack) -> Result<Self> {
         let requests = Requests::default();
         let config = stack.config();
-        let http = SharedHttpClient::new(Counting(config.http_client().context("a client")?, requests.clone()));
+        let http = SharedHttpClient::new(Counting(
+            config.http_client().context("a client")?,
+            requests.clone(),
+        ));
         let config = config.to_builder().http_client(http).build();
         let ports = Ports {
             events: FakeQueue::default(),
@@ -126,11 +150,21 @@ impl Relay {
             clock: TestClock::default(),
         };
         let schedule = Schedule::new(Duration::from_secs(1), Duration::from_secs(1), RECEIVES)?;
-        Ok(Self { processor: Arc::new(Processor::new(ports, schedule)), requests })
+        Ok(Self {
+            processor: Arc::new(Processor::new(ports, schedule)),
+            requests,
+        })
     }
 
-    /// Brings the event of this name to a target that answers with `status`, and gives what that cost.
-    async fn bring(&self, name: &str, message_id: &str, receive_count: u32, status: u16) -> Vec<String> {
+    /// Brings the event of this name to a target that answers with `status`, and gives what that
+    /// cost.
+    async fn bring(
+        &self,
+        name: &str,
+        message_id: &str,
+        receive_count: u32,
+        status: u16,
+    ) -> Vec<String> {
         *self.processor.target.0.lock().expect("not poisoned") = status;
         let record = ReceivedMessage {
             message_id: message_id.to_owned(),
@@ -142,7 +176,9 @@ impl Relay {
         // Past every backoff, and past every lease.
         self.processor.clock.forward(SignedDuration::from_mins(2));
         self.requests.take();
-        self.processor.process(vec![record], Instant::now() + Duration::from_mins(1)).await;
+        self.processor
+            .process(vec![record], Instant::now() + Duration::from_mins(1))
+            .await;
         self.requests.take()
     }
 
@@ -158,9 +194,17 @@ impl Relay {
         let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else {
             anyhow::bail!("not dead: {record:?}")
         };
-        let act = OperatorAction { action: "replay".to_owned(), at: now, by: "a test".to_owned(), why: None };
+        let act = OperatorAction {
+            action: "replay".to_owned(),
+            at: now,
+            by: "a test".to_owned(),
+            why: None,
+        };
         self.requests.take();
-        assert_eq!(self.processor.table.write(&dead.replayed(act)).await?, Written::Done);
+        assert_eq!(
+            self.processor.table.write(&dead.replayed(act)).await?,
+            Written::Done
+        );
         Ok(self.requests.take())
     }
 }
@@ -168,7 +212,12 @@ impl Relay {
 /// A message whose event has its name as its id, whichever message brings it.
 fn named(name: &str) -> Message {
     let body = format!("{{\"name\":\"{name}\"}}");
-    let message = Message { body, attributes: BTreeMap::new(), group: None, trace: None };
+    let message = Message {
+        body,
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     message.named(&name.parse().expect("an id"))
 }
 
@@ -192,40 +241,75 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     assert_eq!(relay.bring("fine", "third", 2, 200).await, [READ]);
 
     // Each retry: the record, the claim and the settle.
-    assert_eq!(relay.bring("retried", "first", 1, 503).await, [WRITE, WRITE]);
+    assert_eq!(
+        relay.bring("retried", "first", 1, 503).await,
+        [WRITE, WRITE]
+    );
     for receive_count in 2..RECEIVES {
-        assert_eq!(relay.bring("retried", "first", receive_count, 503).await, [READ, WRITE, WRITE]);
+        assert_eq!(
+            relay.bring("retried", "first", receive_count, 503).await,
+            [READ, WRITE, WRITE]
+        );
     }
-    assert_eq!(relay.bring("retried", "first", RECEIVES, 200).await, [READ, WRITE, WRITE]);
+    assert_eq!(
+        relay.bring("retried", "first", RECEIVES, 200).await,
+        [READ, WRITE, WRITE]
+    );
 
     // Exhausted: the last retry keeps the body as well.
-    assert_eq!(relay.bring("exhausted", "first", 1, 503).await, [WRITE, WRITE]);
+    assert_eq!(
+        relay.bring("exhausted", "first", 1, 503).await,
+        [WRITE, WRITE]
+    );
     for receive_count in 2..RECEIVES {
-        assert_eq!(relay.bring("exhausted", "first", receive_count, 503).await, [READ, WRITE, WRITE]);
+        assert_eq!(
+            relay.bring("exhausted", "first", receive_count, 503).await,
+            [READ, WRITE, WRITE]
+        );
     }
-    assert_eq!(relay.bring("exhausted", "first", RECEIVES, 503).await, [READ, WRITE, WRITE, WRITE]);
+    assert_eq!(
+        relay.bring("exhausted", "first", RECEIVES, 503).await,
+        [READ, WRITE, WRITE, WRITE]
+    );
 
     // Refused for good: the claim, the body, the settle.
-    assert_eq!(relay.bring("refused", "first", 1, 404).await, [WRITE, WRITE, WRITE]);
+    assert_eq!(
+        relay.bring("refused", "first", 1, 404).await,
+        [WRITE, WRITE, WRITE]
+    );
     assert_eq!(relay.processor.dead_letters.messages().len(), 1);
     // Its message is moved by us; brought again, it is moved again and nothing is written.
     assert_eq!(relay.bring("refused", "first", 2, 404).await, [READ]);
 
-    // Replayed: the mark, then a claim of something new, which is refused, that from the dead letters, the settle, and the body.
+    // Replayed: the mark, then a claim of something new, which is refused, that from the dead
+    // letters, the settle, and the body.
     for name in ["exhausted", "refused"] {
         assert_eq!(relay.mark(name).await?, [WRITE]);
-        assert_eq!(relay.bring(name, "replayed", 1, 200).await, [REFUSED, WRITE, WRITE, DELETE]);
+        assert_eq!(
+            relay.bring(name, "replayed", 1, 200).await,
+            [REFUSED, WRITE, WRITE, DELETE]
+        );
         let record = relay.record(name).await?;
         assert_eq!((record.state, record.replays_made), (State::Delivered, 1));
     }
 
     // Replayed with all others: the claim looks up who has asked.
-    assert_eq!(relay.bring("moved", "first", 1, 404).await, [WRITE, WRITE, WRITE]);
-    assert_eq!(relay.bring("moved", "moved", 1, 200).await, [REFUSED, READ, WRITE, WRITE, DELETE]);
+    assert_eq!(
+        relay.bring("moved", "first", 1, 404).await,
+        [WRITE, WRITE, WRITE]
+    );
+    assert_eq!(
+        relay.bring("moved", "moved", 1, 200).await,
+        [REFUSED, READ, WRITE, WRITE, DELETE]
+    );
 
-    // An event whose processor crashed, or whose retry comes as another message, costs one refused claim more.
+    // An event whose processor crashed, or whose retry comes as another message, costs one refused
+    // claim more.
     assert_eq!(relay.bring("copied", "first", 1, 503).await, [WRITE, WRITE]);
-    assert_eq!(relay.bring("copied", "second", 1, 200).await, [REFUSED, WRITE, WRITE]);
+    assert_eq!(
+        relay.bring("copied", "second", 1, 200).await,
+        [REFUSED, WRITE, WRITE]
+    );
 
     // What is no event needs no record.
     let strange = ReceivedMessage {
@@ -233,13 +317,27 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
         receipt: ReceiptHandle::absent(),
         receive_count: 1,
         sent_at: Timestamp::UNIX_EPOCH,
-        message: Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None },
+        message: Message {
+            body: "no json".to_owned(),
+            attributes: BTreeMap::new(),
+            group: None,
+            trace: None,
+        },
     };
     relay.requests.take();
-    relay.processor.process(vec![strange], Instant::now() + Duration::from_mins(1)).await;
+    relay
+        .processor
+        .process(vec![strange], Instant::now() + Duration::from_mins(1))
+        .await;
     assert_eq!(relay.requests.take(), Vec::<String>::new());
 
-    let (counts, most) = (relay.requests.counts.load(Ordering::Relaxed), 1 + began.elapsed().as_secs() / 10);
-    assert!(counts > 0 && u64::from(counts) <= most, "attempts were counted {counts} times, and {most} at most");
+    let (counts, most) = (
+        relay.requests.counts.load(Ordering::Relaxed),
+        1 + began.elapsed().as_secs() / 10,
+    );
+    assert!(
+        counts > 0 && u64::from(counts) <= most,
+        "attempts were counted {counts} times, and {most} at most"
+    );
     Ok(())
 }

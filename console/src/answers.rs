@@ -151,7 +151,13 @@ pub(crate) struct Attempt {
 pub(crate) struct Report {
     pub(crate) matched: u64,
     /// The count of the action, under the action's own name.
-    #[serde(alias = "replayed", alias = "archived", alias = "restored", alias = "discarded", alias = "unlisted")]
+    #[serde(
+        alias = "replayed",
+        alias = "archived",
+        alias = "restored",
+        alias = "discarded",
+        alias = "unlisted"
+    )]
     #[serde(default)]
     pub(crate) done: u64,
     pub(crate) recorded: u64,

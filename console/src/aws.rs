@@ -55,17 +55,25 @@ impl Stack {
     /// Connects to the running `cargo local`, by the file of variables that it writes.
     pub async fn local(variables: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(variables).with_context(|| {
-            format!("`cargo local` is not running ({} does not exist); start it, or give --stack", variables.display())
+            format!(
+                "`cargo local` is not running ({} does not exist); start it, or give --stack",
+                variables.display()
+            )
         })?;
         let variables = parse(&text);
         let variable = |name: &str| {
             variables
                 .get(name)
                 .map(|value| (*value).to_owned())
-                .with_context(|| format!("{name} is missing in the variables of `cargo local`; restart it"))
+                .with_context(|| {
+                    format!("{name} is missing in the variables of `cargo local`; restart it")
+                })
         };
         let endpoint = variable("AWS_ENDPOINT_URL")?;
-        let keys = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
+        let keys = (
+            variable("AWS_ACCESS_KEY_ID")?,
+            variable("AWS_SECRET_ACCESS_KEY")?,
+        );
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(variable("AWS_REGION")?))
             .endpoint_url(&endpoint)
@@ -77,9 +85,15 @@ impl Stack {
     }
 
     /// Connects to a deployed stack, with the credentials of the operator's AWS configuration.
-    pub async fn deployed(name: &str, region: Option<String>, profile: Option<&str>) -> Result<Self> {
+    pub async fn deployed(
+        name: &str,
+        region: Option<String>,
+        profile: Option<&str>,
+    ) -> Result<Self> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https(),
+            aws_smithy_http_client::Builder::new()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .build_https(),
         );
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
@@ -88,26 +102,38 @@ impl Stack {
             loader = loader.profile_name(profile);
         }
         let config = load(loader).await;
-        let Some(region) = config.region() else { bail!("no region: give --region, or set AWS_REGION") };
-        Self::find(&config, name)
-            .await
-            .with_context(|| format!("could not read the stack {name} in {region} from CloudFormation"))
+        let Some(region) = config.region() else {
+            bail!("no region: give --region, or set AWS_REGION")
+        };
+        Self::find(&config, name).await.with_context(|| {
+            format!("could not read the stack {name} in {region} from CloudFormation")
+        })
     }
 
     async fn find(config: &SdkConfig, name: &str) -> Result<Self> {
         let client = aws_sdk_cloudformation::Client::new(config);
         let answer = client.describe_stacks().stack_name(name).send().await?;
-        let stack = answer.stacks().first().with_context(|| format!("CloudFormation knows no stack {name}"))?;
+        let stack = answer
+            .stacks()
+            .first()
+            .with_context(|| format!("CloudFormation knows no stack {name}"))?;
         let output = |key: &str| {
-            let found = stack.outputs().iter().find(|output| output.output_key() == Some(key));
-            let value = found.and_then(|output| output.output_value()).map(str::to_owned);
+            let found = stack
+                .outputs()
+                .iter()
+                .find(|output| output.output_key() == Some(key));
+            let value = found
+                .and_then(|output| output.output_value())
+                .map(str::to_owned);
             value.with_context(|| {
                 format!("the stack {name} has no output {key}; check that it is a genesys-relay of this version")
             })
         };
         // `arn:aws:cloudformation:REGION:ACCOUNT:stack/…`
         let id: Vec<&str> = stack.stack_id().unwrap_or_default().split(':').collect();
-        let [_, _, _, region, account, ..] = id[..] else { bail!("the id of the stack {name} is not an ARN") };
+        let [_, _, _, region, account, ..] = id[..] else {
+            bail!("the id of the stack {name} is not an ARN")
+        };
         Ok(Self {
             place: format!("stack {name}, account {account}, {region}"),
             client: aws_sdk_lambda::Client::new(config),
@@ -126,7 +152,11 @@ impl Stack {
             Function::Replay => &self.replay,
             Function::Breaker => &self.breaker,
         };
-        let call = self.client.invoke().function_name(name).payload(Blob::new(request.to_string()));
+        let call = self
+            .client
+            .invoke()
+            .function_name(name)
+            .payload(Blob::new(request.to_string()));
         let output = call.send().await.map_err(classify)?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
@@ -144,32 +174,48 @@ impl Stack {
 }
 
 impl Functions for Stack {
-    fn invoke(&self, function: Function, request: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
+    fn invoke(
+        &self,
+        function: Function,
+        request: Value,
+    ) -> BoxFuture<'_, Result<Value, InvokeError>> {
         async move { self.call(function, &request).await }.boxed()
     }
 }
 
-/// The file into which `cargo local` writes its variables, in the target folder that also holds this program.
+/// The file into which `cargo local` writes its variables, in the target folder that also holds
+/// this program.
 pub fn local_variables() -> Result<PathBuf> {
     let program = std::env::current_exe().context("could not find the path of this program")?;
-    let target = program.ancestors().nth(2).context("this program is not in a target folder of Cargo")?;
+    let target = program
+        .ancestors()
+        .nth(2)
+        .context("this program is not in a target folder of Cargo")?;
     Ok(target.join("local").join("env"))
 }
 
 fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
-    let status = error.raw_response().map(|response| response.status().as_u16());
+    let status = error
+        .raw_response()
+        .map(|response| response.status().as_u16());
     match &error {
-        SdkError::ConstructionFailure(_) => InvokeError::NotAsked { is_throttled: false, source: error.into() },
-        SdkError::ServiceError(_) if matches!(status, Some(400..500)) => {
-            InvokeError::NotAsked { is_throttled: status == Some(429), source: error.into() }
-        }
+        SdkError::ConstructionFailure(_) => InvokeError::NotAsked {
+            is_throttled: false,
+            source: error.into(),
+        },
+        SdkError::ServiceError(_) if matches!(status, Some(400..500)) => InvokeError::NotAsked {
+            is_throttled: status == Some(429),
+            source: error.into(),
+        },
         _ => InvokeError::Unanswered(error.into()),
     }
 }
 
 /// Loads the configuration without retries: a run whose answer was lost may still be in progress.
 async fn load(loader: ConfigLoader) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(LONGEST_INVOCATION);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_timeout(LONGEST_INVOCATION);
     loader
         .timeout_config(timeouts.build())
         .retry_config(RetryConfig::disabled())
@@ -179,7 +225,10 @@ async fn load(loader: ConfigLoader) -> SdkConfig {
 }
 
 fn parse(variables: &str) -> BTreeMap<&str, &str> {
-    variables.lines().filter_map(|line| line.split_once('=')).collect()
+    variables
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .collect()
 }
 
 #[cfg(test)]
@@ -202,9 +251,16 @@ mod tests {
         let answer = move || async move {
             let mut headers = HeaderMap::new();
             if is_function_error {
-                headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
+                headers.insert(
+                    "x-amz-function-error",
+                    HeaderValue::from_static("Unhandled"),
+                );
             }
-            (StatusCode::from_u16(status).expect("a status"), headers, body)
+            (
+                StatusCode::from_u16(status).expect("a status"),
+                headers,
+                body,
+            )
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
@@ -219,14 +275,30 @@ mod tests {
             .build();
         let client = aws_sdk_lambda::Client::from_conf(config);
         let place = "a test".to_owned();
-        let stack = Stack { client, replay: "replay".to_owned(), breaker: "breaker".to_owned(), place };
-        stack.call(Function::Replay, &Value::Null).await.expect_err("an error")
+        let stack = Stack {
+            client,
+            replay: "replay".to_owned(),
+            breaker: "breaker".to_owned(),
+            place,
+        };
+        stack
+            .call(Function::Replay, &Value::Null)
+            .await
+            .expect_err("an error")
     }
 
     #[tokio::test]
     async fn an_error_tells_whether_the_request_may_have_been_carried_out() {
-        let refused = error_of(200, true, r#"{"errorType":"Busy","errorMessage":"another run is in progress"}"#).await;
-        assert!(matches!(&refused, InvokeError::Refused(_)) && refused.is_temporary(), "{refused:?}");
+        let refused = error_of(
+            200,
+            true,
+            r#"{"errorType":"Busy","errorMessage":"another run is in progress"}"#,
+        )
+        .await;
+        assert!(
+            matches!(&refused, InvokeError::Refused(_)) && refused.is_temporary(),
+            "{refused:?}"
+        );
         for lambda in ["Sandbox.Timedout", "Runtime.ExitError", "Panic"] {
             let body = format!(r#"{{"errorType":"{lambda}","errorMessage":"it ended"}}"#).leak();
             let error = error_of(200, true, body).await;
@@ -249,7 +321,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_local_stack_says_what_to_do() {
-        let error = Stack::local(Path::new("/nowhere/env")).await.expect_err("not there").to_string();
-        assert!(error.contains("`cargo local` is not running") && error.contains("--stack"), "{error}");
+        let error = Stack::local(Path::new("/nowhere/env"))
+            .await
+            .expect_err("not there")
+            .to_string();
+        assert!(
+            error.contains("`cargo local` is not running") && error.contains("--stack"),
+            "{error}"
+        );
     }
 }

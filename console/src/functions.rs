@@ -47,7 +47,8 @@ pub struct FunctionError {
 }
 
 impl InvokeError {
-    /// Tells whether nothing was done and the same request can succeed soon: another run is in progress, or Lambda throttles.
+    /// Tells whether nothing was done and the same request can succeed soon: another run is in
+    /// progress, or Lambda throttles.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Refused(error) => error.kind == "Busy",
@@ -60,5 +61,9 @@ impl InvokeError {
 /// The functions of one stack.
 pub trait Functions: Send + Sync + 'static {
     /// Invokes a function once, without retries, and waits up to 15 minutes for its answer.
-    fn invoke(&self, function: Function, request: Value) -> BoxFuture<'_, Result<Value, InvokeError>>;
+    fn invoke(
+        &self,
+        function: Function,
+        request: Value,
+    ) -> BoxFuture<'_, Result<Value, InvokeError>>;
 }

@@ -1,7 +1,8 @@
 //! Access control: lets in the one browser that opened the link, and none of its other pages.
 //!
-//! Any web page can send requests to this machine. So each request must name this server as its host and come from its own
-//! pages. A request that changes anything must also carry the token that only the console's forms contain.
+//! Any web page can send requests to this machine. So each request must name this server as its
+//! host and come from its own pages. A request that changes anything must also carry the token that
+//! only the console's forms contain.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,21 +34,29 @@ const REFRESH: HeaderName = HeaderName::from_static("x-console-refresh");
 /// Size limit of forms. A form that names a thousand events has a twentieth of it.
 const MAX_FORM_BYTES: usize = 1024 * 1024;
 
-/// Allows only the console's own scripts and styles, and no frames: pages show content of unknown senders.
+/// Allows only the console's own scripts and styles, and no frames: pages show content of unknown
+/// senders.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Headers of every answer.
 ///
-/// The referrer policy is not `no-referrer`: with it, browsers send `Origin: null` for the console's own forms.
+/// The referrer policy is not `no-referrer`: with it, browsers send `Origin: null` for the
+/// console's own forms.
 const HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "same-origin"),
     (header::CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
 ];
 
 /// 122 random bits that are compared in constant time and never printed.
@@ -102,13 +111,19 @@ impl Gate {
 
     /// The session's token, for the hidden field of every form.
     pub(crate) fn token(&self) -> String {
-        self.session().as_ref().map(|session| session.token.0.clone()).unwrap_or_default()
+        self.session()
+            .as_ref()
+            .map(|session| session.token.0.clone())
+            .unwrap_or_default()
     }
 
     /// Ends the session.
     pub(crate) fn leave(&self) -> Response {
         *self.session() = None;
-        let cookie = format!("{}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0", self.cookie);
+        let cookie = format!(
+            "{}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0",
+            self.cookie
+        );
         ([(header::SET_COOKIE, cookie)], left()).into_response()
     }
 
@@ -116,7 +131,8 @@ impl Gate {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs in the browser that has the key: sets its cookie, invalidates the key, and ends the earlier session.
+    /// Signs in the browser that has the key: sets its cookie, invalidates the key, and ends the
+    /// earlier session.
     pub(crate) fn enter(&self, query: &Fields) -> Result<Response, Problem> {
         let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         let presented = query.get("key").unwrap_or_default();
@@ -125,8 +141,15 @@ impl Gate {
                 "This link is invalid or was already used. Press Enter where `cargo console` runs for a new link.",
             ));
         }
-        let session = Session { cookie: Secret::new(), token: Secret::new(), used_at: Instant::now() };
-        let cookie = format!("{}={}; HttpOnly; SameSite=Strict; Path=/", self.cookie, session.cookie.0);
+        let session = Session {
+            cookie: Secret::new(),
+            token: Secret::new(),
+            used_at: Instant::now(),
+        };
+        let cookie = format!(
+            "{}={}; HttpOnly; SameSite=Strict; Path=/",
+            self.cookie, session.cookie.0
+        );
         *self.session() = Some(session);
         // Not a redirect: if another page led here, the browser would follow it without the cookie.
         Ok(([(header::SET_COOKIE, cookie)], entered()).into_response())
@@ -142,11 +165,19 @@ impl Gate {
                 Err(not_allowed("Only GET is allowed here."))
             };
         }
-        // `same-site` is refused too: to a browser, another port of this machine is the same site and gets our cookie.
+        // `same-site` is refused too: to a browser, another port of this machine is the same site
+        // and gets our cookie.
         let site = HeaderName::from_static("sec-fetch-site");
         let is_absent = !request.headers().contains_key(&site);
-        if !is_absent && !matches!(single(request.headers(), &site), Some("same-origin" | "none")) {
-            return Err(forbidden("The request comes from another web page. Open the page from the console itself."));
+        if !is_absent
+            && !matches!(
+                single(request.headers(), &site),
+                Some("same-origin" | "none")
+            )
+        {
+            return Err(forbidden(
+                "The request comes from another web page. Open the page from the console itself.",
+            ));
         }
         if !self.is_known(request.headers()) {
             return Err(forbidden(&format!(
@@ -161,24 +192,36 @@ impl Gate {
         }
     }
 
-    /// Checks the `Host` header: an attacker can point a name of their own at this machine (DNS rebinding).
+    /// Checks the `Host` header: an attacker can point a name of their own at this machine (DNS
+    /// rebinding).
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if single(headers, &header::HOST) == Some(self.host.as_str()) {
             return Ok(());
         }
         let detail = format!("This server only answers requests to http://{}.", self.host);
-        Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "Wrong host", detail))
+        Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "Wrong host",
+            detail,
+        ))
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {
         let mut held = self.session();
-        let Some(session) = held.as_mut() else { return false };
+        let Some(session) = held.as_mut() else {
+            return false;
+        };
         if session.used_at.elapsed() >= Duration::from_hours(IDLE_HOURS) {
             *held = None;
             return false;
         }
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut cookies = cookies.flat_map(|line| line.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+        let cookies = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let mut cookies = cookies
+            .flat_map(|line| line.split(';'))
+            .filter_map(|cookie| cookie.trim().split_once('='));
         let is_known = cookies.any(|(name, value)| name == self.cookie && session.cookie.is(value));
         if is_known && !headers.contains_key(&REFRESH) {
             session.used_at = Instant::now();
@@ -186,10 +229,12 @@ impl Gate {
         is_known
     }
 
-    /// Reads the form, which has to come from a page of ours; handlers find it among the extensions.
+    /// Reads the form, which has to come from a page of ours; handlers find it among the
+    /// extensions.
     async fn check_form(&self, request: Request) -> Result<Request, Problem> {
         let (mut head, body) = request.into_parts();
-        if single(&head.headers, &header::ORIGIN) != Some(format!("http://{}", self.host).as_str()) {
+        if single(&head.headers, &header::ORIGIN) != Some(format!("http://{}", self.host).as_str())
+        {
             return Err(forbidden("The form comes from another web page."));
         }
         let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(|_| {
@@ -200,9 +245,15 @@ impl Gate {
             )
         })?;
         let form = Fields::parse(&body);
-        let is_ours = |token: &str| self.session().as_ref().is_some_and(|session| session.token.is(token));
+        let is_ours = |token: &str| {
+            self.session()
+                .as_ref()
+                .is_some_and(|session| session.token.is(token))
+        };
         if !form.get(TOKEN).is_some_and(is_ours) {
-            return Err(forbidden("The form belongs to an earlier session. Reload the page and send it again."));
+            return Err(forbidden(
+                "The form belongs to an earlier session. Reload the page and send it again.",
+            ));
         }
         head.extensions.insert(form);
         Ok(Request::from_parts(head, Body::empty()))
@@ -216,7 +267,9 @@ pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
         Err(problem) => problem.into_response(),
     };
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -231,7 +284,12 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// The page for a browser that has just signed in. It leads to the first page.
 fn entered() -> Markup {
     let go_on = html! { meta http-equiv="refresh" content="0; url=/"; };
-    document("Signed in", None, &go_on, &html! { h1 { "Signed in" } p { a href="/" { "Go to the first page" } } })
+    document(
+        "Signed in",
+        None,
+        &go_on,
+        &html! { h1 { "Signed in" } p { a href="/" { "Go to the first page" } } },
+    )
 }
 
 /// The page for a browser whose session has ended.
@@ -255,10 +313,14 @@ fn forbidden(detail: &str) -> Problem {
 mod tests {
     use super::*;
 
-    /// Tells whether the browser with this cookie is signed in; `is_refresh` for automatic refreshes.
+    /// Tells whether the browser with this cookie is signed in; `is_refresh` for automatic
+    /// refreshes.
     fn is_let_in(gate: &Gate, cookie: &str, is_refresh: bool) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::from_str(cookie).expect("a cookie"));
+        headers.insert(
+            header::COOKIE,
+            HeaderValue::from_str(cookie).expect("a cookie"),
+        );
         if is_refresh {
             headers.insert(REFRESH, HeaderValue::from_static("1"));
         }
@@ -268,9 +330,17 @@ mod tests {
     fn enter(gate: &Gate) -> String {
         let link = gate.link();
         let query = link.split('?').nth(1).expect("a key");
-        let answer = gate.enter(&Fields::parse(query.as_bytes())).expect("signed in");
-        let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
-        cookie.split(';').next().expect("a name and a value").to_owned()
+        let answer = gate
+            .enter(&Fields::parse(query.as_bytes()))
+            .expect("signed in");
+        let cookie = answer.headers()[header::SET_COOKIE]
+            .to_str()
+            .expect("a cookie");
+        cookie
+            .split(';')
+            .next()
+            .expect("a name and a value")
+            .to_owned()
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,12 +356,19 @@ mod tests {
             assert!(is_let_in(&gate, &cookie, true));
         }
         tokio::time::advance(Duration::from_mins(2)).await;
-        assert!(!is_let_in(&gate, &cookie, true), "refreshes of an open page are no use");
+        assert!(
+            !is_let_in(&gate, &cookie, true),
+            "refreshes of an open page are no use"
+        );
         assert!(!is_let_in(&gate, &cookie, false));
 
         let (first, token) = (enter(&gate), gate.token());
         let second = enter(&gate);
-        assert!(!is_let_in(&gate, &first, false) && is_let_in(&gate, &second, false) && gate.token() != token);
+        assert!(
+            !is_let_in(&gate, &first, false)
+                && is_let_in(&gate, &second, false)
+                && gate.token() != token
+        );
         gate.leave();
         assert!(!is_let_in(&gate, &second, false));
     }

@@ -5,8 +5,12 @@ use std::fmt::Write as _;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Links of the navigation.
-const NAVIGATION: [(&str, &str); 4] =
-    [("/", "Flow"), ("/dead-letters", "Dead letters"), ("/archive", "Archive"), ("/runs", "Runs")];
+const NAVIGATION: [(&str, &str); 4] = [
+    ("/", "Flow"),
+    ("/dead-letters", "Dead letters"),
+    ("/archive", "Archive"),
+    ("/runs", "Runs"),
+];
 
 /// The path that ends the session.
 pub(crate) const LEAVE: &str = "/leave";
@@ -24,8 +28,14 @@ pub(crate) struct Header<'a> {
     pub(crate) token: &'a str,
 }
 
-/// Renders a whole page. Without a header it shows nothing of the relay; `head` goes into the HTML head.
-pub(crate) fn document(title: &str, header: Option<&Header<'_>>, head: &Markup, content: &Markup) -> Markup {
+/// Renders a whole page. Without a header it shows nothing of the relay; `head` goes into the HTML
+/// head.
+pub(crate) fn document(
+    title: &str,
+    header: Option<&Header<'_>>,
+    head: &Markup,
+    content: &Markup,
+) -> Markup {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -74,12 +84,14 @@ pub(crate) fn token_field(token: &str) -> Markup {
     html! { input type="hidden" name=(TOKEN) value=(token); }
 }
 
-/// Tells whether a character changes the direction of text, and so can make it read as another (Unicode, `Bidi_Control`).
+/// Tells whether a character changes the direction of text, and so can make it read as another
+/// (Unicode, `Bidi_Control`).
 fn is_bidi_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Replaces such characters by JSON's escapes, but not inside tags: fields of forms go back unchanged.
+/// Replaces such characters by JSON's escapes, but not inside tags: fields of forms go back
+/// unchanged.
 fn escape_bidi_controls(page: &str) -> String {
     let (mut escaped, mut in_tag) = (String::with_capacity(page.len()), false);
     for character in page.chars() {

@@ -11,7 +11,8 @@ use console::functions::Functions;
 use console::server::Server;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 
-/// Serves the operator's console on 127.0.0.1: the flow of events, the dead letters, replays and other actions.
+/// Serves the operator's console on 127.0.0.1: the flow of events, the dead letters, replays and
+/// other actions.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo console", version)]
 struct Arguments {
@@ -43,15 +44,31 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { stack, region, profile, port, by }: Arguments) -> Result<()> {
+async fn run(
+    Arguments {
+        stack,
+        region,
+        profile,
+        port,
+        by,
+    }: Arguments,
+) -> Result<()> {
     let (functions, place) = match &stack {
         Some(name) => (Stack::deployed(name, region, profile.as_deref()).await?, ""),
-        None => (Stack::local(&aws::local_variables()?).await?, "the local AWS: "),
+        None => (
+            Stack::local(&aws::local_variables()?).await?,
+            "the local AWS: ",
+        ),
     };
     let place = format!("{place}{}", functions.place());
     let functions: Arc<dyn Functions> = Arc::new(functions);
-    let by = by.or_else(|| std::env::var("USER").ok()).filter(|name| !name.trim().is_empty());
-    let by = format!("{} (console)", by.as_deref().unwrap_or("an unknown operator"));
+    let by = by
+        .or_else(|| std::env::var("USER").ok())
+        .filter(|name| !name.trim().is_empty());
+    let by = format!(
+        "{} (console)",
+        by.as_deref().unwrap_or("an unknown operator")
+    );
 
     let server = Server::bind(port).await?;
     tokio::spawn(print_links(server.links()));
@@ -82,6 +99,9 @@ mod tests {
     #[test]
     fn command_line_is_valid() {
         Arguments::command().debug_assert();
-        assert!(Arguments::try_parse_from(["console", "--region", "eu-central-1"]).is_err(), "a region needs a stack");
+        assert!(
+            Arguments::try_parse_from(["console", "--region", "eu-central-1"]).is_err(),
+            "a region needs a stack"
+        );
     }
 }

@@ -18,7 +18,11 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into() }
+        Self {
+            status,
+            title,
+            detail: detail.into(),
+        }
     }
 
     /// An error of the request itself.
@@ -44,7 +48,11 @@ impl From<InvokeError> for Problem {
             InvokeError::Refused(error) => format!("{}: ", error.kind),
             InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => String::new(),
         };
-        Self { status, title, detail: format!("{kind}{}", display_chain(&error)) }
+        Self {
+            status,
+            title,
+            detail: format!("{kind}{}", display_chain(&error)),
+        }
     }
 }
 

@@ -5,7 +5,14 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 /// Fields of a filter, by the replay function's names.
-pub(crate) const FILTER: [&str; 6] = ["source", "reason", "webhookId", "statusCode", "since", "until"];
+pub(crate) const FILTER: [&str; 6] = [
+    "source",
+    "reason",
+    "webhookId",
+    "statusCode",
+    "since",
+    "until",
+];
 
 /// The field that names an event; a form can have several.
 pub(crate) const EVENT_ID: &str = "eventId";
@@ -24,13 +31,18 @@ impl Fields {
 
     /// The first value of this name that is not blank.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, value)| found == name && !value.trim().is_empty()).map(|(_, value)| value.trim())
+        self.0
+            .iter()
+            .find(|(found, value)| found == name && !value.trim().is_empty())
+            .map(|(_, value)| value.trim())
     }
 
     /// All values of this name that are not blank.
     pub(crate) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(move |(found, _)| found == name);
-        named.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+        named
+            .map(|(_, value)| value.trim())
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -40,18 +52,27 @@ pub(crate) struct Filter(Vec<(&'static str, String)>);
 
 impl Filter {
     pub(crate) fn of(fields: &Fields) -> Self {
-        let field = |name: &'static str| Some((name, with_zone(name, fields.get(name)?).into_owned()));
+        let field =
+            |name: &'static str| Some((name, with_zone(name, fields.get(name)?).into_owned()));
         Self(FILTER.into_iter().filter_map(field).collect())
     }
 
     /// A filter for a reason and status.
     pub(crate) fn of_kind(reason: &str, status: Option<u16>) -> Self {
         let status = status.map(|status| ("statusCode", status.to_string()));
-        Self([("reason", reason.to_owned())].into_iter().chain(status).collect())
+        Self(
+            [("reason", reason.to_owned())]
+                .into_iter()
+                .chain(status)
+                .collect(),
+        )
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -62,13 +83,16 @@ impl Filter {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// The filter in the replay function's format. Invalid values are passed on: the function names them.
+    /// The filter in the replay function's format. Invalid values are passed on: the function names
+    /// them.
     pub(crate) fn request(&self) -> Map<String, Value> {
         let value = |name: &str, value: &str| match value.parse::<u16>() {
             Ok(number) if name == "statusCode" => json!(number),
             _ => json!(value),
         };
-        self.iter().map(|(name, text)| (name.to_owned(), value(name, text))).collect()
+        self.iter()
+            .map(|(name, text)| (name.to_owned(), value(name, text)))
+            .collect()
     }
 
     /// The filter as a query string, followed by the fields `more`.
@@ -99,7 +123,8 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
-    /// Reads the selection of a form; `None` if it selects nothing. All are selected only by `which=all`.
+    /// Reads the selection of a form; `None` if it selects nothing. All are selected only by
+    /// `which=all`.
     pub(crate) fn of(form: &Fields) -> Option<Self> {
         let ids: Vec<String> = form.all(EVENT_ID).map(str::to_owned).collect();
         if !ids.is_empty() {
@@ -136,23 +161,36 @@ mod tests {
 
     #[test]
     fn an_empty_form_selects_nothing() {
-        for form in ["", "eventId=", "which=matching", "which=matching&reason=+", "reason=permanent", "which=some"] {
+        for form in [
+            "",
+            "eventId=",
+            "which=matching",
+            "which=matching&reason=+",
+            "reason=permanent",
+            "which=some",
+        ] {
             assert_eq!(selection(form), None, "{form}");
         }
-        assert_eq!(selection("eventId=a&eventId=b&which=all"), Some(Selection::Ids(vec!["a".into(), "b".into()])));
+        assert_eq!(
+            selection("eventId=a&eventId=b&which=all"),
+            Some(Selection::Ids(vec!["a".into(), "b".into()]))
+        );
         assert_eq!(selection("which=all"), Some(Selection::All));
     }
 
     #[test]
     fn a_filter_is_passed_on_unchanged_with_times_in_utc() {
-        let Some(Selection::Matching(filter)) =
-            selection("which=matching&statusCode=404&since=2026-01-15T03%3A00&until=2026-01-15T04%3A00%3A05&reason=")
-        else {
+        let Some(Selection::Matching(filter)) = selection(
+            "which=matching&statusCode=404&since=2026-01-15T03%3A00&until=2026-01-15T04%3A00%3A05&reason=",
+        ) else {
             panic!("no filter");
         };
         let expected = json!({ "statusCode": 404, "since": "2026-01-15T03:00:00Z", "until": "2026-01-15T04:00:05Z" });
         assert_eq!(Value::from(filter.request()), expected);
-        assert_eq!(Filter::of(&Fields::parse(filter.query(&[("next", "a b")]).as_bytes())), filter);
+        assert_eq!(
+            Filter::of(&Fields::parse(filter.query(&[("next", "a b")]).as_bytes())),
+            filter
+        );
         let odd = Filter::of(&Fields::parse(b"statusCode=4o4"));
         assert_eq!(Value::from(odd.request()), json!({ "statusCode": "4o4" }));
     }

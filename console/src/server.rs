@@ -31,9 +31,14 @@ impl Server {
     /// Binds a port; 0 stands for a free one.
     pub async fn bind(port: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listener.with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
+        let listener =
+            listener.with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, gate: Arc::new(Gate::new(address.port())) })
+        Ok(Self {
+            listener,
+            address,
+            gate: Arc::new(Gate::new(address.port())),
+        })
     }
 
     /// The address on which it listens.
@@ -47,18 +52,35 @@ impl Server {
         move || gate.link()
     }
 
-    /// Serves the pages for the relay behind `functions`; they show `place` and record `by` as the operator.
-    pub async fn serve(self, functions: Arc<dyn Functions>, place: String, by: String) -> Result<()> {
+    /// Serves the pages for the relay behind `functions`; they show `place` and record `by` as the
+    /// operator.
+    pub async fn serve(
+        self,
+        functions: Arc<dyn Functions>,
+        place: String,
+        by: String,
+    ) -> Result<()> {
         let Self { listener, gate, .. } = self;
-        let console = Console { functions, gate: Arc::clone(&gate), runs: Runs::default(), place, by };
-        axum::serve(listener, router(Arc::new(console), gate)).into_future().await.context("the HTTP server ended")
+        let console = Console {
+            functions,
+            gate: Arc::clone(&gate),
+            runs: Runs::default(),
+            place,
+            by,
+        };
+        axum::serve(listener, router(Arc::new(console), gate))
+            .into_future()
+            .await
+            .context("the HTTP server ended")
     }
 }
 
 fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
     let enter = {
         let gate = Arc::clone(&gate);
-        async move |RawQuery(query): RawQuery| gate.enter(&Fields::parse(query.unwrap_or_default().as_bytes()))
+        async move |RawQuery(query): RawQuery| {
+            gate.enter(&Fields::parse(query.unwrap_or_default().as_bytes()))
+        }
     };
     let leave = {
         let gate = Arc::clone(&gate);
@@ -80,8 +102,14 @@ fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
         .route("/runs/{id}", get(runs::show))
         .route("/runs/{id}/cancel", post(runs::cancel))
         .route("/move-task/cancel", post(runs::cancel_move_task))
-        .route("/style.css", get(file("text/css", include_str!("../assets/style.css"))))
-        .route("/live.js", get(file("text/javascript", include_str!("../assets/live.js"))))
+        .route(
+            "/style.css",
+            get(file("text/css", include_str!("../assets/style.css"))),
+        )
+        .route(
+            "/live.js",
+            get(file("text/javascript", include_str!("../assets/live.js"))),
+        )
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(gate, guard))
         .with_state(console)
@@ -90,6 +118,7 @@ fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
 fn file(
     kind: &'static str,
     content: &'static str,
-) -> impl Fn() -> std::future::Ready<([(header::HeaderName, &'static str); 1], &'static str)> + Clone {
+) -> impl Fn() -> std::future::Ready<([(header::HeaderName, &'static str); 1], &'static str)> + Clone
+{
     move || std::future::ready(([(header::CONTENT_TYPE, kind)], content))
 }

@@ -31,14 +31,24 @@ pub(crate) struct Console {
 
 impl Console {
     /// Invokes a function and parses its answer.
-    pub(crate) async fn ask<T: DeserializeOwned>(&self, function: Function, request: Value) -> Result<T, Problem> {
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        function: Function,
+        request: Value,
+    ) -> Result<T, Problem> {
         let answer = self.functions.invoke(function, request).await?;
-        Ok(serde_json::from_value(answer).map_err(|error| InvokeError::Unanswered(error.into()))?)
+        Ok(
+            serde_json::from_value(answer)
+                .map_err(|error| InvokeError::Unanswered(error.into()))?,
+        )
     }
 
     /// The operator, with the reason that the form gives.
     pub(crate) fn requester(&self, form: &Fields) -> Requester {
-        Requester { by: self.by.clone(), why: form.get("why").map(str::to_owned) }
+        Requester {
+            by: self.by.clone(),
+            why: form.get("why").map(str::to_owned),
+        }
     }
 
     /// Renders a page; `current` is the path that the navigation marks.
@@ -55,7 +65,16 @@ impl Console {
 
     fn document(&self, title: &str, current: &str, head: &Markup, content: &Markup) -> Markup {
         let token = self.gate.token();
-        document(title, Some(&Header { place: &self.place, current, token: &token }), head, content)
+        document(
+            title,
+            Some(&Header {
+                place: &self.place,
+                current,
+                token: &token,
+            }),
+            head,
+            content,
+        )
     }
 
     /// The hidden fields of a form that starts a run.

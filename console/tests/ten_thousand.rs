@@ -1,5 +1,5 @@
-//! Load times of pages with ten thousand dead letters, on the local AWS. For docs/design/figures.md:
-//! `cargo test -p console --test ten_thousand -- --ignored --nocapture`
+//! Load times of pages with ten thousand dead letters, on the local AWS. For
+//! docs/design/figures.md: `cargo test -p console --test ten_thousand -- --ignored --nocapture`
 
 use std::env;
 use std::fs;
@@ -25,28 +25,54 @@ async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     send_to_dead_letters(&stack).await?;
-    let variables = env::temp_dir().join(format!("genesys-relay-console-figures-{}", std::process::id()));
+    let variables = env::temp_dir().join(format!(
+        "genesys-relay-console-figures-{}",
+        std::process::id()
+    ));
     env_file::write(&variables, &stack).await?;
     let functions = aws::Stack::local(&variables).await;
     fs::remove_file(&variables)?;
     let server = Server::bind(0).await?;
     let (url, link) = (format!("http://{}", server.address()), (server.links())());
-    tokio::spawn(server.serve(Arc::new(functions?), "the local AWS".to_owned(), "a test".to_owned()));
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+    tokio::spawn(server.serve(
+        Arc::new(functions?),
+        "the local AWS".to_owned(),
+        "a test".to_owned(),
+    ));
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
     let entered = client.get(link).send().await?;
-    let cookie = entered.headers().get(SET_COOKIE).context("a cookie")?.to_str()?.split(';').next().unwrap_or_default();
+    let cookie = entered
+        .headers()
+        .get(SET_COOKIE)
+        .context("a cookie")?
+        .to_str()?
+        .split(';')
+        .next()
+        .unwrap_or_default();
 
     for path in ["/", "/dead-letters"] {
         let mut times = Vec::new();
         for _ in 0..LOADS {
             let began = Instant::now();
-            let answer = client.get(format!("{url}{path}")).header(COOKIE, cookie).send().await?.error_for_status()?;
+            let answer = client
+                .get(format!("{url}{path}"))
+                .header(COOKIE, cookie)
+                .send()
+                .await?
+                .error_for_status()?;
             let bytes = answer.bytes().await?.len();
             times.push((began.elapsed(), bytes));
         }
         times.sort_unstable();
-        let [fastest, median, slowest] = [0, LOADS / 2, LOADS - 1].map(|place| times[place].0.as_secs_f64() * 1000.0);
-        eprintln!("{path}: median {median:.0} ms, {fastest:.0} to {slowest:.0} ms, {} bytes", times[0].1);
+        let [fastest, median, slowest] =
+            [0, LOADS / 2, LOADS - 1].map(|place| times[place].0.as_secs_f64() * 1000.0);
+        eprintln!(
+            "{path}: median {median:.0} ms, {fastest:.0} to {slowest:.0} ms, {} bytes",
+            times[0].1
+        );
     }
     Ok(())
 }
@@ -62,15 +88,25 @@ async fn send_to_dead_letters(stack: &Stack) -> Result<()> {
                 .build()
         };
         let entries = tens.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-        let request = stack.sqs().send_message_batch().queue_url(stack.output("DeadLetterQueueUrl")?);
+        let request = stack
+            .sqs()
+            .send_message_batch()
+            .queue_url(stack.output("DeadLetterQueueUrl")?);
         ensure!(
-            request.set_entries(Some(entries)).send().await?.failed().is_empty(),
+            request
+                .set_entries(Some(entries))
+                .send()
+                .await?
+                .failed()
+                .is_empty(),
             "SQS did not accept all messages"
         );
     }
     let mut recorded = 0;
     while recorded < COUNT as u64 {
-        let report = stack.invoke(Function::Replay, &json!({ "action": "reconcile" })).await??;
+        let report = stack
+            .invoke(Function::Replay, &json!({ "action": "reconcile" }))
+            .await??;
         recorded += report["recorded"].as_u64().unwrap_or_default();
         eprintln!("{recorded} recorded");
         if report["recorded"] == 0 && report["complete"] == true {

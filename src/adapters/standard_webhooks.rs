@@ -7,8 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::domain::mac::hmac_sha256;
 
-/// The value of `webhook-signature`: one `v1,<base64>` for each key, separated by spaces, so that a receiver who knows
-/// only the old or only the new key of a rotation finds its own.
+/// The value of `webhook-signature`: one `v1,<base64>` for each key, separated by spaces, so that a
+/// receiver who knows only the old or only the new key of a rotation finds its own.
 pub fn sign(keys: &[Vec<u8>], id: &str, timestamp: i64, body: &[u8]) -> String {
     let signatures = keys.iter().map(|key| {
         let signature = hmac_sha256(key, &[format!("{id}.{timestamp}.").as_bytes(), body]);
@@ -29,7 +29,12 @@ mod tests {
     fn the_known_answer_of_the_reference_libraries() {
         let key = key("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         assert_eq!(
-            sign(&[key], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#),
+            sign(
+                &[key],
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                br#"{"test": 2432232314}"#
+            ),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
@@ -38,7 +43,10 @@ mod tests {
     fn every_key_of_a_rotation_signs() {
         let keys = [key("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), vec![7; 24]];
         let both = sign(&keys, "id", 1, b"{}");
-        let each: Vec<_> = keys.into_iter().map(|key| sign(&[key], "id", 1, b"{}")).collect();
+        let each: Vec<_> = keys
+            .into_iter()
+            .map(|key| sign(&[key], "id", 1, b"{}"))
+            .collect();
         assert_eq!(both, each.join(" "));
     }
 }

@@ -36,7 +36,10 @@ impl Request {
     /// Reads a request of `caller`, who may give another name. An error names the field.
     pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
         if !request.is_object() {
-            return Err(invalid("request", r#"must be a JSON object, such as {"action":"run"}"#));
+            return Err(invalid(
+                "request",
+                r#"must be a JSON object, such as {"action":"run"}"#,
+            ));
         }
         let Fields { action, by, why } = read(request)?;
         let override_state = match action {
@@ -45,7 +48,10 @@ impl Request {
             Action::Close => Some(Override::Closed),
             Action::Automatic => Some(Override::Automatic),
         };
-        Ok(Self { override_state, requester: RequesterFields { by, why }.check(caller)? })
+        Ok(Self {
+            override_state,
+            requester: RequesterFields { by, why }.check(caller)?,
+        })
     }
 }
 
@@ -63,8 +69,12 @@ mod tests {
             ("close", Some(Override::Closed)),
             ("automatic", Some(Override::Automatic)),
         ] {
-            let request = Request::parse(json!({ "action": action, "why": "a test" }), "a caller").expect("understood");
-            assert_eq!((request.override_state, request.requester.by.as_str()), (state, "a caller"));
+            let request = Request::parse(json!({ "action": action, "why": "a test" }), "a caller")
+                .expect("understood");
+            assert_eq!(
+                (request.override_state, request.requester.by.as_str()),
+                (state, "a caller")
+            );
         }
         for (request, field) in [
             (json!(null), "request"),
@@ -73,7 +83,13 @@ mod tests {
             (json!({ "action": "open", "for": "ever" }), "for"),
             (json!({ "action": "open", "why": "\n" }), "why"),
         ] {
-            assert_eq!(Request::parse(request.clone(), "a caller").expect_err("refused").field, field, "{request}");
+            assert_eq!(
+                Request::parse(request.clone(), "a caller")
+                    .expect_err("refused")
+                    .field,
+                field,
+                "{request}"
+            );
         }
     }
 }

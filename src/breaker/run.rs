@@ -1,4 +1,5 @@
-//! One run of the breaker: reads the state and the attempts, decides, saves the decision, and sets the mapping.
+//! One run of the breaker: reads the state and the attempts, decides, saves the decision, and sets
+//! the mapping.
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -56,8 +57,13 @@ pub enum BreakerError {
 impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<Q, W, M, P, C> {
     /// Runs the breaker once, by the schedule or with an operator's override.
     ///
-    /// A decision is saved before it is carried out, and the next run carries it out again: a crash leaves nothing half done.
-    pub async fn handle(&self, request: &Request, deadline: Instant) -> Result<BreakerStatus, BreakerError> {
+    /// A decision is saved before it is carried out, and the next run carries it out again: a crash
+    /// leaves nothing half done.
+    pub async fn handle(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<BreakerStatus, BreakerError> {
         let now = self.clock.now();
         let left = deadline.saturating_duration_since(Instant::now());
         let lease = RunLease {
@@ -75,7 +81,10 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             Err(error) => Err(error.into()),
         };
         if let Err(error) = self.table.release(LeaseName::Breaker, lease.owner).await {
-            tracing::warn!(error = display_chain(&error), "failed to release the breaker's lease; it expires");
+            tracing::warn!(
+                error = display_chain(&error),
+                "failed to release the breaker's lease; it expires"
+            );
         }
         outcome
     }
@@ -100,11 +109,18 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             // Saved first, so that a run right after this one does not probe again.
             circuit.stepped_at = Some(now);
             self.table.save_circuit(&circuit).await?;
-            let outcome = self.prober.probe(circuit.delivered_at).await.map_err(|error| display_chain(&*error));
+            let outcome = self
+                .prober
+                .probe(circuit.delivered_at)
+                .await
+                .map_err(|error| display_chain(&*error));
             if let Err(error) = &outcome {
                 tracing::error!(error, "failed to probe the target");
             }
-            if matches!(outcome, Ok(Probed::Delivered { .. } | Probed::Failed { .. })) {
+            if matches!(
+                outcome,
+                Ok(Probed::Delivered { .. } | Probed::Failed { .. })
+            ) {
                 metrics::BREAKER_PROBES.add(1);
             }
             circuit = circuit.probed(outcome, now);
@@ -124,23 +140,30 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         Ok(circuit.into())
     }
 
-    /// Reads the state to start from. A state that a later version wrote cannot be read; an override, or a breaker that is
-    /// off, then replaces it.
+    /// Reads the state to start from. A state that a later version wrote cannot be read; an
+    /// override, or a breaker that is off, then replaces it.
     async fn before(&self, request: &Request, now: Timestamp) -> Result<Circuit, BreakerError> {
         match self.table.circuit().await {
             Ok(Some(found)) => Ok(found),
             // At the first run the minutes before count too.
-            Ok(None) => Ok(Circuit::closed(now - SignedDuration::from_mins(MINUTES.into()))),
-            Err(error @ TableError::Unreadable(_)) if request.override_state.is_some() || !self.is_on => {
-                tracing::warn!(error = display_chain(&error), "replaced the breaker's state, which could not be read");
+            Ok(None) => Ok(Circuit::closed(
+                now - SignedDuration::from_mins(MINUTES.into()),
+            )),
+            Err(error @ TableError::Unreadable(_))
+                if request.override_state.is_some() || !self.is_on =>
+            {
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "replaced the breaker's state, which could not be read"
+                );
                 Ok(Circuit::closed(now))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Reports events that wait while the mapping is enabled and the processor attempts none: it cannot start, or is not
-    /// invoked, and so writes no logs itself.
+    /// Reports events that wait while the mapping is enabled and the processor attempts none: it
+    /// cannot start, or is not invoked, and so writes no logs itself.
     async fn check_processor(
         &self,
         circuit: Circuit,
@@ -152,7 +175,10 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         let depth = match self.events.depth().await {
             Ok(depth) => depth,
             Err(error) => {
-                tracing::warn!(error = display_chain(&error), "failed to count the events queue");
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to count the events queue"
+                );
                 return circuit;
             }
         };
@@ -170,7 +196,8 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         circuit
     }
 
-    /// Enables the mapping once, and does not touch it after that: without a breaker it belongs to the stack's owner.
+    /// Enables the mapping once, and does not touch it after that: without a breaker it belongs to
+    /// the stack's owner.
     async fn turn_off(
         &self,
         request: &Request,
@@ -200,7 +227,11 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
     }
 
     /// Sets the mapping, unless it is as wanted.
-    async fn apply(&self, circuit: &Circuit, found: Option<Settings>) -> Result<(), EventSourceError> {
+    async fn apply(
+        &self,
+        circuit: &Circuit,
+        found: Option<Settings>,
+    ) -> Result<(), EventSourceError> {
         let wanted = circuit.settings(self.policy);
         match found {
             Some(found) if found != wanted => self.event_source.set(wanted).await,

@@ -54,7 +54,17 @@ impl From<Circuit> for BreakerStatus {
             State::Exhausting => ("exhausting", None),
             State::Off => ("off", None),
         };
-        let probe = |LastProbe { at, event_id, delivered, error }| ProbeStatus { at, event_id, delivered, error };
+        let probe = |LastProbe {
+                         at,
+                         event_id,
+                         delivered,
+                         error,
+                     }| ProbeStatus {
+            at,
+            event_id,
+            delivered,
+            error,
+        };
         Self {
             state: state.into(),
             since: circuit.since,

@@ -29,26 +29,48 @@ fn breaker() -> TheBreaker {
         event_source: FakeEventSource::default(),
         prober: FakeProber::default(),
         clock: FakeClock,
-        policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+        policy: Policy {
+            failure_percent: 90,
+            maximum_concurrency: 10,
+        },
         is_on: true,
     }
 }
 
-async fn ask(breaker: &TheBreaker, override_state: Option<Override>) -> Result<BreakerStatus, BreakerError> {
-    let requester = Requester { by: "a test".to_owned(), why: Some("to see".to_owned()) };
-    breaker.handle(&Request { override_state, requester }, Instant::now() + Duration::from_mins(1)).await
+async fn ask(
+    breaker: &TheBreaker,
+    override_state: Option<Override>,
+) -> Result<BreakerStatus, BreakerError> {
+    let requester = Requester {
+        by: "a test".to_owned(),
+        why: Some("to see".to_owned()),
+    };
+    breaker
+        .handle(
+            &Request {
+                override_state,
+                requester,
+            },
+            Instant::now() + Duration::from_mins(1),
+        )
+        .await
 }
 
 fn id(number: u32) -> EventId {
     format!("{number:02}-event").parse().expect("an id")
 }
 
-/// Counts attempts of this minute: so many failed, at so many events, each first of all, and so many succeeded at once.
+/// Counts attempts of this minute: so many failed, at so many events, each first of all, and so
+/// many succeeded at once.
 async fn count(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) {
     let mut attempts = Attempts::default();
     (0..failed).for_each(|number| attempts.count(&id(number % events), 1 + number / events, false));
     (0..delivered).for_each(|number| attempts.count(&id(number), 1, true));
-    breaker.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+    breaker
+        .table
+        .count_attempts(minute_of(FakeClock.now()), &attempts)
+        .await
+        .expect("counted");
 }
 
 /// A minute with such attempts, in which the breaker runs.
@@ -67,11 +89,16 @@ async fn an_outage(breaker: &TheBreaker) -> BreakerStatus {
 }
 
 fn set(enabled: bool, maximum_concurrency: u32) -> Settings {
-    Settings { enabled, maximum_concurrency }
+    Settings {
+        enabled,
+        maximum_concurrency,
+    }
 }
 
 fn taken() -> Probed {
-    Probed::Delivered { event_id: "e".to_owned() }
+    Probed::Delivered {
+        event_id: "e".to_owned(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,14 +112,23 @@ async fn it_opens_when_nearly_everything_fails_for_minutes() {
 async fn it_stays_closed_for_what_is_no_outage() {
     for (failed, events, delivered, what) in [
         (200, 4, 0, "few events that fail often are poison"),
-        (400, 40, 8, "later attempts at what failed say nothing, and nearly a fifth of the first succeed"),
+        (
+            400,
+            40,
+            8,
+            "later attempts at what failed say nothing, and nearly a fifth of the first succeed",
+        ),
         (80, 80, 20, "most do, and not nearly all"),
         (0, 1, 1000, "nothing is wrong"),
         (0, 1, 0, "nothing happens"),
     ] {
         let breaker = breaker();
         for _ in 0..6 {
-            assert_eq!(minute(&breaker, failed, events, delivered).await.state, "closed", "{what}");
+            assert_eq!(
+                minute(&breaker, failed, events, delivered).await.state,
+                "closed",
+                "{what}"
+            );
         }
         assert_eq!(breaker.event_source.now(), set(true, 10), "{what}");
     }
@@ -115,16 +151,27 @@ async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_f
     for passed in 0..30 {
         let mut attempts = Attempts::default();
         (0..30).for_each(|number| attempts.count(&id(number), 2 + passed, false));
-        breaker.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+        breaker
+            .table
+            .count_attempts(minute_of(FakeClock.now()), &attempts)
+            .await
+            .expect("counted");
         let delivered = u32::from(passed % 5 == 0);
-        assert_eq!(minute(&breaker, 0, 1, delivered).await.state, "closed", "after {passed} minutes");
+        assert_eq!(
+            minute(&breaker, 0, 1, delivered).await.state,
+            "closed",
+            "after {passed} minutes"
+        );
     }
 }
 
 /// The outage and the run begin in any second of a minute.
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
-    for (begins, runs) in (0..60).step_by(7).flat_map(|begins| (0..60).step_by(7).map(move |runs| (begins, runs))) {
+    for (begins, runs) in (0..60)
+        .step_by(7)
+        .flat_map(|begins| (0..60).step_by(7).map(move |runs| (begins, runs)))
+    {
         let breaker = breaker();
         let mut seen_after = None;
         for second in 0..400 {
@@ -133,12 +180,21 @@ async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
                 break;
             }
             let mut attempts = Attempts::default();
-            (0..4).for_each(|number| attempts.count(&id(second * 4 + number), 1, second < 120 + begins));
-            breaker.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
+            (0..4).for_each(|number| {
+                attempts.count(&id(second * 4 + number), 1, second < 120 + begins)
+            });
+            breaker
+                .table
+                .count_attempts(minute_of(FakeClock.now()), &attempts)
+                .await
+                .expect("counted");
             advance(Duration::from_secs(1)).await;
         }
         let seen_after = seen_after.expect("it opened");
-        assert!((15..=128).contains(&seen_after), "begins in second {begins}, runs in {runs}: {seen_after} s");
+        assert!(
+            (15..=128).contains(&seen_after),
+            "begins in second {begins}, runs in {runs}: {seen_after} s"
+        );
     }
 }
 
@@ -146,8 +202,13 @@ async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
 async fn it_closes_by_way_of_the_smallest_concurrency() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    breaker.prober.will(Ok(Probed::Failed { event_id: "e".to_owned(), error: "503".to_owned() }));
-    breaker.prober.will(Err("the processor does not answer".to_owned()));
+    breaker.prober.will(Ok(Probed::Failed {
+        event_id: "e".to_owned(),
+        error: "503".to_owned(),
+    }));
+    breaker
+        .prober
+        .will(Err("the processor does not answer".to_owned()));
     breaker.prober.will(Ok(Probed::Nothing));
     breaker.prober.will(Ok(taken()));
     for (state, probes) in [("open", 1), ("open", 2), ("open", 2), ("closing", 3)] {
@@ -159,7 +220,10 @@ async fn it_closes_by_way_of_the_smallest_concurrency() {
         minute(&breaker, 0, 1, 50).await;
     }
     let shown = minute(&breaker, 0, 1, 50).await;
-    assert_eq!((&*shown.state, breaker.event_source.now()), ("closed", set(true, 10)));
+    assert_eq!(
+        (&*shown.state, breaker.event_source.now()),
+        ("closed", set(true, 10))
+    );
 }
 
 /// Lambda delivers what it throttled together.
@@ -172,9 +236,18 @@ async fn runs_that_come_together_are_one_step() {
         advance(Duration::from_millis(500)).await;
         let shown = ask(&breaker, None).await.expect("a run");
         advance(Duration::from_mins(1)).await;
-        (shown.state, shown.probes, breaker.event_source.now().maximum_concurrency)
+        (
+            shown.state,
+            shown.probes,
+            breaker.event_source.now().maximum_concurrency,
+        )
     };
-    (0..2).for_each(|_| breaker.prober.will(Ok(Probed::Failed { event_id: "e".to_owned(), error: "503".to_owned() })));
+    (0..2).for_each(|_| {
+        breaker.prober.will(Ok(Probed::Failed {
+            event_id: "e".to_owned(),
+            error: "503".to_owned(),
+        }))
+    });
     assert_eq!(twice().await, ("open".into(), 1, 2));
     assert_eq!(twice().await, ("open".into(), 2, 2));
     breaker.prober.will(Ok(taken()));
@@ -190,7 +263,11 @@ async fn no_step_is_taken_before_the_last_has_taken_effect() {
     an_outage(&breaker).await;
     breaker.prober.will(Ok(taken()));
     breaker.event_source.change(true);
-    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "what was under way comes back still");
+    assert_eq!(
+        minute(&breaker, 0, 1, 0).await.state,
+        "open",
+        "what was under way comes back still"
+    );
     breaker.event_source.change(false);
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
     breaker.event_source.change(true);
@@ -213,13 +290,22 @@ async fn it_opens_again_at_once_when_the_target_is_not_yet_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_the_target_is_back() {
+async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_the_target_is_back()
+{
     let breaker = breaker();
     an_outage(&breaker).await;
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
-    assert_eq!(breaker.event_source.now(), set(true, 10), "all have to be through before they expire");
-    assert_eq!(minute(&breaker, 60, 60, 0).await.state, "exhausting", "that they fail is known");
+    assert_eq!(
+        breaker.event_source.now(),
+        set(true, 10),
+        "all have to be through before they expire"
+    );
+    assert_eq!(
+        minute(&breaker, 60, 60, 0).await.state,
+        "exhausting",
+        "that they fail is known"
+    );
     minute(&breaker, 0, 1, 10).await;
     minute(&breaker, 0, 1, 80).await;
     assert_eq!(minute(&breaker, 0, 1, 80).await.state, "closing");
@@ -230,13 +316,24 @@ async fn override_stays_until_it_is_changed() {
     let breaker = breaker();
     let open = ask(&breaker, Some(Override::Open)).await.expect("opened");
     assert_eq!(
-        (&*open.state, open.forced, open.by.as_deref(), open.why.as_str()),
+        (
+            &*open.state,
+            open.forced,
+            open.by.as_deref(),
+            open.why.as_str()
+        ),
         ("open", true, Some("a test"), "to see")
     );
     breaker.prober.will(Ok(taken()));
-    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "an override is not probed");
+    assert_eq!(
+        minute(&breaker, 0, 1, 0).await.state,
+        "open",
+        "an override is not probed"
+    );
     assert_eq!(breaker.event_source.now(), set(false, 2));
-    let automatic = ask(&breaker, Some(Override::Automatic)).await.expect("done");
+    let automatic = ask(&breaker, Some(Override::Automatic))
+        .await
+        .expect("done");
     assert_eq!((&*automatic.state, automatic.forced), ("closing", false));
     ask(&breaker, Some(Override::Closed)).await.expect("closed");
     for _ in 0..5 {
@@ -264,7 +361,11 @@ async fn override_to_open_while_exhausting_holds_events_back() {
     assert_eq!((&*told.state, told.forced), ("open", true));
     for hours in [0, 24, 47] {
         advance(Duration::from_hours(hours)).await;
-        assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "after {hours} hours more");
+        assert_eq!(
+            minute(&breaker, 0, 1, 0).await.state,
+            "open",
+            "after {hours} hours more"
+        );
         assert_eq!(breaker.event_source.now(), set(false, 2));
     }
     advance(Duration::from_hours(1)).await;
@@ -286,10 +387,17 @@ async fn one_that_is_turned_off_lets_events_flow() {
     breaker.is_on = false;
     assert_eq!(minute(&breaker, 50, 50, 0).await.state, "off");
     assert_eq!(breaker.event_source.now(), set(true, 10));
-    assert!(matches!(ask(&breaker, Some(Override::Open)).await, Err(BreakerError::Off)));
+    assert!(matches!(
+        ask(&breaker, Some(Override::Open)).await,
+        Err(BreakerError::Off)
+    ));
     breaker.event_source.set(set(false, 5)).await.expect("set");
     minute(&breaker, 0, 1, 0).await;
-    assert_eq!(breaker.event_source.now(), set(false, 5), "without a breaker the mapping is its owner's");
+    assert_eq!(
+        breaker.event_source.now(),
+        set(false, 5),
+        "without a breaker the mapping is its owner's"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,8 +415,14 @@ async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events
         minute(&breaker, 20, 20, 0).await;
         assert_eq!(minute(&breaker, 20, 20, 0).await.state, "open");
     }
-    let shown = ask(&breaker, Some(Override::Automatic)).await.expect("as it is");
-    assert_eq!((&*shown.state, shown.forced), ("open", false), "the outage goes on");
+    let shown = ask(&breaker, Some(Override::Automatic))
+        .await
+        .expect("as it is");
+    assert_eq!(
+        (&*shown.state, shown.forced),
+        ("open", false),
+        "the outage goes on"
+    );
     advance(Duration::from_hours(24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
 }
@@ -317,32 +431,70 @@ async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events
 async fn time_without_an_answered_probe_is_known() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    let opened = breaker.table.circuit().await.expect("read").expect("saved").since;
-    let looked_at = async || breaker.table.circuit().await.expect("read").expect("saved").looked_at;
+    let opened = breaker
+        .table
+        .circuit()
+        .await
+        .expect("read")
+        .expect("saved")
+        .since;
+    let looked_at = async || {
+        breaker
+            .table
+            .circuit()
+            .await
+            .expect("read")
+            .expect("saved")
+            .looked_at
+    };
     for _ in 0..6 {
-        breaker.prober.will(Err("the processor does not answer".to_owned()));
+        breaker
+            .prober
+            .will(Err("the processor does not answer".to_owned()));
         minute(&breaker, 0, 1, 0).await;
         assert_eq!(looked_at().await, None, "it has not been possible");
     }
     minute(&breaker, 0, 1, 0).await;
-    assert!(looked_at().await.is_some_and(|at| at > opened), "answered, with no event to attempt");
+    assert!(
+        looked_at().await.is_some_and(|at| at > opened),
+        "answered, with no event to attempt"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_act_is_known_as_broken() {
     let breaker = breaker();
     minute(&breaker, 0, 1, 5).await;
-    let looked = async || breaker.table.circuit().await.expect("read").expect("saved").last_run_at;
+    let looked = async || {
+        breaker
+            .table
+            .circuit()
+            .await
+            .expect("read")
+            .expect("saved")
+            .last_run_at
+    };
     let before = looked().await;
     breaker.event_source.set(set(false, 5)).await.expect("set");
     breaker.event_source.fail(true);
-    assert!(matches!(ask(&breaker, None).await, Err(BreakerError::EventSource(_))));
+    assert!(matches!(
+        ask(&breaker, None).await,
+        Err(BreakerError::EventSource(_))
+    ));
     assert_eq!(looked().await, before);
 
     // The mapping is off, and the table says closed: the watchdog enables it.
     breaker.event_source.fail(false);
     advance(Duration::from_mins(10)).await;
-    release_if_stale(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now()).await.expect("released");
+    release_if_stale(
+        &breaker.table,
+        &breaker.event_source,
+        10,
+        "a schedule",
+        FakeClock.now(),
+    )
+    .await
+    .expect("released");
     assert_eq!(breaker.event_source.now(), set(true, 10));
 }
 
@@ -357,36 +509,68 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     breaker.event_source.set(set(false, 5)).await.expect("set");
     advance(Duration::from_mins(20)).await;
     minute(&breaker, 0, 1, 0).await;
-    release_if_stale(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now())
-        .await
-        .expect("nothing to do");
-    assert_eq!(breaker.event_source.now(), set(false, 5), "it is its owner's");
+    release_if_stale(
+        &breaker.table,
+        &breaker.event_source,
+        10,
+        "a schedule",
+        FakeClock.now(),
+    )
+    .await
+    .expect("nothing to do");
+    assert_eq!(
+        breaker.event_source.now(),
+        set(false, 5),
+        "it is its owner's"
+    );
 
     breaker.is_on = true;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closed");
-    assert_eq!(breaker.event_source.now(), set(true, 10), "and the breaker's again");
+    assert_eq!(
+        breaker.event_source.now(),
+        set(true, 10),
+        "and the breaker's again"
+    );
 }
 
 /// A way back to an older version, say.
 #[tokio::test(start_paused = true)]
 async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog() {
-    for state in [Some(Override::Closed), Some(Override::Open), Some(Override::Automatic), None] {
+    for state in [
+        Some(Override::Closed),
+        Some(Override::Open),
+        Some(Override::Automatic),
+        None,
+    ] {
         let breaker = breaker();
         an_outage(&breaker).await;
         breaker.table.spoil_circuit();
-        assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Table(TableError::Unreadable(_)))));
+        assert!(matches!(
+            ask(&breaker, None).await,
+            Err(BreakerError::Table(TableError::Unreadable(_)))
+        ));
         match state {
             Some(_) => drop(ask(&breaker, state).await.expect("done")),
             None => {
-                release_if_stale(&breaker.table, &breaker.event_source, 10, "a schedule", FakeClock.now())
-                    .await
-                    .expect("done");
+                release_if_stale(
+                    &breaker.table,
+                    &breaker.event_source,
+                    10,
+                    "a schedule",
+                    FakeClock.now(),
+                )
+                .await
+                .expect("done");
             }
         }
         let is_open = state == Some(Override::Open);
         assert_eq!(breaker.event_source.now().enabled, !is_open, "{state:?}");
         let shown = ask(&breaker, None).await.expect("read again");
-        assert_eq!(&*shown.state, if is_open { "open" } else { "closed" }, "{state:?}");
+        assert_eq!(
+            &*shown.state,
+            if is_open { "open" } else { "closed" },
+            "{state:?}"
+        );
     }
     let mut breaker = breaker();
     an_outage(&breaker).await;
@@ -401,11 +585,19 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
 async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     let silent_since = async |breaker: &TheBreaker| {
         let circuit = breaker.table.circuit().await.expect("read").expect("saved");
-        circuit.silent_since(breaker.events.depth().await.expect("counted"), FakeClock.now())
+        circuit.silent_since(
+            breaker.events.depth().await.expect("counted"),
+            FakeClock.now(),
+        )
     };
     let breaker = breaker();
     minute(&breaker, 0, 1, 5).await;
-    let message = Message { body: "{}".to_owned(), attributes: BTreeMap::default(), group: None, trace: None };
+    let message = Message {
+        body: "{}".to_owned(),
+        attributes: BTreeMap::default(),
+        group: None,
+        trace: None,
+    };
     breaker.events.send(&message).await.expect("sent");
     for attempted in [1, 1, 1, 0, 0] {
         minute(&breaker, 0, 1, attempted).await;
@@ -442,8 +634,18 @@ async fn one_run_at_a_time() {
         since: now,
         until: now + Duration::from_secs(30),
     };
-    assert_eq!(breaker.table.acquire(LeaseName::Breaker, &lease, now).await.expect("taken"), None);
-    assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Busy(_))));
+    assert_eq!(
+        breaker
+            .table
+            .acquire(LeaseName::Breaker, &lease, now)
+            .await
+            .expect("taken"),
+        None
+    );
+    assert!(matches!(
+        ask(&breaker, None).await,
+        Err(BreakerError::Busy(_))
+    ));
     advance(Duration::from_secs(31)).await;
     ask(&breaker, None).await.expect("its lease is over");
 }
@@ -453,6 +655,9 @@ async fn a_table_that_is_down_leaves_everything_as_it_is() {
     let breaker = breaker();
     an_outage(&breaker).await;
     breaker.table.fail();
-    assert!(matches!(ask(&breaker, None).await, Err(BreakerError::Table(_))));
+    assert!(matches!(
+        ask(&breaker, None).await,
+        Err(BreakerError::Table(_))
+    ));
     assert_eq!(breaker.event_source.now(), set(false, 2));
 }

@@ -20,10 +20,11 @@ pub enum WatchdogError {
     EventSource(#[from] EventSourceError),
 }
 
-/// Enables the event source mapping if the breaker has not run for too long, or if its state cannot be read.
+/// Enables the event source mapping if the breaker has not run for too long, or if its state cannot
+/// be read.
 ///
-/// A stopped breaker may be holding events back, or may have closed without reaching the mapping. It resumes from the state
-/// that is saved here, in the name of `by`.
+/// A stopped breaker may be holding events back, or may have closed without reaching the mapping.
+/// It resumes from the state that is saved here, in the name of `by`.
 pub async fn release_if_stale(
     table: &impl EventsTable,
     event_source: &impl EventSource,
@@ -38,22 +39,49 @@ pub async fn release_if_stale(
             if !before.is_abandoned(now) {
                 return Ok(());
             }
-            let why = format!("the breaker has not run since {}: events flow without it", before.last_run_at);
-            let circuit = Circuit { why, last_run_at: before.last_run_at, ..Circuit::closed(now) };
+            let why = format!(
+                "the breaker has not run since {}: events flow without it",
+                before.last_run_at
+            );
+            let circuit = Circuit {
+                why,
+                last_run_at: before.last_run_at,
+                ..Circuit::closed(now)
+            };
             (Some(before), circuit)
         }
         // Written by a later version that is gone: no breaker runs.
         Err(error @ TableError::Unreadable(_)) => {
-            let why = format!("the breaker's state could not be read and was replaced: {}", display_chain(&error));
-            (None, Circuit { why, ..Circuit::closed(now) })
+            let why = format!(
+                "the breaker's state could not be read and was replaced: {}",
+                display_chain(&error)
+            );
+            (
+                None,
+                Circuit {
+                    why,
+                    ..Circuit::closed(now)
+                },
+            )
         }
         Err(error) => return Err(error.into()),
     };
-    event_source.set(Settings { enabled: true, maximum_concurrency }).await?;
-    if before.as_ref().is_some_and(|before| before.state == State::Closed) {
+    event_source
+        .set(Settings {
+            enabled: true,
+            maximum_concurrency,
+        })
+        .await?;
+    if before
+        .as_ref()
+        .is_some_and(|before| before.state == State::Closed)
+    {
         return Ok(());
     }
-    let circuit = Circuit { by: Some(by.to_owned()), ..circuit };
+    let circuit = Circuit {
+        by: Some(by.to_owned()),
+        ..circuit
+    };
     table.save_circuit(&circuit).await?;
     log_change(before.as_ref(), &circuit);
     Ok(())

@@ -1,7 +1,9 @@
-//! Background runs: started under a name, carried out in an invocation of their own, and watched by `status`.
+//! Background runs: started under a name, carried out in an invocation of their own, and watched by
+//! `status`.
 //!
-//! The name makes a repeated start the same start: clients that give up on an answer send a request again. Each write of a
-//! run needs the one before it, so that only one of two invocations carries out a run.
+//! The name makes a repeated start the same start: clients that give up on an answer send a request
+//! again. Each write of a run needs the one before it, so that only one of two invocations carries
+//! out a run.
 
 use std::time::Duration;
 
@@ -21,21 +23,30 @@ use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, RunLease
 use crate::ports::queue::Redrive;
 use crate::runtime::logging::display_chain;
 
-/// Lambda begins a run within an hour (`MaximumEventAgeInSeconds` in the template). One that waits for longer was given up.
+/// Lambda begins a run within an hour (`MaximumEventAgeInSeconds` in the template). One that waits
+/// for longer was given up.
 const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(65);
 
-/// While another run holds the lease, Lambda begins a run twice more, within three minutes (`MaximumRetryAttempts`).
+/// While another run holds the lease, Lambda begins a run twice more, within three minutes
+/// (`MaximumRetryAttempts`).
 const GIVEN_UP_BUSY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
-/// Clients that had no answer repeat a start within minutes. One that comes this long after the end means another run.
+/// Clients that had no answer repeat a start within minutes. One that comes this long after the end
+/// means another run.
 const REPEATED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 
 impl BackgroundRun {
     fn state(&self, now: Timestamp) -> BackgroundState {
-        let given_up_after = if self.error.is_some() { GIVEN_UP_BUSY_AFTER } else { GIVEN_UP_AFTER };
+        let given_up_after = if self.error.is_some() {
+            GIVEN_UP_BUSY_AFTER
+        } else {
+            GIVEN_UP_AFTER
+        };
         match (self.ended_at, self.until, &self.error) {
             (Some(_), _, _) => BackgroundState::Ended,
-            (None, None, _) if now.duration_since(self.asked_at) < given_up_after => BackgroundState::Waiting,
+            (None, None, _) if now.duration_since(self.asked_at) < given_up_after => {
+                BackgroundState::Waiting
+            }
             (None, Some(_), Some(_)) => BackgroundState::Failed,
             (None, Some(until), None) if until > now => BackgroundState::Running,
             (None, None, _) | (None, Some(_), None) => BackgroundState::Unfinished,
@@ -44,8 +55,9 @@ impl BackgroundRun {
 
     /// Waits until the invocation that has begun the run has ended, whatever its outcome.
     ///
-    /// Lambda begins an invocation that fails at most twice more, after one minute and after two. If the first was killed
-    /// early, both would find the run still running: so one waits, and the other goes on with the run.
+    /// Lambda begins an invocation that fails at most twice more, after one minute and after two.
+    /// If the first was killed early, both would find the run still running: so one waits, and the
+    /// other goes on with the run.
     async fn outlast(&self, deadline: Instant, now: Timestamp) -> ReplayError {
         let held = self.lease();
         let left = Duration::try_from(held.until.duration_since(now)).unwrap_or_default();
@@ -55,16 +67,52 @@ impl BackgroundRun {
 
     /// Lease that keeps others out while the run is carried out.
     fn lease(&self) -> RunLease {
-        let Self { revision, action, by, asked_at, began_at, until, .. } = self.clone();
+        let Self {
+            revision,
+            action,
+            by,
+            asked_at,
+            began_at,
+            until,
+            ..
+        } = self.clone();
         let since = began_at.unwrap_or(asked_at);
-        RunLease { owner: revision, action, by, since, until: until.unwrap_or(since) }
+        RunLease {
+            owner: revision,
+            action,
+            by,
+            since,
+            until: until.unwrap_or(since),
+        }
     }
 
     fn status(self, now: Timestamp) -> BackgroundStatus {
         let state = self.state(now);
-        let Self { run_id, action, by, why, asked_at, began_at, ended_at, report, error, .. } = self;
+        let Self {
+            run_id,
+            action,
+            by,
+            why,
+            asked_at,
+            began_at,
+            ended_at,
+            report,
+            error,
+            ..
+        } = self;
         let report = report.and_then(|report| serde_json::from_str(&report).ok());
-        BackgroundStatus { run_id, action, by, why, state, asked_at, began_at, ended_at, report, error }
+        BackgroundStatus {
+            run_id,
+            action,
+            by,
+            why,
+            state,
+            asked_at,
+            began_at,
+            ended_at,
+            report,
+            error,
+        }
     }
 }
 
@@ -82,9 +130,12 @@ pub(super) enum Turn {
 }
 
 impl<T: PortTypes> BackgroundRuns<'_, T> {
-    /// Saves a background run, and returns whether it must still be handed over. Fails while another run holds the lease, for
-    /// which this one would only wait.
-    pub(super) async fn enlist(&self, start: &Start) -> Result<(BackgroundStatus, bool), ReplayError> {
+    /// Saves a background run, and returns whether it must still be handed over. Fails while
+    /// another run holds the lease, for which this one would only wait.
+    pub(super) async fn enlist(
+        &self,
+        start: &Start,
+    ) -> Result<(BackgroundStatus, bool), ReplayError> {
         let now = self.ports.clock.now();
         if let Some(found) = self.ports.table.background_run(&start.run_id, now).await? {
             return self.enlist_again(found, start, now).await;
@@ -92,7 +143,13 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
         if let Some(held) = self.ports.table.lease(LeaseName::DeadLetters, now).await? {
             return Err(ReplayError::Busy(held));
         }
-        if let Some(task) = self.ports.redrive.latest_move().await?.filter(crate::ports::queue::MoveTask::is_active) {
+        if let Some(task) = self
+            .ports
+            .redrive
+            .latest_move()
+            .await?
+            .filter(crate::ports::queue::MoveTask::is_active)
+        {
             return Err(ReplayError::Moving { moved: task.moved });
         }
         let run = BackgroundRun {
@@ -110,22 +167,38 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
             error: None,
         };
         // A faster invocation has saved the same.
-        self.ports.table.save_background_run(&run, None, now).await?;
+        self.ports
+            .table
+            .save_background_run(&run, None, now)
+            .await?;
         Ok((run.status(now), true))
     }
 
-    /// Starts a run again under its name: for a client that had no answer, or after the run was cut off.
+    /// Starts a run again under its name: for a client that had no answer, or after the run was cut
+    /// off.
     async fn enlist_again(
         &self,
         found: BackgroundRun,
         start: &Start,
         now: Timestamp,
     ) -> Result<(BackgroundStatus, bool), ReplayError> {
-        let taken = |why: String| Err(ReplayError::NameTaken { run_id: start.run_id.clone(), why });
-        if found.request_digest.as_ref().is_some_and(|digest| *digest != start.digest) {
+        let taken = |why: String| {
+            Err(ReplayError::NameTaken {
+                run_id: start.run_id.clone(),
+                why,
+            })
+        };
+        if found
+            .request_digest
+            .as_ref()
+            .is_some_and(|digest| *digest != start.digest)
+        {
             return taken("it was started with another request".to_owned());
         }
-        if let Some(ended_at) = found.ended_at.filter(|ended_at| now.duration_since(*ended_at) > REPEATED_WITHIN) {
+        if let Some(ended_at) = found
+            .ended_at
+            .filter(|ended_at| now.duration_since(*ended_at) > REPEATED_WITHIN)
+        {
             return taken(format!("it ended at {ended_at}"));
         }
         match found.state(now) {
@@ -134,9 +207,19 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
             BackgroundState::Failed | BackgroundState::Unfinished => {
                 let revision = Uuid::new_v4();
                 let (began_at, until, error) = (None, None, None);
-                let run = BackgroundRun { revision, asked_at: now, began_at, until, error, ..found.clone() };
+                let run = BackgroundRun {
+                    revision,
+                    asked_at: now,
+                    began_at,
+                    until,
+                    error,
+                    ..found.clone()
+                };
                 // A faster invocation has started it again already.
-                self.ports.table.save_background_run(&run, Some(found.revision), now).await?;
+                self.ports
+                    .table
+                    .save_background_run(&run, Some(found.revision), now)
+                    .await?;
                 Ok((run.status(now), true))
             }
         }
@@ -150,7 +233,8 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
         Ok(run.status(now))
     }
 
-    /// Begins a run that was handed over, unless another invocation has ended it. Fails while another carries it out.
+    /// Begins a run that was handed over, unless another invocation has ended it. Fails while
+    /// another carries it out.
     pub(super) async fn begin(&self, run_id: &str, deadline: Instant) -> Result<Turn, ReplayError> {
         let now = self.ports.clock.now();
         let found = self.ports.table.background_run(run_id, now).await?;
@@ -160,12 +244,25 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
             BackgroundState::Running => return Err(found.outlast(deadline, now).await),
             BackgroundState::Waiting | BackgroundState::Failed | BackgroundState::Unfinished => {}
         }
-        let left = SignedDuration::try_from(deadline.saturating_duration_since(Instant::now()) + HIDDEN_PAST_DEADLINE);
+        let left = SignedDuration::try_from(
+            deadline.saturating_duration_since(Instant::now()) + HIDDEN_PAST_DEADLINE,
+        );
         let until = left.ok().and_then(|left| now.checked_add(left).ok());
-        let begun =
-            BackgroundRun { revision: Uuid::new_v4(), began_at: Some(now), until, error: None, ..found.clone() };
-        if !self.ports.table.save_background_run(&begun, Some(found.revision), now).await? {
-            // Another invocation was faster. Lambda begins this one again, in case that one is killed.
+        let begun = BackgroundRun {
+            revision: Uuid::new_v4(),
+            began_at: Some(now),
+            until,
+            error: None,
+            ..found.clone()
+        };
+        if !self
+            .ports
+            .table
+            .save_background_run(&begun, Some(found.revision), now)
+            .await?
+        {
+            // Another invocation was faster. Lambda begins this one again, in case that one is
+            // killed.
             return Err(ReplayError::Busy(begun.lease()));
         }
         Ok(Turn::Ours(Tracked::new(begun)))

@@ -23,7 +23,8 @@ pub enum ReplayError {
          after their last change"
     )]
     Unknown(EventId),
-    /// The events table has no record of the event, and the queues hold messages that may have none.
+    /// The events table has no record of the event, and the queues hold messages that may have
+    /// none.
     #[error(
         "the event {0} has no record yet, and {1} messages in the queues may not be listed yet: it is one of them, or unknown. \
          Messages of the dead-letter queue are listed within five minutes, or at once by {{\"action\":\"reconcile\"}}"

@@ -1,4 +1,5 @@
-//! Reads of the dead-letter index: pages of the list, counts, and the dry run of a replay. Receives nothing.
+//! Reads of the dead-letter index: pages of the list, counts, and the dry run of a replay. Receives
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,7 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::api::{DEFAULT_MAX_MESSAGES, DeadLetter, Done, List, Listing, Report, Selection, Which, too_often};
+use super::api::{
+    DEFAULT_MAX_MESSAGES, DeadLetter, Done, List, Listing, Report, Selection, Which, too_often,
+};
 use super::error::ReplayError;
 use super::missing::MissingEvents;
 use super::ports::{PortTypes, Ports};
@@ -19,7 +22,8 @@ use crate::ports::queue::Countable;
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
 
-/// Pages that are counted at most to tell whether everything is listed. With more, the answer is that it may not be.
+/// Pages that are counted at most to tell whether everything is listed. With more, the answer is
+/// that it may not be.
 const MOST_COUNTED: usize = 10;
 
 /// A list stops reading this long before its deadline.
@@ -41,43 +45,69 @@ pub(super) struct Pages {
 impl Pages {
     /// Begins at the start of a window.
     fn within(window: Window) -> Self {
-        Self { window, ..Self::default() }
+        Self {
+            window,
+            ..Self::default()
+        }
     }
 }
 
 impl<T: PortTypes> DeadLetterIndex<'_, T> {
     /// Reads a page of the list, up to its limit or the deadline.
-    pub(super) async fn list(&self, listing: &Listing, deadline: Instant) -> Result<List, ReplayError> {
+    pub(super) async fn list(
+        &self,
+        listing: &Listing,
+        deadline: Instant,
+    ) -> Result<List, ReplayError> {
         let now = self.ports.clock.now();
         let mut items = Vec::new();
         let mut after = listing.after.clone();
         loop {
             let open = listing.limit - items.len();
-            let page =
-                self.ports.table.dead_letters(listing.filter.window(), after.as_ref(), open.max(PAGE / 10)).await?;
+            let page = self
+                .ports
+                .table
+                .dead_letters(listing.filter.window(), after.as_ref(), open.max(PAGE / 10))
+                .await?;
             for summary in page.items {
                 let position = Position::of(summary.received_at, &summary.event_id);
-                items.extend(DeadLetter::of(summary, now).filter(|dead_letter| listing.filter.matches(dead_letter)));
+                items.extend(
+                    DeadLetter::of(summary, now)
+                        .filter(|dead_letter| listing.filter.matches(dead_letter)),
+                );
                 after = Some(position);
                 if items.len() == listing.limit {
                     let next = after.map(|position| position.token());
-                    return Ok(List { count: items.len(), items, next });
+                    return Ok(List {
+                        count: items.len(),
+                        items,
+                        next,
+                    });
                 }
             }
             if page.next.is_none() {
-                return Ok(List { count: items.len(), items, next: None });
+                return Ok(List {
+                    count: items.len(),
+                    items,
+                    next: None,
+                });
             }
             after = page.next;
             if Instant::now() + LIST_TIME >= deadline {
-                return Ok(List { count: items.len(), items, next: after.map(|position| position.token()) });
+                return Ok(List {
+                    count: items.len(),
+                    items,
+                    next: after.map(|position| position.token()),
+                });
             }
         }
     }
 
     /// Upper bound on the messages that are not listed yet, by the approximate counts of SQS.
     ///
-    /// The message of a listed event can be in either queue, or on its way between them. So it is certain that everything is
-    /// listed only if the events queue is empty and the dead-letter queue holds no more messages than are listed.
+    /// The message of a listed event can be in either queue, or on its way between them. So it is
+    /// certain that everything is listed only if the events queue is empty and the dead-letter
+    /// queue holds no more messages than are listed.
     pub(super) async fn unlisted(&self) -> Result<u64, ReplayError> {
         let waiting = self.ports.events.depth().await?.total();
         let queued = self.ports.dead_letters.depth().await?.total();
@@ -92,15 +122,27 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
     }
 
     /// Reads the next page of all dead letters, oldest first; `None` after the last.
-    pub(super) async fn next_page(&self, pages: &mut Pages) -> Result<Option<Vec<DeadLetter>>, TableError> {
+    pub(super) async fn next_page(
+        &self,
+        pages: &mut Pages,
+    ) -> Result<Option<Vec<DeadLetter>>, TableError> {
         if pages.is_over {
             return Ok(None);
         }
         let now = self.ports.clock.now();
-        let page = self.ports.table.dead_letters(pages.window, pages.after.as_ref(), PAGE).await?;
+        let page = self
+            .ports
+            .table
+            .dead_letters(pages.window, pages.after.as_ref(), PAGE)
+            .await?;
         pages.is_over = page.next.is_none();
         pages.after = page.next;
-        Ok(Some(page.items.into_iter().filter_map(|summary| DeadLetter::of(summary, now)).collect()))
+        Ok(Some(
+            page.items
+                .into_iter()
+                .filter_map(|summary| DeadLetter::of(summary, now))
+                .collect(),
+        ))
     }
 
     /// Counts the dead letters that a replay would bring back.
@@ -142,15 +184,30 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
         let depth = self.ports.dead_letters.depth().await?;
         let missing: Vec<EventId> = missing.into_iter().collect();
         let unseen = depth.total().saturating_sub(listed);
-        MissingEvents { ports: self.ports }.explain(&missing, depth.in_flight, unseen, &mut report).await?;
+        MissingEvents { ports: self.ports }
+            .explain(&missing, depth.in_flight, unseen, &mut report)
+            .await?;
         report.remaining = Some(depth.total());
         Ok(report)
     }
 
     /// Age of the oldest dead letter, since the relay received it.
-    pub(super) async fn oldest_age(&self, now: Timestamp, deadline: Instant) -> Result<Option<Duration>, ReplayError> {
-        let oldest = self.list(&Listing::first(), deadline).await?.items.into_iter().next();
-        Ok(oldest.map(|dead_letter| now.duration_since(dead_letter.received_at).try_into().unwrap_or_default()))
+    pub(super) async fn oldest_age(
+        &self,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Option<Duration>, ReplayError> {
+        let oldest = self
+            .list(&Listing::first(), deadline)
+            .await?
+            .items
+            .into_iter()
+            .next();
+        Ok(oldest.map(|dead_letter| {
+            now.duration_since(dead_letter.received_at)
+                .try_into()
+                .unwrap_or_default()
+        }))
     }
 
     /// Returns whether the records differ from the contents of the dead-letter queue.
@@ -167,7 +224,10 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
                 return Ok(true);
             }
             listed += page.len() as u64;
-            arrived += page.iter().filter(|dead_letter| dead_letter.has_arrived(bulk.as_ref(), now)).count() as u64;
+            arrived += page
+                .iter()
+                .filter(|dead_letter| dead_letter.has_arrived(bulk.as_ref(), now))
+                .count() as u64;
         }
         Ok(queued > listed || queued < arrived)
     }

@@ -22,10 +22,26 @@ pub(super) struct DeadLetterMessage {
 }
 
 impl DeadLetterMessage {
-    /// Reads a received message. The receipt stays apart: only the run that received the message has one.
+    /// Reads a received message. The receipt stays apart: only the run that received the message
+    /// has one.
     pub(super) fn open(received: ReceivedMessage) -> (Self, ReceiptHandle) {
-        let ReceivedMessage { message, receipt, sent_at, message_id, .. } = received;
-        (Self::new(message, Stamp { sent_at, message_id: Some(&message_id) }), receipt)
+        let ReceivedMessage {
+            message,
+            receipt,
+            sent_at,
+            message_id,
+            ..
+        } = received;
+        (
+            Self::new(
+                message,
+                Stamp {
+                    sent_at,
+                    message_id: Some(&message_id),
+                },
+            ),
+            receipt,
+        )
     }
 
     pub(super) fn new(message: Message, stamp: Stamp<'_>) -> Self {
@@ -35,7 +51,14 @@ impl DeadLetterMessage {
             Some(event) => (event.id.clone(), event.received_at),
             None => message.identity(stamp),
         };
-        Self { event_id, received_at, event, reason: message.reason(sent_at), message, sent_at }
+        Self {
+            event_id,
+            received_at,
+            event,
+            reason: message.reason(sent_at),
+            message,
+            sent_at,
+        }
     }
 
     /// Keeps the id under which the message was read before.
@@ -44,11 +67,19 @@ impl DeadLetterMessage {
             return self;
         }
         let (message, reason) = (self.message.named(id), self.reason);
-        Self { reason, ..Self::new(message, self.sent_at.into()) }
+        Self {
+            reason,
+            ..Self::new(message, self.sent_at.into())
+        }
     }
 
-    /// Takes an id of its own if the record `found` shows that its id belongs to another body. Returns the id it had.
-    pub(super) fn tell_apart(&mut self, found: Option<&EventRecord>, now: Timestamp) -> Option<EventId> {
+    /// Takes an id of its own if the record `found` shows that its id belongs to another body.
+    /// Returns the id it had.
+    pub(super) fn tell_apart(
+        &mut self,
+        found: Option<&EventRecord>,
+        now: Timestamp,
+    ) -> Option<EventId> {
         let event = self.event.as_mut()?;
         let id = found?.other_event(event, now)?;
         event.id = id.clone();
@@ -69,12 +100,18 @@ impl DeadLetterMessage {
 
     /// The body as the relay received it, or as SQS has it.
     pub(super) fn body(&self) -> &[u8] {
-        self.event.as_ref().map_or(self.message.body.as_bytes(), |event| &event.body)
+        self.event
+            .as_ref()
+            .map_or(self.message.body.as_bytes(), |event| &event.body)
     }
 
     /// The message as it goes back into the events queue, under the id of its record.
     pub(super) fn as_replayed(&self, record: &EventRecord) -> Message {
-        self.message.clone().without_reason().with_identity(self.sent_at).named(&record.event_id)
+        self.message
+            .clone()
+            .without_reason()
+            .with_identity(self.sent_at)
+            .named(&record.event_id)
     }
 
     /// The message as the archive keeps it.
@@ -86,7 +123,10 @@ impl DeadLetterMessage {
             sent_at: self.sent_at,
             reason: dead.death().clone().into(),
             body: self.message.body.clone(),
-            attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)))
+                .collect(),
             group: self.message.group.clone(),
         }
     }

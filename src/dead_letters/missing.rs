@@ -20,8 +20,8 @@ pub(super) struct MissingEvents<'a, T: PortTypes> {
 }
 
 impl<T: PortTypes> MissingEvents<'_, T> {
-    /// Adds the state of each missing event to the report. `hidden` and `unseen` count the messages of the dead-letter queue
-    /// that were hidden, and those that the run did not receive.
+    /// Adds the state of each missing event to the report. `hidden` and `unseen` count the messages
+    /// of the dead-letter queue that were hidden, and those that the run did not receive.
     pub(super) async fn explain(
         &self,
         missing: &[EventId],
@@ -32,11 +32,17 @@ impl<T: PortTypes> MissingEvents<'_, T> {
         if missing.is_empty() {
             return Ok(());
         }
-        // While the breaker is open, a message whose receives are used up waits in the events queue for one more receive.
+        // While the breaker is open, a message whose receives are used up waits in the events queue
+        // for one more receive.
         let waiting = self.ports.events.depth().await?.total();
         let (hidden, unseen) = (hidden + waiting, unseen + waiting);
         let bulk = self.ports.bulk_replay().await?;
-        let records = Records { ports: self.ports, bulk: bulk.as_ref() }.of(missing).await?;
+        let records = Records {
+            ports: self.ports,
+            bulk: bulk.as_ref(),
+        }
+        .of(missing)
+        .await?;
         let now = self.ports.clock.now();
         for id in missing {
             let record = records.get(id).filter(|record| !record.is_expired(now));
@@ -62,9 +68,15 @@ fn why_missing(record: &EventRecord, hidden: u64, now: Timestamp) -> (Missing, S
     match &record.state {
         State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
         State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),
-        State::Archived { archived_to, .. } => (Missing::Archived, format!("it is in the archive: {archived_to}")),
+        State::Archived { archived_to, .. } => (
+            Missing::Archived,
+            format!("it is in the archive: {archived_to}"),
+        ),
         state => match state.death(now) {
-            None => (Missing::Alive, "it is not dead: it is being delivered, or waits for its next attempt".to_owned()),
+            None => (
+                Missing::Alive,
+                "it is not dead: it is being delivered, or waits for its next attempt".to_owned(),
+            ),
             Some(death) => {
                 let replayed_at = match state {
                     State::Dead(dead) => dead.replayed_at,
@@ -72,8 +84,7 @@ fn why_missing(record: &EventRecord, hidden: u64, now: Timestamp) -> (Missing, S
                 };
                 let age = now.duration_since(replayed_at.unwrap_or(death.dead_at));
                 if age < KEPT && (replayed_at.is_some() || hidden > 0 || age < ARRIVES_WITHIN) {
-                    let error =
-                        "its message is hidden, on its way, or waits in the events queue; ask again in some minutes";
+                    let error = "its message is hidden, on its way, or waits in the events queue; ask again in some minutes";
                     (Missing::Pending, error.to_owned())
                 } else {
                     (Missing::Expired, "its message is gone".to_owned())

@@ -35,12 +35,15 @@ pub struct Ports<T: PortTypes> {
 }
 
 impl<T: PortTypes> Ports<T> {
-    /// Reads the newest bulk replay, which stands for a mark on each record that was dead when it began.
+    /// Reads the newest bulk replay, which stands for a mark on each record that was dead when it
+    /// began.
     ///
-    /// It is saved before its move task starts, and a run can end in between. So one whose move task has not started is none;
-    /// while SQS cannot be asked, it counts as started.
+    /// It is saved before its move task starts, and a run can end in between. So one whose move
+    /// task has not started is none; while SQS cannot be asked, it counts as started.
     pub(super) async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
-        let Some(bulk) = self.table.bulk_replay().await? else { return Ok(None) };
+        let Some(bulk) = self.table.bulk_replay().await? else {
+            return Ok(None);
+        };
         match self.redrive.latest_move().await {
             Ok(task) => Ok(started(bulk, task.as_ref())),
             Err(error) => {
@@ -53,12 +56,16 @@ impl<T: PortTypes> Ports<T> {
         }
     }
 
-    /// Counts what is left in the dead-letter queue after a run. A count that fails does not undo the run.
+    /// Counts what is left in the dead-letter queue after a run. A count that fails does not undo
+    /// the run.
     pub(super) async fn remaining(&self) -> Option<u64> {
         match self.dead_letters.depth().await {
             Ok(depth) => Some(depth.total()),
             Err(error) => {
-                tracing::warn!(error = display_chain(&error), "failed to count the remaining dead letters");
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to count the remaining dead letters"
+                );
                 None
             }
         }
@@ -67,5 +74,7 @@ impl<T: PortTypes> Ports<T> {
 
 /// Returns a bulk replay whose move task has started, where `newest` is the newest move task.
 pub(super) fn started(bulk: BulkReplay, newest: Option<&MoveTask>) -> Option<BulkReplay> {
-    newest.is_some_and(|task| task.may_have_started_since(bulk.act.at)).then_some(bulk)
+    newest
+        .is_some_and(|task| task.may_have_started_since(bulk.act.at))
+        .then_some(bulk)
 }

@@ -29,9 +29,15 @@ impl Tracked {
         if self.0.lock().await.1.elapsed() < SAVED_EVERY {
             return;
         }
-        if let Err(error) = self.save(ports, |run| run.report = Some(json!(report).to_string())).await {
+        if let Err(error) = self
+            .save(ports, |run| run.report = Some(json!(report).to_string()))
+            .await
+        {
             // The next save repeats it, and the end is saved in any case.
-            tracing::warn!(error = display_chain(&error), "failed to save the progress of the run");
+            tracing::warn!(
+                error = display_chain(&error),
+                "failed to save the progress of the run"
+            );
         }
     }
 
@@ -42,10 +48,20 @@ impl Tracked {
         change: impl FnOnce(&mut BackgroundRun),
     ) -> Result<(), TableError> {
         let mut held = self.0.lock().await;
-        let mut run = BackgroundRun { revision: Uuid::new_v4(), ..held.0.clone() };
+        let mut run = BackgroundRun {
+            revision: Uuid::new_v4(),
+            ..held.0.clone()
+        };
         change(&mut run);
-        if !ports.table.save_background_run(&run, Some(held.0.revision), ports.clock.now()).await? {
-            tracing::warn!(run_id = run.run_id, "another invocation has taken up this run");
+        if !ports
+            .table
+            .save_background_run(&run, Some(held.0.revision), ports.clock.now())
+            .await?
+        {
+            tracing::warn!(
+                run_id = run.run_id,
+                "another invocation has taken up this run"
+            );
         }
         *held = (run, Instant::now());
         Ok(())

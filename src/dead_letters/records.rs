@@ -20,7 +20,10 @@ pub(super) struct Records<'a, T: PortTypes> {
 
 impl<T: PortTypes> Records<'_, T> {
     /// Reads the records of these events.
-    pub(super) async fn of(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    pub(super) async fn of(
+        &self,
+        ids: &[EventId],
+    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         let mut records = self.ports.table.get_many(ids).await?;
         for record in records.values_mut() {
             if let Cow::Owned(marked) = BulkReplay::marked(self.bulk, record) {
@@ -30,13 +33,16 @@ impl<T: PortTypes> Records<'_, T> {
         Ok(records)
     }
 
-    /// Reads the records of dead letters. Gives an id of its own to each whose id belongs to another body; SQS could not do
-    /// that on the way.
+    /// Reads the records of dead letters. Gives an id of its own to each whose id belongs to
+    /// another body; SQS could not do that on the way.
     pub(super) async fn look_up(
         &self,
         messages: &mut [DeadLetterMessage],
     ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
-        let ids: Vec<EventId> = messages.iter().map(|message| message.event_id.clone()).collect();
+        let ids: Vec<EventId> = messages
+            .iter()
+            .map(|message| message.event_id.clone())
+            .collect();
         let mut records = self.of(&ids).await?;
         let now = self.ports.clock.now();
         let rename = |message: &mut DeadLetterMessage| {

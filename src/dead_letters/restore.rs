@@ -25,8 +25,8 @@ pub(super) struct Restore<'a, T: PortTypes> {
 }
 
 impl<T: PortTypes> Restore<'_, T> {
-    /// Sends the messages of an object, and then records their events as dead. Skips events that are no longer archived, so
-    /// that a run that was cut short can be repeated.
+    /// Sends the messages of an object, and then records their events as dead. Skips events that
+    /// are no longer archived, so that a run that was cut short can be repeated.
     pub(super) async fn restore(&self, run: &Run<'_>, key: &str) -> Result<Report, ReplayError> {
         let archived = archive::read(&self.ports.archive.get(key).await?)?;
         let mut report = Report::new(Done::Restore { restored: 0 });
@@ -50,15 +50,29 @@ impl<T: PortTypes> Restore<'_, T> {
         Ok(report)
     }
 
-    async fn restore_batch(&self, run: &Run<'_>, batch: &[Archived], report: &mut Report) -> Result<(), ReplayError> {
+    async fn restore_batch(
+        &self,
+        run: &Run<'_>,
+        batch: &[Archived],
+        report: &mut Report,
+    ) -> Result<(), ReplayError> {
         let mut opened = Vec::new();
         for archived in batch {
-            let message = archived.clone().into_message().map_err(|error| ArchiveError::Refused(error.into()))?;
-            let mut message = DeadLetterMessage::new(message, archived.sent_at.into()).under(&archived.event_id);
+            let message = archived
+                .clone()
+                .into_message()
+                .map_err(|error| ArchiveError::Refused(error.into()))?;
+            let mut message =
+                DeadLetterMessage::new(message, archived.sent_at.into()).under(&archived.event_id);
             message.reason = Some(archived.reason.clone());
             opened.push(message);
         }
-        let records = Records { ports: self.ports, bulk: run.bulk.as_ref() }.look_up(&mut opened).await?;
+        let records = Records {
+            ports: self.ports,
+            bulk: run.bulk.as_ref(),
+        }
+        .look_up(&mut opened)
+        .await?;
         let mut dead: Vec<(DeadLetterMessage, Transition)> = Vec::new();
         for message in opened {
             let act = run.act(self.ports.clock.now());
@@ -79,7 +93,10 @@ impl<T: PortTypes> Restore<'_, T> {
             tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.requester.by, why = run.requester.why, "restore of one event");
             report.done.count();
             let recorded = async {
-                self.ports.table.keep_body(&message.event_id, message.body(), self.ports.clock.now()).await?;
+                self.ports
+                    .table
+                    .keep_body(&message.event_id, message.body(), self.ports.clock.now())
+                    .await?;
                 self.ports.table.write(&step).await
             };
             // A record that is not written here is written by the next sweep.
@@ -87,10 +104,16 @@ impl<T: PortTypes> Restore<'_, T> {
             match in_time {
                 Ok(Ok(Written::Done)) => {}
                 Ok(Ok(Written::Lost(_))) => {
-                    report.fail(Some(id), "restored, but another worker has changed its record");
+                    report.fail(
+                        Some(id),
+                        "restored, but another worker has changed its record",
+                    );
                 }
                 Ok(Err(error)) => {
-                    report.fail(Some(id), &format!("restored, but not recorded: {}", display_chain(&error)));
+                    report.fail(
+                        Some(id),
+                        &format!("restored, but not recorded: {}", display_chain(&error)),
+                    );
                 }
                 Err(_) => report.fail(Some(id), "restored, but there was no time to record it"),
             }

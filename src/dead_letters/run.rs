@@ -21,7 +21,8 @@ use crate::runtime::logging::display_chain;
 /// The answer is given this long before the deadline, whatever SQS does.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// Received messages stay hidden this long past the deadline, so that a run receives no message twice.
+/// Received messages stay hidden this long past the deadline, so that a run receives no message
+/// twice.
 pub(super) const HIDDEN_PAST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Run that changes something.
@@ -72,8 +73,15 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         deadline: Instant,
         tracked: Option<&'a Tracked>,
     ) -> Result<Self, ReplayError> {
-        let run =
-            Run { id: Uuid::new_v4(), action, requester, began_at: ports.clock.now(), deadline, bulk: None, tracked };
+        let run = Run {
+            id: Uuid::new_v4(),
+            action,
+            requester,
+            began_at: ports.clock.now(),
+            deadline,
+            bulk: None,
+            tracked,
+        };
         let left = deadline.saturating_duration_since(Instant::now());
         let lease = RunLease {
             owner: run.id,
@@ -84,7 +92,11 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
             until: run.began_at + left + HIDDEN_PAST_DEADLINE,
         };
         let mut guard = Self { ports, run };
-        match ports.table.acquire(LeaseName::DeadLetters, &lease, lease.since).await {
+        match ports
+            .table
+            .acquire(LeaseName::DeadLetters, &lease, lease.since)
+            .await
+        {
             Ok(None) => {}
             Ok(Some(held)) => return Err(ReplayError::Busy(held)),
             Err(error) => {
@@ -148,7 +160,12 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
     }
 
     async fn release(&self) {
-        if let Err(error) = self.ports.table.release(LeaseName::DeadLetters, self.run.id).await {
+        if let Err(error) = self
+            .ports
+            .table
+            .release(LeaseName::DeadLetters, self.run.id)
+            .await
+        {
             tracing::warn!(run = %self.run.id, error = display_chain(&error), "failed to release the lease on the dead letters");
         }
     }

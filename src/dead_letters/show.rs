@@ -17,11 +17,22 @@ pub(super) struct EventLookup<'a, T: PortTypes> {
 impl<T: PortTypes> EventLookup<'_, T> {
     pub(super) async fn show(&self, id: EventId) -> Result<EventDetails, ReplayError> {
         let now = self.ports.clock.now();
-        let record = self.ports.table.get(&id).await?.filter(|record| !record.is_expired(now));
-        let Some(record) = record else { return Err(self.unrecorded(id).await) };
+        let record = self
+            .ports
+            .table
+            .get(&id)
+            .await?
+            .filter(|record| !record.is_expired(now));
+        let Some(record) = record else {
+            return Err(self.unrecorded(id).await);
+        };
         let bulk = self.ports.bulk_replay().await?;
         let record = BulkReplay::marked(bulk.as_ref(), &record).into_owned();
-        let body = if record.state.may_need_body() { self.ports.table.body(&id, now).await? } else { None };
+        let body = if record.state.may_need_body() {
+            self.ports.table.body(&id, now).await?
+        } else {
+            None
+        };
         Ok(EventDetails::describe(record, body, now))
     }
 

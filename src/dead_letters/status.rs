@@ -1,4 +1,5 @@
-//! Status of the relay: queue depths, the current run, the breaker, and the attempts of the last minutes.
+//! Status of the relay: queue depths, the current run, the breaker, and the attempts of the last
+//! minutes.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -27,7 +28,9 @@ impl<T: PortTypes> StatusReport<'_, T> {
     /// Measures the age of the oldest dead letter, for its alarm.
     pub(super) async fn measure(&self, deadline: Instant) -> Result<(), ReplayError> {
         let now = self.ports.clock.now();
-        let age = DeadLetterIndex { ports: self.ports }.oldest_age(now, deadline).await?;
+        let age = DeadLetterIndex { ports: self.ports }
+            .oldest_age(now, deadline)
+            .await?;
         metrics::OLDEST_DEAD_LETTER_AGE.time(age.unwrap_or_default());
         Ok(())
     }
@@ -36,10 +39,15 @@ impl<T: PortTypes> StatusReport<'_, T> {
     pub(super) async fn read(&self, deadline: Instant) -> Result<Status, ReplayError> {
         let now = self.ports.clock.now();
         let queue_age = self.ports.events.age().await.unwrap_or_else(|error| {
-            tracing::warn!(error = display_chain(&error), "failed to read the age of the events queue");
+            tracing::warn!(
+                error = display_chain(&error),
+                "failed to read the age of the events queue"
+            );
             None
         });
-        let age = DeadLetterIndex { ports: self.ports }.oldest_age(now, deadline).await?;
+        let age = DeadLetterIndex { ports: self.ports }
+            .oldest_age(now, deadline)
+            .await?;
         let (breaker, breaker_error) = match self.ports.table.circuit().await {
             Ok(circuit) => (circuit.map(breaker::BreakerStatus::from), None),
             Err(error @ TableError::Unreadable(_)) => (None, Some(display_chain(&error))),
@@ -52,7 +60,12 @@ impl<T: PortTypes> StatusReport<'_, T> {
             dead_letters: self.ports.dead_letters.depth().await?,
             move_task: self.ports.redrive.latest_move().await?,
             bulk_replay: self.ports.bulk_replay().await?.map(BulkReplayStatus::from),
-            run: self.ports.table.lease(LeaseName::DeadLetters, now).await?.map(RunInProgress::from),
+            run: self
+                .ports
+                .table
+                .lease(LeaseName::DeadLetters, now)
+                .await?
+                .map(RunInProgress::from),
             breaker,
             breaker_error,
             attempts: self.attempts(now).await?,
@@ -62,7 +75,16 @@ impl<T: PortTypes> StatusReport<'_, T> {
     async fn attempts(&self, now: Timestamp) -> Result<Vec<AttemptsOfMinute>, TableError> {
         let minutes = minutes_before(now, SHOWN_MINUTES);
         let attempts = self.ports.table.attempts(&minutes).await?.into_iter();
-        let of_minute = |(minute, Attempts { delivered, failed, .. })| AttemptsOfMinute { minute, delivered, failed };
+        let of_minute = |(
+            minute,
+            Attempts {
+                delivered, failed, ..
+            },
+        )| AttemptsOfMinute {
+            minute,
+            delivered,
+            failed,
+        };
         Ok(minutes.into_iter().zip(attempts).map(of_minute).collect())
     }
 }

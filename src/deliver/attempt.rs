@@ -18,7 +18,8 @@ use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Tar
 use crate::runtime::logging::{self, display_chain};
 use crate::runtime::metrics::{self, Class};
 
-/// Deliveries end this long before the invocation does, so that their outcome can still be recorded and told to SQS.
+/// Deliveries end this long before the invocation does, so that their outcome can still be recorded
+/// and told to SQS.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// Tries to claim an event whose record other workers keep changing.
@@ -27,7 +28,8 @@ const MAX_CLAIM_RETRIES: usize = 3;
 /// The delay of an event whose record other workers keep changing.
 const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
 
-/// Senders repeat an unanswered request within minutes. A later duplicate may have a key that never changes.
+/// Senders repeat an unanswered request within minutes. A later duplicate may have a key that never
+/// changes.
 const LATE_DUPLICATE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The state of a message after the attempt to claim its event.
@@ -46,21 +48,36 @@ where
     C: Clock,
 {
     /// Delivers the event of a message, and returns what SQS must do with the message.
-    pub(super) async fn deliver(&self, received: &ReceivedMessage, deadline: Instant) -> Disposition {
+    pub(super) async fn deliver(
+        &self,
+        received: &ReceivedMessage,
+        deadline: Instant,
+    ) -> Disposition {
         let (event, claim) = match self.begin(received, deadline).await {
             ClaimOutcome::Claimed(event, claim) => (event, claim),
             ClaimOutcome::Ended(disposition) => return disposition,
         };
         let (attempt, outcome) = self.attempt(&event, &claim, deadline).await;
-        self.attempts.count(&event.id, claim.attempt(), outcome.is_ok(), attempt.at);
+        self.attempts
+            .count(&event.id, claim.attempt(), outcome.is_ok(), attempt.at);
         match outcome {
-            Ok(()) => self.record_delivery(received, &event, &claim, attempt, deadline).await,
-            Err(failure) => self.record_failure(received, &event, &claim, attempt, &failure, deadline).await,
+            Ok(()) => {
+                self.record_delivery(received, &event, &claim, attempt, deadline)
+                    .await
+            }
+            Err(failure) => {
+                self.record_failure(received, &event, &claim, attempt, &failure, deadline)
+                    .await
+            }
         }
     }
 
     /// Claims the event of a message. A message that cannot be delivered is settled here.
-    pub(super) async fn begin(&self, received: &ReceivedMessage, deadline: Instant) -> ClaimOutcome {
+    pub(super) async fn begin(
+        &self,
+        received: &ReceivedMessage,
+        deadline: Instant,
+    ) -> ClaimOutcome {
         let mut event = match received.message.to_event(received.stamp()) {
             Ok(event) => event,
             Err(error) => {
@@ -70,7 +87,8 @@ where
                 if disposition == Disposition::Delete {
                     metrics::DEAD.add(reason.reason, 1);
                 }
-                self.backoff.log_failure(received, None, &failure, disposition);
+                self.backoff
+                    .log_failure(received, None, &failure, disposition);
                 return ClaimOutcome::Ended(disposition);
             }
         };
@@ -88,7 +106,11 @@ where
         }
         let disposition = match claimed {
             Ok(ClaimResult::Claimed(claim)) => {
-                let event = if received.message.has_lost_attributes() { claim.restore(event) } else { event };
+                let event = if received.message.has_lost_attributes() {
+                    claim.restore(event)
+                } else {
+                    event
+                };
                 return ClaimOutcome::Claimed(Box::new(event), Box::new(claim));
             }
             Ok(ClaimResult::AlreadyFinished(finished)) => {
@@ -98,27 +120,36 @@ where
             // Two equal SHA-256 ids: it is never taken for a duplicate.
             Ok(ClaimResult::Other(_)) => self.backoff.retry(received, received.receive_count, None),
             Ok(ClaimResult::TooEarly(time)) => {
-                let left = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
+                let left =
+                    Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
                 let disposition = self.backoff.retry_at(received, Instant::now() + left);
                 let failure = DeliveryFailure::new(
                     FailureCause::NotSent,
                     "another worker is delivering the event, or its next attempt is later",
                 );
-                self.backoff.log_failure(received, Some(&event), &failure, disposition);
+                self.backoff
+                    .log_failure(received, Some(&event), &failure, disposition);
                 disposition
             }
             Ok(ClaimResult::AlreadyDead(death)) => {
                 // It died in an earlier invocation.
-                let reason = Reason { resent_at: Some(self.clock.now()), ..death.into() };
-                let disposition = self.send_to_dead_letters(received, Some(&event), &reason).await;
+                let reason = Reason {
+                    resent_at: Some(self.clock.now()),
+                    ..death.into()
+                };
+                let disposition = self
+                    .send_to_dead_letters(received, Some(&event), &reason)
+                    .await;
                 let failure = DeliveryFailure::new(FailureCause::Refused, reason.detail);
-                self.backoff.log_failure(received, Some(&event), &failure, disposition);
+                self.backoff
+                    .log_failure(received, Some(&event), &failure, disposition);
                 disposition
             }
             Err(error) => {
                 let disposition = self.backoff.retry(received, received.receive_count, None);
                 let failure = DeliveryFailure::new(FailureCause::NotSent, display_chain(&error));
-                self.backoff.log_failure(received, Some(&event), &failure, disposition);
+                self.backoff
+                    .log_failure(received, Some(&event), &failure, disposition);
                 disposition
             }
         };
@@ -144,15 +175,25 @@ where
             sent_at: received.sent_at,
             bulk: None,
             last: self.backoff.is_last(received.receive_count),
-            lease_until: now + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
+            lease_until: now
+                + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
             now,
         };
         let mut bulk = None;
         for _ in 0..MAX_CLAIM_RETRIES {
-            if found.as_ref().is_some_and(|found| found.depends_on_bulk_replay(&received.message_id, now)) {
+            if found
+                .as_ref()
+                .is_some_and(|found| found.depends_on_bulk_replay(&received.message_id, now))
+            {
                 bulk = self.table.bulk_replay().await?;
             }
-            let claimed = Claim::on(found.as_deref(), ClaimRequest { bulk: bulk.as_ref(), ..request });
+            let claimed = Claim::on(
+                found.as_deref(),
+                ClaimRequest {
+                    bulk: bulk.as_ref(),
+                    ..request
+                },
+            );
             // The worker that finished the event may have ended before it deleted the body.
             if matches!(claimed, ClaimResult::AlreadyFinished(_))
                 && found.as_ref().is_some_and(|found| found.has_surplus_body())
@@ -161,7 +202,10 @@ where
             }
             let transition = match &claimed {
                 ClaimResult::Claimed(claim) => claim.transition(),
-                ClaimResult::AlreadyFinished(Finished { noted: Some(transition), .. }) => transition,
+                ClaimResult::AlreadyFinished(Finished {
+                    noted: Some(transition),
+                    ..
+                }) => transition,
                 ClaimResult::AlreadyFinished(Finished { noted: None, .. })
                 | ClaimResult::Other(_)
                 | ClaimResult::TooEarly(_)
@@ -183,7 +227,11 @@ where
         deadline: Instant,
     ) -> (Attempt, Result<(), DeliveryFailure>) {
         let started = Instant::now();
-        let delivery = Delivery { event, attempt: claim.attempt(), deadline: deadline - SETTLE_TIME };
+        let delivery = Delivery {
+            event,
+            attempt: claim.attempt(),
+            deadline: deadline - SETTLE_TIME,
+        };
         let outcome = self.target.deliver(delivery).await;
         let took = started.elapsed();
         measure(&outcome, took);
@@ -246,7 +294,10 @@ fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished
 fn measure(outcome: &Outcome, took: Duration) {
     let status = match outcome {
         Outcome::Delivered { status } => *status,
-        Outcome::Failed(DeliveryFailure { cause: FailureCause::NotSent | FailureCause::Refused, .. }) => return,
+        Outcome::Failed(DeliveryFailure {
+            cause: FailureCause::NotSent | FailureCause::Refused,
+            ..
+        }) => return,
         Outcome::Failed(DeliveryFailure { cause, .. }) => cause.status(),
     };
     metrics::TARGET_TIME.time(took);

@@ -13,13 +13,15 @@ use crate::domain::event::EventId;
 use crate::ports::events_table::EventsTable;
 use crate::runtime::logging::display_chain;
 
-/// The least time between two writes: a thousand processes make a hundred writes a second, whatever the traffic.
+/// The least time between two writes: a thousand processes make a hundred writes a second, whatever
+/// the traffic.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Upper bound on the time that the answer to a batch waits for the write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Counts attempts, each in the minute in which it ended: a process can be frozen for long before it writes them.
+/// Counts attempts, each in the minute in which it ended: a process can be frozen for long before
+/// it writes them.
 ///
 /// Counts that are not written yet are lost when the process ends.
 #[derive(Default)]
@@ -35,7 +37,11 @@ impl AttemptCounter {
     /// Counts an attempt that ended at this time, the nth at its event.
     pub(super) fn count(&self, id: &EventId, nth: u32, is_delivered: bool, at: Timestamp) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.minutes.entry(minute_of(at)).or_default().count(id, nth, is_delivered);
+        counted
+            .minutes
+            .entry(minute_of(at))
+            .or_default()
+            .count(id, nth, is_delivered);
     }
 
     /// Takes the counts to write now, by minute.
@@ -48,17 +54,24 @@ impl AttemptCounter {
         std::mem::take(&mut counted.minutes)
     }
 
-    /// Writes the counts, at most every ten seconds. No event depends on them: a failed write is not repeated.
+    /// Writes the counts, at most every ten seconds. No event depends on them: a failed write is
+    /// not repeated.
     pub(super) async fn write(&self, table: &impl EventsTable, until: Instant) {
         let minutes = self.take();
         let until = until.min(Instant::now() + WRITE_TIMEOUT);
-        let writes = minutes.iter().map(|(minute, attempts)| table.count_attempts(*minute, attempts));
+        let writes = minutes
+            .iter()
+            .map(|(minute, attempts)| table.count_attempts(*minute, attempts));
         let problem = match timeout_at(until, try_join_all(writes)).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => display_chain(&error),
             Err(elapsed) => elapsed.to_string(),
         };
         let attempts: u64 = minutes.values().map(Attempts::total).sum();
-        tracing::warn!(attempts, error = problem, "failed to count attempts; the breaker does not see them");
+        tracing::warn!(
+            attempts,
+            error = problem,
+            "failed to count attempts; the breaker does not see them"
+        );
     }
 }

@@ -22,7 +22,8 @@ pub(super) enum Disposition {
     RetryAt(Instant),
 }
 
-/// A retry schedule with the randomness that spreads retries: events that failed together do not come back together.
+/// A retry schedule with the randomness that spreads retries: events that failed together do not
+/// come back together.
 pub struct Backoff {
     schedule: Schedule,
     rng: Mutex<fastrand::Rng>,
@@ -30,14 +31,20 @@ pub struct Backoff {
 
 impl From<Schedule> for Backoff {
     fn from(schedule: Schedule) -> Self {
-        Self { schedule, rng: Mutex::default() }
+        Self {
+            schedule,
+            rng: Mutex::default(),
+        }
     }
 }
 
 impl Backoff {
     /// A backoff with a generator of its own, for runs that can be repeated.
     pub fn with_rng(schedule: Schedule, rng: fastrand::Rng) -> Self {
-        Self { schedule, rng: Mutex::new(rng) }
+        Self {
+            schedule,
+            rng: Mutex::new(rng),
+        }
     }
 
     /// Returns whether a receive with this count is the last one allowed.
@@ -51,14 +58,25 @@ impl Backoff {
         self.schedule.delay(attempt, retry_after, &mut rng)
     }
 
-    /// Retries after a drawn delay. A message at its last receive is visible at once, and SQS moves it to the dead letters.
-    pub(super) fn retry(&self, received: &ReceivedMessage, attempt: u32, retry_after: Option<Duration>) -> Disposition {
+    /// Retries after a drawn delay. A message at its last receive is visible at once, and SQS moves
+    /// it to the dead letters.
+    pub(super) fn retry(
+        &self,
+        received: &ReceivedMessage,
+        attempt: u32,
+        retry_after: Option<Duration>,
+    ) -> Disposition {
         self.retry_at(received, Instant::now() + self.delay(attempt, retry_after))
     }
 
-    /// Retries at this time. A message at its last receive is visible at once, and SQS moves it to the dead letters.
+    /// Retries at this time. A message at its last receive is visible at once, and SQS moves it to
+    /// the dead letters.
     pub(super) fn retry_at(&self, received: &ReceivedMessage, at: Instant) -> Disposition {
-        Disposition::RetryAt(if self.is_last(received.receive_count) { Instant::now() } else { at })
+        Disposition::RetryAt(if self.is_last(received.receive_count) {
+            Instant::now()
+        } else {
+            at
+        })
     }
 
     /// Logs one line for a failed delivery, with what happens next.
@@ -72,10 +90,14 @@ impl Backoff {
         let (next, delay) = match disposition {
             Disposition::Delete => ("dead letter", None),
             Disposition::RetryAt(_) if self.is_last(received.receive_count) => ("redrive", None),
-            Disposition::RetryAt(at) => ("retry", Some(at.saturating_duration_since(Instant::now()))),
+            Disposition::RetryAt(at) => {
+                ("retry", Some(at.saturating_duration_since(Instant::now())))
+            }
         };
         tracing::warn!(
-            event_id = event.map(|event| event.id.as_str()).or_else(|| received.message.event_id()),
+            event_id = event
+                .map(|event| event.id.as_str())
+                .or_else(|| received.message.event_id()),
             source = event.map(|event| event.source.as_str()),
             message_id = received.message_id,
             attempt = received.receive_count,

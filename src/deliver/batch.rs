@@ -1,4 +1,5 @@
-//! Delivers a batch: all messages at the same time, each on its own, and SQS is told the outcome of each.
+//! Delivers a batch: all messages at the same time, each on its own, and SQS is told the outcome of
+//! each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{ReceivedMessage, Sender, VisibilityTimeout};
 use crate::ports::target::{DeliveryFailure, FailureCause, Target};
 
-/// Tasks that still run are aborted this long before the invocation ends, so that the rest can be reported.
+/// Tasks that still run are aborted this long before the invocation ends, so that the rest can be
+/// reported.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
 
-/// The answer is given this long before the invocation ends, whether SQS has answered or not: without an answer the whole
-/// batch comes back, delivered messages included.
+/// The answer is given this long before the invocation ends, whether SQS has answered or not:
+/// without an answer the whole batch comes back, delivered messages included.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 impl<E, D, W, T, C> Processor<E, D, W, T, C>
@@ -32,9 +34,13 @@ where
 {
     /// Delivers a batch, and returns the ids of the messages that SQS must keep.
     ///
-    /// No task is left at `deadline`: the work of a frozen function would go on in the next invocation.
-    /// A message whose delivery panics fails alone.
-    pub async fn process(self: &Arc<Self>, batch: Vec<ReceivedMessage>, deadline: Instant) -> Vec<String> {
+    /// No task is left at `deadline`: the work of a frozen function would go on in the next
+    /// invocation. A message whose delivery panics fails alone.
+    pub async fn process(
+        self: &Arc<Self>,
+        batch: Vec<ReceivedMessage>,
+        deadline: Instant,
+    ) -> Vec<String> {
         let batch = Arc::new(batch);
         let dispositions = self.deliver_all(&batch, deadline).await;
         let kept: Vec<(&ReceivedMessage, Instant)> = batch
@@ -55,20 +61,29 @@ where
                 "no time left to change visibility timeouts; the messages come back after the queue's own"
             );
         }
-        kept.into_iter().map(|(received, _)| received.message_id.clone()).collect()
+        kept.into_iter()
+            .map(|(received, _)| received.message_id.clone())
+            .collect()
     }
 
-    async fn deliver_all(self: &Arc<Self>, batch: &Arc<Vec<ReceivedMessage>>, deadline: Instant) -> Vec<Disposition> {
+    async fn deliver_all(
+        self: &Arc<Self>,
+        batch: &Arc<Vec<ReceivedMessage>>,
+        deadline: Instant,
+    ) -> Vec<Disposition> {
         let mut tasks = JoinSet::new();
         let mut positions = HashMap::new();
         for position in 0..batch.len() {
             let (processor, batch) = (Arc::clone(self), Arc::clone(batch));
             // On the heap: a task is moved around, and this one is as large as all that it calls.
-            let task = tasks.spawn(Box::pin(async move { processor.deliver(&batch[position], deadline).await }));
+            let task = tasks.spawn(Box::pin(async move {
+                processor.deliver(&batch[position], deadline).await
+            }));
             positions.insert(task.id(), position);
         }
         // A message whose task does not end in time has run out of it.
-        let mut outcomes: Vec<Result<Disposition, &str>> = vec![Err("the invocation ran out of time"); batch.len()];
+        let mut outcomes: Vec<Result<Disposition, &str>> =
+            vec![Err("the invocation ran out of time"); batch.len()];
         let mut record = |joined: Result<(Id, Disposition), JoinError>| {
             let (id, outcome) = match joined {
                 Ok((id, disposition)) => (id, Ok(disposition)),
@@ -79,7 +94,9 @@ where
                 outcomes[position] = outcome;
             }
         };
-        while let Ok(Some(joined)) = timeout_at(deadline - REPORT_TIME, tasks.join_next_with_id()).await {
+        while let Ok(Some(joined)) =
+            timeout_at(deadline - REPORT_TIME, tasks.join_next_with_id()).await
+        {
             record(joined);
         }
         tasks.abort_all();
@@ -88,11 +105,22 @@ where
         }
         let unfinished = |received: &ReceivedMessage, detail: &str| {
             // Its lease may still hold, and would turn away a delivery before it ends.
-            let disposition = self.backoff.retry_at(received, deadline + LEASE_PAST_DEADLINE);
-            self.backoff.log_failure(received, None, &DeliveryFailure::new(FailureCause::NotSent, detail), disposition);
+            let disposition = self
+                .backoff
+                .retry_at(received, deadline + LEASE_PAST_DEADLINE);
+            self.backoff.log_failure(
+                received,
+                None,
+                &DeliveryFailure::new(FailureCause::NotSent, detail),
+                disposition,
+            );
             disposition
         };
         let pairs = outcomes.into_iter().zip(batch.iter());
-        pairs.map(|(outcome, received)| outcome.unwrap_or_else(|detail| unfinished(received, detail))).collect()
+        pairs
+            .map(|(outcome, received)| {
+                outcome.unwrap_or_else(|detail| unfinished(received, detail))
+            })
+            .collect()
     }
 }

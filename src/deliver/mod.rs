@@ -1,7 +1,8 @@
 //! Delivers the events of the queue: in batches, or one at a time to a target that may be down.
 //!
-//! The rooms, from below: `backoff` decides when a message comes back, `outcome` records the end of an attempt, `attempt`
-//! claims an event and asks the target once. `batch` and `probe` are the two entries.
+//! The rooms, from below: `backoff` decides when a message comes back, `outcome` records the end of
+//! an attempt, `attempt` claims an event and asks the target once. `batch` and `probe` are the two
+//! entries.
 
 mod attempt;
 mod attempt_counter;

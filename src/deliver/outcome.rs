@@ -31,7 +31,8 @@ where
     T: Target,
     C: Clock,
 {
-    /// Records a delivery, retrying until shortly before the deadline. Only then may SQS delete the message.
+    /// Records a delivery, retrying until shortly before the deadline. Only then may SQS delete the
+    /// message.
     pub(super) async fn record_delivery(
         &self,
         received: &ReceivedMessage,
@@ -45,10 +46,12 @@ where
             loop {
                 match self.table.write(&transition).await {
                     Ok(Written::Done) => return transition.next().has_surplus_body(),
-                    Ok(Written::Lost(found)) => match claim.delivered_late(attempt.clone(), found.as_deref()) {
-                        Some(late) => transition = late,
-                        None => return false,
-                    },
+                    Ok(Written::Lost(found)) => {
+                        match claim.delivered_late(attempt.clone(), found.as_deref()) {
+                            Some(late) => transition = late,
+                            None => return false,
+                        }
+                    }
                     Err(error) => {
                         tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to record the delivery; retrying");
                     }
@@ -57,7 +60,8 @@ where
             }
         };
         if let Ok(has_surplus_body) = timeout_at(deadline - RECORD_TIME, write).await {
-            // Before the message is deleted: after a crash it comes again, and the body is deleted then.
+            // Before the message is deleted: after a crash it comes again, and the body is deleted
+            // then.
             if has_surplus_body {
                 self.delete_body(event).await;
             }
@@ -82,11 +86,16 @@ where
         failure: &DeliveryFailure,
         deadline: Instant,
     ) -> Disposition {
-        let disposition = self.write_failure(received, event, claim, attempt, failure, deadline).await;
-        if matches!(disposition, Disposition::RetryAt(_)) && !self.backoff.is_last(received.receive_count) {
+        let disposition = self
+            .write_failure(received, event, claim, attempt, failure, deadline)
+            .await;
+        if matches!(disposition, Disposition::RetryAt(_))
+            && !self.backoff.is_last(received.receive_count)
+        {
             metrics::RETRIED.add(1);
         }
-        self.backoff.log_failure(received, Some(event), failure, disposition);
+        self.backoff
+            .log_failure(received, Some(event), failure, disposition);
         disposition
     }
 
@@ -100,17 +109,28 @@ where
         deadline: Instant,
     ) -> Disposition {
         let number = Some(claim.attempt());
-        match retry_decision(failure.cause, failure.retry_after.is_some() || claim.has_unanswered_attempt()) {
+        match retry_decision(
+            failure.cause,
+            failure.retry_after.is_some() || claim.has_unanswered_attempt(),
+        ) {
             RetryDecision::Permanent => {
                 let reason = self.reason(ReasonKind::Permanent, failure, number);
                 let context = Context::of(event, Some(self.target.address()));
-                let transition = claim.dead(attempt, reason.clone().into(), Some(&received.message_id), context);
-                let otherwise = self.backoff.retry(received, claim.attempts_since_claim(), None);
+                let transition = claim.dead(
+                    attempt,
+                    reason.clone().into(),
+                    Some(&received.message_id),
+                    context,
+                );
+                let otherwise = self
+                    .backoff
+                    .retry(received, claim.attempts_since_claim(), None);
                 self.keep_body(event).await;
                 match self.write(event, &transition, otherwise, deadline).await {
                     Ok(()) => {
                         metrics::DEAD.add(reason.reason, 1);
-                        self.send_to_dead_letters(received, Some(event), &reason).await
+                        self.send_to_dead_letters(received, Some(event), &reason)
+                            .await
                     }
                     Err(disposition) => disposition,
                 }
@@ -118,7 +138,8 @@ where
             RetryDecision::Retry if self.backoff.is_last(received.receive_count) => {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
                 let context = Context::of(event, Some(self.target.address()));
-                // SQS moves a message unchanged: where the message does not name its event, we send one that does.
+                // SQS moves a message unchanged: where the message does not name its event, we send
+                // one that does.
                 let is_named = received.message.event_id() == Some(event.id.as_str());
                 let to_move = (!is_named).then_some(&*received.message_id);
                 let transition = claim.dead(attempt, reason.clone().into(), to_move, context);
@@ -128,8 +149,12 @@ where
                 if written == Err(Disposition::Delete) {
                     return Disposition::Delete;
                 }
-                let disposition =
-                    if is_named { redrive } else { self.send_to_dead_letters(received, Some(event), &reason).await };
+                let disposition = if is_named {
+                    redrive
+                } else {
+                    self.send_to_dead_letters(received, Some(event), &reason)
+                        .await
+                };
                 // An event neither recorded nor sent with its reason is counted by the sweep.
                 if written.is_ok() || disposition == Disposition::Delete {
                     metrics::DEAD.add(reason.reason, 1);
@@ -137,19 +162,33 @@ where
                 disposition
             }
             RetryDecision::Retry => {
-                let delay = self.backoff.delay(claim.attempts_since_claim(), failure.retry_after);
-                let (now, retry) = (self.clock.now(), Disposition::RetryAt(Instant::now() + delay));
+                let delay = self
+                    .backoff
+                    .delay(claim.attempts_since_claim(), failure.retry_after);
+                let (now, retry) = (
+                    self.clock.now(),
+                    Disposition::RetryAt(Instant::now() + delay),
+                );
                 let transition = claim.retrying(attempt, now + delay, now);
-                self.write(event, &transition, retry, deadline).await.err().unwrap_or(retry)
+                self.write(event, &transition, retry, deadline)
+                    .await
+                    .err()
+                    .unwrap_or(retry)
             }
         }
     }
 
     /// Keeps the body of a dying event.
     async fn keep_body(&self, event: &Event) {
-        match self.table.keep_body(&event.id, &event.body, self.clock.now()).await {
+        match self
+            .table
+            .keep_body(&event.id, &event.body, self.clock.now())
+            .await
+        {
             Ok(true) => {}
-            Ok(false) => tracing::info!(event_id = %event.id, "body too large to keep beside its record"),
+            Ok(false) => {
+                tracing::info!(event_id = %event.id, "body too large to keep beside its record")
+            }
             // The message has it too: no reason to hold the event up.
             Err(error) => {
                 tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to keep the body");
@@ -164,7 +203,8 @@ where
         }
     }
 
-    /// Writes a transition. Where that fails, returns the disposition: `otherwise` while another worker owns the event.
+    /// Writes a transition. Where that fails, returns the disposition: `otherwise` while another
+    /// worker owns the event.
     async fn write(
         &self,
         event: &Event,
@@ -174,7 +214,9 @@ where
     ) -> Result<(), Disposition> {
         match self.table.write(transition).await {
             Ok(Written::Done) => Ok(()),
-            Ok(Written::Lost(Some(instead))) if matches!(instead.state, State::Delivered | State::Discarded(_)) => {
+            Ok(Written::Lost(Some(instead)))
+                if matches!(instead.state, State::Delivered | State::Discarded(_)) =>
+            {
                 tracing::info!(event_id = %event.id, state = %instead.state.name(), "another worker finished the event first");
                 // The body was kept a moment ago for a death that did not happen.
                 if transition.next().context.is_some() {
@@ -189,14 +231,21 @@ where
             Err(error) => {
                 tracing::error!(event_id = %event.id, error = display_chain(&error), "failed to record the attempt");
                 let lease = deadline + LEASE_PAST_DEADLINE;
-                let Disposition::RetryAt(at) = otherwise else { return Err(otherwise) };
+                let Disposition::RetryAt(at) = otherwise else {
+                    return Err(otherwise);
+                };
                 Err(Disposition::RetryAt(at.max(lease)))
             }
         }
     }
 
     /// Builds the reason that a dead letter carries.
-    pub(super) fn reason(&self, kind: ReasonKind, failure: &DeliveryFailure, attempt: Option<u32>) -> Reason {
+    pub(super) fn reason(
+        &self,
+        kind: ReasonKind,
+        failure: &DeliveryFailure,
+        attempt: Option<u32>,
+    ) -> Reason {
         Reason {
             reason: kind,
             detail: excerpt(&failure.detail),
@@ -208,15 +257,22 @@ where
         }
     }
 
-    /// Sends a message to the dead-letter queue with its reason. Only then may SQS delete it from the events queue.
+    /// Sends a message to the dead-letter queue with its reason. Only then may SQS delete it from
+    /// the events queue.
     pub(super) async fn send_to_dead_letters(
         &self,
         received: &ReceivedMessage,
         event: Option<&Event>,
         reason: &Reason,
     ) -> Disposition {
-        let message = received.message.clone().with_identity(received.stamp()).with_reason(reason);
-        let message = event.into_iter().fold(message, |message, event| message.named(&event.id));
+        let message = received
+            .message
+            .clone()
+            .with_identity(received.stamp())
+            .with_reason(reason);
+        let message = event
+            .into_iter()
+            .fold(message, |message, event| message.named(&event.id));
         match self.dead_letters.send(&message).await {
             Ok(()) => Disposition::Delete,
             Err(error) => {

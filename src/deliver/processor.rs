@@ -37,7 +37,13 @@ pub struct Processor<E, D, W, T, C> {
 impl<E, D, W, T, C> Processor<E, D, W, T, C> {
     /// A processor over these ports, which retries by this schedule.
     pub fn new(ports: Ports<E, D, W, T, C>, backoff: impl Into<Backoff>) -> Self {
-        let Ports { events, dead_letters, table, target, clock } = ports;
+        let Ports {
+            events,
+            dead_letters,
+            table,
+            target,
+            clock,
+        } = ports;
         Self {
             events,
             dead_letters,

@@ -9,8 +9,12 @@ use crate::runtime::logging::display_chain;
 
 /// Makes each message visible again at its time. What SQS does not accept is tried once more.
 ///
-/// Called after everything else: a short delay could otherwise end while the batch is still running.
-pub(super) async fn set_visibility(events: &impl VisibilityTimeout, kept: &[(&ReceivedMessage, Instant)]) {
+/// Called after everything else: a short delay could otherwise end while the batch is still
+/// running.
+pub(super) async fn set_visibility(
+    events: &impl VisibilityTimeout,
+    kept: &[(&ReceivedMessage, Instant)],
+) {
     let now = Instant::now();
     let mut open: Vec<(&ReceivedMessage, Duration)> = kept
         .iter()
@@ -18,8 +22,10 @@ pub(super) async fn set_visibility(events: &impl VisibilityTimeout, kept: &[(&Re
         .map(|(received, at)| (*received, at.saturating_duration_since(now)))
         .collect();
     for is_last_try in [false, true] {
-        let changes: Vec<(ReceiptHandle, Duration)> =
-            open.iter().map(|(received, delay)| (received.receipt.clone(), *delay)).collect();
+        let changes: Vec<(ReceiptHandle, Duration)> = open
+            .iter()
+            .map(|(received, delay)| (received.receipt.clone(), *delay))
+            .collect();
         let results = events.change_visibility(&changes).await;
         let mut failed = Vec::new();
         for (change, result) in open.into_iter().zip(results) {

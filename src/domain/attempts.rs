@@ -7,11 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::event::EventId;
 
-/// Characters of an id that tell failing events apart: one in 4096 is taken for another, and the item that all processes
-/// write for a minute stays small.
+/// Characters of an id that tell failing events apart: one in 4096 is taken for another, and the
+/// item that all processes write for a minute stays small.
 const MARK_CHARS: usize = 2;
 
-/// Upper bound on the failing events that one process tells apart in a minute: enough to know that they are more than a few.
+/// Upper bound on the failing events that one process tells apart in a minute: enough to know that
+/// they are more than a few.
 const MOST_MARKS: usize = 16;
 
 /// The attempts of a minute.
@@ -41,7 +42,8 @@ impl Attempts {
         self.failed += 1;
         self.first_failed += is_first;
         if is_first > 0 && self.failing.len() < MOST_MARKS {
-            self.failing.insert(id.as_str().chars().take(MARK_CHARS).collect());
+            self.failing
+                .insert(id.as_str().chars().take(MARK_CHARS).collect());
         }
     }
 
@@ -71,7 +73,9 @@ impl Attempts {
 
     /// The percentage of first attempts that failed; 0 without any.
     pub fn failure_percent(&self) -> u64 {
-        (100 * self.first_failed).checked_div(self.firsts()).unwrap_or(0)
+        (100 * self.first_failed)
+            .checked_div(self.firsts())
+            .unwrap_or(0)
     }
 }
 
@@ -84,7 +88,13 @@ pub fn minute_of(time: Timestamp) -> Timestamp {
 /// The minute of this time and the ones before it, `count` in all, the newest first.
 pub fn minutes_before(time: Timestamp, count: u8) -> Vec<Timestamp> {
     let newest = minute_of(time);
-    (0..count).filter_map(|ago| newest.checked_sub(SignedDuration::from_mins(i64::from(ago))).ok()).collect()
+    (0..count)
+        .filter_map(|ago| {
+            newest
+                .checked_sub(SignedDuration::from_mins(i64::from(ago)))
+                .ok()
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -103,17 +113,34 @@ mod tests {
         }
         attempts.count(&id("another"), 1, true);
         attempts.count(&id("late"), 7, true);
-        assert_eq!((attempts.total(), attempts.delivered, attempts.failed), (12, 2, 10));
-        assert_eq!((attempts.firsts(), attempts.failing_events(), attempts.failure_percent()), (2, 1, 50));
+        assert_eq!(
+            (attempts.total(), attempts.delivered, attempts.failed),
+            (12, 2, 10)
+        );
+        assert_eq!(
+            (
+                attempts.firsts(),
+                attempts.failing_events(),
+                attempts.failure_percent()
+            ),
+            (2, 1, 50)
+        );
     }
 
     #[test]
     fn marks_are_bounded_whatever_fails() {
         let mut attempts = Attempts::default();
         for number in 0..1000 {
-            attempts.count(&id(&format!("{:02}-event-{number}", number % 100)), 1, false);
+            attempts.count(
+                &id(&format!("{:02}-event-{number}", number % 100)),
+                1,
+                false,
+            );
         }
-        assert_eq!((attempts.failed, attempts.failing_events()), (1000, MOST_MARKS));
+        assert_eq!(
+            (attempts.failed, attempts.failing_events()),
+            (1000, MOST_MARKS)
+        );
     }
 
     #[test]
@@ -124,8 +151,14 @@ mod tests {
     #[test]
     fn minutes_begin_where_clocks_show_them() {
         let time = |text: &str| text.parse::<Timestamp>().expect("a time");
-        assert_eq!(minute_of(time("2026-01-15T12:34:56.789Z")), time("2026-01-15T12:34:00Z"));
-        assert_eq!(minute_of(time("1969-12-31T23:59:59Z")), time("1969-12-31T23:59:00Z"));
+        assert_eq!(
+            minute_of(time("2026-01-15T12:34:56.789Z")),
+            time("2026-01-15T12:34:00Z")
+        );
+        assert_eq!(
+            minute_of(time("1969-12-31T23:59:59Z")),
+            time("1969-12-31T23:59:00Z")
+        );
         assert_eq!(
             minutes_before(time("2026-01-15T00:00:30Z"), 2),
             [time("2026-01-15T00:00:00Z"), time("2026-01-14T23:59:00Z")]

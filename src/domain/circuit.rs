@@ -1,4 +1,5 @@
-//! The breaker's state machine: the next state from the attempts of the last minutes. It does no I/O.
+//! The breaker's state machine: the next state from the attempts of the last minutes. It does no
+//! I/O.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -17,14 +18,16 @@ const MIN_FAILING_EVENTS: usize = 5;
 /// While the breaker is closed, a current minute shorter than this is not judged by itself.
 const SHORTEST_MINUTE: SignedDuration = SignedDuration::from_secs(15);
 
-/// The least time between two steps: a minute, less the delay of its schedule. Runs that Lambda delayed come together.
+/// The least time between two steps: a minute, less the delay of its schedule. Runs that Lambda
+/// delayed come together.
 const STEP: SignedDuration = SignedDuration::from_secs(45);
 
-/// The least concurrency that Lambda accepts ("Configuring scaling behavior for SQS event source mappings").
+/// The least concurrency that Lambda accepts ("Configuring scaling behavior for SQS event source
+/// mappings").
 pub(crate) const SMALLEST_CONCURRENCY: u32 = 2;
 
-/// After an outage of this length events may become dead letters, which are kept for longer than the events queue keeps
-/// them, and are shown with their reason.
+/// After an outage of this length events may become dead letters, which are kept for longer than
+/// the events queue keeps them, and are shown with their reason.
 const LONGEST_OPEN: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// After this long closed the last outage is forgotten: an event has used up its attempts by then.
@@ -118,7 +121,11 @@ pub struct LastProbe {
 
 /// The outcome of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "outcome",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Probed {
     /// The target accepted the event.
     Delivered {
@@ -188,13 +195,24 @@ impl Circuit {
             // The target may be back only for a moment.
             State::Closed => self.away_since,
             State::Off => None,
-            State::Open | State::Closing { .. } | State::Exhausting => self.away_since.or(Some(now)),
+            State::Open | State::Closing { .. } | State::Exhausting => {
+                self.away_since.or(Some(now))
+            }
         };
-        Self { state, since: now, why, by: None, forced: false, probes, away_since, ..self.clone() }
+        Self {
+            state,
+            since: now,
+            why,
+            by: None,
+            forced: false,
+            probes,
+            away_since,
+            ..self.clone()
+        }
     }
 
-    /// Derives the next state from the attempts of the last minutes, the newest first, each with its beginning, and from
-    /// the settings of the event source mapping, if known.
+    /// Derives the next state from the attempts of the last minutes, the newest first, each with
+    /// its beginning, and from the settings of the event source mapping, if known.
     #[must_use]
     pub fn after(
         &self,
@@ -204,34 +222,53 @@ impl Circuit {
         now: Timestamp,
     ) -> Self {
         if self.state == State::Open && self.is_open_too_long(now) {
-            let why = "events were held back for three days; waiting events may become dead letters".to_owned();
+            let why =
+                "events were held back for three days; waiting events may become dead letters"
+                    .to_owned();
             return self.turn(State::Exhausting, why, now);
         }
         if self.forced {
             return self.clone();
         }
-        let delivered: u64 = self.since_change(minutes).map(|(_, attempts)| attempts.delivered).sum();
-        let failed: u64 = self.since_change(minutes).map(|(_, attempts)| attempts.failed).sum();
-        let bad_minutes = self.since_change(minutes).filter(|(_, attempts)| attempts.failed > 0).count();
+        let delivered: u64 = self
+            .since_change(minutes)
+            .map(|(_, attempts)| attempts.delivered)
+            .sum();
+        let failed: u64 = self
+            .since_change(minutes)
+            .map(|(_, attempts)| attempts.failed)
+            .sum();
+        let bad_minutes = self
+            .since_change(minutes)
+            .filter(|(_, attempts)| attempts.failed > 0)
+            .count();
         let outage = self.outage(minutes, policy, now);
         match (self.state, outage) {
             (State::Closed, Some(outage)) if bad_minutes > 1 => self.turn(State::Open, outage, now),
-            (State::Closed, _) if now.duration_since(self.since) >= LONGEST_MEMORY => {
-                Self { away_since: None, ..self.clone() }
-            }
+            (State::Closed, _) if now.duration_since(self.since) >= LONGEST_MEMORY => Self {
+                away_since: None,
+                ..self.clone()
+            },
             (State::Closing { .. }, Some(outage)) => self.turn(State::Open, outage, now),
             (State::Closing { concurrency }, None) if self.is_due(mapping, policy, now) => {
                 self.widen(concurrency.saturating_mul(2), policy, now)
             }
-            (State::Exhausting, _) if delivered > failed => {
-                self.turn(State::Closing { concurrency: SMALLEST_CONCURRENCY }, "the target is back".to_owned(), now)
-            }
+            (State::Exhausting, _) if delivered > failed => self.turn(
+                State::Closing {
+                    concurrency: SMALLEST_CONCURRENCY,
+                },
+                "the target is back".to_owned(),
+                now,
+            ),
             (State::Off, _) => self.turn(State::Closed, "the breaker is on".to_owned(), now),
-            (State::Closed | State::Closing { .. } | State::Open | State::Exhausting, _) => self.clone(),
+            (State::Closed | State::Closing { .. } | State::Open | State::Exhausting, _) => {
+                self.clone()
+            }
         }
     }
 
-    /// The minutes after the change of state. Attempts of that minute itself may be from before or after it.
+    /// The minutes after the change of state. Attempts of that minute itself may be from before or
+    /// after it.
     fn since_change<'a>(
         &self,
         minutes: &'a [(Timestamp, Attempts)],
@@ -240,19 +277,27 @@ impl Circuit {
         minutes.iter().filter(move |(minute, _)| *minute > turned)
     }
 
-    /// Describes the outage, if there is one: nearly all first attempts failed. The newest minutes are added one by one, so
-    /// that a good minute before does not hide it.
+    /// Describes the outage, if there is one: nearly all first attempts failed. The newest minutes
+    /// are added one by one, so that a good minute before does not hide it.
     ///
     /// Later attempts do not count: an event that the target cannot process fails every time.
-    fn outage(&self, minutes: &[(Timestamp, Attempts)], policy: Policy, now: Timestamp) -> Option<String> {
+    fn outage(
+        &self,
+        minutes: &[(Timestamp, Attempts)],
+        policy: Policy,
+        now: Timestamp,
+    ) -> Option<String> {
         let mut sum = Attempts::default();
         for ((minute, attempts), count) in self.since_change(minutes).zip(1..) {
             sum.add(attempts);
-            let is_long_enough = self.state != State::Closed || now.duration_since(*minute) >= SHORTEST_MINUTE;
+            let is_long_enough =
+                self.state != State::Closed || now.duration_since(*minute) >= SHORTEST_MINUTE;
             let is_enough = is_long_enough && sum.failing_events() >= MIN_FAILING_EVENTS;
             if is_enough && sum.failure_percent() >= u64::from(policy.failure_percent) {
                 let (failed, firsts) = (sum.first_failed, sum.firsts());
-                return Some(format!("{failed} of {firsts} first attempts failed within {count} minutes"));
+                return Some(format!(
+                    "{failed} of {firsts} first attempts failed within {count} minutes"
+                ));
             }
         }
         None
@@ -267,8 +312,14 @@ impl Circuit {
     /// Updates the time of the last delivery from the last minutes, the newest first.
     #[must_use]
     pub(crate) fn with_deliveries(&self, minutes: &[(Timestamp, Attempts)]) -> Self {
-        let delivered = minutes.iter().find(|(_, attempts)| attempts.delivered > 0).map(|(minute, _)| *minute);
-        Self { delivered_at: self.delivered_at.max(delivered), ..self.clone() }
+        let delivered = minutes
+            .iter()
+            .find(|(_, attempts)| attempts.delivered > 0)
+            .map(|(minute, _)| *minute);
+        Self {
+            delivered_at: self.delivered_at.max(delivered),
+            ..self.clone()
+        }
     }
 
     /// Updates the time since which events wait unattempted, from the depth of the queue.
@@ -280,27 +331,45 @@ impl Circuit {
         depth: QueueDepth,
         now: Timestamp,
     ) -> Self {
-        let attempted = minutes.iter().find(|(_, attempts)| attempts.total() > 0).map(|(minute, _)| *minute);
+        let attempted = minutes
+            .iter()
+            .find(|(_, attempts)| attempts.total() > 0)
+            .map(|(minute, _)| *minute);
         let waiting_since = match mapping {
             None => self.waiting_since,
             Some(Settings { enabled: true, .. }) if depth.visible + depth.in_flight > 0 => {
-                let is_later = |since: &Timestamp| attempted.is_none_or(|minute| minute < minute_of(*since));
+                let is_later =
+                    |since: &Timestamp| attempted.is_none_or(|minute| minute < minute_of(*since));
                 self.waiting_since.filter(is_later).or(Some(now))
             }
             Some(_) => None,
         };
-        Self { waiting_since, ..self.clone() }
+        Self {
+            waiting_since,
+            ..self.clone()
+        }
     }
 
-    /// The time since which events wait and the processor attempts none; `None` if it attempts some, or not for long.
+    /// The time since which events wait and the processor attempts none; `None` if it attempts
+    /// some, or not for long.
     pub(crate) fn silent_since(&self, depth: QueueDepth, now: Timestamp) -> Option<Timestamp> {
-        let longest = if depth.visible > 0 { LONGEST_WAIT } else { LONGEST_WAIT_IN_FLIGHT };
-        self.waiting_since.filter(|since| now.duration_since(*since) >= longest)
+        let longest = if depth.visible > 0 {
+            LONGEST_WAIT
+        } else {
+            LONGEST_WAIT_IN_FLIGHT
+        };
+        self.waiting_since
+            .filter(|since| now.duration_since(*since) >= longest)
     }
 
-    /// Returns whether the outage is too long. Short recoveries do not end it; an override begins a new period.
+    /// Returns whether the outage is too long. Short recoveries do not end it; an override begins a
+    /// new period.
     fn is_open_too_long(&self, now: Timestamp) -> bool {
-        let since = if self.forced { self.since } else { self.away_since.unwrap_or(self.since) };
+        let since = if self.forced {
+            self.since
+        } else {
+            self.away_since.unwrap_or(self.since)
+        };
         now.duration_since(since) >= LONGEST_OPEN
     }
 
@@ -308,7 +377,11 @@ impl Circuit {
         if concurrency >= policy.maximum_concurrency {
             return self.turn(State::Closed, "the target is back".to_owned(), now);
         }
-        Self { state: State::Closing { concurrency }, stepped_at: Some(now), ..self.clone() }
+        Self {
+            state: State::Closing { concurrency },
+            stepped_at: Some(now),
+            ..self.clone()
+        }
     }
 
     /// Returns whether the breaker probes the target.
@@ -319,17 +392,42 @@ impl Circuit {
     /// Derives the next state from the outcome of a probe, or from the error that prevented it.
     #[must_use]
     pub fn probed(&self, outcome: Result<Probed, String>, now: Timestamp) -> Self {
-        let (looked_at, stepped_at) = (if outcome.is_ok() { Some(now) } else { self.looked_at }, Some(now));
+        let (looked_at, stepped_at) = (
+            if outcome.is_ok() {
+                Some(now)
+            } else {
+                self.looked_at
+            },
+            Some(now),
+        );
         let (event_id, error) = match outcome {
-            Ok(Probed::Nothing) => return Self { looked_at, stepped_at, ..self.clone() },
+            Ok(Probed::Nothing) => {
+                return Self {
+                    looked_at,
+                    stepped_at,
+                    ..self.clone()
+                };
+            }
             Ok(Probed::Delivered { event_id }) => (Some(event_id), None),
             Ok(Probed::Failed { event_id, error }) => (Some(event_id), Some(excerpt(&error))),
             Err(error) => (None, Some(excerpt(&error))),
         };
-        let probe = LastProbe { at: now, event_id, delivered: error.is_none(), error };
-        let mut next = Self { probes: self.probes.saturating_add(1), looked_at, stepped_at, ..self.clone() };
+        let probe = LastProbe {
+            at: now,
+            event_id,
+            delivered: error.is_none(),
+            error,
+        };
+        let mut next = Self {
+            probes: self.probes.saturating_add(1),
+            looked_at,
+            stepped_at,
+            ..self.clone()
+        };
         if probe.delivered {
-            let state = State::Closing { concurrency: SMALLEST_CONCURRENCY };
+            let state = State::Closing {
+                concurrency: SMALLEST_CONCURRENCY,
+            };
             next.delivered_at = Some(now);
             next = next.turn(state, "the target accepted an event".to_owned(), now);
         }
@@ -337,8 +435,8 @@ impl Circuit {
         next
     }
 
-    /// Returns whether the breaker has stopped and must not hold events back. An operator's override stays for as long as
-    /// the breaker would have kept it.
+    /// Returns whether the breaker has stopped and must not hold events back. An operator's
+    /// override stays for as long as the breaker would have kept it.
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
         let is_silent = now.duration_since(self.last_run_at) >= LONGEST_SILENCE;
         let is_by_hand = self.state == State::Open && self.forced && !self.is_open_too_long(now);
@@ -347,21 +445,42 @@ impl Circuit {
 
     /// The state after an operator's override.
     #[must_use]
-    pub fn overridden(&self, state: Override, requester: &Requester, policy: Policy, now: Timestamp) -> Self {
-        let why = requester.why.clone().unwrap_or_else(|| "as asked".to_owned());
+    pub fn overridden(
+        &self,
+        state: Override,
+        requester: &Requester,
+        policy: Policy,
+        now: Timestamp,
+    ) -> Self {
+        let why = requester
+            .why
+            .clone()
+            .unwrap_or_else(|| "as asked".to_owned());
         let (state, forced) = match (state, self.state) {
             (Override::Open, _) => (State::Open, true),
             (Override::Closed, _) => (State::Closed, true),
             // After a manual hold the flow starts small: many events may be waiting.
-            (Override::Automatic, State::Open) if self.forced => {
-                (State::Closing { concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency) }, false)
-            }
+            (Override::Automatic, State::Open) if self.forced => (
+                State::Closing {
+                    concurrency: SMALLEST_CONCURRENCY.min(policy.maximum_concurrency),
+                },
+                false,
+            ),
             (Override::Automatic, State::Off) => (State::Closed, false),
             (Override::Automatic, _) => {
-                return Self { why, by: Some(requester.by.clone()), forced: false, ..self.clone() };
+                return Self {
+                    why,
+                    by: Some(requester.by.clone()),
+                    forced: false,
+                    ..self.clone()
+                };
             }
         };
-        Self { by: Some(requester.by.clone()), forced, ..self.turn(state, why, now) }
+        Self {
+            by: Some(requester.by.clone()),
+            forced,
+            ..self.turn(state, why, now)
+        }
     }
 
     /// The settings of the event source mapping in this state.
@@ -372,6 +491,9 @@ impl Circuit {
             State::Closing { concurrency } => concurrency.min(policy.maximum_concurrency),
             State::Open => SMALLEST_CONCURRENCY,
         };
-        Settings { enabled: self.state != State::Open, maximum_concurrency }
+        Settings {
+            enabled: self.state != State::Open,
+            maximum_concurrency,
+        }
     }
 }

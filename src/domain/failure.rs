@@ -1,13 +1,15 @@
 //! Failures: the cause of a failed delivery, and the reason for which an event is dead.
 //!
-//! The reason is written in two forms that share no field name but one, and both are stored: [`Reason`] is the JSON of a
-//! message attribute and of the archive, `Death` is a part of a table item and has neither answer nor attempt. One type
-//! would lose the last two on its way through the table, so there are two, and each converts into the other.
+//! The reason is written in two forms that share no field name but one, and both are stored:
+//! [`Reason`] is the JSON of a message attribute and of the archive, `Death` is a part of a table
+//! item and has neither answer nor attempt. One type would lose the last two on its way through the
+//! table, so there are two, and each converts into the other.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The cause of a failed delivery; [`crate::domain::retry::retry_decision`] tells which are retried.
+/// The cause of a failed delivery; [`crate::domain::retry::retry_decision`] tells which are
+/// retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureCause {
     /// An HTTP status other than 2xx.
@@ -56,11 +58,13 @@ pub struct Reason {
     pub resent_at: Option<Timestamp>,
 }
 
-/// A kind of reason. A message that SQS's own redrive has moved carries none; the events table has it.
+/// A kind of reason. A message that SQS's own redrive has moved carries none; the events table has
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReasonKind {
-    /// The target refused the event, or the queue refused it from EventBridge, in a way that no retry can change.
+    /// The target refused the event, or the queue refused it from EventBridge, in a way that no
+    /// retry can change.
     Permanent,
     /// The last allowed attempt failed: ours, or EventBridge's to reach the queue.
     Exhausted,

@@ -74,7 +74,11 @@ impl FromStr for BaseUrl {
     fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
         let url = text.parse::<HttpsUrl>()?.into_url();
         let is_base = url.query().is_none() && url.fragment().is_none();
-        if is_base { Ok(Self(url.into())) } else { Err(InvalidBaseUrl::NoBase) }
+        if is_base {
+            Ok(Self(url.into()))
+        } else {
+            Err(InvalidBaseUrl::NoBase)
+        }
     }
 }
 
@@ -93,7 +97,12 @@ mod tests {
 
     #[test]
     fn a_url_that_would_leak_is_refused() {
-        for url in ["https://example.com/x", "http://127.0.0.1:8080/", "http://localhost/", "http://[::1]:1/"] {
+        for url in [
+            "https://example.com/x",
+            "http://127.0.0.1:8080/",
+            "http://localhost/",
+            "http://[::1]:1/",
+        ] {
             assert!(url.parse::<HttpsUrl>().is_ok(), "{url}");
         }
         for url in [

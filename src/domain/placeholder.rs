@@ -1,30 +1,46 @@
 //! Placeholders: unfilled template variables, and defaults of types that were never set.
 //!
-//! They are the same on every event of a sender: an identity made of one would merge unrelated events.
+//! They are the same on every event of a sender: an identity made of one would merge unrelated
+//! events.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::json::Json;
 
-/// An instant further than ten years from the receipt is a default, such as the years 1 and 1970, and no time of an event.
+/// An instant further than ten years from the receipt is a default, such as the years 1 and 1970,
+/// and no time of an event.
 const NEAR: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
 
-/// Variables that a template did not fill, as Velocity (`${…}`, `$!{…}`) and Mustache (`{{…}}`) leave them. Velocity does
-/// without the braces as well: `$name`, `$!name`.
+/// Variables that a template did not fill, as Velocity (`${…}`, `$!{…}`) and Mustache (`{{…}}`)
+/// leave them. Velocity does without the braces as well: `$name`, `$!name`.
 const UNFILLED: [(&str, &str); 3] = [("${", "}"), ("$!{", "}"), ("{{", "}}")];
 
-/// Returns whether a text is a placeholder: it is empty or blank, a variable in it is not filled, it is `null` or `undefined`, or it has
-/// no letter and no digit but zeros.
+/// Returns whether a text is a placeholder: it is empty or blank, a variable in it is not filled,
+/// it is `null` or `undefined`, or it has no letter and no digit but zeros.
 pub fn is_placeholder(text: &str) -> bool {
-    let is_unfilled = |(open, close)| text.split_once(open).is_some_and(|(_, rest): (_, &str)| rest.contains(close));
-    let is_name = |text: &str| text.strip_prefix('!').unwrap_or(text).starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_unfilled = |(open, close)| {
+        text.split_once(open)
+            .is_some_and(|(_, rest): (_, &str)| rest.contains(close))
+    };
+    let is_name = |text: &str| {
+        text.strip_prefix('!')
+            .unwrap_or(text)
+            .starts_with(|c: char| c.is_ascii_alphabetic())
+    };
     let is_empty = || !text.chars().any(|c| c.is_alphanumeric() && c != '0');
-    let is_unset = || ["null", "undefined"].iter().any(|word| text.trim().eq_ignore_ascii_case(word));
-    is_empty() || is_unset() || UNFILLED.into_iter().any(is_unfilled) || text.split('$').skip(1).any(is_name)
+    let is_unset = || {
+        ["null", "undefined"]
+            .iter()
+            .any(|word| text.trim().eq_ignore_ascii_case(word))
+    };
+    is_empty()
+        || is_unset()
+        || UNFILLED.into_iter().any(is_unfilled)
+        || text.split('$').skip(1).any(is_name)
 }
 
-/// The instant that a value names: RFC 3339 with date, time and offset, or seconds or milliseconds since 1970, as a number or
-/// a text. It has to lie within ten years of `received_at`.
+/// The instant that a value names: RFC 3339 with date, time and offset, or seconds or milliseconds
+/// since 1970, as a number or a text. It has to lie within ten years of `received_at`.
 pub fn instant(value: Json<'_>, received_at: Timestamp) -> Option<Timestamp> {
     let text = value.as_str();
     let literal = text.as_deref().unwrap_or(value.as_text()).trim();
@@ -99,7 +115,10 @@ mod tests {
     fn instant_is_a_time_that_was_set() {
         let of = |literal: &str| {
             let body = format!("[{literal}]");
-            let item = Json::parse(body.as_bytes()).expect("JSON").as_array(usize::MAX).expect("an array")[0];
+            let item = Json::parse(body.as_bytes())
+                .expect("JSON")
+                .as_array(usize::MAX)
+                .expect("an array")[0];
             instant(item, noon()).map(|time| time.to_string())
         };
         for literal in [
@@ -113,7 +132,11 @@ mod tests {
             "1768478400.0",
             "1.7684784e9",
         ] {
-            assert_eq!(of(literal).as_deref(), Some("2026-01-15T12:00:00Z"), "{literal}");
+            assert_eq!(
+                of(literal).as_deref(),
+                Some("2026-01-15T12:00:00Z"),
+                "{literal}"
+            );
         }
         for literal in [
             "null",

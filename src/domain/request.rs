@@ -50,18 +50,31 @@ impl RequesterFields {
     pub(crate) fn check(self, caller: &str) -> Result<Requester, InvalidRequest> {
         for (field, text) in [("by", &self.by), ("why", &self.why)] {
             let Some(text) = text else { continue };
-            if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
-                return Err(invalid(field, &format!("must be a line of text of at most {MAX_TEXT} characters")));
+            if text.trim().is_empty()
+                || text.chars().count() > MAX_TEXT
+                || text.chars().any(char::is_control)
+            {
+                return Err(invalid(
+                    field,
+                    &format!("must be a line of text of at most {MAX_TEXT} characters"),
+                ));
             }
         }
-        Ok(Requester { by: self.by.unwrap_or_else(|| caller.to_owned()), why: self.why })
+        Ok(Requester {
+            by: self.by.unwrap_or_else(|| caller.to_owned()),
+            why: self.why,
+        })
     }
 }
 
-/// The error for a field. Both texts may quote the request, which can be megabytes long: they are cut.
+/// The error for a field. Both texts may quote the request, which can be megabytes long: they are
+/// cut.
 pub(crate) fn invalid(field: &str, problem: &str) -> InvalidRequest {
     let field = if field.is_empty() { "request" } else { field };
-    InvalidRequest { field: excerpt(field), problem: excerpt(problem) }
+    InvalidRequest {
+        field: excerpt(field),
+        problem: excerpt(problem),
+    }
 }
 
 /// Reads the fields of a request. An error names the field.
@@ -96,10 +109,27 @@ mod tests {
             ("a\nb".to_owned(), false),
             ("a\u{7}b".to_owned(), false),
         ] {
-            let by = RequesterFields { by: Some(text.clone()), why: None }.check("the caller");
-            let why = RequesterFields { by: None, why: Some(text.clone()) }.check("the caller");
-            let fields = [by.as_ref().err(), why.as_ref().err()].map(|error| error.map(|error| error.field.as_str()));
-            assert_eq!(fields, if is_taken { [None; 2] } else { [Some("by"), Some("why")] }, "{text:?}");
+            let by = RequesterFields {
+                by: Some(text.clone()),
+                why: None,
+            }
+            .check("the caller");
+            let why = RequesterFields {
+                by: None,
+                why: Some(text.clone()),
+            }
+            .check("the caller");
+            let fields = [by.as_ref().err(), why.as_ref().err()]
+                .map(|error| error.map(|error| error.field.as_str()));
+            assert_eq!(
+                fields,
+                if is_taken {
+                    [None; 2]
+                } else {
+                    [Some("by"), Some("why")]
+                },
+                "{text:?}"
+            );
             if let (Ok(by), Ok(why)) = (by, why) {
                 assert_eq!((by.by, by.why), (text.clone(), None));
                 assert_eq!((why.by.as_str(), why.why), ("the caller", Some(text)));
@@ -110,11 +140,16 @@ mod tests {
     #[test]
     fn an_error_names_a_field_and_is_short_whatever_is_asked() {
         let long = "n".repeat(100_000);
-        for (request, field) in
-            [(json!({ &long: 1 }), "n"), (json!({ "a\nb": 1 }), "a b"), (json!({ "": 1 }), "request")]
-        {
+        for (request, field) in [
+            (json!({ &long: 1 }), "n"),
+            (json!({ "a\nb": 1 }), "a b"),
+            (json!({ "": 1 }), "request"),
+        ] {
             let error = read::<NoFields>(request).expect_err("refused");
-            assert!(error.field.starts_with(field) && error.to_string().len() < 4096, "{error}");
+            assert!(
+                error.field.starts_with(field) && error.to_string().len() < 4096,
+                "{error}"
+            );
         }
         assert!(invalid("action", &long).to_string().len() < 4096);
     }

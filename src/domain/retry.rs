@@ -10,8 +10,8 @@ use crate::domain::failure::FailureCause;
 /// Upper bound on the delay by a `Retry-After`.
 const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 
-/// Upper bound on all delays of one event together. It keeps the retries far inside the queue's retention of ten days,
-/// which SQS ends by deleting without a trace.
+/// Upper bound on all delays of one event together. It keeps the retries far inside the queue's
+/// retention of ten days, which SQS ends by deleting without a trace.
 const LONGEST_RETRY_WINDOW: Duration = Duration::from_hours(24);
 
 /// "Amazon SQS visibility timeout": a message stays hidden for at most 12 hours from its receive.
@@ -28,9 +28,13 @@ pub enum RetryDecision {
 
 /// Decides whether a retry can help.
 ///
-/// `may_be_in_progress` is true where the answer asks for a later try by a `Retry-After`, or where an earlier attempt ended
-/// without an answer: a conflict or a lock may then be the work that this attempt asks for, under its idempotency key.
-#[expect(clippy::match_same_arms, reason = "one arm for each kind of cause reads as a table")]
+/// `may_be_in_progress` is true where the answer asks for a later try by a `Retry-After`, or where
+/// an earlier attempt ended without an answer: a conflict or a lock may then be the work that this
+/// attempt asks for, under its idempotency key.
+#[expect(
+    clippy::match_same_arms,
+    reason = "one arm for each kind of cause reads as a table"
+)]
 pub fn retry_decision(cause: FailureCause, may_be_in_progress: bool) -> RetryDecision {
     match cause {
         // 421: another connection may lead to the right server (RFC 9110 section 15.5.20).
@@ -39,7 +43,9 @@ pub fn retry_decision(cause: FailureCause, may_be_in_progress: bool) -> RetryDec
         FailureCause::Status(300..=499) => RetryDecision::Permanent,
         // No final answer of HTTP: the server is broken, and may be repaired.
         FailureCause::Status(0..=299 | 600..=u16::MAX) => RetryDecision::Retry,
-        FailureCause::TimedOut | FailureCause::Connection | FailureCause::NotSent => RetryDecision::Retry,
+        FailureCause::TimedOut | FailureCause::Connection | FailureCause::NotSent => {
+            RetryDecision::Retry
+        }
         FailureCause::Refused => RetryDecision::Permanent,
     }
 }
@@ -59,7 +65,9 @@ pub enum InvalidSchedule {
     #[error("the base and the cap must be at least 1 s")]
     Zero,
     /// A message cannot stay hidden that long.
-    #[error("the cap must be at most 10 h, so that with its jitter it fits SQS's visibility timeout of 12 h")]
+    #[error(
+        "the cap must be at most 10 h, so that with its jitter it fits SQS's visibility timeout of 12 h"
+    )]
     Cap,
     /// AWS allows 1 to 1000 (`RedrivePolicy`).
     #[error("the maximum receive count must be from 1 to 1000")]
@@ -82,7 +90,11 @@ impl Schedule {
     ///
     /// It is refused when an event could be retried for more than 24 hours.
     pub fn new(base: Duration, cap: Duration, max_receives: u32) -> Result<Self, InvalidSchedule> {
-        let schedule = Self { base, cap, max_receives };
+        let schedule = Self {
+            base,
+            cap,
+            max_receives,
+        };
         if base.min(cap) < Duration::from_secs(1) {
             return Err(InvalidSchedule::Zero);
         }
@@ -94,7 +106,10 @@ impl Schedule {
         }
         let longest = schedule.longest_delay();
         if longest * (max_receives - 1) > LONGEST_RETRY_WINDOW {
-            return Err(InvalidSchedule::TooLong { max_receives, longest });
+            return Err(InvalidSchedule::TooLong {
+                max_receives,
+                longest,
+            });
         }
         Ok(schedule)
     }
@@ -105,8 +120,14 @@ impl Schedule {
     }
 
     /// The delay after attempt number `attempt` (from 1), in whole seconds as SQS takes them:
-    /// min(cap, base · 2ⁿ⁻¹) plus jitter between 0 and the larger of 1 s and 10 %, but at least `retry_after`.
-    pub fn delay(&self, attempt: u32, retry_after: Option<Duration>, rng: &mut fastrand::Rng) -> Duration {
+    /// min(cap, base · 2ⁿ⁻¹) plus jitter between 0 and the larger of 1 s and 10 %, but at least
+    /// `retry_after`.
+    pub fn delay(
+        &self,
+        attempt: u32,
+        retry_after: Option<Duration>,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
         let doubled = 2_u32
             .checked_pow(attempt.saturating_sub(1))
             .and_then(|factor| self.base.checked_mul(factor))
@@ -127,28 +148,41 @@ fn longest_jitter(delay: Duration) -> Duration {
 /// The delay that an answer asks for: the longest of its readable `Retry-After` headers.
 pub fn retry_after_of(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let values = headers.get_all(header::RETRY_AFTER).iter();
-    values.filter_map(|value| parse_retry_after(value.to_str().ok()?, now)).max()
+    values
+        .filter_map(|value| parse_retry_after(value.to_str().ok()?, now))
+        .max()
 }
 
-/// Reads a `Retry-After` header (RFC 9110 section 10.2.3): seconds, or a date in any of HTTP's three forms.
-/// A date that has passed means now; what cannot be read means nothing. Of several values in one header the longest counts.
+/// Reads a `Retry-After` header (RFC 9110 section 10.2.3): seconds, or a date in any of HTTP's
+/// three forms. A date that has passed means now; what cannot be read means nothing. Of several
+/// values in one header the longest counts.
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(date) = httpdate::parse_http_date(value.trim()) {
-        return Some(date.duration_since(SystemTime::from(now)).unwrap_or_default());
+        return Some(
+            date.duration_since(SystemTime::from(now))
+                .unwrap_or_default(),
+        );
     }
-    value.split(',').filter_map(|value| whole_seconds(value.trim())).max()
+    value
+        .split(',')
+        .filter_map(|value| whole_seconds(value.trim()))
+        .max()
 }
 
-/// A number of seconds, rounded up: HTTP knows whole ones only, and servers send `0.5` all the same.
+/// A number of seconds, rounded up: HTTP knows whole ones only, and servers send `0.5` all the
+/// same.
 fn whole_seconds(value: &str) -> Option<Duration> {
     let (whole, part) = value.split_once('.').unwrap_or((value, "0"));
-    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number(whole) || !is_number(part) {
         return None;
     }
     // More seconds than fit are more than any ceiling.
     let seconds = whole.parse::<u64>().unwrap_or(u64::MAX);
-    Some(Duration::from_secs(seconds.saturating_add(u64::from(part.bytes().any(|digit| digit != b'0')))))
+    Some(Duration::from_secs(seconds.saturating_add(u64::from(
+        part.bytes().any(|digit| digit != b'0'),
+    ))))
 }
 
 #[cfg(test)]
@@ -170,21 +204,41 @@ mod tests {
                     "{status}"
                 );
             }
-            for status in [300, 301, 304, 307, 400, 401, 403, 404, 405, 410, 413, 422, 424, 451, 499] {
+            for status in [
+                300, 301, 304, 307, 400, 401, 403, 404, 405, 410, 413, 422, 424, 451, 499,
+            ] {
                 assert_eq!(
                     retry_decision(FailureCause::Status(status), may_be_in_progress),
                     RetryDecision::Permanent,
                     "{status}"
                 );
             }
-            for cause in [FailureCause::TimedOut, FailureCause::Connection, FailureCause::NotSent] {
-                assert_eq!(retry_decision(cause, may_be_in_progress), RetryDecision::Retry);
+            for cause in [
+                FailureCause::TimedOut,
+                FailureCause::Connection,
+                FailureCause::NotSent,
+            ] {
+                assert_eq!(
+                    retry_decision(cause, may_be_in_progress),
+                    RetryDecision::Retry
+                );
             }
-            assert_eq!(retry_decision(FailureCause::Refused, may_be_in_progress), RetryDecision::Permanent);
+            assert_eq!(
+                retry_decision(FailureCause::Refused, may_be_in_progress),
+                RetryDecision::Permanent
+            );
         }
         for status in [409, 423] {
-            assert_eq!(retry_decision(FailureCause::Status(status), true), RetryDecision::Retry, "{status}");
-            assert_eq!(retry_decision(FailureCause::Status(status), false), RetryDecision::Permanent, "{status}");
+            assert_eq!(
+                retry_decision(FailureCause::Status(status), true),
+                RetryDecision::Retry,
+                "{status}"
+            );
+            assert_eq!(
+                retry_decision(FailureCause::Status(status), false),
+                RetryDecision::Permanent,
+                "{status}"
+            );
         }
     }
 
@@ -193,15 +247,48 @@ mod tests {
         let now = "2026-01-15T12:00:00Z".parse().expect("a timestamp");
         assert_eq!(parse_retry_after(" 120 ", now), Some(seconds(120)));
         assert_eq!(parse_retry_after("0", now), Some(seconds(0)));
-        for date in ["Thu, 15 Jan 2026 12:02:00 GMT", "Thursday, 15-Jan-26 12:02:00 GMT", "Thu Jan 15 12:02:00 2026"] {
+        for date in [
+            "Thu, 15 Jan 2026 12:02:00 GMT",
+            "Thursday, 15-Jan-26 12:02:00 GMT",
+            "Thu Jan 15 12:02:00 2026",
+        ] {
             assert_eq!(parse_retry_after(date, now), Some(seconds(120)), "{date}");
         }
-        assert_eq!(parse_retry_after("Wed, 14 Jan 2026 12:00:00 GMT", now), Some(seconds(0)));
-        assert_eq!(parse_retry_after("99999999999999999999999", now), Some(seconds(u64::MAX)));
-        for (value, whole) in [("4.7", 5), ("5.0", 5), ("0.493", 1), ("0.0", 0), ("1, 6", 6), ("7,soon", 7)] {
-            assert_eq!(parse_retry_after(value, now), Some(seconds(whole)), "{value:?}");
+        assert_eq!(
+            parse_retry_after("Wed, 14 Jan 2026 12:00:00 GMT", now),
+            Some(seconds(0))
+        );
+        assert_eq!(
+            parse_retry_after("99999999999999999999999", now),
+            Some(seconds(u64::MAX))
+        );
+        for (value, whole) in [
+            ("4.7", 5),
+            ("5.0", 5),
+            ("0.493", 1),
+            ("0.0", 0),
+            ("1, 6", 6),
+            ("7,soon", 7),
+        ] {
+            assert_eq!(
+                parse_retry_after(value, now),
+                Some(seconds(whole)),
+                "{value:?}"
+            );
         }
-        for nothing in ["", "soon", "-1", "+3", "5s", "1.", ".5", "1.x", "1.2.3", "2026-01-15T12:02:00Z", ","] {
+        for nothing in [
+            "",
+            "soon",
+            "-1",
+            "+3",
+            "5s",
+            "1.",
+            ".5",
+            "1.x",
+            "1.2.3",
+            "2026-01-15T12:02:00Z",
+            ",",
+        ] {
             assert_eq!(parse_retry_after(nothing, now), None, "{nothing:?}");
         }
         let mut headers = HeaderMap::new();
@@ -209,32 +296,68 @@ mod tests {
         for value in ["1", "6", "soon", "2.5"] {
             headers.append(header::RETRY_AFTER, value.parse().expect("a value"));
         }
-        assert_eq!(retry_after_of(&headers, now), Some(seconds(6)), "the longest counts");
+        assert_eq!(
+            retry_after_of(&headers, now),
+            Some(seconds(6)),
+            "the longest counts"
+        );
     }
 
     #[test]
     fn a_schedule_that_could_last_longer_than_a_day_is_refused() {
         assert!(Schedule::new(seconds(2), seconds(900), 10).is_ok());
-        assert!(Schedule::new(seconds(2), seconds(900), 25).is_ok(), "24 delays of up to an hour are a day");
+        assert!(
+            Schedule::new(seconds(2), seconds(900), 25).is_ok(),
+            "24 delays of up to an hour are a day"
+        );
         assert!(matches!(
             Schedule::new(seconds(2), seconds(900), 26),
-            Err(InvalidSchedule::TooLong { max_receives: 26, .. })
+            Err(InvalidSchedule::TooLong {
+                max_receives: 26,
+                ..
+            })
         ));
-        assert_eq!(Schedule::new(seconds(0), seconds(9), 4), Err(InvalidSchedule::Zero));
-        assert_eq!(Schedule::new(seconds(9), seconds(0), 4), Err(InvalidSchedule::Zero));
-        assert!(Schedule::new(seconds(10), seconds(9), 4).is_ok(), "the cap rules");
+        assert_eq!(
+            Schedule::new(seconds(0), seconds(9), 4),
+            Err(InvalidSchedule::Zero)
+        );
+        assert_eq!(
+            Schedule::new(seconds(9), seconds(0), 4),
+            Err(InvalidSchedule::Zero)
+        );
+        assert!(
+            Schedule::new(seconds(10), seconds(9), 4).is_ok(),
+            "the cap rules"
+        );
         assert!(Schedule::new(seconds(1), seconds(36_000), 1).is_ok());
-        assert_eq!(Schedule::new(seconds(1), seconds(36_001), 1), Err(InvalidSchedule::Cap));
-        assert_eq!(Schedule::new(seconds(1), seconds(1), 0), Err(InvalidSchedule::MaxReceives));
+        assert_eq!(
+            Schedule::new(seconds(1), seconds(36_001), 1),
+            Err(InvalidSchedule::Cap)
+        );
+        assert_eq!(
+            Schedule::new(seconds(1), seconds(1), 0),
+            Err(InvalidSchedule::MaxReceives)
+        );
     }
 
     #[test]
     fn events_that_failed_together_are_spread_over_a_tenth_of_their_delay() {
         let schedule = Schedule::new(seconds(2), seconds(900), 10).expect("a schedule");
-        for (attempt, least, most) in [(1, 2, 3), (8, 256, 281), (10, 900, 990), (u32::MAX, 900, 990)] {
+        for (attempt, least, most) in [
+            (1, 2, 3),
+            (8, 256, 281),
+            (10, 900, 990),
+            (u32::MAX, 900, 990),
+        ] {
             let mut rng = fastrand::Rng::with_seed(7);
-            let delays: Vec<_> = (0..10_000).map(|_| schedule.delay(attempt, None, &mut rng).as_secs()).collect();
-            assert_eq!((delays.iter().min(), delays.iter().max()), (Some(&least), Some(&most)), "attempt {attempt}");
+            let delays: Vec<_> = (0..10_000)
+                .map(|_| schedule.delay(attempt, None, &mut rng).as_secs())
+                .collect();
+            assert_eq!(
+                (delays.iter().min(), delays.iter().max()),
+                (Some(&least), Some(&most)),
+                "attempt {attempt}"
+            );
         }
     }
 

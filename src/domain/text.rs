@@ -3,12 +3,14 @@
 /// The longest detail or response excerpt that is kept of an error or an answer, in bytes.
 pub const MAX_EXCERPT_BYTES: usize = 1024;
 
-/// Returns whether SQS accepts the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF`).
+/// Returns whether SQS accepts the character (`SendMessage`: `#x9 | #xA | #xD | #x20–#xD7FF |
+/// #xE000–#xFFFD | #x10000–#x10FFFF`).
 pub(crate) fn is_allowed(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
 }
 
-/// `text` cut to [`MAX_EXCERPT_BYTES`], with spaces for characters that SQS, a terminal or a log does not accept.
+/// `text` cut to [`MAX_EXCERPT_BYTES`], with spaces for characters that SQS, a terminal or a log
+/// does not accept.
 pub fn excerpt(text: &str) -> String {
     excerpt_of(text, MAX_EXCERPT_BYTES)
 }
@@ -17,7 +19,11 @@ pub fn excerpt(text: &str) -> String {
 pub(crate) fn excerpt_of(text: &str, most: usize) -> String {
     let mut excerpt = String::new();
     for c in text.chars() {
-        let c = if c.is_control() || !is_allowed(c) { ' ' } else { c };
+        let c = if c.is_control() || !is_allowed(c) {
+            ' '
+        } else {
+            c
+        };
         if excerpt.len() + c.len_utf8() > most {
             break;
         }

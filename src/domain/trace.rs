@@ -1,7 +1,8 @@
-//! Traces of events: towards the target by W3C Trace Context ("traceparent Header"), through SQS by X-Ray.
+//! Traces of events: towards the target by W3C Trace Context ("traceparent Header"), through SQS by
+//! X-Ray.
 //!
-//! A `traceparent` that Genesys Cloud sent is passed on. Otherwise it is made of the event's id, so that every attempt, also
-//! after a replay, is in one trace, which can be looked up by the id.
+//! A `traceparent` that Genesys Cloud sent is passed on. Otherwise it is made of the event's id, so
+//! that every attempt, also after a replay, is in one trace, which can be looked up by the id.
 
 use std::fmt::Write as _;
 
@@ -12,10 +13,12 @@ use crate::domain::event::EventId;
 /// Sampled: who the target is decides what becomes of it.
 const FLAGS: &str = "01";
 
-/// The trace of an invocation, as X-Ray writes it: `Root=1-67891233-abcdef012345678912345678;Parent=…;Sampled=1`.
+/// The trace of an invocation, as X-Ray writes it:
+/// `Root=1-67891233-abcdef012345678912345678;Parent=…;Sampled=1`.
 ///
-/// It goes with a message in the system attribute `AWSTraceHeader`, so that X-Ray links the traces of sender and receiver
-/// (Lambda Developer Guide, "Using Lambda with Amazon SQS"; X-Ray Developer Guide, "Tracing header").
+/// It goes with a message in the system attribute `AWSTraceHeader`, so that X-Ray links the traces
+/// of sender and receiver (Lambda Developer Guide, "Using Lambda with Amazon SQS"; X-Ray Developer
+/// Guide, "Tracing header").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceHeader(String);
 
@@ -26,7 +29,9 @@ impl TraceHeader {
         let is_known = |part: &&str| match part.split_once('=') {
             Some(("Root", root)) => {
                 let mut parts = root.split('-');
-                let is_root = parts.next() == Some("1") && is_hex(parts.next(), 8) && is_hex(parts.next(), 24);
+                let is_root = parts.next() == Some("1")
+                    && is_hex(parts.next(), 8)
+                    && is_hex(parts.next(), 24);
                 is_root && parts.next().is_none()
             }
             Some(("Parent", parent)) => is_hex(Some(parent), 16),
@@ -34,7 +39,10 @@ impl TraceHeader {
             _ => false,
         };
         let known: Vec<_> = value.split(';').filter(is_known).collect();
-        known.iter().any(|part| part.starts_with("Root=")).then(|| Self(known.join(";")))
+        known
+            .iter()
+            .any(|part| part.starts_with("Root="))
+            .then(|| Self(known.join(";")))
     }
 
     /// The value of the attribute.
@@ -44,7 +52,9 @@ impl TraceHeader {
 }
 
 fn is_hex(text: Option<&str>, chars: usize) -> bool {
-    text.is_some_and(|text| text.len() == chars && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    text.is_some_and(|text| {
+        text.len() == chars && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// The trace of an event, and in it the span of one attempt.
@@ -71,9 +81,12 @@ pub(crate) fn is_traceparent(value: &[u8]) -> bool {
     let mut parts = value.split(|byte| *byte == b'-');
     let mut part = |chars: usize| {
         let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        parts.next().filter(|part| part.len() == chars && part.iter().all(is_hex))
+        parts
+            .next()
+            .filter(|part| part.len() == chars && part.iter().all(is_hex))
     };
-    let is_something = |part: Option<&[u8]>| part.is_some_and(|part| part.iter().any(|byte| *byte != b'0'));
+    let is_something =
+        |part: Option<&[u8]>| part.is_some_and(|part| part.iter().any(|byte| *byte != b'0'));
     let version = part(2);
     let names = is_something(part(32)) && is_something(part(16)) && part(2).is_some();
     match version {
@@ -91,11 +104,17 @@ mod tests {
     fn what_is_made_is_valid_and_every_attempt_is_in_one_trace() {
         let id: EventId = "an-event".parse().expect("an id");
         let (first, second) = (traceparent_of(&id, 1), traceparent_of(&id, 2));
-        assert!(is_traceparent(first.as_bytes()) && is_traceparent(second.as_bytes()), "{first} {second}");
+        assert!(
+            is_traceparent(first.as_bytes()) && is_traceparent(second.as_bytes()),
+            "{first} {second}"
+        );
         assert_eq!(first[..36], second[..36], "one trace");
         assert_ne!(first, second, "two spans");
         // The beginnings of two hashes of the id, computed apart from this code.
-        assert_eq!(first, "00-ce2336dff40b94dfbff210375bf2358a-38082210e83e928e-01");
+        assert_eq!(
+            first,
+            "00-ce2336dff40b94dfbff210375bf2358a-38082210e83e928e-01"
+        );
     }
 
     #[test]
@@ -113,7 +132,11 @@ mod tests {
             (plain.replacen("Root=1", "Root=2", 1), None),
             (String::new(), None),
         ] {
-            assert_eq!(TraceHeader::new(&given).as_ref().map(TraceHeader::as_str), taken, "{given}");
+            assert_eq!(
+                TraceHeader::new(&given).as_ref().map(TraceHeader::as_str),
+                taken,
+                "{given}"
+            );
         }
     }
 

@@ -10,7 +10,8 @@ use subtle::ConstantTimeEq as _;
 
 use crate::ports::secrets::SenderSecrets;
 
-/// `sha256=` and the base64 of the HMAC-SHA256 of the raw body ("Open Messaging: validate the signature").
+/// `sha256=` and the base64 of the HMAC-SHA256 of the raw body ("Open Messaging: validate the
+/// signature").
 pub const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("x-hub-signature-256");
 
 /// A shared secret, for senders that cannot sign.
@@ -32,7 +33,9 @@ pub enum NoProof {
     #[error("send X-Hub-Signature-256 (Open Messaging) or X-Webhook-Secret")]
     Missing,
     /// The signature is not of the form that Genesys sends.
-    #[error("X-Hub-Signature-256 must be sha256= and the base64 (not hex) of the body's HMAC-SHA256, once")]
+    #[error(
+        "X-Hub-Signature-256 must be sha256= and the base64 (not hex) of the body's HMAC-SHA256, once"
+    )]
     MalformedSignature,
     /// The secret header is there more than once.
     #[error("X-Webhook-Secret must be there once")]
@@ -55,10 +58,14 @@ impl<'a> Proof<'a> {
     pub fn find(headers: &'a HeaderMap) -> Result<Self, NoProof> {
         if headers.contains_key(SIGNATURE_HEADER) {
             let value = only(headers, &SIGNATURE_HEADER).ok_or(NoProof::MalformedSignature)?;
-            return decode_signature(value).map(Self::Signature).ok_or(NoProof::MalformedSignature);
+            return decode_signature(value)
+                .map(Self::Signature)
+                .ok_or(NoProof::MalformedSignature);
         }
         if headers.contains_key(SECRET_HEADER) {
-            return only(headers, &SECRET_HEADER).map(Self::Secret).ok_or(NoProof::RepeatedSecret);
+            return only(headers, &SECRET_HEADER)
+                .map(Self::Secret)
+                .ok_or(NoProof::RepeatedSecret);
         }
         Err(NoProof::Missing)
     }
@@ -71,26 +78,37 @@ impl<'a> Proof<'a> {
         }
     }
 
-    /// Compares with every valid secret, in constant time: the duration tells nothing about a guess.
+    /// Compares with every valid secret, in constant time: the duration tells nothing about a
+    /// guess.
     pub fn verify(self, body: &[u8], secrets: &SenderSecrets) -> Verdict {
         let valid = match self {
-            Self::Signature(_) if secrets.open_messaging.is_empty() => return Verdict::NotConfigured,
+            Self::Signature(_) if secrets.open_messaging.is_empty() => {
+                return Verdict::NotConfigured;
+            }
             Self::Secret(_) if secrets.webhook.is_empty() => return Verdict::NotConfigured,
-            Self::Signature(signature) => {
-                any(&secrets.open_messaging, |secret| hmac_sha256(secret.as_bytes(), &[body]).ct_eq(&signature).into())
-            }
+            Self::Signature(signature) => any(&secrets.open_messaging, |secret| {
+                hmac_sha256(secret.as_bytes(), &[body])
+                    .ct_eq(&signature)
+                    .into()
+            }),
             // Hashes, because comparing texts of unequal length would tell the length.
-            Self::Secret(value) => {
-                any(&secrets.webhook, |secret| Sha256::digest(secret).ct_eq(&Sha256::digest(value)).into())
-            }
+            Self::Secret(value) => any(&secrets.webhook, |secret| {
+                Sha256::digest(secret).ct_eq(&Sha256::digest(value)).into()
+            }),
         };
-        if valid { Verdict::Valid } else { Verdict::Invalid }
+        if valid {
+            Verdict::Valid
+        } else {
+            Verdict::Invalid
+        }
     }
 }
 
 /// Returns whether `holds` for any, without stopping at the first.
 fn any(secrets: &[String], holds: impl Fn(&str) -> bool) -> bool {
-    secrets.iter().fold(false, |found, secret| found | holds(secret))
+    secrets
+        .iter()
+        .fold(false, |found, secret| found | holds(secret))
 }
 
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
@@ -113,7 +131,10 @@ mod tests {
 
     fn secrets(open_messaging: &[&str], webhook: &[&str]) -> SenderSecrets {
         let owned = |secrets: &[&str]| secrets.iter().map(|&secret| secret.to_owned()).collect();
-        SenderSecrets { open_messaging: owned(open_messaging), webhook: owned(webhook) }
+        SenderSecrets {
+            open_messaging: owned(open_messaging),
+            webhook: owned(webhook),
+        }
     }
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
@@ -124,14 +145,21 @@ mod tests {
         headers
     }
 
-    fn verify(pairs: &[(HeaderName, &str)], body: &[u8], secrets: &SenderSecrets) -> Result<Verdict, NoProof> {
+    fn verify(
+        pairs: &[(HeaderName, &str)],
+        body: &[u8],
+        secrets: &SenderSecrets,
+    ) -> Result<Verdict, NoProof> {
         Proof::find(&headers(pairs)).map(|proof| proof.verify(body, secrets))
     }
 
     #[test]
     fn the_test_vector_of_open_messaging_is_valid() {
         let secrets = secrets(&["MySecretSignature"], &[]);
-        assert_eq!(verify(&[(SIGNATURE_HEADER, SIGNATURE)], BODY, &secrets), Ok(Verdict::Valid));
+        assert_eq!(
+            verify(&[(SIGNATURE_HEADER, SIGNATURE)], BODY, &secrets),
+            Ok(Verdict::Valid)
+        );
     }
 
     #[test]
@@ -141,52 +169,99 @@ mod tests {
         let mut changed = BODY.to_vec();
         changed[20] ^= 1;
         assert_eq!(verify(&signed, &changed, &ours), Ok(Verdict::Invalid));
-        assert_eq!(verify(&signed, BODY, &secrets(&["AnotherSecretSignature"], &[])), Ok(Verdict::Invalid));
+        assert_eq!(
+            verify(&signed, BODY, &secrets(&["AnotherSecretSignature"], &[])),
+            Ok(Verdict::Invalid)
+        );
         let hex = "sha256=55bdc89814986fe72403236084419f9fedc4dfde5a86d0d2730b9303108800ac";
-        for value in [hex, "sha256=", "sha1=abc", "", "sha256=Vb3ImBSYb+ckAyNghEGfn+3E395ahtDScwuTAxCIAKw=, x"] {
-            assert_eq!(verify(&[(SIGNATURE_HEADER, value)], BODY, &ours), Err(NoProof::MalformedSignature), "{value}");
+        for value in [
+            hex,
+            "sha256=",
+            "sha1=abc",
+            "",
+            "sha256=Vb3ImBSYb+ckAyNghEGfn+3E395ahtDScwuTAxCIAKw=, x",
+        ] {
+            assert_eq!(
+                verify(&[(SIGNATURE_HEADER, value)], BODY, &ours),
+                Err(NoProof::MalformedSignature),
+                "{value}"
+            );
         }
     }
 
     #[test]
     fn every_bit_of_a_signature_and_of_a_secret_counts() {
-        let secrets = secrets(&["MySecretSignature"], &["0123456789abcdef0123456789abcdef"]);
-        let right = BASE64_STANDARD.decode(SIGNATURE.trim_start_matches("sha256=")).expect("base64");
+        let secrets = secrets(
+            &["MySecretSignature"],
+            &["0123456789abcdef0123456789abcdef"],
+        );
+        let right = BASE64_STANDARD
+            .decode(SIGNATURE.trim_start_matches("sha256="))
+            .expect("base64");
         for bit in 0..right.len() * 8 {
             let mut wrong = right.clone();
             wrong[bit / 8] ^= 1 << (bit % 8);
             let wrong = format!("sha256={}", BASE64_STANDARD.encode(wrong));
-            assert_eq!(verify(&[(SIGNATURE_HEADER, &wrong)], BODY, &secrets), Ok(Verdict::Invalid), "bit {bit}");
+            assert_eq!(
+                verify(&[(SIGNATURE_HEADER, &wrong)], BODY, &secrets),
+                Ok(Verdict::Invalid),
+                "bit {bit}"
+            );
         }
         for place in 0..32 {
             let mut wrong = b"0123456789abcdef0123456789abcdef".to_vec();
             wrong[place] = b'x';
             let wrong = String::from_utf8(wrong).expect("text");
-            assert_eq!(verify(&[(SECRET_HEADER, &wrong)], BODY, &secrets), Ok(Verdict::Invalid), "{wrong}");
+            assert_eq!(
+                verify(&[(SECRET_HEADER, &wrong)], BODY, &secrets),
+                Ok(Verdict::Invalid),
+                "{wrong}"
+            );
         }
     }
 
     #[test]
     fn a_wrong_signature_is_not_outweighed_by_a_right_secret() {
         let secrets = secrets(&["MySecretSignature"], &["0123456789abcdef"]);
-        let both = [(SIGNATURE_HEADER, SIGNATURE), (SECRET_HEADER, "0123456789abcdef")];
+        let both = [
+            (SIGNATURE_HEADER, SIGNATURE),
+            (SECRET_HEADER, "0123456789abcdef"),
+        ];
         assert_eq!(verify(&both, b"{}", &secrets), Ok(Verdict::Invalid));
     }
 
     #[test]
     fn several_secrets_are_valid_at_once() {
-        let secrets =
-            secrets(&["ANewSecretSignature", "MySecretSignature"], &["the-first-secret", "the-second-secret"]);
-        assert_eq!(verify(&[(SIGNATURE_HEADER, SIGNATURE)], BODY, &secrets), Ok(Verdict::Valid));
+        let secrets = secrets(
+            &["ANewSecretSignature", "MySecretSignature"],
+            &["the-first-secret", "the-second-secret"],
+        );
+        assert_eq!(
+            verify(&[(SIGNATURE_HEADER, SIGNATURE)], BODY, &secrets),
+            Ok(Verdict::Valid)
+        );
         for secret in ["the-first-secret", "the-second-secret"] {
-            assert_eq!(verify(&[(SECRET_HEADER, secret)], b"", &secrets), Ok(Verdict::Valid));
+            assert_eq!(
+                verify(&[(SECRET_HEADER, secret)], b"", &secrets),
+                Ok(Verdict::Valid)
+            );
         }
-        for wrong in ["", "the-first-secre", "the-first-secret ", "the-first-secret,the-first-secret"] {
-            assert_eq!(verify(&[(SECRET_HEADER, wrong)], b"", &secrets), Ok(Verdict::Invalid), "{wrong:?}");
+        for wrong in [
+            "",
+            "the-first-secre",
+            "the-first-secret ",
+            "the-first-secret,the-first-secret",
+        ] {
+            assert_eq!(
+                verify(&[(SECRET_HEADER, wrong)], b"", &secrets),
+                Ok(Verdict::Invalid),
+                "{wrong:?}"
+            );
         }
     }
 
-    /// Comparisons themselves are `subtle`'s; here it is whether one that matches hides how many follow.
+    /// Comparisons themselves are `subtle`'s; here it is whether one that matches hides how many
+    /// follow.
     #[test]
     fn every_secret_is_compared_also_after_one_that_matches() {
         let compared = std::cell::Cell::new(0);
@@ -204,10 +279,22 @@ mod tests {
         let none = secrets(&[], &[]);
         assert_eq!(verify(&[], BODY, &none), Err(NoProof::Missing));
         let twice = [(SIGNATURE_HEADER, SIGNATURE), (SIGNATURE_HEADER, SIGNATURE)];
-        assert_eq!(verify(&twice, BODY, &none), Err(NoProof::MalformedSignature));
-        let twice = [(SECRET_HEADER, "0123456789abcdef"), (SECRET_HEADER, "0123456789abcdef")];
+        assert_eq!(
+            verify(&twice, BODY, &none),
+            Err(NoProof::MalformedSignature)
+        );
+        let twice = [
+            (SECRET_HEADER, "0123456789abcdef"),
+            (SECRET_HEADER, "0123456789abcdef"),
+        ];
         assert_eq!(verify(&twice, BODY, &none), Err(NoProof::RepeatedSecret));
-        assert_eq!(verify(&[(SIGNATURE_HEADER, SIGNATURE)], BODY, &none), Ok(Verdict::NotConfigured));
-        assert_eq!(verify(&[(SECRET_HEADER, "")], BODY, &none), Ok(Verdict::NotConfigured));
+        assert_eq!(
+            verify(&[(SIGNATURE_HEADER, SIGNATURE)], BODY, &none),
+            Ok(Verdict::NotConfigured)
+        );
+        assert_eq!(
+            verify(&[(SECRET_HEADER, "")], BODY, &none),
+            Ok(Verdict::NotConfigured)
+        );
     }
 }

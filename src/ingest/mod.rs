@@ -1,4 +1,5 @@
-//! Accepts a webhook: authenticates, identifies and enqueues it. The answer is 200 only after the queue has the event.
+//! Accepts a webhook: authenticates, identifies and enqueues it. The answer is 200 only after the
+//! queue has the event.
 
 pub mod authenticate;
 #[cfg(test)]
@@ -64,7 +65,9 @@ pub enum Refusal {
     #[error("The body is empty. Send the event as a JSON object or array.")]
     Empty,
     /// The body is not a JSON object or array. It was kept in the dead-letter queue.
-    #[error("{error}. It was kept in the dead-letter queue as {kept_as}; send a JSON object or array.")]
+    #[error(
+        "{error}. It was kept in the dead-letter queue as {kept_as}; send a JSON object or array."
+    )]
     NotJson {
         /// The problem.
         #[source]
@@ -81,7 +84,8 @@ pub enum Refusal {
         /// The size it would have.
         size: usize,
     },
-    /// There is no secret of the kind that the proof needs. An unauthenticated sender is not told so.
+    /// There is no secret of the kind that the proof needs. An unauthenticated sender is not told
+    /// so.
     #[error("The relay cannot check this request at the moment. Send it again.")]
     NotConfigured {
         /// The field of the stack's secret that would hold them.
@@ -98,8 +102,8 @@ pub enum Refusal {
 impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
     /// Accepts or refuses one webhook.
     ///
-    /// `Ok` and [`Refusal::NotJson`] mean that the body is durable; every other refusal leaves nothing behind.
-    /// The message carries this trace through the queue.
+    /// `Ok` and [`Refusal::NotJson`] mean that the body is durable; every other refusal leaves
+    /// nothing behind. The message carries this trace through the queue.
     pub async fn ingest(
         &self,
         headers: &HeaderMap,
@@ -114,7 +118,12 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         outcome
     }
 
-    async fn accept(&self, headers: &HeaderMap, body: &[u8], trace: Option<TraceHeader>) -> Result<Accepted, Refusal> {
+    async fn accept(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        trace: Option<TraceHeader>,
+    ) -> Result<Accepted, Refusal> {
         self.authenticate(headers, body).await?;
         if body.is_empty() {
             return Err(Refusal::Empty);
@@ -125,8 +134,15 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         }
         let received_at = self.clock.now();
         let json = Json::parse(body);
-        let lone =
-            || EventId::of_request(received_at, self.rng.lock().unwrap_or_else(PoisonError::into_inner).u128(..));
+        let lone = || {
+            EventId::of_request(
+                received_at,
+                self.rng
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .u128(..),
+            )
+        };
         let identity = match &json {
             Ok(json) => Identity::of(*json, received_at, sender_key(headers).as_ref(), lone),
             Err(_) => Identity::of_malformed(lone()),
@@ -142,7 +158,10 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
             is_copy: false,
         };
         let (id, source) = (event.id.clone(), event.source);
-        let message = Message { trace, ..Message::from_event(event) };
+        let message = Message {
+            trace,
+            ..Message::from_event(event)
+        };
         let size = message.size();
         if size > MAX_MESSAGE_BYTES {
             return Err(Refusal::TooLarge { size });
@@ -150,7 +169,10 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         match json {
             Ok(_) => {
                 let began = Instant::now();
-                self.events.send(&message).await.map_err(Refusal::QueueUnavailable)?;
+                self.events
+                    .send(&message)
+                    .await
+                    .map_err(Refusal::QueueUnavailable)?;
                 metrics::ENQUEUE_TIME.time(began.elapsed());
                 Ok(Accepted { id, source, size })
             }
@@ -165,25 +187,39 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
                     resent_at: None,
                 };
                 let message = message.with_reason(&reason);
-                self.dead_letters.send(&message).await.map_err(Refusal::QueueUnavailable)?;
+                self.dead_letters
+                    .send(&message)
+                    .await
+                    .map_err(Refusal::QueueUnavailable)?;
                 metrics::DEAD.add(reason.reason, 1);
                 Err(Refusal::NotJson { error, kept_as: id })
             }
         }
     }
 
-    /// A 401 makes Genesys Cloud drop the event, so it is never based on an old copy of the secrets.
+    /// A 401 makes Genesys Cloud drop the event, so it is never based on an old copy of the
+    /// secrets.
     async fn authenticate(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
         let proof = Proof::find(headers).map_err(Refusal::NoProof)?;
-        let secrets = self.secrets.get().await.map_err(Refusal::SecretsUnavailable)?;
+        let secrets = self
+            .secrets
+            .get()
+            .await
+            .map_err(Refusal::SecretsUnavailable)?;
         if proof.verify(body, &secrets) == Verdict::Valid {
             return Ok(());
         }
-        let secrets = self.secrets.get_fresh().await.map_err(Refusal::SecretsUnavailable)?;
+        let secrets = self
+            .secrets
+            .get_fresh()
+            .await
+            .map_err(Refusal::SecretsUnavailable)?;
         match proof.verify(body, &secrets) {
             Verdict::Valid => Ok(()),
             Verdict::Invalid => Err(Refusal::WrongProof),
-            Verdict::NotConfigured => Err(Refusal::NotConfigured { field: proof.field() }),
+            Verdict::NotConfigured => Err(Refusal::NotConfigured {
+                field: proof.field(),
+            }),
         }
     }
 }
@@ -208,7 +244,9 @@ impl Refusal {
     /// The reason for operators.
     pub fn reason(&self) -> String {
         match self {
-            Self::NotConfigured { field } => format!("the stack's secret has no {field} to check this request with"),
+            Self::NotConfigured { field } => {
+                format!("the stack's secret has no {field} to check this request with")
+            }
             told => told.to_string(),
         }
     }
@@ -227,13 +265,21 @@ impl From<&Refusal> for Rejection {
     }
 }
 
-/// The sender's keys for its events. Several values of one header are joined as API Gateway joins them.
+/// The sender's keys for its events. Several values of one header are joined as API Gateway joins
+/// them.
 fn sender_key(headers: &HeaderMap) -> Option<SenderKey> {
     let joined = |name| {
-        let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let values: Vec<&str> = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         values.join(",")
     };
-    SenderKey::of(Some(&joined("idempotency-key")), Some(&joined("webhook-id")))
+    SenderKey::of(
+        Some(&joined("idempotency-key")),
+        Some(&joined("webhook-id")),
+    )
 }
 
 fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
@@ -255,5 +301,9 @@ fn kept_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
 
 /// A header's value, unless it is a placeholder: SQS accepts no empty attribute.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok().filter(|value| !value.is_empty())
+    headers
+        .get(name)?
+        .to_str()
+        .ok()
+        .filter(|value| !value.is_empty())
 }

@@ -30,7 +30,12 @@ fn relay() -> Relay {
         clock: FakeClock,
         rng: Mutex::new(fastrand::Rng::with_seed(7)),
     };
-    Relay { events, dead_letters, store, ingest }
+    Relay {
+        events,
+        dead_letters,
+        store,
+        ingest,
+    }
 }
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -42,7 +47,10 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn authentic() -> HeaderMap {
-    headers(&[("x-webhook-secret", SECRET), ("content-type", "application/json")])
+    headers(&[
+        ("x-webhook-secret", SECRET),
+        ("content-type", "application/json"),
+    ])
 }
 
 impl Relay {
@@ -69,7 +77,10 @@ async fn an_event_is_queued_byte_for_byte_with_its_attributes() {
     for (name, value) in [
         ("x-genesys-webhook-id", "w1"),
         ("inin-correlation-id", "c1"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
         ("authorization", "Bearer secret"),
         ("cookie", "secret"),
         ("user-agent", "Genesys"),
@@ -78,24 +89,48 @@ async fn an_event_is_queued_byte_for_byte_with_its_attributes() {
     }
     let body = b" {\"webhookId\":\"w1\",\"payload\":{},\"timestamp\":\"t\"}\n";
     let accepted = relay.post(&headers, body).await.expect("accepted");
-    let [message] = &relay.events.messages()[..] else { panic!("one message") };
+    let [message] = &relay.events.messages()[..] else {
+        panic!("one message")
+    };
     assert_eq!(message.body.as_bytes(), body);
-    assert_eq!(attribute(message, attribute::EVENT_ID).as_deref(), Some(accepted.id.as_str()));
-    assert_eq!(attribute(message, attribute::SOURCE).as_deref(), Some("webhook"));
-    assert_eq!(attribute(message, attribute::CONTENT_TYPE).as_deref(), Some("application/json"));
+    assert_eq!(
+        attribute(message, attribute::EVENT_ID).as_deref(),
+        Some(accepted.id.as_str())
+    );
+    assert_eq!(
+        attribute(message, attribute::SOURCE).as_deref(),
+        Some("webhook")
+    );
+    assert_eq!(
+        attribute(message, attribute::CONTENT_TYPE).as_deref(),
+        Some("application/json")
+    );
     assert_eq!(message.group.as_deref(), Some("w1"));
     let kept: BTreeMap<String, String> =
-        serde_json::from_str(&attribute(message, attribute::HEADERS).expect("headers")).expect("JSON");
-    assert_eq!(kept.keys().collect::<Vec<_>>(), ["inin-correlation-id", "traceparent", "x-genesys-webhook-id"]);
-    assert!(!format!("{message:?}").contains("secret"), "no credential is kept");
+        serde_json::from_str(&attribute(message, attribute::HEADERS).expect("headers"))
+            .expect("JSON");
+    assert_eq!(
+        kept.keys().collect::<Vec<_>>(),
+        ["inin-correlation-id", "traceparent", "x-genesys-webhook-id"]
+    );
+    assert!(
+        !format!("{message:?}").contains("secret"),
+        "no credential is kept"
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_kept_of_a_request_that_is_not_authentic() {
     let relay = relay();
-    for headers in [headers(&[]), headers(&[("x-webhook-secret", "wrong-secret-value")])] {
+    for headers in [
+        headers(&[]),
+        headers(&[("x-webhook-secret", "wrong-secret-value")]),
+    ] {
         let refusal = relay.post(&headers, b"{}").await.expect_err("refused");
-        assert!(matches!(refusal, Refusal::NoProof(_) | Refusal::WrongProof), "{refusal}");
+        assert!(
+            matches!(refusal, Refusal::NoProof(_) | Refusal::WrongProof),
+            "{refusal}"
+        );
     }
     assert!(relay.is_empty());
 }
@@ -106,8 +141,17 @@ async fn a_rotated_secret_is_valid_within_seconds() {
     relay.post(&authentic(), b"{}").await.expect("accepted");
     tokio::time::advance(FRESH).await;
     relay.store.hold(&secrets("the-rotated-secret"));
-    relay.post(&headers(&[("x-webhook-secret", "the-rotated-secret")]), b"{}").await.expect("accepted");
-    let refusal = relay.post(&authentic(), b"{}").await.expect_err("withdrawn");
+    relay
+        .post(
+            &headers(&[("x-webhook-secret", "the-rotated-secret")]),
+            b"{}",
+        )
+        .await
+        .expect("accepted");
+    let refusal = relay
+        .post(&authentic(), b"{}")
+        .await
+        .expect_err("withdrawn");
     assert!(matches!(refusal, Refusal::WrongProof));
 }
 
@@ -118,22 +162,42 @@ async fn no_401_while_the_secrets_cannot_be_read() {
     tokio::time::advance(FRESH).await;
     relay.store.fail();
     let wrong = headers(&[("x-webhook-secret", "maybe-the-new-secret")]);
-    assert!(matches!(relay.post(&wrong, b"{}").await, Err(Refusal::SecretsUnavailable(_))));
-    assert!(relay.post(&authentic(), b"{}").await.is_ok(), "a known secret still opens");
+    assert!(matches!(
+        relay.post(&wrong, b"{}").await,
+        Err(Refusal::SecretsUnavailable(_))
+    ));
+    assert!(
+        relay.post(&authentic(), b"{}").await.is_ok(),
+        "a known secret still opens"
+    );
 }
 
-/// A 401 would destroy the event of an integration that is set up before its secret is. Yet it is no outage of the relay:
-/// anybody can make up a signature.
+/// A 401 would destroy the event of an integration that is set up before its secret is. Yet it is
+/// no outage of the relay: anybody can make up a signature.
 #[tokio::test]
 async fn a_secret_that_was_never_set_is_neither_the_senders_fault_nor_an_outage() {
     let relay = relay();
-    let signed = headers(&[("x-hub-signature-256", "sha256=Vb3ImBSYb+ckAyNghEGfn+3E395ahtDScwuTAxCIAKw=")]);
+    let signed = headers(&[(
+        "x-hub-signature-256",
+        "sha256=Vb3ImBSYb+ckAyNghEGfn+3E395ahtDScwuTAxCIAKw=",
+    )]);
     let refusal = relay.post(&signed, b"{}").await.expect_err("refused");
     assert_eq!(Rejection::from(&refusal), Rejection::NotConfigured);
-    assert!(refusal.fault().is_none() && refusal.reason().contains("openMessagingSecrets"), "{}", refusal.reason());
+    assert!(
+        refusal.fault().is_none() && refusal.reason().contains("openMessagingSecrets"),
+        "{}",
+        refusal.reason()
+    );
     let outage = Refusal::SecretsUnavailable(SecretsError::unavailable("away"));
-    assert_eq!(refusal.to_string(), outage.to_string(), "a stranger does not learn which it is");
-    assert_eq!((Rejection::from(&outage), outage.fault().is_some()), (Rejection::Unavailable, true));
+    assert_eq!(
+        refusal.to_string(),
+        outage.to_string(),
+        "a stranger does not learn which it is"
+    );
+    assert_eq!(
+        (Rejection::from(&outage), outage.fault().is_some()),
+        (Rejection::Unavailable, true)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,24 +211,43 @@ async fn a_secret_that_cannot_match_is_never_answered_with_401() {
         let relay = relay();
         relay.post(&authentic(), b"{}").await.expect("accepted");
         tokio::time::advance(FRESH).await;
-        relay.store.hold(&serde_json::json!({ "webhookSecrets": wrong }));
+        relay
+            .store
+            .hold(&serde_json::json!({ "webhookSecrets": wrong }));
         for _ in 0..2 {
-            let refusal = relay.post(&headers(&[("x-webhook-secret", "the-new-secret-0001")]), b"{}").await;
-            let Err(Refusal::SecretsUnavailable(error)) = refusal else { panic!("{wrong}: {refusal:?}") };
+            let refusal = relay
+                .post(
+                    &headers(&[("x-webhook-secret", "the-new-secret-0001")]),
+                    b"{}",
+                )
+                .await;
+            let Err(Refusal::SecretsUnavailable(error)) = refusal else {
+                panic!("{wrong}: {refusal:?}")
+            };
             assert!(error.to_string().contains("webhookSecrets"), "{error}");
         }
-        relay.post(&authentic(), b"{}").await.expect("the last good copy bridges");
+        relay
+            .post(&authentic(), b"{}")
+            .await
+            .expect("the last good copy bridges");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_person_types_into_the_editor_lets_both_senders_in() {
     let (old, new) = ("the-old-secret-0001", "the-new-secret-0002");
-    for typed in [format!("[\"{old}\",\"{new}\"]"), format!("{old},{new}"), format!("{old}, {new}\n")] {
+    for typed in [
+        format!("[\"{old}\",\"{new}\"]"),
+        format!("{old},{new}"),
+        format!("{old}, {new}\n"),
+    ] {
         let relay = relay();
         relay.store.hold(&secrets(&typed));
         for secret in [old, new] {
-            relay.post(&headers(&[("x-webhook-secret", secret)]), b"{}").await.expect(&typed);
+            relay
+                .post(&headers(&[("x-webhook-secret", secret)]), b"{}")
+                .await
+                .expect(&typed);
         }
     }
 }
@@ -175,25 +258,49 @@ async fn a_packed_body_keeps_what_tells_how_to_unpack_it() {
     let relay = relay();
     let mut headers = authentic();
     headers.insert("content-encoding", "gzip".parse().expect("a value"));
-    let body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00C\xbf\xa6\xa3\x02\x00\x00\x00";
-    assert!(matches!(relay.post(&headers, body).await, Err(Refusal::NotJson { .. })));
-    let kept = relay.dead_letters.messages().pop().expect("kept").to_event(FakeClock.now()).expect("readable");
-    assert_eq!((&kept.body[..], kept.headers["content-encoding"].as_str()), (&body[..], "gzip"));
+    let body =
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00C\xbf\xa6\xa3\x02\x00\x00\x00";
+    assert!(matches!(
+        relay.post(&headers, body).await,
+        Err(Refusal::NotJson { .. })
+    ));
+    let kept = relay
+        .dead_letters
+        .messages()
+        .pop()
+        .expect("kept")
+        .to_event(FakeClock.now())
+        .expect("readable");
+    assert_eq!(
+        (&kept.body[..], kept.headers["content-encoding"].as_str()),
+        (&body[..], "gzip")
+    );
 }
 
 #[tokio::test]
 async fn an_empty_body_is_refused_and_not_kept() {
     let relay = relay();
-    assert!(matches!(relay.post(&authentic(), b"").await, Err(Refusal::Empty)));
+    assert!(matches!(
+        relay.post(&authentic(), b"").await,
+        Err(Refusal::Empty)
+    ));
     assert!(relay.is_empty());
 }
 
 #[tokio::test]
 async fn a_body_that_is_not_json_is_refused_and_kept() {
     let relay = relay();
-    for body in [&b"hello"[..], b"\"text\"", b"{\"a\":", b"\xff\xfe\x00", b"\x00"] {
+    for body in [
+        &b"hello"[..],
+        b"\"text\"",
+        b"{\"a\":",
+        b"\xff\xfe\x00",
+        b"\x00",
+    ] {
         let refusal = relay.post(&authentic(), body).await.expect_err("refused");
-        let Refusal::NotJson { kept_as, .. } = refusal else { panic!("{refusal}") };
+        let Refusal::NotJson { kept_as, .. } = refusal else {
+            panic!("{refusal}")
+        };
         let kept = relay.dead_letters.messages().pop().expect("kept");
         let reason = kept.reason(FakeClock.now()).expect("a reason");
         assert_eq!(reason.reason, ReasonKind::Malformed);
@@ -217,8 +324,16 @@ async fn json_of_any_shape_is_accepted() {
         "{\"text\":\"\u{FFFE}\"}",
         &deep,
     ] {
-        let accepted = relay.post(&authentic(), body.as_bytes()).await.expect("accepted");
-        let event = relay.events.messages().pop().expect("queued").to_event(FakeClock.now());
+        let accepted = relay
+            .post(&authentic(), body.as_bytes())
+            .await
+            .expect("accepted");
+        let event = relay
+            .events
+            .messages()
+            .pop()
+            .expect("queued")
+            .to_event(FakeClock.now());
         let event = event.expect("readable");
         assert_eq!((event.id, &event.body[..]), (accepted.id, body.as_bytes()));
     }
@@ -228,12 +343,28 @@ async fn json_of_any_shape_is_accepted() {
 async fn the_last_byte_that_fits_is_taken_and_the_next_one_refused() {
     let relay = relay();
     let body = |length: usize| format!("[\"{}\"]", "x".repeat(length - 4)).into_bytes();
-    let probe = relay.post(&authentic(), &body(100)).await.expect("accepted");
+    let probe = relay
+        .post(&authentic(), &body(100))
+        .await
+        .expect("accepted");
     let largest = MAX_MESSAGE_BYTES - (probe.size - 100);
-    assert_eq!(relay.post(&authentic(), &body(largest)).await.expect("fits").size, MAX_MESSAGE_BYTES);
-    let refusal = relay.post(&authentic(), &body(largest + 1)).await.expect_err("too large");
+    assert_eq!(
+        relay
+            .post(&authentic(), &body(largest))
+            .await
+            .expect("fits")
+            .size,
+        MAX_MESSAGE_BYTES
+    );
+    let refusal = relay
+        .post(&authentic(), &body(largest + 1))
+        .await
+        .expect_err("too large");
     assert!(matches!(refusal, Refusal::TooLarge { size } if size == MAX_MESSAGE_BYTES + 1));
-    assert!(matches!(relay.post(&authentic(), &vec![b'x'; 2_000_000]).await, Err(Refusal::TooLarge { .. })));
+    assert!(matches!(
+        relay.post(&authentic(), &vec![b'x'; 2_000_000]).await,
+        Err(Refusal::TooLarge { .. })
+    ));
 }
 
 #[tokio::test]
@@ -257,7 +388,11 @@ async fn a_header_that_says_nothing_is_as_good_as_none() {
     let one = relay.post(&headers, b"{}").await.expect("accepted").id;
     headers.insert("webhook-id", "two".parse().expect("a value"));
     assert_ne!(relay.post(&headers, b"{}").await.expect("accepted").id, one);
-    assert!(!relay.events.messages()[0].attributes.contains_key(attribute::CONTENT_TYPE));
+    assert!(
+        !relay.events.messages()[0]
+            .attributes
+            .contains_key(attribute::CONTENT_TYPE)
+    );
 }
 
 #[tokio::test]
@@ -282,11 +417,24 @@ async fn every_key_of_a_sender_counts() {
     };
     let keys = |key, id| [("idempotency-key", key), ("webhook-id", id)];
     assert_eq!(post(&keys("one", "a")).await, post(&keys("one", "a")).await);
-    assert_ne!(post(&keys("static", "a")).await, post(&keys("static", "b")).await);
-    assert_ne!(post(&keys("one", "static")).await, post(&keys("two", "static")).await);
+    assert_ne!(
+        post(&keys("static", "a")).await,
+        post(&keys("static", "b")).await
+    );
+    assert_ne!(
+        post(&keys("one", "static")).await,
+        post(&keys("two", "static")).await
+    );
     let list = post(&[("webhook-id", "static"), ("webhook-id", "a")]).await;
-    assert_eq!(list, post(&[("webhook-id", "static,a")]).await, "as API Gateway hands it on");
-    assert_ne!(list, post(&[("webhook-id", "static"), ("webhook-id", "b")]).await);
+    assert_eq!(
+        list,
+        post(&[("webhook-id", "static,a")]).await,
+        "as API Gateway hands it on"
+    );
+    assert_ne!(
+        list,
+        post(&[("webhook-id", "static"), ("webhook-id", "b")]).await
+    );
 }
 
 #[tokio::test]
@@ -297,6 +445,12 @@ async fn the_values_of_a_repeated_header_are_kept_as_one_list() {
         headers.append("x-genesys-tag", value.parse().expect("a value"));
     }
     relay.post(&headers, b"{}").await.expect("accepted");
-    let kept = relay.events.messages()[0].to_event(FakeClock.now()).expect("readable").headers;
-    assert_eq!(kept, [("x-genesys-tag".to_owned(), "one, two".to_owned())].into());
+    let kept = relay.events.messages()[0]
+        .to_event(FakeClock.now())
+        .expect("readable")
+        .headers;
+    assert_eq!(
+        kept,
+        [("x-genesys-tag".to_owned(), "one, two".to_owned())].into()
+    );
 }

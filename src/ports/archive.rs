@@ -1,4 +1,5 @@
-//! The archive of dead letters: compressed JSON lines, one message each, that `zcat` and `jq` can read.
+//! The archive of dead letters: compressed JSON lines, one message each, that `zcat` and `jq` can
+//! read.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -17,17 +18,20 @@ use crate::domain::event::EventId;
 use crate::domain::failure::Reason;
 use crate::domain::message::{Attribute, AttributeValue, Message};
 
-/// A part is written when it holds this much before compression: what a function of 128 MB has room for.
+/// A part is written when it holds this much before compression: what a function of 128 MB has room
+/// for.
 const PART_BYTES: usize = 16 * 1024 * 1024;
 
-/// No part holds more before compression: what fills it is a message of at most 1 MiB, twice as long where every character
-/// is escaped. An object that unpacks to more was not written by the relay, and could use up the memory.
+/// No part holds more before compression: what fills it is a message of at most 1 MiB, twice as
+/// long where every character is escaped. An object that unpacks to more was not written by the
+/// relay, and could use up the memory.
 const MAX_UNPACKED_BYTES: u64 = PART_BYTES as u64 + 4 * 1024 * 1024;
 
 /// A part is written when it holds this many messages.
 const PART_MESSAGES: usize = 1000;
 
-/// No object of the relay is larger: packing never adds more than this to what is packed. A larger one is not read.
+/// No object of the relay is larger: packing never adds more than this to what is packed. A larger
+/// one is not read.
 pub const MAX_OBJECT_BYTES: u64 = MAX_UNPACKED_BYTES + 64 * 1024;
 
 /// A failed call to the archive.
@@ -39,11 +43,14 @@ pub enum ArchiveError {
     /// The archive refused the call.
     #[error("S3 refused the request")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
-    /// There is no such object. S3 answers so for a forbidden one too, unless the caller may list the bucket.
+    /// There is no such object. S3 answers so for a forbidden one too, unless the caller may list
+    /// the bucket.
     #[error("the archive has no object {0:?} that can be read")]
     NotFound(String),
     /// The object is larger than any that the relay has written, and was not read.
-    #[error("the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, more than the relay writes; it was not read")]
+    #[error(
+        "the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, more than the relay writes; it was not read"
+    )]
     TooLarge {
         /// Its key.
         key: String,
@@ -62,7 +69,11 @@ pub enum ArchiveError {
 /// A store of archived dead letters.
 pub trait Archive: Send + Sync + 'static {
     /// Writes an object. `Ok` means that it is durable.
-    fn put(&self, key: &str, object: Vec<u8>) -> impl Future<Output = Result<(), ArchiveError>> + Send;
+    fn put(
+        &self,
+        key: &str,
+        object: Vec<u8>,
+    ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
     /// Reads an object, unless it is larger than [`MAX_OBJECT_BYTES`].
     fn get(&self, key: &str) -> impl Future<Output = Result<Vec<u8>, ArchiveError>> + Send;
@@ -113,7 +124,10 @@ impl ArchivedAttribute {
             AttributeValue::Text(text) => ArchivedValue::Text(text.clone()),
             AttributeValue::Binary(bytes) => ArchivedValue::Base64(BASE64_STANDARD.encode(bytes)),
         };
-        Self { data_type: attribute.data_type.clone(), value }
+        Self {
+            data_type: attribute.data_type.clone(),
+            value,
+        }
     }
 
     fn restore(self) -> io::Result<Attribute> {
@@ -123,16 +137,29 @@ impl ArchivedAttribute {
                 AttributeValue::Binary(BASE64_STANDARD.decode(text).map_err(io::Error::other)?)
             }
         };
-        Ok(Attribute { data_type: self.data_type, value })
+        Ok(Attribute {
+            data_type: self.data_type,
+            value,
+        })
     }
 }
 
 impl Archived {
     /// The message, byte for byte and attribute for attribute.
     pub fn into_message(self) -> io::Result<Message> {
-        let restore = |(name, attribute): (String, ArchivedAttribute)| Ok((name, attribute.restore()?));
-        let attributes = self.attributes.into_iter().map(restore).collect::<io::Result<_>>()?;
-        Ok(Message { body: self.body, attributes, group: self.group, trace: None })
+        let restore =
+            |(name, attribute): (String, ArchivedAttribute)| Ok((name, attribute.restore()?));
+        let attributes = self
+            .attributes
+            .into_iter()
+            .map(restore)
+            .collect::<io::Result<_>>()?;
+        Ok(Message {
+            body: self.body,
+            attributes,
+            group: self.group,
+            trace: None,
+        })
     }
 }
 
@@ -145,7 +172,11 @@ pub struct Part {
 
 impl Default for Part {
     fn default() -> Self {
-        Self { encoder: GzEncoder::new(Vec::new(), Compression::default()), bytes: 0, messages: 0 }
+        Self {
+            encoder: GzEncoder::new(Vec::new(), Compression::default()),
+            bytes: 0,
+            messages: 0,
+        }
     }
 }
 
@@ -172,7 +203,12 @@ impl Part {
 
 /// Reads an object, all of it or nothing.
 pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
-    let unreadable = |line: usize| move |error: io::Error| ArchiveError::Unreadable { line: line + 1, error };
+    let unreadable = |line: usize| {
+        move |error: io::Error| ArchiveError::Unreadable {
+            line: line + 1,
+            error,
+        }
+    };
     let mut messages = Vec::new();
     let mut unpacked = BufReader::new(MultiGzDecoder::new(object)).take(MAX_UNPACKED_BYTES + 1);
     for number in 0.. {
@@ -184,8 +220,12 @@ pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
             let problem = format!("the object unpacks to more than {MAX_UNPACKED_BYTES} bytes");
             return Err(unreadable(number)(io::Error::other(problem)));
         }
-        let archived: Archived = serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
-        archived.clone().into_message().map_err(unreadable(number))?;
+        let archived: Archived =
+            serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
+        archived
+            .clone()
+            .into_message()
+            .map_err(unreadable(number))?;
         messages.push(archived);
     }
     Ok(messages)
@@ -213,7 +253,10 @@ mod tests {
                 resent_at: None,
             },
             body,
-            attributes: attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value))).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)))
+                .collect(),
             group: Some("a-webhook".to_owned()),
         }
     }
@@ -223,7 +266,8 @@ mod tests {
         let mut part = Part::default();
         for number in 1..=1000 {
             assert!(!part.is_full(), "{number}");
-            part.add(&archived("{}".to_owned(), &BTreeMap::new())).expect("added");
+            part.add(&archived("{}".to_owned(), &BTreeMap::new()))
+                .expect("added");
         }
         assert!(part.is_full());
     }
@@ -231,10 +275,16 @@ mod tests {
     #[test]
     fn what_is_no_archive_is_refused_with_its_line() {
         let mut part = Part::default();
-        part.add(&archived("{}".to_owned(), &BTreeMap::new())).expect("added");
-        part.encoder.write_all(b"{\"eventId\":7}\n").expect("written");
+        part.add(&archived("{}".to_owned(), &BTreeMap::new()))
+            .expect("added");
+        part.encoder
+            .write_all(b"{\"eventId\":7}\n")
+            .expect("written");
         let error = read(&part.finish().expect("packed")).expect_err("refused");
-        assert!(matches!(error, ArchiveError::Unreadable { line: 2, .. }), "{error}");
+        assert!(
+            matches!(error, ArchiveError::Unreadable { line: 2, .. }),
+            "{error}"
+        );
         assert!(read(b"no gzip").is_err());
     }
 
@@ -247,7 +297,9 @@ mod tests {
         let bomb = encoder.finish().expect("packed");
         assert!(bomb.len() < 1024 * 1024, "{}", bomb.len());
         let error = read(&bomb).expect_err("refused");
-        let ArchiveError::Unreadable { line: 1, error } = &error else { panic!("{error}") };
+        let ArchiveError::Unreadable { line: 1, error } = &error else {
+            panic!("{error}")
+        };
         assert!(error.to_string().contains("unpacks to more"), "{error}");
     }
 
@@ -259,7 +311,12 @@ mod tests {
             part.add(&largest).expect("added");
         }
         assert!(part.bytes as u64 > PART_BYTES as u64 && part.bytes as u64 <= MAX_UNPACKED_BYTES);
-        assert_eq!(read(&part.finish().expect("packed")).expect("readable").len(), 8);
+        assert_eq!(
+            read(&part.finish().expect("packed"))
+                .expect("readable")
+                .len(),
+            8
+        );
     }
 
     proptest! {

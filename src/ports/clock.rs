@@ -30,7 +30,10 @@ impl Clock for SystemClock {
 ///
 /// A deadline in the past is ignored: `cargo lambda watch` gives one of 1970.
 pub fn end_of_invocation(deadline: SystemTime) -> Instant {
-    Instant::now() + deadline.duration_since(SystemTime::now()).unwrap_or(DEFAULT_TIME)
+    Instant::now()
+        + deadline
+            .duration_since(SystemTime::now())
+            .unwrap_or(DEFAULT_TIME)
 }
 
 #[cfg(test)]
@@ -41,7 +44,10 @@ mod tests {
     async fn an_invocation_ends_at_its_deadline_or_after_a_minute_where_that_has_passed() {
         let left = |deadline| end_of_invocation(deadline).saturating_duration_since(Instant::now());
         let in_ten = left(SystemTime::now() + Duration::from_secs(10));
-        assert!(in_ten > Duration::from_secs(5) && in_ten <= Duration::from_secs(10), "{in_ten:?}");
+        assert!(
+            in_ten > Duration::from_secs(5) && in_ten <= Duration::from_secs(10),
+            "{in_ten:?}"
+        );
         assert_eq!(left(SystemTime::UNIX_EPOCH), Duration::from_mins(1));
     }
 }

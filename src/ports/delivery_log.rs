@@ -55,12 +55,14 @@ pub trait DeliveryLog: Send + Sync + 'static {
     /// Length of the longest useful window, in seconds.
     fn longest_span(&self) -> u32;
 
-    /// Place where a later run can continue in the same window; `None` where it must begin again, with a shorter window.
+    /// Place where a later run can continue in the same window; `None` where it must begin again,
+    /// with a shorter window.
     fn resume(&self, place: Self::Place) -> Option<Self::Place>;
 
     /// Reads the next part of a window. The first place is the default one.
     ///
-    /// Every entry of the window is in some part of it, readable or not. An error is never an empty part. Ends by `deadline`.
+    /// Every entry of the window is in some part of it, readable or not. An error is never an empty
+    /// part. Ends by `deadline`.
     fn read(
         &self,
         window: Window,
@@ -96,13 +98,16 @@ pub enum Entry {
 pub struct Failed {
     /// Name of the delivery in the log, for operators.
     pub delivery: String,
-    /// Identity of the delivery, the same at each reading, for an event without an identity of its own.
+    /// Identity of the delivery, the same at each reading, for an event without an identity of its
+    /// own.
     pub entry: String,
     /// Time of the event in Genesys Cloud, if it is known.
     pub at: Option<Timestamp>,
-    /// The webhook's body: byte for byte where the log has it as text, and otherwise as the log has rewritten it.
+    /// The webhook's body: byte for byte where the log has it as text, and otherwise as the log has
+    /// rewritten it.
     pub body: Vec<u8>,
-    /// True if the log has rewritten the body, which then shares only an id and a time with the webhook's.
+    /// True if the log has rewritten the body, which then shares only an id and a time with the
+    /// webhook's.
     pub is_copy: bool,
     /// `Content-Type` of the delivery.
     pub content_type: Option<String>,

@@ -10,7 +10,8 @@ use crate::domain::circuit::{Probed, Settings};
 /// Failure to read or set the event source mapping.
 #[derive(Debug, thiserror::Error)]
 pub enum EventSourceError {
-    /// Lambda did not answer, throttled, failed, or has not finished the last change: the same call may succeed later.
+    /// Lambda did not answer, throttled, failed, or has not finished the last change: the same call
+    /// may succeed later.
     #[error("the event source mapping is unavailable")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
     /// Lambda refused the call: the same call fails again until its configuration is changed.
@@ -29,7 +30,8 @@ pub trait EventSource: Send + Sync + 'static {
 
 /// Sender of probes.
 pub trait Prober: Send + Sync + 'static {
-    /// Lets one event of the queue through to the target, if one is due. The target last took an event at `delivered_at`.
+    /// Lets one event of the queue through to the target, if one is due. The target last took an
+    /// event at `delivered_at`.
     fn probe(
         &self,
         delivered_at: Option<Timestamp>,

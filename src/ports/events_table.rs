@@ -19,7 +19,8 @@ use crate::domain::event_record::{BulkReplay, EventRecord, Summary, Transition};
 /// A failed call to the table.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// DynamoDB did not answer, throttled or failed: the same call may succeed later. A write may have happened.
+    /// DynamoDB did not answer, throttled or failed: the same call may succeed later. A write may
+    /// have happened.
     #[error("DynamoDB did not answer or throttled the request")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
     /// DynamoDB refused the call: the same call fails again until the configuration changes.
@@ -64,11 +65,18 @@ impl FromStr for Position {
     type Err = InvalidToken;
 
     fn from_str(token: &str) -> Result<Self, InvalidToken> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| InvalidToken)?;
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(token)
+            .map_err(|_| InvalidToken)?;
         let text = String::from_utf8(bytes).map_err(|_| InvalidToken)?;
         let (time, id) = text.split_once('#').ok_or(InvalidToken)?;
-        let (time, id) = (time.parse().map_err(|_| InvalidToken)?, id.parse().map_err(|_| InvalidToken)?);
-        Some(Self::of(time, &id)).filter(|position| position.0 == text).ok_or(InvalidToken)
+        let (time, id) = (
+            time.parse().map_err(|_| InvalidToken)?,
+            id.parse().map_err(|_| InvalidToken)?,
+        );
+        Some(Self::of(time, &id))
+            .filter(|position| position.0 == text)
+            .ok_or(InvalidToken)
     }
 }
 
@@ -158,19 +166,25 @@ pub struct BackgroundRun {
 pub struct Checkpoint {
     /// Events that Genesys Cloud failed to deliver before this time are durable here.
     pub cursor: Timestamp,
-    /// The span of time that is read at once, in seconds: less after a run that could not finish one.
+    /// The span of time that is read at once, in seconds: less after a run that could not finish
+    /// one.
     pub span_seconds: u32,
-    /// The place in the window after the cursor at which a run was cut short, as the recovery writes it.
+    /// The place in the window after the cursor at which a run was cut short, as the recovery
+    /// writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
 }
 
 /// The events table.
 ///
-/// Every write of a record is conditional, and every read of a record sees all writes before it; the index may lag behind.
+/// Every write of a record is conditional, and every read of a record sees all writes before it;
+/// the index may lag behind.
 pub trait EventsTable: Send + Sync + 'static {
     /// Reads a record.
-    fn get(&self, id: &EventId) -> impl Future<Output = Result<Option<EventRecord>, TableError>> + Send;
+    fn get(
+        &self,
+        id: &EventId,
+    ) -> impl Future<Output = Result<Option<EventRecord>, TableError>> + Send;
 
     /// Reads many records, in as few calls as DynamoDB allows.
     fn get_many(
@@ -178,11 +192,15 @@ pub trait EventsTable: Send + Sync + 'static {
         ids: &[EventId],
     ) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, TableError>> + Send;
 
-    /// Writes a transition if its condition holds. Writing it twice has the effect of writing it once.
-    fn write(&self, transition: &Transition) -> impl Future<Output = Result<Written, TableError>> + Send;
+    /// Writes a transition if its condition holds. Writing it twice has the effect of writing it
+    /// once.
+    fn write(
+        &self,
+        transition: &Transition,
+    ) -> impl Future<Output = Result<Written, TableError>> + Send;
 
-    /// Keeps the body of a dead event, for as long as a record lives that does not change. Returns whether it is small
-    /// enough.
+    /// Keeps the body of a dead event, for as long as a record lives that does not change. Returns
+    /// whether it is small enough.
     fn keep_body(
         &self,
         id: &EventId,
@@ -191,12 +209,17 @@ pub trait EventsTable: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
     /// The kept body of a dead event, unless it has expired.
-    fn body(&self, id: &EventId, now: Timestamp) -> impl Future<Output = Result<Option<Vec<u8>>, TableError>> + Send;
+    fn body(
+        &self,
+        id: &EventId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, TableError>> + Send;
 
     /// Deletes the kept body of an event, if there is one.
     fn delete_body(&self, id: &EventId) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// Reads the next part of the dead-letter index after a position. A page can be empty and not the last one.
+    /// Reads the next part of the dead-letter index after a position. A page can be empty and not
+    /// the last one.
     fn dead_letters(
         &self,
         window: Window,
@@ -204,7 +227,8 @@ pub trait EventsTable: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Page, TableError>> + Send;
 
-    /// Acquires the lease on `what`. Returns the lease of another run that holds it, and `None` for success.
+    /// Acquires the lease on `what`. Returns the lease of another run that holds it, and `None` for
+    /// success.
     fn acquire(
         &self,
         what: LeaseName,
@@ -213,7 +237,11 @@ pub trait EventsTable: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
 
     /// Releases the lease on `what`, if `owner` still holds it.
-    fn release(&self, what: LeaseName, owner: Uuid) -> impl Future<Output = Result<(), TableError>> + Send;
+    fn release(
+        &self,
+        what: LeaseName,
+        owner: Uuid,
+    ) -> impl Future<Output = Result<(), TableError>> + Send;
 
     /// Reads the lease on `what`.
     fn lease(
@@ -226,7 +254,10 @@ pub trait EventsTable: Send + Sync + 'static {
     fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, TableError>> + Send;
 
     /// Saves a bulk replay. Requires the lease on the dead letters.
-    fn save_bulk_replay(&self, replay: &BulkReplay) -> impl Future<Output = Result<(), TableError>> + Send;
+    fn save_bulk_replay(
+        &self,
+        replay: &BulkReplay,
+    ) -> impl Future<Output = Result<(), TableError>> + Send;
 
     /// Reads a run in the background by its name, unless it has expired.
     fn background_run(
@@ -235,8 +266,8 @@ pub trait EventsTable: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<BackgroundRun>, TableError>> + Send;
 
-    /// Saves a run in the background if the table still holds revision `from`, or none; returns whether it did. It is kept
-    /// for as long as a record.
+    /// Saves a run in the background if the table still holds revision `from`, or none; returns
+    /// whether it did. It is kept for as long as a record.
     fn save_background_run(
         &self,
         run: &BackgroundRun,
@@ -245,19 +276,23 @@ pub trait EventsTable: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
     /// Reads the checkpoint of a recovery, by the name of its log; `None` before the first run.
-    fn checkpoint(&self, source: &str) -> impl Future<Output = Result<Option<Checkpoint>, TableError>> + Send;
+    fn checkpoint(
+        &self,
+        source: &str,
+    ) -> impl Future<Output = Result<Option<Checkpoint>, TableError>> + Send;
 
     /// Moves a checkpoint. It never expires.
     ///
-    /// It is not conditional: everything up to a checkpoint is queued before it is written, so that the older of two that cross
-    /// only makes the next run read something twice.
+    /// It is not conditional: everything up to a checkpoint is queued before it is written, so that
+    /// the older of two that cross only makes the next run read something twice.
     fn save_checkpoint(
         &self,
         source: &str,
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = Result<(), TableError>> + Send;
 
-    /// Adds to the counts of a minute. After an error they may have been added all the same, or twice.
+    /// Adds to the counts of a minute. After an error they may have been added all the same, or
+    /// twice.
     fn count_attempts(
         &self,
         minute: Timestamp,
@@ -265,11 +300,17 @@ pub trait EventsTable: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), TableError>> + Send;
 
     /// Reads the counts of these minutes, in their order. Counts expire after some hours.
-    fn attempts(&self, minutes: &[Timestamp]) -> impl Future<Output = Result<Vec<Attempts>, TableError>> + Send;
+    fn attempts(
+        &self,
+        minutes: &[Timestamp],
+    ) -> impl Future<Output = Result<Vec<Attempts>, TableError>> + Send;
 
     /// Reads the breaker's state; `None` before its first run.
     fn circuit(&self) -> impl Future<Output = Result<Option<Circuit>, TableError>> + Send;
 
     /// Saves the breaker's state. Requires the lease on the breaker.
-    fn save_circuit(&self, circuit: &Circuit) -> impl Future<Output = Result<(), TableError>> + Send;
+    fn save_circuit(
+        &self,
+        circuit: &Circuit,
+    ) -> impl Future<Output = Result<(), TableError>> + Send;
 }

@@ -54,7 +54,10 @@ pub struct ReceivedMessage {
 impl ReceivedMessage {
     /// The facts that SQS knows about its message.
     pub fn stamp(&self) -> Stamp<'_> {
-        Stamp { sent_at: self.sent_at, message_id: Some(&self.message_id) }
+        Stamp {
+            sent_at: self.sent_at,
+            message_id: Some(&self.message_id),
+        }
     }
 }
 
@@ -67,13 +70,16 @@ pub trait Sender: Send + Sync + 'static {
     fn send(&self, message: &Message) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// Sends messages, in as few calls as SQS allows; one result per message, in order.
-    fn send_all(&self, messages: &[Message]) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+    fn send_all(
+        &self,
+        messages: &[Message],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
 /// A queue whose visibility timeouts can be changed.
 pub trait VisibilityTimeout: Send + Sync + 'static {
-    /// Sets the time from now until each message can be received again, rounded up to whole seconds; one result per message, in
-    /// order.
+    /// Sets the time from now until each message can be received again, rounded up to whole
+    /// seconds; one result per message, in order.
     ///
     /// It holds for this receive only (`ChangeMessageVisibility`).
     fn change_visibility(
@@ -84,7 +90,8 @@ pub trait VisibilityTimeout: Send + Sync + 'static {
 
 /// A queue that messages are received from directly.
 pub trait Receiver: VisibilityTimeout {
-    /// Receives up to `most` messages, ten at the most, and hides them for `visibility`, waiting up to `wait` for the first.
+    /// Receives up to `most` messages, ten at the most, and hides them for `visibility`, waiting up
+    /// to `wait` for the first.
     fn receive(
         &self,
         most: usize,
@@ -93,7 +100,10 @@ pub trait Receiver: VisibilityTimeout {
     ) -> impl Future<Output = Result<Vec<ReceivedMessage>, QueueError>> + Send;
 
     /// Deletes messages; one result per message, in order.
-    fn delete(&self, receipts: &[ReceiptHandle]) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+    fn delete(
+        &self,
+        receipts: &[ReceiptHandle],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
 /// A queue whose messages can be counted.
@@ -151,6 +161,7 @@ impl MoveTask {
 
     /// Whether it may have started at `time` or later, by another clock than that.
     pub fn may_have_started_since(&self, time: Timestamp) -> bool {
-        self.started_at.is_none_or(|at| at.saturating_add(CLOCKS_DIFFER).is_ok_and(|at| at >= time))
+        self.started_at
+            .is_none_or(|at| at.saturating_add(CLOCKS_DIFFER).is_ok_and(|at| at >= time))
     }
 }

@@ -15,8 +15,9 @@ pub use crate::domain::failure::FailureCause;
 pub trait Target: Send + Sync + 'static {
     /// Delivers one event.
     ///
-    /// The same event can come again, with the same [`Event::id`]: after a crash, a time-out whose answer was lost, or
-    /// a replay. An implementation must return by [`Delivery::deadline`]; it is aborted soon after.
+    /// The same event can come again, with the same [`Event::id`]: after a crash, a time-out whose
+    /// answer was lost, or a replay. An implementation must return by [`Delivery::deadline`]; it is
+    /// aborted soon after.
     fn deliver(&self, delivery: Delivery<'_>) -> impl Future<Output = Outcome> + Send;
 
     /// The address as the record of a dead event shows it. Must not hold a secret.
@@ -62,6 +63,11 @@ pub struct DeliveryFailure {
 impl DeliveryFailure {
     /// A failure without an answer.
     pub fn new(cause: FailureCause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), response: None, retry_after: None }
+        Self {
+            cause,
+            detail: detail.into(),
+            response: None,
+            retry_after: None,
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::domain::event::{Event, EventId, Identity, Source};
-use crate::domain::event_record::{DeadLetterEvidence, DeadLetterStatus, EventRecord, OperatorAction, Transition};
+use crate::domain::event_record::{
+    DeadLetterEvidence, DeadLetterStatus, EventRecord, OperatorAction, Transition,
+};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::Json;
 use crate::domain::message::{MAX_MESSAGE_BYTES, Message};
@@ -30,28 +32,60 @@ pub(super) struct Found {
 }
 
 impl Candidate {
-    /// An event that did not arrive. It has the id of the webhook itself, so that an event which did arrive is recognised.
+    /// An event that did not arrive. It has the id of the webhook itself, so that an event which
+    /// did arrive is recognised.
     pub(super) fn of(failed: Failed, now: Timestamp) -> Self {
-        let Failed { delivery, entry, at, body, is_copy, content_type, headers, sender_key, note } = failed;
+        let Failed {
+            delivery,
+            entry,
+            at,
+            body,
+            is_copy,
+            content_type,
+            headers,
+            sender_key,
+            note,
+        } = failed;
         let note = excerpt(&format!("delivery {delivery}: {note}"));
         let received_at = at.unwrap_or(now);
-        // An event without an identity must keep its id from run to run; a body that the log rewrites may differ each time.
+        // An event without an identity must keep its id from run to run; a body that the log
+        // rewrites may differ each time.
         let lone = || {
             let exact = if is_copy { &[][..] } else { &body[..] };
             EventId::of_fetched(&[b"event", entry.as_bytes(), exact])
         };
         let (identity, problem) = match Json::parse(&body) {
-            Ok(json) => (Identity::of_fetched(json, at, now, sender_key.as_ref(), lone), None),
+            Ok(json) => (
+                Identity::of_fetched(json, at, now, sender_key.as_ref(), lone),
+                None,
+            ),
             Err(error) => (Identity::of_malformed(lone()), Some(error.to_string())),
         };
-        let Identity { id, source, webhook_id } = identity;
-        let event = Event { id, source, received_at, content_type, headers, body, webhook_id, is_copy };
+        let Identity {
+            id,
+            source,
+            webhook_id,
+        } = identity;
+        let event = Event {
+            id,
+            source,
+            received_at,
+            content_type,
+            headers,
+            body,
+            webhook_id,
+            is_copy,
+        };
         let reason = problem.map(|problem| reason(ReasonKind::Malformed, &problem, now));
         Self::fitting(event, reason, note, now)
     }
 
     /// Takes an id of its own, and returns it, where the table knows its id of another body.
-    pub(super) fn tell_apart(&mut self, records: &BTreeMap<EventId, EventRecord>, now: Timestamp) -> Option<EventId> {
+    pub(super) fn tell_apart(
+        &mut self,
+        records: &BTreeMap<EventId, EventRecord>,
+        now: Timestamp,
+    ) -> Option<EventId> {
         let event = &mut self.found.event;
         let id = records.get(&event.id)?.other_event(event, now)?;
         self.found.shared = Some(std::mem::replace(&mut event.id, id.clone()));
@@ -61,7 +95,12 @@ impl Candidate {
 
     /// An unreadable entry, whole.
     pub(super) fn of_unreadable(unreadable: Unreadable, now: Timestamp) -> Self {
-        let Unreadable { name, whole, problem, webhook_id } = unreadable;
+        let Unreadable {
+            name,
+            whole,
+            problem,
+            webhook_id,
+        } = unreadable;
         let event = Event {
             id: EventId::of_fetched(&[name.as_bytes()]),
             source: Source::Generic,
@@ -74,17 +113,30 @@ impl Candidate {
         };
         // Not by its name, which may be the whole of it.
         let note = excerpt(&problem);
-        Self::fitting(event, Some(reason(ReasonKind::Unreadable, &problem, now)), note, now)
+        Self::fitting(
+            event,
+            Some(reason(ReasonKind::Unreadable, &problem, now)),
+            note,
+            now,
+        )
     }
 
-    /// Turns an event that is too large for SQS into a dead letter with the beginning of its body. The dead letter has an id of
-    /// its own: it must not pass for the event when it is replayed.
+    /// Turns an event that is too large for SQS into a dead letter with the beginning of its body.
+    /// The dead letter has an id of its own: it must not pass for the event when it is replayed.
     fn fitting(event: Event, why: Option<Reason>, note: String, now: Timestamp) -> Self {
         let message = Message::from_event(event.clone());
         let size = message.size();
         if size <= MAX_MESSAGE_BYTES {
             let message = why.iter().fold(message, Message::with_reason);
-            return Self { message, found: Found { event, reason: why, note, shared: None } };
+            return Self {
+                message,
+                found: Found {
+                    event,
+                    reason: why,
+                    note,
+                    shared: None,
+                },
+            };
         }
         let problem = format!(
             "the event {} makes a message of {size} bytes, and at most {MAX_MESSAGE_BYTES} fit; the message holds its \
@@ -94,17 +146,40 @@ impl Candidate {
         let why = reason(ReasonKind::Unreadable, &problem, now);
         let beginning = excerpt(&String::from_utf8_lossy(&event.body)).into_bytes();
         let id = EventId::of_fetched(&[b"too large", event.id.as_str().as_bytes()]);
-        let event = Event { id, headers: BTreeMap::new(), content_type: None, ..event };
-        let message = Message::from_event(Event { body: beginning, ..event.clone() });
+        let event = Event {
+            id,
+            headers: BTreeMap::new(),
+            content_type: None,
+            ..event
+        };
+        let message = Message::from_event(Event {
+            body: beginning,
+            ..event.clone()
+        });
         let message = message.with_reason(&why);
-        Self { message, found: Found { event, reason: Some(why), note, shared: None } }
+        Self {
+            message,
+            found: Found {
+                event,
+                reason: Some(why),
+                note,
+                shared: None,
+            },
+        }
     }
 }
 
 impl Found {
-    /// The step that records it as queued or dead. `forgotten` is its expired record, which the table may still hold.
-    pub(super) fn step(&self, forgotten: Option<&EventRecord>, act: OperatorAction) -> Option<Transition> {
-        let Some(reason) = &self.reason else { return Some(EventRecord::queued(&self.event, forgotten, act)) };
+    /// The step that records it as queued or dead. `forgotten` is its expired record, which the
+    /// table may still hold.
+    pub(super) fn step(
+        &self,
+        forgotten: Option<&EventRecord>,
+        act: OperatorAction,
+    ) -> Option<Transition> {
+        let Some(reason) = &self.reason else {
+            return Some(EventRecord::queued(&self.event, forgotten, act));
+        };
         let letter = DeadLetterEvidence {
             event_id: &self.event.id,
             received_at: self.event.received_at,
@@ -114,7 +189,9 @@ impl Found {
         };
         match DeadLetterStatus::of(&letter, forgotten, act.at) {
             DeadLetterStatus::Unrecorded(dead) => Some(dead.noted(act).transition().clone()),
-            DeadLetterStatus::Dead(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
+            DeadLetterStatus::Dead(_)
+            | DeadLetterStatus::Finished(_)
+            | DeadLetterStatus::UnderWay => None,
         }
     }
 }

@@ -26,15 +26,22 @@ pub(super) struct EnqueueMissing<'a, E, D, W, C> {
 }
 
 impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W, C> {
-    /// Queues the events that the table does not know. An event counts, and is recorded, once its message is durable.
-    pub(super) async fn enqueue_missing(&self, entries: Vec<Entry>, run: &mut Run<'_>) -> Result<(), RecoverError> {
+    /// Queues the events that the table does not know. An event counts, and is recorded, once its
+    /// message is durable.
+    pub(super) async fn enqueue_missing(
+        &self,
+        entries: Vec<Entry>,
+        run: &mut Run<'_>,
+    ) -> Result<(), RecoverError> {
         let now = self.clock.now();
         let mut candidates = Vec::new();
         for entry in entries {
             run.report.fetched += 1;
             match entry {
                 Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
-                Entry::Unreadable(unreadable) => candidates.push(Candidate::of_unreadable(unreadable, now)),
+                Entry::Unreadable(unreadable) => {
+                    candidates.push(Candidate::of_unreadable(unreadable, now))
+                }
                 Entry::Unavailable(problem) => {
                     tracing::error!(run = %run.id, error = problem, "could not fetch an entry from Genesys Cloud");
                     run.report.unavailable += 1;
@@ -49,19 +56,30 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
         if candidates.is_empty() {
             return Ok(());
         }
-        let ids: Vec<EventId> = candidates.iter().map(|candidate| candidate.found.event.id.clone()).collect();
+        let ids: Vec<EventId> = candidates
+            .iter()
+            .map(|candidate| candidate.found.event.id.clone())
+            .collect();
         let mut records = self.table.get_many(&ids).await?;
-        let renamed: Vec<EventId> =
-            candidates.iter_mut().filter_map(|candidate| candidate.tell_apart(&records, now)).collect();
+        let renamed: Vec<EventId> = candidates
+            .iter_mut()
+            .filter_map(|candidate| candidate.tell_apart(&records, now))
+            .collect();
         if !renamed.is_empty() {
             records.extend(self.table.get_many(&renamed).await?);
         }
         let fetched = candidates.len();
-        candidates.retain(|Candidate { found: Found { event, .. }, .. }| {
-            let is_forgotten = |record: &EventRecord| record.is_expired(now);
-            // Two bodies of one id are two events; the processor separates them.
-            run.seen.insert((event.id.clone(), event.digest())) && records.get(&event.id).is_none_or(is_forgotten)
-        });
+        candidates.retain(
+            |Candidate {
+                 found: Found { event, .. },
+                 ..
+             }| {
+                let is_forgotten = |record: &EventRecord| record.is_expired(now);
+                // Two bodies of one id are two events; the processor separates them.
+                run.seen.insert((event.id.clone(), event.digest()))
+                    && records.get(&event.id).is_none_or(is_forgotten)
+            },
+        );
         run.report.known += (fetched - candidates.len()) as u64;
         if run.request.dry_run {
             run.report.list(&candidates);
@@ -71,7 +89,9 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
         let (letters, events): (Vec<_>, Vec<_>) = candidates.into_iter().partition(is_letter);
         let mut failure = None;
         for (candidates, are_letters) in [(events, false), (letters, true)] {
-            let split = candidates.into_iter().map(|Candidate { message, found }| (message, found));
+            let split = candidates
+                .into_iter()
+                .map(|Candidate { message, found }| (message, found));
             let (messages, found): (Vec<Message>, Vec<Found>) = split.unzip();
             let sent = match (messages.is_empty(), are_letters) {
                 (true, _) => continue,
@@ -82,7 +102,13 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
                 sent?;
                 self.record(run, found, records.get(&found.event.id)).await
             };
-            let recorded = join_all(found.iter().zip(sent).map(|(found, sent)| record(found, sent))).await;
+            let recorded = join_all(
+                found
+                    .iter()
+                    .zip(sent)
+                    .map(|(found, sent)| record(found, sent)),
+            )
+            .await;
             for recorded in recorded {
                 match recorded {
                     Ok(()) if are_letters => run.report.unreadable += 1,
@@ -95,8 +121,18 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
     }
 
     /// Records an event that a queue has accepted. If the processor was faster, its record stays.
-    async fn record(&self, run: &Run<'_>, found: &Found, forgotten: Option<&EventRecord>) -> Result<(), RecoverError> {
-        let Found { event, reason, note, shared } = found;
+    async fn record(
+        &self,
+        run: &Run<'_>,
+        found: &Found,
+        forgotten: Option<&EventRecord>,
+    ) -> Result<(), RecoverError> {
+        let Found {
+            event,
+            reason,
+            note,
+            shared,
+        } = found;
         let requester = &run.request.requester;
         tracing::info!(
             audit = "recover",

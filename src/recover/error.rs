@@ -7,7 +7,8 @@ use crate::ports::delivery_log::DeliveryLogError;
 use crate::ports::events_table::{RunLease, TableError};
 use crate::ports::queue::QueueError;
 
-/// A run that failed, and its report so far. All of that is durable; the next run begins at its checkpoint.
+/// A run that failed, and its report so far. All of that is durable; the next run begins at its
+/// checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the recovery failed after fetching {} entries: {} new, {} known, {} unreadable; it has read up to {}",

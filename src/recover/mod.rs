@@ -1,7 +1,9 @@
-//! Use case: fetches the events that Genesys Cloud failed to deliver, and queues those that the relay does not know.
+//! Use case: fetches the events that Genesys Cloud failed to deliver, and queues those that the
+//! relay does not know.
 //!
-//! Everything before the checkpoint is durable here. The checkpoint stays behind the present by the overlap, so that a
-//! delivery which fails late is still seen. An event that is read twice is recognised by its id.
+//! Everything before the checkpoint is durable here. The checkpoint stays behind the present by the
+//! overlap, so that a delivery which fails late is still seen. An event that is read twice is
+//! recognised by its id.
 
 mod candidate;
 mod enqueue_missing;
@@ -30,8 +32,8 @@ pub use self::error::{FailedRun, RecoverError};
 pub use self::report::{Item, Next, Report};
 pub use self::request::Request;
 
-/// A run ends after this many entries that could not be fetched, since each costs several tries. The next run continues
-/// behind them.
+/// A run ends after this many entries that could not be fetched, since each costs several tries.
+/// The next run continues behind them.
 const MAX_UNAVAILABLE: u64 = 5;
 
 /// The use case, over its ports.
@@ -46,8 +48,8 @@ pub struct Recover<L, E, D, W, C> {
     pub table: W,
     /// The clock.
     pub clock: C,
-    /// Distance of the checkpoint from the present: Genesys Cloud tries for 85 s before it gives up, its log may lag,
-    /// and clocks differ.
+    /// Distance of the checkpoint from the present: Genesys Cloud tries for 85 s before it gives
+    /// up, its log may lag, and clocks differ.
     pub overlap: SignedDuration,
 }
 
@@ -62,7 +64,11 @@ where
     /// Carries out a request. A run ends well before `deadline`, and reports how far it came.
     pub async fn recover(&self, request: &Request, deadline: Instant) -> Result<Report, FailedRun> {
         let mut run = Run::begin(request, to_the_millisecond(self.clock.now()), deadline);
-        let outcome = if request.dry_run { self.read(&mut run).await } else { self.read_alone(&mut run).await };
+        let outcome = if request.dry_run {
+            self.read(&mut run).await
+        } else {
+            self.read_alone(&mut run).await
+        };
         if let (None, Some(cursor)) = (&request.range, run.report.cursor) {
             let read_to = match (run.report.complete, &run.first_unavailable) {
                 (true, _) => run.began_at,
@@ -70,19 +76,27 @@ where
                 // The run has read further, but a later one must come back.
                 (false, Some(_)) => run.began_at.min(cursor + self.overlap),
             };
-            run.report.behind_seconds =
-                Some(u64::try_from(run.began_at.duration_since(read_to).as_secs()).unwrap_or_default());
+            run.report.behind_seconds = Some(
+                u64::try_from(run.began_at.duration_since(read_to).as_secs()).unwrap_or_default(),
+            );
         }
         run.log_end(self.log.name(), outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(run.report),
-            Err(error) => Err(FailedRun { error, report: Box::new(run.report) }),
+            Err(error) => Err(FailedRun {
+                error,
+                report: Box::new(run.report),
+            }),
         }
     }
 
     /// Reads under the lease.
     async fn read_alone(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let outcome = match self.table.acquire(LeaseName::Recovery, &run.lease(), run.began_at).await {
+        let outcome = match self
+            .table
+            .acquire(LeaseName::Recovery, &run.lease(), run.began_at)
+            .await
+        {
             Ok(Some(held)) => return Err(RecoverError::Busy(held)),
             Ok(None) => self.read(run).await,
             // The run may hold the lease although the answer was lost.
@@ -99,17 +113,40 @@ where
         let overlap = self.overlap;
         let settled = run.began_at - overlap;
         let (from, to, span_seconds, resume) = if let Some(range) = &run.request.range {
-            let Range { window, span_seconds, resume } = range;
-            run.report.cursor = self.table.checkpoint(self.log.name()).await?.map(|checkpoint| checkpoint.cursor);
+            let Range {
+                window,
+                span_seconds,
+                resume,
+            } = range;
+            run.report.cursor = self
+                .table
+                .checkpoint(self.log.name())
+                .await?
+                .map(|checkpoint| checkpoint.cursor);
             (window.from, window.to, *span_seconds, resume.clone())
         } else {
-            let Checkpoint { cursor, span_seconds, resume } = self.begin(run, settled).await?;
-            (cursor.min(settled), run.began_at + AHEAD, span_seconds, resume)
+            let Checkpoint {
+                cursor,
+                span_seconds,
+                resume,
+            } = self.begin(run, settled).await?;
+            (
+                cursor.min(settled),
+                run.began_at + AHEAD,
+                span_seconds,
+                resume,
+            )
         };
         (run.report.from, run.report.to) = (from, from);
         run.check_age(from)?;
         let (began_at, longest_span) = (run.began_at, self.log.longest_span());
-        let line = TimeLine { from, to, began_at, overlap, longest_span };
+        let line = TimeLine {
+            from,
+            to,
+            began_at,
+            overlap,
+            longest_span,
+        };
         let mut windows = Windows::begin(line, span_seconds, resume.as_deref());
         loop {
             let open = match windows.open() {
@@ -117,7 +154,8 @@ where
                 Opened::Complete => break,
             };
             run.first_unavailable = run.first_unavailable.take().or(open.unavailable());
-            let Some((reached, why)) = self.read_window(open.window(), open.place(), run).await? else {
+            let Some((reached, why)) = self.read_window(open.window(), open.place(), run).await?
+            else {
                 let checkpoint;
                 (windows, checkpoint) = open.finish(run.first_unavailable.is_some());
                 run.report.to = windows.at().min(run.began_at);
@@ -134,7 +172,12 @@ where
     }
 
     /// Ends a run that was cut short: an error, unless the next run simply continues.
-    async fn end_inside(&self, run: &mut Run<'_>, cut: Cut, why: RecoverError) -> Result<(), RecoverError> {
+    async fn end_inside(
+        &self,
+        run: &mut Run<'_>,
+        cut: Cut,
+        why: RecoverError,
+    ) -> Result<(), RecoverError> {
         if let Some(checkpoint) = &cut.checkpoint {
             self.advance(run, checkpoint).await?;
             run.report.next = run.next(cut.at, checkpoint);
@@ -148,9 +191,13 @@ where
         Ok(())
     }
 
-    /// Beginning of a run that follows the checkpoint. The first run saves one: even if nothing can be read now, the next
-    /// run must begin in the same place.
-    async fn begin(&self, run: &mut Run<'_>, settled: Timestamp) -> Result<Checkpoint, RecoverError> {
+    /// Beginning of a run that follows the checkpoint. The first run saves one: even if nothing can
+    /// be read now, the next run must begin in the same place.
+    async fn begin(
+        &self,
+        run: &mut Run<'_>,
+        settled: Timestamp,
+    ) -> Result<Checkpoint, RecoverError> {
         let found = self.table.checkpoint(self.log.name()).await?;
         let cursor = match (run.request.move_cursor, &found) {
             (Some(cursor), _) => {
@@ -163,15 +210,23 @@ where
             }
             (None, None) => settled,
         };
-        let checkpoint = Checkpoint { cursor, span_seconds: self.log.longest_span(), resume: None };
+        let checkpoint = Checkpoint {
+            cursor,
+            span_seconds: self.log.longest_span(),
+            resume: None,
+        };
         if !run.request.dry_run {
             if run.request.move_cursor.is_some() {
-                let (from, requester) =
-                    (found.map(|found| tracing::field::display(found.cursor)), &run.request.requester);
+                let (from, requester) = (
+                    found.map(|found| tracing::field::display(found.cursor)),
+                    &run.request.requester,
+                );
                 let (by, why) = (&requester.by, &requester.why);
                 tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "moved the checkpoint");
             }
-            self.table.save_checkpoint(self.log.name(), &checkpoint).await?;
+            self.table
+                .save_checkpoint(self.log.name(), &checkpoint)
+                .await?;
             run.report.cursor = Some(cursor);
         }
         Ok(checkpoint)
@@ -182,26 +237,51 @@ where
         if run.request.dry_run || run.request.range.is_some() {
             return Ok(());
         }
-        let cursor = run.report.cursor.map_or(to.cursor, |cursor| cursor.max(to.cursor));
-        self.table.save_checkpoint(self.log.name(), &Checkpoint { cursor, ..to.clone() }).await?;
+        let cursor = run
+            .report
+            .cursor
+            .map_or(to.cursor, |cursor| cursor.max(to.cursor));
+        self.table
+            .save_checkpoint(
+                self.log.name(),
+                &Checkpoint {
+                    cursor,
+                    ..to.clone()
+                },
+            )
+            .await?;
         run.report.cursor = Some(cursor);
         Ok(())
     }
 
-    /// Reads a window. Returns the place where reading stopped, and why, if time ran out or too many entries could not be
-    /// fetched.
+    /// Reads a window. Returns the place where reading stopped, and why, if time ran out or too
+    /// many entries could not be fetched.
     async fn read_window(
         &self,
         window: Window,
         mut place: L::Place,
         run: &mut Run<'_>,
     ) -> Result<Option<(L::Place, RecoverError)>, RecoverError> {
-        let Self { log, events, dead_letters, table, clock, .. } = self;
-        let missing = EnqueueMissing { events, dead_letters, table, clock };
+        let Self {
+            log,
+            events,
+            dead_letters,
+            table,
+            clock,
+            ..
+        } = self;
+        let missing = EnqueueMissing {
+            events,
+            dead_letters,
+            table,
+            clock,
+        };
         loop {
             let part = match log.read(window, place.clone(), run.read_until).await {
                 Ok(part) => part,
-                Err(error @ DeliveryLogError::OutOfTime(_)) => return Ok(Some((place, error.into()))),
+                Err(error @ DeliveryLogError::OutOfTime(_)) => {
+                    return Ok(Some((place, error.into())));
+                }
                 Err(error) => return Err(error.into()),
             };
             let mut entries = part.entries.into_iter();
@@ -212,7 +292,9 @@ where
                 }
                 missing.enqueue_missing(batch, run).await?;
             }
-            let Some(next) = part.next else { return Ok(None) };
+            let Some(next) = part.next else {
+                return Ok(None);
+            };
             place = next;
             if run.report.unavailable >= MAX_UNAVAILABLE
                 && let Err(why) = run.check_unavailable()

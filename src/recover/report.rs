@@ -17,7 +17,8 @@ pub struct Report {
     pub from: Timestamp,
     /// End of the time that was read.
     pub to: Timestamp,
-    /// Number of entries that the log listed there: the sum of the next five, unless the run failed.
+    /// Number of entries that the log listed there: the sum of the next five, unless the run
+    /// failed.
     pub fetched: u64,
     /// Events that were missing and are queued now.
     pub new: u64,
@@ -35,10 +36,11 @@ pub struct Report {
     pub complete: bool,
     /// True if nothing was queued.
     pub dry_run: bool,
-    /// Checkpoint: everything before this time is durable here. `null` before the first run that follows it.
+    /// Checkpoint: everything before this time is durable here. `null` before the first run that
+    /// follows it.
     pub cursor: Option<Timestamp>,
-    /// Age of the newest time that a run which follows the checkpoint has read, in seconds. 0 if it has read
-    /// everything.
+    /// Age of the newest time that a run which follows the checkpoint has read, in seconds. 0 if it
+    /// has read everything.
     pub behind_seconds: Option<u64>,
     /// Request for the rest of a range that was not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,14 +99,26 @@ impl Report {
 
     /// Counts and lists the events that a dry run would queue.
     pub(super) fn list(&mut self, new: &[Candidate]) {
-        for Found { event, reason, note, .. } in new.iter().map(|candidate| &candidate.found) {
+        for Found {
+            event,
+            reason,
+            note,
+            ..
+        } in new.iter().map(|candidate| &candidate.found)
+        {
             match reason {
                 Some(_) => self.unreadable += 1,
                 None => self.new += 1,
             }
             if self.items.len() < MAX_LISTED {
-                let (event_id, source, received_at) = (event.id.clone(), event.source, event.received_at);
-                self.items.push(Item { event_id, source, received_at, note: note.clone() });
+                let (event_id, source, received_at) =
+                    (event.id.clone(), event.source, event.received_at);
+                self.items.push(Item {
+                    event_id,
+                    source,
+                    received_at,
+                    note: note.clone(),
+                });
             }
         }
     }

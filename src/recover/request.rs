@@ -7,10 +7,12 @@ use serde_json::Value;
 use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::delivery_log::Window;
 
-/// Length of the shortest window, in seconds. A window that a run cannot finish is halved down to it.
+/// Length of the shortest window, in seconds. A window that a run cannot finish is halved down to
+/// it.
 pub(super) const SHORTEST_SPAN: u32 = 1;
 
-/// Length of the longest window that can be requested, in seconds. Each log has a bound of its own below that.
+/// Length of the longest window that can be requested, in seconds. Each log has a bound of its own
+/// below that.
 const LONGEST_SPAN: u32 = 24 * 3600;
 
 /// A request to fetch the events that Genesys Cloud failed to deliver.
@@ -53,19 +55,40 @@ struct Fields {
 }
 
 impl Request {
-    /// Reads a request of `caller`, unless the request names another requester. An error names the field.
+    /// Reads a request of `caller`, unless the request names another requester. An error names the
+    /// field.
     pub fn parse(request: Value, caller: &str, now: Timestamp) -> Result<Self, InvalidRequest> {
         if !request.is_object() {
-            return Err(invalid("request", "must be a JSON object; {} continues from the checkpoint"));
+            return Err(invalid(
+                "request",
+                "must be a JSON object; {} continues from the checkpoint",
+            ));
         }
-        let Fields { from, to, span_seconds, resume, move_cursor, dry_run, force, by, why } = read(request)?;
+        let Fields {
+            from,
+            to,
+            span_seconds,
+            resume,
+            move_cursor,
+            dry_run,
+            force,
+            by,
+            why,
+        } = read(request)?;
         let (from, to) = (from.map(to_the_millisecond), to.map(to_the_millisecond));
         if from.is_some_and(|from| !(Timestamp::UNIX_EPOCH..now).contains(&from)) {
-            return Err(invalid("from", "must be a time in the past, and not before 1970"));
+            return Err(invalid(
+                "from",
+                "must be a time in the past, and not before 1970",
+            ));
         }
         let requester = RequesterFields { by, why }.check(caller)?;
         if move_cursor {
-            let beside = [("to", to.is_some()), ("spanSeconds", span_seconds.is_some()), ("resume", resume.is_some())];
+            let beside = [
+                ("to", to.is_some()),
+                ("spanSeconds", span_seconds.is_some()),
+                ("resume", resume.is_some()),
+            ];
             if let Some((field, _)) = beside.into_iter().find(|(_, given)| *given) {
                 return Err(invalid(field, "cannot stand beside moveCursor"));
             }
@@ -73,7 +96,13 @@ impl Request {
                 return Err(invalid("dryRun", "cannot stand beside moveCursor"));
             }
             let from = from.ok_or_else(|| invalid("from", "is missing beside moveCursor"))?;
-            return Ok(Self { range: None, move_cursor: Some(from), dry_run, force, requester });
+            return Ok(Self {
+                range: None,
+                move_cursor: Some(from),
+                dry_run,
+                force,
+                requester,
+            });
         }
         let range = match (from, to) {
             (Some(from), to) => {
@@ -83,16 +112,33 @@ impl Request {
                 }
                 let span_seconds = span_seconds.unwrap_or(LONGEST_SPAN);
                 if !(SHORTEST_SPAN..=LONGEST_SPAN).contains(&span_seconds) {
-                    return Err(invalid("spanSeconds", &format!("must be from {SHORTEST_SPAN} to {LONGEST_SPAN}")));
+                    return Err(invalid(
+                        "spanSeconds",
+                        &format!("must be from {SHORTEST_SPAN} to {LONGEST_SPAN}"),
+                    ));
                 }
-                Some(Range { window: Window { from, to }, span_seconds, resume })
+                Some(Range {
+                    window: Window { from, to },
+                    span_seconds,
+                    resume,
+                })
             }
             (None, Some(_)) => return Err(invalid("from", "is missing beside to")),
-            (None, None) if span_seconds.is_some() => return Err(invalid("from", "is missing beside spanSeconds")),
-            (None, None) if resume.is_some() => return Err(invalid("from", "is missing beside resume")),
+            (None, None) if span_seconds.is_some() => {
+                return Err(invalid("from", "is missing beside spanSeconds"));
+            }
+            (None, None) if resume.is_some() => {
+                return Err(invalid("from", "is missing beside resume"));
+            }
             (None, None) => None,
         };
-        Ok(Self { range, move_cursor: None, dry_run, force, requester })
+        Ok(Self {
+            range,
+            move_cursor: None,
+            dry_run,
+            force,
+            requester,
+        })
     }
 }
 
@@ -108,7 +154,11 @@ mod tests {
     use super::*;
 
     fn parse(request: Value) -> Result<Request, InvalidRequest> {
-        Request::parse(request, "a test", "2026-01-15T12:00:00Z".parse().expect("a time"))
+        Request::parse(
+            request,
+            "a test",
+            "2026-01-15T12:00:00Z".parse().expect("a time"),
+        )
     }
 
     #[test]
@@ -118,17 +168,38 @@ mod tests {
             (json!([]), "request"),
             (json!({ "from": "yesterday" }), "from"),
             (json!({ "from": "2026-01-15T12:00:00Z" }), "from"),
-            (json!({ "from": "-009999-01-02T01:59:59Z", "force": true }), "from"),
+            (
+                json!({ "from": "-009999-01-02T01:59:59Z", "force": true }),
+                "from",
+            ),
             (json!({ "to": "2026-01-15T11:00:00Z" }), "from"),
             (json!({ "spanSeconds": 60 }), "from"),
-            (json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:00:00Z" }), "to"),
-            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 0 }), "spanSeconds"),
-            (json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 86_401 }), "spanSeconds"),
+            (
+                json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:00:00Z" }),
+                "to",
+            ),
+            (
+                json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 0 }),
+                "spanSeconds",
+            ),
+            (
+                json!({ "from": "2026-01-15T11:00:00Z", "spanSeconds": 86_401 }),
+                "spanSeconds",
+            ),
             (json!({ "resume": "a place" }), "from"),
             (json!({ "moveCursor": true }), "from"),
-            (json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:30:00Z" }), "to"),
-            (json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "dryRun": true }), "dryRun"),
-            (json!({ "moveCursor": true, "from": "2026-01-15T12:00:01Z" }), "from"),
+            (
+                json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "to": "2026-01-15T11:30:00Z" }),
+                "to",
+            ),
+            (
+                json!({ "moveCursor": true, "from": "2026-01-15T11:00:00Z", "dryRun": true }),
+                "dryRun",
+            ),
+            (
+                json!({ "moveCursor": true, "from": "2026-01-15T12:00:01Z" }),
+                "from",
+            ),
             (json!({ "form": "2026-01-15T11:00:00Z" }), "form"),
             (json!({ "dryRun": "yes" }), "dryRun"),
             (json!({ "why": "" }), "why"),
@@ -142,18 +213,33 @@ mod tests {
     fn an_end_that_is_to_come_is_now() {
         let request = json!({ "from": "2026-01-15T11:00:00Z", "to": "2026-02-01T00:00:00Z" });
         let range = parse(request).expect("understood").range.expect("a range");
-        assert_eq!(range.window.to, "2026-01-15T12:00:00Z".parse().expect("a time"));
-        assert_eq!(parse(json!({ "by": "schedule" })).expect("understood").range, None);
+        assert_eq!(
+            range.window.to,
+            "2026-01-15T12:00:00Z".parse().expect("a time")
+        );
+        assert_eq!(
+            parse(json!({ "by": "schedule" }))
+                .expect("understood")
+                .range,
+            None
+        );
     }
 
     #[test]
     fn a_range_has_borders_in_milliseconds_and_a_span_of_a_second_to_a_day() {
-        for (span, expected) in [(json!(1), 1), (json!(86_400), 86_400), (Value::Null, 86_400)] {
-            let request =
-                json!({ "from": "2026-01-15T11:00:00.1239Z", "to": "2026-01-15T11:30:00.4569Z", "spanSeconds": span });
+        for (span, expected) in [
+            (json!(1), 1),
+            (json!(86_400), 86_400),
+            (Value::Null, 86_400),
+        ] {
+            let request = json!({ "from": "2026-01-15T11:00:00.1239Z", "to": "2026-01-15T11:30:00.4569Z", "spanSeconds": span });
             let range = parse(request).expect("understood").range.expect("a range");
-            let borders = [range.window.from, range.window.to].map(|time| time.as_nanosecond() % 1_000_000_000);
-            assert_eq!((borders, range.span_seconds), ([123_000_000, 456_000_000], expected));
+            let borders = [range.window.from, range.window.to]
+                .map(|time| time.as_nanosecond() % 1_000_000_000);
+            assert_eq!(
+                (borders, range.span_seconds),
+                ([123_000_000, 456_000_000], expected)
+            );
         }
     }
 }

@@ -16,13 +16,15 @@ use crate::ports::events_table::{Checkpoint, RunLease};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
-/// Time kept at the end of an invocation for queueing and recording, or a quarter of the invocation where that is less.
+/// Time kept at the end of an invocation for queueing and recording, or a quarter of the invocation
+/// where that is less.
 const KEEP_TIME: Duration = Duration::from_secs(30);
 
 /// The lease of a killed run ends this long after the run's deadline, since clocks differ.
 pub(super) const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Part of the records' life that is left alone without `force`: some records expire while a run reads, and clocks differ.
+/// Part of the records' life that is left alone without `force`: some records expire while a run
+/// reads, and clocks differ.
 const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// A run under way.
@@ -35,7 +37,8 @@ pub(super) struct Run<'a> {
     pub(super) read_until: Instant,
     /// Events of this run, known or not.
     pub(super) seen: HashSet<(EventId, Option<BodyDigest>)>,
-    /// Cause of the first entry that could not be fetched, in this run or in the one that it continues.
+    /// Cause of the first entry that could not be fetched, in this run or in the one that it
+    /// continues.
     pub(super) first_unavailable: Option<String>,
     pub(super) report: Report,
 }
@@ -61,30 +64,56 @@ impl<'a> Run<'a> {
             action: "recover".to_owned(),
             by: self.request.requester.by.clone(),
             since: self.began_at,
-            until: self.began_at + (self.deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
+            until: self.began_at
+                + (self.deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
         }
     }
 
     /// Entry in the history of each record that the run begins.
     pub(super) fn action(&self, note: &str, at: Timestamp) -> OperatorAction {
         let requester = &self.request.requester;
-        let why = requester.why.as_ref().map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
-        OperatorAction { action: "recover".to_owned(), at, by: requester.by.clone(), why: Some(why) }
+        let why = requester
+            .why
+            .as_ref()
+            .map_or_else(|| note.to_owned(), |why| format!("{why} ({note})"));
+        OperatorAction {
+            action: "recover".to_owned(),
+            at,
+            by: requester.by.clone(),
+            why: Some(why),
+        }
     }
 
     /// Request for the rest of a range; `None` where the run follows the checkpoint.
     pub(super) fn next(&self, from: Timestamp, rest: &Checkpoint) -> Option<Next> {
-        let Request { range, dry_run, force, requester, .. } = self.request;
+        let Request {
+            range,
+            dry_run,
+            force,
+            requester,
+            ..
+        } = self.request;
         let to = range.as_ref()?.window.to;
         let (span_seconds, resume) = (rest.span_seconds, rest.resume.clone());
         let (by, why) = (requester.by.clone(), requester.why.clone());
-        Some(Next { from, to, span_seconds, resume, dry_run: *dry_run, force: *force, by, why })
+        Some(Next {
+            from,
+            to,
+            span_seconds,
+            resume,
+            dry_run: *dry_run,
+            force: *force,
+            by,
+            why,
+        })
     }
 
     /// Fails if an entry could not be fetched.
     pub(super) fn check_unavailable(&self) -> Result<(), RecoverError> {
         let count = self.report.unavailable;
-        self.first_unavailable.clone().map_or(Ok(()), |first| Err(RecoverError::Unavailable { count, first }))
+        self.first_unavailable.clone().map_or(Ok(()), |first| {
+            Err(RecoverError::Unavailable { count, first })
+        })
     }
 
     /// Refuses to read events whose records may have expired, unless the request says `force`.
@@ -98,7 +127,18 @@ impl<'a> Run<'a> {
 
     /// Writes one line for each run, and its metrics unless it was a dry run.
     pub(super) fn log_end(&self, source: &str, error: Option<&RecoverError>) {
-        let Report { from, to, fetched, new, known, unreadable, skipped, unavailable, complete, .. } = self.report;
+        let Report {
+            from,
+            to,
+            fetched,
+            new,
+            known,
+            unreadable,
+            skipped,
+            unavailable,
+            complete,
+            ..
+        } = self.report;
         let behind_seconds = self.report.behind_seconds;
         let (by, why) = (&self.request.requester.by, &self.request.requester.why);
         let cursor = self.report.cursor.map(tracing::field::display);

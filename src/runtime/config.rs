@@ -1,7 +1,8 @@
-//! Configuration of a function: tables of environment variables, made by [`variables!`](crate::variables).
+//! Configuration of a function: tables of environment variables, made by
+//! [`variables!`](crate::variables).
 //!
-//! A table states each variable once: field, type, name, kind and meaning. The struct, its reader, the list of names that
-//! a test compares with the template, and the reference page come from it.
+//! A table states each variable once: field, type, name, kind and meaning. The struct, its reader,
+//! the list of names that a test compares with the template, and the reference page come from it.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -27,7 +28,12 @@ pub struct Variable {
 impl Variable {
     /// A line of a table.
     pub fn of<T, K: Kind<Value = T>>(name: &'static str, kind: &K, meaning: &'static str) -> Self {
-        Self { name, bounds: kind.bounds(), is_number: K::IS_NUMBER, meaning }
+        Self {
+            name,
+            bounds: kind.bounds(),
+            is_number: K::IS_NUMBER,
+            meaning,
+        }
     }
 }
 
@@ -51,8 +57,8 @@ pub trait Kind {
     /// Description of the values, as in "must be …".
     fn bounds(&self) -> String;
 
-    /// Reads a value that is not empty. An error says what is wrong, without the value: it may be a secret in the wrong
-    /// place.
+    /// Reads a value that is not empty. An error says what is wrong, without the value: it may be a
+    /// secret in the wrong place.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
     /// The value of a variable that is missing or empty; `None` if that is an error.
@@ -98,7 +104,11 @@ impl Kind for List {
 
     fn parse(&self, text: &str) -> Result<Vec<String>, String> {
         let texts: Vec<String> = text.split(',').map(|text| text.trim().to_owned()).collect();
-        if texts.iter().any(String::is_empty) { Err(format!("must be {}", self.bounds())) } else { Ok(texts) }
+        if texts.iter().any(String::is_empty) {
+            Err(format!("must be {}", self.bounds()))
+        } else {
+            Ok(texts)
+        }
     }
 }
 
@@ -110,8 +120,9 @@ pub struct Number<T> {
 
 /// A whole number within these bounds.
 ///
-/// `CloudFormation` accepts `10.0` and `1.5` as numbers, and compares them with the parameter's bounds ("Parameters syntax
-/// reference"). The fraction is dropped, which satisfies every lower bound.
+/// `CloudFormation` accepts `10.0` and `1.5` as numbers, and compares them with the parameter's
+/// bounds ("Parameters syntax reference"). The fraction is dropped, which satisfies every lower
+/// bound.
 pub const fn number<T>(least: T, most: T) -> Number<T> {
     Number { least, most }
 }
@@ -130,7 +141,10 @@ impl<T: FromStr + PartialOrd + Display> Kind for Number<T> {
             Some((whole, fraction)) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => whole,
             _ => text,
         };
-        let number = whole.parse().ok().filter(|number| (&self.least..=&self.most).contains(&number));
+        let number = whole
+            .parse()
+            .ok()
+            .filter(|number| (&self.least..=&self.most).contains(&number));
         number.ok_or_else(|| format!("must be {}", self.bounds()))
     }
 }
@@ -180,7 +194,9 @@ impl<T: Copy> Kind for OneOf<T> {
 
     fn parse(&self, text: &str) -> Result<T, String> {
         let found = self.0.iter().find(|(name, _)| *name == text);
-        found.map(|(_, value)| *value).ok_or_else(|| format!("must be {}", self.bounds()))
+        found
+            .map(|(_, value)| *value)
+            .ok_or_else(|| format!("must be {}", self.bounds()))
     }
 }
 
@@ -192,7 +208,10 @@ pub struct Parsed<T> {
 
 /// A text that `T` can read.
 pub const fn parsed<T: FromStr<Err: Display>>(bounds: &'static str) -> Parsed<T> {
-    Parsed { bounds, parse: |text| text.parse().map_err(|error| format!("is wrong: {error}")) }
+    Parsed {
+        bounds,
+        parse: |text| text.parse().map_err(|error| format!("is wrong: {error}")),
+    }
 }
 
 impl<T> Kind for Parsed<T> {
@@ -249,7 +268,10 @@ impl Environment<fn(&str) -> Option<String>> {
 impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// An environment that `lookup` answers for.
     pub fn new(lookup: F) -> Self {
-        Self { lookup, problems: Vec::new() }
+        Self {
+            lookup,
+            problems: Vec::new(),
+        }
     }
 
     /// Reads a configuration. The error names every variable that is missing or wrong.
@@ -267,7 +289,9 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             Some(value) => kind.parse(&value),
             None => kind.default().ok_or_else(|| "is missing".to_owned()),
         };
-        result.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
+        result
+            .map_err(|problem| self.problems.push(format!("{name} {problem}")))
+            .ok()
     }
 
     /// Notes a problem that no single variable shows.
@@ -333,7 +357,10 @@ mod tests {
 
     fn read(changes: &[(&str, &str)]) -> Result<Sample, ConfigError> {
         let lookup = |name: &str| {
-            let found = changes.iter().chain(&COMPLETE).find(|(known, _)| *known == name);
+            let found = changes
+                .iter()
+                .chain(&COMPLETE)
+                .find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
         Environment::new(lookup).read_all()
@@ -341,10 +368,26 @@ mod tests {
 
     #[test]
     fn each_variable_is_read_into_its_own_field() {
-        let Sample { text, list, number, seconds, is_on, level, spare } = read(&[]).expect("complete");
+        let Sample {
+            text,
+            list,
+            number,
+            seconds,
+            is_on,
+            level,
+            spare,
+        } = read(&[]).expect("complete");
         assert_eq!((text.as_str(), list.join("+").as_str()), ("a", "a+b"));
-        assert_eq!((number, seconds, is_on, level, spare), (7, Duration::from_secs(7), true, 7, Some(7)));
-        assert_eq!(read(&[("SPARE", ""), ("SWITCH", "off")]).expect("complete").spare, None);
+        assert_eq!(
+            (number, seconds, is_on, level, spare),
+            (7, Duration::from_secs(7), true, 7, Some(7))
+        );
+        assert_eq!(
+            read(&[("SPARE", ""), ("SWITCH", "off")])
+                .expect("complete")
+                .spare,
+            None
+        );
     }
 
     #[test]
@@ -374,11 +417,25 @@ mod tests {
     #[test]
     fn a_table_lists_its_variables_and_their_bounds() {
         let variables = Sample::variables();
-        assert_eq!(variables.iter().map(|variable| variable.name).collect::<Vec<_>>(), COMPLETE.map(|(name, _)| name));
-        let numbers = variables.iter().filter(|variable| variable.is_number).map(|variable| variable.name);
+        assert_eq!(
+            variables
+                .iter()
+                .map(|variable| variable.name)
+                .collect::<Vec<_>>(),
+            COMPLETE.map(|(name, _)| name)
+        );
+        let numbers = variables
+            .iter()
+            .filter(|variable| variable.is_number)
+            .map(|variable| variable.name);
         assert_eq!(numbers.collect::<Vec<_>>(), ["NUMBER", "SECONDS"]);
-        let spare = variables.last().map(|spare| (spare.bounds.as_str(), spare.meaning));
-        assert_eq!(spare, Some(("a level, or empty", "a level that may be missing")));
+        let spare = variables
+            .last()
+            .map(|spare| (spare.bounds.as_str(), spare.meaning));
+        assert_eq!(
+            spare,
+            Some(("a level, or empty", "a level that may be missing"))
+        );
     }
 
     #[test]
@@ -396,7 +453,11 @@ mod tests {
             ("", None),
         ] {
             let mut environment = Environment::new(|_: &str| Some(value.to_owned()));
-            assert_eq!(environment.read("SECONDS", &number(1, 10)), expected, "{value}");
+            assert_eq!(
+                environment.read("SECONDS", &number(1, 10)),
+                expected,
+                "{value}"
+            );
         }
     }
 }

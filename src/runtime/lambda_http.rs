@@ -59,7 +59,13 @@ impl HttpEvent {
 
     /// ARN of the signer, where API Gateway has checked a signature of IAM.
     pub fn user_arn(&self) -> Option<&str> {
-        self.request_context.authorizer.as_ref()?.iam.as_ref()?.user_arn.as_deref()
+        self.request_context
+            .authorizer
+            .as_ref()?
+            .iam
+            .as_ref()?
+            .user_arn
+            .as_deref()
     }
 
     /// Body of the request; `None` where its base64 is invalid.
@@ -72,7 +78,8 @@ impl HttpEvent {
     }
 }
 
-/// Problem details of RFC 9457. The status names the kind of problem, so the type stays `about:blank`.
+/// Problem details of RFC 9457. The status names the kind of problem, so the type stays
+/// `about:blank`.
 pub fn problem_details(status: StatusCode, detail: &str) -> Value {
     let title = status.canonical_reason();
     json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail })

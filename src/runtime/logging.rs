@@ -10,14 +10,22 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::domain::event::EventId;
 
-/// The crates whose lines are wanted at every level. Libraries log requests when they are asked for details, and
-/// requests hold secrets: theirs are shown from warnings on.
-const OURS: [&str; 6] = ["genesys_relay", "ingest", "processor", "replay", "recovery", "breaker"];
+/// The crates whose lines are wanted at every level. Libraries log requests when they are asked for
+/// details, and requests hold secrets: theirs are shown from warnings on.
+const OURS: [&str; 6] = [
+    "genesys_relay",
+    "ingest",
+    "processor",
+    "replay",
+    "recovery",
+    "breaker",
+];
 
 /// Of how many events in a hundred it is logged that all went well.
 static SAMPLE_PERCENT: AtomicU8 = AtomicU8::new(100);
 
-/// Of how many events in a hundred it is logged that all went well: from 0 to 100. What went wrong is always logged.
+/// Of how many events in a hundred it is logged that all went well: from 0 to 100. What went wrong
+/// is always logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample(u8);
 
@@ -34,7 +42,9 @@ impl Sample {
 
     /// Decides by the id, so that of an event all functions tell, or none.
     fn takes(self, id: &EventId) -> bool {
-        let hash = id.as_str().bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let hash = id.as_str().bytes().fold(0_u32, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(byte.into())
+        });
         hash % 100 < self.0.into()
     }
 }
@@ -44,14 +54,22 @@ pub fn should_log(id: &EventId) -> bool {
     Sample(SAMPLE_PERCENT.load(Ordering::Relaxed)).takes(id)
 }
 
-/// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name them.
+/// Starts logging at `level`. Fields stand at the top level of each line, so that a query can name
+/// them.
 ///
-/// A panic is a line as well. As plain text, its message could hold text of a sender, and a line break in it would
-/// begin a line that looks like ours.
+/// A panic is a line as well. As plain text, its message could hold text of a sender, and a line
+/// break in it would begin a line that looks like ours.
 pub fn init(level: LevelFilter) {
-    let lines =
-        fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_target(false);
-    tracing_subscriber::registry().with(lines).with(levels(level)).init();
+    let lines = fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(levels(level))
+        .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(error = panic.payload_as_str(), place, "panicked");
@@ -60,10 +78,13 @@ pub fn init(level: LevelFilter) {
 
 fn levels(level: LevelFilter) -> Targets {
     let ours = OURS.map(|name| (name, level));
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours)
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(ours)
 }
 
-/// An error with all its causes, in one line. Only for the boundary, where it is logged or shown once.
+/// An error with all its causes, in one line. Only for the boundary, where it is logged or shown
+/// once.
 pub fn display_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -92,8 +113,14 @@ mod tests {
 
     #[test]
     fn of_so_many_events_in_a_hundred_it_is_told() {
-        let ids: Vec<EventId> = (0..10_000).map(|number| format!("event-{number}").parse().expect("an id")).collect();
-        let taken = |percent: u8| ids.iter().filter(|id| Sample::of_percent(percent).takes(id)).count();
+        let ids: Vec<EventId> = (0..10_000)
+            .map(|number| format!("event-{number}").parse().expect("an id"))
+            .collect();
+        let taken = |percent: u8| {
+            ids.iter()
+                .filter(|id| Sample::of_percent(percent).takes(id))
+                .count()
+        };
         assert_eq!((taken(0), taken(100), taken(101)), (0, 10_000, 10_000));
         assert!((800..1200).contains(&taken(10)), "{}", taken(10));
     }
@@ -102,6 +129,9 @@ mod tests {
     fn an_error_is_told_with_all_its_causes() {
         let cause = std::io::Error::other("no route");
         let error = crate::ports::queue::QueueError::Unavailable(cause.into());
-        assert_eq!(display_chain(&error), "SQS did not answer or throttled the request: no route");
+        assert_eq!(
+            display_chain(&error),
+            "SQS did not answer or throttled the request: no route"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Metrics: one table of all, and the log lines that CloudWatch makes them of.
 //!
-//! Every metric is declared here, and no other module spells a metric's name. `docs/reference/metrics.md` is the same
-//! table for people; `tests/metrics.rs` holds it to what is written.
+//! Every metric is declared here, and no other module spells a metric's name.
+//! `docs/reference/metrics.md` is the same table for people; `tests/metrics.rs` holds it to what is
+//! written.
 
 use std::error::Error as StdError;
 use std::io::{self, Write as _};
@@ -19,8 +20,8 @@ use crate::runtime::logging::display_chain;
 /// Upper bound on the time that recorded values wait, while invocations come.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Upper bound on the invocations whose values wait: a line holds up to 100 values of a metric ("Specification: Embedded
-/// metric format").
+/// Upper bound on the invocations whose values wait: a line holds up to 100 values of a metric
+/// ("Specification: Embedded metric format").
 const MOST_INVOCATIONS: u32 = 50;
 
 /// A counter.
@@ -67,7 +68,11 @@ impl Measure {
     /// Records a duration, to the millisecond.
     pub fn time(self, duration: Duration) {
         let millis = f64::from(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX));
-        self.record(if self.unit == Unit::Seconds { millis / 1e3 } else { millis });
+        self.record(if self.unit == Unit::Seconds {
+            millis / 1e3
+        } else {
+            millis
+        });
     }
 
     /// Records 1 for true and 0 for false.
@@ -242,9 +247,15 @@ pub fn breaker(circuit: &Circuit, now: Timestamp) {
 
 /// Records the time since the last answered probe, where the breaker should probe.
 pub fn breaker_unprobed(circuit: &Circuit, now: Timestamp) {
-    let looked_at = circuit.looked_at.map_or(circuit.since, |at| at.max(circuit.since));
+    let looked_at = circuit
+        .looked_at
+        .map_or(circuit.since, |at| at.max(circuit.since));
     let unprobed = now.duration_since(looked_at).try_into().unwrap_or_default();
-    BREAKER_UNPROBED_TIME.time(if circuit.should_probe() { unprobed } else { Duration::ZERO });
+    BREAKER_UNPROBED_TIME.time(if circuit.should_probe() {
+        unprobed
+    } else {
+        Duration::ZERO
+    });
 }
 
 /// Metrics cannot be recorded.
@@ -264,9 +275,16 @@ pub struct Pending {
 impl Pending {
     /// Starts recording, in a namespace of CloudWatch.
     pub fn start(namespace: String) -> Result<Self, NotRecording> {
-        let collector = Builder::new().cloudwatch_namespace(namespace).init().map_err(NotRecording)?;
+        let collector = Builder::new()
+            .cloudwatch_namespace(namespace)
+            .init()
+            .map_err(NotRecording)?;
         describe();
-        Ok(Self { collector, written_at: None, invocations: 0 })
+        Ok(Self {
+            collector,
+            written_at: None,
+            invocations: 0,
+        })
     }
 
     /// Writes it to standard output, where Lambda collects it.
@@ -278,7 +296,8 @@ impl Pending {
         }
     }
 
-    /// Writes it after an invocation if that was not done a moment ago: lines cost more than what they say.
+    /// Writes it after an invocation if that was not done a moment ago: lines cost more than what
+    /// they say.
     pub fn flush_throttled(&mut self) {
         self.invocations += 1;
         let is_recent = self.written_at.is_some_and(|at| at.elapsed() < PAUSE);

@@ -24,7 +24,10 @@ impl FakeArchive {
 
     /// The keys of all objects, in the order in which they were written.
     pub fn keys(&self) -> Vec<String> {
-        lock(&self.objects).iter().map(|(key, _)| key.clone()).collect()
+        lock(&self.objects)
+            .iter()
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 }
 
@@ -33,7 +36,9 @@ impl Archive for FakeArchive {
         let left = self.fails.load(Ordering::Relaxed);
         if left > 0 {
             self.fails.store(left - 1, Ordering::Relaxed);
-            return Err(ArchiveError::Unavailable("the archive was made to fail".into()));
+            return Err(ArchiveError::Unavailable(
+                "the archive was made to fail".into(),
+            ));
         }
         let mut objects = lock(&self.objects);
         objects.retain(|(held, _)| held != key);
@@ -42,10 +47,15 @@ impl Archive for FakeArchive {
     }
 
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
-        let found = lock(&self.objects).iter().find(|(held, _)| held == key).map(|(_, object)| object.clone());
+        let found = lock(&self.objects)
+            .iter()
+            .find(|(held, _)| held == key)
+            .map(|(_, object)| object.clone());
         let object = found.ok_or_else(|| ArchiveError::NotFound(key.to_owned()))?;
         if object.len() as u64 > MAX_OBJECT_BYTES {
-            return Err(ArchiveError::TooLarge { key: key.to_owned() });
+            return Err(ArchiveError::TooLarge {
+                key: key.to_owned(),
+            });
         }
         Ok(object)
     }

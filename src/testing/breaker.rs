@@ -22,8 +22,15 @@ pub struct FakeEventSource {
 
 impl Default for FakeEventSource {
     fn default() -> Self {
-        let settings = Arc::new(Mutex::new(Settings { enabled: true, maximum_concurrency: 10 }));
-        Self { settings, fails: Arc::default(), changes: Arc::default() }
+        let settings = Arc::new(Mutex::new(Settings {
+            enabled: true,
+            maximum_concurrency: 10,
+        }));
+        Self {
+            settings,
+            fails: Arc::default(),
+            changes: Arc::default(),
+        }
     }
 }
 
@@ -45,7 +52,11 @@ impl FakeEventSource {
 
     fn working(&self) -> Result<(), EventSourceError> {
         let fails = self.fails.load(Ordering::Relaxed);
-        if fails { Err(EventSourceError::Unavailable("as a test has it".into())) } else { Ok(()) }
+        if fails {
+            Err(EventSourceError::Unavailable("as a test has it".into()))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -74,7 +85,13 @@ impl FakeProber {
 }
 
 impl Prober for FakeProber {
-    async fn probe(&self, _delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
-        lock(&self.0).pop_front().unwrap_or(Ok(Probed::Nothing)).map_err(Into::into)
+    async fn probe(
+        &self,
+        _delivered_at: Option<Timestamp>,
+    ) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
+        lock(&self.0)
+            .pop_front()
+            .unwrap_or(Ok(Probed::Nothing))
+            .map_err(Into::into)
     }
 }

@@ -11,12 +11,14 @@ thread_local! {
     static FIRST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A clock that showed noon of 15 January 2026 when this thread first looked, and follows tokio's clock from there.
+/// A clock that showed noon of 15 January 2026 when this thread first looked, and follows tokio's
+/// clock from there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FakeClock;
 
 impl FakeClock {
-    /// Sets it to noon of 15 January 2026 for this thread. Each runtime with a paused clock begins at a time of its own.
+    /// Sets it to noon of 15 January 2026 for this thread. Each runtime with a paused clock begins
+    /// at a time of its own.
     pub fn start_over() {
         FIRST_LOOK.set(Some(Instant::now()));
     }

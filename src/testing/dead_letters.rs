@@ -7,7 +7,8 @@ use crate::dead_letters::PortTypes;
 use crate::ports::clock::Clock;
 use crate::ports::queue::{Countable, Receiver, Sender};
 
-/// Fakes behind the ports of the dead letters, with a dead-letter queue and a clock of the test's own.
+/// Fakes behind the ports of the dead letters, with a dead-letter queue and a clock of the test's
+/// own.
 pub struct FakePorts<D = FakeQueue, C = FakeClock>(PhantomData<(D, C)>);
 
 impl<D: Sender + Receiver + Countable, C: Clock> PortTypes for FakePorts<D, C> {

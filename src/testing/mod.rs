@@ -1,4 +1,5 @@
-//! Stand-ins for the ports, for tests only: they are compiled with the feature `testing` and never shipped.
+//! Stand-ins for the ports, for tests only: they are compiled with the feature `testing` and never
+//! shipped.
 
 mod archive;
 mod breaker;
@@ -27,7 +28,12 @@ pub use self::target::FakeTarget;
 
 /// A dead letter with this body, which the target has refused with 404.
 pub fn refused(body: impl Into<String>) -> Message {
-    let message = Message { body: body.into(), attributes: BTreeMap::new(), group: None, trace: None };
+    let message = Message {
+        body: body.into(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     message.with_reason(&Reason {
         reason: ReasonKind::Permanent,
         detail: "the target answered 404".to_owned(),

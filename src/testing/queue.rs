@@ -12,14 +12,15 @@ use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
-    VisibilityTimeout,
+    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
+    Redrive, Sender, VisibilityTimeout,
 };
 
 /// The default rate of a move task, per second.
 const MOVED_PER_SECOND: u32 = 500;
 
-/// One in this many messages that an unordered queue hands out stays visible and is handed out once more.
+/// One in this many messages that an unordered queue hands out stays visible and is handed out once
+/// more.
 const HANDED_OUT_TWICE: u32 = 40;
 
 /// One in this many messages that are deleted from an unordered queue comes back all the same.
@@ -27,8 +28,8 @@ const COMES_BACK: u32 = 60;
 
 /// A queue in memory, on tokio's clock.
 ///
-/// It hides, returns, deletes, counts, expires, redrives and moves messages as SQS does. It keeps their order unless it is
-/// [told otherwise](Self::disorder), and works unless it is made to fail.
+/// It hides, returns, deletes, counts, expires, redrives and moves messages as SQS does. It keeps
+/// their order unless it is [told otherwise](Self::disorder), and works unless it is made to fail.
 #[derive(Clone, Default)]
 pub struct FakeQueue {
     state: Arc<Mutex<State>>,
@@ -73,23 +74,24 @@ impl FakeQueue {
         self
     }
 
-    /// Moves a message that was received `max_receives` times to `dead_letters` instead of giving it once more
-    /// (`RedrivePolicy`). It keeps its id and the time at which it was sent.
+    /// Moves a message that was received `max_receives` times to `dead_letters` instead of giving
+    /// it once more (`RedrivePolicy`). It keeps its id and the time at which it was sent.
     #[must_use]
     pub fn redriving_to(self, dead_letters: &Self, max_receives: u32) -> Self {
         lock(&self.state).redrive = Some((dead_letters.clone(), max_receives));
         self
     }
 
-    /// A move task brings its messages to `destination`, as new messages. Without one, a task never ends.
+    /// A move task brings its messages to `destination`, as new messages. Without one, a task never
+    /// ends.
     #[must_use]
     pub fn moving_to(self, destination: &Self) -> Self {
         lock(&self.state).moves_to = Some(destination.clone());
         self
     }
 
-    /// Behaves as a standard queue may from now on ("Amazon SQS at-least-once delivery"): it hands messages out in any
-    /// order, some of them twice, and some that were deleted come back.
+    /// Behaves as a standard queue may from now on ("Amazon SQS at-least-once delivery"): it hands
+    /// messages out in any order, some of them twice, and some that were deleted come back.
     pub fn disorder(&self, seed: u64) {
         lock(&self.state).disorder = Some(fastrand::Rng::with_seed(seed));
     }
@@ -128,12 +130,18 @@ impl FakeQueue {
     pub fn held<T>(&self, look: impl Fn(&Message, Timestamp) -> T) -> Vec<T> {
         let mut state = lock(&self.state);
         state.expire();
-        state.entries.iter().map(|entry| look(&entry.message, entry.sent_at)).collect()
+        state
+            .entries
+            .iter()
+            .map(|entry| look(&entry.message, entry.sent_at))
+            .collect()
     }
 
     /// The time at which the message with this receipt becomes visible.
     pub fn visible_at(&self, receipt: &ReceiptHandle) -> Option<Instant> {
-        lock(&self.state).by_receipt(receipt).map(|entry| entry.visible_at)
+        lock(&self.state)
+            .by_receipt(receipt)
+            .map(|entry| entry.visible_at)
     }
 
     /// Every change of a visibility timeout so far.
@@ -148,7 +156,14 @@ impl FakeQueue {
             lock(&dead_letters.state).entries.extend(entries);
             dead_letters.changed.notify_waiters();
         }
-        let record = |Entry { id, message, sent_at, receipt, receive_count, .. }| ReceivedMessage {
+        let record = |Entry {
+                          id,
+                          message,
+                          sent_at,
+                          receipt,
+                          receive_count,
+                          ..
+                      }| ReceivedMessage {
             message_id: id,
             receipt: receipt.unwrap_or_else(ReceiptHandle::absent),
             receive_count,
@@ -191,8 +206,9 @@ impl FakeQueue {
                 if state.moves[task].status != "RUNNING" {
                     return;
                 }
-                let (visible, hidden): (Vec<_>, Vec<_>) =
-                    std::mem::take(&mut state.entries).into_iter().partition(|entry| entry.visible_at <= now);
+                let (visible, hidden): (Vec<_>, Vec<_>) = std::mem::take(&mut state.entries)
+                    .into_iter()
+                    .partition(|entry| entry.visible_at <= now);
                 let mut visible = visible.into_iter();
                 let moved: Vec<_> = visible.by_ref().take(rate as usize).collect();
                 state.entries = visible.chain(hidden).collect();
@@ -236,7 +252,9 @@ impl State {
     }
 
     fn by_receipt(&mut self, receipt: &ReceiptHandle) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| entry.receipt.as_ref() == Some(receipt))
+        self.entries
+            .iter_mut()
+            .find(|entry| entry.receipt.as_ref() == Some(receipt))
     }
 
     fn next_visible(&mut self) -> Option<Instant> {
@@ -244,8 +262,13 @@ impl State {
         self.entries.iter().map(|entry| entry.visible_at).min()
     }
 
-    /// Takes visible messages, and those of them that were received too often already, with the queue they go to.
-    fn take(&mut self, most: usize, visibility: Duration) -> (Vec<Entry>, Option<(FakeQueue, Vec<Entry>)>) {
+    /// Takes visible messages, and those of them that were received too often already, with the
+    /// queue they go to.
+    fn take(
+        &mut self,
+        most: usize,
+        visibility: Duration,
+    ) -> (Vec<Entry>, Option<(FakeQueue, Vec<Entry>)>) {
         self.expire();
         let now = Instant::now();
         if let Some(rng) = &mut self.disorder {
@@ -253,10 +276,12 @@ impl State {
         }
         let mut redriven = None;
         if let Some((dead_letters, max_receives)) = &self.redrive {
-            let is_over = |entry: &Entry| entry.visible_at <= now && entry.receive_count >= *max_receives;
+            let is_over =
+                |entry: &Entry| entry.visible_at <= now && entry.receive_count >= *max_receives;
             if self.entries.iter().any(is_over) {
-                let (mut over, left): (Vec<_>, Vec<_>) =
-                    std::mem::take(&mut self.entries).into_iter().partition(is_over);
+                let (mut over, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.entries)
+                    .into_iter()
+                    .partition(is_over);
                 self.entries = left;
                 for entry in &mut over {
                     entry.receipt = None;
@@ -265,11 +290,19 @@ impl State {
             }
         }
         let mut taken = Vec::new();
-        for entry in self.entries.iter_mut().filter(|entry| entry.visible_at <= now).take(most) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.visible_at <= now)
+            .take(most)
+        {
             self.receives += 1;
             entry.receipt = Some(ReceiptHandle(format!("receipt-{}", self.receives)));
             entry.receive_count += 1;
-            let is_twice = self.disorder.as_mut().is_some_and(|rng| rng.u32(..HANDED_OUT_TWICE) == 0);
+            let is_twice = self
+                .disorder
+                .as_mut()
+                .is_some_and(|rng| rng.u32(..HANDED_OUT_TWICE) == 0);
             entry.visible_at = if is_twice { now } else { now + visibility };
             taken.push(entry.clone());
         }
@@ -294,12 +327,20 @@ impl Sender for FakeQueue {
 }
 
 impl VisibilityTimeout for FakeQueue {
-    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+    async fn change_visibility(
+        &self,
+        changes: &[(ReceiptHandle, Duration)],
+    ) -> Vec<Result<(), QueueError>> {
         let now = Instant::now();
         let change = |(receipt, visibility): &(ReceiptHandle, Duration)| {
             let mut state = self.working()?;
-            state.visibility_changes.push((receipt.clone(), *visibility));
-            match state.by_receipt(receipt).filter(|entry| entry.visible_at > now) {
+            state
+                .visibility_changes
+                .push((receipt.clone(), *visibility));
+            match state
+                .by_receipt(receipt)
+                .filter(|entry| entry.visible_at > now)
+            {
                 Some(entry) => {
                     let seconds = visibility.as_secs() + u64::from(visibility.subsec_nanos() > 0);
                     entry.visible_at = now + Duration::from_secs(seconds);
@@ -336,10 +377,16 @@ impl Receiver for FakeQueue {
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
         let delete = |receipt: &ReceiptHandle| {
             let mut state = self.working()?;
-            let comes_back = state.disorder.as_mut().is_some_and(|rng| rng.u32(..COMES_BACK) == 0);
+            let comes_back = state
+                .disorder
+                .as_mut()
+                .is_some_and(|rng| rng.u32(..COMES_BACK) == 0);
             if !comes_back {
-                // An older receipt of a message that was received again deletes nothing, and that is no error.
-                state.entries.retain(|entry| entry.receipt.as_ref() != Some(receipt));
+                // An older receipt of a message that was received again deletes nothing, and that
+                // is no error.
+                state
+                    .entries
+                    .retain(|entry| entry.receipt.as_ref() != Some(receipt));
             }
             Ok(())
         };
@@ -351,13 +398,26 @@ impl Countable for FakeQueue {
     async fn depth(&self) -> Result<QueueDepth, QueueError> {
         let now = Instant::now();
         let state = self.working()?;
-        let visible = state.entries.iter().filter(|entry| entry.visible_at <= now).count();
-        Ok(QueueDepth { visible: visible as u64, in_flight: (state.entries.len() - visible) as u64, delayed: 0 })
+        let visible = state
+            .entries
+            .iter()
+            .filter(|entry| entry.visible_at <= now)
+            .count();
+        Ok(QueueDepth {
+            visible: visible as u64,
+            in_flight: (state.entries.len() - visible) as u64,
+            delayed: 0,
+        })
     }
 
     async fn age(&self) -> Result<Option<Duration>, QueueError> {
         let now = FakeClock.now();
-        let oldest = self.working()?.entries.iter().map(|entry| entry.sent_at).min();
+        let oldest = self
+            .working()?
+            .entries
+            .iter()
+            .map(|entry| entry.sent_at)
+            .min();
         Ok(oldest.and_then(|sent_at| Duration::try_from(now.duration_since(sent_at)).ok()))
     }
 }
@@ -366,7 +426,9 @@ impl Redrive for FakeQueue {
     async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
         let mut state = self.working()?;
         if state.moves_refused || state.moves.last().is_some_and(MoveTask::is_active) {
-            return Err(QueueError::Refused("no task can be started, or one is running".into()));
+            return Err(QueueError::Refused(
+                "no task can be started, or one is running".into(),
+            ));
         }
         let task = state.moves.len();
         let to_move = state.entries.len() as u64;
@@ -380,7 +442,11 @@ impl Redrive for FakeQueue {
             handle: Some(format!("task-{task}")),
         });
         if let Some(destination) = state.moves_to.clone() {
-            tokio::spawn(self.clone().carry_out_move(destination, task, rate.unwrap_or(MOVED_PER_SECOND)));
+            tokio::spawn(self.clone().carry_out_move(
+                destination,
+                task,
+                rate.unwrap_or(MOVED_PER_SECOND),
+            ));
         }
         Ok(())
     }

@@ -16,7 +16,10 @@ pub struct FakeSecretStore {
 impl FakeSecretStore {
     /// A store that holds `secret`.
     pub fn holding(secret: &serde_json::Value) -> Self {
-        Self { held: Arc::new(Mutex::new(Some(secret.to_string()))), reads: Arc::default() }
+        Self {
+            held: Arc::new(Mutex::new(Some(secret.to_string()))),
+            reads: Arc::default(),
+        }
     }
 
     /// Replaces the secret.
@@ -38,6 +41,8 @@ impl FakeSecretStore {
 impl SecretStore for FakeSecretStore {
     async fn read(&self) -> Result<String, SecretsError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        lock(&self.held).clone().ok_or_else(|| SecretsError::unavailable("the store was made to fail"))
+        lock(&self.held)
+            .clone()
+            .ok_or_else(|| SecretsError::unavailable("the store was made to fail"))
     }
 }

@@ -13,7 +13,8 @@ use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError,
+    Window, Written,
 };
 
 /// An events table in memory, which can be made to fail.
@@ -92,7 +93,8 @@ impl FakeTable {
         lock(&self.state).bodies.keys().cloned().collect()
     }
 
-    /// Deletes expired items, as DynamoDB does some time later ("Using time to live (TTL) in DynamoDB").
+    /// Deletes expired items, as DynamoDB does some time later ("Using time to live (TTL) in
+    /// DynamoDB").
     pub fn delete_expired(&self, now: Timestamp) {
         let mut state = lock(&self.state);
         state.records.retain(|_, record| !record.is_expired(now));
@@ -130,9 +132,15 @@ impl EventsTable for FakeTable {
         Ok(self.working().await?.records.get(id).cloned())
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    async fn get_many(
+        &self,
+        ids: &[EventId],
+    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         let state = self.working().await?;
-        Ok(ids.iter().filter_map(|id| Some((id.clone(), state.records.get(id)?.clone()))).collect())
+        Ok(ids
+            .iter()
+            .filter_map(|id| Some((id.clone(), state.records.get(id)?.clone())))
+            .collect())
     }
 
     async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
@@ -159,14 +167,26 @@ impl EventsTable for FakeTable {
         Ok(Written::Done)
     }
 
-    async fn keep_body(&self, id: &EventId, body: &[u8], now: Timestamp) -> Result<bool, TableError> {
-        self.working().await?.bodies.insert(id.clone(), (body.to_vec(), now + LIFE));
+    async fn keep_body(
+        &self,
+        id: &EventId,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
+        self.working()
+            .await?
+            .bodies
+            .insert(id.clone(), (body.to_vec(), now + LIFE));
         Ok(true)
     }
 
     async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
         let state = self.working().await?;
-        Ok(state.bodies.get(id).filter(|(_, expires_at)| *expires_at > now).map(|(body, _)| body.clone()))
+        Ok(state
+            .bodies
+            .get(id)
+            .filter(|(_, expires_at)| *expires_at > now)
+            .map(|(body, _)| body.clone()))
     }
 
     async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
@@ -174,7 +194,12 @@ impl EventsTable for FakeTable {
         Ok(())
     }
 
-    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
+    async fn dead_letters(
+        &self,
+        window: Window,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page, TableError> {
         let state = self.working().await?;
         let mut found: Vec<_> = state
             .records
@@ -182,19 +207,39 @@ impl EventsTable for FakeTable {
             .filter(|record| record.state.is_indexed())
             .filter(|record| window.since.is_none_or(|since| record.received_at >= since))
             .filter(|record| window.until.is_none_or(|until| record.received_at < until))
-            .map(|record| (Position::of(record.received_at, &record.event_id), record.summary()))
+            .map(|record| {
+                (
+                    Position::of(record.received_at, &record.event_id),
+                    record.summary(),
+                )
+            })
             .filter(|(position, _)| after.is_none_or(|after| position > after))
             .collect();
         found.sort_by(|(one, _), (other, _)| one.cmp(other));
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().map(|(position, _)| position.clone()).filter(|_| more);
-        Ok(Page { items: found.into_iter().map(|(_, item)| item).collect(), next })
+        let next = found
+            .last()
+            .map(|(position, _)| position.clone())
+            .filter(|_| more);
+        Ok(Page {
+            items: found.into_iter().map(|(_, item)| item).collect(),
+            next,
+        })
     }
 
-    async fn acquire(&self, what: LeaseName, lease: &RunLease, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+    async fn acquire(
+        &self,
+        what: LeaseName,
+        lease: &RunLease,
+        now: Timestamp,
+    ) -> Result<Option<RunLease>, TableError> {
         let mut state = self.working().await?;
-        if let Some(held) = state.leases.get(&what).filter(|held| held.until > now && held.owner != lease.owner) {
+        if let Some(held) = state
+            .leases
+            .get(&what)
+            .filter(|held| held.until > now && held.owner != lease.owner)
+        {
             return Ok(Some(held.clone()));
         }
         state.leases.insert(what, lease.clone());
@@ -203,14 +248,24 @@ impl EventsTable for FakeTable {
 
     async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
         let mut state = self.working().await?;
-        if state.leases.get(&what).is_some_and(|held| held.owner == owner) {
+        if state
+            .leases
+            .get(&what)
+            .is_some_and(|held| held.owner == owner)
+        {
             state.leases.remove(&what);
         }
         Ok(())
     }
 
     async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
-        Ok(self.working().await?.leases.get(&what).cloned().filter(|lease| lease.until > now))
+        Ok(self
+            .working()
+            .await?
+            .leases
+            .get(&what)
+            .cloned()
+            .filter(|lease| lease.until > now))
     }
 
     async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
@@ -222,9 +277,17 @@ impl EventsTable for FakeTable {
         Ok(())
     }
 
-    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
+    async fn background_run(
+        &self,
+        run_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<BackgroundRun>, TableError> {
         let state = self.working().await?;
-        Ok(state.background_runs.get(run_id).filter(|(_, end)| *end > now).map(|(run, _)| run.clone()))
+        Ok(state
+            .background_runs
+            .get(run_id)
+            .filter(|(_, end)| *end > now)
+            .map(|(run, _)| run.clone()))
     }
 
     async fn save_background_run(
@@ -235,11 +298,15 @@ impl EventsTable for FakeTable {
     ) -> Result<bool, TableError> {
         let mut state = self.working().await?;
         let found = state.background_runs.get(&run.run_id);
-        let revision = found.filter(|(_, end)| from.is_some() || *end > now).map(|(found, _)| found.revision);
+        let revision = found
+            .filter(|(_, end)| from.is_some() || *end > now)
+            .map(|(found, _)| found.revision);
         if revision != from && revision != Some(run.revision) {
             return Ok(false);
         }
-        state.background_runs.insert(run.run_id.clone(), (run.clone(), now + LIFE));
+        state
+            .background_runs
+            .insert(run.run_id.clone(), (run.clone(), now + LIFE));
         Ok(true)
     }
 
@@ -247,19 +314,38 @@ impl EventsTable for FakeTable {
         Ok(self.working().await?.checkpoints.get(source).cloned())
     }
 
-    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
-        self.working().await?.checkpoints.insert(source.to_owned(), checkpoint.clone());
+    async fn save_checkpoint(
+        &self,
+        source: &str,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), TableError> {
+        self.working()
+            .await?
+            .checkpoints
+            .insert(source.to_owned(), checkpoint.clone());
         Ok(())
     }
 
-    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
-        self.working().await?.attempts.entry(minute).or_default().add(attempts);
+    async fn count_attempts(
+        &self,
+        minute: Timestamp,
+        attempts: &Attempts,
+    ) -> Result<(), TableError> {
+        self.working()
+            .await?
+            .attempts
+            .entry(minute)
+            .or_default()
+            .add(attempts);
         Ok(())
     }
 
     async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
         let state = self.working().await?;
-        Ok(minutes.iter().map(|minute| state.attempts.get(minute).cloned().unwrap_or_default()).collect())
+        Ok(minutes
+            .iter()
+            .map(|minute| state.attempts.get(minute).cloned().unwrap_or_default())
+            .collect())
     }
 
     async fn circuit(&self) -> Result<Option<Circuit>, TableError> {

@@ -15,7 +15,10 @@ pub struct FakeTarget<F> {
 impl<F> FakeTarget<F> {
     /// A target that answers an event, and the number of the attempt, as `answer` says.
     pub fn new(answer: F) -> Self {
-        Self { answer, deliveries: Arc::default() }
+        Self {
+            answer,
+            deliveries: Arc::default(),
+        }
     }
 
     /// Deliveries so far.

@@ -13,7 +13,10 @@ const LOOKS: usize = 400;
 async fn until_it_is(relay: &Relay, state: &str) -> Result<Value> {
     for _ in 0..LOOKS {
         // Its schedule may be at it.
-        if let Ok(shown) = relay.stack.invoke(Function::Breaker, &json!({ "action": "run" })).await?
+        if let Ok(shown) = relay
+            .stack
+            .invoke(Function::Breaker, &json!({ "action": "run" }))
+            .await?
             && shown["state"] == state
         {
             return Ok(shown);
@@ -26,14 +29,30 @@ async fn until_it_is(relay: &Relay, state: &str) -> Result<Value> {
 
 #[tokio::test]
 async fn a_target_that_is_away_gets_probes_alone_and_no_event_dies_of_it() -> Result<()> {
-    let (target, genesys) = (Target::start(Behaviour::Down).await?, GenesysCloud::start().await?);
+    let (target, genesys) = (
+        Target::start(Behaviour::Down).await?,
+        GenesysCloud::start().await?,
+    );
     // An event would be dead after some four minutes.
-    let options = StackOptions::new(target.url()).set("BackoffBaseSeconds", 1).set("BackoffCapSeconds", 60);
-    let relay = Relay { stack: Stack::start(options).await?, target, genesys };
-    let ids = relay.accept_all((0..EVENTS).map(|number| webhook(&format!("event {number}")))).await?;
+    let options = StackOptions::new(target.url())
+        .set("BackoffBaseSeconds", 1)
+        .set("BackoffCapSeconds", 60);
+    let relay = Relay {
+        stack: Stack::start(options).await?,
+        target,
+        genesys,
+    };
+    let ids = relay
+        .accept_all((0..EVENTS).map(|number| webhook(&format!("event {number}"))))
+        .await?;
     until_it_is(&relay, "open").await?;
     // What was under way then comes back.
-    relay.stack.until_queues("nothing is under way", |counts| counts.events.total() as usize == EVENTS).await?;
+    relay
+        .stack
+        .until_queues("nothing is under way", |counts| {
+            counts.events.total() as usize == EVENTS
+        })
+        .await?;
     tokio::time::sleep(Duration::from_secs(15)).await;
 
     let status = relay.replay(json!({ "action": "status" })).await?;
@@ -41,7 +60,12 @@ async fn a_target_that_is_away_gets_probes_alone_and_no_event_dies_of_it() -> Re
     let (hits_before, probes_before) = (relay.target.requests().len(), probes(&status)?);
     let mut made = 0;
     while made < 2 {
-        drop(relay.stack.invoke(Function::Breaker, &json!({ "action": "run" })).await?);
+        drop(
+            relay
+                .stack
+                .invoke(Function::Breaker, &json!({ "action": "run" }))
+                .await?,
+        );
         made = probes(&relay.replay(json!({ "action": "status" })).await?)? - probes_before;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -55,6 +79,9 @@ async fn a_target_that_is_away_gets_probes_alone_and_no_event_dies_of_it() -> Re
     until_it_is(&relay, "closed").await?;
     relay.until_empty().await?;
     let deliveries = relay.deliveries();
-    anyhow::ensure!(ids.iter().all(|id| deliveries.get(id) == Some(&1)), "{deliveries:?}");
+    anyhow::ensure!(
+        ids.iter().all(|id| deliveries.get(id) == Some(&1)),
+        "{deliveries:?}"
+    );
     Ok(())
 }

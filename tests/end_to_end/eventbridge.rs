@@ -1,7 +1,8 @@
 //! Events that come over a bus of EventBridge instead of a webhook.
 //!
-//! The local AWS refuses sources that begin with `aws.`, as `PutEvents` does on AWS, so that the bus plays a partner of
-//! its own. It does not use the dead-letter queue of a rule: what AWS would leave there is put there by hand.
+//! The local AWS refuses sources that begin with `aws.`, as `PutEvents` does on AWS, so that the
+//! bus plays a partner of its own. It does not use the dead-letter queue of a rule: what AWS would
+//! leave there is put there by hand.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +25,25 @@ const BUS: &str = "local.partner/genesys.com/cloud/00000000-0000-4000-8000-00000
 /// Starts a relay that takes the events of these topics from the bus.
 async fn relay(behaviour: Behaviour, topics: Option<&str>) -> Result<Relay> {
     let target = Target::start(behaviour).await?;
-    let options = StackOptions::new(target.url()).event_bus(BUS).set("Breaker", "off");
-    let options = topics.into_iter().fold(options, |options, topics| options.set("EventTopics", topics));
-    Ok(Relay { stack: Stack::start(options).await?, target, genesys: GenesysCloud::start().await? })
+    let options = StackOptions::new(target.url())
+        .event_bus(BUS)
+        .set("Breaker", "off");
+    let options = topics.into_iter().fold(options, |options, topics| {
+        options.set("EventTopics", topics)
+    });
+    Ok(Relay {
+        stack: Stack::start(options).await?,
+        target,
+        genesys: GenesysCloud::start().await?,
+    })
 }
 
 /// A sample of `events/`, from the source that has the bus.
 fn sample(name: &str) -> Result<Value> {
-    let path = format!("{}/events/eventbridge-{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/events/eventbridge-{name}.json",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let mut event: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     event["source"] = BUS.into();
     Ok(event)
@@ -39,16 +51,34 @@ fn sample(name: &str) -> Result<Value> {
 
 /// The id under which the relay knows an event.
 fn id_of(body: &[u8]) -> Result<String> {
-    Ok(Identity::of(Json::parse(body)?, SystemClock.now(), None, || panic!("nothing tells it apart")).id.to_string())
+    Ok(
+        Identity::of(Json::parse(body)?, SystemClock.now(), None, || {
+            panic!("nothing tells it apart")
+        })
+        .id
+        .to_string(),
+    )
 }
 
 /// Messages in the events queue, without a consumer.
 async fn only_message(relay: &Relay) -> Result<String> {
-    relay.stack.until_queues("it is in the queue", |counts| counts.events.visible == 1).await?;
-    let request = relay.stack.sqs().receive_message().queue_url(relay.stack.output("QueueUrl")?);
-    let request = request.max_number_of_messages(10).visibility_timeout(0).message_attribute_names("All");
+    relay
+        .stack
+        .until_queues("it is in the queue", |counts| counts.events.visible == 1)
+        .await?;
+    let request = relay
+        .stack
+        .sqs()
+        .receive_message()
+        .queue_url(relay.stack.output("QueueUrl")?);
+    let request = request
+        .max_number_of_messages(10)
+        .visibility_timeout(0)
+        .message_attribute_names("All");
     let messages = request.send().await?.messages.unwrap_or_default();
-    let [message] = &messages[..] else { anyhow::bail!("not one message: {messages:?}") };
+    let [message] = &messages[..] else {
+        anyhow::bail!("not one message: {messages:?}")
+    };
     assert_eq!(message.message_attributes, None, "the bare event");
     Ok(message.body.clone().unwrap_or_default())
 }
@@ -71,7 +101,11 @@ async fn an_event_of_the_bus_reaches_the_target_as_eventbridge_hands_it_on() -> 
         event["source"] = "local.partner/example.com/orders".into();
         event
     };
-    for unwanted in [of_another_source, sample("transcription")?, sample("flow-outcome")?] {
+    for unwanted in [
+        of_another_source,
+        sample("transcription")?,
+        sample("flow-outcome")?,
+    ] {
         relay.stack.put_event(BUS, &unwanted).await?;
     }
     let envelope_id = relay.stack.put_event(BUS, &event).await?;
@@ -80,7 +114,9 @@ async fn an_event_of_the_bus_reaches_the_target_as_eventbridge_hands_it_on() -> 
     relay.until_empty().await?;
 
     let requests = relay.target.requests();
-    let [request] = &requests[..] else { anyhow::bail!("not delivered once: {requests:?}") };
+    let [request] = &requests[..] else {
+        anyhow::bail!("not delivered once: {requests:?}")
+    };
     assert_eq!(&request.body[..], sent.as_bytes(), "byte for byte");
     let received: Value = serde_json::from_slice(&request.body)?;
     for field in ["source", "detail-type", "detail"] {
@@ -94,7 +130,14 @@ async fn an_event_of_the_bus_reaches_the_target_as_eventbridge_hands_it_on() -> 
         ("content-type", "application/json"),
         ("x-relay-source", "eventbridge"),
     ] {
-        assert_eq!(request.headers.get(name).and_then(|value| value.to_str().ok()), Some(value), "{name}");
+        assert_eq!(
+            request
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok()),
+            Some(value),
+            "{name}"
+        );
     }
     assert_eq!(relay.show(&id).await?["state"], "DELIVERED");
     Ok(())
@@ -105,16 +148,34 @@ async fn the_rule_tries_for_a_day_and_names_the_dead_letter_queue() -> Result<()
     let relay = relay(Behaviour::Fine, None).await?;
     let eventbridge = relay.stack.eventbridge();
     let rules = eventbridge.list_rules().event_bus_name(BUS).send().await?;
-    let [rule] = rules.rules() else { anyhow::bail!("not one rule: {rules:?}") };
+    let [rule] = rules.rules() else {
+        anyhow::bail!("not one rule: {rules:?}")
+    };
     let name = rule.name().context("a name")?;
-    let targets = eventbridge.list_targets_by_rule().event_bus_name(BUS).rule(name).send().await?;
-    let [target] = targets.targets() else { anyhow::bail!("not one target: {targets:?}") };
+    let targets = eventbridge
+        .list_targets_by_rule()
+        .event_bus_name(BUS)
+        .rule(name)
+        .send()
+        .await?;
+    let [target] = targets.targets() else {
+        anyhow::bail!("not one target: {targets:?}")
+    };
     assert_eq!(target.arn(), relay.stack.output("QueueArn")?);
-    let dead_letters = target.dead_letter_config().and_then(|config| config.arn()).context("a queue")?;
+    let dead_letters = target
+        .dead_letter_config()
+        .and_then(|config| config.arn())
+        .context("a queue")?;
     let queue = relay.stack.output("DeadLetterQueueUrl")?.rsplit('/').next();
     assert_eq!(dead_letters.rsplit(':').next(), queue);
     let retries = target.retry_policy().context("a policy")?;
-    assert_eq!((retries.maximum_event_age_in_seconds(), retries.maximum_retry_attempts()), (Some(86_400), Some(185)));
+    assert_eq!(
+        (
+            retries.maximum_event_age_in_seconds(),
+            retries.maximum_retry_attempts()
+        ),
+        (Some(86_400), Some(185))
+    );
     Ok(())
 }
 
@@ -123,7 +184,10 @@ async fn an_event_that_genesys_publishes_again_is_a_duplicate() -> Result<()> {
     let relay = relay(Behaviour::Fine, None).await?;
     let event = sample("transcription")?;
     let first = relay.stack.put_event(BUS, &event).await?;
-    let delivered = relay.target.until("it is delivered", |requests| !requests.is_empty()).await?;
+    let delivered = relay
+        .target
+        .until("it is delivered", |requests| !requests.is_empty())
+        .await?;
     let id = delivered[0].event_id.clone();
     relay.until_empty().await?;
     let again = relay.stack.put_event(BUS, &event).await?;
@@ -150,15 +214,27 @@ async fn an_event_that_genesys_publishes_again_is_a_duplicate() -> Result<()> {
 #[tokio::test]
 async fn an_event_of_the_bus_that_the_target_refuses_is_dead_and_can_be_replayed() -> Result<()> {
     let script = |request: &ReceivedRequest| match request.nth {
-        1 => Answer { body: "no such user".to_owned(), ..Answer::status(422) },
+        1 => Answer {
+            body: "no such user".to_owned(),
+            ..Answer::status(422)
+        },
         _ => Answer::status(200),
     };
     let relay = relay(Behaviour::script(script), None).await?;
-    relay.stack.put_event(BUS, &sample("user-activity")?).await?;
+    relay
+        .stack
+        .put_event(BUS, &sample("user-activity")?)
+        .await?;
     relay.until_dead(1).await?;
-    let letter = only_dead_letter(&relay, json!({ "source": "eventbridge", "reason": "permanent" })).await?;
+    let letter = only_dead_letter(
+        &relay,
+        json!({ "source": "eventbridge", "reason": "permanent" }),
+    )
+    .await?;
     assert_eq!(letter["statusCode"], 422, "{letter}");
-    let answer = relay.replay(json!({ "action": "replay", "filter": { "source": "eventbridge" } })).await?;
+    let answer = relay
+        .replay(json!({ "action": "replay", "filter": { "source": "eventbridge" } }))
+        .await?;
     assert_eq!(answer["replayed"], 1, "{answer}");
     relay.until_empty().await?;
     let id = letter["eventId"].as_str().context("an id")?;
@@ -167,13 +243,24 @@ async fn an_event_of_the_bus_that_the_target_refuses_is_dead_and_can_be_replayed
     Ok(())
 }
 
-/// Leaves an event in the dead-letter queue as EventBridge does when it cannot put it into the events queue.
+/// Leaves an event in the dead-letter queue as EventBridge does when it cannot put it into the
+/// events queue.
 async fn leave(relay: &Relay, body: &str, attributes: &[(&str, &str)]) -> Result<()> {
-    let mut request = relay.stack.sqs().send_message().queue_url(relay.stack.output("DeadLetterQueueUrl")?);
+    let mut request = relay
+        .stack
+        .sqs()
+        .send_message()
+        .queue_url(relay.stack.output("DeadLetterQueueUrl")?);
     let rule = format!("arn:aws:events:us-east-1:000000000000:rule/{BUS}/relay-genesys");
     let queue = relay.stack.output("QueueArn")?;
-    for (name, value) in [("RULE_ARN", rule.as_str()), ("TARGET_ARN", queue)].iter().chain(attributes) {
-        let value = MessageAttributeValue::builder().data_type("String").string_value(*value).build()?;
+    for (name, value) in [("RULE_ARN", rule.as_str()), ("TARGET_ARN", queue)]
+        .iter()
+        .chain(attributes)
+    {
+        let value = MessageAttributeValue::builder()
+            .data_type("String")
+            .string_value(*value)
+            .build()?;
         request = request.message_attributes(*name, value);
     }
     request.message_body(body).send().await?;
@@ -182,39 +269,97 @@ async fn leave(relay: &Relay, body: &str, attributes: &[(&str, &str)]) -> Result
 
 #[tokio::test]
 async fn what_eventbridge_gave_up_is_listed_with_its_reason_and_brought_back() -> Result<()> {
-    let relay = relay(Behaviour::Status { code: 404, retry_after: None }, None).await?;
-    let [refused, given_up] = [sample("user-activity")?, sample("flow-outcome")?].map(|event| event.to_string());
+    let relay = relay(
+        Behaviour::Status {
+            code: 404,
+            retry_after: None,
+        },
+        None,
+    )
+    .await?;
+    let [refused, given_up] =
+        [sample("user-activity")?, sample("flow-outcome")?].map(|event| event.to_string());
     let error = ("ERROR_MESSAGE", "not authorised to send to the queue");
-    leave(&relay, &refused, &[("ERROR_CODE", "NO_PERMISSIONS"), error, ("RETRY_ATTEMPTS", "0")]).await?;
+    leave(
+        &relay,
+        &refused,
+        &[
+            ("ERROR_CODE", "NO_PERMISSIONS"),
+            error,
+            ("RETRY_ATTEMPTS", "0"),
+        ],
+    )
+    .await?;
     let exhausted = ("EXHAUSTED_RETRY_CONDITION", "MaximumRetryAttempts");
-    leave(&relay, &given_up, &[("ERROR_CODE", "THROTTLING"), exhausted, ("RETRY_ATTEMPTS", "185")]).await?;
+    leave(
+        &relay,
+        &given_up,
+        &[
+            ("ERROR_CODE", "THROTTLING"),
+            exhausted,
+            ("RETRY_ATTEMPTS", "185"),
+        ],
+    )
+    .await?;
     let answer = relay.replay(json!({ "action": "reconcile" })).await?;
     assert_eq!(answer["recorded"], 2, "{answer}");
 
     let of_exhausted = only_dead_letter(&relay, json!({ "reason": "exhausted" })).await?;
     assert_eq!(of_exhausted["eventId"], id_of(given_up.as_bytes())?);
     let id = id_of(refused.as_bytes())?;
-    let letter = only_dead_letter(&relay, json!({ "source": "eventbridge", "reason": "permanent" })).await?;
+    let letter = only_dead_letter(
+        &relay,
+        json!({ "source": "eventbridge", "reason": "permanent" }),
+    )
+    .await?;
     let shown = relay.show(&id).await?;
-    assert_eq!((&letter["eventId"], &shown["body"]), (&json!(id), &json!(refused)));
+    assert_eq!(
+        (&letter["eventId"], &shown["body"]),
+        (&json!(id), &json!(refused))
+    );
     for of in [&letter, &shown] {
         let error = of["error"].as_str().unwrap_or_default();
-        assert!(error.contains("EventBridge") && error.contains("NO_PERMISSIONS"), "{of}");
+        assert!(
+            error.contains("EventBridge") && error.contains("NO_PERMISSIONS"),
+            "{of}"
+        );
     }
 
     // It dies once more, of something else: no word of EventBridge is left.
-    assert_eq!(relay.replay(json!({ "action": "replay", "eventIds": [id] })).await?["replayed"], 1);
-    relay.target.until("it is refused", |requests| requests.len() == 1).await?;
+    assert_eq!(
+        relay
+            .replay(json!({ "action": "replay", "eventIds": [id] }))
+            .await?["replayed"],
+        1
+    );
+    relay
+        .target
+        .until("it is refused", |requests| requests.len() == 1)
+        .await?;
     relay.until_dead(2).await?;
     let shown = relay.show(&id).await?;
-    assert_eq!((&shown["reason"], &shown["attempts"][0]["statusCode"]), (&json!("permanent"), &json!(404)), "{shown}");
+    assert_eq!(
+        (&shown["reason"], &shown["attempts"][0]["statusCode"]),
+        (&json!("permanent"), &json!(404)),
+        "{shown}"
+    );
     let letters = relay.dead_letters().await?;
-    let mut attributes = letters.iter().filter(|letter| letter.body() == Some(&refused));
-    let attributes = attributes.next().and_then(|letter| letter.message_attributes()).context("attributes")?;
-    assert!(attributes.contains_key("reason") && !attributes.contains_key("ERROR_CODE"), "{attributes:?}");
+    let mut attributes = letters
+        .iter()
+        .filter(|letter| letter.body() == Some(&refused));
+    let attributes = attributes
+        .next()
+        .and_then(|letter| letter.message_attributes())
+        .context("attributes")?;
+    assert!(
+        attributes.contains_key("reason") && !attributes.contains_key("ERROR_CODE"),
+        "{attributes:?}"
+    );
 
     relay.target.behave(Behaviour::Fine);
-    let answer = relay.replay(json!({ "action": "replay", "filter": { "source": "eventbridge" } })).await?;
+    let answer = relay
+        .replay(json!({ "action": "replay", "filter": { "source": "eventbridge" } }))
+        .await?;
     assert_eq!(answer["replayed"], 2, "{answer}");
     relay.until_empty().await?;
     assert_eq!(relay.deliveries().into_values().collect::<Vec<_>>(), [1, 1]);

@@ -20,7 +20,10 @@ pub(crate) const CRASHED: &str = "the processor ended before it could record thi
 
 /// Number of the attempt, over the event's whole life, that a delivery belongs to.
 pub(crate) fn attempt_of(request: &ReceivedRequest) -> usize {
-    let attempt = request.headers.get("x-relay-attempt").and_then(|value| value.to_str().ok()?.parse().ok());
+    let attempt = request
+        .headers
+        .get("x-relay-attempt")
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     attempt.unwrap_or_default()
 }
 
@@ -41,14 +44,28 @@ impl Kill {
 
 /// Kills one process of a function that is there, if there is one, and says when.
 pub(crate) fn kill_one(relay: &Relay, function: Function, rng: &mut Rng) -> Result<Option<Kill>> {
-    let Some(pid) = rng.choice(relay.stack.pids_of(function)?) else { return Ok(None) };
+    let Some(pid) = rng.choice(relay.stack.pids_of(function)?) else {
+        return Ok(None);
+    };
     let before = Timestamp::now();
-    let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status()?.success();
-    Ok(killed.then(|| Kill { function, before, after: Timestamp::now() }))
+    let killed = Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .stderr(Stdio::null())
+        .status()?
+        .success();
+    Ok(killed.then(|| Kill {
+        function,
+        before,
+        after: Timestamp::now(),
+    }))
 }
 
 /// Waits for a condition for as long as deliveries arrive, however slow the machine is.
-pub(crate) async fn until(relay: &Relay, what: &str, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
+pub(crate) async fn until(
+    relay: &Relay,
+    what: &str,
+    is_so: impl AsyncFn() -> Result<bool>,
+) -> Result<()> {
     loop {
         let before = relay.target.requests().len();
         let outcome = wait::until(what, || async { Ok(is_so().await?.then_some(())) }).await;
@@ -61,7 +78,10 @@ pub(crate) async fn until(relay: &Relay, what: &str, is_so: impl AsyncFn() -> Re
 /// Number of invocations of the processor that ended like this, by the log of the emulator.
 pub(crate) fn ended(relay: &Relay, how: &str) -> Result<usize> {
     let log = std::fs::read_to_string(relay.stack.emulator().log_file())?;
-    let mark = format!("Lambda {}: {how}", relay.stack.function_name(Function::Processor)?);
+    let mark = format!(
+        "Lambda {}: {how}",
+        relay.stack.function_name(Function::Processor)?
+    );
     Ok(log.lines().filter(|line| line.contains(&mark)).count())
 }
 
@@ -80,7 +100,10 @@ pub(crate) struct Kept {
 impl Kept {
     /// Number of recorded deliveries.
     pub(crate) fn deliveries(&self) -> usize {
-        self.attempts.iter().filter(|attempt| attempt.status == Some(200)).count()
+        self.attempts
+            .iter()
+            .filter(|attempt| attempt.status == Some(200))
+            .count()
     }
 }
 
@@ -94,10 +117,18 @@ pub(crate) struct KeptAttempt {
 
 pub(crate) async fn records(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
     let table = relay.stack.output("EventsTableName")?;
-    let mut pages = relay.stack.dynamodb().scan().table_name(table).into_paginator().items().send();
+    let mut pages = relay
+        .stack
+        .dynamodb()
+        .scan()
+        .table_name(table)
+        .into_paginator()
+        .items()
+        .send();
     let mut records = BTreeMap::new();
     while let Some(item) = pages.try_next().await? {
-        // Kept bodies, leases, and the breaker with what it goes by: no event's id has such a character.
+        // Kept bodies, leases, and the breaker with what it goes by: no event's id has such a
+        // character.
         let is_of_no_event = item["event_id"].as_s().is_ok_and(|id| id.contains('#'));
         if item.contains_key("state") && !is_of_no_event {
             let record: Kept = serde_dynamo::from_item(item)?;
@@ -109,16 +140,36 @@ pub(crate) async fn records(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
 
 /// The events whose messages lie in the dead-letter queue.
 pub(crate) async fn dead_letters(relay: &Relay) -> Result<BTreeSet<String>> {
-    let id = |message: Message| Some(message.message_attributes?.get("event_id")?.string_value()?.to_owned());
-    relay.dead_letters().await?.into_iter().map(|message| id(message).context("an event id")).collect()
+    let id = |message: Message| {
+        Some(
+            message
+                .message_attributes?
+                .get("event_id")?
+                .string_value()?
+                .to_owned(),
+        )
+    };
+    relay
+        .dead_letters()
+        .await?
+        .into_iter()
+        .map(|message| id(message).context("an event id"))
+        .collect()
 }
 
 /// The attempts that the target answered with 2xx, by event.
 pub(crate) fn answered(relay: &Relay) -> BTreeMap<String, BTreeSet<usize>> {
     let mut answered: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for request in relay.target.requests() {
-        if request.answer.as_ref().is_some_and(|answer| answer.status == Some(200)) {
-            answered.entry(request.event_id.clone()).or_default().insert(attempt_of(&request));
+        if request
+            .answer
+            .as_ref()
+            .is_some_and(|answer| answer.status == Some(200))
+        {
+            answered
+                .entry(request.event_id.clone())
+                .or_default()
+                .insert(attempt_of(&request));
         }
     }
     answered

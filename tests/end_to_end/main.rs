@@ -1,4 +1,5 @@
-//! The whole relay: the repository's template on a local AWS, the functions as real binaries, a target that misbehaves.
+//! The whole relay: the repository's template on a local AWS, the functions as real binaries, a
+//! target that misbehaves.
 //!
 //! Each test starts a stack of its own, so that they run side by side.
 
@@ -29,7 +30,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName, SendMessageBatchRequestEntry,
+    ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName,
+    SendMessageBatchRequestEntry,
 };
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
@@ -61,7 +63,11 @@ impl Relay {
     }
 
     /// The same, with a recovery from this source, which runs by hand only.
-    async fn start_with(behaviour: Behaviour, parameters: &[(&str, u32)], recovery_source: &str) -> Result<Self> {
+    async fn start_with(
+        behaviour: Behaviour,
+        parameters: &[(&str, u32)],
+        recovery_source: &str,
+    ) -> Result<Self> {
         Self::start_through(&[], behaviour, parameters, recovery_source).await
     }
 
@@ -72,17 +78,26 @@ impl Relay {
         parameters: &[(&str, u32)],
         recovery_source: &str,
     ) -> Result<Self> {
-        let (target, genesys) = (Target::start(behaviour).await?, GenesysCloud::start().await?);
-        // Most tests have targets that fail, and look at what becomes of each event.
-        let options = StackOptions::new(target.url()).set("Breaker", "off").recovering_from(
-            &genesys.url(),
-            recovery_source,
-            &recovery::IDS,
+        let (target, genesys) = (
+            Target::start(behaviour).await?,
+            GenesysCloud::start().await?,
         );
+        // Most tests have targets that fail, and look at what becomes of each event.
+        let options = StackOptions::new(target.url())
+            .set("Breaker", "off")
+            .recovering_from(&genesys.url(), recovery_source, &recovery::IDS);
         let options = options.set("RecoveryRateMinutes", 1440);
-        let options = parameters.iter().fold(options, |options, (name, value)| options.set(*name, value));
-        let options = ways.iter().fold(options, |options, (service, proxy)| options.through(*service, proxy));
-        Ok(Self { stack: Stack::start(options).await?, target, genesys })
+        let options = parameters
+            .iter()
+            .fold(options, |options, (name, value)| options.set(*name, value));
+        let options = ways.iter().fold(options, |options, (service, proxy)| {
+            options.through(*service, proxy)
+        });
+        Ok(Self {
+            stack: Stack::start(options).await?,
+            target,
+            genesys,
+        })
     }
 
     /// Sends a webhook as Genesys would, and gives the id under which it was accepted.
@@ -92,20 +107,36 @@ impl Relay {
         Ok(answer["eventId"].as_str().context("an eventId")?.to_owned())
     }
 
-    /// Sends many webhooks, some at the same time, and gives their ids in the order of the webhooks.
+    /// Sends many webhooks, some at the same time, and gives their ids in the order of the
+    /// webhooks.
     async fn accept_all(&self, webhooks: impl IntoIterator<Item = Webhook>) -> Result<Vec<String>> {
         let accept = |webhook: Webhook| async move { self.accept(&webhook).await };
-        stream::iter(webhooks).map(accept).buffered(SENDERS).try_collect().await
+        stream::iter(webhooks)
+            .map(accept)
+            .buffered(SENDERS)
+            .try_collect()
+            .await
     }
 
     /// Puts bodies into the dead-letter queue as a person would, so that nothing is known of them.
     async fn send_to_dead_letters(&self, bodies: &[String]) -> Result<()> {
         for bodies in bodies.chunks(10) {
             let entry = |(number, body): (usize, &String)| {
-                SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body).build()
+                SendMessageBatchRequestEntry::builder()
+                    .id(number.to_string())
+                    .message_body(body)
+                    .build()
             };
-            let entries = bodies.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
-            let request = self.stack.sqs().send_message_batch().queue_url(self.stack.output("DeadLetterQueueUrl")?);
+            let entries = bodies
+                .iter()
+                .enumerate()
+                .map(entry)
+                .collect::<Result<Vec<_>, _>>()?;
+            let request = self
+                .stack
+                .sqs()
+                .send_message_batch()
+                .queue_url(self.stack.output("DeadLetterQueueUrl")?);
             let failed = request.set_entries(Some(entries)).send().await?.failed;
             anyhow::ensure!(failed.is_empty(), "not sent: {failed:?}");
         }
@@ -117,7 +148,10 @@ impl Relay {
         let pids = self.stack.pids_of(function)?;
         for pid in &pids {
             // One that has ended by itself in the meantime is as dead.
-            Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status()?;
+            Command::new("kill")
+                .args(["-KILL", &pid.to_string()])
+                .stderr(Stdio::null())
+                .status()?;
         }
         wait::until("they have ended", || async {
             let left = self.stack.pids_of(function)?;
@@ -129,35 +163,68 @@ impl Relay {
     /// Changes how long an invocation of a function may take.
     async fn set_timeout(&self, function: Function, seconds: i32) -> Result<()> {
         let request = self.stack.lambda().update_function_configuration();
-        request.function_name(self.stack.function_name(function)?).timeout(seconds).send().await?;
+        request
+            .function_name(self.stack.function_name(function)?)
+            .timeout(seconds)
+            .send()
+            .await?;
         Ok(())
     }
 
-    /// Makes a schedule that asks what a schedule of the template asks, and as it does, but once and now.
+    /// Makes a schedule that asks what a schedule of the template asks, and as it does, but once
+    /// and now.
     async fn let_schedule_come(&self, original: &str, name: &str) -> Result<()> {
         let scheduler = self.stack.scheduler();
         let all = scheduler.list_schedules().send().await?.schedules;
-        let original = all.iter().filter_map(|schedule| schedule.name()).find(|full| full.contains(original));
-        let original = scheduler.get_schedule().name(original.context("no such schedule")?).send().await?;
-        let request = scheduler.create_schedule().name(name).schedule_expression("at(2026-01-01T00:00:00)");
-        let request = request.set_flexible_time_window(original.flexible_time_window).set_target(original.target);
+        let original = all
+            .iter()
+            .filter_map(|schedule| schedule.name())
+            .find(|full| full.contains(original));
+        let original = scheduler
+            .get_schedule()
+            .name(original.context("no such schedule")?)
+            .send()
+            .await?;
+        let request = scheduler
+            .create_schedule()
+            .name(name)
+            .schedule_expression("at(2026-01-01T00:00:00)");
+        let request = request
+            .set_flexible_time_window(original.flexible_time_window)
+            .set_target(original.target);
         request.send().await?;
         Ok(())
     }
 
     /// Stops what takes from the events queue, or lets it go on.
     async fn set_delivering(&self, enabled: bool) -> Result<()> {
-        let mappings = self.stack.lambda().list_event_source_mappings().send().await?;
-        let mapping = mappings.event_source_mappings().first().context("a mapping")?;
+        let mappings = self
+            .stack
+            .lambda()
+            .list_event_source_mappings()
+            .send()
+            .await?;
+        let mapping = mappings
+            .event_source_mappings()
+            .first()
+            .context("a mapping")?;
         let id = mapping.uuid().context("an id")?;
-        self.stack.lambda().update_event_source_mapping().uuid(id).enabled(enabled).send().await?;
+        self.stack
+            .lambda()
+            .update_event_source_mapping()
+            .uuid(id)
+            .enabled(enabled)
+            .send()
+            .await?;
         Ok(())
     }
 
     /// Waits until neither queue holds anything.
     async fn until_empty(&self) -> Result<()> {
         self.stack
-            .until_queues("both queues are empty", |counts| counts.events.total() + counts.dead_letters.total() == 0)
+            .until_queues("both queues are empty", |counts| {
+                counts.events.total() + counts.dead_letters.total() == 0
+            })
             .await?;
         Ok(())
     }
@@ -166,19 +233,29 @@ impl Relay {
     async fn until_dead(&self, count: u32) -> Result<()> {
         let what = format!("{count} dead letters are all that is left");
         self.stack
-            .until_queues(&what, |counts| counts.events.total() == 0 && counts.dead_letters.visible == count)
+            .until_queues(&what, |counts| {
+                counts.events.total() == 0 && counts.dead_letters.visible == count
+            })
             .await?;
         Ok(())
     }
 
-    /// All that lies in the dead-letter queue, with its attributes. It is received, and shown again at once.
+    /// All that lies in the dead-letter queue, with its attributes. It is received, and shown again
+    /// at once.
     async fn dead_letters(&self) -> Result<Vec<Message>> {
         let (sqs, queue) = (self.stack.sqs(), self.stack.output("DeadLetterQueueUrl")?);
         let mut letters = Vec::new();
         loop {
-            let request = sqs.receive_message().queue_url(queue).max_number_of_messages(10).wait_time_seconds(0);
-            let request = request.visibility_timeout(600).message_attribute_names("All");
-            let request = request.message_system_attribute_names(MessageSystemAttributeName::MessageGroupId);
+            let request = sqs
+                .receive_message()
+                .queue_url(queue)
+                .max_number_of_messages(10)
+                .wait_time_seconds(0);
+            let request = request
+                .visibility_timeout(600)
+                .message_attribute_names("All");
+            let request =
+                request.message_system_attribute_names(MessageSystemAttributeName::MessageGroupId);
             match request.send().await?.messages.unwrap_or_default() {
                 received if received.is_empty() => break,
                 received => letters.extend(received),
@@ -186,11 +263,22 @@ impl Relay {
         }
         for letters in letters.chunks(10) {
             let entry = |(number, letter): (usize, &Message)| {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(number.to_string());
-                entry.set_receipt_handle(letter.receipt_handle.clone()).visibility_timeout(0).build()
+                let entry =
+                    ChangeMessageVisibilityBatchRequestEntry::builder().id(number.to_string());
+                entry
+                    .set_receipt_handle(letter.receipt_handle.clone())
+                    .visibility_timeout(0)
+                    .build()
             };
-            let entries = letters.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
-            let request = sqs.change_message_visibility_batch().queue_url(queue).set_entries(Some(entries));
+            let entries = letters
+                .iter()
+                .enumerate()
+                .map(entry)
+                .collect::<Result<Vec<_>, _>>()?;
+            let request = sqs
+                .change_message_visibility_batch()
+                .queue_url(queue)
+                .set_entries(Some(entries));
             let failed = request.send().await?.failed;
             anyhow::ensure!(failed.is_empty(), "not shown again: {failed:?}");
         }
@@ -213,21 +301,32 @@ impl Relay {
 
     /// Has the breaker be in this state, and have looked at this time for the last time.
     async fn save_circuit(&self, state: State, last_run_at: Timestamp) -> Result<()> {
-        let table = DynamoDb::new(self.stack.config(), self.stack.output("EventsTableName")?.to_owned());
-        let circuit = Circuit { state, ..Circuit::closed(last_run_at) };
+        let table = DynamoDb::new(
+            self.stack.config(),
+            self.stack.output("EventsTableName")?.to_owned(),
+        );
+        let circuit = Circuit {
+            state,
+            ..Circuit::closed(last_run_at)
+        };
         Ok(table.save_circuit(&circuit).await?)
     }
 
     /// All that is known of an event.
     async fn show(&self, id: &str) -> Result<Value> {
-        self.replay(json!({ "action": "show", "eventId": id })).await
+        self.replay(json!({ "action": "show", "eventId": id }))
+            .await
     }
 
     /// Number of 2xx answers of the target, by event id.
     fn deliveries(&self) -> BTreeMap<String, usize> {
         let mut deliveries = BTreeMap::new();
         for request in self.target.requests() {
-            if request.answer.and_then(|answer| answer.status).is_some_and(|status| (200..300).contains(&status)) {
+            if request
+                .answer
+                .and_then(|answer| answer.status)
+                .is_some_and(|status| (200..300).contains(&status))
+            {
                 *deliveries.entry(request.event_id).or_default() += 1;
             }
         }
@@ -249,5 +348,8 @@ fn webhook(name: &str) -> Webhook {
 /// The name given to [`webhook`], as the target received it.
 fn name_of(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    body["payload"]["name"].as_str().unwrap_or_default().to_owned()
+    body["payload"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -1,7 +1,9 @@
-//! Everything fails at random for a while: the network, the target, and the functions, which are killed, while senders send
-//! and an operator works. Then all is well again, and each event has to be where the relay promised.
+//! Everything fails at random for a while: the network, the target, and the functions, which are
+//! killed, while senders send and an operator works. Then all is well again, and each event has to
+//! be where the relay promised.
 //!
-//! `cargo xtask soak` runs it alone, with `--seconds` of faults, and repeats the faults of a `--seed`.
+//! `cargo xtask soak` runs it alone, with `--seconds` of faults, and repeats the faults of a
+//! `--seed`.
 
 mod account;
 mod operator;
@@ -65,7 +67,8 @@ const RECOVERY_SECONDS: i32 = 20;
 /// Seconds of such runs after the faults, on a busy machine.
 const SETTLING_SECONDS: i32 = 300;
 
-/// Longest time without progress while settling: longer than the minute after which a missing record is noticed.
+/// Longest time without progress while settling: longer than the minute after which a missing
+/// record is noticed.
 const STANDSTILL: Duration = Duration::from_mins(3);
 
 /// Knowledge of the senders.
@@ -79,15 +82,22 @@ struct Sent {
 
 fn variable<T: FromStr>(name: &str, otherwise: T) -> Result<T> {
     match env::var(name) {
-        Ok(text) => text.parse().ok().with_context(|| format!("{name}={text} is no number")),
+        Ok(text) => text
+            .parse()
+            .ok()
+            .with_context(|| format!("{name}={text} is no number")),
         Err(_) => Ok(otherwise),
     }
 }
 
 fn event_id(webhook: &Webhook) -> Result<String> {
-    Ok(Identity::of(Json::parse(&webhook.body)?, Timestamp::now(), None, || panic!("nothing tells it apart"))
+    Ok(
+        Identity::of(Json::parse(&webhook.body)?, Timestamp::now(), None, || {
+            panic!("nothing tells it apart")
+        })
         .id
-        .to_string())
+        .to_string(),
+    )
 }
 
 /// Sends until then, each event by a sender of its own that gives up as Genesys does.
@@ -102,7 +112,8 @@ async fn send(relay: &Relay, end: Instant) -> Result<Sent> {
         async move {
             let first = genesys.deliver(url, &webhook, SENDER_PAUSE);
             let is_accepted = if number.is_multiple_of(TWICE_IN) {
-                let (first, second) = tokio::join!(first, genesys.deliver(url, &webhook, SENDER_PAUSE));
+                let (first, second) =
+                    tokio::join!(first, genesys.deliver(url, &webhook, SENDER_PAUSE));
                 first || second
             } else {
                 first.await
@@ -114,22 +125,36 @@ async fn send(relay: &Relay, end: Instant) -> Result<Sent> {
     let mut outcomes = Box::pin(numbers.map(deliver).buffer_unordered(SENDERS));
     while let Some(outcome) = outcomes.next().await {
         let (id, is_accepted) = outcome?;
-        if is_accepted { &mut sent.accepted } else { &mut sent.refused }.insert(id);
+        if is_accepted {
+            &mut sent.accepted
+        } else {
+            &mut sent.refused
+        }
+        .insert(id);
     }
     Ok(sent)
 }
 
 /// Waits until no event is on its way.
 async fn until_idle(relay: &Relay) -> Result<()> {
-    ledger::until(relay, "no event is under way", async || Ok(relay.stack.queue_counts().await?.events.total() == 0))
-        .await
+    ledger::until(relay, "no event is under way", async || {
+        Ok(relay.stack.queue_counts().await?.events.total() == 0)
+    })
+    .await
 }
 
-/// Lets the recovery fetch what its senders gave up. A run that was killed keeps others out for a while.
+/// Lets the recovery fetch what its senders gave up. A run that was killed keeps others out for a
+/// while.
 async fn recover_all(relay: &Relay) -> Result<()> {
     wait::until("all that was given up is fetched", || async {
-        match relay.stack.invoke(Function::Recovery, &json!({ "by": "the soak" })).await? {
-            Ok(report) => Ok((report["complete"] == true && report["behindSeconds"] == 0).then_some(())),
+        match relay
+            .stack
+            .invoke(Function::Recovery, &json!({ "by": "the soak" }))
+            .await?
+        {
+            Ok(report) => {
+                Ok((report["complete"] == true && report["behindSeconds"] == 0).then_some(()))
+            }
             Err(error) if error.0["errorType"] == "Busy" => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -142,52 +167,84 @@ async fn replay(relay: &Relay, request: serde_json::Value) -> Result<serde_json:
     wait::until("no run is in progress", || async {
         match relay.stack.invoke(Function::Replay, &request).await? {
             Ok(report) => Ok(Some(report)),
-            Err(error) if ["Busy", "Moving"].iter().any(|kind| error.0["errorType"] == *kind) => Ok(None),
+            Err(error)
+                if ["Busy", "Moving"]
+                    .iter()
+                    .any(|kind| error.0["errorType"] == *kind) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     })
     .await
 }
 
-/// Reconciles until each record says how its event has ended, and gives all that can be known by then.
+/// Reconciles until each record says how its event has ended, and gives all that can be known by
+/// then.
 ///
-/// What is only noticed a minute after its time takes that minute, and a run over thousands of events its own time.
+/// What is only noticed a minute after its time takes that minute, and a run over thousands of
+/// events its own time.
 async fn until_ended(relay: &Relay) -> Result<Ending> {
     let mut progress = (usize::MAX, u32::MAX, Instant::now());
     let records = loop {
         let report = replay(relay, json!({ "action": "reconcile" })).await?;
         let records = records(relay).await?;
-        let has_ended = |kept: &Kept| ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"].contains(&kept.state.as_str());
+        let has_ended = |kept: &Kept| {
+            ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"].contains(&kept.state.as_str())
+        };
         let open: Vec<_> = records.values().filter(|kept| !has_ended(kept)).collect();
         let counts = relay.stack.queue_counts().await?;
         // What a killed run has hidden is not seen by reconcile.
         let hidden = counts.events.total() + counts.dead_letters.in_flight;
-        // A copy can have come there since, or the run have been cut short before it: the next one removes it.
-        let is_settled = report["complete"] == true && report["removed"] == 0 && report["recorded"] == 0;
+        // A copy can have come there since, or the run have been cut short before it: the next one
+        // removes it.
+        let is_settled =
+            report["complete"] == true && report["removed"] == 0 && report["recorded"] == 0;
         if open.is_empty() && hidden == 0 && is_settled {
             break records;
         }
         if open.len() < progress.0 || hidden < progress.1 {
             progress = (open.len(), hidden, Instant::now());
         }
-        ensure!(progress.2.elapsed() < STANDSTILL, "{} events do not end: {counts:?}, {report}, {open:?}", open.len());
+        ensure!(
+            progress.2.elapsed() < STANDSTILL,
+            "{} events do not end: {counts:?}, {report}, {open:?}",
+            open.len()
+        );
         sleep(Duration::from_secs(1)).await;
     };
     let mut archived = BTreeSet::new();
     for key in archive::keys(relay).await? {
         let lines = archive::lines(&archive::object(relay, &key).await?)?;
-        archived.extend(lines.iter().filter_map(|line| line["eventId"].as_str().map(str::to_owned)));
+        archived.extend(
+            lines
+                .iter()
+                .filter_map(|line| line["eventId"].as_str().map(str::to_owned)),
+        );
     }
-    Ok(Ending { records, letters: dead_letters(relay).await?, archived })
+    Ok(Ending {
+        records,
+        letters: dead_letters(relay).await?,
+        archived,
+    })
 }
 
 /// Brings back all that is dead or archived, and waits until the target has it.
 async fn bring_back_all(relay: &Relay) -> Result<()> {
     for key in archive::keys(relay).await? {
-        replay(relay, json!({ "action": "restore", "key": key, "by": "the soak" })).await?;
+        replay(
+            relay,
+            json!({ "action": "restore", "key": key, "by": "the soak" }),
+        )
+        .await?;
     }
     wait::until("all that was dead is delivered", || async {
-        replay(relay, json!({ "action": "replay", "all": true, "force": true, "by": "the soak" })).await?;
+        replay(
+            relay,
+            json!({ "action": "replay", "all": true, "force": true, "by": "the soak" }),
+        )
+        .await?;
         until_idle(relay).await?;
         replay(relay, json!({ "action": "reconcile" })).await?;
         let counts = relay.stack.queue_counts().await?;
@@ -206,7 +263,9 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     let (relay, began) = (&faulty.relay, Instant::now());
     relay.genesys.set_rate_limit(1_000_000);
     relay.set_timeout(Function::Replay, REPLAY_SECONDS).await?;
-    relay.set_timeout(Function::Recovery, RECOVERY_SECONDS).await?;
+    relay
+        .set_timeout(Function::Recovery, RECOVERY_SECONDS)
+        .await?;
     relay.recover(json!({})).await?;
 
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -221,8 +280,16 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
         trouble::kill(relay, dice.fork(), end),
         operator.work(end),
     )?;
-    let (cuts, kills) = ([queue_cuts, table_cuts].concat(), [kills, operator.take_kills()].concat());
-    let troubles = Troubles { cuts, kills, changes, outages };
+    let (cuts, kills) = (
+        [queue_cuts, table_cuts].concat(),
+        [kills, operator.take_kills()].concat(),
+    );
+    let troubles = Troubles {
+        cuts,
+        kills,
+        changes,
+        outages,
+    };
     let time_of_faults = began.elapsed();
     // From now on no run is killed, and each has the time that it needs.
     for function in [Function::Replay, Function::Recovery] {
@@ -233,7 +300,12 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
     recover_all(relay).await?;
     until_idle(relay).await?;
     let ending = until_ended(relay).await?;
-    let account = Account { relay, sent: &sent, troubles: &troubles, asked_to_discard: operator.asked_to_discard() };
+    let account = Account {
+        relay,
+        sent: &sent,
+        troubles: &troubles,
+        asked_to_discard: operator.asked_to_discard(),
+    };
     let figures = account.settle(&ending)?;
     bring_back_all(relay).await?;
     let lost = account.lost(&until_ended(relay).await?);
@@ -246,7 +318,16 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
         began.elapsed(),
     );
     ensure!(lost.is_empty(), "lost: {lost:?}");
-    let Troubles { cuts, kills, changes, .. } = &troubles;
-    ensure!(cuts.len() >= 4 && kills.len() >= 4 && *changes >= 4, "else it shows nothing: {}", troubles.figures());
+    let Troubles {
+        cuts,
+        kills,
+        changes,
+        ..
+    } = &troubles;
+    ensure!(
+        cuts.len() >= 4 && kills.len() >= 4 && *changes >= 4,
+        "else it shows nothing: {}",
+        troubles.figures()
+    );
     Ok(())
 }

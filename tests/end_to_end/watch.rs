@@ -1,4 +1,5 @@
-//! `cargo lambda watch` and `cargo lambda invoke`, as `docs/develop/local-aws.md` has them, against the queues of a local stack.
+//! `cargo lambda watch` and `cargo lambda invoke`, as `docs/develop/local-aws.md` has them, against
+//! the queues of a local stack.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -15,7 +16,10 @@ use serde_json::{Value, json};
 
 use crate::Relay;
 
-const CARGO_LAMBDA: Packages = Packages { name: "cargo lambda", requirements: include_str!("cargo-lambda.txt") };
+const CARGO_LAMBDA: Packages = Packages {
+    name: "cargo lambda",
+    requirements: include_str!("cargo-lambda.txt"),
+};
 
 /// The files of this test, in the build's own folder.
 fn scratch(name: &str) -> PathBuf {
@@ -34,7 +38,13 @@ impl Watch {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = std::fs::File::create(scratch("cargo-lambda-watch.log"))?;
         let child = Command::new(&cargo_lambda)
-            .args(["lambda", "watch", "--ignore-changes", "--invoke-address", "127.0.0.1"])
+            .args([
+                "lambda",
+                "watch",
+                "--ignore-changes",
+                "--invoke-address",
+                "127.0.0.1",
+            ])
             .args(["--invoke-port", &port.to_string()])
             .arg("--env-file")
             .arg(env_file)
@@ -45,25 +55,45 @@ impl Watch {
             .process_group(0)
             .spawn()
             .context("cargo lambda watch")?;
-        Ok(Self { child, cargo_lambda, port })
+        Ok(Self {
+            child,
+            cargo_lambda,
+            port,
+        })
     }
 
-    /// Invokes a function with a file of `events/`. The first time it is compiled, which can take minutes.
+    /// Invokes a function with a file of `events/`. The first time it is compiled, which can take
+    /// minutes.
     async fn invoke(&self, function: &str, event: &str) -> Result<Value> {
         let output = tokio::process::Command::new(&self.cargo_lambda)
-            .args(["lambda", "invoke", "--invoke-address", "127.0.0.1", "--invoke-port", &self.port.to_string()])
+            .args([
+                "lambda",
+                "invoke",
+                "--invoke-address",
+                "127.0.0.1",
+                "--invoke-port",
+                &self.port.to_string(),
+            ])
             .args([function, "--data-file", &format!("events/{event}.json")])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .await?;
         let log = || std::fs::read_to_string(scratch("cargo-lambda-watch.log")).unwrap_or_default();
-        ensure!(output.status.success(), "{function}: {}\n{}", String::from_utf8_lossy(&output.stderr), log());
+        ensure!(
+            output.status.success(),
+            "{function}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            log()
+        );
         serde_json::from_slice(&output.stdout).context("a JSON answer")
     }
 
     fn signal(&self, signal: &str) {
         let group = format!("-{}", self.child.id());
-        let _ = Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status();
+        let _ = Command::new("kill")
+            .args([signal, "--", &group])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -77,13 +107,16 @@ impl Drop for Watch {
 #[tokio::test]
 async fn cargo_lambda_serves_all_functions() -> Result<()> {
     let relay = Relay::start_with(Behaviour::Fine, &[], "webhook-deliveries").await?;
-    let interpreter = python::environment(&Workspace::locate().await?.local(), CARGO_LAMBDA).await?;
+    let interpreter =
+        python::environment(&Workspace::locate().await?.local(), CARGO_LAMBDA).await?;
     let env_file = scratch("cargo-lambda-watch.env");
     env_file::write(&env_file, &relay.stack).await?;
     let watch = Watch::start(interpreter.with_file_name("cargo-lambda"), &env_file)?;
     let url = format!("http://127.0.0.1:{}/webhook/genesys", watch.port);
     wait::until("cargo lambda watch listens", || async {
-        Ok(tokio::net::TcpStream::connect(("127.0.0.1", watch.port)).await.ok())
+        Ok(tokio::net::TcpStream::connect(("127.0.0.1", watch.port))
+            .await
+            .ok())
     })
     .await?;
 
@@ -91,16 +124,35 @@ async fn cargo_lambda_serves_all_functions() -> Result<()> {
     assert_eq!(status["deadLetters"]["visible"], 0, "{status}");
 
     let report = watch.invoke("recovery", "recovery-scheduled").await?;
-    assert_eq!((&report["fetched"], &report["complete"]), (&json!(0), &json!(true)), "{report}");
+    assert_eq!(
+        (&report["fetched"], &report["complete"]),
+        (&json!(0), &json!(true)),
+        "{report}"
+    );
 
     let answer = watch.invoke("processor", "processor-sent-by-hand").await?;
     assert_eq!(answer, json!({ "batchItemFailures": [] }));
-    assert_eq!(relay.target.requests().len(), 1, "what watch runs delivers to the target");
+    assert_eq!(
+        relay.target.requests().len(),
+        1,
+        "what watch runs delivers to the target"
+    );
 
     let answer = watch.invoke("ingest", "ingest-open-messaging-text").await?;
     assert_eq!(answer["statusCode"], 200, "{answer}");
-    let (status, answer) = Webhook::with_shared_secret(r#"{"by":"curl"}"#).send(&url).await?;
-    assert_eq!((status, &answer["status"]), (200, &json!("accepted")), "{answer}");
-    relay.target.until("what ingest enqueued is delivered", |requests| requests.len() == 3).await?;
+    let (status, answer) = Webhook::with_shared_secret(r#"{"by":"curl"}"#)
+        .send(&url)
+        .await?;
+    assert_eq!(
+        (status, &answer["status"]),
+        (200, &json!("accepted")),
+        "{answer}"
+    );
+    relay
+        .target
+        .until("what ingest enqueued is delivered", |requests| {
+            requests.len() == 3
+        })
+        .await?;
     Ok(())
 }

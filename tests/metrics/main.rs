@@ -29,11 +29,15 @@ const NAMESPACE: &str = "GenesysRelay/test";
 
 /// All that `work` records, on virtual time.
 fn recorded<F: Future>(work: impl FnOnce() -> F) -> Vec<Line> {
-    static PENDING: LazyLock<Mutex<Pending>> =
-        LazyLock::new(|| Mutex::new(Pending::start(NAMESPACE.to_owned()).expect("the only recorder")));
+    static PENDING: LazyLock<Mutex<Pending>> = LazyLock::new(|| {
+        Mutex::new(Pending::start(NAMESPACE.to_owned()).expect("the only recorder"))
+    });
     let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
     drop(pending.take().expect("what a test before this one left"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(async {
         FakeClock::start_over();
         work().await;
@@ -46,7 +50,11 @@ fn recorded<F: Future>(work: impl FnOnce() -> F) -> Vec<Line> {
 fn counts(lines: &[Line], name: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for (value, numbers) in line::of(lines, name) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counted")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counted"
+        )]
         let count = numbers.iter().sum::<f64>() as u64;
         *counts.entry(value.unwrap_or_default()).or_default() += count;
     }
@@ -59,7 +67,10 @@ fn count(lines: &[Line], name: &str) -> u64 {
 
 /// Every value of a metric without a dimension.
 fn values(lines: &[Line], name: &str) -> Vec<f64> {
-    line::of(lines, name).into_iter().flat_map(|(_, numbers)| numbers).collect()
+    line::of(lines, name)
+        .into_iter()
+        .flat_map(|(_, numbers)| numbers)
+        .collect()
 }
 
 #[test]
@@ -75,38 +86,68 @@ fn every_metric_is_documented_and_everything_documented_is_written() {
 async fn failed_calls() {
     let config = local::clients::config("http://127.0.0.1:9", &Keys::unchecked()).await;
     let message = message("nowhere");
-    assert!(Sqs::new(&config).queue("http://127.0.0.1:9/queue".to_owned()).send(&message).await.is_err());
-    assert!(DynamoDb::new(&config, "no-table".to_owned()).circuit().await.is_err());
+    assert!(
+        Sqs::new(&config)
+            .queue("http://127.0.0.1:9/queue".to_owned())
+            .send(&message)
+            .await
+            .is_err()
+    );
+    assert!(
+        DynamoDb::new(&config, "no-table".to_owned())
+            .circuit()
+            .await
+            .is_err()
+    );
 }
 
 #[test]
 fn a_call_that_failed_is_counted_once() {
     let lines = recorded(failed_calls);
-    assert_eq!((count(&lines, "QueueErrors"), count(&lines, "TableErrors")), (1, 1));
+    assert_eq!(
+        (count(&lines, "QueueErrors"), count(&lines, "TableErrors")),
+        (1, 1)
+    );
     let config = async || local::clients::config("http://127.0.0.1:9", &Keys::unchecked()).await;
     let many: Vec<Message> = (0..25).map(|number| message(&number.to_string())).collect();
     let lines = recorded(async || {
         let queue = Sqs::new(&config().await).queue("http://127.0.0.1:9/queue".to_owned());
         assert!(queue.send_all(&many).await.iter().all(Result::is_err));
     });
-    assert_eq!(count(&lines, "QueueErrors"), 3, "25 messages are three calls");
+    assert_eq!(
+        count(&lines, "QueueErrors"),
+        3,
+        "25 messages are three calls"
+    );
 }
 
 #[test]
 fn an_event_is_counted_on_each_stage_of_its_way() {
     let lines = recorded(async || {
         let relay = Relay::new();
-        relay.receives(&json!({ "name": "fine" })).await.expect("accepted");
+        relay
+            .receives(&json!({ "name": "fine" }))
+            .await
+            .expect("accepted");
         tokio::time::advance(Duration::from_secs(3)).await;
         relay.work().await;
     });
-    for (name, expected) in [("Accepted", 1), ("Delivered", 1), ("Retried", 0), ("Dead", 0), ("Duplicates", 0)] {
+    for (name, expected) in [
+        ("Accepted", 1),
+        ("Delivered", 1),
+        ("Retried", 0),
+        ("Dead", 0),
+        ("Duplicates", 0),
+    ] {
         assert_eq!(count(&lines, name), expected, "{name}");
     }
     assert_eq!(values(&lines, "AgeAtDelivery"), [3.1]);
     assert_eq!(values(&lines, "EnqueueTime"), [0.0]);
     assert_eq!(values(&lines, "TargetTime"), [100.0]);
-    assert_eq!(counts(&lines, "TargetAnswers"), BTreeMap::from([("2xx".to_owned(), 1)]));
+    assert_eq!(
+        counts(&lines, "TargetAnswers"),
+        BTreeMap::from([("2xx".to_owned(), 1)])
+    );
 }
 
 #[test]
@@ -114,7 +155,10 @@ fn an_event_that_dies_is_counted_once() {
     let lines = recorded(async || {
         let relay = Relay::new();
         for name in ["404", "503"] {
-            relay.receives(&json!({ "name": name })).await.expect("accepted");
+            relay
+                .receives(&json!({ "name": name }))
+                .await
+                .expect("accepted");
         }
         // What is refused for good is dead also while the dead-letter queue does not take it.
         relay.dead_letters.fail_times(2);
@@ -124,40 +168,80 @@ fn an_event_that_dies_is_counted_once() {
         relay.reconcile().await;
     });
     let expected = [("exhausted", 1), ("malformed", 1), ("permanent", 1)];
-    assert_eq!(counts(&lines, "Dead"), expected.map(|(reason, count)| (reason.to_owned(), count)).into());
+    assert_eq!(
+        counts(&lines, "Dead"),
+        expected
+            .map(|(reason, count)| (reason.to_owned(), count))
+            .into()
+    );
     // Each of four receives is an attempt, and after three of them comes another.
-    assert_eq!(count(&lines, "Retried"), 4, "three of the one that is away, and one whose dead letter was not taken");
-    assert_eq!(counts(&lines, "TargetAnswers"), BTreeMap::from([("4xx".to_owned(), 1), ("5xx".to_owned(), 4)]));
+    assert_eq!(
+        count(&lines, "Retried"),
+        4,
+        "three of the one that is away, and one whose dead letter was not taken"
+    );
+    assert_eq!(
+        counts(&lines, "TargetAnswers"),
+        BTreeMap::from([("4xx".to_owned(), 1), ("5xx".to_owned(), 4)])
+    );
 }
 
 #[test]
 fn uncounted_dead_letter_is_counted_when_it_is_found() {
     let lines = recorded(async || {
         let relay = Relay::new();
-        relay.dead_letters.send(&message("unknown")).await.expect("sent");
-        relay.dead_letters.send(&refused(r#"{"name":"counted when it was sent"}"#)).await.expect("sent");
+        relay
+            .dead_letters
+            .send(&message("unknown"))
+            .await
+            .expect("sent");
+        relay
+            .dead_letters
+            .send(&refused(r#"{"name":"counted when it was sent"}"#))
+            .await
+            .expect("sent");
         tokio::time::advance(Duration::from_secs(1)).await;
         relay.reconcile().await;
         relay.reconcile().await;
     });
-    assert_eq!(counts(&lines, "Dead"), BTreeMap::from([("unknown".to_owned(), 1)]));
+    assert_eq!(
+        counts(&lines, "Dead"),
+        BTreeMap::from([("unknown".to_owned(), 1)])
+    );
 }
 
 #[test]
 fn each_webhook_is_counted_for_what_it_was_answered() {
     let lines = recorded(async || relay::webhooks(&Relay::new()).await);
-    let once = ["empty", "not-configured", "not-json", "too-large", "unauthorized", "unavailable"]
-        .map(|reason| (reason.to_owned(), 1));
-    assert_eq!((count(&lines, "Accepted"), counts(&lines, "Rejected")), (1, once.into()));
+    let once = [
+        "empty",
+        "not-configured",
+        "not-json",
+        "too-large",
+        "unauthorized",
+        "unavailable",
+    ]
+    .map(|reason| (reason.to_owned(), 1));
+    assert_eq!(
+        (count(&lines, "Accepted"), counts(&lines, "Rejected")),
+        (1, once.into())
+    );
 }
 
 #[test]
 fn what_was_fetched_is_counted_for_what_it_was() {
     let lines = recorded(async || relay::recoveries(&Relay::new()).await);
     for (name, expected) in [("Fetched", 3), ("New", 1), ("Known", 1), ("Unreadable", 1)] {
-        assert_eq!(count(&lines, &format!("Recovery{name}")), expected, "{name}");
+        assert_eq!(
+            count(&lines, &format!("Recovery{name}")),
+            expected,
+            "{name}"
+        );
     }
-    assert_eq!(counts(&lines, "Dead"), BTreeMap::from([("unreadable".to_owned(), 1)]));
+    assert_eq!(
+        counts(&lines, "Dead"),
+        BTreeMap::from([("unreadable".to_owned(), 1)])
+    );
     assert_eq!(values(&lines, "RecoveryFailed"), [0.0, 1.0]);
     assert_eq!(values(&lines, "RecoveryBehindTime"), [0.0]);
 }
@@ -188,7 +272,10 @@ fn another_body_under_a_known_id_is_counted_once() {
         for text in ["first", "recovered", "found dead"] {
             match text {
                 "first" => {
-                    relay.receives(&relay::open_messaging(text)).await.expect("accepted");
+                    relay
+                        .receives(&relay::open_messaging(text))
+                        .await
+                        .expect("accepted");
                 }
                 "recovered" => {
                     relay::recovers(&relay, text).await;
@@ -196,7 +283,14 @@ fn another_body_under_a_known_id_is_counted_once() {
                 }
                 _ => {
                     let body = relay::open_messaging(text).to_string();
-                    relay.dead_letters.send(&Message { body, ..message("bare") }).await.expect("sent");
+                    relay
+                        .dead_letters
+                        .send(&Message {
+                            body,
+                            ..message("bare")
+                        })
+                        .await
+                        .expect("sent");
                     tokio::time::advance(Duration::from_secs(1)).await;
                     relay.reconcile().await;
                     relay.reconcile().await;
@@ -204,10 +298,15 @@ fn another_body_under_a_known_id_is_counted_once() {
             }
             relay.work().await;
         }
-        relay.asks(json!({ "action": "replay", "filter": { "reason": "unknown" } })).await;
+        relay
+            .asks(json!({ "action": "replay", "filter": { "reason": "unknown" } }))
+            .await;
         relay.work().await;
     });
-    assert_eq!((count(&lines, "Delivered"), count(&lines, "ReusedIds")), (3, 2));
+    assert_eq!(
+        (count(&lines, "Delivered"), count(&lines, "ReusedIds")),
+        (3, 2)
+    );
 }
 
 #[test]
@@ -220,8 +319,18 @@ fn the_breaker_counts_as_open_while_events_are_held_back_or_given_up() {
         (State::Exhausting, 1.0),
         (State::Off, 0.0),
     ] {
-        let circuit = Circuit { state, ..Circuit::closed(now) };
-        assert_eq!(values(&recorded(async || metrics::breaker(&circuit, now)), "BreakerOpen"), [open], "{state:?}");
+        let circuit = Circuit {
+            state,
+            ..Circuit::closed(now)
+        };
+        assert_eq!(
+            values(
+                &recorded(async || metrics::breaker(&circuit, now)),
+                "BreakerOpen"
+            ),
+            [open],
+            "{state:?}"
+        );
     }
 }
 
@@ -230,23 +339,43 @@ fn what_a_stranger_sends_stands_in_no_metric() {
     let forged = "forged\n{\"_aws\":{}}";
     let lines = recorded(async || {
         let relay = Relay::new();
-        relay.receives(&json!({ "name": forged, "webhookId": forged })).await.expect("accepted");
+        relay
+            .receives(&json!({ "name": forged, "webhookId": forged }))
+            .await
+            .expect("accepted");
         relay.sends_body(forged).await.expect_err("refused");
         relay.work().await;
         relay.reconcile().await;
     });
     assert!(!lines.is_empty());
-    assert!(lines.iter().all(|line| !line.whole.contains("forged")), "{lines:?}");
+    assert!(
+        lines.iter().all(|line| !line.whole.contains("forged")),
+        "{lines:?}"
+    );
 }
 
 #[test]
 fn a_breaker_that_does_not_look_any_more_shows() {
     let since: Timestamp = "2026-01-15T12:00:00Z".parse().expect("a time");
     let later = since + SignedDuration::from_mins(7);
-    let open = Circuit { state: State::Open, ..Circuit::closed(since) };
-    let forced = Circuit { forced: true, ..open.clone() };
-    for (circuit, unprobed) in [(&open, 420.0), (&forced, 0.0), (&Circuit::closed(since), 0.0)] {
+    let open = Circuit {
+        state: State::Open,
+        ..Circuit::closed(since)
+    };
+    let forced = Circuit {
+        forced: true,
+        ..open.clone()
+    };
+    for (circuit, unprobed) in [
+        (&open, 420.0),
+        (&forced, 0.0),
+        (&Circuit::closed(since), 0.0),
+    ] {
         let lines = recorded(async || metrics::breaker_unprobed(circuit, later));
-        assert_eq!(values(&lines, "BreakerUnprobedTime"), [unprobed], "{circuit:?}");
+        assert_eq!(
+            values(&lines, "BreakerUnprobedTime"),
+            [unprobed],
+            "{circuit:?}"
+        );
     }
 }

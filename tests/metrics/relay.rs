@@ -14,14 +14,17 @@ use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ingest::{Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window};
+use genesys_relay::ports::delivery_log::{
+    DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window,
+};
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{
-    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
+    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeSecretStore,
+    FakeTable,
 };
 use http::HeaderMap;
 use jiff::SignedDuration;
@@ -39,7 +42,12 @@ const A_WHILE: Duration = Duration::from_mins(2);
 
 /// A bare message, as a person writes it.
 pub(crate) fn message(name: &str) -> Message {
-    Message { body: json!({ "name": name }).to_string(), attributes: BTreeMap::new(), group: None, trace: None }
+    Message {
+        body: json!({ "name": name }).to_string(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    }
 }
 
 /// A target that does what the name of an event says, in a tenth of a second.
@@ -79,10 +87,15 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn new() -> Self {
-        let (dead_letters, table, archive) = (FakeQueue::default(), FakeTable::default(), FakeArchive::default());
+        let (dead_letters, table, archive) = (
+            FakeQueue::default(),
+            FakeTable::default(),
+            FakeArchive::default(),
+        );
         let events = FakeQueue::default().redriving_to(&dead_letters, RECEIVES);
         let secrets = FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRET] }));
-        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES).expect("a schedule");
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES)
+            .expect("a schedule");
         Self {
             ingest: Ingest {
                 events: events.clone(),
@@ -122,7 +135,11 @@ impl Relay {
         self.sends_with(&[("x-webhook-secret", secret)], body).await
     }
 
-    async fn sends_with(&self, headers: &[(&'static str, &str)], body: &[u8]) -> Result<Accepted, Refusal> {
+    async fn sends_with(
+        &self,
+        headers: &[(&'static str, &str)],
+        body: &[u8],
+    ) -> Result<Accepted, Refusal> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a value"));
@@ -144,11 +161,23 @@ impl Relay {
     pub(crate) async fn work(&self) {
         while !self.events.messages().is_empty() {
             let records = self.events.hand_out(10, Duration::from_mins(6));
-            let receipts: Vec<_> =
-                records.iter().map(|record| (record.message_id.clone(), record.receipt.clone())).collect();
-            let kept = self.processor.process(records, Instant::now() + Duration::from_mins(1)).await;
-            let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id)).map(|(_, receipt)| receipt);
-            for deleted in genesys_relay::ports::queue::Receiver::delete(&self.events, &done.collect::<Vec<_>>()).await
+            let receipts: Vec<_> = records
+                .iter()
+                .map(|record| (record.message_id.clone(), record.receipt.clone()))
+                .collect();
+            let kept = self
+                .processor
+                .process(records, Instant::now() + Duration::from_mins(1))
+                .await;
+            let done = receipts
+                .into_iter()
+                .filter(|(id, _)| !kept.contains(id))
+                .map(|(_, receipt)| receipt);
+            for deleted in genesys_relay::ports::queue::Receiver::delete(
+                &self.events,
+                &done.collect::<Vec<_>>(),
+            )
+            .await
             {
                 deleted.expect("deleted");
             }
@@ -159,7 +188,11 @@ impl Relay {
     /// Answer to a request; `None` where it fails.
     pub(crate) async fn asks(&self, request: Value) -> Value {
         let request = dead_letters::Request::parse(request, "a test").expect("a request");
-        let answer = self.replay.handle(request, Instant::now() + Duration::from_mins(15)).await.ok();
+        let answer = self
+            .replay
+            .handle(request, Instant::now() + Duration::from_mins(15))
+            .await
+            .ok();
         serde_json::to_value(answer).expect("JSON")
     }
 
@@ -167,8 +200,17 @@ impl Relay {
     pub(crate) async fn is_busy(&self) {
         let now = FakeClock.now();
         let (action, by) = ("replay".to_owned(), "an operator".to_owned());
-        let lease = RunLease { owner: Uuid::new_v4(), action, by, since: now, until: now + Duration::from_mins(5) };
-        self.table.acquire(LeaseName::DeadLetters, &lease, now).await.expect("written");
+        let lease = RunLease {
+            owner: Uuid::new_v4(),
+            action,
+            by,
+            since: now,
+            until: now + Duration::from_mins(5),
+        };
+        self.table
+            .acquire(LeaseName::DeadLetters, &lease, now)
+            .await
+            .expect("written");
     }
 
     pub(crate) async fn reconcile(&self) {
@@ -189,20 +231,38 @@ pub(crate) async fn everything() {
 
 /// One webhook for each answer of ingest.
 pub(crate) async fn webhooks(relay: &Relay) {
-    relay.receives(&json!({ "name": "fine" })).await.expect("accepted");
+    relay
+        .receives(&json!({ "name": "fine" }))
+        .await
+        .expect("accepted");
     relay.sends_body("").await.expect_err("empty");
     relay.sends_body("<xml/>").await.expect_err("not JSON");
     relay.sends("wrong", b"{}").await.expect_err("unauthorized");
-    let signed = [("x-hub-signature-256", "sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
-    relay.sends_with(&signed, b"{}").await.expect_err("no secret of this kind is set");
-    relay.sends_body(&"x".repeat(MAX_MESSAGE_BYTES + 1)).await.expect_err("too large");
+    let signed = [(
+        "x-hub-signature-256",
+        "sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    )];
+    relay
+        .sends_with(&signed, b"{}")
+        .await
+        .expect_err("no secret of this kind is set");
+    relay
+        .sends_body(&"x".repeat(MAX_MESSAGE_BYTES + 1))
+        .await
+        .expect_err("too large");
     relay.events.fail_times(1);
-    relay.receives(&json!({ "name": "lost" })).await.expect_err("unavailable");
+    relay
+        .receives(&json!({ "name": "lost" }))
+        .await
+        .expect_err("unavailable");
 }
 
 async fn deliveries(relay: &Relay) {
     for name in ["302", "404", "503", "hangs", "panics"] {
-        relay.receives(&json!({ "name": name })).await.expect("accepted");
+        relay
+            .receives(&json!({ "name": name }))
+            .await
+            .expect("accepted");
     }
     let mut accepted = relay.events.messages();
     // Two bodies of one id, and all of it once more.
@@ -224,7 +284,10 @@ async fn deliveries(relay: &Relay) {
 async fn duplicates(relay: &Relay) {
     let now = FakeClock.now();
     let bus = json!({ "detail-type": "v2.x", "detail": { "topicName": "v2.x", "eventBody": {}, "timestamp": now } });
-    for body in [json!({ "webhookId": "w", "payload": {}, "timestamp": now }), bus] {
+    for body in [
+        json!({ "webhookId": "w", "payload": {}, "timestamp": now }),
+        bus,
+    ] {
         for _ in 0..2 {
             relay.receives(&body).await.expect("accepted");
             relay.work().await;
@@ -234,24 +297,49 @@ async fn duplicates(relay: &Relay) {
 
 async fn dead_letters(relay: &Relay) {
     // Its reason is unknown.
-    relay.dead_letters.send(&message("fine")).await.expect("sent");
+    relay
+        .dead_letters
+        .send(&message("fine"))
+        .await
+        .expect("sent");
     advance(Duration::from_secs(1)).await;
     relay.reconcile().await;
     let listed = relay.asks(json!({ "action": "list" })).await;
-    let ids: Vec<&str> =
-        listed["items"].as_array().expect("a list").iter().filter_map(|item| item["eventId"].as_str()).collect();
+    let ids: Vec<&str> = listed["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|item| item["eventId"].as_str())
+        .collect();
     assert!(ids.len() > 4, "{listed}");
-    assert_eq!(relay.asks(json!({ "action": "replay", "eventIds": [ids[0]] })).await["replayed"], 1);
-    assert_eq!(relay.asks(json!({ "action": "discard", "eventIds": [ids[1]], "why": "to see" })).await["discarded"], 1);
+    assert_eq!(
+        relay
+            .asks(json!({ "action": "replay", "eventIds": [ids[0]] }))
+            .await["replayed"],
+        1
+    );
+    assert_eq!(
+        relay
+            .asks(json!({ "action": "discard", "eventIds": [ids[1]], "why": "to see" }))
+            .await["discarded"],
+        1
+    );
     relay.work().await;
     advance(Duration::from_hours(11 * 24)).await;
     relay.archive.fail_times(1);
-    let failed = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
+    let failed = relay
+        .asks(json!({ "action": "archive", "olderThanDays": 10 }))
+        .await;
     // An error where it got nowhere, and a report where it had recorded an unknown dead letter.
     assert!(failed.is_null() || failed["failures"] == 1, "{failed}");
-    let archived = relay.asks(json!({ "action": "archive", "olderThanDays": 10 })).await;
+    let archived = relay
+        .asks(json!({ "action": "archive", "olderThanDays": 10 }))
+        .await;
     let key = &archived["keys"][0];
-    assert!(relay.asks(json!({ "action": "restore", "key": key })).await["restored"].as_u64() > Some(0), "{archived}");
+    assert!(
+        relay.asks(json!({ "action": "restore", "key": key })).await["restored"].as_u64() > Some(0),
+        "{archived}"
+    );
 }
 
 /// A message of Open Messaging whose id and time others have as well.
@@ -260,8 +348,8 @@ pub(crate) fn open_messaging(text: &str) -> Value {
     json!({ "id": "m1", "type": "Text", "channel": channel, "text": text })
 }
 
-/// What Genesys Cloud failed to deliver: an event that is not known, one that is, and what is none; or one message of Open
-/// Messaging, byte for byte.
+/// What Genesys Cloud failed to deliver: an event that is not known, one that is, and what is none;
+/// or one message of Open Messaging, byte for byte.
 struct Log(Option<String>);
 
 impl DeliveryLog for Log {
@@ -286,7 +374,9 @@ impl DeliveryLog for Log {
                 entry: name.to_owned(),
                 is_copy: false,
                 at: Some(window.from),
-                body: json!({ "name": name, "timestamp": window.from }).to_string().into_bytes(),
+                body: json!({ "name": name, "timestamp": window.from })
+                    .to_string()
+                    .into_bytes(),
                 content_type: None,
                 headers: BTreeMap::new(),
                 sender_key: None,
@@ -294,9 +384,17 @@ impl DeliveryLog for Log {
             })
         };
         if let Some(text) = &self.0 {
-            let Entry::Failed(failed) = failed(text) else { return Ok(Part { entries: Vec::new(), next: None }) };
+            let Entry::Failed(failed) = failed(text) else {
+                return Ok(Part {
+                    entries: Vec::new(),
+                    next: None,
+                });
+            };
             let body = open_messaging(text).to_string().into_bytes();
-            return Ok(Part { entries: vec![Entry::Failed(Failed { body, ..failed })], next: None });
+            return Ok(Part {
+                entries: vec![Entry::Failed(Failed { body, ..failed })],
+                next: None,
+            });
         }
         let unreadable = Unreadable {
             name: window.from.to_string(),
@@ -304,8 +402,15 @@ impl DeliveryLog for Log {
             problem: "as the test says".to_owned(),
             webhook_id: None,
         };
-        let entries = vec![failed("lost"), failed("lost"), Entry::Unreadable(unreadable)];
-        Ok(Part { entries, next: None })
+        let entries = vec![
+            failed("lost"),
+            failed("lost"),
+            Entry::Unreadable(unreadable),
+        ];
+        Ok(Part {
+            entries,
+            next: None,
+        })
     }
 }
 
@@ -313,12 +418,16 @@ impl DeliveryLog for Log {
 pub(crate) async fn recoveries(relay: &Relay) {
     recover(relay, Log(None)).await.expect("recovered");
     relay.table.fail_after(0, 1);
-    recover(relay, Log(None)).await.expect_err("the table is away");
+    recover(relay, Log(None))
+        .await
+        .expect_err("the table is away");
 }
 
 /// A run that finds one message of Open Messaging.
 pub(crate) async fn recovers(relay: &Relay, text: &str) {
-    recover(relay, Log(Some(text.to_owned()))).await.expect("recovered");
+    recover(relay, Log(Some(text.to_owned())))
+        .await
+        .expect("recovered");
 }
 
 async fn recover(relay: &Relay, log: Log) -> Result<recover::Report, recover::FailedRun> {
@@ -331,7 +440,9 @@ async fn recover(relay: &Relay, log: Log) -> Result<recover::Report, recover::Fa
         overlap: SignedDuration::from_mins(15),
     };
     let request = recover::Request::parse(json!({}), "a test", FakeClock.now()).expect("a request");
-    recover.recover(&request, Instant::now() + Duration::from_mins(5)).await
+    recover
+        .recover(&request, Instant::now() + Duration::from_mins(5))
+        .await
 }
 
 async fn breaker(relay: &Relay) {
@@ -342,19 +453,36 @@ async fn breaker(relay: &Relay) {
         event_source: FakeEventSource::default(),
         prober: prober.clone(),
         clock: FakeClock,
-        policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+        policy: Policy {
+            failure_percent: 90,
+            maximum_concurrency: 10,
+        },
         is_on: true,
     };
-    prober.will(Ok(Probed::Delivered { event_id: "e".to_owned() }));
+    prober.will(Ok(Probed::Delivered {
+        event_id: "e".to_owned(),
+    }));
     // It looks at an outage of some minutes, and then lets one event through.
     for _ in 0..5 {
         let mut attempts = Attempts::default();
         for number in 0..20 {
-            attempts.count(&format!("{number:02}-event").parse().expect("an id"), 1, false);
+            attempts.count(
+                &format!("{number:02}-event").parse().expect("an id"),
+                1,
+                false,
+            );
         }
-        relay.table.count_attempts(minute_of(FakeClock.now()), &attempts).await.expect("counted");
-        let request = breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");
-        breaker.handle(&request, Instant::now() + Duration::from_mins(1)).await.expect("a run");
+        relay
+            .table
+            .count_attempts(minute_of(FakeClock.now()), &attempts)
+            .await
+            .expect("counted");
+        let request =
+            breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");
+        breaker
+            .handle(&request, Instant::now() + Duration::from_mins(1))
+            .await
+            .expect("a run");
         advance(Duration::from_mins(1)).await;
     }
 }

@@ -28,8 +28,15 @@ pub(crate) enum Service {
 
 impl Service {
     /// Services that can have an outage.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Events, Self::DeadLetters, Self::Table, Self::Archive, Self::Secrets, Self::Genesys, Self::Target];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Events,
+        Self::DeadLetters,
+        Self::Table,
+        Self::Archive,
+        Self::Secrets,
+        Self::Genesys,
+        Self::Target,
+    ];
 }
 
 /// Outcome of one call.
@@ -67,7 +74,8 @@ pub(crate) struct FaultPlan {
     has_few_faults: bool,
 }
 
-/// Crash of the process with this name, in its nth invocation from 0, after it passed a number of crash points.
+/// Crash of the process with this name, in its nth invocation from 0, after it passed a number of
+/// crash points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlannedCrash {
     pub(crate) of: &'static str,
@@ -132,10 +140,16 @@ impl FaultPlan {
         let mut invocations = lock(&self.invocations);
         let nth = invocations.entry(name).or_default();
         *nth += 1;
-        if let Some(PlannedCrash { of, nth: planned, after }) = self.crash {
+        if let Some(PlannedCrash {
+            of,
+            nth: planned,
+            after,
+        }) = self.crash
+        {
             return (of == name && planned + 1 == *nth).then_some(after);
         }
-        self.should_fail(self.crashes_per_thousand).then(|| self.random(points_before_crash))
+        self.should_fail(self.crashes_per_thousand)
+            .then(|| self.random(points_before_crash))
     }
 
     fn outcome(&self, service: Service) -> CallOutcome {
@@ -143,10 +157,17 @@ impl FaultPlan {
             return CallOutcome::Works;
         }
         let now = self.began.elapsed();
-        let is_out = self.outages.iter().any(|outage| outage.service == service && outage.during.contains(&now));
+        let is_out = self
+            .outages
+            .iter()
+            .any(|outage| outage.service == service && outage.during.contains(&now));
         let mut rng = lock(&self.rng);
         // Even in an outage some calls get through.
-        let faults = if is_out { 950 } else { self.faults_per_thousand };
+        let faults = if is_out {
+            950
+        } else {
+            self.faults_per_thousand
+        };
         if rng.u32(..1000) >= faults {
             return CallOutcome::Works;
         }
@@ -161,14 +182,20 @@ impl FaultPlan {
     /// True where the breaker's services and the target work, but for rare faults.
     pub(crate) fn is_mostly_working(&self) -> bool {
         let now = self.began.elapsed();
-        let is_out = self.outages.iter().any(|outage| outage.during.contains(&now));
+        let is_out = self
+            .outages
+            .iter()
+            .any(|outage| outage.during.contains(&now));
         self.have_ended() || (self.has_few_faults && !is_out && self.away().is_none())
     }
 
     /// Status that the target answers to everything during its outage.
     pub(crate) fn away(&self) -> Option<u16> {
         let now = self.began.elapsed();
-        self.away.as_ref().filter(|(during, _)| during.contains(&now)).map(|(_, status)| *status)
+        self.away
+            .as_ref()
+            .filter(|(during, _)| during.contains(&now))
+            .map(|(_, status)| *status)
     }
 
     /// Duration of one way over the network.
@@ -252,8 +279,13 @@ impl Process {
         self.0.faults.count(what);
     }
 
-    /// Runs one invocation until it answers, crashes at an await, or is killed at its time-out as Lambda does.
-    pub(crate) async fn invoke<T>(&self, time: Duration, work: impl Future<Output = T>) -> Result<T, Crashed> {
+    /// Runs one invocation until it answers, crashes at an await, or is killed at its time-out as
+    /// Lambda does.
+    pub(crate) async fn invoke<T>(
+        &self,
+        time: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Crashed> {
         let faults = &self.0.faults;
         *lock(&self.0.life) = Life::Working(faults.crash_of(self.0.name));
         self.0.is_faultless.store(true, Ordering::Relaxed);
@@ -289,7 +321,9 @@ impl Process {
             }
             Life::Working(None) => true,
             Life::Frozen => {
-                self.0.invariants.violate(&format!("{}: a task outlived its invocation", self.0.name));
+                self.0
+                    .invariants
+                    .violate(&format!("{}: a task outlived its invocation", self.0.name));
                 false
             }
         };
@@ -299,7 +333,8 @@ impl Process {
         }
     }
 
-    /// Calls a service over the network. The process may crash before and after the call, and the call may fail.
+    /// Calls a service over the network. The process may crash before and after the call, and the
+    /// call may fail.
     pub(crate) async fn call<T>(
         &self,
         service: Service,
@@ -309,7 +344,9 @@ impl Process {
         self.crash_point().await;
         let faults = &self.0.faults;
         let (there, outcome, back) = (faults.latency(), faults.outcome(service), faults.latency());
-        self.0.invariants.trace(&(service as u8, outcome as u8, there, back));
+        self.0
+            .invariants
+            .trace(&(service as u8, outcome as u8, there, back));
         pause(there).await;
         let result = match outcome {
             CallOutcome::Works => work.await,
@@ -332,7 +369,9 @@ impl Process {
             }
         };
         if outcome != CallOutcome::Works {
-            self.0.invariants.note(|| format!("{}: a call to {service:?} {outcome:?}", self.0.name));
+            self.0
+                .invariants
+                .note(|| format!("{}: a call to {service:?} {outcome:?}", self.0.name));
         }
         pause(back).await;
         self.crash_point().await;

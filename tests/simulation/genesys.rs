@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use genesys_relay::ingest::Refusal;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Failed, Part, Window};
+use genesys_relay::ports::delivery_log::{
+    DeliveryLog, DeliveryLogError, Entry, Failed, Part, Window,
+};
 use genesys_relay::testing::FakeClock;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -60,14 +62,23 @@ impl DeliveryLog for RemoteLog {
         Some(place)
     }
 
-    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, DeliveryLogError> {
+    async fn read(
+        &self,
+        window: Window,
+        place: usize,
+        deadline: Instant,
+    ) -> Result<Part<usize>, DeliveryLogError> {
         let out_of_time = || DeliveryLogError::OutOfTime("injected fault".into());
         if Instant::now() >= deadline {
             return Err(out_of_time());
         }
         let work = async {
             let all = lock(&self.log.0);
-            let mut listed: Vec<_> = all.iter().filter(|given_up| window.holds(given_up.at)).cloned().collect();
+            let mut listed: Vec<_> = all
+                .iter()
+                .filter(|given_up| window.holds(given_up.at))
+                .cloned()
+                .collect();
             listed.sort_by_key(|given_up| (given_up.at, given_up.sent.number, given_up.nth));
             let failed = |GivenUp { sent, nth, at }| {
                 let mut body = sent.body(nth);
@@ -89,11 +100,25 @@ impl DeliveryLog for RemoteLog {
                 })
             };
             let next = (listed.len() > place + PAGE).then_some(place + PAGE);
-            Ok(Part { entries: listed.into_iter().skip(place).take(PAGE).map(failed).collect(), next })
+            Ok(Part {
+                entries: listed
+                    .into_iter()
+                    .skip(place)
+                    .take(PAGE)
+                    .map(failed)
+                    .collect(),
+                next,
+            })
         };
-        let unavailable = || Err(DeliveryLogError::Failed("the simulation made the log fail".into()));
+        let unavailable = || {
+            Err(DeliveryLogError::Failed(
+                "the simulation made the log fail".into(),
+            ))
+        };
         let call = self.process.call(Service::Genesys, work, unavailable);
-        tokio::time::timeout_at(deadline, call).await.unwrap_or_else(|_| Err(out_of_time()))
+        tokio::time::timeout_at(deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(out_of_time()))
     }
 }
 
@@ -109,30 +134,53 @@ pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
         let (shared, of, body) = (Arc::clone(&world), sent.clone(), body.clone());
         // The invocation continues after the sender's time-out.
         let posted = tokio::spawn(async move { shared.post(&of, &headers, &body).await });
-        let answer = timeout(ANSWER_TIMEOUT, posted).await.ok().and_then(Result::ok).flatten();
+        let answer = timeout(ANSWER_TIMEOUT, posted)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .flatten();
         match answer {
             Some(Ok(_) | Err(Refusal::NotJson { .. })) => return,
             Some(Err(refusal)) if is_final(&refusal) => {
-                world.invariants.violate(&format!("event-{} is genuine but was refused: {refusal}", sent.number));
+                world.invariants.violate(&format!(
+                    "event-{} is genuine but was refused: {refusal}",
+                    sent.number
+                ));
                 return;
             }
             Some(Err(_)) | None => {}
         }
         if attempt + 1 < TRIES {
-            sleep(Duration::from_secs(world.faults.random(|rng| rng.u64(5..20)))).await;
+            sleep(Duration::from_secs(
+                world.faults.random(|rng| rng.u64(5..20)),
+            ))
+            .await;
         }
     }
     world.faults.count("events that Genesys Cloud gave up");
-    world.invariants.note(|| format!("event-{} is given up", sent.number));
-    let is_sharing = |other: &&Sent| sent.shared_id().is_some() && other.shared_id() == sent.shared_id();
-    world.invariants.given_up(&sent, world.scenario.events.iter().filter(is_sharing).map(Sent::label));
+    world
+        .invariants
+        .note(|| format!("event-{} is given up", sent.number));
+    let is_sharing =
+        |other: &&Sent| sent.shared_id().is_some() && other.shared_id() == sent.shared_id();
+    world.invariants.given_up(
+        &sent,
+        world
+            .scenario
+            .events
+            .iter()
+            .filter(is_sharing)
+            .map(Sent::label),
+    );
     lock(&world.log.0).push(GivenUp { sent, nth, at });
 }
 
 /// True where Genesys Cloud drops the event at once, as after every 4xx.
 fn is_final(refusal: &Refusal) -> bool {
     match refusal {
-        Refusal::NoProof(_) | Refusal::WrongProof | Refusal::Empty | Refusal::TooLarge { .. } => true,
+        Refusal::NoProof(_) | Refusal::WrongProof | Refusal::Empty | Refusal::TooLarge { .. } => {
+            true
+        }
         Refusal::NotJson { .. }
         | Refusal::NotConfigured { .. }
         | Refusal::SecretsUnavailable(_)
@@ -147,7 +195,10 @@ fn headers(world: &World, sent: &Sent) -> HeaderMap {
     };
     put("x-webhook-secret", &world.secret());
     put("content-type", "application/json");
-    for (name, value) in ["idempotency-key", "webhook-id"].into_iter().zip(sent.keys()) {
+    for (name, value) in ["idempotency-key", "webhook-id"]
+        .into_iter()
+        .zip(sent.keys())
+    {
         if let Some(value) = value {
             put(name, &value);
         }

@@ -30,8 +30,8 @@ const RECORD_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 /// Time from the end of an invocation to the end of its leases.
 const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest time for which the breaker may hold back a good event while the target works. There is one probe a minute; some hit
-/// poison, some fail.
+/// Longest time for which the breaker may hold back a good event while the target works. There is
+/// one probe a minute; some hit poison, some fail.
 const LONGEST_HOLD: Duration = Duration::from_mins(15);
 
 /// One minute less the delays of the schedule and of the previous probe.
@@ -76,7 +76,8 @@ struct Seen {
     discard_requests: BTreeSet<EventId>,
     /// Dead letters that cannot be delivered.
     undeliverable: BTreeSet<EventId>,
-    /// Events that came more than once or met a crash or fault: the relay may not know the reason of their failure.
+    /// Events that came more than once or met a crash or fault: the relay may not know the reason
+    /// of their failure.
     disturbed: BTreeSet<EventId>,
     /// Last state of each record, also of expired ones.
     last: BTreeMap<EventId, StateName>,
@@ -112,7 +113,9 @@ struct Labelled {
 /// Label that a body contains.
 pub(crate) fn label_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
-    let label = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    let label = text
+        .split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'));
     label.map_or_else(String::new, |(label, _)| format!("<{label}>"))
 }
 
@@ -149,7 +152,11 @@ impl Invariants {
     /// Prints a line where a single seed is replayed.
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
         if self.verbose {
-            crate::print_line(&format!("{:>14.3} s  {}", self.began.elapsed().as_secs_f64(), what()));
+            crate::print_line(&format!(
+                "{:>14.3} s  {}",
+                self.began.elapsed().as_secs_f64(),
+                what()
+            ));
         }
     }
 
@@ -167,7 +174,8 @@ impl Invariants {
         self.note(|| format!("VIOLATION: {what}"));
         let mut seen = lock(&self.seen);
         let at = self.began.elapsed().as_secs_f64();
-        seen.violation.get_or_insert_with(|| format!("{what} (after {at:.3} s)"));
+        seen.violation
+            .get_or_insert_with(|| format!("{what} (after {at:.3} s)"));
     }
 
     pub(crate) fn violation(&self) -> Option<String> {
@@ -176,26 +184,49 @@ impl Invariants {
 
     /// Notes a request of a sender.
     pub(crate) fn requested(&self, label: &str) {
-        lock(&self.seen).labels.entry(label.to_owned()).or_default().requests += 1;
+        lock(&self.seen)
+            .labels
+            .entry(label.to_owned())
+            .or_default()
+            .requests += 1;
     }
 
-    /// Notes that a sender gave up an event. Losses of others with its id cannot be told from now on.
+    /// Notes that a sender gave up an event. Losses of others with its id cannot be told from now
+    /// on.
     pub(crate) fn given_up(&self, sent: &Sent, sharing: impl Iterator<Item = String>) {
         let mut seen = lock(&self.seen);
-        seen.labels.entry(sent.label()).or_default().given_up.insert(sent.number);
+        seen.labels
+            .entry(sent.label())
+            .or_default()
+            .given_up
+            .insert(sent.number);
         for label in sharing {
             seen.labels.entry(label).or_default().is_open = true;
         }
     }
 
-    /// Checks that the relay has all events that were given up, after the recovery reached the present.
+    /// Checks that the relay has all events that were given up, after the recovery reached the
+    /// present.
     pub(crate) fn recovered(&self) -> Result<(), String> {
         let mut seen = lock(&self.seen);
-        for (label, labelled) in seen.labels.iter_mut().filter(|(_, labelled)| !labelled.is_open) {
-            let Labelled { accepted, given_up, queued, .. } = labelled;
+        for (label, labelled) in seen
+            .labels
+            .iter_mut()
+            .filter(|(_, labelled)| !labelled.is_open)
+        {
+            let Labelled {
+                accepted,
+                given_up,
+                queued,
+                ..
+            } = labelled;
             accepted.extend(given_up.iter());
             if !given_up.is_empty() && queued.len() < accepted.len() {
-                return Err(format!("the recovery has not found {label}: {} of {}", queued.len(), accepted.len()));
+                return Err(format!(
+                    "the recovery has not found {label}: {} of {}",
+                    queued.len(),
+                    accepted.len()
+                ));
             }
         }
         Ok(())
@@ -205,17 +236,39 @@ impl Invariants {
     pub(crate) fn check_labels(&self, excused: impl Fn(&str) -> bool) -> Result<(), String> {
         let seen = lock(&self.seen);
         for (label, labelled) in &seen.labels {
-            let Labelled { accepted, given_up, requests, recorded, taken, is_open, .. } = labelled;
+            let Labelled {
+                accepted,
+                given_up,
+                requests,
+                recorded,
+                taken,
+                is_open,
+                ..
+            } = labelled;
             let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
-            let done = taken.union(&recorded.iter().filter(is_discarded).cloned().collect()).count();
+            let done = taken
+                .union(&recorded.iter().filter(is_discarded).cloned().collect())
+                .count();
             if !is_open && !excused(label) && done < accepted.len() {
-                return Err(format!("{label}: {} events were sent and {done} delivered", accepted.len()));
+                return Err(format!(
+                    "{label}: {} events were sent and {done} delivered",
+                    accepted.len()
+                ));
             }
             if taken.len() > requests + given_up.len() {
-                return Err(format!("{label}: {requests} requests and {} recoveries became {taken:?}", given_up.len()));
+                return Err(format!(
+                    "{label}: {requests} requests and {} recoveries became {taken:?}",
+                    given_up.len()
+                ));
             }
-            if self.distinct.get(label).is_some_and(|events| taken.len() > *events) {
-                return Err(format!("{label} was delivered as {taken:?}, more than were sent"));
+            if self
+                .distinct
+                .get(label)
+                .is_some_and(|events| taken.len() > *events)
+            {
+                return Err(format!(
+                    "{label} was delivered as {taken:?}, more than were sent"
+                ));
             }
         }
         Ok(())
@@ -227,7 +280,10 @@ impl Invariants {
         let id = message.identity(now).0;
         let digest = message.to_event(now).ok().and_then(|event| event.digest());
         let mut seen = lock(&self.seen);
-        let labelled = seen.labels.entry(label_of(message.body.as_bytes())).or_default();
+        let labelled = seen
+            .labels
+            .entry(label_of(message.body.as_bytes()))
+            .or_default();
         labelled.queued.insert(id.clone());
         let own = digest.map(|digest| id.with_body(&digest));
         labelled.recorded.insert(id.clone());
@@ -252,7 +308,11 @@ impl Invariants {
         {
             let mut seen = lock(&self.seen);
             seen.known.insert(id.clone());
-            seen.labels.entry(sent.label()).or_default().accepted.insert(sent.number);
+            seen.labels
+                .entry(sent.label())
+                .or_default()
+                .accepted
+                .insert(sent.number);
         }
         self.check_nothing_lost();
     }
@@ -264,7 +324,11 @@ impl Invariants {
     pub(crate) fn archived(&self, events: impl Iterator<Item = (EventId, String)>) {
         let mut seen = lock(&self.seen);
         for (id, label) in events {
-            seen.labels.entry(label).or_default().archived.insert(id.clone());
+            seen.labels
+                .entry(label)
+                .or_default()
+                .archived
+                .insert(id.clone());
             seen.archived.insert(id);
         }
     }
@@ -277,18 +341,29 @@ impl Invariants {
     pub(crate) fn taken(&self, event: &Event) {
         let mut seen = lock(&self.seen);
         *seen.taken.entry(event.id.clone()).or_default() += 1;
-        seen.labels.entry(label_of(&event.body)).or_default().taken.insert(event.id.clone());
-        seen.taken_after.entry(label_of(&event.body)).or_insert_with(|| self.began.elapsed());
+        seen.labels
+            .entry(label_of(&event.body))
+            .or_default()
+            .taken
+            .insert(event.id.clone());
+        seen.taken_after
+            .entry(label_of(&event.body))
+            .or_insert_with(|| self.began.elapsed());
     }
 
     /// Checks that an open breaker does not hold back good events for long while the target works.
     pub(crate) fn breaker_ran(&self, is_open: bool, holds_back_good_events: bool) {
         let mut seen = lock(&self.seen);
         if is_open {
-            seen.opened_after.get_or_insert_with(|| self.began.elapsed());
+            seen.opened_after
+                .get_or_insert_with(|| self.began.elapsed());
         }
-        seen.held_since = holds_back_good_events.then(|| seen.held_since.unwrap_or_else(Instant::now));
-        if seen.held_since.is_some_and(|since| since.elapsed() > LONGEST_HOLD) {
+        seen.held_since =
+            holds_back_good_events.then(|| seen.held_since.unwrap_or_else(Instant::now));
+        if seen
+            .held_since
+            .is_some_and(|since| since.elapsed() > LONGEST_HOLD)
+        {
             drop(seen);
             self.violate("good events are held back although the target works");
         }
@@ -316,7 +391,9 @@ impl Invariants {
 
     /// Notes that the relay learned of a failed delivery.
     pub(crate) fn heard(&self, id: &EventId, status: Option<u16>, retry_after: Option<Duration>) {
-        lock(&self.seen).heard.insert(id.clone(), (status, retry_after.unwrap_or_default()));
+        lock(&self.seen)
+            .heard
+            .insert(id.clone(), (status, retry_after.unwrap_or_default()));
     }
 
     pub(crate) fn known(&self) -> BTreeSet<EventId> {
@@ -325,10 +402,15 @@ impl Invariants {
 
     /// Number of repeated deliveries.
     pub(crate) fn repeats(&self) -> u64 {
-        lock(&self.seen).taken.values().map(|times| u64::from(times - 1)).sum()
+        lock(&self.seen)
+            .taken
+            .values()
+            .map(|times| u64::from(times - 1))
+            .sum()
     }
 
-    /// Checks that a delivery starts neither after a recorded one nor before the end of the backoff.
+    /// Checks that a delivery starts neither after a recorded one nor before the end of the
+    /// backoff.
     pub(crate) fn delivery_started(&self, id: &EventId) {
         let now = FakeClock.now();
         let (finished, not_before) = {
@@ -337,10 +419,14 @@ impl Invariants {
             (seen.finished.get(id).copied(), seen.not_before.remove(id))
         };
         if finished.is_some_and(|since| now < since + RECORD_LIFE - TOLERANCE) {
-            self.violate(&format!("{id} is delivered again although it is recorded as delivered or discarded"));
+            self.violate(&format!(
+                "{id} is delivered again although it is recorded as delivered or discarded"
+            ));
         }
         if not_before.is_some_and(|time| now + TOLERANCE < time) {
-            self.violate(&format!("{id} is delivered again before its backoff is over"));
+            self.violate(&format!(
+                "{id} is delivered again before its backoff is over"
+            ));
         }
     }
 
@@ -348,7 +434,13 @@ impl Invariants {
     pub(crate) fn written(&self, by: &str, before: Option<&EventRecord>, after: &EventRecord) {
         let (id, now) = (&after.event_id, FakeClock.now());
         let name = |record: &EventRecord| record.state.name().as_str();
-        self.trace(&(id, before.map(name), name(after), after.attempts_since_claim, after.replays_made));
+        self.trace(&(
+            id,
+            before.map(name),
+            name(after),
+            after.attempts_since_claim,
+            after.replays_made,
+        ));
         self.note(|| {
             format!(
                 "{id}: {} → {}, attempt {}",
@@ -360,21 +452,38 @@ impl Invariants {
         self.remember(after, now);
         match (before.map(|before| &before.state), &after.state) {
             (_, State::Delivered) if !self.has_taken(id) => {
-                self.violate(&format!("{id} is recorded as delivered but was never sent to the target"));
+                self.violate(&format!(
+                    "{id} is recorded as delivered but was never sent to the target"
+                ));
             }
             (_, State::Discarded(_)) if !lock(&self.seen).discard_requests.contains(id) => {
                 self.violate(&format!("{id} was discarded without a request"));
             }
             (_, State::Archived { .. }) if !lock(&self.seen).archived.contains(id) => {
-                self.violate(&format!("{id} is recorded as archived but is not in the archive"));
+                self.violate(&format!(
+                    "{id} is recorded as archived but is not in the archive"
+                ));
             }
             (_, State::Retrying { next_attempt_at }) => {
-                // A failed probe that tells nothing about the event restarts its backoff; otherwise it is an attempt like any other.
-                let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at)).unwrap_or_default();
-                let restarts = by == "probe" && wait + Duration::from_millis(2) < self.wait(after.attempts_since_claim);
-                self.check_backoff(after, if restarts { 1 } else { after.attempts_since_claim }, *next_attempt_at);
+                // A failed probe that tells nothing about the event restarts its backoff; otherwise
+                // it is an attempt like any other.
+                let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at))
+                    .unwrap_or_default();
+                let restarts = by == "probe"
+                    && wait + Duration::from_millis(2) < self.wait(after.attempts_since_claim);
+                self.check_backoff(
+                    after,
+                    if restarts {
+                        1
+                    } else {
+                        after.attempts_since_claim
+                    },
+                    *next_attempt_at,
+                );
             }
-            (Some(State::Retrying { next_attempt_at }), State::InProgress(_)) if *next_attempt_at > now + TOLERANCE => {
+            (Some(State::Retrying { next_attempt_at }), State::InProgress(_))
+                if *next_attempt_at > now + TOLERANCE =>
+            {
                 self.violate(&format!("{id} is claimed before its backoff is over"));
             }
             (Some(State::Dead(_)), State::InProgress(_))
@@ -385,12 +494,19 @@ impl Invariants {
                     self.violate(&format!("{id} is claimed beyond the replay limit"));
                 }
             }
-            (Some(State::InProgress(lease)), State::InProgress(_)) if lease.lease_until > now + TOLERANCE => {
+            (Some(State::InProgress(lease)), State::InProgress(_))
+                if lease.lease_until > now + TOLERANCE =>
+            {
                 self.violate(&format!("{id} is claimed before its lease expires"));
             }
             (Some(State::Dead(old)), State::Dead(new)) if new.replayed_at != old.replayed_at => {
-                let is_forced = after.history.last().is_some_and(|act| act.why.as_deref() == Some("force"));
-                if new.replayed_at.is_some() && !is_forced && before.is_some_and(|it| it.replays_made >= REPLAY_CEILING)
+                let is_forced = after
+                    .history
+                    .last()
+                    .is_some_and(|act| act.why.as_deref() == Some("force"));
+                if new.replayed_at.is_some()
+                    && !is_forced
+                    && before.is_some_and(|it| it.replays_made >= REPLAY_CEILING)
                 {
                     self.violate(&format!("{id} is replayed beyond the replay limit"));
                 }
@@ -427,11 +543,17 @@ impl Invariants {
 
     /// Checks that the time of a failure is not that of an earlier failure of the event.
     fn check_time_of_death(&self, before: Option<&EventRecord>, death: &Death, by: &str) {
-        let Some(before) = before.filter(|_| by != "restore") else { return };
+        let Some(before) = before.filter(|_| by != "restore") else {
+            return;
+        };
         let alive_at = match &before.state {
             State::Queued | State::InProgress(_) | State::Retrying { .. } => before.last_seen_at,
-            State::Dead(dead) if dead.death != *death => dead.replayed_at.unwrap_or(before.last_seen_at),
-            State::Dead(_) | State::Delivered | State::Archived { .. } | State::Discarded(_) => return,
+            State::Dead(dead) if dead.death != *death => {
+                dead.replayed_at.unwrap_or(before.last_seen_at)
+            }
+            State::Dead(_) | State::Delivered | State::Archived { .. } | State::Discarded(_) => {
+                return;
+            }
         };
         if death.dead_at + TOLERANCE < alive_at {
             self.violate(&format!(
@@ -445,15 +567,22 @@ impl Invariants {
     fn check_reason(&self, id: &EventId, death: &Death) {
         let (heard, is_disturbed, is_undeliverable) = {
             let seen = lock(&self.seen);
-            (seen.heard.get(id).copied(), seen.disturbed.contains(id), seen.undeliverable.contains(id))
+            (
+                seen.heard.get(id).copied(),
+                seen.disturbed.contains(id),
+                seen.undeliverable.contains(id),
+            )
         };
-        let is_final = |status: u16| (300..500).contains(&status) && ![408, 421, 425, 429].contains(&status);
+        let is_final =
+            |status: u16| (300..500).contains(&status) && ![408, 421, 425, 429].contains(&status);
         let is_conflict = |status: u16| [409, 423].contains(&status);
         let status = heard.and_then(|(status, _)| status);
         // A conflict over an accepted event is the target's work on an earlier attempt.
         let is_in_progress = status.is_some_and(is_conflict) && self.has_taken(id);
         let holds = match death.reason {
-            ReasonKind::Permanent => status == death.status_code && status.is_some_and(is_final) && !is_in_progress,
+            ReasonKind::Permanent => {
+                status == death.status_code && status.is_some_and(is_final) && !is_in_progress
+            }
             ReasonKind::Exhausted => {
                 let is_for_good = |status| is_final(status) && !is_conflict(status);
                 heard.is_some() && status == death.status_code && !status.is_some_and(is_for_good)
@@ -474,25 +603,41 @@ impl Invariants {
 
     /// The wait after this many attempts in a row, without jitter.
     fn wait(&self, attempts: u32) -> Duration {
-        let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).and_then(|factor| self.base.checked_mul(factor));
+        let doubled = 2_u32
+            .checked_pow(attempts.saturating_sub(1))
+            .and_then(|factor| self.base.checked_mul(factor));
         doubled.map_or(self.cap, |doubled| doubled.min(self.cap))
     }
 
-    /// Checks the wait before the next attempt: min(cap, base · 2ⁿ⁻¹) plus jitter of at most 1 s or a tenth, or the `Retry-After`.
+    /// Checks the wait before the next attempt: min(cap, base · 2ⁿ⁻¹) plus jitter of at most 1 s or
+    /// a tenth, or the `Retry-After`.
     fn check_backoff(&self, record: &EventRecord, attempts: u32, next_attempt_at: Timestamp) {
         let wait = next_attempt_at.duration_since(record.last_seen_at);
         let least = self.wait(attempts);
-        let asked = lock(&self.seen).heard.get(&record.event_id).map_or(Duration::ZERO, |(_, asked)| *asked);
+        let asked = lock(&self.seen)
+            .heard
+            .get(&record.event_id)
+            .map_or(Duration::ZERO, |(_, asked)| *asked);
         let asked = asked.min(RETRY_AFTER_CEILING);
         let most = (least + (least / 10).max(Duration::from_secs(1))).max(asked);
         let least = least.max(asked);
         // The time in the table is in whole milliseconds.
         let slack = SignedDuration::from_millis(2);
-        let (least, most) = (SignedDuration::try_from(least), SignedDuration::try_from(most));
-        let (Ok(least), Ok(most)) = (least, most) else { return };
-        lock(&self.seen).not_before.insert(record.event_id.clone(), FakeClock.now() + least);
+        let (least, most) = (
+            SignedDuration::try_from(least),
+            SignedDuration::try_from(most),
+        );
+        let (Ok(least), Ok(most)) = (least, most) else {
+            return;
+        };
+        lock(&self.seen)
+            .not_before
+            .insert(record.event_id.clone(), FakeClock.now() + least);
         if wait + slack < least || wait - slack > most {
-            self.violate(&format!("{} waits for {wait} instead of {least} to {most}", record.event_id));
+            self.violate(&format!(
+                "{} waits for {wait} instead of {least} to {most}",
+                record.event_id
+            ));
         }
     }
 
@@ -507,7 +652,12 @@ impl Invariants {
         };
         let mut queued: BTreeSet<String> = BTreeSet::new();
         let mut by_label: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (id, label) in self.events.held(identity).into_iter().chain(self.dead_letters.held(identity)) {
+        for (id, label) in self
+            .events
+            .held(identity)
+            .into_iter()
+            .chain(self.dead_letters.held(identity))
+        {
             by_label.entry(label).or_default().insert(id.clone());
             queued.insert(id);
         }
@@ -516,10 +666,17 @@ impl Invariants {
             let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
             let mut safe = by_label.remove(label).unwrap_or_default();
             let elsewhere = labelled.taken.iter().chain(&labelled.archived);
-            safe.extend(elsewhere.chain(labelled.recorded.iter().filter(is_discarded)).map(ToString::to_string));
+            safe.extend(
+                elsewhere
+                    .chain(labelled.recorded.iter().filter(is_discarded))
+                    .map(ToString::to_string),
+            );
             if safe.len() < labelled.accepted.len() {
-                let what =
-                    format!("LOST: {label}, {} of {}", labelled.accepted.len() - safe.len(), labelled.accepted.len());
+                let what = format!(
+                    "LOST: {label}, {} of {}",
+                    labelled.accepted.len() - safe.len(),
+                    labelled.accepted.len()
+                );
                 drop(seen);
                 return self.violate(&what);
             }
@@ -530,12 +687,20 @@ impl Invariants {
                 || seen.archived.contains(*id)
                 || seen.last.get(*id) == Some(&StateName::Discarded)
         };
-        let lost: Vec<_> = seen.known.iter().filter(|id| !is_safe(id)).cloned().collect();
+        let lost: Vec<_> = seen
+            .known
+            .iter()
+            .filter(|id| !is_safe(id))
+            .cloned()
+            .collect();
         drop(seen);
         if !lost.is_empty() {
             let mut what = "LOST:".to_owned();
             for id in lost {
-                let state = self.table.record(&id).map_or("no record", |record| record.state.name().as_str());
+                let state = self
+                    .table
+                    .record(&id)
+                    .map_or("no record", |record| record.state.name().as_str());
                 let _ = write!(what, " {id} ({state})");
             }
             self.violate(&what);

@@ -1,7 +1,8 @@
-//! Simulation: the relay's use cases over models of all services, on virtual time, with faults at every call. Invariants are
-//! checked throughout and at the end.
+//! Simulation: the relay's use cases over models of all services, on virtual time, with faults at
+//! every call. Invariants are checked throughout and at the end.
 //!
-//! A seed decides everything. `cargo xtask simulate --seeds N` runs many, and `cargo xtask simulate --seed N` replays one with a log.
+//! A seed decides everything. `cargo xtask simulate --seeds N` runs many, and `cargo xtask simulate
+//! --seed N` replays one with a log.
 
 mod faults;
 mod genesys;
@@ -44,7 +45,11 @@ fn print_line(line: &str) {
 }
 
 fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is {value}, and no number")))
+    env::var(name).ok().map(|value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is {value}, and no number"))
+    })
 }
 
 thread_local! {
@@ -85,13 +90,21 @@ impl Total {
         for (what, count) in outcome.tally {
             *self.tally.entry(what).or_default() += count;
         }
-        self.violations.extend(outcome.violation.map(|violation| (seed, violation)));
+        self.violations
+            .extend(outcome.violation.map(|violation| (seed, violation)));
     }
 
     fn print(&self) {
         let days = self.simulated.as_secs() / (24 * 3600);
-        print_line(&format!("simulation: {} seeds, {} events, {days} days", self.seeds, self.events));
-        let counts: Vec<_> = self.tally.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        print_line(&format!(
+            "simulation: {} seeds, {} events, {days} days",
+            self.seeds, self.events
+        ));
+        let counts: Vec<_> = self
+            .tally
+            .iter()
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
         print_line(&format!("simulation: {}", counts.join(", ")));
         let broken = self.violations.len();
         print_line(&format!(
@@ -138,17 +151,45 @@ fn no_event_is_lost_under_any_faults() {
 #[test]
 fn no_event_is_lost_by_a_crash_around_any_call() {
     let mut line = Vec::new();
-    let undisturbed = run(Scenario::with_crash(PlannedCrash { of: "none", nth: 0, after: 0 }), false);
+    let undisturbed = run(
+        Scenario::with_crash(PlannedCrash {
+            of: "none",
+            nth: 0,
+            after: 0,
+        }),
+        false,
+    );
     assert_eq!(undisturbed.violation, None);
-    for done in ["runs that replayed", "runs that archived", "runs that restored", "runs that discarded"] {
-        assert!(undisturbed.tally.contains_key(done), "nothing to crash in: {:?}", undisturbed.tally);
+    for done in [
+        "runs that replayed",
+        "runs that archived",
+        "runs that restored",
+        "runs that discarded",
+    ] {
+        assert!(
+            undisturbed.tally.contains_key(done),
+            "nothing to crash in: {:?}",
+            undisturbed.tally
+        );
     }
-    for of in ["ingest", "processor", "recovery", "reconcile", "archive", "restore", "replay", "discard"] {
+    for of in [
+        "ingest",
+        "processor",
+        "recovery",
+        "reconcile",
+        "archive",
+        "restore",
+        "replay",
+        "discard",
+    ] {
         let mut crashes = 0;
         for nth in 0..INVOCATIONS {
             for after in 0.. {
                 let outcome = run(Scenario::with_crash(PlannedCrash { of, nth, after }), false);
-                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, crashed after {after} points");
+                assert_eq!(
+                    outcome.violation, None,
+                    "{of}, invocation {nth}, crashed after {after} points"
+                );
                 if !outcome.tally.contains_key("crashes") {
                     break;
                 }
@@ -158,7 +199,10 @@ fn no_event_is_lost_by_a_crash_around_any_call() {
         assert!(crashes > 0, "{of} never crashed");
         line.push(format!("{of} {crashes}"));
     }
-    print_line(&format!("simulation: crashed before and after every call, and nothing was lost: {}", line.join(", ")));
+    print_line(&format!(
+        "simulation: crashed before and after every call, and nothing was lost: {}",
+        line.join(", ")
+    ));
 }
 
 #[test]
@@ -170,33 +214,66 @@ fn no_event_dies_while_the_breaker_holds_it_back() {
     let count = |what| outcome.tally.get(what).copied().unwrap_or(0);
     assert_eq!(count("events dead"), 0, "{:?}", outcome.tally);
     assert!((25..45).contains(&count("probes")), "{:?}", outcome.tally);
-    assert_eq!(count("deliveries while held back"), count("probes"), "{:?}", outcome.tally);
-    print_line(&format!("simulation: 40 minutes of outage: {} probes, no dead letter", count("probes")));
+    assert_eq!(
+        count("deliveries while held back"),
+        count("probes"),
+        "{:?}",
+        outcome.tally
+    );
+    print_line(&format!(
+        "simulation: 40 minutes of outage: {} probes, no dead letter",
+        count("probes")
+    ));
 
     // Events that are refused before the breaker opens are dead letters; no event after that.
     let outcome = run(Scenario::with_breaker(404, outage, None), false);
     assert_eq!(outcome.violation, None);
     let count = |what| outcome.tally.get(what).copied().unwrap_or(0);
-    assert!(count("events dead") < 20 && count("probes") > 25, "{:?}", outcome.tally);
+    assert!(
+        count("events dead") < 20 && count("probes") > 25,
+        "{:?}",
+        outcome.tally
+    );
 }
 
 #[test]
 fn every_event_is_a_dead_letter_before_it_expires_in_an_endless_outage() {
-    let outcome = run(Scenario::with_breaker(503, Duration::from_hours(4 * 24), None), false);
+    let outcome = run(
+        Scenario::with_breaker(503, Duration::from_hours(4 * 24), None),
+        false,
+    );
     assert_eq!(outcome.violation, None);
-    assert!(outcome.tally.get("events dead").is_some_and(|dead| *dead >= 70), "{:?}", outcome.tally);
+    assert!(
+        outcome
+            .tally
+            .get("events dead")
+            .is_some_and(|dead| *dead >= 70),
+        "{:?}",
+        outcome.tally
+    );
 }
 
 #[test]
 fn no_event_is_lost_by_a_crash_around_any_call_of_the_breaker() {
     let outage = Duration::from_mins(15);
     // Around its opening and its closing.
-    for (of, invocations) in [("breaker", 1..6), ("breaker", 14..19), ("probe", 0..3), ("probe", 10..14)] {
+    for (of, invocations) in [
+        ("breaker", 1..6),
+        ("breaker", 14..19),
+        ("probe", 0..3),
+        ("probe", 10..14),
+    ] {
         let mut crashes = 0;
         for nth in invocations {
             for after in 0.. {
-                let outcome = run(Scenario::with_breaker(503, outage, Some(PlannedCrash { of, nth, after })), false);
-                assert_eq!(outcome.violation, None, "{of}, invocation {nth}, crashed after {after} points");
+                let outcome = run(
+                    Scenario::with_breaker(503, outage, Some(PlannedCrash { of, nth, after })),
+                    false,
+                );
+                assert_eq!(
+                    outcome.violation, None,
+                    "{of}, invocation {nth}, crashed after {after} points"
+                );
                 if !outcome.tally.contains_key("crashes") {
                     break;
                 }
@@ -212,6 +289,10 @@ fn no_event_is_lost_by_a_crash_around_any_call_of_the_breaker() {
 fn seed_replays_exactly() {
     for seed in 0..60 {
         let [one, other] = [(); 2].map(|()| run(Scenario::of(seed), false));
-        assert_eq!((one.trace, one.tally), (other.trace, other.tally), "seed {seed}");
+        assert_eq!(
+            (one.trace, one.tally),
+            (other.trace, other.tally),
+            "seed {seed}"
+        );
     }
 }

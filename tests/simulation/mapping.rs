@@ -27,8 +27,15 @@ pub(crate) struct Permit(Mapping);
 
 impl Mapping {
     pub(crate) fn new(maximum_concurrency: u32) -> Self {
-        let settings = Settings { enabled: true, maximum_concurrency };
-        Self(Arc::new(watch::Sender::new(State { settings, is_changing: false, running: 0 })))
+        let settings = Settings {
+            enabled: true,
+            maximum_concurrency,
+        };
+        Self(Arc::new(watch::Sender::new(State {
+            settings,
+            is_changing: false,
+            running: 0,
+        })))
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -37,7 +44,9 @@ impl Mapping {
 
     /// Waits until another invocation may begin.
     pub(crate) async fn permit(&self) -> Permit {
-        let may = |state: &State| state.settings.enabled && state.running < state.settings.maximum_concurrency;
+        let may = |state: &State| {
+            state.settings.enabled && state.running < state.settings.maximum_concurrency
+        };
         // The sender is kept by `self`.
         drop(self.0.subscribe().wait_for(may).await);
         self.0.send_modify(|state| state.running += 1);
@@ -63,13 +72,17 @@ impl EventSource for Remote<Mapping> {
     async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
         let set = async {
             if self.port.0.borrow().is_changing {
-                return Err(EventSourceError::Unavailable("another change is in progress".into()));
+                return Err(EventSourceError::Unavailable(
+                    "another change is in progress".into(),
+                ));
             }
             self.port.0.send_modify(|state| state.is_changing = true);
             let mapping = self.port.clone();
             tokio::spawn(async move {
                 sleep(CHANGE).await;
-                mapping.0.send_modify(|state| (state.settings, state.is_changing) = (settings, false));
+                mapping
+                    .0
+                    .send_modify(|state| (state.settings, state.is_changing) = (settings, false));
             });
             Ok(())
         };

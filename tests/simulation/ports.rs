@@ -12,10 +12,12 @@ use genesys_relay::domain::queue_depth::QueueDepth;
 use genesys_relay::ports::archive::{self, Archive, ArchiveError};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError,
+    Window, Written,
 };
 use genesys_relay::ports::queue::{
-    Countable, MoveTask, QueueError, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender, VisibilityTimeout,
+    Countable, MoveTask, QueueError, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
+    VisibilityTimeout,
 };
 use genesys_relay::ports::secrets::{SecretStore, SecretsError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
@@ -58,8 +60,13 @@ fn table_unavailable<T>() -> Result<T, TableError> {
 }
 
 impl Remote<FakeQueue> {
-    async fn call<T>(&self, work: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-        self.process.call(self.service, work, || Err(queue_unavailable())).await
+    async fn call<T>(
+        &self,
+        work: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        self.process
+            .call(self.service, work, || Err(queue_unavailable()))
+            .await
     }
 
     /// Calls in batches, of which single entries can fail.
@@ -73,7 +80,11 @@ impl Remote<FakeQueue> {
             let work = async {
                 let mut results = Vec::new();
                 for item in batch {
-                    if self.process.faults().should_fail(FAILED_ENTRIES_PER_THOUSAND) {
+                    if self
+                        .process
+                        .faults()
+                        .should_fail(FAILED_ENTRIES_PER_THOUSAND)
+                    {
                         self.process.record_fault("entries of batches failed");
                         results.push(Err(queue_unavailable()));
                     } else {
@@ -90,9 +101,16 @@ impl Remote<FakeQueue> {
 
     async fn put(&self, message: &Message) -> Result<(), QueueError> {
         self.port.send(message).await?;
-        let (invariants, now, by) = (self.process.invariants(), FakeClock.now(), self.process.name());
+        let (invariants, now, by) = (
+            self.process.invariants(),
+            FakeClock.now(),
+            self.process.name(),
+        );
         let is_dead_letter = self.service == Service::DeadLetters;
-        if is_dead_letter && message.reason(now).is_none() && matches!(by, "ingest" | "processor" | "recovery") {
+        if is_dead_letter
+            && message.reason(now).is_none()
+            && matches!(by, "ingest" | "processor" | "recovery")
+        {
             invariants.violate(&format!("{by} sends a dead letter without a reason"));
         }
         let is_undeliverable = is_dead_letter && matches!(by, "ingest" | "recovery");
@@ -107,15 +125,25 @@ impl Sender for Remote<FakeQueue> {
     }
 
     async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
-        self.call_in_batches(messages, |message| self.put(message)).await
+        self.call_in_batches(messages, |message| self.put(message))
+            .await
     }
 }
 
 impl VisibilityTimeout for Remote<FakeQueue> {
-    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+    async fn change_visibility(
+        &self,
+        changes: &[(ReceiptHandle, Duration)],
+    ) -> Vec<Result<(), QueueError>> {
         let change = |change: &(ReceiptHandle, Duration)| {
             let change = change.clone();
-            async move { self.port.change_visibility(&[change]).await.pop().unwrap_or_else(|| Err(queue_unavailable())) }
+            async move {
+                self.port
+                    .change_visibility(&[change])
+                    .await
+                    .pop()
+                    .unwrap_or_else(|| Err(queue_unavailable()))
+            }
         };
         self.call_in_batches(changes, change).await
     }
@@ -134,7 +162,13 @@ impl Receiver for Remote<FakeQueue> {
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
         let delete = |receipt: &ReceiptHandle| {
             let receipt = receipt.clone();
-            async move { self.port.delete(&[receipt]).await.pop().unwrap_or_else(|| Err(queue_unavailable())) }
+            async move {
+                self.port
+                    .delete(&[receipt])
+                    .await
+                    .pop()
+                    .unwrap_or_else(|| Err(queue_unavailable()))
+            }
         };
         self.call_in_batches(receipts, delete).await
     }
@@ -165,8 +199,13 @@ impl Redrive for Remote<FakeQueue> {
 }
 
 impl Remote<FakeTable> {
-    async fn call<T>(&self, work: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
-        self.process.call(self.service, work, table_unavailable).await
+    async fn call<T>(
+        &self,
+        work: impl Future<Output = Result<T, TableError>>,
+    ) -> Result<T, TableError> {
+        self.process
+            .call(self.service, work, table_unavailable)
+            .await
     }
 }
 
@@ -175,7 +214,10 @@ impl EventsTable for Remote<FakeTable> {
         self.call(self.port.get(id)).await
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    async fn get_many(
+        &self,
+        ids: &[EventId],
+    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         self.call(self.port.get_many(ids)).await
     }
 
@@ -188,14 +230,23 @@ impl EventsTable for Remote<FakeTable> {
                 if is_dead(transition.next()) && !before.as_ref().is_some_and(is_dead) {
                     self.process.faults().count("events dead");
                 }
-                self.process.invariants().written(self.process.name(), before.as_ref(), transition.next());
+                self.process.invariants().written(
+                    self.process.name(),
+                    before.as_ref(),
+                    transition.next(),
+                );
             }
             Ok(written)
         })
         .await
     }
 
-    async fn keep_body(&self, id: &EventId, body: &[u8], now: Timestamp) -> Result<bool, TableError> {
+    async fn keep_body(
+        &self,
+        id: &EventId,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
         self.call(self.port.keep_body(id, body, now)).await
     }
 
@@ -207,11 +258,22 @@ impl EventsTable for Remote<FakeTable> {
         self.call(self.port.delete_body(id)).await
     }
 
-    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
-        self.call(self.port.dead_letters(window, after, limit)).await
+    async fn dead_letters(
+        &self,
+        window: Window,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page, TableError> {
+        self.call(self.port.dead_letters(window, after, limit))
+            .await
     }
 
-    async fn acquire(&self, what: LeaseName, lease: &RunLease, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+    async fn acquire(
+        &self,
+        what: LeaseName,
+        lease: &RunLease,
+        now: Timestamp,
+    ) -> Result<Option<RunLease>, TableError> {
         self.call(self.port.acquire(what, lease, now)).await
     }
 
@@ -231,7 +293,11 @@ impl EventsTable for Remote<FakeTable> {
         self.call(self.port.save_bulk_replay(replay)).await
     }
 
-    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
+    async fn background_run(
+        &self,
+        run_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<BackgroundRun>, TableError> {
         self.call(self.port.background_run(run_id, now)).await
     }
 
@@ -241,18 +307,28 @@ impl EventsTable for Remote<FakeTable> {
         from: Option<Uuid>,
         now: Timestamp,
     ) -> Result<bool, TableError> {
-        self.call(self.port.save_background_run(run, from, now)).await
+        self.call(self.port.save_background_run(run, from, now))
+            .await
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
         self.call(self.port.checkpoint(source)).await
     }
 
-    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
-        self.call(self.port.save_checkpoint(source, checkpoint)).await
+    async fn save_checkpoint(
+        &self,
+        source: &str,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), TableError> {
+        self.call(self.port.save_checkpoint(source, checkpoint))
+            .await
     }
 
-    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
+    async fn count_attempts(
+        &self,
+        minute: Timestamp,
+        attempts: &Attempts,
+    ) -> Result<(), TableError> {
         self.call(self.port.count_attempts(minute, attempts)).await
     }
 
@@ -274,8 +350,12 @@ impl Archive for Remote<FakeArchive> {
         let work = async {
             let held = archive::read(&object)?;
             self.port.put(key, object).await?;
-            let named = |archived: archive::Archived| (archived.event_id, label_of(archived.body.as_bytes()));
-            self.process.invariants().archived(held.into_iter().map(named));
+            let named = |archived: archive::Archived| {
+                (archived.event_id, label_of(archived.body.as_bytes()))
+            };
+            self.process
+                .invariants()
+                .archived(held.into_iter().map(named));
             Ok(())
         };
         let unavailable = || Err(ArchiveError::Unavailable("injected fault".into()));
@@ -284,13 +364,17 @@ impl Archive for Remote<FakeArchive> {
 
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
         let unavailable = || Err(ArchiveError::Unavailable("injected fault".into()));
-        self.process.call(self.service, self.port.get(key), unavailable).await
+        self.process
+            .call(self.service, self.port.get(key), unavailable)
+            .await
     }
 }
 
 impl SecretStore for Remote<FakeSecretStore> {
     async fn read(&self) -> Result<String, SecretsError> {
         let unavailable = || Err(SecretsError::unavailable("injected fault"));
-        self.process.call(self.service, self.port.read(), unavailable).await
+        self.process
+            .call(self.service, self.port.read(), unavailable)
+            .await
     }
 }

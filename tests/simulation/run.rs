@@ -18,8 +18,8 @@ use crate::invariants::label_of;
 use crate::scenario::{Scenario, Sent, request};
 use crate::world::World;
 
-/// Longest time without faults until the events queue is empty. Where only poison events are left, the breaker takes that for
-/// an outage, which ends after three days.
+/// Longest time without faults until the events queue is empty. Where only poison events are left,
+/// the breaker takes that for an outage, which ends after three days.
 const DRAINED_WITHIN: Duration = Duration::from_hours(96);
 
 /// Runs of `reconcile` after which table and queue must agree.
@@ -43,8 +43,13 @@ pub(crate) struct Outcome {
 
 /// Runs a scenario on a runtime with a paused clock.
 pub(crate) fn run(scenario: Scenario, verbose: bool) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(simulate(scenario, verbose))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime
+        .expect("a runtime")
+        .block_on(simulate(scenario, verbose))
 }
 
 async fn simulate(scenario: Scenario, verbose: bool) -> Outcome {
@@ -57,9 +62,16 @@ async fn simulate(scenario: Scenario, verbose: bool) -> Outcome {
     world.deploy().await;
     start(&world);
     sleep(world.scenario.length).await;
-    let poison = world.scenario.events.iter().filter(|sent| sent.poison).filter_map(Sent::id);
+    let poison = world
+        .scenario
+        .events
+        .iter()
+        .filter(|sent| sent.poison)
+        .filter_map(Sent::id);
     let poison = poison.filter_map(|id| world.table.record(&id));
-    let poison = poison.map(|record| (record.state.name(), record.attempts_made)).collect();
+    let poison = poison
+        .map(|record| (record.state.name(), record.attempts_made))
+        .collect();
     world.faults.end();
     world.events.calm_down();
     world.dead_letters.calm_down();
@@ -110,7 +122,10 @@ fn start(world: &Arc<World>) {
             }
         });
     };
-    every(world.scenario.reconcile_every, json!({ "action": "reconcile", "ifNeeded": true }));
+    every(
+        world.scenario.reconcile_every,
+        json!({ "action": "reconcile", "ifNeeded": true }),
+    );
     every(world.scenario.archive_every, json!({ "action": "archive" }));
     if let Some(pause) = world.scenario.recover_every {
         let world = Arc::clone(world);
@@ -130,7 +145,10 @@ fn start(world: &Arc<World>) {
                 sleep(pause).await;
                 // Lambda throttles asynchronous invocations and delivers them together later.
                 put_off += 1;
-                if world.scenario.clocks_differ && put_off < 4 && world.random(|rng| rng.u32(..8)) == 0 {
+                if world.scenario.clocks_differ
+                    && put_off < 4
+                    && world.random(|rng| rng.u32(..8)) == 0
+                {
                     continue;
                 }
                 let (world, runs) = (Arc::clone(&world), std::mem::take(&mut put_off));
@@ -152,7 +170,9 @@ fn start(world: &Arc<World>) {
                 }
                 let listed: Vec<_> = listed(&world).into_iter().collect();
                 let request = world.random(|rng| request(rng, &listed, &world.archive.keys()));
-                world.invariants.note(|| format!("operator request: {request}"));
+                world
+                    .invariants
+                    .note(|| format!("operator request: {request}"));
                 drop(world.replay(&request).await);
                 world.table.delete_expired(FakeClock.now());
             }
@@ -183,7 +203,8 @@ fn listed(world: &World) -> BTreeSet<String> {
     world.table.records().into_iter().filter_map(dead).collect()
 }
 
-/// Checks that without faults all work ends, and that operators can bring every event to the target.
+/// Checks that without faults all work ends, and that operators can bring every event to the
+/// target.
 async fn settle(world: &World) -> Result<(), String> {
     // By then Genesys Cloud has ended its retries, and the lease of each killed run has expired.
     sleep(Duration::from_mins(20)).await;
@@ -199,22 +220,35 @@ async fn settle(world: &World) -> Result<(), String> {
     }
     // A replayed event becomes a dead letter again if the target refuses it.
     for _ in 0..2 {
-        ask(world, json!({ "action": "replay", "all": true, "force": true, "why": "force" })).await?;
+        ask(
+            world,
+            json!({ "action": "replay", "all": true, "force": true, "why": "force" }),
+        )
+        .await?;
         sleep(Duration::from_mins(2)).await;
         drain(world).await?;
         reconcile(world).await?;
     }
     check_end(world).await?;
     let dead_letter_ids: BTreeSet<String> = dead_letter_labels(world);
-    world.invariants.check_labels(|label| world.is_poison(label) && dead_letter_ids.contains(label))
+    world
+        .invariants
+        .check_labels(|label| world.is_poison(label) && dead_letter_ids.contains(label))
 }
 
 /// Waits until the events queue is empty.
 async fn drain(world: &World) -> Result<(), String> {
     let limit = Instant::now() + DRAINED_WITHIN;
-    while world.events.depth().await.is_ok_and(|depth| depth.total() > 0) {
+    while world
+        .events
+        .depth()
+        .await
+        .is_ok_and(|depth| depth.total() > 0)
+    {
         if Instant::now() > limit {
-            return Err(format!("the events queue is not empty after {DRAINED_WITHIN:?} without faults"));
+            return Err(format!(
+                "the events queue is not empty after {DRAINED_WITHIN:?} without faults"
+            ));
         }
         sleep(Duration::from_mins(1)).await;
     }
@@ -242,7 +276,9 @@ async fn ask(world: &World, request: serde_json::Value) -> Result<Answer, String
         Err(Crashed) => {
             sleep(Duration::from_mins(20)).await;
             let again = world.replay(&request).await;
-            again.map_err(|Crashed| format!("{request} crashed twice"))?.map_err(|error| format!("{request}: {error}"))
+            again
+                .map_err(|Crashed| format!("{request} crashed twice"))?
+                .map_err(|error| format!("{request}: {error}"))
         }
     }
 }
@@ -251,13 +287,24 @@ async fn ask(world: &World, request: serde_json::Value) -> Result<Answer, String
 async fn reconcile(world: &World) -> Result<(), String> {
     for _ in 0..MAX_RECONCILE_RUNS {
         let answer = ask(world, json!({ "action": "reconcile" })).await?;
-        let Answer::Reconcile(Report { recorded, removed, failures, complete, .. }) = &answer else {
+        let Answer::Reconcile(Report {
+            recorded,
+            removed,
+            failures,
+            complete,
+            ..
+        }) = &answer
+        else {
             return Err("the answer is of another action".to_owned());
         };
-        if *recorded + *removed + *failures == 0 && *complete && listed(world) == dead_letter_ids(world) {
+        if *recorded + *removed + *failures == 0
+            && *complete
+            && listed(world) == dead_letter_ids(world)
+        {
             return Ok(());
         }
-        // A message that SQS moved while its record waits for a retry counts as dead after an hour at most.
+        // A message that SQS moved while its record waits for a retry counts as dead after an hour
+        // at most.
         sleep(Duration::from_mins(15)).await;
     }
     let (listed, dead_letter_ids) = (listed(world), dead_letter_ids(world));
@@ -267,12 +314,20 @@ async fn reconcile(world: &World) -> Result<(), String> {
 }
 
 fn dead_letter_ids(world: &World) -> BTreeSet<String> {
-    world.dead_letters.held(|message, sent_at| world.id_of(message, sent_at).to_string()).into_iter().collect()
+    world
+        .dead_letters
+        .held(|message, sent_at| world.id_of(message, sent_at).to_string())
+        .into_iter()
+        .collect()
 }
 
 /// Labels of the dead letters.
 fn dead_letter_labels(world: &World) -> BTreeSet<String> {
-    world.dead_letters.held(|message, _| label_of(message.body.as_bytes())).into_iter().collect()
+    world
+        .dead_letters
+        .held(|message, _| label_of(message.body.as_bytes()))
+        .into_iter()
+        .collect()
 }
 
 /// Checks that no event is in flight, and that the list shows each dead letter.
@@ -280,16 +335,28 @@ async fn check_end(world: &World) -> Result<(), String> {
     world.invariants.check_nothing_lost();
     let now = FakeClock.now();
     for id in world.table.kept_bodies() {
-        let is_surplus = world.table.record(&id).is_some_and(|record| record.has_surplus_body());
+        let is_surplus = world
+            .table
+            .record(&id)
+            .is_some_and(|record| record.has_surplus_body());
         // The call to delete it can have failed; the body expires.
         if is_surplus && !world.invariants.is_disturbed(&id) {
             return Err(format!("the body of {id} outlives its use"));
         }
     }
-    for record in world.table.records().into_iter().filter(|record| !record.is_expired(now)) {
+    for record in world
+        .table
+        .records()
+        .into_iter()
+        .filter(|record| !record.is_expired(now))
+    {
         match record.state {
             State::InProgress(_) | State::Retrying { .. } | State::Queued => {
-                return Err(format!("{} is {} although no work is left", record.event_id, record.state.name()));
+                return Err(format!(
+                    "{} is {} although no work is left",
+                    record.event_id,
+                    record.state.name()
+                ));
             }
             State::Delivered | State::Dead(_) | State::Archived { .. } | State::Discarded(_) => {}
         }
@@ -297,10 +364,16 @@ async fn check_end(world: &World) -> Result<(), String> {
     let Answer::List(list) = ask(world, json!({ "action": "list", "limit": 1000 })).await? else {
         return Err("the answer is of another action".to_owned());
     };
-    let shown: BTreeSet<String> = list.items.iter().map(|letter| letter.event_id.to_string()).collect();
+    let shown: BTreeSet<String> = list
+        .items
+        .iter()
+        .map(|letter| letter.event_id.to_string())
+        .collect();
     let dead_letter_ids = dead_letter_ids(world);
     if shown != dead_letter_ids {
-        return Err(format!("the dead letters are {dead_letter_ids:?}, and the list shows {shown:?}"));
+        return Err(format!(
+            "the dead letters are {dead_letter_ids:?}, and the list shows {shown:?}"
+        ));
     }
     Ok(())
 }

@@ -77,7 +77,8 @@ pub(crate) enum Kind {
     OpenMessaging,
     /// Any JSON, identified by a key of the sender.
     Keyed,
-    /// Any JSON with a body that others share, identified by one of two keys; the other key is constant.
+    /// Any JSON with a body that others share, identified by one of two keys; the other key is
+    /// constant.
     TwoKeys,
     /// An envelope with a body and time that others share, identified by a key.
     KeyedEnvelope,
@@ -125,12 +126,18 @@ impl Sent {
         (self.kind == Kind::SharedId).then(|| format!("shared-{}", self.number % GROUPS))
     }
 
-    /// True where all its requests are known as one event. A key alone counts for one day, and only with a known time.
+    /// True where all its requests are known as one event. A key alone counts for one day, and only
+    /// with a known time.
     pub(crate) fn is_distinct(&self) -> bool {
         match self.kind {
             Kind::Webhook | Kind::OpenMessaging | Kind::EventBridge | Kind::KeyedEnvelope => true,
             Kind::Keyed | Kind::TwoKeys => self.has_logged_time() && self.is_of_one_day(),
-            Kind::StaticKey | Kind::Equal | Kind::Unfilled | Kind::EmptyId | Kind::SharedId | Kind::Malformed => false,
+            Kind::StaticKey
+            | Kind::Equal
+            | Kind::Unfilled
+            | Kind::EmptyId
+            | Kind::SharedId
+            | Kind::Malformed => false,
         }
     }
 
@@ -143,14 +150,26 @@ impl Sent {
     fn is_of_one_day(&self) -> bool {
         // A run begins at noon.
         let day = |at: Duration| (at + Duration::from_hours(12)).as_secs() / (24 * 3600);
-        let around =
-            |at: &Duration| [day(at.saturating_sub(Duration::from_mins(1))), day(*at + Duration::from_mins(10))];
-        self.at.iter().flat_map(around).collect::<BTreeSet<u64>>().len() == 1
+        let around = |at: &Duration| {
+            [
+                day(at.saturating_sub(Duration::from_mins(1))),
+                day(*at + Duration::from_mins(10)),
+            ]
+        };
+        self.at
+            .iter()
+            .flat_map(around)
+            .collect::<BTreeSet<u64>>()
+            .len()
+            == 1
     }
 
     /// True where the log has a rebuilt body.
     pub(crate) fn is_rewritten(&self) -> bool {
-        matches!(self.kind, Kind::OpenMessaging | Kind::EmptyId | Kind::SharedId)
+        matches!(
+            self.kind,
+            Kind::OpenMessaging | Kind::EmptyId | Kind::SharedId
+        )
     }
 
     /// Body of the nth request.
@@ -220,7 +239,9 @@ impl Sent {
             Kind::Keyed => [Some(own), None],
             Kind::TwoKeys if self.number.is_multiple_of(2) => [Some(once), Some(own)],
             Kind::TwoKeys => [Some(own), Some(once)],
-            Kind::KeyedEnvelope if self.number.is_multiple_of(2) => [Some("$input.key".to_owned()), Some(own)],
+            Kind::KeyedEnvelope if self.number.is_multiple_of(2) => {
+                [Some("$input.key".to_owned()), Some(own)]
+            }
             Kind::KeyedEnvelope => [None, Some(own)],
             Kind::StaticKey => [Some(once), None],
             Kind::Unfilled => [Some("${input.key}".to_owned()), None],
@@ -245,17 +266,30 @@ impl Scenario {
             _ => minutes(rng.u64(11 * 24 * 60..18 * 24 * 60)),
         };
         let is_long = length > minutes(24 * 60);
-        let count = if rng.u32(..10) == 0 { rng.usize(15..50) } else { rng.usize(1..15) };
+        let count = if rng.u32(..10) == 0 {
+            rng.usize(15..50)
+        } else {
+            rng.usize(1..15)
+        };
         let max_receives = *rng.choice(&[2, 3, 4, 10, 10]).unwrap_or(&10);
-        let outages = (0..rng.usize(..5)).map(|_| outage(&mut rng, length)).collect();
+        let outages = (0..rng.usize(..5))
+            .map(|_| outage(&mut rng, length))
+            .collect();
         let scenario = Self {
             seed,
             length,
-            events: (0..count).map(|number| sent(&mut rng, number, length)).collect(),
+            events: (0..count)
+                .map(|number| sent(&mut rng, number, length))
+                .collect(),
             outages,
-            // A dead letter of 10 days has eight runs of the archive left. Weeks in which every run meets a fault are left out.
+            // A dead letter of 10 days has eight runs of the archive left. Weeks in which every run
+            // meets a fault are left out.
             faults_per_thousand: *rng
-                .choice(if is_long { &[0, 5, 5, 30, 30] } else { &[0, 5, 30, 30, 150] })
+                .choice(if is_long {
+                    &[0, 5, 5, 30, 30]
+                } else {
+                    &[0, 5, 30, 30, 150]
+                })
                 .unwrap_or(&0),
             crashes_per_thousand: *rng.choice(&[0, 10, 50, 200]).unwrap_or(&0),
             refusals_per_thousand: *rng.choice(&[0, 100, 300, 900]).unwrap_or(&0),
@@ -270,8 +304,14 @@ impl Scenario {
             concurrency: rng.u32(2..6),
             processor_time: Duration::from_secs(*rng.choice(&[10, 20, 60]).unwrap_or(&60)),
             reconcile_every: if is_long { length / 200 } else { minutes(5) },
-            archive_every: if is_long { minutes(12 * 60) } else { length * 2 },
-            recover_every: rng.bool().then_some(if is_long { length / 200 } else { minutes(5) }),
+            archive_every: if is_long {
+                minutes(12 * 60)
+            } else {
+                length * 2
+            },
+            recover_every: rng
+                .bool()
+                .then_some(if is_long { length / 200 } else { minutes(5) }),
             operator_every: (rng.u32(..4) > 0).then_some(length / rng.u32(5..40)),
             rotation: (rng.u32(..4) == 0).then(|| length / rng.u32(2..6)),
             requests: Vec::new(),
@@ -280,20 +320,32 @@ impl Scenario {
             // Weeks of minutes take too long.
             breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
         };
-        Self { poison_is_retryable: scenario.breaker_every.is_some() && seed.is_multiple_of(2), ..scenario }
+        Self {
+            poison_is_retryable: scenario.breaker_every.is_some() && seed.is_multiple_of(2),
+            ..scenario
+        }
     }
 
-    /// A breaker before a target that fails on poison events, has an outage, or both; other faults are rare.
+    /// A breaker before a target that fails on poison events, has an outage, or both; other faults
+    /// are rare.
     pub(crate) fn with_retryable_poison(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0xd16e);
         let minutes = Duration::from_mins;
         let length = minutes(rng.u64(60..6 * 60));
         let every = (length / rng.u32(30..250)).max(Duration::from_secs(2));
         let bad_of_ten = rng.u32(..6);
-        let sent = |number, at, poison| Sent { number, kind: Kind::Webhook, at: vec![at], poison };
-        let steady = (0..).map(|number: u32| (number, every * number)).take_while(|(_, at)| *at < length);
-        let mut events: Vec<_> =
-            steady.map(|(number, at)| sent(number as usize, at, rng.u32(..10) < bad_of_ten)).collect();
+        let sent = |number, at, poison| Sent {
+            number,
+            kind: Kind::Webhook,
+            at: vec![at],
+            poison,
+        };
+        let steady = (0..)
+            .map(|number: u32| (number, every * number))
+            .take_while(|(_, at)| *at < length);
+        let mut events: Vec<_> = steady
+            .map(|(number, at)| sent(number as usize, at, rng.u32(..10) < bad_of_ten))
+            .collect();
         // Bursts of poison events.
         for burst in 1..=rng.usize(..3) {
             let at = length.mul_f64(rng.f64());
@@ -301,7 +353,9 @@ impl Scenario {
             events.extend((0..count).map(|number| sent(1_000_000 * burst + number, at, true)));
         }
         let began = length.mul_f64(rng.f64() * 0.5);
-        let away = rng.bool().then(|| began..began + length.mul_f64(rng.f64() * 0.4));
+        let away = rng
+            .bool()
+            .then(|| began..began + length.mul_f64(rng.f64() * 0.4));
         Self {
             seed,
             length,
@@ -317,14 +371,26 @@ impl Scenario {
         }
     }
 
-    /// A breaker before a target with one long outage; no other faults but one planned crash, if any.
-    pub(crate) fn with_breaker(status: u16, outage_length: Duration, crash: Option<PlannedCrash>) -> Self {
+    /// A breaker before a target with one long outage; no other faults but one planned crash, if
+    /// any.
+    pub(crate) fn with_breaker(
+        status: u16,
+        outage_length: Duration,
+        crash: Option<PlannedCrash>,
+    ) -> Self {
         let minutes = Duration::from_mins;
         let at = |number: u32| outage_length * number / 100 + Duration::from_secs(1);
-        let sent =
-            |number: u32| Sent { number: number as usize, kind: Kind::Webhook, at: vec![at(number)], poison: false };
+        let sent = |number: u32| Sent {
+            number: number as usize,
+            kind: Kind::Webhook,
+            at: vec![at(number)],
+            poison: false,
+        };
         // A few at the start, then one at a time.
-        let first = (100..106).map(|number| Sent { at: vec![Duration::from_secs(1)], ..sent(number) });
+        let first = (100..106).map(|number| Sent {
+            at: vec![Duration::from_secs(1)],
+            ..sent(number)
+        });
         Self {
             length: outage_length + minutes(30),
             events: first.chain((0..100).map(sent)).collect(),
@@ -338,14 +404,24 @@ impl Scenario {
             requests: Vec::new(),
             breaker_every: Some(minutes(1)),
             crash,
-            ..Self::with_crash(PlannedCrash { of: "none", nth: 0, after: 0 })
+            ..Self::with_crash(PlannedCrash {
+                of: "none",
+                nth: 0,
+                after: 0,
+            })
         }
     }
 
-    /// Twelve days in which each function has work of each kind, without faults but one planned crash.
+    /// Twelve days in which each function has work of each kind, without faults but one planned
+    /// crash.
     pub(crate) fn with_crash(crash: PlannedCrash) -> Self {
         let minutes = Duration::from_mins;
-        let sent = |number, kind, at, poison| Sent { number, kind, at, poison };
+        let sent = |number, kind, at, poison| Sent {
+            number,
+            kind,
+            at,
+            poison,
+        };
         let discarded = sent(5, Kind::Webhook, vec![minutes(72)], true);
         let discarded_id = discarded.id();
         Self {
@@ -359,8 +435,14 @@ impl Scenario {
                 discarded,
             ],
             outages: vec![
-                Outage { service: Service::Target, during: minutes(0)..minutes(60) },
-                Outage { service: Service::Events, during: minutes(30)..minutes(33) },
+                Outage {
+                    service: Service::Target,
+                    during: minutes(0)..minutes(60),
+                },
+                Outage {
+                    service: Service::Events,
+                    during: minutes(30)..minutes(33),
+                },
             ],
             faults_per_thousand: 0,
             crashes_per_thousand: 0,
@@ -382,10 +464,22 @@ impl Scenario {
             operator_every: None,
             rotation: None,
             requests: vec![
-                (minutes(80), json!({ "action": "replay", "filter": { "reason": "exhausted" } })),
-                (minutes(110), json!({ "action": "replay", "filter": { "reason": "permanent" } })),
-                (minutes(140), json!({ "action": "discard", "eventIds": [discarded_id], "why": "not needed" })),
-                (minutes(170), json!({ "action": "archive", "olderThanDays": 0 })),
+                (
+                    minutes(80),
+                    json!({ "action": "replay", "filter": { "reason": "exhausted" } }),
+                ),
+                (
+                    minutes(110),
+                    json!({ "action": "replay", "filter": { "reason": "permanent" } }),
+                ),
+                (
+                    minutes(140),
+                    json!({ "action": "discard", "eventIds": [discarded_id], "why": "not needed" }),
+                ),
+                (
+                    minutes(170),
+                    json!({ "action": "archive", "olderThanDays": 0 }),
+                ),
             ],
             crash: Some(crash),
             poison_is_retryable: false,
@@ -411,10 +505,14 @@ impl Scenario {
 
 fn outage(rng: &mut fastrand::Rng, length: Duration) -> Outage {
     let service = *rng.choice(&Service::ALL).unwrap_or(&Service::Target);
-    // A dead letter is archived after 10 days and expires after 14; an outage of the archive is shorter than the difference.
+    // A dead letter is archived after 10 days and expires after 14; an outage of the archive is
+    // shorter than the difference.
     let longest = (length / 3).min(Duration::from_hours(24));
     let begin = length.mul_f64(rng.f64());
-    Outage { service, during: begin..begin + longest.mul_f64(rng.f64()) }
+    Outage {
+        service,
+        during: begin..begin + longest.mul_f64(rng.f64()),
+    }
 }
 
 fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
@@ -430,8 +528,10 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
         17 => Kind::EmptyId,
         _ => Kind::SharedId,
     };
-    let is_one_of_many =
-        matches!(kind, Kind::Equal | Kind::Unfilled | Kind::SharedId | Kind::TwoKeys | Kind::KeyedEnvelope);
+    let is_one_of_many = matches!(
+        kind,
+        Kind::Equal | Kind::Unfilled | Kind::SharedId | Kind::TwoKeys | Kind::KeyedEnvelope
+    );
     // Most are early, so that their retries meet faults too; some at the same moment.
     let first = length.mul_f64(rng.f64() * if rng.bool() { 0.1 } else { 0.8 });
     let mut at = vec![first];
@@ -443,7 +543,12 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
         };
         at.push(first + gap);
     }
-    Sent { number, kind, at, poison: rng.u32(..8) == 0 && !is_one_of_many }
+    Sent {
+        number,
+        kind,
+        at,
+        poison: rng.u32(..8) == 0 && !is_one_of_many,
+    }
 }
 
 /// Random request of a careless operator.
@@ -453,21 +558,33 @@ pub(crate) fn request(rng: &mut fastrand::Rng, listed: &[String], archived: &[St
         let ids: BTreeSet<_> = (0..count).filter_map(|_| rng.choice(listed)).collect();
         json!(ids)
     };
-    let (force, why) = if rng.u32(..8) == 0 { (true, "force") } else { (false, "as asked") };
+    let (force, why) = if rng.u32(..8) == 0 {
+        (true, "force")
+    } else {
+        (false, "as asked")
+    };
     match rng.u32(..20) {
         0 => json!({ "action": "status" }),
         1 => json!({ "action": "cancel" }),
         2..5 => json!({ "action": "reconcile" }),
         5 => json!({ "action": "archive", "olderThanDays": 0 }),
-        6 if !listed.is_empty() => json!({ "action": "discard", "eventIds": some(rng), "why": "not needed" }),
+        6 if !listed.is_empty() => {
+            json!({ "action": "discard", "eventIds": some(rng), "why": "not needed" })
+        }
         7..9 if !archived.is_empty() => json!({ "action": "restore", "key": rng.choice(archived) }),
         9 => json!({ "action": "replay", "all": true, "dryRun": true }),
-        10..12 => json!({ "action": "replay", "all": true, "ratePerSecond": 1, "force": force, "why": why }),
-        12 => json!({ "action": "replay", "all": true, "maxMessages": 5, "force": force, "why": why }),
+        10..12 => {
+            json!({ "action": "replay", "all": true, "ratePerSecond": 1, "force": force, "why": why })
+        }
+        12 => {
+            json!({ "action": "replay", "all": true, "maxMessages": 5, "force": force, "why": why })
+        }
         13..16 if !listed.is_empty() => {
             json!({ "action": "replay", "eventIds": some(rng), "force": force, "why": why })
         }
-        16 => json!({ "action": "replay", "filter": { "reason": "exhausted" }, "force": force, "why": why }),
+        16 => {
+            json!({ "action": "replay", "filter": { "reason": "exhausted" }, "force": force, "why": why })
+        }
         _ => json!({ "action": "replay", "all": true, "force": force, "why": why }),
     }
 }

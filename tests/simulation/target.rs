@@ -1,4 +1,5 @@
-//! Model of the customer's system: accepts events, refuses them, answers late, wrongly, or not at all.
+//! Model of the customer's system: accepts events, refuses them, answers late, wrongly, or not at
+//! all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
@@ -45,30 +46,48 @@ impl SimTarget {
     async fn fail_somehow(&self, event: &Event, until: Instant) -> Outcome {
         let faults = self.process.faults();
         match faults.random(|rng| rng.u32(..12)) {
-            0..4 => {
-                self.status(faults.random(|rng| *rng.choice(&[500, 502, 503, 599, 408, 425, 100, 600]).unwrap_or(&500)))
-            }
+            0..4 => self.status(faults.random(|rng| {
+                *rng.choice(&[500, 502, 503, 599, 408, 425, 100, 600])
+                    .unwrap_or(&500)
+            })),
             4 => {
-                let wait = Duration::from_secs(faults.random(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)));
+                let wait = Duration::from_secs(
+                    faults.random(|rng| *rng.choice(&[0, 1, 30, 600, 9000]).unwrap_or(&1)),
+                );
                 match self.status(429) {
-                    Outcome::Failed(failure) => Outcome::Failed(DeliveryFailure { retry_after: Some(wait), ..failure }),
+                    Outcome::Failed(failure) => Outcome::Failed(DeliveryFailure {
+                        retry_after: Some(wait),
+                        ..failure
+                    }),
                     delivered @ Outcome::Delivered { .. } => delivered,
                 }
             }
-            5 => self.status(faults.random(|rng| *rng.choice(&[301, 400, 401, 404, 409, 410, 423]).unwrap_or(&404))),
+            5 => self.status(faults.random(|rng| {
+                *rng.choice(&[301, 400, 401, 404, 409, 410, 423])
+                    .unwrap_or(&404)
+            })),
             6 => {
                 faults.count("deliveries broken off");
-                Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "the connection was reset"))
+                Outcome::Failed(DeliveryFailure::new(
+                    FailureCause::Connection,
+                    "the connection was reset",
+                ))
             }
             7 => {
                 faults.count("deliveries taken, answers lost");
                 self.process.invariants().taken(event);
-                Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "the connection was reset"))
+                Outcome::Failed(DeliveryFailure::new(
+                    FailureCause::Connection,
+                    "the connection was reset",
+                ))
             }
             8..10 => {
                 faults.count("deliveries timed out");
                 sleep_until(until).await;
-                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"))
+                Outcome::Failed(DeliveryFailure::new(
+                    FailureCause::TimedOut,
+                    "no answer in time",
+                ))
             }
             10 => {
                 faults.count("deliveries taken, answers late");
@@ -76,7 +95,10 @@ impl SimTarget {
                 let more = Duration::from_secs(faults.random(|rng| rng.u64(..60)));
                 lock(&self.busy).insert(event.id.clone(), until + more);
                 sleep_until(until).await;
-                Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"))
+                Outcome::Failed(DeliveryFailure::new(
+                    FailureCause::TimedOut,
+                    "no answer in time",
+                ))
             }
             _ => {
                 faults.count("deliveries panicked");
@@ -100,13 +122,25 @@ impl Target for SimTarget {
             if let Some(status) = faults.away() {
                 return self.status(status);
             }
-            let takes = faults.random(|rng| if rng.u32(..10) == 0 { rng.u64(..9000) } else { rng.u64(..200) });
+            let takes = faults.random(|rng| {
+                if rng.u32(..10) == 0 {
+                    rng.u64(..9000)
+                } else {
+                    rng.u64(..200)
+                }
+            });
             if Instant::now() + Duration::from_millis(takes) >= until {
                 sleep_until(until).await;
-                return Outcome::Failed(DeliveryFailure::new(FailureCause::TimedOut, "no answer in time"));
+                return Outcome::Failed(DeliveryFailure::new(
+                    FailureCause::TimedOut,
+                    "no answer in time",
+                ));
             }
             sleep(Duration::from_millis(takes)).await;
-            if lock(&self.busy).get(id).is_some_and(|until| Instant::now() < *until) {
+            if lock(&self.busy)
+                .get(id)
+                .is_some_and(|until| Instant::now() < *until)
+            {
                 faults.count("deliveries met by their own earlier attempt");
                 return self.status(409);
             }
@@ -117,12 +151,24 @@ impl Target for SimTarget {
                 return self.fail_somehow(event, until).await;
             }
             self.process.invariants().taken(event);
-            Outcome::Delivered { status: Some(faults.random(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))) }
+            Outcome::Delivered {
+                status: Some(faults.random(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))),
+            }
         };
-        let unreachable = || Outcome::Failed(DeliveryFailure::new(FailureCause::Connection, "no connection"));
+        let unreachable = || {
+            Outcome::Failed(DeliveryFailure::new(
+                FailureCause::Connection,
+                "no connection",
+            ))
+        };
         let outcome = self.process.call(Service::Target, work, unreachable).await;
-        if let Outcome::Failed(DeliveryFailure { cause, retry_after, .. }) = &outcome {
-            self.process.invariants().heard(id, cause.status(), *retry_after);
+        if let Outcome::Failed(DeliveryFailure {
+            cause, retry_after, ..
+        }) = &outcome
+        {
+            self.process
+                .invariants()
+                .heard(id, cause.status(), *retry_after);
         }
         outcome
     }

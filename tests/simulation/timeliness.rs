@@ -15,14 +15,20 @@ const SEEDS: u64 = 20;
 const MAX_EXTRA_WAIT: Duration = Duration::from_secs(30);
 
 fn sent(number: usize, at: Duration, poison: bool) -> Sent {
-    Sent { number, kind: Kind::Webhook, at: vec![at], poison }
+    Sent {
+        number,
+        kind: Kind::Webhook,
+        at: vec![at],
+        poison,
+    }
 }
 
 fn nth(number: usize) -> u32 {
     u32::try_from(number).expect("few")
 }
 
-/// Checks that nine of ten good events wait hardly longer with a breaker than without, in order and out of order.
+/// Checks that nine of ten good events wait hardly longer with a breaker than without, in order and
+/// out of order.
 fn assert_good_events_are_on_time(events: &[Sent], length: Duration) {
     for disorder in [false, true] {
         let [without, with] = [None, Some(Duration::from_mins(1))].map(|breaker_every| {
@@ -55,7 +61,10 @@ fn assert_good_events_are_on_time(events: &[Sent], length: Duration) {
             ));
             (ninth_tenth, dead, most)
         });
-        assert!(with.0 <= without.0 + MAX_EXTRA_WAIT, "{with:?} instead of {without:?}");
+        assert!(
+            with.0 <= without.0 + MAX_EXTRA_WAIT,
+            "{with:?} instead of {without:?}"
+        );
         assert!(
             with.1 * 10 >= without.1 * 9 && with.2 <= without.2.map(|most| 3 * most),
             "{with:?} instead of {without:?}"
@@ -68,7 +77,8 @@ fn thirty_poison_events_do_not_delay_the_others() {
     let minutes = Duration::from_mins;
     let days = minutes(3 * 24 * 60);
     let bad = (0..30).map(|number| sent(1_000_000 + number, minutes(3), true));
-    let good = (0..3 * 24 * 12).map(|number| sent(number, minutes(5) * nth(number) + minutes(1) / 2, false));
+    let good = (0..3 * 24 * 12)
+        .map(|number| sent(number, minutes(5) * nth(number) + minutes(1) / 2, false));
     let events: Vec<_> = bad.chain(good).collect();
     assert_good_events_are_on_time(&events, days + minutes(10));
 }
@@ -76,7 +86,13 @@ fn thirty_poison_events_do_not_delay_the_others() {
 #[test]
 fn good_half_is_on_time_when_the_target_fails_on_the_other_half() {
     let every = Duration::from_secs(20);
-    let of = |number: usize| sent(number, every * nth(number) + Duration::from_secs(30), number * 7 % 10 < 5);
+    let of = |number: usize| {
+        sent(
+            number,
+            every * nth(number) + Duration::from_secs(30),
+            number * 7 % 10 < 5,
+        )
+    };
     let events: Vec<_> = (0..2 * 3600 / 20).map(of).collect();
     assert_good_events_are_on_time(&events, Duration::from_mins(2 * 60 + 10));
 }
@@ -96,8 +112,15 @@ fn breaker_opens_within_two_minutes_of_an_outage() {
         };
         let outcome = run(scenario, false);
         assert_eq!(outcome.violation, None);
-        let seen_after = outcome.opened_after.expect("it opened").checked_sub(began).expect("not before");
-        assert!(seen_after.as_secs() <= 120, "the breaker opened {seen_after:?} after the outage at second {second}");
+        let seen_after = outcome
+            .opened_after
+            .expect("it opened")
+            .checked_sub(began)
+            .expect("not before");
+        assert!(
+            seen_after.as_secs() <= 120,
+            "the breaker opened {seen_after:?} after the outage at second {second}"
+        );
         let count = |what| outcome.tally.get(what).copied().unwrap_or(0);
         // Plus the batch that was in flight when the mapping was disabled.
         let others = count("deliveries while held back") - count("probes");
@@ -115,6 +138,11 @@ fn no_good_event_is_held_back_while_the_target_works() {
         assert_eq!(outcome.violation, None, "seed {seed}");
         opened += u64::from(outcome.opened_after.is_some());
     }
-    print_line(&format!("simulation: {seeds} seeds with poison events; the breaker opened in {opened}"));
-    assert!(opened * 5 > seeds, "the breaker opened in {opened} of {seeds}");
+    print_line(&format!(
+        "simulation: {seeds} seeds with poison events; the breaker opened in {opened}"
+    ));
+    assert!(
+        opened * 5 > seeds,
+        "the breaker opened in {opened} of {seeds}"
+    );
 }

@@ -56,7 +56,8 @@ const THROTTLED_PER_THOUSAND: u32 = 20;
 const LOST_ANSWERS_PER_THOUSAND: u32 = 10;
 
 type TheIngest = Ingest<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeSecretStore>, SkewedClock>;
-type TheProcessor = Processor<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeTable>, SimTarget, SkewedClock>;
+type TheProcessor =
+    Processor<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeTable>, SimTarget, SkewedClock>;
 
 /// Ports of the dead letters over the network.
 struct RemotePorts;
@@ -100,16 +101,30 @@ const SECRETS: [&str; 2] = ["the-first-secret-0001", "the-second-secret-0002"];
 impl World {
     pub(crate) fn new(scenario: Scenario, verbose: bool) -> Arc<Self> {
         let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
-        let dead_letters = dead_letters.keeping_for(DEAD_LETTERS_KEPT).moving_to(&events);
-        let events = events.keeping_for(EVENTS_KEPT).redriving_to(&dead_letters, scenario.max_receives);
+        let dead_letters = dead_letters
+            .keeping_for(DEAD_LETTERS_KEPT)
+            .moving_to(&events);
+        let events = events
+            .keeping_for(EVENTS_KEPT)
+            .redriving_to(&dead_letters, scenario.max_receives);
         if scenario.disorder {
             events.disorder(scenario.seed ^ 0x0e7e);
             dead_letters.disorder(scenario.seed ^ 0xdead);
         }
         let table = FakeTable::default();
         let mapping = Mapping::new(scenario.concurrency);
-        let invariants = Arc::new(Invariants::new(&scenario, verbose, &events, &dead_letters, &table));
-        let poison = scenario.events.iter().filter(|sent| sent.poison && sent.kind != Kind::Malformed).map(Sent::label);
+        let invariants = Arc::new(Invariants::new(
+            &scenario,
+            verbose,
+            &events,
+            &dead_letters,
+            &table,
+        ));
+        let poison = scenario
+            .events
+            .iter()
+            .filter(|sent| sent.poison && sent.kind != Kind::Malformed)
+            .map(Sent::label);
         Arc::new(Self {
             faults: Arc::new(FaultPlan::new(&scenario)),
             poison: Arc::new(poison.collect()),
@@ -132,7 +147,11 @@ impl World {
 
     /// Saves the checkpoint that the recovery has after its first run.
     pub(crate) async fn deploy(&self) {
-        let checkpoint = Checkpoint { cursor: FakeClock.now(), span_seconds: 3600, resume: None };
+        let checkpoint = Checkpoint {
+            cursor: FakeClock.now(),
+            span_seconds: 3600,
+            resume: None,
+        };
         // The table is in memory and has no faults here.
         drop(self.table.save_checkpoint(LOG, &checkpoint).await);
     }
@@ -153,7 +172,11 @@ impl World {
     /// Event id of a message, by its record.
     pub(crate) fn id_of(&self, message: &Message, sent_at: Timestamp) -> EventId {
         let id = message.identity(sent_at).0;
-        let other = || self.table.record(&id)?.other_event(&message.to_event(sent_at).ok()?, FakeClock.now());
+        let other = || {
+            self.table
+                .record(&id)?
+                .other_event(&message.to_event(sent_at).ok()?, FakeClock.now())
+        };
         other().unwrap_or(id)
     }
 
@@ -165,7 +188,8 @@ impl World {
         SkewedClock(self.random(|rng| self.scenario.skew(rng)))
     }
 
-    /// Rotates the secret by the documented steps: new secret beside the old one, ten seconds, the sender, removal of the old one.
+    /// Rotates the secret by the documented steps: new secret beside the old one, ten seconds, the
+    /// sender, removal of the old one.
     pub(crate) async fn rotate_secret(self: Arc<Self>, after: Duration) {
         sleep(after).await;
         self.store.hold(&json!({ "webhookSecrets": SECRETS }));
@@ -186,8 +210,16 @@ impl World {
         let instance = lock(&self.ingests).pop();
         let Warm { process, function } = instance.unwrap_or_else(|| {
             let process = self.process("ingest", INGEST_CALL);
-            let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
-            let store = Remote { port: self.store.clone(), service: Service::Secrets, process: process.clone() };
+            let remote = |queue: &FakeQueue, service| Remote {
+                port: queue.clone(),
+                service,
+                process: process.clone(),
+            };
+            let store = Remote {
+                port: self.store.clone(),
+                service: Service::Secrets,
+                process: process.clone(),
+            };
             let clock = self.clock();
             let function = Ingest {
                 events: remote(&self.events, Service::Events),
@@ -196,20 +228,28 @@ impl World {
                 clock,
                 rng: Mutex::new(fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)))),
             };
-            Warm { process, function: Arc::new(function) }
+            Warm {
+                process,
+                function: Arc::new(function),
+            }
         });
-        let answer = process.invoke(INGEST_TIME, function.ingest(headers, body, None)).await;
+        let answer = process
+            .invoke(INGEST_TIME, function.ingest(headers, body, None))
+            .await;
         self.invariants.check_nothing_lost();
         let answer = answer.ok()?;
         lock(&self.ingests).push(Warm { process, function });
         match &answer {
-            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => self.invariants.accepted(id, sent),
+            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => {
+                self.invariants.accepted(id, sent)
+            }
             Err(_) => {}
         }
         (!self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND)).then_some(answer)
     }
 
-    /// Puts an event into the events queue as a rule of EventBridge does, which retries until it succeeds.
+    /// Puts an event into the events queue as a rule of EventBridge does, which retries until it
+    /// succeeds.
     pub(crate) async fn publish(&self, sent: &Sent, body: &[u8]) {
         let message = Message {
             body: String::from_utf8_lossy(body).into_owned(),
@@ -225,7 +265,8 @@ impl World {
         self.invariants.accepted(&id, sent);
     }
 
-    /// Runs the event source mapping: receives, invokes, and deletes what the processor did not report as failed.
+    /// Runs the event source mapping: receives, invokes, and deletes what the processor did not
+    /// report as failed.
     pub(crate) async fn map(self: Arc<Self>) {
         loop {
             let permit = self.mapping.permit().await;
@@ -233,7 +274,9 @@ impl World {
             if !self.mapping.is_enabled() {
                 continue;
             }
-            let records = self.events.hand_out(self.scenario.batch, self.scenario.visibility());
+            let records = self
+                .events
+                .hand_out(self.scenario.batch, self.scenario.visibility());
             self.invariants.check_nothing_lost();
             if records.is_empty() {
                 continue;
@@ -255,15 +298,23 @@ impl World {
         let instance = lock(&self.processors).pop();
         let Warm { process, function } = instance.unwrap_or_else(|| self.processor("processor"));
         let (began, time) = (Instant::now(), self.scenario.processor_time);
-        let work = async { function.process(records.clone(), Instant::now() + time).await };
+        let work = async {
+            function
+                .process(records.clone(), Instant::now() + time)
+                .await
+        };
         let answer = process.invoke(time, work).await;
         // The processor gives up tasks that still run 1½ s before its time-out.
-        if answer.is_err() || !process.ran_without_faults() || began.elapsed() + Duration::from_secs(2) >= time {
+        if answer.is_err()
+            || !process.ran_without_faults()
+            || began.elapsed() + Duration::from_secs(2) >= time
+        {
             self.disturb(&records);
         }
         if let Ok(kept) = answer {
-            let (kept, done): (Vec<_>, Vec<_>) =
-                records.into_iter().partition(|record| kept.contains(&record.message_id));
+            let (kept, done): (Vec<_>, Vec<_>) = records
+                .into_iter()
+                .partition(|record| kept.contains(&record.message_id));
             for record in &done {
                 let receipt = record.receipt.clone();
                 if self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND) {
@@ -282,7 +333,9 @@ impl World {
     /// Notes that faults may have hidden the outcome of these messages.
     fn disturb(&self, records: &[ReceivedMessage]) {
         for record in records {
-            let Ok(event) = record.message.to_event(record.sent_at) else { continue };
+            let Ok(event) = record.message.to_event(record.sent_at) else {
+                continue;
+            };
             // Also under the id that it gets where another body has its own.
             if let Some(digest) = event.digest() {
                 self.invariants.disturbed(event.id.with_body(&digest));
@@ -291,29 +344,39 @@ impl World {
         }
     }
 
-    /// Checks that kept messages become visible at their next attempt, and at most after the longest backoff.
+    /// Checks that kept messages become visible at their next attempt, and at most after the
+    /// longest backoff.
     fn check_visibility(&self, kept: &[ReceivedMessage]) {
         let (now, wall) = (Instant::now(), FakeClock.now());
         for record in kept {
-            let Some(at) = self.events.visible_at(&record.receipt) else { continue };
+            let Some(at) = self.events.visible_at(&record.receipt) else {
+                continue;
+            };
             let id = self.id_of(&record.message, record.sent_at);
-            let hidden = SignedDuration::try_from(at.saturating_duration_since(now)).unwrap_or_default();
+            let hidden =
+                SignedDuration::try_from(at.saturating_duration_since(now)).unwrap_or_default();
             if hidden > SignedDuration::from_hours(1) + SignedDuration::from_mins(10) {
-                self.invariants.violate(&format!("the message of {id} is hidden for {hidden}"));
+                self.invariants
+                    .violate(&format!("the message of {id} is hidden for {hidden}"));
             }
-            // Without faults the message becomes visible when its record says, unless this is its last receive or the record is
-            // about a copy of the event.
+            // Without faults the message becomes visible when its record says, unless this is its
+            // last receive or the record is about a copy of the event.
             let is_last = record.receive_count >= self.scenario.max_receives;
-            if let Some(State::Retrying { next_attempt_at }) = self.table.record(&id).map(|record| record.state)
+            if let Some(State::Retrying { next_attempt_at }) =
+                self.table.record(&id).map(|record| record.state)
                 && !self.scenario.disorder
                 && !self.invariants.is_disturbed(&id)
                 && !is_last
             {
-                // Not earlier; later by at most the time of the batch, as the timeout is set at its end.
+                // Not earlier; later by at most the time of the batch, as the timeout is set at its
+                // end.
                 let early = next_attempt_at.duration_since(wall) - hidden;
-                let latest = SignedDuration::try_from(self.scenario.processor_time).unwrap_or_default();
+                let latest =
+                    SignedDuration::try_from(self.scenario.processor_time).unwrap_or_default();
                 if !(-latest..SLACK).contains(&early) {
-                    self.invariants.violate(&format!("the message of {id} is visible {early} before its next attempt"));
+                    self.invariants.violate(&format!(
+                        "the message of {id} is visible {early} before its next attempt"
+                    ));
                 }
             }
         }
@@ -321,11 +384,19 @@ impl World {
 
     fn processor(&self, name: &'static str) -> Warm<TheProcessor> {
         let process = self.process(name, PROCESSOR_CALL);
-        let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
+        let remote = |queue: &FakeQueue, service| Remote {
+            port: queue.clone(),
+            service,
+            process: process.clone(),
+        };
         let ports = deliver::Ports {
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
-            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
+            table: Remote {
+                port: self.table.clone(),
+                service: Service::Table,
+                process: process.clone(),
+            },
             target: SimTarget {
                 process: process.clone(),
                 poison: Arc::clone(&self.poison),
@@ -337,23 +408,42 @@ impl World {
         };
         let rng = fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)));
         let function = Processor::new(ports, Backoff::with_rng(self.scenario.schedule(), rng));
-        Warm { process, function: Arc::new(function) }
+        Warm {
+            process,
+            function: Arc::new(function),
+        }
     }
 
     /// Invokes the replay function; `Err` where it crashed.
-    pub(crate) async fn replay(&self, request: &Value) -> Result<Result<dead_letters::Answer, ReplayError>, Crashed> {
-        let request = dead_letters::Request::parse(request.clone(), "an operator").expect("a request");
+    pub(crate) async fn replay(
+        &self,
+        request: &Value,
+    ) -> Result<Result<dead_letters::Answer, ReplayError>, Crashed> {
+        let request =
+            dead_letters::Request::parse(request.clone(), "an operator").expect("a request");
         if let dead_letters::Request::Discard { event_ids, .. } = &request {
             self.invariants.discard_requested(event_ids.iter().cloned());
         }
         let process = self.process(action(&request), OPERATOR_CALL);
-        let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
+        let remote = |queue: &FakeQueue, service| Remote {
+            port: queue.clone(),
+            service,
+            process: process.clone(),
+        };
         let ports = Ports {
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
             redrive: remote(&self.dead_letters, Service::DeadLetters),
-            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
-            archive: Remote { port: self.archive.clone(), service: Service::Archive, process: process.clone() },
+            table: Remote {
+                port: self.table.clone(),
+                service: Service::Table,
+                process: process.clone(),
+            },
+            archive: Remote {
+                port: self.archive.clone(),
+                service: Service::Archive,
+                process: process.clone(),
+            },
             clock: self.clock(),
         };
         let function: DeadLetters<RemotePorts> = DeadLetters { ports };
@@ -379,18 +469,34 @@ impl World {
     /// Runs the recovery from its checkpoint.
     pub(crate) async fn recover(&self) -> Result<bool, Crashed> {
         let clock = self.clock();
-        let request = recover::Request::parse(json!({}), "a schedule", clock_now(clock)).expect("a request");
+        let request =
+            recover::Request::parse(json!({}), "a schedule", clock_now(clock)).expect("a request");
         let process = self.process("recovery", OPERATOR_CALL);
-        let remote = |queue: &FakeQueue, service| Remote { port: queue.clone(), service, process: process.clone() };
+        let remote = |queue: &FakeQueue, service| Remote {
+            port: queue.clone(),
+            service,
+            process: process.clone(),
+        };
         let function = Recover {
-            log: RemoteLog { log: self.log.clone(), process: process.clone() },
+            log: RemoteLog {
+                log: self.log.clone(),
+                process: process.clone(),
+            },
             events: remote(&self.events, Service::Events),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
-            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
+            table: Remote {
+                port: self.table.clone(),
+                service: Service::Table,
+                process: process.clone(),
+            },
             clock,
             overlap: OVERLAP,
         };
-        let work = async { function.recover(&request, Instant::now() + RECOVERY_TIME).await };
+        let work = async {
+            function
+                .recover(&request, Instant::now() + RECOVERY_TIME)
+                .await
+        };
         let report = process.invoke(RECOVERY_TIME, work).await?;
         self.invariants.note(|| match &report {
             Ok(report) => format!("recovery: {}", json!(report)),

@@ -59,11 +59,23 @@ impl Kind {
             Self::Exhausted => 500,
             Self::Refused => 404,
         };
-        let text = if self == Self::Large { "x".repeat(300_000) } else { "Hi, how can I help you?".to_owned() };
+        let text = if self == Self::Large {
+            "x".repeat(300_000)
+        } else {
+            "Hi, how can I help you?".to_owned()
+        };
         // Far enough back to be in an earlier batch: an event that is delivered.
-        let event = if self == Self::Again { number - FIRST } else { number };
+        let event = if self == Self::Again {
+            number - FIRST
+        } else {
+            number
+        };
         let receives = if self == Self::Exhausted { LAST } else { 1 };
-        let mut record = record(&format!("load-{event}"), &format!("{ASKS}{asked},\"text\":\"{text}\"}}"), receives);
+        let mut record = record(
+            &format!("load-{event}"),
+            &format!("{ASKS}{asked},\"text\":\"{text}\"}}"),
+            receives,
+        );
         record["messageId"] = json!(format!("message-{number}"));
         if self == Self::Malformed {
             record["body"] = json!("no json");
@@ -102,11 +114,15 @@ fn message_id(record: &Value) -> String {
 /// The messages that SQS has to keep, by the answer to a batch.
 pub(crate) fn kept(answer: &Value) -> BTreeSet<String> {
     let failures = answer["batchItemFailures"].as_array().into_iter().flatten();
-    failures.filter_map(|failure| failure["itemIdentifier"].as_str()).map(str::to_owned).collect()
+    failures
+        .filter_map(|failure| failure["itemIdentifier"].as_str())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]
-async fn the_processor_holds_no_more_after_thousands_of_batches_and_has_recorded_what_it_took() -> Result<()> {
+async fn the_processor_holds_no_more_after_thousands_of_batches_and_has_recorded_what_it_took()
+-> Result<()> {
     let invocations = invocations(2000)?;
     let (stand_in, target) = (StandIn::start(&secret()).await?, Target::start().await?);
     let mut processor = start("processor", &stand_in, &target.url(), PROCESSOR_TIME).await?;
@@ -133,14 +149,27 @@ async fn the_processor_holds_no_more_after_thousands_of_batches_and_has_recorded
             }
             records.push(record);
         }
-        let answer = returned(processor.invoke(json!({ "Records": records }).to_string()).await?)?;
+        let answer = returned(
+            processor
+                .invoke(json!({ "Records": records }).to_string())
+                .await?,
+        )?;
         assert_eq!(kept(&answer), stay, "{invocation}");
         footprint.after(invocation)?;
     }
     eprintln!("processor: {expected:?}");
-    assert_eq!((target.answered(200), stand_in.written("DELIVERED")), (expected.delivered, expected.delivered));
-    assert_eq!(stand_in.written("DEAD"), expected.refused + expected.exhausted);
-    assert_eq!(stand_in.messages("dead-letters").len(), expected.refused + expected.malformed);
+    assert_eq!(
+        (target.answered(200), stand_in.written("DELIVERED")),
+        (expected.delivered, expected.delivered)
+    );
+    assert_eq!(
+        stand_in.written("DEAD"),
+        expected.refused + expected.exhausted
+    );
+    assert_eq!(
+        stand_in.messages("dead-letters").len(),
+        expected.refused + expected.malformed
+    );
     footprint.is_steady("processor")
 }
 

@@ -1,4 +1,5 @@
-//! The binaries of ingest and processor at their start, under sustained load and at overload, each behind a Runtime API of its own.
+//! The binaries of ingest and processor at their start, under sustained load and at overload, each
+//! behind a Runtime API of its own.
 //!
 //! `cargo xtask load --invocations N` sets the number of invocations of each.
 
@@ -30,18 +31,28 @@ const NOWHERE: &str = "http://127.0.0.1:9/";
 /// Number of invocations of a function.
 fn invocations(default: usize) -> Result<usize> {
     match std::env::var("GENESYS_RELAY_LOAD_INVOCATIONS") {
-        Ok(number) => number.parse().context("GENESYS_RELAY_LOAD_INVOCATIONS is not a number"),
+        Ok(number) => number
+            .parse()
+            .context("GENESYS_RELAY_LOAD_INVOCATIONS is not a number"),
         Err(_) => Ok(default),
     }
 }
 
 /// Starts a function of the relay over the stand-ins, with the template's defaults.
-async fn start(name: &str, stand_in: &StandIn, target_url: &str, time_limit: Duration) -> Result<Function> {
+async fn start(
+    name: &str,
+    stand_in: &StandIn,
+    target_url: &str,
+    time_limit: Duration,
+) -> Result<Function> {
     let binaries = local::functions::binaries(&Workspace::locate().await?).await?;
     Function::start(Launch {
         name: name.to_owned(),
         arguments: Vec::new(),
-        binary: binaries.get(name).with_context(|| format!("there is no function {name}"))?.clone(),
+        binary: binaries
+            .get(name)
+            .with_context(|| format!("there is no function {name}"))?
+            .clone(),
         environment: StandIn::variables_of_functions(&stand_in.url(), target_url)
             .chain(stand_in.environment())
             .chain(footprint::steady_allocator())
@@ -54,6 +65,8 @@ async fn start(name: &str, stand_in: &StandIn, target_url: &str, time_limit: Dur
 
 /// Answer or reported error of a function, as JSON.
 fn returned(answer: Answer) -> Result<Value> {
-    let returned = answer.outcome.map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
+    let returned = answer
+        .outcome
+        .map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
     serde_json::from_slice(&returned).context("the answer is not JSON")
 }

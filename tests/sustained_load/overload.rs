@@ -52,13 +52,20 @@ async fn send(ingest: &mut Function, name: &str) -> Result<Option<String>> {
     let answer = returned(ingest.invoke(request(&webhook, false).to_string()).await?)?;
     let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default())?;
     if answer["statusCode"] == 200 {
-        return body["eventId"].as_str().map(|id| Some(id.to_owned())).context("an id");
+        return body["eventId"]
+            .as_str()
+            .map(|id| Some(id.to_owned()))
+            .context("an id");
     }
-    ensure!(answer["statusCode"] == 503 && answer["headers"]["retry-after"] == "5", "neither yes nor later: {answer}");
+    ensure!(
+        answer["statusCode"] == 503 && answer["headers"]["retry-after"] == "5",
+        "neither yes nor later: {answer}"
+    );
     Ok(None)
 }
 
-/// Sends many events at the same time. Gives the ids of those that were accepted, and how many were not.
+/// Sends many events at the same time. Gives the ids of those that were accepted, and how many were
+/// not.
 async fn send_many(stand_in: &StandIn) -> Result<(Vec<String>, usize)> {
     let senders = (0..FUNCTIONS).map(async |function| {
         let mut ingest = start("ingest", stand_in, NOWHERE, INGEST_TIME).await?;
@@ -78,24 +85,43 @@ async fn while_the_queue_throttles_and_fails_just_those_are_told_200_that_it_has
     let stand_in = StandIn::start_failing(&secret(), half_of("SendMessage", &FAULTS)).await?;
     let (mut accepted, refused) = send_many(&stand_in).await?;
     let mut stored = stand_in.messages("events");
-    eprintln!("{} accepted, {refused} told to come again, {} stored", accepted.len(), stored.len());
+    eprintln!(
+        "{} accepted, {refused} told to come again, {} stored",
+        accepted.len(),
+        stored.len()
+    );
     assert!(!accepted.is_empty() && refused > 0, "some of each");
     accepted.sort_unstable();
     stored.sort_unstable();
-    assert!(accepted == stored, "each that was accepted is there, once, and no other");
+    assert!(
+        accepted == stored,
+        "each that was accepted is there, once, and no other"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn an_answer_of_the_queue_that_is_lost_makes_two_of_one_and_never_none() -> Result<()> {
-    let stand_in = StandIn::start_failing(&secret(), half_of("SendMessage", &[Fault::AnswerLost])).await?;
+    let stand_in =
+        StandIn::start_failing(&secret(), half_of("SendMessage", &[Fault::AnswerLost])).await?;
     let (accepted, refused) = send_many(&stand_in).await?;
     let stored = stand_in.messages("events");
     let distinct: BTreeSet<_> = stored.iter().collect();
-    eprintln!("{} accepted, {refused} told to come again, {} stored", accepted.len(), stored.len());
+    eprintln!(
+        "{} accepted, {refused} told to come again, {} stored",
+        accepted.len(),
+        stored.len()
+    );
     assert!(accepted.iter().all(|id| distinct.contains(id)));
-    assert_eq!(distinct.len(), FUNCTIONS * WEBHOOKS, "here it was stored each time, whatever the sender was told");
-    assert!(stored.len() > distinct.len(), "and the same id twice where the call was made again");
+    assert_eq!(
+        distinct.len(),
+        FUNCTIONS * WEBHOOKS,
+        "here it was stored each time, whatever the sender was told"
+    );
+    assert!(
+        stored.len() > distinct.len(),
+        "and the same id twice where the call was made again"
+    );
     Ok(())
 }
 
@@ -107,7 +133,10 @@ async fn while_aws_does_not_answer_the_sender_is_told_so_in_time() -> Result<()>
         let mut ingest = start("ingest", &stand_in, NOWHERE, INGEST_TIME).await?;
         ingest.init().await?;
         let answer = send(&mut ingest, "hanging").await.context(operation)?;
-        ensure!(answer.is_none() && stand_in.messages("events").is_empty(), "{operation}: {answer:?}");
+        ensure!(
+            answer.is_none() && stand_in.messages("events").is_empty(),
+            "{operation}: {answer:?}"
+        );
         Ok(())
     }))
     .await?;
@@ -129,8 +158,10 @@ async fn an_invocation_that_runs_out_of_time_still_answers_and_so_does_the_next(
 
 #[tokio::test]
 async fn while_the_table_throttles_nothing_is_acknowledged_that_it_does_not_have() -> Result<()> {
-    const THROTTLED: [Fault; 2] =
-        [Fault::Refused(400, "ProvisionedThroughputExceededException"), Fault::Refused(400, "ThrottlingException")];
+    const THROTTLED: [Fault; 2] = [
+        Fault::Refused(400, "ProvisionedThroughputExceededException"),
+        Fault::Refused(400, "ThrottlingException"),
+    ];
     let stand_in = StandIn::start_failing(&secret(), half_of("PutItem", &THROTTLED)).await?;
     let target = Target::start().await?;
     let batches = (0..FUNCTIONS).map(async |function| {
@@ -146,9 +177,19 @@ async fn while_the_table_throttles_nothing_is_acknowledged_that_it_does_not_have
         anyhow::Ok(acknowledged)
     });
     let acknowledged: usize = try_join_all(batches).await?.into_iter().sum();
-    eprintln!("{acknowledged} acknowledged, {} delivered", target.answered(200));
-    assert!(acknowledged > 0 && acknowledged < FUNCTIONS * 20, "some of each");
+    eprintln!(
+        "{acknowledged} acknowledged, {} delivered",
+        target.answered(200)
+    );
+    assert!(
+        acknowledged > 0 && acknowledged < FUNCTIONS * 20,
+        "some of each"
+    );
     assert_eq!(stand_in.written("DELIVERED"), acknowledged);
-    assert_eq!(target.answered(200), acknowledged, "and what could not be claimed was not delivered");
+    assert_eq!(
+        target.answered(200),
+        acknowledged,
+        "and what could not be claimed was not delivered"
+    );
     Ok(())
 }

@@ -40,7 +40,12 @@ impl Target {
 
     /// Number of answers with this status.
     pub(crate) fn answered(&self, status: u16) -> usize {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get(&status).copied().unwrap_or_default()
+        self.answered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&status)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -48,10 +53,21 @@ async fn answer(
     request: Request<Incoming>,
     answered: Arc<Mutex<BTreeMap<u16, usize>>>,
 ) -> Result<Response<Empty<Bytes>>, HangsUp> {
-    let body = request.into_body().collect().await.map_err(|_| HangsUp)?.to_bytes();
-    let asked = body.strip_prefix(ASKS.as_bytes()).and_then(|rest| str::from_utf8(rest.get(..3)?).ok()?.parse().ok());
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map_err(|_| HangsUp)?
+        .to_bytes();
+    let asked = body
+        .strip_prefix(ASKS.as_bytes())
+        .and_then(|rest| str::from_utf8(rest.get(..3)?).ok()?.parse().ok());
     let status = asked.unwrap_or(200);
-    *answered.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
+    *answered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .entry(status)
+        .or_default() += 1;
     if status == HANGS_UP {
         return Err(HangsUp);
     }

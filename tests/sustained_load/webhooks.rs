@@ -69,18 +69,25 @@ impl Kind {
             "type": "Text", "text": text, "direction": "Outbound",
         });
         let webhook = match self {
-            Self::Signed | Self::Base64 | Self::Large | Self::TooLarge => Webhook::signed(message.to_string()),
+            Self::Signed | Self::Base64 | Self::Large | Self::TooLarge => {
+                Webhook::signed(message.to_string())
+            }
             Self::Again => Webhook::signed(r#"{"the":"same"}"#),
             Self::Shared => Webhook::with_shared_secret(message.to_string()),
             Self::NotJson => Webhook::with_shared_secret(format!("no json, {number}")),
             Self::Empty => Webhook::with_shared_secret(""),
-            Self::WrongSignature => {
-                Webhook { body: format!("{{\"changed\":{number}}}").into(), ..Webhook::signed("{}") }
-            }
-            Self::WrongSecret => {
-                Webhook { authentication: ("X-Webhook-Secret", format!("forged-{number}")), ..Webhook::signed("{}") }
-            }
-            Self::Unsigned => Webhook { authentication: ("X-Nothing", String::new()), ..Webhook::signed("{}") },
+            Self::WrongSignature => Webhook {
+                body: format!("{{\"changed\":{number}}}").into(),
+                ..Webhook::signed("{}")
+            },
+            Self::WrongSecret => Webhook {
+                authentication: ("X-Webhook-Secret", format!("forged-{number}")),
+                ..Webhook::signed("{}")
+            },
+            Self::Unsigned => Webhook {
+                authentication: ("X-Nothing", String::new()),
+                ..Webhook::signed("{}")
+            },
         };
         request(&webhook, self == Self::Base64)
     }
@@ -112,7 +119,8 @@ pub(crate) fn request(webhook: &Webhook, in_base64: bool) -> Value {
 }
 
 #[tokio::test]
-async fn ingest_holds_no_more_after_thousands_of_webhooks_and_has_stored_what_it_said_yes_to() -> Result<()> {
+async fn ingest_holds_no_more_after_thousands_of_webhooks_and_has_stored_what_it_said_yes_to()
+-> Result<()> {
     let invocations = invocations(2000)?;
     let stand_in = StandIn::start(&secret()).await?;
     let mut ingest = start("ingest", &stand_in, NOWHERE, INGEST_TIME).await?;
@@ -130,9 +138,17 @@ async fn ingest_holds_no_more_after_thousands_of_webhooks_and_has_stored_what_it
         }
         footprint.after(number)?;
     }
-    eprintln!("ingest: {answers:?}, {} stored", stand_in.messages("events").len());
-    assert!(accepted == stand_in.messages("events"), "what it said yes to is what the queue has");
-    let malformed = (1..=invocations).filter(|number| Kind::of(*number) == Kind::NotJson).count();
+    eprintln!(
+        "ingest: {answers:?}, {} stored",
+        stand_in.messages("events").len()
+    );
+    assert!(
+        accepted == stand_in.messages("events"),
+        "what it said yes to is what the queue has"
+    );
+    let malformed = (1..=invocations)
+        .filter(|number| Kind::of(*number) == Kind::NotJson)
+        .count();
     assert_eq!(stand_in.messages("dead-letters").len(), malformed);
     footprint.is_steady("ingest")
 }

@@ -8,9 +8,16 @@ use super::*;
 
 pub(super) async fn attempts_of_a_minute_add_up(table: &impl EventsTable) -> Result<()> {
     let minutes = minutes_before(at(90), 3);
-    assert_eq!(table.attempts(&minutes).await?, vec![Attempts::default(); 3]);
+    assert_eq!(
+        table.attempts(&minutes).await?,
+        vec![Attempts::default(); 3]
+    );
 
-    let (mut one, mut other, mut sum) = (Attempts::default(), Attempts::default(), Attempts::default());
+    let (mut one, mut other, mut sum) = (
+        Attempts::default(),
+        Attempts::default(),
+        Attempts::default(),
+    );
     one.count(&id("cccc-3"), 1, true);
     one.count(&id("aaaa-1"), 1, false);
     other.count(&id("aaaa-1"), 1, false);
@@ -24,8 +31,20 @@ pub(super) async fn attempts_of_a_minute_add_up(table: &impl EventsTable) -> Res
     }
     table.count_attempts(at(60), &delivered).await?;
 
-    assert_eq!((sum.delivered, sum.failed, sum.failing_events(), sum.failure_percent()), (1, 4, 2, 75));
-    assert_eq!(table.attempts(&minutes).await?, [delivered, sum, Attempts::default()], "the newest first");
+    assert_eq!(
+        (
+            sum.delivered,
+            sum.failed,
+            sum.failing_events(),
+            sum.failure_percent()
+        ),
+        (1, 4, 2, 75)
+    );
+    assert_eq!(
+        table.attempts(&minutes).await?,
+        [delivered, sum, Attempts::default()],
+        "the newest first"
+    );
     Ok(())
 }
 
@@ -48,10 +67,20 @@ pub(super) async fn the_breaker_is_what_was_saved_last(table: &impl EventsTable)
         waiting_since: Some(at(2)),
         ..closed.clone()
     };
-    let closing =
-        Circuit { state: CircuitState::Closing { concurrency: 4 }, by: Some("me".to_owned()), ..closed.clone() };
-    let exhausting = Circuit { state: CircuitState::Exhausting, last_run_at: at(90), ..closed.clone() };
-    let off = Circuit { state: CircuitState::Off, ..closed.clone() };
+    let closing = Circuit {
+        state: CircuitState::Closing { concurrency: 4 },
+        by: Some("me".to_owned()),
+        ..closed.clone()
+    };
+    let exhausting = Circuit {
+        state: CircuitState::Exhausting,
+        last_run_at: at(90),
+        ..closed.clone()
+    };
+    let off = Circuit {
+        state: CircuitState::Off,
+        ..closed.clone()
+    };
     for circuit in [closed, open, closing, exhausting, off] {
         table.save_circuit(&circuit).await?;
         assert_eq!(table.circuit().await?, Some(circuit));

@@ -1,4 +1,5 @@
-//! One suite that every events table passes: the stand-in that other tests use, and DynamoDB on the local AWS.
+//! One suite that every events table passes: the stand-in that other tests use, and DynamoDB on the
+//! local AWS.
 //!
 //! What is written goes into a second stand-in as well, and both have to say the same of it.
 
@@ -13,8 +14,9 @@ use anyhow::{Context as _, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::domain::event::{Event, EventId, Source};
 use genesys_relay::domain::event_record::{
-    Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, DeadLetterEvidence, DeadLetterStatus, Death,
-    EventRecord, LIFE, OperatorAction, State, StateName, Summary, Transition,
+    Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, DeadLetterEvidence,
+    DeadLetterStatus, Death, EventRecord, LIFE, OperatorAction, State, StateName, Summary,
+    Transition,
 };
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::events_table::{
@@ -53,7 +55,15 @@ fn claim(found: Option<&EventRecord>, event: &Event, now: Timestamp, last: bool)
     let lease_until = now + SignedDuration::from_mins(1);
     match Claim::on(
         found,
-        ClaimRequest { event, message_id: "a-message", sent_at: now, bulk: None, last, lease_until, now },
+        ClaimRequest {
+            event,
+            message_id: "a-message",
+            sent_at: now,
+            bulk: None,
+            last,
+            lease_until,
+            now,
+        },
     ) {
         ClaimResult::Claimed(claim) => claim,
         other => panic!("not free: {other:?}"),
@@ -80,7 +90,12 @@ fn death(dead_at: Timestamp) -> Death {
 }
 
 fn act(action: &str, at: Timestamp) -> OperatorAction {
-    OperatorAction { action: action.to_owned(), at, by: "an operator".to_owned(), why: Some("it is mended".to_owned()) }
+    OperatorAction {
+        action: action.to_owned(),
+        at,
+        by: "an operator".to_owned(),
+        why: Some("it is mended".to_owned()),
+    }
 }
 
 /// A table beside the stand-in that it has to agree with.
@@ -91,7 +106,10 @@ struct Pair<'a, W> {
 
 impl<'a, W: EventsTable> Pair<'a, W> {
     fn of(table: &'a W) -> Self {
-        Self { table, model: FakeTable::default() }
+        Self {
+            table,
+            model: FakeTable::default(),
+        }
     }
 
     async fn get(&self, id: &EventId) -> Result<Option<EventRecord>> {
@@ -113,7 +131,11 @@ impl<'a, W: EventsTable> Pair<'a, W> {
     }
 
     /// An event that was received at some time and died at its first attempt.
-    async fn send_to_dead_letters(&self, name: &str, received_at: Timestamp) -> Result<EventRecord> {
+    async fn send_to_dead_letters(
+        &self,
+        name: &str,
+        received_at: Timestamp,
+    ) -> Result<EventRecord> {
         let event = event(name, received_at);
         let claim = claim(None, &event, received_at, false);
         self.take(&event.id, claim.transition()).await?;
@@ -154,12 +176,22 @@ async fn dynamodb_keeps_the_contract() -> Result<()> {
     let table = DynamoDb::new(stack.config(), stack.output("EventsTableName")?.to_owned());
 
     // An item has a limit, so a body that stays large when it is packed is not kept.
-    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(400 * 1024).collect();
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+        .take(400 * 1024)
+        .collect();
     assert!(!table.keep_body(&id("noise"), &noise, at(0)).await?);
     assert_eq!(table.body(&id("noise"), at(0)).await?, None);
-    assert!(table.keep_body(&id("noise"), &noise[..255 * 1024], at(0)).await?, "as much as design allows is taken");
+    assert!(
+        table
+            .keep_body(&id("noise"), &noise[..255 * 1024], at(0))
+            .await?,
+        "as much as design allows is taken"
+    );
 
     let nowhere = DynamoDb::new(stack.config(), "no-such-table".to_owned());
-    assert!(matches!(nowhere.get(&id("an-event")).await, Err(TableError::Refused(_))));
+    assert!(matches!(
+        nowhere.get(&id("an-event")).await,
+        Err(TableError::Refused(_))
+    ));
     a_table_keeps_its_contract(table).await
 }

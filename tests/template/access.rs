@@ -8,16 +8,34 @@ const REVIEWED: &str = "tests/template/access.snap.txt";
 /// Variable with which the test writes [`REVIEWED`] before it compares.
 const UPDATE: &str = "GENESYS_RELAY_UPDATE_SNAPSHOTS";
 
-/// Properties that give no access, by type. All others are shown: a new property of these types, and every property of
-/// a new type.
+/// Properties that give no access, by type. All others are shown: a new property of these types,
+/// and every property of a new type.
 const NO_ACCESS: [(&str, &[&str]); 19] = [
-    ("AWS::ApiGatewayV2::Api", &["Name", "Description", "ProtocolType"]),
+    (
+        "AWS::ApiGatewayV2::Api",
+        &["Name", "Description", "ProtocolType"],
+    ),
     (
         "AWS::ApiGatewayV2::Integration",
-        &["ApiId", "IntegrationType", "IntegrationMethod", "PayloadFormatVersion", "TimeoutInMillis"],
+        &[
+            "ApiId",
+            "IntegrationType",
+            "IntegrationMethod",
+            "PayloadFormatVersion",
+            "TimeoutInMillis",
+        ],
     ),
     ("AWS::ApiGatewayV2::Route", &["ApiId"]),
-    ("AWS::ApiGatewayV2::Stage", &["ApiId", "StageName", "AutoDeploy", "DefaultRouteSettings", "AccessLogSettings"]),
+    (
+        "AWS::ApiGatewayV2::Stage",
+        &[
+            "ApiId",
+            "StageName",
+            "AutoDeploy",
+            "DefaultRouteSettings",
+            "AccessLogSettings",
+        ],
+    ),
     // The resources of the nested stack are shown as its own.
     ("AWS::CloudFormation::Stack", &["TemplateURL", "Parameters"]),
     (
@@ -38,7 +56,10 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
             "OKActions",
         ],
     ),
-    ("AWS::CloudWatch::Dashboard", &["DashboardName", "DashboardBody"]),
+    (
+        "AWS::CloudWatch::Dashboard",
+        &["DashboardName", "DashboardBody"],
+    ),
     (
         "AWS::DynamoDB::Table",
         &[
@@ -51,12 +72,31 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
             "SSESpecification",
         ],
     ),
-    ("AWS::Events::Rule", &["Name", "Description", "EventBusName", "EventPattern"]),
-    ("AWS::Lambda::EventSourceMapping", &["BatchSize", "FunctionResponseTypes", "ScalingConfig"]),
+    (
+        "AWS::Events::Rule",
+        &["Name", "Description", "EventBusName", "EventPattern"],
+    ),
+    (
+        "AWS::Lambda::EventSourceMapping",
+        &["BatchSize", "FunctionResponseTypes", "ScalingConfig"],
+    ),
     ("AWS::Logs::LogGroup", &["LogGroupName", "RetentionInDays"]),
-    ("AWS::Logs::MetricFilter", &["LogGroupName", "FilterPattern", "MetricTransformations"]),
-    ("AWS::Logs::QueryDefinition", &["Name", "LogGroupNames", "QueryString"]),
-    ("AWS::S3::Bucket", &["BucketEncryption", "VersioningConfiguration", "LifecycleConfiguration"]),
+    (
+        "AWS::Logs::MetricFilter",
+        &["LogGroupName", "FilterPattern", "MetricTransformations"],
+    ),
+    (
+        "AWS::Logs::QueryDefinition",
+        &["Name", "LogGroupNames", "QueryString"],
+    ),
+    (
+        "AWS::S3::Bucket",
+        &[
+            "BucketEncryption",
+            "VersioningConfiguration",
+            "LifecycleConfiguration",
+        ],
+    ),
     (
         "AWS::SQS::Queue",
         &[
@@ -69,9 +109,15 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
             "RedrivePolicy",
         ],
     ),
-    ("AWS::Scheduler::Schedule", &["Description", "ScheduleExpression", "FlexibleTimeWindow"]),
+    (
+        "AWS::Scheduler::Schedule",
+        &["Description", "ScheduleExpression", "FlexibleTimeWindow"],
+    ),
     ("AWS::SNS::Topic", &["DisplayName"]),
-    ("AWS::SecretsManager::Secret", &["Description", "GenerateSecretString"]),
+    (
+        "AWS::SecretsManager::Secret",
+        &["Description", "GenerateSecretString"],
+    ),
     (
         "AWS::Serverless::Function",
         &[
@@ -103,8 +149,14 @@ const NO_ACCESS_OF_TEMPLATE: [&str; 9] = [
     "Outputs",
     "Resources",
 ];
-const NO_ACCESS_OF_RESOURCE: [&str; 6] =
-    ["Type", "Metadata", "DependsOn", "DeletionPolicy", "UpdateReplacePolicy", "Properties"];
+const NO_ACCESS_OF_RESOURCE: [&str; 6] = [
+    "Type",
+    "Metadata",
+    "DependsOn",
+    "DeletionPolicy",
+    "UpdateReplacePolicy",
+    "Properties",
+];
 
 /// One value, or several, as texts.
 fn scalars(yaml: &Yaml) -> Option<Vec<String>> {
@@ -121,8 +173,12 @@ struct Snapshot {
 
 impl Snapshot {
     fn of(template: &Yaml) -> Self {
-        let mut snapshot = Self { text: String::new() };
-        for (part, value) in entries(template).filter(|(part, _)| !NO_ACCESS_OF_TEMPLATE.contains(&part.as_str())) {
+        let mut snapshot = Self {
+            text: String::new(),
+        };
+        for (part, value) in
+            entries(template).filter(|(part, _)| !NO_ACCESS_OF_TEMPLATE.contains(&part.as_str()))
+        {
             snapshot.value(0, &part, value);
         }
         for (name, resource) in entries(&template["Resources"]) {
@@ -139,11 +195,16 @@ impl Snapshot {
 
     fn resource(&mut self, name: &str, resource: &Yaml) {
         let kind = resource["Type"].as_str().expect("a type");
-        let known = NO_ACCESS.iter().find(|(known, _)| *known == kind).map(|(_, properties)| *properties);
-        let attributes = entries(resource).filter(|(key, _)| !NO_ACCESS_OF_RESOURCE.contains(&key.as_str()));
+        let known = NO_ACCESS
+            .iter()
+            .find(|(known, _)| *known == kind)
+            .map(|(_, properties)| *properties);
+        let attributes =
+            entries(resource).filter(|(key, _)| !NO_ACCESS_OF_RESOURCE.contains(&key.as_str()));
         let properties = entries(&resource["Properties"]);
-        let properties: Vec<_> =
-            properties.filter(|(key, _)| !known.unwrap_or_default().contains(&key.as_str())).collect();
+        let properties: Vec<_> = properties
+            .filter(|(key, _)| !known.unwrap_or_default().contains(&key.as_str()))
+            .collect();
         if known.is_some() && properties.is_empty() {
             return;
         }
@@ -176,7 +237,9 @@ impl Snapshot {
 
     fn statement(&mut self, depth: usize, statement: &Yaml) {
         self.line(depth, &scalar(&statement["Effect"]).expect("an effect"));
-        for (key, value) in entries(statement).filter(|(key, _)| !["Sid", "Effect"].contains(&key.as_str())) {
+        for (key, value) in
+            entries(statement).filter(|(key, _)| !["Sid", "Effect"].contains(&key.as_str()))
+        {
             match (key.as_str(), scalars(value)) {
                 ("Action" | "Resource", Some(values)) => {
                     for one in values {
@@ -202,8 +265,8 @@ fn only_in<'a>(one: &'a str, other: &str) -> Vec<&'a str> {
     one.lines().filter(|line| is_new(line)).collect()
 }
 
-/// Roles with their policies and trusts, permissions, routes, function URLs, policies of queues, bucket and topic: each
-/// action, resource, condition and principal.
+/// Roles with their policies and trusts, permissions, routes, function URLs, policies of queues,
+/// bucket and topic: each action, resource, condition and principal.
 #[test]
 fn access_is_what_was_reviewed() {
     let found = Snapshot::of(&template()).text;
@@ -235,14 +298,19 @@ fn set(yaml: &mut Yaml, path: &str, value: &str) {
             if place.as_hash().is_none() {
                 *place = Yaml::Hash(yaml_rust2::yaml::Hash::new());
             }
-            let Yaml::Hash(entries) = place else { unreachable!("it was made one") };
-            place = entries.entry(Yaml::String(part.to_owned())).or_insert(Yaml::Null);
+            let Yaml::Hash(entries) = place else {
+                unreachable!("it was made one")
+            };
+            place = entries
+                .entry(Yaml::String(part.to_owned()))
+                .or_insert(Yaml::Null);
         }
     }
     *place = YamlLoader::load_from_str(value).expect("YAML").remove(0);
 }
 
-/// Ways to widen access: a path in the template, its new value, and the line that the snapshot must show.
+/// Ways to widen access: a path in the template, its new value, and the line that the snapshot must
+/// show.
 const WIDER: [(&str, &str, &str); 30] = [
     (
         "IngestRole.Properties.Policies.0.PolicyDocument.Statement.+",
@@ -259,7 +327,11 @@ const WIDER: [(&str, &str, &str); 30] = [
         "{Effect: Allow, Action: ['s3:GetObject', 's3:PutObject'], Resource: 'arn:aws:s3:::*/*'}",
         "Resource: arn:aws:s3:::*/*",
     ),
-    ("IngestRole.Properties.Policies.0.PolicyDocument.Statement.0.Action", "'logs:*'", "Action: logs:*"),
+    (
+        "IngestRole.Properties.Policies.0.PolicyDocument.Statement.0.Action",
+        "'logs:*'",
+        "Action: logs:*",
+    ),
     (
         "ProcessorRole.Properties.Policies.0.PolicyDocument.Statement.+",
         "{Effect: Allow, NotAction: 'iam:*', NotResource: 'arn:aws:s3:::none'}",
@@ -280,10 +352,26 @@ const WIDER: [(&str, &str, &str); 30] = [
         "{Effect: Allow, Principal: {AWS: '*'}, Action: 'sts:AssumeRole'}",
         "AWS: *",
     ),
-    ("ScheduleRole.Properties.AssumeRolePolicyDocument.Statement.0.Condition", "{}", ""),
-    ("ScheduleRole.Properties.AssumeRolePolicyDocument.Statement.0.Principal", "'*'", "Principal: *"),
-    ("BreakerRole.Properties.Policies.0.PolicyDocument.Statement.2.Condition", "{}", ""),
-    ("BreakerRole.Properties.Policies.0.PolicyDocument.Statement.2.Condition.Null", "{}", ""),
+    (
+        "ScheduleRole.Properties.AssumeRolePolicyDocument.Statement.0.Condition",
+        "{}",
+        "",
+    ),
+    (
+        "ScheduleRole.Properties.AssumeRolePolicyDocument.Statement.0.Principal",
+        "'*'",
+        "Principal: *",
+    ),
+    (
+        "BreakerRole.Properties.Policies.0.PolicyDocument.Statement.2.Condition",
+        "{}",
+        "",
+    ),
+    (
+        "BreakerRole.Properties.Policies.0.PolicyDocument.Statement.2.Condition.Null",
+        "{}",
+        "",
+    ),
     (
         "Extra",
         "{Type: 'AWS::IAM::Policy', Properties: {PolicyName: more, Roles: [IngestRole], PolicyDocument: \
@@ -296,8 +384,16 @@ const WIDER: [(&str, &str, &str); 30] = [
          Principal: {AWS: '*'}, Action: 'sts:AssumeRole'}]}}}",
         "AWS: *",
     ),
-    ("Extra", "{Type: 'AWS::IAM::User'}", "Extra (AWS::IAM::User)"),
-    ("IngestFunction.Properties.FunctionUrlConfig", "{AuthType: NONE}", "AuthType: NONE"),
+    (
+        "Extra",
+        "{Type: 'AWS::IAM::User'}",
+        "Extra (AWS::IAM::User)",
+    ),
+    (
+        "IngestFunction.Properties.FunctionUrlConfig",
+        "{AuthType: NONE}",
+        "AuthType: NONE",
+    ),
     (
         "Extra",
         "{Type: 'AWS::Lambda::Url', Properties: {AuthType: NONE, TargetFunctionArn: ReplayFunction.Arn}}",
@@ -313,28 +409,52 @@ const WIDER: [(&str, &str, &str); 30] = [
         "{Id: more, Arn: 'arn:aws:sqs:eu-central-1:999999999999:theirs'}",
         "Arn: arn:aws:sqs:eu-central-1:999999999999:theirs",
     ),
-    ("IngestFunction.Properties.Policies", "[AdministratorAccess]", "AdministratorAccess"),
-    ("ReplayPermission.Properties.Principal", "'*'", "Principal: *"),
+    (
+        "IngestFunction.Properties.Policies",
+        "[AdministratorAccess]",
+        "AdministratorAccess",
+    ),
+    (
+        "ReplayPermission.Properties.Principal",
+        "'*'",
+        "Principal: *",
+    ),
     (
         "Extra",
         "{Type: 'AWS::Lambda::Permission', Properties: {FunctionName: ReplayFunction, Principal: '*', \
          Action: 'lambda:InvokeFunction'}}",
         "Principal: *",
     ),
-    ("ShowDeadLetterRoute.Properties.AuthorizationType", "NONE", "AuthorizationType: NONE"),
+    (
+        "ShowDeadLetterRoute.Properties.AuthorizationType",
+        "NONE",
+        "AuthorizationType: NONE",
+    ),
     (
         "ArchiveBucketPolicy.Properties.PolicyDocument.Statement.+",
         "{Effect: Allow, Principal: '*', Action: 's3:GetObject', Resource: '*'}",
         "Action: s3:GetObject",
     ),
-    ("ArchiveBucket.Properties.PublicAccessBlockConfiguration.BlockPublicPolicy", "false", "BlockPublicPolicy: false"),
-    ("ArchiveBucket.Properties.AccessControl", "PublicRead", "AccessControl: PublicRead"),
+    (
+        "ArchiveBucket.Properties.PublicAccessBlockConfiguration.BlockPublicPolicy",
+        "false",
+        "BlockPublicPolicy: false",
+    ),
+    (
+        "ArchiveBucket.Properties.AccessControl",
+        "PublicRead",
+        "AccessControl: PublicRead",
+    ),
     (
         "EventsQueuePolicy.Properties.PolicyDocument.Statement.1.Condition.ArnLike.aws:SourceArn",
         "'*'",
         "aws:SourceArn: *",
     ),
-    ("AlarmTopicPolicy.Properties.PolicyDocument.Statement.0.Principal", "{AWS: '*'}", "AWS: *"),
+    (
+        "AlarmTopicPolicy.Properties.PolicyDocument.Statement.0.Principal",
+        "{AWS: '*'}",
+        "AWS: *",
+    ),
     (
         "EventsTable.Properties.ResourcePolicy",
         "{PolicyDocument: {Statement: [{Effect: Allow, Principal: '*', Action: 'dynamodb:*', Resource: '*'}]}}",
@@ -357,19 +477,35 @@ fn access_that_is_widened_is_noticed() {
         let found = Snapshot::of(&wider).text;
         assert_ne!(found, reviewed, "{path}: {value}");
         let added = only_in(&found, &reviewed);
-        assert!(shown.is_empty() || added.iter().any(|line| line.contains(shown)), "{path}: {value}: {added:?}");
+        assert!(
+            shown.is_empty() || added.iter().any(|line| line.contains(shown)),
+            "{path}: {value}: {added:?}"
+        );
     }
     let mut globals = template();
-    set(&mut globals, "Globals.Function.FunctionUrlConfig", "{AuthType: NONE}");
+    set(
+        &mut globals,
+        "Globals.Function.FunctionUrlConfig",
+        "{AuthType: NONE}",
+    );
     assert!(Snapshot::of(&globals).text.contains("AuthType: NONE"));
 }
 
-/// True where a condition on the keys allows this one to be written. `Null` excludes requests without keys.
+/// True where a condition on the keys allows this one to be written. `Null` excludes requests
+/// without keys.
 fn covers(condition: &Yaml, key: &str) -> bool {
-    assert_eq!(condition["Null"]["dynamodb:LeadingKeys"].as_str(), Some("false"), "{condition:?}");
+    assert_eq!(
+        condition["Null"]["dynamodb:LeadingKeys"].as_str(),
+        Some("false"),
+        "{condition:?}"
+    );
     let matches = |operator: &str| {
         let patterns = scalars(&condition[operator]["dynamodb:LeadingKeys"]).unwrap_or_default();
-        patterns.iter().any(|pattern| pattern.strip_suffix('*').map_or(pattern == key, |start| key.starts_with(start)))
+        patterns.iter().any(|pattern| {
+            pattern
+                .strip_suffix('*')
+                .map_or(pattern == key, |start| key.starts_with(start))
+        })
     };
     if condition["ForAllValues:StringNotLike"].is_badvalue() {
         matches("ForAllValues:StringLike") || matches("ForAllValues:StringEquals")
@@ -378,7 +514,8 @@ fn covers(condition: &Yaml, key: &str) -> bool {
     }
 }
 
-/// Items of the relay itself, beside records of events and their bodies. replay closes a breaker that does not run.
+/// Items of the relay itself, beside records of events and their bodies. replay closes a breaker
+/// that does not run.
 #[test]
 fn no_function_writes_an_item_of_the_relay_that_belongs_to_another() {
     let template = template();
@@ -395,8 +532,14 @@ fn no_function_writes_an_item_of_the_relay_that_belongs_to_another() {
     let own: [(&str, &[&str]); 4] = [
         ("ProcessorRole", &["event", "attempts#now"]),
         ("BreakerRole", &["#breaker", "lease#breaker"]),
-        ("ReplayRole", &["event", "#breaker", "lease#dead-letters", "run#1"]),
-        ("RecoveryRole", &["event", "checkpoint#log", "lease#recovery"]),
+        (
+            "ReplayRole",
+            &["event", "#breaker", "lease#dead-letters", "run#1"],
+        ),
+        (
+            "RecoveryRole",
+            &["event", "checkpoint#log", "lease#recovery"],
+        ),
     ];
     for (role, own) in own {
         let policy = &resource(&template, role)["Properties"]["Policies"][0]["PolicyDocument"];
@@ -406,11 +549,17 @@ fn no_function_writes_an_item_of_the_relay_that_belongs_to_another() {
                 let actions = scalars(&statement["Action"]).expect("actions");
                 actions.iter().any(|action| {
                     action.starts_with("dynamodb:")
-                        && ["Put", "Update", "Delete", "*"].iter().any(|verb| action.contains(verb))
+                        && ["Put", "Update", "Delete", "*"]
+                            .iter()
+                            .any(|verb| action.contains(verb))
                 })
             })
             .collect();
-        let written = items.into_iter().filter(|item| writing.iter().any(|found| covers(&found["Condition"], item)));
+        let written = items.into_iter().filter(|item| {
+            writing
+                .iter()
+                .any(|found| covers(&found["Condition"], item))
+        });
         assert_eq!(written.collect::<Vec<_>>(), own, "{role}");
     }
 }

@@ -1,4 +1,5 @@
-//! Values in both the template and the code: each variable refers to the resource or parameter of its name, and times fit.
+//! Values in both the template and the code: each variable refers to the resource or parameter of
+//! its name, and times fit.
 
 use genesys_relay::dead_letters;
 use genesys_relay::domain::event_record::LIFE;
@@ -30,31 +31,61 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
     let template = template();
     for function in resources_of(&template, "AWS::Serverless::Function") {
         for (name, value) in entries(&function["Environment"]["Variables"]) {
-            let expected = RESOURCES.iter().chain(&CONSTANTS).find(|(known, _)| *known == name);
+            let expected = RESOURCES
+                .iter()
+                .chain(&CONSTANTS)
+                .find(|(known, _)| *known == name);
             let expected = expected.map_or_else(|| parameter_of(&name), |(_, of)| (*of).to_owned());
             assert_eq!(scalar(value), Some(expected), "{name}");
         }
     }
     let redrive = resource(&template, "EventsQueue")["Properties"]["RedrivePolicy"].clone();
-    assert_eq!(redrive["maxReceiveCount"].as_str(), Some("MaxReceiveCount"), "the last receive is SQS's last as well");
-    assert_eq!(redrive["deadLetterTargetArn"].as_str(), Some("DeadLetterQueue.Arn"));
+    assert_eq!(
+        redrive["maxReceiveCount"].as_str(),
+        Some("MaxReceiveCount"),
+        "the last receive is SQS's last as well"
+    );
+    assert_eq!(
+        redrive["deadLetterTargetArn"].as_str(),
+        Some("DeadLetterQueue.Arn")
+    );
 }
 
 #[test]
 fn times_of_the_template_fit_those_of_the_code() {
     let template = template();
-    let days = |queue: &str| number(&resource(&template, queue)["Properties"]["MessageRetentionPeriod"]) / 86_400;
+    let days = |queue: &str| {
+        number(&resource(&template, queue)["Properties"]["MessageRetentionPeriod"]) / 86_400
+    };
     let life = u64::try_from(LIFE.as_hours() / 24).expect("positive");
-    assert_eq!(life, days("DeadLetterQueue") + 1, "a record outlives its dead letter");
+    assert_eq!(
+        life,
+        days("DeadLetterQueue") + 1,
+        "a record outlives its dead letter"
+    );
     for bound in ["MinValue", "Default", "MaxValue"] {
         let days = number(&template["Parameters"]["ArchiveAfterDays"][bound]);
         let request = json!({ "action": "archive", "olderThanDays": days });
-        assert!(dead_letters::Request::parse(request, "a test").is_ok(), "{days} days");
+        assert!(
+            dead_letters::Request::parse(request, "a test").is_ok(),
+            "{days} days"
+        );
     }
     // It waits for the processor, which takes one event and answers.
     let timeout = number(&resource(&template, "BreakerFunction")["Properties"]["Timeout"]);
-    let slowest = template["Parameters"]["ProcessorTimeoutSeconds"]["AllowedValues"].as_vec().expect("a list").clone();
-    assert!(slowest.iter().all(|seconds| number(seconds) < timeout), "{timeout} s");
-    let rate = |schedule: &str| resource(&template, schedule)["Properties"]["ScheduleExpression"].clone();
-    assert_eq!(rate("BreakerSchedule").as_str(), Some("rate(1 minute)"), "it looks at minutes");
+    let slowest = template["Parameters"]["ProcessorTimeoutSeconds"]["AllowedValues"]
+        .as_vec()
+        .expect("a list")
+        .clone();
+    assert!(
+        slowest.iter().all(|seconds| number(seconds) < timeout),
+        "{timeout} s"
+    );
+    let rate =
+        |schedule: &str| resource(&template, schedule)["Properties"]["ScheduleExpression"].clone();
+    assert_eq!(
+        rate("BreakerSchedule").as_str(),
+        Some("rate(1 minute)"),
+        "it looks at minutes"
+    );
 }

@@ -1,4 +1,5 @@
-//! Alarms, dashboard and saved queries: the metrics that they read are written, and their descriptions are true.
+//! Alarms, dashboard and saved queries: the metrics that they read are written, and their
+//! descriptions are true.
 
 use super::*;
 
@@ -16,7 +17,12 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
         "QueueName",
         &["${AWS::StackName}-events", "${AWS::StackName}-dead-letters"],
     ),
-    ("AWS/ApiGateway", &["Count", "4xx", "5xx", "Latency"], "ApiId", &["HttpApi"]),
+    (
+        "AWS/ApiGateway",
+        &["Count", "4xx", "5xx", "Latency"],
+        "ApiId",
+        &["HttpApi"],
+    ),
     (
         "AWS/Lambda",
         &["Errors", "Throttles"],
@@ -29,8 +35,14 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
             "${AWS::StackName}-breaker",
         ],
     ),
-    // Beside the name of the bus (EventBridge User Guide, "Monitoring Amazon EventBridge"); that is how it spells it.
-    ("AWS/Events", &["InvocationsFailedToBeSentToDlq"], "RuleName", &["${AWS::StackName}-genesys"]),
+    // Beside the name of the bus (EventBridge User Guide, "Monitoring Amazon EventBridge"); that is
+    // how it spells it.
+    (
+        "AWS/Events",
+        &["InvocationsFailedToBeSentToDlq"],
+        "RuleName",
+        &["${AWS::StackName}-genesys"],
+    ),
 ];
 
 /// A dimension and one of its values.
@@ -48,24 +60,43 @@ fn documented() -> BTreeMap<String, Documented> {
     let metrics: BTreeMap<_, _> = rows
         .map(|row| {
             let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            let [name, unit, dimension, ..] = cells[..] else { panic!("too few columns: {row}") };
+            let [name, unit, dimension, ..] = cells[..] else {
+                panic!("too few columns: {row}")
+            };
             let dimensions = match dimension.split_once(": ") {
                 None => [None].into(),
                 Some((dimension, values)) => {
                     let dimension = dimension.trim_matches('`').to_owned();
                     let values = values_of(values).into_iter();
-                    values.map(|value| Some((dimension.clone(), value))).collect()
+                    values
+                        .map(|value| Some((dimension.clone(), value)))
+                        .collect()
                 }
             };
-            (name.trim_matches('`').to_owned(), Documented { unit: unit.to_owned(), dimensions })
+            (
+                name.trim_matches('`').to_owned(),
+                Documented {
+                    unit: unit.to_owned(),
+                    dimensions,
+                },
+            )
         })
         .collect();
-    assert!(metrics.len() > 20, "they were not read: {:?}", metrics.keys());
+    assert!(
+        metrics.len() > 20,
+        "they were not read: {:?}",
+        metrics.keys()
+    );
     metrics
 }
 
 fn values_of(column: &str) -> Vec<String> {
-    let values: Vec<_> = column.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let values: Vec<_> = column
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
     assert!(!values.is_empty(), "no values: {column}");
     values
 }
@@ -82,47 +113,75 @@ struct Used {
 impl Used {
     fn check(&self, documented: &BTreeMap<String, Documented>) {
         if self.namespace == OURS {
-            let metric = documented.get(&self.name).unwrap_or_else(|| panic!("{self:?} is not written"));
-            assert!(metric.dimensions.contains(&self.dimension), "never with that dimension: {self:?}");
+            let metric = documented
+                .get(&self.name)
+                .unwrap_or_else(|| panic!("{self:?} is not written"));
+            assert!(
+                metric.dimensions.contains(&self.dimension),
+                "never with that dimension: {self:?}"
+            );
             let statistics: &[&str] = match metric.unit.as_str() {
                 "Count" => &["Sum", "Minimum", "Maximum", "SampleCount"],
                 "Seconds" | "Milliseconds" => &["Maximum", "p50", "p99"],
                 unit => panic!("{unit} is no unit of ours: {self:?}"),
             };
-            assert!(statistics.contains(&self.statistic.as_str()), "not of {}: {self:?}", metric.unit);
+            assert!(
+                statistics.contains(&self.statistic.as_str()),
+                "not of {}: {self:?}",
+                metric.unit
+            );
             return;
         }
-        let (_, names, dimension, values) =
-            OF_AWS.iter().find(|(namespace, ..)| *namespace == self.namespace).unwrap_or_else(|| panic!("{self:?}"));
-        let (of, value) = self.dimension.as_ref().unwrap_or_else(|| panic!("without a dimension: {self:?}"));
+        let (_, names, dimension, values) = OF_AWS
+            .iter()
+            .find(|(namespace, ..)| *namespace == self.namespace)
+            .unwrap_or_else(|| panic!("{self:?}"));
+        let (of, value) = self
+            .dimension
+            .as_ref()
+            .unwrap_or_else(|| panic!("without a dimension: {self:?}"));
         assert!(names.contains(&self.name.as_str()), "{self:?}");
-        assert_eq!((of.as_str(), values.contains(&value.as_str())), (*dimension, true), "{self:?}");
+        assert_eq!(
+            (of.as_str(), values.contains(&value.as_str())),
+            (*dimension, true),
+            "{self:?}"
+        );
     }
 }
 
 /// The alarms, by their names in the template.
 fn alarms(template: &Yaml) -> BTreeMap<String, Yaml> {
     let resources = template["Resources"].as_hash().expect("resources").iter();
-    let alarms = resources.filter(|(_, found)| found["Type"].as_str() == Some("AWS::CloudWatch::Alarm"));
-    let alarms: BTreeMap<_, _> =
-        alarms.map(|(name, found)| (name.as_str().expect("a name").to_owned(), found.clone())).collect();
+    let alarms =
+        resources.filter(|(_, found)| found["Type"].as_str() == Some("AWS::CloudWatch::Alarm"));
+    let alarms: BTreeMap<_, _> = alarms
+        .map(|(name, found)| (name.as_str().expect("a name").to_owned(), found.clone()))
+        .collect();
     assert!(alarms.len() > 10, "{:?}", alarms.keys());
     alarms
 }
 
 fn text(yaml: &Yaml, name: &str) -> String {
-    yaml[name].as_str().unwrap_or_else(|| panic!("no {name}: {yaml:?}")).to_owned()
+    yaml[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {name}: {yaml:?}"))
+        .to_owned()
 }
 
 fn used_by(alarm: &Yaml) -> Used {
     let properties = &alarm["Properties"];
-    let mut dimensions = properties["Dimensions"].as_vec().cloned().unwrap_or_default();
+    let mut dimensions = properties["Dimensions"]
+        .as_vec()
+        .cloned()
+        .unwrap_or_default();
     dimensions.retain(|dimension| dimension["Name"].as_str() != Some("EventBusName"));
     assert!(dimensions.len() < 2, "{dimensions:?}");
     Used {
         namespace: text(properties, "Namespace"),
         name: text(properties, "MetricName"),
-        dimension: dimensions.first().map(|dimension| (text(dimension, "Name"), text(dimension, "Value"))),
+        dimension: dimensions
+            .first()
+            .map(|dimension| (text(dimension, "Name"), text(dimension, "Value"))),
         statistic: text(properties, "Statistic"),
     }
 }
@@ -137,13 +196,27 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
     let widgets = dashboard(template);
     let metrics = widgets.iter().flat_map(|widget| {
         let stat = &widget["properties"]["stat"];
-        widget["properties"]["metrics"].as_array().into_iter().flatten().map(move |metric| (stat, metric))
+        widget["properties"]["metrics"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(move |metric| (stat, metric))
     });
     metrics
         .map(|(stat, metric)| {
-            let texts: Vec<_> = metric.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-            let options = metric.as_array().and_then(|metric| metric.last()).filter(|last| last.is_object());
-            let statistic = options.and_then(|options| options["stat"].as_str()).or(stat.as_str());
+            let texts: Vec<_> = metric
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter_map(Value::as_str)
+                .collect();
+            let options = metric
+                .as_array()
+                .and_then(|metric| metric.last())
+                .filter(|last| last.is_object());
+            let statistic = options
+                .and_then(|options| options["stat"].as_str())
+                .or(stat.as_str());
             let dimension = match texts[2..] {
                 [] => None,
                 [name, "${HttpApi}"] => Some((name.to_owned(), "HttpApi".to_owned())),
@@ -151,7 +224,12 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
                 _ => panic!("more than one dimension: {metric}"),
             };
             let [namespace, name] = [texts[0], texts[1]].map(str::to_owned);
-            Used { namespace, name, dimension, statistic: statistic.expect("a statistic").to_owned() }
+            Used {
+                namespace,
+                name,
+                dimension,
+                statistic: statistic.expect("a statistic").to_owned(),
+            }
         })
         .collect()
 }
@@ -159,7 +237,11 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
 #[test]
 fn every_metric_read_is_written() {
     let (template, documented) = (template(), documented());
-    for used in alarms(&template).values().map(used_by).chain(on_dashboard(&template)) {
+    for used in alarms(&template)
+        .values()
+        .map(used_by)
+        .chain(on_dashboard(&template))
+    {
         used.check(&documented);
     }
 }
@@ -169,14 +251,23 @@ fn every_metric_read_is_written() {
 fn dimensions_are_the_names_of_queues_and_functions() {
     let template = template();
     let names = |kind: &str, property: &str| -> BTreeSet<String> {
-        resources_of(&template, kind).iter().map(|found| text(found, property)).collect()
+        resources_of(&template, kind)
+            .iter()
+            .map(|found| text(found, property))
+            .collect()
     };
     let of_aws = |namespace: &str| -> BTreeSet<String> {
-        let (.., values) = OF_AWS.iter().find(|(known, ..)| *known == namespace).expect("a namespace");
+        let (.., values) = OF_AWS
+            .iter()
+            .find(|(known, ..)| *known == namespace)
+            .expect("a namespace");
         values.iter().map(|value| (*value).to_owned()).collect()
     };
     assert_eq!(of_aws("AWS/SQS"), names("AWS::SQS::Queue", "QueueName"));
-    assert_eq!(of_aws("AWS/Lambda"), names("AWS::Serverless::Function", "FunctionName"));
+    assert_eq!(
+        of_aws("AWS/Lambda"),
+        names("AWS::Serverless::Function", "FunctionName")
+    );
     assert_eq!(of_aws("AWS/Events"), names("AWS::Events::Rule", "Name"));
 }
 
@@ -185,7 +276,9 @@ fn every_metric_is_on_the_dashboard_with_each_of_its_values() {
     let used = on_dashboard(&template());
     for (name, metric) in documented() {
         for dimension in metric.dimensions {
-            let is_there = used.iter().any(|used| used.name == name && used.dimension == dimension);
+            let is_there = used
+                .iter()
+                .any(|used| used.name == name && used.dimension == dimension);
             assert!(is_there, "{name} {dimension:?}");
         }
     }
@@ -194,32 +287,59 @@ fn every_metric_is_on_the_dashboard_with_each_of_its_values() {
 /// A metric costs by each value of its dimension.
 #[test]
 fn what_all_metrics_cost_is_what_the_page_says() {
-    let metrics: usize = documented().values().map(|metric| metric.dimensions.len()).sum();
+    let metrics: usize = documented()
+        .values()
+        .map(|metric| metric.dimensions.len())
+        .sum();
     let cents = metrics * 30;
-    let row = format!("| everything happens in every hour | {metrics} | {}.{:02} |", cents / 100, cents % 100);
-    assert!(file("docs/reference/metrics.md").lines().any(|line| line == row), "not there: {row}");
+    let row = format!(
+        "| everything happens in every hour | {metrics} | {}.{:02} |",
+        cents / 100,
+        cents % 100
+    );
+    assert!(
+        file("docs/reference/metrics.md")
+            .lines()
+            .any(|line| line == row),
+        "not there: {row}"
+    );
 }
 
 #[test]
 fn the_dashboard_fits_its_grid_and_shows_every_alarm() {
     let template = template();
     let cells = |widget: &Value| {
-        let [x, y, width, height] = ["x", "y", "width", "height"].map(|name| widget[name].as_u64().expect("a number"));
+        let [x, y, width, height] =
+            ["x", "y", "width", "height"].map(|name| widget[name].as_u64().expect("a number"));
         (x..x + width).flat_map(move |x| (y..y + height).map(move |y| (x, y)))
     };
     let mut taken = BTreeSet::new();
     for cell in dashboard(&template).iter().flat_map(cells) {
-        assert!(cell.0 < 24 && taken.insert(cell), "{cell:?} is outside, or taken twice");
+        assert!(
+            cell.0 < 24 && taken.insert(cell),
+            "{cell:?} is outside, or taken twice"
+        );
     }
     let shown = &resource(&template, "Dashboard")["Properties"]["DashboardBody"][1]["Alarms"][1];
     // One with a condition is `[condition, ARN, nothing]`.
-    let shown = shown.as_vec().expect("a list").iter().map(|alarm| match alarm.as_vec() {
-        Some(either) => (either[1].as_str().expect("an ARN"), either[0].as_str()),
-        None => (alarm.as_str().expect("an ARN"), None),
-    });
-    let shown: BTreeSet<_> = shown.map(|(arn, condition)| (arn.to_owned(), condition.map(str::to_owned))).collect();
+    let shown = shown
+        .as_vec()
+        .expect("a list")
+        .iter()
+        .map(|alarm| match alarm.as_vec() {
+            Some(either) => (either[1].as_str().expect("an ARN"), either[0].as_str()),
+            None => (alarm.as_str().expect("an ARN"), None),
+        });
+    let shown: BTreeSet<_> = shown
+        .map(|(arn, condition)| (arn.to_owned(), condition.map(str::to_owned)))
+        .collect();
     let all = alarms(&template).into_iter();
-    let all = all.map(|(name, alarm)| (format!("{name}.Arn"), alarm["Condition"].as_str().map(str::to_owned)));
+    let all = all.map(|(name, alarm)| {
+        (
+            format!("{name}.Arn"),
+            alarm["Condition"].as_str().map(str::to_owned),
+        )
+    });
     assert_eq!(shown, all.collect());
 }
 
@@ -229,22 +349,42 @@ fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() 
     for (name, alarm) in alarms(&template) {
         let properties = &alarm["Properties"];
         // The topic's policy allows what begins with the stack's name.
-        assert!(text(properties, "AlarmName").starts_with("${AWS::StackName}-alarm-"), "{name}");
+        assert!(
+            text(properties, "AlarmName").starts_with("${AWS::StackName}-alarm-"),
+            "{name}"
+        );
         let missing = text(properties, "TreatMissingData");
-        assert!(["breaching", "notBreaching", "ignore", "missing"].contains(&missing.as_str()), "{name}: {missing}");
+        assert!(
+            ["breaching", "notBreaching", "ignore", "missing"].contains(&missing.as_str()),
+            "{name}: {missing}"
+        );
         // Where no data is a state of its own, it is one to be told of.
         let of_silence = (missing == "missing").then_some("InsufficientDataActions");
         for actions in ["AlarmActions", "OKActions"].into_iter().chain(of_silence) {
-            let actions: Vec<_> = properties[actions].as_vec().into_iter().flatten().map(Yaml::as_str).collect();
+            let actions: Vec<_> = properties[actions]
+                .as_vec()
+                .into_iter()
+                .flatten()
+                .map(Yaml::as_str)
+                .collect();
             assert_eq!(actions, [Some("AlarmTopic")], "{name}");
         }
         let description = text(properties, "AlarmDescription");
-        // CloudWatch API Reference, "PutMetricAlarm". Parameters that it names are longer than their values.
+        // CloudWatch API Reference, "PutMetricAlarm". Parameters that it names are longer than
+        // their values.
         assert!(description.len() < 1024, "{name}");
-        let (meaning, runbook) = description.split_once(" Runbook: ${RunbookUrl}/").expect("a runbook");
-        assert!(meaning.len() > 80 && meaning.ends_with('.'), "{name}: {meaning}");
+        let (meaning, runbook) = description
+            .split_once(" Runbook: ${RunbookUrl}/")
+            .expect("a runbook");
+        assert!(
+            meaning.len() > 80 && meaning.ends_with('.'),
+            "{name}: {meaning}"
+        );
         // The runbook exists.
-        file(&format!("{}/{runbook}", text(&template["Parameters"]["RunbookUrl"], "Default")));
+        file(&format!(
+            "{}/{runbook}",
+            text(&template["Parameters"]["RunbookUrl"], "Default")
+        ));
     }
 }
 
@@ -252,10 +392,18 @@ fn every_alarm_says_what_it_means_and_tells_the_topic_when_it_begins_and_ends() 
 #[test]
 fn every_threshold_is_a_constant_or_follows_from_a_parameter() {
     let template = template();
-    let rates = template["Parameters"]["RecoveryRateMinutes"]["AllowedValues"].as_vec().expect("a list").iter();
+    let rates = template["Parameters"]["RecoveryRateMinutes"]["AllowedValues"]
+        .as_vec()
+        .expect("a list")
+        .iter();
     let rates: BTreeSet<_> = rates.filter_map(scalar).collect();
     let mapping = &template["Mappings"]["Recovery"];
-    assert_eq!(entries(mapping).map(|(rate, _)| rate).collect::<BTreeSet<_>>(), rates);
+    assert_eq!(
+        entries(mapping)
+            .map(|(rate, _)| rate)
+            .collect::<BTreeSet<_>>(),
+        rates
+    );
     let mut fields = BTreeSet::new();
     for (name, alarm) in alarms(&template) {
         for property in ["Threshold", "EvaluationPeriods"] {
@@ -272,27 +420,46 @@ fn every_threshold_is_a_constant_or_follows_from_a_parameter() {
             }
         }
     }
-    let declared = entries(mapping).flat_map(|(_, line)| entries(line).map(|(field, _)| field).collect::<Vec<_>>());
+    let declared = entries(mapping)
+        .flat_map(|(_, line)| entries(line).map(|(field, _)| field).collect::<Vec<_>>());
     assert_eq!(declared.collect::<BTreeSet<_>>(), fields);
     for (name, parameter) in entries(&template["Parameters"]) {
-        assert!(!name.starts_with("Alarm") || parameter["Type"].as_str() == Some("String"), "{name}");
+        assert!(
+            !name.starts_with("Alarm") || parameter["Type"].as_str() == Some("String"),
+            "{name}"
+        );
     }
 }
 
-/// SQS leaves messages received three times out of the queue's age, and a function that cannot start writes no metrics.
+/// SQS leaves messages received three times out of the queue's age, and a function that cannot
+/// start writes no metrics.
 #[test]
 fn a_function_that_cannot_begin_rings_an_alarm() {
     let template = template();
     let alarms = alarms(&template);
     let watches = |name: &str, metric: &str, function: &str| {
         let used = used_by(&alarms[name]);
-        assert_eq!((used.namespace.as_str(), used.name.as_str()), ("AWS/Lambda", metric), "{name}");
-        assert_eq!(used.dimension, Some(("FunctionName".to_owned(), function.to_owned())), "{name}");
-        let period =
-            number(&alarms[name]["Properties"]["Period"]) * number(&alarms[name]["Properties"]["EvaluationPeriods"]);
-        assert!(period <= 300, "{name}: a receive is used up each {period} s at least");
+        assert_eq!(
+            (used.namespace.as_str(), used.name.as_str()),
+            ("AWS/Lambda", metric),
+            "{name}"
+        );
+        assert_eq!(
+            used.dimension,
+            Some(("FunctionName".to_owned(), function.to_owned())),
+            "{name}"
+        );
+        let period = number(&alarms[name]["Properties"]["Period"])
+            * number(&alarms[name]["Properties"]["EvaluationPeriods"]);
+        assert!(
+            period <= 300,
+            "{name}: a receive is used up each {period} s at least"
+        );
         let threshold = number(&alarms[name]["Properties"]["Threshold"]);
-        assert_eq!(threshold, 1, "{name}: a single event fails once in six minutes");
+        assert_eq!(
+            threshold, 1,
+            "{name}: a single event fails once in six minutes"
+        );
     };
     for function in ["Ingest", "Processor"] {
         let name = format!("${{AWS::StackName}}-{}", function.to_lowercase());
@@ -300,32 +467,57 @@ fn a_function_that_cannot_begin_rings_an_alarm() {
         watches(&format!("{function}ThrottledAlarm"), "Throttles", &name);
     }
     // The others run by a schedule: what they write at each run is missed.
-    for (alarm, function) in
-        [("BreakerSilentAlarm", "breaker"), ("RecoverySilentAlarm", "recovery"), ("DeadLetterAgeAlarm", "replay")]
-    {
+    for (alarm, function) in [
+        ("BreakerSilentAlarm", "breaker"),
+        ("RecoverySilentAlarm", "recovery"),
+        ("DeadLetterAgeAlarm", "replay"),
+    ] {
         let properties = &alarms[alarm]["Properties"];
         assert_eq!(text(properties, "TreatMissingData"), "breaching", "{alarm}");
         let metric = text(properties, "MetricName");
         let page = file("docs/reference/metrics.md");
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{metric}`"))).expect("documented");
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{metric}`")))
+            .expect("documented");
         assert!(row.contains(function), "{alarm}: {row}");
     }
 }
 
-/// A run that fails or never ends is told of, and neither a new stack nor a try that is repeated rings.
+/// A run that fails or never ends is told of, and neither a new stack nor a try that is repeated
+/// rings.
 #[test]
 fn a_day_without_a_run_of_the_archive_is_told_of_where_there_was_one() {
     let template = template();
     let properties = &alarms(&template)["ArchiveFailedAlarm"]["Properties"];
     assert_eq!(text(properties, "TreatMissingData"), "missing");
-    assert_eq!(text(properties, "Statistic"), "Minimum", "a try that succeeds makes up for those before it");
-    let (period, periods) = (number(&properties["Period"]), number(&properties["EvaluationPeriods"]));
-    let schedule = resource(&template, "ArchiveSchedule")["Properties"]["ScheduleExpression"].clone();
-    assert_eq!(schedule.as_str(), Some("cron(17 3,15 * * ? *)"), "every twelve hours");
-    assert!(period * periods >= 2 * 12 * 60 * 60, "two runs are in each window");
+    assert_eq!(
+        text(properties, "Statistic"),
+        "Minimum",
+        "a try that succeeds makes up for those before it"
+    );
+    let (period, periods) = (
+        number(&properties["Period"]),
+        number(&properties["EvaluationPeriods"]),
+    );
+    let schedule =
+        resource(&template, "ArchiveSchedule")["Properties"]["ScheduleExpression"].clone();
+    assert_eq!(
+        schedule.as_str(),
+        Some("cron(17 3,15 * * ? *)"),
+        "every twelve hours"
+    );
+    assert!(
+        period * periods >= 2 * 12 * 60 * 60,
+        "two runs are in each window"
+    );
     // CloudWatch API Reference, "PutMetricAlarm", for periods of an hour and more.
     assert!(period >= 3600 && period * periods <= 7 * 24 * 60 * 60);
-    assert_eq!(number(&properties["DatapointsToAlarm"]), 1, "one failed hour is enough");
+    assert_eq!(
+        number(&properties["DatapointsToAlarm"]),
+        1,
+        "one failed hour is enough"
+    );
 }
 
 /// Of a rule on such a bus `Ref` is `<bus>|<name>`, which is no dimension of a metric.
@@ -335,23 +527,34 @@ fn the_alarm_of_the_rule_knows_it_by_its_name() {
     let rule = &resource(&template, "GenesysEventRule")["Properties"];
     let dimensions = &resource(&template, "EventBridgeLostAlarm")["Properties"]["Dimensions"];
     let dimensions = dimensions.as_vec().expect("a list").iter();
-    let dimensions: BTreeMap<_, _> =
-        dimensions.map(|dimension| (text(dimension, "Name"), text(dimension, "Value"))).collect();
-    let of_rule = [("EventBusName", text(rule, "EventBusName")), ("RuleName", text(rule, "Name"))];
-    assert_eq!(dimensions, of_rule.map(|(name, value)| (name.to_owned(), value)).into());
+    let dimensions: BTreeMap<_, _> = dimensions
+        .map(|dimension| (text(dimension, "Name"), text(dimension, "Value")))
+        .collect();
+    let of_rule = [
+        ("EventBusName", text(rule, "EventBusName")),
+        ("RuleName", text(rule, "Name")),
+    ];
+    assert_eq!(
+        dimensions,
+        of_rule.map(|(name, value)| (name.to_owned(), value)).into()
+    );
 }
 
-/// The runs of a schedule drift over the border of minutes, so that one minute has two and the next none.
+/// The runs of a schedule drift over the border of minutes, so that one minute has two and the next
+/// none.
 #[test]
 fn a_minute_without_a_run_neither_ends_an_alarm_nor_keeps_it_from_ringing() {
     let of_several = alarms(&template()).into_iter().filter(|(_, alarm)| {
         let properties = &alarm["Properties"];
         let missing = text(properties, "TreatMissingData");
-        properties["EvaluationPeriods"].as_i64() != Some(1) && !["breaching", "missing"].contains(&missing.as_str())
+        properties["EvaluationPeriods"].as_i64() != Some(1)
+            && !["breaching", "missing"].contains(&missing.as_str())
     });
-    let of_several: BTreeMap<_, _> =
-        of_several.map(|(name, alarm)| (name, text(&alarm["Properties"], "TreatMissingData"))).collect();
-    let expected = ["HeldBackAlarm", "ProcessorSilentAlarm"].map(|name| (name.to_owned(), "ignore".to_owned()));
+    let of_several: BTreeMap<_, _> = of_several
+        .map(|(name, alarm)| (name, text(&alarm["Properties"], "TreatMissingData")))
+        .collect();
+    let expected = ["HeldBackAlarm", "ProcessorSilentAlarm"]
+        .map(|name| (name.to_owned(), "ignore".to_owned()));
     assert_eq!(of_several, expected.into());
 }
 
@@ -360,12 +563,20 @@ fn a_minute_without_a_run_neither_ends_an_alarm_nor_keeps_it_from_ringing() {
 fn no_alarm_of_failed_acks_counts_what_ingest_answers_to_strangers() {
     let alarms = alarms(&template());
     let used: Vec<_> = alarms.values().map(used_by).collect();
-    assert!(used.iter().all(|used| used.namespace != "AWS/ApiGateway"), "{used:?}");
+    assert!(
+        used.iter().all(|used| used.namespace != "AWS/ApiGateway"),
+        "{used:?}"
+    );
     let reason = Some(("Reason".to_owned(), "unavailable".to_owned()));
     assert_eq!(used_by(&alarms["FailedAcksAlarm"]).dimension, reason);
     let filter = resource(&template(), "ApiFailedFilter")["Properties"]["FilterPattern"].clone();
     let of_its_own = r#"&& ($.integrationError != "-" || $.error != "-") }"#;
-    assert!(filter.as_str().is_some_and(|pattern| pattern.ends_with(of_its_own)), "{filter:?}");
+    assert!(
+        filter
+            .as_str()
+            .is_some_and(|pattern| pattern.ends_with(of_its_own)),
+        "{filter:?}"
+    );
 }
 
 #[test]
@@ -373,7 +584,8 @@ fn thresholds_follow_from_what_they_are_about() {
     let template = template();
     let (alarms, parameters) = (alarms(&template), &template["Parameters"]);
     let threshold = |name: &str| alarms[name]["Properties"]["Threshold"].clone();
-    let retention = |name: &str| number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]);
+    let retention =
+        |name: &str| number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]);
     let day = 24 * 60 * 60;
     // SQS Developer Guide, "Amazon SQS message quotas".
     assert_eq!(number(&threshold("InFlightAlarm")), 120_000 * 8 / 10);
@@ -398,14 +610,27 @@ fn thresholds_follow_from_what_they_are_about() {
         [latest - 1, latest].map(|days| days.to_string()),
         "later than that, the alarm comes before the archive"
     );
-    assert!(number(&age[1]) >= (latest + 1) * day && number(&age[1]) + day <= retention("DeadLetterQueue"));
+    assert!(
+        number(&age[1]) >= (latest + 1) * day
+            && number(&age[1]) + day <= retention("DeadLetterQueue")
+    );
     let overlap = number(&parameters["RecoveryOverlapMinutes"]["MaxValue"]);
     for (rate, line) in entries(&template["Mappings"]["Recovery"]) {
         let rate: u64 = rate.parse().expect("minutes");
-        assert!(number(&line["BehindSeconds"]) > 60 * (overlap + rate), "a recovery that is well is behind by so much");
-        assert!(number(&line["SilentHours"]) * 60 > rate, "{rate}: one run is due in that time");
-        assert!(number(&line["Failures"]) <= (60 / rate).max(1), "{rate}: so many runs are in an hour");
-        // CloudWatch User Guide, "Using Amazon CloudWatch alarms": a week at most with periods of an hour.
+        assert!(
+            number(&line["BehindSeconds"]) > 60 * (overlap + rate),
+            "a recovery that is well is behind by so much"
+        );
+        assert!(
+            number(&line["SilentHours"]) * 60 > rate,
+            "{rate}: one run is due in that time"
+        );
+        assert!(
+            number(&line["Failures"]) <= (60 / rate).max(1),
+            "{rate}: so many runs are in an hour"
+        );
+        // CloudWatch User Guide, "Using Amazon CloudWatch alarms": a week at most with periods of
+        // an hour.
         assert!(number(&line["SilentHours"]) <= 7 * 24);
     }
 }
@@ -415,7 +640,9 @@ fn what_can_be_off_has_no_alarm_then() {
     for (name, alarm) in alarms(&template()) {
         let metric = text(&alarm["Properties"], "MetricName");
         let condition = match metric.as_str() {
-            metric if metric.starts_with("Breaker") || metric == "ProcessorSilent" => Some("BreakerIsOn"),
+            metric if metric.starts_with("Breaker") || metric == "ProcessorSilent" => {
+                Some("BreakerIsOn")
+            }
             "InvocationsFailedToBeSentToDlq" => Some("TakesEventBridge"),
             metric if metric.starts_with("Recovery") => Some("RecoveryIsOn"),
             _ => None,
@@ -428,7 +655,10 @@ fn what_can_be_off_has_no_alarm_then() {
 fn alarms_are_mailed_where_an_address_is_given() {
     let subscription = resource(&template(), "AlarmSubscription");
     assert_eq!(subscription["Condition"].as_str(), Some("MailsAlarms"));
-    assert_eq!(subscription["Properties"]["Endpoint"].as_str(), Some("AlarmEmail"));
+    assert_eq!(
+        subscription["Properties"]["Endpoint"].as_str(),
+        Some("AlarmEmail")
+    );
 }
 
 /// The end-to-end tests show that the fields exist.
@@ -439,7 +669,11 @@ fn the_saved_queries_look_at_the_log_of_every_function() {
     let groups: BTreeSet<_> = resources
         .filter_map(|(name, found)| {
             let is_function = found["Type"].as_str() == Some("AWS::Serverless::Function");
-            is_function.then(|| name.as_str().expect("a name").replace("Function", "LogGroup"))
+            is_function.then(|| {
+                name.as_str()
+                    .expect("a name")
+                    .replace("Function", "LogGroup")
+            })
         })
         .collect();
     let queries = resources_of(&template, "AWS::Logs::QueryDefinition");

@@ -15,12 +15,21 @@ type Parsed = (&'static str, fn(&str) -> bool);
 const TARGET_URL: Parsed = ("TargetUrl", |text| text.parse::<HttpsUrl>().is_ok());
 const GENESYS_API_URL: Parsed = ("GenesysApiUrl", |text| text.parse::<BaseUrl>().is_ok());
 const GENESYS_LOGIN_URL: Parsed = ("GenesysLoginUrl", |text| text.parse::<BaseUrl>().is_ok());
-const WEBHOOK_DELIVERIES_PATH: Parsed = ("WebhookDeliveriesPath", |text| text.parse::<LogPath>().is_ok());
-const PARSED: [Parsed; 4] = [TARGET_URL, GENESYS_API_URL, GENESYS_LOGIN_URL, WEBHOOK_DELIVERIES_PATH];
+const WEBHOOK_DELIVERIES_PATH: Parsed = ("WebhookDeliveriesPath", |text| {
+    text.parse::<LogPath>().is_ok()
+});
+const PARSED: [Parsed; 4] = [
+    TARGET_URL,
+    GENESYS_API_URL,
+    GENESYS_LOGIN_URL,
+    WEBHOOK_DELIVERIES_PATH,
+];
 
 fn pattern(template: &Yaml, parameter: &str) -> String {
     let pattern = template["Parameters"][parameter]["AllowedPattern"].as_str();
-    pattern.unwrap_or_else(|| panic!("{parameter} has no pattern")).to_owned()
+    pattern
+        .unwrap_or_else(|| panic!("{parameter} has no pattern"))
+        .to_owned()
 }
 
 #[test]
@@ -36,7 +45,8 @@ fn what_the_template_takes_the_functions_take_and_leaks_are_refused_by_both() {
         "http://127.0.0.1:8080",
         "http://localhost",
     ];
-    // The first of each pair: whether the code takes it. A host that only the template refuses could not be reached.
+    // The first of each pair: whether the code takes it. A host that only the template refuses
+    // could not be reached.
     const NO_ORIGINS: [(bool, &str); 24] = [
         (false, "https://10.0.0.256"),
         (false, "https://10.0.0.0.1"),
@@ -63,7 +73,11 @@ fn what_the_template_takes_the_functions_take_and_leaks_are_refused_by_both() {
         (false, "example.com"),
         (false, "SET-TargetUrl-IN-samconfig.toml"),
     ];
-    const PATHS: [&str; 3] = ["/api/v2/webhooks/{webhookId}/deliveries", "/{webhookId}", "/a{webhookId}{webhookId}~!$"];
+    const PATHS: [&str; 3] = [
+        "/api/v2/webhooks/{webhookId}/deliveries",
+        "/{webhookId}",
+        "/a{webhookId}{webhookId}~!$",
+    ];
     const NO_PATHS: [(bool, &str); 6] = [
         (false, "/deliveries"),
         (false, "api/{webhookId}"),
@@ -75,7 +89,11 @@ fn what_the_template_takes_the_functions_take_and_leaks_are_refused_by_both() {
     let template = template();
     let check = |(name, parses): Parsed, text: &str, by_template: bool, by_code: bool| {
         let allowed = Regex::new(&pattern(&template, name)).expect("a pattern");
-        assert_eq!((allowed.is_match(text), parses(text)), (by_template, by_code), "{name}: {text}");
+        assert_eq!(
+            (allowed.is_match(text), parses(text)),
+            (by_template, by_code),
+            "{name}: {text}"
+        );
     };
     for origin in ORIGINS {
         for path in ["", "/", "/hook", "/hook/%20|^`{}"] {
@@ -83,7 +101,12 @@ fn what_the_template_takes_the_functions_take_and_leaks_are_refused_by_both() {
                 check(url, &format!("{origin}{path}"), true, true);
             }
         }
-        check(TARGET_URL, &format!("{origin}/hook?t=1&u={{x}}"), true, true);
+        check(
+            TARGET_URL,
+            &format!("{origin}/hook?t=1&u={{x}}"),
+            true,
+            true,
+        );
         check(TARGET_URL, &format!("{origin}?t=1"), true, true);
         check(TARGET_URL, &format!("{origin}/#part"), false, true);
         check(GENESYS_API_URL, &format!("{origin}/?t=1"), false, false);
@@ -107,7 +130,8 @@ proptest! {
     #[test]
     fn whatever_a_pattern_lets_through_its_function_takes(
         (name, parses, text) in prop::sample::select(PARSED.to_vec()).prop_flat_map(|(name, parses)| {
-            // Without anchors, and without the alternative of being empty, which the functions take for absent.
+            // Without anchors, and without the alternative of being empty, which the functions take
+            // for absent.
             let pattern = pattern(&template(), name);
             let pattern = pattern.trim_start_matches("^$|").trim_start_matches('^').trim_end_matches('$').to_owned();
             (Just(name), Just(parses), string_regex(&pattern).expect("a pattern"))
@@ -120,8 +144,16 @@ proptest! {
 #[test]
 fn levels_and_lists_are_those_that_the_functions_know() {
     let template = template();
-    for level in template["Parameters"]["LogLevel"]["AllowedValues"].as_vec().expect("a list") {
-        assert!(level.as_str().is_some_and(|level| level.parse::<LevelFilter>().is_ok()), "{level:?}");
+    for level in template["Parameters"]["LogLevel"]["AllowedValues"]
+        .as_vec()
+        .expect("a list")
+    {
+        assert!(
+            level
+                .as_str()
+                .is_some_and(|level| level.parse::<LevelFilter>().is_ok()),
+            "{level:?}"
+        );
     }
     // `sam` cuts a value in samconfig.toml at a blank.
     for list in ["RecoveryIds", "RecoveryStatuses"] {
@@ -140,14 +172,19 @@ fn every_number_that_a_function_reads_may_have_a_fraction() {
     let mut numbers = 0;
     for (function, logical_id) in FUNCTIONS {
         let read = variables::of(function);
-        let variables = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
+        let variables =
+            resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
         for (variable, parameter) in variables.as_hash().expect("variables") {
             let variable = variable.as_str().expect("a name");
-            let kind = parameter.as_str().and_then(|name| template["Parameters"][name]["Type"].as_str());
+            let kind = parameter
+                .as_str()
+                .and_then(|name| template["Parameters"][name]["Type"].as_str());
             if kind != Some("Number") {
                 continue;
             }
-            let is_number = read.iter().any(|read| read.name == variable && read.is_number);
+            let is_number = read
+                .iter()
+                .any(|read| read.name == variable && read.is_number);
             assert!(is_number, "{function}: {variable}");
             numbers += 1;
         }
@@ -155,8 +192,9 @@ fn every_number_that_a_function_reads_may_have_a_fraction() {
     assert!(numbers > 10, "{numbers}");
 }
 
-/// Lambda gives all variables of a function 4 KB ("Lambda quotas"), CloudFormation a template 1 MB, 500 resources and 200
-/// parameters ("Understand CloudFormation quotas"), and Lambda a function's name 64 characters.
+/// Lambda gives all variables of a function 4 KB ("Lambda quotas"), CloudFormation a template 1 MB,
+/// 500 resources and 200 parameters ("Understand CloudFormation quotas"), and Lambda a function's
+/// name 64 characters.
 #[test]
 fn the_template_is_within_the_quotas_of_aws() {
     const LONGEST_ARN: u64 = 200;
@@ -164,20 +202,33 @@ fn the_template_is_within_the_quotas_of_aws() {
     let size = file("template.yaml").len();
     assert!(size < 1024 * 1024, "{size}");
     let count = |part: &str| template[part].as_hash().expect("a part").len();
-    assert!(count("Resources") < 250 && count("Parameters") < 200, "SAM makes more resources of these");
+    assert!(
+        count("Resources") < 250 && count("Parameters") < 200,
+        "SAM makes more resources of these"
+    );
     for (function, logical_id) in FUNCTIONS {
         let properties = resource(&template, logical_id)["Properties"].clone();
-        let name = properties["FunctionName"].as_str().expect("a name").replace("${AWS::StackName}", "");
+        let name = properties["FunctionName"]
+            .as_str()
+            .expect("a name")
+            .replace("${AWS::StackName}", "");
         assert!(
             name.len() <= 64 - 54,
             "{function}: docs/operate/deploy.md says that a stack's name has 54 characters at most"
         );
-        let variables = properties["Environment"]["Variables"].as_hash().expect("variables");
+        let variables = properties["Environment"]["Variables"]
+            .as_hash()
+            .expect("variables");
         let bytes = variables.iter().map(|(name, value)| {
-            let parameter =
-                value.as_str().map(|name| &template["Parameters"][name]).filter(|found| !found.is_badvalue());
+            let parameter = value
+                .as_str()
+                .map(|name| &template["Parameters"][name])
+                .filter(|found| !found.is_badvalue());
             let longest = match parameter {
-                Some(text) if text["Type"].as_str() == Some("String") && text["AllowedValues"].is_badvalue() => {
+                Some(text)
+                    if text["Type"].as_str() == Some("String")
+                        && text["AllowedValues"].is_badvalue() =>
+                {
                     number(&text["MaxLength"])
                 }
                 Some(_) => 20,

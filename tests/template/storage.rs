@@ -9,9 +9,15 @@ fn the_queue_hides_a_message_for_six_times_the_processors_time_out() {
     let visibility = &template["Mappings"]["QueueVisibility"];
     for seconds in allowed.as_vec().expect("a list") {
         let seconds = number(seconds);
-        assert_eq!(number(&visibility[seconds.to_string().as_str()]["Seconds"]), 6 * seconds);
+        assert_eq!(
+            number(&visibility[seconds.to_string().as_str()]["Seconds"]),
+            6 * seconds
+        );
     }
-    assert_eq!(visibility.as_hash().expect("a mapping").len(), allowed.as_vec().expect("a list").len());
+    assert_eq!(
+        visibility.as_hash().expect("a mapping").len(),
+        allowed.as_vec().expect("a list").len()
+    );
     let names = &resource(&template, "EventsQueue")["Properties"]["VisibilityTimeout"];
     assert_eq!(names[0].as_str(), Some("QueueVisibility"));
 }
@@ -19,36 +25,71 @@ fn the_queue_hides_a_message_for_six_times_the_processors_time_out() {
 #[test]
 fn a_dead_letter_outlives_the_events_queue() {
     let template = template();
-    let retention =
-        |name: &str| number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]) / (24 * 60 * 60);
-    assert_eq!((retention("EventsQueue"), retention("DeadLetterQueue")), (10, 14));
+    let retention = |name: &str| {
+        number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]) / (24 * 60 * 60)
+    };
+    assert_eq!(
+        (retention("EventsQueue"), retention("DeadLetterQueue")),
+        (10, 14)
+    );
 }
 
 #[test]
 fn a_dead_letter_is_archived_before_it_expires() {
     let template = template();
     let latest = number(&template["Parameters"]["ArchiveAfterDays"]["MaxValue"]);
-    let retention = number(&resource(&template, "DeadLetterQueue")["Properties"]["MessageRetentionPeriod"]);
-    assert!(latest + 2 <= retention / (24 * 60 * 60), "a night on which the archive fails can be made up for");
+    let retention =
+        number(&resource(&template, "DeadLetterQueue")["Properties"]["MessageRetentionPeriod"]);
+    assert!(
+        latest + 2 <= retention / (24 * 60 * 60),
+        "a night on which the archive fails can be made up for"
+    );
 }
 
 #[test]
 fn what_was_promised_outlives_the_stack() {
     let template = template();
-    for name in ["EventsQueue", "DeadLetterQueue", "EventsTable", "ArchiveBucket", "ArchiveBucketPolicy", "Secret"] {
+    for name in [
+        "EventsQueue",
+        "DeadLetterQueue",
+        "EventsTable",
+        "ArchiveBucket",
+        "ArchiveBucketPolicy",
+        "Secret",
+    ] {
         let resource = resource(&template, name);
-        assert_eq!(resource["DeletionPolicy"].as_str(), Some("RetainExceptOnCreate"), "{name}");
-        assert_eq!(resource["UpdateReplacePolicy"].as_str(), Some("Retain"), "{name}");
+        assert_eq!(
+            resource["DeletionPolicy"].as_str(),
+            Some("RetainExceptOnCreate"),
+            "{name}"
+        );
+        assert_eq!(
+            resource["UpdateReplacePolicy"].as_str(),
+            Some("Retain"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn the_events_table_forgets_in_time_and_can_be_brought_back() {
     let table = resource(&template(), "EventsTable")["Properties"].clone();
-    assert_eq!(table["TimeToLiveSpecification"]["AttributeName"].as_str(), Some("expires_at"));
-    assert_eq!(table["TimeToLiveSpecification"]["Enabled"].as_bool(), Some(true));
-    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"].as_bool(), Some(true));
-    assert_eq!(table["SSESpecification"]["SSEEnabled"].as_bool(), Some(true));
+    assert_eq!(
+        table["TimeToLiveSpecification"]["AttributeName"].as_str(),
+        Some("expires_at")
+    );
+    assert_eq!(
+        table["TimeToLiveSpecification"]["Enabled"].as_bool(),
+        Some(true)
+    );
+    assert_eq!(
+        table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"].as_bool(),
+        Some(true)
+    );
+    assert_eq!(
+        table["SSESpecification"]["SSEEnabled"].as_bool(),
+        Some(true)
+    );
     assert_eq!(table["BillingMode"].as_str(), Some("PAY_PER_REQUEST"));
 }
 
@@ -56,17 +97,47 @@ fn the_events_table_forgets_in_time_and_can_be_brought_back() {
 fn the_archive_is_private_and_ends() {
     let template = template();
     let bucket = resource(&template, "ArchiveBucket")["Properties"].clone();
-    for setting in ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"] {
-        assert_eq!(bucket["PublicAccessBlockConfiguration"][setting].as_bool(), Some(true), "{setting}");
+    for setting in [
+        "BlockPublicAcls",
+        "BlockPublicPolicy",
+        "IgnorePublicAcls",
+        "RestrictPublicBuckets",
+    ] {
+        assert_eq!(
+            bucket["PublicAccessBlockConfiguration"][setting].as_bool(),
+            Some(true),
+            "{setting}"
+        );
     }
-    assert_eq!(bucket["OwnershipControls"]["Rules"][0]["ObjectOwnership"].as_str(), Some("BucketOwnerEnforced"));
+    assert_eq!(
+        bucket["OwnershipControls"]["Rules"][0]["ObjectOwnership"].as_str(),
+        Some("BucketOwnerEnforced")
+    );
     let encryption = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"][0];
-    assert_eq!(encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"].as_str(), Some("AES256"));
+    assert_eq!(
+        encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"].as_str(),
+        Some("AES256")
+    );
 
-    let rules = bucket["LifecycleConfiguration"]["Rules"].as_vec().expect("rules").clone();
-    assert!(rules.iter().all(|rule| rule["Status"].as_str() == Some("Enabled") && rule["Prefix"].is_badvalue()));
-    let rule = |name: &str| rules.iter().find(|rule| !rule[name].is_badvalue()).unwrap_or_else(|| panic!("no {name}"));
-    assert_eq!(rule("ExpirationInDays")["ExpirationInDays"].as_str(), Some("ArchiveRetentionDays"));
+    let rules = bucket["LifecycleConfiguration"]["Rules"]
+        .as_vec()
+        .expect("rules")
+        .clone();
+    assert!(
+        rules
+            .iter()
+            .all(|rule| rule["Status"].as_str() == Some("Enabled") && rule["Prefix"].is_badvalue())
+    );
+    let rule = |name: &str| {
+        rules
+            .iter()
+            .find(|rule| !rule[name].is_badvalue())
+            .unwrap_or_else(|| panic!("no {name}"))
+    };
+    assert_eq!(
+        rule("ExpirationInDays")["ExpirationInDays"].as_str(),
+        Some("ArchiveRetentionDays")
+    );
     rule("NoncurrentVersionExpiration");
     rule("AbortIncompleteMultipartUpload");
 }
@@ -77,7 +148,15 @@ fn the_queues_are_encrypted_and_take_all_that_ingest_does() {
     let template = template();
     for queue in ["EventsQueue", "DeadLetterQueue"] {
         let queue = resource(&template, queue)["Properties"].clone();
-        assert_eq!(queue["SqsManagedSseEnabled"].as_bool(), Some(true), "{queue:?}");
-        assert_eq!(number(&queue["MaximumMessageSize"]), 1024 * 1024, "{queue:?}");
+        assert_eq!(
+            queue["SqsManagedSseEnabled"].as_bool(),
+            Some(true),
+            "{queue:?}"
+        );
+        assert_eq!(
+            number(&queue["MaximumMessageSize"]),
+            1024 * 1024,
+            "{queue:?}"
+        );
     }
 }

@@ -1,6 +1,10 @@
-//! Environment variables of the functions, from the tables in their `config.rs`, and the reference page made of them.
+//! Environment variables of the functions, from the tables in their `config.rs`, and the reference
+//! page made of them.
 
-#![expect(dead_code, reason = "the configurations are included for their tables only")]
+#![expect(
+    dead_code,
+    reason = "the configurations are included for their tables only"
+)]
 
 use std::fmt::Write as _;
 
@@ -48,8 +52,18 @@ configuration! {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     for (function, _) in FUNCTIONS {
-        write!(page, "\n## {function}\n\n| variable | value | meaning |\n|---|---|---|\n").expect("written");
-        for Variable { name, bounds, meaning, .. } in of(function) {
+        write!(
+            page,
+            "\n## {function}\n\n| variable | value | meaning |\n|---|---|---|\n"
+        )
+        .expect("written");
+        for Variable {
+            name,
+            bounds,
+            meaning,
+            ..
+        } in of(function)
+        {
             writeln!(page, "| `{name}` | {bounds} | {meaning} |").expect("written");
         }
     }
@@ -64,5 +78,9 @@ fn the_reference_page_of_variables_is_current() {
         std::fs::write(&path, page()).expect("written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, page(), "{PAGE} is stale; run WRITE_DOCS=1 cargo test --test template variables");
+    assert_eq!(
+        found,
+        page(),
+        "{PAGE} is stale; run WRITE_DOCS=1 cargo test --test template variables"
+    );
 }

@@ -21,8 +21,11 @@ use crate::selection::Fields;
 use crate::state::Console;
 
 /// Actions that the breaker function accepts, with their labels.
-const ACTIONS: [(&str, &str); 3] =
-    [("open", "Open: hold all events"), ("close", "Close: deliver all events"), ("automatic", "Automatic")];
+const ACTIONS: [(&str, &str); 3] = [
+    ("open", "Open: hold all events"),
+    ("close", "Close: deliver all events"),
+    ("automatic", "Automatic"),
+];
 
 /// Time for which a busy breaker is asked again before the page says so.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -70,12 +73,18 @@ pub(super) fn name(status: &Status) -> &str {
 
 /// Describes what the state means for events.
 pub(super) fn meaning(status: &Status) -> &'static str {
-    match status.breaker.as_ref().map(|breaker| breaker.state.as_str()) {
+    match status
+        .breaker
+        .as_ref()
+        .map(|breaker| breaker.state.as_str())
+    {
         None if status.breaker_error.is_some() => "Events may be held in the queue",
         None | Some("closed") => "Events are delivered",
         Some("off") => "Events are delivered; during an outage they are not held",
         Some("closing") => "Delivery resumes slowly and gets faster each minute",
-        Some("exhausting") => "Events go to the dead letters: your system was unavailable for three days",
+        Some("exhausting") => {
+            "Events go to the dead letters: your system was unavailable for three days"
+        }
         Some(_) => "Events are held in the queue",
     }
 }
@@ -84,7 +93,9 @@ fn state(status: &Status) -> Markup {
     if let Some(error) = &status.breaker_error {
         return html! { p { "The state cannot be read: " (error) ". A later version of the relay may have written it." } };
     }
-    let Some(breaker) = &status.breaker else { return html! { p { "No check has run yet." } } };
+    let Some(breaker) = &status.breaker else {
+        return html! { p { "No check has run yet." } };
+    };
     html! {
         p {
             strong { (breaker.state) } " since " (time(breaker.since)) ": " (breaker.why)
@@ -112,11 +123,17 @@ pub(crate) async fn set(
     }
     let requester = console.requester(&form);
     if requester.why.is_none() {
-        return Err(Problem::invalid("Enter a reason: other operators see it with the breaker's state."));
+        return Err(Problem::invalid(
+            "Enter a reason: other operators see it with the breaker's state.",
+        ));
     }
     let give_up_at = Instant::now() + MAX_WAIT;
     loop {
-        match console.functions.invoke(Function::Breaker, request(&requester, action, Map::new())).await {
+        match console
+            .functions
+            .invoke(Function::Breaker, request(&requester, action, Map::new()))
+            .await
+        {
             Ok(_) => return Ok(Redirect::to("/").into_response()),
             Err(error) if error.is_temporary() && Instant::now() < give_up_at => sleep(PAUSE).await,
             Err(error) if error.is_temporary() => return Ok(busy(&console, &error, &form)),
@@ -126,7 +143,14 @@ pub(crate) async fn set(
 }
 
 fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
-    (StatusCode::CONFLICT, console.page("The breaker is busy", "/", &busy_content(console, error, form)))
+    (
+        StatusCode::CONFLICT,
+        console.page(
+            "The breaker is busy",
+            "/",
+            &busy_content(console, error, form),
+        ),
+    )
         .into_response()
 }
 
@@ -157,8 +181,10 @@ mod tests {
 
     impl Functions for Busy {
         fn invoke(&self, _: Function, _: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
-            let error =
-                FunctionError { kind: "Busy".to_owned(), message: "breaker of the schedule is running".to_owned() };
+            let error = FunctionError {
+                kind: "Busy".to_owned(),
+                message: "breaker of the schedule is running".to_owned(),
+            };
             std::future::ready(Err(InvokeError::Refused(error))).boxed()
         }
     }
@@ -172,10 +198,18 @@ mod tests {
             place: "a test".to_owned(),
             by: "an operator".to_owned(),
         };
-        let error = console.functions.invoke(Function::Breaker, Value::Null).await.expect_err("busy");
+        let error = console
+            .functions
+            .invoke(Function::Breaker, Value::Null)
+            .await
+            .expect_err("busy");
         let form = Fields::parse(b"action=open&why=maintenance+until+four");
         let page = busy_content(&console, &error, &form).into_string();
-        for text in ["breaker of the schedule is running", "Nothing was changed", "value=\"maintenance until four\""] {
+        for text in [
+            "breaker of the schedule is running",
+            "Nothing was changed",
+            "value=\"maintenance until four\"",
+        ] {
             assert!(page.contains(text), "{text}: {page}");
         }
     }

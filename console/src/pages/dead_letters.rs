@@ -18,10 +18,20 @@ use crate::state::Console;
 /// Dead letters on a page.
 const PAGE: u32 = 100;
 
-const REASONS: [&str; 6] = ["exhausted", "permanent", "crashed", "malformed", "unreadable", "unknown"];
+const REASONS: [&str; 6] = [
+    "exhausted",
+    "permanent",
+    "crashed",
+    "malformed",
+    "unreadable",
+    "unknown",
+];
 
 /// `GET /dead-letters`
-pub(crate) async fn list(State(console): State<Arc<Console>>, RawQuery(query): RawQuery) -> Result<Markup, Problem> {
+pub(crate) async fn list(
+    State(console): State<Arc<Console>>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Problem> {
     let query = Fields::parse(query.unwrap_or_default().as_bytes());
     let (filter, next) = (Filter::of(&query), query.get("next"));
     let mut request = filter.request();
@@ -63,7 +73,11 @@ fn filter_form(filter: &Filter) -> Markup {
     let text = |name: &'static str, label: &str, kind: &str| {
         let value = filter.get(name).unwrap_or_default();
         // Browsers' `datetime-local` fields accept no zone.
-        let value = if kind == "datetime-local" { value.trim_end_matches('Z') } else { value };
+        let value = if kind == "datetime-local" {
+            value.trim_end_matches('Z')
+        } else {
+            value
+        };
         html! {
             p {
                 label for=(name) { (label) }
@@ -235,7 +249,9 @@ pub(crate) async fn check_discard(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Markup, Problem> {
-    let Some(selection @ Selection::Ids(_)) = Selection::of(&form) else { return Err(nothing_selected()) };
+    let Some(selection @ Selection::Ids(_)) = Selection::of(&form) else {
+        return Err(nothing_selected());
+    };
     let mut request = selection.request();
     request.extend([
         ("action".to_owned(), json!("replay")),
@@ -244,7 +260,9 @@ pub(crate) async fn check_discard(
     ]);
     // A discard has no dry run of its own; the dry run of a replay finds the same events.
     let report: Report = console.ask(Function::Replay, request.into()).await?;
-    let Selection::Ids(ids) = selection else { return Err(nothing_selected()) };
+    let Selection::Ids(ids) = selection else {
+        return Err(nothing_selected());
+    };
     let filter = Filter::of(&form);
     let content = html! {
         h1 { "Discard" }

@@ -31,7 +31,10 @@ pub(crate) async fn find(RawQuery(query): RawQuery) -> Result<Redirect, Problem>
 }
 
 /// `GET /events/{id}`
-pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<String>) -> Result<Markup, Problem> {
+pub(crate) async fn show(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<Markup, Problem> {
     let event = load(&console, &id).await?;
     let content = html! {
         h1 { "Event " span.id { (event.id) } }
@@ -53,22 +56,33 @@ pub(crate) async fn body(
     let event = load(&console, &id).await?;
     let bytes = match (event.body, event.body_base64) {
         (Some(text), _) => text.into_bytes(),
-        (None, Some(encoded)) => BASE64_STANDARD
-            .decode(encoded)
-            .map_err(|error| Problem::invalid(format!("The payload is not valid base64: {error}")))?,
+        (None, Some(encoded)) => BASE64_STANDARD.decode(encoded).map_err(|error| {
+            Problem::invalid(format!("The payload is not valid base64: {error}"))
+        })?,
         (None, None) => return Err(Problem::invalid("The payload of this event is not stored.")),
     };
     let name = format!("attachment; filename=\"{}.body\"", event.id);
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)], bytes))
+    Ok((
+        [
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (header::CONTENT_DISPOSITION, name),
+        ],
+        bytes,
+    ))
 }
 
 async fn load(console: &Console, id: &str) -> Result<Event, Problem> {
     let id = checked(id)?;
-    console.ask(Function::Replay, json!({ "action": "show", "eventId": id })).await
+    console
+        .ask(Function::Replay, json!({ "action": "show", "eventId": id }))
+        .await
 }
 
 fn checked(id: &str) -> Result<EventId, Problem> {
-    id.parse().map_err(|error: genesys_relay::domain::event::InvalidEventId| Problem::invalid(error.to_string()))
+    id.parse()
+        .map_err(|error: genesys_relay::domain::event::InvalidEventId| {
+            Problem::invalid(error.to_string())
+        })
 }
 
 fn state(event: &Event) -> Markup {
@@ -107,9 +121,11 @@ fn actions(console: &Console, event: &Event) -> Markup {
 
 /// Attempts and operators' actions in the order of time.
 fn timeline(event: &Event) -> Markup {
-    let attempts_before =
-        usize::try_from(event.attempts_made).unwrap_or(usize::MAX).saturating_sub(event.attempts.len());
-    let mut moments: Vec<(Timestamp, Markup)> = vec![(event.received_at, html! { "Received from " (event.source) })];
+    let attempts_before = usize::try_from(event.attempts_made)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(event.attempts.len());
+    let mut moments: Vec<(Timestamp, Markup)> =
+        vec![(event.received_at, html! { "Received from " (event.source) })];
     let newest = event.attempts.len().saturating_sub(1);
     for (number, attempt) in event.attempts.iter().enumerate() {
         // The last response often says why the event is dead.
@@ -129,12 +145,14 @@ fn timeline(event: &Event) -> Markup {
         moments.push((attempt.at, what));
     }
     for action in &event.history {
-        let what =
-            html! { strong { (action.action) } " by " (action.by) @if let Some(why) = &action.why { ": " (why) } };
+        let what = html! { strong { (action.action) } " by " (action.by) @if let Some(why) = &action.why { ": " (why) } };
         moments.push((action.at, what));
     }
     if let Some(at) = event.dead_at {
-        moments.push((at, html! { strong { "Dead" } @if let Some(reason) = &event.reason { ": " (reason) } }));
+        moments.push((
+            at,
+            html! { strong { "Dead" } @if let Some(reason) = &event.reason { ": " (reason) } },
+        ));
     }
     // A stable sort: moments of the same time stay in this order.
     moments.sort_by_key(|(at, _)| *at);
@@ -152,7 +170,11 @@ fn payload(event: &Event) -> Markup {
         return html! { h2 { "Payload" } p { "Only payloads of dead events up to a size limit are stored here. The message in the queue has the payload." } };
     };
     let shown = &text[..text.floor_char_boundary(MAX_SHOWN)];
-    let pretty = event.body.as_deref().filter(|body| body.len() <= MAX_SHOWN).and_then(pretty);
+    let pretty = event
+        .body
+        .as_deref()
+        .filter(|body| body.len() <= MAX_SHOWN)
+        .and_then(pretty);
     html! {
         section aria-labelledby="payload-title" {
             h2 #payload-title { "Payload" }

@@ -27,7 +27,9 @@ const LISTED: u32 = 100;
 
 /// `GET /`
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, Problem> {
-    let status: Status = console.ask(Function::Replay, json!({ "action": "status" })).await?;
+    let status: Status = console
+        .ask(Function::Replay, json!({ "action": "status" }))
+        .await?;
     let dead = match status.dead_letters.total() {
         0 => Vec::new(),
         _ => first_dead_letters(&console).await,
@@ -46,7 +48,12 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
 
 /// Lists the first dead letters. On an error the list is empty: the page works without it.
 async fn first_dead_letters(console: &Console) -> Vec<DeadLetter> {
-    let list = console.ask::<List>(Function::Replay, json!({ "action": "list", "limit": LISTED })).await;
+    let list = console
+        .ask::<List>(
+            Function::Replay,
+            json!({ "action": "list", "limit": LISTED }),
+        )
+        .await;
     list.map_or_else(|_| Vec::new(), |list| list.items)
 }
 
@@ -92,7 +99,12 @@ fn depth(depth: QueueDepth, in_flight: &str) -> Markup {
 
 /// A chart and a table of the attempts in the last minutes.
 fn attempts(minutes: &[Attempts]) -> Markup {
-    let most = minutes.iter().map(Attempts::total).max().unwrap_or_default().max(1);
+    let most = minutes
+        .iter()
+        .map(Attempts::total)
+        .max()
+        .unwrap_or_default()
+        .max(1);
     let height = |count: u64| count * CHART_HEIGHT / most;
     html! {
         section aria-labelledby="attempts-title" {

@@ -15,5 +15,9 @@ use crate::problem::Problem;
 
 /// Answers requests for unknown paths.
 pub(crate) async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "Page not found", "Use the navigation to open a page.")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "Page not found",
+        "Use the navigation to open a page.",
+    )
 }

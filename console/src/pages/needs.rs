@@ -9,7 +9,8 @@ use super::elements::{age, time};
 use crate::answers::{Attempts, DeadLetter, Status};
 use crate::selection::Filter;
 
-/// Fewer failed attempts than this in two minutes are no problem if most succeed (`FailedAttemptsAlarm` in the template).
+/// Fewer failed attempts than this in two minutes are no problem if most succeed
+/// (`FailedAttemptsAlarm` in the template).
 const FEW_FAILURES: u64 = 20;
 
 /// Minutes without an attempt, while events wait, that are a problem.
@@ -21,7 +22,8 @@ const OLD_EVENT_SECONDS: u64 = 30 * 60;
 /// Time without a run of the breaker, which runs every minute, that is a problem.
 const MAX_BREAKER_SILENCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// In-flight messages that are a problem: four fifths of SQS's quota (`InFlightAlarm` in the template).
+/// In-flight messages that are a problem: four fifths of SQS's quota (`InFlightAlarm` in the
+/// template).
 const MANY_IN_FLIGHT: u64 = 96_000;
 
 /// The section on the first page; `dead` are the first dead letters, which it groups by reason.
@@ -59,34 +61,59 @@ struct Findings {
 }
 
 fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
-    let mut findings = Findings { problems: Vec::new(), notes: Vec::new() };
-    let mut report = |what: Markup, runbook: &'static str| findings.problems.push(Problem { what, runbook });
+    let mut findings = Findings {
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+    let mut report =
+        |what: Markup, runbook: &'static str| findings.problems.push(Problem { what, runbook });
     if status.dead_letters.total() > 0 {
         report(dead_letters(status, dead), "dead-letters");
     }
-    if let Some(task) = status.move_task.as_ref().filter(|task| task.status == "FAILED")
+    if let Some(task) = status
+        .move_task
+        .as_ref()
+        .filter(|task| task.status == "FAILED")
         && status.dead_letters.total() > 0
     {
         let why = task.failure.as_deref().unwrap_or("SQS gave no reason");
-        report(html! { "The last redrive of the dead letters failed: " (why) }, "dead-letters");
+        report(
+            html! { "The last redrive of the dead letters failed: " (why) },
+            "dead-letters",
+        );
     }
     if let Some(error) = &status.breaker_error {
-        report(html! { "The state of the breaker cannot be read: " (error) }, "breaker");
+        report(
+            html! { "The state of the breaker cannot be read: " (error) },
+            "breaker",
+        );
     }
-    let is_open = status.breaker.as_ref().is_some_and(|breaker| breaker.state == "open");
+    let is_open = status
+        .breaker
+        .as_ref()
+        .is_some_and(|breaker| breaker.state == "open");
     if let Some(breaker) = &status.breaker {
         let by = breaker.by.as_deref().unwrap_or("an unknown operator");
         match breaker.state.as_str() {
             state if breaker.forced => {
-                report(html! { "The breaker was manually set to " (state) " by " (by) ": " (breaker.why) }, "breaker");
+                report(
+                    html! { "The breaker was manually set to " (state) " by " (by) ": " (breaker.why) },
+                    "breaker",
+                );
             }
             state @ ("open" | "exhausting") => {
-                report(html! { "The breaker is " (state) ": " (breaker.why) }, "target-down");
+                report(
+                    html! { "The breaker is " (state) ": " (breaker.why) },
+                    "target-down",
+                );
             }
             _ => {}
         }
         // By the relay's clock: this machine's clock can differ.
-        let now = status.attempts.first().map_or(breaker.last_run_at, |newest| newest.minute);
+        let now = status
+            .attempts
+            .first()
+            .map_or(breaker.last_run_at, |newest| newest.minute);
         if breaker.state != "off" && now.duration_since(breaker.last_run_at) > MAX_BREAKER_SILENCE {
             let what = html! {
                 "The breaker has not run since " (time(breaker.last_run_at)) " and cannot detect an outage"
@@ -94,17 +121,30 @@ fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
             report(what, "breaker");
         }
     }
-    let attempted: u64 = status.attempts.iter().take(QUIET_MINUTES).map(Attempts::total).sum();
-    let is_waiting =
-        status.queue.visible > 0 && status.queue_age_seconds.is_none_or(|age| age >= 60 * QUIET_MINUTES as u64);
+    let attempted: u64 = status
+        .attempts
+        .iter()
+        .take(QUIET_MINUTES)
+        .map(Attempts::total)
+        .sum();
+    let is_waiting = status.queue.visible > 0
+        && status
+            .queue_age_seconds
+            .is_none_or(|age| age >= 60 * QUIET_MINUTES as u64);
     if is_waiting && attempted == 0 && !is_open {
         let what = html! {
             (status.queue.visible) " events are waiting, and none was attempted in the last " (QUIET_MINUTES) " minutes: the processor does not receive them"
         };
         report(what, "events-too-old");
     }
-    if let Some(seconds) = status.queue_age_seconds.filter(|seconds| *seconds >= OLD_EVENT_SECONDS) {
-        report(html! { "The oldest event has been waiting for " (age(seconds)) }, "events-too-old");
+    if let Some(seconds) = status
+        .queue_age_seconds
+        .filter(|seconds| *seconds >= OLD_EVENT_SECONDS)
+    {
+        report(
+            html! { "The oldest event has been waiting for " (age(seconds)) },
+            "events-too-old",
+        );
     }
     if status.queue.in_flight >= MANY_IN_FLIGHT {
         let what = html! { (status.queue.in_flight) " events are in flight; SQS allows 120000" };
@@ -118,7 +158,9 @@ fn dead_letters(status: &Status, dead: &[DeadLetter]) -> Markup {
     let count = status.dead_letters.total();
     let mut kinds: BTreeMap<(&str, Option<u16>), usize> = BTreeMap::new();
     for dead_letter in dead {
-        *kinds.entry((&dead_letter.reason, dead_letter.status_code)).or_default() += 1;
+        *kinds
+            .entry((&dead_letter.reason, dead_letter.status_code))
+            .or_default() += 1;
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -138,8 +180,12 @@ fn dead_letters(status: &Status, dead: &[DeadLetter]) -> Markup {
 }
 
 fn failures(attempts: &[Attempts], findings: &mut Findings) {
-    let (all, failed) =
-        attempts.iter().take(2).fold((0, 0), |(all, failed), minute| (all + minute.total(), failed + minute.failed));
+    let (all, failed) = attempts
+        .iter()
+        .take(2)
+        .fold((0, 0), |(all, failed), minute| {
+            (all + minute.total(), failed + minute.failed)
+        });
     if failed == 0 {
         return;
     }
@@ -154,14 +200,27 @@ fn failures(attempts: &[Attempts], findings: &mut Findings) {
             "; failing since " @if is_first { "before " } (since.strftime("%H:%M")) " UTC"
         }
     };
-    findings.problems.push(Problem { what, runbook: "target-down" });
+    findings.problems.push(Problem {
+        what,
+        runbook: "target-down",
+    });
 }
 
-/// Finds the first minute of an unbroken series of failures up to now. The flag is set if earlier minutes are unknown.
+/// Finds the first minute of an unbroken series of failures up to now. The flag is set if earlier
+/// minutes are unknown.
 fn failing_since(attempts: &[Attempts]) -> Option<(Timestamp, bool)> {
     // The current minute may have no counts yet.
-    let begun = attempts.iter().take(1).take_while(|minute| minute.failed == 0).count();
-    let (place, first) = attempts.iter().enumerate().skip(begun).take_while(|(_, minute)| minute.failed > 0).last()?;
+    let begun = attempts
+        .iter()
+        .take(1)
+        .take_while(|minute| minute.failed == 0)
+        .count();
+    let (place, first) = attempts
+        .iter()
+        .enumerate()
+        .skip(begun)
+        .take_while(|(_, minute)| minute.failed > 0)
+        .last()?;
     Some((first.minute, place + 1 == attempts.len()))
 }
 
@@ -190,8 +249,18 @@ mod tests {
         });
         change(&mut status);
         let findings = findings(&serde_json::from_value(status).expect("a status"), &[]);
-        let problems = findings.problems.into_iter().map(|problem| (problem.what.into_string(), problem.runbook));
-        (problems.collect(), findings.notes.into_iter().map(Markup::into_string).collect())
+        let problems = findings
+            .problems
+            .into_iter()
+            .map(|problem| (problem.what.into_string(), problem.runbook));
+        (
+            problems.collect(),
+            findings
+                .notes
+                .into_iter()
+                .map(Markup::into_string)
+                .collect(),
+        )
     }
 
     #[test]
@@ -211,7 +280,9 @@ mod tests {
     fn each_outage_is_named_with_its_runbook() {
         let expect = |change: &dyn Fn(&mut Value), says: &str, runbook: &str| {
             let (problems, _) = found(change);
-            let is_named = problems.iter().any(|(what, book)| what.contains(says) && *book == runbook);
+            let is_named = problems
+                .iter()
+                .any(|(what, book)| what.contains(says) && *book == runbook);
             assert!(is_named, "{says}: {problems:?}");
         };
         let quiet = |status: &mut Value| {
@@ -219,20 +290,40 @@ mod tests {
             status["queueAgeSeconds"] = 200.into();
             (0..3).for_each(|minute| status["attempts"][minute]["delivered"] = 0.into());
         };
-        expect(&quiet, "7 events are waiting, and none was attempted in the last 3 minutes", "events-too-old");
-        expect(&|status| status["queueAgeSeconds"] = 1800.into(), "has been waiting for 30 min", "events-too-old");
-        expect(&|status| status["queue"]["inFlight"] = 96_000.into(), "96000 events are in flight", "in-flight-quota");
+        expect(
+            &quiet,
+            "7 events are waiting, and none was attempted in the last 3 minutes",
+            "events-too-old",
+        );
+        expect(
+            &|status| status["queueAgeSeconds"] = 1800.into(),
+            "has been waiting for 30 min",
+            "events-too-old",
+        );
+        expect(
+            &|status| status["queue"]["inFlight"] = 96_000.into(),
+            "96000 events are in flight",
+            "in-flight-quota",
+        );
         expect(
             &|status| status["breaker"]["lastRunAt"] = "2026-01-15T11:54:00Z".into(),
             "has not run since <time datetime=\"2026-01-15T11:54:00Z\">",
             "breaker",
         );
-        expect(&|status| status["breaker"]["state"] = "open".into(), "The breaker is open", "target-down");
+        expect(
+            &|status| status["breaker"]["state"] = "open".into(),
+            "The breaker is open",
+            "target-down",
+        );
         let unreadable = |status: &mut Value| {
             status["breaker"] = Value::Null;
             status["breakerError"] = "an item of a later version".into();
         };
-        expect(&unreadable, "cannot be read: an item of a later version", "breaker");
+        expect(
+            &unreadable,
+            "cannot be read: an item of a later version",
+            "breaker",
+        );
         let forced = |status: &mut Value| {
             status["breaker"]["forced"] = true.into();
             status["breaker"]["by"] = "an operator".into();
@@ -240,8 +331,7 @@ mod tests {
         expect(&forced, "manually set to closed by an operator", "breaker");
         let moved = |status: &mut Value| {
             status["deadLetters"]["visible"] = 1.into();
-            status["moveTask"] =
-                json!({ "status": "FAILED", "moved": 3, "toMove": 4, "failure": "AccessDenied", "startedAt": NOW });
+            status["moveTask"] = json!({ "status": "FAILED", "moved": 3, "toMove": 4, "failure": "AccessDenied", "startedAt": NOW });
         };
         expect(&moved, "failed: AccessDenied", "dead-letters");
         expect(&moved, "1 dead letter<", "dead-letters");
@@ -249,16 +339,27 @@ mod tests {
             quiet(status);
             status["breaker"]["state"] = "open".into();
         };
-        assert_eq!(found(held).0.len(), 1, "an open breaker explains waiting events");
+        assert_eq!(
+            found(held).0.len(),
+            1,
+            "an open breaker explains waiting events"
+        );
     }
 
     #[test]
     fn few_failures_are_a_note_and_many_are_a_problem() {
         let few = |status: &mut Value| status["attempts"][1]["failed"] = 4.into();
-        assert_eq!(found(few), (vec![], vec!["4 of 24 attempts failed in the last two minutes".to_owned()]));
+        assert_eq!(
+            found(few),
+            (
+                vec![],
+                vec!["4 of 24 attempts failed in the last two minutes".to_owned()]
+            )
+        );
         let many = |minutes: std::ops::Range<usize>| {
-            let (problems, notes) =
-                found(|status| minutes.for_each(|minute| status["attempts"][minute]["failed"] = 20.into()));
+            let (problems, notes) = found(|status| {
+                minutes.for_each(|minute| status["attempts"][minute]["failed"] = 20.into())
+            });
             assert!(
                 notes.is_empty() && problems.len() == 1 && problems[0].1 == "target-down",
                 "{problems:?} {notes:?}"

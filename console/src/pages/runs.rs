@@ -16,7 +16,8 @@ use crate::runs::{End, Progress, Run, Which, Work, request};
 use crate::selection::{COUNTED, Fields, Filter, Selection};
 use crate::state::{Console, ONCE};
 
-/// Seconds between two refreshes while a run is in progress. Only the console answers, not the relay.
+/// Seconds between two refreshes while a run is in progress. Only the console answers, not the
+/// relay.
 const LOOK_SECONDS: u32 = 2;
 
 /// `POST /runs`
@@ -27,10 +28,16 @@ pub(crate) async fn start(
     let work = work(&form)?;
     let requester = console.requester(&form);
     if matches!(work, Work::Discard { .. }) && requester.why.is_none() {
-        return Err(Problem::invalid("Enter a reason for the discard: it is recorded on each event."));
+        return Err(Problem::invalid(
+            "Enter a reason for the discard: it is recorded on each event.",
+        ));
     }
-    let once = form.get(ONCE).ok_or_else(|| Problem::invalid("The form is incomplete. Reload the page."))?;
-    let run = console.runs.start(&console.functions, once, work, requester, Filter::of(&form));
+    let once = form
+        .get(ONCE)
+        .ok_or_else(|| Problem::invalid("The form is incomplete. Reload the page."))?;
+    let run = console
+        .runs
+        .start(&console.functions, once, work, requester, Filter::of(&form));
     Ok(Redirect::to(&format!("/runs/{}", run.id)))
 }
 
@@ -39,15 +46,24 @@ fn work(form: &Fields) -> Result<Work, Problem> {
     Ok(match form.get("action") {
         Some("replay") => {
             let rate = form.get("rate").map(str::parse).transpose();
-            let rate = rate.map_err(|_| Problem::invalid("The rate must be a number from 1 to 500."))?;
+            let rate =
+                rate.map_err(|_| Problem::invalid("The rate must be a number from 1 to 500."))?;
             let which = match Selection::of(form).ok_or_else(nothing)? {
                 Selection::Ids(ids) => Which::Ids(ids),
-                Selection::All => Which::All { counted: form.get(COUNTED).and_then(|count| count.parse().ok()) },
+                Selection::All => Which::All {
+                    counted: form.get(COUNTED).and_then(|count| count.parse().ok()),
+                },
                 Selection::Matching(_) => {
-                    return Err(Problem::invalid("Start with a dry run: it names the dead letters to replay."));
+                    return Err(Problem::invalid(
+                        "Start with a dry run: it names the dead letters to replay.",
+                    ));
                 }
             };
-            Work::Replay { which, rate, force: form.get("force").is_some() }
+            Work::Replay {
+                which,
+                rate,
+                force: form.get("force").is_some(),
+            }
         }
         Some("discard") => match Selection::of(form) {
             Some(Selection::Ids(ids)) => Work::Discard { ids },
@@ -55,9 +71,15 @@ fn work(form: &Fields) -> Result<Work, Problem> {
         },
         Some("archive") => {
             let days = form.get("olderThanDays").unwrap_or_default();
-            Work::Archive { older_than_days: days.parse::<u32>().map_or_else(|_| json!(days), Value::from) }
+            Work::Archive {
+                older_than_days: days
+                    .parse::<u32>()
+                    .map_or_else(|_| json!(days), Value::from),
+            }
         }
-        Some("restore") => Work::Restore { key: form.get("key").unwrap_or_default().to_owned() },
+        Some("restore") => Work::Restore {
+            key: form.get("key").unwrap_or_default().to_owned(),
+        },
         Some("reconcile") => Work::Reconcile,
         _ => return Err(Problem::invalid("The form names no action.")),
     })
@@ -91,7 +113,10 @@ pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
 }
 
 /// `GET /runs/{id}`
-pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Result<Markup, Problem> {
+pub(crate) async fn show(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+) -> Result<Markup, Problem> {
     let run = console.runs.get(id).ok_or_else(no_such_run)?;
     let progress = run.progress();
     let live = progress.end.is_none().then_some(LOOK_SECONDS);
@@ -110,7 +135,10 @@ pub(crate) async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32
 }
 
 /// `POST /runs/{id}/cancel`
-pub(crate) async fn cancel(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Result<Redirect, Problem> {
+pub(crate) async fn cancel(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+) -> Result<Redirect, Problem> {
     console.runs.get(id).ok_or_else(no_such_run)?.cancel();
     Ok(Redirect::to(&format!("/runs/{id}")))
 }
@@ -120,12 +148,21 @@ pub(crate) async fn cancel_move_task(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
-    console.ask::<Value>(Function::Replay, request(&console.requester(&form), "cancel", Map::new())).await?;
+    console
+        .ask::<Value>(
+            Function::Replay,
+            request(&console.requester(&form), "cancel", Map::new()),
+        )
+        .await?;
     Ok(Redirect::to("/"))
 }
 
 fn no_such_run() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "Run not found", "The console keeps runs only until it exits.")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "Run not found",
+        "The console keeps runs only until it exits.",
+    )
 }
 
 fn state(run: &Run, progress: &Progress) -> &'static str {

@@ -1,7 +1,8 @@
 //! Runs that the operator started; they continue whichever page is open.
 //!
-//! A run handles dead letters by their ids, a step at a time, so that it shows its progress and can be cancelled between
-//! steps. The ids are fixed at the start: an event that dies again is not handled twice by the same run.
+//! A run handles dead letters by their ids, a step at a time, so that it shows its progress and can
+//! be cancelled between steps. The ids are fixed at the start: an event that dies again is not
+//! handled twice by the same run.
 
 mod run;
 mod worker;
@@ -46,7 +47,13 @@ impl Runs {
         let run = Arc::new(Run::new(id, work, requester, filter));
         runs.insert(id, Arc::clone(&run));
         forms.insert(form.to_owned(), id);
-        tokio::spawn(Worker { functions: Arc::clone(functions), run: Arc::clone(&run) }.work());
+        tokio::spawn(
+            Worker {
+                functions: Arc::clone(functions),
+                run: Arc::clone(&run),
+            }
+            .work(),
+        );
         run
     }
 

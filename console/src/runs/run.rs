@@ -26,7 +26,11 @@ pub(crate) enum Which {
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
     /// Send dead letters back to the events queue.
-    Replay { which: Which, rate: Option<u32>, force: bool },
+    Replay {
+        which: Which,
+        rate: Option<u32>,
+        force: bool,
+    },
     /// Delete dead letters.
     Discard { ids: Vec<String> },
     /// Move old dead letters to the archive.
@@ -49,7 +53,8 @@ impl Work {
         }
     }
 
-    /// Tells whether the relay does it in one invocation, which cannot be cancelled once it has begun.
+    /// Tells whether the relay does it in one invocation, which cannot be cancelled once it has
+    /// begun.
     fn is_one_invocation(&self) -> bool {
         match self {
             Self::Replay { .. } | Self::Discard { .. } => false,
@@ -70,7 +75,11 @@ impl Work {
 }
 
 /// Builds a request for `action` with these fields, the operator and the reason.
-pub(crate) fn request(requester: &Requester, action: &str, mut fields: Map<String, Value>) -> Value {
+pub(crate) fn request(
+    requester: &Requester,
+    action: &str,
+    mut fields: Map<String, Value>,
+) -> Value {
     fields.insert("action".to_owned(), action.into());
     fields.insert("by".to_owned(), requester.by.as_str().into());
     if let Some(why) = &requester.why {

@@ -1,4 +1,5 @@
-//! Carries out a run: asks the relay step by step, waits while another run is in progress, and follows SQS redrives.
+//! Carries out a run: asks the relay step by step, waits while another run is in progress, and
+//! follows SQS redrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,9 +44,16 @@ impl Worker {
             Work::Replay { which, rate, force } => self.replay(which, *rate, *force).await,
             Work::Discard { ids } => self.step_by_step("discard", ids, &Map::new()).await,
             Work::Archive { older_than_days } => {
-                self.in_one_step("archive", fields([("olderThanDays", older_than_days.clone())])).await
+                self.in_one_step(
+                    "archive",
+                    fields([("olderThanDays", older_than_days.clone())]),
+                )
+                .await
             }
-            Work::Restore { key } => self.in_one_step("restore", fields([("key", json!(key))])).await,
+            Work::Restore { key } => {
+                self.in_one_step("restore", fields([("key", json!(key))]))
+                    .await
+            }
             Work::Reconcile => self.in_one_step("reconcile", Map::new()).await,
         };
         let mut progress = self.run.lock();
@@ -53,7 +61,12 @@ impl Worker {
         progress.end = Some(outcome.unwrap_or_else(|error| End::Stopped(display_chain(&error))));
     }
 
-    async fn replay(&self, which: &Which, rate: Option<u32>, force: bool) -> Result<End, InvokeError> {
+    async fn replay(
+        &self,
+        which: &Which,
+        rate: Option<u32>,
+        force: bool,
+    ) -> Result<End, InvokeError> {
         let mut options = Map::new();
         if let Some(rate) = rate {
             options.insert("ratePerSecond".to_owned(), rate.into());
@@ -85,7 +98,9 @@ impl Worker {
             let mut fields = options.clone();
             fields.insert("eventIds".to_owned(), json!(ids));
             // The report is complete if each event was handled or is among the failures.
-            let Some(report) = self.carried_out(action, &fields).await? else { return Ok(End::Cancelled) };
+            let Some(report) = self.carried_out(action, &fields).await? else {
+                return Ok(End::Cancelled);
+            };
             let asked = ids.len() as u64;
             let complete = report.complete || report.done + report.failures >= asked;
             self.run.add(Report { complete, ..report }, Some(asked));
@@ -94,24 +109,40 @@ impl Worker {
         let (asked, done) = (ids.len() as u64, progress.done);
         if done != asked && progress.note.is_none() {
             let what = self.run.work.done();
-            progress.note =
-                Some(format!("{asked} were requested and {done} were {what}. The list below shows the others."));
+            progress.note = Some(format!(
+                "{asked} were requested and {done} were {what}. The list below shows the others."
+            ));
         }
         drop(progress);
         Ok(End::Finished)
     }
 
     /// Handles all in one invocation.
-    async fn in_one_step(&self, action: &str, fields: Map<String, Value>) -> Result<End, InvokeError> {
-        let Some(report) = self.carried_out(action, &fields).await? else { return Ok(End::Cancelled) };
+    async fn in_one_step(
+        &self,
+        action: &str,
+        fields: Map<String, Value>,
+    ) -> Result<End, InvokeError> {
+        let Some(report) = self.carried_out(action, &fields).await? else {
+            return Ok(End::Cancelled);
+        };
         self.run.add(report, None);
         Ok(End::Finished)
     }
 
     /// Replays all by an SQS redrive, or by one invocation if a redrive is not possible.
-    async fn all(&self, options: &Map<String, Value>, counted: Option<u64>) -> Result<End, InvokeError> {
-        let before = self.ask::<Status>(json!({ "action": "status" })).await?.move_task;
-        let Some(report) = self.carried_out("replay", options).await? else { return Ok(End::Cancelled) };
+    async fn all(
+        &self,
+        options: &Map<String, Value>,
+        counted: Option<u64>,
+    ) -> Result<End, InvokeError> {
+        let before = self
+            .ask::<Status>(json!({ "action": "status" }))
+            .await?
+            .move_task;
+        let Some(report) = self.carried_out("replay", options).await? else {
+            return Ok(End::Cancelled);
+        };
         if let Some(counted) = counted.filter(|counted| *counted != report.matched) {
             self.run.lock().note = Some(format!(
                 "The dry run counted {counted}; the run found {}. Dead letters came or left in between.",
@@ -123,14 +154,19 @@ impl Worker {
             return Ok(End::Finished);
         };
         // Compared by the clock of SQS only: this machine's clock can differ.
-        if task.started_at.is_some() && before.is_some_and(|before| before.started_at == task.started_at) {
-            return Ok(End::Stopped("Another SQS redrive is already running. Nothing was started.".to_owned()));
+        if task.started_at.is_some()
+            && before.is_some_and(|before| before.started_at == task.started_at)
+        {
+            return Ok(End::Stopped(
+                "Another SQS redrive is already running. Nothing was started.".to_owned(),
+            ));
         }
         self.show(&task);
         Ok(self.follow(task).await)
     }
 
-    /// Follows an SQS redrive to its end. The redrive continues even while its progress cannot be read.
+    /// Follows an SQS redrive to its end. The redrive continues even while its progress cannot be
+    /// read.
     async fn follow(&self, mut task: MoveTask) -> End {
         let mut is_cancel_sent = false;
         while task.is_active() {
@@ -140,11 +176,15 @@ impl Worker {
                     task = newest;
                 }
                 Ok(_) => {
-                    return End::Stopped("SQS no longer reports this redrive. Its outcome is unknown.".into());
+                    return End::Stopped(
+                        "SQS no longer reports this redrive. Its outcome is unknown.".into(),
+                    );
                 }
                 Err(error) => {
-                    let unknown =
-                        format!("SQS redrive in progress; could not read its state: {}", display_chain(&error));
+                    let unknown = format!(
+                        "SQS redrive in progress; could not read its state: {}",
+                        display_chain(&error)
+                    );
                     self.run.lock().waiting = Some(unknown);
                     sleep(PAUSE).await;
                 }
@@ -153,16 +193,26 @@ impl Worker {
         match task.status.as_str() {
             "COMPLETED" => End::Finished,
             "CANCELLED" => End::Cancelled,
-            _ => End::Stopped(
-                task.failure.unwrap_or_else(|| format!("The redrive ended with the status {}", task.status)),
-            ),
+            _ => {
+                End::Stopped(task.failure.unwrap_or_else(|| {
+                    format!("The redrive ended with the status {}", task.status)
+                }))
+            }
         }
     }
 
     /// Sends the cancellation once, and reads the newest redrive.
-    async fn latest_redrive(&self, is_cancel_sent: &mut bool) -> Result<Option<MoveTask>, InvokeError> {
+    async fn latest_redrive(
+        &self,
+        is_cancel_sent: &mut bool,
+    ) -> Result<Option<MoveTask>, InvokeError> {
         if self.run.is_cancelled() && !*is_cancel_sent {
-            self.functions.invoke(Function::Replay, request(&self.run.requester, "cancel", Map::new())).await?;
+            self.functions
+                .invoke(
+                    Function::Replay,
+                    request(&self.run.requester, "cancel", Map::new()),
+                )
+                .await?;
             *is_cancel_sent = true;
         }
         sleep(PAUSE / 2).await;
@@ -173,30 +223,47 @@ impl Worker {
 
     fn show(&self, task: &MoveTask) {
         let mut progress = self.run.lock();
-        (progress.asked, progress.looked_at, progress.done) = (task.to_move, task.moved, task.moved);
-        progress.waiting = task.is_active().then(|| format!("SQS redrive in progress: {}", task.status));
+        (progress.asked, progress.looked_at, progress.done) =
+            (task.to_move, task.moved, task.moved);
+        progress.waiting = task
+            .is_active()
+            .then(|| format!("SQS redrive in progress: {}", task.status));
     }
 
-    /// Starts a change in the background and follows it to its end. `None` if it was cancelled before it began.
-    async fn carried_out(&self, action: &str, fields: &Map<String, Value>) -> Result<Option<Report>, InvokeError> {
+    /// Starts a change in the background and follows it to its end. `None` if it was cancelled
+    /// before it began.
+    async fn carried_out(
+        &self,
+        action: &str,
+        fields: &Map<String, Value>,
+    ) -> Result<Option<Report>, InvokeError> {
         let run_id = Uuid::new_v4().simple().to_string();
         let mut fields = fields.clone();
         fields.insert("runId".to_owned(), run_id.as_str().into());
         let request = request(&self.run.requester, action, fields);
-        let Some(mut run) = self.start(&request).await? else { return Ok(None) };
+        let Some(mut run) = self.start(&request).await? else {
+            return Ok(None);
+        };
         let (mut pause, mut asked_at) = (FIRST_PAUSE, Instant::now());
         loop {
             self.run.lock().under_way = run.report.as_ref().map_or(0, |report| report.done);
             match (run.state, run.report, run.error) {
                 (BackgroundState::Ended, Some(report), _) => return Ok(Some(report)),
                 (BackgroundState::Ended, None, _) => {
-                    return Err(InvokeError::Unanswered("the run ended without a report".into()));
+                    return Err(InvokeError::Unanswered(
+                        "the run ended without a report".into(),
+                    ));
                 }
                 (BackgroundState::Failed, _, error) => {
                     let message = error.unwrap_or_else(|| "the run failed".to_owned());
-                    return Err(InvokeError::Refused(FunctionError { kind: "Failed".to_owned(), message }));
+                    return Err(InvokeError::Refused(FunctionError {
+                        kind: "Failed".to_owned(),
+                        message,
+                    }));
                 }
-                (BackgroundState::Waiting | BackgroundState::Unfinished, ..) if asked_at.elapsed() >= RETRY_AFTER => {
+                (BackgroundState::Waiting | BackgroundState::Unfinished, ..)
+                    if asked_at.elapsed() >= RETRY_AFTER =>
+                {
                     asked_at = Instant::now();
                     match self.start(&request).await? {
                         Some(started) => run = started,
@@ -204,7 +271,12 @@ impl Worker {
                     }
                     continue;
                 }
-                (BackgroundState::Waiting | BackgroundState::Running | BackgroundState::Unfinished, ..) => {}
+                (
+                    BackgroundState::Waiting
+                    | BackgroundState::Running
+                    | BackgroundState::Unfinished,
+                    ..,
+                ) => {}
             }
             sleep(pause).await;
             pause = PAUSE.min(pause * 2);
@@ -212,17 +284,23 @@ impl Worker {
         }
     }
 
-    /// Reads the progress of a background run, until the relay answers. The run continues meanwhile.
+    /// Reads the progress of a background run, until the relay answers. The run continues
+    /// meanwhile.
     async fn progress_of(&self, run_id: &str) -> Background {
         loop {
-            let answer = self.ask::<BackgroundAnswer>(json!({ "action": "status", "runId": run_id })).await;
+            let answer = self
+                .ask::<BackgroundAnswer>(json!({ "action": "status", "runId": run_id }))
+                .await;
             match answer {
                 Ok(BackgroundAnswer { background }) => {
                     self.run.lock().unheard = None;
                     return background;
                 }
                 Err(error) => {
-                    let unknown = format!("Could not read the state of the run: {}", display_chain(&error));
+                    let unknown = format!(
+                        "Could not read the state of the run: {}",
+                        display_chain(&error)
+                    );
                     self.run.lock().unheard = Some(unknown);
                     sleep(PAUSE).await;
                 }
@@ -230,7 +308,8 @@ impl Worker {
         }
     }
 
-    /// Starts a background run, again while another run is in progress or Lambda throttles. `None` once it is cancelled.
+    /// Starts a background run, again while another run is in progress or Lambda throttles. `None`
+    /// once it is cancelled.
     async fn start(&self, request: &Value) -> Result<Option<Background>, InvokeError> {
         let mut unanswered = 0;
         loop {
@@ -262,5 +341,8 @@ fn step(of: usize) -> usize {
 }
 
 fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
-    fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+    fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }

@@ -1,7 +1,8 @@
-//! An outage in a real browser: the console before a relay on the local AWS whose target starts to fail.
+//! An outage in a real browser: the console before a relay on the local AWS whose target starts to
+//! fail.
 //!
-//! Without a browser the test is skipped; with the variable `CI` or `GENESYS_RELAY_BROWSER` it fails.
-//! `cargo xtask pictures` takes the pictures of `docs/operate/console`.
+//! Without a browser the test is skipped; with the variable `CI` or `GENESYS_RELAY_BROWSER` it
+//! fails. `cargo xtask pictures` takes the pictures of `docs/operate/console`.
 
 mod webdriver;
 
@@ -30,8 +31,13 @@ const CAUSE: &str = r#"{"error":"unknown queue 'orders-new': create it first"}"#
 #[tokio::test]
 async fn an_operator_finds_the_cause_and_replays_half() -> Result<()> {
     if !Browser::is_there().await {
-        let is_required = ["CI", "GENESYS_RELAY_BROWSER"].iter().any(|name| env::var_os(name).is_some());
-        ensure!(!is_required, "no browser: on Debian, apt-get install chromium chromium-driver");
+        let is_required = ["CI", "GENESYS_RELAY_BROWSER"]
+            .iter()
+            .any(|name| env::var_os(name).is_some());
+        ensure!(
+            !is_required,
+            "no browser: on Debian, apt-get install chromium chromium-driver"
+        );
         eprintln!("SKIPPED: no browser here. On Debian: apt-get install chromium chromium-driver");
         return Ok(());
     }
@@ -64,7 +70,8 @@ struct Relay {
 impl Relay {
     /// Starts the console as `cargo console` does, and returns its address and a link.
     async fn open_console(&self) -> Result<(String, String)> {
-        let variables = env::temp_dir().join(format!("genesys-relay-console-{}", std::process::id()));
+        let variables =
+            env::temp_dir().join(format!("genesys-relay-console-{}", std::process::id()));
         env_file::write(&variables, &self.stack).await?;
         let functions = aws::Stack::local(&variables).await;
         fs::remove_file(&variables)?;
@@ -79,11 +86,15 @@ impl Relay {
     }
 
     async fn accept(&self, number: u32) -> Result<String> {
-        let payload = format!(r#"{{"conversationId":"conversation-{number}","queue":"orders-new","amount":12.50}}"#);
+        let payload = format!(
+            r#"{{"conversationId":"conversation-{number}","queue":"orders-new","amount":12.50}}"#
+        );
         let body = format!(
             r#"{{"webhookId":"orders","webhookName":"Orders","timestamp":"2026-01-15T12:00:00Z","payload":{payload}}}"#
         );
-        let (status, answer) = Webhook::with_shared_secret(body).send(&self.stack.webhook_url()?).await?;
+        let (status, answer) = Webhook::with_shared_secret(body)
+            .send(&self.stack.webhook_url()?)
+            .await?;
         ensure!(status == 200, "not accepted: {status} {answer}");
         Ok(answer["eventId"].as_str().context("an eventId")?.to_owned())
     }
@@ -91,7 +102,9 @@ impl Relay {
     async fn until_dead(&self, count: u32) -> Result<()> {
         let what = format!("{count} dead letters are left");
         let are_left = self.stack.until_queues(&what, |counts| {
-            counts.events.total() == 0 && counts.dead_letters.visible == count && counts.dead_letters.total() == count
+            counts.events.total() == 0
+                && counts.dead_letters.visible == count
+                && counts.dead_letters.total() == count
         });
         are_left.await.map(drop)
     }
@@ -104,30 +117,48 @@ impl Relay {
 
     fn taken(&self) -> BTreeSet<String> {
         let requests = self.target.requests().into_iter();
-        let is_taken = |answer: Option<Answer>| answer.is_some_and(|answer| answer.status == Some(200));
-        requests.filter(|request| is_taken(request.answer.clone())).map(|request| request.event_id).collect()
+        let is_taken =
+            |answer: Option<Answer>| answer.is_some_and(|answer| answer.status == Some(200));
+        requests
+            .filter(|request| is_taken(request.answer.clone()))
+            .map(|request| request.event_id)
+            .collect()
     }
 }
 
 /// The open page shows the failures.
-async fn a_target_starts_to_fail(browser: &Browser, relay: &Relay, link: &str) -> Result<BTreeSet<String>> {
+async fn a_target_starts_to_fail(
+    browser: &Browser,
+    relay: &Relay,
+    link: &str,
+) -> Result<BTreeSet<String>> {
     browser.open(link).await?;
     browser.until("#needs", "No problems").await?;
     let well = relay.accept(1000).await?;
     relay.until_taken(&BTreeSet::from([well])).await?;
     browser.click("#attempts summary").await?;
 
-    relay.target.behave(Behaviour::script(|_| Answer { body: CAUSE.to_owned(), ..Answer::status(422) }));
+    relay.target.behave(Behaviour::script(|_| Answer {
+        body: CAUSE.to_owned(),
+        ..Answer::status(422)
+    }));
     let mut dead = BTreeSet::new();
     for number in 0..REFUSED {
         dead.insert(relay.accept(number).await?);
     }
     relay.until_dead(REFUSED).await?;
     // The page refreshes itself.
-    browser.until("#needs", &format!("{REFUSED} dead letters")).await?;
+    browser
+        .until("#needs", &format!("{REFUSED} dead letters"))
+        .await?;
     // The counts follow some seconds later.
-    browser.until("#needs", "attempts failed in the last two minutes").await?;
-    browser.until("#attempts table", "Minute (UTC)").await.context("opened details stay open")?;
+    browser
+        .until("#needs", "attempts failed in the last two minutes")
+        .await?;
+    browser
+        .until("#attempts table", "Minute (UTC)")
+        .await
+        .context("opened details stay open")?;
     browser.click("#attempts summary").await?;
     picture(browser, "flow").await?;
     Ok(dead)
@@ -138,12 +169,18 @@ async fn the_cause_is_found(browser: &Browser) -> Result<()> {
     browser.click("#reason option[value=permanent]").await?;
     browser.write("#statusCode", "422").await?;
     browser.click(".filter button").await?;
-    browser.until("main", &format!("{REFUSED} on this page")).await?;
+    browser
+        .until("main", &format!("{REFUSED} on this page"))
+        .await?;
     picture(browser, "dead-letters").await?;
     browser.click("tbody a").await?;
-    browser.until(".state", "DEAD, permanent (status 422)").await?;
+    browser
+        .until(".state", "DEAD, permanent (status 422)")
+        .await?;
     browser.until(".timeline pre", CAUSE).await?;
-    browser.until("#pretty", "\"queue\": \"orders-new\"").await?;
+    browser
+        .until("#pretty", "\"queue\": \"orders-new\"")
+        .await?;
     browser.until("#pretty", "\"amount\": 12.50").await?;
     picture(browser, "event").await
 }
@@ -158,34 +195,58 @@ async fn half_of_them_are_replayed(
     let before = relay.taken();
     browser.open(&format!("{console}/dead-letters")).await?;
     for row in 1..=REFUSED / 2 {
-        browser.click(&format!("tbody tr:nth-child({row}) input")).await?;
+        browser
+            .click(&format!("tbody tr:nth-child({row}) input"))
+            .await?;
     }
     browser.click("form[action='/replay'] button").await?;
-    browser.until(".result", "5 would be replayed. Nothing has been done yet").await?;
+    browser
+        .until(".result", "5 would be replayed. Nothing has been done yet")
+        .await?;
     relay.until_dead(REFUSED).await?;
-    browser.write("input[name=why]", "the queue orders-new is there now").await?;
+    browser
+        .write("input[name=why]", "the queue orders-new is there now")
+        .await?;
     picture(browser, "dry-run").await?;
     browser.click("button[value=replay]").await?;
-    browser.until("#progress", "finished. 5 of 5 replayed.").await?;
+    browser
+        .until("#progress", "finished. 5 of 5 replayed.")
+        .await?;
     browser.until("#result", "5 dead letters are left").await?;
     picture(browser, "run").await?;
 
     relay.until_dead(REFUSED / 2).await?;
     let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
     ensure!(taken.len() == 5 && taken.is_subset(dead), "{taken:?}");
-    browser.open(&format!("{console}/events/{}", taken.first().context("one")?)).await?;
+    browser
+        .open(&format!(
+            "{console}/events/{}",
+            taken.first().context("one")?
+        ))
+        .await?;
     browser.until(".state", "DELIVERED").await?;
     let life = browser.text(".timeline").await?;
-    for what in ["Attempt 1: failed, status 422", "the queue orders-new is there now", "Attempt 2: delivered"] {
+    for what in [
+        "Attempt 1: failed, status 422",
+        "the queue orders-new is there now",
+        "Attempt 2: delivered",
+    ] {
         ensure!(life.contains(what), "{what:?} is not in {life}");
     }
     browser.open(&format!("{console}/dead-letters")).await?;
     let (list, left) = (browser.text("tbody").await?, dead - &taken);
-    ensure!(left.iter().all(|id| list.contains(id)) && !taken.iter().any(|id| list.contains(id)), "{list}");
+    ensure!(
+        left.iter().all(|id| list.contains(id)) && !taken.iter().any(|id| list.contains(id)),
+        "{list}"
+    );
     Ok(left)
 }
 
-async fn one_is_discarded_with_the_keyboard(browser: &Browser, relay: &Relay, console: &str) -> Result<()> {
+async fn one_is_discarded_with_the_keyboard(
+    browser: &Browser,
+    relay: &Relay,
+    console: &str,
+) -> Result<()> {
     browser.open(&format!("{console}/dead-letters")).await?;
     browser.tab_to(".skip").await?;
     browser.press([ENTER]).await?;
@@ -193,12 +254,16 @@ async fn one_is_discarded_with_the_keyboard(browser: &Browser, relay: &Relay, co
     browser.press([SPACE]).await?;
     browser.tab_to("button[formaction='/discard']").await?;
     browser.press([ENTER]).await?;
-    browser.until(".result", "1 would be deleted permanently").await?;
+    browser
+        .until(".result", "1 would be deleted permanently")
+        .await?;
     browser.tab_to("input[name=why]").await?;
     browser.press("a test order".chars()).await?;
     browser.tab_to("button[value=discard]").await?;
     browser.press([ENTER]).await?;
-    browser.until("#progress", "finished. 1 of 1 discarded.").await?;
+    browser
+        .until("#progress", "finished. 1 of 1 discarded.")
+        .await?;
     relay.until_dead(REFUSED / 2 - 1).await
 }
 
@@ -210,18 +275,25 @@ async fn the_rest_is_replayed_without_scripts(
 ) -> Result<()> {
     let before = relay.taken();
     browser.run_scripts(false).await?;
-    browser.open(&format!("{console}/dead-letters?reason=permanent")).await?;
+    browser
+        .open(&format!("{console}/dead-letters?reason=permanent"))
+        .await?;
     browser.click("a[href*='select=all']").await?;
     browser.click("form[action='/replay'] button").await?;
     browser.until(".result", "4 would be replayed").await?;
     browser.click("button[value=replay]").await?;
     // The page reloads itself.
-    browser.until("#progress", "finished. 4 of 4 replayed.").await?;
+    browser
+        .until("#progress", "finished. 4 of 4 replayed.")
+        .await?;
     relay.until_dead(0).await?;
     let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
     ensure!(taken.len() == 4 && taken.is_subset(left), "{taken:?}");
     browser.open(console).await?;
-    ensure!(browser.text(".flow .dead .count").await? == "0", "none is left");
+    ensure!(
+        browser.text(".flow .dead .count").await? == "0",
+        "none is left"
+    );
     browser.run_scripts(true).await
 }
 
@@ -230,11 +302,17 @@ async fn picture(browser: &Browser, name: &str) -> Result<()> {
     if env::var_os("GENESYS_RELAY_PICTURES").is_none() {
         return Ok(());
     }
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operate/console"));
+    let folder = PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/operate/console"
+    ));
     fs::create_dir_all(&folder)?;
     for colours in ["light", "dark"] {
         browser.prefer(colours).await?;
-        fs::write(folder.join(format!("{name}-{colours}.png")), browser.picture().await?)?;
+        fs::write(
+            folder.join(format!("{name}-{colours}.png")),
+            browser.picture().await?,
+        )?;
     }
     browser.prefer("light").await
 }

@@ -31,14 +31,23 @@ pub(crate) struct Browser {
 impl Browser {
     /// Tells whether this machine has a browser.
     pub(crate) async fn is_there() -> bool {
-        let version = Command::new(DRIVER).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let version = Command::new(DRIVER)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await;
         version.is_ok_and(|status| status.success())
     }
 
     /// Starts a browser, which the caller must close.
     pub(crate) async fn start() -> Result<Self> {
         let mut command = Command::new(DRIVER);
-        let mut driver = command.arg("--port=0").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut driver = command
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
         let mut lines = BufReader::new(driver.stdout.take().context("its output")?).lines();
         let port = loop {
             let line = lines.next_line().await?.context("chromedriver has ended")?;
@@ -58,11 +67,19 @@ impl Browser {
         if std::fs::metadata("/proc/self")?.uid() == 0 {
             arguments.push("--no-sandbox");
         }
-        let options = json!({ "browserName": "chrome", "goog:chromeOptions": { "args": arguments } });
+        let options =
+            json!({ "browserName": "chrome", "goog:chromeOptions": { "args": arguments } });
         let server = format!("http://127.0.0.1:{port}/session");
-        let answer = call(&server, &json!({ "capabilities": { "alwaysMatch": options } })).await?;
+        let answer = call(
+            &server,
+            &json!({ "capabilities": { "alwaysMatch": options } }),
+        )
+        .await?;
         let id = answer["sessionId"].as_str().context("a session")?;
-        Ok(Self { session: format!("{server}/{id}"), _driver: driver })
+        Ok(Self {
+            session: format!("{server}/{id}"),
+            _driver: driver,
+        })
     }
 
     pub(crate) async fn close(self) -> Result<()> {
@@ -75,7 +92,13 @@ impl Browser {
     }
 
     async fn get(&self, path: &str) -> Result<Value> {
-        read(local::clients::http().get(format!("{}/{path}", self.session)).send().await?).await
+        read(
+            local::clients::http()
+                .get(format!("{}/{path}", self.session))
+                .send()
+                .await?,
+        )
+        .await
     }
 
     pub(crate) async fn open(&self, url: &str) -> Result<()> {
@@ -83,32 +106,54 @@ impl Browser {
     }
 
     async fn element(&self, selector: &str) -> Result<String> {
-        let found = self.post("element", json!({ "using": "css selector", "value": selector })).await?;
-        Ok(found[ELEMENT].as_str().with_context(|| format!("no {selector}"))?.to_owned())
+        let found = self
+            .post(
+                "element",
+                json!({ "using": "css selector", "value": selector }),
+            )
+            .await?;
+        Ok(found[ELEMENT]
+            .as_str()
+            .with_context(|| format!("no {selector}"))?
+            .to_owned())
     }
 
     /// The text of an element, as a reader sees it.
     pub(crate) async fn text(&self, selector: &str) -> Result<String> {
         let element = self.element(selector).await?;
-        Ok(self.get(&format!("element/{element}/text")).await?.as_str().unwrap_or_default().to_owned())
+        Ok(self
+            .get(&format!("element/{element}/text"))
+            .await?
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     }
 
     pub(crate) async fn click(&self, selector: &str) -> Result<()> {
         let element = self.element(selector).await?;
-        self.post(&format!("element/{element}/click"), json!({})).await.map(drop)
+        self.post(&format!("element/{element}/click"), json!({}))
+            .await
+            .map(drop)
     }
 
     /// Types into a field.
     pub(crate) async fn write(&self, selector: &str, text: &str) -> Result<()> {
         let element = self.element(selector).await?;
-        self.post(&format!("element/{element}/value"), json!({ "text": text })).await.map(drop)
+        self.post(&format!("element/{element}/value"), json!({ "text": text }))
+            .await
+            .map(drop)
     }
 
     /// Waits until an element contains the text. Pages may change meanwhile.
     pub(crate) async fn until(&self, selector: &str, text: &str) -> Result<String> {
         let what = format!("{selector} says {text:?}");
-        let shown =
-            wait::until(&what, || async { Ok(self.text(selector).await.ok().filter(|shown| shown.contains(text))) });
+        let shown = wait::until(&what, || async {
+            Ok(self
+                .text(selector)
+                .await
+                .ok()
+                .filter(|shown| shown.contains(text)))
+        });
         match shown.await {
             Ok(shown) => Ok(shown),
             Err(error) => bail!("{error}; the page says:\n{}", self.text("body").await?),
@@ -122,7 +167,9 @@ impl Browser {
             .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key })))
             .collect();
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
-        self.post("actions", json!({ "actions": [keyboard] })).await.map(drop)
+        self.post("actions", json!({ "actions": [keyboard] }))
+            .await
+            .map(drop)
     }
 
     /// Presses Tab until the selected element has the focus, and checks that the focus is visible.
@@ -131,9 +178,17 @@ impl Browser {
             self.press([TAB]).await?;
             let script = "const it = document.activeElement; return it.matches(arguments[0]) \
                           && [it.matches(':focus-visible'), getComputedStyle(it).outlineStyle]";
-            let focus = self.post("execute/sync", json!({ "script": script, "args": [selector] })).await?;
+            let focus = self
+                .post(
+                    "execute/sync",
+                    json!({ "script": script, "args": [selector] }),
+                )
+                .await?;
             if focus != json!(false) {
-                ensure!(focus == json!([true, "solid"]), "the focus on {selector} does not show: {focus}");
+                ensure!(
+                    focus == json!([true, "solid"]),
+                    "the focus on {selector} does not show: {focus}"
+                );
                 return Ok(());
             }
         }
@@ -142,17 +197,30 @@ impl Browser {
 
     /// Switches scripts on or off, from the next page on.
     pub(crate) async fn run_scripts(&self, is_on: bool) -> Result<()> {
-        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !is_on })).await
+        self.devtools(
+            "Emulation.setScriptExecutionDisabled",
+            json!({ "value": !is_on }),
+        )
+        .await
     }
 
     /// Sets the preferred colours: `light` or `dark`.
     pub(crate) async fn prefer(&self, colours: &str) -> Result<()> {
         let feature = json!({ "name": "prefers-color-scheme", "value": colours });
-        self.devtools("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await
+        self.devtools(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [feature] }),
+        )
+        .await
     }
 
     async fn devtools(&self, command: &str, parameters: Value) -> Result<()> {
-        self.post("goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await.map(drop)
+        self.post(
+            "goog/cdp/execute",
+            json!({ "cmd": command, "params": parameters }),
+        )
+        .await
+        .map(drop)
     }
 
     /// Takes a screenshot as PNG.
@@ -163,13 +231,25 @@ impl Browser {
 }
 
 async fn call(url: &str, body: &Value) -> Result<Value> {
-    read(local::clients::http().post(url).body(body.to_string()).send().await?).await
+    read(
+        local::clients::http()
+            .post(url)
+            .body(body.to_string())
+            .send()
+            .await?,
+    )
+    .await
 }
 
 async fn read(answer: reqwest::Response) -> Result<Value> {
     let (status, text) = (answer.status(), answer.text().await?);
     let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     let value = answer["value"].take();
-    ensure!(status.is_success(), "{}: {}", value["error"], value["message"]);
+    ensure!(
+        status.is_success(),
+        "{}: {}",
+        value["error"],
+        value["message"]
+    );
     Ok(value)
 }

@@ -9,15 +9,33 @@ use super::*;
 #[tokio::test]
 async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator.get("/").await?.says("No problems").says("No check has run yet").says("a test");
+    operator
+        .get("/")
+        .await?
+        .says("No problems")
+        .says("No check has run yet")
+        .says("a test");
 
-    operator.relay.send_to_dead_letters((0..3).map(body)).await?;
+    operator
+        .relay
+        .send_to_dead_letters((0..3).map(body))
+        .await?;
     let mut attempts = Attempts::default();
     for number in 0..5 {
-        attempts.count(&format!("event-{number}").parse().expect("an id"), 1, number == 0);
+        attempts.count(
+            &format!("event-{number}").parse().expect("an id"),
+            1,
+            number == 0,
+        );
     }
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
-    operator.relay.replay.ports.table.count_attempts(last_minute, &attempts).await?;
+    operator
+        .relay
+        .replay
+        .ports
+        .table
+        .count_attempts(last_minute, &attempts)
+        .await?;
     let page = operator.get("/").await?;
     page.says("Needs attention")
         .says("3 dead letters")
@@ -34,17 +52,34 @@ async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
 #[tokio::test]
 async fn the_breaker_is_set_with_a_reason() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator.post("/breaker", &[("action", "open")]).await?.says("Enter a reason");
-    operator.post("/breaker", &[("action", "shut"), ("why", "a test")]).await?.says("names no action of the breaker");
-    let answer = operator.send("/breaker", &[("action", "open"), ("why", "maintenance until four")]).await?;
+    operator
+        .post("/breaker", &[("action", "open")])
+        .await?
+        .says("Enter a reason");
+    operator
+        .post("/breaker", &[("action", "shut"), ("why", "a test")])
+        .await?
+        .says("names no action of the breaker");
+    let answer = operator
+        .send(
+            "/breaker",
+            &[("action", "open"), ("why", "maintenance until four")],
+        )
+        .await?;
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     let page = operator.get("/").await?;
     page.says("Events are held in the queue")
         .says("maintenance until four")
         .says("by an operator")
         .says("set manually");
-    operator.send("/breaker", &[("action", "automatic"), ("why", "done")]).await?;
-    operator.get("/").await?.says("Delivery resumes slowly").says_not("Needs attention");
+    operator
+        .send("/breaker", &[("action", "automatic"), ("why", "done")])
+        .await?;
+    operator
+        .get("/")
+        .await?
+        .says("Delivery resumes slowly")
+        .says_not("Needs attention");
     Ok(())
 }
 
@@ -53,18 +88,39 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
     let operator = Operator::with(0).await?;
     let (now, owner) = (FakeClock.now(), Uuid::new_v4());
     let (action, by) = ("breaker".to_owned(), "the schedule".to_owned());
-    let lease = RunLease { owner, action, by, since: now, until: now + SignedDuration::from_mins(15) };
-    operator.relay.breaker.table.acquire(LeaseName::Breaker, &lease, now).await?;
+    let lease = RunLease {
+        owner,
+        action,
+        by,
+        since: now,
+        until: now + SignedDuration::from_mins(15),
+    };
+    operator
+        .relay
+        .breaker
+        .table
+        .acquire(LeaseName::Breaker, &lease, now)
+        .await?;
     let asked = operator.send("/breaker", &[("action", "open"), ("why", "maintenance")]);
     let released = async {
         let twice = || async { Ok((operator.relay.requests_for("open").len() > 1).then_some(())) };
         wait::until("the breaker is asked again", twice).await?;
-        anyhow::Ok(operator.relay.breaker.table.release(LeaseName::Breaker, owner).await?)
+        anyhow::Ok(
+            operator
+                .relay
+                .breaker
+                .table
+                .release(LeaseName::Breaker, owner)
+                .await?,
+        )
     };
     let (answer, released) = tokio::join!(asked, released);
     released?;
     assert_eq!(answer?.status(), StatusCode::SEE_OTHER);
-    operator.get("/").await?.says("The breaker was manually set to open by an operator: maintenance");
+    operator
+        .get("/")
+        .await?
+        .says("The breaker was manually set to open by an operator: maintenance");
     Ok(())
 }
 
@@ -72,18 +128,42 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
 async fn the_list_is_filtered_and_paged() -> Result<()> {
     let operator = Operator::with(150).await?;
     let first = operator.get("/dead-letters").await?;
-    first.says("100 on this page").says("permanent (404)").says("the target answered 404").says("orders");
-    let next =
-        first.text.split("href=\"").find(|part| part.starts_with("/dead-letters?next=")).context("a next page")?;
-    let second = operator.get(next.split('"').next().unwrap_or_default()).await?;
-    second.says("50 on this page").says("First page").says_not("Next page");
+    first
+        .says("100 on this page")
+        .says("permanent (404)")
+        .says("the target answered 404")
+        .says("orders");
+    let next = first
+        .text
+        .split("href=\"")
+        .find(|part| part.starts_with("/dead-letters?next="))
+        .context("a next page")?;
+    let second = operator
+        .get(next.split('"').next().unwrap_or_default())
+        .await?;
+    second
+        .says("50 on this page")
+        .says("First page")
+        .says_not("Next page");
 
-    operator.get("/dead-letters?statusCode=404&reason=permanent&webhookId=orders").await?.says("100 on this page");
-    for none in ["statusCode=500", "reason=crashed", "webhookId=other", "until=2026-01-15T11%3A00"] {
+    operator
+        .get("/dead-letters?statusCode=404&reason=permanent&webhookId=orders")
+        .await?
+        .says("100 on this page");
+    for none in [
+        "statusCode=500",
+        "reason=crashed",
+        "webhookId=other",
+        "until=2026-01-15T11%3A00",
+    ] {
         let page = operator.get(&format!("/dead-letters?{none}")).await?;
-        page.says("No dead letters match the filters").says("Clear filters");
+        page.says("No dead letters match the filters")
+            .says("Clear filters");
     }
-    operator.get("/dead-letters?since=2026-01-15T11:00").await?.says("value=\"2026-01-15T11:00:00\"");
+    operator
+        .get("/dead-letters?since=2026-01-15T11:00")
+        .await?
+        .says("value=\"2026-01-15T11:00:00\"");
     let all = operator.get("/dead-letters?select=all").await?;
     assert_eq!(all.text.matches(" checked").count(), 100);
 
@@ -97,7 +177,10 @@ async fn the_list_is_filtered_and_paged() -> Result<()> {
 async fn an_event_page_shows_history_payload_and_headers() -> Result<()> {
     let operator = Operator::with(1).await?;
     let id = operator.ids().await?.remove(0);
-    let found = operator.request(Method::GET, &format!("/events?id={id}")).send().await?;
+    let found = operator
+        .request(Method::GET, &format!("/events?id={id}"))
+        .send()
+        .await?;
     assert_eq!(found.headers()[LOCATION].to_str()?, format!("/events/{id}"));
     let page = operator.get(&format!("/events/{id}")).await?;
     page.says("DEAD")
@@ -124,7 +207,9 @@ async fn errors_of_the_relay_are_shown_in_full() -> Result<()> {
     let mut relay = Relay::new();
     relay.breaker.is_on = false;
     let operator = Operator::of(relay).await?;
-    let off = operator.post("/breaker", &[("action", "open"), ("why", "a test")]).await?;
+    let off = operator
+        .post("/breaker", &[("action", "open"), ("why", "a test")])
+        .await?;
     assert_eq!(off.status, StatusCode::CONFLICT);
     off.says("Off: the breaker is off: set the stack");
 
@@ -134,7 +219,11 @@ async fn errors_of_the_relay_are_shown_in_full() -> Result<()> {
     failed.says("DynamoDB did not answer or throttled the request: the table was made to fail");
 
     *operator.relay.is_gone.lock().expect("a flag") = true;
-    operator.get("/").await?.says("The relay did not answer").says("connection refused");
+    operator
+        .get("/")
+        .await?
+        .says("The relay did not answer")
+        .says("connection refused");
     Ok(())
 }
 
@@ -153,7 +242,8 @@ async fn pages_load_while_there_are_ten_thousand_dead_letters() -> Result<()> {
             ensure!(page.status == StatusCode::OK, "{}", page.text);
         }
         times.sort_unstable();
-        let [fastest, median, slowest] = [0, LOADS / 2, LOADS - 1].map(|place| times[place].as_secs_f64() * 1000.0);
+        let [fastest, median, slowest] =
+            [0, LOADS / 2, LOADS - 1].map(|place| times[place].as_secs_f64() * 1000.0);
         eprintln!("{path}: median {median:.0} ms, {fastest:.0} to {slowest:.0} ms");
     }
     Ok(())

@@ -46,7 +46,11 @@ struct Relay {
 
 impl Relay {
     fn new() -> Self {
-        let (events, dead_letters, table) = (FakeQueue::default(), FakeQueue::default(), FakeTable::default());
+        let (events, dead_letters, table) = (
+            FakeQueue::default(),
+            FakeQueue::default(),
+            FakeTable::default(),
+        );
         let dead_letters = dead_letters.moving_to(&events);
         Self {
             replay: Arc::new(DeadLetters {
@@ -65,7 +69,10 @@ impl Relay {
                 event_source: FakeEventSource::default(),
                 prober: FakeProber::default(),
                 clock: FakeClock,
-                policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+                policy: Policy {
+                    failure_percent: 90,
+                    maximum_concurrency: 10,
+                },
                 is_on: true,
             },
             requests: Mutex::default(),
@@ -77,9 +84,14 @@ impl Relay {
     /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
     async fn send_to_dead_letters(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
         for body in bodies {
-            self.replay.ports.dead_letters.send(&refused(body).with_identity(FakeClock.now())).await?;
+            self.replay
+                .ports
+                .dead_letters
+                .send(&refused(body).with_identity(FakeClock.now()))
+                .await?;
         }
-        self.carry_out(Function::Replay, json!({ "action": "reconcile" })).await?;
+        self.carry_out(Function::Replay, json!({ "action": "reconcile" }))
+            .await?;
         Ok(())
     }
 
@@ -89,9 +101,13 @@ impl Relay {
         match function {
             Function::Replay => {
                 let refused = |error: ReplayError| match &error {
-                    ReplayError::Busy(_) | ReplayError::Moving { .. } => refusal("Busy", error.to_string()),
+                    ReplayError::Busy(_) | ReplayError::Moving { .. } => {
+                        refusal("Busy", error.to_string())
+                    }
                     ReplayError::NameTaken { .. } => refusal("InvalidRequest", error.to_string()),
-                    ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => refusal("NotFound", error.to_string()),
+                    ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => {
+                        refusal("NotFound", error.to_string())
+                    }
                     _ => refusal("QueueError", display_chain(&error)),
                 };
                 let request = Request::parse(request, "a test").map_err(invalid)?;
@@ -103,12 +119,20 @@ impl Relay {
                     if is_open {
                         tokio::spawn(async move {
                             room.acquire().await.expect("open").forget();
-                            drop(replay.handle(begun, Instant::now() + Duration::from_mins(15)).await);
+                            drop(
+                                replay
+                                    .handle(begun, Instant::now() + Duration::from_mins(15))
+                                    .await,
+                            );
                         });
                     }
                     return Ok(json!({ "background": shown }));
                 }
-                let answer = self.replay.handle(request, deadline).await.map_err(refused)?;
+                let answer = self
+                    .replay
+                    .handle(request, deadline)
+                    .await
+                    .map_err(refused)?;
                 Ok(json!(answer))
             }
             Function::Breaker => {
@@ -124,16 +148,27 @@ impl Relay {
 
     fn requests_for(&self, action: &str) -> Vec<Value> {
         let requests = self.requests.lock().expect("a list");
-        requests.iter().filter(|request| request["action"] == action).cloned().collect()
+        requests
+            .iter()
+            .filter(|request| request["action"] == action)
+            .cloned()
+            .collect()
     }
 }
 
 fn refusal(kind: &str, message: String) -> InvokeError {
-    InvokeError::Refused(FunctionError { kind: kind.to_owned(), message })
+    InvokeError::Refused(FunctionError {
+        kind: kind.to_owned(),
+        message,
+    })
 }
 
 impl Functions for Relay {
-    fn invoke(&self, function: Function, request: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
+    fn invoke(
+        &self,
+        function: Function,
+        request: Value,
+    ) -> BoxFuture<'_, Result<Value, InvokeError>> {
         async move {
             self.requests.lock().expect("a list").push(request.clone());
             if *self.is_gone.lock().expect("a flag") {
@@ -167,32 +202,56 @@ impl Operator {
         let relay = Arc::new(relay);
         let server = Server::bind(0).await?;
         ensure!(server.address().ip().is_loopback(), "{}", server.address());
-        let (url, link) = (format!("http://{}", server.address()), Box::new(server.links()));
+        let (url, link) = (
+            format!("http://{}", server.address()),
+            Box::new(server.links()),
+        );
         let functions: Arc<dyn Functions> = relay.clone();
         tokio::spawn(server.serve(functions, "a test".to_owned(), "an operator".to_owned()));
         // Installs the TLS provider, which every client needs.
         local::clients::http();
-        let client = Client::builder().no_proxy().redirect(Redirects::none()).build()?;
-        Ok(Self { relay, client, url, link, cookie: String::new() })
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(Redirects::none())
+            .build()?;
+        Ok(Self {
+            relay,
+            client,
+            url,
+            link,
+            cookie: String::new(),
+        })
     }
 
     async fn of(relay: Relay) -> Result<Self> {
         let mut operator = Self::outside(relay).await?;
         let answer = operator.client.get((operator.link)()).send().await?;
-        let cookie = answer.headers().get(SET_COOKIE).context("a cookie")?.to_str()?;
-        cookie.split(';').next().unwrap_or_default().clone_into(&mut operator.cookie);
+        let cookie = answer
+            .headers()
+            .get(SET_COOKIE)
+            .context("a cookie")?
+            .to_str()?;
+        cookie
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .clone_into(&mut operator.cookie);
         Ok(operator)
     }
 
     /// An operator of a relay with this many dead letters.
     async fn with(dead_letters: usize) -> Result<Self> {
         let relay = Relay::new();
-        relay.send_to_dead_letters((0..dead_letters).map(body)).await?;
+        relay
+            .send_to_dead_letters((0..dead_letters).map(body))
+            .await?;
         Self::of(relay).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).header(COOKIE, &self.cookie)
+        self.client
+            .request(method, format!("{}{path}", self.url))
+            .header(COOKIE, &self.cookie)
     }
 
     async fn get(&self, path: &str) -> Result<Page> {
@@ -208,8 +267,14 @@ impl Operator {
             body.append_pair("once", &Uuid::new_v4().to_string());
         }
         body.extend_pairs(fields);
-        let request = self.request(Method::POST, path).header(ORIGIN, &self.url).body(body.finish());
-        Ok(request.header("content-type", "application/x-www-form-urlencoded").send().await?)
+        let request = self
+            .request(Method::POST, path)
+            .header(ORIGIN, &self.url)
+            .body(body.finish());
+        Ok(request
+            .header("content-type", "application/x-www-form-urlencoded")
+            .send()
+            .await?)
     }
 
     async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Page> {
@@ -219,7 +284,12 @@ impl Operator {
     /// Starts a run and returns the path of its page.
     async fn start(&self, fields: &[(&str, &str)]) -> Result<String> {
         let answer = self.send("/runs", fields).await?;
-        ensure!(answer.status() == StatusCode::SEE_OTHER, "{} {}", answer.status(), answer.text().await?);
+        ensure!(
+            answer.status() == StatusCode::SEE_OTHER,
+            "{} {}",
+            answer.status(),
+            answer.text().await?
+        );
         Ok(answer.headers()[LOCATION].to_str()?.to_owned())
     }
 
@@ -229,11 +299,22 @@ impl Operator {
         let (_, form) = dry.text.split_once("action=\"/runs\"").context("a form")?;
         let form = form.split("</form>").next().unwrap_or_default();
         let hidden = form.split("<input type=\"hidden\" name=\"").skip(1);
-        let hidden: Vec<_> = hidden.filter_map(|field| field.split_once("\" value=\"")).collect();
+        let hidden: Vec<_> = hidden
+            .filter_map(|field| field.split_once("\" value=\""))
+            .collect();
         let value = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
-        let hidden: Vec<_> = hidden.into_iter().map(|(name, rest)| (name, value(rest))).collect();
-        let own = hidden.iter().filter(|(name, _)| *name != "token").map(|(name, value)| (*name, value.as_str()));
-        let fields: Vec<_> = own.chain([("action", "replay")]).chain(more.iter().copied()).collect();
+        let hidden: Vec<_> = hidden
+            .into_iter()
+            .map(|(name, rest)| (name, value(rest)))
+            .collect();
+        let own = hidden
+            .iter()
+            .filter(|(name, _)| *name != "token")
+            .map(|(name, value)| (*name, value.as_str()));
+        let fields: Vec<_> = own
+            .chain([("action", "replay")])
+            .chain(more.iter().copied())
+            .collect();
         self.start(&fields).await
     }
 
@@ -249,7 +330,10 @@ impl Operator {
     /// The token in the console's forms.
     async fn token(&self) -> Result<String> {
         let page = self.get("/archive").await?;
-        let (_, rest) = page.text.split_once("name=\"token\" value=\"").context("a token")?;
+        let (_, rest) = page
+            .text
+            .split_once("name=\"token\" value=\"")
+            .context("a token")?;
         Ok(rest.split('"').next().unwrap_or_default().to_owned())
     }
 
@@ -257,18 +341,28 @@ impl Operator {
     async fn ids(&self) -> Result<Vec<String>> {
         let page = self.get("/dead-letters").await?;
         let parts = page.text.split("name=\"eventId\" value=\"").skip(1);
-        Ok(parts.filter_map(|part| part.split('"').next()).map(str::to_owned).collect())
+        Ok(parts
+            .filter_map(|part| part.split('"').next())
+            .map(str::to_owned)
+            .collect())
     }
 }
 
 impl Page {
     async fn of(response: Response) -> Result<Self> {
-        Ok(Self { status: response.status(), text: response.text().await? })
+        Ok(Self {
+            status: response.status(),
+            text: response.text().await?,
+        })
     }
 
     #[track_caller]
     fn says(&self, text: &str) -> &Self {
-        assert!(self.text.contains(text), "{text:?} is not in\n{}", self.text);
+        assert!(
+            self.text.contains(text),
+            "{text:?} is not in\n{}",
+            self.text
+        );
         self
     }
 

@@ -27,7 +27,10 @@ mod tests {
     fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
         let variables = [
             ("EVENTS_TABLE_NAME", "events"),
-            ("QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/events"),
+            (
+                "QUEUE_URL",
+                "https://sqs.us-east-1.amazonaws.com/123456789012/events",
+            ),
             ("EVENT_SOURCE_ID", "mapping"),
             ("PROCESSOR_FUNCTION_NAME", "processor"),
             ("BREAKER", "on"),
@@ -37,7 +40,9 @@ mod tests {
             ("LOG_LEVEL", "info"),
         ];
         Environment::new(|name: &str| {
-            let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
+            let found = std::iter::once(&change)
+                .chain(&variables)
+                .find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
         .read_all()

@@ -1,4 +1,5 @@
-//! Turns a request of the schedule or of an operator into a call of [`Breaker`], and its outcome into an answer or an error.
+//! Turns a request of the schedule or of an operator into a call of [`Breaker`], and its outcome
+//! into an answer or an error.
 
 use std::sync::Arc;
 
@@ -27,12 +28,17 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
-            InvocationError::Failed(error @ BreakerError::Table(_)) => ("TableError", display_chain(&error)),
+            InvocationError::Failed(error @ BreakerError::Table(_)) => {
+                ("TableError", display_chain(&error))
+            }
             InvocationError::Failed(error @ BreakerError::EventSource(_)) => {
                 ("EventSourceError", display_chain(&error))
             }
         };
-        Self { error_type: error_type.to_owned(), error_message }
+        Self {
+            error_type: error_type.to_owned(),
+            error_message,
+        }
     }
 }
 
@@ -44,7 +50,10 @@ pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prob
     let LambdaEvent { payload, context } = event;
     let caller = format!("invocation {}", context.request_id);
     let request = Request::parse(payload, &caller).map_err(InvocationError::Invalid)?;
-    breaker.handle(&request, end_of_invocation(context.deadline())).await.map_err(InvocationError::Failed)
+    breaker
+        .handle(&request, end_of_invocation(context.deadline()))
+        .await
+        .map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -68,26 +77,46 @@ mod tests {
             event_source: FakeEventSource::default(),
             prober: FakeProber::default(),
             clock: FakeClock,
-            policy: Policy { failure_percent: 90, maximum_concurrency: 10 },
+            policy: Policy {
+                failure_percent: 90,
+                maximum_concurrency: 10,
+            },
             is_on: true,
         };
-        let answer = handle(Arc::new(breaker), LambdaEvent::new(request, Context::default())).await;
+        let answer = handle(
+            Arc::new(breaker),
+            LambdaEvent::new(request, Context::default()),
+        )
+        .await;
         answer.map(|shown| json!(shown)).map_err(Diagnostic::from)
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_request_of_the_events_folder_is_understood() {
-        for (name, state) in [("run", "closed"), ("open", "open"), ("close", "closed"), ("automatic", "closed")] {
-            let path = format!("{}/../../events/breaker-{name}.json", env!("CARGO_MANIFEST_DIR"));
-            let request = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-            let answer = invoke(serde_json::from_str(&request).expect("JSON")).await.expect("understood");
+        for (name, state) in [
+            ("run", "closed"),
+            ("open", "open"),
+            ("close", "closed"),
+            ("automatic", "closed"),
+        ] {
+            let path = format!(
+                "{}/../../events/breaker-{name}.json",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let request =
+                std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let answer = invoke(serde_json::from_str(&request).expect("JSON"))
+                .await
+                .expect("understood");
             assert_eq!(answer["state"], state, "{name}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_not_understood_is_an_error_that_names_the_field() {
-        let error = invoke(json!({ "action": "shut" })).await.expect_err("refused");
+        let error = invoke(json!({ "action": "shut" }))
+            .await
+            .expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
         assert!(error.error_message.starts_with("action"), "{error:?}");
     }
@@ -99,8 +128,16 @@ mod tests {
         let owner = "00000000-0000-0000-0000-000000000000";
         let other = json!({ "owner": owner, "action": "breaker", "by": "another", "since": now, "until": until });
         let other: RunLease = serde_json::from_value(other).expect("a lease");
-        assert_eq!(table.acquire(LeaseName::Breaker, &other, now).await.expect("written"), None);
-        let error = invoke_over(table, json!({ "action": "run" })).await.expect_err("busy");
+        assert_eq!(
+            table
+                .acquire(LeaseName::Breaker, &other, now)
+                .await
+                .expect("written"),
+            None
+        );
+        let error = invoke_over(table, json!({ "action": "run" }))
+            .await
+            .expect_err("busy");
         assert_eq!(error.error_type, "Busy");
         assert!(error.error_message.contains("another"), "{error:?}");
     }

@@ -1,4 +1,5 @@
-//! The Lambda function that holds events back while the target is down: wires [`genesys_relay::breaker`] to AWS.
+//! The Lambda function that holds events back while the target is down: wires
+//! [`genesys_relay::breaker`] to AWS.
 
 mod config;
 mod handler;
@@ -37,9 +38,15 @@ async fn main() -> anyhow::Result<()> {
         table: DynamoDb::new(&sdk, config.events_table),
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
         // A second probe would be a second event.
-        prober: LambdaFunction::new(&aws::sdk_config_for_one_attempt(PROBE_TIMEOUT), config.processor_function_name),
+        prober: LambdaFunction::new(
+            &aws::sdk_config_for_one_attempt(PROBE_TIMEOUT),
+            config.processor_function_name,
+        ),
         clock: SystemClock,
-        policy: Policy { failure_percent: config.failure_percent, maximum_concurrency: config.maximum_concurrency },
+        policy: Policy {
+            failure_percent: config.failure_percent,
+            maximum_concurrency: config.maximum_concurrency,
+        },
         is_on: config.is_on,
     });
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&breaker), event)));

@@ -37,7 +37,9 @@ mod tests {
 
     fn read(left_out: &str) -> Result<Config, ConfigError> {
         Environment::new(|name: &str| {
-            let found = COMPLETE.iter().find(|(known, _)| *known == name && name != left_out);
+            let found = COMPLETE
+                .iter()
+                .find(|(known, _)| *known == name && name != left_out);
             found.map(|(_, value)| (*value).to_owned())
         })
         .read_all()
@@ -46,9 +48,24 @@ mod tests {
     #[test]
     fn each_variable_is_read_into_its_own_field_and_has_to_be_there() {
         let config = read("").expect("complete");
-        assert_eq!((config.queue_url.as_str(), config.dead_letter_queue_url.as_str()), ("events", "dead"));
-        assert_eq!((config.secret_arn.as_str(), config.metrics_namespace.as_str()), ("secret", "metrics"));
-        assert_eq!((config.keep_secrets_for, config.log_level), (Duration::from_mins(5), LevelFilter::INFO));
+        assert_eq!(
+            (
+                config.queue_url.as_str(),
+                config.dead_letter_queue_url.as_str()
+            ),
+            ("events", "dead")
+        );
+        assert_eq!(
+            (
+                config.secret_arn.as_str(),
+                config.metrics_namespace.as_str()
+            ),
+            ("secret", "metrics")
+        );
+        assert_eq!(
+            (config.keep_secrets_for, config.log_level),
+            (Duration::from_mins(5), LevelFilter::INFO)
+        );
         assert_eq!(config.log_sample, Sample::of_percent(7));
         for (name, _) in COMPLETE {
             let error = read(name).expect_err(name);

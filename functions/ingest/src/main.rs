@@ -21,7 +21,8 @@ use lambda_http::{LambdaEvent, service_fn};
 use crate::config::Config;
 use crate::event::Event;
 
-/// The timeout of a call to AWS. The sender waits 10 seconds for the secret to be read and the event to be sent.
+/// The timeout of a call to AWS. The sender waits 10 seconds for the secret to be read and the
+/// event to be sent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[tokio::main(flavor = "current_thread")]
@@ -35,7 +36,11 @@ async fn main() -> anyhow::Result<()> {
     let ingest = Arc::new(Ingest {
         events: sqs.queue(config.queue_url),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
-        secrets: SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock),
+        secrets: SecretCache::new(
+            SecretsManager::new(&sdk, config.secret_arn),
+            config.keep_secrets_for,
+            SystemClock,
+        ),
         clock: SystemClock,
         rng: Mutex::default(),
     });

@@ -47,10 +47,17 @@ impl Table for Config {
 
     fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
         let (variables, retries) = (Variables::read(environment), Retries::read(environment));
-        let Retries { base, cap, max_receives } = retries?;
+        let Retries {
+            base,
+            cap,
+            max_receives,
+        } = retries?;
         let schedule = Schedule::new(base, cap, max_receives)
             .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")));
-        Some(Self { variables: variables?, schedule: schedule.ok()? })
+        Some(Self {
+            variables: variables?,
+            schedule: schedule.ok()?,
+        })
     }
 }
 
@@ -77,7 +84,9 @@ mod tests {
             ("LOG_SAMPLE_PERCENT", "100"),
         ];
         Environment::new(|name: &str| {
-            let found = std::iter::once(&change).chain(&variables).find(|(known, _)| *known == name);
+            let found = std::iter::once(&change)
+                .chain(&variables)
+                .find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
         .read_all()
@@ -85,13 +94,28 @@ mod tests {
 
     #[test]
     fn each_variable_of_a_complete_environment_is_read_into_its_own_field() {
-        let Config { variables: config, schedule: read } = read(("", "")).expect("complete");
-        let (queues, names) =
-            ((config.queue_url, config.dead_letter_queue_url), (config.events_table, config.secret_arn));
-        assert_eq!(queues, ("http://127.0.0.1/queue".to_owned(), "http://127.0.0.1/dead".to_owned()));
+        let Config {
+            variables: config,
+            schedule: read,
+        } = read(("", "")).expect("complete");
+        let (queues, names) = (
+            (config.queue_url, config.dead_letter_queue_url),
+            (config.events_table, config.secret_arn),
+        );
+        assert_eq!(
+            queues,
+            (
+                "http://127.0.0.1/queue".to_owned(),
+                "http://127.0.0.1/dead".to_owned()
+            )
+        );
         assert_eq!(names, ("events".to_owned(), "arn".to_owned()));
-        assert_eq!((config.keep_secrets_for, config.target_timeout), (Duration::from_mins(5), Duration::from_secs(10)));
-        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+        assert_eq!(
+            (config.keep_secrets_for, config.target_timeout),
+            (Duration::from_mins(5), Duration::from_secs(10))
+        );
+        let schedule =
+            Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
         assert_eq!(read, schedule);
     }
 
@@ -99,7 +123,11 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (name, value, says) in [
             ("TARGET_URL", "http://example.com/", "https"),
-            ("TARGET_URL", "https://user:hunter2@example.com/", "the stack's secret"),
+            (
+                "TARGET_URL",
+                "https://user:hunter2@example.com/",
+                "the stack's secret",
+            ),
             ("TARGET_URL", "nowhere", "TARGET_URL"),
             ("MAX_RECEIVE_COUNT", "26", "24 h"),
             ("BACKOFF_BASE_SECONDS", "0", "at least 1 s"),

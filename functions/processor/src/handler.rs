@@ -1,9 +1,12 @@
-//! Turns a batch of SQS into a call of [`Processor`], and its outcome into a partial batch response.
+//! Turns a batch of SQS into a call of [`Processor`], and its outcome into a partial batch
+//! response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute};
+use aws_lambda_events::event::sqs::{
+    BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute,
+};
 use genesys_relay::deliver::Processor;
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
@@ -47,7 +50,9 @@ pub(crate) enum InvocationError {
     #[error("a record has no messageId; nothing of this batch was processed")]
     NoMessageId,
     /// The payload is neither a batch nor a probe.
-    #[error(r#"the payload has no Records; send {{"probe":true}} to probe the target with one event"#)]
+    #[error(
+        r#"the payload has no Records; send {{"probe":true}} to probe the target with one event"#
+    )]
     NoRecords,
     /// SQS gave no message.
     #[error("failed to receive an event to probe with")]
@@ -61,13 +66,17 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::NoRecords => "NoRecords",
             InvocationError::Queue(_) => "QueueError",
         };
-        Self { error_type: error_type.to_owned(), error_message: display_chain(&error) }
+        Self {
+            error_type: error_type.to_owned(),
+            error_message: display_chain(&error),
+        }
     }
 }
 
 /// Processes one batch, or probes the target with one event.
 ///
-/// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be read fails alone.
+/// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be
+/// read fails alone.
 pub(crate) async fn handle<E, D, W, T, C>(
     processor: Arc<Processor<E, D, W, T, C>>,
     event: LambdaEvent<Invocation>,
@@ -82,13 +91,26 @@ where
     let deadline = end_of_invocation(event.context.deadline());
     if event.payload.probe {
         // Boxed: rare, and too large to be moved around with each batch.
-        return Ok(Reply::Probe(Box::pin(processor.probe(event.payload.delivered_at, deadline)).await?));
+        return Ok(Reply::Probe(
+            Box::pin(processor.probe(event.payload.delivered_at, deadline)).await?,
+        ));
     }
     let now = processor.clock.now();
-    let records = event.payload.records.ok_or(InvocationError::NoRecords)?.into_iter();
-    let records = records.map(|record| read(record, now)).collect::<Result<Vec<_>, _>>()?;
+    let records = event
+        .payload
+        .records
+        .ok_or(InvocationError::NoRecords)?
+        .into_iter();
+    let records = records
+        .map(|record| read(record, now))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = processor.process(records, deadline).await.into_iter().map(failure).collect();
+    response.batch_item_failures = processor
+        .process(records, deadline)
+        .await
+        .into_iter()
+        .map(failure)
+        .collect();
     Ok(Reply::Batch(response))
 }
 
@@ -99,14 +121,33 @@ fn failure(message_id: String) -> BatchItemFailure {
 }
 
 fn read(record: SqsMessage, now: Timestamp) -> Result<ReceivedMessage, InvocationError> {
-    let number = |name: &str| record.attributes.get(name).and_then(|number| number.parse::<i64>().ok());
+    let number = |name: &str| {
+        record
+            .attributes
+            .get(name)
+            .and_then(|number| number.parse::<i64>().ok())
+    };
     // SQS always gives both; a test event written by hand may lack them, and counts as new.
-    let receive_count = number("ApproximateReceiveCount").unwrap_or(1).max(1).try_into().unwrap_or(u32::MAX);
-    let sent_at = number("SentTimestamp").and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(now);
-    let attributes = record.message_attributes.into_iter().filter_map(|(name, value)| Some((name, attribute(value)?)));
+    let receive_count = number("ApproximateReceiveCount")
+        .unwrap_or(1)
+        .max(1)
+        .try_into()
+        .unwrap_or(u32::MAX);
+    let sent_at = number("SentTimestamp")
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+        .unwrap_or(now);
+    let attributes = record
+        .message_attributes
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, attribute(value)?)));
     Ok(ReceivedMessage {
-        message_id: record.message_id.filter(|id| !id.is_empty()).ok_or(InvocationError::NoMessageId)?,
-        receipt: record.receipt_handle.map_or_else(ReceiptHandle::absent, ReceiptHandle),
+        message_id: record
+            .message_id
+            .filter(|id| !id.is_empty())
+            .ok_or(InvocationError::NoMessageId)?,
+        receipt: record
+            .receipt_handle
+            .map_or_else(ReceiptHandle::absent, ReceiptHandle),
         receive_count,
         sent_at,
         message: Message {
@@ -124,7 +165,10 @@ fn attribute(attribute: SqsMessageAttribute) -> Option<Attribute> {
         (None, Some(bytes)) => AttributeValue::Binary(bytes.0),
         (None, None) => return None,
     };
-    Some(Attribute { data_type: attribute.data_type.unwrap_or_else(|| "String".to_owned()), value })
+    Some(Attribute {
+        data_type: attribute.data_type.unwrap_or_else(|| "String".to_owned()),
+        value,
+    })
 }
 
 #[cfg(test)]
@@ -156,18 +200,36 @@ mod tests {
         failures: Vec<String>,
     }
 
-    fn processor<T>(target: T, dead_letters: FakeQueue) -> Processor<FakeQueue, FakeQueue, FakeTable, T, FakeClock> {
-        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+    fn processor<T>(
+        target: T,
+        dead_letters: FakeQueue,
+    ) -> Processor<FakeQueue, FakeQueue, FakeTable, T, FakeClock> {
+        let schedule =
+            Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
         let (events, table) = (FakeQueue::default(), FakeTable::default());
-        Processor::new(Ports { events, dead_letters, table, target, clock: FakeClock }, schedule)
+        Processor::new(
+            Ports {
+                events,
+                dead_letters,
+                table,
+                target,
+                clock: FakeClock,
+            },
+            schedule,
+        )
     }
 
     fn invocation(payload: Value) -> LambdaEvent<Invocation> {
         let mut context = Context::default();
         let in_a_minute = SystemTime::now() + Duration::from_mins(1);
-        let since_epoch = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let since_epoch = in_a_minute
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970");
         context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
-        LambdaEvent::new(serde_json::from_value(payload).expect("an SQS event"), context)
+        LambdaEvent::new(
+            serde_json::from_value(payload).expect("an SQS event"),
+            context,
+        )
     }
 
     /// Runs one batch against a target that answers by the position of the record.
@@ -181,28 +243,51 @@ mod tests {
             .map(|record| record["messageAttributes"]["event_id"]["stringValue"].clone())
             .collect();
         let seen = Arc::clone(&delivered);
-        let target = FakeTarget::new(move |event: genesys_relay::domain::event::Event, _attempt| {
-            let position = ids.iter().position(|id| *id == event.id.as_str());
-            let status = status(position.unwrap_or(usize::MAX));
-            assert_ne!(status, 0, "this target panics");
-            let outcome = if status < 300 {
-                seen.lock().expect("not poisoned").push(event.id.to_string());
-                Outcome::Delivered { status: Some(status) }
-            } else {
-                Outcome::Failed(DeliveryFailure::new(FailureCause::Status(status), "as the test says"))
-            };
-            std::future::ready(outcome)
-        });
+        let target = FakeTarget::new(
+            move |event: genesys_relay::domain::event::Event, _attempt| {
+                let position = ids.iter().position(|id| *id == event.id.as_str());
+                let status = status(position.unwrap_or(usize::MAX));
+                assert_ne!(status, 0, "this target panics");
+                let outcome = if status < 300 {
+                    seen.lock()
+                        .expect("not poisoned")
+                        .push(event.id.to_string());
+                    Outcome::Delivered {
+                        status: Some(status),
+                    }
+                } else {
+                    Outcome::Failed(DeliveryFailure::new(
+                        FailureCause::Status(status),
+                        "as the test says",
+                    ))
+                };
+                std::future::ready(outcome)
+            },
+        );
         let processor = processor(target, dead_letters.clone());
-        let reply = handle(Arc::new(processor), invocation(payload)).await.expect("a reply");
-        let Reply::Batch(response) = reply else { panic!("not to a batch: {reply:?}") };
-        let failures = response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect();
-        Function { delivered, dead_letters, failures }
+        let reply = handle(Arc::new(processor), invocation(payload))
+            .await
+            .expect("a reply");
+        let Reply::Batch(response) = reply else {
+            panic!("not to a batch: {reply:?}")
+        };
+        let failures = response
+            .batch_item_failures
+            .into_iter()
+            .map(|failure| failure.item_identifier)
+            .collect();
+        Function {
+            delivered,
+            dead_letters,
+            failures,
+        }
     }
 
     fn message_ids(payload: &Value) -> Vec<String> {
         let records = payload["Records"].as_array().expect("records").iter();
-        records.map(|record| record["messageId"].as_str().expect("an id").to_owned()).collect()
+        records
+            .map(|record| record["messageId"].as_str().expect("an id").to_owned())
+            .collect()
     }
 
     #[tokio::test]
@@ -217,7 +302,10 @@ mod tests {
             _ => 200,
         })
         .await;
-        assert_eq!(function.failures, [&ids[0], &ids[1], &ids[4]].map(Clone::clone));
+        assert_eq!(
+            function.failures,
+            [&ids[0], &ids[1], &ids[4]].map(Clone::clone)
+        );
         assert_eq!(function.delivered.lock().expect("not poisoned").len(), 5);
         let dead = function.dead_letters.messages();
         assert_eq!(dead.len(), 2);
@@ -237,13 +325,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_bare_event_of_eventbridge_or_a_person_is_delivered() {
-        for (name, events) in
-            [("processor-eventbridge", 1), ("processor-eventbridge-topics", 5), ("processor-sent-by-hand", 1)]
-        {
+        for (name, events) in [
+            ("processor-eventbridge", 1),
+            ("processor-eventbridge-topics", 5),
+            ("processor-sent-by-hand", 1),
+        ] {
             let function = run(payload(name), |_| 200).await;
             assert_eq!(function.failures, Vec::<String>::new(), "{name}");
-            let delivered: BTreeSet<String> = function.delivered.lock().expect("not poisoned").drain(..).collect();
-            assert_eq!(delivered.len(), events, "changes of one user or conversation are events of their own: {name}");
+            let delivered: BTreeSet<String> = function
+                .delivered
+                .lock()
+                .expect("not poisoned")
+                .drain(..)
+                .collect();
+            assert_eq!(
+                delivered.len(),
+                events,
+                "changes of one user or conversation are events of their own: {name}"
+            );
         }
     }
 
@@ -253,11 +352,25 @@ mod tests {
         let records = message_ids(&batch).len();
         let function = run(batch, |_| 200).await;
         let dead = function.dead_letters.messages();
-        assert_eq!(function.failures, Vec::<String>::new(), "poison is not tried again");
-        assert!(dead.len() >= 3 && dead.len() < records, "{} of {records}", dead.len());
-        assert_eq!(function.delivered.lock().expect("not poisoned").len(), records - dead.len());
+        assert_eq!(
+            function.failures,
+            Vec::<String>::new(),
+            "poison is not tried again"
+        );
+        assert!(
+            dead.len() >= 3 && dead.len() < records,
+            "{} of {records}",
+            dead.len()
+        );
+        assert_eq!(
+            function.delivered.lock().expect("not poisoned").len(),
+            records - dead.len()
+        );
         for message in dead {
-            assert_eq!(message.reason(FakeClock.now()).map(|reason| reason.reason), Some(ReasonKind::Malformed));
+            assert_eq!(
+                message.reason(FakeClock.now()).map(|reason| reason.reason),
+                Some(ReasonKind::Malformed)
+            );
         }
     }
 
@@ -265,18 +378,33 @@ mod tests {
     async fn a_record_that_cannot_be_named_fails_the_batch_before_anything_is_delivered() {
         let mut batch = payload("processor-batch-of-ten");
         batch["Records"][9]["messageId"] = json!("");
-        let target = FakeTarget::new(|event, _| -> std::future::Ready<Outcome> { panic!("{event:?} was delivered") });
-        let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(batch)).await;
+        let target = FakeTarget::new(|event, _| -> std::future::Ready<Outcome> {
+            panic!("{event:?} was delivered")
+        });
+        let answer = handle(
+            Arc::new(processor(target, FakeQueue::default())),
+            invocation(batch),
+        )
+        .await;
         assert!(answer.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_takes_one_event_from_the_queue_and_says_what_came_of_it() {
-        let target = FakeTarget::new(|_, _| std::future::ready(Outcome::Delivered { status: Some(200) }));
+        let target =
+            FakeTarget::new(|_, _| std::future::ready(Outcome::Delivered { status: Some(200) }));
         let processor = Arc::new(processor(target, FakeQueue::default()));
         let probe = || handle(Arc::clone(&processor), invocation(json!({ "probe": true })));
-        assert_eq!(json!(probe().await.expect("probed")), json!({ "outcome": "nothing" }));
-        let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+        assert_eq!(
+            json!(probe().await.expect("probed")),
+            json!({ "outcome": "nothing" })
+        );
+        let message = Message {
+            body: "{}".to_owned(),
+            attributes: BTreeMap::new(),
+            group: None,
+            trace: None,
+        };
         processor.events.send(&message).await.expect("sent");
         let reply = json!(probe().await.expect("probed"));
         assert_eq!(reply["outcome"], "delivered");
@@ -288,21 +416,39 @@ mod tests {
     async fn an_event_that_is_sent_once_more_stays_in_its_group() {
         for (body, is_probe) in [("{}", true), ("{}", false), ("no json", false)] {
             let target = FakeTarget::new(|_, _| {
-                std::future::ready(Outcome::Failed(DeliveryFailure::new(FailureCause::Status(404), "as the test says")))
+                std::future::ready(Outcome::Failed(DeliveryFailure::new(
+                    FailureCause::Status(404),
+                    "as the test says",
+                )))
             });
             let processor = Arc::new(processor(target, FakeQueue::default()));
             let payload = if is_probe {
                 let group = Some("w1".to_owned());
-                let message = Message { body: body.to_owned(), attributes: BTreeMap::new(), group, trace: None };
+                let message = Message {
+                    body: body.to_owned(),
+                    attributes: BTreeMap::new(),
+                    group,
+                    trace: None,
+                };
                 processor.events.send(&message).await.expect("sent");
                 json!({ "probe": true })
             } else {
                 let system = json!({ "MessageGroupId": "w1" });
                 json!({ "Records": [{ "messageId": "m1", "body": body, "attributes": system }] })
             };
-            handle(Arc::clone(&processor), invocation(payload)).await.expect("a reply");
-            let queue = if is_probe { &processor.events } else { &processor.dead_letters };
-            let groups: Vec<_> = queue.messages().into_iter().map(|message| message.group).collect();
+            handle(Arc::clone(&processor), invocation(payload))
+                .await
+                .expect("a reply");
+            let queue = if is_probe {
+                &processor.events
+            } else {
+                &processor.dead_letters
+            };
+            let groups: Vec<_> = queue
+                .messages()
+                .into_iter()
+                .map(|message| message.group)
+                .collect();
             assert_eq!(groups, [Some("w1".to_owned())], "{body}, probe: {is_probe}");
         }
     }
@@ -311,8 +457,15 @@ mod tests {
     async fn what_is_neither_a_batch_nor_a_probe_is_refused() {
         for payload in [json!({}), json!({ "probe": false })] {
             let target = FakeTarget::new(|_, _| -> std::future::Ready<Outcome> { unreachable!() });
-            let answer = handle(Arc::new(processor(target, FakeQueue::default())), invocation(payload)).await;
-            assert!(matches!(answer, Err(InvocationError::NoRecords)), "{answer:?}");
+            let answer = handle(
+                Arc::new(processor(target, FakeQueue::default())),
+                invocation(payload),
+            )
+            .await;
+            assert!(
+                matches!(answer, Err(InvocationError::NoRecords)),
+                "{answer:?}"
+            );
         }
     }
 
@@ -325,7 +478,11 @@ mod tests {
     const NOW: Timestamp = Timestamp::constant(1_768_478_400, 0);
 
     fn read_of(record: &Value) -> ReceivedMessage {
-        read(serde_json::from_value(record.clone()).expect("a record"), NOW).expect("named")
+        read(
+            serde_json::from_value(record.clone()).expect("a record"),
+            NOW,
+        )
+        .expect("named")
     }
 
     #[test]
@@ -340,10 +497,19 @@ mod tests {
                 "bytes": { "dataType": "Binary.own", "binaryValue": "AP8=" },
             },
         }));
-        let attribute = |data_type: &str, value| Attribute { data_type: data_type.to_owned(), value };
+        let attribute = |data_type: &str, value| Attribute {
+            data_type: data_type.to_owned(),
+            value,
+        };
         let attributes = [
-            ("text".to_owned(), attribute("String", AttributeValue::Text("a text".to_owned()))),
-            ("bytes".to_owned(), attribute("Binary.own", AttributeValue::Binary(vec![0, 255]))),
+            (
+                "text".to_owned(),
+                attribute("String", AttributeValue::Text("a text".to_owned())),
+            ),
+            (
+                "bytes".to_owned(),
+                attribute("Binary.own", AttributeValue::Binary(vec![0, 255])),
+            ),
         ];
         let message = Message {
             body: "the body".to_owned(),
@@ -352,7 +518,10 @@ mod tests {
             trace: None,
         };
         assert_eq!(record.message, message);
-        assert_eq!((record.message_id.as_str(), record.receive_count), ("m1", 3));
+        assert_eq!(
+            (record.message_id.as_str(), record.receive_count),
+            ("m1", 3)
+        );
         assert_eq!(record.receipt, ReceiptHandle("a-receipt".to_owned()));
         assert_eq!(record.sent_at, NOW - Duration::from_secs(1));
     }
@@ -362,8 +531,17 @@ mod tests {
         let target = FakeTarget::new(|_, _| std::future::pending::<Outcome>());
         let batch = json!({ "Records": [{ "messageId": "m1", "body": "{}", "attributes": {} }] });
         let began = tokio::time::Instant::now();
-        handle(Arc::new(processor(target, FakeQueue::default())), invocation(batch)).await.expect("a reply");
-        assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
+        handle(
+            Arc::new(processor(target, FakeQueue::default())),
+            invocation(batch),
+        )
+        .await
+        .expect("a reply");
+        assert!(
+            began.elapsed() < Duration::from_mins(1),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     #[test]
@@ -387,15 +565,28 @@ mod tests {
                 "{count}"
             );
         }
-        for sent in ["9223372036854775807", "-9223372036854775808", "9223372036854775808", "yesterday", ""] {
-            assert_eq!(read_of(&record(&json!({ "SentTimestamp": sent }))).sent_at, NOW, "{sent}");
+        for sent in [
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9223372036854775808",
+            "yesterday",
+            "",
+        ] {
+            assert_eq!(
+                read_of(&record(&json!({ "SentTimestamp": sent }))).sent_at,
+                NOW,
+                "{sent}"
+            );
         }
         for millis in [-1, 1_768_478_400_123] {
             let sent = record(&json!({ "SentTimestamp": millis.to_string() }));
             assert_eq!(read_of(&sent).sent_at.as_millisecond(), millis);
         }
         let bare = read_of(&json!({ "messageId": "m1" }));
-        assert!(bare.message.body.is_empty() && bare.receipt.is_absent(), "{bare:?}");
+        assert!(
+            bare.message.body.is_empty() && bare.receipt.is_absent(),
+            "{bare:?}"
+        );
     }
 
     proptest! {

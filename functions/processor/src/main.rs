@@ -1,6 +1,8 @@
-//! The Lambda function behind the events queue: wires [`genesys_relay::deliver`] to AWS and to the customer's system.
+//! The Lambda function behind the events queue: wires [`genesys_relay::deliver`] to AWS and to the
+//! customer's system.
 
-// The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's default.
+// The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's
+// default.
 #![recursion_limit = "256"]
 
 mod config;
@@ -29,16 +31,28 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Config { variables: config, schedule } = Environment::of_process().read_all()?;
+    let Config {
+        variables: config,
+        schedule,
+    } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
     let mut metrics = Pending::start(config.metrics_namespace)?;
     genesys_relay::adapters::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
-    let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), config.keep_secrets_for, SystemClock);
-    let target = HttpTarget::new(config.target_url, config.target_timeout, secrets, SystemClock)
-        .context("the HTTP client cannot be built")?;
+    let secrets = SecretCache::new(
+        SecretsManager::new(&sdk, config.secret_arn),
+        config.keep_secrets_for,
+        SystemClock,
+    );
+    let target = HttpTarget::new(
+        config.target_url,
+        config.target_timeout,
+        secrets,
+        SystemClock,
+    )
+    .context("the HTTP client cannot be built")?;
     let ports = Ports {
         events: sqs.queue(config.queue_url),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
@@ -55,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
     }))
     .await;
     // A batch's future is large, and is moved around less when it is boxed.
-    let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&processor), event)));
+    let function =
+        service_fn(move |event| Box::pin(handler::handle(Arc::clone(&processor), event)));
     Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use genesys_relay::adapters::delivery_log::webhook_deliveries::LogPath;
 use genesys_relay::adapters::genesys::Region;
 use genesys_relay::domain::https_url::BaseUrl;
-use genesys_relay::runtime::config::{Environment, Table, Variable, list, number, one_of, optional, parsed, text};
+use genesys_relay::runtime::config::{
+    Environment, Table, Variable, list, number, one_of, optional, parsed, text,
+};
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
@@ -31,9 +33,16 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) enum Source {
     /// The tutorials' delivery log.
-    WebhookDeliveries { path: LogPath, webhook_ids: Vec<String> },
+    WebhookDeliveries {
+        path: LogPath,
+        webhook_ids: Vec<String>,
+    },
     /// Messages of Open Messaging integrations.
-    OpenMessaging { integration_ids: BTreeSet<String>, statuses: BTreeSet<String>, look_back: SignedDuration },
+    OpenMessaging {
+        integration_ids: BTreeSet<String>,
+        statuses: BTreeSet<String>,
+        look_back: SignedDuration,
+    },
 }
 
 /// The name of a [`Source`].
@@ -98,7 +107,13 @@ genesys_relay::variables! {
 impl Table for Config {
     fn variables() -> Vec<Variable> {
         let always = [Variables::variables(), Switch::variables()].concat();
-        [always, Access::variables(), WebhookDeliveries::variables(), OpenMessaging::variables()].concat()
+        [
+            always,
+            Access::variables(),
+            WebhookDeliveries::variables(),
+            OpenMessaging::variables(),
+        ]
+        .concat()
     }
 
     /// Reads the variables of Genesys Cloud only where the recovery is on.
@@ -108,26 +123,52 @@ impl Table for Config {
             Some(source) => Some(Connection::read(source, environment)?),
             None => None,
         };
-        Some(Self { variables: variables?, connection })
+        Some(Self {
+            variables: variables?,
+            connection,
+        })
     }
 }
 
 impl Connection {
-    fn read(name: SourceName, environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+    fn read(
+        name: SourceName,
+        environment: &mut Environment<impl Fn(&str) -> Option<String>>,
+    ) -> Option<Self> {
         let access = Access::read(environment);
-        let ids = access.as_ref().map(|access| access.ids.clone()).unwrap_or_default();
+        let ids = access
+            .as_ref()
+            .map(|access| access.ids.clone())
+            .unwrap_or_default();
         let source = match name {
             SourceName::WebhookDeliveries => {
                 let WebhookDeliveries { path } = WebhookDeliveries::read(environment)?;
-                Source::WebhookDeliveries { path, webhook_ids: ids }
+                Source::WebhookDeliveries {
+                    path,
+                    webhook_ids: ids,
+                }
             }
             SourceName::OpenMessaging => {
-                let OpenMessaging { statuses, look_back } = OpenMessaging::read(environment)?;
-                let (integration_ids, statuses) = (ids.into_iter().collect(), statuses.into_iter().collect());
-                Source::OpenMessaging { integration_ids, statuses, look_back }
+                let OpenMessaging {
+                    statuses,
+                    look_back,
+                } = OpenMessaging::read(environment)?;
+                let (integration_ids, statuses) =
+                    (ids.into_iter().collect(), statuses.into_iter().collect());
+                Source::OpenMessaging {
+                    integration_ids,
+                    statuses,
+                    look_back,
+                }
             }
         };
-        let Access { region, api_url, login_url, overlap, ids: _ } = access?;
+        let Access {
+            region,
+            api_url,
+            login_url,
+            overlap,
+            ids: _,
+        } = access?;
         Some(Self {
             api_url: api_url.map_or_else(|| region.api_url(), String::from),
             login_url: login_url.map_or_else(|| region.login_url(), String::from),
@@ -155,7 +196,10 @@ mod tests {
         ("RECOVERY_STATUSES", "failed"),
         ("RECOVERY_OVERLAP_MINUTES", "15"),
         ("RECOVERY_LOOK_BACK_HOURS", "24"),
-        ("WEBHOOK_DELIVERIES_PATH", "/api/v2/webhooks/{webhookId}/deliveries"),
+        (
+            "WEBHOOK_DELIVERIES_PATH",
+            "/api/v2/webhooks/{webhookId}/deliveries",
+        ),
         ("GENESYS_REGION", "eu-central-1"),
         ("GENESYS_API_URL", ""),
         ("GENESYS_LOGIN_URL", ""),
@@ -163,7 +207,10 @@ mod tests {
 
     fn read(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Environment::new(|name: &str| {
-            let found = changes.iter().chain(&COMPLETE).find(|(known, _)| *known == name);
+            let found = changes
+                .iter()
+                .chain(&COMPLETE)
+                .find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
         .read_all()
@@ -182,29 +229,59 @@ mod tests {
 
     #[test]
     fn where_it_is_off_nothing_of_genesys_has_to_be_there() {
-        let off: Vec<_> =
-            COMPLETE[7..].iter().map(|(name, _)| (*name, "")).chain([("RECOVERY_SOURCE", "none")]).collect();
+        let off: Vec<_> = COMPLETE[7..]
+            .iter()
+            .map(|(name, _)| (*name, ""))
+            .chain([("RECOVERY_SOURCE", "none")])
+            .collect();
         assert!(read(&off).expect("complete").connection.is_none());
     }
 
     #[test]
     fn each_source_has_what_it_needs() {
-        let webhooks = read(&[("RECOVERY_STATUSES", ""), ("RECOVERY_LOOK_BACK_HOURS", "")]).expect("complete");
-        let Some(Connection { source: Source::WebhookDeliveries { webhook_ids, .. }, .. }) = webhooks.connection else {
+        let webhooks =
+            read(&[("RECOVERY_STATUSES", ""), ("RECOVERY_LOOK_BACK_HOURS", "")]).expect("complete");
+        let Some(Connection {
+            source: Source::WebhookDeliveries { webhook_ids, .. },
+            ..
+        }) = webhooks.connection
+        else {
             panic!("another source")
         };
         assert_eq!(webhook_ids, ["w1", "w2"]);
-        let messages = [("RECOVERY_SOURCE", "open-messaging"), ("WEBHOOK_DELIVERIES_PATH", "")];
+        let messages = [
+            ("RECOVERY_SOURCE", "open-messaging"),
+            ("WEBHOOK_DELIVERIES_PATH", ""),
+        ];
         let messages = read(&messages).expect("complete").connection.expect("on");
-        let Source::OpenMessaging { look_back, .. } = messages.source else { panic!("another source") };
-        assert_eq!((messages.overlap, look_back), (SignedDuration::from_mins(15), SignedDuration::from_hours(24)));
+        let Source::OpenMessaging { look_back, .. } = messages.source else {
+            panic!("another source")
+        };
+        assert_eq!(
+            (messages.overlap, look_back),
+            (
+                SignedDuration::from_mins(15),
+                SignedDuration::from_hours(24)
+            )
+        );
     }
 
     #[test]
     fn times_are_taken_from_the_least_to_the_most_that_is_documented() {
-        for (name, least, most) in [("RECOVERY_OVERLAP_MINUTES", 5, 1440), ("RECOVERY_LOOK_BACK_HOURS", 1, 720)] {
-            for (value, is_taken) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
-                let read = read(&[("RECOVERY_SOURCE", "open-messaging"), (name, &value.to_string())]);
+        for (name, least, most) in [
+            ("RECOVERY_OVERLAP_MINUTES", 5, 1440),
+            ("RECOVERY_LOOK_BACK_HOURS", 1, 720),
+        ] {
+            for (value, is_taken) in [
+                (least - 1, false),
+                (least, true),
+                (most, true),
+                (most + 1, false),
+            ] {
+                let read = read(&[
+                    ("RECOVERY_SOURCE", "open-messaging"),
+                    (name, &value.to_string()),
+                ]);
                 assert_eq!(read.is_ok(), is_taken, "{name}={value}");
             }
         }
@@ -218,12 +295,20 @@ mod tests {
             ("GENESYS_REGION", "", "GENESYS_REGION is missing"),
             ("GENESYS_REGION", "mypurecloud.com", "us-east-1, us-east-2"),
             ("GENESYS_API_URL", "http://api.example.com", "https"),
-            ("GENESYS_LOGIN_URL", "https://user:hunter2@example.com/", "the stack's secret"),
+            (
+                "GENESYS_LOGIN_URL",
+                "https://user:hunter2@example.com/",
+                "the stack's secret",
+            ),
             ("RECOVERY_IDS", "", "RECOVERY_IDS is missing"),
             ("RECOVERY_IDS", "w1,,w2", "between commas"),
             ("RECOVERY_OVERLAP_MINUTES", "soon", "from 5 to 1440"),
             ("RECOVERY_OVERLAP_MINUTES", "0.5", "from 5 to 1440"),
-            ("GENESYS_API_URL", "https://api.example.com/?a=b", "no query"),
+            (
+                "GENESYS_API_URL",
+                "https://api.example.com/?a=b",
+                "no query",
+            ),
             ("WEBHOOK_DELIVERIES_PATH", "/deliveries", "{webhookId}"),
             ("QUEUE_URL", "", "QUEUE_URL is missing"),
         ] {

@@ -1,5 +1,5 @@
-//! Turns a request of a schedule or an operator into a call of [`Recover`], and its outcome into an answer or an error that says
-//! what to do.
+//! Turns a request of a schedule or an operator into a call of [`Recover`], and its outcome into an
+//! answer or an error that says what to do.
 
 use std::sync::Arc;
 
@@ -42,7 +42,10 @@ impl From<InvocationError> for Diagnostic {
     fn from(refusal: InvocationError) -> Self {
         let failed = match refusal {
             InvocationError::Invalid(error) => {
-                return Self { error_type: "InvalidRequest".to_owned(), error_message: error.to_string() };
+                return Self {
+                    error_type: "InvalidRequest".to_owned(),
+                    error_message: error.to_string(),
+                };
             }
             InvocationError::Failed(failed) => failed,
         };
@@ -62,9 +65,18 @@ impl From<InvocationError> for Diagnostic {
             RecoverError::Table(_) => ("TableError", display_chain(&failed)),
         };
         // Of a part of the time line, the rest can be asked for.
-        let rest = failed.report.next.as_ref().and_then(|next| serde_json::to_string(next).ok());
-        let rest = rest.map(|next| format!("; the rest: {next}")).unwrap_or_default();
-        Self { error_type: error_type.to_owned(), error_message: error_message + &rest }
+        let rest = failed
+            .report
+            .next
+            .as_ref()
+            .and_then(|next| serde_json::to_string(next).ok());
+        let rest = rest
+            .map(|next| format!("; the rest: {next}"))
+            .unwrap_or_default();
+        Self {
+            error_type: error_type.to_owned(),
+            error_message: error_message + &rest,
+        }
     }
 }
 
@@ -82,8 +94,12 @@ where
 {
     let LambdaEvent { payload, context } = event;
     let caller = format!("invocation {}", context.request_id);
-    let request = Request::parse(payload, &caller, recover.clock.now()).map_err(InvocationError::Invalid)?;
-    recover.recover(&request, end_of_invocation(context.deadline())).await.map_err(InvocationError::Failed)
+    let request =
+        Request::parse(payload, &caller, recover.clock.now()).map_err(InvocationError::Invalid)?;
+    recover
+        .recover(&request, end_of_invocation(context.deadline()))
+        .await
+        .map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -125,14 +141,26 @@ mod tests {
             None
         }
 
-        async fn read(&self, window: Window, (): (), _deadline: Instant) -> Result<Part<()>, DeliveryLogError> {
+        async fn read(
+            &self,
+            window: Window,
+            (): (),
+            _deadline: Instant,
+        ) -> Result<Part<()>, DeliveryLogError> {
             if self.is_forbidden {
                 let problem = "as the test says".to_owned();
-                return Err(GenesysError::Unusable { what: "GET /api/v2/things".to_owned(), problem }.into());
+                return Err(GenesysError::Unusable {
+                    what: "GET /api/v2/things".to_owned(),
+                    problem,
+                }
+                .into());
             }
             if self.withholds_from.is_some_and(|time| window.from >= time) {
                 let withheld = (0..5).map(|_| Entry::Unavailable("as the test says".to_owned()));
-                return Ok(Part { entries: withheld.collect(), next: Some(()) });
+                return Ok(Part {
+                    entries: withheld.collect(),
+                    next: Some(()),
+                });
             }
             let whole = format!("{{\"seen\":\"{}\"}}", window.from);
             let entry = Entry::Unreadable(Unreadable {
@@ -141,7 +169,10 @@ mod tests {
                 problem: "strange".to_owned(),
                 webhook_id: None,
             });
-            Ok(Part { entries: vec![entry], next: None })
+            Ok(Part {
+                entries: vec![entry],
+                next: None,
+            })
         }
     }
 
@@ -160,11 +191,15 @@ mod tests {
         };
         let mut context = Context::default();
         let end = SystemTime::now() + Duration::from_mins(5);
-        let since_epoch = end.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let since_epoch = end
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970");
         context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
         context.request_id = "a-request".to_owned();
         let answer = handle(Arc::new(recover), LambdaEvent::new(payload, context)).await;
-        answer.map(|report| serde_json::to_value(report).expect("JSON")).map_err(Diagnostic::from)
+        answer
+            .map(|report| serde_json::to_value(report).expect("JSON"))
+            .map_err(Diagnostic::from)
     }
 
     fn sample(name: &str) -> Value {
@@ -179,20 +214,36 @@ mod tests {
         for name in ["recovery-scheduled", "recovery-range", "recovery-dry-run"] {
             let mut request = sample(name);
             if request.get("from").is_some() {
-                (request["from"], request["to"]) = (json!("2026-01-15T09:00:00Z"), json!("2026-01-15T10:00:00Z"));
+                (request["from"], request["to"]) =
+                    (json!("2026-01-15T09:00:00Z"), json!("2026-01-15T10:00:00Z"));
             }
             let dry_run = request["dryRun"].as_bool().unwrap_or_default();
             let answer = invoke(Log::default(), request).await.expect("carried out");
-            assert_eq!((&answer["fetched"], &answer["unreadable"]), (&json!(1), &json!(1)), "{name}: {answer}");
-            assert_eq!((&answer["complete"], &answer["dryRun"]), (&json!(true), &json!(dry_run)), "{name}: {answer}");
+            assert_eq!(
+                (&answer["fetched"], &answer["unreadable"]),
+                (&json!(1), &json!(1)),
+                "{name}: {answer}"
+            );
+            assert_eq!(
+                (&answer["complete"], &answer["dryRun"]),
+                (&json!(true), &json!(dry_run)),
+                "{name}: {answer}"
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_has_the_documented_fields() {
-        let answer = invoke(Log::default(), json!({})).await.expect("carried out");
+        let answer = invoke(Log::default(), json!({}))
+            .await
+            .expect("carried out");
         // A map of JSON has its fields in one order or another, as its crate was compiled.
-        let fields: BTreeSet<_> = answer.as_object().expect("an object").keys().map(String::as_str).collect();
+        let fields: BTreeSet<_> = answer
+            .as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect();
         let expected = [
             "behindSeconds",
             "complete",
@@ -213,18 +264,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_wrong_is_an_error_that_says_what_to_do() {
-        let error = invoke(Log::default(), json!({ "form": 1 })).await.expect_err("refused");
+        let error = invoke(Log::default(), json!({ "form": 1 }))
+            .await
+            .expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
-        let error = invoke(Log { is_forbidden: true, ..Log::default() }, json!({})).await.expect_err("failed");
+        let error = invoke(
+            Log {
+                is_forbidden: true,
+                ..Log::default()
+            },
+            json!({}),
+        )
+        .await
+        .expect_err("failed");
         assert_eq!(error.error_type, "GenesysError");
-        for part in ["after fetching 0 entries", "GET /api/v2/things", "as the test says"] {
+        for part in [
+            "after fetching 0 entries",
+            "GET /api/v2/things",
+            "as the test says",
+        ] {
             assert!(error.error_message.contains(part), "{error:?}");
         }
         let old = json!({ "from": "2025-01-01T00:00:00Z" });
         let error = invoke(Log::default(), old).await.expect_err("refused");
         assert_eq!(error.error_type, "TooOld");
         assert!(error.error_message.contains("force"), "{error:?}");
-        assert!(Diagnostic::from(Off).error_message.contains("RecoverySource"));
+        assert!(
+            Diagnostic::from(Off)
+                .error_message
+                .contains("RecoverySource")
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,8 +303,16 @@ mod tests {
         let owner = "00000000-0000-0000-0000-000000000000";
         let other = json!({ "owner": owner, "action": "recover", "by": "another", "since": now, "until": until });
         let other: RunLease = serde_json::from_value(other).expect("a lease");
-        assert_eq!(table.acquire(LeaseName::Recovery, &other, now).await.expect("written"), None);
-        let error = invoke_over(table, Log::default(), json!({})).await.expect_err("busy");
+        assert_eq!(
+            table
+                .acquire(LeaseName::Recovery, &other, now)
+                .await
+                .expect("written"),
+            None
+        );
+        let error = invoke_over(table, Log::default(), json!({}))
+            .await
+            .expect_err("busy");
         assert_eq!(error.error_type, "Busy");
         assert!(error.error_message.contains("another"), "{error:?}");
     }
@@ -243,13 +320,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_range_that_fails_on_its_way_tells_the_rest() {
         let reached: Timestamp = "2026-01-15T10:00:00Z".parse().expect("a time");
-        let log = Log { withholds_from: Some(reached), ..Log::default() };
+        let log = Log {
+            withholds_from: Some(reached),
+            ..Log::default()
+        };
         let range = json!({ "from": "2026-01-15T09:00:00Z", "to": "2026-01-15T11:30:00Z", "why": "a test" });
         let error = invoke(log, range).await.expect_err("something is withheld");
         assert_eq!(error.error_type, "Unavailable");
-        let (_, rest) = error.error_message.split_once("; the rest: ").expect("the rest");
+        let (_, rest) = error
+            .error_message
+            .split_once("; the rest: ")
+            .expect("the rest");
         let rest: Value = serde_json::from_str(rest).expect("a request");
-        let expected = ["2026-01-15T10:00:00Z", "2026-01-15T11:30:00Z", "a test"].map(|text| json!(text));
-        assert_eq!([&rest["from"], &rest["to"], &rest["why"]], expected.each_ref(), "{rest}");
+        let expected =
+            ["2026-01-15T10:00:00Z", "2026-01-15T11:30:00Z", "a test"].map(|text| json!(text));
+        assert_eq!(
+            [&rest["from"], &rest["to"], &rest["why"]],
+            expected.each_ref(),
+            "{rest}"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The Lambda function that fetches what Genesys Cloud failed to deliver: wires [`genesys_relay::recover`] to AWS and to
-//! Genesys Cloud.
+//! The Lambda function that fetches what Genesys Cloud failed to deliver: wires
+//! [`genesys_relay::recover`] to AWS and to Genesys Cloud.
 
-// The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's default.
+// The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's
+// default.
 #![recursion_limit = "256"]
 
 mod config;
@@ -48,7 +49,10 @@ struct Sinks {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Config { variables: config, connection } = Environment::of_process().read_all()?;
+    let Config {
+        variables: config,
+        connection,
+    } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     genesys_relay::adapters::http_target::install_tls_provider();
@@ -59,21 +63,56 @@ async fn main() -> anyhow::Result<()> {
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
     };
-    let Some(Connection { api_url, login_url, overlap, source }) = connection else {
+    let Some(Connection {
+        api_url,
+        login_url,
+        overlap,
+        source,
+    }) = connection
+    else {
         let refuse = |_: LambdaEvent<Value>| async { Err::<Value, _>(handler::Off) };
         return Ok(lambda_loop::run(service_fn(refuse), || metrics.write()).await?);
     };
     let (base, cap, tries) = RETRIES;
     let schedule = Schedule::new(base, cap, tries)?;
-    let secrets = SecretCache::new(SecretsManager::new(&sdk, config.secret_arn), KEEP_SECRETS_FOR, SystemClock);
+    let secrets = SecretCache::new(
+        SecretsManager::new(&sdk, config.secret_arn),
+        KEEP_SECRETS_FOR,
+        SystemClock,
+    );
     let https = Https::new().context("the HTTP client cannot be built")?;
     let api = Genesys::new(https, &api_url, &login_url, secrets, schedule, SystemClock);
     match source {
         Source::WebhookDeliveries { path, webhook_ids } => {
-            serve(WebhookDeliveries { api, path, webhook_ids }, sinks, overlap, metrics).await
+            serve(
+                WebhookDeliveries {
+                    api,
+                    path,
+                    webhook_ids,
+                },
+                sinks,
+                overlap,
+                metrics,
+            )
+            .await
         }
-        Source::OpenMessaging { integration_ids, statuses, look_back } => {
-            serve(OpenMessaging { api, integration_ids, statuses, look_back }, sinks, overlap, metrics).await
+        Source::OpenMessaging {
+            integration_ids,
+            statuses,
+            look_back,
+        } => {
+            serve(
+                OpenMessaging {
+                    api,
+                    integration_ids,
+                    statuses,
+                    look_back,
+                },
+                sinks,
+                overlap,
+                metrics,
+            )
+            .await
         }
     }
 }
@@ -84,8 +123,19 @@ async fn serve(
     overlap: jiff::SignedDuration,
     mut metrics: Pending,
 ) -> anyhow::Result<()> {
-    let Sinks { events, dead_letters, table } = sinks;
-    let recover = Arc::new(Recover { log, events, dead_letters, table, clock: SystemClock, overlap });
+    let Sinks {
+        events,
+        dead_letters,
+        table,
+    } = sinks;
+    let recover = Arc::new(Recover {
+        log,
+        events,
+        dead_letters,
+        table,
+        clock: SystemClock,
+        overlap,
+    });
     // A run's future is large, and is moved around less when it is boxed.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)));
     Ok(lambda_loop::run(function, || metrics.write()).await?)

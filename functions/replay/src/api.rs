@@ -1,4 +1,5 @@
-//! HTTP API of the dead letters: carries out requests of API Gateway, and turns their outcomes into HTTP answers.
+//! HTTP API of the dead letters: carries out requests of API Gateway, and turns their outcomes into
+//! HTTP answers.
 
 mod answer;
 mod call;
@@ -7,7 +8,9 @@ mod tests;
 
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{Answer, DeadLetters, Done, Missing, PortTypes, ReplayError, Report};
+use genesys_relay::dead_letters::{
+    Answer, DeadLetters, Done, Missing, PortTypes, ReplayError, Report,
+};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State};
 use genesys_relay::ports::clock::Clock;
@@ -24,8 +27,8 @@ use crate::background::Background;
 
 pub(crate) use self::answer::Response;
 
-/// Time limit of an answer. API Gateway closes the connection after 30 s ("Quotas for configuring and running HTTP APIs");
-/// the rest is for a cold start of the function.
+/// Time limit of an answer. API Gateway closes the connection after 30 s ("Quotas for configuring
+/// and running HTTP APIs"); the rest is for a cold start of the function.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Wait before the next try while a run or a move task is running. It may take longer.
@@ -47,10 +50,16 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
     /// Answers one event of an HTTP API, well before `end`.
     pub(crate) async fn answer(&self, event: Value, end: Instant) -> Response {
         let deadline = end.min(Instant::now() + ANSWER_WITHIN);
-        self.carry_out(event, deadline).await.unwrap_or_else(|problem| {
-            tracing::info!(status = problem.status().as_u16(), reason = problem.detail(), "refused request");
-            problem.into()
-        })
+        self.carry_out(event, deadline)
+            .await
+            .unwrap_or_else(|problem| {
+                tracing::info!(
+                    status = problem.status().as_u16(),
+                    reason = problem.detail(),
+                    "refused request"
+                );
+                problem.into()
+            })
     }
 
     async fn carry_out(&self, event: Value, deadline: Instant) -> Result<Response, Problem> {
@@ -66,9 +75,19 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
 
     /// Replays one event now, or in the background.
     async fn retry(&self, retry: Retry, deadline: Instant) -> Result<Response, Problem> {
-        let Retry { event_id, request, direct } = retry;
+        let Retry {
+            event_id,
+            request,
+            direct,
+        } = retry;
         let now = self.dead_letters.ports.clock.now();
-        let record = self.dead_letters.ports.table.get(&event_id).await.map_err(ReplayError::from)?;
+        let record = self
+            .dead_letters
+            .ports
+            .table
+            .get(&event_id)
+            .await
+            .map_err(ReplayError::from)?;
         match record.filter(|record| !record.is_expired(now)) {
             Some(record) => can_be_retried(&record, now)?,
             None => return Err(self.dead_letters.unrecorded(event_id).await.into()),
@@ -78,16 +97,20 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
             answer => unreachable!("a replay is answered by its report, not by {answer:?}"),
         };
         match outcome {
-            Outcome::Retried => {
-                Ok(Response::json(StatusCode::OK, &json!({ "status": "retried", "eventId": event_id })))
-            }
+            Outcome::Retried => Ok(Response::json(
+                StatusCode::OK,
+                &json!({ "status": "retried", "eventId": event_id }),
+            )),
             Outcome::Unfinished => {
                 self.background.hand_over(&direct).await.map_err(|error| {
                     tracing::error!(%event_id, error = display_chain(&error), "failed to continue the retry in the background");
                     Problem::later(AFTER_A_FAILURE, "The dead letters could not all be searched in time. Try again.")
                 })?;
                 tracing::info!(%event_id, "continuing the retry in the background");
-                Ok(Response::json(StatusCode::ACCEPTED, &json!({ "status": "accepted", "eventId": event_id })))
+                Ok(Response::json(
+                    StatusCode::ACCEPTED,
+                    &json!({ "status": "accepted", "eventId": event_id }),
+                ))
             }
         }
     }
@@ -106,12 +129,18 @@ fn can_be_retried(record: &EventRecord, now: Timestamp) -> Result<(), Problem> {
             )
         }
         State::Archived { archived_to, .. } => {
-            format!("It is not dead: it is in the archive, in the object {archived_to}. Restore that first.")
+            format!(
+                "It is not dead: it is in the archive, in the object {archived_to}. Restore that first."
+            )
         }
         State::Delivered => "It is not dead: the target has it.".to_owned(),
         State::Discarded(_) => "It is not dead: it was discarded.".to_owned(),
-        State::Queued | State::Retrying { .. } => "It is not dead: it waits for its next attempt.".to_owned(),
-        State::InProgress(_) | State::Dead(_) => "It is not dead: it is being delivered.".to_owned(),
+        State::Queued | State::Retrying { .. } => {
+            "It is not dead: it waits for its next attempt.".to_owned()
+        }
+        State::InProgress(_) | State::Dead(_) => {
+            "It is not dead: it is being delivered.".to_owned()
+        }
     };
     Err(Problem::new(StatusCode::CONFLICT, why_not))
 }
@@ -130,11 +159,18 @@ impl Outcome {
             return Ok(Self::Retried);
         }
         // A run can fail at other events on its way.
-        let failed =
-            report.failed.iter().find(|failed| failed.event_id.as_deref().is_none_or(|id| id == event_id.as_str()));
+        let failed = report.failed.iter().find(|failed| {
+            failed
+                .event_id
+                .as_deref()
+                .is_none_or(|id| id == event_id.as_str())
+        });
         let Some(failed) = failed else {
             return if report.complete {
-                Err(Problem::later(WHEN_VISIBLE, "Its message could not be taken now. Try again later."))
+                Err(Problem::later(
+                    WHEN_VISIBLE,
+                    "Its message could not be taken now. Try again later.",
+                ))
             } else {
                 Ok(Self::Unfinished)
             };
@@ -143,9 +179,13 @@ impl Outcome {
         Err(match failed.state {
             Some(Missing::Unknown) => ReplayError::Unknown(event_id.clone()).into(),
             Some(Missing::Pending) => Problem::later(WHEN_VISIBLE, detail),
-            Some(Missing::Alive | Missing::Delivered | Missing::Archived | Missing::Discarded | Missing::Expired) => {
-                Problem::new(StatusCode::CONFLICT, detail)
-            }
+            Some(
+                Missing::Alive
+                | Missing::Delivered
+                | Missing::Archived
+                | Missing::Discarded
+                | Missing::Expired,
+            ) => Problem::new(StatusCode::CONFLICT, detail),
             None => {
                 tracing::error!(%event_id, error = failed.error, "failed to replay the event");
                 Problem::later(AFTER_A_FAILURE, "It could not be replayed now. Try again.")
@@ -161,9 +201,14 @@ impl From<ReplayError> for Problem {
                 Self::new(StatusCode::NOT_FOUND, sentence(&error))
             }
             ReplayError::NameTaken { .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&error)),
-            ReplayError::Busy(_) | ReplayError::Moving { .. } => Self::later(AFTER_A_RUN, sentence(&error)),
+            ReplayError::Busy(_) | ReplayError::Moving { .. } => {
+                Self::later(AFTER_A_RUN, sentence(&error))
+            }
             ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
-                tracing::error!(error = display_chain(&error), "failed to carry out the request");
+                tracing::error!(
+                    error = display_chain(&error),
+                    "failed to carry out the request"
+                );
                 Self::later(
                     AFTER_A_FAILURE,
                     "The queues or the events table cannot be reached at the moment. Try again.",
@@ -176,6 +221,9 @@ impl From<ReplayError> for Problem {
 fn sentence(error: &ReplayError) -> String {
     let text = error.to_string();
     let mut characters = text.chars();
-    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let first = characters
+        .next()
+        .map(|first| first.to_uppercase().to_string())
+        .unwrap_or_default();
     format!("{first}{}.", characters.as_str())
 }

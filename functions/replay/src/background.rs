@@ -7,7 +7,8 @@ use serde_json::Value;
 
 /// Carries out requests without a waiting caller.
 pub(crate) trait Background: Send + Sync + 'static {
-    /// Hands over a request in the form of a direct invocation. `Ok` means that it will be carried out.
+    /// Hands over a request in the form of a direct invocation. `Ok` means that it will be carried
+    /// out.
     fn hand_over(&self, request: &Value) -> impl Future<Output = Result<(), InvokeError>> + Send;
 }
 

@@ -4,7 +4,8 @@ use genesys_relay::runtime::config::{number, parsed, text};
 use tracing::level_filters::LevelFilter;
 
 genesys_relay::variables! {
-    /// The function's configuration. Lambda itself sets `AWS_LAMBDA_FUNCTION_NAME` ("Defined runtime environment variables").
+    /// The function's configuration. Lambda itself sets `AWS_LAMBDA_FUNCTION_NAME` ("Defined
+    /// runtime environment variables").
     Config {
         queue_url: String = "QUEUE_URL", text(), "URL of the events queue";
         queue_arn: String = "QUEUE_ARN", text(), "ARN of the events queue, the destination of a move task";
@@ -42,7 +43,9 @@ mod tests {
 
     fn read(left_out: &str) -> Result<Config, ConfigError> {
         Environment::new(|name: &str| {
-            let found = COMPLETE.iter().find(|(known, _)| *known == name && name != left_out);
+            let found = COMPLETE
+                .iter()
+                .find(|(known, _)| *known == name && name != left_out);
             found.map(|(_, value)| (*value).to_owned())
         })
         .read_all()

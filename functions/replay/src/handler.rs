@@ -1,5 +1,5 @@
-//! Handler of direct requests and of events of the HTTP API. Turns a request into a call of [`DeadLetters`], and its outcome
-//! into an answer or an error that names the field.
+//! Handler of direct requests and of events of the HTTP API. Turns a request into a call of
+//! [`DeadLetters`], and its outcome into an answer or an error that names the field.
 
 use std::sync::Arc;
 
@@ -52,19 +52,32 @@ impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
         let (error_type, error_message) = match error {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
-            InvocationError::Failed(error @ (ReplayError::Busy(_) | ReplayError::Moving { .. })) => {
-                ("Busy", error.to_string())
+            InvocationError::Failed(
+                error @ (ReplayError::Busy(_) | ReplayError::Moving { .. }),
+            ) => ("Busy", error.to_string()),
+            InvocationError::Failed(error @ ReplayError::NameTaken { .. }) => {
+                ("InvalidRequest", error.to_string())
             }
-            InvocationError::Failed(error @ ReplayError::NameTaken { .. }) => ("InvalidRequest", error.to_string()),
             InvocationError::NotStarted(error) => ("LambdaError", display_chain(&error)),
             InvocationError::Failed(
-                error @ (ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_)),
+                error @ (ReplayError::Unknown(_)
+                | ReplayError::NotListed(..)
+                | ReplayError::UnknownRun(_)),
             ) => ("NotFound", error.to_string()),
-            InvocationError::Failed(error @ ReplayError::Queue(_)) => ("QueueError", display_chain(&error)),
-            InvocationError::Failed(error @ ReplayError::Table(_)) => ("TableError", display_chain(&error)),
-            InvocationError::Failed(error @ ReplayError::Archive(_)) => ("ArchiveError", display_chain(&error)),
+            InvocationError::Failed(error @ ReplayError::Queue(_)) => {
+                ("QueueError", display_chain(&error))
+            }
+            InvocationError::Failed(error @ ReplayError::Table(_)) => {
+                ("TableError", display_chain(&error))
+            }
+            InvocationError::Failed(error @ ReplayError::Archive(_)) => {
+                ("ArchiveError", display_chain(&error))
+            }
         };
-        Self { error_type: error_type.to_owned(), error_message }
+        Self {
+            error_type: error_type.to_owned(),
+            error_message,
+        }
     }
 }
 
@@ -74,30 +87,68 @@ pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
     event: LambdaEvent<Value>,
 ) -> Result<Reply, InvocationError> {
     let LambdaEvent { payload, context } = event;
-    let Function { dead_letters, background, event_source, maximum_concurrency } = function.as_ref();
+    let Function {
+        dead_letters,
+        background,
+        event_source,
+        maximum_concurrency,
+    } = function.as_ref();
     let end = end_of_invocation(context.deadline());
     if payload["requestContext"]["http"].is_object() {
-        return Ok(Reply::Http(Api { dead_letters, background }.answer(payload, end).await));
+        return Ok(Reply::Http(
+            Api {
+                dead_letters,
+                background,
+            }
+            .answer(payload, end)
+            .await,
+        ));
     }
-    let request =
-        Request::parse(payload, &format!("invocation {}", context.request_id)).map_err(InvocationError::Invalid)?;
-    if let Request::Reconcile { if_needed: true, requester, .. } = &request {
+    let request = Request::parse(payload, &format!("invocation {}", context.request_id))
+        .map_err(InvocationError::Invalid)?;
+    if let Request::Reconcile {
+        if_needed: true,
+        requester,
+        ..
+    } = &request
+    {
         let (table, now) = (&dead_letters.ports.table, dead_letters.ports.clock.now());
-        if let Err(error) =
-            watchdog::release_if_stale(table, event_source, *maximum_concurrency, &requester.by, now).await
+        if let Err(error) = watchdog::release_if_stale(
+            table,
+            event_source,
+            *maximum_concurrency,
+            &requester.by,
+            now,
+        )
+        .await
         {
-            // The next schedule is minutes away, and the reconciliation is independent of the breaker.
-            tracing::error!(error = display_chain(&error), "failed to check whether the breaker is still running");
+            // The next schedule is minutes away, and the reconciliation is independent of the
+            // breaker.
+            tracing::error!(
+                error = display_chain(&error),
+                "failed to check whether the breaker is still running"
+            );
         }
     }
     if let Request::Start(start) = request {
-        let (status, is_open) = dead_letters.enlist(&start).await.map_err(InvocationError::Failed)?;
+        let (status, is_open) = dead_letters
+            .enlist(&start)
+            .await
+            .map_err(InvocationError::Failed)?;
         if is_open {
-            background.hand_over(&start.payload).await.map_err(InvocationError::NotStarted)?;
+            background
+                .hand_over(&start.payload)
+                .await
+                .map_err(InvocationError::NotStarted)?;
         }
         return Ok(Reply::Direct(Box::new(Answer::from(status))));
     }
-    dead_letters.handle(request, end).await.map(Box::new).map(Reply::Direct).map_err(InvocationError::Failed)
+    dead_letters
+        .handle(request, end)
+        .await
+        .map(Box::new)
+        .map(Reply::Direct)
+        .map_err(InvocationError::Failed)
 }
 
 #[cfg(test)]
@@ -117,35 +168,68 @@ mod tests {
     /// The dead letters that the samples are about.
     async fn with_the_dead_letters_of_the_samples() -> Fakes {
         let function = function();
-        send_to_dead_letters(&function, ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(dead_letter_of))
-            .await;
+        send_to_dead_letters(
+            &function,
+            ["ingest-webhook-envelope", "ingest-open-messaging-text"].map(dead_letter_of),
+        )
+        .await;
         function
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_request_of_the_events_folder_is_understood() {
-        for name in
-            ["status", "list", "show", "dry-run", "all", "filter", "ids", "cancel", "reconcile", "archive", "discard"]
-        {
+        for name in [
+            "status",
+            "list",
+            "show",
+            "dry-run",
+            "all",
+            "filter",
+            "ids",
+            "cancel",
+            "reconcile",
+            "archive",
+            "discard",
+        ] {
             let function = with_the_dead_letters_of_the_samples().await;
             let request = sample(&format!("replay-{name}"));
-            let answer = invoke(&function, request.clone()).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let answer = invoke(&function, request.clone())
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error:?}"));
             assert_eq!(answer["action"], request["action"], "{name}");
-            assert!(answer["failed"].as_array().is_none_or(Vec::is_empty), "{name}: {answer}");
+            assert!(
+                answer["failed"].as_array().is_none_or(Vec::is_empty),
+                "{name}: {answer}"
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_sample_of_a_restore_restores_what_was_archived() {
         let function = with_the_dead_letters_of_the_samples().await;
-        let archived = invoke(&function, json!({ "action": "archive", "olderThanDays": 0 })).await.expect("archived");
+        let archived = invoke(
+            &function,
+            json!({ "action": "archive", "olderThanDays": 0 }),
+        )
+        .await
+        .expect("archived");
         let request = sample("replay-restore");
         let archive = &function.dead_letters.ports.archive;
-        let object = archive.get(archived["keys"][0].as_str().expect("a key")).await.expect("there");
-        archive.put(request["key"].as_str().expect("a key"), object).await.expect("written");
+        let object = archive
+            .get(archived["keys"][0].as_str().expect("a key"))
+            .await
+            .expect("there");
+        archive
+            .put(request["key"].as_str().expect("a key"), object)
+            .await
+            .expect("written");
 
         let answer = invoke(&function, request).await.expect("restored");
-        assert_eq!((&answer["action"], &answer["restored"]), (&json!("restore"), &json!(2)), "{answer}");
+        assert_eq!(
+            (&answer["action"], &answer["restored"]),
+            (&json!("restore"), &json!(2)),
+            "{answer}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -154,8 +238,12 @@ mod tests {
         let error = invoke(&function(), request).await.expect_err("refused");
         assert_eq!(error.error_type, "InvalidRequest");
         assert!(error.error_message.contains("ratePerSecond"), "{error:?}");
-        let error =
-            invoke(&function(), json!({ "action": "show", "eventId": "unknown-event" })).await.expect_err("unknown");
+        let error = invoke(
+            &function(),
+            json!({ "action": "show", "eventId": "unknown-event" }),
+        )
+        .await
+        .expect_err("unknown");
         assert_eq!(error.error_type, "NotFound");
     }
 
@@ -166,16 +254,35 @@ mod tests {
         request["olderThanDays"] = 0.into();
         let status = json!({ "action": "status", "runId": request["runId"] });
         function.background.fail();
-        let error = invoke(&function, request.clone()).await.expect_err("not taken");
+        let error = invoke(&function, request.clone())
+            .await
+            .expect_err("not taken");
         assert_eq!(error.error_type, "LambdaError");
         let function = with_the_dead_letters_of_the_samples().await;
         let answer = invoke(&function, request.clone()).await.expect("started");
-        assert_eq!((&answer["action"], &answer["background"]["state"]), (&json!("status"), &json!("waiting")));
-        let [payload] = &function.background.requests()[..] else { panic!("handed over once") };
-        assert_eq!((&payload["begin"], &payload["by"]), (&json!(true), &request["by"]));
-        invoke(&function, payload.clone()).await.expect("carried out");
-        assert_eq!(invoke(&function, request).await.expect("known")["background"]["state"], "ended");
-        assert_eq!(function.background.requests().len(), 1, "not handed over again");
+        assert_eq!(
+            (&answer["action"], &answer["background"]["state"]),
+            (&json!("status"), &json!("waiting"))
+        );
+        let [payload] = &function.background.requests()[..] else {
+            panic!("handed over once")
+        };
+        assert_eq!(
+            (&payload["begin"], &payload["by"]),
+            (&json!(true), &request["by"])
+        );
+        invoke(&function, payload.clone())
+            .await
+            .expect("carried out");
+        assert_eq!(
+            invoke(&function, request).await.expect("known")["background"]["state"],
+            "ended"
+        );
+        assert_eq!(
+            function.background.requests().len(),
+            1,
+            "not handed over again"
+        );
         let answer = invoke(&function, status).await.expect("known");
         assert_eq!(answer["background"]["report"]["archived"], 2, "{answer}");
     }
@@ -184,28 +291,72 @@ mod tests {
     async fn schedule_enables_the_mapping_of_a_stopped_breaker() {
         let function = function();
         let now = FakeClock.now();
-        let circuit = Circuit { state: State::Open, ..Circuit::closed(now) };
-        function.dead_letters.ports.table.save_circuit(&circuit).await.expect("saved");
-        let held = Settings { enabled: false, maximum_concurrency: 2 };
+        let circuit = Circuit {
+            state: State::Open,
+            ..Circuit::closed(now)
+        };
+        function
+            .dead_letters
+            .ports
+            .table
+            .save_circuit(&circuit)
+            .await
+            .expect("saved");
+        let held = Settings {
+            enabled: false,
+            maximum_concurrency: 2,
+        };
         function.event_source.set(held).await.expect("set");
 
         let schedule = json!({ "action": "reconcile", "ifNeeded": true });
         tokio::time::advance(Duration::from_mins(9)).await;
         invoke(&function, schedule.clone()).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "the breaker may be running");
+        assert_eq!(
+            function.event_source.now(),
+            held,
+            "the breaker may be running"
+        );
         tokio::time::advance(Duration::from_mins(1)).await;
-        invoke(&function, json!({ "action": "reconcile" })).await.expect("done");
-        assert_eq!(function.event_source.now(), held, "an operator's request does not check the breaker");
+        invoke(&function, json!({ "action": "reconcile" }))
+            .await
+            .expect("done");
+        assert_eq!(
+            function.event_source.now(),
+            held,
+            "an operator's request does not check the breaker"
+        );
         invoke(&function, schedule).await.expect("done");
-        assert_eq!(function.event_source.now(), Settings { enabled: true, maximum_concurrency: 10 });
-        let circuit = function.dead_letters.ports.table.circuit().await.expect("read").expect("a breaker");
-        assert!(circuit.state == State::Closed && circuit.why.contains("has not run"), "{circuit:?}");
+        assert_eq!(
+            function.event_source.now(),
+            Settings {
+                enabled: true,
+                maximum_concurrency: 10
+            }
+        );
+        let circuit = function
+            .dead_letters
+            .ports
+            .table
+            .circuit()
+            .await
+            .expect("read")
+            .expect("a breaker");
+        assert!(
+            circuit.state == State::Closed && circuit.why.contains("has not run"),
+            "{circuit:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_come_from_the_http_api_is_a_direct_request() {
-        for payload in [json!(null), json!([]), json!({ "requestContext": { "http": "GET" } })] {
-            let error = invoke(&function(), payload.clone()).await.expect_err("refused");
+        for payload in [
+            json!(null),
+            json!([]),
+            json!({ "requestContext": { "http": "GET" } }),
+        ] {
+            let error = invoke(&function(), payload.clone())
+                .await
+                .expect_err("refused");
             assert_eq!(error.error_type, "InvalidRequest", "{payload}");
         }
     }

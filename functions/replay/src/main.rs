@@ -1,4 +1,5 @@
-//! The Lambda function that operators invoke, directly and over HTTP: wires [`genesys_relay::dead_letters`] to AWS.
+//! The Lambda function that operators invoke, directly and over HTTP: wires
+//! [`genesys_relay::dead_letters`] to AWS.
 
 mod api;
 mod background;
@@ -25,7 +26,8 @@ use lambda_runtime::service_fn;
 use crate::config::Config;
 use crate::handler::Function;
 
-/// Timeout of a call to AWS, a long poll of 2 s included. An answer over HTTP has room for two calls that hang.
+/// Timeout of a call to AWS, a long poll of 2 s included. An answer over HTTP has room for two
+/// calls that hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// AWS behind the ports.

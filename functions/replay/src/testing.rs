@@ -10,7 +10,9 @@ use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
-use genesys_relay::testing::{FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeQueue, FakeTable};
+use genesys_relay::testing::{
+    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeQueue, FakeTable,
+};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::{Value, json};
 
@@ -37,7 +39,10 @@ impl FakeBackground {
 
     /// Requests that were handed over.
     pub(crate) fn requests(&self) -> Vec<Value> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -46,7 +51,10 @@ impl Background for FakeBackground {
         if self.fails.load(Ordering::Relaxed) {
             return Err(InvokeError::Unavailable("Lambda was made to fail".into()));
         }
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.clone());
         Ok(())
     }
 }
@@ -57,7 +65,10 @@ pub(crate) fn function() -> Fakes {
 }
 
 /// A function over a dead-letter queue and its move task.
-pub(crate) fn function_over<D: Sender + Receiver + Countable>(dead_letters: D, redrive: FakeQueue) -> Fakes<D> {
+pub(crate) fn function_over<D: Sender + Receiver + Countable>(
+    dead_letters: D,
+    redrive: FakeQueue,
+) -> Fakes<D> {
     let ports = Ports {
         events: FakeQueue::default(),
         dead_letters,
@@ -83,7 +94,10 @@ pub(crate) fn sample(name: &str) -> Value {
 
 /// The message that ingest makes of a sample, as a dead letter.
 pub(crate) fn dead_letter_of(sample_name: &str) -> Message {
-    let body = sample(sample_name)["body"].as_str().expect("a body").to_owned();
+    let body = sample(sample_name)["body"]
+        .as_str()
+        .expect("a body")
+        .to_owned();
     refused(body)
 }
 
@@ -93,16 +107,26 @@ pub(crate) fn id_of(message: &Message) -> EventId {
 }
 
 /// Puts messages into the dead-letter queue, and records them, a second apart.
-pub(crate) async fn send_to_dead_letters<D>(function: &Fakes<D>, messages: impl IntoIterator<Item = Message>)
-where
+pub(crate) async fn send_to_dead_letters<D>(
+    function: &Fakes<D>,
+    messages: impl IntoIterator<Item = Message>,
+) where
     D: Sender + Receiver + Countable,
 {
     for message in messages {
         let sent_at = FakeClock.now();
-        function.dead_letters.ports.dead_letters.send(&message.with_identity(sent_at)).await.expect("sent");
+        function
+            .dead_letters
+            .ports
+            .dead_letters
+            .send(&message.with_identity(sent_at))
+            .await
+            .expect("sent");
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    invoke(function, json!({ "action": "reconcile" })).await.expect("reconciled");
+    invoke(function, json!({ "action": "reconcile" }))
+        .await
+        .expect("reconciled");
 }
 
 /// Invokes the function, with a quarter of an hour to go.
@@ -112,7 +136,9 @@ where
 {
     let mut context = Context::default();
     let deadline = SystemTime::now() + Duration::from_mins(15);
-    let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let since_epoch = deadline
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970");
     context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
     let reply = handle(Arc::clone(function), LambdaEvent::new(payload, context)).await?;
     Ok(serde_json::to_value(reply).expect("serialises"))

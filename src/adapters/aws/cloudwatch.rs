@@ -10,8 +10,8 @@ use aws_sdk_cloudwatch::types::{Dimension, Statistic};
 use super::is_transient;
 use crate::ports::queue::QueueError;
 
-/// SQS reports once a minute for an active queue, and may take 15 minutes to notice that one has become active
-/// ("Available CloudWatch metrics for Amazon SQS").
+/// SQS reports once a minute for an active queue, and may take 15 minutes to notice that one has
+/// become active ("Available CloudWatch metrics for Amazon SQS").
 const PERIOD: Duration = Duration::from_mins(1);
 const LOOK_BACK: Duration = Duration::from_mins(15);
 
@@ -26,10 +26,14 @@ impl QueueMetrics {
     /// Those of the queue at `url`.
     pub(super) fn new(config: &SdkConfig, url: &str) -> Self {
         let queue = url.rsplit('/').next().unwrap_or(url).to_owned();
-        Self { client: Client::new(config), queue }
+        Self {
+            client: Client::new(config),
+            queue,
+        }
     }
 
-    /// Age of the oldest message, as SQS last reported it. Messages that were received three times or more do not count.
+    /// Age of the oldest message, as SQS last reported it. Messages that were received three times
+    /// or more do not count.
     pub(super) async fn age(&self) -> Result<Option<Duration>, QueueError> {
         let now = SystemTime::now();
         let request = self
@@ -37,15 +41,27 @@ impl QueueMetrics {
             .get_metric_statistics()
             .namespace("AWS/SQS")
             .metric_name("ApproximateAgeOfOldestMessage")
-            .dimensions(Dimension::builder().name("QueueName").value(&self.queue).build())
+            .dimensions(
+                Dimension::builder()
+                    .name("QueueName")
+                    .value(&self.queue)
+                    .build(),
+            )
             .statistics(Statistic::Maximum)
             .period(i32::try_from(PERIOD.as_secs()).unwrap_or(i32::MAX))
             .start_time((now - LOOK_BACK).into())
             .end_time(now.into());
         let output = request.send().await.map_err(|error| {
-            if is_transient(&error) { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
+            if is_transient(&error) {
+                QueueError::Unavailable(error.into())
+            } else {
+                QueueError::Refused(error.into())
+            }
         })?;
-        let newest = output.datapoints().iter().max_by_key(|point| point.timestamp().map(DateTime::as_nanos));
+        let newest = output
+            .datapoints()
+            .iter()
+            .max_by_key(|point| point.timestamp().map(DateTime::as_nanos));
         Ok(newest.and_then(|point| Duration::try_from_secs_f64(point.maximum()?).ok()))
     }
 }
@@ -73,7 +89,12 @@ mod tests {
                         .is_some_and(|(from, to)| to.secs() - from.secs() == 900)
             })
             .then_output(|| {
-                let point = |at, age| Datapoint::builder().timestamp(DateTime::from_secs(at)).maximum(age).build();
+                let point = |at, age| {
+                    Datapoint::builder()
+                        .timestamp(DateTime::from_secs(at))
+                        .maximum(age)
+                        .build()
+                };
                 GetMetricStatisticsOutput::builder()
                     .datapoints(point(60, 7.0))
                     .datapoints(point(120, 67.0))
@@ -81,15 +102,25 @@ mod tests {
                     .build()
             });
         let client = mock_client!(aws_sdk_cloudwatch, RuleMode::MatchAny, [&rule]);
-        let metrics = QueueMetrics { client, queue: "the-queue".to_owned() };
-        assert_eq!(metrics.age().await.expect("read"), Some(Duration::from_secs(67)));
+        let metrics = QueueMetrics {
+            client,
+            queue: "the-queue".to_owned(),
+        };
+        assert_eq!(
+            metrics.age().await.expect("read"),
+            Some(Duration::from_secs(67))
+        );
     }
 
     #[tokio::test]
     async fn a_queue_of_which_nothing_is_known_has_no_age() {
-        let rule = mock!(Client::get_metric_statistics).then_output(|| GetMetricStatisticsOutput::builder().build());
+        let rule = mock!(Client::get_metric_statistics)
+            .then_output(|| GetMetricStatisticsOutput::builder().build());
         let client = mock_client!(aws_sdk_cloudwatch, RuleMode::MatchAny, [&rule]);
-        let metrics = QueueMetrics { client, queue: "the-queue".to_owned() };
+        let metrics = QueueMetrics {
+            client,
+            queue: "the-queue".to_owned(),
+        };
         assert_eq!(metrics.age().await.expect("read"), None);
     }
 }

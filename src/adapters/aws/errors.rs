@@ -3,8 +3,9 @@
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
-/// Codes of the same meaning that the SDK does not list: those of SQS for the key of its queues and for too many messages
-/// in flight, and those of DynamoDB for its key and for an item that two calls write at once.
+/// Codes of the same meaning that the SDK does not list: those of SQS for the key of its queues and
+/// for too many messages in flight, and those of DynamoDB for its key and for an item that two
+/// calls write at once.
 const MORE_TRANSIENT_ERRORS: [&str; 7] = [
     "KMS.ThrottlingException",
     "KMSThrottlingException",
@@ -23,7 +24,8 @@ pub(super) fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool
             let status = context.raw().status().as_u16();
             status >= 500 || status == 429 || context.err().code().is_some_and(is_transient_code)
         }
-        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is worth a retry.
+        // Time-outs, broken connections and answers cut short; the enum is open, and in doubt it is
+        // worth a retry.
         _ => true,
     }
 }
@@ -32,7 +34,9 @@ pub(super) fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool
 pub(super) fn is_transient_code(code: &str) -> bool {
     // Some come with their namespace before a `#`.
     let code = code.rsplit('#').next().unwrap_or(code);
-    [THROTTLING_ERRORS, TRANSIENT_ERRORS, &MORE_TRANSIENT_ERRORS].iter().any(|codes| codes.contains(&code))
+    [THROTTLING_ERRORS, TRANSIENT_ERRORS, &MORE_TRANSIENT_ERRORS]
+        .iter()
+        .any(|codes| codes.contains(&code))
 }
 
 #[cfg(test)]
@@ -52,10 +56,16 @@ mod tests {
 
     #[test]
     fn every_code_that_the_sdk_tries_again_may_succeed_later() {
-        for code in THROTTLING_ERRORS.iter().chain(TRANSIENT_ERRORS).chain(&MORE_TRANSIENT_ERRORS) {
+        for code in THROTTLING_ERRORS
+            .iter()
+            .chain(TRANSIENT_ERRORS)
+            .chain(&MORE_TRANSIENT_ERRORS)
+        {
             assert!(is_transient(&answered(400, code)), "{code}");
         }
-        assert!(is_transient_code("com.amazonaws.sqs#KMS.ThrottlingException"));
+        assert!(is_transient_code(
+            "com.amazonaws.sqs#KMS.ThrottlingException"
+        ));
     }
 
     #[test]
@@ -70,7 +80,11 @@ mod tests {
             (404, "ResourceNotFoundException", false),
             (413, "RequestTooLarge", false),
         ] {
-            assert_eq!(is_transient(&answered(status, code)), transient, "{status} {code}");
+            assert_eq!(
+                is_transient(&answered(status, code)),
+                transient,
+                "{status} {code}"
+            );
         }
     }
 }

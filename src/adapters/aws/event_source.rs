@@ -1,4 +1,5 @@
-//! The way out of the events queue: Lambda's event source mapping, which hands events to the processor.
+//! The way out of the events queue: Lambda's event source mapping, which hands events to the
+//! processor.
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
@@ -19,29 +20,58 @@ pub struct EventSourceMapping {
 impl EventSourceMapping {
     /// The mapping of this id.
     pub fn new(config: &SdkConfig, uuid: String) -> Self {
-        Self { client: Client::new(config), uuid }
+        Self {
+            client: Client::new(config),
+            uuid,
+        }
     }
 }
 
 impl EventSource for EventSourceMapping {
     async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
-        let mapping = self.client.get_event_source_mapping().uuid(&self.uuid).send().await.map_err(classify)?;
-        // "Creating, Enabling, Enabled, Disabling, Disabled, Updating, or Deleting" (`GetEventSourceMapping`).
+        let mapping = self
+            .client
+            .get_event_source_mapping()
+            .uuid(&self.uuid)
+            .send()
+            .await
+            .map_err(classify)?;
+        // "Creating, Enabling, Enabled, Disabling, Disabled, Updating, or Deleting"
+        // (`GetEventSourceMapping`).
         let enabled = match mapping.state.as_deref() {
             Some("Enabled") => true,
             Some("Disabled") => false,
             _ => return Ok(None),
         };
-        let scaling = mapping.scaling_config.and_then(|scaling| scaling.maximum_concurrency);
-        let maximum_concurrency = scaling.and_then(|most| u32::try_from(most).ok()).unwrap_or(0);
-        Ok(Some(Settings { enabled, maximum_concurrency }))
+        let scaling = mapping
+            .scaling_config
+            .and_then(|scaling| scaling.maximum_concurrency);
+        let maximum_concurrency = scaling
+            .and_then(|most| u32::try_from(most).ok())
+            .unwrap_or(0);
+        Ok(Some(Settings {
+            enabled,
+            maximum_concurrency,
+        }))
     }
 
-    async fn set(&self, Settings { enabled, maximum_concurrency }: Settings) -> Result<(), EventSourceError> {
+    async fn set(
+        &self,
+        Settings {
+            enabled,
+            maximum_concurrency,
+        }: Settings,
+    ) -> Result<(), EventSourceError> {
         let most = i32::try_from(maximum_concurrency).unwrap_or(i32::MAX);
         let scaling = ScalingConfig::builder().maximum_concurrency(most).build();
         let request = self.client.update_event_source_mapping().uuid(&self.uuid);
-        request.enabled(enabled).scaling_config(scaling).send().await.map(drop).map_err(classify)
+        request
+            .enabled(enabled)
+            .scaling_config(scaling)
+            .send()
+            .await
+            .map(drop)
+            .map_err(classify)
     }
 }
 
@@ -51,7 +81,10 @@ where
 {
     // While a change is under way, Lambda takes no other ("UpdateEventSourceMapping", 400 and 409).
     let code = error.as_service_error().and_then(E::code);
-    let is_busy = matches!(code, Some("ResourceInUseException" | "ResourceConflictException"));
+    let is_busy = matches!(
+        code,
+        Some("ResourceInUseException" | "ResourceConflictException")
+    );
     if is_busy || is_transient(&error) {
         EventSourceError::Unavailable(error.into())
     } else {
@@ -66,14 +99,19 @@ mod tests {
     use aws_sdk_lambda::operation::update_event_source_mapping::{
         UpdateEventSourceMappingError, UpdateEventSourceMappingOutput,
     };
-    use aws_sdk_lambda::types::error::{ResourceConflictException, ResourceInUseException, ResourceNotFoundException};
+    use aws_sdk_lambda::types::error::{
+        ResourceConflictException, ResourceInUseException, ResourceNotFoundException,
+    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     use super::*;
 
     fn mapping(rule: &Rule) -> EventSourceMapping {
         let client = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]);
-        EventSourceMapping { client, uuid: "the-mapping".to_owned() }
+        EventSourceMapping {
+            client,
+            uuid: "the-mapping".to_owned(),
+        }
     }
 
     fn found(state: &'static str, most: i32) -> Rule {
@@ -81,20 +119,39 @@ mod tests {
             .match_requests(|request| request.uuid() == Some("the-mapping"))
             .then_output(move || {
                 let scaling = ScalingConfig::builder().maximum_concurrency(most).build();
-                GetEventSourceMappingOutput::builder().state(state).scaling_config(scaling).build()
+                GetEventSourceMappingOutput::builder()
+                    .state(state)
+                    .scaling_config(scaling)
+                    .build()
             })
     }
 
     #[tokio::test]
     async fn it_is_set_as_lambda_says_and_unknown_while_it_changes() {
         for (state, settings) in [
-            ("Enabled", Some(Settings { enabled: true, maximum_concurrency: 10 })),
-            ("Disabled", Some(Settings { enabled: false, maximum_concurrency: 10 })),
+            (
+                "Enabled",
+                Some(Settings {
+                    enabled: true,
+                    maximum_concurrency: 10,
+                }),
+            ),
+            (
+                "Disabled",
+                Some(Settings {
+                    enabled: false,
+                    maximum_concurrency: 10,
+                }),
+            ),
             ("Enabling", None),
             ("Disabling", None),
             ("Updating", None),
         ] {
-            assert_eq!(mapping(&found(state, 10)).settings().await.expect("read"), settings, "{state}");
+            assert_eq!(
+                mapping(&found(state, 10)).settings().await.expect("read"),
+                settings,
+                "{state}"
+            );
         }
     }
 
@@ -104,30 +161,48 @@ mod tests {
             .match_requests(|request| {
                 request.uuid() == Some("the-mapping")
                     && request.enabled() == Some(false)
-                    && request.scaling_config().and_then(ScalingConfig::maximum_concurrency) == Some(2)
+                    && request
+                        .scaling_config()
+                        .and_then(ScalingConfig::maximum_concurrency)
+                        == Some(2)
             })
             .then_output(|| UpdateEventSourceMappingOutput::builder().build());
-        mapping(&rule).set(Settings { enabled: false, maximum_concurrency: 2 }).await.expect("set");
+        mapping(&rule)
+            .set(Settings {
+                enabled: false,
+                maximum_concurrency: 2,
+            })
+            .await
+            .expect("set");
     }
 
     #[tokio::test]
     async fn a_change_under_way_passes_and_a_mapping_that_is_not_there_does_not() {
-        let settings = Settings { enabled: true, maximum_concurrency: 2 };
+        let settings = Settings {
+            enabled: true,
+            maximum_concurrency: 2,
+        };
         let meta = |code: &str| ErrorMetadata::builder().code(code).build();
         let in_use = mock!(Client::update_event_source_mapping).then_error(move || {
             let in_use = ResourceInUseException::builder().meta(meta("ResourceInUseException"));
             UpdateEventSourceMappingError::ResourceInUseException(in_use.build())
         });
         let conflict = mock!(Client::update_event_source_mapping).then_error(move || {
-            let conflict = ResourceConflictException::builder().meta(meta("ResourceConflictException"));
+            let conflict =
+                ResourceConflictException::builder().meta(meta("ResourceConflictException"));
             UpdateEventSourceMappingError::ResourceConflictException(conflict.build())
         });
         for busy in [in_use, conflict] {
             let error = mapping(&busy).set(settings).await.expect_err("busy");
-            assert!(matches!(error, EventSourceError::Unavailable(_)), "{error:?}");
+            assert!(
+                matches!(error, EventSourceError::Unavailable(_)),
+                "{error:?}"
+            );
         }
         let gone = mock!(Client::update_event_source_mapping).then_error(|| {
-            UpdateEventSourceMappingError::ResourceNotFoundException(ResourceNotFoundException::builder().build())
+            UpdateEventSourceMappingError::ResourceNotFoundException(
+                ResourceNotFoundException::builder().build(),
+            )
         });
         let error = mapping(&gone).set(settings).await.expect_err("gone");
         assert!(matches!(error, EventSourceError::Refused(_)), "{error:?}");

@@ -23,7 +23,8 @@ const TAKEN: i32 = 202;
 /// Failure of an invocation.
 #[derive(Debug, thiserror::Error)]
 pub enum InvokeError {
-    /// Lambda did not answer, throttled or failed: the same call may succeed later. The invocation may have been accepted.
+    /// Lambda did not answer, throttled or failed: the same call may succeed later. The invocation
+    /// may have been accepted.
     #[error("Lambda did not answer, or is throttling; try again later")]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
     /// Lambda refused the call: the same call fails again until its configuration is changed.
@@ -44,10 +45,14 @@ pub struct LambdaFunction {
 impl LambdaFunction {
     /// The function of this name.
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(config), name }
+        Self {
+            client: Client::new(config),
+            name,
+        }
     }
 
-    /// Invokes it asynchronously. `Ok` means that Lambda has accepted the invocation, not that it has succeeded.
+    /// Invokes it asynchronously. `Ok` means that Lambda has accepted the invocation, not that it
+    /// has succeeded.
     pub async fn invoke_later(&self, payload: &Value) -> Result<(), InvokeError> {
         let request = self
             .client
@@ -58,17 +63,25 @@ impl LambdaFunction {
         let output = request.send().await.map_err(classify)?;
         match output.status_code() {
             TAKEN => Ok(()),
-            status => Err(InvokeError::Unavailable(format!("Lambda answered {status}").into())),
+            status => Err(InvokeError::Unavailable(
+                format!("Lambda answered {status}").into(),
+            )),
         }
     }
 
     /// Invokes it, and waits for its answer.
     pub async fn invoke<T: DeserializeOwned>(&self, payload: &Value) -> Result<T, InvokeError> {
-        let request = self.client.invoke().function_name(&self.name).payload(Blob::new(payload.to_string()));
+        let request = self
+            .client
+            .invoke()
+            .function_name(&self.name)
+            .payload(Blob::new(payload.to_string()));
         let output = request.send().await.map_err(classify)?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         if output.function_error.is_some() {
-            return Err(InvokeError::Failed(excerpt(&String::from_utf8_lossy(&answer))));
+            return Err(InvokeError::Failed(excerpt(&String::from_utf8_lossy(
+                &answer,
+            ))));
         }
         serde_json::from_slice(&answer).map_err(|error| InvokeError::Failed(error.to_string()))
     }
@@ -76,13 +89,22 @@ impl LambdaFunction {
 
 /// The processor probes when it is invoked with this payload.
 impl Prober for LambdaFunction {
-    async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
-        self.invoke(&json!({ "probe": true, "deliveredAt": delivered_at })).await.map_err(Into::into)
+    async fn probe(
+        &self,
+        delivered_at: Option<Timestamp>,
+    ) -> Result<Probed, Box<dyn StdError + Send + Sync>> {
+        self.invoke(&json!({ "probe": true, "deliveredAt": delivered_at }))
+            .await
+            .map_err(Into::into)
     }
 }
 
 fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
-    if is_transient(&error) { InvokeError::Unavailable(error.into()) } else { InvokeError::Refused(error.into()) }
+    if is_transient(&error) {
+        InvokeError::Unavailable(error.into())
+    } else {
+        InvokeError::Refused(error.into())
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +115,10 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     fn function(rule: &Rule) -> LambdaFunction {
-        LambdaFunction { client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]), name: "itself".to_owned() }
+        LambdaFunction {
+            client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]),
+            name: "itself".to_owned(),
+        }
     }
 
     #[tokio::test]
@@ -102,10 +127,14 @@ mod tests {
             .match_requests(|request| {
                 request.function_name() == Some("itself")
                     && request.invocation_type() == Some(&InvocationType::Event)
-                    && request.payload().map(AsRef::as_ref) == Some(br#"{"action":"status"}"#.as_slice())
+                    && request.payload().map(AsRef::as_ref)
+                        == Some(br#"{"action":"status"}"#.as_slice())
             })
             .then_output(|| InvokeOutput::builder().status_code(202).build());
-        function(&rule).invoke_later(&json!({ "action": "status" })).await.expect("taken");
+        function(&rule)
+            .invoke_later(&json!({ "action": "status" }))
+            .await
+            .expect("taken");
     }
 
     #[tokio::test]
@@ -114,40 +143,72 @@ mod tests {
             mock!(Client::invoke)
                 .match_requests(|request| {
                     request.function_name() == Some("itself")
-                        && request.payload().and_then(|payload| serde_json::from_slice(payload.as_ref()).ok())
+                        && request
+                            .payload()
+                            .and_then(|payload| serde_json::from_slice(payload.as_ref()).ok())
                             == Some(json!({ "probe": true, "deliveredAt": "2026-01-15T12:00:00Z" }))
                 })
                 .then_output(move || {
-                    let output = InvokeOutput::builder().status_code(200).payload(Blob::new(answer));
+                    let output = InvokeOutput::builder()
+                        .status_code(200)
+                        .payload(Blob::new(answer));
                     output.set_function_error(error.map(str::to_owned)).build()
                 })
         };
         let delivered_at = Some("2026-01-15T12:00:00Z".parse().expect("a time"));
         let rule = answering(r#"{"outcome":"delivered","eventId":"e1"}"#, None);
         let probed = function(&rule).probe(delivered_at).await.expect("probed");
-        assert_eq!(probed, Probed::Delivered { event_id: "e1".to_owned() });
-        for (answer, error) in [(r#"{"errorMessage":"panicked"}"#, Some("Unhandled")), ("{}", None), ("", None)] {
-            let error = function(&answering(answer, error)).probe(delivered_at).await.expect_err("failed").to_string();
+        assert_eq!(
+            probed,
+            Probed::Delivered {
+                event_id: "e1".to_owned()
+            }
+        );
+        for (answer, error) in [
+            (r#"{"errorMessage":"panicked"}"#, Some("Unhandled")),
+            ("{}", None),
+            ("", None),
+        ] {
+            let error = function(&answering(answer, error))
+                .probe(delivered_at)
+                .await
+                .expect_err("failed")
+                .to_string();
             assert!(error.starts_with("the function failed: "), "{error}");
         }
     }
 
     #[tokio::test]
     async fn what_lambda_has_not_confirmed_is_not_taken() {
-        let rule = mock!(Client::invoke).then_output(|| InvokeOutput::builder().status_code(200).build());
-        let error = function(&rule).invoke_later(&Value::Null).await.expect_err("not confirmed");
+        let rule =
+            mock!(Client::invoke).then_output(|| InvokeOutput::builder().status_code(200).build());
+        let error = function(&rule)
+            .invoke_later(&Value::Null)
+            .await
+            .expect_err("not confirmed");
         assert!(matches!(error, InvokeError::Unavailable(_)), "{error:?}");
     }
 
     #[tokio::test]
     async fn a_refusal_and_an_outage_are_told_apart() {
-        let refusal = mock!(Client::invoke)
-            .then_error(|| SdkInvokeError::ResourceNotFoundException(ResourceNotFoundException::builder().build()));
-        let error = function(&refusal).invoke_later(&Value::Null).await.expect_err("refused");
+        let refusal = mock!(Client::invoke).then_error(|| {
+            SdkInvokeError::ResourceNotFoundException(ResourceNotFoundException::builder().build())
+        });
+        let error = function(&refusal)
+            .invoke_later(&Value::Null)
+            .await
+            .expect_err("refused");
         assert!(matches!(error, InvokeError::Refused(_)), "{error:?}");
 
-        let outage = mock!(Client::invoke).sequence().http_status(503, None).times(9).build();
-        let error = function(&outage).invoke_later(&Value::Null).await.expect_err("down");
+        let outage = mock!(Client::invoke)
+            .sequence()
+            .http_status(503, None)
+            .times(9)
+            .build();
+        let error = function(&outage)
+            .invoke_later(&Value::Null)
+            .await
+            .expect_err("down");
         assert!(matches!(error, InvokeError::Unavailable(_)), "{error:?}");
     }
 }

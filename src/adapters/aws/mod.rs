@@ -35,10 +35,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Two attempts fit into a call, with the pause between them.
 const ATTEMPTS: u32 = 2;
 
-/// The SDK's configuration from the function's environment, for calls that end after `call_timeout` at the latest.
+/// The SDK's configuration from the function's environment, for calls that end after `call_timeout`
+/// at the latest.
 ///
-/// Lambda gives a function its region and its credentials in variables ("Defined runtime environment variables"), and they are
-/// looked for nowhere else: the SDK's chain of all places is a seventh of a binary, and has clients made at every start.
+/// Lambda gives a function its region and its credentials in variables ("Defined runtime
+/// environment variables"), and they are looked for nowhere else: the SDK's chain of all places is
+/// a seventh of a binary, and has clients made at every start.
 pub fn sdk_config(call_timeout: Duration) -> SdkConfig {
     config(call_timeout, ATTEMPTS)
 }
@@ -52,7 +54,9 @@ fn config(call_timeout: Duration, attempts: u32) -> SdkConfig {
     let is_true = |name| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .credentials_provider(SharedCredentialsProvider::new(
+            EnvironmentVariableCredentialsProvider::new(),
+        ))
         .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
         .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
         .service_config(Variables)
@@ -71,7 +75,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Addresses of single services: `AWS_ENDPOINT_URL_SQS` ("AWS SDKs and Tools Reference Guide: Service-specific endpoints").
+/// Addresses of single services: `AWS_ENDPOINT_URL_SQS` ("AWS SDKs and Tools Reference Guide:
+/// Service-specific endpoints").
 #[derive(Debug)]
 struct Variables;
 
@@ -83,26 +88,37 @@ impl LoadServiceConfig for Variables {
 
 impl Variables {
     fn name(key: &ServiceConfigKey<'_>) -> String {
-        format!("{}_{}", key.env(), key.service_id().replace(' ', "_").to_uppercase())
+        format!(
+            "{}_{}",
+            key.env(),
+            key.service_id().replace(' ', "_").to_uppercase()
+        )
     }
 }
 
 /// Time for the warm-up while an event waits: with ingest's own 8 s, within the 9.5 s of the API.
 const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
-/// Time for the warm-up ahead of any event, with provisioned concurrency: the time-out of the calls, and far less than the 130 s
-/// that Lambda allows ("Understanding the Lambda execution environment lifecycle").
+/// Time for the warm-up ahead of any event, with provisioned concurrency: the time-out of the
+/// calls, and far less than the 130 s that Lambda allows ("Understanding the Lambda execution
+/// environment lifecycle").
 const WARM_UP_TIME_AHEAD: Duration = Duration::from_secs(10);
 
 /// Variable in which Lambda names the kind of start ("Defined runtime environment variables").
 const INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
-/// Opens connections and reads secrets before Lambda is asked for the first event, which would otherwise wait for them.
+/// Opens connections and reads secrets before Lambda is asked for the first event, which would
+/// otherwise wait for them.
 ///
-/// Lambda gives a function more CPU until then. A service that is down delays the start by a second at most, or by as long as
-/// calls may take where Lambda starts functions ahead of events, and ends nothing: the first event finds out by itself.
+/// Lambda gives a function more CPU until then. A service that is down delays the start by a second
+/// at most, or by as long as calls may take where Lambda starts functions ahead of events, and ends
+/// nothing: the first event finds out by itself.
 pub async fn warm_up(steps: impl Future<Output = Result<(), Box<dyn StdError>>>) {
-    prepare(warm_up_time(variable(INITIALIZATION_TYPE).as_deref()), steps).await;
+    prepare(
+        warm_up_time(variable(INITIALIZATION_TYPE).as_deref()),
+        steps,
+    )
+    .await;
 }
 
 fn warm_up_time(initialization_type: Option<&str>) -> Duration {
@@ -118,12 +134,18 @@ async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn 
         Ok(Err(error)) => display_chain(&*error),
         Err(elapsed) => elapsed.to_string(),
     };
-    tracing::warn!(error = problem, "warm-up failed; the first event will be slower");
+    tracing::warn!(
+        error = problem,
+        "warm-up failed; the first event will be slower"
+    );
 }
 
 /// For calls that end after `call_timeout` at the latest.
 fn timeouts(call_timeout: Duration, attempts: u32) -> TimeoutConfig {
-    TimeoutConfig::builder().operation_attempt_timeout(call_timeout / attempts).operation_timeout(call_timeout).build()
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(call_timeout / attempts)
+        .operation_timeout(call_timeout)
+        .build()
 }
 
 #[cfg(test)]
@@ -136,7 +158,10 @@ mod tests {
 
     #[test]
     fn the_address_of_a_service_is_a_variable_of_its_name() {
-        let key = ServiceConfigKey::builder().service_id("Secrets Manager").profile("unused").env("AWS_ENDPOINT_URL");
+        let key = ServiceConfigKey::builder()
+            .service_id("Secrets Manager")
+            .profile("unused")
+            .env("AWS_ENDPOINT_URL");
         let name = Variables::name(&key.build().expect("a key"));
         assert_eq!(name, "AWS_ENDPOINT_URL_SECRETS_MANAGER");
     }
@@ -145,12 +170,20 @@ mod tests {
     fn all_attempts_together_fit_into_a_call() {
         let timeouts = timeouts(Duration::from_secs(8), ATTEMPTS);
         assert_eq!(timeouts.operation_timeout(), Some(Duration::from_secs(8)));
-        assert_eq!(timeouts.operation_attempt_timeout().map(|each| each * ATTEMPTS), timeouts.operation_timeout());
+        assert_eq!(
+            timeouts
+                .operation_attempt_timeout()
+                .map(|each| each * ATTEMPTS),
+            timeouts.operation_timeout()
+        );
     }
 
     #[test]
     fn only_a_start_ahead_of_events_may_take_long() {
-        assert_eq!(warm_up_time(Some("provisioned-concurrency")), WARM_UP_TIME_AHEAD);
+        assert_eq!(
+            warm_up_time(Some("provisioned-concurrency")),
+            WARM_UP_TIME_AHEAD
+        );
         assert_eq!(warm_up_time(Some("on-demand")), WARM_UP_TIME);
         assert_eq!(warm_up_time(None), WARM_UP_TIME);
     }

@@ -24,8 +24,13 @@ pub struct S3Archive {
 impl S3Archive {
     /// The bucket of this name.
     pub fn new(config: &SdkConfig, bucket: String) -> Self {
-        let config = aws_sdk_s3::config::Builder::from(config).timeout_config(timeouts(CALL_TIMEOUT, ATTEMPTS)).build();
-        Self { client: Client::from_conf(config), bucket }
+        let config = aws_sdk_s3::config::Builder::from(config)
+            .timeout_config(timeouts(CALL_TIMEOUT, ATTEMPTS))
+            .build();
+        Self {
+            client: Client::from_conf(config),
+            bucket,
+        }
     }
 }
 
@@ -53,15 +58,20 @@ impl Archive for S3Archive {
             }
             _ => classify(error),
         })?;
-        let too_large = || ArchiveError::TooLarge { key: key.to_owned() };
-        if output
-            .content_length()
-            .is_some_and(|length| u64::try_from(length).is_ok_and(|length| length > MAX_OBJECT_BYTES))
-        {
+        let too_large = || ArchiveError::TooLarge {
+            key: key.to_owned(),
+        };
+        if output.content_length().is_some_and(|length| {
+            u64::try_from(length).is_ok_and(|length| length > MAX_OBJECT_BYTES)
+        }) {
             return Err(too_large());
         }
         let (mut object, mut body) = (Vec::new(), output.body);
-        while let Some(part) = body.try_next().await.map_err(|error| ArchiveError::Unavailable(error.into()))? {
+        while let Some(part) = body
+            .try_next()
+            .await
+            .map_err(|error| ArchiveError::Unavailable(error.into()))?
+        {
             if (object.len() + part.len()) as u64 > MAX_OBJECT_BYTES {
                 return Err(too_large());
             }
@@ -75,7 +85,11 @@ fn classify<E>(error: SdkError<E>) -> ArchiveError
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
-    if is_transient(&error) { ArchiveError::Unavailable(error.into()) } else { ArchiveError::Refused(error.into()) }
+    if is_transient(&error) {
+        ArchiveError::Unavailable(error.into())
+    } else {
+        ArchiveError::Refused(error.into())
+    }
 }
 
 #[cfg(test)]
@@ -88,22 +102,36 @@ mod tests {
     use super::*;
 
     fn archive(rule: &Rule) -> S3Archive {
-        S3Archive { client: mock_client!(aws_sdk_s3, RuleMode::MatchAny, [rule]), bucket: "the-bucket".to_owned() }
+        S3Archive {
+            client: mock_client!(aws_sdk_s3, RuleMode::MatchAny, [rule]),
+            bucket: "the-bucket".to_owned(),
+        }
     }
 
     #[tokio::test]
     async fn an_object_is_put_into_the_bucket_under_its_key() {
         let rule = mock!(Client::put_object)
-            .match_requests(|request| request.bucket() == Some("the-bucket") && request.key() == Some("a/key"))
+            .match_requests(|request| {
+                request.bucket() == Some("the-bucket") && request.key() == Some("a/key")
+            })
             .then_output(|| PutObjectOutput::builder().build());
-        archive(&rule).put("a/key", vec![1, 2, 3]).await.expect("written");
+        archive(&rule)
+            .put("a/key", vec![1, 2, 3])
+            .await
+            .expect("written");
     }
 
     #[tokio::test]
     async fn an_object_is_read_from_the_bucket_by_its_key() {
         let rule = mock!(Client::get_object)
-            .match_requests(|request| request.bucket() == Some("the-bucket") && request.key() == Some("a/key"))
-            .then_output(|| GetObjectOutput::builder().body(ByteStream::from_static(&[1, 2, 3])).build());
+            .match_requests(|request| {
+                request.bucket() == Some("the-bucket") && request.key() == Some("a/key")
+            })
+            .then_output(|| {
+                GetObjectOutput::builder()
+                    .body(ByteStream::from_static(&[1, 2, 3]))
+                    .build()
+            });
         assert_eq!(archive(&rule).get("a/key").await.expect("read"), [1, 2, 3]);
     }
 
@@ -117,23 +145,38 @@ mod tests {
             })
         };
         // By what it says of itself, and by what comes.
-        for rule in [of(10, Some(i64::MAX)), of(most + 1, None), of(most + 1, Some(10))] {
+        for rule in [
+            of(10, Some(i64::MAX)),
+            of(most + 1, None),
+            of(most + 1, Some(10)),
+        ] {
             let error = archive(&rule).get("a/key").await.expect_err("not read");
             assert!(matches!(error, ArchiveError::TooLarge { .. }), "{error:?}");
         }
-        let largest = archive(&of(most, Some(i64::try_from(most).expect("a size")))).get("a/key").await;
+        let largest = archive(&of(most, Some(i64::try_from(most).expect("a size"))))
+            .get("a/key")
+            .await;
         assert_eq!(largest.expect("read").len(), most);
     }
 
     #[tokio::test]
     async fn what_is_not_there_is_told_from_an_outage() {
-        let missing = mock!(Client::get_object).then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().build()));
-        let hidden = mock!(Client::get_object).sequence().http_status(403, None).times(9).build();
+        let missing = mock!(Client::get_object)
+            .then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().build()));
+        let hidden = mock!(Client::get_object)
+            .sequence()
+            .http_status(403, None)
+            .times(9)
+            .build();
         for rule in [missing, hidden] {
             let error = archive(&rule).get("a/key").await.expect_err("not there");
             assert!(matches!(error, ArchiveError::NotFound(_)), "{error:?}");
         }
-        let outage = mock!(Client::get_object).sequence().http_status(503, None).times(9).build();
+        let outage = mock!(Client::get_object)
+            .sequence()
+            .http_status(503, None)
+            .times(9)
+            .build();
         let error = archive(&outage).get("a/key").await.expect_err("down");
         assert!(matches!(error, ArchiveError::Unavailable(_)), "{error:?}");
     }

@@ -15,7 +15,10 @@ pub struct SecretsManager {
 impl SecretsManager {
     /// The secret with this ARN.
     pub fn new(config: &SdkConfig, secret_arn: String) -> Self {
-        Self { client: Client::new(config), secret_arn }
+        Self {
+            client: Client::new(config),
+            secret_arn,
+        }
     }
 }
 
@@ -28,13 +31,17 @@ impl SecretStore for SecretsManager {
             .send()
             .await
             .map_err(SecretsError::unavailable)?;
-        value.secret_string.ok_or_else(|| SecretsError::unavailable("the secret has no text"))
+        value
+            .secret_string
+            .ok_or_else(|| SecretsError::unavailable("the secret has no text"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_secretsmanager::operation::get_secret_value::{GetSecretValueError, GetSecretValueOutput};
+    use aws_sdk_secretsmanager::operation::get_secret_value::{
+        GetSecretValueError, GetSecretValueOutput,
+    };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
     use super::*;
@@ -44,23 +51,45 @@ mod tests {
         let rule = mock!(Client::get_secret_value)
             .match_requests(|request| request.secret_id() == Some("arn:of:the:secret"))
             .then_output(|| {
-                GetSecretValueOutput::builder().secret_string(r#"{"webhookSecrets":"0123456789abcdef"}"#).build()
+                GetSecretValueOutput::builder()
+                    .secret_string(r#"{"webhookSecrets":"0123456789abcdef"}"#)
+                    .build()
             });
         let client = mock_client!(aws_sdk_secretsmanager, RuleMode::MatchAny, [&rule]);
-        let store = SecretsManager { client, secret_arn: "arn:of:the:secret".to_owned() };
-        assert_eq!(store.read().await.expect("a text"), r#"{"webhookSecrets":"0123456789abcdef"}"#);
+        let store = SecretsManager {
+            client,
+            secret_arn: "arn:of:the:secret".to_owned(),
+        };
+        assert_eq!(
+            store.read().await.expect("a text"),
+            r#"{"webhookSecrets":"0123456789abcdef"}"#
+        );
     }
 
     #[tokio::test]
     async fn a_refusal_and_an_empty_secret_are_errors() {
-        let refusal = mock!(Client::get_secret_value).then_error(|| GetSecretValueError::unhandled("no access"));
+        let refusal = mock!(Client::get_secret_value)
+            .then_error(|| GetSecretValueError::unhandled("no access"));
         let client = mock_client!(aws_sdk_secretsmanager, RuleMode::MatchAny, [&refusal]);
-        let store = SecretsManager { client, secret_arn: String::new() };
-        assert!(matches!(store.read().await, Err(SecretsError::Unavailable(_))));
+        let store = SecretsManager {
+            client,
+            secret_arn: String::new(),
+        };
+        assert!(matches!(
+            store.read().await,
+            Err(SecretsError::Unavailable(_))
+        ));
 
-        let binary = mock!(Client::get_secret_value).then_output(|| GetSecretValueOutput::builder().build());
+        let binary =
+            mock!(Client::get_secret_value).then_output(|| GetSecretValueOutput::builder().build());
         let client = mock_client!(aws_sdk_secretsmanager, RuleMode::MatchAny, [&binary]);
-        let store = SecretsManager { client, secret_arn: String::new() };
-        assert!(matches!(store.read().await, Err(SecretsError::Unavailable(_))));
+        let store = SecretsManager {
+            client,
+            secret_arn: String::new(),
+        };
+        assert!(matches!(
+            store.read().await,
+            Err(SecretsError::Unavailable(_))
+        ));
     }
 }

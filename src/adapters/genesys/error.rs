@@ -86,7 +86,9 @@ pub enum GenesysError {
 impl From<GenesysError> for DeliveryLogError {
     fn from(error: GenesysError) -> Self {
         match error {
-            GenesysError::Credentials(_) | GenesysError::Secrets(_) => Self::Credentials(error.into()),
+            GenesysError::Credentials(_) | GenesysError::Secrets(_) => {
+                Self::Credentials(error.into())
+            }
             GenesysError::Forbidden { .. } => Self::Forbidden(error.into()),
             GenesysError::OutOfTime { .. } => Self::OutOfTime(error.into()),
             GenesysError::NotFound(_)
@@ -109,8 +111,17 @@ pub struct Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, status, says, correlation_id } = self;
-        write!(formatter, "{what} was answered with {} ({says}; correlation id {correlation_id})", status.as_u16())
+        let Self {
+            what,
+            status,
+            says,
+            correlation_id,
+        } = self;
+        write!(
+            formatter,
+            "{what} was answered with {} ({says}; correlation id {correlation_id})",
+            status.as_u16()
+        )
     }
 }
 
@@ -141,14 +152,28 @@ impl Refused {
         }
 
         let body: ErrorBody = serde_json::from_slice(response.body()).unwrap_or_default();
-        let words = [body.code, body.message, body.error, body.error_description].into_iter().flatten();
+        let words = [body.code, body.message, body.error, body.error_description]
+            .into_iter()
+            .flatten();
         let says = words.collect::<Vec<_>>().join(": ");
-        let says = if says.is_empty() { "without a message".to_owned() } else { excerpt(&says) };
-        Self { what: what.to_owned(), status: response.status(), says, correlation_id: correlation_id(response) }
+        let says = if says.is_empty() {
+            "without a message".to_owned()
+        } else {
+            excerpt(&says)
+        };
+        Self {
+            what: what.to_owned(),
+            status: response.status(),
+            says,
+            correlation_id: correlation_id(response),
+        }
     }
 }
 
 pub(super) fn correlation_id(response: &Response<Vec<u8>>) -> String {
-    let id = response.headers().get(CORRELATION_ID).and_then(|id| id.to_str().ok());
+    let id = response
+        .headers()
+        .get(CORRELATION_ID)
+        .and_then(|id| id.to_str().ok());
     id.map_or_else(|| "none".to_owned(), excerpt)
 }

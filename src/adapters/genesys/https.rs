@@ -55,7 +55,11 @@ impl Http for Https {
 }
 
 fn failed(error: reqwest::Error) -> HttpError {
-    if error.is_timeout() { HttpError::TimedOut } else { HttpError::Connection(error.without_url().into()) }
+    if error.is_timeout() {
+        HttpError::TimedOut
+    } else {
+        HttpError::Connection(error.without_url().into())
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +73,10 @@ mod tests {
     async fn exchange(answer: Vec<u8>) -> (Result<Response<Vec<u8>>, HttpError>, String) {
         crate::adapters::http_target::install_tls_provider();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/api/v2/x?a=b", listener.local_addr().expect("an address"));
+        let url = format!(
+            "http://{}/api/v2/x?a=b",
+            listener.local_addr().expect("an address")
+        );
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut request = [0; 4096];
@@ -78,7 +85,10 @@ mod tests {
             let _ = stream.write_all(&answer).await;
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
-        let request = Request::post(url).header("authorization", "Bearer t").body(b"{}".to_vec()).expect("a request");
+        let request = Request::post(url)
+            .header("authorization", "Bearer t")
+            .body(b"{}".to_vec())
+            .expect("a request");
         let response = Https::new().expect("a client").send(request).await;
         (response, server.await.expect("served"))
     }
@@ -91,19 +101,29 @@ mod tests {
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "7");
         assert_eq!(response.body(), b"{}");
-        assert!(request.starts_with("POST /api/v2/x?a=b HTTP/1.1") && request.contains("authorization: Bearer t"));
+        assert!(
+            request.starts_with("POST /api/v2/x?a=b HTTP/1.1")
+                && request.contains("authorization: Bearer t")
+        );
     }
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_is_none() {
-        let (response, _) = exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"entities\":[".to_vec()).await;
-        assert!(matches!(response, Err(HttpError::Connection(_))), "{response:?}");
+        let (response, _) =
+            exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"entities\":[".to_vec())
+                .await;
+        assert!(
+            matches!(response, Err(HttpError::Connection(_))),
+            "{response:?}"
+        );
     }
 
     #[tokio::test]
     async fn a_redirect_is_an_answer_and_not_followed() {
-        let (response, _) =
-            exchange(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
+        let (response, _) = exchange(
+            b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        )
+        .await;
         assert_eq!(response.expect("an answer").status(), 302);
     }
 
@@ -112,6 +132,9 @@ mod tests {
         let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
         endless.resize(MAX_ANSWER_BYTES + 1024, b' ');
         let (response, _) = exchange(endless).await;
-        assert!(matches!(response, Err(HttpError::TooLarge(_))), "{response:?}");
+        assert!(
+            matches!(response, Err(HttpError::TooLarge(_))),
+            "{response:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The Platform API of Genesys Cloud: signs in, keeps to its rate limits, and retries temporary failures.
+//! The Platform API of Genesys Cloud: signs in, keeps to its rate limits, and retries temporary
+//! failures.
 
 mod error;
 mod https;
@@ -61,19 +62,26 @@ impl fmt::Display for Call {
 /// The port through which the delivery logs call the API.
 pub trait PlatformApi: Send + Sync + 'static {
     /// Calls the API and returns its answer, which is JSON. Ends by `deadline`.
-    fn call(&self, call: &Call, deadline: Instant) -> impl Future<Output = Result<Vec<u8>, GenesysError>> + Send;
+    fn call(
+        &self,
+        call: &Call,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<u8>, GenesysError>> + Send;
 }
 
 /// The port to the network.
 pub trait Http: Send + Sync + 'static {
     /// Sends one request and reads its answer.
-    fn send(&self, request: Request<Vec<u8>>) -> impl Future<Output = Result<Response<Vec<u8>>, HttpError>> + Send;
+    fn send(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> impl Future<Output = Result<Response<Vec<u8>>, HttpError>> + Send;
 }
 
 /// A signed-in client of the API.
 ///
-/// A call is retried by the schedule. A rate limit does not count as a failure: the client waits for its end while there is
-/// time.
+/// A call is retried by the schedule. A rate limit does not count as a failure: the client waits
+/// for its end while there is time.
 pub struct Genesys<H, S, C> {
     http: H,
     api_url: String,
@@ -104,13 +112,25 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
     ) -> Self {
         let base = |url: &str| url.trim_end_matches('/').to_owned();
         let (api_url, login_url) = (base(api_url), base(login_url));
-        Self { http, api_url, login_url, secrets, schedule, clock, token: Mutex::default(), rng: StdMutex::default() }
+        Self {
+            http,
+            api_url,
+            login_url,
+            secrets,
+            schedule,
+            clock,
+            token: Mutex::default(),
+            rng: StdMutex::default(),
+        }
     }
 
     /// The current token, or a new one.
     async fn token(&self, deadline: Instant) -> Result<HeaderValue, GenesysError> {
         let mut token = self.token.lock().await;
-        if let Some(token) = token.as_ref().filter(|token| self.clock.now() < token.use_until) {
+        if let Some(token) = token
+            .as_ref()
+            .filter(|token| self.clock.now() < token.use_until)
+        {
             return Ok(token.authorization.clone());
         }
         let secrets = self.secrets.get().await?;
@@ -131,7 +151,11 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
     }
 
     /// OAuth's grant of client credentials (RFC 6749 section 4.4).
-    async fn sign_in(&self, secrets: &GenesysSecrets, deadline: Instant) -> Result<Token, GenesysError> {
+    async fn sign_in(
+        &self,
+        secrets: &GenesysSecrets,
+        deadline: Instant,
+    ) -> Result<Token, GenesysError> {
         #[derive(Deserialize)]
         struct Granted {
             access_token: String,
@@ -139,10 +163,14 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         }
 
         let what = "POST /oauth/token";
-        let credentials = BASE64_STANDARD.encode(format!("{}:{}", secrets.client_id, secrets.client_secret));
+        let credentials =
+            BASE64_STANDARD.encode(format!("{}:{}", secrets.client_id, secrets.client_secret));
         let request = || {
             Request::post(format!("{}/oauth/token", self.login_url))
-                .header(header::AUTHORIZATION, sensitive(&format!("Basic {credentials}"))?)
+                .header(
+                    header::AUTHORIZATION,
+                    sensitive(&format!("Basic {credentials}"))?,
+                )
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(b"grant_type=client_credentials".to_vec())
         };
@@ -151,18 +179,27 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             return Err(GenesysError::Credentials(Refused::of(what, &response)));
         }
         // An answer that cannot be read is not repeated in the error: it may hold a token.
-        let unusable = |problem: &str| GenesysError::Unusable { what: what.to_owned(), problem: problem.to_owned() };
-        let granted: Granted =
-            serde_json::from_slice(response.body()).map_err(|_| unusable("it has no access_token and expires_in"))?;
+        let unusable = |problem: &str| GenesysError::Unusable {
+            what: what.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let granted: Granted = serde_json::from_slice(response.body())
+            .map_err(|_| unusable("it has no access_token and expires_in"))?;
         let authorization = sensitive(&format!("Bearer {}", granted.access_token))
             .map_err(|_| unusable("the access_token cannot stand in a header"))?;
         let life = SignedDuration::from_secs(granted.expires_in.into());
-        Ok(Token { authorization, use_until: self.clock.now() + life - TOKEN_MARGIN.min(life / 10) })
+        Ok(Token {
+            authorization,
+            use_until: self.clock.now() + life - TOKEN_MARGIN.min(life / 10),
+        })
     }
 
     /// Drops a refused token, unless there is a newer one.
     async fn forget(&self, refused: &HeaderValue) {
-        self.token.lock().await.take_if(|token| token.authorization == *refused);
+        self.token
+            .lock()
+            .await
+            .take_if(|token| token.authorization == *refused);
     }
 
     /// Sends a request until its answer is final.
@@ -176,17 +213,23 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         loop {
             let request = request().map_err(|error| unusable_call(what, &error))?;
             let started = Instant::now();
-            let out_of_time = |why: String| GenesysError::OutOfTime { what: what.to_owned(), why };
+            let out_of_time = |why: String| GenesysError::OutOfTime {
+                what: what.to_owned(),
+                why,
+            };
             let sent = timeout_at(deadline, self.http.send(request)).await;
-            let outcome = sent.map_err(|_| out_of_time("the call did not end before the deadline".to_owned()))?;
+            let outcome = sent
+                .map_err(|_| out_of_time("the call did not end before the deadline".to_owned()))?;
             if let Ok(response) = &outcome {
                 log(what, response, started);
             }
             let (trouble, asked) = match outcome {
-                Ok(response) if response.status().is_success() => match Json::parse(response.body()) {
-                    Ok(_) => return Ok(response),
-                    Err(error) => (Trouble::NotJson(display_chain(&error)), None),
-                },
+                Ok(response) if response.status().is_success() => {
+                    match Json::parse(response.body()) {
+                        Ok(_) => return Ok(response),
+                        Err(error) => (Trouble::NotJson(display_chain(&error)), None),
+                    }
+                }
                 Ok(response) => match retry_decision(
                     FailureCause::Status(response.status().as_u16()),
                     self.asked_to_wait(&response).is_some(),
@@ -199,18 +242,29 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                 },
                 Err(HttpError::TooLarge(most)) => {
                     let problem = HttpError::TooLarge(most).to_string();
-                    return Err(GenesysError::Unusable { what: what.to_owned(), problem });
+                    return Err(GenesysError::Unusable {
+                        what: what.to_owned(),
+                        problem,
+                    });
                 }
                 Err(error) => (Trouble::Http(error), None),
             };
-            let is_limit =
-                matches!(&trouble, Trouble::Answered(refused) if refused.status == StatusCode::TOO_MANY_REQUESTS);
+            let is_limit = matches!(&trouble, Trouble::Answered(refused) if refused.status == StatusCode::TOO_MANY_REQUESTS);
             failures += u32::from(!is_limit);
             // Where Genesys Cloud names a time, no backoff is added.
             backoffs += u32::from(!is_limit || asked.is_none());
-            tracing::warn!(call = what, error = display_chain(&trouble), failures, "call to Genesys Cloud failed");
+            tracing::warn!(
+                call = what,
+                error = display_chain(&trouble),
+                failures,
+                "call to Genesys Cloud failed"
+            );
             if self.schedule.is_last(failures) {
-                return Err(GenesysError::Unavailable { what: what.to_owned(), tries: failures, last: trouble });
+                return Err(GenesysError::Unavailable {
+                    what: what.to_owned(),
+                    tries: failures,
+                    last: trouble,
+                });
             }
             let wait = {
                 let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,8 +281,8 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
         }
     }
 
-    /// Pause that Genesys Cloud asks for: the longer of two headers. One of them is on every answer, and counts only where a
-    /// limit is reached.
+    /// Pause that Genesys Cloud asks for: the longer of two headers. One of them is on every
+    /// answer, and counts only where a limit is reached.
     fn asked_to_wait(&self, response: &Response<Vec<u8>>) -> Option<Duration> {
         let text = |name: &str| response.headers().get(name)?.to_str().ok();
         let is_limit = response.status() == StatusCode::TOO_MANY_REQUESTS;
@@ -248,7 +302,9 @@ impl<H: Http, S: SecretStore, C: Clock> PlatformApi for Genesys<H, S, C> {
         loop {
             let token = self.token(deadline).await?;
             let request = || {
-                let request = Request::builder().method(&call.method).uri(format!("{}{}", self.api_url, call.path));
+                let request = Request::builder()
+                    .method(&call.method)
+                    .uri(format!("{}{}", self.api_url, call.path));
                 let request = request.header(header::AUTHORIZATION, token.clone());
                 let request = request.header(header::CONTENT_TYPE, "application/json");
                 request.body(call.body.clone().unwrap_or_default().into_bytes())
@@ -263,9 +319,10 @@ impl<H: Http, S: SecretStore, C: Clock> PlatformApi for Genesys<H, S, C> {
                     continue;
                 }
                 StatusCode::UNAUTHORIZED => Err(GenesysError::Credentials(refused())),
-                StatusCode::FORBIDDEN => {
-                    Err(GenesysError::Forbidden { permission: call.permission, refused: refused() })
-                }
+                StatusCode::FORBIDDEN => Err(GenesysError::Forbidden {
+                    permission: call.permission,
+                    refused: refused(),
+                }),
                 StatusCode::NOT_FOUND => Err(GenesysError::NotFound(refused())),
                 _ => Err(GenesysError::Refused(refused())),
             };
@@ -291,5 +348,8 @@ fn sensitive(text: &str) -> Result<HeaderValue, http::Error> {
 }
 
 fn unusable_call(what: &str, error: &http::Error) -> GenesysError {
-    GenesysError::Unusable { what: what.to_owned(), problem: format!("the request cannot be made: {error}") }
+    GenesysError::Unusable {
+        what: what.to_owned(),
+        problem: format!("the request cannot be made: {error}"),
+    }
 }

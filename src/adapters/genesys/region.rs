@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A region of AWS in which Genesys Cloud runs, and its domain there (Platform SDK, `PureCloudRegionHosts`).
+/// A region of AWS in which Genesys Cloud runs, and its domain there (Platform SDK,
+/// `PureCloudRegionHosts`).
 const DOMAINS: [(&str, &str); 18] = [
     ("us-east-1", "mypurecloud.com"),
     ("us-east-2", "use2.us-gov-pure.cloud"),
@@ -35,7 +36,9 @@ pub struct Region {
 impl Region {
     /// All regions.
     pub fn all() -> impl Iterator<Item = Self> {
-        DOMAINS.into_iter().map(|(name, domain)| Self { name, domain })
+        DOMAINS
+            .into_iter()
+            .map(|(name, domain)| Self { name, domain })
     }
 
     /// Base URL of the API.
@@ -64,7 +67,9 @@ impl FromStr for Region {
     type Err = UnknownRegion;
 
     fn from_str(text: &str) -> Result<Self, UnknownRegion> {
-        Self::all().find(|region| region.name == text).ok_or(UnknownRegion)
+        Self::all()
+            .find(|region| region.name == text)
+            .ok_or(UnknownRegion)
     }
 }
 
@@ -79,7 +84,10 @@ mod tests {
         assert_eq!(region.login_url(), "https://login.mypurecloud.com");
         for wrong in ["mypurecloud.com", "us-east-3", "US-EAST-1", ""] {
             let error = wrong.parse::<Region>().expect_err(wrong).to_string();
-            assert!(Region::all().all(|region| error.contains(region.name)), "{error}");
+            assert!(
+                Region::all().all(|region| error.contains(region.name)),
+                "{error}"
+            );
         }
     }
 }

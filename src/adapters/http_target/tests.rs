@@ -34,7 +34,8 @@ where
     address
 }
 
-/// A server that answers as `answer` says and remembers what it was asked, and over how many connections.
+/// A server that answers as `answer` says and remembers what it was asked, and over how many
+/// connections.
 async fn server(
     answer: impl Fn(&HeaderMap) -> Answer<Full<Bytes>> + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Requests, Arc<Mutex<usize>>) {
@@ -50,11 +51,15 @@ async fn server(
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.expect("a body").to_bytes();
                     let answer = answer(&parts.headers);
-                    seen.lock().expect("not poisoned").push((parts.headers, body));
+                    seen.lock()
+                        .expect("not poisoned")
+                        .push((parts.headers, body));
                     Ok::<_, Infallible>(answer)
                 }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         }
     })
     .await;
@@ -62,12 +67,17 @@ async fn server(
 }
 
 fn status(status: u16) -> Answer<Full<Bytes>> {
-    Answer::builder().status(status).body(Full::default()).expect("an answer")
+    Answer::builder()
+        .status(status)
+        .body(Full::default())
+        .expect("an answer")
 }
 
 fn target(address: SocketAddr, store: FakeSecretStore) -> HttpTarget<FakeSecretStore, FakeClock> {
     install_tls_provider();
-    let url = format!("http://{address}/events?token=hunter2").parse().expect("a URL");
+    let url = format!("http://{address}/events?token=hunter2")
+        .parse()
+        .expect("a URL");
     let secrets = SecretCache::new(store, Duration::from_mins(5), FakeClock);
     HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client")
 }
@@ -78,7 +88,10 @@ fn plain(address: SocketAddr) -> HttpTarget<FakeSecretStore, FakeClock> {
 
 fn event() -> Event {
     let headers = [
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
         ("x-genesys-webhook-id", "w1"),
         ("authorization", "Basic bWFkZSBieSBoYW5k"),
         ("host", "elsewhere.example"),
@@ -89,7 +102,9 @@ fn event() -> Event {
         source: crate::domain::event::Source::Webhook,
         received_at: jiff::Timestamp::UNIX_EPOCH,
         content_type: Some("application/json; charset=utf-8".to_owned()),
-        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
         body: b"{ \"a\": 1 }\n".to_vec(),
         webhook_id: None,
         is_copy: false,
@@ -97,7 +112,13 @@ fn event() -> Event {
 }
 
 async fn deliver<S: SecretStore, C: Clock>(target: &HttpTarget<S, C>, limit: Duration) -> Outcome {
-    target.deliver(Delivery { event: &event(), attempt: 3, deadline: Instant::now() + limit }).await
+    target
+        .deliver(Delivery {
+            event: &event(),
+            attempt: 3,
+            deadline: Instant::now() + limit,
+        })
+        .await
 }
 
 async fn deliver_to(address: SocketAddr) -> Outcome {
@@ -121,7 +142,11 @@ async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
     let began = FakeClock.now().as_second();
     let outcome = deliver(&target(address, store), Duration::from_secs(10)).await;
     assert_eq!(outcome, Outcome::Delivered { status: Some(204) });
-    let (headers, body) = requests.lock().expect("not poisoned").pop().expect("a request");
+    let (headers, body) = requests
+        .lock()
+        .expect("not poisoned")
+        .pop()
+        .expect("a request");
     assert_eq!(&body[..], event().body);
     for (name, value) in [
         ("content-type", "application/json; charset=utf-8"),
@@ -130,15 +155,29 @@ async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
         ("x-relay-attempt", "3"),
         ("x-relay-source", "webhook"),
         ("x-genesys-webhook-id", "w1"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
         ("authorization", "Bearer of-the-target"),
         ("host", &address.to_string()),
     ] {
-        assert_eq!(headers.get(name).map(|value| value.to_str().expect("text")), Some(value), "{name}");
+        assert_eq!(
+            headers.get(name).map(|value| value.to_str().expect("text")),
+            Some(value),
+            "{name}"
+        );
     }
     assert!(!headers.contains_key("cookie"), "{headers:?}");
-    let timestamp: i64 = headers["webhook-timestamp"].to_str().expect("text").parse().expect("seconds");
-    assert!((began..=FakeClock.now().as_second()).contains(&timestamp), "{timestamp} is not in seconds");
+    let timestamp: i64 = headers["webhook-timestamp"]
+        .to_str()
+        .expect("text")
+        .parse()
+        .expect("seconds");
+    assert!(
+        (began..=FakeClock.now().as_second()).contains(&timestamp),
+        "{timestamp} is not in seconds"
+    );
     let secret = r#"{"targetSigningSecrets":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}"#;
     let key = TargetSecrets::from_secret(secret).expect("secrets");
     let signature = standard_webhooks::sign(&key.signing, "an-event", timestamp, &body);
@@ -152,12 +191,26 @@ async fn an_event_without_a_trace_gets_one() {
     for sent in [None, Some("00-no-trace-01")] {
         let mut event = event();
         event.headers.remove("traceparent");
-        event.headers.extend(sent.map(|sent| ("traceparent".to_owned(), sent.to_owned())));
+        event
+            .headers
+            .extend(sent.map(|sent| ("traceparent".to_owned(), sent.to_owned())));
         target
-            .deliver(Delivery { event: &event, attempt: 3, deadline: Instant::now() + Duration::from_secs(10) })
+            .deliver(Delivery {
+                event: &event,
+                attempt: 3,
+                deadline: Instant::now() + Duration::from_secs(10),
+            })
             .await;
-        let (headers, _) = requests.lock().expect("not poisoned").pop().expect("a request");
-        assert_eq!(headers["traceparent"], traceparent_of(&event.id, 3).as_str(), "{sent:?}");
+        let (headers, _) = requests
+            .lock()
+            .expect("not poisoned")
+            .pop()
+            .expect("a request");
+        assert_eq!(
+            headers["traceparent"],
+            traceparent_of(&event.id, 3).as_str(),
+            "{sent:?}"
+        );
     }
 }
 
@@ -172,7 +225,10 @@ async fn an_answer_that_is_not_2xx_is_a_failure_with_its_beginning() {
     })
     .await;
     let failure = failure(deliver_to(address).await);
-    assert_eq!((failure.cause, failure.retry_after), (FailureCause::Status(429), Some(Duration::from_mins(2))));
+    assert_eq!(
+        (failure.cause, failure.retry_after),
+        (FailureCause::Status(429), Some(Duration::from_mins(2)))
+    );
     let response = failure.response.expect("an excerpt");
     assert!(response.starts_with("slow  down") && response.len() <= MAX_EXCERPT_BYTES);
 }
@@ -180,7 +236,9 @@ async fn an_answer_that_is_not_2xx_is_a_failure_with_its_beginning() {
 /// An answer with these headers of one name.
 fn answer(status: u16, name: &'static str, values: &[&str]) -> Answer<Full<Bytes>> {
     let answer = Answer::builder().status(status);
-    let answer = values.iter().fold(answer, |answer, value| answer.header(name, *value));
+    let answer = values
+        .iter()
+        .fold(answer, |answer, value| answer.header(name, *value));
     answer.body(Full::default()).expect("an answer")
 }
 
@@ -188,15 +246,31 @@ fn answer(status: u16, name: &'static str, values: &[&str]) -> Answer<Full<Bytes
 async fn a_redirect_is_not_followed_and_the_reason_says_where_to() {
     let (elsewhere, requests, _) = server(|_| status(200)).await;
     for (status, location, place) in [
-        (307, format!("http://{elsewhere}/"), format!("http://{elsewhere}/")),
-        (301, "https://www.shop.example/hook/".to_owned(), "https://www.shop.example/hook/".to_owned()),
+        (
+            307,
+            format!("http://{elsewhere}/"),
+            format!("http://{elsewhere}/"),
+        ),
+        (
+            301,
+            "https://www.shop.example/hook/".to_owned(),
+            "https://www.shop.example/hook/".to_owned(),
+        ),
         (
             302,
             "https://u:hunter2@a.example:8443/x?token=hunter2#hunter2".to_owned(),
             "https://a.example:8443/x".to_owned(),
         ),
-        (308, "/hook/?token=hunter2".to_owned(), "{target}/hook/".to_owned()),
-        (303, "//b.example/hook".to_owned(), "http://b.example/hook".to_owned()),
+        (
+            308,
+            "/hook/?token=hunter2".to_owned(),
+            "{target}/hook/".to_owned(),
+        ),
+        (
+            303,
+            "//b.example/hook".to_owned(),
+            "http://b.example/hook".to_owned(),
+        ),
         (300, "../up".to_owned(), "{target}/up".to_owned()),
     ] {
         let to = location.clone();
@@ -204,10 +278,19 @@ async fn a_redirect_is_not_followed_and_the_reason_says_where_to() {
         let failure = failure(deliver_to(address).await);
         assert_eq!(failure.cause, FailureCause::Status(status));
         let place = place.replace("{target}", &format!("http://{address}"));
-        assert!(failure.detail.ends_with(&format!(" and names {place}")), "{location}: {}", failure.detail);
+        assert!(
+            failure.detail.ends_with(&format!(" and names {place}")),
+            "{location}: {}",
+            failure.detail
+        );
         assert!(!failure.detail.contains("hunter2"), "{}", failure.detail);
     }
-    for (status, location) in [(304, None), (301, Some("data:hunter2")), (302, Some("http://[")), (404, Some("/x"))] {
+    for (status, location) in [
+        (304, None),
+        (301, Some("data:hunter2")),
+        (302, Some("http://[")),
+        (404, Some("/x")),
+    ] {
         let (address, ..) = server(move |_| answer(status, "location", location.as_slice())).await;
         let failure = failure(deliver_to(address).await);
         assert!(!failure.detail.contains("names"), "{}", failure.detail);
@@ -217,10 +300,19 @@ async fn a_redirect_is_not_followed_and_the_reason_says_where_to() {
 
 #[tokio::test]
 async fn of_several_wishes_for_time_the_longest_counts_and_none_is_passed_over() {
-    for (values, seconds) in [(&["1", "6"][..], Some(6)), (&["4.7"], Some(5)), (&["5s"], Some(0)), (&[], None)] {
+    for (values, seconds) in [
+        (&["1", "6"][..], Some(6)),
+        (&["4.7"], Some(5)),
+        (&["5s"], Some(0)),
+        (&[], None),
+    ] {
         let (address, ..) = server(move |_| answer(409, "retry-after", values)).await;
         let failure = failure(deliver_to(address).await);
-        assert_eq!(failure.retry_after, seconds.map(Duration::from_secs), "{values:?}");
+        assert_eq!(
+            failure.retry_after,
+            seconds.map(Duration::from_secs),
+            "{values:?}"
+        );
     }
 }
 
@@ -228,30 +320,53 @@ async fn of_several_wishes_for_time_the_longest_counts_and_none_is_passed_over()
 async fn after_a_421_the_next_attempt_makes_another_connection() {
     let misdirected = Arc::new(Mutex::new(true));
     let is_first = Arc::clone(&misdirected);
-    let (address, _, connections) =
-        server(move |_| status(if std::mem::take(&mut *is_first.lock().expect("not poisoned")) { 421 } else { 200 }))
-            .await;
+    let (address, _, connections) = server(move |_| {
+        status(
+            if std::mem::take(&mut *is_first.lock().expect("not poisoned")) {
+                421
+            } else {
+                200
+            },
+        )
+    })
+    .await;
     let target = plain(address);
-    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, FailureCause::Status(421));
-    assert!(matches!(deliver(&target, Duration::from_secs(10)).await, Outcome::Delivered { .. }));
+    assert_eq!(
+        failure(deliver(&target, Duration::from_secs(10)).await).cause,
+        FailureCause::Status(421)
+    );
+    assert!(matches!(
+        deliver(&target, Duration::from_secs(10)).await,
+        Outcome::Delivered { .. }
+    ));
     assert_eq!(*connections.lock().expect("not poisoned"), 2);
 }
 
 #[tokio::test]
 async fn a_secret_that_cannot_be_used_is_named_at_every_attempt() {
     let (address, requests, _) = server(|_| status(200)).await;
-    let target =
-        target(address, FakeSecretStore::holding(&serde_json::json!({ "targetSigningSecrets": "v1,whsec_x" })));
+    let target = target(
+        address,
+        FakeSecretStore::holding(&serde_json::json!({ "targetSigningSecrets": "v1,whsec_x" })),
+    );
     for _ in 0..3 {
         let failure = failure(deliver(&target, Duration::from_secs(10)).await);
-        assert!(failure.detail.contains("targetSigningSecrets"), "{}", failure.detail);
+        assert!(
+            failure.detail.contains("targetSigningSecrets"),
+            "{}",
+            failure.detail
+        );
     }
     assert!(requests.lock().expect("not poisoned").is_empty());
 }
 
 #[tokio::test]
 async fn a_target_that_cannot_be_reached_is_a_failure_that_shows_no_token() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port")
+        .local_addr()
+        .expect("an address");
     let reset = listen(|stream, _| async move { drop(stream) }).await;
     for address in [closed, reset] {
         assert_eq!(plain(address).address(), format!("http://{address}/events"));
@@ -271,7 +386,10 @@ async fn a_target_has_until_its_time_out_or_the_deadline_whichever_is_first() {
     for (left, waited) in [(1, 1), (9, 9), (30, 10)] {
         let began = Instant::now();
         let failure = failure(deliver(&plain(silent), Duration::from_secs(left)).await);
-        assert_eq!((failure.cause, began.elapsed().as_secs()), (FailureCause::TimedOut, waited));
+        assert_eq!(
+            (failure.cause, began.elapsed().as_secs()),
+            (FailureCause::TimedOut, waited)
+        );
     }
 }
 
@@ -279,32 +397,47 @@ async fn a_target_has_until_its_time_out_or_the_deadline_whichever_is_first() {
 async fn the_status_decides_however_the_body_goes_on() {
     let endless = listen(|mut stream, _| async move {
         let _ = stream.read(&mut [0; 4096]).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10485760\r\n\r\n").await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10485760\r\n\r\n")
+            .await;
         while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
     })
     .await;
-    assert_eq!(deliver_to(endless).await, Outcome::Delivered { status: Some(200) });
+    assert_eq!(
+        deliver_to(endless).await,
+        Outcome::Delivered { status: Some(200) }
+    );
     let trickling = listen(|mut stream, _| async move {
         let _ = stream.read(&mut [0; 4096]).await;
-        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\nno").await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\nno")
+            .await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
     let failure = failure(deliver_to(trickling).await);
-    assert_eq!((failure.cause, failure.response.as_deref()), (FailureCause::Status(404), Some("no")));
+    assert_eq!(
+        (failure.cause, failure.response.as_deref()),
+        (FailureCause::Status(404), Some("no"))
+    );
 }
 
 #[tokio::test]
 async fn one_connection_serves_many_deliveries() {
-    let (address, _, connections) = server(|_| Answer::new(Full::from("an answer to be drained".repeat(100)))).await;
+    let (address, _, connections) =
+        server(|_| Answer::new(Full::from("an answer to be drained".repeat(100)))).await;
     let target = plain(address);
     for _ in 0..5 {
-        assert!(matches!(deliver(&target, Duration::from_secs(10)).await, Outcome::Delivered { .. }));
+        assert!(matches!(
+            deliver(&target, Duration::from_secs(10)).await,
+            Outcome::Delivered { .. }
+        ));
     }
     assert_eq!(*connections.lock().expect("not poisoned"), 1);
 }
 
-/// Freezes this thread, as Lambda freezes a function, and only then has the target close the idle connection.
+/// Freezes this thread, as Lambda freezes a function, and only then has the target close the idle
+/// connection.
 #[tokio::test]
 async fn a_connection_that_was_closed_during_a_freeze_is_not_used_again() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -334,7 +467,8 @@ async fn a_connection_that_was_closed_during_a_freeze_is_not_used_again() {
     for _ in 0..20 {
         let outcome = deliver(&target, Duration::from_secs(10)).await;
         assert_eq!(outcome, Outcome::Delivered { status: Some(200) });
-        // Blocks the only thread until the target has closed: the runtime cannot notice before the next delivery.
+        // Blocks the only thread until the target has closed: the runtime cannot notice before the
+        // next delivery.
         freeze.send(()).expect("served");
         closed.recv().expect("closed");
     }
@@ -343,11 +477,14 @@ async fn a_connection_that_was_closed_during_a_freeze_is_not_used_again() {
 #[tokio::test]
 async fn rotated_credentials_of_the_target_are_read_again_before_giving_up() {
     let (address, requests, _) = server(|headers| {
-        let valid = headers.get("authorization").is_some_and(|value| value == "Bearer new");
+        let valid = headers
+            .get("authorization")
+            .is_some_and(|value| value == "Bearer new");
         status(if valid { 200 } else { 401 })
     })
     .await;
-    let store = FakeSecretStore::holding(&serde_json::json!({ "targetAuthorization": "Bearer old" }));
+    let store =
+        FakeSecretStore::holding(&serde_json::json!({ "targetAuthorization": "Bearer old" }));
     let target = {
         install_tls_provider();
         let url = format!("http://{address}/").parse().expect("a URL");
@@ -355,13 +492,27 @@ async fn rotated_credentials_of_the_target_are_read_again_before_giving_up() {
         let secrets = SecretCache::new(store.clone(), Duration::ZERO, FakeClock);
         HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client")
     };
-    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, FailureCause::Status(401));
-    assert_eq!(requests.lock().expect("not poisoned").len(), 1, "the same credentials are not tried twice");
-    let rotating = RotatesOnSecondRead { first: store.clone(), reads: Mutex::default() };
+    assert_eq!(
+        failure(deliver(&target, Duration::from_secs(10)).await).cause,
+        FailureCause::Status(401)
+    );
+    assert_eq!(
+        requests.lock().expect("not poisoned").len(),
+        1,
+        "the same credentials are not tried twice"
+    );
+    let rotating = RotatesOnSecondRead {
+        first: store.clone(),
+        reads: Mutex::default(),
+    };
     let url = format!("http://{address}/").parse().expect("a URL");
     let secrets = SecretCache::new(rotating, Duration::ZERO, FakeClock);
-    let target = HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
-    assert_eq!(deliver(&target, Duration::from_secs(10)).await, Outcome::Delivered { status: Some(200) });
+    let target =
+        HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
+    assert_eq!(
+        deliver(&target, Duration::from_secs(10)).await,
+        Outcome::Delivered { status: Some(200) }
+    );
 }
 
 struct RotatesOnSecondRead {
@@ -377,7 +528,8 @@ impl SecretStore for RotatesOnSecondRead {
             *reads
         };
         if reads > 1 {
-            self.first.hold(&serde_json::json!({ "targetAuthorization": "Bearer new" }));
+            self.first
+                .hold(&serde_json::json!({ "targetAuthorization": "Bearer new" }));
         }
         self.first.read().await
     }
@@ -386,12 +538,17 @@ impl SecretStore for RotatesOnSecondRead {
 #[tokio::test]
 async fn a_401_is_not_final_while_the_credentials_cannot_be_read_again() {
     let (address, ..) = server(|_| status(401)).await;
-    let store = FakeSecretStore::holding(&serde_json::json!({ "targetAuthorization": "Bearer old" }));
+    let store =
+        FakeSecretStore::holding(&serde_json::json!({ "targetAuthorization": "Bearer old" }));
     let secrets = SecretCache::new(FailsAfterFirstRead(store), Duration::ZERO, FakeClock);
     install_tls_provider();
     let url = format!("http://{address}/").parse().expect("a URL");
-    let target = HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
-    assert_eq!(failure(deliver(&target, Duration::from_secs(10)).await).cause, FailureCause::NotSent);
+    let target =
+        HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
+    assert_eq!(
+        failure(deliver(&target, Duration::from_secs(10)).await).cause,
+        FailureCause::NotSent
+    );
 }
 
 struct FailsAfterFirstRead(FakeSecretStore);

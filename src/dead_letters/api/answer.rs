@@ -8,11 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{EventId, Source};
-use crate::domain::event_record::{Attempt, BulkReplay, Death, EventRecord, OperatorAction, State, StateName, Summary};
+use crate::domain::event_record::{
+    Attempt, BulkReplay, Death, EventRecord, OperatorAction, State, StateName, Summary,
+};
 use crate::domain::failure::ReasonKind;
 
-/// The message of an event reaches the dead-letter queue within this time of its death: until then the visibility timeout of
-/// the events queue hides it, for at most 12 minutes.
+/// The message of an event reaches the dead-letter queue within this time of its death: until then
+/// the visibility timeout of the events queue hides it, for at most 12 minutes.
 pub(in crate::dead_letters) const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_mins(15);
 
 /// Dead letter in a list.
@@ -52,8 +54,15 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Reads an entry of the index, if its event is dead by now.
     pub(in crate::dead_letters) fn of(summary: Summary, now: Timestamp) -> Option<Self> {
-        let Death { reason, error, status_code, dead_at } =
-            summary.state.death(now).filter(|_| summary.expires_at > now)?;
+        let Death {
+            reason,
+            error,
+            status_code,
+            dead_at,
+        } = summary
+            .state
+            .death(now)
+            .filter(|_| summary.expires_at > now)?;
         let (replayed_at, is_recorded) = match summary.state {
             State::Dead(dead) => (dead.replayed_at, true),
             _ => (None, false),
@@ -75,8 +84,14 @@ impl DeadLetter {
     }
 
     /// Returns whether its message must be in the dead-letter queue by `now`, if it still exists.
-    pub(in crate::dead_letters) fn has_arrived(&self, bulk: Option<&BulkReplay>, now: Timestamp) -> bool {
-        let moved_at = bulk.map(|bulk| bulk.act.at).filter(|at| *at >= self.dead_at);
+    pub(in crate::dead_letters) fn has_arrived(
+        &self,
+        bulk: Option<&BulkReplay>,
+        now: Timestamp,
+    ) -> bool {
+        let moved_at = bulk
+            .map(|bulk| bulk.act.at)
+            .filter(|at| *at >= self.dead_at);
         let left_at = self.replayed_at.max(moved_at).unwrap_or(self.dead_at);
         now.duration_since(left_at) > ARRIVES_WITHIN
     }
@@ -89,7 +104,8 @@ pub struct List {
     pub count: usize,
     /// Dead letters, the one that was received first at the top.
     pub items: Vec<DeadLetter>,
-    /// Token of the next page; `None` at the end. A page can be short, or empty, without being the last one.
+    /// Token of the next page; `None` at the end. A page can be short, or empty, without being the
+    /// last one.
     pub next: Option<String>,
 }
 
@@ -169,15 +185,29 @@ pub struct AttemptDetails {
 
 impl EventDetails {
     /// Describes an event, of which `body` is kept.
-    pub(in crate::dead_letters) fn describe(record: EventRecord, body: Option<Vec<u8>>, now: Timestamp) -> Self {
+    pub(in crate::dead_letters) fn describe(
+        record: EventRecord,
+        body: Option<Vec<u8>>,
+        now: Timestamp,
+    ) -> Self {
         let death = record.state.death(now);
         let (name, death, replayed_at, archived_to, next_attempt_at) = match record.state {
             State::Dead(dead) => (StateName::Dead, death, dead.replayed_at, None, None),
-            State::Archived { death, archived_to } => (StateName::Archived, Some(death), None, Some(archived_to), None),
+            State::Archived { death, archived_to } => (
+                StateName::Archived,
+                Some(death),
+                None,
+                Some(archived_to),
+                None,
+            ),
             State::Discarded(death) => (StateName::Discarded, Some(death), None, None, None),
-            State::Retrying { next_attempt_at } => (StateName::Retrying, None, None, None, Some(next_attempt_at)),
+            State::Retrying { next_attempt_at } => {
+                (StateName::Retrying, None, None, None, Some(next_attempt_at))
+            }
             State::InProgress(_) if death.is_some() => (StateName::Dead, death, None, None, None),
-            state @ (State::Queued | State::InProgress(_) | State::Delivered) => (state.name(), None, None, None, None),
+            state @ (State::Queued | State::InProgress(_) | State::Delivered) => {
+                (state.name(), None, None, None, None)
+            }
         };
         let (body, body_base64) = match body.map(String::from_utf8) {
             None => (None, None),

@@ -12,12 +12,12 @@ use crate::ports::queue::MoveTask;
 pub use self::answer::{AttemptDetails, DeadLetter, EventDetails, List};
 pub use self::report::{Done, Failed, Missing, Report};
 pub use self::request::{
-    ArchiveRequest, CancelRequest, DiscardRequest, Filter, ListRequest, Listing, ReconcileRequest, ReplayRequest,
-    Request, RequestBody, RestoreRequest, Selection, ShowRequest, Start,
+    ArchiveRequest, CancelRequest, DiscardRequest, Filter, ListRequest, Listing, ReconcileRequest,
+    ReplayRequest, Request, RequestBody, RestoreRequest, Selection, ShowRequest, Start,
 };
 pub use self::status::{
-    AttemptsOfMinute, BackgroundReport, BackgroundState, BackgroundStatus, BulkReplayStatus, RunInProgress, Status,
-    StatusAnswer,
+    AttemptsOfMinute, BackgroundReport, BackgroundState, BackgroundStatus, BulkReplayStatus,
+    RunInProgress, Status, StatusAnswer,
 };
 
 pub(super) use self::answer::ARRIVES_WITHIN;
@@ -56,6 +56,8 @@ pub enum Answer {
 
 impl From<BackgroundStatus> for Answer {
     fn from(background: BackgroundStatus) -> Self {
-        Self::Status(StatusAnswer::Background { background: Box::new(background) })
+        Self::Status(StatusAnswer::Background {
+            background: Box::new(background),
+        })
     }
 }

@@ -32,13 +32,15 @@ pub struct Report {
     pub failed: Vec<Failed>,
     /// Approximate number of messages left in the dead-letter queue; `None` where the count failed.
     pub remaining: Option<u64>,
-    /// True if the run has seen every message that was there when it began. Otherwise the request can be repeated.
+    /// True if the run has seen every message that was there when it began. Otherwise the request
+    /// can be repeated.
     pub complete: bool,
     /// True if the run only counted.
     pub dry_run: bool,
     /// The move task, when SQS does the work.
     pub move_task: Option<MoveTask>,
-    /// In a dry run of a filter, the ids of all that match: a replay of these ids replays these and no others.
+    /// In a dry run of a filter, the ids of all that match: a replay of these ids replays these and
+    /// no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_ids: Vec<EventId>,
     /// In a dry run, the first hundred that match.
@@ -150,12 +152,20 @@ impl Report {
 
     /// Counts a failure, and lists it while there is room.
     pub(in crate::dead_letters) fn fail(&mut self, event_id: Option<&str>, error: &str) {
-        self.note(Failed { event_id: event_id.map(str::to_owned), state: None, error: error.to_owned() });
+        self.note(Failed {
+            event_id: event_id.map(str::to_owned),
+            state: None,
+            error: error.to_owned(),
+        });
     }
 
     /// Counts an event whose message was not found, and lists it while there is room.
     pub(in crate::dead_letters) fn miss(&mut self, event_id: &str, state: Missing, error: String) {
-        self.note(Failed { event_id: Some(event_id.to_owned()), state: Some(state), error });
+        self.note(Failed {
+            event_id: Some(event_id.to_owned()),
+            state: Some(state),
+            error,
+        });
     }
 
     fn note(&mut self, failed: Failed) {
@@ -175,5 +185,7 @@ impl Report {
 
 /// Refusal of a replay of an event that was replayed too often.
 pub(in crate::dead_letters) fn too_often() -> String {
-    format!("it was replayed {REPLAY_CEILING} times already; to replay it all the same say \"force\": true")
+    format!(
+        "it was replayed {REPLAY_CEILING} times already; to replay it all the same say \"force\": true"
+    )
 }

@@ -31,7 +31,8 @@ pub struct Status {
     pub queue: QueueDepth,
     /// Depth of the dead-letter queue.
     pub dead_letters: QueueDepth,
-    /// Age of the oldest message of the events queue in seconds, by CloudWatch; `None` where it is unknown.
+    /// Age of the oldest message of the events queue in seconds, by CloudWatch; `None` where it is
+    /// unknown.
     pub queue_age_seconds: Option<u64>,
     /// Age of the oldest dead letter in seconds, since the relay received it.
     pub dead_letters_age_seconds: Option<u64>,
@@ -66,7 +67,12 @@ pub struct BulkReplayStatus {
 impl From<BulkReplay> for BulkReplayStatus {
     fn from(BulkReplay { act, forced }: BulkReplay) -> Self {
         let force = forced.is_some_and(|forced| forced.at == act.at);
-        Self { at: act.at, by: act.by, why: act.why, force }
+        Self {
+            at: act.at,
+            by: act.by,
+            why: act.why,
+            force,
+        }
     }
 }
 
@@ -95,8 +101,21 @@ pub struct RunInProgress {
 }
 
 impl From<RunLease> for RunInProgress {
-    fn from(RunLease { action, by, since, until, owner: _ }: RunLease) -> Self {
-        Self { action, by, since, until }
+    fn from(
+        RunLease {
+            action,
+            by,
+            since,
+            until,
+            owner: _,
+        }: RunLease,
+    ) -> Self {
+        Self {
+            action,
+            by,
+            since,
+            until,
+        }
     }
 }
 
@@ -141,15 +160,17 @@ pub struct BackgroundReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackgroundState {
-    /// Lambda has not begun it yet, or another run holds the lease: `error` says which. Lambda begins it again.
+    /// Lambda has not begun it yet, or another run holds the lease: `error` says which. Lambda
+    /// begins it again.
     Waiting,
     /// It is running.
     Running,
     /// It has answered: `report`.
     Ended,
-    /// It failed: `error`. Lambda begins it again if it failed soon after its start; the same request always does.
+    /// It failed: `error`. Lambda begins it again if it failed soon after its start; the same
+    /// request always does.
     Failed,
-    /// It was cut off, or Lambda gave it up before it began. Lambda begins it again if that was soon after its start; the
-    /// same request under the same name always does.
+    /// It was cut off, or Lambda gave it up before it began. Lambda begins it again if that was
+    /// soon after its start; the same request under the same name always does.
     Unfinished,
 }

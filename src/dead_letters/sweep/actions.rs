@@ -1,6 +1,7 @@
 //! Actions of a sweep on the dead letters that it selects: send back, discard, archive.
 //!
-//! The order is always the same: the record, the next place, its confirmation, and only then the delete.
+//! The order is always the same: the record, the next place, its confirmation, and only then the
+//! delete.
 
 use std::time::Duration;
 
@@ -26,7 +27,11 @@ pub(super) struct Actions<'a, T: PortTypes> {
 
 impl<T: PortTypes> Actions<'_, T> {
     /// Acts on the selected dead letters, at the pace of the request.
-    pub(super) async fn act(&self, mut taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
+    pub(super) async fn act(
+        &self,
+        mut taken: Vec<Selected>,
+        sweep: &mut SweepState<'_>,
+    ) -> Result<(), ReplayError> {
         let rate = match sweep.purpose {
             Purpose::Replay(selection) => selection.rate_per_second,
             Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => None,
@@ -58,19 +63,32 @@ impl<T: PortTypes> Actions<'_, T> {
         Ok(())
     }
 
-    /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be marked or sent.
-    async fn send_back(&self, taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
-        let marked = self.write_all(taken, sweep, |selected, act| selected.dead.replayed(act)).await?;
+    /// Marks, sends, waits for the confirmation, and only then deletes. Fails when nothing can be
+    /// marked or sent.
+    async fn send_back(
+        &self,
+        taken: Vec<Selected>,
+        sweep: &mut SweepState<'_>,
+    ) -> Result<(), ReplayError> {
+        let marked = self
+            .write_all(taken, sweep, |selected, act| selected.dead.replayed(act))
+            .await?;
         let message = |selected: &Selected| selected.message.as_replayed(selected.dead.record());
         let messages: Vec<Message> = marked.iter().map(message).collect();
         let (mut sent, mut outage) = (Vec::new(), None);
-        for (selected, result) in marked.into_iter().zip(self.ports.events.send_all(&messages).await) {
+        for (selected, result) in marked
+            .into_iter()
+            .zip(self.ports.events.send_all(&messages).await)
+        {
             match result {
                 Ok(()) => sent.push(selected),
                 Err(error) => {
-                    sweep.report.fail(Some(selected.event_id()), &display_chain(&error));
+                    sweep
+                        .report
+                        .fail(Some(selected.event_id()), &display_chain(&error));
                     sweep.held.push(selected.receipt);
-                    outage = Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
+                    outage =
+                        Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
                 }
             }
         }
@@ -82,26 +100,41 @@ impl<T: PortTypes> Actions<'_, T> {
         }
     }
 
-    async fn discard(&self, taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
-        let discarded = self.write_all(taken, sweep, |selected, act| selected.dead.discarded(act)).await?;
+    async fn discard(
+        &self,
+        taken: Vec<Selected>,
+        sweep: &mut SweepState<'_>,
+    ) -> Result<(), ReplayError> {
+        let discarded = self
+            .write_all(taken, sweep, |selected, act| selected.dead.discarded(act))
+            .await?;
         self.delete(discarded, sweep).await;
         Ok(())
     }
 
-    async fn add_to_archive(&self, taken: Vec<Selected>, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
+    async fn add_to_archive(
+        &self,
+        taken: Vec<Selected>,
+        sweep: &mut SweepState<'_>,
+    ) -> Result<(), ReplayError> {
         let now = self.ports.clock.now();
         let mut taken = taken.into_iter();
         while let Some(selected) = taken.next() {
-            let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
+            let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else {
+                return Ok(());
+            };
             // Written to memory.
             match part.add(&selected.message.as_archived(&selected.dead, now)) {
                 Ok(()) => parted.push(selected),
                 Err(error) => {
-                    sweep.report.fail(Some(selected.event_id()), &error.to_string());
+                    sweep
+                        .report
+                        .fail(Some(selected.event_id()), &error.to_string());
                     sweep.held.push(selected.receipt);
                 }
             }
-            // Before another is added: `restore` reads no object with more than one message beyond the bound.
+            // Before another is added: `restore` reads no object with more than one message beyond
+            // the bound.
             if part.is_full()
                 && let Err(error) = self.write_part(sweep).await
             {
@@ -114,7 +147,9 @@ impl<T: PortTypes> Actions<'_, T> {
 
     /// Writes the object, then marks its events as archived, and only then deletes their messages.
     pub(super) async fn write_part(&self, sweep: &mut SweepState<'_>) -> Result<(), ReplayError> {
-        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else { return Ok(()) };
+        let Purpose::Archive { part, parted, .. } = &mut sweep.purpose else {
+            return Ok(());
+        };
         let (part, parted) = (std::mem::take(part), std::mem::take(parted));
         if parted.is_empty() {
             return Ok(());
@@ -124,8 +159,13 @@ impl<T: PortTypes> Actions<'_, T> {
             _ => 1,
         };
         let day = sweep.run.began_at.strftime("%Y/%m/%d");
-        let key = format!("dead-letters/{day}/{}/part-{number:04}.jsonl.gz", sweep.run.id);
-        let object = part.finish().map_err(|error| ArchiveError::Refused(error.into()));
+        let key = format!(
+            "dead-letters/{day}/{}/part-{number:04}.jsonl.gz",
+            sweep.run.id
+        );
+        let object = part
+            .finish()
+            .map_err(|error| ArchiveError::Refused(error.into()));
         let written = match object {
             Ok(object) => self.ports.archive.put(&key, object).await,
             Err(error) => Err(error),
@@ -134,7 +174,11 @@ impl<T: PortTypes> Actions<'_, T> {
             sweep.give_back(parted.into_iter());
             return Err(error.into());
         }
-        let archived = self.write_all(parted, sweep, |selected, act| selected.dead.archived(act, &key)).await;
+        let archived = self
+            .write_all(parted, sweep, |selected, act| {
+                selected.dead.archived(act, &key)
+            })
+            .await;
         if let Done::Archive { keys, .. } = &mut sweep.report.done {
             keys.push(key.clone());
         }
@@ -142,8 +186,9 @@ impl<T: PortTypes> Actions<'_, T> {
         Ok(())
     }
 
-    /// Writes a step on the record of each, and returns those that were written. Fails when the table is down from the start;
-    /// ends the run when the table goes down later, or when the time is up.
+    /// Writes a step on the record of each, and returns those that were written. Fails when the
+    /// table is down from the start; ends the run when the table goes down later, or when the time
+    /// is up.
     async fn write_all(
         &self,
         taken: Vec<Selected>,
@@ -159,22 +204,29 @@ impl<T: PortTypes> Actions<'_, T> {
             }
             let step = step(&selected, sweep.run.act(self.ports.clock.now()));
             let outcome = match self.ports.table.write(&step).await {
-                // Before the message is deleted: while the message exists, a later sweep can repeat this.
-                Ok(Written::Done) if step.next().has_surplus_body() => {
-                    self.ports.table.delete_body(&step.next().event_id).await.map(|()| Written::Done)
-                }
+                // Before the message is deleted: while the message exists, a later sweep can repeat
+                // this.
+                Ok(Written::Done) if step.next().has_surplus_body() => self
+                    .ports
+                    .table
+                    .delete_body(&step.next().event_id)
+                    .await
+                    .map(|()| Written::Done),
                 outcome => outcome,
             };
             match outcome {
                 Ok(Written::Done) => written.push(selected),
                 Ok(Written::Lost(_)) => {
-                    sweep
-                        .report
-                        .fail(Some(selected.event_id()), "another worker has changed its record; repeat the request");
+                    sweep.report.fail(
+                        Some(selected.event_id()),
+                        "another worker has changed its record; repeat the request",
+                    );
                     sweep.held.push(selected.receipt);
                 }
                 Err(error) => {
-                    sweep.report.fail(Some(selected.event_id()), &display_chain(&error));
+                    sweep
+                        .report
+                        .fail(Some(selected.event_id()), &display_chain(&error));
                     sweep.held.push(selected.receipt);
                     sweep.give_back(rest);
                     if written.is_empty() {
@@ -190,14 +242,28 @@ impl<T: PortTypes> Actions<'_, T> {
 
     /// Deletes the messages of events that are durable elsewhere.
     async fn delete(&self, selected: Vec<Selected>, sweep: &mut SweepState<'_>) {
-        let receipts: Vec<_> = selected.iter().map(|selected| selected.receipt.clone()).collect();
-        for (selected, result) in selected.into_iter().zip(self.ports.dead_letters.delete(&receipts).await) {
-            let Run { id, action, requester, .. } = sweep.run;
+        let receipts: Vec<_> = selected
+            .iter()
+            .map(|selected| selected.receipt.clone())
+            .collect();
+        for (selected, result) in selected
+            .into_iter()
+            .zip(self.ports.dead_letters.delete(&receipts).await)
+        {
+            let Run {
+                id,
+                action,
+                requester,
+                ..
+            } = sweep.run;
             let event_id = selected.event_id();
             tracing::info!(audit = action, run = %id, event_id, by = requester.by, why = requester.why, "{action} of one event");
             sweep.report.done.count();
             if let Err(error) = result {
-                let error = format!("done, but not removed from the dead-letter queue: {}", display_chain(&error));
+                let error = format!(
+                    "done, but not removed from the dead-letter queue: {}",
+                    display_chain(&error)
+                );
                 sweep.report.fail(Some(event_id), &error);
             }
         }

@@ -1,8 +1,9 @@
-//! Sweep over the dead-letter queue: receives all its messages, makes the records agree with them, acts on those that the
-//! run is for, and shows the rest again.
+//! Sweep over the dead-letter queue: receives all its messages, makes the records agree with them,
+//! acts on those that the run is for, and shows the rest again.
 //!
-//! Whatever the sweep does, the event is durable at its next place before its message is deleted: sent, archived, or
-//! recorded as discarded. A crash in between leaves it in both places, with one id.
+//! Whatever the sweep does, the event is durable at its next place before its message is deleted:
+//! sent, archived, or recorded as discarded. A crash in between leaves it in both places, with one
+//! id.
 
 mod actions;
 mod state;
@@ -23,7 +24,9 @@ use crate::domain::event::EventId;
 use crate::domain::event_record::{DeadLetterStatus, DeadRecord, EventRecord, OperatorAction};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{Countable, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout};
+use crate::ports::queue::{
+    Countable, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout,
+};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -32,8 +35,8 @@ use self::state::{Selected, SweepState};
 
 pub(super) use self::state::Purpose;
 
-/// A run stops this long before its deadline, or with a quarter of its time left where that is less, to show again the
-/// messages that it holds.
+/// A run stops this long before its deadline, or with a quarter of its time left where that is
+/// less, to show again the messages that it holds.
 const RELEASE_TIME: Duration = Duration::from_mins(2);
 
 /// Wait for one more message before the queue counts as empty.
@@ -54,14 +57,20 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     ) -> Result<Report, ReplayError> {
         let deadline = run.deadline;
         let hidden = ports.dead_letters.depth().await?.in_flight;
-        let stop_at = deadline - RELEASE_TIME.min(deadline.saturating_duration_since(Instant::now()) / 4);
-        let mut sweep = Self { ports, state: SweepState::new(run, purpose, stop_at) };
+        let stop_at =
+            deadline - RELEASE_TIME.min(deadline.saturating_duration_since(Instant::now()) / 4);
+        let mut sweep = Self {
+            ports,
+            state: SweepState::new(run, purpose, stop_at),
+        };
         let mut outcome = sweep.sweep_all().await;
         if let Err(error) = sweep.finish(hidden, matches!(outcome, Ok(true))).await {
             outcome = Err(error);
         }
         let has_all_named = sweep.state.has_all_named();
-        let SweepState { mut report, held, .. } = sweep.state;
+        let SweepState {
+            mut report, held, ..
+        } = sweep.state;
         let nothing_done = report.matched + report.recorded + report.removed == 0;
         match outcome {
             // Messages that were hidden when the run began were not received.
@@ -74,26 +83,38 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             Err(error) => report.fail(None, &display_chain(&error)),
         }
         release_messages(ports, &held, deadline).await;
-        report.remaining = timeout_at(deadline - ANSWER_TIME / 2, ports.remaining()).await.unwrap_or_else(|_| {
-            tracing::warn!("no time left to count the remaining dead letters");
-            None
-        });
+        report.remaining = timeout_at(deadline - ANSWER_TIME / 2, ports.remaining())
+            .await
+            .unwrap_or_else(|_| {
+                tracing::warn!("no time left to count the remaining dead letters");
+                None
+            });
         Ok(report)
     }
 
-    /// Goes through the dead letters until none is left, or a bound is reached. Returns whether it has seen all of them.
+    /// Goes through the dead letters until none is left, or a bound is reached. Returns whether it
+    /// has seen all of them.
     async fn sweep_all(&mut self) -> Result<bool, ReplayError> {
         while !self.state.is_bounded() {
             let hidden_until = self.state.run.deadline + HIDDEN_PAST_DEADLINE;
             let hidden_for = hidden_until.saturating_duration_since(Instant::now());
             let wait = POLL_WAIT.min(self.state.stop_at.saturating_duration_since(Instant::now()));
-            let received = self.ports.dead_letters.receive(RECEIVED_AT_ONCE, hidden_for, wait).await?;
+            let received = self
+                .ports
+                .dead_letters
+                .receive(RECEIVED_AT_ONCE, hidden_for, wait)
+                .await?;
             if received.is_empty() {
                 return Ok(!self.state.cut_short);
             }
             let selected = self.examine(received).await?;
-            Actions { ports: self.ports }.act(selected, &mut self.state).await?;
-            self.state.run.save_progress(self.ports, &self.state.report).await;
+            Actions { ports: self.ports }
+                .act(selected, &mut self.state)
+                .await?;
+            self.state
+                .run
+                .save_progress(self.ports, &self.state.report)
+                .await;
             if self.state.has_all_named() {
                 return Ok(!self.state.cut_short);
             }
@@ -102,10 +123,16 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     }
 
     /// Makes the records agree with the received messages, and selects those that the run is for.
-    async fn examine(&mut self, received: Vec<ReceivedMessage>) -> Result<Vec<Selected>, ReplayError> {
+    async fn examine(
+        &mut self,
+        received: Vec<ReceivedMessage>,
+    ) -> Result<Vec<Selected>, ReplayError> {
         let opened = received.into_iter().map(DeadLetterMessage::open);
         let (mut messages, receipts): (Vec<_>, Vec<_>) = opened.unzip();
-        let records = Records { ports: self.ports, bulk: self.state.run.bulk.as_ref() };
+        let records = Records {
+            ports: self.ports,
+            bulk: self.state.run.bulk.as_ref(),
+        };
         let records = match records.look_up(&mut messages).await {
             Ok(records) => records,
             Err(error) => {
@@ -123,9 +150,17 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             }
             match self.reconcile(&message, found).await {
                 Reconciled::Dead(dead) => {
-                    selected.extend(self.state.select(message, receipt, dead, self.ports.clock.now()));
+                    selected.extend(self.state.select(
+                        message,
+                        receipt,
+                        dead,
+                        self.ports.clock.now(),
+                    ));
                 }
-                Reconciled::Copy(state) => self.remove_copy(&message.event_id, receipt, found, state).await,
+                Reconciled::Copy(state) => {
+                    self.remove_copy(&message.event_id, receipt, found, state)
+                        .await
+                }
                 Reconciled::Left => self.state.hold(receipt),
             }
         }
@@ -133,19 +168,27 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     }
 
     /// Records that the event of a message is dead, if it is.
-    async fn reconcile(&mut self, message: &DeadLetterMessage, found: Option<&EventRecord>) -> Reconciled {
+    async fn reconcile(
+        &mut self,
+        message: &DeadLetterMessage,
+        found: Option<&EventRecord>,
+    ) -> Reconciled {
         let now = self.ports.clock.now();
         self.state.seen.insert(message.event_id.clone());
         let dead = match DeadLetterStatus::of(&message.evidence(), found, now) {
             DeadLetterStatus::Dead(dead) => return Reconciled::Dead(dead),
             DeadLetterStatus::Finished(state) => return Reconciled::Copy(state.as_str()),
             DeadLetterStatus::UnderWay => return Reconciled::Left,
-            DeadLetterStatus::Unrecorded(dead) => {
-                dead.noted(OperatorAction { action: "reconcile".to_owned(), ..self.state.run.act(now) })
-            }
+            DeadLetterStatus::Unrecorded(dead) => dead.noted(OperatorAction {
+                action: "reconcile".to_owned(),
+                ..self.state.run.act(now)
+            }),
         };
         let written = async {
-            self.ports.table.keep_body(&message.event_id, message.body(), now).await?;
+            self.ports
+                .table
+                .keep_body(&message.event_id, message.body(), now)
+                .await?;
             self.ports.table.write(dead.transition()).await
         };
         match written.await {
@@ -162,14 +205,17 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             // Another worker has changed the record; the next run reads it.
             Ok(Written::Lost(_)) => Reconciled::Left,
             Err(error) => {
-                self.state.report.fail(Some(message.event_id.as_str()), &display_chain(&error));
+                self.state
+                    .report
+                    .fail(Some(message.event_id.as_str()), &display_chain(&error));
                 self.state.refused.insert(message.event_id.clone());
                 Reconciled::Left
             }
         }
     }
 
-    /// Deletes a message that its event no longer needs, and the body that a crash may have left beside its record.
+    /// Deletes a message that its event no longer needs, and the body that a crash may have left
+    /// beside its record.
     async fn remove_copy(
         &mut self,
         event_id: &EventId,
@@ -180,29 +226,46 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         if found.is_some_and(EventRecord::has_surplus_body)
             && let Err(error) = self.ports.table.delete_body(event_id).await
         {
-            self.state.report.fail(Some(event_id.as_str()), &display_chain(&error));
+            self.state
+                .report
+                .fail(Some(event_id.as_str()), &display_chain(&error));
             self.state.hold(receipt);
             return;
         }
-        if let Some(Err(error)) = self.ports.dead_letters.delete(std::slice::from_ref(&receipt)).await.pop() {
-            self.state.report.fail(Some(event_id.as_str()), &display_chain(&error));
+        if let Some(Err(error)) = self
+            .ports
+            .dead_letters
+            .delete(std::slice::from_ref(&receipt))
+            .await
+            .pop()
+        {
+            self.state
+                .report
+                .fail(Some(event_id.as_str()), &display_chain(&error));
             return;
         }
         tracing::info!(audit = "remove", run = %self.state.run.id, %event_id, state, "removed a copy");
         self.state.report.removed += 1;
     }
 
-    /// Finishes after the last message: writes the last archive object, and explains or unlists missing events.
+    /// Finishes after the last message: writes the last archive object, and explains or unlists
+    /// missing events.
     async fn finish(&mut self, hidden: u64, complete: bool) -> Result<(), ReplayError> {
-        Actions { ports: self.ports }.write_part(&mut self.state).await?;
+        Actions { ports: self.ports }
+            .write_part(&mut self.state)
+            .await?;
         if !complete {
             return Ok(());
         }
         if let Some(named) = self.state.purpose.named() {
-            let dealt_with = |id: &EventId| self.state.taken.contains(id) || self.state.refused.contains(id);
-            let missing: Vec<EventId> = named.iter().filter(|id| !dealt_with(id)).cloned().collect();
+            let dealt_with =
+                |id: &EventId| self.state.taken.contains(id) || self.state.refused.contains(id);
+            let missing: Vec<EventId> =
+                named.iter().filter(|id| !dealt_with(id)).cloned().collect();
             let events = MissingEvents { ports: self.ports };
-            return events.explain(&missing, hidden, hidden, &mut self.state.report).await;
+            return events
+                .explain(&missing, hidden, hidden, &mut self.state.report)
+                .await;
         }
         // A message that another reader hides cannot be told from one that is gone.
         if matches!(self.state.purpose, Purpose::Reconcile) && hidden == 0 {
@@ -221,9 +284,15 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                 dead_letter.has_arrived(bulk, self.state.run.began_at)
                     && !self.state.seen.contains(&dead_letter.event_id)
             };
-            let missing: Vec<EventId> =
-                page.into_iter().filter(is_missing).map(|dead_letter| dead_letter.event_id).collect();
-            let records = Records { ports: self.ports, bulk };
+            let missing: Vec<EventId> = page
+                .into_iter()
+                .filter(is_missing)
+                .map(|dead_letter| dead_letter.event_id)
+                .collect();
+            let records = Records {
+                ports: self.ports,
+                bulk,
+            };
             for record in records.of(&missing).await?.values() {
                 if Instant::now() >= self.state.stop_at {
                     return Ok(());
@@ -253,11 +322,18 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
 }
 
 /// Shows again the messages that the run hid and did not select.
-async fn release_messages<T: PortTypes>(ports: &Ports<T>, held: &[ReceiptHandle], deadline: Instant) {
+async fn release_messages<T: PortTypes>(
+    ports: &Ports<T>,
+    held: &[ReceiptHandle],
+    deadline: Instant,
+) {
     let (mut hidden, mut why) = (held.len(), "no time left".to_owned());
     let all = async {
         for receipts in held.chunks(RECEIVED_AT_ONCE) {
-            let changes: Vec<_> = receipts.iter().map(|receipt| (receipt.clone(), Duration::ZERO)).collect();
+            let changes: Vec<_> = receipts
+                .iter()
+                .map(|receipt| (receipt.clone(), Duration::ZERO))
+                .collect();
             let results = ports.dead_letters.change_visibility(&changes).await;
             for result in results {
                 match result {
@@ -270,12 +346,19 @@ async fn release_messages<T: PortTypes>(ports: &Ports<T>, held: &[ReceiptHandle]
     // The messages that it reached are counted; the rest come back by themselves.
     let _ = timeout_at(deadline - ANSWER_TIME, all).await;
     if hidden > 0 {
-        tracing::warn!(hidden, error = why, "dead letters stay hidden until their visibility timeout ends");
+        tracing::warn!(
+            hidden,
+            error = why,
+            "dead letters stay hidden until their visibility timeout ends"
+        );
     }
 }
 
 /// Result of comparing a message with the record of its event.
-#[expect(clippy::large_enum_variant, reason = "the common case is the large one")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the common case is the large one"
+)]
 enum Reconciled {
     /// A recorded dead letter.
     Dead(DeadRecord),

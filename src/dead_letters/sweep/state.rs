@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::dead_letters::api::{DEFAULT_MAX_MESSAGES, DeadLetter, Done, Report, Selection, Which, too_often};
+use crate::dead_letters::api::{
+    DEFAULT_MAX_MESSAGES, DeadLetter, Done, Report, Selection, Which, too_often,
+};
 use crate::dead_letters::message::DeadLetterMessage;
 use crate::dead_letters::run::Run;
 use crate::domain::event::EventId;
@@ -13,8 +15,9 @@ use crate::domain::event_record::{DeadRecord, REPLAY_CEILING};
 use crate::ports::archive::Part;
 use crate::ports::queue::ReceiptHandle;
 
-/// Held messages at which a sweep stops: some 120,000 can be in flight ("Amazon SQS message quotas"), and past that SQS
-/// answers as if the queue were empty. A message that is not released in time comes back by itself.
+/// Held messages at which a sweep stops: some 120,000 can be in flight ("Amazon SQS message
+/// quotas"), and past that SQS answers as if the queue were empty. A message that is not released
+/// in time comes back by itself.
 const MAX_HELD: usize = 100_000;
 
 /// Purpose of a sweep.
@@ -37,14 +40,21 @@ pub(in crate::dead_letters) enum Purpose<'a> {
 impl Purpose<'_> {
     /// To archive dead letters that SQS took before a time.
     pub(in crate::dead_letters) fn archive(before: Timestamp) -> Self {
-        Self::Archive { before, part: Part::default(), parted: Vec::new() }
+        Self::Archive {
+            before,
+            part: Part::default(),
+            parted: Vec::new(),
+        }
     }
 
     pub(super) fn done(&self) -> Done {
         match self {
             Self::Replay(_) => Done::Replay { replayed: 0 },
             Self::Discard(_) => Done::Discard { discarded: 0 },
-            Self::Archive { .. } => Done::Archive { archived: 0, keys: Vec::new() },
+            Self::Archive { .. } => Done::Archive {
+                archived: 0,
+                keys: Vec::new(),
+            },
             Self::Reconcile => Done::Reconcile { unlisted: 0 },
         }
     }
@@ -53,7 +63,10 @@ impl Purpose<'_> {
     pub(super) fn named(&self) -> Option<&BTreeSet<EventId>> {
         match self {
             Self::Discard(ids) => Some(ids),
-            Self::Replay(Selection { which: Which::These(ids), .. }) => Some(ids),
+            Self::Replay(Selection {
+                which: Which::These(ids),
+                ..
+            }) => Some(ids),
             Self::Replay(_) | Self::Archive { .. } | Self::Reconcile => None,
         }
     }
@@ -111,7 +124,9 @@ impl<'a> SweepState<'a> {
     /// Returns whether the run must end, whatever is left.
     pub(super) fn is_bounded(&self) -> bool {
         let most = match self.purpose {
-            Purpose::Replay(selection) => u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES)),
+            Purpose::Replay(selection) => {
+                u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES))
+            }
             Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => u64::MAX,
         };
         self.report.matched >= most || self.held.len() >= MAX_HELD || Instant::now() >= self.stop_at
@@ -119,7 +134,9 @@ impl<'a> SweepState<'a> {
 
     /// Returns whether all named events are found, so that the rest can stay unread.
     pub(super) fn has_all_named(&self) -> bool {
-        self.purpose.named().is_some_and(|named| named.iter().all(|id| self.seen.contains(id)))
+        self.purpose
+            .named()
+            .is_some_and(|named| named.iter().all(|id| self.seen.contains(id)))
     }
 
     /// Selects a dead letter if the run is for it, and holds it otherwise.
@@ -130,7 +147,8 @@ impl<'a> SweepState<'a> {
         dead: DeadRecord,
         now: Timestamp,
     ) -> Option<Selected> {
-        // A later message died after the run began: perhaps it was just replayed, and refused once more.
+        // A later message died after the run began: perhaps it was just replayed, and refused once
+        // more.
         if message.sent_at >= self.run.began_at || !self.is_for(&message, &dead, now) {
             self.hold(receipt);
             return None;
@@ -143,21 +161,25 @@ impl<'a> SweepState<'a> {
         if let Purpose::Replay(Selection { force: false, .. }) = self.purpose
             && dead.record().replays_made >= REPLAY_CEILING
         {
-            self.report.fail(Some(message.event_id.as_str()), &too_often());
+            self.report
+                .fail(Some(message.event_id.as_str()), &too_often());
             self.refused.insert(message.event_id);
             self.hold(receipt);
             return None;
         }
         self.report.matched += 1;
         self.taken.insert(message.event_id.clone());
-        Some(Selected { message, receipt, dead })
+        Some(Selected {
+            message,
+            receipt,
+            dead,
+        })
     }
 
     fn is_for(&self, message: &DeadLetterMessage, dead: &DeadRecord, now: Timestamp) -> bool {
         match &self.purpose {
-            Purpose::Replay(selection) => {
-                DeadLetter::of(dead.record().summary(), now).is_some_and(|dead| selection.which.includes(&dead))
-            }
+            Purpose::Replay(selection) => DeadLetter::of(dead.record().summary(), now)
+                .is_some_and(|dead| selection.which.includes(&dead)),
             Purpose::Discard(ids) => ids.contains(&message.event_id),
             Purpose::Archive { before, .. } => message.sent_at <= *before,
             Purpose::Reconcile => false,

@@ -10,20 +10,37 @@ async fn a_discarded_event_is_gone_and_remembered() {
         send_to_dead_letters(&relay, [message("a", name)]).await;
     }
     let id = id_of(&message("a", 39));
-    let report = report(&relay, json!({ "action": "discard", "eventIds": [id], "why": "a test order" })).await;
-    assert!(matches!(report.done, Done::Discard { discarded: 1 }), "{report:?}");
+    let report = report(
+        &relay,
+        json!({ "action": "discard", "eventIds": [id], "why": "a test order" }),
+    )
+    .await;
+    assert!(
+        matches!(report.done, Done::Discard { discarded: 1 }),
+        "{report:?}"
+    );
     let record = record_of(&relay, &message("a", 39)).await;
-    assert_eq!((record.state.name(), record.history[0].why.as_deref()), (StateName::Discarded, Some("a test order")));
+    assert_eq!(
+        (record.state.name(), record.history[0].why.as_deref()),
+        (StateName::Discarded, Some("a test order"))
+    );
     assert_eq!(visible(&relay).await, 39);
     // A copy that turns up later is removed.
     send_to_dead_letters(&relay, [message("a", 39)]).await;
-    assert_eq!(self::report(&relay, json!({ "action": "reconcile" })).await.removed, 1);
+    assert_eq!(
+        self::report(&relay, json!({ "action": "reconcile" }))
+            .await
+            .removed,
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_archived_comes_back_byte_for_byte() {
     let relay = relay();
-    let letters: Vec<Message> = (0..12).map(|name| carrying(message("a", name), 404)).collect();
+    let letters: Vec<Message> = (0..12)
+        .map(|name| carrying(message("a", name), 404))
+        .collect();
     send_to_dead_letters(&relay, letters.clone()).await;
     tokio::time::advance(Duration::from_hours(11 * 24)).await;
     send_to_dead_letters(&relay, [message("young", 1)]).await;
@@ -31,39 +48,70 @@ async fn what_is_archived_comes_back_byte_for_byte() {
     relay.ports.archive.fail_times(1);
     let failed = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
     assert!(failed.failures == 1 && !failed.complete, "{failed:?}");
-    assert_eq!(visible(&relay).await, 13, "nothing is deleted before its object is durable");
+    assert_eq!(
+        visible(&relay).await,
+        13,
+        "nothing is deleted before its object is durable"
+    );
 
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
-    let Done::Archive { archived: 12, keys } = &report.done else { panic!("{report:?}") };
-    assert_eq!((&relay.ports.archive.keys(), visible(&relay).await), (keys, 1));
+    let Done::Archive { archived: 12, keys } = &report.done else {
+        panic!("{report:?}")
+    };
+    assert_eq!(
+        (&relay.ports.archive.keys(), visible(&relay).await),
+        (keys, 1)
+    );
     let record = record_of(&relay, &letters[0]).await;
-    assert!(matches!(&record.state, State::Archived { archived_to, .. } if *archived_to == keys[0]));
-    let asked = self::report(&relay, json!({ "action": "replay", "eventIds": [id_of(&letters[0])] })).await;
+    assert!(
+        matches!(&record.state, State::Archived { archived_to, .. } if *archived_to == keys[0])
+    );
+    let asked = self::report(
+        &relay,
+        json!({ "action": "replay", "eventIds": [id_of(&letters[0])] }),
+    )
+    .await;
     assert_eq!(asked.failed[0].state, Some(Missing::Archived));
     assert!(asked.failed[0].error.contains(&keys[0]));
 
     let request = json!({ "action": "restore", "key": keys[0] });
     let restored = self::report(&relay, request.clone()).await;
-    assert!(matches!(restored.done, Done::Restore { restored: 12 }), "{restored:?}");
+    assert!(
+        matches!(restored.done, Done::Restore { restored: 12 }),
+        "{restored:?}"
+    );
     let mut queued = relay.ports.dead_letters.messages();
     queued.retain(|message| message.group.as_deref() == Some("a"));
     assert_eq!(queued, letters);
-    assert_eq!(record_of(&relay, &letters[0]).await.state.name(), StateName::Dead);
+    assert_eq!(
+        record_of(&relay, &letters[0]).await.state.name(),
+        StateName::Dead
+    );
     let again = self::report(&relay, request).await;
-    assert!(matches!(again.done, Done::Restore { restored: 0 }) && again.skipped == 12, "{again:?}");
+    assert!(
+        matches!(again.done, Done::Restore { restored: 0 }) && again.skipped == 12,
+        "{again:?}"
+    );
     let nothing = handle(&relay, json!({ "action": "restore", "key": "no/such" })).await;
-    assert!(matches!(nothing, Err(ReplayError::Archive(ArchiveError::NotFound(_)))));
+    assert!(matches!(
+        nothing,
+        Err(ReplayError::Archive(ArchiveError::NotFound(_)))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_part_of_the_archive_can_be_restored_however_large_its_messages_are() {
     let relay = relay();
     // As long as SQS takes them, and twice as long in a line of the archive.
-    let large =
-        |number: usize| Message { body: "\"".repeat(1024 * 1024 - 100) + &number.to_string(), ..message("a", 0) };
+    let large = |number: usize| Message {
+        body: "\"".repeat(1024 * 1024 - 100) + &number.to_string(),
+        ..message("a", 0)
+    };
     send_to_dead_letters(&relay, (0..30).map(large)).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
-    let Done::Archive { archived: 30, keys } = &report.done else { panic!("{report:?}") };
+    let Done::Archive { archived: 30, keys } = &report.done else {
+        panic!("{report:?}")
+    };
     for key in keys {
         let restored = self::report(&relay, json!({ "action": "restore", "key": key })).await;
         assert!(restored.complete && restored.failures == 0, "{restored:?}");
@@ -76,31 +124,67 @@ async fn an_archived_event_can_be_restored_again_when_its_message_is_gone() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     let archive = json!({ "action": "archive", "olderThanDays": 0 });
-    let Done::Archive { keys, .. } = report(&relay, archive).await.done else { panic!("not archived") };
+    let Done::Archive { keys, .. } = report(&relay, archive).await.done else {
+        panic!("not archived")
+    };
     let restore = json!({ "action": "restore", "key": keys[0] });
     report(&relay, restore.clone()).await;
-    let purged = relay.ports.dead_letters.receive(10, Duration::from_secs(1), Duration::ZERO).await.expect("received");
-    relay.ports.dead_letters.delete(&[purged[0].receipt.clone()]).await;
+    let purged = relay
+        .ports
+        .dead_letters
+        .receive(10, Duration::from_secs(1), Duration::ZERO)
+        .await
+        .expect("received");
+    relay
+        .ports
+        .dead_letters
+        .delete(&[purged[0].receipt.clone()])
+        .await;
     tokio::time::advance(Duration::from_mins(20)).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let restored = report(&relay, restore).await;
-    assert!(matches!(restored.done, Done::Restore { restored: 1 }), "{restored:?}");
+    assert!(
+        matches!(restored.done, Done::Restore { restored: 1 }),
+        "{restored:?}"
+    );
 }
 
-/// However long ago the relay received its event: a dead letter may have come back from the archive.
+/// However long ago the relay received its event: a dead letter may have come back from the
+/// archive.
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_is_as_old_as_its_message() {
     let relay = relay();
     let mut old = message("old", 1);
-    old.attributes.insert("received_at".to_owned(), crate::domain::message::Attribute::text("2025-01-01T00:00:00Z"));
-    for (dead_letter, later) in [(message("first", 1), 1), (message("second", 1), 0), (old, 0)] {
-        relay.ports.dead_letters.send(&dead_letter).await.expect("sent");
+    old.attributes.insert(
+        "received_at".to_owned(),
+        crate::domain::message::Attribute::text("2025-01-01T00:00:00Z"),
+    );
+    for (dead_letter, later) in [
+        (message("first", 1), 1),
+        (message("second", 1), 0),
+        (old, 0),
+    ] {
+        relay
+            .ports
+            .dead_letters
+            .send(&dead_letter)
+            .await
+            .expect("sent");
         tokio::time::advance(Duration::from_millis(later)).await;
     }
     tokio::time::advance(Duration::from_hours(10 * 24) - Duration::from_millis(1)).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
-    assert!(matches!(report.done, Done::Archive { archived: 1, .. }), "{report:?}");
-    let groups: Vec<_> = relay.ports.dead_letters.messages().into_iter().filter_map(|message| message.group).collect();
+    assert!(
+        matches!(report.done, Done::Archive { archived: 1, .. }),
+        "{report:?}"
+    );
+    let groups: Vec<_> = relay
+        .ports
+        .dead_letters
+        .messages()
+        .into_iter()
+        .filter_map(|message| message.group)
+        .collect();
     assert_eq!(groups, ["second", "old"]);
 }
 
@@ -112,12 +196,21 @@ async fn an_archived_line_has_the_reason_of_the_record() {
     // It carries the reason of an earlier death.
     send_to_dead_letters(&relay, [carrying(dead_letter, 404)]).await;
     let report = report(&relay, json!({ "action": "archive", "olderThanDays": 0 })).await;
-    let Done::Archive { keys, .. } = report.done else { panic!("{report:?}") };
+    let Done::Archive { keys, .. } = report.done else {
+        panic!("{report:?}")
+    };
     let [key] = &keys[..] else { panic!("{keys:?}") };
-    assert!(key.starts_with("dead-letters/2026/01/15/") && key.ends_with("/part-0001.jsonl.gz"), "{key}");
-    let line =
-        crate::ports::archive::read(&relay.ports.archive.get(key).await.expect("there")).expect("readable").remove(0);
-    assert_eq!((line.reason.reason, line.reason.status_code), (ReasonKind::Exhausted, Some(503)));
+    assert!(
+        key.starts_with("dead-letters/2026/01/15/") && key.ends_with("/part-0001.jsonl.gz"),
+        "{key}"
+    );
+    let line = crate::ports::archive::read(&relay.ports.archive.get(key).await.expect("there"))
+        .expect("readable")
+        .remove(0);
+    assert_eq!(
+        (line.reason.reason, line.reason.status_code),
+        (ReasonKind::Exhausted, Some(503))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,10 +249,21 @@ async fn a_message_is_kept_until_the_body_of_its_event_is_deleted() {
     // The lease, the bulk replay, the records, the record of the event; and then its body.
     relay.ports.table.fail_after(4, 1);
     let failed = report(&relay, discard.clone()).await;
-    assert!(failed.failures > 0 && matches!(failed.done, Done::Discard { discarded: 0 }), "{failed:?}");
+    assert!(
+        failed.failures > 0 && matches!(failed.done, Done::Discard { discarded: 0 }),
+        "{failed:?}"
+    );
     assert_eq!(visible(&relay).await, 1);
-    let shown = handle(&relay, json!({ "action": "show", "eventId": id_of(&message("a", 1)) })).await.expect("known");
+    let shown = handle(
+        &relay,
+        json!({ "action": "show", "eventId": id_of(&message("a", 1)) }),
+    )
+    .await
+    .expect("known");
     assert_eq!(json!(shown)["body"], Value::Null, "it is discarded");
     assert_eq!(report(&relay, discard).await.removed, 1);
-    assert_eq!((relay.ports.table.kept_bodies(), visible(&relay).await), (vec![], 0));
+    assert_eq!(
+        (relay.ports.table.kept_bodies(), visible(&relay).await),
+        (vec![], 0)
+    );
 }

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::event::Event;
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, REPLAY_CEILING, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, REPLAY_CEILING, State,
+    StateName,
 };
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::message::Message;
@@ -46,7 +47,12 @@ fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
 /// A message of the webhook `webhook`, told from others by `name`.
 fn message(webhook: &str, name: u32) -> Message {
     let body = json!({ "webhookId": webhook, "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" });
-    Message { body: body.to_string(), attributes: BTreeMap::new(), group: Some(webhook.to_owned()), trace: None }
+    Message {
+        body: body.to_string(),
+        attributes: BTreeMap::new(),
+        group: Some(webhook.to_owned()),
+        trace: None,
+    }
 }
 
 fn event_of(message: &Message) -> Event {
@@ -91,32 +97,68 @@ async fn claim(relay: &Fake, message: &Message) -> Claim {
             ClaimResult::TooEarly(time) => {
                 tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
             }
-            claiming @ (ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_)) => {
+            claiming @ (ClaimResult::AlreadyFinished(_)
+            | ClaimResult::Other(_)
+            | ClaimResult::AlreadyDead(_)) => {
                 panic!("{claiming:?}")
             }
         }
     };
-    assert_eq!(relay.ports.table.write(claim.transition()).await.expect("written"), Written::Done);
+    assert_eq!(
+        relay
+            .ports
+            .table
+            .write(claim.transition())
+            .await
+            .expect("written"),
+        Written::Done
+    );
     claim
 }
 
 fn attempt(status: u16) -> Attempt {
-    Attempt { at: FakeClock.now(), duration_ms: Some(7), status: Some(status), error: None, response: None }
+    Attempt {
+        at: FakeClock.now(),
+        duration_ms: Some(7),
+        status: Some(status),
+        error: None,
+        response: None,
+    }
 }
 
 /// Lets an event die as the processor does, its message left to SQS.
 async fn die(relay: &Fake, message: &Message, reason: ReasonKind, status: u16) {
     let error = "as the test says".to_owned();
     let claim = claim(relay, message).await;
-    let death = Death { reason, error, status_code: Some(status), dead_at: FakeClock.now() };
-    let step = claim.dead(attempt(status), death, None, Context::of(&event_of(message), None));
+    let death = Death {
+        reason,
+        error,
+        status_code: Some(status),
+        dead_at: FakeClock.now(),
+    };
+    let step = claim.dead(
+        attempt(status),
+        death,
+        None,
+        Context::of(&event_of(message), None),
+    );
     relay.ports.table.write(&step).await.expect("written");
-    relay.ports.table.keep_body(&id_of(message), message.body.as_bytes(), FakeClock.now()).await.expect("kept");
+    relay
+        .ports
+        .table
+        .keep_body(&id_of(message), message.body.as_bytes(), FakeClock.now())
+        .await
+        .expect("kept");
 }
 
 async fn deliver(relay: &Fake, message: &Message) {
     let claim = claim(relay, message).await;
-    relay.ports.table.write(&claim.delivered(attempt(200))).await.expect("written");
+    relay
+        .ports
+        .table
+        .write(&claim.delivered(attempt(200)))
+        .await
+        .expect("written");
 }
 
 async fn send_to_dead_letters(relay: &Fake, messages: impl IntoIterator<Item = Message>) {
@@ -127,14 +169,28 @@ async fn send_to_dead_letters(relay: &Fake, messages: impl IntoIterator<Item = M
 }
 
 async fn record_of(relay: &Fake, message: &Message) -> EventRecord {
-    relay.ports.table.get(&id_of(message)).await.expect("read").expect("a record")
+    relay
+        .ports
+        .table
+        .get(&id_of(message))
+        .await
+        .expect("read")
+        .expect("a record")
 }
 
 async fn handle(relay: &Fake, request: Value) -> Result<Answer, ReplayError> {
     let deadline = Instant::now() + Duration::from_mins(1);
-    let answer = relay.handle(Request::parse(request, "a test").expect("a request"), deadline).await?;
+    let answer = relay
+        .handle(
+            Request::parse(request, "a test").expect("a request"),
+            deadline,
+        )
+        .await?;
     // The console reads answers with the same types.
-    let (wire, read) = (json!(answer), serde_json::from_value::<Answer>(json!(answer)));
+    let (wire, read) = (
+        json!(answer),
+        serde_json::from_value::<Answer>(json!(answer)),
+    );
     assert_eq!(json!(read.expect("an answer")), wire);
     Ok(answer)
 }
@@ -151,10 +207,18 @@ async fn report(relay: &Fake, request: Value) -> Report {
 }
 
 fn replayed(report: &Report) -> u64 {
-    let Done::Replay { replayed } = report.done else { panic!("{report:?}") };
+    let Done::Replay { replayed } = report.done else {
+        panic!("{report:?}")
+    };
     replayed
 }
 
 async fn visible(relay: &Fake) -> u64 {
-    relay.ports.dead_letters.depth().await.expect("counted").visible
+    relay
+        .ports
+        .dead_letters
+        .depth()
+        .await
+        .expect("counted")
+        .visible
 }

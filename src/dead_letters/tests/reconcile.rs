@@ -5,39 +5,80 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn reconcile_makes_the_records_say_what_lies_there() {
     let relay = relay();
-    let (delivered, under_way, unknown, recorded, waiting, gone) =
-        (message("a", 1), message("a", 2), message("a", 3), message("a", 4), message("a", 5), message("a", 6));
+    let (delivered, under_way, unknown, recorded, waiting, gone) = (
+        message("a", 1),
+        message("a", 2),
+        message("a", 3),
+        message("a", 4),
+        message("a", 5),
+        message("a", 6),
+    );
     deliver(&relay, &delivered).await;
     die(&relay, &recorded, ReasonKind::Exhausted, 503).await;
     die(&relay, &gone, ReasonKind::Exhausted, 503).await;
     let claimed = claim(&relay, &waiting).await;
     let now = FakeClock.now();
-    relay.ports.table.write(&claimed.retrying(attempt(503), now + Duration::from_secs(2), now)).await.expect("written");
+    relay
+        .ports
+        .table
+        .write(&claimed.retrying(attempt(503), now + Duration::from_secs(2), now))
+        .await
+        .expect("written");
     tokio::time::advance(Duration::from_mins(20)).await;
     claim(&relay, &under_way).await;
-    let queued = [&delivered, &under_way, &unknown, &recorded, &waiting, &carrying(message("a", 7), 404)];
+    let queued = [
+        &delivered,
+        &under_way,
+        &unknown,
+        &recorded,
+        &waiting,
+        &carrying(message("a", 7), 404),
+    ];
     send_to_dead_letters(&relay, queued.map(Clone::clone)).await;
 
     let if_needed = json!({ "action": "reconcile", "ifNeeded": true, "by": "schedule" });
     let first = report(&relay, if_needed.clone()).await;
-    assert_eq!((first.recorded, first.removed, first.skipped), (3, 1, 5), "{first:?}");
-    assert!(matches!(first.done, Done::Reconcile { unlisted: 1 }), "{first:?}");
+    assert_eq!(
+        (first.recorded, first.removed, first.skipped),
+        (3, 1, 5),
+        "{first:?}"
+    );
+    assert!(
+        matches!(first.done, Done::Reconcile { unlisted: 1 }),
+        "{first:?}"
+    );
     for (message, reason) in [
         (&unknown, ReasonKind::Unknown),
         (&waiting, ReasonKind::Unknown),
         (&recorded, ReasonKind::Exhausted),
         (&message("a", 7), ReasonKind::Permanent),
     ] {
-        let death = record_of(&relay, message).await.state.death(FakeClock.now()).expect("dead");
+        let death = record_of(&relay, message)
+            .await
+            .state
+            .death(FakeClock.now())
+            .expect("dead");
         assert_eq!(death.reason, reason);
     }
     assert!(
-        relay.ports.table.body(&id_of(&unknown), FakeClock.now()).await.expect("read").is_some(),
+        relay
+            .ports
+            .table
+            .body(&id_of(&unknown), FakeClock.now())
+            .await
+            .expect("read")
+            .is_some(),
         "shown without a receive"
     );
-    assert_eq!(record_of(&relay, &under_way).await.state.name(), StateName::InProgress);
+    assert_eq!(
+        record_of(&relay, &under_way).await.state.name(),
+        StateName::InProgress
+    );
     assert_eq!(visible(&relay).await, 5);
-    let Answer::List(list) = handle(&relay, json!({ "action": "list" })).await.expect("carried out") else {
+    let Answer::List(list) = handle(&relay, json!({ "action": "list" }))
+        .await
+        .expect("carried out")
+    else {
         panic!("no list")
     };
     assert_eq!(list.count, 4, "the one without a message is not listed");
@@ -45,7 +86,10 @@ async fn reconcile_makes_the_records_say_what_lies_there() {
     deliver(&relay, &unknown).await;
     relay.ports.dead_letters.refuse_receives();
     let again = handle(&relay, if_needed).await;
-    assert!(matches!(again, Err(ReplayError::Queue(_))), "the counts differ again: {again:?}");
+    assert!(
+        matches!(again, Err(ReplayError::Queue(_))),
+        "the counts differ again: {again:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +98,8 @@ async fn a_scheduled_reconcile_that_lambda_put_off_is_left_to_the_next() {
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     let due_at = |minutes: u64| (FakeClock.now() - Duration::from_secs(60 * minutes)).to_string();
     for (due_at, recorded) in [(due_at(6), 0), (due_at(5), 1)] {
-        let request = json!({ "action": "reconcile", "ifNeeded": true, "dueAt": due_at, "by": "schedule" });
+        let request =
+            json!({ "action": "reconcile", "ifNeeded": true, "dueAt": due_at, "by": "schedule" });
         assert_eq!(report(&relay, request).await.recorded, recorded, "{due_at}");
     }
     send_to_dead_letters(&relay, [message("a", 2)]).await;
@@ -79,13 +124,27 @@ async fn event_back_from_a_replay_without_a_claim_has_a_new_death() {
     let dead_letter = message("a", 1);
     die(&relay, &dead_letter, ReasonKind::Permanent, 404).await;
     send_to_dead_letters(&relay, [dead_letter.clone()]).await;
-    report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)] })).await;
+    report(
+        &relay,
+        json!({ "action": "replay", "eventIds": [id_of(&dead_letter)] }),
+    )
+    .await;
     // Its receives were throttled, and SQS moved it.
     send_to_dead_letters(&relay, [dead_letter.clone()]).await;
-    assert_eq!(report(&relay, json!({ "action": "reconcile" })).await.recorded, 1);
+    assert_eq!(
+        report(&relay, json!({ "action": "reconcile" }))
+            .await
+            .recorded,
+        1
+    );
     let record = record_of(&relay, &dead_letter).await;
-    let State::Dead(dead) = &record.state else { panic!("{record:?}") };
-    assert_eq!((dead.death.reason, dead.replayed_at, record.replays_made), (ReasonKind::Unknown, None, 1));
+    let State::Dead(dead) = &record.state else {
+        panic!("{record:?}")
+    };
+    assert_eq!(
+        (dead.death.reason, dead.replayed_at, record.replays_made),
+        (ReasonKind::Unknown, None, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,14 +155,21 @@ async fn a_dead_event_stays_on_the_list_while_its_message_may_still_arrive() {
         die(&relay, &dead_letter, ReasonKind::Exhausted, 503).await;
         if is_replayed {
             send_to_dead_letters(&relay, [dead_letter.clone()]).await;
-            report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)] })).await;
+            report(
+                &relay,
+                json!({ "action": "replay", "eventIds": [id_of(&dead_letter)] }),
+            )
+            .await;
         }
         for (minutes, expected) in [(0, 0), (15, 0), (15, 1)] {
             let since = record_of(&relay, &dead_letter).await.last_seen_at;
             let passed = FakeClock.now().duration_since(since).unsigned_abs();
             tokio::time::advance(Duration::from_mins(minutes).saturating_sub(passed)).await;
             let report = report(&relay, json!({ "action": "reconcile" })).await;
-            assert!(matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected), "{report:?}");
+            assert!(
+                matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected),
+                "{report:?}"
+            );
         }
     }
 }
@@ -115,20 +181,41 @@ async fn a_dead_letter_whose_id_another_body_had_first_is_no_copy() {
     let text = |text: &str| {
         let channel = json!({ "id": "c1", "time": "2026-01-15T12:00:00Z" });
         let body = json!({ "id": "m1", "type": "Text", "text": text, "direction": "Outbound", "channel": channel });
-        Message { body: body.to_string(), attributes: BTreeMap::new(), group: None, trace: None }
+        Message {
+            body: body.to_string(),
+            attributes: BTreeMap::new(),
+            group: None,
+            trace: None,
+        }
     };
     let (one, other) = (text("Hi"), text("Correction"));
     assert_eq!(id_of(&one), id_of(&other));
     deliver(&relay, &one).await;
     send_to_dead_letters(&relay, [one.named(&id_of(&other)), other.clone()]).await;
     let report = self::report(&relay, json!({ "action": "reconcile" })).await;
-    assert_eq!((report.recorded, report.removed, report.remaining), (1, 1, Some(1)));
-    let own = relay.ports.table.records().into_iter().find(|record| record.event_id != id_of(&other)).expect("its own");
+    assert_eq!(
+        (report.recorded, report.removed, report.remaining),
+        (1, 1, Some(1))
+    );
+    let own = relay
+        .ports
+        .table
+        .records()
+        .into_iter()
+        .find(|record| record.event_id != id_of(&other))
+        .expect("its own");
     assert_eq!(own.state.name(), StateName::Dead);
-    let report = self::report(&relay, json!({ "action": "replay", "eventIds": [own.event_id] })).await;
+    let report = self::report(
+        &relay,
+        json!({ "action": "replay", "eventIds": [own.event_id] }),
+    )
+    .await;
     assert_eq!(replayed(&report), 1);
     let sent = relay.ports.events.messages().remove(0);
-    assert_eq!((sent.event_id(), &sent.body), (Some(own.event_id.as_str()), &other.body));
+    assert_eq!(
+        (sent.event_id(), &sent.body),
+        (Some(own.event_id.as_str()), &other.body)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,9 +225,15 @@ async fn fewer_messages_than_are_listed_need_no_reconcile_while_they_may_arrive(
     relay.ports.dead_letters.refuse_receives();
     let request = json!({ "action": "reconcile", "ifNeeded": true });
     tokio::time::advance(Duration::from_mins(15)).await;
-    assert!(report(&relay, request.clone()).await.complete, "it looked at nothing");
+    assert!(
+        report(&relay, request.clone()).await.complete,
+        "it looked at nothing"
+    );
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert!(matches!(handle(&relay, request).await, Err(ReplayError::Queue(_))), "now it looks");
+    assert!(
+        matches!(handle(&relay, request).await, Err(ReplayError::Queue(_))),
+        "now it looks"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,14 +245,26 @@ async fn nothing_is_taken_off_the_list_while_others_hold_messages_back() {
     }
     let ids = [id_of(&held), id_of(&gone)];
     send_to_dead_letters(&relay, [held]).await;
-    relay.ports.dead_letters.receive(1, Duration::from_mins(20), Duration::ZERO).await.expect("received");
+    relay
+        .ports
+        .dead_letters
+        .receive(1, Duration::from_mins(20), Duration::ZERO)
+        .await
+        .expect("received");
     tokio::time::advance(Duration::from_mins(16)).await;
     let asked = report(&relay, json!({ "action": "replay", "eventIds": ids })).await;
     let states: Vec<_> = asked.failed.iter().map(|failed| failed.state).collect();
-    assert_eq!(states, [Some(Missing::Pending); 2], "either of the two may be hidden");
+    assert_eq!(
+        states,
+        [Some(Missing::Pending); 2],
+        "either of the two may be hidden"
+    );
     for (minutes, expected) in [(0, 0), (5, 1)] {
         tokio::time::advance(Duration::from_mins(minutes)).await;
         let report = report(&relay, json!({ "action": "reconcile" })).await;
-        assert!(matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected), "{report:?}");
+        assert!(
+            matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected),
+            "{report:?}"
+        );
     }
 }

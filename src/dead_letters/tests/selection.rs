@@ -13,13 +13,30 @@ async fn a_filter_takes_what_matches_and_shows_the_rest_again() {
         carrying(message("a", 4), 410),
     ];
     send_to_dead_letters(&relay, dead).await;
-    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a", "statusCode": 404 } })).await;
-    assert_eq!((report.matched, replayed(&report), report.skipped, report.remaining), (1, 1, 3, Some(3)));
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "filter": { "webhookId": "a", "statusCode": 404 } }),
+    )
+    .await;
+    assert_eq!(
+        (
+            report.matched,
+            replayed(&report),
+            report.skipped,
+            report.remaining
+        ),
+        (1, 1, 3, Some(3))
+    );
     assert!(report.complete);
     assert_eq!(report.recorded, 4, "every dead letter has a record now");
-    let [sent] = &relay.ports.events.messages()[..] else { panic!("one message") };
+    let [sent] = &relay.ports.events.messages()[..] else {
+        panic!("one message")
+    };
     assert_eq!(sent.body, message("a", 1).body);
-    assert!(!sent.attributes.contains_key("reason"), "the reason of its death is left behind");
+    assert!(
+        !sent.attributes.contains_key("reason"),
+        "the reason of its death is left behind"
+    );
     assert_eq!(visible(&relay).await, 3);
 }
 
@@ -30,25 +47,66 @@ async fn events_are_found_by_id_and_the_missing_are_explained() {
         die(&relay, &message("a", name), ReasonKind::Permanent, 404).await;
         send_to_dead_letters(&relay, [message("a", name)]).await;
     }
-    let (delivered, under_way, hidden, gone) = (message("b", 1), message("b", 2), message("b", 3), message("b", 4));
+    let (delivered, under_way, hidden, gone) = (
+        message("b", 1),
+        message("b", 2),
+        message("b", 3),
+        message("b", 4),
+    );
     deliver(&relay, &delivered).await;
     die(&relay, &gone, ReasonKind::Permanent, 404).await;
     tokio::time::advance(Duration::from_hours(14 * 24)).await;
     claim(&relay, &under_way).await;
     die(&relay, &hidden, ReasonKind::Exhausted, 503).await;
 
-    let wanted = [message("a", 3), message("a", 20), delivered, under_way, hidden, gone];
-    let mut ids: Vec<String> = wanted.iter().map(|message| id_of(message).to_string()).collect();
+    let wanted = [
+        message("a", 3),
+        message("a", 20),
+        delivered,
+        under_way,
+        hidden,
+        gone,
+    ];
+    let mut ids: Vec<String> = wanted
+        .iter()
+        .map(|message| id_of(message).to_string())
+        .collect();
     ids.push("unknown-event".to_owned());
-    let dry = report(&relay, json!({ "action": "replay", "eventIds": ids, "dryRun": true })).await;
-    assert_eq!((dry.matched, dry.failed.len()), (4, 3), "who is hidden or gone can be told by receiving only");
+    let dry = report(
+        &relay,
+        json!({ "action": "replay", "eventIds": ids, "dryRun": true }),
+    )
+    .await;
+    assert_eq!(
+        (dry.matched, dry.failed.len()),
+        (4, 3),
+        "who is hidden or gone can be told by receiving only"
+    );
     let report = report(&relay, json!({ "action": "replay", "eventIds": ids })).await;
-    assert_eq!((report.matched, replayed(&report), report.complete), (2, 2, true));
-    let found = |id: &str| report.failed.iter().find(|failed| failed.event_id.as_deref() == Some(id));
-    let states: Vec<_> = ids[2..].iter().map(|id| found(id).and_then(|failed| failed.state)).collect();
+    assert_eq!(
+        (report.matched, replayed(&report), report.complete),
+        (2, 2, true)
+    );
+    let found = |id: &str| {
+        report
+            .failed
+            .iter()
+            .find(|failed| failed.event_id.as_deref() == Some(id))
+    };
+    let states: Vec<_> = ids[2..]
+        .iter()
+        .map(|id| found(id).and_then(|failed| failed.state))
+        .collect();
     assert_eq!(
         states,
-        [Missing::Delivered, Missing::Alive, Missing::Pending, Missing::Expired, Missing::Pending].map(Some),
+        [
+            Missing::Delivered,
+            Missing::Alive,
+            Missing::Pending,
+            Missing::Expired,
+            Missing::Pending
+        ]
+        .map(Some),
         "what has no record may wait in the events queue, as what was sent back does"
     );
     assert_eq!(visible(&relay).await, 28);
@@ -58,8 +116,15 @@ async fn events_are_found_by_id_and_the_missing_are_explained() {
 async fn a_search_by_id_ends_when_all_are_found() {
     let relay = relay();
     send_to_dead_letters(&relay, (0..100).map(|name| message("a", name))).await;
-    let report = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&message("a", 0))] })).await;
-    assert_eq!((replayed(&report), report.skipped, report.complete), (1, 9, true));
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "eventIds": [id_of(&message("a", 0))] }),
+    )
+    .await;
+    assert_eq!(
+        (replayed(&report), report.skipped, report.complete),
+        (1, 9, true)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,13 +136,24 @@ async fn what_was_replayed_too_often_needs_force_and_goes_by_sweep() {
     }
     send_to_dead_letters(&relay, [dead_letter.clone(), message("a", 2)]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    assert_eq!(record_of(&relay, &dead_letter).await.replays_made, REPLAY_CEILING);
-    let dry = report(&relay, json!({ "action": "replay", "all": true, "dryRun": true })).await;
+    assert_eq!(
+        record_of(&relay, &dead_letter).await.replays_made,
+        REPLAY_CEILING
+    );
+    let dry = report(
+        &relay,
+        json!({ "action": "replay", "all": true, "dryRun": true }),
+    )
+    .await;
     assert_eq!((dry.matched, dry.skipped, dry.failures), (1, 1, 1));
     let all = report(&relay, json!({ "action": "replay", "all": true })).await;
     assert_eq!((all.matched, replayed(&all), all.move_task), (1, 1, None));
     assert!(all.failed[0].error.contains("force"), "{:?}", all.failed);
-    let forced = report(&relay, json!({ "action": "replay", "eventIds": [id_of(&dead_letter)], "force": true })).await;
+    let forced = report(
+        &relay,
+        json!({ "action": "replay", "eventIds": [id_of(&dead_letter)], "force": true }),
+    )
+    .await;
     assert_eq!(replayed(&forced), 1);
 }
 
@@ -87,24 +163,54 @@ async fn an_event_that_dies_again_at_once_is_replayed_once() {
     let queue = FakeQueue::default();
     let relay = relay_over(queue.clone(), queue);
     send_to_dead_letters(&relay, [message("a", 1)]).await;
-    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "filter": { "webhookId": "a" } }),
+    )
+    .await;
     assert_eq!((report.matched, replayed(&report)), (1, 1));
-    assert_eq!(visible(&relay).await, 1, "the new dead letter is not taken for a copy");
+    assert_eq!(
+        visible(&relay).await,
+        1,
+        "the new dead letter is not taken for a copy"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_takes_only_what_was_there_before_it_began() {
     let relay = relay();
-    relay.ports.dead_letters.send(&message("a", 1)).await.expect("sent");
+    relay
+        .ports
+        .dead_letters
+        .send(&message("a", 1))
+        .await
+        .expect("sent");
     tokio::time::advance(Duration::from_millis(1)).await;
-    relay.ports.dead_letters.send(&message("a", 2)).await.expect("sent");
+    relay
+        .ports
+        .dead_letters
+        .send(&message("a", 2))
+        .await
+        .expect("sent");
     let dies_meanwhile = relay.ports.dead_letters.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
         dies_meanwhile.send(&message("a", 3)).await
     });
-    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-    assert_eq!((report.matched, replayed(&report), report.skipped, report.remaining), (1, 1, 2, Some(2)));
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "filter": { "webhookId": "a" } }),
+    )
+    .await;
+    assert_eq!(
+        (
+            report.matched,
+            replayed(&report),
+            report.skipped,
+            report.remaining
+        ),
+        (1, 1, 2, Some(2))
+    );
     assert_eq!(relay.ports.events.messages()[0].body, message("a", 1).body);
     assert_eq!(visible(&relay).await, 2);
 }
@@ -113,7 +219,11 @@ async fn a_run_takes_only_what_was_there_before_it_began() {
 async fn copies_of_one_event_are_sent_back_once_and_removed_when_it_is_delivered() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1), message("a", 2), message("a", 1)]).await;
-    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "filter": { "webhookId": "a" } }),
+    )
+    .await;
     assert_eq!((replayed(&report), report.remaining), (2, Some(1)));
     assert_eq!(relay.ports.events.messages().len(), 2);
     deliver(&relay, &message("a", 1)).await;
@@ -124,13 +234,28 @@ async fn copies_of_one_event_are_sent_back_once_and_removed_when_it_is_delivered
 #[tokio::test(start_paused = true)]
 async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
     let relay = relay();
-    let bare = Message { body: r#"{"pasted":true}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let bare = Message {
+        body: r#"{"pasted":true}"#.to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     // A second one of the same text, in the same millisecond.
     send_to_dead_letters(&relay, [bare.clone(), bare]).await;
     tokio::time::advance(Duration::from_hours(1)).await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    let ids: Vec<EventId> = relay.ports.table.records().into_iter().map(|record| record.event_id).collect();
-    report(&relay, json!({ "action": "replay", "filter": { "source": "generic" } })).await;
+    let ids: Vec<EventId> = relay
+        .ports
+        .table
+        .records()
+        .into_iter()
+        .map(|record| record.event_id)
+        .collect();
+    report(
+        &relay,
+        json!({ "action": "replay", "filter": { "source": "generic" } }),
+    )
+    .await;
     let mut sent: Vec<EventId> = relay.ports.events.messages().iter().map(id_of).collect();
     sent.sort();
     assert_eq!((sent.len(), sent), (2, ids));
@@ -141,7 +266,10 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
     let relay = relay();
     let body = r#"{"id":"a","detail-type":"v2.x","detail":{"topicName":"v2.x","eventBody":{},"timestamp":"t"}}"#;
     let attributes = [
-        ("RULE_ARN", "arn:aws:events:us-east-1:123456789012:rule/a-bus/a-rule"),
+        (
+            "RULE_ARN",
+            "arn:aws:events:us-east-1:123456789012:rule/a-bus/a-rule",
+        ),
         ("TARGET_ARN", "arn:aws:sqs:us-east-1:123456789012:a-queue"),
         ("ERROR_CODE", "NO_PERMISSIONS"),
         ("ERROR_MESSAGE", "not authorised"),
@@ -150,31 +278,57 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
     let attributes = attributes.map(|(name, value)| (name.to_owned(), Attribute::text(value)));
     send_to_dead_letters(
         &relay,
-        [Message { body: body.to_owned(), attributes: attributes.into(), group: None, trace: None }],
+        [Message {
+            body: body.to_owned(),
+            attributes: attributes.into(),
+            group: None,
+            trace: None,
+        }],
     )
     .await;
     report(&relay, json!({ "action": "reconcile" })).await;
-    let State::Dead(dead) = relay.ports.table.only_record().state else { panic!("not dead") };
+    let State::Dead(dead) = relay.ports.table.only_record().state else {
+        panic!("not dead")
+    };
     assert_eq!(dead.death.reason, ReasonKind::Permanent);
-    assert!(dead.death.error.contains("EventBridge") && dead.death.error.contains("NO_PERMISSIONS"), "{dead:?}");
+    assert!(
+        dead.death.error.contains("EventBridge") && dead.death.error.contains("NO_PERMISSIONS"),
+        "{dead:?}"
+    );
 
-    let report = report(&relay, json!({ "action": "replay", "filter": { "source": "eventbridge" } })).await;
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "filter": { "source": "eventbridge" } }),
+    )
+    .await;
     assert_eq!(replayed(&report), 1);
     let sent = &relay.ports.events.messages()[0];
     let names: Vec<_> = sent.attributes.keys().map(String::as_str).collect();
-    assert_eq!((sent.body.as_str(), names), (body, vec!["event_id", "received_at"]));
+    assert_eq!(
+        (sent.body.as_str(), names),
+        (body, vec!["event_id", "received_at"])
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
     let relay = relay();
-    let poison = Message { body: "no json".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let poison = Message {
+        body: "no json".to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     send_to_dead_letters(&relay, [poison]).await;
     report(&relay, json!({ "action": "reconcile" })).await;
     let id = relay.ports.table.only_record().event_id;
     let report = report(&relay, json!({ "action": "replay", "eventIds": [id] })).await;
     assert_eq!(replayed(&report), 1);
-    assert_eq!(relay.ports.events.messages()[0].identity(FakeClock.now()).0, id, "it keeps its id");
+    assert_eq!(
+        relay.ports.events.messages()[0].identity(FakeClock.now()).0,
+        id,
+        "it keeps its id"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,8 +336,15 @@ async fn what_cannot_be_sent_stays_a_dead_letter() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     relay.ports.events.fail();
-    let report = report(&relay, json!({ "action": "replay", "filter": { "webhookId": "a" } })).await;
-    assert_eq!((report.matched, replayed(&report), report.remaining), (1, 0, Some(1)));
+    let report = report(
+        &relay,
+        json!({ "action": "replay", "filter": { "webhookId": "a" } }),
+    )
+    .await;
+    assert_eq!(
+        (report.matched, replayed(&report), report.remaining),
+        (1, 0, Some(1))
+    );
     assert!(report.failures > 0 && !report.complete, "{report:?}");
     assert_eq!(visible(&relay).await, 1);
 }
@@ -196,7 +357,11 @@ async fn what_is_found_by_id_and_left_is_explained_too() {
     deliver(&relay, &delivered).await;
     send_to_dead_letters(&relay, [under_way.clone(), delivered.clone()]).await;
     let ids = [id_of(&under_way), id_of(&delivered)];
-    let report = report(&relay, json!({ "action": "discard", "eventIds": ids, "why": "a test" })).await;
+    let report = report(
+        &relay,
+        json!({ "action": "discard", "eventIds": ids, "why": "a test" }),
+    )
+    .await;
     let state = |id: &EventId| {
         report
             .failed
@@ -204,7 +369,10 @@ async fn what_is_found_by_id_and_left_is_explained_too() {
             .find(|failed| failed.event_id.as_deref() == Some(id.as_str()))
             .and_then(|failed| failed.state)
     };
-    assert_eq!((state(&ids[0]), state(&ids[1])), (Some(Missing::Alive), Some(Missing::Delivered)));
+    assert_eq!(
+        (state(&ids[0]), state(&ids[1])),
+        (Some(Missing::Alive), Some(Missing::Delivered))
+    );
     assert_eq!((report.matched, report.removed), (0, 1));
 }
 
@@ -215,9 +383,18 @@ async fn what_may_wait_in_the_events_queue_is_not_said_to_be_gone() {
     let by_id = json!({ "action": "replay", "eventIds": [id_of(&message("a", 1))] });
     let state = async || report(&relay, by_id.clone()).await.failed[0].state;
     // Its receives are used up, and no worker receives it while the breaker is open.
-    relay.ports.events.send(&message("a", 1)).await.expect("sent");
+    relay
+        .ports
+        .events
+        .send(&message("a", 1))
+        .await
+        .expect("sent");
     tokio::time::advance(Duration::from_hours(48)).await;
     assert_eq!(state().await, Some(Missing::Pending));
     tokio::time::advance(Duration::from_hours(12 * 24)).await;
-    assert_eq!(state().await, Some(Missing::Expired), "no queue keeps it for that long");
+    assert_eq!(
+        state().await,
+        Some(Missing::Expired),
+        "no queue keeps it for that long"
+    );
 }

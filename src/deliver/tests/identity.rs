@@ -10,10 +10,18 @@ use crate::domain::json::Json;
 fn message(text: &str, is_copy: bool) -> Message {
     let body = format!(
         r#"{{"id":"m1","type":"Text","text":"{text}","direction":"Outbound","channel":{{"id":"c1","time":"2026-01-15T12:00:00Z"}}{}}}"#,
-        if is_copy { r#","conversationId":"written again""# } else { "" }
+        if is_copy {
+            r#","conversationId":"written again""#
+        } else {
+            ""
+        }
     );
     let json = Json::parse(body.as_bytes()).expect("JSON");
-    let Identity { id, source, webhook_id } = Identity::of(json, FakeClock.now(), None, || panic!("nothing tells"));
+    let Identity {
+        id,
+        source,
+        webhook_id,
+    } = Identity::of(json, FakeClock.now(), None, || panic!("nothing tells"));
     let (received_at, headers) = (FakeClock.now(), BTreeMap::new());
     Message::from_event(Event {
         id,
@@ -28,7 +36,10 @@ fn message(text: &str, is_copy: bool) -> Message {
 }
 
 fn brings(message: &Message, message_id: &str) -> ReceivedMessage {
-    ReceivedMessage { message: message.clone(), ..record(message_id, 1) }
+    ReceivedMessage {
+        message: message.clone(),
+        ..record(message_id, 1)
+    }
 }
 
 /// The ids under which the target got these messages, one after the other, and the bodies.
@@ -36,11 +47,16 @@ async fn delivered(messages: &[Message]) -> Vec<(EventId, String)> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let target = Arc::clone(&seen);
     let processor = processor(move |event: Event, _| {
-        target.lock().expect("not poisoned").push((event.id, String::from_utf8_lossy(&event.body).into_owned()));
+        target
+            .lock()
+            .expect("not poisoned")
+            .push((event.id, String::from_utf8_lossy(&event.body).into_owned()));
         deliver()
     });
     for (nth, message) in messages.iter().enumerate() {
-        let kept = processor.process(vec![brings(message, &nth.to_string())], a_minute()).await;
+        let kept = processor
+            .process(vec![brings(message, &nth.to_string())], a_minute())
+            .await;
         assert_eq!(kept, Vec::<String>::new());
     }
     let seen = seen.lock().expect("not poisoned").clone();
@@ -58,7 +74,9 @@ fn orders(messages: &[Message]) -> Vec<Vec<Message>> {
         .flat_map(|first| {
             let mut rest = messages.to_vec();
             let first = rest.remove(first);
-            orders(&rest).into_iter().map(move |rest| [vec![first.clone()], rest].concat())
+            orders(&rest)
+                .into_iter()
+                .map(move |rest| [vec![first.clone()], rest].concat())
         })
         .collect()
 }
@@ -77,14 +95,21 @@ async fn each_body_under_an_id_is_delivered_once_in_any_order() {
     assert_eq!(one.event_id(), other.event_id());
     for order in orders(&[one.clone(), one, other.clone(), other]) {
         let seen = delivered(&order).await;
-        let bodies: BTreeSet<_> = seen.iter().map(|(_, body)| body.contains("Correction")).collect();
+        let bodies: BTreeSet<_> = seen
+            .iter()
+            .map(|(_, body)| body.contains("Correction"))
+            .collect();
         assert_eq!((seen.len(), bodies.len()), (2, 2), "{seen:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_recovered_copy_stands_for_the_first_body_and_swallows_no_other() {
-    let (one, other, copy) = (message("Hi", false), message("Correction", false), message("Hi", true));
+    let (one, other, copy) = (
+        message("Hi", false),
+        message("Correction", false),
+        message("Hi", true),
+    );
     for order in orders(&[one, other, copy]) {
         let seen = delivered(&order).await;
         // The copy, or the body that it stands for; and the one that is another.
@@ -95,19 +120,34 @@ async fn a_recovered_copy_stands_for_the_first_body_and_swallows_no_other() {
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_noted_is_not_acknowledged() {
     let processor = fine();
-    processor.process(vec![brings(&message("Hi", true), "copy")], a_minute()).await;
+    processor
+        .process(vec![brings(&message("Hi", true), "copy")], a_minute())
+        .await;
     // The claim is refused, and then the digest cannot be written.
     processor.table.fail_after(1, 1);
-    let kept = processor.process(vec![brings(&message("Hi", false), "webhook")], a_minute()).await;
+    let kept = processor
+        .process(vec![brings(&message("Hi", false), "webhook")], a_minute())
+        .await;
     assert_eq!(kept, ["webhook"]);
-    assert!(processor.process(vec![brings(&message("Hi", false), "webhook")], a_minute()).await.is_empty());
+    assert!(
+        processor
+            .process(vec![brings(&message("Hi", false), "webhook")], a_minute())
+            .await
+            .is_empty()
+    );
     assert_eq!(processor.target.deliveries(), 1);
 }
 
-/// Moved by SQS as it is, it would be there under the id of another event, or under one that a move changes.
+/// Moved by SQS as it is, it would be there under the id of another event, or under one that a move
+/// changes.
 #[tokio::test(start_paused = true)]
 async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_its_id() {
-    let bare = Message { body: r#"{"name":"bare"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let bare = Message {
+        body: r#"{"name":"bare"}"#.to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     for message in [message("Correction", false), bare] {
         let processor = processor(|event: Event, _| {
             if String::from_utf8_lossy(&event.body).contains("Hi") {
@@ -116,12 +156,21 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
                 fail(FailureCause::Status(503))
             }
         });
-        processor.process(vec![brings(&self::message("Hi", false), "one")], a_minute()).await;
-        let last = || ReceivedMessage { receive_count: 4, ..brings(&message, "other") };
+        processor
+            .process(vec![brings(&self::message("Hi", false), "one")], a_minute())
+            .await;
+        let last = || ReceivedMessage {
+            receive_count: 4,
+            ..brings(&message, "other")
+        };
         // In doubt SQS moves it.
         processor.dead_letters.fail_times(1);
         assert_eq!(processor.process(vec![last()], a_minute()).await, ["other"]);
-        let dead = processor.table.records().into_iter().find(|record| record.state.name() == StateName::Dead);
+        let dead = processor
+            .table
+            .records()
+            .into_iter()
+            .find(|record| record.state.name() == StateName::Dead);
         let dead = dead.expect("recorded before it is sent");
         let attempts = processor.target.deliveries();
         // Brought again, it is only sent again.
@@ -131,7 +180,10 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
         for letter in processor.dead_letters.messages() {
             assert_eq!(letter.event_id(), Some(dead.event_id.as_str()));
             let reason = letter.reason(FakeClock.now()).expect("a reason");
-            assert_eq!((reason.reason, reason.status_code), (ReasonKind::Exhausted, Some(503)));
+            assert_eq!(
+                (reason.reason, reason.status_code),
+                (ReasonKind::Exhausted, Some(503))
+            );
         }
         assert_eq!(processor.dead_letters.messages().len(), 2);
     }
@@ -140,14 +192,31 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
 #[tokio::test(start_paused = true)]
 async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the_same() {
     let processor = processor(|_, _| fail(FailureCause::Status(503)));
-    let bare = Message { body: r#"{"name":"bare"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let bare = Message {
+        body: r#"{"name":"bare"}"#.to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     // Looked up and claimed, and nothing after that.
     processor.table.fail_after(2, usize::MAX);
-    let last = ReceivedMessage { receive_count: 4, ..brings(&bare, "bare") };
+    let last = ReceivedMessage {
+        receive_count: 4,
+        ..brings(&bare, "bare")
+    };
     assert!(processor.process(vec![last], a_minute()).await.is_empty());
     let record = processor.table.only_record();
-    assert_eq!(processor.dead_letters.messages()[0].event_id(), Some(record.event_id.as_str()));
-    assert!(record.state.death(FakeClock.now() + Duration::from_mins(2)).is_some(), "once its lease is over");
+    assert_eq!(
+        processor.dead_letters.messages()[0].event_id(),
+        Some(record.event_id.as_str())
+    );
+    assert!(
+        record
+            .state
+            .death(FakeClock.now() + Duration::from_mins(2))
+            .is_some(),
+        "once its lease is over"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,16 +229,37 @@ async fn another_body_dies_under_its_own_id() {
         }
     });
     let (one, other) = (message("Hi", false), message("Correction", false));
-    processor.process(vec![brings(&one, "one")], a_minute()).await;
-    assert!(processor.process(vec![brings(&other, "other")], a_minute()).await.is_empty());
+    processor
+        .process(vec![brings(&one, "one")], a_minute())
+        .await;
+    assert!(
+        processor
+            .process(vec![brings(&other, "other")], a_minute())
+            .await
+            .is_empty()
+    );
     let letter = processor.dead_letters.messages().remove(0);
     let records = processor.table.records();
-    let states: BTreeMap<_, _> = records.iter().map(|record| (record.event_id.as_str(), record.state.name())).collect();
+    let states: BTreeMap<_, _> = records
+        .iter()
+        .map(|record| (record.event_id.as_str(), record.state.name()))
+        .collect();
     assert_eq!(states.len(), 2, "{states:?}");
     assert_eq!(states[one.event_id().expect("an id")], StateName::Delivered);
     assert_eq!(states[letter.event_id().expect("an id")], StateName::Dead);
     // Moved once more, it is not claimed again.
-    assert!(processor.process(vec![brings(&other, "other")], a_minute()).await.is_empty());
+    assert!(
+        processor
+            .process(vec![brings(&other, "other")], a_minute())
+            .await
+            .is_empty()
+    );
     let letters = processor.dead_letters.messages();
-    assert!(letters.len() == 2 && letters.iter().all(|again| again.event_id() == letter.event_id()), "{letters:?}");
+    assert!(
+        letters.len() == 2
+            && letters
+                .iter()
+                .all(|again| again.event_id() == letter.event_id()),
+        "{letters:?}"
+    );
 }

@@ -15,7 +15,8 @@ use super::backoff::LEASE_PAST_DEADLINE;
 use super::*;
 use crate::domain::event::Event;
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, OperatorAction, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, OperatorAction,
+    State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::{Attribute, Message, attribute};
@@ -38,9 +39,19 @@ where
 
 fn over<E, T>(events: E, target: T) -> Processor<E, FakeQueue, FakeTable, T, FakeClock> {
     let (dead_letters, table) = (FakeQueue::default(), FakeTable::default());
-    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule");
+    let schedule =
+        Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule");
     let backoff = Backoff::with_rng(schedule, fastrand::Rng::with_seed(7));
-    Processor::new(Ports { events, dead_letters, table, target, clock: FakeClock }, backoff)
+    Processor::new(
+        Ports {
+            events,
+            dead_letters,
+            table,
+            target,
+            clock: FakeClock,
+        },
+        backoff,
+    )
 }
 
 fn record(name: &str, receive_count: u32) -> ReceivedMessage {
@@ -67,7 +78,10 @@ fn is(event: &Event, name: &str) -> bool {
 }
 
 fn fail(cause: FailureCause) -> std::future::Ready<Outcome> {
-    std::future::ready(Outcome::Failed(DeliveryFailure::new(cause, "as the test says")))
+    std::future::ready(Outcome::Failed(DeliveryFailure::new(
+        cause,
+        "as the test says",
+    )))
 }
 
 fn deliver() -> std::future::Ready<Outcome> {
@@ -86,7 +100,8 @@ async fn the_records_of_a_batch_are_delivered_at_the_same_time() {
     assert_eq!(started.elapsed(), Duration::from_secs(1));
 }
 
-/// Gives a record to the processor again and again, each time when SQS would show it, and returns the delays.
+/// Gives a record to the processor again and again, each time when SQS would show it, and returns
+/// the delays.
 async fn receive_until_done<F, O>(processor: &Fake<F>, name: &str, receives: u32) -> Vec<u64>
 where
     F: Fn(Event, u32) -> O + Send + Sync + 'static,
@@ -94,10 +109,18 @@ where
 {
     let mut delays = Vec::new();
     for receive_count in 1..=receives {
-        if processor.process(vec![record(name, receive_count)], a_minute()).await.is_empty() {
+        if processor
+            .process(vec![record(name, receive_count)], a_minute())
+            .await
+            .is_empty()
+        {
             break;
         }
-        let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
+        let (_, delay) = processor
+            .events
+            .visibility_changes()
+            .pop()
+            .expect("a change");
         delays.push(delay.as_secs());
         tokio::time::advance(delay).await;
     }
@@ -110,10 +133,22 @@ async fn a_failed_record_comes_again_after_its_backoff() {
     let delays = receive_until_done(&processor, "down", 4).await;
     assert!(matches!(delays[..], [2..=3, 4..=5, 8..=9, 0]), "{delays:?}");
     let record = processor.table.only_record();
-    let State::Dead(dead) = &record.state else { panic!("{record:?}") };
-    assert_eq!((dead.death.reason, dead.death.status_code), (ReasonKind::Exhausted, Some(503)));
+    let State::Dead(dead) = &record.state else {
+        panic!("{record:?}")
+    };
+    assert_eq!(
+        (dead.death.reason, dead.death.status_code),
+        (ReasonKind::Exhausted, Some(503))
+    );
     assert_eq!((record.attempts_made, record.attempts.len()), (4, 4));
-    assert!(processor.table.body(&record.event_id, FakeClock.now()).await.expect("read").is_some());
+    assert!(
+        processor
+            .table
+            .body(&record.event_id, FakeClock.now())
+            .await
+            .expect("read")
+            .is_some()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,18 +159,31 @@ async fn a_backoff_counts_from_the_attempt_not_from_the_end_of_the_batch() {
         }
         fail(FailureCause::TimedOut).await
     });
-    processor.process(vec![record("fast", 1), record("slow", 1)], a_minute()).await;
+    processor
+        .process(vec![record("fast", 1), record("slow", 1)], a_minute())
+        .await;
     tokio::time::advance(Duration::from_secs(5)).await;
-    processor.process(vec![record("fast", 2), record("slow", 2)], a_minute()).await;
+    processor
+        .process(vec![record("fast", 2), record("slow", 2)], a_minute())
+        .await;
     let changes = processor.events.visibility_changes();
-    let delays: Vec<u64> = changes[2..].iter().map(|(_, delay)| delay.as_secs()).collect();
-    assert!((2..=3).contains(&delays[0]) && (4..=5).contains(&delays[1]), "{delays:?}");
+    let delays: Vec<u64> = changes[2..]
+        .iter()
+        .map(|(_, delay)| delay.as_secs())
+        .collect();
+    assert!(
+        (2..=3).contains(&delays[0]) && (4..=5).contains(&delays[1]),
+        "{delays:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
     let processor = processor(|_, _| fail(FailureCause::Connection));
-    assert_eq!(processor.process(vec![record("last", 4)], a_minute()).await, ["last"]);
+    assert_eq!(
+        processor.process(vec![record("last", 4)], a_minute()).await,
+        ["last"]
+    );
     assert_eq!(processor.events.visibility_changes()[0].1, Duration::ZERO);
     assert!(processor.dead_letters.messages().is_empty(), "SQS moves it");
 }
@@ -144,67 +192,147 @@ async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
 async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durable() {
     let processor = processor(|_, _| fail(FailureCause::Status(410)));
     processor.dead_letters.fail();
-    assert_eq!(processor.process(vec![record("refused", 1)], a_minute()).await, ["refused"]);
+    assert_eq!(
+        processor
+            .process(vec![record("refused", 1)], a_minute())
+            .await,
+        ["refused"]
+    );
     processor.dead_letters.fail_times(0);
-    assert_eq!(processor.table.only_record().state.name(), StateName::Dead, "recorded before it is sent");
-    assert!(processor.process(vec![record("refused", 2)], a_minute()).await.is_empty());
+    assert_eq!(
+        processor.table.only_record().state.name(),
+        StateName::Dead,
+        "recorded before it is sent"
+    );
+    assert!(
+        processor
+            .process(vec![record("refused", 2)], a_minute())
+            .await
+            .is_empty()
+    );
     let dead = processor.dead_letters.messages();
-    assert_eq!((dead.len(), dead[0].body.as_str()), (1, "{\"name\":\"refused\"}"));
+    assert_eq!(
+        (dead.len(), dead[0].body.as_str()),
+        (1, "{\"name\":\"refused\"}")
+    );
     let now = FakeClock.now();
-    assert_eq!(dead[0].reason(now).expect("a reason").resent_at, Some(now), "long after its death, perhaps");
+    assert_eq!(
+        dead[0].reason(now).expect("a reason").resent_at,
+        Some(now),
+        "long after its death, perhaps"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
     let processor = processor(|_, attempt| async move {
-        let failure =
-            DeliveryFailure::new(FailureCause::Status(if attempt == 1 { 503 } else { 422 }), "as the test says");
-        Outcome::Failed(DeliveryFailure { response: Some(format!("answer {attempt}")), ..failure })
+        let failure = DeliveryFailure::new(
+            FailureCause::Status(if attempt == 1 { 503 } else { 422 }),
+            "as the test says",
+        );
+        Outcome::Failed(DeliveryFailure {
+            response: Some(format!("answer {attempt}")),
+            ..failure
+        })
     });
-    processor.process(vec![record("event", 1)], a_minute()).await;
+    processor
+        .process(vec![record("event", 1)], a_minute())
+        .await;
     tokio::time::advance(Duration::from_secs(5)).await;
-    assert!(processor.process(vec![record("event", 2)], a_minute()).await.is_empty());
+    assert!(
+        processor
+            .process(vec![record("event", 2)], a_minute())
+            .await
+            .is_empty()
+    );
     let now = FakeClock.now();
-    let reason = processor.dead_letters.messages()[0].reason(now).expect("a reason");
-    assert_eq!((reason.reason, reason.status_code, reason.attempt), (ReasonKind::Permanent, Some(422), Some(2)));
+    let reason = processor.dead_letters.messages()[0]
+        .reason(now)
+        .expect("a reason");
     assert_eq!(
-        (reason.detail.as_str(), reason.response.as_deref(), reason.at),
+        (reason.reason, reason.status_code, reason.attempt),
+        (ReasonKind::Permanent, Some(422), Some(2))
+    );
+    assert_eq!(
+        (
+            reason.detail.as_str(),
+            reason.response.as_deref(),
+            reason.at
+        ),
         ("as the test says", Some("answer 2"), now)
     );
     let record = processor.table.only_record();
-    let told = |attempt: &Attempt| (attempt.status, attempt.error.clone(), attempt.response.clone());
-    let expected = [(503, "answer 1"), (422, "answer 2")]
-        .map(|(status, answer)| (Some(status), Some("as the test says".to_owned()), Some(answer.to_owned())));
-    assert_eq!(record.attempts.iter().map(told).collect::<Vec<_>>(), expected);
+    let told = |attempt: &Attempt| {
+        (
+            attempt.status,
+            attempt.error.clone(),
+            attempt.response.clone(),
+        )
+    };
+    let expected = [(503, "answer 1"), (422, "answer 2")].map(|(status, answer)| {
+        (
+            Some(status),
+            Some("as the test says".to_owned()),
+            Some(answer.to_owned()),
+        )
+    });
     assert_eq!(
-        processor.table.body(&record.event_id, FakeClock.now()).await.expect("read").as_deref(),
+        record.attempts.iter().map(told).collect::<Vec<_>>(),
+        expected
+    );
+    assert_eq!(
+        processor
+            .table
+            .body(&record.event_id, FakeClock.now())
+            .await
+            .expect("read")
+            .as_deref(),
         Some(&br#"{"name":"event"}"#[..])
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_reason_counts_the_attempts_of_the_whole_life() {
-    let processor = processor(|_, attempt| fail(FailureCause::Status(if attempt < 5 { 503 } else { 404 })));
+    let processor =
+        processor(|_, attempt| fail(FailureCause::Status(if attempt < 5 { 503 } else { 404 })));
     receive_until_done(&processor, "event", 4).await;
     tokio::time::advance(Duration::from_mins(1)).await;
-    let moved = ReceivedMessage { message_id: "moved".to_owned(), ..record("event", 1) };
+    let moved = ReceivedMessage {
+        message_id: "moved".to_owned(),
+        ..record("event", 1)
+    };
     assert!(processor.process(vec![moved], a_minute()).await.is_empty());
-    let reason = processor.dead_letters.messages()[0].reason(FakeClock.now()).expect("a reason");
+    let reason = processor.dead_letters.messages()[0]
+        .reason(FakeClock.now())
+        .expect("a reason");
     assert_eq!(reason.attempt, Some(5));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_dead_letter_queue_does_not_take_comes_back_after_the_backoff_of_its_receive() {
-    for (body, receive_count, delays) in
-        [(r#"{"name":"refused"}"#, 1, 2..=3), ("no json", 1, 2..=3), ("no json", 3, 8..=9), ("no json", 4, 0..=0)]
-    {
+    for (body, receive_count, delays) in [
+        (r#"{"name":"refused"}"#, 1, 2..=3),
+        ("no json", 1, 2..=3),
+        ("no json", 3, 8..=9),
+        ("no json", 4, 0..=0),
+    ] {
         let processor = processor(|_, _| fail(FailureCause::Status(404)));
         processor.dead_letters.fail();
         let mut record = record("refused", receive_count);
         record.message.body = body.to_owned();
-        assert_eq!(processor.process(vec![record], a_minute()).await, ["refused"]);
-        let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
-        assert!(delays.contains(&delay.as_secs()), "{body} at receive {receive_count}: {delay:?}");
+        assert_eq!(
+            processor.process(vec![record], a_minute()).await,
+            ["refused"]
+        );
+        let (_, delay) = processor
+            .events
+            .visibility_changes()
+            .pop()
+            .expect("a change");
+        assert!(
+            delays.contains(&delay.as_secs()),
+            "{body} at receive {receive_count}: {delay:?}"
+        );
     }
 }
 
@@ -227,7 +355,12 @@ async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() 
     let processor = Arc::new(over(FakeQueue::default(), Slow));
     // The first tries to record it fail.
     processor.table.fail_after(1, 3);
-    assert!(processor.process(vec![record("event", 1)], a_minute()).await.is_empty());
+    assert!(
+        processor
+            .process(vec![record("event", 1)], a_minute())
+            .await
+            .is_empty()
+    );
     assert_eq!(processor.table.only_record().state, State::Delivered);
 }
 
@@ -252,11 +385,20 @@ async fn when_time_runs_out_the_rest_is_aborted_and_reported() {
         deliver().await
     });
     let deadline = Instant::now() + Duration::from_secs(5);
-    let kept = processor.process(vec![record("hangs", 1), record("quick", 1)], deadline).await;
+    let kept = processor
+        .process(vec![record("hangs", 1), record("quick", 1)], deadline)
+        .await;
     assert_eq!(kept, ["hangs"]);
     assert!(Instant::now() <= deadline);
-    let (_, delay) = processor.events.visibility_changes().pop().expect("a change");
-    assert!(Instant::now() + delay >= deadline + LEASE_PAST_DEADLINE, "not before its lease is over: {delay:?}");
+    let (_, delay) = processor
+        .events
+        .visibility_changes()
+        .pop()
+        .expect("a change");
+    assert!(
+        Instant::now() + delay >= deadline + LEASE_PAST_DEADLINE,
+        "not before its lease is over: {delay:?}"
+    );
     assert_eq!(Arc::strong_count(&processor), 1, "no task is left");
 }
 
@@ -264,9 +406,16 @@ async fn when_time_runs_out_the_rest_is_aborted_and_reported() {
 async fn a_change_of_visibility_that_fails_in_part_is_tried_again_in_that_part() {
     let processor = processor(|_, _| fail(FailureCause::TimedOut));
     processor.events.fail_times(1);
-    let kept = processor.process(vec![record("one", 1), record("two", 1)], a_minute()).await;
+    let kept = processor
+        .process(vec![record("one", 1), record("two", 1)], a_minute())
+        .await;
     assert_eq!(kept, ["one", "two"]);
-    let changed: Vec<_> = processor.events.visibility_changes().into_iter().map(|(receipt, _)| receipt.0).collect();
+    let changed: Vec<_> = processor
+        .events
+        .visibility_changes()
+        .into_iter()
+        .map(|(receipt, _)| receipt.0)
+        .collect();
     assert_eq!(changed, ["two", "one"], "each once, the failed one last");
 }
 
@@ -274,18 +423,31 @@ async fn a_change_of_visibility_that_fails_in_part_is_tried_again_in_that_part()
 struct Silent;
 
 impl VisibilityTimeout for Silent {
-    async fn change_visibility(&self, _: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+    async fn change_visibility(
+        &self,
+        _: &[(ReceiptHandle, Duration)],
+    ) -> Vec<Result<(), QueueError>> {
         std::future::pending().await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
-    let target =
-        FakeTarget::new(|event: Event, _| if is(&event, "fine") { deliver() } else { fail(FailureCause::TimedOut) });
+    let target = FakeTarget::new(|event: Event, _| {
+        if is(&event, "fine") {
+            deliver()
+        } else {
+            fail(FailureCause::TimedOut)
+        }
+    });
     let processor = Arc::new(over(Silent, target));
     let deadline = Instant::now() + Duration::from_secs(5);
-    assert_eq!(processor.process(vec![record("fine", 1), record("late", 1)], deadline).await, ["late"]);
+    assert_eq!(
+        processor
+            .process(vec![record("fine", 1), record("late", 1)], deadline)
+            .await,
+        ["late"]
+    );
     assert!(Instant::now() < deadline, "time is left for the answer");
 }
 
@@ -296,24 +458,38 @@ async fn a_dead_letter_says_itself_who_its_event_is() {
     let event = record.message.to_event(record.sent_at).expect("readable");
     processor.process(vec![record], a_minute()).await;
     let dead = processor.dead_letters.messages().remove(0);
-    assert_eq!(dead.to_event(FakeClock.now()).expect("readable").id, event.id);
+    assert_eq!(
+        dead.to_event(FakeClock.now()).expect("readable").id,
+        event.id
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_visibility_that_fails_loses_nothing() {
     let processor = processor(|_, _| fail(FailureCause::TimedOut));
     processor.events.fail();
-    assert_eq!(processor.process(vec![record("kept", 1)], a_minute()).await, ["kept"]);
+    assert_eq!(
+        processor.process(vec![record("kept", 1)], a_minute()).await,
+        ["kept"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_asks_for_time_gets_it() {
     let processor = processor(|_, _| async {
         let failure = DeliveryFailure::new(FailureCause::Status(429), "slow down");
-        Outcome::Failed(DeliveryFailure { retry_after: Some(Duration::from_mins(2)), ..failure })
+        Outcome::Failed(DeliveryFailure {
+            retry_after: Some(Duration::from_mins(2)),
+            ..failure
+        })
     });
-    processor.process(vec![record("throttled", 1)], a_minute()).await;
-    assert_eq!(processor.events.visibility_changes()[0].1, Duration::from_mins(2));
+    processor
+        .process(vec![record("throttled", 1)], a_minute())
+        .await;
+    assert_eq!(
+        processor.events.visibility_changes()[0].1,
+        Duration::from_mins(2)
+    );
 }
 
 /// The state of an event after these answers of the target.
@@ -326,7 +502,12 @@ async fn states_after(answers: &'static [(FailureCause, Option<u64>)]) -> (State
             ..DeliveryFailure::new(cause, "as the test says")
         }))
     });
-    receive_until_done(&processor, "event", u32::try_from(answers.len()).expect("few")).await;
+    receive_until_done(
+        &processor,
+        "event",
+        u32::try_from(answers.len()).expect("few"),
+    )
+    .await;
     let record = processor.table.only_record();
     (record.state.name(), record.attempts.len())
 }
@@ -334,20 +515,35 @@ async fn states_after(answers: &'static [(FailureCause, Option<u64>)]) -> (State
 #[tokio::test(start_paused = true)]
 async fn a_conflict_is_final_only_where_nothing_can_be_in_progress() {
     use FailureCause::{Connection, Status, TimedOut};
-    assert_eq!(states_after(&[(Status(409), None)]).await, (StateName::Dead, 1));
-    assert_eq!(states_after(&[(Status(423), None)]).await, (StateName::Dead, 1));
+    assert_eq!(
+        states_after(&[(Status(409), None)]).await,
+        (StateName::Dead, 1)
+    );
+    assert_eq!(
+        states_after(&[(Status(423), None)]).await,
+        (StateName::Dead, 1)
+    );
     assert_eq!(
         states_after(&[(Status(503), Some(1)), (Status(409), None)]).await,
         (StateName::Dead, 2),
         "it was answered"
     );
-    assert_eq!(states_after(&[(Status(409), Some(0)), (Status(409), Some(2))]).await, (StateName::Retrying, 2));
+    assert_eq!(
+        states_after(&[(Status(409), Some(0)), (Status(409), Some(2))]).await,
+        (StateName::Retrying, 2)
+    );
     assert_eq!(
         states_after(&[(TimedOut, None), (Status(409), None), (Status(423), None)]).await,
         (StateName::Retrying, 3)
     );
-    assert_eq!(states_after(&[(Connection, None), (Status(423), None)]).await, (StateName::Retrying, 2));
-    assert_eq!(states_after(&[(TimedOut, None), (Status(404), None)]).await, (StateName::Dead, 2));
+    assert_eq!(
+        states_after(&[(Connection, None), (Status(423), None)]).await,
+        (StateName::Retrying, 2)
+    );
+    assert_eq!(
+        states_after(&[(TimedOut, None), (Status(404), None)]).await,
+        (StateName::Dead, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,13 +556,25 @@ async fn a_crash_leaves_an_attempt_without_an_answer() {
     });
     let crash = tokio::spawn({
         let processor = Arc::clone(&processor);
-        async move { processor.process(vec![record("event", 1)], a_minute()).await }
+        async move {
+            processor
+                .process(vec![record("event", 1)], a_minute())
+                .await
+        }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     crash.abort();
     tokio::time::advance(Duration::from_mins(1) + LEASE_PAST_DEADLINE).await;
-    assert_eq!(processor.process(vec![record("event", 2)], a_minute()).await, ["event"]);
-    assert_eq!(processor.table.only_record().state.name(), StateName::Retrying);
+    assert_eq!(
+        processor
+            .process(vec![record("event", 2)], a_minute())
+            .await,
+        ["event"]
+    );
+    assert_eq!(
+        processor.table.only_record().state.name(),
+        StateName::Retrying
+    );
 }
 
 /// A tool that moves messages and drops their attributes.
@@ -374,8 +582,14 @@ async fn a_crash_leaves_an_attempt_without_an_answer() {
 async fn what_a_message_has_lost_comes_back_from_its_record() {
     let body = r#"{"id":"m1","channel":{"id":"c1","platform":"Open","time":"2026-01-15T12:00:00Z"},"type":"Text","text":"Hi",
         "direction":"Outbound"}"#;
-    let message = Message { body: body.to_owned(), ..record("event", 1).message };
-    let bare = || ReceivedMessage { message: message.clone(), ..record("event", 1) };
+    let message = Message {
+        body: body.to_owned(),
+        ..record("event", 1).message
+    };
+    let bare = || ReceivedMessage {
+        message: message.clone(),
+        ..record("event", 1)
+    };
     let sent = Event {
         content_type: Some("application/vnd.example+json".to_owned()),
         headers: [("x-hub-signature-256".to_owned(), "sha256=abc".to_owned())].into(),
@@ -385,16 +599,28 @@ async fn what_a_message_has_lost_comes_back_from_its_record() {
     let processor = processor({
         let seen = Arc::clone(&seen);
         move |event: Event, attempt| {
-            seen.lock().expect("not poisoned").push((event.content_type, event.headers));
-            if attempt == 1 { fail(FailureCause::Status(404)) } else { deliver() }
+            seen.lock()
+                .expect("not poisoned")
+                .push((event.content_type, event.headers));
+            if attempt == 1 {
+                fail(FailureCause::Status(404))
+            } else {
+                deliver()
+            }
         }
     });
-    let whole = ReceivedMessage { message: Message::from_event(sent.clone()), ..record("whole", 1) };
+    let whole = ReceivedMessage {
+        message: Message::from_event(sent.clone()),
+        ..record("whole", 1)
+    };
     assert!(processor.process(vec![whole], a_minute()).await.is_empty());
     tokio::time::advance(Duration::from_hours(2)).await;
     assert!(processor.process(vec![bare()], a_minute()).await.is_empty());
     assert_eq!(processor.table.only_record().state, State::Delivered);
-    assert_eq!(*seen.lock().expect("not poisoned"), vec![(sent.content_type, sent.headers); 2]);
+    assert_eq!(
+        *seen.lock().expect("not poisoned"),
+        vec![(sent.content_type, sent.headers); 2]
+    );
 }
 
 /// A target that takes everything.

@@ -13,8 +13,12 @@ where
 {
     FakeClock::start_over();
     let processor = processor(answer);
-    let message =
-        Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let message = Message {
+        body: r#"{"name":"event"}"#.to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     processor.events.send(&message).await.expect("sent");
     for _ in 0..receives {
         processor.events.hand_out(1, Duration::ZERO);
@@ -34,10 +38,18 @@ async fn an_event_that_the_target_takes_is_done() {
     let processor = with_one_event(0, |_, _| deliver()).await;
     let probed = processor.probe(None, a_minute()).await.expect("probed");
     let record = processor.table.only_record();
-    assert_eq!(probed, Probed::Delivered { event_id: record.event_id.to_string() });
+    assert_eq!(
+        probed,
+        Probed::Delivered {
+            event_id: record.event_id.to_string()
+        }
+    );
     assert_eq!(record.state, State::Delivered);
     assert!(processor.events.messages().is_empty());
-    assert_eq!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Nothing);
+    assert_eq!(
+        processor.probe(None, a_minute()).await.expect("probed"),
+        Probed::Nothing
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,9 +63,16 @@ async fn no_answer_of_the_target_kills_an_event_or_costs_it_a_receive() {
     ] {
         let processor = with_one_event(before, move |_, _| fail(cause)).await;
         let probed = processor.probe(None, a_minute()).await.expect("probed");
-        assert!(matches!(&probed, Probed::Failed { error, .. } if error == "as the test says"), "{probed:?}");
+        assert!(
+            matches!(&probed, Probed::Failed { error, .. } if error == "as the test says"),
+            "{probed:?}"
+        );
         let record = processor.table.only_record();
-        assert_eq!((record.state.name(), record.attempts.len()), (StateName::Retrying, 1), "{cause:?}");
+        assert_eq!(
+            (record.state.name(), record.attempts.len()),
+            (StateName::Retrying, 1),
+            "{cause:?}"
+        );
         assert_eq!(receives(&processor), 1, "{cause:?}");
         assert!(processor.dead_letters.messages().is_empty(), "{cause:?}");
     }
@@ -69,7 +88,11 @@ async fn send<F>(processor: &Fake<F>, names: impl Iterator<Item = String>) {
 
 /// The target takes `fine` and nothing else.
 fn only_fine(event: &Event) -> std::future::Ready<Outcome> {
-    if is(event, "fine") { deliver() } else { fail(FailureCause::Status(500)) }
+    if is(event, "fine") {
+        deliver()
+    } else {
+        fail(FailureCause::Status(500))
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,15 +101,28 @@ async fn an_event_that_was_never_attempted_comes_first_wherever_it_waits() {
         let processor = with_one_event(0, |event, _| only_fine(&event)).await;
         send(&processor, (0..29).map(|number| number.to_string())).await;
         for _ in 0..30 {
-            assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+            assert!(matches!(
+                processor.probe(None, a_minute()).await.expect("probed"),
+                Probed::Failed { .. }
+            ));
         }
         if disorder {
             processor.events.disorder(1);
         }
         tokio::time::advance(Duration::from_mins(1)).await;
         send(&processor, std::iter::once("fine".to_owned())).await;
-        assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Delivered { .. }));
-        assert!(processor.table.records().iter().all(|record| record.attempts_made == 1), "each once before any twice");
+        assert!(matches!(
+            processor.probe(None, a_minute()).await.expect("probed"),
+            Probed::Delivered { .. }
+        ));
+        assert!(
+            processor
+                .table
+                .records()
+                .iter()
+                .all(|record| record.attempts_made == 1),
+            "each once before any twice"
+        );
     }
 }
 
@@ -98,9 +134,15 @@ async fn more_than_one_probe_looks_at_are_looked_at_in_turn() {
     processor.process(records, a_minute()).await;
     tokio::time::advance(Duration::from_mins(5)).await;
     send(&processor, std::iter::once("fine".to_owned())).await;
-    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+    assert!(matches!(
+        processor.probe(None, a_minute()).await.expect("probed"),
+        Probed::Failed { .. }
+    ));
     tokio::time::advance(Duration::from_mins(1)).await;
-    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Delivered { .. }));
+    assert!(matches!(
+        processor.probe(None, a_minute()).await.expect("probed"),
+        Probed::Delivered { .. }
+    ));
 }
 
 /// SQS moves a message to the dead letters for having been received, whatever for.
@@ -115,31 +157,52 @@ async fn to_be_looked_at_costs_an_event_no_more_than_half_of_its_receives() {
     let received = processor.events.hand_out(100, Duration::ZERO);
     assert_eq!(received.len(), 10);
     // Four are allowed, and this is one more.
-    assert!(received.iter().all(|record| record.receive_count <= 2), "{received:?}");
+    assert!(
+        received.iter().all(|record| record.receive_count <= 2),
+        "{received:?}"
+    );
     assert!(processor.dead_letters.messages().is_empty());
 }
 
 /// Then the target is there, and it is the event that it does not take.
 #[tokio::test(start_paused = true)]
 async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_last() {
-    for (cause, state) in
-        [(FailureCause::Status(500), StateName::Retrying), (FailureCause::Status(404), StateName::Dead)]
-    {
+    for (cause, state) in [
+        (FailureCause::Status(500), StateName::Retrying),
+        (FailureCause::Status(404), StateName::Dead),
+    ] {
         let processor = with_one_event(1, move |_, _| fail(cause)).await;
         processor.probe(None, a_minute()).await.expect("probed");
         tokio::time::advance(Duration::from_mins(1)).await;
         let before = FakeClock.now() - Duration::from_mins(2);
-        processor.probe(Some(before), a_minute()).await.expect("probed");
-        assert_eq!(processor.table.only_record().state.name(), StateName::Retrying, "nothing was taken since");
+        processor
+            .probe(Some(before), a_minute())
+            .await
+            .expect("probed");
+        assert_eq!(
+            processor.table.only_record().state.name(),
+            StateName::Retrying,
+            "nothing was taken since"
+        );
         tokio::time::advance(Duration::from_mins(1)).await;
         let since = FakeClock.now() - Duration::from_secs(10);
-        assert!(matches!(processor.probe(Some(since), a_minute()).await.expect("probed"), Probed::Failed { .. }));
+        assert!(matches!(
+            processor
+                .probe(Some(since), a_minute())
+                .await
+                .expect("probed"),
+            Probed::Failed { .. }
+        ));
         assert_eq!(processor.table.only_record().state.name(), state);
         if state == StateName::Dead {
             assert_eq!(processor.dead_letters.messages().len(), 1);
         } else {
             tokio::time::advance(Duration::from_mins(1)).await;
-            assert_eq!(receives(&processor), 2, "it was received once by the probe, and once here");
+            assert_eq!(
+                receives(&processor),
+                2,
+                "it was received once by the probe, and once here"
+            );
         }
     }
 }
@@ -148,20 +211,33 @@ async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_las
 async fn an_event_that_only_probes_attempt_dies_of_it_where_the_target_takes_others() {
     let processor = with_one_event(0, |_, _| fail(FailureCause::Status(500))).await;
     for _ in 0..5 {
-        processor.probe(Some(FakeClock.now()), a_minute()).await.expect("probed");
+        processor
+            .probe(Some(FakeClock.now()), a_minute())
+            .await
+            .expect("probed");
         tokio::time::advance(Duration::from_mins(1)).await;
     }
     let record = processor.table.only_record();
-    assert_eq!((record.state.name(), record.attempts_made), (StateName::Dead, 5), "the first says nothing yet");
+    assert_eq!(
+        (record.state.name(), record.attempts_made),
+        (StateName::Dead, 5),
+        "the first says nothing yet"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_keeps_its_id_and_its_time_though_its_message_is_another() {
     let processor = with_one_event(0, |_, _| fail(FailureCause::TimedOut)).await;
-    let (received_at, sent_at) = processor.events.held(|message, at| (message.identity(at).1, at)).remove(0);
+    let (received_at, sent_at) = processor
+        .events
+        .held(|message, at| (message.identity(at).1, at))
+        .remove(0);
     tokio::time::advance(Duration::from_hours(1)).await;
     processor.probe(None, a_minute()).await.expect("probed");
-    let (after, later) = processor.events.held(|message, sent_at| (message.identity(sent_at), sent_at)).remove(0);
+    let (after, later) = processor
+        .events
+        .held(|message, sent_at| (message.identity(sent_at), sent_at))
+        .remove(0);
     assert_eq!(after, (processor.table.only_record().event_id, received_at));
     assert!(later > sent_at, "the message is a new one");
 }
@@ -171,9 +247,16 @@ async fn the_next_attempt_waits_for_its_backoff() {
     let processor = with_one_event(0, |_, _| fail(FailureCause::TimedOut)).await;
     processor.probe(None, a_minute()).await.expect("probed");
     let deadline = Instant::now() + Duration::from_secs(1);
-    assert_eq!(processor.probe(None, deadline).await.expect("probed"), Probed::Nothing, "it is not due");
+    assert_eq!(
+        processor.probe(None, deadline).await.expect("probed"),
+        Probed::Nothing,
+        "it is not due"
+    );
     tokio::time::advance(Duration::from_secs(5)).await;
-    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+    assert!(matches!(
+        processor.probe(None, a_minute()).await.expect("probed"),
+        Probed::Failed { .. }
+    ));
     assert_eq!(processor.table.only_record().attempts_made, 2);
 }
 
@@ -181,11 +264,18 @@ async fn the_next_attempt_waits_for_its_backoff() {
 async fn what_is_delivered_already_says_nothing_of_the_target() {
     let processor = with_one_event(0, |_, _| deliver()).await;
     processor.probe(None, a_minute()).await.expect("probed");
-    let again =
-        Message { body: r#"{"name":"event"}"#.to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let again = Message {
+        body: r#"{"name":"event"}"#.to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     let again = again.named(&processor.table.only_record().event_id);
     processor.events.send(&again).await.expect("sent");
-    assert_eq!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Nothing);
+    assert_eq!(
+        processor.probe(None, a_minute()).await.expect("probed"),
+        Probed::Nothing
+    );
     assert!(processor.events.messages().is_empty(), "a duplicate goes");
 }
 
@@ -198,9 +288,17 @@ async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_noth
         fail(FailureCause::TimedOut)
     });
     let processor = over(queue.clone(), target);
-    let message = Message { body: "{}".to_owned(), attributes: BTreeMap::new(), group: None, trace: None };
+    let message = Message {
+        body: "{}".to_owned(),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     queue.send(&message).await.expect("sent");
-    assert!(matches!(processor.probe(None, a_minute()).await.expect("probed"), Probed::Failed { .. }));
+    assert!(matches!(
+        processor.probe(None, a_minute()).await.expect("probed"),
+        Probed::Failed { .. }
+    ));
     assert_eq!(queue.messages().len(), 1, "the old message is still there");
     queue.fail();
     assert!(processor.probe(None, a_minute()).await.is_err());
@@ -209,16 +307,44 @@ async fn a_queue_that_takes_nothing_back_keeps_the_event_and_one_that_gives_noth
 #[tokio::test(start_paused = true)]
 async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
     FakeClock::start_over();
-    let processor = processor(|event, _| if is(&event, "fine") { deliver() } else { fail(FailureCause::Status(404)) });
+    let processor = processor(|event, _| {
+        if is(&event, "fine") {
+            deliver()
+        } else {
+            fail(FailureCause::Status(404))
+        }
+    });
     let minutes = [crate::domain::attempts::minute_of(FakeClock.now())];
-    processor.process(vec![record("fine", 1), record("refused", 1)], a_minute()).await;
-    processor.process(vec![record("another", 1)], a_minute()).await;
-    let counted = processor.table.attempts(&minutes).await.expect("read").remove(0);
-    assert_eq!((counted.delivered, counted.failed, counted.failing_events()), (1, 1, 1), "not yet the second batch");
+    processor
+        .process(vec![record("fine", 1), record("refused", 1)], a_minute())
+        .await;
+    processor
+        .process(vec![record("another", 1)], a_minute())
+        .await;
+    let counted = processor
+        .table
+        .attempts(&minutes)
+        .await
+        .expect("read")
+        .remove(0);
+    assert_eq!(
+        (counted.delivered, counted.failed, counted.failing_events()),
+        (1, 1, 1),
+        "not yet the second batch"
+    );
     tokio::time::advance(Duration::from_secs(10)).await;
     processor.process(vec![record("fine", 1)], a_minute()).await;
-    let counted = processor.table.attempts(&minutes).await.expect("read").remove(0);
-    assert_eq!((counted.delivered, counted.failed, counted.failing_events()), (1, 2, 2), "a duplicate is no attempt");
+    let counted = processor
+        .table
+        .attempts(&minutes)
+        .await
+        .expect("read")
+        .remove(0);
+    assert_eq!(
+        (counted.delivered, counted.failed, counted.failing_events()),
+        (1, 2, 2),
+        "a duplicate is no attempt"
+    );
 }
 
 /// Lambda froze the process right after, and thaws it for a batch an hour later.
@@ -227,13 +353,26 @@ async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
     FakeClock::start_over();
     let processor = processor(|_, _| fail(FailureCause::Status(503)));
     processor.process(vec![record("one", 1)], a_minute()).await;
-    processor.process(vec![record("another", 1)], a_minute()).await;
+    processor
+        .process(vec![record("another", 1)], a_minute())
+        .await;
     let then = crate::domain::attempts::minute_of(FakeClock.now());
     tokio::time::advance(Duration::from_hours(1)).await;
-    processor.process(vec![record("third", 1)], a_minute()).await;
-    let counted =
-        processor.table.attempts(&[then, crate::domain::attempts::minute_of(FakeClock.now())]).await.expect("read");
-    assert_eq!(counted.iter().map(|attempts| attempts.failed).collect::<Vec<_>>(), [2, 1]);
+    processor
+        .process(vec![record("third", 1)], a_minute())
+        .await;
+    let counted = processor
+        .table
+        .attempts(&[then, crate::domain::attempts::minute_of(FakeClock.now())])
+        .await
+        .expect("read");
+    assert_eq!(
+        counted
+            .iter()
+            .map(|attempts| attempts.failed)
+            .collect::<Vec<_>>(),
+        [2, 1]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,9 +381,18 @@ async fn a_table_that_does_not_take_the_count_holds_up_nothing() {
     // The claim and the delivery are written, and nothing after that.
     processor.table.fail_after(2, usize::MAX);
     let deadline = a_minute();
-    assert_eq!(processor.process(vec![record("fine", 1)], deadline).await, Vec::<String>::new());
+    assert_eq!(
+        processor.process(vec![record("fine", 1)], deadline).await,
+        Vec::<String>::new()
+    );
     let processor = super::processor(|_, _| deliver());
     processor.table.halt_after(2);
-    assert_eq!(processor.process(vec![record("fine", 1)], deadline).await, Vec::<String>::new());
-    assert!(Instant::now() < deadline - Duration::from_secs(55), "the answer does not wait for it");
+    assert_eq!(
+        processor.process(vec![record("fine", 1)], deadline).await,
+        Vec::<String>::new()
+    );
+    assert!(
+        Instant::now() < deadline - Duration::from_secs(55),
+        "the answer does not wait for it"
+    );
 }

@@ -1,8 +1,9 @@
 //! Events, their sources, and the identity by which two messages are the same event.
 //!
-//! Two laws decide that. What says nothing identifies nothing: where neither an id with a time nor a time nor a key of the
-//! sender tells an event apart, every accepted request is an event of its own. And two different canonical bodies are never
-//! one event; only a copy that the recovery fetched is known by its id alone.
+//! Two laws decide that. What says nothing identifies nothing: where neither an id with a time nor
+//! a time nor a key of the sender tells an event apart, every accepted request is an event of its
+//! own. And two different canonical bodies are never one event; only a copy that the recovery
+//! fetched is known by its id alone.
 
 #[cfg(test)]
 mod tests;
@@ -20,14 +21,16 @@ use sha2::{Digest, Sha256};
 use crate::domain::json::{Json, Object};
 use crate::domain::placeholder::{instant, is_placeholder};
 
-/// A sender's key counts for a day of UTC: one that is configured once and never changes cannot merge what days lie between.
+/// A sender's key counts for a day of UTC: one that is configured once and never changes cannot
+/// merge what days lie between.
 const KEY_DAY_SECONDS: i64 = 24 * 3600;
 
-/// The sources of Genesys Cloud begin with this ("Amazon EventBridge integration", Genesys Cloud Resource Center).
+/// The sources of Genesys Cloud begin with this ("Amazon EventBridge integration", Genesys Cloud
+/// Resource Center).
 const PARTNER_SOURCE: &str = "aws.partner/genesys.com";
 
-/// Fields of every event of an event bus beside `source`, `detail-type` and `detail` ("AWS service event metadata",
-/// EventBridge User Guide), whatever prefix the rule goes by.
+/// Fields of every event of an event bus beside `source`, `detail-type` and `detail` ("AWS service
+/// event metadata", EventBridge User Guide), whatever prefix the rule goes by.
 const BUS_FIELDS: [&str; 6] = ["version", "id", "account", "time", "region", "resources"];
 
 /// An event: the body exactly as it was received, and its metadata.
@@ -47,20 +50,24 @@ pub struct Event {
     pub body: Vec<u8>,
     /// The webhook or integration it belongs to, if it names one.
     pub webhook_id: Option<String>,
-    /// True if the body was serialised again by the log that the recovery reads: such a copy is known by its id alone.
+    /// True if the body was serialised again by the log that the recovery reads: such a copy is
+    /// known by its id alone.
     pub is_copy: bool,
 }
 
 impl Event {
     /// The digest by which a record tells two bodies of one id apart.
     ///
-    /// Only the id of Open Messaging does without the body: all others are made of it, or of nothing that could come twice.
+    /// Only the id of Open Messaging does without the body: all others are made of it, or of
+    /// nothing that could come twice.
     pub fn digest(&self) -> Option<BodyDigest> {
         if self.source != Source::OpenMessaging || self.is_copy {
             return None;
         }
         let body = Json::parse(&self.body).ok()?;
-        Some(BodyDigest(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(body.canonical()))))
+        Some(BodyDigest(
+            BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(body.canonical())),
+        ))
     }
 }
 
@@ -71,8 +78,8 @@ pub struct BodyDigest(String);
 
 /// The name of an event: 1 to 80 characters of `A–Z a–z 0–9 _ -`.
 ///
-/// The relay makes it from what identifies the event (43 characters of a SHA-256), and passes it to the target as
-/// idempotency key. It can only be made by [`Identity::of`] or by parsing.
+/// The relay makes it from what identifies the event (43 characters of a SHA-256), and passes it to
+/// the target as idempotency key. It can only be made by [`Identity::of`] or by parsing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EventId(String);
@@ -83,9 +90,16 @@ impl EventId {
         &self.0
     }
 
-    /// An event that nothing tells apart, by what only this request has: its time, and a random number.
+    /// An event that nothing tells apart, by what only this request has: its time, and a random
+    /// number.
     pub fn of_request(received_at: Timestamp, random: u128) -> Self {
-        Self::from_parts("request", &[&received_at.as_nanosecond().to_be_bytes(), &random.to_be_bytes()])
+        Self::from_parts(
+            "request",
+            &[
+                &received_at.as_nanosecond().to_be_bytes(),
+                &random.to_be_bytes(),
+            ],
+        )
     }
 
     /// A message that nothing tells apart, by the name that SQS gave it.
@@ -93,18 +107,21 @@ impl EventId {
         Self::from_parts("message", &[message_id.as_bytes(), body])
     }
 
-    /// The id of a fetched item that cannot be read or has no identity: by the parts that do not change between two reads.
+    /// The id of a fetched item that cannot be read or has no identity: by the parts that do not
+    /// change between two reads.
     pub fn of_fetched(parts: &[&[u8]]) -> Self {
         Self::from_parts("unreadable", parts)
     }
 
-    /// The id of an event whose own id another body had first: the same at each delivery of this body.
+    /// The id of an event whose own id another body had first: the same at each delivery of this
+    /// body.
     #[must_use]
     pub fn with_body(&self, digest: &BodyDigest) -> Self {
         Self::from_parts("another body", &[self.0.as_bytes(), digest.0.as_bytes()])
     }
 
-    /// Hashes `parts` under `kind`; each part's length goes in too, so that no two lists of parts collide.
+    /// Hashes `parts` under `kind`; each part's length goes in too, so that no two lists of parts
+    /// collide.
     fn from_parts(kind: &str, parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
@@ -170,7 +187,12 @@ pub enum Source {
 
 impl Source {
     /// All sources.
-    pub const ALL: [Self; 4] = [Self::OpenMessaging, Self::Webhook, Self::EventBridge, Self::Generic];
+    pub const ALL: [Self; 4] = [
+        Self::OpenMessaging,
+        Self::Webhook,
+        Self::EventBridge,
+        Self::Generic,
+    ];
 
     /// The name that messages, headers and requests use.
     pub fn as_str(self) -> &'static str {
@@ -198,7 +220,10 @@ impl FromStr for Source {
     type Err = UnknownSource;
 
     fn from_str(text: &str) -> Result<Self, UnknownSource> {
-        Self::ALL.into_iter().find(|source| source.as_str() == text).ok_or(UnknownSource)
+        Self::ALL
+            .into_iter()
+            .find(|source| source.as_str() == text)
+            .ok_or(UnknownSource)
     }
 }
 
@@ -211,7 +236,10 @@ pub struct SenderKey(Vec<String>);
 impl SenderKey {
     /// The values of `Idempotency-Key` and of `webhook-id`, as far as they say something.
     pub fn of(idempotency_key: Option<&str>, webhook_id: Option<&str>) -> Option<Self> {
-        let said = [idempotency_key, webhook_id].into_iter().flatten().filter(|key| !is_placeholder(key));
+        let said = [idempotency_key, webhook_id]
+            .into_iter()
+            .flatten()
+            .filter(|key| !is_placeholder(key));
         let said: Vec<String> = said.map(str::to_owned).collect();
         (!said.is_empty()).then_some(Self(said))
     }
@@ -233,16 +261,23 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Identifies a body that is JSON, by what tells it apart from every other event: an id with a time, a time, or a key of
-    /// the sender. Placeholders count as absent.
+    /// Identifies a body that is JSON, by what tells it apart from every other event: an id with a
+    /// time, a time, or a key of the sender. Placeholders count as absent.
     ///
-    /// Without any of them, `lone` gives the id of a separate event. All ids but Open Messaging's hash everything that
-    /// the sender gave, so that two bodies are never one event; for Open Messaging see [`Event::digest`].
-    pub fn of(body: Json<'_>, received_at: Timestamp, key: Option<&SenderKey>, lone: impl FnOnce() -> EventId) -> Self {
+    /// Without any of them, `lone` gives the id of a separate event. All ids but Open Messaging's
+    /// hash everything that the sender gave, so that two bodies are never one event; for Open
+    /// Messaging see [`Event::digest`].
+    pub fn of(
+        body: Json<'_>,
+        received_at: Timestamp,
+        key: Option<&SenderKey>,
+        lone: impl FnOnce() -> EventId,
+    ) -> Self {
         Self::of_time(body, received_at, Some(received_at), key, lone)
     }
 
-    /// Identifies a body that was fetched `now`, as it would have been when it came by itself, `at` a time that may be unknown.
+    /// Identifies a body that was fetched `now`, as it would have been when it came by itself, `at`
+    /// a time that may be unknown.
     pub fn of_fetched(
         body: Json<'_>,
         at: Option<Timestamp>,
@@ -253,7 +288,8 @@ impl Identity {
         Self::of_time(body, at.unwrap_or(now), at, key, lone)
     }
 
-    /// A key counts for the day of `key_at`: without that, a key alone would name another event at each reading.
+    /// A key counts for the day of `key_at`: without that, a key alone would name another event at
+    /// each reading.
     fn of_time(
         body: Json<'_>,
         received_at: Timestamp,
@@ -263,39 +299,65 @@ impl Identity {
     ) -> Self {
         let shape = Shape::of(body);
         let told = match &shape {
-            Shape::OpenMessaging { message, channel } => open_messaging_id(message, channel, body, received_at),
-            Shape::EventBridge { event, detail } => eventbridge_id(event, detail.as_ref(), body, received_at),
+            Shape::OpenMessaging { message, channel } => {
+                open_messaging_id(message, channel, body, received_at)
+            }
+            Shape::EventBridge { event, detail } => {
+                eventbridge_id(event, detail.as_ref(), body, received_at)
+            }
             Shape::Webhook { envelope } => webhook_id(envelope, body, received_at, key),
             Shape::Generic => None,
         };
         let keyed = || Some(keyed_id(key?, body, key_at?));
         let id = told.or_else(keyed).unwrap_or_else(lone);
-        Self { id, source: shape.source(), webhook_id: shape.webhook_id() }
+        Self {
+            id,
+            source: shape.source(),
+            webhook_id: shape.webhook_id(),
+        }
     }
 
     /// Identifies a body whose id is known already.
     pub fn named(id: EventId, body: Json<'_>) -> Self {
         let shape = Shape::of(body);
-        Self { id, source: shape.source(), webhook_id: shape.webhook_id() }
+        Self {
+            id,
+            source: shape.source(),
+            webhook_id: shape.webhook_id(),
+        }
     }
 
     /// Identifies what is not JSON, whose id says it all.
     pub fn of_malformed(id: EventId) -> Self {
-        Self { id, source: Source::Generic, webhook_id: None }
+        Self {
+            id,
+            source: Source::Generic,
+            webhook_id: None,
+        }
     }
 }
 
 /// The identity by the fields of a body.
 enum Shape<'a> {
-    OpenMessaging { message: Object<'a>, channel: Object<'a> },
-    EventBridge { event: Object<'a>, detail: Option<Object<'a>> },
-    Webhook { envelope: Object<'a> },
+    OpenMessaging {
+        message: Object<'a>,
+        channel: Object<'a>,
+    },
+    EventBridge {
+        event: Object<'a>,
+        detail: Option<Object<'a>>,
+    },
+    Webhook {
+        envelope: Object<'a>,
+    },
     Generic,
 }
 
 impl<'a> Shape<'a> {
     fn of(body: Json<'a>) -> Self {
-        let Some(object) = body.as_object() else { return Self::Generic };
+        let Some(object) = body.as_object() else {
+            return Self::Generic;
+        };
         let inner = |name| object.get(name).and_then(|value| value.as_object());
         let has = |name| object.get(name).is_some();
         if has("type")
@@ -303,10 +365,16 @@ impl<'a> Shape<'a> {
             // Many bodies have a type and a channel: these are Open Messaging's own.
             && (has("direction") || has("originatingEntity") || channel.get("platform").is_some())
         {
-            return Self::OpenMessaging { channel, message: object };
+            return Self::OpenMessaging {
+                channel,
+                message: object,
+            };
         }
         if has("detail") && is_from_event_bus(&object) {
-            return Self::EventBridge { detail: inner("detail"), event: object };
+            return Self::EventBridge {
+                detail: inner("detail"),
+                event: object,
+            };
         }
         if has("webhookId") && has("payload") && has("timestamp") {
             return Self::Webhook { envelope: object };
@@ -332,22 +400,27 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Returns whether an object with a `detail` is an event of an event bus: of Genesys Cloud by its source or its topic, or of any
-/// source that the rule was told of, by all that the bus itself adds.
+/// Returns whether an object with a `detail` is an event of an event bus: of Genesys Cloud by its
+/// source or its topic, or of any source that the rule was told of, by all that the bus itself
+/// adds.
 fn is_from_event_bus(event: &Object<'_>) -> bool {
     let source = event.get("source").and_then(|source| source.as_str());
-    if source.as_ref().is_some_and(|source| source.starts_with(PARTNER_SOURCE)) {
+    if source
+        .as_ref()
+        .is_some_and(|source| source.starts_with(PARTNER_SOURCE))
+    {
         return true;
     }
     if event.get("detail-type").is_none() {
         return false;
     }
     let has_topic = || Some(event.get("detail")?.as_object()?.get("topicName").is_some());
-    has_topic() == Some(true) || (source.is_some() && BUS_FIELDS.iter().all(|name| event.get(name).is_some()))
+    has_topic() == Some(true)
+        || (source.is_some() && BUS_FIELDS.iter().all(|name| event.get(name).is_some()))
 }
 
-/// Genesys promises that id and time together are unique. A receipt has the id of the message that it is about. What has no
-/// id is known by its body, if that has a time.
+/// Genesys promises that id and time together are unique. A receipt has the id of the message that
+/// it is about. What has no id is known by its body, if that has a time.
 fn open_messaging_id(
     message: &Object<'_>,
     channel: &Object<'_>,
@@ -357,20 +430,31 @@ fn open_messaging_id(
     let time = instant(channel.get("time")?, received_at)?;
     let reference = || {
         let kind = message.text("type")?;
-        let status = if kind == "Receipt" { message.text("status").unwrap_or_default() } else { String::new() };
+        let status = if kind == "Receipt" {
+            message.text("status").unwrap_or_default()
+        } else {
+            String::new()
+        };
         let (channel_id, id) = (channel.text("id")?, message.text("id")?);
         let time = time.as_millisecond().to_be_bytes();
-        let parts = [channel_id.as_bytes(), kind.as_bytes(), id.as_bytes(), &time, status.as_bytes()];
+        let parts = [
+            channel_id.as_bytes(),
+            kind.as_bytes(),
+            id.as_bytes(),
+            &time,
+            status.as_bytes(),
+        ];
         Some(EventId::from_parts("open-messaging message", &parts))
     };
     let by_body = || EventId::from_parts("open-messaging body", &[&body.canonical()]);
     Some(reference().unwrap_or_else(by_body))
 }
 
-/// `eventBody.id` often names the conversation or the user, and the envelope's `id` changes when Genesys publishes again.
+/// `eventBody.id` often names the conversation or the user, and the envelope's `id` changes when
+/// Genesys publishes again.
 ///
-/// Without a time, a user who comes back to where they were would be told as the event from before: then the whole event
-/// tells, which the bus itself has given an id.
+/// Without a time, a user who comes back to where they were would be told as the event from before:
+/// then the whole event tells, which the bus itself has given an id.
 fn eventbridge_id(
     event: &Object<'_>,
     detail: Option<&Object<'_>>,
@@ -382,12 +466,19 @@ fn eventbridge_id(
         let timestamp = detail.get("timestamp")?;
         instant(timestamp, received_at)?;
         let (topic, event_body) = (detail.get("topicName")?, detail.get("eventBody")?);
-        let parts = [&*topic.canonical(), &*event_body.canonical(), &*timestamp.canonical()];
+        let parts = [
+            &*topic.canonical(),
+            &*event_body.canonical(),
+            &*timestamp.canonical(),
+        ];
         Some(EventId::from_parts("eventbridge", &parts))
     };
     let whole = || {
         event.text("id")?;
-        Some(EventId::from_parts("eventbridge event", &[&body.canonical()]))
+        Some(EventId::from_parts(
+            "eventbridge event",
+            &[&body.canonical()],
+        ))
     };
     by_time().or_else(whole)
 }
@@ -400,13 +491,19 @@ fn webhook_id(
 ) -> Option<EventId> {
     instant(envelope.get("timestamp")?, received_at)?;
     let body = body.canonical();
-    let parts: Vec<&[u8]> = std::iter::once(&*body).chain(key.into_iter().flat_map(SenderKey::parts)).collect();
+    let parts: Vec<&[u8]> = std::iter::once(&*body)
+        .chain(key.into_iter().flat_map(SenderKey::parts))
+        .collect();
     Some(EventId::from_parts("webhook", &parts))
 }
 
-/// The key never stands alone, since a header that the customer configured has the same value on every event.
+/// The key never stands alone, since a header that the customer configured has the same value on
+/// every event.
 fn keyed_id(key: &SenderKey, body: Json<'_>, at: Timestamp) -> EventId {
-    let (body, day) = (body.canonical(), at.as_second().div_euclid(KEY_DAY_SECONDS).to_be_bytes());
+    let (body, day) = (
+        body.canonical(),
+        at.as_second().div_euclid(KEY_DAY_SECONDS).to_be_bytes(),
+    );
     let parts: Vec<&[u8]> = key.parts().chain([&*body, &day]).collect();
     EventId::from_parts("keyed", &parts)
 }

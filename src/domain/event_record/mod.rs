@@ -1,7 +1,9 @@
-//! The life of one event as the events table keeps it: its states, and the transitions between them.
+//! The life of one event as the events table keeps it: its states, and the transitions between
+//! them.
 //!
-//! An [`EventRecord`] cannot be made or changed from outside. The table writes a [`Transition`] only, and only `transition`
-//! makes those: a transition that is not in [`TRANSITIONS`] cannot be written.
+//! An [`EventRecord`] cannot be made or changed from outside. The table writes a [`Transition`]
+//! only, and only `transition` makes those: a transition that is not in [`TRANSITIONS`] cannot be
+//! written.
 
 #[cfg(test)]
 mod tests;
@@ -21,18 +23,22 @@ use crate::domain::text::excerpt_of;
 
 pub(crate) use self::transition::restored;
 pub use self::transition::{
-    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterEvidence, DeadLetterStatus, DeadRecord, Finished, Guard,
-    TRANSITIONS, Transition,
+    BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterEvidence, DeadLetterStatus, DeadRecord,
+    Finished, Guard, TRANSITIONS, Transition,
 };
 
 /// The lifetime of a record after its last change: one day longer than SQS keeps a dead letter.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
 /// Paths of the conversation's id in bodies, the commonest first.
-const CONVERSATIONS: [&[&str]; 3] =
-    [&["conversationId"], &["payload", "conversationId"], &["detail", "eventBody", "conversationId"]];
+const CONVERSATIONS: [&[&str]; 3] = [
+    &["conversationId"],
+    &["payload", "conversationId"],
+    &["detail", "eventBody", "conversationId"],
+];
 
-/// Upper bound on the kept headers. API Gateway accepts 10 KiB; a message that was sent by hand has no bound.
+/// Upper bound on the kept headers. API Gateway accepts 10 KiB; a message that was sent by hand has
+/// no bound.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Upper bound on names from a body.
@@ -58,7 +64,8 @@ pub struct EventRecord {
     pub webhook_id: Option<String>,
     /// The time at which the relay first received it.
     pub received_at: Timestamp,
-    /// The digest of its body, unless the id covers the body. Absent until a body with a digest has come.
+    /// The digest of its body, unless the id covers the body. Absent until a body with a digest has
+    /// come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<BodyDigest>,
     /// The time at which this record was created.
@@ -146,7 +153,8 @@ pub struct Dead {
     /// The reason and time.
     #[serde(flatten)]
     pub death: Death,
-    /// The message that the relay moves itself; SQS moves all others. If it comes again, it is only moved again.
+    /// The message that the relay moves itself; SQS moves all others. If it comes again, it is only
+    /// moved again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// The time of the last replay. The event stays dead until it is claimed.
@@ -231,8 +239,16 @@ impl Context {
             webhook_name: text(&["webhookName"]),
             conversation_id: CONVERSATIONS.into_iter().find_map(text),
             target,
-            content_type: event.content_type.as_deref().map(|text| excerpt_of(text, MAX_NAME_BYTES)),
-            headers: event.headers.clone().into_iter().filter(|(name, value)| fits(name, value)).collect(),
+            content_type: event
+                .content_type
+                .as_deref()
+                .map(|text| excerpt_of(text, MAX_NAME_BYTES)),
+            headers: event
+                .headers
+                .clone()
+                .into_iter()
+                .filter(|(name, value)| fits(name, value))
+                .collect(),
         }
     }
 }
@@ -318,7 +334,9 @@ impl State {
             Self::Dead(dead) => Some(dead.death.clone()),
             Self::InProgress(lease) if lease.last && lease.lease_until <= now => Some(Death {
                 reason: ReasonKind::Crashed,
-                error: "the processor ended during the last attempt, or could not record its outcome".to_owned(),
+                error:
+                    "the processor ended during the last attempt, or could not record its outcome"
+                        .to_owned(),
                 status_code: None,
                 dead_at: lease.lease_until,
             }),
@@ -331,7 +349,8 @@ impl State {
         }
     }
 
-    /// Returns whether an operator may still need the body: not after a delivery, an archive or a discard.
+    /// Returns whether an operator may still need the body: not after a delivery, an archive or a
+    /// discard.
     pub fn may_need_body(&self) -> bool {
         match self {
             Self::Queued | Self::InProgress(_) | Self::Retrying { .. } | Self::Dead(_) => true,
@@ -344,9 +363,11 @@ impl State {
         match self {
             Self::Dead(dead) => dead.listed,
             Self::InProgress(lease) => lease.last,
-            Self::Queued | Self::Retrying { .. } | Self::Delivered | Self::Archived { .. } | Self::Discarded(_) => {
-                false
-            }
+            Self::Queued
+            | Self::Retrying { .. }
+            | Self::Delivered
+            | Self::Archived { .. }
+            | Self::Discarded(_) => false,
         }
     }
 }
@@ -357,15 +378,21 @@ impl EventRecord {
         self.expires_at <= now
     }
 
-    /// The id for an event that has this record's id and another body; `None` if it is the same event.
+    /// The id for an event that has this record's id and another body; `None` if it is the same
+    /// event.
     ///
-    /// A record of an older version, or of a copy that the recovery fetched, has no digest and matches any body.
+    /// A record of an older version, or of a copy that the recovery fetched, has no digest and
+    /// matches any body.
     pub fn other_event(&self, event: &Event, now: Timestamp) -> Option<EventId> {
         let own = self.digest.as_ref().filter(|_| !self.is_expired(now))?;
-        event.digest().filter(|digest| digest != own).map(|digest| self.event_id.with_body(&digest))
+        event
+            .digest()
+            .filter(|digest| digest != own)
+            .map(|digest| self.event_id.with_body(&digest))
     }
 
-    /// Returns whether a body may be kept that is not needed: the event was dead, and is delivered, discarded or archived.
+    /// Returns whether a body may be kept that is not needed: the event was dead, and is delivered,
+    /// discarded or archived.
     pub fn has_surplus_body(&self) -> bool {
         self.context.is_some() && !self.state.may_need_body()
     }
@@ -374,7 +401,11 @@ impl EventRecord {
     pub fn summary(&self) -> Summary {
         let state = match self.state.clone() {
             // These are not projected.
-            State::Dead(dead) => State::Dead(Dead { message_id: None, listed: false, ..dead }),
+            State::Dead(dead) => State::Dead(Dead {
+                message_id: None,
+                listed: false,
+                ..dead
+            }),
             state => state,
         };
         Summary {
@@ -392,7 +423,20 @@ impl EventRecord {
 
 impl From<Death> for Reason {
     fn from(death: Death) -> Self {
-        let Death { reason, error, status_code, dead_at } = death;
-        Self { reason, detail: error, status_code, response: None, attempt: None, at: dead_at, resent_at: None }
+        let Death {
+            reason,
+            error,
+            status_code,
+            dead_at,
+        } = death;
+        Self {
+            reason,
+            detail: error,
+            status_code,
+            response: None,
+            attempt: None,
+            at: dead_at,
+            resent_at: None,
+        }
     }
 }

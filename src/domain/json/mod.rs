@@ -1,8 +1,9 @@
-//! JSON as it arrives: checked, read and put into canonical form without losing a digit or exhausting the stack.
+//! JSON as it arrives: checked, read and put into canonical form without losing a digit or
+//! exhausting the stack.
 //!
-//! The relay hands the target the bytes it received, so a body is never parsed into values and written again.
-//! It is only checked to be JSON, and read for what identifies the event. `serde_json` skips values without
-//! recursion, so no depth of nesting can exhaust the stack.
+//! The relay hands the target the bytes it received, so a body is never parsed into values and
+//! written again. It is only checked to be JSON, and read for what identifies the event.
+//! `serde_json` skips values without recursion, so no depth of nesting can exhaust the stack.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -16,7 +17,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::placeholder::is_placeholder;
 
-/// Nesting up to which a value has a canonical form; every level is scanned once more, so this bounds the work.
+/// Nesting up to which a value has a canonical form; every level is scanned once more, so this
+/// bounds the work.
 const MAX_CANONICAL_DEPTH: usize = 64;
 
 /// A body that is not a JSON object or array in UTF-8.
@@ -57,10 +59,13 @@ impl<'a> Json<'a> {
 
     /// The fields, if this is an object. It is scanned here, once for all fields.
     pub fn as_object(&self) -> Option<Object<'a>> {
-        serde_json::from_str(self.text()).ok().map(|Entries(entries)| Object(entries))
+        serde_json::from_str(self.text())
+            .ok()
+            .map(|Entries(entries)| Object(entries))
     }
 
-    /// The items, if this is an array of at most `most`. A longer one is read no further: each item takes memory.
+    /// The items, if this is an array of at most `most`. A longer one is read no further: each item
+    /// takes memory.
     pub fn as_array(&self, most: usize) -> Option<Vec<Self>> {
         struct Items<'a>(usize, PhantomData<&'a ()>);
 
@@ -83,7 +88,9 @@ impl<'a> Json<'a> {
             }
         }
 
-        serde_json::Deserializer::from_str(self.text()).deserialize_seq(Items(most, PhantomData)).ok()
+        serde_json::Deserializer::from_str(self.text())
+            .deserialize_seq(Items(most, PhantomData))
+            .ok()
     }
 
     /// The number, if this is one that fits.
@@ -98,19 +105,25 @@ impl<'a> Json<'a> {
 
     /// The text of a JSON string.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
-        serde_json::from_str::<Text<'a>>(self.text()).ok().map(|text| text.0)
+        serde_json::from_str::<Text<'a>>(self.text())
+            .ok()
+            .map(|text| text.0)
     }
 
     /// The canonical form of RFC 8785, so that two serialisations of one value are equal.
     ///
     /// It departs from the RFC where following it would merge or refuse events:
-    /// - a number that a double cannot hold stands as it was written, so that ids of 19 digits stay distinct;
+    /// - a number that a double cannot hold stands as it was written, so that ids of 19 digits stay
+    ///   distinct;
     /// - a repeated key is kept with each of its values;
-    /// - a value nested deeper than 64 levels, or with an unpaired surrogate, stands byte for byte as it came.
+    /// - a value nested deeper than 64 levels, or with an unpaired surrogate, stands byte for byte
+    ///   as it came.
     pub fn canonical(&self) -> Cow<'a, [u8]> {
         let mut out = Vec::with_capacity(self.text().len());
         // How deep it is is found out beforehand: each level costs a look at all that is in it.
-        if nesting(self.text()) <= MAX_CANONICAL_DEPTH && write_canonical(self.text(), &mut out).is_ok() {
+        if nesting(self.text()) <= MAX_CANONICAL_DEPTH
+            && write_canonical(self.text(), &mut out).is_ok()
+        {
             return Cow::Owned(out);
         }
         Cow::Borrowed(self.text().as_bytes())
@@ -128,7 +141,8 @@ pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 impl<'a> Object<'a> {
     /// The value of a field that is there exactly once.
     ///
-    /// A key that stands there twice means different things to different readers, so it identifies nothing.
+    /// A key that stands there twice means different things to different readers, so it identifies
+    /// nothing.
     pub fn get(&self, name: &str) -> Option<Json<'a>> {
         let mut values = self.0.iter().filter(|(key, _)| key == name);
         match (values.next(), values.next()) {
@@ -150,11 +164,23 @@ impl<'a> Object<'a> {
     /// The object as text, with these fields replaced.
     pub fn with(&self, fields: &[(&str, serde_json::Value)]) -> Result<String, serde_json::Error> {
         let is_kept = |key: &str| fields.iter().all(|(name, _)| *name != key);
-        let kept =
-            self.0.iter().filter(|(key, _)| is_kept(key)).map(|(key, kept)| (key.as_ref(), kept.get().to_owned()));
-        let new = fields.iter().map(|(name, value)| (*name, value.to_string()));
-        let written = kept.chain(new).map(|(key, value)| Ok(format!("{}:{value}", serde_json::to_string(key)?)));
-        Ok(format!("{{{}}}", written.collect::<Result<Vec<_>, serde_json::Error>>()?.join(",")))
+        let kept = self
+            .0
+            .iter()
+            .filter(|(key, _)| is_kept(key))
+            .map(|(key, kept)| (key.as_ref(), kept.get().to_owned()));
+        let new = fields
+            .iter()
+            .map(|(name, value)| (*name, value.to_string()));
+        let written = kept
+            .chain(new)
+            .map(|(key, value)| Ok(format!("{}:{value}", serde_json::to_string(key)?)));
+        Ok(format!(
+            "{{{}}}",
+            written
+                .collect::<Result<Vec<_>, serde_json::Error>>()?
+                .join(",")
+        ))
     }
 }
 
@@ -197,7 +223,9 @@ fn write_canonical(text: &str, out: &mut Vec<u8>) -> serde_json::Result<()> {
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text)?;
-            write_list(b'[', b']', &items, out, |item, out| write_canonical(item.get(), out))
+            write_list(b'[', b']', &items, out, |item, out| {
+                write_canonical(item.get(), out)
+            })
         }
         // serde_json escapes exactly what RFC 8785 section 3.2.2.2 asks for.
         Some(b'"') => serde_json::to_writer(out, &serde_json::from_str::<Text<'_>>(text)?.0),
@@ -262,9 +290,14 @@ impl Decimal {
         let all = format!("{whole}{fraction}");
         let digits = all.trim_end_matches('0');
         if digits.is_empty() {
-            return Some(Self { negative: false, digits: String::new(), exponent: 0 });
+            return Some(Self {
+                negative: false,
+                digits: String::new(),
+                exponent: 0,
+            });
         }
-        let shift = i64::try_from(all.len() - digits.len()).ok()? - i64::try_from(fraction.len()).ok()?;
+        let shift =
+            i64::try_from(all.len() - digits.len()).ok()? - i64::try_from(fraction.len()).ok()?;
         Some(Self {
             negative,
             digits: digits.trim_start_matches('0').to_owned(),

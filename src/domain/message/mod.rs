@@ -1,7 +1,7 @@
 //! An event as an SQS message: the body as it came, everything else in message attributes.
 //!
-//! An operator who opens a message in the SQS console reads the webhook's own body. Bodies with characters that SQS
-//! refuses are the exception: those are base64, and say so.
+//! An operator who opens a message in the SQS console reads the webhook's own body. Bodies with
+//! characters that SQS refuses are the exception: those are base64, and say so.
 
 #[cfg(test)]
 mod tests;
@@ -35,12 +35,14 @@ pub mod attribute {
     pub const HEADERS: &str = "headers";
     /// The reason of a dead letter, a JSON object; see [`Reason`](crate::domain::failure::Reason).
     pub const REASON: &str = "reason";
-    /// `true` on a copy that the recovery fetched, which is known by its id alone; absent otherwise.
+    /// `true` on a copy that the recovery fetched, which is known by its id alone; absent
+    /// otherwise.
     pub const RECOVERED: &str = "recovered";
 }
 
-/// The attributes with which EventBridge puts an event into a rule target's dead-letter queue (EventBridge User Guide,
-/// "Using dead-letter queues to process undelivered events in EventBridge").
+/// The attributes with which EventBridge puts an event into a rule target's dead-letter queue
+/// (EventBridge User Guide, "Using dead-letter queues to process undelivered events in
+/// EventBridge").
 mod undelivered {
     /// The rule that matched the event: on every such message.
     pub(super) const RULE: &str = "RULE_ARN";
@@ -50,7 +52,8 @@ mod undelivered {
     pub(super) const ERROR_CODE: &str = "ERROR_CODE";
     /// The error in a sentence.
     pub(super) const ERROR_MESSAGE: &str = "ERROR_MESSAGE";
-    /// The bound of the retry policy that was reached; absent where EventBridge gave up without reaching one.
+    /// The bound of the retry policy that was reached; absent where EventBridge gave up without
+    /// reaching one.
     pub(super) const EXHAUSTED: &str = "EXHAUSTED_RETRY_CONDITION";
     /// The number of retries.
     pub(super) const RETRIES: &str = "RETRY_ATTEMPTS";
@@ -58,12 +61,15 @@ mod undelivered {
     pub(super) const ALL: [&str; 6] = [RULE, TARGET, ERROR_CODE, ERROR_MESSAGE, EXHAUSTED, RETRIES];
 }
 
-/// The largest message that ingest accepts: SQS's 1 MiB less 16 KiB, so that a reason always fits later.
+/// The largest message that ingest accepts: SQS's 1 MiB less 16 KiB, so that a reason always fits
+/// later.
 ///
-/// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and value.
+/// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and
+/// value.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
 
-/// JSON that came without a type goes out with this one: a receiver that goes by the type could not read it.
+/// JSON that came without a type goes out with this one: a receiver that goes by the type could not
+/// read it.
 const JSON_CONTENT_TYPE: &str = "application/json";
 
 /// "Amazon SQS message quotas": a message has at most 10 attributes.
@@ -79,9 +85,11 @@ pub struct Message {
     pub body: String,
     /// The message attributes by name.
     pub attributes: BTreeMap<String, Attribute>,
-    /// The message group: on a standard queue it keeps one noisy sender from delaying the others ("Amazon SQS fair queues").
+    /// The message group: on a standard queue it keeps one noisy sender from delaying the others
+    /// ("Amazon SQS fair queues").
     pub group: Option<String>,
-    /// The trace in which it is sent. Written and not read: Lambda uses it, and a message that is sent again is in another.
+    /// The trace in which it is sent. Written and not read: Lambda uses it, and a message that is
+    /// sent again is in another.
     pub trace: Option<TraceHeader>,
 }
 
@@ -96,11 +104,15 @@ pub struct Stamp<'a> {
 
 impl From<Timestamp> for Stamp<'_> {
     fn from(sent_at: Timestamp) -> Self {
-        Self { sent_at, message_id: None }
+        Self {
+            sent_at,
+            message_id: None,
+        }
     }
 }
 
-/// The value of a message attribute, with its data type as SQS spells it (`String`, `Number.int`, …).
+/// The value of a message attribute, with its data type as SQS spells it (`String`, `Number.int`,
+/// …).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
     /// The data type.
@@ -120,7 +132,10 @@ pub enum AttributeValue {
 
 impl Attribute {
     pub(crate) fn text(value: impl Into<String>) -> Self {
-        Self { data_type: "String".to_owned(), value: AttributeValue::Text(value.into()) }
+        Self {
+            data_type: "String".to_owned(),
+            value: AttributeValue::Text(value.into()),
+        }
     }
 
     fn len(&self) -> usize {
@@ -178,42 +193,65 @@ impl Message {
             put(attribute::RECOVERED, "true".to_owned());
         }
         if !event.headers.is_empty() {
-            put(attribute::HEADERS, serde_json::json!(event.headers).to_string());
+            put(
+                attribute::HEADERS,
+                serde_json::json!(event.headers).to_string(),
+            );
         }
         let body = match String::from_utf8(event.body) {
             Ok(text) if !text.is_empty() && text.chars().all(is_allowed) => text,
             refused => {
                 put(attribute::ENCODING, "base64".to_owned());
-                BASE64_STANDARD.encode(refused.map_or_else(FromUtf8Error::into_bytes, String::into_bytes))
+                BASE64_STANDARD
+                    .encode(refused.map_or_else(FromUtf8Error::into_bytes, String::into_bytes))
             }
         };
-        Self { body, attributes, group: event.webhook_id.as_deref().and_then(group_id), trace: None }
+        Self {
+            body,
+            attributes,
+            group: event.webhook_id.as_deref().and_then(group_id),
+            trace: None,
+        }
     }
 
     /// Reads the event back.
     ///
-    /// A message without attributes is an event too: a rule of EventBridge sends bare events, and a person may paste
-    /// one in the console. `stamp` is what SQS says of the message: its time for those that carry none, and its id for
-    /// those that nothing else tells apart.
+    /// A message without attributes is an event too: a rule of EventBridge sends bare events, and a
+    /// person may paste one in the console. `stamp` is what SQS says of the message: its time for
+    /// those that carry none, and its id for those that nothing else tells apart.
     pub fn to_event<'a>(&'a self, stamp: impl Into<Stamp<'a>>) -> Result<Event, Unreadable> {
         let stamp = stamp.into();
         let body = match self.text(attribute::ENCODING)? {
             None => self.unencoded(),
-            Some("base64") => BASE64_STANDARD.decode(&self.body).map_err(Unreadable::Base64)?,
+            Some("base64") => BASE64_STANDARD
+                .decode(&self.body)
+                .map_err(Unreadable::Base64)?,
             Some(other) => return Err(Unreadable::Encoding(other.to_owned())),
         };
         let json = Json::parse(&body);
         let is_json = json.is_ok();
         let received_at = match self.text(attribute::RECEIVED_AT)? {
             Some(time) => time.parse().map_err(Unreadable::ReceivedAt)?,
-            None => json.as_ref().ok().and_then(|json| envelope_time(*json)).unwrap_or(stamp.sent_at),
+            None => json
+                .as_ref()
+                .ok()
+                .and_then(|json| envelope_time(*json))
+                .unwrap_or(stamp.sent_at),
         };
         let headers = match self.text(attribute::HEADERS)? {
             Some(headers) => serde_json::from_str(headers).map_err(Unreadable::Headers)?,
             None => BTreeMap::new(),
         };
-        let named = self.text(attribute::EVENT_ID)?.map(str::parse).transpose().map_err(Unreadable::EventId)?;
-        let Identity { id, source, webhook_id } = match (named, json) {
+        let named = self
+            .text(attribute::EVENT_ID)?
+            .map(str::parse)
+            .transpose()
+            .map_err(Unreadable::EventId)?;
+        let Identity {
+            id,
+            source,
+            webhook_id,
+        } = match (named, json) {
             (None, Err(error)) => return Err(Unreadable::NotJson(error)),
             (None, Ok(json)) => Identity::of(json, received_at, None, || self.lone(stamp)),
             (Some(id), Ok(json)) => Identity::named(id, json),
@@ -224,9 +262,21 @@ impl Message {
             None => source,
         };
         let unsaid = is_json.then_some(JSON_CONTENT_TYPE);
-        let content_type = self.text(attribute::CONTENT_TYPE)?.or(unsaid).map(str::to_owned);
+        let content_type = self
+            .text(attribute::CONTENT_TYPE)?
+            .or(unsaid)
+            .map(str::to_owned);
         let is_copy = self.text(attribute::RECOVERED)?.is_some();
-        Ok(Event { id, source, received_at, content_type, headers, body, webhook_id, is_copy })
+        Ok(Event {
+            id,
+            source,
+            received_at,
+            content_type,
+            headers,
+            body,
+            webhook_id,
+            is_copy,
+        })
     }
 
     /// The id of an event that nothing tells apart.
@@ -235,19 +285,22 @@ impl Message {
         EventId::of_message(stamp.message_id.unwrap_or(&sent_at), self.body.as_bytes())
     }
 
-    /// The body of a message that does not say how it is encoded. A tool that drops attributes drops that as well, so what
-    /// is no JSON and holds some as base64 stands for that.
+    /// The body of a message that does not say how it is encoded. A tool that drops attributes
+    /// drops that as well, so what is no JSON and holds some as base64 stands for that.
     fn unencoded(&self) -> Vec<u8> {
         let body = self.body.clone().into_bytes();
         if self.has_lost_attributes() && Json::parse(&body).is_err() {
-            let decoded = BASE64_STANDARD.decode(&body).ok().filter(|decoded| Json::parse(decoded).is_ok());
+            let decoded = BASE64_STANDARD
+                .decode(&body)
+                .ok()
+                .filter(|decoded| Json::parse(decoded).is_ok());
             return decoded.unwrap_or(body);
         }
         body
     }
 
-    /// Returns whether the relay's attributes are missing: a rule of EventBridge or a person sent it, or
-    /// a tool that drops attributes.
+    /// Returns whether the relay's attributes are missing: a rule of EventBridge or a person sent
+    /// it, or a tool that drops attributes.
     pub(crate) fn has_lost_attributes(&self) -> bool {
         !self.attributes.contains_key(attribute::SOURCE)
     }
@@ -258,9 +311,16 @@ impl Message {
         if let Ok(event) = self.to_event(stamp) {
             return (event.id, event.received_at);
         }
-        let received_at = self.text(attribute::RECEIVED_AT).ok().flatten().and_then(|time| time.parse().ok());
+        let received_at = self
+            .text(attribute::RECEIVED_AT)
+            .ok()
+            .flatten()
+            .and_then(|time| time.parse().ok());
         let id = self.event_id().and_then(|id| id.parse().ok());
-        (id.unwrap_or_else(|| self.lone(stamp)), received_at.unwrap_or(stamp.sent_at))
+        (
+            id.unwrap_or_else(|| self.lone(stamp)),
+            received_at.unwrap_or(stamp.sent_at),
+        )
     }
 
     /// Sets the id, unless the message has an invalid one: then it stays unreadable.
@@ -268,24 +328,32 @@ impl Message {
     pub fn named(mut self, id: &EventId) -> Self {
         let is_free = match self.attributes.get(attribute::EVENT_ID) {
             None => self.attributes.len() < MAX_ATTRIBUTES,
-            Some(_) => self.event_id().is_some_and(|id| id.parse::<EventId>().is_ok()),
+            Some(_) => self
+                .event_id()
+                .is_some_and(|id| id.parse::<EventId>().is_ok()),
         };
         if is_free {
-            self.attributes.insert(attribute::EVENT_ID.to_owned(), Attribute::text(id.as_str()));
+            self.attributes
+                .insert(attribute::EVENT_ID.to_owned(), Attribute::text(id.as_str()));
         }
         self
     }
 
-    /// Adds the identity of its event: sent again, the message gets a new id and a new time from SQS, and an event
-    /// that is identified by these would become another.
+    /// Adds the identity of its event: sent again, the message gets a new id and a new time from
+    /// SQS, and an event that is identified by these would become another.
     #[must_use]
     pub fn with_identity<'a>(mut self, stamp: impl Into<Stamp<'a>>) -> Self {
         let stamp = stamp.into();
         let (id, received_at) = self.identity(stamp);
-        let identity = [(attribute::EVENT_ID, id.to_string()), (attribute::RECEIVED_AT, format!("{received_at:.3}"))];
+        let identity = [
+            (attribute::EVENT_ID, id.to_string()),
+            (attribute::RECEIVED_AT, format!("{received_at:.3}")),
+        ];
         for (name, value) in identity {
             if self.attributes.len() < MAX_ATTRIBUTES {
-                self.attributes.entry(name.to_owned()).or_insert_with(|| Attribute::text(value));
+                self.attributes
+                    .entry(name.to_owned())
+                    .or_insert_with(|| Attribute::text(value));
             }
         }
         self
@@ -296,11 +364,16 @@ impl Message {
         self.text(attribute::EVENT_ID).ok().flatten()
     }
 
-    /// The reason it carries, if it carries one that can be read: the relay's own, or else EventBridge's.
+    /// The reason it carries, if it carries one that can be read: the relay's own, or else
+    /// EventBridge's.
     ///
     /// EventBridge does not say when it gave up: that is `sent_at`, SQS's own time of the message.
     pub fn reason(&self, sent_at: Timestamp) -> Option<Reason> {
-        let own = self.text(attribute::REASON).ok().flatten().and_then(|text| serde_json::from_str(text).ok());
+        let own = self
+            .text(attribute::REASON)
+            .ok()
+            .flatten()
+            .and_then(|text| serde_json::from_str(text).ok());
         own.or_else(|| self.undelivered(sent_at))
     }
 
@@ -309,18 +382,30 @@ impl Message {
         self.attributes.contains_key(attribute::REASON)
     }
 
-    /// The reason for which EventBridge could not send the event to the events queue, if EventBridge sent this message.
+    /// The reason for which EventBridge could not send the event to the events queue, if
+    /// EventBridge sent this message.
     fn undelivered(&self, sent_at: Timestamp) -> Option<Reason> {
         let said = |name| self.text(name).ok().flatten();
         said(undelivered::RULE)?;
         let retries = said(undelivered::RETRIES).and_then(|number| number.parse::<u32>().ok());
         let exhausted = said(undelivered::EXHAUSTED);
         let mut detail = "EventBridge could not put it into the events queue".to_owned();
-        for more in [said(undelivered::ERROR_CODE), said(undelivered::ERROR_MESSAGE), exhausted].into_iter().flatten() {
+        for more in [
+            said(undelivered::ERROR_CODE),
+            said(undelivered::ERROR_MESSAGE),
+            exhausted,
+        ]
+        .into_iter()
+        .flatten()
+        {
             detail.extend([": ", more]);
         }
         Some(Reason {
-            reason: if exhausted.is_some() { ReasonKind::Exhausted } else { ReasonKind::Permanent },
+            reason: if exhausted.is_some() {
+                ReasonKind::Exhausted
+            } else {
+                ReasonKind::Permanent
+            },
             detail: excerpt(&detail),
             status_code: None,
             response: None,
@@ -335,7 +420,9 @@ impl Message {
     pub fn with_reason(self, reason: &Reason) -> Self {
         let reason = serde_json::json!(reason).to_string();
         let mut message = self.without_reason();
-        message.attributes.insert(attribute::REASON.to_owned(), Attribute::text(reason));
+        message
+            .attributes
+            .insert(attribute::REASON.to_owned(), Attribute::text(reason));
         message
     }
 
@@ -350,7 +437,10 @@ impl Message {
 
     /// Its size in bytes as SQS counts it.
     pub fn size(&self) -> usize {
-        let attributes = self.attributes.iter().map(|(name, attribute)| name.len() + attribute.len());
+        let attributes = self
+            .attributes
+            .iter()
+            .map(|(name, attribute)| name.len() + attribute.len());
         self.body.len() + attributes.sum::<usize>()
     }
 
@@ -367,15 +457,18 @@ impl Message {
 ///
 /// `name` is in lower case. Credentials are never among them.
 pub fn is_kept_header(name: &str) -> bool {
-    matches!(name, "x-hub-signature-256" | "traceparent" | "content-encoding")
-        || name.starts_with("x-genesys-")
+    matches!(
+        name,
+        "x-hub-signature-256" | "traceparent" | "content-encoding"
+    ) || name.starts_with("x-genesys-")
         || name.starts_with("inin-")
 }
 
-/// `webhook_id` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and punctuation).
+/// `webhook_id` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and
+/// punctuation).
 fn group_id(webhook_id: &str) -> Option<String> {
-    let fits =
-        (1..=MAX_GROUP_ID_BYTES).contains(&webhook_id.len()) && webhook_id.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&webhook_id.len())
+        && webhook_id.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| webhook_id.to_owned())
 }
 

@@ -1,4 +1,5 @@
-//! A copy of the secret in memory, which a rotation reaches without a redeploy, and which bridges an outage of the store.
+//! A copy of the secret in memory, which a rotation reaches without a redeploy, and which bridges
+//! an outage of the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,9 @@ use crate::runtime::logging::display_chain;
 /// The age up to which secrets count as fresh, and the least time between two reads.
 pub const FRESH: Duration = Duration::from_secs(5);
 
-/// Upper bound on the use of an expired copy while the store cannot be read. Refusing at once would lose events
-/// to an outage of Secrets Manager; accepting for ever would keep a withdrawn secret alive.
+/// Upper bound on the use of an expired copy while the store cannot be read. Refusing at once would
+/// lose events to an outage of Secrets Manager; accepting for ever would keep a withdrawn secret
+/// alive.
 const BRIDGED: Duration = Duration::from_hours(1);
 
 /// The pause after a failed read while there is a copy: a store that hangs must not hold up every
@@ -36,33 +38,51 @@ struct State<T> {
     last_failure: Option<(ReadAt, SecretsError)>,
 }
 
-/// A moment by both clocks: the monotonic one may stop while a function is frozen, and the wall clock may be set.
+/// A moment by both clocks: the monotonic one may stop while a function is frozen, and the wall
+/// clock may be set.
 #[derive(Clone, Copy)]
 struct ReadAt(Instant, Timestamp);
 
 impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
     /// Keeps a copy for `keep_for` before it is read again.
     pub fn new(store: S, keep_for: Duration, clock: C) -> Self {
-        Self { store, keep_for, clock, state: Mutex::new(State { copy: None, last_failure: None }) }
+        Self {
+            store,
+            keep_for,
+            clock,
+            state: Mutex::new(State {
+                copy: None,
+                last_failure: None,
+            }),
+        }
     }
 
     /// The secrets, at most `keep_for` old, or an hour more while the store cannot be read.
     pub async fn get(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
-        let usable = |(_, read_at): &&(Arc<T>, ReadAt)| self.age(*read_at) < self.keep_for + BRIDGED;
-        let bridge = state.copy.as_ref().filter(usable).map(|(copy, _)| Arc::clone(copy));
+        let usable =
+            |(_, read_at): &&(Arc<T>, ReadAt)| self.age(*read_at) < self.keep_for + BRIDGED;
+        let bridge = state
+            .copy
+            .as_ref()
+            .filter(usable)
+            .map(|(copy, _)| Arc::clone(copy));
         let pause = if bridge.is_some() { PAUSE } else { FRESH };
         match (self.at_most(self.keep_for, pause, &mut state).await, bridge) {
             (Ok(secrets), _) => Ok(secrets),
             (Err(error), Some(copy)) => {
-                tracing::warn!(error = display_chain(&error), "using an older copy of the secret");
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "using an older copy of the secret"
+                );
                 Ok(copy)
             }
             (Err(error), None) => Err(error),
         }
     }
 
-    /// Reads the secrets before they are needed. A failure is not kept: the first use reads them again.
+    /// Reads the secrets before they are needed. A failure is not kept: the first use reads them
+    /// again.
     pub async fn warm_up(&self) -> Result<(), SecretsError> {
         let outcome = self.get().await.map(drop);
         if outcome.is_err() {
@@ -74,11 +94,18 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
     /// The secrets as of the last [`FRESH`] seconds, for a decision that cannot be undone.
     pub async fn get_fresh(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
-        self.at_most(FRESH.min(self.keep_for), FRESH, &mut state).await
+        self.at_most(FRESH.min(self.keep_for), FRESH, &mut state)
+            .await
     }
 
-    /// The copy if it is at most this old, else the secrets as read now, but not within `pause` of a failure.
-    async fn at_most(&self, age: Duration, pause: Duration, state: &mut State<T>) -> Result<Arc<T>, SecretsError> {
+    /// The copy if it is at most this old, else the secrets as read now, but not within `pause` of
+    /// a failure.
+    async fn at_most(
+        &self,
+        age: Duration,
+        pause: Duration,
+        state: &mut State<T>,
+    ) -> Result<Arc<T>, SecretsError> {
         if let Some((copy, read_at)) = &state.copy
             && self.age(*read_at) < age
         {
@@ -94,11 +121,15 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         match self.store.read().await.and_then(|text| read(&text)) {
             Ok(secrets) => {
                 let secrets = Arc::new(secrets);
-                *state = State { copy: Some((Arc::clone(&secrets), read_at)), last_failure: None };
+                *state = State {
+                    copy: Some((Arc::clone(&secrets), read_at)),
+                    last_failure: None,
+                };
                 Ok(secrets)
             }
             Err(error) => {
-                state.last_failure = Some((ReadAt(Instant::now(), self.clock.now()), error.clone()));
+                state.last_failure =
+                    Some((ReadAt(Instant::now(), self.clock.now()), error.clone()));
                 Err(error)
             }
         }
@@ -106,7 +137,9 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
 
     fn age(&self, ReadAt(instant, timestamp): ReadAt) -> Duration {
         let by_the_day = self.clock.now().duration_since(timestamp);
-        instant.elapsed().max(by_the_day.try_into().unwrap_or_default())
+        instant
+            .elapsed()
+            .max(by_the_day.try_into().unwrap_or_default())
     }
 }
 
@@ -177,7 +210,11 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         assert!(cache.get().await.is_ok());
         assert!(cache.get().await.is_ok());
-        assert_eq!(store.reads(), 3, "only after a pause, so that a store that hangs does not hold up every answer");
+        assert_eq!(
+            store.reads(),
+            3,
+            "only after a pause, so that a store that hangs does not hold up every answer"
+        );
         tokio::time::advance(BRIDGED).await;
         assert!(cache.get().await.is_err());
         store.hold(&serde_json::json!({ "webhookSecrets": "the-first-secret" }));
@@ -187,9 +224,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_bridges_for_an_hour_beyond_its_time() {
-        for (age, is_there) in
-            [((KEPT + BRIDGED).saturating_sub(Duration::from_millis(1)), true), (KEPT + BRIDGED, false)]
-        {
+        for (age, is_there) in [
+            (
+                (KEPT + BRIDGED).saturating_sub(Duration::from_millis(1)),
+                true,
+            ),
+            (KEPT + BRIDGED, false),
+        ] {
             let store = store("the-first-secret");
             let cache = cache(&store);
             cache.get().await.expect("secrets");
@@ -211,10 +252,14 @@ mod tests {
             assert!(error.to_string().contains("webhookSecrets"), "{error}");
         }
         assert_eq!(store.reads(), 2);
-        assert_eq!(cache.get().await.expect("the last good copy").webhook, ["the-first-secret"]);
+        assert_eq!(
+            cache.get().await.expect("the last good copy").webhook,
+            ["the-first-secret"]
+        );
     }
 
-    /// A clock that says what it is told, as the time of day goes on while a frozen function's own clock stands.
+    /// A clock that says what it is told, as the time of day goes on while a frozen function's own
+    /// clock stands.
     struct SetClock(Arc<std::sync::Mutex<Timestamp>>);
 
     impl Clock for SetClock {
@@ -227,7 +272,11 @@ mod tests {
     async fn a_copy_grows_old_while_the_function_is_frozen() {
         let store = store("the-first-secret");
         let time = Arc::new(std::sync::Mutex::new(Timestamp::UNIX_EPOCH));
-        let cache = SecretCache::<_, SenderSecrets, _>::new(store.clone(), KEPT, SetClock(Arc::clone(&time)));
+        let cache = SecretCache::<_, SenderSecrets, _>::new(
+            store.clone(),
+            KEPT,
+            SetClock(Arc::clone(&time)),
+        );
         cache.get().await.expect("secrets");
         *time.lock().expect("not poisoned") += KEPT;
         cache.get().await.expect("secrets");

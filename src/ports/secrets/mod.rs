@@ -21,7 +21,8 @@ use serde_json::Value;
 
 pub use self::cache::{FRESH, SecretCache};
 
-/// The least length of a secret. Genesys asks for more than 15 characters; an empty one would sign anything.
+/// The least length of a secret. Genesys asks for more than 15 characters; an empty one would sign
+/// anything.
 const MIN_SECRET_CHARS: usize = 16;
 
 /// Separators in a list that was typed as one text.
@@ -34,7 +35,9 @@ pub enum SecretsError {
     #[error("the secret cannot be read")]
     Unavailable(#[source] Arc<dyn StdError + Send + Sync>),
     /// The secret's text is not the expected JSON object.
-    #[error("the secret is not a JSON object as docs/reference/secret.md describes: line {line}, column {column}")]
+    #[error(
+        "the secret is not a JSON object as docs/reference/secret.md describes: line {line}, column {column}"
+    )]
     Syntax {
         /// Line of the first error.
         line: usize,
@@ -86,8 +89,8 @@ pub struct TargetSecrets {
     pub signing: Vec<Vec<u8>>,
 }
 
-/// The credentials for Genesys Cloud: `{"genesysClientId": "…", "genesysClientSecret": "…"}`, of an OAuth client
-/// with the grant type *Client Credentials*.
+/// The credentials for Genesys Cloud: `{"genesysClientId": "…", "genesysClientSecret": "…"}`, of an
+/// OAuth client with the grant type *Client Credentials*.
 #[derive(Clone, PartialEq, Eq)]
 pub struct GenesysSecrets {
     /// The client id; no secret by itself.
@@ -107,7 +110,10 @@ impl fmt::Debug for SenderSecrets {
     /// Shows numbers only.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (signing, shared) = (self.open_messaging.len(), self.webhook.len());
-        write!(formatter, "SenderSecrets({signing} of Open Messaging, {shared} of webhooks)")
+        write!(
+            formatter,
+            "SenderSecrets({signing} of Open Messaging, {shared} of webhooks)"
+        )
     }
 }
 
@@ -115,7 +121,10 @@ impl fmt::Debug for TargetSecrets {
     /// Shows numbers only.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (authorization, signing) = (self.authorization.is_some(), self.signing.len());
-        write!(formatter, "TargetSecrets(authorization: {authorization}, {signing} signing)")
+        write!(
+            formatter,
+            "TargetSecrets(authorization: {authorization}, {signing} signing)"
+        )
     }
 }
 
@@ -137,7 +146,10 @@ struct Fields {
     genesys_client_secret: Option<Value>,
     /// Unknown fields, most likely misspelt.
     #[serde(flatten)]
-    #[expect(clippy::zero_sized_map_values, reason = "serde gathers what is left into a map only")]
+    #[expect(
+        clippy::zero_sized_map_values,
+        reason = "serde gathers what is left into a map only"
+    )]
     unknown: BTreeMap<String, IgnoredAny>,
 }
 
@@ -149,8 +161,10 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Erro
 impl Fields {
     /// serde's own message can quote the value, which must not reach a log.
     fn parse(text: &str) -> Result<Self, SecretsError> {
-        serde_json::from_str(trimmed(text))
-            .map_err(|error| SecretsError::Syntax { line: error.line(), column: error.column() })
+        serde_json::from_str(trimmed(text)).map_err(|error| SecretsError::Syntax {
+            line: error.line(),
+            column: error.column(),
+        })
     }
 }
 
@@ -161,11 +175,17 @@ impl FromSecret for SenderSecrets {
             open_messaging: sender_secrets("openMessagingSecrets", fields.open_messaging_secrets)?,
             webhook: sender_secrets("webhookSecrets", fields.webhook_secrets)?,
         };
-        // The key of an HMAC never travels; this one does, and beyond ASCII its bytes are ambiguous.
-        let is_sendable = |secret: &String| HeaderValue::from_str(secret).is_ok_and(|value| value.to_str().is_ok());
+        // The key of an HMAC never travels; this one does, and beyond ASCII its bytes are
+        // ambiguous.
+        let is_sendable = |secret: &String| {
+            HeaderValue::from_str(secret).is_ok_and(|value| value.to_str().is_ok())
+        };
         if !secrets.webhook.iter().all(is_sendable) {
             let problem = "has a character that a header cannot carry: use letters, digits and signs of ASCII";
-            return Err(SecretsError::Field { field: "webhookSecrets", problem });
+            return Err(SecretsError::Field {
+                field: "webhookSecrets",
+                problem,
+            });
         }
         Ok(secrets)
     }
@@ -174,9 +194,14 @@ impl FromSecret for SenderSecrets {
 impl FromSecret for TargetSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
         let fields = Fields::parse(text)?;
-        let authorization =
-            fields.target_authorization.map(|value| single("targetAuthorization", value)).transpose()?;
-        let signing = fields.target_signing_secrets.map(|value| texts("targetSigningSecrets", value)).transpose()?;
+        let authorization = fields
+            .target_authorization
+            .map(|value| single("targetAuthorization", value))
+            .transpose()?;
+        let signing = fields
+            .target_signing_secrets
+            .map(|value| texts("targetSigningSecrets", value))
+            .transpose()?;
         let signing = signing.unwrap_or_default();
         Ok(Self {
             authorization: authorization.as_deref().map(header_value).transpose()?,
@@ -192,9 +217,15 @@ impl FromSecret for TargetSecrets {
 impl FromSecret for GenesysSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
         let fields = Fields::parse(text)?;
-        let given = |field, value: Option<Value>| match value.map(|value| single(field, value)).transpose()? {
+        let given = |field, value: Option<Value>| match value
+            .map(|value| single(field, value))
+            .transpose()?
+        {
             Some(text) if !text.is_empty() => Ok(text),
-            _ => Err(SecretsError::Field { field, problem: "is missing, and the recovery signs in with it" }),
+            _ => Err(SecretsError::Field {
+                field,
+                problem: "is missing, and the recovery signs in with it",
+            }),
         };
         Ok(Self {
             client_id: given("genesysClientId", fields.genesys_client_id)?,
@@ -203,12 +234,15 @@ impl FromSecret for GenesysSecrets {
     }
 }
 
-/// The texts of a field that may be a list. The editor of Secrets Manager's console makes a text of every value, so a JSON
-/// list in a text is the list.
+/// The texts of a field that may be a list. The editor of Secrets Manager's console makes a text of
+/// every value, so a JSON list in a text is the list.
 fn texts(field: &'static str, value: Value) -> Result<Vec<String>, SecretsError> {
     match value {
         Value::Array(entries) => {
-            let texts: Vec<_> = entries.into_iter().map(|entry| texts(field, entry)).collect::<Result<_, _>>()?;
+            let texts: Vec<_> = entries
+                .into_iter()
+                .map(|entry| texts(field, entry))
+                .collect::<Result<_, _>>()?;
             Ok(texts.concat())
         }
         Value::String(text) => match serde_json::from_str(trimmed(&text)) {
@@ -216,7 +250,10 @@ fn texts(field: &'static str, value: Value) -> Result<Vec<String>, SecretsError>
             _ => plain(field, &text).map(|text| vec![text]),
         },
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-            Err(SecretsError::Field { field, problem: "is neither a text nor a list of texts" })
+            Err(SecretsError::Field {
+                field,
+                problem: "is neither a text nor a list of texts",
+            })
         }
     }
 }
@@ -225,25 +262,36 @@ fn texts(field: &'static str, value: Value) -> Result<Vec<String>, SecretsError>
 fn single(field: &'static str, value: Value) -> Result<String, SecretsError> {
     match value {
         Value::String(text) => plain(field, &text),
-        _ => Err(SecretsError::Field { field, problem: "is not a text" }),
+        _ => Err(SecretsError::Field {
+            field,
+            problem: "is not a text",
+        }),
     }
 }
 
-/// A text without what was pasted around it. One that looks like JSON was meant to be read as such, and cannot be.
+/// A text without what was pasted around it. One that looks like JSON was meant to be read as such,
+/// and cannot be.
 fn plain(field: &'static str, text: &str) -> Result<String, SecretsError> {
     let text = trimmed(text);
     let is_within = |first, last| text.len() > 1 && text.starts_with(first) && text.ends_with(last);
     if is_within('[', ']') || text.starts_with("[\"") {
-        return Err(SecretsError::Field { field, problem: "looks like a list and is none: write [\"…\",\"…\"]" });
+        return Err(SecretsError::Field {
+            field,
+            problem: "looks like a list and is none: write [\"…\",\"…\"]",
+        });
     }
     if is_within('"', '"') {
-        return Err(SecretsError::Field { field, problem: "is in quotation marks: leave them out" });
+        return Err(SecretsError::Field {
+            field,
+            problem: "is in quotation marks: leave them out",
+        });
     }
     Ok(text.to_owned())
 }
 
-/// The text without blanks, line breaks, control characters and what has no width at its ends: neither a header nor a
-/// field of Genesys Cloud is meant to have them there, and they are invisible.
+/// The text without blanks, line breaks, control characters and what has no width at its ends:
+/// neither a header nor a field of Genesys Cloud is meant to have them there, and they are
+/// invisible.
 fn trimmed(text: &str) -> &str {
     let is_invisible = |c: char| matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
     text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c))
@@ -251,28 +299,40 @@ fn trimmed(text: &str) -> &str {
 
 /// The secrets of a kind of sender.
 ///
-/// A separator is a legal character of a secret, so that a text which has one is as likely a secret as a list. It is taken
-/// for both: a part that is long enough opens what any secret of that length would, and refusing would lose events.
+/// A separator is a legal character of a secret, so that a text which has one is as likely a secret
+/// as a list. It is taken for both: a part that is long enough opens what any secret of that length
+/// would, and refusing would lose events.
 fn sender_secrets(field: &'static str, value: Option<Value>) -> Result<Vec<String>, SecretsError> {
     let is_long_enough = |secret: &String| secret.chars().count() >= MIN_SECRET_CHARS;
-    let mut secrets = value.map(|value| texts(field, value)).transpose()?.unwrap_or_default();
+    let mut secrets = value
+        .map(|value| texts(field, value))
+        .transpose()?
+        .unwrap_or_default();
     if !secrets.iter().all(is_long_enough) {
-        return Err(SecretsError::Field { field, problem: "has an entry of fewer than 16 characters" });
+        return Err(SecretsError::Field {
+            field,
+            problem: "has an entry of fewer than 16 characters",
+        });
     }
     let lists = secrets.iter().filter(|text| text.contains(SEPARATORS));
-    let parts = lists.flat_map(|text| text.split(SEPARATORS)).map(|part| trimmed(part).to_owned());
+    let parts = lists
+        .flat_map(|text| text.split(SEPARATORS))
+        .map(|part| trimmed(part).to_owned());
     let parts: Vec<String> = parts.filter(is_long_enough).collect();
     secrets.extend(parts);
     Ok(secrets)
 }
 
-/// Reads one part, and warns of fields that are not known. Not their names, since a secret may have been put in the place
-/// of one.
+/// Reads one part, and warns of fields that are not known. Not their names, since a secret may have
+/// been put in the place of one.
 fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
     let secrets = T::from_secret(text)?;
     let unknown = Fields::parse(text)?.unknown.len();
     if unknown > 0 {
-        tracing::warn!(unknown, "the secret has unknown fields; compare it with docs/reference/secret.md");
+        tracing::warn!(
+            unknown,
+            "the secret has unknown fields; compare it with docs/reference/secret.md"
+        );
     }
     Ok(secrets)
 }
@@ -283,13 +343,18 @@ fn header_value(text: &str) -> Result<HeaderValue, SecretsError> {
             value.set_sensitive(true);
             Ok(value)
         }
-        _ => Err(SecretsError::Field { field: "targetAuthorization", problem: "cannot be the value of a header" }),
+        _ => Err(SecretsError::Field {
+            field: "targetAuthorization",
+            problem: "cannot be the value of a header",
+        }),
     }
 }
 
 /// Standard Webhooks 1.0: `whsec_` and base64 of 24 to 64 bytes.
 fn signing_key(secret: &str) -> Result<Vec<u8>, SecretsError> {
-    let key = trimmed(secret).strip_prefix("whsec_").and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let key = trimmed(secret)
+        .strip_prefix("whsec_")
+        .and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
     match key {
         Some(key) if (24..=64).contains(&key.len()) => Ok(key),
         _ => Err(SecretsError::Field {

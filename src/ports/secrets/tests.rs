@@ -11,8 +11,14 @@ const NEW: &str = "new-secret-of-a-sender";
 fn both(value: &Value) -> [(&'static str, Result<Vec<String>, SecretsError>); 2] {
     let read = |field: &str| SenderSecrets::from_secret(&json!({ field: value }).to_string());
     [
-        ("webhookSecrets", read("webhookSecrets").map(|secrets| secrets.webhook)),
-        ("openMessagingSecrets", read("openMessagingSecrets").map(|secrets| secrets.open_messaging)),
+        (
+            "webhookSecrets",
+            read("webhookSecrets").map(|secrets| secrets.webhook),
+        ),
+        (
+            "openMessagingSecrets",
+            read("openMessagingSecrets").map(|secrets| secrets.open_messaging),
+        ),
     ]
 }
 
@@ -38,17 +44,39 @@ fn a_list_is_read_however_it_is_written() {
 
 #[test]
 fn what_was_pasted_around_a_secret_is_no_part_of_it() {
-    for edge in ["\n", "\r\n", " ", "\t", "\u{FEFF}", "\u{A0}", "\u{200B}", "\0", "\u{2028} \n"] {
-        for value in [format!("{NEW}{edge}"), format!("{edge}{NEW}"), format!("{edge}{NEW}{edge}")] {
+    for edge in [
+        "\n",
+        "\r\n",
+        " ",
+        "\t",
+        "\u{FEFF}",
+        "\u{A0}",
+        "\u{200B}",
+        "\0",
+        "\u{2028} \n",
+    ] {
+        for value in [
+            format!("{NEW}{edge}"),
+            format!("{edge}{NEW}"),
+            format!("{edge}{NEW}{edge}"),
+        ] {
             for (field, secrets) in both(&json!(value)) {
                 assert_eq!(secrets.expect(field), [NEW], "{field}: {value:?}");
             }
             let target = json!({ "targetAuthorization": value, "targetSigningSecrets": format!("{edge}{KEY}{edge}") });
-            let target = TargetSecrets::from_secret(&format!("{edge}{target}{edge}")).expect("secrets");
-            assert_eq!((target.authorization.expect("one"), target.signing.len()), (HeaderValue::from_static(NEW), 1));
-            let genesys = json!({ "genesysClientId": value, "genesysClientSecret": value }).to_string();
+            let target =
+                TargetSecrets::from_secret(&format!("{edge}{target}{edge}")).expect("secrets");
+            assert_eq!(
+                (target.authorization.expect("one"), target.signing.len()),
+                (HeaderValue::from_static(NEW), 1)
+            );
+            let genesys =
+                json!({ "genesysClientId": value, "genesysClientSecret": value }).to_string();
             let genesys = GenesysSecrets::from_secret(&genesys).expect("secrets");
-            assert_eq!((genesys.client_id.as_str(), genesys.client_secret.as_str()), (NEW, NEW));
+            assert_eq!(
+                (genesys.client_id.as_str(), genesys.client_secret.as_str()),
+                (NEW, NEW)
+            );
         }
     }
 }
@@ -65,14 +93,23 @@ fn a_text_with_separators_opens_as_one_secret_and_as_a_list() {
         }
     }
     // A part that is too short for a secret opens nothing.
-    let (text, long) = ("one,of-the-characters-is-a-comma", "of-the-characters-is-a-comma");
+    let (text, long) = (
+        "one,of-the-characters-is-a-comma",
+        "of-the-characters-is-a-comma",
+    );
     for value in [json!(text), json!([text]), json!(format!("[\"{text}\"]"))] {
         for (field, secrets) in both(&value) {
             assert_eq!(secrets.expect(field), [text, long], "{field}: {value}");
         }
     }
     let keys = json!({ "targetSigningSecrets": format!("{KEY},{KEY}") }).to_string();
-    assert_eq!(TargetSecrets::from_secret(&keys).expect("base64 holds no comma").signing.len(), 2);
+    assert_eq!(
+        TargetSecrets::from_secret(&keys)
+            .expect("base64 holds no comma")
+            .signing
+            .len(),
+        2
+    );
 }
 
 #[test]
@@ -95,19 +132,31 @@ fn what_cannot_match_is_refused_by_name_without_showing_it() {
     ];
     let refused = |text: &str| {
         let senders = SenderSecrets::from_secret(text).map(drop);
-        let (target, genesys) =
-            (TargetSecrets::from_secret(text).map(drop), GenesysSecrets::from_secret(text).map(drop));
+        let (target, genesys) = (
+            TargetSecrets::from_secret(text).map(drop),
+            GenesysSecrets::from_secret(text).map(drop),
+        );
         let error = senders.and(target).and(genesys).expect_err(text);
-        assert!(!format!("{error:?}{error}").contains("hunter2"), "{error:?}");
+        assert!(
+            !format!("{error:?}{error}").contains("hunter2"),
+            "{error:?}"
+        );
         error.to_string()
     };
     for value in &of_senders {
         for (field, secrets) in both(value) {
             assert!(secrets.is_err(), "{field}: {value}");
-            assert!(refused(&json!({ field: value }).to_string()).contains(field), "{field}: {value}");
+            assert!(
+                refused(&json!({ field: value }).to_string()).contains(field),
+                "{field}: {value}"
+            );
         }
     }
-    for value in ["hunter2-\n-hunter2-hunter2", "hunter2-ü-hunter2-hunter2", "hunter2-\u{7}-hunter2-hunter2"] {
+    for value in [
+        "hunter2-\n-hunter2-hunter2",
+        "hunter2-ü-hunter2-hunter2",
+        "hunter2-\u{7}-hunter2-hunter2",
+    ] {
         for value in [json!(value), json!([OLD, value])] {
             let text = json!({ "webhookSecrets": value }).to_string();
             assert!(refused(&text).contains("webhookSecrets"), "{text}");
@@ -119,7 +168,10 @@ fn what_cannot_match_is_refused_by_name_without_showing_it() {
         ("targetAuthorization", json!("[\"Bearer hunter2\"]")),
         ("targetAuthorization", json!(["Bearer hunter2"])),
         ("targetSigningSecrets", json!(["whsec_hunter2"])),
-        ("targetSigningSecrets", json!("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+        (
+            "targetSigningSecrets",
+            json!("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ),
         ("targetSigningSecrets", json!(format!("v1,{KEY}"))),
         ("genesysClientId", json!(["hunter2"])),
         ("genesysClientId", json!(" ")),
@@ -127,7 +179,11 @@ fn what_cannot_match_is_refused_by_name_without_showing_it() {
         let text = json!({ field: value }).to_string();
         assert!(refused(&text).contains(field), "{text}");
     }
-    for text in ["hunter2", "[\"hunter2\"]", r#"{"webhookSecrets":["hunter2"],"webhookSecrets":[]}"#] {
+    for text in [
+        "hunter2",
+        "[\"hunter2\"]",
+        r#"{"webhookSecrets":["hunter2"],"webhookSecrets":[]}"#,
+    ] {
         assert!(refused(text).contains("line 1"), "{text}");
     }
 }
@@ -137,7 +193,12 @@ fn what_cannot_match_is_refused_by_name_without_showing_it() {
 fn a_signature_secret_may_hold_any_character() {
     let secret = "ein Geheimnis für Übersee 秘密の鍵です";
     let secrets = json!({ "openMessagingSecrets": [secret] }).to_string();
-    assert_eq!(SenderSecrets::from_secret(&secrets).expect("secrets").open_messaging, [secret]);
+    assert_eq!(
+        SenderSecrets::from_secret(&secrets)
+            .expect("secrets")
+            .open_messaging,
+        [secret]
+    );
 }
 
 #[test]

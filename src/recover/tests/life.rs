@@ -19,22 +19,29 @@ fn life() -> impl Strategy<Value = Life> {
     let lost = prop::collection::vec((0..600_i64, 0..5 * 60_i64), 0..60);
     let runs = prop::collection::vec((1..90_u64, 0..2_usize, 0..12_usize), 1..20);
     let read_takes = prop_oneof![Just(0_u64), 20..100_u64];
-    (prop_oneof![Just(-120), Just(0), Just(120)], lost, runs, read_takes, any::<bool>()).prop_map(
-        |(skew_seconds, lost, runs, read_takes_seconds, resumes)| Life {
-            skew_seconds,
-            lost,
-            runs,
-            read_takes_seconds,
-            resumes,
-        },
+    (
+        prop_oneof![Just(-120), Just(0), Just(120)],
+        lost,
+        runs,
+        read_takes,
+        any::<bool>(),
     )
+        .prop_map(
+            |(skew_seconds, lost, runs, read_takes_seconds, resumes)| Life {
+                skew_seconds,
+                lost,
+                runs,
+                read_takes_seconds,
+                resumes,
+            },
+        )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever fails late, on a border, or while something is down: none is missed, and none is queued again once it is
-    /// recorded.
+    /// Whatever fails late, on a border, or while something is down: none is missed, and none is
+    /// queued again once it is recorded.
     #[test]
     fn none_is_missed_and_none_is_doubled(life in life()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

@@ -14,7 +14,8 @@ use super::candidate::Candidate;
 use super::*;
 use crate::domain::event::{Event, EventId, SenderKey, Source};
 use crate::domain::event_record::{
-    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, OperatorAction, State, StateName,
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, EventRecord, LIFE, OperatorAction,
+    State, StateName,
 };
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
@@ -66,7 +67,12 @@ impl DeliveryLog for FakeLog {
         lock(&self.resumes).then_some(place.saturating_sub(PAGE))
     }
 
-    async fn read(&self, window: Window, place: usize, deadline: Instant) -> Result<Part<usize>, DeliveryLogError> {
+    async fn read(
+        &self,
+        window: Window,
+        place: usize,
+        deadline: Instant,
+    ) -> Result<Part<usize>, DeliveryLogError> {
         let takes = *lock(&self.read_takes);
         if Instant::now() + takes >= deadline {
             return Err(DeliveryLogError::OutOfTime("as the test says".into()));
@@ -78,8 +84,10 @@ impl DeliveryLog for FakeLog {
         }
         let now = FakeClock.now();
         let lost = lock(&self.lost);
-        let mut listed: Vec<&Lost> =
-            lost.iter().filter(|lost| window.holds(lost.at) && lost.listed_at <= now).collect();
+        let mut listed: Vec<&Lost> = lost
+            .iter()
+            .filter(|lost| window.holds(lost.at) && lost.listed_at <= now)
+            .collect();
         listed.sort_by_key(|lost| lost.at);
         let failed = |lost: &&Lost| {
             Entry::Failed(Failed {
@@ -100,15 +108,27 @@ impl DeliveryLog for FakeLog {
             entries.push(Entry::Unavailable("as the test says".to_owned()));
         }
         if !more {
-            let withheld = lock(&self.withheld).iter().filter(|at| window.holds(**at)).count();
-            entries.extend((0..withheld).map(|_| Entry::Unavailable("as the test says".to_owned())));
+            let withheld = lock(&self.withheld)
+                .iter()
+                .filter(|at| window.holds(**at))
+                .count();
+            entries
+                .extend((0..withheld).map(|_| Entry::Unavailable("as the test says".to_owned())));
             let unreadable = |whole: &String| {
                 let (whole, problem) = (whole.clone(), "it cannot be read".to_owned());
-                Entry::Unreadable(Unreadable { name: whole.clone(), whole, problem, webhook_id: None })
+                Entry::Unreadable(Unreadable {
+                    name: whole.clone(),
+                    whole,
+                    problem,
+                    webhook_id: None,
+                })
             };
             entries.extend(lock(&self.unreadable).iter().map(unreadable));
         }
-        Ok(Part { entries, next: more.then_some(place + PAGE) })
+        Ok(Part {
+            entries,
+            next: more.then_some(place + PAGE),
+        })
     }
 }
 
@@ -139,7 +159,8 @@ fn minutes(minutes: i64) -> SignedDuration {
 
 /// A webhook of the tutorials' envelope, told from others by its name.
 fn envelope(name: &str) -> String {
-    json!({ "webhookId": "w", "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" }).to_string()
+    json!({ "webhookId": "w", "payload": { "name": name }, "timestamp": "2026-01-15T12:00:00Z" })
+        .to_string()
 }
 
 fn id_of(name: &str) -> EventId {
@@ -149,7 +170,12 @@ fn id_of(name: &str) -> EventId {
 }
 
 fn event_of(name: &str) -> Event {
-    let message = Message { body: envelope(name), attributes: BTreeMap::new(), group: None, trace: None };
+    let message = Message {
+        body: envelope(name),
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
     message.to_event(now()).expect("an event")
 }
 
@@ -162,7 +188,12 @@ trait Testing {
 
 impl Testing for Fake {
     fn lose(&self, name: &str, at: Timestamp, listed_at: Timestamp) {
-        lock(&self.log.lost).push(Lost { name: name.to_owned(), at, listed_at, body: envelope(name) });
+        lock(&self.log.lost).push(Lost {
+            name: name.to_owned(),
+            at,
+            listed_at,
+            body: envelope(name),
+        });
     }
 
     async fn run(&self, request: Value) -> Result<Report, FailedRun> {
@@ -188,7 +219,13 @@ impl Testing for Fake {
 }
 
 fn counts(report: &Report) -> [u64; 5] {
-    [report.fetched, report.new, report.known, report.unreadable, report.skipped]
+    [
+        report.fetched,
+        report.new,
+        report.known,
+        report.unreadable,
+        report.skipped,
+    ]
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,14 +235,29 @@ async fn what_is_not_known_is_queued_once_and_remembered() {
         relay.lose(&format!("e{number}"), now() - minutes(5), now());
     }
     let report = relay.go_on().await;
-    assert_eq!((counts(&report), report.complete), ([20, 20, 0, 0, 0], true));
-    let record = relay.table.get(&id_of("e7")).await.expect("read").expect("a record");
+    assert_eq!(
+        (counts(&report), report.complete),
+        ([20, 20, 0, 0, 0], true)
+    );
+    let record = relay
+        .table
+        .get(&id_of("e7"))
+        .await
+        .expect("read")
+        .expect("a record");
     assert_eq!(record.state, State::Queued);
     assert_eq!(record.history[0].action, "recover");
-    assert_eq!(record.history[0].why.as_deref(), Some("delivery e7: 503 from https://example.com/"));
+    assert_eq!(
+        record.history[0].why.as_deref(),
+        Some("delivery e7: 503 from https://example.com/")
+    );
     assert_eq!(record.received_at, now() - minutes(5));
     for _ in 0..2 {
-        assert_eq!(counts(&relay.go_on().await), [20, 0, 20, 0, 0], "the overlap shows them again");
+        assert_eq!(
+            counts(&relay.go_on().await),
+            [20, 0, 20, 0, 0],
+            "the overlap shows them again"
+        );
     }
     assert_eq!(relay.queued().len(), 20);
     assert!(relay.queued().values().all(|copies| *copies == 1));
@@ -218,19 +270,48 @@ async fn a_message_is_what_ingest_would_have_sent() {
     relay.go_on().await;
     let message = relay.events.messages().remove(0);
     let event = message.to_event(now()).expect("an event");
-    assert_eq!((event.id, &event.body[..]), (id_of("e"), envelope("e").as_bytes()));
-    assert_eq!((event.source, event.content_type.as_deref()), (Source::Webhook, Some("application/json")));
+    assert_eq!(
+        (event.id, &event.body[..]),
+        (id_of("e"), envelope("e").as_bytes())
+    );
+    assert_eq!(
+        (event.source, event.content_type.as_deref()),
+        (Source::Webhook, Some("application/json"))
+    );
     assert_eq!(message.group.as_deref(), Some("w"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
     let relay = relay();
-    let act =
-        |action: &str| OperatorAction { action: action.to_owned(), at: now(), by: "a test".to_owned(), why: None };
-    let attempt = || Attempt { at: now(), duration_ms: None, status: None, error: None, response: None };
-    let death = || Death { reason: ReasonKind::Permanent, error: "no".to_owned(), status_code: None, dead_at: now() };
-    for state in ["queued", "in progress", "retrying", "delivered", "dead", "archived", "discarded"] {
+    let act = |action: &str| OperatorAction {
+        action: action.to_owned(),
+        at: now(),
+        by: "a test".to_owned(),
+        why: None,
+    };
+    let attempt = || Attempt {
+        at: now(),
+        duration_ms: None,
+        status: None,
+        error: None,
+        response: None,
+    };
+    let death = || Death {
+        reason: ReasonKind::Permanent,
+        error: "no".to_owned(),
+        status_code: None,
+        dead_at: now(),
+    };
+    for state in [
+        "queued",
+        "in progress",
+        "retrying",
+        "delivered",
+        "dead",
+        "archived",
+        "discarded",
+    ] {
         let event = event_of(state);
         relay.lose(state, now() - minutes(1), now());
         let lease_until = now() + minutes(1);
@@ -243,7 +324,9 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
             lease_until,
             now: now(),
         };
-        let ClaimResult::Claimed(claim) = Claim::on(None, request) else { panic!("not free") };
+        let ClaimResult::Claimed(claim) = Claim::on(None, request) else {
+            panic!("not free")
+        };
         let dead = || claim.dead(attempt(), death(), None, Context::default());
         let mut steps = vec![claim.transition().clone()];
         match state {
@@ -256,18 +339,40 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
         for step in &steps {
             relay.table.write(step).await.expect("written");
         }
-        let record = relay.table.get(&event.id).await.expect("read").expect("a record");
+        let record = relay
+            .table
+            .get(&event.id)
+            .await
+            .expect("read")
+            .expect("a record");
         if let Some(crate::domain::event_record::DeadLetterStatus::Dead(dead)) =
             crate::domain::event_record::DeadLetterStatus::recorded(&record, now())
         {
             match state {
-                "archived" => drop(relay.table.write(&dead.archived(act("archive"), "key")).await.expect("written")),
-                "discarded" => drop(relay.table.write(&dead.discarded(act("discard"))).await.expect("written")),
+                "archived" => drop(
+                    relay
+                        .table
+                        .write(&dead.archived(act("archive"), "key"))
+                        .await
+                        .expect("written"),
+                ),
+                "discarded" => drop(
+                    relay
+                        .table
+                        .write(&dead.discarded(act("discard")))
+                        .await
+                        .expect("written"),
+                ),
                 _ => {}
             }
         }
     }
-    let states: HashSet<&str> = relay.table.records().iter().map(|record| record.state.name().as_str()).collect();
+    let states: HashSet<&str> = relay
+        .table
+        .records()
+        .iter()
+        .map(|record| record.state.name().as_str())
+        .collect();
     assert_eq!(states.len(), 7, "all of them: {states:?}");
     assert_eq!(counts(&relay.go_on().await), [7, 0, 7, 0, 0]);
     assert!(relay.events.messages().is_empty());
@@ -280,7 +385,10 @@ async fn a_forgotten_event_is_a_new_one() {
     relay.go_on().await;
     sleep(Duration::try_from(LIFE).expect("positive")).await;
     relay.lose("e", now() - minutes(1), now());
-    let report = relay.run(json!({ "from": (now() - minutes(2)).to_string() })).await.expect("a run");
+    let report = relay
+        .run(json!({ "from": (now() - minutes(2)).to_string() }))
+        .await
+        .expect("a run");
     assert_eq!(counts(&report), [1, 1, 0, 0, 0]);
     assert_eq!(relay.table.only_record().state, State::Queued);
 }
@@ -322,11 +430,23 @@ async fn two_runs_exclude_each_other() {
         async move { relay.go_on().await }
     });
     sleep(Duration::from_secs(1)).await;
-    let failed = relay.run(json!({})).await.expect_err("another run holds the lease");
-    let RecoverError::Busy(held) = failed.error else { panic!("{failed}") };
+    let failed = relay
+        .run(json!({}))
+        .await
+        .expect_err("another run holds the lease");
+    let RecoverError::Busy(held) = failed.error else {
+        panic!("{failed}")
+    };
     let lease = SignedDuration::try_from(INVOCATION + run::LEASE_PAST_DEADLINE).expect("short");
-    assert_eq!(held.until.duration_since(held.since), lease, "for longer than its invocation lasts");
-    let dry = relay.run(json!({ "dryRun": true })).await.expect("looks on");
+    assert_eq!(
+        held.until.duration_since(held.since),
+        lease,
+        "for longer than its invocation lasts"
+    );
+    let dry = relay
+        .run(json!({ "dryRun": true }))
+        .await
+        .expect("looks on");
     assert_eq!(dry.fetched, 1);
     assert!(other.await.expect("a run").complete);
     relay.go_on().await;
@@ -344,33 +464,70 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
         body: "plain text".to_owned(),
     });
     let large = format!("{{\"text\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
-    lock(&relay.log.lost).push(Lost { name: "large".to_owned(), at: now(), listed_at: now(), body: large.clone() });
+    lock(&relay.log.lost).push(Lost {
+        name: "large".to_owned(),
+        at: now(),
+        listed_at: now(),
+        body: large.clone(),
+    });
     sleep(Duration::from_secs(1)).await;
     assert_eq!(counts(&relay.go_on().await), [3, 0, 0, 3, 0]);
     assert_eq!(counts(&relay.go_on().await), [3, 0, 3, 0, 0]);
     let letters = relay.dead_letters.messages();
     let kinds: BTreeMap<_, _> = letters
         .iter()
-        .map(|letter| (letter.body.chars().take(8).collect::<String>(), letter.reason(now()).expect("a reason").reason))
+        .map(|letter| {
+            (
+                letter.body.chars().take(8).collect::<String>(),
+                letter.reason(now()).expect("a reason").reason,
+            )
+        })
         .collect();
     let expected = [
         ("plain te", ReasonKind::Malformed),
         ("{\"strang", ReasonKind::Unreadable),
         ("{\"text\":", ReasonKind::Unreadable),
     ];
-    assert_eq!(kinds, expected.map(|(start, kind)| (start.to_owned(), kind)).into());
+    assert_eq!(
+        kinds,
+        expected
+            .map(|(start, kind)| (start.to_owned(), kind))
+            .into()
+    );
     assert!(relay.events.messages().is_empty());
     let mut bodies = Vec::new();
     for record in relay.table.records() {
         assert_eq!(record.state.name(), StateName::Dead);
-        bodies.push(relay.table.body(&record.event_id, now()).await.expect("read").expect("kept"));
+        bodies.push(
+            relay
+                .table
+                .body(&record.event_id, now())
+                .await
+                .expect("read")
+                .expect("kept"),
+        );
     }
     bodies.sort_unstable();
-    assert_eq!(bodies, [b"plain text".to_vec(), b"{\"strange\":true}".to_vec(), large.into_bytes()], "each whole");
-    let message = letters.iter().find(|letter| letter.body.starts_with("{\"text\":")).expect("the large one");
+    assert_eq!(
+        bodies,
+        [
+            b"plain text".to_vec(),
+            b"{\"strange\":true}".to_vec(),
+            large.into_bytes()
+        ],
+        "each whole"
+    );
+    let message = letters
+        .iter()
+        .find(|letter| letter.body.starts_with("{\"text\":"))
+        .expect("the large one");
     let lost = lock(&relay.log.lost)[1].clone();
     let whole = EventId::of_fetched(&[lost.name.as_bytes(), lost.body.as_bytes()]);
-    assert_ne!(message.event_id(), Some(whole.as_str()), "it does not pass for the event");
+    assert_ne!(
+        message.event_id(),
+        Some(whole.as_str()),
+        "it does not pass for the event"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -393,7 +550,10 @@ async fn the_last_byte_that_fits_into_a_message_is_queued_and_the_next_one_kept(
     let most = crate::domain::message::MAX_MESSAGE_BYTES;
     let room = most - candidate(0).message.size();
     let fits = candidate(room);
-    assert_eq!((fits.message.size(), fits.found.reason.is_none()), (most, true));
+    assert_eq!(
+        (fits.message.size(), fits.found.reason.is_none()),
+        (most, true)
+    );
     let reason = candidate(room + 1).found.reason.expect("too large");
     assert_eq!(reason.reason, ReasonKind::Unreadable);
 }
@@ -412,8 +572,14 @@ async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
             sender_key: SenderKey::of(key, None),
             note: String::new(),
         };
-        let (today, later) = (Candidate::of(failed.clone(), now()), Candidate::of(failed, now() + minutes(1500)));
-        assert_eq!(today.found.event.id, later.found.event.id, "the next run repeats it");
+        let (today, later) = (
+            Candidate::of(failed.clone(), now()),
+            Candidate::of(failed, now() + minutes(1500)),
+        );
+        assert_eq!(
+            today.found.event.id, later.found.event.id,
+            "the next run repeats it"
+        );
         today.found.event.id
     };
     for body in ["no JSON", r#"{"a":1}"#] {
@@ -424,15 +590,26 @@ async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
             }
         }
     }
-    assert_ne!(candidate("d1", "one text", None, false), candidate("d1", "another", None, false));
+    assert_ne!(
+        candidate("d1", "one text", None, false),
+        candidate("d1", "another", None, false)
+    );
     let copy = |body| candidate("d1", body, None, true);
-    assert_eq!(copy(r#"{"a":1}"#), copy(r#"{"a":1,"conversationId":"c"}"#), "the log has rewritten it");
+    assert_eq!(
+        copy(r#"{"a":1}"#),
+        copy(r#"{"a":1,"conversationId":"c"}"#),
+        "the log has rewritten it"
+    );
 }
 
 /// The log need not say when it had an event, and the key that ingest went by counts all the same.
 #[tokio::test(start_paused = true)]
 async fn an_envelope_with_a_key_is_the_event_that_came_by_itself() {
-    for (key, id) in [(Some("k"), None), (Some("${input.key}"), Some("i")), (Some("static"), Some("i"))] {
+    for (key, id) in [
+        (Some("k"), None),
+        (Some("${input.key}"), Some("i")),
+        (Some("static"), Some("i")),
+    ] {
         for at in [None, Some(now())] {
             let failed = Failed {
                 delivery: "d".to_owned(),
@@ -448,8 +625,14 @@ async fn an_envelope_with_a_key_is_the_event_that_came_by_itself() {
             let body = envelope("e");
             let json = crate::domain::json::Json::parse(body.as_bytes()).expect("JSON");
             let key = SenderKey::of(key, id);
-            let came = crate::domain::event::Identity::of(json, now(), key.as_ref(), || panic!("its time tells"));
-            assert_eq!(Candidate::of(failed, now()).found.event.id, came.id, "{at:?}");
+            let came = crate::domain::event::Identity::of(json, now(), key.as_ref(), || {
+                panic!("its time tells")
+            });
+            assert_eq!(
+                Candidate::of(failed, now()).found.event.id,
+                came.id,
+                "{at:?}"
+            );
         }
     }
 }
@@ -460,10 +643,16 @@ async fn a_dry_run_says_what_would_be_queued_and_does_nothing() {
     relay.lose("e", now() - minutes(1), now());
     lock(&relay.log.unreadable).push("{\"strange\":true}".to_owned());
     let report = relay.run(json!({ "dryRun": true })).await.expect("a run");
-    assert_eq!((counts(&report), report.dry_run, report.cursor), ([2, 1, 0, 1, 0], true, None));
+    assert_eq!(
+        (counts(&report), report.dry_run, report.cursor),
+        ([2, 1, 0, 1, 0], true, None)
+    );
     let shown = serde_json::to_value(&report.items).expect("JSON");
     assert_eq!(shown[0]["eventId"], id_of("e").as_str());
-    assert_eq!(shown[0]["note"], "delivery e: 503 from https://example.com/");
+    assert_eq!(
+        shown[0]["note"],
+        "delivery e: 503 from https://example.com/"
+    );
     assert!(relay.events.messages().is_empty() && relay.dead_letters.messages().is_empty());
     assert!(relay.table.records().is_empty());
     assert_eq!(relay.go_on().await.new, 1);
@@ -483,7 +672,11 @@ async fn a_dry_run_lists_the_first_hundred_and_counts_all() {
 async fn several_failures_of_one_event_are_one_event() {
     let relay = relay();
     for number in 0..20 {
-        relay.lose("e", now() - minutes(1) + SignedDuration::from_secs(number), now());
+        relay.lose(
+            "e",
+            now() - minutes(1) + SignedDuration::from_secs(number),
+            now(),
+        );
     }
     let dry = relay.run(json!({ "dryRun": true })).await.expect("a run");
     assert_eq!(counts(&dry), [20, 1, 19, 0, 0]);

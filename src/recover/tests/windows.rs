@@ -15,17 +15,31 @@ async fn an_outage_of_genesys_is_caught_up_with() {
         sleep(Duration::from_mins(15)).await;
         *lock(&relay.log.fails) = 1;
         let failed = relay.run(json!({})).await.expect_err("no answer");
-        assert!(matches!(failed.error, RecoverError::DeliveryLog(DeliveryLogError::Failed(_))));
+        assert!(matches!(
+            failed.error,
+            RecoverError::DeliveryLog(DeliveryLogError::Failed(_))
+        ));
     }
     let failed_report = {
         *lock(&relay.log.fails) = 1;
         relay.run(json!({})).await.expect_err("no answer").report
     };
-    assert_eq!(failed_report.behind_seconds, Some(2 * 60 * 60 + 15 * 60), "and it says how far it is behind");
+    assert_eq!(
+        failed_report.behind_seconds,
+        Some(2 * 60 * 60 + 15 * 60),
+        "and it says how far it is behind"
+    );
     sleep(Duration::from_hours(2)).await;
     let report = relay.go_on().await;
-    assert_eq!((report.new, report.complete, report.behind_seconds), (240, true, Some(0)));
-    assert_eq!((report.to, report.cursor), (now(), Some(now() - OVERLAP)), "it has read into the future, and says now");
+    assert_eq!(
+        (report.new, report.complete, report.behind_seconds),
+        (240, true, Some(0))
+    );
+    assert_eq!(
+        (report.to, report.cursor),
+        (now(), Some(now() - OVERLAP)),
+        "it has read into the future, and says now"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,14 +66,20 @@ async fn the_checkpoint_stays_where_it_was_while_something_is_not_durable() {
     assert!(matches!(failed.error, RecoverError::Queue(_)), "{failed}");
     assert_eq!(failed.report.cursor, first);
     relay.table.fail_after(9, 1);
-    let failed = relay.run(json!({})).await.expect_err("not all are recorded");
+    let failed = relay
+        .run(json!({}))
+        .await
+        .expect_err("not all are recorded");
     assert!(matches!(failed.error, RecoverError::Table(_)), "{failed}");
     assert_eq!(failed.report.cursor, first);
     let report = relay.go_on().await;
     assert!(report.cursor > first);
     let queued = relay.queued();
     assert_eq!(queued.len(), 30);
-    assert!(queued.values().all(|copies| *copies <= 2), "only what could not be recorded is there twice");
+    assert!(
+        queued.values().all(|copies| *copies <= 2),
+        "only what could not be recorded is there twice"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,23 +93,49 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
     }
     sleep(Duration::from_hours(5)).await;
     for new in [300, 0] {
-        let failed = relay.run(json!({})).await.expect_err("something is missing");
-        assert!(matches!(failed.error, RecoverError::Unavailable { count: 1, .. }), "{failed}");
+        let failed = relay
+            .run(json!({}))
+            .await
+            .expect_err("something is missing");
+        assert!(
+            matches!(failed.error, RecoverError::Unavailable { count: 1, .. }),
+            "{failed}"
+        );
         assert_eq!((failed.report.new, failed.report.unavailable), (new, 1));
         let waits_before = start + minutes(70);
-        assert!(failed.report.cursor.is_some_and(|cursor| cursor <= waits_before), "{:?}", failed.report);
-        let behind = failed.report.cursor.map(|cursor| now().duration_since(cursor + OVERLAP).as_secs());
-        assert_eq!(failed.report.behind_seconds.map(i64::try_from), behind.map(Ok));
-        assert!(behind.is_some_and(|behind| behind > 3 * 60 * 60), "{:?}", failed.report);
+        assert!(
+            failed
+                .report
+                .cursor
+                .is_some_and(|cursor| cursor <= waits_before),
+            "{:?}",
+            failed.report
+        );
+        let behind = failed
+            .report
+            .cursor
+            .map(|cursor| now().duration_since(cursor + OVERLAP).as_secs());
+        assert_eq!(
+            failed.report.behind_seconds.map(i64::try_from),
+            behind.map(Ok)
+        );
+        assert!(
+            behind.is_some_and(|behind| behind > 3 * 60 * 60),
+            "{:?}",
+            failed.report
+        );
     }
     lock(&relay.log.withheld).clear();
     let report = relay.go_on().await;
-    assert_eq!((report.complete, report.cursor), (true, Some(now() - OVERLAP)));
+    assert_eq!(
+        (report.complete, report.cursor),
+        (true, Some(now() - OVERLAP))
+    );
     assert_eq!(relay.queued().len(), 300);
 }
 
-/// More is withheld than one run tries, and more is there than one run reads: all else is recovered all the same, and the
-/// checkpoint waits.
+/// More is withheld than one run tries, and more is there than one run reads: all else is recovered
+/// all the same, and the checkpoint waits.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_had_starves_nothing_behind_it() {
     let relay = relay();
@@ -98,14 +144,24 @@ async fn what_cannot_be_had_starves_nothing_behind_it() {
     *lock(&relay.log.withheld_first) = 12;
     let start = now();
     for second in 0..300 {
-        relay.lose(&format!("e{second}"), start + SignedDuration::from_secs(second), start);
+        relay.lose(
+            &format!("e{second}"),
+            start + SignedDuration::from_secs(second),
+            start,
+        );
     }
     sleep(Duration::from_mins(10)).await;
     *lock(&relay.log.read_takes) = Duration::from_secs(30);
     let mut runs = 0;
     while relay.queued().len() < 300 {
-        let failed = relay.run(json!({})).await.expect_err("something is missing");
-        assert!(matches!(failed.error, RecoverError::Unavailable { .. }), "{failed}");
+        let failed = relay
+            .run(json!({}))
+            .await
+            .expect_err("something is missing");
+        assert!(
+            matches!(failed.error, RecoverError::Unavailable { .. }),
+            "{failed}"
+        );
         assert!(failed.report.cursor.is_some_and(|cursor| cursor <= start));
         runs += 1;
         assert!(runs < 20, "{} of 300", relay.queued().len());
@@ -124,8 +180,17 @@ async fn a_run_that_gets_nowhere_is_a_failure() {
         relay.go_on().await;
         relay.lose("e", now(), now());
         *lock(&relay.log.read_takes) = INVOCATION;
-        let failed = relay.run(json!({})).await.expect_err("there is no time for anything");
-        assert!(matches!(failed.error, RecoverError::DeliveryLog(DeliveryLogError::OutOfTime(_))), "{failed}");
+        let failed = relay
+            .run(json!({}))
+            .await
+            .expect_err("there is no time for anything");
+        assert!(
+            matches!(
+                failed.error,
+                RecoverError::DeliveryLog(DeliveryLogError::OutOfTime(_))
+            ),
+            "{failed}"
+        );
         *lock(&relay.log.read_takes) = Duration::ZERO;
         assert_eq!(relay.go_on().await.new, 1);
     }
@@ -172,8 +237,7 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
         relay.lose(&format!("e{minute}"), from + minutes(minute), now());
     }
     *lock(&relay.log.read_takes) = Duration::from_secs(30);
-    let mut request =
-        json!({ "from": from.to_string(), "to": (from + minutes(290)).to_string(), "why": "a test", "by": "me" });
+    let mut request = json!({ "from": from.to_string(), "to": (from + minutes(290)).to_string(), "why": "a test", "by": "me" });
     let mut runs = 0;
     loop {
         let report = relay.run(request.clone()).await.expect("a run");
@@ -190,7 +254,10 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
     assert!(runs > 1);
     assert_eq!(relay.queued().len(), 290, "and not what lies behind");
     let record = relay.table.record(&id_of("e0")).expect("a record");
-    assert_eq!(record.history[0].why.as_deref(), Some("a test (delivery e0: 503 from https://example.com/)"));
+    assert_eq!(
+        record.history[0].why.as_deref(),
+        Some("a test (delivery e0: 503 from https://example.com/)")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,20 +268,36 @@ async fn the_checkpoint_can_be_moved_by_hand() {
     let start = now();
     relay
         .table
-        .save_checkpoint("fake", &Checkpoint { cursor: start, span_seconds: 60, resume: None })
+        .save_checkpoint(
+            "fake",
+            &Checkpoint {
+                cursor: start,
+                span_seconds: 60,
+                resume: None,
+            },
+        )
         .await
         .expect("saved");
     sleep(Duration::from_hours(1)).await;
     let from = start + minutes(2);
-    let report = relay.run(json!({ "from": from.to_string(), "moveCursor": true })).await.expect("a run");
+    let report = relay
+        .run(json!({ "from": from.to_string(), "moveCursor": true }))
+        .await
+        .expect("a run");
     assert_eq!((report.from, report.new, report.complete), (from, 1, true));
     assert_eq!(report.cursor, Some(now() - OVERLAP));
     // Back as well: what is read again is known.
-    let report = relay.run(json!({ "from": start.to_string(), "moveCursor": true })).await.expect("a run");
+    let report = relay
+        .run(json!({ "from": start.to_string(), "moveCursor": true }))
+        .await
+        .expect("a run");
     assert_eq!((report.new, report.known), (1, 1));
     let too_old = json!({ "from": (now() - LIFE - minutes(1)).to_string(), "moveCursor": true });
     let failed = relay.run(too_old).await.expect_err("refused");
-    assert!(matches!(failed.error, RecoverError::TooOld { .. }), "{failed}");
+    assert!(
+        matches!(failed.error, RecoverError::TooOld { .. }),
+        "{failed}"
+    );
     assert!(relay.go_on().await.complete, "and nothing has moved");
 }
 
@@ -226,7 +309,11 @@ async fn what_fails_while_a_window_is_read_in_several_runs_is_not_missed() {
     relay.go_on().await;
     let start = now();
     for number in 0..40 {
-        relay.lose(&format!("e{number}"), start + minutes(1), start + minutes(1));
+        relay.lose(
+            &format!("e{number}"),
+            start + minutes(1),
+            start + minutes(1),
+        );
     }
     sleep(Duration::from_mins(5)).await;
     *lock(&relay.log.read_takes) = Duration::from_mins(1);
@@ -247,17 +334,41 @@ async fn what_may_be_forgotten_needs_force() {
     relay.go_on().await;
     let from = now() - LIFE + minutes(59);
     relay.lose("old", from, now());
-    let failed = relay.run(json!({ "from": from.to_string() })).await.expect_err("refused");
-    assert!(matches!(failed.error, RecoverError::TooOld { .. }), "{failed}");
-    let report = relay.run(json!({ "from": from.to_string(), "force": true })).await.expect("a run");
+    let failed = relay
+        .run(json!({ "from": from.to_string() }))
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(failed.error, RecoverError::TooOld { .. }),
+        "{failed}"
+    );
+    let report = relay
+        .run(json!({ "from": from.to_string(), "force": true }))
+        .await
+        .expect("a run");
     assert_eq!(report.new, 1);
     let border = now() - LIFE + minutes(60);
-    assert!(relay.run(json!({ "from": border.to_string(), "dryRun": true })).await.is_ok(), "an hour is enough");
+    assert!(
+        relay
+            .run(json!({ "from": border.to_string(), "dryRun": true }))
+            .await
+            .is_ok(),
+        "an hour is enough"
+    );
     // The same when nothing has been read for too long.
     sleep(Duration::try_from(LIFE).expect("positive")).await;
     let failed = relay.run(json!({})).await.expect_err("refused");
-    assert!(matches!(failed.error, RecoverError::TooOld { .. }), "{failed}");
-    assert!(relay.run(json!({ "force": true })).await.expect("a run").complete);
+    assert!(
+        matches!(failed.error, RecoverError::TooOld { .. }),
+        "{failed}"
+    );
+    assert!(
+        relay
+            .run(json!({ "force": true }))
+            .await
+            .expect("a run")
+            .complete
+    );
     relay.go_on().await;
 }
 
@@ -267,11 +378,31 @@ async fn a_run_never_moves_the_checkpoint_back() {
     for ahead in [minutes(-14), minutes(0), minutes(60)] {
         let (relay, cursor) = (relay(), now() + ahead);
         relay.lose("e", now() - minutes(10), now());
-        let checkpoint = Checkpoint { cursor, span_seconds: 3600, resume: None };
-        relay.table.save_checkpoint("fake", &checkpoint).await.expect("saved");
+        let checkpoint = Checkpoint {
+            cursor,
+            span_seconds: 3600,
+            resume: None,
+        };
+        relay
+            .table
+            .save_checkpoint("fake", &checkpoint)
+            .await
+            .expect("saved");
         let report = relay.go_on().await;
-        assert_eq!((report.complete, report.new, report.cursor), (true, 1, Some(cursor)), "but it reads the overlap");
-        assert_eq!(relay.table.checkpoint("fake").await.expect("read").map(|found| found.cursor), Some(cursor));
+        assert_eq!(
+            (report.complete, report.new, report.cursor),
+            (true, 1, Some(cursor)),
+            "but it reads the overlap"
+        );
+        assert_eq!(
+            relay
+                .table
+                .checkpoint("fake")
+                .await
+                .expect("read")
+                .map(|found| found.cursor),
+            Some(cursor)
+        );
     }
 }
 
@@ -311,11 +442,25 @@ async fn a_place_that_no_run_has_left_is_none() {
             4 => (cursor, now(), cursor - hour),
             _ => (cursor, now(), cursor),
         };
-        let place = json!({ "from": from, "to": to, "began_at": began_at, "withheld": null, "place": 700 });
-        let resume = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, place.to_string());
-        let resume = Some(if forged == 5 { "no place".to_owned() } else { resume });
-        let checkpoint = Checkpoint { cursor, span_seconds: 3600, resume };
-        relay.table.save_checkpoint("fake", &checkpoint).await.expect("saved");
+        let place =
+            json!({ "from": from, "to": to, "began_at": began_at, "withheld": null, "place": 700 });
+        let resume =
+            base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, place.to_string());
+        let resume = Some(if forged == 5 {
+            "no place".to_owned()
+        } else {
+            resume
+        });
+        let checkpoint = Checkpoint {
+            cursor,
+            span_seconds: 3600,
+            resume,
+        };
+        relay
+            .table
+            .save_checkpoint("fake", &checkpoint)
+            .await
+            .expect("saved");
         assert_eq!(relay.go_on().await.new, 1, "{place}");
     }
 }
@@ -327,7 +472,13 @@ async fn a_short_invocation_reads_for_three_quarters_of_its_time() {
     let request = || Request::parse(json!({}), "a test", now()).expect("understood");
     for (seconds, is_read) in [(44, true), (45, false)] {
         *lock(&relay.log.read_takes) = Duration::from_secs(seconds);
-        let outcome = relay.recover(&request(), Instant::now() + Duration::from_mins(1)).await;
-        assert_eq!(outcome.is_ok(), is_read, "{seconds} s of a minute: {outcome:?}");
+        let outcome = relay
+            .recover(&request(), Instant::now() + Duration::from_mins(1))
+            .await;
+        assert_eq!(
+            outcome.is_ok(),
+            is_read,
+            "{seconds} s of a minute: {outcome:?}"
+        );
     }
 }

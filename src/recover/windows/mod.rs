@@ -1,8 +1,8 @@
-//! Progress of a run along the time line, window by window, as a pure state machine: the caller reads the windows and
-//! saves the checkpoints.
+//! Progress of a run along the time line, window by window, as a pure state machine: the caller
+//! reads the windows and saves the checkpoints.
 //!
-//! [`Windows`] is the state between two windows and [`OpenWindow`] the state inside one. A method that takes a step
-//! consumes the state it starts from, and every step is in [`STEPS`].
+//! [`Windows`] is the state between two windows and [`OpenWindow`] the state inside one. A method
+//! that takes a step consumes the state it starts from, and every step is in [`STEPS`].
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,8 @@ use super::request::SHORTEST_SPAN;
 use crate::ports::delivery_log::Window;
 use crate::ports::events_table::Checkpoint;
 
-/// A run that follows the checkpoint reads this far into the future, since the clock of Genesys Cloud may be ahead.
+/// A run that follows the checkpoint reads this far into the future, since the clock of Genesys
+/// Cloud may be ahead.
 pub(super) const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// States of a run.
@@ -39,9 +40,21 @@ pub(super) enum State {
 pub(super) const STEPS: [(State, State, &str); 5] = [
     (State::Between, State::Reading, "time is left to read"),
     (State::Between, State::Complete, "the end is reached"),
-    (State::Reading, State::Between, "the window was read to its end"),
-    (State::Reading, State::CutShort, "reading stopped, and the next run gets further"),
-    (State::Reading, State::Stuck, "reading stopped, and the next run would not get further"),
+    (
+        State::Reading,
+        State::Between,
+        "the window was read to its end",
+    ),
+    (
+        State::Reading,
+        State::CutShort,
+        "reading stopped, and the next run gets further",
+    ),
+    (
+        State::Reading,
+        State::Stuck,
+        "reading stopped, and the next run would not get further",
+    ),
 ];
 
 /// The part of the time line that a run reads, and the bounds of its windows.
@@ -50,7 +63,8 @@ pub(super) struct TimeLine {
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
     pub(super) began_at: Timestamp,
-    /// Distance that the checkpoint keeps from the present: deliveries before it may still fail late.
+    /// Distance that the checkpoint keeps from the present: deliveries before it may still fail
+    /// late.
     pub(super) overlap: SignedDuration,
     /// Length of the longest window, in seconds.
     pub(super) longest_span: u32,
@@ -79,7 +93,10 @@ pub(super) struct OpenWindow<P> {
 
 /// Outcome of [`Windows::open`].
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and never stored")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and never stored"
+)]
 pub(super) enum Opened<P> {
     /// The next window.
     Window(OpenWindow<P>),
@@ -107,7 +124,8 @@ struct Resume<P> {
     to: Timestamp,
     /// Time when the reading of the window began: a later failure may stand before the place.
     began_at: Timestamp,
-    /// Cause of an entry before the place that could not be fetched, so that the window must be read once more.
+    /// Cause of an entry before the place that could not be fetched, so that the window must be
+    /// read once more.
     #[serde(rename = "withheld")]
     unavailable: Option<String>,
     place: P,
@@ -115,19 +133,24 @@ struct Resume<P> {
 
 impl<P: Serialize + DeserializeOwned> Resume<P> {
     fn token(&self) -> Option<String> {
-        serde_json::to_vec(self).ok().map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
+        serde_json::to_vec(self)
+            .ok()
+            .map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
     }
 
-    /// Reads a token. One that cannot be read, of another version perhaps, is ignored: the window is read from its
-    /// beginning.
+    /// Reads a token. One that cannot be read, of another version perhaps, is ignored: the window
+    /// is read from its beginning.
     fn read(token: &str) -> Option<Self> {
         serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()
     }
 
-    /// Checks that a run of this time line, or an earlier one, can have left it: an operator can write anything there.
+    /// Checks that a run of this time line, or an earlier one, can have left it: an operator can
+    /// write anything there.
     fn is_plausible(&self, line: &TimeLine) -> bool {
         let began = line.began_at;
-        self.from < self.to && self.to <= line.to && (self.from - AHEAD..=began).contains(&self.began_at)
+        self.from < self.to
+            && self.to <= line.to
+            && (self.from - AHEAD..=began).contains(&self.began_at)
     }
 }
 
@@ -135,7 +158,13 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> Windows<P> {
     /// Begins a run. `resume` is the token that an earlier run has left.
     pub(super) fn begin(line: TimeLine, span_seconds: u32, resume: Option<&str>) -> Self {
         let resume = resume.and_then(Resume::read);
-        Self { line, at: line.from, settled: line.began_at - line.overlap, span_seconds, resume }
+        Self {
+            line,
+            at: line.from,
+            settled: line.began_at - line.overlap,
+            span_seconds,
+            resume,
+        }
     }
 
     /// Time up to which everything was read.
@@ -151,16 +180,25 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> Windows<P> {
         }
         step(State::Between, State::Reading);
         self.span_seconds = self.span_seconds.min(self.line.longest_span);
-        let resumed = self.resume.take().filter(|resume| resume.from == self.at && resume.is_plausible(&self.line));
+        let resumed = self
+            .resume
+            .take()
+            .filter(|resume| resume.from == self.at && resume.is_plausible(&self.line));
         let opened = resumed.unwrap_or_else(|| Resume {
             from: self.at,
-            to: self.line.to.min(self.at + SignedDuration::from_secs(self.span_seconds.into())),
+            to: self
+                .line
+                .to
+                .min(self.at + SignedDuration::from_secs(self.span_seconds.into())),
             began_at: self.line.began_at,
             unavailable: None,
             place: P::default(),
         });
         self.settled = self.settled.min(opened.began_at - self.line.overlap);
-        Opened::Window(OpenWindow { windows: self, opened })
+        Opened::Window(OpenWindow {
+            windows: self,
+            opened,
+        })
     }
 
     /// Keeps the checkpoint before the open window, which must be read again.
@@ -171,14 +209,21 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> Windows<P> {
     }
 
     fn checkpoint(&self, resume: Option<String>) -> Checkpoint {
-        Checkpoint { cursor: self.at.min(self.settled), span_seconds: self.span_seconds, resume }
+        Checkpoint {
+            cursor: self.at.min(self.settled),
+            span_seconds: self.span_seconds,
+            resume,
+        }
     }
 }
 
 impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> OpenWindow<P> {
     /// Part of the time line to read.
     pub(super) fn window(&self) -> Window {
-        Window { from: self.opened.from, to: self.opened.to }
+        Window {
+            from: self.opened.from,
+            to: self.opened.to,
+        }
     }
 
     /// Place to begin at.
@@ -191,11 +236,14 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> OpenWindow<P
         self.opened.unavailable.clone()
     }
 
-    /// Closes a window that was read to its end. The next one is twice as long. `is_waiting` tells that some entry could
-    /// not be fetched.
+    /// Closes a window that was read to its end. The next one is twice as long. `is_waiting` tells
+    /// that some entry could not be fetched.
     pub(super) fn finish(self, is_waiting: bool) -> (Windows<P>, Checkpoint) {
         step(State::Reading, State::Between);
-        let Self { mut windows, opened } = self;
+        let Self {
+            mut windows,
+            opened,
+        } = self;
         windows.wait(is_waiting);
         windows.at = opened.to;
         windows.span_seconds = (windows.span_seconds * 2).min(windows.line.longest_span);
@@ -203,27 +251,54 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> OpenWindow<P
         (windows, checkpoint)
     }
 
-    /// Ends the run at the place `reached`. `resumable` is the place where a later run can continue in the same window;
-    /// without one, this window was too long, and the next is half as long. `unavailable` is the cause of the first entry
-    /// that could not be fetched.
-    pub(super) fn cut_short(self, reached: &P, resumable: Option<P>, unavailable: Option<String>) -> Cut {
-        let Self { mut windows, opened } = self;
+    /// Ends the run at the place `reached`. `resumable` is the place where a later run can continue
+    /// in the same window; without one, this window was too long, and the next is half as long.
+    /// `unavailable` is the cause of the first entry that could not be fetched.
+    pub(super) fn cut_short(
+        self,
+        reached: &P,
+        resumable: Option<P>,
+        unavailable: Option<String>,
+    ) -> Cut {
+        let Self {
+            mut windows,
+            opened,
+        } = self;
         windows.wait(unavailable.is_some());
         let is_first = windows.at == windows.line.from;
         let has_moved = !is_first || *reached != opened.place;
         let is_shortest = resumable.is_none() && windows.span_seconds == SHORTEST_SPAN && is_first;
-        let state = if has_moved && !is_shortest { State::CutShort } else { State::Stuck };
+        let state = if has_moved && !is_shortest {
+            State::CutShort
+        } else {
+            State::Stuck
+        };
         step(State::Reading, state);
         if resumable.is_none() {
             windows.span_seconds = (windows.span_seconds / 2).max(SHORTEST_SPAN);
         }
-        let resume = resumable.and_then(|place| Resume { unavailable, place, ..opened }.token());
+        let resume = resumable.and_then(|place| {
+            Resume {
+                unavailable,
+                place,
+                ..opened
+            }
+            .token()
+        });
         let checkpoint = has_moved.then(|| windows.checkpoint(resume));
-        Cut { at: windows.at, checkpoint, state, span_seconds: windows.span_seconds }
+        Cut {
+            at: windows.at,
+            checkpoint,
+            state,
+            span_seconds: windows.span_seconds,
+        }
     }
 }
 
 /// Takes a step.
 fn step(from: State, to: State) {
-    debug_assert!(STEPS.iter().any(|step| (step.0, step.1) == (from, to)), "{from:?} to {to:?} is no step");
+    debug_assert!(
+        STEPS.iter().any(|step| (step.0, step.1) == (from, to)),
+        "{from:?} to {to:?} is no step"
+    );
 }

@@ -11,7 +11,13 @@ const LONGEST: u32 = 3600;
 
 /// A time line that ends two hours later, when the run begins.
 fn line() -> TimeLine {
-    TimeLine { from: time(0), to: time(7200), began_at: time(7200), overlap: OVERLAP, longest_span: LONGEST }
+    TimeLine {
+        from: time(0),
+        to: time(7200),
+        began_at: time(7200),
+        overlap: OVERLAP,
+        longest_span: LONGEST,
+    }
 }
 
 fn time(second: i64) -> Timestamp {
@@ -31,7 +37,14 @@ fn open(windows: Windows<usize>) -> OpenWindow<usize> {
 
 fn token(from: i64, to: i64, began_at: i64, place: usize) -> Option<String> {
     let (from, to, began_at) = (time(from), time(to), time(began_at));
-    Resume { from, to, began_at, unavailable: None, place }.token()
+    Resume {
+        from,
+        to,
+        began_at,
+        unavailable: None,
+        place,
+    }
+    .token()
 }
 
 /// Bounds of the open window and the place to begin at.
@@ -48,7 +61,8 @@ fn a_run_opens_the_window_it_was_left_in_or_a_new_one() {
         (u32::MAX, None, (0, 3600, 0)),
         (60, token(0, 600, 7000, 7), (0, 600, 7)),
         (60, token(0, 7200, 7200, 7), (0, 7200, 7)),
-        // An hour before its time, of another window, empty, past the end, read before it began, and read in the future.
+        // An hour before its time, of another window, empty, past the end, read before it began,
+        // and read in the future.
         (60, Some("no token".to_owned()), (0, 60, 0)),
         (60, token(60, 600, 7000, 7), (0, 60, 0)),
         (60, token(0, 0, 7000, 7), (0, 60, 0)),
@@ -56,7 +70,11 @@ fn a_run_opens_the_window_it_was_left_in_or_a_new_one() {
         (60, token(0, 600, -301, 7), (0, 60, 0)),
         (60, token(0, 600, 7201, 7), (0, 60, 0)),
     ] {
-        assert_eq!(opened(&open(begin(span, resume.as_deref()))), expected, "{span} {resume:?}");
+        assert_eq!(
+            opened(&open(begin(span, resume.as_deref()))),
+            expected,
+            "{span} {resume:?}"
+        );
     }
 }
 
@@ -83,12 +101,16 @@ fn the_checkpoint_waits_for_the_overlap_for_a_resumed_window_and_for_what_is_una
         (3600, token(0, 7200, 1000, 7), true, 0),
     ] {
         let (_, checkpoint) = open(begin(span, resume.as_deref())).finish(is_waiting);
-        assert_eq!(checkpoint.cursor, time(expected), "{span} {resume:?} {is_waiting}");
+        assert_eq!(
+            checkpoint.cursor,
+            time(expected),
+            "{span} {resume:?} {is_waiting}"
+        );
     }
 }
 
-/// Span, windows read before, pages read of the last one, and whether a later run can continue in it; the end, the next
-/// span, and the checkpoint.
+/// Span, windows read before, pages read of the last one, and whether a later run can continue in
+/// it; the end, the next span, and the checkpoint.
 #[test]
 fn a_run_is_stuck_if_the_next_would_get_no_further() {
     use State::{CutShort, Stuck};
@@ -115,16 +137,26 @@ fn a_run_is_stuck_if_the_next_would_get_no_further() {
         let cursor = cut.checkpoint.as_ref().map(|checkpoint| checkpoint.cursor);
         assert_eq!(cursor, checkpoint.map(time), "{case}");
         let resume = cut.checkpoint.and_then(|checkpoint| checkpoint.resume);
-        assert_eq!(resume.is_some(), is_resumable && checkpoint.is_some(), "{case}");
+        assert_eq!(
+            resume.is_some(),
+            is_resumable && checkpoint.is_some(),
+            "{case}"
+        );
     }
 }
 
 #[test]
 fn the_next_run_continues_at_the_place_and_waits_for_the_same_entry() {
     let cut = open(begin(600, None)).cut_short(&7, Some(7), Some("no answer".to_owned()));
-    let resume = cut.checkpoint.and_then(|checkpoint| checkpoint.resume).expect("a token");
+    let resume = cut
+        .checkpoint
+        .and_then(|checkpoint| checkpoint.resume)
+        .expect("a token");
     let open = open(begin(60, Some(&resume)));
-    assert_eq!((opened(&open), open.unavailable().as_deref()), ((0, 600, 7), Some("no answer")));
+    assert_eq!(
+        (opened(&open), open.unavailable().as_deref()),
+        ((0, 600, 7), Some("no answer"))
+    );
 }
 
 proptest! {
@@ -150,9 +182,14 @@ proptest! {
 #[test]
 fn a_run_takes_every_step_of_the_table_and_no_other() {
     let mut taken = BTreeSet::new();
-    for (windows_read, reached, is_resumable) in
-        (0..3).flat_map(|read| [(read, 0, false), (read, 0, true), (read, 1, false), (read, 1, true)])
-    {
+    for (windows_read, reached, is_resumable) in (0..3).flat_map(|read| {
+        [
+            (read, 0, false),
+            (read, 0, true),
+            (read, 1, false),
+            (read, 1, true),
+        ]
+    }) {
         let mut windows = begin(LONGEST, None);
         for _ in 0..windows_read {
             taken.insert((State::Between, State::Reading));
@@ -168,5 +205,8 @@ fn a_run_takes_every_step_of_the_table_and_no_other() {
             Opened::Complete => drop(taken.insert((State::Between, State::Complete))),
         }
     }
-    assert_eq!(taken, STEPS.iter().map(|(from, to, _)| (*from, *to)).collect());
+    assert_eq!(
+        taken,
+        STEPS.iter().map(|(from, to, _)| (*from, *to)).collect()
+    );
 }

@@ -5,8 +5,12 @@ use super::*;
 #[tokio::test]
 async fn ingest_accepts_nothing_that_it_may_not_keep_or_check() -> Result<()> {
     let probes: [(&str, Probe); 2] = [
-        ("sqs:SendMessage", |trial| nothing_is_accepted_that_cannot_be_sent(trial).boxed_local()),
-        ("secretsmanager:GetSecretValue", |trial| nothing_is_judged_without_secrets(trial).boxed_local()),
+        ("sqs:SendMessage", |trial| {
+            nothing_is_accepted_that_cannot_be_sent(trial).boxed_local()
+        }),
+        ("secretsmanager:GetSecretValue", |trial| {
+            nothing_is_judged_without_secrets(trial).boxed_local()
+        }),
     ];
     try_each("IngestRole", &OF_THE_RUNTIME, &probes).await
 }
@@ -35,7 +39,10 @@ async fn nothing_is_judged_without_secrets(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
     // What has read them keeps them for a while.
     trial.relay.kill(Function::Ingest).await?;
-    let forged = Webhook { authentication: ("X-Webhook-Secret", "forged".to_owned()), ..webhook("unchecked") };
+    let forged = Webhook {
+        authentication: ("X-Webhook-Secret", "forged".to_owned()),
+        ..webhook("unchecked")
+    };
     for webhook in [webhook("unchecked"), forged] {
         let (status, answer) = wait::until("the killed process gets no more requests", || async {
             let (status, answer) = webhook.send(&url).await?;
@@ -47,10 +54,15 @@ async fn nothing_is_judged_without_secrets(trial: &Trial<'_>) -> Result<()> {
     trial.until_logged(Function::Ingest).await?;
     trial.relay.until_empty().await?;
     trial.give_back().await?;
-    let accepted = wait::until("they are read again, which is tried at most every few seconds", || async {
-        let (status, answer) = webhook("unchecked").send(&url).await?;
-        Ok((status == 200).then_some(answer))
-    })
+    let accepted = wait::until(
+        "they are read again, which is tried at most every few seconds",
+        || async {
+            let (status, answer) = webhook("unchecked").send(&url).await?;
+            Ok((status == 200).then_some(answer))
+        },
+    )
     .await?;
-    trial.delivered_once(accepted["eventId"].as_str().unwrap_or_default()).await
+    trial
+        .delivered_once(accepted["eventId"].as_str().unwrap_or_default())
+        .await
 }

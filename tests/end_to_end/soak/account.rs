@@ -47,7 +47,11 @@ impl Unheard {
 
 impl fmt::Display for Unheard {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { crashed, late, forgotten } = self;
+        let Self {
+            crashed,
+            late,
+            forgotten,
+        } = self;
         write!(
             formatter,
             "answers unheard: {crashed} by a kill or a cut, {late} late, {forgotten} of before the newest attempts"
@@ -60,15 +64,28 @@ impl Account<'_> {
     pub(super) fn settle(&self, ending: &Ending) -> Result<String> {
         let deliveries = self.relay.deliveries();
         let all: BTreeSet<_> = self.sent.accepted.union(&self.sent.refused).collect();
-        let unknown: Vec<_> = ending.records.keys().filter(|id| !all.contains(id)).collect();
+        let unknown: Vec<_> = ending
+            .records
+            .keys()
+            .filter(|id| !all.contains(id))
+            .collect();
         ensure!(unknown.is_empty(), "events that were not sent: {unknown:?}");
-        let mut counts = BTreeMap::from([("DELIVERED", 0), ("DEAD", 0), ("ARCHIVED", 0), ("DISCARDED", 0)]);
+        let mut counts = BTreeMap::from([
+            ("DELIVERED", 0),
+            ("DEAD", 0),
+            ("ARCHIVED", 0),
+            ("DISCARDED", 0),
+        ]);
         for id in all {
-            let kept = ending.records.get(id).with_context(|| format!("lost without a trace: {id}"))?;
+            let kept = ending
+                .records
+                .get(id)
+                .with_context(|| format!("lost without a trace: {id}"))?;
             let has_arrived = deliveries.contains_key(id);
             let is_kept = match kept.state.as_str() {
                 "DELIVERED" => has_arrived,
-                // The target can have it although its last attempt could not be recorded: there is no dead letter then.
+                // The target can have it although its last attempt could not be recorded: there is
+                // no dead letter then.
                 "DEAD" => kept.reason.is_some() && (ending.letters.contains(id) || has_arrived),
                 "ARCHIVED" => ending.archived.contains(id),
                 "DISCARDED" => self.asked_to_discard.contains(id),
@@ -79,7 +96,10 @@ impl Account<'_> {
         }
         for id in &ending.letters {
             let state = ending.records.get(id).map(|kept| kept.state.as_str());
-            ensure!(state == Some("DEAD"), "a dead letter of an event that is {state:?}: {id}");
+            ensure!(
+                state == Some("DEAD"),
+                "a dead letter of an event that is {state:?}: {id}"
+            );
         }
         let (made, repeated) = self.repetitions();
         let unheard = self.unheard(ending)?;
@@ -103,9 +123,16 @@ impl Account<'_> {
     /// Lost events, after all dead letters were replayed.
     pub(super) fn lost(&self, ending: &Ending) -> Vec<String> {
         let deliveries = self.relay.deliveries();
-        let is_discarded = |id: &str| ending.records.get(id).is_some_and(|kept| kept.state == "DISCARDED");
+        let is_discarded = |id: &str| {
+            ending
+                .records
+                .get(id)
+                .is_some_and(|kept| kept.state == "DISCARDED")
+        };
         let all = self.sent.accepted.union(&self.sent.refused);
-        all.filter(|id| !deliveries.contains_key(*id) && !is_discarded(id)).cloned().collect()
+        all.filter(|id| !deliveries.contains_key(*id) && !is_discarded(id))
+            .cloned()
+            .collect()
     }
 
     /// Number of 2xx answers of the target, and of those to events that it had accepted before.
@@ -121,38 +148,70 @@ impl Account<'_> {
         let mut latest: BTreeMap<String, usize> = BTreeMap::new();
         for request in self.relay.target.requests() {
             let made = attempt_of(&request);
-            latest.entry(request.event_id).and_modify(|latest| *latest = made.max(*latest)).or_insert(made);
+            latest
+                .entry(request.event_id)
+                .and_modify(|latest| *latest = made.max(*latest))
+                .or_insert(made);
         }
         let mut unheard = Unheard::default();
         for (id, kept) in &ending.records {
-            ensure!(kept.deliveries() == usize::from(kept.state == "DELIVERED"), "not once: {kept:?}");
+            ensure!(
+                kept.deliveries() == usize::from(kept.state == "DELIVERED"),
+                "not once: {kept:?}"
+            );
             // Only the newest are remembered.
             let forgotten = kept.attempts_made.saturating_sub(kept.attempts.len());
-            let early = answered.get(id).map_or(0, |attempts| attempts.range(..=forgotten).count());
+            let early = answered
+                .get(id)
+                .map_or(0, |attempts| attempts.range(..=forgotten).count());
             unheard.forgotten += early;
             for (number, attempt) in (forgotten + 1..).zip(&kept.attempts) {
-                let has_arrived = answered.get(id).is_some_and(|attempts| attempts.contains(&number));
+                let has_arrived = answered
+                    .get(id)
+                    .is_some_and(|attempts| attempts.contains(&number));
                 if attempt.error.as_deref() == Some(CRASHED) {
                     unheard.crashed += usize::from(has_arrived);
                     let is_explained = timed_out > 0 || self.can_have_crashed(attempt);
-                    ensure!(is_explained, "neither a kill nor a cut explains attempt {number} of {kept:?}");
+                    ensure!(
+                        is_explained,
+                        "neither a kill nor a cut explains attempt {number} of {kept:?}"
+                    );
                 } else if attempt.status.is_none() {
                     unheard.late += usize::from(has_arrived);
                 } else {
-                    ensure!(has_arrived == (attempt.status == Some(200)), "attempt {number} of {kept:?}");
+                    ensure!(
+                        has_arrived == (attempt.status == Some(200)),
+                        "attempt {number} of {kept:?}"
+                    );
                 }
             }
-            let is_delivered = kept.attempts.iter().position(|attempt| attempt.status == Some(200));
+            let is_delivered = kept
+                .attempts
+                .iter()
+                .position(|attempt| attempt.status == Some(200));
             let last = is_delivered.map(|position| forgotten + position + 1);
-            let again = latest.get(id).filter(|latest| last.is_some_and(|last| **latest > last));
-            ensure!(again.is_none(), "attempt {again:?} came after the delivery was recorded: {kept:?}");
+            let again = latest
+                .get(id)
+                .filter(|latest| last.is_some_and(|last| **latest > last));
+            ensure!(
+                again.is_none(),
+                "attempt {again:?} came after the delivery was recorded: {kept:?}"
+            );
         }
         Ok(unheard)
     }
 
     fn can_have_crashed(&self, attempt: &KeptAttempt) -> bool {
-        let mut kills = self.troubles.kills.iter().filter(|kill| kill.function == Function::Processor);
-        let mut cuts = self.troubles.cuts.iter().filter(|cut| cut.service == Service::DynamoDb);
+        let mut kills = self
+            .troubles
+            .kills
+            .iter()
+            .filter(|kill| kill.function == Function::Processor);
+        let mut cuts = self
+            .troubles
+            .cuts
+            .iter()
+            .filter(|cut| cut.service == Service::DynamoDb);
         kills.any(|kill| kill.can_have_ended(attempt.at, PROCESSOR_TIME))
             || cuts.any(|cut| attempt.at <= cut.to && cut.from <= attempt.at + PROCESSOR_TIME)
     }

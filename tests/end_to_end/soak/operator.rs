@@ -26,7 +26,13 @@ pub(super) struct Operator<'a> {
 
 impl<'a> Operator<'a> {
     pub(super) fn new(relay: &'a Relay, rng: Rng) -> Self {
-        Self { relay, rng, kills: Vec::new(), asked_to_discard: BTreeSet::new(), runs: BTreeMap::new() }
+        Self {
+            relay,
+            rng,
+            kills: Vec::new(),
+            asked_to_discard: BTreeSet::new(),
+            runs: BTreeMap::new(),
+        }
     }
 
     pub(super) fn take_kills(&mut self) -> Vec<Kill> {
@@ -39,7 +45,10 @@ impl<'a> Operator<'a> {
     }
 
     pub(super) fn figures(&self) -> String {
-        let runs = self.runs.iter().map(|(action, (runs, done))| format!("{action} {done} of {runs}"));
+        let runs = self
+            .runs
+            .iter()
+            .map(|(action, (runs, done))| format!("{action} {done} of {runs}"));
         format!("runs: {}", runs.collect::<Vec<_>>().join(", "))
     }
 
@@ -47,16 +56,35 @@ impl<'a> Operator<'a> {
     pub(super) async fn work(&mut self, end: Instant) -> Result<()> {
         while pause(&mut self.rng, 200, 1500, end).await {
             match self.rng.u8(..20) {
-                0..=4 => self.run(Function::Replay, json!({ "action": "replay", "all": true })).await?,
+                0..=4 => {
+                    self.run(Function::Replay, json!({ "action": "replay", "all": true }))
+                        .await?
+                }
                 5..=8 => {
                     let filter = json!({ "reason": self.rng.choice(REASONS) });
-                    self.run(Function::Replay, json!({ "action": "replay", "filter": filter })).await?;
+                    self.run(
+                        Function::Replay,
+                        json!({ "action": "replay", "filter": filter }),
+                    )
+                    .await?;
                 }
-                9..=12 => self.run(Function::Replay, json!({ "action": "reconcile" })).await?,
-                13 | 14 => self.run(Function::Replay, json!({ "action": "archive", "olderThanDays": 0 })).await?,
+                9..=12 => {
+                    self.run(Function::Replay, json!({ "action": "reconcile" }))
+                        .await?
+                }
+                13 | 14 => {
+                    self.run(
+                        Function::Replay,
+                        json!({ "action": "archive", "olderThanDays": 0 }),
+                    )
+                    .await?
+                }
                 15 | 16 => {
-                    let Some(key) = self.rng.choice(archive::keys(self.relay).await?) else { continue };
-                    self.run(Function::Replay, json!({ "action": "restore", "key": key })).await?;
+                    let Some(key) = self.rng.choice(archive::keys(self.relay).await?) else {
+                        continue;
+                    };
+                    self.run(Function::Replay, json!({ "action": "restore", "key": key }))
+                        .await?;
                 }
                 17 => self.discard().await?,
                 _ => self.run(Function::Recovery, json!({})).await?,
@@ -66,18 +94,35 @@ impl<'a> Operator<'a> {
     }
 
     async fn discard(&mut self) -> Result<()> {
-        let listed = self.relay.stack.invoke(Function::Replay, &json!({ "action": "list", "limit": 20 })).await;
+        let listed = self
+            .relay
+            .stack
+            .invoke(Function::Replay, &json!({ "action": "list", "limit": 20 }))
+            .await;
         let Ok(Ok(list)) = listed else { return Ok(()) };
-        let ids = list["items"].as_array().into_iter().flatten().filter_map(|item| item["eventId"].as_str());
-        let Some(id) = self.rng.choice(ids.collect::<Vec<_>>()) else { return Ok(()) };
+        let ids = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["eventId"].as_str());
+        let Some(id) = self.rng.choice(ids.collect::<Vec<_>>()) else {
+            return Ok(());
+        };
         self.asked_to_discard.insert(id.to_owned());
-        self.run(Function::Replay, json!({ "action": "discard", "eventIds": [id] })).await
+        self.run(
+            Function::Replay,
+            json!({ "action": "discard", "eventIds": [id] }),
+        )
+        .await
     }
 
     /// Every third run is killed a moment after it began, unless it is faster.
     async fn run(&mut self, function: Function, mut request: Value) -> Result<()> {
         let action = request["action"].as_str().unwrap_or("recover").to_owned();
-        let by = format!("operator, {action} {}", self.runs.values().map(|(runs, _)| runs).sum::<usize>());
+        let by = format!(
+            "operator, {action} {}",
+            self.runs.values().map(|(runs, _)| runs).sum::<usize>()
+        );
         request["by"] = json!(by);
         request["why"] = json!("the soak");
         let run = self.relay.stack.invoke(function, &request);
@@ -99,11 +144,23 @@ impl<'a> Operator<'a> {
 
     /// Takes the lease from a run that is no more: it ends by itself, but later than the test.
     async fn end_lease_of(&self, by: &str) {
-        let Ok(table) = self.relay.stack.output("EventsTableName") else { return };
+        let Ok(table) = self.relay.stack.output("EventsTableName") else {
+            return;
+        };
         let request = self.relay.stack.dynamodb().delete_item().table_name(table);
-        let request = request.key("event_id", AttributeValue::S("lease#dead-letters".to_owned()));
-        let request = request.condition_expression("#by = :by").expression_attribute_names("#by", "by");
+        let request = request.key(
+            "event_id",
+            AttributeValue::S("lease#dead-letters".to_owned()),
+        );
+        let request = request
+            .condition_expression("#by = :by")
+            .expression_attribute_names("#by", "by");
         // Refused where the run has given it back itself.
-        drop(request.expression_attribute_values(":by", AttributeValue::S(by.to_owned())).send().await);
+        drop(
+            request
+                .expression_attribute_values(":by", AttributeValue::S(by.to_owned()))
+                .send()
+                .await,
+        );
     }
 }

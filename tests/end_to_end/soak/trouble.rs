@@ -41,14 +41,25 @@ impl Troubles {
     pub(super) fn figures(&self) -> String {
         let mut text = String::new();
         for function in Function::ALL {
-            let kills = self.kills.iter().filter(|kill| kill.function == function).count();
+            let kills = self
+                .kills
+                .iter()
+                .filter(|kill| kill.function == function)
+                .count();
             let _ = write!(text, "{kills} kills of {function}, ");
         }
         for service in Service::ALL {
-            let cuts = self.cuts.iter().filter(|cut| cut.service == service).count();
+            let cuts = self
+                .cuts
+                .iter()
+                .filter(|cut| cut.service == service)
+                .count();
             let _ = write!(text, "{cuts} cuts of {service}, ");
         }
-        text + &format!("{} outages of ingest, {} changes of the target", self.outages, self.changes)
+        text + &format!(
+            "{} outages of ingest, {} changes of the target",
+            self.outages, self.changes
+        )
     }
 }
 
@@ -60,27 +71,40 @@ pub(super) struct Cut {
     pub(super) to: Timestamp,
 }
 
-/// Waits a random time between two bounds in milliseconds, at most until `end`; returns whether `end` is still to come.
+/// Waits a random time between two bounds in milliseconds, at most until `end`; returns whether
+/// `end` is still to come.
 pub(super) async fn pause(rng: &mut Rng, least: u64, most: u64, end: Instant) -> bool {
     sleep_until(end.min(Instant::now() + Duration::from_millis(rng.u64(least..most)))).await;
     Instant::now() < end
 }
 
 /// Injects network faults on the way to a service until `end`.
-pub(super) async fn cut(service: Service, proxy: &FaultyProxy, mut rng: Rng, end: Instant) -> Result<Vec<Cut>> {
+pub(super) async fn cut(
+    service: Service,
+    proxy: &FaultyProxy,
+    mut rng: Rng,
+    end: Instant,
+) -> Result<Vec<Cut>> {
     let mut cuts = Vec::new();
     while pause(&mut rng, 2000, 6000, end).await {
         let from = Timestamp::now();
         proxy.set(rng.choice(NETWORK_FAULTS).unwrap_or(NetworkFault::CutOff));
         pause(&mut rng, 300, 3000, end).await;
         proxy.set(NetworkFault::None);
-        cuts.push(Cut { service, from, to: Timestamp::now() });
+        cuts.push(Cut {
+            service,
+            from,
+            to: Timestamp::now(),
+        });
     }
     Ok(cuts)
 }
 
 fn any_behaviour(rng: &mut Rng) -> Behaviour {
-    let status = |code, after: Option<&str>| Behaviour::Status { code, retry_after: after.map(str::to_owned) };
+    let status = |code, after: Option<&str>| Behaviour::Status {
+        code,
+        retry_after: after.map(str::to_owned),
+    };
     match rng.u8(..20) {
         0..=6 => Behaviour::Fine,
         7 => Behaviour::Fail(50),
@@ -106,7 +130,8 @@ pub(super) async fn flap(target: &Target, mut rng: Rng, end: Instant) -> Result<
     Ok(changes)
 }
 
-/// Stops ingest repeatedly until `end`, each time for longer than senders retry; returns the number of stops.
+/// Stops ingest repeatedly until `end`, each time for longer than senders retry; returns the number
+/// of stops.
 pub(super) async fn stop_ingest(relay: &Relay, mut rng: Rng, end: Instant) -> Result<usize> {
     let mut outages = 0;
     while pause(&mut rng, 8000, 20_000, end).await {
@@ -122,14 +147,22 @@ pub(super) async fn stop_ingest(relay: &Relay, mut rng: Rng, end: Instant) -> Re
 pub(super) async fn kill(relay: &Relay, mut rng: Rng, end: Instant) -> Result<Vec<Kill>> {
     let mut kills = Vec::new();
     while pause(&mut rng, 800, 3500, end).await {
-        let function = if rng.bool() { Function::Processor } else { Function::Ingest };
+        let function = if rng.bool() {
+            Function::Processor
+        } else {
+            Function::Ingest
+        };
         kills.extend(kill_one(relay, function, &mut rng)?);
     }
     Ok(kills)
 }
 
 /// Kills a process of a function after a short random time.
-pub(super) async fn kill_soon(relay: &Relay, function: Function, rng: &mut Rng) -> Result<Option<Kill>> {
+pub(super) async fn kill_soon(
+    relay: &Relay,
+    function: Function,
+    rng: &mut Rng,
+) -> Result<Option<Kill>> {
     sleep(Duration::from_millis(rng.u64(..900))).await;
     kill_one(relay, function, rng)
 }

@@ -25,7 +25,10 @@ const BREAKER_TIME: Duration = Duration::from_secs(150);
 struct Probe(Arc<World>);
 
 impl Prober for Probe {
-    async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+    async fn probe(
+        &self,
+        delivered_at: Option<Timestamp>,
+    ) -> Result<Probed, Box<dyn Error + Send + Sync>> {
         self.0.probe(delivered_at).await
     }
 }
@@ -34,17 +37,33 @@ impl World {
     /// Runs the breaker once.
     pub(crate) async fn run_breaker(self: &Arc<Self>) -> Option<breaker::BreakerStatus> {
         let process = self.process("breaker", OPERATOR_CALL);
-        let policy = Policy { failure_percent: 90, maximum_concurrency: self.scenario.concurrency };
+        let policy = Policy {
+            failure_percent: 90,
+            maximum_concurrency: self.scenario.concurrency,
+        };
         let function = Breaker {
-            events: Remote { port: self.events.clone(), service: Service::Events, process: process.clone() },
-            table: Remote { port: self.table.clone(), service: Service::Table, process: process.clone() },
-            event_source: Remote { port: self.mapping.clone(), service: Service::Mapping, process: process.clone() },
+            events: Remote {
+                port: self.events.clone(),
+                service: Service::Events,
+                process: process.clone(),
+            },
+            table: Remote {
+                port: self.table.clone(),
+                service: Service::Table,
+                process: process.clone(),
+            },
+            event_source: Remote {
+                port: self.mapping.clone(),
+                service: Service::Mapping,
+                process: process.clone(),
+            },
             prober: Probe(Arc::clone(self)),
             clock: self.clock(),
             policy,
             is_on: true,
         };
-        let request = breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
+        let request =
+            breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
         let work = Box::pin(function.handle(&request, Instant::now() + BREAKER_TIME));
         let shown = process.invoke(BREAKER_TIME, work).await;
         self.invariants.note(|| match &shown {
@@ -55,27 +74,43 @@ impl World {
         self.invariants.check_nothing_lost();
         let shown = shown.ok().and_then(Result::ok);
         let is_open = shown.as_ref().is_some_and(|shown| shown.state == "open");
-        self.invariants.breaker_ran(is_open, self.holds_back_untried_events());
+        self.invariants
+            .breaker_ran(is_open, self.holds_back_untried_events());
         shown
     }
 
-    /// True where the breaker holds back a good event without any attempt although the target works.
+    /// True where the breaker holds back a good event without any attempt although the target
+    /// works.
     fn holds_back_untried_events(&self) -> bool {
         let is_untried = |message: &Message, sent_at: Timestamp| {
-            let (id, label) = (message.identity(sent_at).0, label_of(message.body.as_bytes()));
-            let is_untried = self.table.record(&id).is_none_or(|record| record.attempts_made == 0);
+            let (id, label) = (
+                message.identity(sent_at).0,
+                label_of(message.body.as_bytes()),
+            );
+            let is_untried = self
+                .table
+                .record(&id)
+                .is_none_or(|record| record.attempts_made == 0);
             is_untried && !self.is_poison(&label) && !self.invariants.has_taken(&id)
         };
-        !self.mapping.is_enabled() && self.faults.is_mostly_working() && self.events.held(is_untried).contains(&true)
+        !self.mapping.is_enabled()
+            && self.faults.is_mostly_working()
+            && self.events.held(is_untried).contains(&true)
     }
 
     /// Probes the target with one event.
-    async fn probe(&self, delivered_at: Option<Timestamp>) -> Result<Probed, Box<dyn Error + Send + Sync>> {
+    async fn probe(
+        &self,
+        delivered_at: Option<Timestamp>,
+    ) -> Result<Probed, Box<dyn Error + Send + Sync>> {
         let Warm { process, function } = self.processor("probe");
         let time = self.scenario.processor_time;
         self.invariants.probed();
         let work = async { function.probe(delivered_at, Instant::now() + time).await };
-        let probed = process.invoke(time, work).await.map_err(|Crashed| "the processor crashed")??;
+        let probed = process
+            .invoke(time, work)
+            .await
+            .map_err(|Crashed| "the processor crashed")??;
         if probed != Probed::Nothing {
             self.faults.count("probes");
         }

@@ -1,16 +1,24 @@
-//! The plot of `docs/reference/costs.md`: cold start, CPU and memory of ingest beside its peers, as bars.
+//! The plot of `docs/reference/costs.md`: cold start, CPU and memory of ingest beside its peers, as
+//! bars.
 
 use crate::figures::number;
 use crate::ingest;
 use crate::results::Results;
 
 /// Each panel: its title, and the figure that it shows.
-const PANELS: [(&str, &str); 3] =
-    [("Cold start, ms", ingest::COLD), ("CPU of an event, µs", ingest::STEADY_CPU), ("Peak memory, MB", ingest::PEAK)];
+const PANELS: [(&str, &str); 3] = [
+    ("Cold start, ms", ingest::COLD),
+    ("CPU of an event, µs", ingest::STEADY_CPU),
+    ("Peak memory, MB", ingest::PEAK),
+];
 
 /// The bars of a panel, from top to bottom.
-const BARS: [(&str, &str); 4] =
-    [("floor", "bare Rust"), ("ingest", "this relay"), ("Python floor", "bare Python"), ("boto3", "Python, boto3")];
+const BARS: [(&str, &str); 4] = [
+    ("floor", "bare Rust"),
+    ("ingest", "this relay"),
+    ("Python floor", "bare Python"),
+    ("boto3", "Python, boto3"),
+];
 
 const WIDTH: f64 = 720.0;
 const PANEL_HEIGHT: f64 = 130.0;
@@ -32,21 +40,35 @@ pub(crate) fn svg(results: &Results) -> String {
 </style>
 "#
     );
-    for (panel, top) in PANELS.iter().zip((0_u8..).map(|index| f64::from(index) * PANEL_HEIGHT)) {
+    for (panel, top) in PANELS
+        .iter()
+        .zip((0_u8..).map(|index| f64::from(index) * PANEL_HEIGHT))
+    {
         text += &self::panel(results, panel, top);
     }
     text + "</svg>\n"
 }
 
 fn panel(results: &Results, (title, figure): &(&str, &str), top: f64) -> String {
-    let values = BARS.map(|(program, label)| (program, label, results.ingest.median(program, figure)));
-    let most = values.iter().filter_map(|(_, _, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
-    let mut text = format!("<text class=\"title\" x=\"0\" y=\"{}\">{title}</text>\n", top + 16.0);
+    let values =
+        BARS.map(|(program, label)| (program, label, results.ingest.median(program, figure)));
+    let most = values
+        .iter()
+        .filter_map(|(_, _, value)| *value)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let mut text = format!(
+        "<text class=\"title\" x=\"0\" y=\"{}\">{title}</text>\n",
+        top + 16.0
+    );
     for ((program, label, value), row) in values.into_iter().zip(0_u8..) {
         let Some(value) = value else { continue };
         let y = f64::from(row).mul_add(STEP, top + 26.0);
         let length = (value / most * (WIDTH - LEFT - 70.0)).max(1.0);
-        let class = if program == "ingest" { "bar ours" } else { "bar" };
+        let class = if program == "ingest" {
+            "bar ours"
+        } else {
+            "bar"
+        };
         let baseline = y + 14.0;
         text.extend([format!(
             "<text x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{label}</text>\n\
@@ -71,7 +93,13 @@ mod tests {
         results.ingest.add("boto3", ingest::COLD, 250.0);
         let svg = svg(&results);
         assert_eq!(svg.matches("<rect").count(), 2);
-        assert!(svg.contains(r#"class="bar ours" x="110" y="50" width="10.8""#), "{svg}");
-        assert!(svg.contains(r#"width="540.0""#) && svg.ends_with("</svg>\n"), "{svg}");
+        assert!(
+            svg.contains(r#"class="bar ours" x="110" y="50" width="10.8""#),
+            "{svg}"
+        );
+        assert!(
+            svg.contains(r#"width="540.0""#) && svg.ends_with("</svg>\n"),
+            "{svg}"
+        );
     }
 }

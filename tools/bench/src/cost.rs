@@ -35,19 +35,36 @@ pub(crate) fn billed_ms(workload: &Workload, setup: &Setup) -> (f64, f64) {
 /// All tables of `COST.md`, as plain data.
 pub(crate) fn tables() -> Vec<Table> {
     vec![
-        by_component("A busy stack: full batches, 1 % of attempts fail, 2 KiB", &BUSY),
-        by_component("A quiet stack: batches of one, 1 % of attempts fail, 2 KiB", &QUIET),
+        by_component(
+            "A busy stack: full batches, 1 % of attempts fail, 2 KiB",
+            &BUSY,
+        ),
+        by_component(
+            "A quiet stack: batches of one, 1 % of attempts fail, 2 KiB",
+            &QUIET,
+        ),
         by(
             "By size of the body (busy, 1 % of attempts fail)",
             "body, KiB",
-            [1.0, 4.0, 16.0, 63.0, 64.0, 256.0, 1000.0]
-                .map(|size| (format!("{size}"), Workload { body_bytes: size * 1024.0, ..BUSY })),
+            [1.0, 4.0, 16.0, 63.0, 64.0, 256.0, 1000.0].map(|size| {
+                (
+                    format!("{size}"),
+                    Workload {
+                        body_bytes: size * 1024.0,
+                        ..BUSY
+                    },
+                )
+            }),
         ),
         by(
             "By share of attempts that fail (busy, 2 KiB)",
             "failing",
             [0.0, 0.01, 0.1, 0.3, 0.7, 1.0].map(|failing: f64| {
-                let name = format!("{:.0} % ({:.1} % of events die)", failing * 100.0, failing.powi(10) * 100.0);
+                let name = format!(
+                    "{:.0} % ({:.1} % of events die)",
+                    failing * 100.0,
+                    failing.powi(10) * 100.0
+                );
                 (name, Workload { failing, ..BUSY })
             }),
         ),
@@ -64,8 +81,13 @@ pub(crate) fn tables() -> Vec<Table> {
 
 /// The tables of `COST.md`, as they stand between its markers.
 pub(crate) fn markdown() -> String {
-    let head = format!("List prices of us-east-1 as of {AS_OF}; dollars per million events unless said otherwise.\n");
-    std::iter::once(head).chain(tables().iter().map(Table::markdown)).collect::<Vec<_>>().join("\n")
+    let head = format!(
+        "List prices of us-east-1 as of {AS_OF}; dollars per million events unless said otherwise.\n"
+    );
+    std::iter::once(head)
+        .chain(tables().iter().map(Table::markdown))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn dollars(amount: f64) -> String {
@@ -74,17 +96,29 @@ fn dollars(amount: f64) -> String {
 
 fn by_component(title: &str, workload: &Workload) -> Table {
     let bills = DESIGNS.map(|design| bill(&design, workload, &AS_SHIPPED));
-    let mut table = Table::new(title, std::iter::once("component").chain(DESIGNS.map(|design| design.name)));
+    let mut table = Table::new(
+        title,
+        std::iter::once("component").chain(DESIGNS.map(|design| design.name)),
+    );
     for (index, line) in bills[0].lines.iter().enumerate() {
         let costs = bills.iter().map(|bill| dollars(bill.lines[index].dollars));
         table.push(std::iter::once(line.component.to_owned()).chain(costs));
     }
-    table.push(std::iter::once("**all**".to_owned()).chain(bills.iter().map(|bill| dollars(bill.total()))));
+    table.push(
+        std::iter::once("**all**".to_owned()).chain(bills.iter().map(|bill| dollars(bill.total()))),
+    );
     table
 }
 
-fn by<const ROWS: usize>(title: &str, what: &'static str, rows: [(String, Workload); ROWS]) -> Table {
-    let mut table = Table::new(title, std::iter::once(what).chain(DESIGNS.map(|design| design.name)));
+fn by<const ROWS: usize>(
+    title: &str,
+    what: &'static str,
+    rows: [(String, Workload); ROWS],
+) -> Table {
+    let mut table = Table::new(
+        title,
+        std::iter::once(what).chain(DESIGNS.map(|design| design.name)),
+    );
     for (name, workload) in rows {
         let totals = DESIGNS.map(|design| dollars(bill(&design, &workload, &AS_SHIPPED).total()));
         table.push(std::iter::once(name).chain(totals));
@@ -94,30 +128,65 @@ fn by<const ROWS: usize>(title: &str, what: &'static str, rows: [(String, Worklo
 
 /// Table use of one dead event, by its number of receives.
 fn retries() -> Table {
-    let head = ["receives", "requests that write", "write units", "read units", "dollars per million dead events"];
-    let mut table = Table::new("What an event that is never delivered takes of the table (2 KiB)", head);
+    let head = [
+        "receives",
+        "requests that write",
+        "write units",
+        "read units",
+        "dollars per million dead events",
+    ];
+    let mut table = Table::new(
+        "What an event that is never delivered takes of the table (2 KiB)",
+        head,
+    );
     for max_receives in [2, 4, 7, 10] {
-        let setup = Setup { max_receives, ..AS_SHIPPED };
-        let used = TableUse::of(&Workload { failing: 1.0, ..BUSY }, &setup);
+        let setup = Setup {
+            max_receives,
+            ..AS_SHIPPED
+        };
+        let used = TableUse::of(
+            &Workload {
+                failing: 1.0,
+                ..BUSY
+            },
+            &setup,
+        );
         let cost = used.writes * setup.dollars_per_million_writes + used.reads * prices::READS;
         let requests = format!("{}", 2 * max_receives + 1);
         let (writes, reads) = (format!("{:.0}", used.writes), format!("{:.0}", used.reads));
-        table.push([format!("{max_receives}"), requests, writes, reads, dollars(cost)]);
+        table.push([
+            format!("{max_receives}"),
+            requests,
+            writes,
+            reads,
+            dollars(cost),
+        ]);
     }
     table
 }
 
 fn levers() -> Table {
-    let head = ["change", "busy saves", "quiet saves", "what it costs beside"];
+    let head = [
+        "change",
+        "busy saves",
+        "quiet saves",
+        "what it costs beside",
+    ];
     let mut table = Table::new("What could be saved, one change at a time", head);
     for lever in LEVERS {
         let saves = |workload: &Workload| {
             let (design, changed, setup) = (lever.change)(RELAY, *workload, AS_SHIPPED);
-            let saved = bill(&RELAY, workload, &AS_SHIPPED).total() - bill(&design, &changed, &setup).total();
+            let saved = bill(&RELAY, workload, &AS_SHIPPED).total()
+                - bill(&design, &changed, &setup).total();
             // No negative zero.
             dollars(if saved.abs() < 0.005 { 0.0 } else { saved })
         };
-        table.push([lever.name.to_owned(), saves(&BUSY), saves(&QUIET), lever.price.to_owned()]);
+        table.push([
+            lever.name.to_owned(),
+            saves(&BUSY),
+            saves(&QUIET),
+            lever.price.to_owned(),
+        ]);
     }
     table
 }

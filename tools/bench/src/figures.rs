@@ -46,11 +46,23 @@ impl FromIterator<f64> for Samples {
 impl Figures {
     /// Adds what one round said.
     pub(crate) fn add(&mut self, program: &str, figure: &str, value: f64) {
-        let position = self.0.iter().position(|row| row.program == program).unwrap_or_else(|| {
-            self.0.push(Row { program: program.to_owned(), figures: BTreeMap::new() });
-            self.0.len() - 1
-        });
-        self.0[position].figures.entry(figure.to_owned()).or_default().0.push(value);
+        let position = self
+            .0
+            .iter()
+            .position(|row| row.program == program)
+            .unwrap_or_else(|| {
+                self.0.push(Row {
+                    program: program.to_owned(),
+                    figures: BTreeMap::new(),
+                });
+                self.0.len() - 1
+            });
+        self.0[position]
+            .figures
+            .entry(figure.to_owned())
+            .or_default()
+            .0
+            .push(value);
     }
 
     /// The median of a figure, if it was measured.
@@ -65,14 +77,27 @@ impl Figures {
 
     /// All that was measured of a figure.
     pub(crate) fn samples(&self, program: &str, figure: &str) -> Option<&Samples> {
-        self.0.iter().find(|row| row.program == program)?.figures.get(figure)
+        self.0
+            .iter()
+            .find(|row| row.program == program)?
+            .figures
+            .get(figure)
     }
 
-    /// A Markdown table with a row for each program and a column for each figure: medians, and the middle half in brackets.
+    /// A Markdown table with a row for each program and a column for each figure: medians, and the
+    /// middle half in brackets.
     pub(crate) fn markdown(&self, figures: &[&str]) -> String {
-        let mut text = format!("| |{}\n|---|{}\n", figures.join(" | ") + " |", "---:|".repeat(figures.len()));
+        let mut text = format!(
+            "| |{}\n|---|{}\n",
+            figures.join(" | ") + " |",
+            "---:|".repeat(figures.len())
+        );
         for row in &self.0 {
-            let cell = |figure: &&str| row.figures.get(*figure).map_or_else(|| "–".to_owned(), cell);
+            let cell = |figure: &&str| {
+                row.figures
+                    .get(*figure)
+                    .map_or_else(|| "–".to_owned(), cell)
+            };
             let cells: Vec<String> = figures.iter().map(cell).collect();
             text.extend([format!("| {} | {} |\n", row.program, cells.join(" | "))]);
         }
@@ -81,7 +106,8 @@ impl Figures {
 }
 
 fn cell(samples: &Samples) -> String {
-    let [low, middle, high] = [0.25, 0.5, 0.75].map(|share| samples.quantile(share).unwrap_or_default());
+    let [low, middle, high] =
+        [0.25, 0.5, 0.75].map(|share| samples.quantile(share).unwrap_or_default());
     let middle_text = number(middle);
     if (high - low).abs() <= middle.abs() * 0.005 {
         middle_text
@@ -95,9 +121,15 @@ pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 99_950.0 => {
             let whole = format!("{value:.0}");
-            let (sign, digits) = whole.strip_prefix('-').map_or(("", whole.as_str()), |digits| ("-", digits));
-            let groups: Vec<&str> =
-                digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+            let (sign, digits) = whole
+                .strip_prefix('-')
+                .map_or(("", whole.as_str()), |digits| ("-", digits));
+            let groups: Vec<&str> = digits
+                .as_bytes()
+                .rchunks(3)
+                .rev()
+                .filter_map(|group| str::from_utf8(group).ok())
+                .collect();
             format!("{sign}{}", groups.join(","))
         }
         size if size >= 100.0 => format!("{value:.0}"),
@@ -108,10 +140,23 @@ pub(crate) fn number(value: f64) -> String {
 
 /// Text of a number without insignificant digits.
 pub(crate) fn rounded(number: f64) -> String {
-    let digits = if number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") };
+    let digits = if number < 10.0 {
+        format!("{number:.1}")
+    } else {
+        format!("{number:.0}")
+    };
     let (whole, rest) = digits.split_once('.').unwrap_or((&digits, ""));
-    let rest = if rest.is_empty() || rest == "0" { String::new() } else { format!(".{rest}") };
-    let groups: Vec<&str> = whole.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    let rest = if rest.is_empty() || rest == "0" {
+        String::new()
+    } else {
+        format!(".{rest}")
+    };
+    let groups: Vec<&str> = whole
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .filter_map(|group| str::from_utf8(group).ok())
+        .collect();
     format!("{}{rest}", groups.join(","))
 }
 
@@ -142,7 +187,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_and_large_ones_groups() {
-        assert_eq!([0.123, 1.5, 15.04, 151.2, 1_234_567.8].map(number), ["0.12", "1.50", "15.0", "151", "1,234,568"]);
+        assert_eq!(
+            [0.123, 1.5, 15.04, 151.2, 1_234_567.8].map(number),
+            ["0.12", "1.50", "15.0", "151", "1,234,568"]
+        );
         assert_eq!(number(-1_234_567.0), "-1,234,567");
     }
 }

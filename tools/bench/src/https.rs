@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +23,8 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 /// The most that is passed on in one piece.
 const PIECE: usize = 64 * 1024;
 
-/// The authorities that the functions trust on AWS: a trust store with ours in it is to be as large as theirs.
+/// The authorities that the functions trust on AWS: a trust store with ours in it is to be as large
+/// as theirs.
 const AMAZON: &str = include_str!("../../../src/adapters/aws/https/amazon-roots.pem");
 
 /// Certificates of the services.
@@ -34,25 +35,36 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Makes keys and certificates for this run, and writes a trust store into `folder`. They are of the kinds that AWS's endpoints
-    /// have: RSA with 2,048 bits, by an intermediate authority. A client that checks an elliptic curve in place of RSA works five
-    /// times as long.
+    /// Makes keys and certificates for this run, and writes a trust store into `folder`. They are
+    /// of the kinds that AWS's endpoints have: RSA with 2,048 bits, by an intermediate authority. A
+    /// client that checks an elliptic curve in place of RSA works five times as long.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
         let root = CertifiedIssuer::self_signed(authority("Benchmark Root CA 1", None), key()?)?;
-        let intermediate = CertifiedIssuer::signed_by(authority("Benchmark RSA 2048 M01", Some(0)), key()?, &root)?;
+        let intermediate = CertifiedIssuer::signed_by(
+            authority("Benchmark RSA 2048 M01", Some(0)),
+            key()?,
+            &root,
+        )?;
         let service_key = key()?;
         let service = service()?.signed_by(&service_key, &intermediate)?;
         let chain = vec![service.der().clone(), intermediate.der().clone()];
         let config = ServerConfig::builder()
             .with_no_client_auth()
-            .with_single_cert(chain, PrivatePkcs8KeyDer::from(service_key.serialize_der()).into())?;
+            .with_single_cert(
+                chain,
+                PrivatePkcs8KeyDer::from(service_key.serialize_der()).into(),
+            )?;
         let trusted = folder.join("trusted.pem");
         fs::write(&trusted, format!("{AMAZON}{}", root.pem()))
             .with_context(|| format!("cannot write {}", trusted.display()))?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), trusted })
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            trusted,
+        })
     }
 
-    /// Opens a port for `upstream` (a URL without TLS and path), whose answers come this much later.
+    /// Opens a port for `upstream` (a URL without TLS and path), whose answers come this much
+    /// later.
     pub(crate) async fn front(&self, upstream: &str, latency: Duration) -> Result<Front> {
         let upstream = upstream.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -63,7 +75,9 @@ impl Authority {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
                 // An error is a client that went away.
-                connections.spawn(async move { pass_on(stream, &acceptor, &upstream, latency).await.ok() });
+                connections.spawn(async move {
+                    pass_on(stream, &acceptor, &upstream, latency).await.ok()
+                });
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -74,11 +88,24 @@ impl Authority {
 /// Draws an RSA key, which ring can use but not make.
 fn key() -> Result<KeyPair> {
     let openssl = Command::new("openssl")
-        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+        .args([
+            "genpkey",
+            "-algorithm",
+            "RSA",
+            "-pkeyopt",
+            "rsa_keygen_bits:2048",
+        ])
         .output()
         .context("openssl is missing: on Debian and Ubuntu, apt-get install openssl")?;
-    ensure!(openssl.status.success(), "openssl made no key: {}", String::from_utf8_lossy(&openssl.stderr));
-    Ok(KeyPair::from_pkcs8_pem_and_sign_algo(std::str::from_utf8(&openssl.stdout)?, &PKCS_RSA_SHA256)?)
+    ensure!(
+        openssl.status.success(),
+        "openssl made no key: {}",
+        String::from_utf8_lossy(&openssl.stderr)
+    );
+    Ok(KeyPair::from_pkcs8_pem_and_sign_algo(
+        std::str::from_utf8(&openssl.stdout)?,
+        &PKCS_RSA_SHA256,
+    )?)
 }
 
 fn authority(name: &str, path_length: Option<u8>) -> CertificateParams {
@@ -86,18 +113,32 @@ fn authority(name: &str, path_length: Option<u8>) -> CertificateParams {
     params.use_authority_key_identifier_extension = true;
     params.distinguished_name.push(DnType::CommonName, name);
     params.distinguished_name.push(DnType::CountryName, "US");
-    params.distinguished_name.push(DnType::OrganizationName, "genesys-relay");
-    params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "genesys-relay");
+    params.is_ca = IsCa::Ca(path_length.map_or(
+        BasicConstraints::Unconstrained,
+        BasicConstraints::Constrained,
+    ));
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
     params
 }
 
 fn service() -> Result<CertificateParams> {
     let names = vec![Ipv4Addr::LOCALHOST.to_string(), "localhost".to_owned()];
     let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, "benchmark.invalid");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "benchmark.invalid");
     params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
 }
@@ -122,7 +163,12 @@ impl Drop for Front {
     }
 }
 
-async fn pass_on(stream: TcpStream, acceptor: &TlsAcceptor, upstream: &str, latency: Duration) -> Result<()> {
+async fn pass_on(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    upstream: &str,
+    latency: Duration,
+) -> Result<()> {
     stream.set_nodelay(true)?;
     let (mut from_client, mut to_client) = split(acceptor.accept(stream).await?);
     let service = TcpStream::connect(upstream).await?;

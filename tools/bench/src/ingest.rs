@@ -11,8 +11,12 @@ use crate::process::{self, Quota, cpu_micros, peak_megabytes};
 use crate::programs::{Function, Programs};
 
 /// Those that are measured, in turn.
-pub(crate) const PROGRAMS: [Function; 4] =
-    [Function::Relay("ingest"), Function::Floor, Function::Python("ingest"), Function::Python("floor")];
+pub(crate) const PROGRAMS: [Function; 4] = [
+    Function::Relay("ingest"),
+    Function::Floor,
+    Function::Python("ingest"),
+    Function::Python("floor"),
+];
 
 pub(crate) const INIT: &str = "INIT ms";
 pub(crate) const FIRST: &str = "first ms";
@@ -24,7 +28,16 @@ pub(crate) const PEAK: &str = "peak MB";
 pub(crate) const LOG: &str = "log bytes";
 
 /// All of them, in the order of the table.
-pub(crate) const FIGURES: [&str; 8] = [INIT, FIRST, COLD, FIRST_AT_128, STEADY, STEADY_CPU, PEAK, LOG];
+pub(crate) const FIGURES: [&str; 8] = [
+    INIT,
+    FIRST,
+    COLD,
+    FIRST_AT_128,
+    STEADY,
+    STEADY_CPU,
+    PEAK,
+    LOG,
+];
 
 /// A function that gets little memory gets little CPU.
 const SMALL: u32 = 128;
@@ -39,11 +52,18 @@ pub(crate) struct Effort {
 }
 
 /// Measures every program in every round.
-pub(crate) async fn measure(lab: &Lab, programs: &Programs, functions: &[Function], effort: Effort) -> Result<Figures> {
+pub(crate) async fn measure(
+    lab: &Lab,
+    programs: &Programs,
+    functions: &[Function],
+    effort: Effort,
+) -> Result<Figures> {
     let mut figures = Figures::default();
     let quota = Quota::of_memory(SMALL);
     if quota.is_none() {
-        eprintln!("No limit of CPU can be set here (it needs a writable cgroup): no figures at {SMALL} MB.");
+        eprintln!(
+            "No limit of CPU can be set here (it needs a writable cgroup): no figures at {SMALL} MB."
+        );
     }
     for round in 1..=effort.rounds {
         eprintln!("ingest and its peers: round {round} of {}", effort.rounds);
@@ -65,17 +85,25 @@ async fn warm(
     figures: &mut Figures,
 ) -> Result<()> {
     let mut add = |figure, value| figures.add(function.name(), figure, value);
-    let mut process = process::start(lab.launch(function, programs, "http://127.0.0.1:9/")?).await?;
+    let mut process =
+        process::start(lab.launch(function, programs, "http://127.0.0.1:9/")?).await?;
     let init = process.init().await?.as_secs_f64() * 1e3;
     let mut number = fastrand::usize(..);
     let mut invoke = async |process: &mut local::runtime_api::Function| {
         number = number.wrapping_add(1);
         let answer = process.invoke(webhook(number).to_string()).await?;
-        let returned: Value =
-            serde_json::from_slice(&answer.outcome.map_err(|error| {
-                anyhow::anyhow!("{} reports: {}", function.name(), String::from_utf8_lossy(&error))
-            })?)?;
-        ensure!(returned["statusCode"] == 200, "{} answers {returned}", function.name());
+        let returned: Value = serde_json::from_slice(&answer.outcome.map_err(|error| {
+            anyhow::anyhow!(
+                "{} reports: {}",
+                function.name(),
+                String::from_utf8_lossy(&error)
+            )
+        })?)?;
+        ensure!(
+            returned["statusCode"] == 200,
+            "{} answers {returned}",
+            function.name()
+        );
         Ok(answer.took.as_secs_f64())
     };
     let first = invoke(&mut process).await? * 1e3;
@@ -93,14 +121,24 @@ async fn warm(
     add(INIT, init);
     add(FIRST, first);
     add(COLD, init + first);
-    add(STEADY, took.into_iter().collect::<crate::figures::Samples>().quantile(0.5).context("no invocations")?);
+    add(
+        STEADY,
+        took.into_iter()
+            .collect::<crate::figures::Samples>()
+            .quantile(0.5)
+            .context("no invocations")?,
+    );
     add(STEADY_CPU, (cpu_micros(pid)? - cpu_before) / count);
     add(PEAK, peak_megabytes(pid)?);
-    add(LOG, f64::from(u32::try_from(logged()? - log_before)?) / count);
+    add(
+        LOG,
+        f64::from(u32::try_from(logged()? - log_before)?) / count,
+    );
     Ok(())
 }
 
-/// INIT runs with more CPU than a small function has ("Lambda execution environment lifecycle"); from then on it has its own.
+/// INIT runs with more CPU than a small function has ("Lambda execution environment lifecycle");
+/// from then on it has its own.
 async fn cold_and_small(
     lab: &Lab,
     programs: &Programs,
@@ -108,10 +146,17 @@ async fn cold_and_small(
     quota: &Quota,
     figures: &mut Figures,
 ) -> Result<()> {
-    let mut process = process::start(lab.launch(function, programs, "http://127.0.0.1:9/")?).await?;
+    let mut process =
+        process::start(lab.launch(function, programs, "http://127.0.0.1:9/")?).await?;
     process.init().await?;
     quota.limit(process.pid())?;
-    let answer = process.invoke(webhook(fastrand::usize(..)).to_string()).await?;
-    figures.add(function.name(), FIRST_AT_128, answer.took.as_secs_f64() * 1e3);
+    let answer = process
+        .invoke(webhook(fastrand::usize(..)).to_string())
+        .await?;
+    figures.add(
+        function.name(),
+        FIRST_AT_128,
+        answer.took.as_secs_f64() * 1e3,
+    );
     Ok(())
 }

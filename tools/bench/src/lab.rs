@@ -1,5 +1,5 @@
-//! Surroundings of each measured function: stand-ins of SQS, DynamoDB and Secrets Manager behind HTTPS, each with a
-//! host of its own as on AWS, and a target.
+//! Surroundings of each measured function: stand-ins of SQS, DynamoDB and Secrets Manager behind
+//! HTTPS, each with a host of its own as on AWS, and a target.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::https::{Authority, Front};
 use crate::programs::{Function, Programs};
 
-/// The time limits of the functions in the template are shorter; under valgrind everything takes fifty times as long.
+/// The time limits of the functions in the template are shorter; under valgrind everything takes
+/// fifty times as long.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
 
 /// The surroundings. Dropping them closes every port.
@@ -33,23 +34,41 @@ impl Lab {
     /// Opens all ports. Every service answers this much later than it could.
     pub(crate) async fn open(workspace: &Workspace, latency: Duration) -> Result<Self> {
         let folder = workspace.target.join("bench");
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
         let stand_in = StandIn::start(&secret()).await?;
         let authority = Authority::new(&folder)?;
         let url = stand_in.url();
         let front = || authority.front(&url, latency);
         let (sqs, dynamodb, secrets_manager) = (front().await?, front().await?, front().await?);
-        Ok(Self { _stand_in: stand_in, authority, sqs, dynamodb, secrets_manager, folder })
+        Ok(Self {
+            _stand_in: stand_in,
+            authority,
+            sqs,
+            dynamodb,
+            secrets_manager,
+            folder,
+        })
     }
 
     /// Launch of a function, with its log in a file.
-    pub(crate) fn launch(&self, function: Function, programs: &Programs, target_url: &str) -> Result<Launch> {
+    pub(crate) fn launch(
+        &self,
+        function: Function,
+        programs: &Programs,
+        target_url: &str,
+    ) -> Result<Launch> {
         let (binary, arguments) = match function {
             Function::Relay(name) => (programs.binary(name)?.to_path_buf(), Vec::new()),
             Function::Floor => (programs.binary("floor")?.to_path_buf(), Vec::new()),
             Function::Python(file) => {
                 let arguments = ["-m", "awslambdaric"].map(Into::into).into_iter();
-                (programs.python.clone(), arguments.chain([format!("{file}.handler").into()]).collect())
+                (
+                    programs.python.clone(),
+                    arguments
+                        .chain([format!("{file}.handler").into()])
+                        .collect(),
+                )
             }
         };
         Ok(Launch {
@@ -64,7 +83,8 @@ impl Lab {
 
     /// The file with the log of this function.
     pub(crate) fn log(&self, function: Function) -> PathBuf {
-        self.folder.join(format!("{}.log", function.name().replace(' ', "-")))
+        self.folder
+            .join(format!("{}.log", function.name().replace(' ', "-")))
     }
 
     fn environment(&self, programs: &Programs, target_url: &str) -> BTreeMap<String, String> {
@@ -72,7 +92,10 @@ impl Lab {
         let variables = [
             ("AWS_ENDPOINT_URL_SQS", self.sqs.url()),
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url()),
-            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.secrets_manager.url()),
+            (
+                "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+                self.secrets_manager.url(),
+            ),
             // The names by which Rust and Python know a trust store.
             ("SSL_CERT_FILE", certificates.clone()),
             ("AWS_CA_BUNDLE", certificates),
@@ -80,11 +103,21 @@ impl Lab {
             ("LAMBDA_TASK_ROOT", programs.peers.display().to_string()),
             ("PATH", "/usr/bin:/bin".to_owned()),
         ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter();
+        let variables = variables
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter();
         // Lambda's credentials have one, and every request to AWS carries and signs it.
-        let variables = variables.chain([("AWS_SESSION_TOKEN".to_owned(), "IQoJb3JpZ2luX2VjE".repeat(56))]);
-        let keys = local::clients::Keys::unchecked().environment().map(|(name, value)| (name.to_owned(), value));
-        variables.chain(StandIn::variables_of_functions(&self.sqs.url(), target_url)).chain(keys).collect()
+        let variables = variables.chain([(
+            "AWS_SESSION_TOKEN".to_owned(),
+            "IQoJb3JpZ2luX2VjE".repeat(56),
+        )]);
+        let keys = local::clients::Keys::unchecked()
+            .environment()
+            .map(|(name, value)| (name.to_owned(), value));
+        variables
+            .chain(StandIn::variables_of_functions(&self.sqs.url(), target_url))
+            .chain(keys)
+            .collect()
     }
 }
 
@@ -100,8 +133,8 @@ impl Function {
     }
 }
 
-/// A signed Open Messaging webhook, as API Gateway hands it to the function; each number makes another event. Its id is no
-/// row of zeros, which says nothing.
+/// A signed Open Messaging webhook, as API Gateway hands it to the function; each number makes
+/// another event. Its id is no row of zeros, which says nothing.
 pub(crate) fn webhook(number: usize) -> Value {
     let message = json!({
         "id": format!("d7d5{number:028x}"),
@@ -119,7 +152,10 @@ pub(crate) fn webhook(number: usize) -> Value {
         "originatingEntity": "Human",
         "direction": "Outbound",
     });
-    let Webhook { authentication: (name, value), body } = Webhook::signed(message.to_string());
+    let Webhook {
+        authentication: (name, value),
+        body,
+    } = Webhook::signed(message.to_string());
     json!({
         "version": "2.0",
         "routeKey": "POST /webhook/genesys",

@@ -1,4 +1,5 @@
-//! `cargo bench-all`: what the relay costs in time, CPU, memory and money, beside its peers, all in one run.
+//! `cargo bench-all`: what the relay costs in time, CPU, memory and money, beside its peers, all in
+//! one run.
 
 mod chart;
 mod cost;
@@ -33,17 +34,23 @@ use crate::results::Results;
 
 /// Measures the relay beside its peers, and writes tools/bench/results.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo bench-all", version, args_conflicts_with_subcommands = true)]
+#[command(
+    bin_name = "cargo bench-all",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Measures only this, and prints it in place of writing; may be repeated
     #[arg(long)]
     only: Vec<Part>,
-    /// Another build of ingest to measure beside, as NAME=PATH; printed in place of written; may be repeated
+    /// Another build of ingest to measure beside, as NAME=PATH; printed in place of written; may be
+    /// repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = other_build)]
     against: Vec<(String, PathBuf)>,
-    /// Milliseconds that SQS, DynamoDB and Secrets Manager take for an answer; printed in place of written
+    /// Milliseconds that SQS, DynamoDB and Secrets Manager take for an answer; printed in place of
+    /// written
     #[arg(long, value_name = "MS", default_value_t = 0)]
     service_latency: u64,
     /// A few rounds, printed in place of written: to see that it works, not to quote
@@ -131,7 +138,13 @@ async fn run(arguments: Arguments) -> Result<()> {
 
 async fn measure(
     workspace: &Workspace,
-    Arguments { only, quick, against, service_latency, .. }: &Arguments,
+    Arguments {
+        only,
+        quick,
+        against,
+        service_latency,
+        ..
+    }: &Arguments,
 ) -> Result<Results> {
     let mut programs = Programs::build_all(workspace).await?;
     let mut acks = ingest::PROGRAMS.to_vec();
@@ -139,7 +152,17 @@ async fn measure(
         acks.push(programs.add(name, path));
     }
     let lab = Lab::open(workspace, Duration::from_millis(*service_latency)).await?;
-    let effort = if *quick { Effort { rounds: 2, invocations: 50 } } else { Effort { rounds: 15, invocations: 500 } };
+    let effort = if *quick {
+        Effort {
+            rounds: 2,
+            invocations: 50,
+        }
+    } else {
+        Effort {
+            rounds: 15,
+            invocations: 500,
+        }
+    };
     let is_wanted = |part| only.is_empty() || only.contains(&part);
     let mut results = Results::begin().await?;
     if is_wanted(Part::Ingest) {
@@ -160,7 +183,10 @@ async fn measure(
     if is_wanted(Part::Journey) {
         results.journey = journey::measure(&programs, effort).await?;
     }
-    for name in FUNCTIONS.into_iter().chain(against.iter().map(|(name, _)| name.as_str())) {
+    for name in FUNCTIONS
+        .into_iter()
+        .chain(against.iter().map(|(name, _)| name.as_str()))
+    {
         results.zips.insert(name.to_owned(), programs.zipped(name)?);
     }
     Ok(results)

@@ -1,5 +1,5 @@
-//! The processor beside the same work in Python with threads: how long a batch takes, against the target's own time, and how much
-//! CPU.
+//! The processor beside the same work in Python with threads: how long a batch takes, against the
+//! target's own time, and how much CPU.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use crate::process::{self, cpu_micros, peak_megabytes};
 use crate::programs::{Function, Programs};
 
 /// Those that are measured, in turn.
-pub(crate) const PROGRAMS: [Function; 2] = [Function::Relay("processor"), Function::Python("processor")];
+pub(crate) const PROGRAMS: [Function; 2] =
+    [Function::Relay("processor"), Function::Python("processor")];
 
 /// Sizes of batches.
 pub(crate) const SIZES: [usize; 3] = [1, 10, 100];
@@ -46,7 +47,11 @@ pub(crate) fn row(function: Function, size: usize, failing: usize) -> String {
 }
 
 /// Measures every program with every size, in turn.
-pub(crate) async fn measure(lab: &Lab, programs: &Programs, Effort { rounds, .. }: Effort) -> Result<Figures> {
+pub(crate) async fn measure(
+    lab: &Lab,
+    programs: &Programs,
+    Effort { rounds, .. }: Effort,
+) -> Result<Figures> {
     let mut figures = Figures::default();
     let target = Target::start(lab).await?;
     // Each of them has a dozen batches of every kind, which take forty seconds.
@@ -56,7 +61,16 @@ pub(crate) async fn measure(lab: &Lab, programs: &Programs, Effort { rounds, .. 
         for failing in FAILING {
             for size in SIZES {
                 for function in PROGRAMS {
-                    batches(lab, programs, &target, function, size, failing, &mut figures).await?;
+                    batches(
+                        lab,
+                        programs,
+                        &target,
+                        function,
+                        size,
+                        failing,
+                        &mut figures,
+                    )
+                    .await?;
                 }
             }
         }
@@ -81,24 +95,48 @@ async fn batches(
     let mut cpu = 0.0;
     for batch in 0..2 + COUNTED {
         if batch == 2 {
-            target.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            target
+                .held
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
             cpu = cpu_micros(process.pid())?;
         }
-        let records: Vec<Value> = (0..size).map(|number| record(is_failing(number, size, failing, batch))).collect();
+        let records: Vec<Value> = (0..size)
+            .map(|number| record(is_failing(number, size, failing, batch)))
+            .collect();
         let expected = records.iter().filter(|record| fails(record)).count();
-        let answer = process.invoke(json!({ "Records": records }).to_string()).await?;
-        let returned = answer.outcome.map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
+        let answer = process
+            .invoke(json!({ "Records": records }).to_string())
+            .await?;
+        let returned = answer
+            .outcome
+            .map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;
         let returned: Value = serde_json::from_slice(&returned)?;
         let kept = returned["batchItemFailures"].as_array().map_or(0, Vec::len);
-        ensure!(kept == expected, "{} keeps {kept} records in place of {expected}", function.name());
+        ensure!(
+            kept == expected,
+            "{} keeps {kept} records in place of {expected}",
+            function.name()
+        );
         if batch >= 2 {
             walls.push(answer.took.as_secs_f64() * 1e3);
         }
     }
     let cpu = (cpu_micros(process.pid())? - cpu) / 1e3 / f64::from(COUNTED);
-    let held: Samples = target.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+    let held: Samples = target
+        .held
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .copied()
+        .collect();
     let held = held.quantile(0.5).context("the target got nothing")?;
-    let wall = walls.into_iter().collect::<Samples>().quantile(0.5).context("no batches")?;
+    let wall = walls
+        .into_iter()
+        .collect::<Samples>()
+        .quantile(0.5)
+        .context("no batches")?;
     let row = row(function, size, failing);
     figures.add(&row, WALL, wall);
     figures.add(&row, HELD, held);
@@ -110,7 +148,11 @@ async fn batches(
 
 /// True where the target refuses this record of this batch; of batches of one, whole batches fail.
 fn is_failing(number: usize, size: usize, failing: usize, batch: u32) -> bool {
-    let place = if size == 1 { batch as usize % 10 * 10 } else { number * 100 / size };
+    let place = if size == 1 {
+        batch as usize % 10 * 10
+    } else {
+        number * 100 / size
+    };
     place < failing
 }
 
@@ -140,7 +182,9 @@ pub(crate) fn record(fails: bool) -> Value {
 }
 
 fn fails(record: &Value) -> bool {
-    record["body"].as_str().is_some_and(|body| body.contains(r#""fails":true"#))
+    record["body"]
+        .as_str()
+        .is_some_and(|body| body.contains(r#""fails":true"#))
 }
 
 /// A target over HTTPS that takes its time, and knows how long that was.
@@ -157,7 +201,11 @@ impl Target {
         let shared = Arc::clone(&held);
         let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
         let front = lab.authority.front(&server.url(), Duration::ZERO).await?;
-        Ok(Self { _server: server, front, held })
+        Ok(Self {
+            _server: server,
+            front,
+            held,
+        })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -165,7 +213,10 @@ impl Target {
     }
 }
 
-async fn answer(request: Request<Incoming>, held: Arc<Mutex<Vec<f64>>>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn answer(
+    request: Request<Incoming>,
+    held: Arc<Mutex<Vec<f64>>>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let body = request.into_body().collect().await?.to_bytes();
     let began = Instant::now();
     sleep(TARGET_TIME).await;
@@ -174,7 +225,9 @@ async fn answer(request: Request<Incoming>, held: Arc<Mutex<Vec<f64>>>) -> Resul
     if body.windows(marker.len()).any(|part| part == marker) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    held.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed().as_secs_f64() * 1e3);
+    held.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(began.elapsed().as_secs_f64() * 1e3);
     Ok(response)
 }
 
@@ -188,8 +241,11 @@ mod tests {
             let batches = if size == 1 { 2..12 } else { 2..3 };
             let records = batches.clone().len() * size;
             let failing = |failing| {
-                let all = batches.clone().flat_map(|batch| (0..size).map(move |number| (number, batch)));
-                all.filter(|&(number, batch)| is_failing(number, size, failing, batch)).count()
+                let all = batches
+                    .clone()
+                    .flat_map(|batch| (0..size).map(move |number| (number, batch)));
+                all.filter(|&(number, batch)| is_failing(number, size, failing, batch))
+                    .count()
             };
             assert_eq!((failing(30) * 10, failing(0)), (records * 3, 0), "{size}");
         }

@@ -16,8 +16,10 @@ use local::workspace::Workspace;
 pub(crate) const FUNCTIONS: [&str; 5] = ["ingest", "processor", "replay", "recovery", "breaker"];
 
 /// Packages of the Python peers.
-const PEERS: Packages =
-    Packages { name: "the Python peers", requirements: include_str!("../peers/python/requirements.txt") };
+const PEERS: Packages = Packages {
+    name: "the Python peers",
+    requirements: include_str!("../peers/python/requirements.txt"),
+};
 
 /// Program in the place of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,11 +46,14 @@ impl Programs {
     pub(crate) async fn build_all(workspace: &Workspace) -> Result<Self> {
         let binaries: Vec<&str> = FUNCTIONS.into_iter().chain(["floor"]).collect();
         let programs = Self::build(workspace, &binaries).await?;
-        Ok(Self { python: python::environment(&workspace.local(), PEERS).await?, ..programs })
+        Ok(Self {
+            python: python::environment(&workspace.local(), PEERS).await?,
+            ..programs
+        })
     }
 
-    /// Builds these binaries, each in the package of its name, with the profile that is deployed. Each has the features that any of
-    /// them needs.
+    /// Builds these binaries, each in the package of its name, with the profile that is deployed.
+    /// Each has the features that any of them needs.
     pub(crate) async fn build(workspace: &Workspace, binaries: &[&str]) -> Result<Self> {
         eprintln!("Building for release: some minutes, on a new machine about ten.");
         let packages = binaries.iter().flat_map(|name| ["--package", name]);
@@ -68,10 +73,14 @@ impl Programs {
 
     /// The binary of a function in Rust.
     pub(crate) fn binary(&self, name: &str) -> Result<&Path> {
-        self.binaries.get(name).map(PathBuf::as_path).with_context(|| format!("Cargo built no {name}"))
+        self.binaries
+            .get(name)
+            .map(PathBuf::as_path)
+            .with_context(|| format!("Cargo built no {name}"))
     }
 
-    /// Size of its zip in bytes, compressed as `cargo lambda` does it; the zip's own headers add some 150.
+    /// Size of its zip in bytes, compressed as `cargo lambda` does it; the zip's own headers add
+    /// some 150.
     pub(crate) fn zipped(&self, name: &str) -> Result<u64> {
         let content = fs::read(self.binary(name)?)?;
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());

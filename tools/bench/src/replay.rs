@@ -1,15 +1,18 @@
-//! Dead letters per second: recorded by `reconcile`, swept back by a filter, and moved back by SQS's own move task.
+//! Dead letters per second: recorded by `reconcile`, swept back by a filter, and moved back by
+//! SQS's own move task.
 //!
-//! The functions are those for release, but what they call is the local AWS, in Python and on the same cores. A replay
-//! is mostly calls of SQS and DynamoDB, so [`RATE`] says how fast the local AWS is, and not what SQS would allow; it
-//! serves to see a change from one version to the next. [`CPU`] is the relay's own share: the CPU time of the replay
-//! function's process for each message, without the TLS that it has on AWS. A move task is SQS's work; what the function
-//! does for it is to write on each record that it is replayed.
+//! The functions are those for release, but what they call is the local AWS, in Python and on the
+//! same cores. A replay is mostly calls of SQS and DynamoDB, so [`RATE`] says how fast the local
+//! AWS is, and not what SQS would allow; it serves to see a change from one version to the next.
+//! [`CPU`] is the relay's own share: the CPU time of the replay function's process for each
+//! message, without the TLS that it has on AWS. A move task is SQS's work; what the function does
+//! for it is to write on each record that it is replayed.
 //!
-//! A sweep ends when two seconds have brought nothing more. [`RATE`] has them in it, as the person who waits has; for
-//! [`RATE_BEYOND`] the time of a sweep of an empty queue is taken off.
+//! A sweep ends when two seconds have brought nothing more. [`RATE`] has them in it, as the person
+//! who waits has; for [`RATE_BEYOND`] the time of a sweep of an empty queue is taken off.
 //!
-//! Nothing is delivered while this is measured. After it, the target, which answers 200 at once, has to get everything.
+//! Nothing is delivered while this is measured. After it, the target, which answers 200 at once,
+//! has to get everything.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -52,13 +55,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Measures all three in every round.
 pub(crate) async fn measure(programs: &Programs, effort: Effort) -> Result<Figures> {
     let mut figures = Figures::default();
-    let (rounds, count) = (effort.rounds.min(5), effort.invocations.saturating_mul(4).min(COUNT_AT_MOST));
+    let (rounds, count) = (
+        effort.rounds.min(5),
+        effort.invocations.saturating_mul(4).min(COUNT_AT_MOST),
+    );
     for round in 1..=rounds {
         eprintln!("replay: round {round} of {rounds}, {count} dead letters each time");
         let target = Target::start(Behaviour::Fine).await?;
         // The local AWS gets slower with what it holds: each round has a new one.
         let stack = deploy(programs, StackOptions::new(target.url()).with_schedules()).await?;
-        Round { stack, target, count, empty: Duration::ZERO }.run(&mut figures).await?;
+        Round {
+            stack,
+            target,
+            count,
+            empty: Duration::ZERO,
+        }
+        .run(&mut figures)
+        .await?;
     }
     Ok(figures)
 }
@@ -84,7 +97,12 @@ impl Round {
 
         self.send_to_dead_letters().await?;
         self.sweep(RECORDED, &reconcile, figures).await?;
-        self.sweep(SWEPT, &json!({ "action": "replay", "filter": { "source": "webhook" } }), figures).await?;
+        self.sweep(
+            SWEPT,
+            &json!({ "action": "replay", "filter": { "source": "webhook" } }),
+            figures,
+        )
+        .await?;
 
         self.send_to_dead_letters().await?;
         self.sweep(RECORDED, &reconcile, figures).await?;
@@ -93,9 +111,17 @@ impl Round {
         self.set_delivering(true).await?;
         let expected = self.count * 2;
         let is_all = |requests: &[ReceivedRequest]| {
-            requests.iter().map(|request| &request.event_id).collect::<BTreeSet<_>>().len() == expected
+            requests
+                .iter()
+                .map(|request| &request.event_id)
+                .collect::<BTreeSet<_>>()
+                .len()
+                == expected
         };
-        self.target.until("all is delivered", is_all).await.map(drop)
+        self.target
+            .until("all is delivered", is_all)
+            .await
+            .map(drop)
     }
 
     /// Measures one sweep of all, whose field in the answer is called as its row, or `replayed`.
@@ -103,24 +129,59 @@ impl Round {
         let (began, cpu_before) = (Instant::now(), self.cpu()?);
         let answer = self.replay(request).await?;
         let (took, cpu) = (began.elapsed(), self.cpu()? - cpu_before);
-        let done = if row == SWEPT { &answer["replayed"] } else { &answer["recorded"] };
-        ensure!(*done == self.count && answer["complete"] == true && answer["failures"] == 0, "{answer}");
+        let done = if row == SWEPT {
+            &answer["replayed"]
+        } else {
+            &answer["recorded"]
+        };
+        ensure!(
+            *done == self.count && answer["complete"] == true && answer["failures"] == 0,
+            "{answer}"
+        );
         self.add(row, took, cpu, figures)?;
-        figures.add(row, RATE_BEYOND, self.messages()? / took.saturating_sub(self.empty).as_secs_f64());
+        figures.add(
+            row,
+            RATE_BEYOND,
+            self.messages()? / took.saturating_sub(self.empty).as_secs_f64(),
+        );
         Ok(())
     }
 
     /// Measures the move task, from the request to its end.
     async fn move_all(&self, figures: &mut Figures) -> Result<()> {
         let (sqs, queue) = (self.stack.sqs(), self.stack.output("DeadLetterQueueUrl")?);
-        let answer = sqs.get_queue_attributes().queue_url(queue).attribute_names("QueueArn".into()).send().await?;
-        let arn = answer.attributes().and_then(|all| all.values().next()).context("the queue has no ARN")?.clone();
+        let answer = sqs
+            .get_queue_attributes()
+            .queue_url(queue)
+            .attribute_names("QueueArn".into())
+            .send()
+            .await?;
+        let arn = answer
+            .attributes()
+            .and_then(|all| all.values().next())
+            .context("the queue has no ARN")?
+            .clone();
         let (began, cpu_before) = (Instant::now(), self.cpu()?);
-        let answer = self.replay(&json!({ "action": "replay", "all": true })).await?;
-        ensure!(answer["matched"] == self.count && answer["failures"] == 0, "{answer}");
+        let answer = self
+            .replay(&json!({ "action": "replay", "all": true }))
+            .await?;
+        ensure!(
+            answer["matched"] == self.count && answer["failures"] == 0,
+            "{answer}"
+        );
         loop {
-            let tasks = sqs.list_message_move_tasks().source_arn(&arn).max_results(1).send().await?.results;
-            let task = tasks.unwrap_or_default().into_iter().next().context("there is no move task")?;
+            let tasks = sqs
+                .list_message_move_tasks()
+                .source_arn(&arn)
+                .max_results(1)
+                .send()
+                .await?
+                .results;
+            let task = tasks
+                .unwrap_or_default()
+                .into_iter()
+                .next()
+                .context("there is no move task")?;
             match task.status() {
                 Some("COMPLETED") => break,
                 Some("RUNNING") => sleep(LOOK_EVERY).await,
@@ -128,7 +189,10 @@ impl Round {
             }
         }
         let (took, cpu) = (began.elapsed(), self.cpu()? - cpu_before);
-        ensure!(self.stack.queue_counts().await?.dead_letters.total() == 0, "the move task left something behind");
+        ensure!(
+            self.stack.queue_counts().await?.dead_letters.total() == 0,
+            "the move task left something behind"
+        );
         self.add(MOVED, took, cpu, figures)
     }
 
@@ -146,7 +210,11 @@ impl Round {
 
     /// The CPU time that the replay function has taken until now, in microseconds.
     fn cpu(&self) -> Result<f64> {
-        self.stack.pids_of(Function::Replay)?.into_iter().map(cpu_micros).sum()
+        self.stack
+            .pids_of(Function::Replay)?
+            .into_iter()
+            .map(cpu_micros)
+            .sum()
     }
 
     /// Invokes the replay function, which has to answer.
@@ -158,19 +226,34 @@ impl Round {
     async fn send_to_dead_letters(&self) -> Result<()> {
         let mut sending = JoinSet::new();
         for sender in 0..SENDERS {
-            let (sqs, queue) = (self.stack.sqs().clone(), self.stack.output("DeadLetterQueueUrl")?.to_owned());
+            let (sqs, queue) = (
+                self.stack.sqs().clone(),
+                self.stack.output("DeadLetterQueueUrl")?.to_owned(),
+            );
             let own = (sender..self.count).step_by(SENDERS);
             sending.spawn(async move {
                 for _ in own {
                     let body = String::from_utf8(webhook(fastrand::u64(..)).body)?;
-                    sqs.send_message().queue_url(&queue).message_body(body).send().await?;
+                    sqs.send_message()
+                        .queue_url(&queue)
+                        .message_body(body)
+                        .send()
+                        .await?;
                 }
                 anyhow::Ok(())
             });
         }
-        sending.join_all().await.into_iter().collect::<Result<()>>()?;
+        sending
+            .join_all()
+            .await
+            .into_iter()
+            .collect::<Result<()>>()?;
         let count = u32::try_from(self.count)?;
-        self.stack.until_queues("all dead letters are there", |counts| counts.dead_letters.visible == count).await?;
+        self.stack
+            .until_queues("all dead letters are there", |counts| {
+                counts.dead_letters.visible == count
+            })
+            .await?;
         Ok(())
     }
 
@@ -178,11 +261,28 @@ impl Round {
     async fn set_delivering(&self, enabled: bool) -> Result<()> {
         let lambda = self.stack.lambda();
         let mappings = lambda.list_event_source_mappings().send().await?;
-        let id = mappings.event_source_mappings().first().and_then(|mapping| mapping.uuid()).context("no mapping")?;
-        lambda.update_event_source_mapping().uuid(id).enabled(enabled).send().await?;
+        let id = mappings
+            .event_source_mappings()
+            .first()
+            .and_then(|mapping| mapping.uuid())
+            .context("no mapping")?;
+        lambda
+            .update_event_source_mapping()
+            .uuid(id)
+            .enabled(enabled)
+            .send()
+            .await?;
         wait::until("the mapping is as asked for", || async {
-            let state = lambda.get_event_source_mapping().uuid(id).send().await?.state;
-            Ok((state.as_deref() == Some(if enabled { "Enabled" } else { "Disabled" })).then_some(()))
+            let state = lambda
+                .get_event_source_mapping()
+                .uuid(id)
+                .send()
+                .await?
+                .state;
+            Ok(
+                (state.as_deref() == Some(if enabled { "Enabled" } else { "Disabled" }))
+                    .then_some(()),
+            )
         })
         .await
     }

@@ -18,7 +18,10 @@ pub(crate) fn write(results: &Results, workspace: &Workspace) -> Result<()> {
         let file = folder.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    write("results.json", serde_json::to_string_pretty(results)? + "\n")?;
+    write(
+        "results.json",
+        serde_json::to_string_pretty(results)? + "\n",
+    )?;
     write("results.md", markdown(results))?;
     write("results.svg", chart::svg(results))?;
     eprintln!("Written: {}", relative(&folder, workspace).display());
@@ -30,10 +33,17 @@ pub(crate) fn markdown(results: &Results) -> String {
     let of = |name| results.run.get(name).map_or("", String::as_str);
     let mut zips = String::from("| | zip, bytes |\n|---|---:|\n");
     for (name, bytes) in &results.zips {
-        zips.extend([format!("| {name} | {} |\n", number(f64::from(u32::try_from(*bytes).unwrap_or(u32::MAX))))]);
+        zips.extend([format!(
+            "| {name} | {} |\n",
+            number(f64::from(u32::try_from(*bytes).unwrap_or(u32::MAX)))
+        )]);
     }
     let sections = [
-        ("Targets", "Each is a figure of this run; ratios are of medians.", targets::markdown(results)),
+        (
+            "Targets",
+            "Each is a figure of this run; ratios are of medians.",
+            targets::markdown(results),
+        ),
         (
             "ingest",
             "Signed Open Messaging webhooks of 700 bytes. *Cold* is INIT and the first event.",
@@ -50,13 +60,21 @@ pub(crate) fn markdown(results: &Results) -> String {
             "The target takes 100 ms. Each event is claimed before its delivery and recorded after it, in the table.",
             results.processor.markdown(&processor::FIGURES),
         ),
-        ("replay", "On the local AWS, whose queue and table set the pace.", results.replay.markdown(&replay::FIGURES)),
+        (
+            "replay",
+            "On the local AWS, whose queue and table set the pace.",
+            results.replay.markdown(&replay::FIGURES),
+        ),
         (
             "From the webhook to the target",
             "On the local AWS, with open-loop senders; the rows of the local AWS say what it takes by itresults.",
             results.journey.markdown(&journey::FIGURES),
         ),
-        ("Sizes", "Of this machine's builds, compressed as `cargo lambda` does it.", zips),
+        (
+            "Sizes",
+            "Of this machine's builds, compressed as `cargo lambda` does it.",
+            zips,
+        ),
     ];
     let mut text = format!(
         "# Results\n\nWritten by `cargo bench-all` on {}: {}, {}, {}. Medians, and the middle half of the rounds in \

@@ -40,7 +40,13 @@ struct Target {
 /// The targets, with what was measured of each.
 #[expect(clippy::too_many_lines, reason = "a table, row by row")]
 fn targets(results: &Results) -> Vec<Target> {
-    let Results { ingest: acks, instructions: counted, processor: batches, journey: journeys, .. } = results;
+    let Results {
+        ingest: acks,
+        instructions: counted,
+        processor: batches,
+        journey: journeys,
+        ..
+    } = results;
     let ratio = |figures: &Figures, over: (&str, &str), under: (&str, &str)| {
         Some(figures.median(over.0, over.1)? / figures.median(under.0, under.1)?)
     };
@@ -51,14 +57,18 @@ fn targets(results: &Results) -> Vec<Target> {
             what: "ingest: instructions of INIT, warmed, in millions",
             must: Bound::AtMost(5.5),
             stretch: Bound::AtMost(3.0),
-            measured: counted.median("ingest", instructions::INIT).map(|count| count / 1e6),
+            measured: counted
+                .median("ingest", instructions::INIT)
+                .map(|count| count / 1e6),
             because: "two services are warmed, SQS and Secrets Manager, and each handshake with a certificate like AWS's takes 2.3",
         },
         Target {
             what: "ingest: instructions of the first event, in millions",
             must: Bound::AtMost(1.0),
             stretch: Bound::AtMost(0.6),
-            measured: counted.median("ingest", instructions::FIRST).map(|count| count / 1e6),
+            measured: counted
+                .median("ingest", instructions::FIRST)
+                .map(|count| count / 1e6),
             because: "as many as any later event: the SDK's signature and its layers are most of it",
         },
         Target {
@@ -93,7 +103,11 @@ fn targets(results: &Results) -> Vec<Target> {
             what: "ingest: CPU of an event, times less than boto3",
             must: Bound::AtLeast(3.5),
             stretch: Bound::AtLeast(6.0),
-            measured: ratio(acks, ("boto3", ingest::STEADY_CPU), ("ingest", ingest::STEADY_CPU)),
+            measured: ratio(
+                acks,
+                ("boto3", ingest::STEADY_CPU),
+                ("ingest", ingest::STEADY_CPU),
+            ),
             because: "as above",
         },
         Target {
@@ -131,7 +145,11 @@ fn targets(results: &Results) -> Vec<Target> {
             what: "processor: CPU of a batch of 10, times less than Python with threads",
             must: Bound::AtLeast(12.0),
             stretch: Bound::AtLeast(20.0),
-            measured: ratio(batches, (&batch(1, 10), processor::CPU), (&batch(0, 10), processor::CPU)),
+            measured: ratio(
+                batches,
+                (&batch(1, 10), processor::CPU),
+                (&batch(0, 10), processor::CPU),
+            ),
             because: "both write twice to the table; the SDK's share is the same in each",
         },
         Target {
@@ -161,14 +179,27 @@ fn targets(results: &Results) -> Vec<Target> {
 /// The table: each target, what was measured, and why it is not better.
 pub(crate) fn markdown(results: &Results) -> String {
     let mut text = String::from("| | must | stretch | measured | |\n|---|---:|---:|---:|---|\n");
-    for Target { what, must, stretch, measured, because } in targets(results) {
+    for Target {
+        what,
+        must,
+        stretch,
+        measured,
+        because,
+    } in targets(results)
+    {
         let (value, verdict) = match measured {
             None => ("–".to_owned(), "not measured in this run".to_owned()),
             Some(value) if stretch.holds(value) => (number(value), "stretch met".to_owned()),
-            Some(value) if must.holds(value) => (number(value), format!("met; no stretch: {because}")),
+            Some(value) if must.holds(value) => {
+                (number(value), format!("met; no stretch: {because}"))
+            }
             Some(value) => (number(value), format!("**not met**: {because}")),
         };
-        text.extend([format!("| {what} | {} | {} | {value} | {verdict} |\n", must.text(), stretch.text())]);
+        text.extend([format!(
+            "| {what} | {} | {} | {value} | {verdict} |\n",
+            must.text(),
+            stretch.text()
+        )]);
     }
     text
 }

@@ -26,7 +26,8 @@ type Exchange = (String, Vec<u8>);
 
 /// The answers of an input, which `---` in a line of its own separates.
 ///
-/// An answer is a body. One that begins with a status of three digits has header lines and an empty line before that.
+/// An answer is a body. One that begins with a status of three digits has header lines and an empty
+/// line before that.
 #[derive(Clone)]
 pub(crate) struct Answers {
     left: Arc<Mutex<VecDeque<Response<Vec<u8>>>>>,
@@ -38,14 +39,23 @@ impl Answers {
     /// Reads them. Where the client `signs_in`, what it asks for is answered from them as well.
     pub(crate) fn read(input: &[u8], signs_in: bool) -> Self {
         let left = parts(input).into_iter().map(response).collect();
-        Self { left: Arc::new(Mutex::new(left)), exchanges: Arc::default(), signs_in }
+        Self {
+            left: Arc::new(Mutex::new(left)),
+            exchanges: Arc::default(),
+            signs_in,
+        }
     }
 
     /// A client that they answer.
     pub(crate) fn client(&self) -> Client {
         let secret = json!({ "genesysClientId": "an-id", "genesysClientSecret": CLIENT_SECRET });
-        let secrets = SecretCache::new(FakeSecretStore::holding(&secret), Duration::from_mins(1), Noon);
-        let schedule = Schedule::new(Duration::from_secs(1), Duration::from_secs(30), 4).expect("a schedule");
+        let secrets = SecretCache::new(
+            FakeSecretStore::holding(&secret),
+            Duration::from_mins(1),
+            Noon,
+        );
+        let schedule =
+            Schedule::new(Duration::from_secs(1), Duration::from_secs(30), 4).expect("a schedule");
         let (api, login) = ("https://api.example.com/", "https://login.example.com/");
         Genesys::new(self.clone(), api, login, secrets, schedule, Noon)
     }
@@ -66,18 +76,29 @@ impl Http for Answers {
         let path = request.uri().path().to_owned();
         let signs_in = path == "/oauth/token";
         if signs_in && !self.signs_in {
-            return Ok(Response::new(br#"{"access_token":"a-token","expires_in":3600}"#.to_vec()));
+            return Ok(Response::new(
+                br#"{"access_token":"a-token","expires_in":3600}"#.to_vec(),
+            ));
         }
         let answer = self.left.lock().expect("not poisoned").pop_front();
-        let body = answer.as_ref().map(|answer| answer.body().clone()).unwrap_or_default();
-        self.exchanges.lock().expect("not poisoned").push((path, body));
+        let body = answer
+            .as_ref()
+            .map(|answer| answer.body().clone())
+            .unwrap_or_default();
+        self.exchanges
+            .lock()
+            .expect("not poisoned")
+            .push((path, body));
         answer.ok_or(HttpError::TimedOut)
     }
 }
 
 fn parts(input: &[u8]) -> Vec<&[u8]> {
     let (mut parts, mut rest) = (Vec::new(), input);
-    while let Some(end) = rest.windows(SEPARATOR.len()).position(|window| window == SEPARATOR) {
+    while let Some(end) = rest
+        .windows(SEPARATOR.len())
+        .position(|window| window == SEPARATOR)
+    {
         parts.push(&rest[..end]);
         rest = &rest[end + SEPARATOR.len()..];
     }
@@ -99,7 +120,9 @@ fn response(part: &[u8]) -> Response<Vec<u8>> {
         if line.is_empty() {
             break;
         }
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
         let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), value) {
             response.headers_mut().append(name, value);

@@ -21,9 +21,19 @@ fn check(object: &[u8]) {
     let Ok(archived) = read(object) else { return };
     let mut part = Part::default();
     for message in &archived {
-        let restored = message.clone().into_message().expect("what was read is a message");
-        let attributes = restored.attributes.iter().map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)));
-        assert_eq!(attributes.collect::<BTreeMap<_, _>>(), message.attributes, "archived again, it is another message");
+        let restored = message
+            .clone()
+            .into_message()
+            .expect("what was read is a message");
+        let attributes = restored
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)));
+        assert_eq!(
+            attributes.collect::<BTreeMap<_, _>>(),
+            message.attributes,
+            "archived again, it is another message"
+        );
         part.add(message).expect("added");
     }
     let again: Vec<Archived> = read(&part.finish().expect("packed")).expect("readable");

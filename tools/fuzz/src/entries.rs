@@ -14,32 +14,51 @@ use crate::runtime::{Noon, deadline, run};
 
 /// The hour before noon.
 pub(crate) fn window() -> Window {
-    Window { from: Noon.now() - SignedDuration::from_hours(1), to: Noon.now() }
+    Window {
+        from: Noon.now() - SignedDuration::from_hours(1),
+        to: Noon.now(),
+    }
 }
 
 /// True where a header belongs to an event.
 pub(crate) fn is_kept(name: &str) -> bool {
-    matches!(name, "x-hub-signature-256" | "traceparent") || name.starts_with("x-genesys-") || name.starts_with("inin-")
+    matches!(name, "x-hub-signature-256" | "traceparent")
+        || name.starts_with("x-genesys-")
+        || name.starts_with("inin-")
 }
 
 /// An entry says what it is.
 pub(crate) fn check(entry: &Entry) {
     match entry {
         Entry::Failed(failed) => {
-            assert!(!failed.body.is_empty() && !failed.delivery.is_empty(), "{failed:?}");
-            assert!(failed.headers.keys().all(|name| is_kept(name)), "{failed:?}");
+            assert!(
+                !failed.body.is_empty() && !failed.delivery.is_empty(),
+                "{failed:?}"
+            );
+            assert!(
+                failed.headers.keys().all(|name| is_kept(name)),
+                "{failed:?}"
+            );
         }
         Entry::Unreadable(unreadable) => {
             let texts = [&unreadable.name, &unreadable.whole, &unreadable.problem];
-            assert!(texts.into_iter().all(|text| !text.is_empty()), "{unreadable:?}");
+            assert!(
+                texts.into_iter().all(|text| !text.is_empty()),
+                "{unreadable:?}"
+            );
         }
         Entry::Unavailable(why) | Entry::Skipped(why) => assert!(!why.is_empty()),
     }
 }
 
-/// What a run has fetched is queued, known or told of; what is queued fits; and a second run finds all of it known.
+/// What a run has fetched is queued, known or told of; what is queued fits; and a second run finds
+/// all of it known.
 pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
-    let (events, dead_letters, table) = (FakeQueue::default(), FakeQueue::default(), FakeTable::default());
+    let (events, dead_letters, table) = (
+        FakeQueue::default(),
+        FakeQueue::default(),
+        FakeTable::default(),
+    );
     let recover = || Recover {
         log: log(),
         events: events.clone(),
@@ -54,15 +73,47 @@ pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
         Ok(report) => report,
         Err(FailedRun { report, .. }) => *report,
     };
-    let Report { fetched, new, known, unreadable, skipped, unavailable, .. } = report();
-    assert_eq!(new + known + unreadable + skipped + unavailable, fetched, "something is hidden");
+    let Report {
+        fetched,
+        new,
+        known,
+        unreadable,
+        skipped,
+        unavailable,
+        ..
+    } = report();
+    assert_eq!(
+        new + known + unreadable + skipped + unavailable,
+        fetched,
+        "something is hidden"
+    );
     let (sent, dead_letters) = (events.messages(), dead_letters.messages());
-    assert_eq!((sent.len() as u64, dead_letters.len() as u64), (new, unreadable));
-    assert!(sent.iter().all(|message| message.size() <= MAX_MESSAGE_BYTES), "SQS refuses it");
-    assert!(dead_letters.iter().all(|message| message.reason(Noon.now()).is_some()), "a dead letter without a reason");
-    let ids: BTreeSet<_> = sent.iter().chain(&dead_letters).filter_map(Message::event_id).collect();
+    assert_eq!(
+        (sent.len() as u64, dead_letters.len() as u64),
+        (new, unreadable)
+    );
+    assert!(
+        sent.iter()
+            .all(|message| message.size() <= MAX_MESSAGE_BYTES),
+        "SQS refuses it"
+    );
+    assert!(
+        dead_letters
+            .iter()
+            .all(|message| message.reason(Noon.now()).is_some()),
+        "a dead letter without a reason"
+    );
+    let ids: BTreeSet<_> = sent
+        .iter()
+        .chain(&dead_letters)
+        .filter_map(Message::event_id)
+        .collect();
     assert_eq!(ids.len() as u64, new + unreadable, "one event twice");
 
     let again = report();
-    assert_eq!((again.new, again.unreadable), (0, 0), "what is known is taken for new");
+    assert_eq!(
+        (again.new, again.unreadable),
+        (0, 0),
+        "what is known is taken for new"
+    );
 }

@@ -1,7 +1,8 @@
 //! Hostile input: what each parser that meets the network has to hold, whatever arrives.
 //!
-//! Each property takes any bytes and panics when a law is broken. `tests/mutations.rs` feeds them the corpus and what
-//! can be made of it; `cargo fuzz` looks for more, guided by coverage. `README.md` says how.
+//! Each property takes any bytes and panics when a law is broken. `tests/mutations.rs` feeds them
+//! the corpus and what can be made of it; `cargo fuzz` looks for more, guided by coverage.
+//! `README.md` says how.
 
 mod answers;
 mod archive;
@@ -50,7 +51,8 @@ pub const PROPERTIES: [(&str, Property); 13] = [
     ("webhook_headers", webhook_headers),
 ];
 
-/// The program of one target: the fuzzer under `cargo fuzz`, and else one that feeds the property the files it is given.
+/// The program of one target: the fuzzer under `cargo fuzz`, and else one that feeds the property
+/// the files it is given.
 #[macro_export]
 macro_rules! target {
     ($property:ident) => {

@@ -1,4 +1,5 @@
-//! Reading of SQS messages by any writer: ingest, a rule of EventBridge, or a person in the console.
+//! Reading of SQS messages by any writer: ingest, a rule of EventBridge, or a person in the
+//! console.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,10 +22,11 @@ use crate::runtime::{Noon, deadline, run};
 /// "Amazon SQS message quotas": a message has at most 10 attributes.
 const MAX_ATTRIBUTES: usize = 10;
 
-/// A message is delivered byte for byte, or is a dead letter byte for byte with a reason; sent again it stays the same
-/// event; and a reason comes and goes without a trace.
+/// A message is delivered byte for byte, or is a dead letter byte for byte with a reason; sent
+/// again it stays the same event; and a reason comes and goes without a trace.
 ///
-/// The input is attributes, one `name=value` in a line, an empty line and the body. `name=0x…` is an attribute of bytes.
+/// The input is attributes, one `name=value` in a line, an empty line and the body. `name=0x…` is
+/// an attribute of bytes.
 pub fn message(input: &[u8]) {
     let message = read(&String::from_utf8_lossy(input));
     let sent_at = Noon.now();
@@ -32,17 +34,36 @@ pub fn message(input: &[u8]) {
     let event = message.to_event(sent_at);
     if let Ok(event) = &event {
         check_travel(event);
-        assert_eq!(message.identity(sent_at), (event.id.clone(), event.received_at));
+        assert_eq!(
+            message.identity(sent_at),
+            (event.id.clone(), event.received_at)
+        );
     }
     let named = message.clone().with_identity(sent_at);
-    assert!(named.attributes.len() <= MAX_ATTRIBUTES.max(message.attributes.len()), "SQS takes no more than ten");
+    assert!(
+        named.attributes.len() <= MAX_ATTRIBUTES.max(message.attributes.len()),
+        "SQS takes no more than ten"
+    );
     assert_eq!((&named.body, &named.group), (&message.body, &message.group));
-    assert!(message.attributes.iter().all(|(name, value)| named.attributes.get(name) == Some(value)));
+    assert!(
+        message
+            .attributes
+            .iter()
+            .all(|(name, value)| named.attributes.get(name) == Some(value))
+    );
     if event.is_ok() && message.attributes.len() + 2 <= MAX_ATTRIBUTES {
         let (id, received_at) = message.identity(sent_at);
         let says = message.attributes.contains_key("received_at");
-        let received_at = if says { received_at } else { to_the_millisecond(received_at) };
-        assert_eq!(named.identity(later), (id, received_at), "sent again it is another event");
+        let received_at = if says {
+            received_at
+        } else {
+            to_the_millisecond(received_at)
+        };
+        assert_eq!(
+            named.identity(later),
+            (id, received_at),
+            "sent again it is another event"
+        );
     }
     check_reasons(&message);
     check_processing(&message);
@@ -56,10 +77,14 @@ fn read(text: &str) -> Message {
     let attribute = |line: &str| {
         let (name, text) = line.split_once('=')?;
         let attribute = match text.strip_prefix("0x") {
-            Some(bytes) => {
-                Attribute { data_type: "Binary".to_owned(), value: AttributeValue::Binary(bytes.as_bytes().to_vec()) }
-            }
-            None => Attribute { data_type: "String".to_owned(), value: AttributeValue::Text(text.to_owned()) },
+            Some(bytes) => Attribute {
+                data_type: "Binary".to_owned(),
+                value: AttributeValue::Binary(bytes.as_bytes().to_vec()),
+            },
+            None => Attribute {
+                data_type: "String".to_owned(),
+                value: AttributeValue::Text(text.to_owned()),
+            },
         };
         Some((name.to_owned(), attribute))
     };
@@ -76,7 +101,13 @@ fn check_travel(event: &Event) {
     let message = Message::from_event(event.clone());
     let again = message.to_event(Noon.now()).expect("readable");
     // Who sent it is written in the body, and is read from there only where that is JSON.
-    assert_eq!(again, Event { received_at: to_the_millisecond(event.received_at), ..event.clone() });
+    assert_eq!(
+        again,
+        Event {
+            received_at: to_the_millisecond(event.received_at),
+            ..event.clone()
+        }
+    );
     assert_eq!(message.reason(Noon.now()), None);
 }
 
@@ -87,7 +118,10 @@ fn to_the_millisecond(time: Timestamp) -> Timestamp {
 fn check_reasons(message: &Message) {
     let theirs = message.reason(Noon.now());
     if let Some(reason) = theirs.filter(|_| !message.attributes.contains_key("reason")) {
-        assert!(reason.detail.len() <= MAX_EXCERPT_BYTES, "EventBridge says too much");
+        assert!(
+            reason.detail.len() <= MAX_EXCERPT_BYTES,
+            "EventBridge says too much"
+        );
     }
     let reason = |detail: &str| Reason {
         reason: ReasonKind::Permanent,
@@ -100,12 +134,23 @@ fn check_reasons(message: &Message) {
     };
     let with = |detail| message.clone().with_reason(&reason(detail));
     let dead = with("one");
-    assert_eq!((dead.reason(Noon.now()), &dead.body), (Some(reason("one")), &message.body));
-    assert_eq!(dead.clone().with_reason(&reason("two")), with("two"), "the last reason counts");
+    assert_eq!(
+        (dead.reason(Noon.now()), &dead.body),
+        (Some(reason("one")), &message.body)
+    );
+    assert_eq!(
+        dead.clone().with_reason(&reason("two")),
+        with("two"),
+        "the last reason counts"
+    );
     let back = dead.without_reason();
     assert_eq!(back, message.clone().without_reason());
     assert_eq!(back.reason(Noon.now()), None);
-    assert!(back.attributes.iter().all(|(name, value)| message.attributes.get(name) == Some(value)));
+    assert!(
+        back.attributes
+            .iter()
+            .all(|(name, value)| message.attributes.get(name) == Some(value))
+    );
 }
 
 /// The processor delivers the body, or buries the message.
@@ -118,8 +163,15 @@ fn check_processing(message: &Message) {
     });
     let dead_letters = FakeQueue::default();
     let (events, table) = (FakeQueue::default(), FakeTable::default());
-    let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
-    let ports = Ports { events, dead_letters: dead_letters.clone(), table, target, clock: Noon };
+    let schedule =
+        Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
+    let ports = Ports {
+        events,
+        dead_letters: dead_letters.clone(),
+        table,
+        target,
+        clock: Noon,
+    };
     let processor = Arc::new(Processor::new(ports, schedule));
     let record = ReceivedMessage {
         message_id: "m1".to_owned(),
@@ -129,15 +181,29 @@ fn check_processing(message: &Message) {
         message: message.clone(),
     };
     let kept = run(async { processor.process(vec![record], deadline()).await });
-    assert_eq!(kept, Vec::<String>::new(), "it is neither delivered nor a dead letter");
+    assert_eq!(
+        kept,
+        Vec::<String>::new(),
+        "it is neither delivered nor a dead letter"
+    );
     let delivered = delivered.lock().expect("not poisoned");
-    match (message.to_event(Noon.now()), &delivered[..], &dead_letters.messages()[..]) {
+    match (
+        message.to_event(Noon.now()),
+        &delivered[..],
+        &dead_letters.messages()[..],
+    ) {
         (Ok(event), [body], []) => assert_eq!(*body, event.body),
         (Err(_), [], [letter]) => {
             assert_eq!(letter.body, message.body, "byte for byte");
-            assert_eq!(letter.reason(Noon.now()).expect("a reason").reason, ReasonKind::Malformed);
+            assert_eq!(
+                letter.reason(Noon.now()).expect("a reason").reason,
+                ReasonKind::Malformed
+            );
             let kept: BTreeMap<_, _> = message.clone().without_reason().attributes;
-            assert!(kept.iter().all(|(name, value)| letter.attributes.get(name) == Some(value)));
+            assert!(
+                kept.iter()
+                    .all(|(name, value)| letter.attributes.get(name) == Some(value))
+            );
         }
         odd => panic!("{odd:?}"),
     }

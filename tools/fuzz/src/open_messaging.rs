@@ -14,10 +14,11 @@ use crate::runtime::{deadline, run};
 /// Parts that are read at most.
 const MAX_PARTS: usize = 20;
 
-/// Every conversation of an answer that may matter is looked at or is an entry, and so is every message that failed; and
-/// every entry that counts becomes one event or one dead letter.
+/// Every conversation of an answer that may matter is looked at or is an entry, and so is every
+/// message that failed; and every entry that counts becomes one event or one dead letter.
 ///
-/// The input is answers, which `---` in a line of its own separates; one may begin with a status and headers.
+/// The input is answers, which `---` in a line of its own separates; one may begin with a status
+/// and headers.
 pub fn open_messaging(input: &[u8]) {
     let answers = Answers::read(input, false);
     let log = log_of(&answers);
@@ -25,17 +26,23 @@ pub fn open_messaging(input: &[u8]) {
         let (mut place, until) = (Place::default(), deadline());
         for _ in 0..MAX_PARTS {
             let (asked, was_open) = (answers.exchanges().len(), open(&place) > 0);
-            let Ok(part) = log.read(entries::window(), place, until).await else { break };
+            let Ok(part) = log.read(entries::window(), place, until).await else {
+                break;
+            };
             part.entries.iter().for_each(entries::check);
             let asked = answers.exchanges().split_off(asked);
             // Of several tries, the last counts; the messages themselves are asked for behind it.
             let list = asked.iter().rfind(|(path, _)| !path.ends_with("/details"));
             let answer = list.and_then(|(_, body)| serde_json::from_slice::<Value>(body).ok());
             let left = part.next.as_ref().map_or(0, open);
-            let is_anew = part.next.as_ref().is_some_and(is_anew) && part.entries.is_empty() && left == 0;
+            let is_anew =
+                part.next.as_ref().is_some_and(is_anew) && part.entries.is_empty() && left == 0;
             match answer {
                 Some(answer) if was_open => {
-                    assert!(part.entries.len() >= failed(&answer), "a failed message is hidden: {answer}");
+                    assert!(
+                        part.entries.len() >= failed(&answer),
+                        "a failed message is hidden: {answer}"
+                    );
                 }
                 Some(answer) if !is_anew => {
                     let (listed, found) = (conversations(&answer), part.entries.len() + left);
@@ -71,11 +78,12 @@ fn is_anew(place: &Place) -> bool {
     serde_json::to_value(place).expect("a place is JSON")["is_anew"] == true
 }
 
-/// How many of the conversations that an answer lists may have had something in the window; `None` where it lists nothing
-/// that can be read.
+/// How many of the conversations that an answer lists may have had something in the window; `None`
+/// where it lists nothing that can be read.
 fn conversations(answer: &Value) -> Option<usize> {
     let Window { from, to } = entries::window();
-    let time = |conversation: &Value, name: &str| conversation[name].as_str()?.parse::<Timestamp>().ok();
+    let time =
+        |conversation: &Value, name: &str| conversation[name].as_str()?.parse::<Timestamp>().ok();
     let is_outside = |conversation: &Value| {
         conversation["conversationId"].is_string()
             && (time(conversation, "conversationEnd").is_some_and(|ended_at| ended_at < from)
@@ -83,18 +91,30 @@ fn conversations(answer: &Value) -> Option<usize> {
     };
     match &answer["conversations"] {
         Value::Null => Some(0),
-        Value::Array(listed) => Some(listed.iter().filter(|conversation| !is_outside(conversation)).count()),
+        Value::Array(listed) => Some(
+            listed
+                .iter()
+                .filter(|conversation| !is_outside(conversation))
+                .count(),
+        ),
         _ => None,
     }
 }
 
-/// How many messages of a conversation failed in the window, or are none that can be read. A message that is listed
-/// twice is one.
+/// How many messages of a conversation failed in the window, or are none that can be read. A
+/// message that is listed twice is one.
 fn failed(conversation: &Value) -> usize {
-    let Some(participants) = conversation["participants"].as_array() else { return 1 };
-    let messages = participants.iter().filter_map(|participant| participant["messages"].as_array()).flatten();
+    let Some(participants) = conversation["participants"].as_array() else {
+        return 1;
+    };
+    let messages = participants
+        .iter()
+        .filter_map(|participant| participant["messages"].as_array())
+        .flatten();
     let counts = |message: &&Value| {
-        let time = message["messageTime"].as_str().and_then(|time| time.parse().ok());
+        let time = message["messageTime"]
+            .as_str()
+            .and_then(|time| time.parse().ok());
         let status = &message["messageStatus"];
         let is_known = status.is_null() || status.is_string() && status != "failed";
         !message.is_object() || !is_known && time.is_none_or(|time| entries::window().holds(time))
@@ -103,5 +123,9 @@ fn failed(conversation: &Value) -> usize {
         Some(id) if message["messageStatus"] == "failed" && !id.is_empty() => id.to_owned(),
         _ => message.to_string(),
     };
-    messages.filter(counts).map(name).collect::<BTreeSet<_>>().len()
+    messages
+        .filter(counts)
+        .map(name)
+        .collect::<BTreeSet<_>>()
+        .len()
 }

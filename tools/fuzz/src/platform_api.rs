@@ -14,17 +14,27 @@ use crate::runtime::run;
 /// Time-out of a call.
 const TIME: Duration = Duration::from_mins(1);
 
-/// A call with a wait of a second between two tries cannot make more in that time, signing in counted.
+/// A call with a wait of a second between two tries cannot make more in that time, signing in
+/// counted.
 const MAX_REQUESTS: usize = 130;
 
-/// A call gives JSON that was in an answer, or an error that is short and shows no credential; it ends in time.
+/// A call gives JSON that was in an answer, or an error that is short and shows no credential; it
+/// ends in time.
 pub fn platform_api(input: &[u8]) {
     let answers = Answers::read(input, true);
     let client = answers.client();
-    let call = Call { method: Method::GET, path: "/api/v2/things?a=b".to_owned(), body: None, permission: None };
+    let call = Call {
+        method: Method::GET,
+        path: "/api/v2/things?a=b".to_owned(),
+        body: None,
+        permission: None,
+    };
     let (outcome, took) = run(async {
         let began_at = Instant::now();
-        (client.call(&call, began_at + TIME).await, began_at.elapsed())
+        (
+            client.call(&call, began_at + TIME).await,
+            began_at.elapsed(),
+        )
     });
     // Timers have a resolution of a millisecond.
     assert!(took <= TIME + Duration::from_millis(2), "it took {took:?}");
@@ -37,7 +47,11 @@ pub fn platform_api(input: &[u8]) {
         }
         Err(error) => {
             let error = format!("{} {error:?}", display_chain(&error));
-            assert!(error.len() <= 16 * 1024, "an error of {} bytes", error.len());
+            assert!(
+                error.len() <= 16 * 1024,
+                "an error of {} bytes",
+                error.len()
+            );
             let is_quoted = String::from_utf8_lossy(input).contains(CLIENT_SECRET);
             assert!(is_quoted || !error.contains(CLIENT_SECRET), "{error}");
         }

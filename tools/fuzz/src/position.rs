@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 /// A token is one that the relay makes, or is refused; and so are ids and sources.
 pub fn position(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     if let Ok(position) = text.parse::<Position>() {
         assert_eq!(position.token(), text, "two tokens for one place");
     }
@@ -14,15 +16,23 @@ pub fn position(input: &[u8]) {
         assert_eq!(id.as_str(), text);
         assert!(
             (1..=80).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         );
     }
     if let Ok(source) = text.parse::<Source>() {
         assert_eq!(source.as_str(), text);
     }
-    let Some((time, id)) = text.split_once('#') else { return };
+    let Some((time, id)) = text.split_once('#') else {
+        return;
+    };
     if let (Ok(time), Ok(id)) = (time.parse::<Timestamp>(), id.parse::<EventId>()) {
         let position = Position::of(time, &id);
-        assert_eq!(position.token().parse::<Position>().ok(), Some(position), "a token that the relay has made");
+        assert_eq!(
+            position.token().parse::<Position>().ok(),
+            Some(position),
+            "a token that the relay has made"
+        );
     }
 }

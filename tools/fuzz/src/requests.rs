@@ -18,7 +18,9 @@ const MAX_ERROR_BYTES: usize = 4 * 1024;
 
 /// A request is carried out, or its error names a field of it.
 pub fn replay_request(input: &[u8]) {
-    let Ok(request) = serde_json::from_slice::<Value>(input) else { return };
+    let Ok(request) = serde_json::from_slice::<Value>(input) else {
+        return;
+    };
     match dead_letters::Request::parse(request.clone(), "an operator") {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
@@ -40,7 +42,9 @@ pub fn replay_request(input: &[u8]) {
 
 /// A request is carried out, in bounded time, or its error names a field of it.
 pub fn recovery_request(input: &[u8]) {
-    let Ok(request) = serde_json::from_slice::<Value>(input) else { return };
+    let Ok(request) = serde_json::from_slice::<Value>(input) else {
+        return;
+    };
     match recover::Request::parse(request.clone(), "an operator", Noon.now()) {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
@@ -58,13 +62,27 @@ pub fn recovery_request(input: &[u8]) {
 }
 
 fn check_error(error: &InvalidRequest, request: &Value) {
-    assert!(error.to_string().len() <= MAX_ERROR_BYTES, "an error of {} bytes", error.to_string().len());
-    assert!(!error.field.is_empty() && !error.problem.is_empty(), "{error:?}");
+    assert!(
+        error.to_string().len() <= MAX_ERROR_BYTES,
+        "an error of {} bytes",
+        error.to_string().len()
+    );
+    assert!(
+        !error.field.is_empty() && !error.problem.is_empty(),
+        "{error:?}"
+    );
     let first = error.field.split(['.', '[']).next().unwrap_or_default();
-    let is_there = request.as_object().is_some_and(|fields| fields.keys().any(|name| excerpt(name).starts_with(first)));
-    let may_be_missing =
-        ["request", "action", "eventId", "eventIds", "key", "why", "all", "from", "filter", "limit", "next"];
-    assert!(is_there || may_be_missing.contains(&first), "{error} of {request}");
+    let is_there = request
+        .as_object()
+        .is_some_and(|fields| fields.keys().any(|name| excerpt(name).starts_with(first)));
+    let may_be_missing = [
+        "request", "action", "eventId", "eventIds", "key", "why", "all", "from", "filter", "limit",
+        "next",
+    ];
+    assert!(
+        is_there || may_be_missing.contains(&first),
+        "{error} of {request}"
+    );
 }
 
 /// A log that is empty, and takes a second to say so.
@@ -85,13 +103,21 @@ impl DeliveryLog for Empty {
         Some(place)
     }
 
-    async fn read(&self, window: Window, place: u64, deadline: Instant) -> Result<Part<u64>, DeliveryLogError> {
+    async fn read(
+        &self,
+        window: Window,
+        place: u64,
+        deadline: Instant,
+    ) -> Result<Part<u64>, DeliveryLogError> {
         assert!(window.from < window.to, "an empty window");
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         if Instant::now() >= deadline {
             return Err(DeliveryLogError::OutOfTime("it took too long".into()));
         }
         let next = (place % 3 != 2).then_some(place.wrapping_add(1));
-        Ok(Part { entries: Vec::new(), next })
+        Ok(Part {
+            entries: Vec::new(),
+            next,
+        })
     }
 }

@@ -18,7 +18,10 @@ impl Clock for Noon {
 
 /// Runs a future to its end on paused time.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(future)
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use genesys_relay::adapters::standard_webhooks::sign;
-use genesys_relay::ports::secrets::{FromSecret, GenesysSecrets, SecretsError, SenderSecrets, TargetSecrets};
+use genesys_relay::ports::secrets::{
+    FromSecret, GenesysSecrets, SecretsError, SenderSecrets, TargetSecrets,
+};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderValue;
 use sha2::Sha256;
@@ -13,26 +15,42 @@ use sha2::Sha256;
 /// Secret of the inputs, to be searched for.
 const HIDDEN: &str = "hunter2";
 
-/// A secret that is taken is long enough and can be used; one that is not is refused without showing anything of it; and
-/// each key makes a signature that its owner can check.
+/// A secret that is taken is long enough and can be used; one that is not is refused without
+/// showing anything of it; and each key makes a signature that its owner can check.
 pub fn secret(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     if let Some(secrets) = read::<SenderSecrets>(text) {
         for secret in secrets.open_messaging.iter().chain(&secrets.webhook) {
-            assert!(secret.chars().count() >= 16 && secret.trim() == secret, "it could not match");
+            assert!(
+                secret.chars().count() >= 16 && secret.trim() == secret,
+                "it could not match"
+            );
         }
-        assert!(
-            secrets
-                .webhook
-                .iter()
-                .all(|secret| secret.bytes().all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t'))
-        );
+        assert!(secrets.webhook.iter().all(|secret| {
+            secret
+                .bytes()
+                .all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t')
+        }));
     }
-    if let Some(GenesysSecrets { client_id, client_secret }) = read(text) {
+    if let Some(GenesysSecrets {
+        client_id,
+        client_secret,
+    }) = read(text)
+    {
         assert!(!client_id.trim().is_empty() && !client_secret.trim().is_empty());
     }
-    if let Some(TargetSecrets { authorization, signing }) = read(text) {
-        assert!(authorization.is_none_or(|value| value.is_sensitive() && !value.as_bytes().trim_ascii().is_empty()));
+    if let Some(TargetSecrets {
+        authorization,
+        signing,
+    }) = read(text)
+    {
+        assert!(
+            authorization.is_none_or(
+                |value| value.is_sensitive() && !value.as_bytes().trim_ascii().is_empty()
+            )
+        );
         assert!(signing.iter().all(|key| (24..=64).contains(&key.len())));
         let header = sign(&signing, "an-event", 1_768_478_400, input);
         assert!(HeaderValue::from_str(&header).is_ok_and(|value| value.to_str().is_ok()));

@@ -11,18 +11,24 @@ use crate::runtime::{deadline, run};
 /// Parts that are read at most.
 const MAX_PARTS: usize = 20;
 
-/// Every entity of an answer is an entry; and every entry that counts becomes one event or one dead letter.
+/// Every entity of an answer is an entry; and every entry that counts becomes one event or one dead
+/// letter.
 ///
-/// The input is answers, which `---` in a line of its own separates; one may begin with a status and headers.
+/// The input is answers, which `---` in a line of its own separates; one may begin with a status
+/// and headers.
 pub fn webhook_deliveries(input: &[u8]) {
     let answers = Answers::read(input, false);
     let log = log_of(&answers);
     run(async {
         let (mut place, until) = (Place::default(), deadline());
         for _ in 0..MAX_PARTS {
-            let Ok(part) = log.read(entries::window(), place, until).await else { break };
+            let Ok(part) = log.read(entries::window(), place, until).await else {
+                break;
+            };
             let answer: Option<Value> = serde_json::from_slice(&answers.last()).ok();
-            let listed = answer.as_ref().and_then(|answer| answer["entities"].as_array());
+            let listed = answer
+                .as_ref()
+                .and_then(|answer| answer["entities"].as_array());
             if let Some(listed) = listed {
                 assert_eq!(part.entries.len(), listed.len(), "something is hidden");
             }
@@ -39,7 +45,9 @@ pub fn webhook_deliveries(input: &[u8]) {
 fn log_of(answers: &Answers) -> WebhookDeliveries<Client> {
     WebhookDeliveries {
         api: answers.client(),
-        path: "/api/v2/webhooks/{webhookId}/deliveries".parse().expect("a path"),
+        path: "/api/v2/webhooks/{webhookId}/deliveries"
+            .parse()
+            .expect("a path"),
         webhook_ids: vec!["w1".to_owned(), "w2".to_owned()],
     }
 }
@@ -48,7 +56,9 @@ fn check(entry: &Entry) {
     entries::check(entry);
     if let Entry::Unreadable(unreadable) = entry {
         let whole: Option<Value> = serde_json::from_str(&unreadable.whole).ok();
-        let headers = whole.as_ref().and_then(|whole| whole["headers"].as_object());
+        let headers = whole
+            .as_ref()
+            .and_then(|whole| whole["headers"].as_object());
         for name in headers.into_iter().flat_map(serde_json::Map::keys) {
             assert!(entries::is_kept(name), "{name} may be a credential");
         }

@@ -1,6 +1,7 @@
 //! Feeds every property its corpus, and what proptest makes of that by small and large changes.
 //!
-//! `cargo xtask fuzz --inputs N --seed N` sets the number of changed inputs for each property, and their seed.
+//! `cargo xtask fuzz --inputs N --seed N` sets the number of changed inputs for each property, and
+//! their seed.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -153,27 +154,42 @@ impl Change {
 
 /// The files of a property's corpus, each with its path, in a fixed order.
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(name);
+    let files =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
     paths.sort();
-    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("readable"))).collect()
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read(path).expect("readable")))
+        .collect()
 }
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}, and has to be a number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is {value:?}, and has to be a number")),
+    )
 }
 
 /// Every input that breaks a law of a property.
-#[expect(clippy::print_stdout, reason = "how much was tried is what a person wants to see")]
+#[expect(
+    clippy::print_stdout,
+    reason = "how much was tried is what a person wants to see"
+)]
 fn check(name: &str, property: Property) -> Vec<String> {
     let started = Instant::now();
     let files = corpus(name);
     assert!(!files.is_empty(), "{name} has no corpus");
     let breaks = |(path, input): &(PathBuf, Vec<u8>)| {
         let outcome = std::panic::catch_unwind(|| property(input));
-        outcome.is_err().then(|| format!("{} breaks a law", path.display()))
+        outcome
+            .is_err()
+            .then(|| format!("{} breaks a law", path.display()))
     };
     let broken: Vec<String> = files.iter().filter_map(breaks).collect();
     if !broken.is_empty() {
@@ -183,21 +199,37 @@ fn check(name: &str, property: Property) -> Vec<String> {
     let inputs = setting("FUZZ_INPUTS").unwrap_or(INPUTS);
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&setting("FUZZ_SEED").unwrap_or(0_u64).to_le_bytes());
-    let config = Config { cases: inputs, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let config = Config {
+        cases: inputs,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let changes = (any::<Index>(), prop::collection::vec(change(), 1..8));
     let made = |(start, changes): (Index, Vec<Change>)| {
-        changes.into_iter().fold(start.get(&corpus).clone(), |input, change| change.make(input, &corpus))
+        changes
+            .into_iter()
+            .fold(start.get(&corpus).clone(), |input, change| {
+                change.make(input, &corpus)
+            })
     };
     let outcome = runner.run(&changes, |changes| {
         property(&made(changes));
         Ok::<_, TestCaseError>(())
     });
-    println!("{name}: {} files, {inputs} inputs, {} ms", corpus.len(), started.elapsed().as_millis());
+    println!(
+        "{name}: {} files, {inputs} inputs, {} ms",
+        corpus.len(),
+        started.elapsed().as_millis()
+    );
     match outcome {
         Ok(()) => Vec::new(),
         Err(TestError::Fail(why, changes)) => {
-            vec![format!("{name}: {why}\nof the input b\"{}\"", made(changes).escape_ascii())]
+            vec![format!(
+                "{name}: {why}\nof the input b\"{}\"",
+                made(changes).escape_ascii()
+            )]
         }
         Err(TestError::Abort(why)) => vec![format!("{name}: {why}")],
     }
@@ -205,7 +237,10 @@ fn check(name: &str, property: Property) -> Vec<String> {
 
 #[test]
 fn every_law_holds_of_the_corpus_and_of_what_is_made_of_it() {
-    let broken: Vec<String> = PROPERTIES.into_iter().flat_map(|(name, property)| check(name, property)).collect();
+    let broken: Vec<String> = PROPERTIES
+        .into_iter()
+        .flat_map(|(name, property)| check(name, property))
+        .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
@@ -214,11 +249,21 @@ fn every_corpus_has_a_property_and_a_target() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let names = |path: &str| {
         let files = std::fs::read_dir(folder.join(path)).expect("a folder");
-        let mut names: Vec<_> =
-            files.map(|file| file.expect("a file").path().file_stem().expect("a name").to_os_string()).collect();
+        let mut names: Vec<_> = files
+            .map(|file| {
+                file.expect("a file")
+                    .path()
+                    .file_stem()
+                    .expect("a name")
+                    .to_os_string()
+            })
+            .collect();
         names.sort();
         names
     };
     let properties = PROPERTIES.map(|(name, _)| name.into());
-    assert_eq!((names("corpus"), names("fuzz_targets")), (properties.to_vec(), properties.to_vec()));
+    assert_eq!(
+        (names("corpus"), names("fuzz_targets")),
+        (properties.to_vec(), properties.to_vec())
+    );
 }

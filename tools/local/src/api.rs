@@ -29,7 +29,10 @@ impl Answer {
     /// A header as text; empty when it is absent.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -40,10 +43,19 @@ impl Answer {
 pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Result<Answer> {
     let method = reqwest::Method::from_bytes(method.as_bytes())?;
     let request = clients::http().request(method, url);
-    let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-    let answer = request.send().await.context("the HTTP API did not answer")?;
+    let request = headers.into_iter().fold(request, |request, (name, value)| {
+        request.header(name, value)
+    });
+    let answer = request
+        .send()
+        .await
+        .context("the HTTP API did not answer")?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    Ok(Answer { status, headers, body: serde_json::from_slice(&answer.bytes().await?).unwrap_or_default() })
+    Ok(Answer {
+        status,
+        headers,
+        body: serde_json::from_slice(&answer.bytes().await?).unwrap_or_default(),
+    })
 }
 
 /// The same, signed for IAM (Signature Version 4) with these keys.
@@ -66,7 +78,10 @@ fn signature(keys: &Keys, method: &str, url: &str) -> Result<Vec<(String, String
         .build()?;
     let request = SignableRequest::new(method, url, std::iter::empty(), SignableBody::Bytes(&[]))?;
     let (instructions, _) = sign(request, &parameters.into())?.into_parts();
-    Ok(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    Ok(instructions
+        .headers()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
 }
 
 #[cfg(test)]
@@ -76,9 +91,18 @@ mod tests {
     #[test]
     fn the_signature_is_for_the_api_and_covers_the_host() -> Result<()> {
         let headers = signature(&Keys::random(), "GET", "http://127.0.0.1:4566/dlq?limit=2")?;
-        let (_, authorization) = headers.iter().find(|(name, _)| name == "authorization").context("no signature")?;
-        assert!(authorization.contains("/us-east-1/execute-api/aws4_request"), "{authorization}");
-        assert!(authorization.contains("SignedHeaders=host;x-amz-date"), "{authorization}");
+        let (_, authorization) = headers
+            .iter()
+            .find(|(name, _)| name == "authorization")
+            .context("no signature")?;
+        assert!(
+            authorization.contains("/us-east-1/execute-api/aws4_request"),
+            "{authorization}"
+        );
+        assert!(
+            authorization.contains("SignedHeaders=host;x-amz-date"),
+            "{authorization}"
+        );
         Ok(())
     }
 }

@@ -24,13 +24,19 @@ impl Keys {
     pub fn random() -> Self {
         // Each takes 122 bits from the system's random numbers.
         let [id, first, second] = [(); 3].map(|()| Uuid::new_v4().simple().to_string());
-        Self { id: format!("AKIA{}", id[..16].to_uppercase()), secret: first + &second }
+        Self {
+            id: format!("AKIA{}", id[..16].to_uppercase()),
+            secret: first + &second,
+        }
     }
 
     /// A pair for stand-ins, which check no signature.
     #[must_use]
     pub fn unchecked() -> Self {
-        Self { id: "test".into(), secret: "test".into() }
+        Self {
+            id: "test".into(),
+            secret: "test".into(),
+        }
     }
 
     /// Variables that programs need for the local AWS, beside `AWS_ENDPOINT_URL`.
@@ -51,7 +57,10 @@ impl Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Keys").field("id", &self.id).finish_non_exhaustive()
+        formatter
+            .debug_struct("Keys")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +77,8 @@ pub async fn config(endpoint: &str, keys: &Keys) -> SdkConfig {
 
 /// A client for buckets.
 pub(crate) fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
-    // Without digests of the content: in a debug build those of the functions take longer than all the rest.
+    // Without digests of the content: in a debug build those of the functions take longer than all
+    // the rest.
     let checksums = RequestChecksumCalculation::WhenRequired;
     let settings = aws_sdk_s3::config::Builder::from(config)
         // There is no host for each bucket.

@@ -1,6 +1,10 @@
-//! `cargo local demo`: the life of events from sender to target, unattended. It checks what it shows.
+//! `cargo local demo`: the life of events from sender to target, unattended. It checks what it
+//! shows.
 
-#![expect(clippy::large_futures, reason = "there is one of each, on the main task")]
+#![expect(
+    clippy::large_futures,
+    reason = "there is one of each, on the main task"
+)]
 
 mod plan;
 
@@ -36,16 +40,26 @@ struct Sent {
 impl Sent {
     /// Statuses that the target has answered. Deliveries are matched by the body, byte for byte.
     fn statuses(&self, requests: &[ReceivedRequest]) -> Vec<u16> {
-        self.deliveries(requests).filter_map(|request| request.answer.as_ref()?.status).collect()
+        self.deliveries(requests)
+            .filter_map(|request| request.answer.as_ref()?.status)
+            .collect()
     }
 
-    fn deliveries<'a>(&self, requests: &'a [ReceivedRequest]) -> impl Iterator<Item = &'a ReceivedRequest> {
-        requests.iter().filter(|request| request.body == self.planned.webhook.body)
+    fn deliveries<'a>(
+        &self,
+        requests: &'a [ReceivedRequest],
+    ) -> impl Iterator<Item = &'a ReceivedRequest> {
+        requests
+            .iter()
+            .filter(|request| request.body == self.planned.webhook.body)
     }
 
     fn name(&self) -> String {
         let id = self.id.as_deref().unwrap_or("an event without an id");
-        format!("{id} ({}, {})", self.planned.example, self.planned.treatment)
+        format!(
+            "{id} ({}, {})",
+            self.planned.example, self.planned.treatment
+        )
     }
 
     /// Expected statuses before any replay.
@@ -87,10 +101,18 @@ pub async fn run(screen: Screen) -> Result<()> {
     screen.print("Building the functions and starting the local AWS …");
     let stack = Stack::start(options).await?;
     let started = Instant::now();
-    let demo = Demo { screen, stack, target, genesys };
+    let demo = Demo {
+        screen,
+        stack,
+        target,
+        genesys,
+    };
     demo.stack.guard(Box::pin(demo.play(planned, lost))).await?;
     let seconds = started.elapsed().as_secs();
-    screen.print(&screen.paint(Colour::Green, &format!("\nEvery event is where it should be ({seconds} s).")));
+    screen.print(&screen.paint(
+        Colour::Green,
+        &format!("\nEvery event is where it should be ({seconds} s)."),
+    ));
     Ok(())
 }
 
@@ -98,47 +120,123 @@ impl Demo {
     async fn play(&self, planned: Vec<PlannedEvent>, missed: Vec<PlannedEvent>) -> Result<()> {
         let mut journey = Journey::new(self.screen);
 
-        self.heading("Genesys Cloud sends events; the target accepts some, fails on some, refuses some");
+        self.heading(
+            "Genesys Cloud sends events; the target accepts some, fails on some, refuses some",
+        );
         let mut sent = self.show(&mut journey, self.send(planned)).await?;
-        let dead = sent.iter().filter(|event| event.planned.treatment.is_dead_letter()).count();
-        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
+        let dead = sent
+            .iter()
+            .filter(|event| event.planned.treatment.is_dead_letter())
+            .count();
+        self.show(
+            &mut journey,
+            self.until_settled(&sent, Sent::at_first, dead),
+        )
+        .await?;
 
-        self.heading("ingest is stopped; Genesys Cloud gives up; the recovery fetches the lost events, once");
+        self.heading(
+            "ingest is stopped; Genesys Cloud gives up; the recovery fetches the lost events, once",
+        );
         let missed = self.show(&mut journey, self.lose(missed)).await?;
         for new in [missed.len(), 0] {
-            let report = self.ask(&mut journey, Function::Recovery, json!({})).await?;
-            ensure!(report["new"] == new, "{} events were recovered instead of {new}", report["new"]);
+            let report = self
+                .ask(&mut journey, Function::Recovery, json!({}))
+                .await?;
+            ensure!(
+                report["new"] == new,
+                "{} events were recovered instead of {new}",
+                report["new"]
+            );
         }
         sent.extend(missed);
-        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
+        self.show(
+            &mut journey,
+            self.until_settled(&sent, Sent::at_first, dead),
+        )
+        .await?;
 
-        self.heading("An operator reconciles, so that every dead letter has a record, and lists them");
-        self.ask(&mut journey, Function::Replay, json!({ "action": "reconcile" })).await?;
-        let list = self.ask(&mut journey, Function::Replay, json!({ "action": "list" })).await?;
-        ensure!(list["count"] == dead, "the list has {} dead letters instead of {dead}", list["count"]);
-        let refused = sent.iter().filter(|event| event.planned.treatment == Treatment::Refused);
+        self.heading(
+            "An operator reconciles, so that every dead letter has a record, and lists them",
+        );
+        self.ask(
+            &mut journey,
+            Function::Replay,
+            json!({ "action": "reconcile" }),
+        )
+        .await?;
+        let list = self
+            .ask(&mut journey, Function::Replay, json!({ "action": "list" }))
+            .await?;
+        ensure!(
+            list["count"] == dead,
+            "the list has {} dead letters instead of {dead}",
+            list["count"]
+        );
+        let refused = sent
+            .iter()
+            .filter(|event| event.planned.treatment == Treatment::Refused);
         let refused: Vec<&str> = refused.filter_map(|event| event.id.as_deref()).collect();
-        let [first, second, unwanted] = refused[..] else { bail!("{} events were refused for good", refused.len()) };
-        let shown = self.ask(&mut journey, Function::Replay, json!({ "action": "show", "eventId": first })).await?;
-        ensure!(shown["attempts"][0]["statusCode"] == 404, "the record of {first} has no status code of its failure");
+        let [first, second, unwanted] = refused[..] else {
+            bail!("{} events were refused for good", refused.len())
+        };
+        let shown = self
+            .ask(
+                &mut journey,
+                Function::Replay,
+                json!({ "action": "show", "eventId": first }),
+            )
+            .await?;
+        ensure!(
+            shown["attempts"][0]["statusCode"] == 404,
+            "the record of {first} has no status code of its failure"
+        );
 
-        self.heading("The target is repaired; two refused events are replayed by id, after a dry run");
+        self.heading(
+            "The target is repaired; two refused events are replayed by id, after a dry run",
+        );
         self.target.behave(Behaviour::Fine);
         let two = json!([first, second]);
         let dry_run = self
-            .ask(&mut journey, Function::Replay, json!({ "action": "replay", "eventIds": two, "dryRun": true }))
+            .ask(
+                &mut journey,
+                Function::Replay,
+                json!({ "action": "replay", "eventIds": two, "dryRun": true }),
+            )
             .await?;
-        ensure!(dry_run["matched"] == 2, "the dry run matched {} dead letters instead of 2", dry_run["matched"]);
-        self.show(&mut journey, self.until_settled(&sent, Sent::at_first, dead)).await?;
+        ensure!(
+            dry_run["matched"] == 2,
+            "the dry run matched {} dead letters instead of 2",
+            dry_run["matched"]
+        );
+        self.show(
+            &mut journey,
+            self.until_settled(&sent, Sent::at_first, dead),
+        )
+        .await?;
         self.ask(
             &mut journey,
             Function::Replay,
             json!({ "action": "replay", "eventIds": two, "why": "the orders exist now" }),
         )
         .await?;
-        let is_one_of_two = |event: &Sent| event.id.as_deref().is_some_and(|id| id == first || id == second);
-        let two_are_back = |event: &Sent| if is_one_of_two(event) { event.replayed() } else { event.at_first() };
-        self.show(&mut journey, self.until_settled(&sent, two_are_back, dead - 2)).await?;
+        let is_one_of_two = |event: &Sent| {
+            event
+                .id
+                .as_deref()
+                .is_some_and(|id| id == first || id == second)
+        };
+        let two_are_back = |event: &Sent| {
+            if is_one_of_two(event) {
+                event.replayed()
+            } else {
+                event.at_first()
+            }
+        };
+        self.show(
+            &mut journey,
+            self.until_settled(&sent, two_are_back, dead - 2),
+        )
+        .await?;
 
         self.heading("One dead letter is discarded");
         self.ask(
@@ -149,8 +247,13 @@ impl Demo {
         .await?;
 
         self.heading("The rest is archived, then restored");
-        let archive =
-            self.ask(&mut journey, Function::Replay, json!({ "action": "archive", "olderThanDays": 0 })).await?;
+        let archive = self
+            .ask(
+                &mut journey,
+                Function::Replay,
+                json!({ "action": "archive", "olderThanDays": 0 }),
+            )
+            .await?;
         ensure!(
             archive["archived"] == dead - 3,
             "{} dead letters were archived instead of {}",
@@ -158,8 +261,13 @@ impl Demo {
             dead - 3
         );
         self.show(&mut journey, self.until_dead(0)).await?;
-        let restored =
-            self.ask(&mut journey, Function::Replay, json!({ "action": "restore", "key": archive["keys"][0] })).await?;
+        let restored = self
+            .ask(
+                &mut journey,
+                Function::Replay,
+                json!({ "action": "restore", "key": archive["keys"][0] }),
+            )
+            .await?;
         ensure!(
             restored["restored"] == dead - 3,
             "{} dead letters were restored instead of {}",
@@ -169,16 +277,33 @@ impl Demo {
         self.show(&mut journey, self.until_dead(dead - 3)).await?;
 
         self.heading("All dead letters are replayed");
-        self.ask(&mut journey, Function::Replay, json!({ "action": "replay", "all": true })).await?;
-        let comes_back =
-            |event: &Sent| event.planned.treatment.is_dead_letter() && event.id.as_deref() != Some(unwanted);
-        let in_the_end = |event: &Sent| if comes_back(event) { event.replayed() } else { event.at_first() };
-        self.show(&mut journey, self.until_settled(&sent, in_the_end, 0)).await?;
+        self.ask(
+            &mut journey,
+            Function::Replay,
+            json!({ "action": "replay", "all": true }),
+        )
+        .await?;
+        let comes_back = |event: &Sent| {
+            event.planned.treatment.is_dead_letter() && event.id.as_deref() != Some(unwanted)
+        };
+        let in_the_end = |event: &Sent| {
+            if comes_back(event) {
+                event.replayed()
+            } else {
+                event.at_first()
+            }
+        };
+        self.show(&mut journey, self.until_settled(&sent, in_the_end, 0))
+            .await?;
         self.report(&sent, in_the_end).await
     }
 
     /// Shows the log of all functions until `work` ends.
-    async fn show<T>(&self, journey: &mut Journey, work: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn show<T>(
+        &self,
+        journey: &mut Journey,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let outcome = tokio::select! {
             outcome = work => outcome?,
             broken = journey.follow(&self.stack) => match broken? {},
@@ -188,7 +313,8 @@ impl Demo {
     }
 
     fn heading(&self, text: &str) {
-        self.screen.print(&self.screen.paint(Colour::Green, &format!("\n{text}")));
+        self.screen
+            .print(&self.screen.paint(Colour::Green, &format!("\n{text}")));
     }
 
     async fn send(&self, planned: Vec<PlannedEvent>) -> Result<Vec<Sent>> {
@@ -197,9 +323,16 @@ impl Demo {
         for event in planned {
             let (status, answer) = event.webhook.send(&url).await?;
             let id = answer["eventId"].as_str().map(str::to_owned);
-            let as_expected =
-                if event.treatment == Treatment::NotJson { status == 400 } else { status == 200 && id.is_some() };
-            ensure!(as_expected, "the webhook {} was answered with {status}: {answer}", event.example);
+            let as_expected = if event.treatment == Treatment::NotJson {
+                status == 400
+            } else {
+                status == 200 && id.is_some()
+            };
+            ensure!(
+                as_expected,
+                "the webhook {} was answered with {status}: {answer}",
+                event.example
+            );
             sent.push(Sent { planned: event, id });
         }
         Ok(sent)
@@ -211,30 +344,64 @@ impl Demo {
         self.stack.set_running(Function::Ingest, false).await?;
         let mut lost = Vec::new();
         for event in planned {
-            ensure!(!self.genesys.deliver(&url, &event.webhook, SENDER_PAUSE).await, "ingest was not stopped");
-            lost.push(Sent { planned: event, id: None });
+            ensure!(
+                !self
+                    .genesys
+                    .deliver(&url, &event.webhook, SENDER_PAUSE)
+                    .await,
+                "ingest was not stopped"
+            );
+            lost.push(Sent {
+                planned: event,
+                id: None,
+            });
         }
         self.stack.set_running(Function::Ingest, true).await?;
         Ok(lost)
     }
 
-    /// Waits until the target has answered each event with these statuses, and only this many dead letters are left.
-    async fn until_settled(&self, events: &[Sent], expected: impl Fn(&Sent) -> Vec<u16>, dead: usize) -> Result<()> {
+    /// Waits until the target has answered each event with these statuses, and only this many dead
+    /// letters are left.
+    async fn until_settled(
+        &self,
+        events: &[Sent],
+        expected: impl Fn(&Sent) -> Vec<u16>,
+        dead: usize,
+    ) -> Result<()> {
         self.until_delivered(events, expected).await?;
         self.until_dead(dead).await
     }
 
     /// Waits until the target has answered each event with exactly these statuses, in this order.
-    async fn until_delivered(&self, events: &[Sent], expected: impl Fn(&Sent) -> Vec<u16>) -> Result<()> {
-        let as_expected =
-            |requests: &[ReceivedRequest]| events.iter().all(|event| event.statuses(requests) == expected(event));
-        if self.target.until("all deliveries are made", as_expected).await.is_ok() {
+    async fn until_delivered(
+        &self,
+        events: &[Sent],
+        expected: impl Fn(&Sent) -> Vec<u16>,
+    ) -> Result<()> {
+        let as_expected = |requests: &[ReceivedRequest]| {
+            events
+                .iter()
+                .all(|event| event.statuses(requests) == expected(event))
+        };
+        if self
+            .target
+            .until("all deliveries are made", as_expected)
+            .await
+            .is_ok()
+        {
             return Ok(());
         }
         let requests = self.target.requests();
-        let wrong = events.iter().filter(|event| event.statuses(&requests) != expected(event));
+        let wrong = events
+            .iter()
+            .filter(|event| event.statuses(&requests) != expected(event));
         let lines = wrong.map(|event| {
-            format!("\n  {}: {:?} instead of {:?}", event.name(), event.statuses(&requests), expected(event))
+            format!(
+                "\n  {}: {:?} instead of {:?}",
+                event.name(),
+                event.statuses(&requests),
+                expected(event)
+            )
         });
         bail!(
             "Not delivered as expected within {} s. The target has answered:{}",
@@ -256,10 +423,24 @@ impl Demo {
     }
 
     /// Invokes a function as an operator does.
-    async fn ask(&self, journey: &mut Journey, function: Function, request: Value) -> Result<Value> {
-        self.screen.print(&self.screen.paint(Colour::Grey, &format!("           invoked {function} with {request}")));
-        let answer = self.show(journey, self.stack.invoke(function, &request)).await??;
-        self.screen.print(&self.screen.paint(Colour::Grey, &format!("           answer: {answer}")));
+    async fn ask(
+        &self,
+        journey: &mut Journey,
+        function: Function,
+        request: Value,
+    ) -> Result<Value> {
+        self.screen.print(&self.screen.paint(
+            Colour::Grey,
+            &format!("           invoked {function} with {request}"),
+        ));
+        let answer = self
+            .show(journey, self.stack.invoke(function, &request))
+            .await??;
+        self.screen.print(
+            &self
+                .screen
+                .paint(Colour::Grey, &format!("           answer: {answer}")),
+        );
         Ok(answer)
     }
 
@@ -269,21 +450,48 @@ impl Demo {
         let requests = self.target.requests();
         for event in events {
             let expected = in_the_end(event);
-            ensure!(event.statuses(&requests) == expected, "{}: delivered too often", event.name());
+            ensure!(
+                event.statuses(&requests) == expected,
+                "{}: delivered too often",
+                event.name()
+            );
             let mut steps: Vec<_> = expected.iter().map(ToString::to_string).collect();
             if event.planned.treatment.is_dead_letter() && expected.len() > event.at_first().len() {
                 steps.insert(steps.len() - 1, "dead letter → replay".into());
             } else if event.planned.treatment.is_dead_letter() {
                 steps.push("dead letter → discarded".into());
             }
-            let Some(last) = event.deliveries(&requests).last() else { continue };
-            ensure!(event.id.as_ref().is_none_or(|id| *id == last.event_id), "{} has changed its id", event.name());
-            let source = last.headers.get("x-relay-source").and_then(|source| source.to_str().ok()).unwrap_or_default();
-            let id = self.screen.paint(Colour::of(&last.event_id), &last.event_id);
-            self.screen.print(&format!("{id}  {source:14}  {:14}  {}", event.planned.treatment, steps.join(" → ")));
+            let Some(last) = event.deliveries(&requests).last() else {
+                continue;
+            };
+            ensure!(
+                event.id.as_ref().is_none_or(|id| *id == last.event_id),
+                "{} has changed its id",
+                event.name()
+            );
+            let source = last
+                .headers
+                .get("x-relay-source")
+                .and_then(|source| source.to_str().ok())
+                .unwrap_or_default();
+            let id = self
+                .screen
+                .paint(Colour::of(&last.event_id), &last.event_id);
+            self.screen.print(&format!(
+                "{id}  {source:14}  {:14}  {}",
+                event.planned.treatment,
+                steps.join(" → ")
+            ));
         }
-        let known = |request: &ReceivedRequest| events.iter().any(|event| event.planned.webhook.body == request.body);
-        ensure!(requests.iter().all(known), "the target got a body that was not sent");
+        let known = |request: &ReceivedRequest| {
+            events
+                .iter()
+                .any(|event| event.planned.webhook.body == request.body)
+        };
+        ensure!(
+            requests.iter().all(known),
+            "the target got a body that was not sent"
+        );
         let states = self.stack.states().await?;
         let delivered = states.get("DELIVERED").copied().unwrap_or_default();
         let discarded = states.get("DISCARDED").copied().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The process that plays AWS: started on a port of 127.0.0.1, watched, and ended with all it started.
+//! The process that plays AWS: started on a port of 127.0.0.1, watched, and ended with all it
+//! started.
 
 use std::{
     fs::{self, File, Permissions},
@@ -84,22 +85,33 @@ impl Emulator {
         port.map_or(Ok(0), free_port)?;
         let local = private_folder(workspace)?;
         tidy(&local.join("run"));
-        python::environment(&local, python::EMULATOR).await.map(drop)
+        python::environment(&local, python::EMULATOR)
+            .await
+            .map(drop)
     }
 
-    /// Starts one on the given port, or on a free one, and waits until it answers. The functions find `variables` in their
-    /// environment.
+    /// Starts one on the given port, or on a free one, and waits until it answers. The functions
+    /// find `variables` in their environment.
     ///
     /// # Errors
     /// See [`EmulatorError`] and [`python::PythonError`].
-    pub async fn start(workspace: &Workspace, port: Option<u16>, variables: &[(&str, String)]) -> Result<Self> {
+    pub async fn start(
+        workspace: &Workspace,
+        port: Option<u16>,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         let local = private_folder(workspace)?;
         let python = python::environment(&local, python::EMULATOR).await?;
         if let Some(port) = port {
             free_port(port)?;
             let started = Self::start_on(&python, &local, port, variables).await;
-            return started
-                .map_err(|error| if lost_its_port(&error) { EmulatorError::PortTaken { port }.into() } else { error });
+            return started.map_err(|error| {
+                if lost_its_port(&error) {
+                    EmulatorError::PortTaken { port }.into()
+                } else {
+                    error
+                }
+            });
         }
         for _ in 1..PORT_ATTEMPTS {
             match Self::start_on(&python, &local, free_port(0)?, variables).await {
@@ -110,17 +122,31 @@ impl Emulator {
         Self::start_on(&python, &local, free_port(0)?, variables).await
     }
 
-    async fn start_on(python: &Path, local: &Path, port: u16, variables: &[(&str, String)]) -> Result<Self> {
+    async fn start_on(
+        python: &Path,
+        local: &Path,
+        port: u16,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "{}-{}",
+            process::id(),
+            STARTED.fetch_add(1, Ordering::Relaxed)
+        );
         let folder = local.join("run").join(&name);
         let temporary = folder.join("tmp");
-        fs::create_dir_all(&temporary).with_context(|| format!("could not create {}", temporary.display()))?;
+        fs::create_dir_all(&temporary)
+            .with_context(|| format!("could not create {}", temporary.display()))?;
         let log = File::create(folder.join("emulator.log"))?;
         let mut command = Command::new(python);
-        // Functions inherit the emulator's environment: it starts from nothing, so that no credentials
-        // and no settings of the person who runs this reach them.
-        command.env_clear().envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        // Functions inherit the emulator's environment: it starts from nothing, so that no
+        // credentials and no settings of the person who runs this reach them.
+        command.env_clear().envs(
+            ["PATH", "HOME"]
+                .into_iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        );
         command.envs([
             ("AWS_ENDPOINT_URL", endpoint(port)),
             ("AWS_DEFAULT_REGION", clients::REGION.into()),
@@ -131,23 +157,40 @@ impl Emulator {
             ("STATE_DIR", folder.join("state").display().to_string()),
             // Functions run under the policies of their roles, as on AWS.
             ("AUTH", "true".into()),
-            // Shown by the health page, and so a name by which it can be told from another one on the same port.
+            // Shown by the health page, and so a name by which it can be told from another one on
+            // the same port.
             ("MINISTACK_EDITION", name.clone()),
             ("SFTP_ENABLED", "0".into()),
             ("IOT_MTLS_ENABLED", "0".into()),
         ]);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        // The server takes its process group along when this pipe closes, and the pipe closes however we end.
-        let mut child =
-            command.arg(SERVER).process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        // The server takes its process group along when this pipe closes, and the pipe closes
+        // however we end.
+        let mut child = command
+            .arg(SERVER)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
         let keys = Keys::random();
-        // Not by the environment, which functions inherit, nor the command line, which everybody reads.
-        let told = child
-            .stdin
-            .as_mut()
-            .map(|input| writeln!(input, "{}", json!({ "key_id": keys.id, "secret": keys.secret })));
-        let emulator =
-            Self { pid: child.id(), child: Mutex::new(child), port, keys, folder, keep_log: AtomicBool::new(false) };
+        // Not by the environment, which functions inherit, nor the command line, which everybody
+        // reads.
+        let told = child.stdin.as_mut().map(|input| {
+            writeln!(
+                input,
+                "{}",
+                json!({ "key_id": keys.id, "secret": keys.secret })
+            )
+        });
+        let emulator = Self {
+            pid: child.id(),
+            child: Mutex::new(child),
+            port,
+            keys,
+            folder,
+            keep_log: AtomicBool::new(false),
+        };
         // It may have ended already: then that is the error, not the broken pipe.
         drop(told);
         emulator.answers_as(&name).await?;
@@ -159,11 +202,17 @@ impl Emulator {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             self.check()?;
-            if health(&url).await.is_ok_and(|health| health["edition"] == name) {
+            if health(&url)
+                .await
+                .is_ok_and(|health| health["edition"] == name)
+            {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("The local AWS does not answer; see its log: {}", self.log_file().display());
+                bail!(
+                    "The local AWS does not answer; see its log: {}",
+                    self.log_file().display()
+                );
             }
             sleep(PAUSE).await;
         }
@@ -198,7 +247,8 @@ impl Emulator {
         self.pid
     }
 
-    /// Log of the emulator and of the functions' life cycle. Kept after a failure, removed after a clean end.
+    /// Log of the emulator and of the functions' life cycle. Kept after a failure, removed after a
+    /// clean end.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.folder.join("emulator.log")
@@ -214,12 +264,21 @@ impl Emulator {
     /// # Errors
     /// [`EmulatorError::Died`] when it does not.
     pub fn check(&self) -> Result<(), EmulatorError> {
-        let ended = self.child.lock().ok().and_then(|mut child| child.try_wait().ok().flatten());
+        let ended = self
+            .child
+            .lock()
+            .ok()
+            .and_then(|mut child| child.try_wait().ok().flatten());
         let Some(status) = ended else { return Ok(()) };
         let log = fs::read_to_string(self.log_file()).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
-        Err(EmulatorError::Died { pid: self.pid, status, log: self.log_file().display().to_string(), tail })
+        Err(EmulatorError::Died {
+            pid: self.pid,
+            status,
+            log: self.log_file().display().to_string(),
+            tail,
+        })
     }
 
     /// Comes back only when the emulator has ended by itself.
@@ -237,13 +296,19 @@ impl Emulator {
     /// # Errors
     /// When there is no `/proc`.
     pub fn pids_of(&self, function: &str) -> io::Result<Vec<u32>> {
-        let marks = [format!("AWS_LAMBDA_FUNCTION_NAME={function}"), format!("AWS_ENDPOINT_URL={}", self.endpoint())];
-        let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let marks = [
+            format!("AWS_LAMBDA_FUNCTION_NAME={function}"),
+            format!("AWS_ENDPOINT_URL={}", self.endpoint()),
+        ];
+        let pids = fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         Ok(pids
             .filter(|pid: &u32| {
                 let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 let variables: Vec<_> = environment.split(|byte| *byte == 0).collect();
-                marks.iter().all(|mark| variables.contains(&mark.as_bytes()))
+                marks
+                    .iter()
+                    .all(|mark| variables.contains(&mark.as_bytes()))
             })
             .collect())
     }
@@ -253,20 +318,33 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         let died = self.check().is_err();
         let keep_log = died || thread::panicking() || self.keep_log.load(Ordering::Relaxed);
-        // The whole group: a function in flight survives the server. All its processes were started by it.
+        // The whole group: a function in flight survives the server. All its processes were started
+        // by it.
         if let Ok(group) = i32::try_from(self.pid) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         if let Ok(mut child) = self.child.lock() {
             drop(child.wait());
         }
-        let useless = if keep_log { self.folder.join("tmp") } else { self.folder.clone() };
+        let useless = if keep_log {
+            self.folder.join("tmp")
+        } else {
+            self.folder.clone()
+        };
         // Not `eprintln!`: it panics when standard error is closed, and a panic in a drop aborts.
         if let Err(error) = fs::remove_dir_all(&useless) {
-            drop(writeln!(io::stderr(), "Could not remove {}: {error}", useless.display()));
+            drop(writeln!(
+                io::stderr(),
+                "Could not remove {}: {error}",
+                useless.display()
+            ));
         }
         if keep_log && !died {
-            drop(writeln!(io::stderr(), "The log of the local AWS is kept: {}", self.log_file().display()));
+            drop(writeln!(
+                io::stderr(),
+                "The log of the local AWS is kept: {}",
+                self.log_file().display()
+            ));
         }
     }
 }
@@ -284,7 +362,9 @@ fn private_folder(workspace: &Workspace) -> Result<PathBuf> {
 fn tidy(runs: &Path) {
     for folder in fs::read_dir(runs).into_iter().flatten().flatten() {
         let name = folder.file_name();
-        let owner = name.to_str().and_then(|name| name.split_once('-')?.0.parse().ok());
+        let owner = name
+            .to_str()
+            .and_then(|name| name.split_once('-')?.0.parse().ok());
         if owner.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)) {
             // Nothing is lost when this fails, or when another process does the same.
             drop(fs::remove_dir_all(folder.path().join("tmp")));
@@ -293,7 +373,9 @@ fn tidy(runs: &Path) {
 }
 
 async fn health(url: &str) -> Result<Value> {
-    Ok(serde_json::from_slice(&clients::http().get(url).send().await?.bytes().await?)?)
+    Ok(serde_json::from_slice(
+        &clients::http().get(url).send().await?.bytes().await?,
+    )?)
 }
 
 fn endpoint(port: u16) -> String {
@@ -304,7 +386,9 @@ fn endpoint(port: u16) -> String {
 fn free_port(port: u16) -> Result<u16> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener.local_addr()?.port()),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(EmulatorError::PortTaken { port }.into()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(EmulatorError::PortTaken { port }.into())
+        }
         Err(error) => Err(error).with_context(|| format!("could not use port {port}")),
     }
 }
@@ -322,7 +406,9 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = taken.local_addr()?.port();
         let error = free_port(port).err().map(|error| error.to_string());
-        assert!(error.is_some_and(|text| text.contains(&port.to_string()) && text.contains("--port")));
+        assert!(
+            error.is_some_and(|text| text.contains(&port.to_string()) && text.contains("--port"))
+        );
         Ok(())
     }
 }

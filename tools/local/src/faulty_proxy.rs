@@ -43,7 +43,8 @@ pub enum NetworkFault {
     AnswerLost,
     /// Answers come byte by byte, more slowly than any client waits for.
     Trickling,
-    /// One request in two is lost with its connection, so that only some of several related calls succeed.
+    /// One request in two is lost with its connection, so that only some of several related calls
+    /// succeed.
     Flaky,
 }
 
@@ -131,7 +132,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this task, and all connections with it.
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else { continue };
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             let mut client = client;
@@ -146,9 +149,10 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn carry(client: &mut TcpStream, shared: &Shared) -> io::Result<End> {
     let mut fault = shared.fault.subscribe();
-    let (Some(upstream), false) =
-        (shared.upstream.get(), matches!(*fault.borrow(), NetworkFault::Closed | NetworkFault::CutOff))
-    else {
+    let (Some(upstream), false) = (
+        shared.upstream.get(),
+        matches!(*fault.borrow(), NetworkFault::Closed | NetworkFault::CutOff),
+    ) else {
         return Ok(End::Reset);
     };
     let mut server = TcpStream::connect(upstream).await?;
@@ -199,7 +203,11 @@ async fn swallow(
 }
 
 /// Passes an answer byte by byte, and the rest at once when the fault changes.
-async fn trickle(client: &mut TcpStream, answer: &[u8], fault: &mut watch::Receiver<NetworkFault>) -> io::Result<()> {
+async fn trickle(
+    client: &mut TcpStream,
+    answer: &[u8],
+    fault: &mut watch::Receiver<NetworkFault>,
+) -> io::Result<()> {
     for (position, byte) in answer.iter().enumerate() {
         tokio::select! {
             _ = fault.changed() => return client.write_all(&answer[position..]).await,

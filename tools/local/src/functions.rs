@@ -24,7 +24,9 @@ pub type Packages = BTreeMap<String, Vec<u8>>;
 /// When Cargo fails; its messages are on standard error.
 pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
     static PACKAGES: OnceCell<Packages> = OnceCell::const_new();
-    PACKAGES.get_or_try_init(|| async { pack_all(binaries(workspace).await?) }).await
+    PACKAGES
+        .get_or_try_init(|| async { pack_all(binaries(workspace).await?) })
+        .await
 }
 
 /// Packs binaries, by name.
@@ -32,7 +34,10 @@ pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
 /// # Errors
 /// When one cannot be read.
 pub fn pack_all(binaries: &BTreeMap<String, PathBuf>) -> Result<Packages> {
-    binaries.iter().map(|(name, path)| Ok((name.clone(), pack(path)?))).collect()
+    binaries
+        .iter()
+        .map(|(name, path)| Ok((name.clone(), pack(path)?)))
+        .collect()
 }
 
 /// Builds the functions, once per process, and tells where the binaries are, by name.
@@ -41,8 +46,11 @@ pub fn pack_all(binaries: &BTreeMap<String, PathBuf>) -> Result<Packages> {
 /// When Cargo fails; its messages are on standard error.
 pub async fn binaries(workspace: &Workspace) -> Result<&'static BTreeMap<String, PathBuf>> {
     static BINARIES: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
-    // The default members, as `cargo lambda watch` builds them: what one has compiled serves the other.
-    BINARIES.get_or_try_init(|| build(workspace, &["--bins"])).await
+    // The default members, as `cargo lambda watch` builds them: what one has compiled serves the
+    // other.
+    BINARIES
+        .get_or_try_init(|| build(workspace, &["--bins"]))
+        .await
 }
 
 /// Has Cargo build what these arguments say, and tells where the binaries are, by name.
@@ -70,14 +78,21 @@ pub async fn build(workspace: &Workspace, arguments: &[&str]) -> Result<BTreeMap
 fn binary(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
-    (target["kind"][0] == "bin").then_some((target["name"].as_str()?.into(), message["executable"].as_str()?.into()))
+    (target["kind"][0] == "bin").then_some((
+        target["name"].as_str()?.into(),
+        message["executable"].as_str()?.into(),
+    ))
 }
 
-/// A zip that holds the binary as `bootstrap`. Not compressed: that would take longer than it saves here.
+/// A zip that holds the binary as `bootstrap`. Not compressed: that would take longer than it saves
+/// here.
 fn pack(binary: &Path) -> Result<Vec<u8>> {
-    let content = fs::read(binary).with_context(|| format!("could not read {}", binary.display()))?;
+    let content =
+        fs::read(binary).with_context(|| format!("could not read {}", binary.display()))?;
     let mut zip = ZipWriter::new(Cursor::new(Vec::with_capacity(content.len() + 512)));
-    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).unix_permissions(0o755);
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .unix_permissions(0o755);
     zip.start_file("bootstrap", options)?;
     zip.write_all(&content)?;
     Ok(zip.finish()?.into_inner())
@@ -90,11 +105,17 @@ fn pack(binary: &Path) -> Result<Vec<u8>> {
 pub fn of_another_release(packages: &Packages, release: u32) -> Result<Packages> {
     let add = |zip: &Vec<u8>| -> Result<Vec<u8>> {
         let mut zip = ZipWriter::new_append(Cursor::new(zip.clone()))?;
-        zip.start_file("release", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
+        zip.start_file(
+            "release",
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
+        )?;
         write!(zip, "{release}")?;
         Ok(zip.finish()?.into_inner())
     };
-    packages.iter().map(|(name, zip)| Ok((name.clone(), add(zip)?))).collect()
+    packages
+        .iter()
+        .map(|(name, zip)| Ok((name.clone(), add(zip)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -108,8 +129,14 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"name":"ingest","kind":["{kind}"]}},"executable":"/t/debug/ingest"}}"#
             )
         };
-        assert_eq!(binary(&message("bin")), Some(("ingest".into(), "/t/debug/ingest".into())));
+        assert_eq!(
+            binary(&message("bin")),
+            Some(("ingest".into(), "/t/debug/ingest".into()))
+        );
         assert_eq!(binary(&message("example")), None);
-        assert_eq!(binary(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(
+            binary(r#"{"reason":"build-finished","success":true}"#),
+            None
+        );
     }
 }

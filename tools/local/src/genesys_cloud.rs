@@ -1,9 +1,12 @@
-//! Stand-in for Genesys Cloud: its login, the parts of its Platform API that show lost events, and its sender of webhooks.
+//! Stand-in for Genesys Cloud: its login, the parts of its Platform API that show lost events, and
+//! its sender of webhooks.
 //!
-//! The login, the conversations and the messages have the shape that the official SDK knows, and `tests/genesys_sdk.rs`
-//! holds them to it. The log of webhook deliveries is **not** in the public API: it is what the tutorials build on.
+//! The login, the conversations and the messages have the shape that the official SDK knows, and
+//! `tests/genesys_sdk.rs` holds them to it. The log of webhook deliveries is **not** in the public
+//! API: it is what the tutorials build on.
 //!
-//! What it refuses that Genesys might let pass is there to notice a wrong client: unknown fields, parameters and dimensions.
+//! What it refuses that Genesys might let pass is there to notice a wrong client: unknown fields,
+//! parameters and dimensions.
 
 mod access;
 mod answer;
@@ -43,7 +46,8 @@ use crate::{genesys::Webhook, server::Server, wait};
 
 const CONTROL: &str = "/_webhooks";
 
-/// A Genesys Cloud on a free port of 127.0.0.1. Dropping it closes the port and all connections, and ends its sending.
+/// A Genesys Cloud on a free port of 127.0.0.1. Dropping it closes the port and all connections,
+/// and ends its sending.
 pub struct GenesysCloud {
     server: Server,
     state: Arc<Mutex<State>>,
@@ -80,8 +84,8 @@ impl GenesysCloud {
         self.lock().now()
     }
 
-    /// Sets its clock fast (or slow, if negative) by so much. All times that it gives are of this clock, and tokens
-    /// expire by it.
+    /// Sets its clock fast (or slow, if negative) by so much. All times that it gives are of this
+    /// clock, and tokens expire by it.
     pub fn set_skew(&self, skew: SignedDuration) {
         self.lock().skew = skew;
     }
@@ -101,15 +105,15 @@ impl GenesysCloud {
         self.lock().rate_limit.allowed = allowed;
     }
 
-    /// Adds an entity to the log of webhook deliveries, as it is. What cannot be read of it (`webhookId`, `status`,
-    /// `timestamp`) does not keep it out of an answer.
+    /// Adds an entity to the log of webhook deliveries, as it is. What cannot be read of it
+    /// (`webhookId`, `status`, `timestamp`) does not keep it out of an answer.
     pub fn add_delivery(&self, entity: Value) {
         self.lock().deliveries.add(entity);
     }
 
-    /// Adds an Open Messaging message in the shape of its webhook; it is known by its `id`, and of `channel.time`. A
-    /// message that is already there gets this status and content. A receipt of a message that is there becomes one of
-    /// its `normalizedReceipts`.
+    /// Adds an Open Messaging message in the shape of its webhook; it is known by its `id`, and of
+    /// `channel.time`. A message that is already there gets this status and content. A receipt of a
+    /// message that is there becomes one of its `normalizedReceipts`.
     pub fn add_message(&self, conversation_id: &str, status: &str, normalized: Value) {
         self.lock().add_message(conversation_id, status, normalized);
     }
@@ -119,7 +123,8 @@ impl GenesysCloud {
         self.lock().conversations.set_details(message_id, details);
     }
 
-    /// Decides of each call from now on whether, and how, it goes wrong. It must not look at the stand-in.
+    /// Decides of each call from now on whether, and how, it goes wrong. It must not look at the
+    /// stand-in.
     pub fn script(&self, script: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) {
         self.lock().script = Box::new(script);
     }
@@ -134,13 +139,20 @@ impl GenesysCloud {
     ///
     /// # Errors
     /// When they are not within [`wait::LIMIT`].
-    pub async fn until(&self, what: &str, expected: impl Fn(&[Call]) -> bool) -> anyhow::Result<Vec<Call>> {
-        wait::until(what, || async { Ok(Some(self.calls()).filter(|calls| expected(calls))) }).await
+    pub async fn until(
+        &self,
+        what: &str,
+        expected: impl Fn(&[Call]) -> bool,
+    ) -> anyhow::Result<Vec<Call>> {
+        wait::until(what, || async {
+            Ok(Some(self.calls()).filter(|calls| expected(calls)))
+        })
+        .await
     }
 
-    /// Sends a webhook as Genesys does: on 429, 5xx and no answer up to five times more, after such a pause each, and
-    /// not on any other refusal. The outcome is logged as a delivery when it is final, and with an Open Messaging body
-    /// as a message too. Gives whether it was delivered.
+    /// Sends a webhook as Genesys does: on 429, 5xx and no answer up to five times more, after such
+    /// a pause each, and not on any other refusal. The outcome is logged as a delivery when it is
+    /// final, and with an Open Messaging body as a message too. Gives whether it was delivered.
     pub async fn deliver(&self, webhook_url: &str, webhook: &Webhook, pause: Duration) -> bool {
         sender::deliver(&self.state, webhook_url, webhook, pause).await
     }
@@ -163,11 +175,17 @@ impl Drop for GenesysCloud {
 
 impl fmt::Debug for GenesysCloud {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("GenesysCloud").field("server", &self.server).finish_non_exhaustive()
+        formatter
+            .debug_struct("GenesysCloud")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Body>, Broken> {
+async fn answer(
+    request: Request<Incoming>,
+    state: Arc<Mutex<State>>,
+) -> Result<Response<Body>, Broken> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
     if head.uri.path() == CONTROL {
@@ -185,7 +203,11 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
 
 fn control(method: &Method, body: Bytes, state: &Arc<Mutex<State>>) -> Answer {
     let mut locked = lock(state);
-    let Some(url) = locked.webhook_url.clone().filter(|_| method == Method::POST) else {
+    let Some(url) = locked
+        .webhook_url
+        .clone()
+        .filter(|_| method == Method::POST)
+    else {
         return Refusal::bad_request("only POST, and only when a webhook URL is set").into();
     };
     let state = Arc::clone(state);

@@ -38,7 +38,9 @@ impl Journey {
     /// Starts with the lines from now on.
     #[must_use]
     pub fn new(screen: Screen) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let started = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         Self {
             screen,
@@ -82,7 +84,11 @@ impl Journey {
         }
         let (counts, states) = (stack.queue_counts().await?, stack.states().await?);
         if counts != self.counts || states != self.states {
-            self.screen.print(&self.screen.paint(Colour::Grey, &describe_counts(counts, &states)));
+            self.screen.print(
+                &self
+                    .screen
+                    .paint(Colour::Grey, &describe_counts(counts, &states)),
+            );
             (self.counts, self.states) = (counts, states);
         }
         Ok(())
@@ -90,7 +96,8 @@ impl Journey {
 
     fn describe(&self, line: &LogLine) -> Option<String> {
         let seconds =
-            Duration::from_millis(u64::try_from(moment(line) - self.started).unwrap_or_default()).as_secs_f32();
+            Duration::from_millis(u64::try_from(moment(line) - self.started).unwrap_or_default())
+                .as_secs_f32();
         let nothing = Map::new();
         let fields = line.content.as_object().unwrap_or(&nothing);
         let text = match &line.content {
@@ -98,30 +105,54 @@ impl Journey {
             Value::String(text) => text,
             // Metrics are for CloudWatch.
             _ if fields.contains_key("_aws") => return None,
-            _ => fields.get("message").and_then(Value::as_str).unwrap_or_default(),
+            _ => fields
+                .get("message")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
         };
-        let id = fields.get("event_id").and_then(Value::as_str).unwrap_or("-");
+        let id = fields
+            .get("event_id")
+            .and_then(Value::as_str)
+            .unwrap_or("-");
         let short: String = id.chars().take(ID_WIDTH).collect();
-        let short = self.screen.paint(Colour::of(id), &format!("{short:ID_WIDTH$}"));
-        let text = match fields.get("level").and_then(Value::as_str).map(str::to_ascii_lowercase).as_deref() {
+        let short = self
+            .screen
+            .paint(Colour::of(id), &format!("{short:ID_WIDTH$}"));
+        let text = match fields
+            .get("level")
+            .and_then(Value::as_str)
+            .map(str::to_ascii_lowercase)
+            .as_deref()
+        {
             Some("error") => self.screen.paint(Colour::Red, text),
             Some("warn") => self.screen.paint(Colour::Yellow, text),
             _ => text.into(),
         };
         let details = self.screen.paint(Colour::Grey, &details(fields));
-        Some(format!("{seconds:7.1} s  {short}  {:9}  {text}{details}", line.function))
+        Some(format!(
+            "{seconds:7.1} s  {short}  {:9}  {text}{details}",
+            line.function
+        ))
     }
 }
 
 /// Time of a line in milliseconds since 1970.
 fn moment(line: &LogLine) -> i64 {
-    let written = line.content["timestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let written = line.content["timestamp"]
+        .as_str()
+        .and_then(|text| text.parse::<Timestamp>().ok());
     written.map_or(line.at, Timestamp::as_millisecond)
 }
 
 fn describe_counts(counts: QueueCounts, states: &BTreeMap<String, usize>) -> String {
-    let QueueCounts { events, dead_letters } = counts;
-    let states: Vec<_> = states.iter().map(|(state, number)| format!("{number} {state}")).collect();
+    let QueueCounts {
+        events,
+        dead_letters,
+    } = counts;
+    let states: Vec<_> = states
+        .iter()
+        .map(|(state, number)| format!("{number} {state}"))
+        .collect();
     format!(
         "           queue: {} waiting, {} under way or backing off; dead letters: {}; {}",
         events.visible + events.delayed,
@@ -133,12 +164,18 @@ fn describe_counts(counts: QueueCounts, states: &BTreeMap<String, usize>) -> Str
 
 /// Lambda's own lines about an invocation.
 fn is_platform(text: &str) -> bool {
-    ["START RequestId:", "END RequestId:", "REPORT RequestId:"].iter().any(|start| text.starts_with(start))
+    ["START RequestId:", "END RequestId:", "REPORT RequestId:"]
+        .iter()
+        .any(|start| text.starts_with(start))
 }
 
-/// In the order of their names: a map of JSON has them in one or the other, as its crate was compiled.
+/// In the order of their names: a map of JSON has them in one or the other, as its crate was
+/// compiled.
 fn details(fields: &Map<String, Value>) -> String {
-    let mut shown: Vec<_> = fields.iter().filter(|(name, _)| !NOT_SHOWN.contains(&name.as_str())).collect();
+    let mut shown: Vec<_> = fields
+        .iter()
+        .filter(|(name, _)| !NOT_SHOWN.contains(&name.as_str()))
+        .collect();
     shown.sort_by_key(|(name, _)| *name);
     let text = |(name, value): (&String, &Value)| match value.as_str() {
         Some(text) => format!("  {name}={text}"),
@@ -154,8 +191,16 @@ mod tests {
     use super::*;
 
     fn describe(content: Value) -> Option<String> {
-        let journey = Journey { started: 1000, ..Journey::new(Screen::plain()) };
-        journey.describe(&LogLine { function: Function::Processor, id: "1".into(), at: 3500, content })
+        let journey = Journey {
+            started: 1000,
+            ..Journey::new(Screen::plain())
+        };
+        journey.describe(&LogLine {
+            function: Function::Processor,
+            id: "1".into(),
+            at: 3500,
+            content,
+        })
     }
 
     #[test]
@@ -170,7 +215,10 @@ mod tests {
     #[test]
     fn a_line_stands_at_the_time_at_which_it_was_written() {
         let content = json!({ "timestamp": "1970-01-01T00:00:02.0Z", "message": "accepted" });
-        assert_eq!(describe(content).as_deref(), Some("    1.0 s  -           processor  accepted"));
+        assert_eq!(
+            describe(content).as_deref(),
+            Some("    1.0 s  -           processor  accepted")
+        );
     }
 
     #[test]
@@ -184,6 +232,9 @@ mod tests {
 
     #[test]
     fn metrics_are_not_for_people() {
-        assert_eq!(describe(json!({ "_aws": { "Timestamp": 1 }, "Delivered": 1 })), None);
+        assert_eq!(
+            describe(json!({ "_aws": { "Timestamp": 1 }, "Delivered": 1 })),
+            None
+        );
     }
 }

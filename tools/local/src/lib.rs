@@ -1,7 +1,9 @@
 //! The relay on a local AWS: an emulator in a private Python environment, the repository's own
-//! `template.yaml` deployed to it, a target whose behaviour can be set, and a Genesys Cloud that gives up on webhooks.
+//! `template.yaml` deployed to it, a target whose behaviour can be set, and a Genesys Cloud that
+//! gives up on webhooks.
 //!
-//! `cargo local` runs it for people, and the end-to-end tests start as many [`stack::Stack`]s side by side as they need.
+//! `cargo local` runs it for people, and the end-to-end tests start as many [`stack::Stack`]s side
+//! by side as they need.
 
 pub mod api;
 pub mod clients;

@@ -12,17 +12,23 @@ use tokio::signal::{
 
 const INTERRUPTED: u8 = 130;
 
-/// Runs the relay on a local AWS until Ctrl-C: builds it, deploys it, and shows the steps of each event.
+/// Runs the relay on a local AWS until Ctrl-C: builds it, deploys it, and shows the steps of each
+/// event.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo local", version, args_conflicts_with_subcommands = true)]
+#[command(
+    bin_name = "cargo local",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Port of the local AWS on 127.0.0.1 [default: a free one]
     #[arg(long)]
     port: Option<u16>,
-    /// Behaviour of the target: fine, fail:30 (percent), status:404, status:503:60 (with Retry-After), slow:2s, down; or on the
-    /// wire: reset, reset-unread, trickle, garbage, bad-length, endless-headers, short, large, endless-body
+    /// Behaviour of the target: fine, fail:30 (percent), status:404, status:503:60 (with
+    /// Retry-After), slow:2s, down; or on the wire: reset, reset-unread, trickle, garbage,
+    /// bad-length, endless-headers, short, large, endless-body
     #[arg(long, default_value = "fine")]
     target: Behaviour,
     /// Sets a parameter of the template, for example BackoffBaseSeconds=1; may be repeated
@@ -45,7 +51,8 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let screen = Screen::stdout();
-    // The work is dropped when a signal comes first, and ends all that it started when it is dropped.
+    // The work is dropped when a signal comes first, and ends all that it started when it is
+    // dropped.
     let outcome = tokio::select! {
         outcome = work(arguments, screen) => Some(outcome),
         () = interrupt() => None,
@@ -67,7 +74,11 @@ async fn work(arguments: Arguments, screen: Screen) -> Result<()> {
     match arguments.command {
         Some(Command::Demo) => demo::run(screen).await,
         None => {
-            let options = run::Options { port: arguments.port, behaviour: arguments.target, parameters: arguments.set };
+            let options = run::Options {
+                port: arguments.port,
+                behaviour: arguments.target,
+                parameters: arguments.set,
+            };
             run::run(options, screen).await.map(|never| match never {})
         }
     }
@@ -97,14 +108,20 @@ mod tests {
     #[test]
     fn the_demo_takes_no_options_rather_than_dropping_them() {
         assert!(Arguments::try_parse_from(["local", "demo"]).is_ok());
-        for order in [["local", "--port", "8000", "demo"], ["local", "demo", "--port", "8000"]] {
+        for order in [
+            ["local", "--port", "8000", "demo"],
+            ["local", "demo", "--port", "8000"],
+        ] {
             assert!(Arguments::try_parse_from(order).is_err(), "{order:?}");
         }
     }
 
     #[test]
     fn a_parameter_has_a_name_and_a_value() {
-        assert_eq!(parameter("LogLevel=debug"), Ok(("LogLevel".into(), "debug".into())));
+        assert_eq!(
+            parameter("LogLevel=debug"),
+            Ok(("LogLevel".into(), "debug".into()))
+        );
         assert!(parameter("LogLevel").is_err());
     }
 }

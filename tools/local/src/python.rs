@@ -15,11 +15,19 @@ use sha2::{Digest, Sha256};
 use tokio::{process::Command, time::sleep};
 
 /// The emulator, and all that it needs.
-pub const EMULATOR: Packages =
-    Packages { name: "the local AWS", requirements: include_str!("../emulator/requirements.txt") };
+pub const EMULATOR: Packages = Packages {
+    name: "the local AWS",
+    requirements: include_str!("../emulator/requirements.txt"),
+};
 
 const OLDEST: (u32, u32) = (3, 11);
-const CANDIDATES: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
+const CANDIDATES: [&str; 5] = [
+    "python3",
+    "python3.14",
+    "python3.13",
+    "python3.12",
+    "python3.11",
+];
 
 /// Packages of an environment.
 #[derive(Debug, Clone, Copy)]
@@ -34,19 +42,25 @@ pub struct Packages {
 #[derive(Debug, thiserror::Error)]
 pub enum PythonError {
     /// No interpreter at all.
-    #[error("Python was not found (tried: {tried}). Install Python 3.11 or newer, or set PYTHON to its path.")]
+    #[error(
+        "Python was not found (tried: {tried}). Install Python 3.11 or newer, or set PYTHON to its path."
+    )]
     Missing {
         /// The names that were tried.
         tried: String,
     },
     /// Interpreters, but none that the emulator runs on.
-    #[error("Python 3.11 or newer is needed; found: {found}. Install a newer one, or set PYTHON to its path.")]
+    #[error(
+        "Python 3.11 or newer is needed; found: {found}. Install a newer one, or set PYTHON to its path."
+    )]
     TooOld {
         /// Interpreters that were found, with versions.
         found: String,
     },
     /// Debian and others ship Python without it.
-    #[error("{python} cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv\n{output}")]
+    #[error(
+        "{python} cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv\n{output}"
+    )]
     NoVenv {
         /// The interpreter.
         python: String,
@@ -64,13 +78,17 @@ pub enum PythonError {
     },
 }
 
-/// The interpreter of the environment, which is made first if need be. Several processes may ask at the same time.
+/// The interpreter of the environment, which is made first if need be. Several processes may ask at
+/// the same time.
 ///
 /// # Errors
 /// [`PythonError`] when it cannot be made.
 pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
     let digest = Sha256::digest(packages.requirements);
-    let home = local.join(format!("python-{}", BASE64_URL_SAFE_NO_PAD.encode(&digest[..9])));
+    let home = local.join(format!(
+        "python-{}",
+        BASE64_URL_SAFE_NO_PAD.encode(&digest[..9])
+    ));
     // Follows the link to the system's Python: when that is gone, the environment is built again.
     let interpreter = home.join("bin/python");
     if interpreter.exists() {
@@ -102,7 +120,9 @@ async fn lock(path: &Path) -> Result<File> {
                 told = true;
             }
             Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(error).context("could not lock the Python environment"),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context("could not lock the Python environment");
+            }
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -131,14 +151,23 @@ async fn interpreter_of_this_machine() -> Result<String, PythonError> {
         }
     }
     if too_old.is_empty() {
-        return Err(PythonError::Missing { tried: candidates.join(", ") });
+        return Err(PythonError::Missing {
+            tried: candidates.join(", "),
+        });
     }
-    Err(PythonError::TooOld { found: too_old.join(", ") })
+    Err(PythonError::TooOld {
+        found: too_old.join(", "),
+    })
 }
 
 async fn version_of(python: &str) -> Option<(u32, u32)> {
     let script = "import sys; print(sys.version_info[0], sys.version_info[1])";
-    let output = Command::new(python).args(["-c", script]).stdin(Stdio::null()).output().await.ok()?;
+    let output = Command::new(python)
+        .args(["-c", script])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
@@ -150,7 +179,12 @@ fn parse_version(printed: &str) -> Option<(u32, u32)> {
 async fn fill(python: &str, folder: &Path, packages: Packages) -> Result<()> {
     let name = packages.name;
     eprintln!("Setting up {name} with {python}, once; this takes about a minute.");
-    let venv = Command::new(python).args(["-m", "venv"]).arg(folder).kill_on_drop(true).output().await?;
+    let venv = Command::new(python)
+        .args(["-m", "venv"])
+        .arg(folder)
+        .kill_on_drop(true)
+        .output()
+        .await?;
     if !venv.status.success() {
         let output = [venv.stdout, venv.stderr].concat();
         return Err(PythonError::NoVenv {
@@ -177,7 +211,11 @@ async fn fill(python: &str, folder: &Path, packages: Packages) -> Result<()> {
         .kill_on_drop(true)
         .status()
         .await?;
-    if pip.success() { Ok(()) } else { Err(PythonError::Install { name }.into()) }
+    if pip.success() {
+        Ok(())
+    } else {
+        Err(PythonError::Install { name }.into())
+    }
 }
 
 #[cfg(test)]

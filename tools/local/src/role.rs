@@ -1,5 +1,5 @@
-//! The roles of the template, to find out which of their permissions are needed: each can be taken away while the
-//! relay runs, and counts from the next request on.
+//! The roles of the template, to find out which of their permissions are needed: each can be taken
+//! away while the relay runs, and counts from the next request on.
 
 use std::collections::BTreeSet;
 
@@ -18,21 +18,49 @@ pub struct Role {
 }
 
 impl Role {
-    /// Reads the role whose name begins like this. CloudFormation makes names of those of stack and resource.
+    /// Reads the role whose name begins like this. CloudFormation makes names of those of stack and
+    /// resource.
     pub(crate) async fn read(iam: Client, prefix: &str) -> Result<Self> {
         let roles = iam.list_roles().send().await?.roles;
-        let found = roles.into_iter().find(|role| role.role_name().starts_with(prefix));
-        let name = found.with_context(|| format!("IAM has no role {prefix}"))?.role_name;
-        let policies = iam.list_role_policies().role_name(&name).send().await?.policy_names;
-        let policy = policies.into_iter().next().with_context(|| format!("{name} has no policy"))?;
-        let document = iam.get_role_policy().role_name(&name).policy_name(&policy).send().await?.policy_document;
-        Ok(Self { iam, name, policy, document: serde_json::from_str(&decoded(&document)?)? })
+        let found = roles
+            .into_iter()
+            .find(|role| role.role_name().starts_with(prefix));
+        let name = found
+            .with_context(|| format!("IAM has no role {prefix}"))?
+            .role_name;
+        let policies = iam
+            .list_role_policies()
+            .role_name(&name)
+            .send()
+            .await?
+            .policy_names;
+        let policy = policies
+            .into_iter()
+            .next()
+            .with_context(|| format!("{name} has no policy"))?;
+        let document = iam
+            .get_role_policy()
+            .role_name(&name)
+            .policy_name(&policy)
+            .send()
+            .await?
+            .policy_document;
+        Ok(Self {
+            iam,
+            name,
+            policy,
+            document: serde_json::from_str(&decoded(&document)?)?,
+        })
     }
 
     /// Parameters of its deploy.
     #[must_use]
     pub fn actions(&self) -> BTreeSet<String> {
-        statements(&self.document).iter().flat_map(actions_of).map(String::from).collect()
+        statements(&self.document)
+            .iter()
+            .flat_map(actions_of)
+            .map(String::from)
+            .collect()
     }
 
     /// Leaves it all that it was deployed with but this action.
@@ -43,7 +71,12 @@ impl Role {
         let document = without(&self.document, action);
         if statements(&document).is_empty() {
             // No policy may be empty.
-            self.iam.delete_role_policy().role_name(&self.name).policy_name(&self.policy).send().await?;
+            self.iam
+                .delete_role_policy()
+                .role_name(&self.name)
+                .policy_name(&self.policy)
+                .send()
+                .await?;
             return Ok(());
         }
         self.put(&document).await
@@ -58,7 +91,11 @@ impl Role {
     }
 
     async fn put(&self, document: &Value) -> Result<()> {
-        let request = self.iam.put_role_policy().role_name(&self.name).policy_name(&self.policy);
+        let request = self
+            .iam
+            .put_role_policy()
+            .role_name(&self.name)
+            .policy_name(&self.policy);
         request.policy_document(document.to_string()).send().await?;
         Ok(())
     }
@@ -67,7 +104,10 @@ impl Role {
 /// IAM gives documents percent-encoded.
 fn decoded(document: &str) -> Result<String> {
     let url = Url::parse(&format!("policy:?document={document}"))?;
-    url.query_pairs().next().map(|(_, text)| text.into_owned()).context("IAM returned an empty policy")
+    url.query_pairs()
+        .next()
+        .map(|(_, text)| text.into_owned())
+        .context("IAM returned an empty policy")
 }
 
 fn statements(document: &Value) -> &[Value] {
@@ -83,7 +123,10 @@ fn actions_of(statement: &Value) -> Vec<&str> {
 
 fn without(document: &Value, action: &str) -> Value {
     let kept = statements(document).iter().filter_map(|statement| {
-        let actions: Vec<_> = actions_of(statement).into_iter().filter(|granted| *granted != action).collect();
+        let actions: Vec<_> = actions_of(statement)
+            .into_iter()
+            .filter(|granted| *granted != action)
+            .collect();
         let mut kept = statement.clone();
         kept["Action"] = actions.clone().into();
         (!actions.is_empty()).then_some(kept)
@@ -114,7 +157,10 @@ mod tests {
 
     #[test]
     fn documents_are_decoded() -> Result<()> {
-        assert_eq!(decoded("%7B%22a%22%3A%20%22b%2B%26c%2F%2A%22%7D")?, r#"{"a": "b+&c/*"}"#);
+        assert_eq!(
+            decoded("%7B%22a%22%3A%20%22b%2B%26c%2F%2A%22%7D")?,
+            r#"{"a": "b+&c/*"}"#
+        );
         Ok(())
     }
 }

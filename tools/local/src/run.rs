@@ -35,7 +35,8 @@ pub struct Options {
     pub parameters: Vec<(String, String)>,
 }
 
-/// Builds, deploys, says how to use it, and shows what happens. Ends only by an error, or by being dropped.
+/// Builds, deploys, says how to use it, and shows what happens. Ends only by an error, or by being
+/// dropped.
 ///
 /// # Errors
 /// When something cannot be started, or the local AWS ends by itself.
@@ -46,22 +47,38 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
     let stack_options = StackOptions::new(target.url())
         .port(options.port)
         .with_schedules()
-        .recovering_from(&genesys.url(), "webhook-deliveries", &[WEBHOOK, INTEGRATION])
+        .recovering_from(
+            &genesys.url(),
+            "webhook-deliveries",
+            &[WEBHOOK, INTEGRATION],
+        )
         .set("RecoveryRateMinutes", RECOVERY_RATE_MINUTES);
-    let stack_options = options.parameters.into_iter().fold(stack_options, |all, (name, value)| all.set(name, value));
+    let stack_options = options
+        .parameters
+        .into_iter()
+        .fold(stack_options, |all, (name, value)| all.set(name, value));
     screen.print("Building the functions and starting the local AWS …");
     let stack = Stack::start(stack_options).await?;
     genesys.set_webhook_url(stack.webhook_url()?);
     let mut journey = Journey::new(screen);
     let show = async {
-        let (env, for_curl) = (workspace.local().join("env"), workspace.local().join("curl"));
+        let (env, for_curl) = (
+            workspace.local().join("env"),
+            workspace.local().join("curl"),
+        );
         env_file::write(&env, &stack).await?;
         env_file::write_for_curl(&for_curl, stack.keys())?;
-        let curl = Curl { stack: &stack, config: &for_curl };
+        let curl = Curl {
+            stack: &stack,
+            config: &for_curl,
+        };
         screen.print(&usage(screen, &curl, &target)?);
         screen.print(&recovery(screen, &curl, &genesys)?);
         screen.print("\nThe operator's console, from another terminal:  cargo console");
-        screen.print(&format!("\nFor cargo lambda watch:  --env-file {}", env.display()));
+        screen.print(&format!(
+            "\nFor cargo lambda watch:  --env-file {}",
+            env.display()
+        ));
         screen.print(&format!(
             "For sam and the AWS CLI:  export $(grep ^AWS_ {})",
             genesys::quote(&env.display().to_string())
@@ -101,7 +118,9 @@ fn usage(screen: Screen, curl: &Curl<'_>, target: &Target) -> Result<String> {
         Webhook::signed(message.to_string()).curl(&webhook_url),
         heading("Send a webhook with the shared secret:"),
         Webhook::with_shared_secret(envelope.to_string()).curl(&webhook_url),
-        heading("Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down, reset …):"),
+        heading(
+            "Change the target (fine, fail:30, status:404, status:503:60, slow:2s, down, reset …):"
+        ),
         format_args!("curl -X PUT --data fail:30 {}", target.control_url()),
         heading("List the dead letters:"),
         curl.signed("execute-api", &stack.dead_letter_api_url()?),
@@ -115,8 +134,11 @@ fn recovery(screen: Screen, curl: &Curl<'_>, genesys: &GenesysCloud) -> Result<S
     let stack = curl.stack;
     let heading = |text: &str| screen.paint(Colour::Green, text);
     let lost = json!({ "webhookId": WEBHOOK, "webhookName": "Lost", "payload": { "number": fastrand::u32(..) }, "timestamp": "2026-01-01T00:00:00Z" });
-    let url =
-        format!("{}/2017-10-31/functions/{}/concurrency", stack.endpoint(), stack.function_name(Function::Ingest)?);
+    let url = format!(
+        "{}/2017-10-31/functions/{}/concurrency",
+        stack.endpoint(),
+        stack.function_name(Function::Ingest)?
+    );
     let concurrency = curl.signed("lambda", &url);
     Ok(format!(
         "\n{}\n{concurrency} -X PUT --data '{{\"ReservedConcurrentExecutions\":0}}'\n\n{}\ncurl --data {} {}\n\n{}\n{concurrency} \
@@ -126,7 +148,9 @@ fn recovery(screen: Screen, curl: &Curl<'_>, genesys: &GenesysCloud) -> Result<S
         genesys::quote(&lost.to_string()),
         genesys.control_url(),
         heading("start ingest again,"),
-        heading(&format!("and fetch the lost event, or wait {RECOVERY_RATE_MINUTES} minutes for the schedule:")),
+        heading(&format!(
+            "and fetch the lost event, or wait {RECOVERY_RATE_MINUTES} minutes for the schedule:"
+        )),
         curl.invoke(Function::Recovery, "{}")?,
     ))
 }
@@ -143,7 +167,11 @@ impl Curl<'_> {
     fn invoke(&self, function: Function, payload: &str) -> Result<String> {
         let (endpoint, name) = (self.stack.endpoint(), self.stack.function_name(function)?);
         let url = format!("{endpoint}/2015-03-31/functions/{name}/invocations");
-        Ok(format!("{} --data {}", self.signed("lambda", &url), genesys::quote(payload)))
+        Ok(format!(
+            "{} --data {}",
+            self.signed("lambda", &url),
+            genesys::quote(payload)
+        ))
     }
 
     /// A command that calls a URL, signed for a service of the local AWS.

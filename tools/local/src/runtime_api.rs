@@ -1,7 +1,9 @@
-//! A Lambda Runtime API for one function: its binary as a process of its own, without an emulator between.
+//! A Lambda Runtime API for one function: its binary as a process of its own, without an emulator
+//! between.
 //!
-//! After the Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes". One invocation at a time, as Lambda
-//! does it. What the function may do is decided by the environment that it is given, and by nothing else.
+//! After the Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes". One
+//! invocation at a time, as Lambda does it. What the function may do is decided by the environment
+//! that it is given, and by nothing else.
 
 #[cfg(test)]
 mod tests;
@@ -140,10 +142,18 @@ impl Function {
         });
         let of_server = Arc::clone(&shared);
         let server = Server::start(move |request| serve(request, Arc::clone(&of_server))).await?;
-        let Launch { name, binary, arguments, environment, time_limit, log } = launch;
+        let Launch {
+            name,
+            binary,
+            arguments,
+            environment,
+            time_limit,
+            log,
+        } = launch;
         let (log, errors) = match log {
             Some(path) => {
-                let file = File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
+                let file = File::create(&path)
+                    .with_context(|| format!("could not write {}", path.display()))?;
                 (file.try_clone()?.into(), file.into())
             }
             None => (Stdio::null(), Stdio::inherit()),
@@ -153,7 +163,10 @@ impl Function {
             .args(arguments)
             .env_clear()
             .envs([
-                ("AWS_LAMBDA_RUNTIME_API", server.url().trim_start_matches("http://")),
+                (
+                    "AWS_LAMBDA_RUNTIME_API",
+                    server.url().trim_start_matches("http://"),
+                ),
                 ("AWS_LAMBDA_FUNCTION_NAME", &name),
                 ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
                 ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
@@ -168,7 +181,16 @@ impl Function {
             .with_context(|| format!("could not start {}", binary.display()))?;
         let pid = process.id().context("it has ended already")?;
         let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{name}");
-        Ok(Self { arn, time_limit, process, pid, started, invocations, shared, server })
+        Ok(Self {
+            arn,
+            time_limit,
+            process,
+            pid,
+            started,
+            invocations,
+            shared,
+            server,
+        })
     }
 
     /// The process.
@@ -183,7 +205,8 @@ impl Function {
         self.server.url()
     }
 
-    /// Waits until it asks for its first invocation, and gives the time from its start to then: what Lambda calls INIT.
+    /// Waits until it asks for its first invocation, and gives the time from its start to then:
+    /// what Lambda calls INIT.
     ///
     /// # Errors
     /// When it ends before.
@@ -210,7 +233,8 @@ impl Function {
         Err(self.ended(status))
     }
 
-    /// Asks the process to end (SIGTERM), as Lambda does with an environment that is not needed any more, and waits until it has.
+    /// Asks the process to end (SIGTERM), as Lambda does with an environment that is not needed any
+    /// more, and waits until it has.
     ///
     /// # Errors
     /// When it cannot be asked or watched.
@@ -227,7 +251,11 @@ impl Function {
     pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<Answer, Ended> {
         let request_id = Uuid::new_v4().to_string();
         let (answer, answered) = oneshot::channel();
-        *lock(&self.shared.open) = Some(Open { request_id: request_id.clone(), handed_out: None, answer });
+        *lock(&self.shared.open) = Some(Open {
+            request_id: request_id.clone(),
+            handed_out: None,
+            answer,
+        });
         let invocation = Invocation {
             request_id,
             arn: self.arn.clone(),
@@ -257,7 +285,10 @@ impl Function {
 
     fn ended(&self, status: io::Result<ExitStatus>) -> Ended {
         match status {
-            Ok(status) => Ended::Exited { status, init_error: lock(&self.shared.init_error).take() },
+            Ok(status) => Ended::Exited {
+                status,
+                init_error: lock(&self.shared.init_error).take(),
+            },
             Err(error) => Ended::Lost(error),
         }
     }
@@ -292,9 +323,19 @@ async fn next(shared: &Shared) -> Response<Full<Bytes>> {
         *asked += 1;
         first.get_or_insert_with(Instant::now);
     });
-    let Some(invocation) = shared.queue.lock().await.recv().await else { return answer(StatusCode::GONE) };
-    let deadline = invocation.deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let trace = format!("Root=1-{:08x}-{:.24};Sampled=0", deadline / 1000, invocation.request_id.replace('-', ""));
+    let Some(invocation) = shared.queue.lock().await.recv().await else {
+        return answer(StatusCode::GONE);
+    };
+    let deadline = invocation
+        .deadline
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let trace = format!(
+        "Root=1-{:08x}-{:.24};Sampled=0",
+        deadline / 1000,
+        invocation.request_id.replace('-', "")
+    );
     if let Some(open) = &mut *lock(&shared.open) {
         open.handed_out = Some(Instant::now());
     }
@@ -308,10 +349,17 @@ async fn next(shared: &Shared) -> Response<Full<Bytes>> {
         .unwrap_or_else(|_: http::Error| answer(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
-/// Takes the answer to the invocation that is open. An answer to another one is refused, as on Lambda.
-fn settle(shared: &Shared, request_id: &str, outcome: Result<Bytes, Bytes>) -> Response<Full<Bytes>> {
+/// Takes the answer to the invocation that is open. An answer to another one is refused, as on
+/// Lambda.
+fn settle(
+    shared: &Shared,
+    request_id: &str,
+    outcome: Result<Bytes, Bytes>,
+) -> Response<Full<Bytes>> {
     let open = lock(&shared.open).take_if(|open| open.request_id == request_id);
-    let Some(open) = open else { return answer(StatusCode::BAD_REQUEST) };
+    let Some(open) = open else {
+        return answer(StatusCode::BAD_REQUEST);
+    };
     let took = open.handed_out.map_or(Duration::ZERO, |at| at.elapsed());
     // Who asked may have given up.
     drop(open.answer.send(Answer { outcome, took }));

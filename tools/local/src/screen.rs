@@ -51,7 +51,9 @@ impl Screen {
     /// Colours when standard output is a terminal and `NO_COLOR` is not set.
     #[must_use]
     pub fn stdout() -> Self {
-        Self { coloured: io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none() }
+        Self {
+            coloured: io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none(),
+        }
     }
 
     /// No colours, wherever it goes.
@@ -68,7 +70,11 @@ impl Screen {
     /// The text in a colour, or as it is.
     #[must_use]
     pub fn paint(self, colour: Colour, text: &str) -> String {
-        if self.coloured { format!("\x1b[{}m{text}\x1b[0m", colour.code()) } else { text.into() }
+        if self.coloured {
+            format!("\x1b[{}m{text}\x1b[0m", colour.code())
+        } else {
+            text.into()
+        }
     }
 }
 
@@ -78,7 +84,13 @@ mod tests {
 
     #[test]
     fn a_file_gets_no_colours() {
-        assert_eq!(Screen { coloured: false }.paint(Colour::Red, "text"), "text");
-        assert_eq!(Screen { coloured: true }.paint(Colour::Red, "text"), "\x1b[31mtext\x1b[0m");
+        assert_eq!(
+            Screen { coloured: false }.paint(Colour::Red, "text"),
+            "text"
+        );
+        assert_eq!(
+            Screen { coloured: true }.paint(Colour::Red, "text"),
+            "\x1b[31mtext\x1b[0m"
+        );
     }
 }

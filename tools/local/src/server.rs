@@ -48,8 +48,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one that answers like this. An error closes the connection without an answer, but for one that takes the connection over.
-    /// Requests of web pages are refused.
+    /// Starts one that answers like this. An error closes the connection without an answer, but for
+    /// one that takes the connection over. Requests of web pages are refused.
     ///
     /// # Errors
     /// When no port can be opened.
@@ -66,23 +66,33 @@ impl Server {
             // Dropped with this task, and all connections with it.
             let mut connections = JoinSet::new();
             loop {
-                let Ok((stream, _)) = listener.accept().await else { continue };
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
                 drop(stream.set_nodelay(true));
                 let answer = answer.clone();
                 let service = service_fn(move |request| {
-                    let answered = if is_foreign(&request) { None } else { Some(answer(request)) };
+                    let answered = if is_foreign(&request) {
+                        None
+                    } else {
+                        Some(answer(request))
+                    };
                     async move {
                         match answered {
-                            Some(answered) => answered.await.map(|response| response.map(Either::Left)),
+                            Some(answered) => {
+                                answered.await.map(|response| response.map(Either::Left))
+                            }
                             None => Ok(refusal().map(Either::Right)),
                         }
                     }
                 });
-                let mut conversation = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let mut conversation =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 connections.spawn(async move {
                     // Else an error is a client that went away, or an answer that was to fail.
                     if let Err(error) = (&mut conversation).await
-                        && let Some(TakeOver(rest)) = error.source().and_then(|cause| cause.downcast_ref())
+                        && let Some(TakeOver(rest)) =
+                            error.source().and_then(|cause| cause.downcast_ref())
                     {
                         rest(conversation.into_parts().io.into_inner()).await;
                     }
@@ -100,10 +110,13 @@ impl Server {
     }
 }
 
-/// A request that a web page made, or that came by a name which leads to this machine only for a moment (DNS rebinding).
+/// A request that a web page made, or that came by a name which leads to this machine only for a
+/// moment (DNS rebinding).
 fn is_foreign<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.split(':').next());
+    let host = headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok()?.split(':').next());
     let is_of_a_page = |site: &HeaderValue| site != "none";
     !matches!(host, Some("127.0.0.1" | "localhost"))
         || headers.contains_key(ORIGIN)
@@ -132,8 +145,10 @@ mod tests {
 
     #[tokio::test]
     async fn web_pages_and_rebound_names_are_refused() -> Result<()> {
-        let server =
-            Server::start(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done"))) }).await?;
+        let server = Server::start(|_| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
+        })
+        .await?;
         let request = || clients::http().post(server.url());
         let by_name = server.url().replace("127.0.0.1", "localhost");
         for (request, status) in [
@@ -148,7 +163,11 @@ mod tests {
         ] {
             let request = request.build()?;
             let told = format!("{request:?}");
-            assert_eq!(clients::http().execute(request).await?.status(), status, "{told}");
+            assert_eq!(
+                clients::http().execute(request).await?.status(),
+                status,
+                "{told}"
+            );
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! One deployed relay: an emulator with the repository's template in it, and the clients to look at it.
+//! One deployed relay: an emulator with the repository's template in it, and the clients to look at
+//! it.
 
 mod function;
 mod observation;
@@ -56,7 +57,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Builds the functions if the options bring none, starts an emulator, deploys the template and sets the secret.
+    /// Builds the functions if the options bring none, starts an emulator, deploys the template and
+    /// sets the secret.
     ///
     /// # Errors
     /// When any of that fails; the message says what to do where we know it.
@@ -67,7 +69,11 @@ impl Stack {
             Some(binaries) => &functions::pack_all(binaries)?,
             None => functions::packages(&workspace).await?,
         };
-        let variables: Vec<_> = options.ways.iter().map(|(service, proxy)| (service.variable(), proxy.url())).collect();
+        let variables: Vec<_> = options
+            .ways
+            .iter()
+            .map(|(service, proxy)| (service.variable(), proxy.url()))
+            .collect();
         let emulator = Emulator::start(&workspace, options.port, &variables).await?;
         for (_, proxy) in &options.ways {
             proxy.lead_to(emulator.port());
@@ -75,7 +81,11 @@ impl Stack {
         let config = emulator.config().await;
         let eventbridge = aws_sdk_eventbridge::Client::new(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.
-        if let Some(name) = options.parameters.get(options::EVENT_BUS).filter(|name| !name.is_empty()) {
+        if let Some(name) = options
+            .parameters
+            .get(options::EVENT_BUS)
+            .filter(|name| !name.is_empty())
+        {
             eventbridge
                 .create_event_bus()
                 .name(name)
@@ -83,9 +93,15 @@ impl Stack {
                 .await
                 .context("EventBridge did not create the event bus")?;
         }
-        let Deployed { outputs, left_out } =
-            deploy::deploy(&workspace, &config, packages, &options.parameters, options.schedules, FIRST_RELEASE)
-                .await?;
+        let Deployed { outputs, left_out } = deploy::deploy(
+            &workspace,
+            &config,
+            packages,
+            &options.parameters,
+            options.schedules,
+            FIRST_RELEASE,
+        )
+        .await?;
 
         let stack = Self {
             emulator,
@@ -111,18 +127,31 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Deploys another release of the same functions, with some parameters of the template changed, onto the stack as it is. A
-    /// way back is the same with the former values. What a function is at is ended, which on AWS comes to its end.
+    /// Deploys another release of the same functions, with some parameters of the template changed,
+    /// onto the stack as it is. A way back is the same with the former values. What a function is
+    /// at is ended, which on AWS comes to its end.
     ///
     /// # Errors
     /// When the deploy fails; the message names the resources that failed.
     pub async fn redeploy(&mut self, changed: &[(&str, &str)]) -> Result<()> {
         let workspace = Workspace::locate().await?;
         let (release, mut parameters) = (self.release + 1, self.parameters.clone());
-        parameters.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let packages = functions::of_another_release(functions::packages(&workspace).await?, release)?;
-        let deployed =
-            deploy::deploy(&workspace, &self.config, &packages, &parameters, self.schedules, release).await?;
+        parameters.extend(
+            changed
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let packages =
+            functions::of_another_release(functions::packages(&workspace).await?, release)?;
+        let deployed = deploy::deploy(
+            &workspace,
+            &self.config,
+            &packages,
+            &parameters,
+            self.schedules,
+            release,
+        )
+        .await?;
         (self.outputs, self.parameters, self.release) = (deployed.outputs, parameters, release);
         Ok(())
     }
@@ -143,7 +172,8 @@ impl Stack {
         self.local_url("WebhookUrl")
     }
 
-    /// URL of the dead-letter list on this machine; `/{eventId}` and `/{eventId}/retry` follow. Calls must be signed.
+    /// URL of the dead-letter list on this machine; `/{eventId}` and `/{eventId}/retry` follow.
+    /// Calls must be signed.
     ///
     /// # Errors
     /// When the stack has no such output.
@@ -153,11 +183,12 @@ impl Stack {
 
     fn local_url(&self, output: &str) -> Result<String> {
         let url = self.output(output)?;
-        local_url(&self.endpoint(), url).with_context(|| format!("not the URL of an HTTP API: {url}"))
+        local_url(&self.endpoint(), url)
+            .with_context(|| format!("not the URL of an HTTP API: {url}"))
     }
 
-    /// Calls the HTTP API as the owner of the account, signed for IAM. The path begins with `/dlq`, and is encoded as
-    /// URLs are.
+    /// Calls the HTTP API as the owner of the account, signed for IAM. The path begins with `/dlq`,
+    /// and is encoded as URLs are.
     ///
     /// # Errors
     /// When there is no answer.
@@ -175,7 +206,9 @@ impl Stack {
 
     fn api_url(&self, path_and_query: &str) -> Result<String> {
         let dead_letters = self.dead_letter_api_url()?;
-        let api = dead_letters.strip_suffix("/dlq").context("the URL of the dead-letter API does not end in /dlq")?;
+        let api = dead_letters
+            .strip_suffix("/dlq")
+            .context("the URL of the dead-letter API does not end in /dlq")?;
         Ok(format!("{api}{path_and_query}"))
     }
 
@@ -184,7 +217,10 @@ impl Stack {
     /// # Errors
     /// When there is none of this name.
     pub fn output(&self, name: &str) -> Result<&str> {
-        self.outputs.get(name).map(String::as_str).with_context(|| format!("the stack has no output {name}"))
+        self.outputs
+            .get(name)
+            .map(String::as_str)
+            .with_context(|| format!("the stack has no output {name}"))
     }
 
     /// The deployed name of a function.
@@ -289,24 +325,43 @@ impl Stack {
     ///
     /// # Errors
     /// When it could not be invoked, or its answer is not JSON.
-    pub async fn invoke(&self, function: Function, payload: &Value) -> Result<Result<Value, FunctionError>> {
+    pub async fn invoke(
+        &self,
+        function: Function,
+        payload: &Value,
+    ) -> Result<Result<Value, FunctionError>> {
         let name = self.function_name(function)?;
         let blob = aws_sdk_lambda::primitives::Blob::new(payload.to_string());
-        let output = self.lambda.invoke().function_name(name).payload(blob).send().await?;
-        let answer = serde_json::from_slice(output.payload().map_or(b"null".as_slice(), AsRef::as_ref))
-            .context("the answer of the function is not JSON")?;
-        Ok(if output.function_error().is_some() { Err(FunctionError(answer)) } else { Ok(answer) })
+        let output = self
+            .lambda
+            .invoke()
+            .function_name(name)
+            .payload(blob)
+            .send()
+            .await?;
+        let answer =
+            serde_json::from_slice(output.payload().map_or(b"null".as_slice(), AsRef::as_ref))
+                .context("the answer of the function is not JSON")?;
+        Ok(if output.function_error().is_some() {
+            Err(FunctionError(answer))
+        } else {
+            Ok(answer)
+        })
     }
 
-    /// Stops a function, so that it cannot be invoked, or starts it again, as an operator does on AWS: by a reserved
-    /// concurrency of zero.
+    /// Stops a function, so that it cannot be invoked, or starts it again, as an operator does on
+    /// AWS: by a reserved concurrency of zero.
     ///
     /// # Errors
     /// When the local AWS refuses it.
     pub async fn set_running(&self, function: Function, is_running: bool) -> Result<()> {
         let name = self.function_name(function)?;
         if is_running {
-            self.lambda.delete_function_concurrency().function_name(name).send().await?;
+            self.lambda
+                .delete_function_concurrency()
+                .function_name(name)
+                .send()
+                .await?;
         } else {
             let request = self.lambda.put_function_concurrency().function_name(name);
             request.reserved_concurrent_executions(0).send().await?;
@@ -338,22 +393,37 @@ impl Stack {
         Ok(())
     }
 
-    /// Publishes an event on a bus: its source, detail-type and detail. All else EventBridge writes itself, such as the
-    /// id that this gives.
+    /// Publishes an event on a bus: its source, detail-type and detail. All else EventBridge writes
+    /// itself, such as the id that this gives.
     ///
     /// # Errors
     /// When the local AWS refuses it.
     pub async fn put_event(&self, bus: &str, event: &Value) -> Result<String> {
-        let text = |name: &str| event[name].as_str().with_context(|| format!("the event has no {name}"));
-        let entry = PutEventsRequestEntry::builder().event_bus_name(bus).source(text("source")?);
-        let entry = entry.detail_type(text("detail-type")?).detail(event["detail"].to_string());
-        let answer = self.eventbridge.put_events().entries(entry.build()).send().await?;
+        let text = |name: &str| {
+            event[name]
+                .as_str()
+                .with_context(|| format!("the event has no {name}"))
+        };
+        let entry = PutEventsRequestEntry::builder()
+            .event_bus_name(bus)
+            .source(text("source")?);
+        let entry = entry
+            .detail_type(text("detail-type")?)
+            .detail(event["detail"].to_string());
+        let answer = self
+            .eventbridge
+            .put_events()
+            .entries(entry.build())
+            .send()
+            .await?;
         let id = answer.entries().first().and_then(|entry| entry.event_id());
-        Ok(id.with_context(|| format!("EventBridge did not accept the event: {answer:?}"))?.to_owned())
+        Ok(id
+            .with_context(|| format!("EventBridge did not accept the event: {answer:?}"))?
+            .to_owned())
     }
 
-    /// Does some work with the stack, and stops it when the local AWS ends by itself, with that as the error:
-    /// everything else that fails then is only a consequence.
+    /// Does some work with the stack, and stops it when the local AWS ends by itself, with that as
+    /// the error: everything else that fails then is only a consequence.
     ///
     /// # Errors
     /// Those of the work, and [`crate::emulator::EmulatorError::Died`].
@@ -367,7 +437,9 @@ impl Stack {
         };
         self.emulator.keep_log();
         // A broken connection shows a moment before the end of the process does.
-        timeout(DEATH_SHOWS_WITHIN, self.emulator.died()).await.map_or(Err(error), |died| Err(died.into()))
+        timeout(DEATH_SHOWS_WITHIN, self.emulator.died())
+            .await
+            .map_or(Err(error), |died| Err(died.into()))
     }
 }
 
@@ -375,7 +447,9 @@ impl Stack {
 fn local_url(endpoint: &str, url: &str) -> Option<String> {
     let (host, path) = url.split_once("://")?.1.split_once('/')?;
     let (api, _) = host.split_once(".execute-api.")?;
-    Some(format!("{endpoint}/_aws/execute-api/{api}/%24default/{path}"))
+    Some(format!(
+        "{endpoint}/_aws/execute-api/{api}/%24default/{path}"
+    ))
 }
 
 #[cfg(test)]
@@ -384,9 +458,17 @@ mod tests {
 
     #[test]
     fn the_webhook_url_is_that_of_this_machine() {
-        let url =
-            local_url("http://127.0.0.1:4566", "https://abc1.execute-api.us-east-1.amazonaws.com/webhook/genesys");
-        assert_eq!(url.as_deref(), Some("http://127.0.0.1:4566/_aws/execute-api/abc1/%24default/webhook/genesys"));
-        assert_eq!(local_url("http://127.0.0.1:4566", "https://example.com/webhook"), None);
+        let url = local_url(
+            "http://127.0.0.1:4566",
+            "https://abc1.execute-api.us-east-1.amazonaws.com/webhook/genesys",
+        );
+        assert_eq!(
+            url.as_deref(),
+            Some("http://127.0.0.1:4566/_aws/execute-api/abc1/%24default/webhook/genesys")
+        );
+        assert_eq!(
+            local_url("http://127.0.0.1:4566", "https://example.com/webhook"),
+            None
+        );
     }
 }

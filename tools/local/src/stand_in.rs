@@ -1,9 +1,9 @@
 //! Stand-ins of SQS, DynamoDB and Secrets Manager, **for load only**.
 //!
-//! The local AWS takes longer for a call than a function does for an event, and grows slow with tens of thousands of them.
-//! These give the smallest answers that the SDK accepts, check nothing, and keep only what a test counts, so that a hundred
-//! thousand invocations show what the function costs. How AWS behaves is for the local AWS and for mocked connections to
-//! tell.
+//! The local AWS takes longer for a call than a function does for an event, and grows slow with
+//! tens of thousands of them. These give the smallest answers that the SDK accepts, check nothing,
+//! and keep only what a test counts, so that a hundred thousand invocations show what the function
+//! costs. How AWS behaves is for the local AWS and for mocked connections to tell.
 
 mod table;
 #[cfg(test)]
@@ -57,7 +57,10 @@ struct State {
 
 impl fmt::Debug for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("State").field("kept", &self.kept).finish_non_exhaustive()
+        formatter
+            .debug_struct("State")
+            .field("kept", &self.kept)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +90,11 @@ impl StandIn {
     /// # Errors
     /// When no port can be opened.
     pub async fn start_failing(secret: &Value, faults: Faults) -> Result<Self> {
-        let state = Arc::new(State { secret: secret.to_string(), faults, kept: Mutex::default() });
+        let state = Arc::new(State {
+            secret: secret.to_string(),
+            faults,
+            kept: Mutex::default(),
+        });
         let shared = Arc::clone(&state);
         let server = Server::start(move |request| serve(request, Arc::clone(&shared))).await?;
         Ok(Self { server, state })
@@ -105,11 +112,18 @@ impl StandIn {
         format!("{}/000000000000/{name}", self.url())
     }
 
-    /// The variables of ingest and of the processor, with the template's defaults, where queues are found below `queues`.
-    pub fn variables_of_functions(queues: &str, target_url: &str) -> impl Iterator<Item = (String, String)> + use<> {
+    /// The variables of ingest and of the processor, with the template's defaults, where queues are
+    /// found below `queues`.
+    pub fn variables_of_functions(
+        queues: &str,
+        target_url: &str,
+    ) -> impl Iterator<Item = (String, String)> + use<> {
         let variables = [
             ("QUEUE_URL", format!("{queues}/000000000000/events")),
-            ("DEAD_LETTER_QUEUE_URL", format!("{queues}/000000000000/dead-letters")),
+            (
+                "DEAD_LETTER_QUEUE_URL",
+                format!("{queues}/000000000000/dead-letters"),
+            ),
             ("EVENTS_TABLE_NAME", "events".to_owned()),
             ("SECRET_ARN", "arn:of:the:secret".to_owned()),
             ("SECRETS_CACHE_SECONDS", "300".to_owned()),
@@ -122,19 +136,29 @@ impl StandIn {
             ("LOG_LEVEL", "info".to_owned()),
             ("LOG_SAMPLE_PERCENT", "100".to_owned()),
         ];
-        variables.map(|(name, value)| (name.to_owned(), value)).into_iter()
+        variables
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
     }
 
     /// Variables that a process needs to use it.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
-        let keys = Keys::unchecked().environment().map(|(name, value)| (name.to_owned(), value));
-        keys.into_iter().chain([("AWS_ENDPOINT_URL".to_owned(), self.url())])
+        let keys = Keys::unchecked()
+            .environment()
+            .map(|(name, value)| (name.to_owned(), value));
+        keys.into_iter()
+            .chain([("AWS_ENDPOINT_URL".to_owned(), self.url())])
     }
 
-    /// The event ids of the messages that a queue has taken, in order. Of one without, an empty text.
+    /// The event ids of the messages that a queue has taken, in order. Of one without, an empty
+    /// text.
     #[must_use]
     pub fn messages(&self, queue: &str) -> Vec<String> {
-        lock(&self.state.kept).messages.get(queue).cloned().unwrap_or_default()
+        lock(&self.state.kept)
+            .messages
+            .get(queue)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Number of records written in this state.
@@ -146,7 +170,11 @@ impl StandIn {
     /// Number of requests for an operation.
     #[must_use]
     pub fn calls(&self, operation: &str) -> usize {
-        lock(&self.state.kept).calls.get(operation).copied().unwrap_or_default()
+        lock(&self.state.kept)
+            .calls
+            .get(operation)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -154,10 +182,17 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, CutOff> {
+async fn serve(
+    request: Request<Incoming>,
+    state: Arc<State>,
+) -> Result<Response<Full<Bytes>>, CutOff> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| CutOff)?.to_bytes();
-    let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let target = head
+        .headers
+        .get("x-amz-target")
+        .and_then(|target| target.to_str().ok())
+        .unwrap_or_default();
     let operation = target.rsplit('.').next().unwrap_or_default();
     let fault = (state.faults)(operation);
     match fault {
@@ -168,7 +203,11 @@ async fn serve(request: Request<Incoming>, state: Arc<State>) -> Result<Response
     }
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let answer = lock(&state.kept).answer(operation, &request, &state.secret);
-    if fault == Some(Fault::AnswerLost) { Err(CutOff) } else { Ok(answer) }
+    if fault == Some(Fault::AnswerLost) {
+        Err(CutOff)
+    } else {
+        Ok(answer)
+    }
 }
 
 impl Kept {
@@ -182,36 +221,54 @@ impl Kept {
             "SendMessageBatch" => {
                 entries(request).for_each(|entry| self.take(&request["QueueUrl"], entry));
                 let done = |entry: &Value| json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "" });
-                reply(&json!({ "Successful": entries(request).map(done).collect::<Vec<_>>(), "Failed": [] }))
+                reply(
+                    &json!({ "Successful": entries(request).map(done).collect::<Vec<_>>(), "Failed": [] }),
+                )
             }
             "ChangeMessageVisibilityBatch" => {
                 let done = |entry: &Value| json!({ "Id": entry["Id"] });
-                reply(&json!({ "Successful": entries(request).map(done).collect::<Vec<_>>(), "Failed": [] }))
+                reply(
+                    &json!({ "Successful": entries(request).map(done).collect::<Vec<_>>(), "Failed": [] }),
+                )
             }
             "GetItem" => match self.table.get(request) {
                 Some(item) => reply(&json!({ "Item": item })),
                 None => reply(&json!({})),
             },
-            "BatchGetItem" => reply(&json!({ "Responses": self.table.get_many(request), "UnprocessedKeys": {} })),
+            "BatchGetItem" => {
+                reply(&json!({ "Responses": self.table.get_many(request), "UnprocessedKeys": {} }))
+            }
             "DeleteItem" => {
                 self.table.delete(request);
                 reply(&json!({}))
             }
             "PutItem" => match self.table.put(request) {
                 Ok(()) => reply(&json!({})),
-                Err(in_the_way) => {
-                    refusal(400, "ConditionalCheckFailedException", &json!({ "Item": in_the_way.cloned() }))
-                }
+                Err(in_the_way) => refusal(
+                    400,
+                    "ConditionalCheckFailedException",
+                    &json!({ "Item": in_the_way.cloned() }),
+                ),
             },
-            "GetSecretValue" => reply(&json!({ "ARN": request["SecretId"], "SecretString": secret })),
+            "GetSecretValue" => {
+                reply(&json!({ "ARN": request["SecretId"], "SecretString": secret }))
+            }
             _ => refusal(400, "UnknownOperationException", &json!({})),
         }
     }
 
     fn take(&mut self, queue_url: &Value, message: &Value) {
-        let queue = queue_url.as_str().and_then(|url| url.rsplit('/').next()).unwrap_or_default();
-        let id = message["MessageAttributes"]["event_id"]["StringValue"].as_str().unwrap_or_default();
-        self.messages.entry(queue.to_owned()).or_default().push(id.to_owned());
+        let queue = queue_url
+            .as_str()
+            .and_then(|url| url.rsplit('/').next())
+            .unwrap_or_default();
+        let id = message["MessageAttributes"]["event_id"]["StringValue"]
+            .as_str()
+            .unwrap_or_default();
+        self.messages
+            .entry(queue.to_owned())
+            .or_default()
+            .push(id.to_owned());
     }
 }
 
@@ -226,10 +283,16 @@ fn reply(body: &Value) -> Response<Full<Bytes>> {
 /// An error as the services spell it, with whatever else is told.
 fn refusal(status: u16, code: &str, more: &Value) -> Response<Full<Bytes>> {
     let mut body = json!({ "__type": code, "message": "by the stand-in" });
-    for (name, value) in more.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+    for (name, value) in more
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_null())
+    {
         body[name] = value.clone();
     }
     let mut response = reply(&body);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
 }

@@ -56,7 +56,11 @@ impl Target {
     /// # Errors
     /// When no port can be opened.
     pub async fn start(behaviour: Behaviour) -> Result<Self> {
-        let state = Arc::new(Mutex::new(State { behaviour, requests: Vec::new(), released: watch::Sender::default() }));
+        let state = Arc::new(Mutex::new(State {
+            behaviour,
+            requests: Vec::new(),
+            released: watch::Sender::default(),
+        }));
         let shared = Arc::clone(&state);
         let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
         Ok(Self { server, state })
@@ -99,7 +103,10 @@ impl Target {
     /// The deliveries of one event.
     #[must_use]
     pub fn requests_of(&self, event_id: &str) -> Vec<ReceivedRequest> {
-        self.requests().into_iter().filter(|request| request.event_id == event_id).collect()
+        self.requests()
+            .into_iter()
+            .filter(|request| request.event_id == event_id)
+            .collect()
     }
 
     /// Waits until `expected` accepts the deliveries, and returns them.
@@ -111,7 +118,10 @@ impl Target {
         what: &str,
         expected: impl Fn(&[ReceivedRequest]) -> bool,
     ) -> Result<Vec<ReceivedRequest>> {
-        wait::until(what, || async { Ok(Some(self.requests()).filter(|requests| expected(requests))) }).await
+        wait::until(what, || async {
+            Ok(Some(self.requests()).filter(|requests| expected(requests)))
+        })
+        .await
     }
 }
 
@@ -125,20 +135,38 @@ async fn answer(
     state: Arc<Mutex<State>>,
 ) -> Result<Response<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
     let (head, body) = request.into_parts();
-    if head.uri.path() != CONTROL && matches!(lock(&state).behaviour, Behaviour::Wire(Fault::ResetUnread)) {
+    if head.uri.path() != CONTROL
+        && matches!(lock(&state).behaviour, Behaviour::Wire(Fault::ResetUnread))
+    {
         return Err(fail_by(Fault::ResetUnread));
     }
     let body = body.collect().await?.to_bytes();
     if head.uri.path() == CONTROL {
         return Ok(control(&head.method, &body, &state));
     }
-    let event_id = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let event_id = head
+        .headers
+        .get("webhook-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let line = format!("{} {}", head.method, head.uri);
     let (answer, mut released) = {
         let mut state = lock(&state);
-        let nth = 1 + state.requests.iter().filter(|earlier| earlier.event_id == event_id).count();
-        let mut received =
-            ReceivedRequest { event_id, nth, line, headers: head.headers, body, at: Instant::now(), answer: None };
+        let nth = 1 + state
+            .requests
+            .iter()
+            .filter(|earlier| earlier.event_id == event_id)
+            .count();
+        let mut received = ReceivedRequest {
+            event_id,
+            nth,
+            line,
+            headers: head.headers,
+            body,
+            at: Instant::now(),
+            answer: None,
+        };
         let answer = state.behaviour.answer(&received);
         received.answer = Some(answer.clone());
         state.requests.push(received);
@@ -154,7 +182,8 @@ async fn answer(
     }
     let status = answer.status.ok_or(Down)?;
     let mut response = Response::new(Full::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(value) = answer.retry_after.and_then(|value| value.parse().ok()) {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
@@ -191,21 +220,33 @@ mod tests {
     use crate::clients;
 
     async fn deliver(target: &Target, event_id: &str) -> Option<u16> {
-        let answer = clients::http().post(target.url()).header("webhook-id", event_id).body("body").send().await;
+        let answer = clients::http()
+            .post(target.url())
+            .header("webhook-id", event_id)
+            .body("body")
+            .send()
+            .await;
         answer.ok().map(|answer| answer.status().as_u16())
     }
 
     #[tokio::test]
     async fn deliveries_are_counted_by_event_and_recorded() -> Result<()> {
-        let fails_once = |request: &ReceivedRequest| Answer::status(if request.nth == 1 { 503 } else { 200 });
+        let fails_once =
+            |request: &ReceivedRequest| Answer::status(if request.nth == 1 { 503 } else { 200 });
         let target = Target::start(Behaviour::script(fails_once)).await?;
         for expected in [("a", 503), ("b", 503), ("a", 200)] {
             assert_eq!(deliver(&target, expected.0).await, Some(expected.1));
         }
-        let requests = target.until("both attempts of a are there", |all| all.len() == 3).await?;
+        let requests = target
+            .until("both attempts of a are there", |all| all.len() == 3)
+            .await?;
         assert_eq!(target.requests_of("a").len(), 2);
         assert_eq!(
-            (requests[2].line.as_str(), requests[2].nth, &requests[2].body[..]),
+            (
+                requests[2].line.as_str(),
+                requests[2].nth,
+                &requests[2].body[..]
+            ),
             ("POST /events", 2, &b"body"[..])
         );
         Ok(())
@@ -214,15 +255,30 @@ mod tests {
     #[tokio::test]
     async fn what_breaks_http_is_no_answer_and_what_only_does_so_after_it_is_one() -> Result<()> {
         let target = Target::start(Behaviour::Fine).await?;
-        for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Trickle) {
+        for fault in Fault::ALL
+            .into_iter()
+            .filter(|fault| *fault != Fault::Trickle)
+        {
             target.behave(Behaviour::Wire(fault));
             assert_eq!(deliver(&target, "a").await, fault.status(), "{fault}");
-            assert_eq!(target.requests().last().is_none(), fault == Fault::ResetUnread, "unread");
+            assert_eq!(
+                target.requests().last().is_none(),
+                fault == Fault::ResetUnread,
+                "unread"
+            );
         }
         target.behave(Behaviour::Wire(Fault::Trickle));
-        assert!(timeout(Duration::from_secs(2), deliver(&target, "b")).await.is_err());
+        assert!(
+            timeout(Duration::from_secs(2), deliver(&target, "b"))
+                .await
+                .is_err()
+        );
         target.behave(Behaviour::Wire(Fault::Large));
-        let answer = clients::http().post(target.url()).body("body").send().await?;
+        let answer = clients::http()
+            .post(target.url())
+            .body("body")
+            .send()
+            .await?;
         assert_eq!(answer.bytes().await?.len(), 10 * 1024 * 1024);
         Ok(())
     }
@@ -236,7 +292,13 @@ mod tests {
         assert_eq!(put("status:503:60").await?.text().await?, "status:503:60\n");
         let answer = clients::http().post(target.url()).send().await?;
         assert_eq!(
-            (answer.status().as_u16(), answer.headers().get("retry-after").map(HeaderValue::as_bytes)),
+            (
+                answer.status().as_u16(),
+                answer
+                    .headers()
+                    .get("retry-after")
+                    .map(HeaderValue::as_bytes)
+            ),
             (503, Some(&b"60"[..]))
         );
         Ok(())

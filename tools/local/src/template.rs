@@ -1,6 +1,6 @@
-//! Fits a template of the repository for the local deploy: code and nested templates come from uploaded objects, resources
-//! that the emulator does not support are left out, and schedules can be stopped. Works on the text, so that everything else
-//! stays as it is written.
+//! Fits a template of the repository for the local deploy: code and nested templates come from
+//! uploaded objects, resources that the emulator does not support are left out, and schedules can
+//! be stopped. Works on the text, so that everything else stays as it is written.
 
 use anyhow::{Context, Result};
 
@@ -8,14 +8,17 @@ use anyhow::{Context, Result};
 const LEFT_OUT: [(&str, &str); 3] = [
     ("AWS::SQS::QueuePolicy", NO_TLS),
     ("AWS::S3::BucketPolicy", NO_TLS),
-    ("AWS::Logs::QueryDefinition", "the local AWS does not know the type"),
+    (
+        "AWS::Logs::QueryDefinition",
+        "the local AWS does not know the type",
+    ),
 ];
 const NO_TLS: &str = "it refuses requests without TLS, and the local AWS speaks plain HTTP";
 
 const SCHEDULE: &str = "AWS::Scheduler::Schedule";
 
-/// The source of partner events of Genesys Cloud, and the one that stands for it: the local AWS, like `PutEvents` of AWS,
-/// refuses events whose source begins with `aws`.
+/// The source of partner events of Genesys Cloud, and the one that stands for it: the local AWS,
+/// like `PutEvents` of AWS, refuses events whose source begins with `aws`.
 const PARTNER_SOURCE: &str = "prefix: aws.partner/genesys.com";
 const LOCAL_SOURCE: &str = "prefix: local.partner/genesys.com";
 
@@ -39,8 +42,9 @@ pub struct Fitted {
     pub nested: Vec<String>,
 }
 
-/// Replaces each `CodeUri` by the location of the code that `location_of` gives for the resource's `Binary`, and each
-/// `TemplateURL` by the URL that `url_of` gives for the path of the nested template.
+/// Replaces each `CodeUri` by the location of the code that `location_of` gives for the resource's
+/// `Binary`, and each `TemplateURL` by the URL that `url_of` gives for the path of the nested
+/// template.
 ///
 /// # Errors
 /// When a function names no binary, or one that is not there.
@@ -50,7 +54,11 @@ pub fn fit(
     location_of: impl Fn(&str) -> Option<String>,
     url_of: impl Fn(&str) -> String,
 ) -> Result<Fitted> {
-    let mut fitted = Fitted { body: String::new(), left_out: Vec::new(), nested: Vec::new() };
+    let mut fitted = Fitted {
+        body: String::new(),
+        left_out: Vec::new(),
+        nested: Vec::new(),
+    };
     for block in blocks(template) {
         let name = block[0].trim().trim_end_matches(':');
         let kind = value_of(&block, "Type").unwrap_or_default();
@@ -64,15 +72,18 @@ pub fn fit(
                 Some(("CodeUri", _)) => {
                     let binary = value_of(&block, "Binary")
                         .with_context(|| format!("{name} names no Binary in its Metadata"))?;
-                    let location = location_of(binary)
-                        .with_context(|| format!("{name}: the workspace has no function {binary}"))?;
+                    let location = location_of(binary).with_context(|| {
+                        format!("{name}: the workspace has no function {binary}")
+                    })?;
                     fitted.body.extend([indent, "CodeUri: ", &location]);
                 }
                 Some(("TemplateURL", path)) => {
                     fitted.body.extend([indent, "TemplateURL: ", &url_of(path)]);
                     fitted.nested.push(path.to_owned());
                 }
-                _ => fitted.body.push_str(&line.replace(PARTNER_SOURCE, LOCAL_SOURCE)),
+                _ => fitted
+                    .body
+                    .push_str(&line.replace(PARTNER_SOURCE, LOCAL_SOURCE)),
             }
             fitted.body.push('\n');
             if kind == SCHEDULE && schedules == Schedules::Stopped && line.trim() == "Properties:" {
@@ -98,7 +109,12 @@ fn blocks(template: &str) -> Vec<Vec<&str>> {
 }
 
 fn value_of<'a>(block: &[&'a str], key: &str) -> Option<&'a str> {
-    block.iter().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':').map(str::trim))
+    block.iter().find_map(|line| {
+        line.trim()
+            .strip_prefix(key)?
+            .strip_prefix(':')
+            .map(str::trim)
+    })
 }
 
 #[cfg(test)]
@@ -147,12 +163,22 @@ Outputs:
 
     #[test]
     fn uploads_and_local_source_replace_the_originals_and_the_rest_stays() -> Result<()> {
-        let fitted = fit(TEMPLATE, Schedules::Running, |binary| Some(format!("s3://code/{binary}")), url_of)?;
+        let fitted = fit(
+            TEMPLATE,
+            Schedules::Running,
+            |binary| Some(format!("s3://code/{binary}")),
+            url_of,
+        )?;
         let (policy, rest) = (TEMPLATE.find("  Policy:"), TEMPLATE.find("  Queue:"));
-        let (Some(policy), Some(rest)) = (policy, rest) else { panic!("the template above has both") };
+        let (Some(policy), Some(rest)) = (policy, rest) else {
+            panic!("the template above has both")
+        };
         let expected = format!("{}{}", &TEMPLATE[..policy], &TEMPLATE[rest..])
             .replace("functions/ingest", "s3://code/ingest")
-            .replace("infra/alarms.yaml", "http://127.0.0.1/code/infra/alarms.yaml")
+            .replace(
+                "infra/alarms.yaml",
+                "http://127.0.0.1/code/infra/alarms.yaml",
+            )
             .replace("aws.partner", "local.partner");
         assert_eq!(fitted.body, expected);
         assert_eq!(fitted.nested, ["infra/alarms.yaml"]);
@@ -161,7 +187,12 @@ Outputs:
 
     #[test]
     fn left_out_resource_is_named_with_its_reason() -> Result<()> {
-        let fitted = fit(TEMPLATE, Schedules::Running, |_| Some(String::new()), url_of)?;
+        let fitted = fit(
+            TEMPLATE,
+            Schedules::Running,
+            |_| Some(String::new()),
+            url_of,
+        )?;
         assert_eq!(fitted.left_out.len(), 1);
         assert!(fitted.left_out[0].starts_with("Policy (AWS::SQS::QueuePolicy): "));
         Ok(())
@@ -172,7 +203,9 @@ Outputs:
         let [running, stopped] = [Schedules::Running, Schedules::Stopped]
             .map(|schedules| fit(TEMPLATE, schedules, |_| Some(String::new()), url_of));
         let properties = "    Type: AWS::Scheduler::Schedule\n    Properties:\n";
-        let expected = running?.body.replace(properties, &format!("{properties}      State: DISABLED\n"));
+        let expected = running?
+            .body
+            .replace(properties, &format!("{properties}      State: DISABLED\n"));
         assert!(expected.contains("DISABLED"));
         assert_eq!(stopped?.body, expected);
         Ok(())
@@ -180,7 +213,12 @@ Outputs:
 
     #[test]
     fn function_without_a_binary_is_refused() {
-        let error = fit(TEMPLATE, Schedules::Running, |_| None, url_of).err().map(|error| error.to_string());
-        assert_eq!(error.as_deref(), Some("IngestFunction: the workspace has no function ingest"));
+        let error = fit(TEMPLATE, Schedules::Running, |_| None, url_of)
+            .err()
+            .map(|error| error.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some("IngestFunction: the workspace has no function ingest")
+        );
     }
 }

@@ -26,26 +26,47 @@ impl Workspace {
     pub async fn locate() -> Result<Self> {
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
         let output = cargo()
-            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest])
+            .args([
+                "metadata",
+                "--no-deps",
+                "--format-version",
+                "1",
+                "--manifest-path",
+                manifest,
+            ])
             .output()
             .await;
         let output = match output {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("Cargo was not found. Install Rust from https://rustup.rs, then run this again.")
+                bail!(
+                    "Cargo was not found. Install Rust from https://rustup.rs, then run this again."
+                )
             }
             output => output.context("could not run cargo metadata")?,
         };
         if !output.status.success() {
-            bail!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "cargo metadata failed:\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         let metadata: Value = serde_json::from_slice(&output.stdout)?;
         let path = |name: &str| {
-            metadata[name].as_str().map(PathBuf::from).with_context(|| format!("cargo metadata without {name}"))
+            metadata[name]
+                .as_str()
+                .map(PathBuf::from)
+                .with_context(|| format!("cargo metadata without {name}"))
         };
-        let workspace = Self { root: path("workspace_root")?, target: path("target_directory")? };
+        let workspace = Self {
+            root: path("workspace_root")?,
+            target: path("target_directory")?,
+        };
         let template = workspace.root.join(TEMPLATE);
         if !template.is_file() {
-            bail!("{} is missing: there is nothing to deploy.", template.display());
+            bail!(
+                "{} is missing: there is nothing to deploy.",
+                template.display()
+            );
         }
         Ok(workspace)
     }
@@ -62,9 +83,12 @@ impl Workspace {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.kill_on_drop(true);
-    // What `cargo run` says of this program is not for another build: build scripts would take it for a change.
+    // What `cargo run` says of this program is not for another build: build scripts would take it
+    // for a change.
     for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        if name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        }) {
             command.env_remove(name);
         }
     }

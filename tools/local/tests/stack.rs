@@ -1,4 +1,5 @@
-//! Stacks as the end-to-end tests use them: several side by side, and nothing left of them, whatever happens.
+//! Stacks as the end-to-end tests use them: several side by side, and nothing left of them,
+//! whatever happens.
 
 use std::{fs, future::ready, panic::AssertUnwindSafe};
 
@@ -16,16 +17,30 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stacks_do_not_disturb_each_other() -> Result<()> {
-    let (one, other) = tokio::try_join!(Target::start(Behaviour::Fine), Target::start(Behaviour::Fine))?;
-    let (first, second) =
-        tokio::try_join!(Stack::start(StackOptions::new(one.url())), Stack::start(StackOptions::new(other.url())))?;
-    let (status, answer) = Webhook::signed(r#"{"text":"for the first"}"#).send(&first.webhook_url()?).await?;
+    let (one, other) = tokio::try_join!(
+        Target::start(Behaviour::Fine),
+        Target::start(Behaviour::Fine)
+    )?;
+    let (first, second) = tokio::try_join!(
+        Stack::start(StackOptions::new(one.url())),
+        Stack::start(StackOptions::new(other.url()))
+    )?;
+    let (status, answer) = Webhook::signed(r#"{"text":"for the first"}"#)
+        .send(&first.webhook_url()?)
+        .await?;
     assert_eq!(status, 200, "{answer}");
-    let deliveries = one.until("the event arrives", |requests| !requests.is_empty()).await?;
+    let deliveries = one
+        .until("the event arrives", |requests| !requests.is_empty())
+        .await?;
     assert_eq!(answer["eventId"], deliveries[0].event_id.as_str());
-    first.until_queues("the queues are empty", |counts| counts.events.total() == 0).await?;
+    first
+        .until_queues("the queues are empty", |counts| counts.events.total() == 0)
+        .await?;
     assert!(other.requests().is_empty());
-    assert!(second.pids_of(Function::Processor)?.is_empty(), "nothing has happened there");
+    assert!(
+        second.pids_of(Function::Processor)?.is_empty(),
+        "nothing has happened there"
+    );
     Ok(())
 }
 
@@ -33,10 +48,14 @@ async fn stacks_do_not_disturb_each_other() -> Result<()> {
 async fn a_function_error_is_an_outcome() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
-    let refused = stack.invoke(Function::Replay, &json!({ "action": "nonsense" })).await?;
+    let refused = stack
+        .invoke(Function::Replay, &json!({ "action": "nonsense" }))
+        .await?;
     let error = refused.err().context("nonsense was taken")?;
     assert!(error.to_string().contains("nonsense"), "{error}");
-    let status = stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;
+    let status = stack
+        .invoke(Function::Replay, &json!({ "action": "status" }))
+        .await??;
     assert_eq!(status["action"], "status");
     Ok(())
 }
@@ -45,14 +64,29 @@ async fn a_function_error_is_an_outcome() -> Result<()> {
 async fn the_dead_letters_are_for_callers_whom_iam_knows() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
-    for (method, path) in [("GET", "/dlq"), ("GET", "/dlq/some-event"), ("POST", "/dlq/some-event/retry")] {
+    for (method, path) in [
+        ("GET", "/dlq"),
+        ("GET", "/dlq/some-event"),
+        ("POST", "/dlq/some-event/retry"),
+    ] {
         let refused = stack.call_api_unsigned(method, path).await?;
-        assert_eq!((refused.status, refused.body), (403, json!({ "message": "Forbidden" })), "{method} {path}");
-        assert!(stack.pids_of(Function::Replay)?.is_empty(), "the function never heard of it");
+        assert_eq!(
+            (refused.status, refused.body),
+            (403, json!({ "message": "Forbidden" })),
+            "{method} {path}"
+        );
+        assert!(
+            stack.pids_of(Function::Replay)?.is_empty(),
+            "the function never heard of it"
+        );
     }
     let answer = stack.call_api("GET", "/dlq").await?;
     assert_ne!(answer.status, 403, "{answer:?}");
-    assert_eq!(stack.pids_of(Function::Replay)?.len(), 1, "the function was asked");
+    assert_eq!(
+        stack.pids_of(Function::Replay)?.len(),
+        1,
+        "the function was asked"
+    );
     Ok(())
 }
 
@@ -62,10 +96,22 @@ async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     let (iam, name) = (stack.iam(), "operator");
     iam.create_user().user_name(name).send().await?;
-    let key = iam.create_access_key().user_name(name).send().await?.access_key.context("no key")?;
-    let (list, retry) = (stack.dead_letter_api_url()?, format!("{}/some-event/retry", stack.dead_letter_api_url()?));
+    let key = iam
+        .create_access_key()
+        .user_name(name)
+        .send()
+        .await?
+        .access_key
+        .context("no key")?;
+    let (list, retry) = (
+        stack.dead_letter_api_url()?,
+        format!("{}/some-event/retry", stack.dead_letter_api_url()?),
+    );
     let status = async |secret: &str, method: &str, url: &str| -> Result<u16> {
-        let keys = Keys { id: key.access_key_id().into(), secret: secret.into() };
+        let keys = Keys {
+            id: key.access_key_id().into(),
+            secret: secret.into(),
+        };
         Ok(api::call_signed(&keys, method, url).await?.status)
     };
     let secret = key.secret_access_key();
@@ -74,9 +120,17 @@ async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
     let policy = json!({ "Version": "2012-10-17", "Statement": [
         { "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "arn:aws:execute-api:*:*:*/*/GET/dlq*" },
     ]});
-    iam.put_user_policy().user_name(name).policy_name("look").policy_document(policy.to_string()).send().await?;
+    iam.put_user_policy()
+        .user_name(name)
+        .policy_name("look")
+        .policy_document(policy.to_string())
+        .send()
+        .await?;
     assert_ne!(status(secret, "GET", &list).await?, 403);
-    assert_ne!(status(secret, "GET", &format!("{list}?reason=exhausted&limit=2")).await?, 403);
+    assert_ne!(
+        status(secret, "GET", &format!("{list}?reason=exhausted&limit=2")).await?,
+        403
+    );
     assert_eq!(status(secret, "POST", &retry).await?, 403);
     assert_eq!(status("not-the-secret", "GET", &list).await?, 403);
     Ok(())
@@ -89,13 +143,23 @@ async fn a_schedule_invokes_under_its_role() -> Result<()> {
     let role = stack.role("ScheduleRole").await?;
     role.take_away("lambda:InvokeFunction").await?;
     reconcile_now(&stack, "refused").await?;
-    let refused = || ready(Ok(emulator_log(&stack).contains("refused may not invoke").then_some(())));
+    let refused = || {
+        ready(Ok(emulator_log(&stack)
+            .contains("refused may not invoke")
+            .then_some(())))
+    };
     wait::until("the schedule is refused", refused).await?;
     assert!(stack.pids_of(Function::Replay)?.is_empty());
 
     role.restore().await?;
     reconcile_now(&stack, "allowed").await?;
-    let invoked = || ready(stack.pids_of(Function::Replay).map(|pids| (!pids.is_empty()).then_some(())));
+    let invoked = || {
+        ready(
+            stack
+                .pids_of(Function::Replay)
+                .map(|pids| (!pids.is_empty()).then_some(())),
+        )
+    };
     wait::until("the schedule invokes", invoked).await
 }
 
@@ -107,14 +171,25 @@ fn emulator_log(stack: &Stack) -> String {
 async fn reconcile_now(stack: &Stack, name: &str) -> Result<()> {
     let schedules = stack.scheduler().list_schedules().send().await?.schedules;
     let mut names = schedules.iter().filter_map(|schedule| schedule.name());
-    let original = names.find(|name| name.contains("Reconcile")).context("no schedule")?;
-    let original = stack.scheduler().get_schedule().name(original).send().await?;
+    let original = names
+        .find(|name| name.contains("Reconcile"))
+        .context("no schedule")?;
+    let original = stack
+        .scheduler()
+        .get_schedule()
+        .name(original)
+        .send()
+        .await?;
     stack
         .scheduler()
         .create_schedule()
         .name(name)
         .schedule_expression("at(2026-01-01T00:00:00)")
-        .flexible_time_window(FlexibleTimeWindow::builder().mode(FlexibleTimeWindowMode::Off).build()?)
+        .flexible_time_window(
+            FlexibleTimeWindow::builder()
+                .mode(FlexibleTimeWindowMode::Off)
+                .build()?,
+        )
         .set_target(original.target)
         .send()
         .await?;
@@ -125,7 +200,9 @@ async fn reconcile_now(stack: &Stack, name: &str) -> Result<()> {
 async fn nothing_is_left_of_a_stack_after_a_panic() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
-    stack.invoke(Function::Replay, &json!({ "action": "status" })).await??;
+    stack
+        .invoke(Function::Replay, &json!({ "action": "status" }))
+        .await??;
     let mut pids = stack.pids_of(Function::Replay)?;
     assert_eq!(pids.len(), 1, "a warm function");
     pids.push(stack.emulator().pid());
@@ -135,6 +212,11 @@ async fn nothing_is_left_of_a_stack_after_a_panic() -> Result<()> {
     }));
     assert!(panicked.is_err());
     // One that has ended but is not reaped has an empty command line.
-    let runs = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty());
-    local::wait::until("all processes have ended", || async { Ok((!pids.iter().any(runs)).then_some(())) }).await
+    let runs = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
+    };
+    local::wait::until("all processes have ended", || async {
+        Ok((!pids.iter().any(runs)).then_some(()))
+    })
+    .await
 }

@@ -1,6 +1,9 @@
 //! Checks and long runs of this repository: `cargo xtask --help`.
 
-#![expect(clippy::print_stdout, reason = "a command-line tool reports on standard output")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a command-line tool reports on standard output"
+)]
 
 mod anchors;
 mod docs;
@@ -15,7 +18,10 @@ use clap::{Parser, Subcommand};
 use crate::workspace::{cargo_test, root, run};
 
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask", about = "Checks and long runs of this repository.")]
+#[command(
+    bin_name = "cargo xtask",
+    about = "Checks and long runs of this repository."
+)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -88,36 +94,74 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<()> {
     match task {
-        Task::Ci { steps } => run(Command::new(root().join(".ci/run")).args(steps).current_dir(root())),
+        Task::Ci { steps } => run(Command::new(root().join(".ci/run"))
+            .args(steps)
+            .current_dir(root())),
         Task::Docs => docs::check_links(),
         Task::Simulate { seeds, seed } => {
             let mut command = cargo_test(&["--workspace", "--test", "simulation"]);
             if seed.is_some() {
                 command.arg("no_event_is_lost_under_any_faults");
             }
-            run(with_variables(&mut command, &[("GENESYS_RELAY_SEEDS", seeds), ("GENESYS_RELAY_SEED", seed)]))
+            run(with_variables(
+                &mut command,
+                &[("GENESYS_RELAY_SEEDS", seeds), ("GENESYS_RELAY_SEED", seed)],
+            ))
         }
         Task::Mutants(options) => mutants::run(&options),
         Task::Soak { seconds, seed } => {
-            let mut command = cargo_test(&["--workspace", "--test", "end_to_end", "soak::", "--", "--nocapture"]);
-            let variables = [("GENESYS_RELAY_SOAK_SECONDS", seconds), ("GENESYS_RELAY_SOAK_SEED", seed)];
+            let mut command = cargo_test(&[
+                "--workspace",
+                "--test",
+                "end_to_end",
+                "soak::",
+                "--",
+                "--nocapture",
+            ]);
+            let variables = [
+                ("GENESYS_RELAY_SOAK_SECONDS", seconds),
+                ("GENESYS_RELAY_SOAK_SEED", seed),
+            ];
             run(with_variables(&mut command, &variables))
         }
         Task::Load { invocations } => {
-            let mut command = cargo_test(&["--workspace", "--test", "sustained_load", "--", "--nocapture"]);
+            let mut command = cargo_test(&[
+                "--workspace",
+                "--test",
+                "sustained_load",
+                "--",
+                "--nocapture",
+            ]);
             if invocations.is_some() {
                 command.arg("holds_no_more");
             }
-            run(with_variables(&mut command, &[("GENESYS_RELAY_LOAD_INVOCATIONS", invocations)]))
+            run(with_variables(
+                &mut command,
+                &[("GENESYS_RELAY_LOAD_INVOCATIONS", invocations)],
+            ))
         }
-        Task::Fuzz { target: Some(target), seconds, .. } => fuzz(&target, seconds),
-        Task::Fuzz { target: None, inputs, seed, .. } => {
+        Task::Fuzz {
+            target: Some(target),
+            seconds,
+            ..
+        } => fuzz(&target, seconds),
+        Task::Fuzz {
+            target: None,
+            inputs,
+            seed,
+            ..
+        } => {
             let mut command = cargo_test(&["--package", "fuzz", "--", "--nocapture"]);
-            run(with_variables(&mut command, &[("FUZZ_INPUTS", inputs), ("FUZZ_SEED", seed)]))
+            run(with_variables(
+                &mut command,
+                &[("FUZZ_INPUTS", inputs), ("FUZZ_SEED", seed)],
+            ))
         }
         Task::Pictures => {
             let mut command = cargo_test(&["--package", "console", "--test", "browser"]);
-            run(command.env("GENESYS_RELAY_PICTURES", "1").env("GENESYS_RELAY_BROWSER", "required"))
+            run(command
+                .env("GENESYS_RELAY_PICTURES", "1")
+                .env("GENESYS_RELAY_BROWSER", "required"))
         }
         Task::Snapshots => {
             let mut command = cargo_test(&["--workspace", "--test", "template"]);
@@ -127,7 +171,10 @@ fn perform(task: Task) -> Result<()> {
 }
 
 /// Sets the variables that have a value.
-fn with_variables<'a>(command: &'a mut Command, variables: &[(&str, Option<u64>)]) -> &'a mut Command {
+fn with_variables<'a>(
+    command: &'a mut Command,
+    variables: &[(&str, Option<u64>)],
+) -> &'a mut Command {
     for (name, value) in variables {
         if let Some(value) = value {
             command.env(name, value.to_string());
@@ -138,10 +185,26 @@ fn with_variables<'a>(command: &'a mut Command, variables: &[(&str, Option<u64>)
 
 /// Runs one target with libFuzzer, guided by coverage. Findings go to `target/found/TARGET`.
 fn fuzz(target: &str, seconds: u64) -> Result<()> {
-    let (found, corpus) = (root().join("target/found").join(target), root().join("tools/fuzz/corpus").join(target));
+    let (found, corpus) = (
+        root().join("target/found").join(target),
+        root().join("tools/fuzz/corpus").join(target),
+    );
     std::fs::create_dir_all(&found)?;
-    let mut command = workspace::cargo(&["run", "--locked", "--package", "fuzz", "--bin", target, "--"]);
-    command.env("RUSTC_WORKSPACE_WRAPPER", root().join("tools/fuzz/instrumented-rustc"));
-    command.args([&found, &corpus]).arg(format!("-max_total_time={seconds}"));
+    let mut command = workspace::cargo(&[
+        "run",
+        "--locked",
+        "--package",
+        "fuzz",
+        "--bin",
+        target,
+        "--",
+    ]);
+    command.env(
+        "RUSTC_WORKSPACE_WRAPPER",
+        root().join("tools/fuzz/instrumented-rustc"),
+    );
+    command
+        .args([&found, &corpus])
+        .arg(format!("-max_total_time={seconds}"));
     run(command.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=65536"]))
 }

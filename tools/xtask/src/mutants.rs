@@ -1,4 +1,5 @@
-//! Mutants: named changes of one place each that break a guarantee of the relay. The simulation must notice every one.
+//! Mutants: named changes of one place each that break a guarantee of the relay. The simulation
+//! must notice every one.
 
 mod place;
 
@@ -73,14 +74,24 @@ struct Notice {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let text = fs::read_to_string(root().join(LIST)).with_context(|| format!("could not read {LIST}"))?;
-    let mut mutants = toml::from_str::<List>(&text).with_context(|| format!("{LIST} is not a list of mutants"))?.mutant;
+    let text =
+        fs::read_to_string(root().join(LIST)).with_context(|| format!("could not read {LIST}"))?;
+    let mut mutants = toml::from_str::<List>(&text)
+        .with_context(|| format!("{LIST} is not a list of mutants"))?
+        .mutant;
     let names: BTreeSet<_> = mutants.iter().map(|mutant| mutant.name.clone()).collect();
-    ensure!(names.len() == mutants.len(), "a name occurs twice in {LIST}");
+    ensure!(
+        names.len() == mutants.len(),
+        "a name occurs twice in {LIST}"
+    );
     if let Some(unknown) = options.names.iter().find(|name| !names.contains(*name)) {
-        bail!("no mutant is called {unknown}; there are: {}", names.into_iter().collect::<Vec<_>>().join(", "));
+        bail!(
+            "no mutant is called {unknown}; there are: {}",
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        );
     }
-    let is_chosen = |mutant: &Mutant| options.names.is_empty() || options.names.contains(&mutant.name);
+    let is_chosen =
+        |mutant: &Mutant| options.names.is_empty() || options.names.contains(&mutant.name);
     if options.page {
         return write_page(&mutants);
     }
@@ -95,7 +106,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             missed.push(mutant.name.clone());
             continue;
         };
-        println!("{}: seed {}: {}", mutant.name, notice.seed, notice.invariant);
+        println!(
+            "{}: seed {}: {}",
+            mutant.name, notice.seed, notice.invariant
+        );
         (mutant.seed, mutant.invariant) = (notice.seed, notice.invariant);
     }
     if options.names.is_empty() && missed.is_empty() {
@@ -103,16 +117,31 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .with_context(|| format!("could not write {LIST}"))?;
         write_page(&mutants)?;
     }
-    ensure!(missed.is_empty(), "the simulation does not notice: {}", missed.join(", "));
+    ensure!(
+        missed.is_empty(),
+        "the simulation does not notice: {}",
+        missed.join(", ")
+    );
     Ok(())
 }
 
 /// Fails when a mutant does not find its place, or the page is stale.
 fn check(mutants: &[Mutant]) -> Result<()> {
-    let problems: Vec<_> = mutants.iter().filter_map(|mutant| mutant.place().err()).map(|e| format!("{e:#}")).collect();
-    ensure!(problems.is_empty(), "mutants that do not find their place:\n{}", problems.join("\n"));
+    let problems: Vec<_> = mutants
+        .iter()
+        .filter_map(|mutant| mutant.place().err())
+        .map(|e| format!("{e:#}"))
+        .collect();
+    ensure!(
+        problems.is_empty(),
+        "mutants that do not find their place:\n{}",
+        problems.join("\n")
+    );
     let written = fs::read_to_string(root().join(PAGE)).unwrap_or_default();
-    ensure!(written == page(mutants), "{PAGE} is stale: run `cargo xtask mutants --page`");
+    ensure!(
+        written == page(mutants),
+        "{PAGE} is stale: run `cargo xtask mutants --page`"
+    );
     println!("all {} mutants find their place", mutants.len());
     Ok(())
 }
@@ -126,7 +155,8 @@ impl Mutant {
     fn notice(&self) -> Result<Option<Notice>> {
         let place = self.place()?;
         let file = root().join(COPY).join(place.file());
-        let original = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+        let original = fs::read_to_string(&file)
+            .with_context(|| format!("could not read {}", file.display()))?;
         fs::write(&file, place.replaced(&self.replace))?;
         let notice = simulate(&self.name);
         fs::write(&file, original)?;
@@ -134,7 +164,8 @@ impl Mutant {
     }
 }
 
-/// Runs the simulation in the copy. Where the breaker is late, the tests of its timeliness notice sooner than many seeds.
+/// Runs the simulation in the copy. Where the breaker is late, the tests of its timeliness notice
+/// sooner than many seeds.
 fn simulate(name: &str) -> Result<Option<Notice>> {
     let seed = Regex::new(r"(?m)^seed (\d+): (.*?)(?: \(after [\d.]+ s\))?$").expect("a pattern");
     let failed_test = Regex::new(r"(?m)^    timeliness::(\w+)$").expect("a pattern");
@@ -146,19 +177,37 @@ fn simulate(name: &str) -> Result<Option<Notice>> {
             .env("CARGO_TARGET_DIR", target_folder())
             .env("GENESYS_RELAY_SEEDS", SEEDS);
         let output = command.output().context("could not start cargo")?;
-        let text = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat();
-        ensure!(!text.contains("could not compile"), "{name} does not compile:\n{text}");
+        let text = [output.stdout, output.stderr]
+            .map(|part| String::from_utf8_lossy(&part).into_owned())
+            .concat();
+        ensure!(
+            !text.contains("could not compile"),
+            "{name} does not compile:\n{text}"
+        );
         let first = seed
             .captures_iter(&text)
             .filter_map(|found| Some((found[1].parse::<u64>().ok()?, found)))
             .min_by_key(|(n, _)| *n);
         if let Some((_, found)) = first {
-            return Ok(Some(Notice { seed: found[1].to_owned(), invariant: without_ids(&found[2]) }));
+            return Ok(Some(Notice {
+                seed: found[1].to_owned(),
+                invariant: without_ids(&found[2]),
+            }));
         }
-        if let Some(failed) = failed_test.captures_iter(&text).map(|found| found[1].to_owned()).min() {
-            return Ok(Some(Notice { seed: "any".to_owned(), invariant: format!("{failed} fails") }));
+        if let Some(failed) = failed_test
+            .captures_iter(&text)
+            .map(|found| found[1].to_owned())
+            .min()
+        {
+            return Ok(Some(Notice {
+                seed: "any".to_owned(),
+                invariant: format!("{failed} fails"),
+            }));
         }
-        ensure!(tests != "timeliness" || output.status.success(), "the simulation failed for another reason:\n{text}");
+        ensure!(
+            tests != "timeliness" || output.status.success(),
+            "the simulation failed for another reason:\n{text}"
+        );
     }
     Ok(None)
 }
@@ -171,11 +220,14 @@ fn target_folder() -> PathBuf {
 fn without_ids(message: &str) -> String {
     let id = Regex::new(r"(^|[^\w-])[\w-]{43}($|[^\w-])").expect("a pattern");
     let message = id.replace_all(message, "${1}an event${2}");
-    let many = Regex::new(r#"(?:EventId\("an event"\), ){3,}EventId\("an event"\)"#).expect("a pattern");
-    many.replace_all(&message, r#"EventId("an event"), …"#).into_owned()
+    let many =
+        Regex::new(r#"(?:EventId\("an event"\), ){3,}EventId\("an event"\)"#).expect("a pattern");
+    many.replace_all(&message, r#"EventId("an event"), …"#)
+        .into_owned()
 }
 
-/// Copies what git tracks or would track, and leaves files alone that are the same: Cargo goes by their times.
+/// Copies what git tracks or would track, and leaves files alone that are the same: Cargo goes by
+/// their times.
 fn copy_repository() -> Result<()> {
     let (from, to) = (root(), root().join(COPY));
     let files = files()?;
@@ -184,7 +236,8 @@ fn copy_repository() -> Result<()> {
         let copy = to.join(file);
         if fs::read(&copy).ok().as_ref() != Some(&content) {
             fs::create_dir_all(copy.parent().context("a file in a folder")?)?;
-            fs::write(&copy, content).with_context(|| format!("could not write {}", copy.display()))?;
+            fs::write(&copy, content)
+                .with_context(|| format!("could not write {}", copy.display()))?;
         }
     }
     let files: BTreeSet<_> = files.into_iter().map(|file| to.join(file)).collect();
@@ -214,7 +267,9 @@ fn with_notices(text: &str, mutants: &[Mutant]) -> String {
             current = mutants.iter().find(|mutant| name == quoted(&mutant.name));
         }
         let _ = match current {
-            Some(mutant) if line.starts_with("seed = ") => writeln!(written, "seed = {}", quoted(&mutant.seed)),
+            Some(mutant) if line.starts_with("seed = ") => {
+                writeln!(written, "seed = {}", quoted(&mutant.seed))
+            }
             Some(mutant) if line.starts_with("invariant = ") => {
                 writeln!(written, "invariant = {}", quoted(&mutant.invariant))
             }
@@ -253,7 +308,14 @@ may be a folder, so that formatting and moving do not matter.
 |---|---|---|---|
 "
     .to_owned();
-    for Mutant { name, what, seed, invariant, .. } in mutants {
+    for Mutant {
+        name,
+        what,
+        seed,
+        invariant,
+        ..
+    } in mutants
+    {
         let invariant = invariant.replace('|', "\\|").replace('<', "&lt;");
         let _ = writeln!(page, "| {name} | {what} | {seed} | {invariant} |");
     }
@@ -272,12 +334,18 @@ mod tests {
         (mutants[0].seed, mutants[0].invariant) = ("2".to_owned(), r#"says "y\""#.to_owned());
         let written = with_notices(&list, &mutants);
         let again = toml::from_str::<List>(&written).expect("a list").mutant;
-        assert_eq!((&*again[0].seed, &*again[0].invariant), ("2", r#"says "y\""#));
+        assert_eq!(
+            (&*again[0].seed, &*again[0].invariant),
+            ("2", r#"says "y\""#)
+        );
     }
 
     #[test]
     fn ids_do_not_occur_in_the_page() {
         let id = "a".repeat(43);
-        assert_eq!(without_ids(&format!("LOST: {id} (DEAD)")), "LOST: an event (DEAD)");
+        assert_eq!(
+            without_ids(&format!("LOST: {id} (DEAD)")),
+            "LOST: an event (DEAD)"
+        );
     }
 }

@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 
 /// Root of the repository.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tools/xtask is two folders below the root")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("tools/xtask is two folders below the root")
 }
 
 /// `cargo` with these arguments, at the root.
@@ -26,17 +29,31 @@ pub(crate) fn cargo_test(arguments: &[&str]) -> Command {
 
 /// Runs a command to its end; fails when the command fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("could not start {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("could not start {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
 }
 
-/// Files of the repository that git tracks or would track, relative to the root, sorted. Outside a repository: all but
-/// what is built.
+/// Files of the repository that git tracks or would track, relative to the root, sorted. Outside a
+/// repository: all but what is built.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let mut command = Command::new("git");
-    command.args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let output = command.current_dir(root()).stderr(Stdio::null()).output().context("could not start git")?;
+    command.args([
+        "-c",
+        "safe.directory=*",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]);
+    let output = command
+        .current_dir(root())
+        .stderr(Stdio::null())
+        .output()
+        .context("could not start git")?;
     let mut files = Vec::new();
     if output.status.success() {
         let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
@@ -51,7 +68,9 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_file() {
             files.push(path.strip_prefix(root())?.to_owned());

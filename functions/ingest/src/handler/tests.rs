@@ -34,7 +34,11 @@ fn function() -> Function {
         clock: FakeClock,
         rng: Mutex::default(),
     };
-    Function { events, dead_letters, ingest }
+    Function {
+        events,
+        dead_letters,
+        ingest,
+    }
 }
 
 fn payload(name: &str) -> String {
@@ -43,7 +47,10 @@ fn payload(name: &str) -> String {
 }
 
 fn invocation(payload: &str, context: Context) -> LambdaEvent<Event> {
-    LambdaEvent::new(serde_json::from_str(payload).expect("an event of API Gateway"), context)
+    LambdaEvent::new(
+        serde_json::from_str(payload).expect("an event of API Gateway"),
+        context,
+    )
 }
 
 fn status(response: &ApiGatewayV2httpResponse) -> StatusCode {
@@ -53,7 +60,8 @@ fn status(response: &ApiGatewayV2httpResponse) -> StatusCode {
 
 async fn post(function: &Function, payload: &str) -> (StatusCode, Value, ApiGatewayV2httpResponse) {
     let response = handle(&function.ingest, invocation(payload, Context::default())).await;
-    let body = serde_json::from_slice(response.body.as_ref().expect("a body")).expect("a JSON answer");
+    let body =
+        serde_json::from_slice(response.body.as_ref().expect("a body")).expect("a JSON answer");
     (status(&response), body, response)
 }
 
@@ -73,9 +81,19 @@ async fn every_payload_of_the_events_folder_is_accepted_with_its_source() {
     ] {
         let function = function();
         let (status, body, _) = post(&function, &payload(name)).await;
-        assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("accepted")), "{name}: {body}");
-        let event = function.events.messages()[0].to_event(FakeClock.now()).expect("readable");
-        assert_eq!((event.source.as_str(), json!(event.id)), (source, body["eventId"].clone()), "{name}");
+        assert_eq!(
+            (status, &body["status"]),
+            (StatusCode::OK, &json!("accepted")),
+            "{name}: {body}"
+        );
+        let event = function.events.messages()[0]
+            .to_event(FakeClock.now())
+            .expect("readable");
+        assert_eq!(
+            (event.source.as_str(), json!(event.id)),
+            (source, body["eventId"].clone()),
+            "{name}"
+        );
     }
 }
 
@@ -85,23 +103,36 @@ async fn a_base64_body_is_decoded_before_its_signature_is_checked() {
     let event: Value = serde_json::from_str(&payload("ingest-base64-body")).expect("JSON");
     assert_eq!(event["isBase64Encoded"], true);
     post(&function, &event.to_string()).await;
-    assert!(function.events.messages()[0].body.starts_with(['{', '[']), "the body itself, not its base64");
+    assert!(
+        function.events.messages()[0].body.starts_with(['{', '[']),
+        "the body itself, not its base64"
+    );
 }
 
 #[tokio::test]
 async fn a_body_that_is_not_json_is_refused_and_kept() {
     let function = function();
     let (status, body, response) = post(&function, &payload("ingest-not-json")).await;
-    assert_eq!((status, &body["status"]), (StatusCode::BAD_REQUEST, &json!(400)));
+    assert_eq!(
+        (status, &body["status"]),
+        (StatusCode::BAD_REQUEST, &json!(400))
+    );
     assert_eq!(response.headers["content-type"], "application/problem+json");
-    assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("dead-letter queue")), "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("dead-letter queue")),
+        "{body}"
+    );
     assert_eq!(function.dead_letters.messages().len(), 1);
     assert!(function.events.messages().is_empty());
 }
 
 #[tokio::test]
 async fn each_refusal_has_its_status_and_says_what_to_do() {
-    let vector: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+    let vector: Value =
+        serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector"))
+            .expect("JSON");
     let changed = |change: &dyn Fn(&mut Value)| {
         let mut event = vector.clone();
         change(&mut event);
@@ -110,12 +141,36 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
     let wrong = "sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let hex = "sha256=55bdc89814986fe72403236084419f9fedc4dfde5a86d0d2730b9303108800ac";
     for (case, status, payload) in [
-        ("changed body", 401, changed(&|event| event["body"] = json!("{\"id\":1}"))),
-        ("wrong signature", 401, changed(&|event| event["headers"]["x-hub-signature-256"] = json!(wrong))),
-        ("hex", 401, changed(&|event| event["headers"]["x-hub-signature-256"] = json!(hex))),
-        ("no header", 401, changed(&|event| event["headers"] = json!({}))),
-        ("upper case, wrong", 401, changed(&|event| event["headers"] = json!({ "X-HUB-SIGNATURE-256": wrong }))),
-        ("GET", 405, changed(&|event| event["requestContext"]["http"]["method"] = json!("GET"))),
+        (
+            "changed body",
+            401,
+            changed(&|event| event["body"] = json!("{\"id\":1}")),
+        ),
+        (
+            "wrong signature",
+            401,
+            changed(&|event| event["headers"]["x-hub-signature-256"] = json!(wrong)),
+        ),
+        (
+            "hex",
+            401,
+            changed(&|event| event["headers"]["x-hub-signature-256"] = json!(hex)),
+        ),
+        (
+            "no header",
+            401,
+            changed(&|event| event["headers"] = json!({})),
+        ),
+        (
+            "upper case, wrong",
+            401,
+            changed(&|event| event["headers"] = json!({ "X-HUB-SIGNATURE-256": wrong })),
+        ),
+        (
+            "GET",
+            405,
+            changed(&|event| event["requestContext"]["http"]["method"] = json!("GET")),
+        ),
         (
             "empty",
             400,
@@ -136,29 +191,67 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
         let function = function();
         let (code, body, response) = post(&function, &payload).await;
         assert_eq!(code, status, "{case}: {body}");
-        assert_eq!((&body["status"], &body["type"]), (&json!(status), &json!("about:blank")), "{case}");
-        assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{case}: {body}");
-        assert_eq!(response.headers["content-type"], "application/problem+json", "{case}");
-        assert_eq!(response.headers.get("allow").is_some_and(|allow| allow == "POST"), code == 405, "{case}");
-        assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty(), "{case}");
+        assert_eq!(
+            (&body["status"], &body["type"]),
+            (&json!(status), &json!("about:blank")),
+            "{case}"
+        );
+        assert!(
+            body["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.len() > 10),
+            "{case}: {body}"
+        );
+        assert_eq!(
+            response.headers["content-type"], "application/problem+json",
+            "{case}"
+        );
+        assert_eq!(
+            response
+                .headers
+                .get("allow")
+                .is_some_and(|allow| allow == "POST"),
+            code == 405,
+            "{case}"
+        );
+        assert!(
+            function.events.messages().is_empty() && function.dead_letters.messages().is_empty(),
+            "{case}"
+        );
     }
 }
 
 #[tokio::test]
 async fn who_makes_up_a_signature_learns_nothing_of_what_is_configured() {
     let function = function();
-    let store = FakeSecretStore::holding(&json!({ "webhookSecrets": ["local-webhook-secret-0001"] }));
+    let store =
+        FakeSecretStore::holding(&json!({ "webhookSecrets": ["local-webhook-secret-0001"] }));
     let secrets = SecretCache::new(store, Duration::from_mins(5), FakeClock);
-    let function = Function { ingest: Ingest { secrets, ..function.ingest }, ..function };
+    let function = Function {
+        ingest: Ingest {
+            secrets,
+            ..function.ingest
+        },
+        ..function
+    };
     let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "a 401 would destroy the event, were it genuine");
+    assert_eq!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "a 401 would destroy the event, were it genuine"
+    );
     assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
-    assert!(!body.to_string().to_lowercase().contains("secret"), "{body}");
+    assert!(
+        !body.to_string().to_lowercase().contains("secret"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn header_names_in_upper_case_are_the_same_headers() {
-    let mut event: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+    let mut event: Value =
+        serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector"))
+            .expect("JSON");
     let signature = event["headers"]["x-hub-signature-256"].take();
     event["headers"] = json!({ "X-Hub-Signature-256": signature });
     let (status, body, _) = post(&function(), &event.to_string()).await;
@@ -167,7 +260,9 @@ async fn header_names_in_upper_case_are_the_same_headers() {
 
 #[tokio::test]
 async fn nothing_that_a_stranger_can_send_is_an_error_of_ours() {
-    let vector: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+    let vector: Value =
+        serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector"))
+            .expect("JSON");
     let odd = [
         ("x-forwarded-proto", "no scheme"),
         ("host", "[no host"),
@@ -197,8 +292,12 @@ async fn nothing_that_a_stranger_can_send_is_an_error_of_ours() {
 
 #[tokio::test]
 async fn a_signature_that_is_there_twice_or_cannot_be_has_to_hold_all_the_same() {
-    let vector: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
-    let signature = vector["headers"]["x-hub-signature-256"].as_str().expect("a signature");
+    let vector: Value =
+        serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector"))
+            .expect("JSON");
+    let signature = vector["headers"]["x-hub-signature-256"]
+        .as_str()
+        .expect("a signature");
     let secret = "local-webhook-secret-0001";
     for headers in [
         json!({ "x-hub-signature-256": signature, "X-Hub-Signature-256": signature }),
@@ -214,7 +313,9 @@ async fn a_signature_that_is_there_twice_or_cannot_be_has_to_hold_all_the_same()
         let function = function();
         let (status, body, _) = post(&function, &event.to_string()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{headers}: {body}");
-        assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty());
+        assert!(
+            function.events.messages().is_empty() && function.dead_letters.messages().is_empty()
+        );
     }
 }
 
@@ -262,7 +363,11 @@ proptest! {
 }
 
 fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
 }
 
 #[tokio::test]
@@ -272,29 +377,63 @@ async fn while_the_queue_is_down_the_sender_is_asked_to_come_again() {
     let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
-    assert!(!body.to_string().contains("made to fail"), "the cause is for the log, not for strangers");
+    assert!(
+        !body.to_string().contains("made to fail"),
+        "the cause is for the log, not for strangers"
+    );
 }
 
 /// A 401 would make the sender drop its event.
 #[tokio::test]
 async fn while_no_secret_of_a_kind_is_set_the_sender_is_asked_to_come_again() {
-    let vector: Value = serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector")).expect("JSON");
+    let vector: Value =
+        serde_json::from_str(&payload("ingest-open-messaging-signature-test-vector"))
+            .expect("JSON");
     let signature = vector["headers"]["x-hub-signature-256"].clone();
     for (secret, headers) in [
-        (json!({ "webhookSecrets": ["local-webhook-secret-0001"] }), json!({ "x-hub-signature-256": signature })),
-        (json!({ "openMessagingSecrets": ["MySecretSignature"] }), json!({ "x-webhook-secret": "any" })),
-        (json!({}), json!({ "x-hub-signature-256": signature, "x-webhook-secret": "any" })),
+        (
+            json!({ "webhookSecrets": ["local-webhook-secret-0001"] }),
+            json!({ "x-hub-signature-256": signature }),
+        ),
+        (
+            json!({ "openMessagingSecrets": ["MySecretSignature"] }),
+            json!({ "x-webhook-secret": "any" }),
+        ),
+        (
+            json!({}),
+            json!({ "x-hub-signature-256": signature, "x-webhook-secret": "any" }),
+        ),
     ] {
-        let Function { events, dead_letters, ingest: Ingest { clock, rng, .. } } = function();
-        let secrets = SecretCache::new(FakeSecretStore::holding(&secret), Duration::from_mins(5), FakeClock);
-        let ingest = Ingest { events: events.clone(), dead_letters: dead_letters.clone(), secrets, clock, rng };
-        let function = Function { events, dead_letters, ingest };
+        let Function {
+            events,
+            dead_letters,
+            ingest: Ingest { clock, rng, .. },
+        } = function();
+        let secrets = SecretCache::new(
+            FakeSecretStore::holding(&secret),
+            Duration::from_mins(5),
+            FakeClock,
+        );
+        let ingest = Ingest {
+            events: events.clone(),
+            dead_letters: dead_letters.clone(),
+            secrets,
+            clock,
+            rng,
+        };
+        let function = Function {
+            events,
+            dead_letters,
+            ingest,
+        };
         let mut event = vector.clone();
         event["headers"] = headers;
         let (status, body, response) = post(&function, &event.to_string()).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{secret}: {body}");
         assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
-        assert!(function.events.messages().is_empty() && function.dead_letters.messages().is_empty());
+        assert!(
+            function.events.messages().is_empty() && function.dead_letters.messages().is_empty()
+        );
     }
 }
 
@@ -313,14 +452,40 @@ impl Sender for Hanging {
 
 #[tokio::test(start_paused = true)]
 async fn when_time_runs_out_the_sender_is_asked_to_come_again_before_it_is_over() {
-    let Function { ingest: Ingest { dead_letters, secrets, clock, rng, .. }, .. } = function();
-    let ingest = Ingest { events: Hanging, dead_letters, secrets, clock, rng };
+    let Function {
+        ingest:
+            Ingest {
+                dead_letters,
+                secrets,
+                clock,
+                rng,
+                ..
+            },
+        ..
+    } = function();
+    let ingest = Ingest {
+        events: Hanging,
+        dead_letters,
+        secrets,
+        clock,
+        rng,
+    };
     let mut context = Context::default();
     let (began, left) = (Instant::now(), Duration::from_secs(9));
-    let end = (SystemTime::now() + left).duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let end = (SystemTime::now() + left)
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970");
     context.deadline = u64::try_from(end.as_millis()).expect("in range");
-    let response = handle(&ingest, invocation(&payload("ingest-open-messaging-text"), context)).await;
+    let response = handle(
+        &ingest,
+        invocation(&payload("ingest-open-messaging-text"), context),
+    )
+    .await;
     assert_eq!(status(&response), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers["retry-after"], RETRY_AFTER_SECONDS);
-    assert!(began.elapsed() + ANSWER_TIME <= left, "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() + ANSWER_TIME <= left,
+        "{:?}",
+        began.elapsed()
+    );
 }

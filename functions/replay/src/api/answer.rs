@@ -12,7 +12,8 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// "Lambda quotas": an answer has at most 6 MB. Everything but the body needs far less than the rest.
+/// "Lambda quotas": an answer has at most 6 MB. Everything but the body needs far less than the
+/// rest.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024 - 64 * 1024;
 
 /// Answer to an event of an HTTP API, payload format 2.0.
@@ -34,20 +35,27 @@ impl Response {
     pub(super) fn list(mut list: List) -> Self {
         let mut body = text(&list);
         if travelling_bytes(&body) > MAX_BODY_BYTES {
-            let mut room = MAX_BODY_BYTES - travelling_bytes(&text(&List::default())) - MAX_TOKEN_BYTES;
+            let mut room =
+                MAX_BODY_BYTES - travelling_bytes(&text(&List::default())) - MAX_TOKEN_BYTES;
             let fitting = list.items.iter().take_while(|item| {
                 let bytes = travelling_bytes(&text(item)) + ','.len_utf8();
-                room.checked_sub(bytes).inspect(|rest| room = *rest).is_some()
+                room.checked_sub(bytes)
+                    .inspect(|rest| room = *rest)
+                    .is_some()
             });
             list.count = fitting.count();
             list.items.truncate(list.count);
-            list.next = list.items.last().map(|last| Position::of(last.received_at, &last.event_id).token());
+            list.next = list
+                .items
+                .last()
+                .map(|last| Position::of(last.received_at, &last.event_id).token());
             body = text(&list);
         }
         Self::new(StatusCode::OK, "application/json", body)
     }
 
-    /// All that is known of an event. A body that JSON makes too long is given in base64, which adds a third.
+    /// All that is known of an event. A body that JSON makes too long is given in base64, which
+    /// adds a third.
     pub(super) fn shown(shown: &EventDetails) -> Self {
         let mut body = text(shown);
         if travelling_bytes(&body) > MAX_BODY_BYTES {
@@ -62,9 +70,19 @@ impl Response {
 
     fn new(status: StatusCode, content_type: &str, body: String) -> Self {
         // Answers hold customer data; no cache may keep them.
-        let headers = [("content-type", content_type), ("cache-control", "no-store")];
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        Self { status_code: status.as_u16(), headers, body }
+        let headers = [
+            ("content-type", content_type),
+            ("cache-control", "no-store"),
+        ];
+        let headers = headers
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        Self {
+            status_code: status.as_u16(),
+            headers,
+            body,
+        }
     }
 
     fn with_header(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -82,7 +100,11 @@ fn text(value: &impl Serialize) -> String {
 
 /// Length of a JSON text as a string within JSON, the form in which it leaves the function.
 fn travelling_bytes(json: &str) -> usize {
-    json.len() + json.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
+    json.len()
+        + json
+            .bytes()
+            .filter(|byte| matches!(byte, b'"' | b'\\'))
+            .count()
 }
 
 /// Problem details of RFC 9457.
@@ -101,24 +123,39 @@ pub(super) struct Problem {
 impl Problem {
     /// Problem with a status and a sentence.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), parameter: None, retry_after: None, allow: None }
+        Self {
+            status,
+            detail: detail.into(),
+            parameter: None,
+            retry_after: None,
+            allow: None,
+        }
     }
 
     /// Problem with a named part of the request.
     pub(super) fn parameter(name: &str, problem: &str) -> Self {
         let detail = format!("{name}: {problem}");
-        Self { parameter: Some(name.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+        Self {
+            parameter: Some(name.to_owned()),
+            ..Self::new(StatusCode::BAD_REQUEST, detail)
+        }
     }
 
     /// Problem that a later try may not have.
     pub(super) fn later(retry_after: Duration, detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
     }
 
     /// Problem with the method of a known path.
     pub(super) fn method(allow: &'static str) -> Self {
         let detail = format!("This path takes {allow} only.");
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
+        Self {
+            allow: Some(allow),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -139,7 +176,13 @@ impl From<InvalidRequest> for Problem {
 
 impl From<Problem> for Response {
     fn from(problem: Problem) -> Self {
-        let Problem { status, detail, parameter, retry_after, allow } = problem;
+        let Problem {
+            status,
+            detail,
+            parameter,
+            retry_after,
+            allow,
+        } = problem;
         let mut body = problem_details(status, &detail);
         if let Some(parameter) = parameter {
             body["parameter"] = parameter.into();
@@ -177,7 +220,11 @@ mod tests {
             replayed_at: None,
             is_recorded: true,
         };
-        List { count, items: (0..count).map(dead_letter).collect(), next: None }
+        List {
+            count,
+            items: (0..count).map(dead_letter).collect(),
+            next: None,
+        }
     }
 
     fn body_of(response: &Response) -> Value {
@@ -191,8 +238,15 @@ mod tests {
         let items = body["items"].as_array().expect("items");
         assert!((100..1000).contains(&items.len()), "{}", items.len());
         assert_eq!(body["count"], items.len());
-        let last = items.last().expect("an item")["eventId"].as_str().expect("an id").parse().expect("an id");
-        assert_eq!(body["next"], Position::of(Timestamp::UNIX_EPOCH, &last).token());
+        let last = items.last().expect("an item")["eventId"]
+            .as_str()
+            .expect("an id")
+            .parse()
+            .expect("an id");
+        assert_eq!(
+            body["next"],
+            Position::of(Timestamp::UNIX_EPOCH, &last).token()
+        );
         let request = json!({ "action": "list", "next": body["next"] });
         Request::parse(request, "a test").expect("a token");
     }
@@ -200,7 +254,10 @@ mod tests {
     #[test]
     fn a_page_that_fits_is_left_alone() {
         let body = body_of(&Response::list(page_of(1000, "w")));
-        assert_eq!((&body["count"], &body["next"]), (&json!(1000), &Value::Null));
+        assert_eq!(
+            (&body["count"], &body["next"]),
+            (&json!(1000), &Value::Null)
+        );
     }
 
     #[test]

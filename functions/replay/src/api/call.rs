@@ -1,6 +1,7 @@
 //! Reader of HTTP API events.
 //!
-//! Turns path, query and body into the JSON of a direct invocation. [`Request::parse`] alone checks the contents.
+//! Turns path, query and body into the JSON of a direct invocation. [`Request::parse`] alone checks
+//! the contents.
 
 use genesys_relay::dead_letters::Request;
 use genesys_relay::domain::event::EventId;
@@ -42,10 +43,17 @@ impl Call {
     /// Reads a call. A wrong part is a problem that names it.
     pub(super) fn read(event: Value) -> Result<Self, Problem> {
         let not_http = |error: &dyn std::fmt::Display| {
-            Problem::new(StatusCode::BAD_REQUEST, format!("This is no event of an HTTP API: {error}."))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("This is no event of an HTTP API: {error}."),
+            )
         };
         let event = Event(serde_json::from_value(event).map_err(|error| not_http(&error))?);
-        let path = event.0.raw_path.as_deref().ok_or_else(|| not_http(&"missing field `rawPath`"))?;
+        let path = event
+            .0
+            .raw_path
+            .as_deref()
+            .ok_or_else(|| not_http(&"missing field `rawPath`"))?;
         let path: Vec<&str> = path.split('/').skip(1).collect();
         match (path.as_slice(), event.0.method()) {
             (["dlq"], "GET") => event.list(),
@@ -53,7 +61,10 @@ impl Call {
             (["dlq", id, "retry"], "POST") => event.retry(id),
             (["dlq"] | ["dlq", _], _) => Err(Problem::method("GET")),
             (["dlq", _, "retry"], _) => Err(Problem::method("POST")),
-            _ => Err(Problem::new(StatusCode::NOT_FOUND, "There is no such path.")),
+            _ => Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "There is no such path.",
+            )),
         }
     }
 }
@@ -79,7 +90,11 @@ impl Event {
         direct.insert("by".to_owned(), self.caller().into());
         let direct = Value::from(direct);
         let request = Request::parse(direct.clone(), UNNAMED)?;
-        Ok(Call::Retry(Retry { event_id, request, direct }))
+        Ok(Call::Retry(Retry {
+            event_id,
+            request,
+            direct,
+        }))
     }
 
     fn ask(&self, request: Value) -> Result<Call, Problem> {
@@ -87,7 +102,11 @@ impl Event {
     }
 
     fn caller(&self) -> &str {
-        let arn = self.0.user_arn().filter(|arn| !arn.is_empty()).unwrap_or(UNNAMED);
+        let arn = self
+            .0
+            .user_arn()
+            .filter(|arn| !arn.is_empty())
+            .unwrap_or(UNNAMED);
         &arn[..arn.floor_char_boundary(MAX_CALLER_BYTES)]
     }
 
@@ -114,7 +133,10 @@ impl Event {
 
     fn takes_no_query(&self) -> Result<(), Problem> {
         match self.query()?.keys().next() {
-            Some(name) => Err(Problem::parameter(name, "is no parameter; this path takes none")),
+            Some(name) => Err(Problem::parameter(
+                name,
+                "is no parameter; this path takes none",
+            )),
             None => Ok(()),
         }
     }
@@ -127,10 +149,17 @@ impl Event {
             Some(bytes) => serde_json::from_slice::<Map<String, Value>>(bytes).ok(),
             None => None,
         };
-        let fields =
-            fields.ok_or_else(|| Problem::parameter("body", "must be empty, or a JSON object like {\"why\":\"…\"}"))?;
+        let fields = fields.ok_or_else(|| {
+            Problem::parameter(
+                "body",
+                "must be empty, or a JSON object like {\"why\":\"…\"}",
+            )
+        })?;
         match fields.keys().find(|name| *name != "why") {
-            Some(name) => Err(Problem::parameter(name, "is no field of the body; it takes why only")),
+            Some(name) => Err(Problem::parameter(
+                name,
+                "is no field of the body; it takes why only",
+            )),
             None => Ok(fields),
         }
     }
@@ -139,13 +168,17 @@ impl Event {
 fn event_id(segment: &str) -> Result<EventId, Problem> {
     let misspelt = || Problem::parameter("eventId", "is not in percent-encoded UTF-8");
     let text = decoded(segment).ok_or_else(misspelt)?;
-    text.parse().map_err(|error| Problem::parameter("eventId", &format!("{error}")))
+    text.parse()
+        .map_err(|error| Problem::parameter("eventId", &format!("{error}")))
 }
 
-/// A number, if the text is one in its shortest form. Any other text stays a text, which the parser refuses.
+/// A number, if the text is one in its shortest form. Any other text stays a text, which the parser
+/// refuses.
 fn number(name: &str, value: &str) -> Option<Value> {
     let number: u64 = value.parse().ok().filter(|_| NUMBERS.contains(&name))?;
-    Some(number).filter(|number| number.to_string() == value).map(Value::from)
+    Some(number)
+        .filter(|number| number.to_string() == value)
+        .map(Value::from)
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -155,7 +188,8 @@ fn decoded(text: &str) -> Option<String> {
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
         // `from_str_radix` takes a sign, too.
-        let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        let digits =
+            Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
         bytes.extend(rest.as_bytes());
     }

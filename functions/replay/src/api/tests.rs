@@ -10,7 +10,9 @@ use genesys_relay::domain::message::Message;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use serde_json::{Map, Value, json};
 
-use crate::testing::{Fakes, dead_letter_of, function, id_of, invoke, refused, sample, send_to_dead_letters};
+use crate::testing::{
+    Fakes, dead_letter_of, function, id_of, invoke, refused, sample, send_to_dead_letters,
+};
 
 const OPERATOR: &str = "arn:aws:sts::123456789012:assumed-role/Operators/an-operator";
 
@@ -24,7 +26,10 @@ struct Answer {
 
 impl Answer {
     fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(Value::as_str).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 }
 
@@ -32,20 +37,44 @@ async fn send<D>(function: &Fakes<D>, event: Value) -> Answer
 where
     D: Sender + Receiver + Countable,
 {
-    let mut reply = invoke(function, event.clone()).await.unwrap_or_else(|error| panic!("{event}: {error:?}"));
-    let Value::Object(headers) = reply["headers"].take() else { panic!("no headers: {reply}") };
+    let mut reply = invoke(function, event.clone())
+        .await
+        .unwrap_or_else(|error| panic!("{event}: {error:?}"));
+    let Value::Object(headers) = reply["headers"].take() else {
+        panic!("no headers: {reply}")
+    };
     let status = reply["statusCode"].as_u64().expect("a status");
     let body = serde_json::from_str(reply["body"].as_str().expect("a body")).expect("JSON");
-    let answer = Answer { status, headers, body };
-    let kind = if status < 300 { "application/json" } else { "application/problem+json" };
-    assert_eq!((answer.header("content-type"), answer.header("cache-control")), (kind, "no-store"), "{event}");
+    let answer = Answer {
+        status,
+        headers,
+        body,
+    };
+    let kind = if status < 300 {
+        "application/json"
+    } else {
+        "application/problem+json"
+    };
+    assert_eq!(
+        (
+            answer.header("content-type"),
+            answer.header("cache-control")
+        ),
+        (kind, "no-store"),
+        "{event}"
+    );
     if status >= 300 {
         assert_eq!(
             (&answer.body["type"], &answer.body["status"]),
             (&json!("about:blank"), &json!(status)),
             "{answer:?}"
         );
-        assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{answer:?}");
+        assert!(
+            answer.body["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.len() > 10),
+            "{answer:?}"
+        );
         let again = !answer.header("retry-after").is_empty();
         assert_eq!(again, status == 503, "{answer:?}");
     }
@@ -78,25 +107,50 @@ async fn the_samples_list_show_and_retry() {
     let dead_letter = dead_letter_of("ingest-webhook-envelope");
     for retry in ["replay-http-retry", "replay-http-retry-base64"] {
         let function = function();
-        send_to_dead_letters(&function, [dead_letter.clone(), dead_letter_of("ingest-open-messaging-text")]).await;
+        send_to_dead_letters(
+            &function,
+            [
+                dead_letter.clone(),
+                dead_letter_of("ingest-open-messaging-text"),
+            ],
+        )
+        .await;
 
         let list = send(&function, sample("replay-http-list")).await;
-        assert_eq!((list.status, &list.body["count"], &list.body["next"]), (200, &json!(1), &Value::Null), "{list:?}");
+        assert_eq!(
+            (list.status, &list.body["count"], &list.body["next"]),
+            (200, &json!(1), &Value::Null),
+            "{list:?}"
+        );
         assert_eq!(list.body["items"][0]["eventId"], json!(id_of(&dead_letter)));
 
         let shown = send(&function, sample("replay-http-show")).await;
-        assert_eq!((shown.status, &shown.body["state"]), (200, &json!("DEAD")), "{shown:?}");
+        assert_eq!(
+            (shown.status, &shown.body["state"]),
+            (200, &json!("DEAD")),
+            "{shown:?}"
+        );
         assert_eq!(shown.body["body"], json!(dead_letter.body));
 
         let retried = send(&function, sample(retry)).await;
         let expected = json!({ "status": "retried", "eventId": id_of(&dead_letter) });
-        assert_eq!((retried.status, &retried.body), (200, &expected), "{retried:?}");
-        let [sent] = &function.dead_letters.ports.events.messages()[..] else { panic!("one message") };
+        assert_eq!(
+            (retried.status, &retried.body),
+            (200, &expected),
+            "{retried:?}"
+        );
+        let [sent] = &function.dead_letters.ports.events.messages()[..] else {
+            panic!("one message")
+        };
         assert_eq!(sent.body, dead_letter.body);
 
         let shown = send(&function, sample("replay-http-show")).await;
         let act = &shown.body["history"][1];
-        assert_eq!((&act["by"], &act["why"]), (&json!(OPERATOR), &json!("the order is there now")), "{shown:?}");
+        assert_eq!(
+            (&act["by"], &act["why"]),
+            (&json!(OPERATOR), &json!("the order is there now")),
+            "{shown:?}"
+        );
     }
 }
 
@@ -107,7 +161,10 @@ async fn a_caller_without_a_name_is_recorded_as_http() {
     let mut event = retry_of(&dead_letter(1));
     event["requestContext"]["authorizer"] = Value::Null;
     assert_eq!(send(&function, event).await.status, 200);
-    assert_eq!(function.dead_letters.ports.table.only_record().history[1].by, "http");
+    assert_eq!(
+        function.dead_letters.ports.table.only_record().history[1].by,
+        "http"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,9 +172,13 @@ async fn a_callers_long_name_is_cut_to_what_a_request_may_say() {
     let function = function();
     send_to_dead_letters(&function, [dead_letter(1)]).await;
     let mut event = retry_of(&dead_letter(1));
-    event["requestContext"]["authorizer"]["iam"]["userArn"] = json!(format!("{}ü", "x".repeat(499)));
+    event["requestContext"]["authorizer"]["iam"]["userArn"] =
+        json!(format!("{}ü", "x".repeat(499)));
     assert_eq!(send(&function, event).await.status, 200);
-    assert_eq!(function.dead_letters.ports.table.only_record().history[1].by, "x".repeat(499));
+    assert_eq!(
+        function.dead_letters.ports.table.only_record().history[1].by,
+        "x".repeat(499)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +196,11 @@ async fn other_paths_and_methods_are_refused() {
         ("get", "/dlq", 405, "GET"),
     ] {
         let answer = send(&function(), event(method, path, "")).await;
-        assert_eq!((answer.status, answer.header("allow")), (status, allow), "{method} {path}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (status, allow),
+            "{method} {path}: {answer:?}"
+        );
     }
 }
 
@@ -150,22 +215,36 @@ async fn an_event_of_another_form_is_a_bad_request() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_event_is_not_found() {
-    for event in [retry_of(&dead_letter(1)), event("GET", "/dlq/unknown-event", "")] {
+    for event in [
+        retry_of(&dead_letter(1)),
+        event("GET", "/dlq/unknown-event", ""),
+    ] {
         let answer = send(&function(), event).await;
-        assert_eq!((answer.status, &answer.body["title"]), (404, &json!("Not Found")), "{answer:?}");
+        assert_eq!(
+            (answer.status, &answer.body["title"]),
+            (404, &json!("Not Found")),
+            "{answer:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_a_queue_or_the_table_is_down_the_caller_is_asked_to_come_again() {
     let id = id_of(&dead_letter(1));
-    for event in [retry_of(&dead_letter(1)), event("GET", "/dlq", ""), event("GET", &format!("/dlq/{id}"), "")] {
+    for event in [
+        retry_of(&dead_letter(1)),
+        event("GET", "/dlq", ""),
+        event("GET", &format!("/dlq/{id}"), ""),
+    ] {
         let function = function();
         send_to_dead_letters(&function, [dead_letter(1)]).await;
         function.dead_letters.ports.table.fail();
         let answer = send(&function, event).await;
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
+        assert!(
+            !answer.body.to_string().contains("made to fail"),
+            "the cause is for the log"
+        );
     }
     for break_it in [
         (|function: &Fakes| function.dead_letters.ports.dead_letters.fail()) as fn(&Fakes),
@@ -178,6 +257,9 @@ async fn while_a_queue_or_the_table_is_down_the_caller_is_asked_to_come_again() 
         break_it(&function);
         let answer = send(&function, retry_of(&dead_letter(1))).await;
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
+        assert!(
+            !answer.body.to_string().contains("made to fail"),
+            "the cause is for the log"
+        );
     }
 }

@@ -15,7 +15,9 @@ use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure,
+};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -31,7 +33,8 @@ use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError, Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError,
+    Window, Written,
 };
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
@@ -45,7 +48,8 @@ const BATCH_KEYS: usize = 100;
 /// Number of further requests for the keys of a batch that DynamoDB did not process.
 const BATCH_ROUNDS: u32 = 5;
 
-/// An item has at most 400 KB ("Quotas in Amazon DynamoDB"); with base64 in transit, this much is kept of a body.
+/// An item has at most 400 KB ("Quotas in Amazon DynamoDB"); with base64 in transit, this much is
+/// kept of a body.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
 type Item = HashMap<String, AttributeValue>;
@@ -60,7 +64,10 @@ pub struct DynamoDb {
 impl DynamoDb {
     /// The table of this name.
     pub fn new(config: &SdkConfig, table: String) -> Self {
-        Self { client: Client::new(config), table }
+        Self {
+            client: Client::new(config),
+            table,
+        }
     }
 
     /// Opens the connection that the first claim will use, by reading a record that does not exist.
@@ -69,29 +76,67 @@ impl DynamoDb {
     }
 
     async fn read(&self, key: String) -> Result<Option<Item>, TableError> {
-        let request = self.client.get_item().table_name(&self.table).key(KEY, AttributeValue::S(key));
-        Ok(request.consistent_read(true).send().await.map_err(classify)?.item)
+        let request = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(key));
+        Ok(request
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(classify)?
+            .item)
     }
 
     /// Reads up to a hundred items. Requests the keys that DynamoDB did not process again.
-    async fn read_batch(&self, keys: impl Iterator<Item = String>) -> Result<Vec<Item>, TableError> {
-        let keys = keys.map(|key| HashMap::from([(KEY.to_owned(), AttributeValue::S(key))])).collect();
-        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
-        let mut open = Some(HashMap::from([(self.table.clone(), keys.build().map_err(cannot_build)?)]));
+    async fn read_batch(
+        &self,
+        keys: impl Iterator<Item = String>,
+    ) -> Result<Vec<Item>, TableError> {
+        let keys = keys
+            .map(|key| HashMap::from([(KEY.to_owned(), AttributeValue::S(key))]))
+            .collect();
+        let keys = KeysAndAttributes::builder()
+            .set_keys(Some(keys))
+            .consistent_read(true);
+        let mut open = Some(HashMap::from([(
+            self.table.clone(),
+            keys.build().map_err(cannot_build)?,
+        )]));
         let mut items = Vec::new();
         for round in 0..BATCH_ROUNDS {
             tokio::time::sleep(Duration::from_millis(50) * round).await;
-            let output = self.client.batch_get_item().set_request_items(open).send().await.map_err(classify)?;
-            items.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            let output = self
+                .client
+                .batch_get_item()
+                .set_request_items(open)
+                .send()
+                .await
+                .map_err(classify)?;
+            items.extend(
+                output
+                    .responses
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|(_, items)| items),
+            );
             open = output.unprocessed_keys.filter(|keys| !keys.is_empty());
             if open.is_none() {
                 return Ok(items);
             }
         }
-        Err(TableError::Unavailable("DynamoDB did not process all keys of a batch".into()))
+        Err(TableError::Unavailable(
+            "DynamoDB did not process all keys of a batch".into(),
+        ))
     }
 
-    async fn read_shard(&self, shard: u8, (from, to): (&str, &str), limit: usize) -> Result<Shard, TableError> {
+    async fn read_shard(
+        &self,
+        shard: u8,
+        (from, to): (&str, &str),
+        limit: usize,
+    ) -> Result<Shard, TableError> {
         let request = self
             .client
             .query()
@@ -106,13 +151,19 @@ impl DynamoDb {
         let more = output.last_evaluated_key.is_some();
         let mut items = Vec::new();
         for item in output.items.unwrap_or_default() {
-            let order = item.get(INDEX_ORDER).and_then(|order| order.as_s().ok()).cloned();
-            let order =
-                order.ok_or_else(|| TableError::Unreadable("an item of the index has no place in it".into()))?;
+            let order = item
+                .get(INDEX_ORDER)
+                .and_then(|order| order.as_s().ok())
+                .cloned();
+            let order = order.ok_or_else(|| {
+                TableError::Unreadable("an item of the index has no place in it".into())
+            })?;
             items.push((Position(order), readable(item)));
         }
         if more && items.is_empty() {
-            return Err(TableError::Unavailable("a page of the index is empty and not the last".into()));
+            return Err(TableError::Unavailable(
+                "a page of the index is empty and not the last".into(),
+            ));
         }
         Ok(Shard { items, more })
     }
@@ -123,7 +174,10 @@ impl EventsTable for DynamoDb {
         self.read(id.to_string()).await?.map(parse).transpose()
     }
 
-    async fn get_many(&self, ids: &[EventId]) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    async fn get_many(
+        &self,
+        ids: &[EventId],
+    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
         // A batch that names a key twice is refused.
         let mut ids = ids.to_vec();
         ids.sort_unstable();
@@ -142,30 +196,52 @@ impl EventsTable for DynamoDb {
         let mut item: Item = to_item(next).map_err(unreadable)?;
         if next.state.is_indexed() {
             let order = Position::of(next.received_at, &next.event_id).0;
-            item.insert(INDEX_SHARD.to_owned(), AttributeValue::S(shard_of(&next.event_id).to_string()));
+            item.insert(
+                INDEX_SHARD.to_owned(),
+                AttributeValue::S(shard_of(&next.event_id).to_string()),
+            );
             item.insert(INDEX_ORDER.to_owned(), AttributeValue::S(order));
         }
-        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
         let request = match guard {
             Guard::Absent => request.condition_expression("attribute_not_exists(event_id)"),
             Guard::Unchanged(revision) => request
                 .condition_expression("revision = :revision")
                 .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
         };
-        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let request = request
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match request.send().await {
             Ok(_) => Ok(Written::Done),
-            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
-                let found: Option<EventRecord> = refused_by(context.into_err()).map(parse).transpose()?;
+            Err(SdkError::ServiceError(context))
+                if context.err().is_conditional_check_failed_exception() =>
+            {
+                let found: Option<EventRecord> =
+                    refused_by(context.into_err()).map(parse).transpose()?;
                 // An earlier try of this very call was carried out, and its answer was lost.
-                let ours = found.as_ref().is_some_and(|found| found.revision == next.revision);
-                Ok(if ours { Written::Done } else { Written::Lost(found.map(Box::new)) })
+                let ours = found
+                    .as_ref()
+                    .is_some_and(|found| found.revision == next.revision);
+                Ok(if ours {
+                    Written::Done
+                } else {
+                    Written::Lost(found.map(Box::new))
+                })
             }
             Err(error) => Err(classify(error)),
         }
     }
 
-    async fn keep_body(&self, id: &EventId, body: &[u8], now: Timestamp) -> Result<bool, TableError> {
+    async fn keep_body(
+        &self,
+        id: &EventId,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<bool, TableError> {
         let packed = pack(body).map_err(unreadable)?;
         if packed.len() > MAX_BODY_BYTES {
             return Ok(false);
@@ -182,10 +258,17 @@ impl EventsTable for DynamoDb {
     }
 
     async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
-        let Some(mut item) = self.read(body_key(id)).await? else { return Ok(None) };
-        let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
-        let (Some(AttributeValue::B(packed)), Some(expires_at)) = (item.remove("body"), expires_at) else {
-            return Err(TableError::Unreadable("a kept body has no bytes, or no expiry".into()));
+        let Some(mut item) = self.read(body_key(id)).await? else {
+            return Ok(None);
+        };
+        let expires_at = item
+            .get("expires_at")
+            .and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
+        let (Some(AttributeValue::B(packed)), Some(expires_at)) = (item.remove("body"), expires_at)
+        else {
+            return Err(TableError::Unreadable(
+                "a kept body has no bytes, or no expiry".into(),
+            ));
         };
         if expires_at <= now.as_second() {
             return Ok(None);
@@ -194,11 +277,20 @@ impl EventsTable for DynamoDb {
     }
 
     async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
-        let request = self.client.delete_item().table_name(&self.table).key(KEY, AttributeValue::S(body_key(id)));
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(body_key(id)));
         request.send().await.map(drop).map_err(classify)
     }
 
-    async fn dead_letters(&self, window: Window, after: Option<&Position>, limit: usize) -> Result<Page, TableError> {
+    async fn dead_letters(
+        &self,
+        window: Window,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page, TableError> {
         let (from, to) = range(window, after);
         if from > to {
             return Ok(Page::default());
@@ -208,7 +300,12 @@ impl EventsTable for DynamoDb {
         Ok(merge(try_join_all(shards).await?, limit))
     }
 
-    async fn acquire(&self, what: LeaseName, lease: &RunLease, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+    async fn acquire(
+        &self,
+        what: LeaseName,
+        lease: &RunLease,
+        now: Timestamp,
+    ) -> Result<Option<RunLease>, TableError> {
         let item: Item = to_item(lease).map_err(unreadable)?;
         let request = self
             .client
@@ -216,19 +313,28 @@ impl EventsTable for DynamoDb {
             .table_name(&self.table)
             .set_item(Some(item))
             .item(KEY, AttributeValue::S(lease_key(what)))
-            .condition_expression("attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now")
+            .condition_expression(
+                "attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now",
+            )
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_names("#until", "until")
             .expression_attribute_values(":owner", AttributeValue::S(lease.owner.to_string()))
-            .expression_attribute_values(":now", AttributeValue::N(now.as_millisecond().to_string()))
+            .expression_attribute_values(
+                ":now",
+                AttributeValue::N(now.as_millisecond().to_string()),
+            )
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match request.send().await {
             Ok(_) => Ok(None),
-            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+            Err(SdkError::ServiceError(context))
+                if context.err().is_conditional_check_failed_exception() =>
+            {
                 let held = refused_by(context.into_err());
-                held.ok_or_else(|| TableError::Unavailable("DynamoDB refused the lease and named no holder".into()))
-                    .and_then(parse)
-                    .map(Some)
+                held.ok_or_else(|| {
+                    TableError::Unavailable("DynamoDB refused the lease and named no holder".into())
+                })
+                .and_then(parse)
+                .map(Some)
             }
             Err(error) => Err(classify(error)),
         }
@@ -247,7 +353,10 @@ impl EventsTable for DynamoDb {
             Ok(_) => Ok(()),
             // It has expired, and another run holds it.
             Err(SdkError::ServiceError(context))
-                if matches!(context.err(), DeleteItemError::ConditionalCheckFailedException(_)) =>
+                if matches!(
+                    context.err(),
+                    DeleteItemError::ConditionalCheckFailedException(_)
+                ) =>
             {
                 Ok(())
             }
@@ -256,26 +365,50 @@ impl EventsTable for DynamoDb {
     }
 
     async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
-        let lease = self.read(lease_key(what)).await?.map(parse::<RunLease>).transpose()?;
+        let lease = self
+            .read(lease_key(what))
+            .await?
+            .map(parse::<RunLease>)
+            .transpose()?;
         Ok(lease.filter(|lease| lease.until > now))
     }
 
     async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
-        self.read(BULK_REPLAY_KEY.to_owned()).await?.map(parse).transpose()
+        self.read(BULK_REPLAY_KEY.to_owned())
+            .await?
+            .map(parse)
+            .transpose()
     }
 
     async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
         let item: Item = to_item(replay).map_err(unreadable)?;
-        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
         // By then every dead letter that it could stand for has expired.
         let expires_at = (replay.act.at + LIFE).as_second().to_string();
         let request = request.item("expires_at", AttributeValue::N(expires_at));
-        request.item(KEY, AttributeValue::S(BULK_REPLAY_KEY.to_owned())).send().await.map(drop).map_err(classify)
+        request
+            .item(KEY, AttributeValue::S(BULK_REPLAY_KEY.to_owned()))
+            .send()
+            .await
+            .map(drop)
+            .map_err(classify)
     }
 
-    async fn background_run(&self, run_id: &str, now: Timestamp) -> Result<Option<BackgroundRun>, TableError> {
-        let Some(item) = self.read(run_key(run_id)).await? else { return Ok(None) };
-        let expires_at = item.get("expires_at").and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
+    async fn background_run(
+        &self,
+        run_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<BackgroundRun>, TableError> {
+        let Some(item) = self.read(run_key(run_id)).await? else {
+            return Ok(None);
+        };
+        let expires_at = item
+            .get("expires_at")
+            .and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
         if expires_at.is_some_and(|at| at <= now.as_second()) {
             return Ok(None);
         }
@@ -290,8 +423,14 @@ impl EventsTable for DynamoDb {
     ) -> Result<bool, TableError> {
         let item: Item = to_item(run).map_err(unreadable)?;
         let number = |at: Timestamp| AttributeValue::N(at.as_second().to_string());
-        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        let request = request.item(KEY, AttributeValue::S(run_key(&run.run_id))).item("expires_at", number(now + LIFE));
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
+        let request = request
+            .item(KEY, AttributeValue::S(run_key(&run.run_id)))
+            .item("expires_at", number(now + LIFE));
         let request = match from {
             None => request
                 .condition_expression("attribute_not_exists(event_id) OR expires_at <= :now")
@@ -300,11 +439,15 @@ impl EventsTable for DynamoDb {
                 .condition_expression("revision = :revision")
                 .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
         };
-        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let request = request
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match request.send().await {
             Ok(_) => Ok(true),
-            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
-                let found: Option<BackgroundRun> = refused_by(context.into_err()).map(parse).transpose()?;
+            Err(SdkError::ServiceError(context))
+                if context.err().is_conditional_check_failed_exception() =>
+            {
+                let found: Option<BackgroundRun> =
+                    refused_by(context.into_err()).map(parse).transpose()?;
                 // An earlier try of this very call was carried out, and its answer was lost.
                 Ok(found.is_some_and(|found| found.revision == run.revision))
             }
@@ -313,17 +456,32 @@ impl EventsTable for DynamoDb {
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
-        self.read(checkpoint_key(source)).await?.map(parse).transpose()
+        self.read(checkpoint_key(source))
+            .await?
+            .map(parse)
+            .transpose()
     }
 
-    async fn save_checkpoint(&self, source: &str, checkpoint: &Checkpoint) -> Result<(), TableError> {
+    async fn save_checkpoint(
+        &self,
+        source: &str,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), TableError> {
         let item: Item = to_item(checkpoint).map_err(unreadable)?;
-        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
         let request = request.item(KEY, AttributeValue::S(checkpoint_key(source)));
         request.send().await.map(drop).map_err(classify)
     }
 
-    async fn count_attempts(&self, minute: Timestamp, attempts: &Attempts) -> Result<(), TableError> {
+    async fn count_attempts(
+        &self,
+        minute: Timestamp,
+        attempts: &Attempts,
+    ) -> Result<(), TableError> {
         let expires_at = minute.as_second() + ATTEMPTS_KEPT_SECONDS;
         let number = |number: &dyn std::fmt::Display| AttributeValue::N(number.to_string());
         let request = self
@@ -353,23 +511,43 @@ impl EventsTable for DynamoDb {
     async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
         let mut found = BTreeMap::new();
         for keys in minutes.chunks(BATCH_KEYS) {
-            for item in self.read_batch(keys.iter().copied().map(attempts_key)).await? {
+            for item in self
+                .read_batch(keys.iter().copied().map(attempts_key))
+                .await?
+            {
                 let counted: CountedAttempts = parse(item)?;
                 found.insert(counted.event_id.clone(), counted);
             }
         }
-        let of = |minute: &Timestamp| found.remove(&attempts_key(*minute)).map(Attempts::from).unwrap_or_default();
+        let of = |minute: &Timestamp| {
+            found
+                .remove(&attempts_key(*minute))
+                .map(Attempts::from)
+                .unwrap_or_default()
+        };
         Ok(minutes.iter().map(of).collect())
     }
 
     async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
-        self.read(CIRCUIT_KEY.to_owned()).await?.map(parse).transpose()
+        self.read(CIRCUIT_KEY.to_owned())
+            .await?
+            .map(parse)
+            .transpose()
     }
 
     async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
         let item: Item = to_item(circuit).map_err(unreadable)?;
-        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        request.item(KEY, AttributeValue::S(CIRCUIT_KEY.to_owned())).send().await.map(drop).map_err(classify)
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
+        request
+            .item(KEY, AttributeValue::S(CIRCUIT_KEY.to_owned()))
+            .send()
+            .await
+            .map(drop)
+            .map_err(classify)
     }
 }
 
@@ -390,8 +568,21 @@ struct CountedAttempts {
 
 impl From<CountedAttempts> for Attempts {
     fn from(counted: CountedAttempts) -> Self {
-        let CountedAttempts { event_id: _, delivered, failed, first_delivered, first_failed, failing } = counted;
-        Self { delivered, failed, first_delivered, first_failed, failing }
+        let CountedAttempts {
+            event_id: _,
+            delivered,
+            failed,
+            first_delivered,
+            first_failed,
+            failing,
+        } = counted;
+        Self {
+            delivered,
+            failed,
+            first_delivered,
+            first_failed,
+            failing,
+        }
     }
 }
 
@@ -434,12 +625,17 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
     from_item(item).map_err(unreadable)
 }
 
-/// Reads one of many items. One that this program did not write, or that a later version wrote, is logged and skipped.
+/// Reads one of many items. One that this program did not write, or that a later version wrote, is
+/// logged and skipped.
 fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
     let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
     parse(item)
         .inspect_err(|error| {
-            tracing::error!(event_id = key, error = display_chain(error), "skipped an unreadable table item");
+            tracing::error!(
+                event_id = key,
+                error = display_chain(error),
+                "skipped an unreadable table item"
+            );
         })
         .ok()
 }
@@ -466,5 +662,9 @@ where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
     metrics::TABLE_ERRORS.add(1);
-    if is_transient(&error) { TableError::Unavailable(error.into()) } else { TableError::Refused(error.into()) }
+    if is_transient(&error) {
+        TableError::Unavailable(error.into())
+    } else {
+        TableError::Refused(error.into())
+    }
 }

@@ -17,7 +17,9 @@ pub(super) fn pack(body: &[u8]) -> Result<Vec<u8>> {
 
 pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    let unpacked = GzDecoder::new(packed).take(MAX_UNPACKED_BYTES + 1).read_to_end(&mut body)?;
+    let unpacked = GzDecoder::new(packed)
+        .take(MAX_UNPACKED_BYTES + 1)
+        .read_to_end(&mut body)?;
     if unpacked as u64 > MAX_UNPACKED_BYTES {
         return Err(Error::other("the body is larger than any that was kept"));
     }

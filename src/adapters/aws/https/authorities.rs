@@ -1,10 +1,11 @@
-//! Whose word counts for a certificate: the few authorities that AWS's own endpoints have theirs from, and the platform's many
-//! only where those do not do.
+//! Whose word counts for a certificate: the few authorities that AWS's own endpoints have theirs
+//! from, and the platform's many only where those do not do.
 //!
-//! Reading the hundred and fifty authorities of a platform takes longer than all the rest of a cold start. The few are those of
-//! Amazon Trust Services (<https://www.amazontrust.com/repository/>, "all certificates should be trusted"); AWS asks its
-//! customers to trust them, not the intermediate certificates. A gateway with a certificate of its own, another partition,
-//! or a change at AWS costs the reading of the platform's, within the handshake that needs them.
+//! Reading the hundred and fifty authorities of a platform takes longer than all the rest of a cold
+//! start. The few are those of Amazon Trust Services (<https://www.amazontrust.com/repository/>,
+//! "all certificates should be trusted"); AWS asks its customers to trust them, not the
+//! intermediate certificates. A gateway with a certificate of its own, another partition, or a
+//! change at AWS costs the reading of the platform's, within the handshake that needs them.
 
 use std::env;
 use std::sync::{Arc, LazyLock};
@@ -29,7 +30,10 @@ pub(super) struct Authorities {
 }
 
 /// A trust store, read when it is needed; none if nothing is in it.
-type Store = LazyLock<Option<Arc<WebPkiServerVerifier>>, Box<dyn FnOnce() -> Option<Arc<WebPkiServerVerifier>> + Send>>;
+type Store = LazyLock<
+    Option<Arc<WebPkiServerVerifier>>,
+    Box<dyn FnOnce() -> Option<Arc<WebPkiServerVerifier>> + Send>,
+>;
 
 impl Authorities {
     /// Those of a function. Who names a trust store of their own gets that one and no other.
@@ -41,15 +45,23 @@ impl Authorities {
     }
 
     /// Those that these read, asked in this order.
-    pub(super) fn new(stores: Vec<Box<dyn FnOnce() -> RootCertStore + Send>>, provider: &Arc<CryptoProvider>) -> Self {
+    pub(super) fn new(
+        stores: Vec<Box<dyn FnOnce() -> RootCertStore + Send>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Self {
         let store = |read: Box<dyn FnOnce() -> RootCertStore + Send>| -> Store {
             let provider = Arc::clone(provider);
             LazyLock::new(Box::new(move || {
                 // Fails only if nothing is in it: there are no lists of revoked certificates.
-                WebPkiServerVerifier::builder_with_provider(Arc::new(read()), provider).build().ok()
+                WebPkiServerVerifier::builder_with_provider(Arc::new(read()), provider)
+                    .build()
+                    .ok()
             }))
         };
-        Self { stores: stores.into_iter().map(store).collect(), provider: Arc::clone(provider) }
+        Self {
+            stores: stores.into_iter().map(store).collect(),
+            provider: Arc::clone(provider),
+        }
     }
 }
 
@@ -85,7 +97,8 @@ impl ServerCertVerifier for Authorities {
     ) -> Result<ServerCertVerified, Error> {
         let mut verdict = Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
         for verifier in self.stores.iter().filter_map(|store| store.as_ref()) {
-            verdict = verifier.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
+            verdict =
+                verifier.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
             let Err(error) = &verdict else { break };
             let service = name.to_str();
             tracing::warn!(%service, %error, "a trust store does not vouch for a certificate; the next one is asked, if any");
@@ -99,7 +112,12 @@ impl ServerCertVerifier for Authorities {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -108,10 +126,17 @@ impl ServerCertVerifier for Authorities {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -1,8 +1,8 @@
 //! HTTPS to AWS: hyper's client with ring, in place of the SDK's own.
 //!
-//! The SDK's brings HTTP/2, which none of the services here asks for, and reads its trust store once for each of its clients.
-//! This one has one pool of connections for all that are made of one configuration, and two trust stores that only
-//! [`Authorities`] knows of.
+//! The SDK's brings HTTP/2, which none of the services here asks for, and reads its trust store
+//! once for each of its clients. This one has one pool of connections for all that are made of one
+//! configuration, and two trust stores that only [`Authorities`] knows of.
 
 mod authorities;
 #[cfg(test)]
@@ -16,7 +16,8 @@ use std::task::{Context, Poll};
 
 use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -55,17 +56,26 @@ fn with(authorities: Authorities, provider: Arc<CryptoProvider>) -> SharedHttpCl
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     // Without TLS on a machine of one's own: the SDK is told so by a variable.
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-    let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(InTime(https));
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    let client = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .build(InTime(https));
     SharedHttpClient::new(Https(SharedHttpConnector::new(Hyper(client))))
 }
 
-/// ring's, and first of all the suite that hashes with SHA-256, for which processors have instructions.
+/// ring's, and first of all the suite that hashes with SHA-256, for which processors have
+/// instructions.
 ///
-/// aws-lc, the SDK's default, gathers entropy at the first handshake, and delays the first event by it.
+/// aws-lc, the SDK's default, gathers entropy at the first handshake, and delays the first event by
+/// it.
 fn provider() -> CryptoProvider {
     let mut ring = ring::default_provider();
-    ring.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    ring.cipher_suites
+        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     ring
 }
 
@@ -74,8 +84,13 @@ fn provider() -> CryptoProvider {
 struct Https(SharedHttpConnector);
 
 impl HttpClient for Https {
-    /// The time limit for a connection is ours, [`CONNECT_TIMEOUT`]; those for attempts and calls are above this.
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+    /// The time limit for a connection is ours, [`CONNECT_TIMEOUT`]; those for attempts and calls
+    /// are above this.
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         self.0.clone()
     }
 }
@@ -88,7 +103,9 @@ impl HttpConnector for Hyper {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let mut request = match request.try_into_http1x() {
             Ok(request) => request,
-            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
+            Err(error) => {
+                return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into())));
+            }
         };
         lend_connection(&mut request);
         let answer = self.0.request(request);
@@ -100,7 +117,8 @@ impl HttpConnector for Hyper {
     }
 }
 
-/// Lets the SDK have the connection closed after an answer that does not bode well for the next one.
+/// Lets the SDK have the connection closed after an answer that does not bode well for the next
+/// one.
 fn lend_connection(request: &mut Request<SdkBody>) {
     let captured = capture_connection(request);
     if let Some(sdk) = request.extensions().get::<CaptureSmithyConnection>() {
@@ -116,7 +134,12 @@ fn lent(captured: CaptureConnection) -> Option<ConnectionMetadata> {
             connection.poison();
         }
     };
-    Some(ConnectionMetadata::builder().proxied(false).poison_fn(close).build())
+    Some(
+        ConnectionMetadata::builder()
+            .proxied(false)
+            .poison_fn(close)
+            .build(),
+    )
 }
 
 /// What the SDK tries again, and what not.
@@ -126,7 +149,8 @@ fn classify(error: Box<dyn StdError + Send + Sync>) -> ConnectorError {
     } else if find::<hyper::Error>(&*error).is_some_and(hyper::Error::is_user) {
         ConnectorError::user(error)
     } else {
-        // Connections that cannot be made or that end early; all else about a request is settled before it comes here.
+        // Connections that cannot be made or that end early; all else about a request is settled
+        // before it comes here.
         ConnectorError::io(error)
     }
 }
@@ -139,7 +163,10 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
             return Some(found);
         }
         // What an I/O error wraps is not its source: the source of that is.
-        let wrapped = error.downcast_ref().and_then(io::Error::get_ref).map(|error| error as &(dyn StdError + 'static));
+        let wrapped = error
+            .downcast_ref()
+            .and_then(io::Error::get_ref)
+            .map(|error| error as &(dyn StdError + 'static));
         cause = wrapped.or_else(|| error.source());
     }
     None
@@ -165,6 +192,10 @@ impl Service<Uri> for InTime {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let connecting = self.0.call(to);
-        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| TookTooLong)? })
+        Box::pin(async move {
+            timeout(CONNECT_TIMEOUT, connecting)
+                .await
+                .map_err(|_| TookTooLong)?
+        })
     }
 }

@@ -31,7 +31,10 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+        Self(
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+                .expect("a certificate"),
+        )
     }
 
     fn trusted(&self) -> RootCertStore {
@@ -46,26 +49,43 @@ impl Authority {
         (url, requests)
     }
 
-    /// One that answers its requests, counted from one, with these statuses: also how many connections it got.
-    async fn service_answering(&self, status: fn(usize) -> u16) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    /// One that answers its requests, counted from one, with these statuses: also how many
+    /// connections it got.
+    async fn service_answering(
+        &self,
+        status: fn(usize) -> u16,
+    ) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![Ipv4Addr::LOCALHOST.to_string()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate").der().clone();
+        let certificate = params
+            .signed_by(&key, &self.0)
+            .expect("a certificate")
+            .der()
+            .clone();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
-        let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![certificate], key);
+        let config =
+            rustls::ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+        let config = config
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key);
         let acceptor = TlsAcceptor::from(Arc::new(config.expect("a key of the certificate")));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a port");
         let url = format!("https://{}", listener.local_addr().expect("an address"));
-        let (requests, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (requests, connections) =
+            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let counted = (Arc::clone(&requests), Arc::clone(&connections));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, requests) = (acceptor.clone(), Arc::clone(&counted.0));
                 counted.1.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
                     let answer = service_fn(|_: hyper::Request<Incoming>| {
                         let mut answer = hyper::Response::new(Full::new(Bytes::from_static(b"{}")));
                         let status = status(requests.fetch_add(1, Ordering::Relaxed) + 1);
@@ -73,7 +93,11 @@ impl Authority {
                         async { Ok::<_, hyper::Error>(answer) }
                     });
                     // An error is a client that went away.
-                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+                    drop(
+                        http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), answer)
+                            .await,
+                    );
                 });
             }
         });
@@ -112,7 +136,11 @@ async fn an_issuer_unknown_to_the_first_authorities_is_looked_for_among_the_othe
 async fn the_others_are_not_asked_where_the_first_know_the_issuer() {
     let (theirs, other) = (Authority::new(), Authority::new());
     let (url, requests) = theirs.service().await;
-    client(url, theirs.trusted(), other.trusted()).list_queues().send().await.expect("an answer");
+    client(url, theirs.trusted(), other.trusted())
+        .list_queues()
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(requests.load(Ordering::Relaxed), 1);
 }
 
@@ -120,7 +148,11 @@ async fn the_others_are_not_asked_where_the_first_know_the_issuer() {
 async fn a_service_whose_issuer_nobody_knows_gets_nothing() {
     let (theirs, first, then) = (Authority::new(), Authority::new(), Authority::new());
     let (url, requests) = theirs.service().await;
-    let error = client(url, first.trusted(), then.trusted()).list_queues().send().await.expect_err("no trust");
+    let error = client(url, first.trusted(), then.trusted())
+        .list_queues()
+        .send()
+        .await
+        .expect_err("no trust");
     assert!(is_distrust(&error), "{error:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 0);
 }
@@ -129,7 +161,11 @@ async fn a_service_whose_issuer_nobody_knows_gets_nothing() {
 async fn a_certificate_for_another_name_is_refused() {
     let theirs = Authority::new();
     let (url, requests) = theirs.service().await;
-    let client = client(url.replace("127.0.0.1", "localhost"), theirs.trusted(), theirs.trusted());
+    let client = client(
+        url.replace("127.0.0.1", "localhost"),
+        theirs.trusted(),
+        theirs.trusted(),
+    );
     let error = client.list_queues().send().await.expect_err("another name");
     assert!(is_distrust(&error), "{error:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 0);
@@ -143,31 +179,53 @@ async fn an_empty_trust_store_vouches_for_nothing() {
     let error = untrusting.list_queues().send().await.expect_err("no trust");
     assert!(is_distrust(&error), "{error:?}");
     assert_eq!(requests.load(Ordering::Relaxed), 0);
-    client(url, RootCertStore::empty(), theirs.trusted()).list_queues().send().await.expect("an answer");
+    client(url, RootCertStore::empty(), theirs.trusted())
+        .list_queues()
+        .send()
+        .await
+        .expect("an answer");
 }
 
 #[tokio::test]
 async fn after_an_answer_that_bodes_ill_the_next_attempt_takes_another_connection() {
     let theirs = Authority::new();
-    let (url, requests, connections) = theirs.service_answering(|request| if request == 1 { 500 } else { 200 }).await;
+    let (url, requests, connections) = theirs
+        .service_answering(|request| if request == 1 { 500 } else { 200 })
+        .await;
     let client = client(url, theirs.trusted(), theirs.trusted());
     for _ in 0..3 {
         client.list_queues().send().await.expect("an answer");
     }
     assert_eq!(requests.load(Ordering::Relaxed), 4);
-    assert_eq!(connections.load(Ordering::Relaxed), 2, "one for the answer that failed, and one for all after it");
+    assert_eq!(
+        connections.load(Ordering::Relaxed),
+        2,
+        "one for the answer that failed, and one for all after it"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_takes_the_connection_and_says_nothing_is_given_a_second() {
     let authority = Authority::new();
-    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a port");
     let url = format!("https://{}", silent.local_addr().expect("an address"));
     let client = client(url, authority.trusted(), authority.trusted());
-    let config = client.config().to_builder().retry_config(RetryConfig::disabled());
+    let config = client
+        .config()
+        .to_builder()
+        .retry_config(RetryConfig::disabled());
     let began = Instant::now();
-    let error = Client::from_conf(config.build()).list_queues().send().await.expect_err("no connection");
-    assert!(matches!(&error, SdkError::DispatchFailure(failure) if failure.is_timeout()), "{error:?}");
+    let error = Client::from_conf(config.build())
+        .list_queues()
+        .send()
+        .await
+        .expect_err("no connection");
+    assert!(
+        matches!(&error, SdkError::DispatchFailure(failure) if failure.is_timeout()),
+        "{error:?}"
+    );
     assert!(began.elapsed() >= CONNECT_TIMEOUT);
 }
 
@@ -183,7 +241,11 @@ fn the_usual_authorities_are_those_of_amazon() {
     ];
     let fingerprints = CertificateDer::pem_slice_iter(AMAZON).map(|certificate| {
         let digest = Sha256::digest(certificate.expect("PEM"));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+        digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .concat()
     });
     assert_eq!(fingerprints.collect::<Vec<_>>(), FINGERPRINTS);
 }

@@ -41,7 +41,8 @@ where
 
 /// Makes one batch call. Entries are named by their position, so that each result finds its item.
 ///
-/// An item is done only when the answer says so: a message that was not confirmed must not be deleted elsewhere.
+/// An item is done only when the answer says so: a message that was not confirmed must not be
+/// deleted elsewhere.
 async fn batch<T, E, F>(
     items: &[T],
     entry: impl Fn(String, &T) -> Result<E, QueueError>,
@@ -64,14 +65,26 @@ where
     let Confirmed { ids, failed } = match call(entries).await {
         Ok(confirmed) => confirmed,
         Err(error) => {
-            let text = error.source().map_or_else(|| error.to_string(), display_chain);
+            let text = error
+                .source()
+                .map_or_else(|| error.to_string(), display_chain);
             let again = matches!(error, QueueError::Unavailable(_));
-            let copy = || if again { unavailable(text.clone()) } else { refused(text.clone()) };
+            let copy = || {
+                if again {
+                    unavailable(text.clone())
+                } else {
+                    refused(text.clone())
+                }
+            };
             return items.iter().map(|_| Err(copy())).collect();
         }
     };
     let mut note = |id: &str, result| {
-        if let Some(noted) = id.parse::<usize>().ok().and_then(|position| results.get_mut(position)) {
+        if let Some(noted) = id
+            .parse::<usize>()
+            .ok()
+            .and_then(|position| results.get_mut(position))
+        {
             *noted = result;
         }
     };
@@ -82,10 +95,18 @@ where
         metrics::QUEUE_ERRORS.add(1);
     }
     for failure in failed {
-        let text = format!("{}: {}", failure.code(), failure.message().unwrap_or_default());
+        let text = format!(
+            "{}: {}",
+            failure.code(),
+            failure.message().unwrap_or_default()
+        );
         // SQS calls it the sender's fault, too, that the sender's key is throttled.
         let is_final = failure.sender_fault() && !is_transient_code(failure.code());
-        let error = if is_final { refused(text) } else { unavailable(text) };
+        let error = if is_final {
+            refused(text)
+        } else {
+            unavailable(text)
+        };
         note(failure.id(), Err(error));
     }
     results

@@ -14,9 +14,9 @@ use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageAttributeValue,
-    MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue, QueueAttributeName,
-    SendMessageBatchRequestEntry,
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageAttributeValue, MessageSystemAttributeName, MessageSystemAttributeNameForSends,
+    MessageSystemAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 use jiff::Timestamp;
 
@@ -27,8 +27,8 @@ use crate::domain::message::{Attribute, AttributeValue, Message};
 use crate::domain::queue_depth::QueueDepth;
 use crate::domain::trace::TraceHeader;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
-    VisibilityTimeout,
+    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
+    Redrive, Sender, VisibilityTimeout,
 };
 use crate::runtime::metrics;
 
@@ -47,17 +47,28 @@ impl Sqs {
 
     /// The queue at `url`.
     pub fn queue(&self, url: String) -> SqsQueue {
-        SqsQueue { client: self.0.clone(), url, metrics: None }
+        SqsQueue {
+            client: self.0.clone(),
+            url,
+            metrics: None,
+        }
     }
 
     /// The queue at `url`, whose age CloudWatch knows.
     pub fn queue_with_age(&self, url: String, config: &SdkConfig) -> SqsQueue {
-        SqsQueue { metrics: Some(QueueMetrics::new(config, &url)), ..self.queue(url) }
+        SqsQueue {
+            metrics: Some(QueueMetrics::new(config, &url)),
+            ..self.queue(url)
+        }
     }
 
     /// The move tasks from a dead-letter queue to the events queue, both by ARN.
     pub fn redrive(&self, source_arn: String, destination_arn: String) -> SqsRedrive {
-        SqsRedrive { client: self.0.clone(), source_arn, destination_arn }
+        SqsRedrive {
+            client: self.0.clone(),
+            source_arn,
+            destination_arn,
+        }
     }
 }
 
@@ -70,12 +81,25 @@ pub struct SqsQueue {
 }
 
 impl SqsQueue {
-    /// Opens the connection that the first send will use, and goes once through what a send goes through.
+    /// Opens the connection that the first send will use, and goes once through what a send goes
+    /// through.
     ///
-    /// It sends a batch without entries, which SQS refuses (`EmptyBatchRequest`): nothing can come of it.
+    /// It sends a batch without entries, which SQS refuses (`EmptyBatchRequest`): nothing can come
+    /// of it.
     pub async fn warm_up(&self) -> Result<(), QueueError> {
-        match self.client.send_message_batch().queue_url(&self.url).set_entries(Some(Vec::new())).send().await {
-            Err(error) if !error.as_service_error().is_some_and(SendMessageBatchError::is_empty_batch_request) => {
+        match self
+            .client
+            .send_message_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(Vec::new()))
+            .send()
+            .await
+        {
+            Err(error)
+                if !error
+                    .as_service_error()
+                    .is_some_and(SendMessageBatchError::is_empty_batch_request) =>
+            {
                 Err(classify(error))
             }
             Ok(_) | Err(_) => Ok(()),
@@ -92,7 +116,9 @@ impl Sender for SqsQueue {
             .message_body(&message.body)
             .set_message_group_id(message.group.clone())
             .set_message_attributes(Some(to_sdk_attributes(message)?))
-            .set_message_system_attributes(message.trace.as_ref().map(system_attributes).transpose()?);
+            .set_message_system_attributes(
+                message.trace.as_ref().map(system_attributes).transpose()?,
+            );
         request.send().await.map(drop).map_err(classify)
     }
 
@@ -107,11 +133,19 @@ impl Sender for SqsQueue {
                 .map_err(cannot_build)
         };
         let call = |entries| {
-            let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            let request = self
+                .client
+                .send_message_batch()
+                .queue_url(&self.url)
+                .set_entries(Some(entries));
             async move {
                 let output = request.send().await.map_err(classify)?;
                 Ok(Confirmed {
-                    ids: output.successful.into_iter().map(|entry| entry.id).collect(),
+                    ids: output
+                        .successful
+                        .into_iter()
+                        .map(|entry| entry.id)
+                        .collect(),
                     failed: output.failed,
                 })
             }
@@ -121,7 +155,10 @@ impl Sender for SqsQueue {
 }
 
 impl VisibilityTimeout for SqsQueue {
-    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+    async fn change_visibility(
+        &self,
+        changes: &[(ReceiptHandle, Duration)],
+    ) -> Vec<Result<(), QueueError>> {
         let entry = |id: String, (receipt, visibility): &(ReceiptHandle, Duration)| {
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(id)
@@ -131,11 +168,19 @@ impl VisibilityTimeout for SqsQueue {
                 .map_err(cannot_build)
         };
         let call = |entries| {
-            let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+            let request = self
+                .client
+                .change_message_visibility_batch()
+                .queue_url(&self.url)
+                .set_entries(Some(entries));
             async move {
                 let output = request.send().await.map_err(classify)?;
                 Ok(Confirmed {
-                    ids: output.successful.into_iter().map(|entry| entry.id).collect(),
+                    ids: output
+                        .successful
+                        .into_iter()
+                        .map(|entry| entry.id)
+                        .collect(),
                     failed: output.failed,
                 })
             }
@@ -165,20 +210,35 @@ impl Receiver for SqsQueue {
             .send()
             .await
             .map_err(classify)?;
-        output.messages.unwrap_or_default().into_iter().map(from_sdk).collect()
+        output
+            .messages
+            .unwrap_or_default()
+            .into_iter()
+            .map(from_sdk)
+            .collect()
     }
 
     async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
         let entry = |id: String, receipt: &ReceiptHandle| {
-            let entry = DeleteMessageBatchRequestEntry::builder().id(id).receipt_handle(&receipt.0);
+            let entry = DeleteMessageBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(&receipt.0);
             entry.build().map_err(cannot_build)
         };
         let call = |entries| {
-            let request = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            let request = self
+                .client
+                .delete_message_batch()
+                .queue_url(&self.url)
+                .set_entries(Some(entries));
             async move {
                 let output = request.send().await.map_err(classify)?;
                 Ok(Confirmed {
-                    ids: output.successful.into_iter().map(|entry| entry.id).collect(),
+                    ids: output
+                        .successful
+                        .into_iter()
+                        .map(|entry| entry.id)
+                        .collect(),
                     failed: output.failed,
                 })
             }
@@ -194,13 +254,26 @@ impl Countable for SqsQueue {
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
-        let request = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(names.to_vec()));
-        let attributes = request.send().await.map_err(classify)?.attributes.unwrap_or_default();
+        let request = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .set_attribute_names(Some(names.to_vec()));
+        let attributes = request
+            .send()
+            .await
+            .map_err(classify)?
+            .attributes
+            .unwrap_or_default();
         let [visible, in_flight, delayed] = names.map(|name| {
             let count = attributes.get(&name).and_then(|count| count.parse().ok());
             count.ok_or_else(|| unexpected(format!("the queue's {name} is missing")))
         });
-        Ok(QueueDepth { visible: visible?, in_flight: in_flight?, delayed: delayed? })
+        Ok(QueueDepth {
+            visible: visible?,
+            in_flight: in_flight?,
+            delayed: delayed?,
+        })
     }
 
     async fn age(&self) -> Result<Option<Duration>, QueueError> {
@@ -213,8 +286,9 @@ impl Countable for SqsQueue {
 
 /// SQS's own way back from a dead-letter queue.
 ///
-/// The destination is always named: messages that were *sent* to a dead-letter queue have no recorded source, and a
-/// move task without a destination cannot place them (`StartMessageMoveTask`).
+/// The destination is always named: messages that were *sent* to a dead-letter queue have no
+/// recorded source, and a move task without a destination cannot place them
+/// (`StartMessageMoveTask`).
 #[derive(Debug, Clone)]
 pub struct SqsRedrive {
     client: Client,
@@ -229,18 +303,35 @@ impl Redrive for SqsRedrive {
             .start_message_move_task()
             .source_arn(&self.source_arn)
             .destination_arn(&self.destination_arn)
-            .set_max_number_of_messages_per_second(rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX)));
+            .set_max_number_of_messages_per_second(
+                rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX)),
+            );
         request.send().await.map(drop).map_err(classify)
     }
 
     async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
-        let request = self.client.list_message_move_tasks().source_arn(&self.source_arn).max_results(NEWEST);
-        let newest = request.send().await.map_err(classify)?.results.unwrap_or_default().into_iter().next();
+        let request = self
+            .client
+            .list_message_move_tasks()
+            .source_arn(&self.source_arn)
+            .max_results(NEWEST);
+        let newest = request
+            .send()
+            .await
+            .map_err(classify)?
+            .results
+            .unwrap_or_default()
+            .into_iter()
+            .next();
         Ok(newest.map(|task| MoveTask {
             status: task.status.unwrap_or_default(),
             moved: count(task.approximate_number_of_messages_moved),
-            to_move: task.approximate_number_of_messages_to_move.and_then(|count| u64::try_from(count).ok()),
-            rate_per_second: task.max_number_of_messages_per_second.and_then(|rate| u32::try_from(rate).ok()),
+            to_move: task
+                .approximate_number_of_messages_to_move
+                .and_then(|count| u64::try_from(count).ok()),
+            rate_per_second: task
+                .max_number_of_messages_per_second
+                .and_then(|rate| u32::try_from(rate).ok()),
             failure: task.failure_reason,
             started_at: Timestamp::from_millisecond(task.started_timestamp).ok(),
             handle: task.task_handle,
@@ -267,11 +358,18 @@ fn to_sdk_attributes(message: &Message) -> Result<SdkAttributes, QueueError> {
     message.attributes.iter().map(attribute).collect()
 }
 
-type SystemAttributes = std::collections::HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>;
+type SystemAttributes =
+    std::collections::HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>;
 
 fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, QueueError> {
-    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace.as_str());
-    Ok([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.build().map_err(cannot_build)?)].into())
+    let value = MessageSystemAttributeValue::builder()
+        .data_type("String")
+        .string_value(trace.as_str());
+    Ok([(
+        MessageSystemAttributeNameForSends::AwsTraceHeader,
+        value.build().map_err(cannot_build)?,
+    )]
+    .into())
 }
 
 fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, QueueError> {
@@ -281,7 +379,11 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, Que
         let value = match (value.string_value, value.binary_value) {
             (Some(text), _) => AttributeValue::Text(text),
             (None, Some(bytes)) => AttributeValue::Binary(bytes.into_inner()),
-            (None, None) => return Err(unexpected(format!("the message attribute {name} has no value"))),
+            (None, None) => {
+                return Err(unexpected(format!(
+                    "the message attribute {name} has no value"
+                )));
+            }
         };
         attributes.insert(name, Attribute { data_type, value });
     }
@@ -294,8 +396,12 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, Que
         .get(&MessageSystemAttributeName::ApproximateReceiveCount)
         .and_then(|count| count.parse().ok())
         .ok_or_else(|| unexpected("a message has no ApproximateReceiveCount".to_owned()))?;
-    let receipt = message.receipt_handle.ok_or_else(|| unexpected("a message has no receipt handle".to_owned()))?;
-    let message_id = message.message_id.ok_or_else(|| unexpected("a message has no id".to_owned()))?;
+    let receipt = message
+        .receipt_handle
+        .ok_or_else(|| unexpected("a message has no receipt handle".to_owned()))?;
+    let message_id = message
+        .message_id
+        .ok_or_else(|| unexpected("a message has no id".to_owned()))?;
     Ok(ReceivedMessage {
         message: Message {
             body: message.body.unwrap_or_default(),
@@ -326,7 +432,11 @@ where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
     metrics::QUEUE_ERRORS.add(1);
-    if is_transient(&error) { QueueError::Unavailable(error.into()) } else { QueueError::Refused(error.into()) }
+    if is_transient(&error) {
+        QueueError::Unavailable(error.into())
+    } else {
+        QueueError::Refused(error.into())
+    }
 }
 
 fn cannot_build(error: BuildError) -> QueueError {

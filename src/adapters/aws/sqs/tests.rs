@@ -3,15 +3,17 @@
 use aws_sdk_sqs::operation::cancel_message_move_task::CancelMessageMoveTaskOutput;
 use aws_sdk_sqs::operation::change_message_visibility_batch::ChangeMessageVisibilityBatchOutput;
 use aws_sdk_sqs::operation::get_queue_attributes::GetQueueAttributesOutput;
-use aws_sdk_sqs::operation::list_message_move_tasks::{ListMessageMoveTasksInput, ListMessageMoveTasksOutput};
+use aws_sdk_sqs::operation::list_message_move_tasks::{
+    ListMessageMoveTasksInput, ListMessageMoveTasksOutput,
+};
 use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
 use aws_sdk_sqs::operation::send_message::{SendMessageError, SendMessageOutput};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::operation::start_message_move_task::StartMessageMoveTaskOutput;
 use aws_sdk_sqs::types::error::InvalidMessageContents;
 use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchResultEntry, ListMessageMoveTasksResultEntry,
-    SendMessageBatchResultEntry,
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchResultEntry,
+    ListMessageMoveTasksResultEntry, SendMessageBatchResultEntry,
 };
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
@@ -23,7 +25,10 @@ fn queue(rules: &[&Rule]) -> SqsQueue {
 }
 
 fn message(body: &str) -> Message {
-    let attribute = Attribute { data_type: "String".to_owned(), value: AttributeValue::Text("an-event".to_owned()) };
+    let attribute = Attribute {
+        data_type: "String".to_owned(),
+        value: AttributeValue::Text("an-event".to_owned()),
+    };
     Message {
         body: body.to_owned(),
         attributes: [("event_id".to_owned(), attribute)].into(),
@@ -45,11 +50,15 @@ fn failed(position: usize, sender_fault: bool) -> BatchResultErrorEntry {
 async fn a_message_is_sent_with_its_attributes_and_its_group() {
     let rule = mock!(Client::send_message)
         .match_requests(|request| {
-            let id = request.message_attributes().and_then(|attributes| attributes.get("event_id"));
+            let id = request
+                .message_attributes()
+                .and_then(|attributes| attributes.get("event_id"));
             request.queue_url() == Some("the-queue")
                 && request.message_body() == Some("{}")
                 && request.message_group_id() == Some("a-webhook")
-                && id.is_some_and(|id| id.data_type() == "String" && id.string_value() == Some("an-event"))
+                && id.is_some_and(|id| {
+                    id.data_type() == "String" && id.string_value() == Some("an-event")
+                })
         })
         .then_output(|| SendMessageOutput::builder().build());
     queue(&[&rule]).send(&message("{}")).await.expect("sent");
@@ -61,11 +70,15 @@ async fn a_message_goes_with_its_trace() {
     let rule = mock!(Client::send_message)
         .match_requests(move |request| {
             let system = request.message_system_attributes();
-            let trace = system.and_then(|system| system.get(&MessageSystemAttributeNameForSends::AwsTraceHeader));
+            let trace = system
+                .and_then(|system| system.get(&MessageSystemAttributeNameForSends::AwsTraceHeader));
             trace.and_then(|trace| trace.string_value()) == Some(header)
         })
         .then_output(|| SendMessageOutput::builder().build());
-    let message = Message { trace: TraceHeader::new(header), ..message("{}") };
+    let message = Message {
+        trace: TraceHeader::new(header),
+        ..message("{}")
+    };
     queue(&[&rule]).send(&message).await.expect("sent");
 }
 
@@ -73,19 +86,33 @@ async fn a_message_goes_with_its_trace() {
 async fn each_message_of_a_batch_goes_with_its_attributes_and_its_group() {
     let rule = mock!(Client::send_message_batch)
         .match_requests(|request| {
-            let [text, bytes] = request.entries() else { return false };
-            let value = |entry: &SendMessageBatchRequestEntry| {
-                entry.message_attributes().and_then(|attributes| attributes.get("event_id")).cloned()
+            let [text, bytes] = request.entries() else {
+                return false;
             };
-            let is_grouped = |entry: &SendMessageBatchRequestEntry| entry.message_group_id() == Some("a-webhook");
+            let value = |entry: &SendMessageBatchRequestEntry| {
+                entry
+                    .message_attributes()
+                    .and_then(|attributes| attributes.get("event_id"))
+                    .cloned()
+            };
+            let is_grouped = |entry: &SendMessageBatchRequestEntry| {
+                entry.message_group_id() == Some("a-webhook")
+            };
             is_grouped(text)
                 && is_grouped(bytes)
                 && value(text).is_some_and(|value| value.string_value() == Some("an-event"))
-                && value(bytes).is_some_and(|value| value.binary_value().map(AsRef::as_ref) == Some(&[0, 255][..]))
+                && value(bytes).is_some_and(|value| {
+                    value.binary_value().map(AsRef::as_ref) == Some(&[0, 255][..])
+                })
         })
         .then_output(|| {
-            let sent =
-                |id| SendMessageBatchResultEntry::builder().id(id).message_id("m").md5_of_message_body("-").build();
+            let sent = |id| {
+                SendMessageBatchResultEntry::builder()
+                    .id(id)
+                    .message_id("m")
+                    .md5_of_message_body("-")
+                    .build()
+            };
             let output = SendMessageBatchOutput::builder().set_failed(Some(Vec::new()));
             output
                 .successful(sent("0").expect("complete"))
@@ -95,59 +122,115 @@ async fn each_message_of_a_batch_goes_with_its_attributes_and_its_group() {
         });
     let mut bytes = message("{}");
     let value = AttributeValue::Binary(vec![0, 255]);
-    bytes.attributes.insert("event_id".to_owned(), Attribute { data_type: "Binary".to_owned(), value });
+    bytes.attributes.insert(
+        "event_id".to_owned(),
+        Attribute {
+            data_type: "Binary".to_owned(),
+            value,
+        },
+    );
     let results = queue(&[&rule]).send_all(&[message("{}"), bytes]).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
 #[tokio::test]
 async fn each_number_of_a_depth_is_its_own() {
-    let names = ["", "NotVisible", "Delayed"].map(|name| format!("ApproximateNumberOfMessages{name}"));
+    let names =
+        ["", "NotVisible", "Delayed"].map(|name| format!("ApproximateNumberOfMessages{name}"));
     let asked = names.clone();
     let rule = mock!(Client::get_queue_attributes)
-        .match_requests(move |request| request.attribute_names().iter().map(QueueAttributeName::as_str).eq(&asked))
+        .match_requests(move |request| {
+            request
+                .attribute_names()
+                .iter()
+                .map(QueueAttributeName::as_str)
+                .eq(&asked)
+        })
         .then_output(move || {
-            let counts = names.iter().zip(1..).map(|(name, count): (_, u32)| (name.as_str().into(), count.to_string()));
-            GetQueueAttributesOutput::builder().set_attributes(Some(counts.collect())).build()
+            let counts = names
+                .iter()
+                .zip(1..)
+                .map(|(name, count): (_, u32)| (name.as_str().into(), count.to_string()));
+            GetQueueAttributesOutput::builder()
+                .set_attributes(Some(counts.collect()))
+                .build()
         });
     let depth = queue(&[&rule]).depth().await.expect("counted");
-    assert_eq!((depth.visible, depth.in_flight, depth.delayed, depth.total()), (1, 2, 3, 6));
+    assert_eq!(
+        (depth.visible, depth.in_flight, depth.delayed, depth.total()),
+        (1, 2, 3, 6)
+    );
 }
 
 #[tokio::test]
 async fn a_refusal_and_an_outage_are_told_apart() {
-    let refusal = mock!(Client::send_message)
-        .then_error(|| SendMessageError::InvalidMessageContents(InvalidMessageContents::builder().build()));
-    let error = queue(&[&refusal]).send(&message("{}")).await.expect_err("refused");
+    let refusal = mock!(Client::send_message).then_error(|| {
+        SendMessageError::InvalidMessageContents(InvalidMessageContents::builder().build())
+    });
+    let error = queue(&[&refusal])
+        .send(&message("{}"))
+        .await
+        .expect_err("refused");
     assert!(matches!(error, QueueError::Refused(_)), "{error:?}");
 
-    let outage = mock!(Client::send_message).sequence().http_status(503, None).times(9).build();
-    let error = queue(&[&outage]).send(&message("{}")).await.expect_err("down");
+    let outage = mock!(Client::send_message)
+        .sequence()
+        .http_status(503, None)
+        .times(9)
+        .build();
+    let error = queue(&[&outage])
+        .send(&message("{}"))
+        .await
+        .expect_err("down");
     assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_batch_that_fails_in_part_fails_in_part() {
     let rule = mock!(Client::send_message_batch).then_output(|| {
-        let sent = SendMessageBatchResultEntry::builder().id("0").message_id("m").md5_of_message_body("-");
+        let sent = SendMessageBatchResultEntry::builder()
+            .id("0")
+            .message_id("m")
+            .md5_of_message_body("-");
         let output = SendMessageBatchOutput::builder().successful(sent.build().expect("complete"));
-        output.failed(failed(1, true)).failed(failed(2, false)).build().expect("complete")
+        output
+            .failed(failed(1, true))
+            .failed(failed(2, false))
+            .build()
+            .expect("complete")
     });
     // Nothing is said of the last one, so it cannot be counted on either.
-    let results = queue(&[&rule]).send_all(&["a", "b", "c", "d"].map(message)).await;
+    let results = queue(&[&rule])
+        .send_all(&["a", "b", "c", "d"].map(message))
+        .await;
     assert!(matches!(
         &results[..],
-        [Ok(()), Err(QueueError::Refused(_)), Err(QueueError::Unavailable(_)), Err(QueueError::Unavailable(_))]
+        [
+            Ok(()),
+            Err(QueueError::Refused(_)),
+            Err(QueueError::Unavailable(_)),
+            Err(QueueError::Unavailable(_))
+        ]
     ));
 }
 
 #[tokio::test]
 async fn a_batch_call_that_fails_fails_every_entry() {
-    let rule = mock!(Client::change_message_visibility_batch).sequence().http_status(500, None).times(9).build();
+    let rule = mock!(Client::change_message_visibility_batch)
+        .sequence()
+        .http_status(500, None)
+        .times(9)
+        .build();
     let change = (ReceiptHandle("receipt".to_owned()), Duration::from_secs(2));
-    let results = queue(&[&rule]).change_visibility(&[change.clone(), change]).await;
+    let results = queue(&[&rule])
+        .change_visibility(&[change.clone(), change])
+        .await;
     assert_eq!(results.len(), 2);
-    assert!(results.iter().all(|result| matches!(result, Err(QueueError::Unavailable(_)))));
+    assert!(
+        results
+            .iter()
+            .all(|result| matches!(result, Err(QueueError::Unavailable(_))))
+    );
 }
 
 #[tokio::test]
@@ -171,7 +254,10 @@ async fn visibility_is_changed_ten_at_a_time_in_whole_seconds_by_position() {
                 .build()
                 .expect("complete")
         });
-    let change = (ReceiptHandle("receipt".to_owned()), Duration::from_millis(2001));
+    let change = (
+        ReceiptHandle("receipt".to_owned()),
+        Duration::from_millis(2001),
+    );
     let results = queue(&[&rule]).change_visibility(&vec![change; 25]).await;
     assert!(results.len() == 25 && results.iter().all(Result::is_ok));
     assert_eq!(rule.num_calls(), 3);
@@ -181,7 +267,10 @@ async fn visibility_is_changed_ten_at_a_time_in_whole_seconds_by_position() {
 async fn a_received_message_is_what_was_sent() {
     let rule = mock!(Client::receive_message)
         .match_requests(|request| {
-            let system = request.message_system_attribute_names().iter().map(MessageSystemAttributeName::as_str);
+            let system = request
+                .message_system_attribute_names()
+                .iter()
+                .map(MessageSystemAttributeName::as_str);
             let system: std::collections::BTreeSet<_> = system.collect();
             request.visibility_timeout() == Some(930)
                 && request.wait_time_seconds() == Some(2)
@@ -190,7 +279,9 @@ async fn a_received_message_is_what_was_sent() {
                 && system == ["SentTimestamp", "MessageGroupId", "ApproximateReceiveCount"].into()
         })
         .then_output(|| {
-            let value = MessageAttributeValue::builder().data_type("String").string_value("an-event");
+            let value = MessageAttributeValue::builder()
+                .data_type("String")
+                .string_value("an-event");
             ReceiveMessageOutput::builder()
                 .messages(
                     aws_sdk_sqs::types::Message::builder()
@@ -206,11 +297,16 @@ async fn a_received_message_is_what_was_sent() {
                 .build()
         });
     // SQS refuses to be asked for more than ten.
-    let received = queue(&[&rule]).receive(1000, Duration::from_secs(930), Duration::from_secs(2)).await;
+    let received = queue(&[&rule])
+        .receive(1000, Duration::from_secs(930), Duration::from_secs(2))
+        .await;
     let received = received.expect("received").pop().expect("one message");
     assert_eq!(received.message, message("{}"));
     assert_eq!(received.sent_at.as_second(), 1_768_478_400);
-    assert_eq!((received.message_id.as_str(), received.receive_count), ("the-message", 3));
+    assert_eq!(
+        (received.message_id.as_str(), received.receive_count),
+        ("the-message", 3)
+    );
 }
 
 #[tokio::test]
@@ -225,27 +321,45 @@ async fn a_move_task_always_names_its_destination() {
     let is_newest = |request: &ListMessageMoveTasksInput| {
         request.source_arn() == Some("arn:dead") && request.max_results() == Some(1)
     };
-    let list = mock!(Client::list_message_move_tasks).match_requests(is_newest).then_output(|| {
-        let task = ListMessageMoveTasksResultEntry::builder()
-            .status("RUNNING")
-            .approximate_number_of_messages_moved(3)
-            .approximate_number_of_messages_to_move(7)
-            .max_number_of_messages_per_second(50)
-            .started_timestamp(1_768_478_400_000)
-            .failure_reason("none")
-            .task_handle("handle");
-        ListMessageMoveTasksOutput::builder().results(task.build()).build()
-    });
+    let list = mock!(Client::list_message_move_tasks)
+        .match_requests(is_newest)
+        .then_output(|| {
+            let task = ListMessageMoveTasksResultEntry::builder()
+                .status("RUNNING")
+                .approximate_number_of_messages_moved(3)
+                .approximate_number_of_messages_to_move(7)
+                .max_number_of_messages_per_second(50)
+                .started_timestamp(1_768_478_400_000)
+                .failure_reason("none")
+                .task_handle("handle");
+            ListMessageMoveTasksOutput::builder()
+                .results(task.build())
+                .build()
+        });
     let cancel = mock!(Client::cancel_message_move_task)
         .match_requests(|request| request.task_handle() == Some("handle"))
         .then_output(|| CancelMessageMoveTaskOutput::builder().build());
-    let sqs = Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&start, &list, &cancel]));
+    let sqs = Sqs(mock_client!(
+        aws_sdk_sqs,
+        RuleMode::MatchAny,
+        [&start, &list, &cancel]
+    ));
     let redrive = sqs.redrive("arn:dead".to_owned(), "arn:events".to_owned());
     redrive.start_move(Some(50)).await.expect("started");
-    let task = redrive.latest_move().await.expect("listed").expect("a task");
+    let task = redrive
+        .latest_move()
+        .await
+        .expect("listed")
+        .expect("a task");
     assert!(task.is_active() && task.handle.as_deref() == Some("handle"));
-    assert_eq!((task.moved, task.to_move, task.rate_per_second), (3, Some(7), Some(50)));
-    assert_eq!(task.started_at.map(Timestamp::as_second), Some(1_768_478_400));
+    assert_eq!(
+        (task.moved, task.to_move, task.rate_per_second),
+        (3, Some(7), Some(50))
+    );
+    assert_eq!(
+        task.started_at.map(Timestamp::as_second),
+        Some(1_768_478_400)
+    );
     assert_eq!(task.failure.as_deref(), Some("none"));
     redrive.cancel_move("handle").await.expect("cancelled");
 }

@@ -18,20 +18,41 @@ struct Api {
 
 impl PlatformApi for Api {
     async fn call(&self, call: &Call, _deadline: Instant) -> Result<Vec<u8>, GenesysError> {
-        self.calls.lock().expect("not poisoned").push(format!("{} {}", call.method, call.path));
-        Ok(self.answers.lock().expect("not poisoned").pop_front().expect("an answer").into_bytes())
+        self.calls
+            .lock()
+            .expect("not poisoned")
+            .push(format!("{} {}", call.method, call.path));
+        Ok(self
+            .answers
+            .lock()
+            .expect("not poisoned")
+            .pop_front()
+            .expect("an answer")
+            .into_bytes())
     }
 }
 
 fn window() -> Window {
     let time = |text: &str| text.parse().expect("a time");
-    Window { from: time("2026-01-15T12:00:00Z"), to: time("2026-01-15T13:00:00Z") }
+    Window {
+        from: time("2026-01-15T12:00:00Z"),
+        to: time("2026-01-15T13:00:00Z"),
+    }
 }
 
 fn log(answers: &[serde_json::Value], webhooks: &[&str]) -> WebhookDeliveries<Api> {
-    let api = Api { answers: Mutex::new(answers.iter().map(ToString::to_string).collect()), ..Api::default() };
+    let api = Api {
+        answers: Mutex::new(answers.iter().map(ToString::to_string).collect()),
+        ..Api::default()
+    };
     let webhook_ids = webhooks.iter().map(|&id| id.to_owned()).collect();
-    WebhookDeliveries { api, path: "/api/v2/webhooks/{webhookId}/deliveries".parse().expect("a path"), webhook_ids }
+    WebhookDeliveries {
+        api,
+        path: "/api/v2/webhooks/{webhookId}/deliveries"
+            .parse()
+            .expect("a path"),
+        webhook_ids,
+    }
 }
 
 async fn read_all(log: &WebhookDeliveries<Api>) -> Result<Vec<Entry>, DeliveryLogError> {
@@ -47,7 +68,12 @@ async fn read_all(log: &WebhookDeliveries<Api>) -> Result<Vec<Entry>, DeliveryLo
 }
 
 async fn read_one(entity: serde_json::Value) -> Entry {
-    let mut entries = read_all(&log(&[json!({ "entities": [entity], "pageCount": 1 })], &["w1"])).await.expect("read");
+    let mut entries = read_all(&log(
+        &[json!({ "entities": [entity], "pageCount": 1 })],
+        &["w1"],
+    ))
+    .await
+    .expect("read");
     assert_eq!(entries.len(), 1);
     entries.remove(0)
 }
@@ -62,23 +88,39 @@ async fn failed(entity: serde_json::Value) -> Failed {
 #[tokio::test]
 async fn every_page_of_every_webhook_is_read() {
     let page = |entities: usize, pages: Option<u64>| {
-        let entities: Vec<_> = (0..entities).map(|number| json!({ "id": number.to_string(), "body": {} })).collect();
+        let entities: Vec<_> = (0..entities)
+            .map(|number| json!({ "id": number.to_string(), "body": {} }))
+            .collect();
         json!({ "entities": entities, "pageCount": pages })
     };
-    let answers = [page(5, Some(2)), page(3, Some(2)), page(4, None), page(0, None), page(0, Some(0))];
+    let answers = [
+        page(5, Some(2)),
+        page(3, Some(2)),
+        page(4, None),
+        page(0, None),
+        page(0, Some(0)),
+    ];
     let log = log(&answers, &["w 1/ü", "w2", "w3"]);
     assert_eq!(read_all(&log).await.expect("read").len(), 12);
-    let rest =
-        "deliveries?status=failed&startDate=2026-01-15T12:00:00.000Z&endDate=2026-01-15T13:00:00.000Z&pageSize=5";
-    let expected = [("w%201%2F%C3%BC", 1), ("w%201%2F%C3%BC", 2), ("w2", 1), ("w2", 2), ("w3", 1)]
-        .map(|(webhook, page)| format!("GET /api/v2/webhooks/{webhook}/{rest}&pageNumber={page}"));
+    let rest = "deliveries?status=failed&startDate=2026-01-15T12:00:00.000Z&endDate=2026-01-15T13:00:00.000Z&pageSize=5";
+    let expected = [
+        ("w%201%2F%C3%BC", 1),
+        ("w%201%2F%C3%BC", 2),
+        ("w2", 1),
+        ("w2", 2),
+        ("w3", 1),
+    ]
+    .map(|(webhook, page)| format!("GET /api/v2/webhooks/{webhook}/{rest}&pageNumber={page}"));
     assert_eq!(*log.api.calls.lock().expect("not poisoned"), expected);
 }
 
 #[tokio::test]
 async fn an_answer_without_a_list_is_an_error_and_not_an_empty_list() {
     let empty = json!({ "entities": [], "pageCount": 2 });
-    let (one_too_many, of_600_kb) = (json!({ "entities": vec![0; 6] }), json!({ "entities": vec![0; 300_000] }));
+    let (one_too_many, of_600_kb) = (
+        json!({ "entities": vec![0; 6] }),
+        json!({ "entities": vec![0; 300_000] }),
+    );
     for answer in [
         json!({}),
         json!([]),
@@ -88,7 +130,9 @@ async fn an_answer_without_a_list_is_an_error_and_not_an_empty_list() {
         one_too_many,
         of_600_kb,
     ] {
-        let error = read_all(&log(std::slice::from_ref(&answer), &["w1"])).await.expect_err("refused");
+        let error = read_all(&log(std::slice::from_ref(&answer), &["w1"]))
+            .await
+            .expect_err("refused");
         assert!(matches!(error, DeliveryLogError::Failed(_)), "{error}");
     }
 }
@@ -101,7 +145,11 @@ async fn a_body_is_taken_as_an_object_as_json_in_a_text_and_as_plain_text() {
         (json!("plain text"), "plain text"),
         (json!([1, 2]), "[1,2]"),
     ] {
-        assert_eq!(failed(json!({ "id": "d1", "body": body })).await.body, bytes.as_bytes(), "{body}");
+        assert_eq!(
+            failed(json!({ "id": "d1", "body": body })).await.body,
+            bytes.as_bytes(),
+            "{body}"
+        );
     }
 }
 
@@ -114,8 +162,13 @@ async fn what_cannot_be_understood_is_kept_whole() {
         json!({ "body": null }),
         json!({ "body": "" }),
     ] {
-        let Entry::Unreadable(unreadable) = read_one(entity.clone()).await else { panic!("{entity} was read") };
-        assert_eq!((unreadable.whole, unreadable.webhook_id.as_deref()), (entity.to_string(), Some("w1")));
+        let Entry::Unreadable(unreadable) = read_one(entity.clone()).await else {
+            panic!("{entity} was read")
+        };
+        assert_eq!(
+            (unreadable.whole, unreadable.webhook_id.as_deref()),
+            (entity.to_string(), Some("w1"))
+        );
     }
 }
 
@@ -123,27 +176,50 @@ async fn what_cannot_be_understood_is_kept_whole() {
 async fn what_cannot_be_understood_is_kept_without_credentials_and_known_by_its_id() {
     let headers = json!({ "Authorization": "Bearer secret", "X-Webhook-Secret": ["secret"], "ININ-A": "kept" });
     let url = "https://user:secret@example.com/hook?token=secret#secret";
-    let mut entity = json!({ "id": "d1", "body": 7, "headers": headers, "webhookUrl": url, "tries": 1 });
-    let Entry::Unreadable(first) = read_one(entity.clone()).await else { panic!("{entity} was read") };
+    let mut entity =
+        json!({ "id": "d1", "body": 7, "headers": headers, "webhookUrl": url, "tries": 1 });
+    let Entry::Unreadable(first) = read_one(entity.clone()).await else {
+        panic!("{entity} was read")
+    };
     assert!(!format!("{first:?}").contains("secret"), "{first:?}");
     let kept = json!({ "id": "d1", "body": 7, "tries": 1, "headers": { "inin-a": "kept" }, "webhookUrl": "https://example.com/hook" });
-    assert_eq!(serde_json::from_str::<Value>(&first.whole).expect("JSON"), kept);
+    assert_eq!(
+        serde_json::from_str::<Value>(&first.whole).expect("JSON"),
+        kept
+    );
     entity["tries"] = json!(2);
-    let Entry::Unreadable(second) = read_one(entity).await else { panic!("it was read") };
+    let Entry::Unreadable(second) = read_one(entity).await else {
+        panic!("it was read")
+    };
     assert_eq!(first.name, second.name);
 }
 
 #[tokio::test]
 async fn what_was_delivered_is_passed_over_even_if_the_log_lists_it() {
-    for other in [json!({ "status": "delivered", "body": {} }), json!({ "webhookId": "another", "body": {} })] {
-        assert!(matches!(read_one(other.clone()).await, Entry::Skipped(_)), "{other}");
+    for other in [
+        json!({ "status": "delivered", "body": {} }),
+        json!({ "webhookId": "another", "body": {} }),
+    ] {
+        assert!(
+            matches!(read_one(other.clone()).await, Entry::Skipped(_)),
+            "{other}"
+        );
     }
     let ours = [json!({ "webhookId": "w2", "status": "FAILED", "body": {} })];
     let empty = json!({ "entities": [], "pageCount": 1 });
-    let log = log(&[json!({ "entities": ours, "pageCount": 1 }), empty], &["w1", "w2"]);
+    let log = log(
+        &[json!({ "entities": ours, "pageCount": 1 }), empty],
+        &["w1", "w2"],
+    );
     let entries = read_all(&log).await.expect("read");
-    assert!(matches!(entries[..], [Entry::Failed(_)]), "whichever of ours it is listed under: {entries:?}");
-    assert!(matches!(read_one(json!({ "status": "FAILED", "body": {} })).await, Entry::Failed(_)));
+    assert!(
+        matches!(entries[..], [Entry::Failed(_)]),
+        "whichever of ours it is listed under: {entries:?}"
+    );
+    assert!(matches!(
+        read_one(json!({ "status": "FAILED", "body": {} })).await,
+        Entry::Failed(_)
+    ));
 }
 
 #[tokio::test]
@@ -154,8 +230,14 @@ async fn kept_headers_come_along_and_credentials_do_not() {
         "Authorization": "Bearer secret", "Cookie": "secret", "X-Webhook-Secret": "secret", "X-Number": 7,
     });
     let as_text = failed(json!({ "id": "d1", "body": "{}", "headers": headers })).await;
-    assert_eq!(as_text.headers.keys().collect::<Vec<_>>(), ["inin-correlation-id", "x-hub-signature-256"]);
-    assert_eq!(as_text.content_type.as_deref(), Some("application/json; v=2"));
+    assert_eq!(
+        as_text.headers.keys().collect::<Vec<_>>(),
+        ["inin-correlation-id", "x-hub-signature-256"]
+    );
+    assert_eq!(
+        as_text.content_type.as_deref(),
+        Some("application/json; v=2")
+    );
     let written_anew = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
     assert_eq!(
         written_anew.headers.keys().collect::<Vec<_>>(),
@@ -168,34 +250,69 @@ async fn kept_headers_come_along_and_credentials_do_not() {
 #[tokio::test]
 async fn the_url_of_a_delivery_is_noted_without_what_may_be_secret() {
     let url = "https://user:secret@example.com/hook?token=secret";
-    let failed = failed(json!({ "id": "d1", "body": {}, "webhookUrl": url, "httpStatusCode": 503 })).await;
+    let failed =
+        failed(json!({ "id": "d1", "body": {}, "webhookUrl": url, "httpStatusCode": 503 })).await;
     assert_eq!(failed.note, "503 from https://example.com/hook");
 }
 
 #[tokio::test]
 async fn a_body_that_nothing_tells_apart_is_the_same_event_at_each_reading() {
     let entry = async |entity| failed(entity).await.entry;
-    assert!(entry(json!({ "id": "d1", "body": {} })).await.ends_with(" d1"));
-    assert!(entry(json!({ "id": "", "body": {} })).await.ends_with(r#" {"body":{},"id":""}"#));
+    assert!(
+        entry(json!({ "id": "d1", "body": {} }))
+            .await
+            .ends_with(" d1")
+    );
+    assert!(
+        entry(json!({ "id": "", "body": {} }))
+            .await
+            .ends_with(r#" {"body":{},"id":""}"#)
+    );
     let headers = json!({ "Idempotency-Key": ["k1", "k2"] });
     let keyed = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
-    assert_eq!(keyed.sender_key, SenderKey::of(Some("k1,k2"), None), "as when it came by itself");
-    assert_eq!(failed(json!({ "id": "d1", "body": {} })).await.sender_key, None);
+    assert_eq!(
+        keyed.sender_key,
+        SenderKey::of(Some("k1,k2"), None),
+        "as when it came by itself"
+    );
+    assert_eq!(
+        failed(json!({ "id": "d1", "body": {} })).await.sender_key,
+        None
+    );
 }
 
 #[tokio::test]
 async fn the_time_of_a_delivery_is_read_however_it_is_written() {
-    for time in [json!("2026-01-15T12:30:00Z"), json!(1_768_480_200), json!(1_768_480_200_000_u64)] {
+    for time in [
+        json!("2026-01-15T12:30:00Z"),
+        json!(1_768_480_200),
+        json!(1_768_480_200_000_u64),
+    ] {
         let failed = failed(json!({ "id": "d1", "body": {}, "timestamp": time })).await;
         assert_eq!(failed.at, "2026-01-15T12:30:00Z".parse().ok(), "{time}");
     }
-    assert_eq!(failed(json!({ "id": "d1", "body": {}, "timestamp": "" })).await.at, None);
+    assert_eq!(
+        failed(json!({ "id": "d1", "body": {}, "timestamp": "" }))
+            .await
+            .at,
+        None
+    );
 }
 
 #[test]
 fn the_path_has_to_name_the_webhook() {
-    assert!("/api/v2/webhooks/{webhookId}/deliveries".parse::<LogPath>().is_ok());
-    for path in ["", "api/{webhookId}", "/deliveries", "/{webhookId}?x=1", "/{webhookId} x"] {
+    assert!(
+        "/api/v2/webhooks/{webhookId}/deliveries"
+            .parse::<LogPath>()
+            .is_ok()
+    );
+    for path in [
+        "",
+        "api/{webhookId}",
+        "/deliveries",
+        "/{webhookId}?x=1",
+        "/{webhookId} x",
+    ] {
         assert!(path.parse::<LogPath>().is_err(), "{path}");
     }
 }
@@ -230,18 +347,31 @@ async fn no_credential_is_kept_of_what_cannot_be_understood() {
     ] {
         let log = log(&[], &["w1"]);
         let answer = format!(r#"{{"entities":[{entity}],"pageCount":1}}"#);
-        log.api.answers.lock().expect("not poisoned").push_back(answer);
+        log.api
+            .answers
+            .lock()
+            .expect("not poisoned")
+            .push_back(answer);
         let entries = read_all(&log).await.expect("read");
-        let [Entry::Unreadable(unreadable)] = &entries[..] else { panic!("{entity} was read") };
-        assert!(!unreadable.whole.contains("hunter2"), "{}", unreadable.whole);
+        let [Entry::Unreadable(unreadable)] = &entries[..] else {
+            panic!("{entity} was read")
+        };
+        assert!(
+            !unreadable.whole.contains("hunter2"),
+            "{}",
+            unreadable.whole
+        );
     }
 }
 
 #[tokio::test]
 async fn every_key_of_a_sender_counts() {
-    for (key, id) in
-        [(Some("two"), Some("one")), (Some("${input.key}"), Some("one")), (Some("two"), None), (None, None)]
-    {
+    for (key, id) in [
+        (Some("two"), Some("one")),
+        (Some("${input.key}"), Some("one")),
+        (Some("two"), None),
+        (None, None),
+    ] {
         let headers = json!({ "webhook-id": id, "Idempotency-Key": key });
         let failed = failed(json!({ "id": "d1", "body": {}, "headers": headers })).await;
         assert_eq!(failed.sender_key, SenderKey::of(key, id), "{headers}");

@@ -1,4 +1,5 @@
-//! Requests of operators: their JSON, and their checked form. A field that is not understood is an error.
+//! Requests of operators: their JSON, and their checked form. A field that is not understood is an
+//! error.
 
 #[cfg(test)]
 mod tests;
@@ -139,7 +140,11 @@ pub struct Listing {
 impl Listing {
     /// Page with the oldest dead letter alone.
     pub(in crate::dead_letters) fn first() -> Self {
-        Self { filter: Filter::default(), limit: 1, after: None }
+        Self {
+            filter: Filter::default(),
+            limit: 1,
+            after: None,
+        }
     }
 }
 
@@ -196,15 +201,24 @@ pub struct Filter {
 }
 
 impl Request {
-    /// Reads a request of `caller`, who may give another name. A field that is not understood is an error that names it.
+    /// Reads a request of `caller`, who may give another name. A field that is not understood is an
+    /// error that names it.
     pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
         let Value::Object(mut fields) = request else {
-            return Err(invalid("request", "must be a JSON object with the field action"));
+            return Err(invalid(
+                "request",
+                "must be a JSON object with the field action",
+            ));
         };
         let action = match fields.remove("action") {
             Some(Value::String(action)) => action,
             Some(_) => return Err(invalid("action", "must be a text")),
-            None => return Err(invalid("action", &format!("is missing; it is one of {ACTIONS}"))),
+            None => {
+                return Err(invalid(
+                    "action",
+                    &format!("is missing; it is one of {ACTIONS}"),
+                ));
+            }
         };
         let run = read::<RunFields>(RunFields::take(&mut fields))?.check()?;
         let started = fields.clone();
@@ -215,10 +229,18 @@ impl Request {
             (Some((run_id, begins)), request) => {
                 let requester = request
                     .requester()
-                    .ok_or_else(|| invalid("runId", "is allowed only with an action that changes something"))?
+                    .ok_or_else(|| {
+                        invalid(
+                            "runId",
+                            "is allowed only with an action that changes something",
+                        )
+                    })?
                     .clone();
                 if begins {
-                    return Ok(Self::Background { run_id, request: Box::new(request) });
+                    return Ok(Self::Background {
+                        run_id,
+                        request: Box::new(request),
+                    });
                 }
                 let mut payload = started;
                 payload.insert("action".to_owned(), action.as_str().into());
@@ -226,7 +248,13 @@ impl Request {
                 payload.insert("by".to_owned(), requester.by.as_str().into());
                 payload.insert("runId".to_owned(), run_id.as_str().into());
                 payload.insert("begin".to_owned(), true.into());
-                Ok(Self::Start(Start { run_id, action, requester, digest, payload: payload.into() }))
+                Ok(Self::Start(Start {
+                    run_id,
+                    action,
+                    requester,
+                    digest,
+                    payload: payload.into(),
+                }))
             }
         }
     }
@@ -255,36 +283,63 @@ impl Request {
             "status" => read::<NoFields>(fields).map(|_| Self::Status),
             "list" => read::<ListRequest>(fields)?.check().map(Self::List),
             "show" => read::<ShowRequest>(fields).map(|fields| Self::Show(fields.event_id)),
-            "replay" => read::<ReplayRequest>(fields)?.check(caller).map(Self::Replay),
+            "replay" => read::<ReplayRequest>(fields)?
+                .check(caller)
+                .map(Self::Replay),
             "cancel" => {
                 let CancelRequest { by, why } = read(fields)?;
                 RequesterFields { by, why }.check(caller).map(Self::Cancel)
             }
             "reconcile" => {
-                let ReconcileRequest { if_needed, due_at, by, why } = read(fields)?;
+                let ReconcileRequest {
+                    if_needed,
+                    due_at,
+                    by,
+                    why,
+                } = read(fields)?;
                 // The scheduler of a local AWS leaves a placeholder there.
                 let due_at = due_at.and_then(|text| text.parse().ok());
-                Ok(Self::Reconcile { if_needed, due_at, requester: RequesterFields { by, why }.check(caller)? })
+                Ok(Self::Reconcile {
+                    if_needed,
+                    due_at,
+                    requester: RequesterFields { by, why }.check(caller)?,
+                })
             }
             "archive" => {
-                let ArchiveRequest { older_than_days, by, why } = read(fields)?;
+                let ArchiveRequest {
+                    older_than_days,
+                    by,
+                    why,
+                } = read(fields)?;
                 let older_than_days = within("olderThanDays", older_than_days, 0, MAX_AGE_DAYS)?;
                 let requester = RequesterFields { by, why }.check(caller)?;
-                Ok(Self::Archive { older_than_days: older_than_days.unwrap_or(DEFAULT_AGE_DAYS), requester })
+                Ok(Self::Archive {
+                    older_than_days: older_than_days.unwrap_or(DEFAULT_AGE_DAYS),
+                    requester,
+                })
             }
             "restore" => {
                 let RestoreRequest { key, by, why } = read(fields)?;
                 if key.is_empty() {
                     return Err(invalid("key", "is empty"));
                 }
-                Ok(Self::Restore { key, requester: RequesterFields { by, why }.check(caller)? })
+                Ok(Self::Restore {
+                    key,
+                    requester: RequesterFields { by, why }.check(caller)?,
+                })
             }
             "discard" => {
                 let DiscardRequest { event_ids, by, why } = read(fields)?;
                 let requester = RequesterFields { by, why: Some(why) }.check(caller)?;
-                Ok(Self::Discard { event_ids: check_ids(event_ids)?, requester })
+                Ok(Self::Discard {
+                    event_ids: check_ids(event_ids)?,
+                    requester,
+                })
             }
-            other => Err(invalid("action", &format!("{other:?} is unknown; it is one of {ACTIONS}"))),
+            other => Err(invalid(
+                "action",
+                &format!("{other:?} is unknown; it is one of {ACTIONS}"),
+            )),
         }
     }
 }
@@ -308,16 +363,26 @@ struct RunFields {
 
 impl RunFields {
     fn take(fields: &mut serde_json::Map<String, Value>) -> Value {
-        ["runId", "begin"].into_iter().filter_map(|name| fields.remove_entry(name)).collect()
+        ["runId", "begin"]
+            .into_iter()
+            .filter_map(|name| fields.remove_entry(name))
+            .collect()
     }
 
     fn check(self) -> Result<Option<(String, bool)>, InvalidRequest> {
         let Some(run_id) = self.run_id else {
-            return if self.begin { Err(invalid("begin", "is allowed only with runId")) } else { Ok(None) };
+            return if self.begin {
+                Err(invalid("begin", "is allowed only with runId"))
+            } else {
+                Ok(None)
+            };
         };
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if !(1..=MAX_RUN_ID).contains(&run_id.len()) || !run_id.chars().all(is_allowed) {
-            return Err(invalid("runId", &format!("must be 1 to {MAX_RUN_ID} letters, digits, - or _")));
+            return Err(invalid(
+                "runId",
+                &format!("must be 1 to {MAX_RUN_ID} letters, digits, - or _"),
+            ));
         }
         Ok(Some((run_id, self.begin)))
     }
@@ -327,7 +392,8 @@ impl RunFields {
 #[serde(deny_unknown_fields)]
 struct NoFields {}
 
-/// Fields of a `list`: the conditions of a [`Filter`], and the page. Serde cannot flatten the filter and still refuse unknown fields.
+/// Fields of a `list`: the conditions of a [`Filter`], and the page. Serde cannot flatten the
+/// filter and still refuse unknown fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListRequest {
@@ -359,10 +425,26 @@ pub struct ListRequest {
 
 impl ListRequest {
     fn check(self) -> Result<Listing, InvalidRequest> {
-        let Self { source, reason, webhook_id, status_code, since, until, limit, next } = self;
+        let Self {
+            source,
+            reason,
+            webhook_id,
+            status_code,
+            since,
+            until,
+            limit,
+            next,
+        } = self;
         let after = next.map(|token| token.parse::<Position>()).transpose();
         Ok(Listing {
-            filter: Filter { source, reason, webhook_id, status_code, since, until },
+            filter: Filter {
+                source,
+                reason,
+                webhook_id,
+                status_code,
+                since,
+                until,
+            },
             limit: within("limit", limit, 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT) as usize,
             after: after.map_err(|error| invalid("next", &error.to_string()))?,
         })
@@ -488,19 +570,33 @@ impl ReplayRequest {
             (Some(true), None, None) => Which::All,
             (None, Some(ids), None) => Which::These(check_ids(ids)?),
             (None, None, Some(filter)) if filter == Filter::default() => {
-                return Err(invalid("filter", "names nothing; to replay everything say \"all\": true"));
+                return Err(invalid(
+                    "filter",
+                    "names nothing; to replay everything say \"all\": true",
+                ));
             }
             (None, None, Some(filter)) => Which::Matching(filter),
             (Some(false), _, _) => return Err(invalid("all", "must be true, or left out")),
             (None, None, None) => {
-                return Err(invalid("all", "is missing; say \"all\": true, or give eventIds or a filter"));
+                return Err(invalid(
+                    "all",
+                    "is missing; say \"all\": true, or give eventIds or a filter",
+                ));
             }
-            (_, Some(_), _) => return Err(invalid("eventIds", "cannot stand beside all or filter")),
-            (Some(true), None, Some(_)) => return Err(invalid("filter", "cannot stand beside all")),
+            (_, Some(_), _) => {
+                return Err(invalid("eventIds", "cannot stand beside all or filter"));
+            }
+            (Some(true), None, Some(_)) => {
+                return Err(invalid("filter", "cannot stand beside all"));
+            }
         };
         Ok(Selection {
             which,
-            requester: RequesterFields { by: self.by, why: self.why }.check(caller)?,
+            requester: RequesterFields {
+                by: self.by,
+                why: self.why,
+            }
+            .check(caller)?,
             dry_run: self.dry_run,
             max_messages: within("maxMessages", self.max_messages, 1, MAX_MESSAGES)?,
             rate_per_second: within("ratePerSecond", self.rate_per_second, 1, MAX_RATE)?,
@@ -519,13 +615,20 @@ impl Filter {
             && is(self.reason.as_ref(), Some(&dead_letter.reason))
             && is(self.webhook_id.as_ref(), dead_letter.webhook_id.as_ref())
             && is(self.status_code.as_ref(), dead_letter.status_code.as_ref())
-            && self.since.is_none_or(|since| dead_letter.received_at >= since)
-            && self.until.is_none_or(|until| dead_letter.received_at < until)
+            && self
+                .since
+                .is_none_or(|since| dead_letter.received_at >= since)
+            && self
+                .until
+                .is_none_or(|until| dead_letter.received_at < until)
     }
 
     /// Part of the time line that can hold matches.
     pub(in crate::dead_letters) fn window(&self) -> Window {
-        Window { since: self.since, until: self.until }
+        Window {
+            since: self.since,
+            until: self.until,
+        }
     }
 }
 
@@ -548,7 +651,12 @@ impl Which {
     }
 }
 
-fn within(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, InvalidRequest> {
+fn within(
+    field: &str,
+    value: Option<u32>,
+    least: u32,
+    most: u32,
+) -> Result<Option<u32>, InvalidRequest> {
     if value.is_some_and(|value| !(least..=most).contains(&value)) {
         return Err(invalid(field, &format!("must be from {least} to {most}")));
     }
@@ -559,5 +667,8 @@ fn check_ids(ids: Vec<EventId>) -> Result<BTreeSet<EventId>, InvalidRequest> {
     if (1..=MAX_EVENT_IDS).contains(&ids.len()) {
         return Ok(ids.into_iter().collect());
     }
-    Err(invalid("eventIds", &format!("must be from 1 to {MAX_EVENT_IDS}")))
+    Err(invalid(
+        "eventIds",
+        &format!("must be from 1 to {MAX_EVENT_IDS}"),
+    ))
 }

@@ -8,7 +8,8 @@ fn invalid(request: Value) -> InvalidRequest {
     Request::parse(request, "a test").expect_err("refused")
 }
 
-/// Each condition is left out, holds, or does not, in all combinations, for a replay and for a list.
+/// Each condition is left out, holds, or does not, in all combinations, for a replay and for a
+/// list.
 #[test]
 fn every_condition_of_a_filter_has_to_hold() {
     let dead_letter = DeadLetter {
@@ -30,35 +31,69 @@ fn every_condition_of_a_filter_has_to_hold() {
         ("reason", json!("permanent"), json!("exhausted")),
         ("webhookId", json!("w"), json!("W")),
         ("statusCode", json!(404), json!(410)),
-        ("since", json!("2026-01-15T12:00:00Z"), json!("2026-01-15T12:00:00.000000001Z")),
-        ("until", json!("2026-01-15T12:00:00.000000001Z"), json!("2026-01-15T12:00:00Z")),
+        (
+            "since",
+            json!("2026-01-15T12:00:00Z"),
+            json!("2026-01-15T12:00:00.000000001Z"),
+        ),
+        (
+            "until",
+            json!("2026-01-15T12:00:00.000000001Z"),
+            json!("2026-01-15T12:00:00Z"),
+        ),
     ];
-    let silent = DeadLetter { webhook_id: None, status_code: None, ..dead_letter.clone() };
+    let silent = DeadLetter {
+        webhook_id: None,
+        status_code: None,
+        ..dead_letter.clone()
+    };
     let combinations = 3_usize.pow(u32::try_from(conditions.len()).expect("a few"));
     for combination in 1..combinations {
         let (mut filter, mut holds, mut names_absent) = (json!({}), true, false);
         for (place, (name, right, wrong)) in (0..).zip(&conditions) {
             let choice = combination / 3_usize.pow(place) % 3;
             if choice > 0 {
-                filter[name] = if choice == 1 { right.clone() } else { wrong.clone() };
+                filter[name] = if choice == 1 {
+                    right.clone()
+                } else {
+                    wrong.clone()
+                };
                 holds &= choice == 1;
                 names_absent |= ["webhookId", "statusCode"].contains(name);
             }
         }
         let request = json!({ "action": "replay", "filter": filter });
-        let Ok(Request::Replay(selection)) = Request::parse(request, "a test") else { panic!("{filter}") };
+        let Ok(Request::Replay(selection)) = Request::parse(request, "a test") else {
+            panic!("{filter}")
+        };
         assert_eq!(selection.which.includes(&dead_letter), holds, "{filter}");
-        assert_eq!(selection.which.includes(&silent), holds && !names_absent, "{filter}");
+        assert_eq!(
+            selection.which.includes(&silent),
+            holds && !names_absent,
+            "{filter}"
+        );
         filter["action"] = json!("list");
-        let Ok(Request::List(listing)) = Request::parse(filter.clone(), "a test") else { panic!("{filter}") };
+        let Ok(Request::List(listing)) = Request::parse(filter.clone(), "a test") else {
+            panic!("{filter}")
+        };
         assert_eq!(listing.filter.matches(&dead_letter), holds, "{filter}");
-        assert_eq!(listing.filter.window(), selection.which.window(), "{filter}");
+        assert_eq!(
+            listing.filter.window(),
+            selection.which.window(),
+            "{filter}"
+        );
     }
 }
 
 #[test]
 fn numbers_are_taken_from_the_least_to_the_most_that_is_documented() {
-    let ids = |count: i32| json!((0..count).map(|number| number.to_string()).collect::<Vec<_>>());
+    let ids = |count: i32| {
+        json!(
+            (0..count)
+                .map(|number| number.to_string())
+                .collect::<Vec<_>>()
+        )
+    };
     for (action, field, least, most) in [
         ("list", "limit", 1, 1000),
         ("replay", "maxMessages", 1, 100_000),
@@ -67,8 +102,17 @@ fn numbers_are_taken_from_the_least_to_the_most_that_is_documented() {
         ("replay", "eventIds", 1, 1000),
         ("discard", "eventIds", 1, 1000),
     ] {
-        for (value, is_taken) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
-            let value = if field == "eventIds" { ids(value) } else { json!(value) };
+        for (value, is_taken) in [
+            (least - 1, false),
+            (least, true),
+            (most, true),
+            (most + 1, false),
+        ] {
+            let value = if field == "eventIds" {
+                ids(value)
+            } else {
+                json!(value)
+            };
             let mut request = json!({ "action": action, "why": "a test" });
             if action == "list" {
                 request = json!({ "action": action });
@@ -95,41 +139,104 @@ fn a_request_that_is_not_understood_names_the_field() {
         (json!({ "action": "list", "limit": 1001 }), "limit"),
         (json!({ "action": "list", "next": "page two" }), "next"),
         (json!({ "action": "list", "reason": "boredom" }), "reason"),
-        (json!({ "action": "list", "statusCode": 70_000 }), "statusCode"),
+        (
+            json!({ "action": "list", "statusCode": 70_000 }),
+            "statusCode",
+        ),
         (json!({ "action": "list", "since": "yesterday" }), "since"),
         (json!({ "action": "show" }), "eventId"),
-        (json!({ "action": "show", "eventId": "no such id!" }), "eventId"),
+        (
+            json!({ "action": "show", "eventId": "no such id!" }),
+            "eventId",
+        ),
         (json!({ "action": "replay" }), "all"),
         (json!({ "action": "replay", "all": false }), "all"),
-        (json!({ "action": "replay", "all": true, "filter": { "source": "generic" } }), "filter"),
-        (json!({ "action": "replay", "all": true, "eventIds": ["a"] }), "eventIds"),
+        (
+            json!({ "action": "replay", "all": true, "filter": { "source": "generic" } }),
+            "filter",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "eventIds": ["a"] }),
+            "eventIds",
+        ),
         (json!({ "action": "replay", "eventIds": [] }), "eventIds"),
-        (json!({ "action": "replay", "eventIds": ["a", "b c"] }), "eventIds[1]"),
+        (
+            json!({ "action": "replay", "eventIds": ["a", "b c"] }),
+            "eventIds[1]",
+        ),
         (json!({ "action": "replay", "filter": {} }), "filter"),
-        (json!({ "action": "replay", "filter": { "source": "fax" } }), "filter.source"),
-        (json!({ "action": "replay", "filter": { "sauce": "generic" } }), "filter.sauce"),
-        (json!({ "action": "replay", "filter": { "since": "yesterday" } }), "filter.since"),
-        (json!({ "action": "replay", "filter": { "statusCode": "404" } }), "filter.statusCode"),
-        (json!({ "action": "replay", "all": true, "ratePerSecond": 0 }), "ratePerSecond"),
-        (json!({ "action": "replay", "all": true, "ratePerSecond": 501 }), "ratePerSecond"),
-        (json!({ "action": "replay", "all": true, "maxMessages": 0 }), "maxMessages"),
-        (json!({ "action": "replay", "all": true, "maxMessages": -1 }), "maxMessages"),
-        (json!({ "action": "replay", "all": true, "dryRun": "yes" }), "dryRun"),
-        (json!({ "action": "replay", "all": true, "dryrun": true }), "dryrun"),
-        (json!({ "action": "replay", "all": true, "why": " " }), "why"),
-        (json!({ "action": "replay", "all": true, "by": "two\nlines" }), "by"),
-        (json!({ "action": "reconcile", "ifneeded": true }), "ifneeded"),
-        (json!({ "action": "archive", "olderThanDays": 14 }), "olderThanDays"),
+        (
+            json!({ "action": "replay", "filter": { "source": "fax" } }),
+            "filter.source",
+        ),
+        (
+            json!({ "action": "replay", "filter": { "sauce": "generic" } }),
+            "filter.sauce",
+        ),
+        (
+            json!({ "action": "replay", "filter": { "since": "yesterday" } }),
+            "filter.since",
+        ),
+        (
+            json!({ "action": "replay", "filter": { "statusCode": "404" } }),
+            "filter.statusCode",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "ratePerSecond": 0 }),
+            "ratePerSecond",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "ratePerSecond": 501 }),
+            "ratePerSecond",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "maxMessages": 0 }),
+            "maxMessages",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "maxMessages": -1 }),
+            "maxMessages",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "dryRun": "yes" }),
+            "dryRun",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "dryrun": true }),
+            "dryrun",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "why": " " }),
+            "why",
+        ),
+        (
+            json!({ "action": "replay", "all": true, "by": "two\nlines" }),
+            "by",
+        ),
+        (
+            json!({ "action": "reconcile", "ifneeded": true }),
+            "ifneeded",
+        ),
+        (
+            json!({ "action": "archive", "olderThanDays": 14 }),
+            "olderThanDays",
+        ),
         (json!({ "action": "restore", "key": "" }), "key"),
         (json!({ "action": "restore" }), "key"),
         (json!({ "action": "discard", "eventIds": ["a"] }), "why"),
         (json!({ "action": "archive", "runId": "" }), "runId"),
-        (json!({ "action": "archive", "runId": "two words" }), "runId"),
+        (
+            json!({ "action": "archive", "runId": "two words" }),
+            "runId",
+        ),
         (json!({ "action": "archive", "runId": 7 }), "runId"),
         (json!({ "action": "archive", "begin": true }), "begin"),
         (json!({ "action": "list", "runId": "a" }), "runId"),
         (json!({ "action": "cancel", "runId": "a" }), "runId"),
-        (json!({ "action": "replay", "all": true, "dryRun": true, "runId": "a" }), "runId"),
+        (
+            json!({ "action": "replay", "all": true, "dryRun": true, "runId": "a" }),
+            "runId",
+        ),
     ] {
         let error = invalid(request.clone());
         assert_eq!(error.field, field, "{request}: {error}");

@@ -57,7 +57,11 @@ fn any_body() -> BoxedStrategy<Value> {
                     ])
                 }
                 1 => {
-                    let detail = object(vec![("timestamp", one), ("eventBody", two), mark("topicName")]);
+                    let detail = object(vec![
+                        ("timestamp", one),
+                        ("eventBody", two),
+                        mark("topicName"),
+                    ]);
                     object(vec![
                         ("detail", Some(detail)),
                         ("detail-type", three),
@@ -66,8 +70,18 @@ fn any_body() -> BoxedStrategy<Value> {
                         ("source", six),
                     ])
                 }
-                2 => object(vec![("webhookId", one), ("payload", two), ("timestamp", three), ("webhookName", four)]),
-                3 => object(vec![("id", one), ("timestamp", two), ("a", three), ("b", four)]),
+                2 => object(vec![
+                    ("webhookId", one),
+                    ("payload", two),
+                    ("timestamp", three),
+                    ("webhookName", four),
+                ]),
+                3 => object(vec![
+                    ("id", one),
+                    ("timestamp", two),
+                    ("a", three),
+                    ("b", four),
+                ]),
                 _ => json!([one, two, three]),
             }
         })
@@ -79,15 +93,23 @@ type Keys = (Option<String>, Option<String>);
 
 fn any_keys() -> impl Strategy<Value = Keys> {
     let key = || {
-        let key =
-            prop_oneof![Just(""), Just("${k}"), Just("a"), Just("b"), Just("a,b"), Just("ab"), Just("${a"), Just("a}")];
+        let key = prop_oneof![
+            Just(""),
+            Just("${k}"),
+            Just("a"),
+            Just("b"),
+            Just("a,b"),
+            Just("ab"),
+            Just("${a"),
+            Just("a}")
+        ];
         prop::option::of(prop_oneof![4 => key.prop_map(str::to_owned), 1 => "[ -~]{0,4}"])
     };
     (key(), key())
 }
 
-/// Whether a text somewhere in a value says something that differs from one event to the next: the words of `telling`, or
-/// whatever chance has written.
+/// Whether a text somewhere in a value says something that differs from one event to the next: the
+/// words of `telling`, or whatever chance has written.
 fn holds_something(value: &Value) -> bool {
     match value {
         Value::String(text) => !crate::domain::placeholder::is_placeholder(text),
@@ -98,7 +120,8 @@ fn holds_something(value: &Value) -> bool {
     }
 }
 
-/// The body as a law sees it: of an event bus, what the sender said, and not what the bus wrote around it.
+/// The body as a law sees it: of an event bus, what the sender said, and not what the bus wrote
+/// around it.
 fn stated(body: &Value) -> Value {
     let mut stated = body.clone();
     if identity(&body.to_string()).source == Source::EventBridge {

@@ -26,7 +26,12 @@ fn event() -> Event {
     }
 }
 
-fn request<'a>(event: &'a Event, message_id: &'a str, last: bool, now: Timestamp) -> ClaimRequest<'a> {
+fn request<'a>(
+    event: &'a Event,
+    message_id: &'a str,
+    last: bool,
+    now: Timestamp,
+) -> ClaimRequest<'a> {
     ClaimRequest {
         event,
         message_id,
@@ -46,19 +51,38 @@ fn claim(found: Option<&EventRecord>, message_id: &str, last: bool, now: Timesta
 }
 
 fn attempt(at: Timestamp) -> Attempt {
-    Attempt { at, duration_ms: Some(1), status: Some(500), error: None, response: Some("x".repeat(1000)) }
+    Attempt {
+        at,
+        duration_ms: Some(1),
+        status: Some(500),
+        error: None,
+        response: Some("x".repeat(1000)),
+    }
 }
 
 fn death(now: Timestamp) -> Death {
-    Death { reason: ReasonKind::Exhausted, error: excerpt("as the test says"), status_code: Some(500), dead_at: now }
+    Death {
+        reason: ReasonKind::Exhausted,
+        error: excerpt("as the test says"),
+        status_code: Some(500),
+        dead_at: now,
+    }
 }
 
 fn bulk_replay(at: Timestamp, force: bool) -> BulkReplay {
-    BulkReplay { act: act(at), forced: force.then(|| act(at)) }
+    BulkReplay {
+        act: act(at),
+        forced: force.then(|| act(at)),
+    }
 }
 
 fn act(at: Timestamp) -> OperatorAction {
-    OperatorAction { action: "a test".to_owned(), at, by: "an operator".to_owned(), why: None }
+    OperatorAction {
+        action: "a test".to_owned(),
+        at,
+        by: "an operator".to_owned(),
+        why: None,
+    }
 }
 
 /// Actions that may be tried on an event.
@@ -110,7 +134,10 @@ impl World {
     fn write(&mut self, Transition { next, guard }: Transition, now: Timestamp) -> bool {
         let holds = match guard {
             Guard::Absent => self.record.is_none(),
-            Guard::Unchanged(revision) => self.record.as_ref().is_some_and(|found| found.revision == revision),
+            Guard::Unchanged(revision) => self
+                .record
+                .as_ref()
+                .is_some_and(|found| found.revision == revision),
         };
         if !holds {
             return false;
@@ -122,19 +149,36 @@ impl World {
         let is_known = |(one, to, _): &(Option<StateName>, StateName, &str)| {
             *to == next.state.name() && (*one == from || (is_forgotten && one.is_none()))
         };
-        assert!(TRANSITIONS.iter().any(is_known), "{from:?} to {} is no transition", next.state.name());
+        assert!(
+            TRANSITIONS.iter().any(is_known),
+            "{from:?} to {} is no transition",
+            next.state.name()
+        );
         assert_eq!(next.expires_at, next.last_seen_at + LIFE);
         assert!(next.attempts.len() <= 20 && next.history.len() <= 20);
         if let Some(before) = before.filter(|_| !is_forgotten) {
-            assert!(next.replays_made >= before.replays_made && next.attempts_made >= before.attempts_made);
+            assert!(
+                next.replays_made >= before.replays_made
+                    && next.attempts_made >= before.attempts_made
+            );
             assert_ne!(before.state, State::Delivered, "it is for ever");
             if let State::Discarded(_) = before.state {
                 assert_eq!(next.state, State::Delivered, "it was on its way already");
             }
             if next.replays_made > before.replays_made {
-                let claimed = next.attempts_since_claim == 1 && next.state.name() == StateName::InProgress;
-                let came_back = matches!(before.state, State::Dead(Dead { replayed_at: Some(_), .. }));
-                assert!(before.state.death(now).is_some() && (claimed || came_back), "only a replay leaves the dead");
+                let claimed =
+                    next.attempts_since_claim == 1 && next.state.name() == StateName::InProgress;
+                let came_back = matches!(
+                    before.state,
+                    State::Dead(Dead {
+                        replayed_at: Some(_),
+                        ..
+                    })
+                );
+                assert!(
+                    before.state.death(now).is_some() && (claimed || came_back),
+                    "only a replay leaves the dead"
+                );
             }
         }
         true
@@ -143,7 +187,9 @@ impl World {
     fn dead(&self, now: Timestamp) -> Option<DeadRecord> {
         match DeadLetterStatus::recorded(self.record.as_ref()?, now)? {
             DeadLetterStatus::Dead(dead) => Some(dead),
-            DeadLetterStatus::Unrecorded(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
+            DeadLetterStatus::Unrecorded(_)
+            | DeadLetterStatus::Finished(_)
+            | DeadLetterStatus::UnderWay => None,
         }
     }
 
@@ -167,7 +213,10 @@ impl World {
                 let message = message.to_string();
                 match Claim::on(self.record.as_ref(), request(&event, &message, last, now)) {
                     ClaimResult::Claimed(claim) => {
-                        assert!(self.write(claim.transition().clone(), now), "no other write came first");
+                        assert!(
+                            self.write(claim.transition().clone(), now),
+                            "no other write came first"
+                        );
                         self.claims.push(claim);
                         None
                     }
@@ -175,24 +224,36 @@ impl World {
                         assert!(time > now, "an ended lease is not waited for");
                         None
                     }
-                    ClaimResult::AlreadyFinished(_) | ClaimResult::Other(_) | ClaimResult::AlreadyDead(_) => None,
+                    ClaimResult::AlreadyFinished(_)
+                    | ClaimResult::Other(_)
+                    | ClaimResult::AlreadyDead(_) => None,
                 }
             }
             Try::Deliver => self.claims.pop().and_then(|claim| match &self.record {
-                Some(found) if found.revision == claim.record().revision => Some(claim.delivered(attempt(now))),
+                Some(found) if found.revision == claim.record().revision => {
+                    Some(claim.delivered(attempt(now)))
+                }
                 found => claim.delivered_late(attempt(now), found.as_ref()),
             }),
             Try::Fail(seconds) => {
                 let next = now + SignedDuration::from_secs(seconds);
-                self.claims.pop().map(|claim| claim.retrying(attempt(now), next, now))
+                self.claims
+                    .pop()
+                    .map(|claim| claim.retrying(attempt(now), next, now))
             }
-            Try::Die { to_move } => self
-                .claims
-                .pop()
-                .map(|claim| claim.dead(attempt(now), death(now), to_move.then_some("0"), context.clone())),
+            Try::Die { to_move } => self.claims.pop().map(|claim| {
+                claim.dead(
+                    attempt(now),
+                    death(now),
+                    to_move.then_some("0"),
+                    context.clone(),
+                )
+            }),
             Try::Reconcile => match DeadLetterStatus::of(&evidence, self.record.as_ref(), now) {
                 DeadLetterStatus::Unrecorded(dead) => Some(dead.transition().clone()),
-                DeadLetterStatus::Dead(_) | DeadLetterStatus::Finished(_) | DeadLetterStatus::UnderWay => None,
+                DeadLetterStatus::Dead(_)
+                | DeadLetterStatus::Finished(_)
+                | DeadLetterStatus::UnderWay => None,
             },
             Try::Replay => self.dead(now).map(|dead| dead.replayed(act(now))),
             Try::Archive => self.dead(now).map(|dead| dead.archived(act(now), "a/key")),
@@ -239,7 +300,9 @@ fn a_claim_is_held_until_its_lease_is_over() {
     let first = claim(None, "m", false, start());
     let record = first.transition().next.clone();
     let later = start() + SignedDuration::from_secs(64);
-    let ClaimResult::TooEarly(time) = Claim::on(Some(&record), request(&event(), "other", false, later)) else {
+    let ClaimResult::TooEarly(time) =
+        Claim::on(Some(&record), request(&event(), "other", false, later))
+    else {
         panic!("not held")
     };
     assert_eq!(time, start() + SignedDuration::from_secs(65));
@@ -251,16 +314,26 @@ const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
 /// Returns whether another worker may claim the event at this time.
 fn is_free(record: &EventRecord, now: Timestamp) -> bool {
-    matches!(Claim::on(Some(record), request(&event(), "other", false, now)), ClaimResult::Claimed(_))
+    matches!(
+        Claim::on(Some(record), request(&event(), "other", false, now)),
+        ClaimResult::Claimed(_)
+    )
 }
 
 #[test]
 fn a_retry_is_free_a_second_before_its_time_and_no_earlier() {
     let due = start() + SignedDuration::from_secs(30);
-    let record = claim(None, "m", false, start()).retrying(attempt(start()), due, start()).next;
+    let record = claim(None, "m", false, start())
+        .retrying(attempt(start()), due, start())
+        .next;
     let early = due - SignedDuration::from_secs(1);
-    assert_eq!([early - MILLISECOND, early, due].map(|now| is_free(&record, now)), [false, true, true]);
-    let ClaimResult::TooEarly(time) = Claim::on(Some(&record), request(&event(), "m", false, start())) else {
+    assert_eq!(
+        [early - MILLISECOND, early, due].map(|now| is_free(&record, now)),
+        [false, true, true]
+    );
+    let ClaimResult::TooEarly(time) =
+        Claim::on(Some(&record), request(&event(), "m", false, start()))
+    else {
         panic!("too early")
     };
     assert_eq!(time, due);
@@ -268,15 +341,40 @@ fn a_retry_is_free_a_second_before_its_time_and_no_earlier() {
 
 #[test]
 fn a_record_says_when_what_happened() {
-    let (at, later) = (start() + SignedDuration::from_secs(5), start() + SignedDuration::from_mins(5));
+    let (at, later) = (
+        start() + SignedDuration::from_secs(5),
+        start() + SignedDuration::from_mins(5),
+    );
     let first = claim(None, "m", false, at).transition().next.clone();
-    assert_eq!((first.received_at, first.first_seen_at, first.last_seen_at), (start(), at, at));
-    let State::InProgress(lease) = &first.state else { panic!("{first:?}") };
+    assert_eq!(
+        (first.received_at, first.first_seen_at, first.last_seen_at),
+        (start(), at, at)
+    );
+    let State::InProgress(lease) = &first.state else {
+        panic!("{first:?}")
+    };
     assert_eq!(lease.lease_until, at + SignedDuration::from_secs(65));
     // It was never heard of again.
-    let second = claim(Some(&first), "m", false, later).transition().next.clone();
-    assert_eq!((second.received_at, second.first_seen_at, second.last_seen_at), (start(), at, later));
-    assert_eq!(second.attempts.iter().map(|attempt| attempt.at).collect::<Vec<_>>(), [at]);
+    let second = claim(Some(&first), "m", false, later)
+        .transition()
+        .next
+        .clone();
+    assert_eq!(
+        (
+            second.received_at,
+            second.first_seen_at,
+            second.last_seen_at
+        ),
+        (start(), at, later)
+    );
+    assert_eq!(
+        second
+            .attempts
+            .iter()
+            .map(|attempt| attempt.at)
+            .collect::<Vec<_>>(),
+        [at]
+    );
 }
 
 #[test]
@@ -291,11 +389,22 @@ fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
     assert!(record.is_expired(start() + LIFE) && !record.is_expired(start() + LIFE - MILLISECOND));
     // A replay restarts the backoff.
     let again = claim(Some(&record), "another", false, end);
-    assert_eq!((again.attempt(), again.attempts_since_claim(), again.record().replays_made), (2, 1, 1));
+    assert_eq!(
+        (
+            again.attempt(),
+            again.attempts_since_claim(),
+            again.record().replays_made
+        ),
+        (2, 1, 1)
+    );
     let unfinished = claim(None, "m", false, start()).transition().next.clone();
     let again = claim(Some(&unfinished), "m", false, end);
     assert_eq!(
-        (again.attempt(), again.attempts_since_claim(), again.record().replays_made),
+        (
+            again.attempt(),
+            again.attempts_since_claim(),
+            again.record().replays_made
+        ),
         (2, 2, 0),
         "it never died"
     );
@@ -303,33 +412,81 @@ fn a_crash_on_the_last_receive_is_a_death_when_its_lease_ends() {
 
 #[test]
 fn expired_record_is_replaced() {
-    let record = claim(None, "m", false, start()).delivered(attempt(start())).next;
+    let record = claim(None, "m", false, start())
+        .delivered(attempt(start()))
+        .next;
     let later = start() + LIFE;
     assert!(matches!(
-        Claim::on(Some(&record), request(&event(), "m", false, later - SignedDuration::from_secs(1))),
-        ClaimResult::AlreadyFinished(Finished { state: StateName::Delivered, noted: None, .. })
+        Claim::on(
+            Some(&record),
+            request(&event(), "m", false, later - SignedDuration::from_secs(1))
+        ),
+        ClaimResult::AlreadyFinished(Finished {
+            state: StateName::Delivered,
+            noted: None,
+            ..
+        })
     ));
     let again = claim(Some(&record), "m", false, later);
-    assert_eq!((again.attempt(), again.transition().guard), (1, Guard::Unchanged(record.revision)));
+    assert_eq!(
+        (again.attempt(), again.transition().guard),
+        (1, Guard::Unchanged(record.revision))
+    );
 }
 
 #[test]
 fn a_message_that_died_is_only_moved_again_and_a_replay_of_it_is_claimed() {
     let claimed = claim(None, "m", false, start());
-    let dead = claimed.dead(attempt(start()), death(start()), Some("m"), Context::default()).next;
-    assert!(matches!(Claim::on(Some(&dead), request(&event(), "m", false, start())), ClaimResult::AlreadyDead(_)));
-    let Some(DeadLetterStatus::Dead(dead_record)) = DeadLetterStatus::recorded(&dead, start()) else {
+    let dead = claimed
+        .dead(
+            attempt(start()),
+            death(start()),
+            Some("m"),
+            Context::default(),
+        )
+        .next;
+    assert!(matches!(
+        Claim::on(Some(&dead), request(&event(), "m", false, start())),
+        ClaimResult::AlreadyDead(_)
+    ));
+    let Some(DeadLetterStatus::Dead(dead_record)) = DeadLetterStatus::recorded(&dead, start())
+    else {
         panic!("not dead")
     };
-    // Also the message itself, should SQS keep its id on the way back; and no other is taken for it before.
+    // Also the message itself, should SQS keep its id on the way back; and no other is taken for it
+    // before.
     for message_id in ["another", "m"] {
-        let replayed = claim(Some(&dead_record.replayed(act(start())).next), message_id, false, start());
-        assert_eq!((replayed.attempt(), replayed.attempts_since_claim(), replayed.record().replays_made), (2, 1, 1));
+        let replayed = claim(
+            Some(&dead_record.replayed(act(start())).next),
+            message_id,
+            false,
+            start(),
+        );
+        assert_eq!(
+            (
+                replayed.attempt(),
+                replayed.attempts_since_claim(),
+                replayed.record().replays_made
+            ),
+            (2, 1, 1)
+        );
     }
     let later = start() + SignedDuration::from_mins(1);
     assert_eq!(claim(Some(&dead), "m2", false, later).attempt(), 2);
-    let archived = claim(Some(&dead_record.archived(act(start()), "a/key").next), "another", false, start());
-    assert_eq!((archived.attempt(), archived.attempts_since_claim(), archived.record().replays_made), (2, 1, 0));
+    let archived = claim(
+        Some(&dead_record.archived(act(start()), "a/key").next),
+        "another",
+        false,
+        start(),
+    );
+    assert_eq!(
+        (
+            archived.attempt(),
+            archived.attempts_since_claim(),
+            archived.record().replays_made
+        ),
+        (2, 1, 0)
+    );
 }
 
 #[test]
@@ -343,13 +500,23 @@ fn older_answers_are_kept_shorter() {
     }
     let record = record.expect("written");
     assert_eq!((record.attempts_made, record.attempts.len()), (25, 20));
-    let lengths: Vec<_> = record.attempts.iter().filter_map(|attempt| Some(attempt.response.as_ref()?.len())).collect();
+    let lengths: Vec<_> = record
+        .attempts
+        .iter()
+        .filter_map(|attempt| Some(attempt.response.as_ref()?.len()))
+        .collect();
     assert!(lengths[..19].iter().all(|length| *length == 256) && lengths[19] == 1000);
     let oldest = start() + SignedDuration::from_secs(5);
     assert_eq!(record.attempts[0].at, oldest, "the newest are kept");
-    let mut record = claim(None, "m", false, start()).dead(attempt(start()), death(start()), None, Context::default());
+    let mut record = claim(None, "m", false, start()).dead(
+        attempt(start()),
+        death(start()),
+        None,
+        Context::default(),
+    );
     for second in 0..25 {
-        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record.next, start()) else {
+        let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record.next, start())
+        else {
             panic!("not dead")
         };
         record = dead.replayed(act(start() + SignedDuration::from_secs(second)));
@@ -363,12 +530,23 @@ fn the_context_is_read_from_the_body() {
     let context = Context::of(&event(), Some("https://example.com/".to_owned()));
     assert_eq!(context.webhook_name.as_deref(), Some("orders"));
     assert_eq!(context.conversation_id.as_deref(), Some("c"));
-    let of = |body: &str| Context::of(&Event { body: body.into(), ..event() }, None).conversation_id;
+    let of = |body: &str| {
+        Context::of(
+            &Event {
+                body: body.into(),
+                ..event()
+            },
+            None,
+        )
+        .conversation_id
+    };
     assert_eq!(of(r#"{"conversationId":"top"}"#).as_deref(), Some("top"));
-    assert_eq!(of(r#"{"detail":{"eventBody":{"conversationId":"bus"}}}"#).as_deref(), Some("bus"));
+    assert_eq!(
+        of(r#"{"detail":{"eventBody":{"conversationId":"bus"}}}"#).as_deref(),
+        Some("bus")
+    );
     assert_eq!(of("no json"), None);
-    let all =
-        r#"{"detail":{"eventBody":{"conversationId":"3"}},"payload":{"conversationId":"2"},"conversationId":"1"}"#;
+    let all = r#"{"detail":{"eventBody":{"conversationId":"3"}},"payload":{"conversationId":"2"},"conversationId":"1"}"#;
     assert_eq!(of(all).as_deref(), Some("1"), "the nearest to the top");
 }
 
@@ -376,10 +554,26 @@ fn the_context_is_read_from_the_body() {
 fn headers_are_kept_while_there_is_room_for_name_and_value() {
     for (bytes, kept) in [(16 * 1024 - 1, 1), (16 * 1024, 0)] {
         let headers = [("x".to_owned(), "v".repeat(bytes))].into();
-        assert_eq!(Context::of(&Event { headers, ..event() }, None).headers.len(), kept, "{bytes} bytes and a name");
+        assert_eq!(
+            Context::of(&Event { headers, ..event() }, None)
+                .headers
+                .len(),
+            kept,
+            "{bytes} bytes and a name"
+        );
     }
-    let headers = [("a".to_owned(), "v".repeat(9000)), ("b".to_owned(), "v".repeat(9000))].into();
-    assert_eq!(Context::of(&Event { headers, ..event() }, None).headers.len(), 1, "all together");
+    let headers = [
+        ("a".to_owned(), "v".repeat(9000)),
+        ("b".to_owned(), "v".repeat(9000)),
+    ]
+    .into();
+    assert_eq!(
+        Context::of(&Event { headers, ..event() }, None)
+            .headers
+            .len(),
+        1,
+        "all together"
+    );
 }
 
 #[test]
@@ -391,5 +585,8 @@ fn the_diagram_of_the_architecture_is_that_of_the_code() {
     let diagram: String = TRANSITIONS.iter().map(arrow).collect();
     let diagram = format!("```mermaid\nstateDiagram-v2\n{diagram}```\n");
     let architecture = include_str!("../../../../ARCHITECTURE.md");
-    assert!(architecture.contains(&diagram), "ARCHITECTURE.md has to show:\n{diagram}");
+    assert!(
+        architecture.contains(&diagram),
+        "ARCHITECTURE.md has to show:\n{diagram}"
+    );
 }

@@ -11,12 +11,13 @@ use crate::domain::event_record::{
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
 
-/// A dead event that comes back without a replay waits this long after its death, and twice as long each
-/// time: a move task of SQS also moves events that die while it runs, and would bring a refused event
-/// back for as long as it runs.
+/// A dead event that comes back without a replay waits this long after its death, and twice as long
+/// each time: a move task of SQS also moves events that die while it runs, and would bring a
+/// refused event back for as long as it runs.
 const UNASKED_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
-/// A message whose event was replayed too often waits this long before it goes back to the dead letters, for the same reason.
+/// A message whose event was replayed too often waits this long before it goes back to the dead
+/// letters, for the same reason.
 const PAST_CEILING_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 /// A request for the right to deliver an event.
@@ -28,7 +29,8 @@ pub struct ClaimRequest<'a> {
     pub message_id: &'a str,
     /// The time at which SQS accepted that message.
     pub sent_at: Timestamp,
-    /// The newest bulk replay, where the claim [depends on it](EventRecord::depends_on_bulk_replay).
+    /// The newest bulk replay, where the claim [depends on
+    /// it](EventRecord::depends_on_bulk_replay).
     pub bulk: Option<&'a BulkReplay>,
     /// True at the last receive of the message.
     pub last: bool,
@@ -49,7 +51,8 @@ pub enum ClaimResult {
     Other(EventId),
     /// Another worker is delivering it, or its next attempt is later.
     TooEarly(Timestamp),
-    /// The message must go to the dead letters: its event is dead and not moved yet, or was replayed too often.
+    /// The message must go to the dead letters: its event is dead and not moved yet, or was
+    /// replayed too often.
     AlreadyDead(Death),
 }
 
@@ -60,19 +63,30 @@ pub struct Finished {
     pub state: StateName,
     /// The time at which the relay received the message that created its record.
     pub received_at: Timestamp,
-    /// The transition to write before the message is deleted: the record takes the digest of the first body with one, so that a
-    /// later one is not taken for the same event.
+    /// The transition to write before the message is deleted: the record takes the digest of the
+    /// first body with one, so that a later one is not taken for the same event.
     pub noted: Option<Transition>,
 }
 
 impl Finished {
     fn of(found: &EventRecord, request: ClaimRequest<'_>) -> Self {
-        let digest = if found.digest.is_none() { request.event.digest() } else { None };
+        let digest = if found.digest.is_none() {
+            request.event.digest()
+        } else {
+            None
+        };
         let noted = digest.map(|digest| {
-            let next = EventRecord { digest: Some(digest), ..found.clone() };
+            let next = EventRecord {
+                digest: Some(digest),
+                ..found.clone()
+            };
             found.transition(next, found.state.clone(), request.now)
         });
-        Self { state: found.state.name(), received_at: found.received_at, noted }
+        Self {
+            state: found.state.name(),
+            received_at: found.received_at,
+            noted,
+        }
     }
 }
 
@@ -84,7 +98,9 @@ impl Claim {
     /// Requests an event of which the table holds `found`.
     pub fn on(found: Option<&EventRecord>, request: ClaimRequest<'_>) -> ClaimResult {
         let now = request.now;
-        let Some(found) = found else { return ClaimResult::Claimed(Self::first(None, request)) };
+        let Some(found) = found else {
+            return ClaimResult::Claimed(Self::first(None, request));
+        };
         if found.is_expired(now) {
             return ClaimResult::Claimed(Self::first(Some(found), request));
         }
@@ -97,23 +113,43 @@ impl Claim {
             State::Delivered | State::Discarded(_) => {
                 return ClaimResult::AlreadyFinished(Finished::of(found, request));
             }
-            State::InProgress(lease) if lease.lease_until > now => return ClaimResult::TooEarly(lease.lease_until),
+            State::InProgress(lease) if lease.lease_until > now => {
+                return ClaimResult::TooEarly(lease.lease_until);
+            }
             State::Retrying { next_attempt_at } if *next_attempt_at > now + EARLY => {
                 return ClaimResult::TooEarly(*next_attempt_at);
             }
-            State::Dead(Dead { message_id: Some(id), death, .. }) if id == request.message_id => {
+            State::Dead(Dead {
+                message_id: Some(id),
+                death,
+                ..
+            }) if id == request.message_id => {
                 return ClaimResult::AlreadyDead(death.clone());
             }
-            State::Dead(Dead { replayed_at: None, death, .. }) if found.replays_made >= REPLAY_CEILING => {
+            State::Dead(Dead {
+                replayed_at: None,
+                death,
+                ..
+            }) if found.replays_made >= REPLAY_CEILING => {
                 return past_ceiling(death.clone(), request);
             }
-            State::Dead(Dead { replayed_at: None, death, .. }) if unasked_until(found, death, now) > now => {
+            State::Dead(Dead {
+                replayed_at: None,
+                death,
+                ..
+            }) if unasked_until(found, death, now) > now => {
                 return ClaimResult::TooEarly(unasked_until(found, death, now));
             }
             State::Queued | State::Retrying { .. } => found.clone(),
             State::InProgress(lease) => {
-                if let Some(death) = found.state.death(now).filter(|_| found.replays_made >= REPLAY_CEILING)
-                    && request.bulk.and_then(|bulk| bulk.act_on(found, lease.lease_until)).is_none()
+                if let Some(death) = found
+                    .state
+                    .death(now)
+                    .filter(|_| found.replays_made >= REPLAY_CEILING)
+                    && request
+                        .bulk
+                        .and_then(|bulk| bulk.act_on(found, lease.lease_until))
+                        .is_none()
                 {
                     return past_ceiling(death, request);
                 }
@@ -129,7 +165,10 @@ impl Claim {
                 next.leave_the_dead();
                 next
             }
-            State::Archived { .. } => EventRecord { attempts_since_claim: 0, ..found.clone() },
+            State::Archived { .. } => EventRecord {
+                attempts_since_claim: 0,
+                ..found.clone()
+            },
         };
         next.digest = next.digest.or_else(|| request.event.digest());
         next.attempts_made += 1;
@@ -139,12 +178,28 @@ impl Claim {
 
     /// The first claim on an event, or the first after `forgotten`.
     fn first(forgotten: Option<&EventRecord>, request: ClaimRequest<'_>) -> Self {
-        let Event { id, source, webhook_id, received_at, .. } = request.event;
-        let mut next = EventRecord::new(id, *source, webhook_id.as_deref(), *received_at, lease(request), request.now);
+        let Event {
+            id,
+            source,
+            webhook_id,
+            received_at,
+            ..
+        } = request.event;
+        let mut next = EventRecord::new(
+            id,
+            *source,
+            webhook_id.as_deref(),
+            *received_at,
+            lease(request),
+            request.now,
+        );
         next.digest = request.event.digest();
         next.attempts_made = 1;
         next.attempts_since_claim = 1;
-        Self(Transition { next, guard: unchanged(forgotten) })
+        Self(Transition {
+            next,
+            guard: unchanged(forgotten),
+        })
     }
 
     /// The transition that makes the claim valid once written.
@@ -157,22 +212,37 @@ impl Claim {
         self.record().attempts_made
     }
 
-    /// The number of this attempt since the event was last claimed as new, from the dead letters or from the archive.
+    /// The number of this attempt since the event was last claimed as new, from the dead letters or
+    /// from the archive.
     pub fn attempts_since_claim(&self) -> u32 {
         self.record().attempts_since_claim
     }
 
-    /// Returns whether an earlier attempt ended without an answer: the target may still be processing it. One that could
-    /// not be sent counts as well: an attempt does not tell.
+    /// Returns whether an earlier attempt ended without an answer: the target may still be
+    /// processing it. One that could not be sent counts as well: an attempt does not tell.
     pub fn has_unanswered_attempt(&self) -> bool {
-        self.record().attempts.iter().any(|attempt| attempt.status.is_none())
+        self.record()
+            .attempts
+            .iter()
+            .any(|attempt| attempt.status.is_none())
     }
 
     /// Restores the type and headers of an event whose message has lost them, from the record.
     #[must_use]
     pub fn restore(&self, event: Event) -> Event {
-        let Some(Context { content_type, headers, .. }) = self.record().context.clone() else { return event };
-        Event { content_type: content_type.or(event.content_type), headers, ..event }
+        let Some(Context {
+            content_type,
+            headers,
+            ..
+        }) = self.record().context.clone()
+        else {
+            return event;
+        };
+        Event {
+            content_type: content_type.or(event.content_type),
+            headers,
+            ..event
+        }
     }
 
     /// The target has the event.
@@ -181,12 +251,19 @@ impl Claim {
         self.after(attempt, State::Delivered, now)
     }
 
-    /// The target has the event, although the lease was lost and the table holds `found` by now: the delivery is a fact
-    /// with or without the lease. `None` if it is recorded already.
-    pub fn delivered_late(&self, attempt: Attempt, found: Option<&EventRecord>) -> Option<Transition> {
+    /// The target has the event, although the lease was lost and the table holds `found` by now:
+    /// the delivery is a fact with or without the lease. `None` if it is recorded already.
+    pub fn delivered_late(
+        &self,
+        attempt: Attempt,
+        found: Option<&EventRecord>,
+    ) -> Option<Transition> {
         let now = attempt.at;
         let Some(found) = found else {
-            return Some(Transition { guard: Guard::Absent, ..self.delivered(attempt) });
+            return Some(Transition {
+                guard: Guard::Absent,
+                ..self.delivered(attempt)
+            });
         };
         if found.state == State::Delivered {
             return None;
@@ -197,14 +274,28 @@ impl Claim {
     }
 
     /// A retry will come, not before `next_attempt_at`.
-    pub fn retrying(&self, attempt: Attempt, next_attempt_at: Timestamp, now: Timestamp) -> Transition {
+    pub fn retrying(
+        &self,
+        attempt: Attempt,
+        next_attempt_at: Timestamp,
+        now: Timestamp,
+    ) -> Transition {
         self.after(attempt, State::Retrying { next_attempt_at }, now)
     }
 
     /// No retry will come. SQS moves the message, or the relay does if it is `to_move`, by its id.
-    pub fn dead(&self, attempt: Attempt, death: Death, to_move: Option<&str>, context: Context) -> Transition {
+    pub fn dead(
+        &self,
+        attempt: Attempt,
+        death: Death,
+        to_move: Option<&str>,
+        context: Context,
+    ) -> Transition {
         let now = death.dead_at;
-        let dead = Dead { message_id: to_move.map(str::to_owned), ..Dead::listed(death) };
+        let dead = Dead {
+            message_id: to_move.map(str::to_owned),
+            ..Dead::listed(death)
+        };
         let mut transition = self.after(attempt, State::Dead(dead), now);
         transition.next.context = Some(context);
         transition
@@ -223,8 +314,8 @@ impl Claim {
 
 /// The time until which a dead event waits that was not replayed.
 ///
-/// The time of its death may come from a message or from the archive. A time in the future is false, and would hold
-/// the event back without end: the event does not wait for it.
+/// The time of its death may come from a message or from the archive. A time in the future is
+/// false, and would hold the event back without end: the event does not wait for it.
 fn unasked_until(found: &EventRecord, death: &Death, now: Timestamp) -> Timestamp {
     if death.dead_at.duration_since(now) > EARLY {
         return now;
@@ -237,19 +328,29 @@ fn unasked_until(found: &EventRecord, death: &Death, now: Timestamp) -> Timestam
 /// The result for a message whose event was replayed too often, without `force`.
 fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_>) -> ClaimResult {
     let until = sent_at.saturating_add(PAST_CEILING_WAIT).unwrap_or(now);
-    if until > now { ClaimResult::TooEarly(until) } else { ClaimResult::AlreadyDead(death) }
+    if until > now {
+        ClaimResult::TooEarly(until)
+    } else {
+        ClaimResult::AlreadyDead(death)
+    }
 }
 
 impl EventRecord {
-    /// Returns whether a claim by this message depends on the newest bulk replay: the event is dead and was not replayed by id.
+    /// Returns whether a claim by this message depends on the newest bulk replay: the event is dead
+    /// and was not replayed by id.
     pub fn depends_on_bulk_replay(&self, message_id: &str, now: Timestamp) -> bool {
         match &self.state {
-            State::Dead(dead) => dead.replayed_at.is_none() && dead.message_id.as_deref() != Some(message_id),
+            State::Dead(dead) => {
+                dead.replayed_at.is_none() && dead.message_id.as_deref() != Some(message_id)
+            }
             state => state.death(now).is_some() && self.replays_made >= REPLAY_CEILING,
         }
     }
 }
 
 fn lease(request: ClaimRequest<'_>) -> State {
-    State::InProgress(DeliveryLease { lease_until: request.lease_until, last: request.last })
+    State::InProgress(DeliveryLease {
+        lease_until: request.lease_until,
+        last: request.last,
+    })
 }

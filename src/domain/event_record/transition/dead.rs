@@ -4,7 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Guard, Transition, crashed, unchanged};
 use crate::domain::event::{Event, EventId, Source};
-use crate::domain::event_record::{Context, Dead, Death, EventRecord, OperatorAction, State, StateName};
+use crate::domain::event_record::{
+    Context, Dead, Death, EventRecord, OperatorAction, State, StateName,
+};
 use crate::domain::failure::{Reason, ReasonKind};
 
 /// An overdue event whose message is in the dead-letter queue counts as dead after this long.
@@ -40,7 +42,11 @@ pub enum DeadLetterStatus {
 
 impl DeadLetterStatus {
     /// Derives the status from the record `found` of its event.
-    pub fn of(evidence: &DeadLetterEvidence<'_>, found: Option<&EventRecord>, now: Timestamp) -> Self {
+    pub fn of(
+        evidence: &DeadLetterEvidence<'_>,
+        found: Option<&EventRecord>,
+        now: Timestamp,
+    ) -> Self {
         let Some(found) = found.filter(|found| !found.is_expired(now)) else {
             return Self::Unrecorded(DeadRecord::begin(evidence, found, now));
         };
@@ -56,21 +62,39 @@ impl DeadLetterStatus {
         };
         match &found.state {
             State::Delivered | State::Discarded(_) => Self::Finished(found.state.name()),
-            // It was sent back, and is here again without a claim: it died once more, of something else.
-            State::Dead(dead @ Dead { replayed_at: Some(at), .. })
-                if evidence.sent_at >= *at && !evidence.is_of(&dead.death) =>
-            {
-                let next = EventRecord { replays_made: found.replays_made + 1, ..found.clone() };
-                Self::Unrecorded(DeadRecord::of(found, next, evidence.death_after(*at, now), now))
+            // It was sent back, and is here again without a claim: it died once more, of something
+            // else.
+            State::Dead(
+                dead @ Dead {
+                    replayed_at: Some(at),
+                    ..
+                },
+            ) if evidence.sent_at >= *at && !evidence.is_of(&dead.death) => {
+                let next = EventRecord {
+                    replays_made: found.replays_made + 1,
+                    ..found.clone()
+                };
+                Self::Unrecorded(DeadRecord::of(
+                    found,
+                    next,
+                    evidence.death_after(*at, now),
+                    now,
+                ))
             }
-            State::Dead(dead @ Dead { listed: true, .. }) => Self::Dead(DeadRecord::recorded(found, dead)),
-            State::Dead(Dead { death, .. }) | State::Archived { death, .. } => died(death.clone(), None),
+            State::Dead(dead @ Dead { listed: true, .. }) => {
+                Self::Dead(DeadRecord::recorded(found, dead))
+            }
+            State::Dead(Dead { death, .. }) | State::Archived { death, .. } => {
+                died(death.clone(), None)
+            }
             State::InProgress(lease) => match found.state.death(now) {
                 Some(death) => died(death, Some(found.last_seen_at)),
                 None if late(lease.lease_until) => died(unexplained(), Some(found.last_seen_at)),
                 None => Self::UnderWay,
             },
-            State::Retrying { next_attempt_at } if late(*next_attempt_at) => died(unexplained(), None),
+            State::Retrying { next_attempt_at } if late(*next_attempt_at) => {
+                died(unexplained(), None)
+            }
             State::Queued if late(found.last_seen_at) => died(unexplained(), None),
             State::Retrying { .. } | State::Queued => Self::UnderWay,
         }
@@ -78,7 +102,8 @@ impl DeadLetterStatus {
 }
 
 impl DeadLetterStatus {
-    /// The dead event that the table holds as `found`, wherever its message is; `None` if it is not dead.
+    /// The dead event that the table holds as `found`, wherever its message is; `None` if it is not
+    /// dead.
     pub fn recorded(found: &EventRecord, now: Timestamp) -> Option<Self> {
         let death = found.state.death(now).filter(|_| !found.is_expired(now))?;
         if let State::Dead(dead) = &found.state {
@@ -93,21 +118,32 @@ impl DeadLetterStatus {
 impl Dead {
     /// A dead event whose message is in the dead-letter queue or on its way there.
     pub(in crate::domain::event_record) fn listed(death: Death) -> Self {
-        Self { death, message_id: None, replayed_at: None, listed: true }
+        Self {
+            death,
+            message_id: None,
+            replayed_at: None,
+            listed: true,
+        }
     }
 }
 
 impl DeadLetterEvidence<'_> {
     /// The details of its event, without the target.
     fn context(&self) -> Context {
-        self.event.map(|event| Context::of(event, None)).unwrap_or_default()
+        self.event
+            .map(|event| Context::of(event, None))
+            .unwrap_or_default()
     }
 
     /// Returns whether it was sent for this death, a moment after it.
     fn is_of(&self, death: &Death) -> bool {
         self.reason
             .filter(|reason| reason.at == death.dead_at)
-            .is_some_and(|reason| self.sent_at.duration_since(reason.resent_at.unwrap_or(reason.at)) < GRACE)
+            .is_some_and(|reason| {
+                self.sent_at
+                    .duration_since(reason.resent_at.unwrap_or(reason.at))
+                    < GRACE
+            })
     }
 
     /// The death by the reason it carries, or by an unknown one.
@@ -115,7 +151,8 @@ impl DeadLetterEvidence<'_> {
         self.death_after(Timestamp::MIN, now)
     }
 
-    /// The death of an event that was alive at `alive`: a move task leaves the reason of an earlier death on the message.
+    /// The death of an event that was alive at `alive`: a move task leaves the reason of an earlier
+    /// death on the message.
     fn death_after(&self, alive: Timestamp, now: Timestamp) -> Death {
         match self.reason.filter(|reason| reason.at >= alive) {
             Some(reason) => Death::from(reason.clone()),
@@ -142,25 +179,51 @@ pub struct DeadRecord {
 impl DeadRecord {
     /// A record of which nothing has to be written.
     fn recorded(found: &EventRecord, dead: &Dead) -> Self {
-        let transition = Transition { next: found.clone(), guard: Guard::Unchanged(found.revision) };
-        Self { transition, dead: dead.clone() }
+        let transition = Transition {
+            next: found.clone(),
+            guard: Guard::Unchanged(found.revision),
+        };
+        Self {
+            transition,
+            dead: dead.clone(),
+        }
     }
 
     /// A record that is not yet that of a dead event.
     fn of(found: &EventRecord, next: EventRecord, death: Death, now: Timestamp) -> Self {
         let dead = Dead::listed(death);
-        Self { transition: found.transition(next, State::Dead(dead.clone()), now), dead }
+        Self {
+            transition: found.transition(next, State::Dead(dead.clone()), now),
+            dead,
+        }
     }
 
-    fn begin(evidence: &DeadLetterEvidence<'_>, forgotten: Option<&EventRecord>, now: Timestamp) -> Self {
+    fn begin(
+        evidence: &DeadLetterEvidence<'_>,
+        forgotten: Option<&EventRecord>,
+        now: Timestamp,
+    ) -> Self {
         let dead = Dead::listed(evidence.death(now));
         let state = State::Dead(dead.clone());
         let source = evidence.event.map_or(Source::Generic, |event| event.source);
         let webhook_id = evidence.event.and_then(|event| event.webhook_id.as_deref());
-        let mut next = EventRecord::new(evidence.event_id, source, webhook_id, evidence.received_at, state, now);
+        let mut next = EventRecord::new(
+            evidence.event_id,
+            source,
+            webhook_id,
+            evidence.received_at,
+            state,
+            now,
+        );
         next.context = Some(evidence.context());
         next.digest = evidence.event.and_then(Event::digest);
-        Self { transition: Transition { next, guard: unchanged(forgotten) }, dead }
+        Self {
+            transition: Transition {
+                next,
+                guard: unchanged(forgotten),
+            },
+            dead,
+        }
     }
 
     /// The transition that records the death.
@@ -188,12 +251,25 @@ impl DeadRecord {
     /// Records a replay, before the message is sent. The event stays dead until it is claimed.
     pub fn replayed(&self, act: OperatorAction) -> Transition {
         let replayed_at = Some(act.at);
-        self.act(act, State::Dead(Dead { replayed_at, message_id: None, ..self.dead.clone() }))
+        self.act(
+            act,
+            State::Dead(Dead {
+                replayed_at,
+                message_id: None,
+                ..self.dead.clone()
+            }),
+        )
     }
 
     /// Records the archive object that holds it.
     pub fn archived(&self, act: OperatorAction, key: &str) -> Transition {
-        self.act(act, State::Archived { death: self.dead.death.clone(), archived_to: key.to_owned() })
+        self.act(
+            act,
+            State::Archived {
+                death: self.dead.death.clone(),
+                archived_to: key.to_owned(),
+            },
+        )
     }
 
     /// Records that an operator discarded it.
@@ -203,8 +279,12 @@ impl DeadRecord {
 
     /// Records that its message is not in the dead-letter queue.
     pub fn unlisted(&self, now: Timestamp) -> Transition {
-        let dead = Dead { listed: false, ..self.dead.clone() };
-        self.record().transition(self.record().clone(), State::Dead(dead), now)
+        let dead = Dead {
+            listed: false,
+            ..self.dead.clone()
+        };
+        self.record()
+            .transition(self.record().clone(), State::Dead(dead), now)
     }
 
     fn act(&self, act: OperatorAction, state: State) -> Transition {
@@ -217,8 +297,8 @@ impl DeadRecord {
 
 /// An event that comes back from the archive, of which the table holds `found`.
 ///
-/// `None` if the archive's copy is out of date: the event is in the dead-letter queue, in progress, delivered or
-/// discarded.
+/// `None` if the archive's copy is out of date: the event is in the dead-letter queue, in progress,
+/// delivered or discarded.
 pub(crate) fn restored(
     evidence: &DeadLetterEvidence<'_>,
     found: Option<&EventRecord>,
@@ -230,7 +310,13 @@ pub(crate) fn restored(
         begun.next.remember_act(act);
         return Some(begun);
     };
-    let (State::Archived { death, .. } | State::Dead(Dead { death, listed: false, .. })) = &found.state else {
+    let (State::Archived { death, .. }
+    | State::Dead(Dead {
+        death,
+        listed: false,
+        ..
+    })) = &found.state
+    else {
         return None;
     };
     let mut next = found.clone();

@@ -54,7 +54,8 @@ pub enum Guard {
     Unchanged(Uuid),
 }
 
-/// All transitions: from (`None` is no record), to, and their cause. The diagram in `ARCHITECTURE.md` is made of it.
+/// All transitions: from (`None` is no record), to, and their cause. The diagram in
+/// `ARCHITECTURE.md` is made of it.
 pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
     use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
     [
@@ -87,15 +88,33 @@ pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
 };
 
 impl EventRecord {
-    /// Records an event that was fetched and sent to the queue: one without a record, or with an expired one (`forgotten`).
+    /// Records an event that was fetched and sent to the queue: one without a record, or with an
+    /// expired one (`forgotten`).
     ///
-    /// It is written after the send. If the processor claimed the event first, the write is lost, as it should be.
+    /// It is written after the send. If the processor claimed the event first, the write is lost,
+    /// as it should be.
     pub fn queued(event: &Event, forgotten: Option<&Self>, act: OperatorAction) -> Transition {
-        let Event { id, source, webhook_id, received_at, .. } = event;
-        let mut next = Self::new(id, *source, webhook_id.as_deref(), *received_at, State::Queued, act.at);
+        let Event {
+            id,
+            source,
+            webhook_id,
+            received_at,
+            ..
+        } = event;
+        let mut next = Self::new(
+            id,
+            *source,
+            webhook_id.as_deref(),
+            *received_at,
+            State::Queued,
+            act.at,
+        );
         next.digest = event.digest();
         next.remember_act(act);
-        Transition { next, guard: unchanged(forgotten) }
+        Transition {
+            next,
+            guard: unchanged(forgotten),
+        }
     }
 
     fn new(
@@ -129,13 +148,24 @@ impl EventRecord {
     /// From this record to `next`, in `state`.
     fn transition(&self, next: Self, state: State, now: Timestamp) -> Transition {
         debug_assert!(
-            TRANSITIONS.iter().any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
+            TRANSITIONS
+                .iter()
+                .any(|(from, to, _)| *from == Some(self.state.name()) && *to == state.name()),
             "{} to {} is no transition",
             self.state.name(),
             state.name()
         );
-        let next = Self { revision: Uuid::new_v4(), state, last_seen_at: now, expires_at: now + LIFE, ..next };
-        Transition { next, guard: Guard::Unchanged(self.revision) }
+        let next = Self {
+            revision: Uuid::new_v4(),
+            state,
+            last_seen_at: now,
+            expires_at: now + LIFE,
+            ..next
+        };
+        Transition {
+            next,
+            guard: Guard::Unchanged(self.revision),
+        }
     }
 
     fn leave_the_dead(&mut self) {
@@ -144,7 +174,11 @@ impl EventRecord {
     }
 
     fn remember_attempt(&mut self, attempt: Attempt) {
-        if let Some(response) = self.attempts.last_mut().and_then(|newest| newest.response.as_mut()) {
+        if let Some(response) = self
+            .attempts
+            .last_mut()
+            .and_then(|newest| newest.response.as_mut())
+        {
             *response = excerpt_of(response, OLD_RESPONSE_BYTES);
         }
         self.attempts.push(attempt);
@@ -161,7 +195,12 @@ impl EventRecord {
 
 impl From<Reason> for Death {
     fn from(reason: Reason) -> Self {
-        Self { reason: reason.reason, error: reason.detail, status_code: reason.status_code, dead_at: reason.at }
+        Self {
+            reason: reason.reason,
+            error: reason.detail,
+            status_code: reason.status_code,
+            dead_at: reason.at,
+        }
     }
 }
 

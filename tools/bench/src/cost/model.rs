@@ -4,8 +4,8 @@ use super::prices::{Architecture, WRITES};
 
 /// Measured needs of one implementation.
 ///
-/// The values below are those of `results/results.md`, from one core of an x86-64 machine over loopback. When they change,
-/// print `COST.md` again; a test checks it.
+/// The values below are those of `results/results.md`, from one core of an x86-64 machine over
+/// loopback. When they change, print `COST.md` again; a test checks it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Measured {
     /// CPU time of one ack on a full core, in milliseconds.
@@ -16,7 +16,8 @@ pub(crate) struct Measured {
     pub(crate) init_ms: f64,
     /// The log line of an ack, in bytes.
     pub(crate) ack_log_bytes: f64,
-    /// An ack's share of the metrics under load, in bytes. One by itself has a line of its own, 245 bytes (docs/reference/metrics.md).
+    /// An ack's share of the metrics under load, in bytes. One by itself has a line of its own, 245
+    /// bytes (docs/reference/metrics.md).
     pub(crate) ack_metrics_bytes: f64,
     /// The metrics of a batch of ten, in bytes.
     pub(crate) batch_metrics_bytes: f64,
@@ -26,7 +27,8 @@ pub(crate) struct Measured {
     pub(crate) failed_log_bytes: f64,
 }
 
-/// This relay, in a run of 2026-11-24 on an AMD EPYC. The lines are those of this relay's handlers, counted.
+/// This relay, in a run of 2026-11-24 on an AMD EPYC. The lines are those of this relay's handlers,
+/// counted.
 pub(crate) const RUST: Measured = Measured {
     ack_cpu_ms: 0.289,
     batch_of_ten_cpu_ms: 3.15,
@@ -38,8 +40,14 @@ pub(crate) const RUST: Measured = Measured {
     failed_log_bytes: 337.0,
 };
 
-/// Python: boto3, warmed; ten threads in the processor. It is given the same lines, so that only the language differs.
-pub(crate) const PYTHON: Measured = Measured { ack_cpu_ms: 1.182, batch_of_ten_cpu_ms: 28.7, init_ms: 244.0, ..RUST };
+/// Python: boto3, warmed; ten threads in the processor. It is given the same lines, so that only
+/// the language differs.
+pub(crate) const PYTHON: Measured = Measured {
+    ack_cpu_ms: 1.182,
+    batch_of_ten_cpu_ms: 28.7,
+    init_ms: 244.0,
+    ..RUST
+};
 
 /// Assumptions that cannot be measured without AWS, a target or a customer.
 pub(crate) mod assumed {
@@ -55,7 +63,8 @@ pub(crate) mod assumed {
     pub(crate) const DELIVERY_OVERHEAD_BYTES: f64 = 800.0;
     /// Answer to the sender, in bytes.
     pub(crate) const ANSWER_BYTES: f64 = 350.0;
-    /// Body of the target's answer to a delivery that it fails, in bytes. The record keeps some of it.
+    /// Body of the target's answer to a delivery that it fails, in bytes. The record keeps some of
+    /// it.
     pub(crate) const FAILURE_BYTES: f64 = 200.0;
     /// Share of a body that compression leaves.
     pub(crate) const COMPRESSED: f64 = 0.4;
@@ -70,7 +79,8 @@ pub(crate) enum Entrance {
     FunctionUrl,
     /// An HTTP API that sends to the queue itself.
     Straight,
-    /// A rule of EventBridge that sends to the queue. What the bus costs is the partner's (unverified).
+    /// A rule of EventBridge that sends to the queue. What the bus costs is the partner's
+    /// (unverified).
     EventBridge,
 }
 
@@ -94,14 +104,30 @@ pub(crate) struct Design {
 }
 
 /// This relay.
-pub(crate) const RELAY: Design = Design { name: "this relay", entrance: Entrance::Ingest, measured: RUST };
+pub(crate) const RELAY: Design = Design {
+    name: "this relay",
+    entrance: Entrance::Ingest,
+    measured: RUST,
+};
 
 /// Designs that are compared. Behind the queue they differ in the language only.
 pub(crate) const DESIGNS: [Design; 4] = [
     RELAY,
-    Design { name: "API straight to SQS", entrance: Entrance::Straight, measured: RUST },
-    Design { name: "EventBridge rule", entrance: Entrance::EventBridge, measured: RUST },
-    Design { name: "Python functions", entrance: Entrance::Ingest, measured: PYTHON },
+    Design {
+        name: "API straight to SQS",
+        entrance: Entrance::Straight,
+        measured: RUST,
+    },
+    Design {
+        name: "EventBridge rule",
+        entrance: Entrance::EventBridge,
+        measured: RUST,
+    },
+    Design {
+        name: "Python functions",
+        entrance: Entrance::Ingest,
+        measured: PYTHON,
+    },
 ];
 
 /// Incoming events, and the answers of the target.
@@ -115,18 +141,29 @@ pub(crate) struct Workload {
     pub(crate) refused: f64,
     /// Events per second on average; what is paid by the minute is spread over them.
     pub(crate) events_per_second: f64,
-    /// Messages of a batch on average. With one event every now and then it is 1, whatever `BatchSize` says.
+    /// Messages of a batch on average. With one event every now and then it is 1, whatever
+    /// `BatchSize` says.
     pub(crate) batch: f64,
     /// Time of the target for one delivery, in milliseconds.
     pub(crate) target_ms: f64,
 }
 
 /// Stack with few events: batches of one.
-pub(crate) const QUIET: Workload =
-    Workload { body_bytes: 2048.0, failing: 0.01, refused: 0.0, events_per_second: 10.0, batch: 1.0, target_ms: 100.0 };
+pub(crate) const QUIET: Workload = Workload {
+    body_bytes: 2048.0,
+    failing: 0.01,
+    refused: 0.0,
+    events_per_second: 10.0,
+    batch: 1.0,
+    target_ms: 100.0,
+};
 
 /// Stack under load: full batches.
-pub(crate) const BUSY: Workload = Workload { events_per_second: 800.0, batch: 10.0, ..QUIET };
+pub(crate) const BUSY: Workload = Workload {
+    events_per_second: 800.0,
+    batch: 10.0,
+    ..QUIET
+};
 
 /// Parameters of `template.yaml`, and possible changes of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,7 +181,8 @@ pub(crate) struct Setup {
     pub(crate) traces: bool,
     /// Dollars per million write units.
     pub(crate) dollars_per_million_writes: f64,
-    /// The first receive of an event writes a claim; otherwise it reads, and two copies can be delivered at once.
+    /// The first receive of an event writes a claim; otherwise it reads, and two copies can be
+    /// delivered at once.
     pub(crate) claims_at_once: bool,
 }
 
@@ -153,7 +191,8 @@ pub(crate) struct Setup {
 pub(crate) struct Logs {
     /// One for each ack and each delivery (`LogLevel` info).
     pub(crate) events: bool,
-    /// Lambda's own START, END and REPORT, as in its text format; the template leaves them out (`SystemLogLevel`).
+    /// Lambda's own START, END and REPORT, as in its text format; the template leaves them out
+    /// (`SystemLogLevel`).
     pub(crate) platform: bool,
     /// One for each request to the HTTP API.
     pub(crate) access: bool,
@@ -165,7 +204,11 @@ pub(crate) const AS_SHIPPED: Setup = Setup {
     architecture: Architecture::Arm64,
     max_receives: 10,
     secrets_cache_seconds: 300.0,
-    logs: Logs { events: true, platform: false, access: true },
+    logs: Logs {
+        events: true,
+        platform: false,
+        access: true,
+    },
     traces: false,
     dollars_per_million_writes: WRITES,
     claims_at_once: true,

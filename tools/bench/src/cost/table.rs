@@ -15,7 +15,11 @@ impl Table {
     /// A table without rows.
     pub(crate) fn new<C: Into<String>>(title: &str, head: impl IntoIterator<Item = C>) -> Self {
         let head = head.into_iter().map(Into::into).collect();
-        Self { title: title.to_owned(), head, rows: Vec::new() }
+        Self {
+            title: title.to_owned(),
+            head,
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row.

@@ -3,8 +3,9 @@
 use super::model::{Setup, Workload, assumed};
 use super::prices::{READ_BYTES, STORED_OVERHEAD_BYTES, WRITE_BYTES};
 
-/// A record that was just claimed, in bytes: its attributes in `src/domain/event_record/mod.rs`, counted as "DynamoDB item sizes and
-/// formats" says, with an id of 43 characters and a webhook id of 36.
+/// A record that was just claimed, in bytes: its attributes in `src/domain/event_record/mod.rs`,
+/// counted as "DynamoDB item sizes and formats" says, with an id of 43 characters and a webhook id
+/// of 36.
 const RECORD_BYTES: f64 = 380.0;
 
 /// An attempt in it that went well, in bytes.
@@ -17,14 +18,15 @@ const FAILURE_BYTES: f64 = 37.0;
 const NEWEST_ANSWER_BYTES: f64 = 1024.0;
 const OLDER_ANSWER_BYTES: f64 = 256.0;
 
-/// Size of a dead event beside its attempts, in bytes: the reason, the keys of the index, the kept headers.
+/// Size of a dead event beside its attempts, in bytes: the reason, the keys of the index, the kept
+/// headers.
 const DEATH_BYTES: f64 = 450.0;
 
 /// The item of a kept body without the body, in bytes.
 const BODY_ITEM_BYTES: f64 = 80.0;
 
-/// A write that enters, changes or leaves the index is one more unit there ("Using Global Secondary Indexes in DynamoDB").
-/// Write units of the index: the projection fits into one.
+/// A write that enters, changes or leaves the index is one more unit there ("Using Global Secondary
+/// Indexes in DynamoDB"). Write units of the index: the projection fits into one.
 const INDEX_UNITS: f64 = 1.0;
 
 /// Mean use by one event over its life.
@@ -41,7 +43,8 @@ pub(crate) struct TableUse {
 }
 
 impl TableUse {
-    /// Goes through the receives of an event as `src/deliver/settle.rs` does, each with its probability.
+    /// Goes through the receives of an event as `src/deliver/settle.rs` does, each with its
+    /// probability.
     pub(crate) fn of(workload: &Workload, setup: &Setup) -> Self {
         let mut used = Self::default();
         let mut reached = 1.0 - workload.refused;
@@ -98,7 +101,9 @@ impl TableUse {
 
 /// A record after so many failed attempts, in bytes.
 fn record_bytes(failed: u32) -> f64 {
-    let Some(older) = failed.checked_sub(1) else { return RECORD_BYTES };
+    let Some(older) = failed.checked_sub(1) else {
+        return RECORD_BYTES;
+    };
     let attempt = |answer: f64| ATTEMPT_BYTES + FAILURE_BYTES + assumed::FAILURE_BYTES.min(answer);
     RECORD_BYTES + attempt(NEWEST_ANSWER_BYTES) + f64::from(older) * attempt(OLDER_ANSWER_BYTES)
 }

@@ -3,14 +3,21 @@ use super::model::*;
 use super::prices::Architecture;
 use super::*;
 
-const EVEN: Workload = Workload { failing: 0.0, ..BUSY };
+const EVEN: Workload = Workload {
+    failing: 0.0,
+    ..BUSY
+};
 
 fn near(found: f64, expected: f64) {
-    assert!((found - expected).abs() <= expected.abs() * 0.001 + 1e-9, "{found} is not {expected}");
+    assert!(
+        (found - expected).abs() <= expected.abs() * 0.001 + 1e-9,
+        "{found} is not {expected}"
+    );
 }
 
 fn of(bill: &Bill, component: &str) -> f64 {
-    bill.of_component(component).unwrap_or_else(|| panic!("there is no {component}"))
+    bill.of_component(component)
+        .unwrap_or_else(|| panic!("there is no {component}"))
 }
 
 fn total(workload: &Workload) -> f64 {
@@ -55,16 +62,41 @@ fn each_component_is_what_a_hand_comes_to() {
 
 #[test]
 fn lines_of_lambda_itself_are_paid_where_they_are_written() {
-    let logs = Logs { platform: true, ..AS_SHIPPED.logs };
+    let logs = Logs {
+        platform: true,
+        ..AS_SHIPPED.logs
+    };
     // 262 bytes, 1.1 times.
-    near(of(&bill(&RELAY, &EVEN, &Setup { logs, ..AS_SHIPPED }), "logs: START, END, REPORT"), 0.1342);
+    near(
+        of(
+            &bill(&RELAY, &EVEN, &Setup { logs, ..AS_SHIPPED }),
+            "logs: START, END, REPORT",
+        ),
+        0.1342,
+    );
 }
 
 #[test]
 fn traces_of_few_events_cost_more_than_all_the_rest() {
     let traced = |events_per_second| {
-        let workload = Workload { events_per_second, ..EVEN };
-        of(&bill(&RELAY, &Workload { batch: 1.0, ..workload }, &Setup { traces: true, ..AS_SHIPPED }), "X-Ray")
+        let workload = Workload {
+            events_per_second,
+            ..EVEN
+        };
+        of(
+            &bill(
+                &RELAY,
+                &Workload {
+                    batch: 1.0,
+                    ..workload
+                },
+                &Setup {
+                    traces: true,
+                    ..AS_SHIPPED
+                },
+            ),
+            "X-Ray",
+        )
     };
     // Both functions, each time.
     near(traced(0.5), 10.0);
@@ -77,7 +109,10 @@ fn traces_of_few_events_cost_more_than_all_the_rest() {
 #[test]
 fn as_many_alarms_are_paid_as_there_are() {
     let template = include_str!("../../../../infra/observability.yaml");
-    assert_eq!(template.matches("Type: AWS::CloudWatch::Alarm\n").count(), usize::from(ALARMS) + 4);
+    assert_eq!(
+        template.matches("Type: AWS::CloudWatch::Alarm\n").count(),
+        usize::from(ALARMS) + 4
+    );
 }
 
 #[test]
@@ -92,12 +127,22 @@ fn a_batch_of_one_pays_alone_for_what_ten_share() {
 
 #[test]
 fn a_payload_that_crosses_64_kib_is_one_more_request() {
-    let sends = |body_bytes| of(&bill(&RELAY, &Workload { body_bytes, ..EVEN }, &AS_SHIPPED), "SQS: sends");
+    let sends = |body_bytes| {
+        of(
+            &bill(&RELAY, &Workload { body_bytes, ..EVEN }, &AS_SHIPPED),
+            "SQS: sends",
+        )
+    };
     let border = 64.0 * 1024.0 - assumed::ATTRIBUTES_BYTES;
     near(sends(border), 0.40);
     near(sends(border + 1.0), 0.80);
     // The API counts the body alone, by 512 KiB.
-    let api = |body_bytes| of(&bill(&RELAY, &Workload { body_bytes, ..EVEN }, &AS_SHIPPED), "HTTP API");
+    let api = |body_bytes| {
+        of(
+            &bill(&RELAY, &Workload { body_bytes, ..EVEN }, &AS_SHIPPED),
+            "HTTP API",
+        )
+    };
     near(api(512.0 * 1024.0), 1.00);
     near(api(512.0 * 1024.0 + 1.0), 2.00);
     near(api(0.0), 1.00);
@@ -105,17 +150,33 @@ fn a_payload_that_crosses_64_kib_is_one_more_request() {
 
 #[test]
 fn a_full_batch_of_large_messages_is_received_by_the_64_kib() {
-    let bill = bill(&RELAY, &Workload { body_bytes: 16.0 * 1024.0, ..EVEN }, &AS_SHIPPED);
+    let bill = bill(
+        &RELAY,
+        &Workload {
+            body_bytes: 16.0 * 1024.0,
+            ..EVEN
+        },
+        &AS_SHIPPED,
+    );
     // 167,140 bytes are three requests for ten events.
     near(of(&bill, "SQS: receives"), 0.12);
 }
 
 #[test]
 fn two_receives_take_what_each_end_takes_by_its_share() {
-    let setup = Setup { max_receives: 2, ..AS_SHIPPED };
-    let used = TableUse::of(&Workload { failing: 0.5, ..EVEN }, &setup);
-    // Claim 1, delivered ½, retrying ½; then ½ of: claim 1 and index 1, delivered ½ · (1 and index 1),
-    // dead ½ · (2 for 1,454 bytes, index 1, body 1).
+    let setup = Setup {
+        max_receives: 2,
+        ..AS_SHIPPED
+    };
+    let used = TableUse::of(
+        &Workload {
+            failing: 0.5,
+            ..EVEN
+        },
+        &setup,
+    );
+    // Claim 1, delivered ½, retrying ½; then ½ of: claim 1 and index 1, delivered ½ · (1 and index
+    // 1), dead ½ · (2 for 1,454 bytes, index 1, body 1).
     near(used.writes, 2.0 + 0.5 * (2.0 + 1.0 + 2.0));
     near(used.index_writes, 0.5 * (1.0 + 0.5 + 0.5));
     near(used.reads, 0.5);
@@ -123,9 +184,15 @@ fn two_receives_take_what_each_end_takes_by_its_share() {
 
 #[test]
 fn ten_failures_are_fifty_write_units() {
-    let used = TableUse::of(&Workload { failing: 1.0, ..EVEN }, &AS_SHIPPED);
-    // A record of 380 bytes grows by 312 with each failure. Claims: 1 1 1 2 2 2 3 3 3 4, and the index.
-    // Settles: 1 1 2 2 2 3 3 3 4, then 3,950 bytes of a death are 4, the index and the body.
+    let used = TableUse::of(
+        &Workload {
+            failing: 1.0,
+            ..EVEN
+        },
+        &AS_SHIPPED,
+    );
+    // A record of 380 bytes grows by 312 with each failure. Claims: 1 1 1 2 2 2 3 3 3 4, and the
+    // index. Settles: 1 1 2 2 2 3 3 3 4, then 3,950 bytes of a death are 4, the index and the body.
     near(used.writes, 22.0 + 1.0 + 21.0 + 4.0 + 1.0 + 1.0);
     near(used.index_writes, 2.0);
     near(used.reads, 9.0);
@@ -133,18 +200,27 @@ fn ten_failures_are_fifty_write_units() {
 
 #[test]
 fn what_the_target_refuses_for_good_is_three_writes_and_a_second_send() {
-    let workload = Workload { refused: 1.0, ..EVEN };
+    let workload = Workload {
+        refused: 1.0,
+        ..EVEN
+    };
     // The claim 1, the body 1, the death 2 for 1,142 bytes and the index 1.
     near(TableUse::of(&workload, &AS_SHIPPED).writes, 5.0);
     let bill = bill(&RELAY, &workload, &AS_SHIPPED);
     near(of(&bill, "SQS: sends"), 0.80);
     // 337 bytes in place of 220.
-    near(of(&bill, "logs: our lines"), (176.0 + 337.0 + 9.0 + 63.5) * 0.5e6 / 1_073_741_824.0);
+    near(
+        of(&bill, "logs: our lines"),
+        (176.0 + 337.0 + 9.0 + 63.5) * 0.5e6 / 1_073_741_824.0,
+    );
 }
 
 #[test]
 fn without_the_first_claim_a_write_becomes_a_read() {
-    let setup = Setup { claims_at_once: false, ..AS_SHIPPED };
+    let setup = Setup {
+        claims_at_once: false,
+        ..AS_SHIPPED
+    };
     let used = TableUse::of(&EVEN, &setup);
     near(used.writes, 1.0);
     near(used.reads, 1.0);
@@ -157,9 +233,16 @@ fn more_failures_never_cost_less() {
         for batch in [1.0, 3.0, 10.0] {
             let mut before = 0.0;
             for percent in 0..=100 {
-                let workload = Workload { failing: f64::from(percent) / 100.0, batch, ..BUSY };
+                let workload = Workload {
+                    failing: f64::from(percent) / 100.0,
+                    batch,
+                    ..BUSY
+                };
                 let now = bill(&design, &workload, &AS_SHIPPED).total();
-                assert!(now >= before, "{percent} % cost {now}, and less failures {before}");
+                assert!(
+                    now >= before,
+                    "{percent} % cost {now}, and less failures {before}"
+                );
                 before = now;
             }
         }
@@ -168,10 +251,23 @@ fn more_failures_never_cost_less() {
 
 #[test]
 fn larger_bodies_and_emptier_batches_never_cost_less() {
-    let costs: Vec<f64> =
-        (0..1024).map(|kib| total(&Workload { body_bytes: f64::from(kib) * 1024.0, ..BUSY })).collect();
+    let costs: Vec<f64> = (0..1024)
+        .map(|kib| {
+            total(&Workload {
+                body_bytes: f64::from(kib) * 1024.0,
+                ..BUSY
+            })
+        })
+        .collect();
     assert!(costs.is_sorted());
-    let costs: Vec<f64> = (1..=10).map(|batch| total(&Workload { batch: f64::from(batch), ..BUSY })).collect();
+    let costs: Vec<f64> = (1..=10)
+        .map(|batch| {
+            total(&Workload {
+                batch: f64::from(batch),
+                ..BUSY
+            })
+        })
+        .collect();
     assert!(costs.iter().rev().is_sorted());
 }
 
@@ -182,7 +278,14 @@ fn python_pays_for_its_cpu_and_x86_for_its_price() {
     near(of(&python, "ingest: GB-seconds"), 0.050_81);
     // 110 ms and 198 ms: 309 ms for ten, and INIT; 7,731 GB-s.
     near(of(&python, "processor: GB-seconds"), 0.103_08);
-    let intel = bill(&RELAY, &EVEN, &Setup { architecture: Architecture::X86, ..AS_SHIPPED });
+    let intel = bill(
+        &RELAY,
+        &EVEN,
+        &Setup {
+            architecture: Architecture::X86,
+            ..AS_SHIPPED
+        },
+    );
     near(of(&intel, "processor: GB-seconds"), 0.0440 * 1.25);
 }
 
@@ -194,11 +297,25 @@ fn a_design_has_only_what_it_uses() {
         }
     };
     none(&DESIGNS[1], &["ingest: invocations", "ingest: GB-seconds"]);
-    none(&DESIGNS[2], &["HTTP API", "ingest: invocations", "ingest: GB-seconds", "logs: access log"]);
+    none(
+        &DESIGNS[2],
+        &[
+            "HTTP API",
+            "ingest: invocations",
+            "ingest: GB-seconds",
+            "logs: access log",
+        ],
+    );
     // A function URL has no API in front and no access log.
-    let own_url = Design { entrance: Entrance::FunctionUrl, ..RELAY };
+    let own_url = Design {
+        entrance: Entrance::FunctionUrl,
+        ..RELAY
+    };
     none(&own_url, &["HTTP API", "logs: access log"]);
-    near(total(&EVEN) - bill(&own_url, &EVEN, &AS_SHIPPED).total(), 1.1178);
+    near(
+        total(&EVEN) - bill(&own_url, &EVEN, &AS_SHIPPED).total(),
+        1.1178,
+    );
 }
 
 #[test]
@@ -210,5 +327,8 @@ fn an_idle_mapping_polls_fifteen_times_a_minute() {
 fn the_document_holds_these_tables() {
     let printed = markdown();
     let found = marked(include_str!("../../COST.md")).expect("markers in COST.md");
-    assert!(found == printed.trim_matches('\n'), "put this between the markers of COST.md:\n\n{printed}");
+    assert!(
+        found == printed.trim_matches('\n'),
+        "put this between the markers of COST.md:\n\n{printed}"
+    );
 }

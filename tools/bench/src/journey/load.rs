@@ -45,8 +45,17 @@ pub(super) fn number_of(body: &[u8]) -> Option<u64> {
 
 /// The numbers of the webhooks that the target has taken.
 pub(super) fn taken(requests: Vec<ReceivedRequest>) -> BTreeSet<u64> {
-    let is_taken = |request: &ReceivedRequest| request.answer.as_ref().is_some_and(|answer| answer.status == Some(200));
-    requests.into_iter().filter(is_taken).filter_map(|request| number_of(&request.body)).collect()
+    let is_taken = |request: &ReceivedRequest| {
+        request
+            .answer
+            .as_ref()
+            .is_some_and(|answer| answer.status == Some(200))
+    };
+    requests
+        .into_iter()
+        .filter(is_taken)
+        .filter_map(|request| number_of(&request.body))
+        .collect()
 }
 
 /// Time to send a load.
@@ -57,9 +66,14 @@ pub(super) fn length(numbers: &Range<u64>) -> Duration {
 impl Load {
     /// Sends a webhook for each number, one after each [`PACE`], and waits for all answers.
     ///
-    /// An answer took the time since its webhook was due, not since it was sent: a receiver that holds up the sender
-    /// does not get to hide it. That counts in the timer's own lateness of up to a millisecond.
-    pub(super) async fn send(url: &str, numbers: Range<u64>, webhook: impl Fn(u64) -> Webhook) -> Self {
+    /// An answer took the time since its webhook was due, not since it was sent: a receiver that
+    /// holds up the sender does not get to hide it. That counts in the timer's own lateness of up
+    /// to a millisecond.
+    pub(super) async fn send(
+        url: &str,
+        numbers: Range<u64>,
+        webhook: impl Fn(u64) -> Webhook,
+    ) -> Self {
         let mut sending = JoinSet::new();
         let mut due = Instant::now();
         for number in numbers {
@@ -67,7 +81,11 @@ impl Load {
             sleep_until(due).await;
             sending.spawn(async move {
                 let status = webhook.send(&url).await.ok().map(|(status, _)| status);
-                Sent { number, status, took: due.elapsed() }
+                Sent {
+                    number,
+                    status,
+                    took: due.elapsed(),
+                }
             });
             due += PACE;
         }
@@ -76,7 +94,11 @@ impl Load {
 
     /// The numbers of the webhooks that were answered with this status.
     pub(super) fn answered(&self, status: u16) -> BTreeSet<u64> {
-        self.0.iter().filter(|sent| sent.status == Some(status)).map(|sent| sent.number).collect()
+        self.0
+            .iter()
+            .filter(|sent| sent.status == Some(status))
+            .map(|sent| sent.number)
+            .collect()
     }
 
     /// True where all answers have this status.
@@ -86,6 +108,9 @@ impl Load {
 
     /// Response times in milliseconds.
     pub(super) fn millis(&self) -> Samples {
-        self.0.iter().map(|sent| sent.took.as_secs_f64() * 1e3).collect()
+        self.0
+            .iter()
+            .map(|sent| sent.took.as_secs_f64() * 1e3)
+            .collect()
     }
 }

@@ -19,7 +19,8 @@ pub(super) trait Receiver {
     /// Waits until nothing is under way to the target any more.
     async fn settle(&mut self) -> Result<()>;
 
-    /// The numbers of all that it has ever put aside as dead letters and still has, once nothing is under way.
+    /// The numbers of all that it has ever put aside as dead letters and still has, once nothing is
+    /// under way.
     async fn dead(&mut self) -> Result<BTreeSet<u64>>;
 
     /// Ends its processes by SIGKILL, and has them run again.

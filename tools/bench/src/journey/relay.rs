@@ -15,10 +15,14 @@ use super::receiver::Receiver;
 use crate::process;
 use crate::programs::{FUNCTIONS, Programs};
 
-/// The same attempts as the service makes: the first one and three more, after 2, 4 and 8 seconds. An invocation that
-/// was killed shows its messages again after six times the function's time limit, so that is short.
-const PARAMETERS: [(&str, u32); 3] =
-    [("MaxReceiveCount", 4), ("BackoffBaseSeconds", 2), ("ProcessorTimeoutSeconds", 5)];
+/// The same attempts as the service makes: the first one and three more, after 2, 4 and 8 seconds.
+/// An invocation that was killed shows its messages again after six times the function's time
+/// limit, so that is short.
+const PARAMETERS: [(&str, u32); 3] = [
+    ("MaxReceiveCount", 4),
+    ("BackoffBaseSeconds", 2),
+    ("ProcessorTimeoutSeconds", 5),
+];
 
 /// A relay, its target, and what has been taken out of its dead-letter queue.
 pub(super) struct Relay {
@@ -32,10 +36,17 @@ impl Relay {
     pub(super) async fn start(programs: &Programs) -> Result<Self> {
         let target = Target::start(Behaviour::Fine).await?;
         let options = StackOptions::new(target.url()).with_schedules();
-        let options = PARAMETERS.iter().fold(options, |options, (name, value)| options.set(*name, value));
+        let options = PARAMETERS
+            .iter()
+            .fold(options, |options, (name, value)| options.set(*name, value));
         let stack = deploy(programs, options).await?;
         let url = stack.webhook_url()?;
-        Ok(Self { stack, target, url, dead: BTreeSet::new() })
+        Ok(Self {
+            stack,
+            target,
+            url,
+            dead: BTreeSet::new(),
+        })
     }
 }
 
@@ -44,7 +55,10 @@ pub(crate) async fn deploy(programs: &Programs, options: StackOptions) -> Result
     // What was measured before has left this program on one core, and processes inherit that.
     process::unpin()?;
     let binary = |name: &str| Ok((name.to_owned(), programs.binary(name)?.to_path_buf()));
-    let binaries = FUNCTIONS.into_iter().map(binary).collect::<Result<BTreeMap<String, PathBuf>>>()?;
+    let binaries = FUNCTIONS
+        .into_iter()
+        .map(binary)
+        .collect::<Result<BTreeMap<String, PathBuf>>>()?;
     Stack::start(options.binaries(binaries)).await
 }
 
@@ -60,18 +74,33 @@ impl Receiver for Relay {
     }
 
     async fn settle(&mut self) -> Result<()> {
-        self.stack.until_queues("no event is under way", |counts| counts.events.total() == 0).await.map(drop)
+        self.stack
+            .until_queues("no event is under way", |counts| counts.events.total() == 0)
+            .await
+            .map(drop)
     }
 
     async fn dead(&mut self) -> Result<BTreeSet<u64>> {
         let (sqs, queue) = (self.stack.sqs(), self.stack.output("DeadLetterQueueUrl")?);
         while self.stack.queue_counts().await?.dead_letters.total() > 0 {
-            let request = sqs.receive_message().queue_url(queue).max_number_of_messages(10);
+            let request = sqs
+                .receive_message()
+                .queue_url(queue)
+                .max_number_of_messages(10);
             for message in request.send().await?.messages.unwrap_or_default() {
                 let body = message.body.context("a dead letter without a body")?;
-                self.dead.insert(number_of(body.as_bytes()).with_context(|| format!("not one of ours: {body}"))?);
-                let receipt = message.receipt_handle.context("a message without a receipt")?;
-                sqs.delete_message().queue_url(queue).receipt_handle(receipt).send().await?;
+                self.dead.insert(
+                    number_of(body.as_bytes())
+                        .with_context(|| format!("not one of ours: {body}"))?,
+                );
+                let receipt = message
+                    .receipt_handle
+                    .context("a message without a receipt")?;
+                sqs.delete_message()
+                    .queue_url(queue)
+                    .receipt_handle(receipt)
+                    .send()
+                    .await?;
             }
         }
         Ok(self.dead.clone())

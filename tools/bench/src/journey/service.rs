@@ -42,36 +42,68 @@ impl Service {
         let (python, peers) = (programs.python.clone(), programs.peers.clone());
         let process = Process::start(&python, &peers, &target, "0").await?;
         let url = format!("{}/webhook/genesys", process.address);
-        Ok(Self { python, peers, target, process, url })
+        Ok(Self {
+            python,
+            peers,
+            target,
+            process,
+            url,
+        })
     }
 
     async fn dead_letters(&self) -> Result<Value> {
-        let answer = clients::http().get(format!("{}/dlq", self.process.address)).send().await?;
+        let answer = clients::http()
+            .get(format!("{}/dlq", self.process.address))
+            .send()
+            .await?;
         Ok(serde_json::from_slice(&answer.bytes().await?)?)
     }
 }
 
 impl Process {
-    /// Starts one, and waits until it takes webhooks. It makes four attempts, as the relay does here.
+    /// Starts one, and waits until it takes webhooks. It makes four attempts, as the relay does
+    /// here.
     async fn start(python: &PathBuf, peers: &PathBuf, target: &Target, port: &str) -> Result<Self> {
         let mut command = Command::new(python);
-        command.args(["-B", "service.py"]).current_dir(peers).env_clear().kill_on_drop(true);
-        command.envs([("TARGET_URL", target.url().as_str()), ("WEBHOOK_SECRET", WEBHOOK_SECRET), ("PORT", port)]);
+        command
+            .args(["-B", "service.py"])
+            .current_dir(peers)
+            .env_clear()
+            .kill_on_drop(true);
+        command.envs([
+            ("TARGET_URL", target.url().as_str()),
+            ("WEBHOOK_SECRET", WEBHOOK_SECRET),
+            ("PORT", port),
+        ]);
         command.envs([("MAX_RETRIES", "3"), ("RETRY_BASE_SECONDS", "2")]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let mut log = BufReader::new(child.stderr.take().context("no log")?).lines();
         let mut said = String::new();
         let address = loop {
-            let Some(line) = log.next_line().await? else { bail!("service.py does not start:\n{said}") };
+            let Some(line) = log.next_line().await? else {
+                bail!("service.py does not start:\n{said}")
+            };
             if let Some((_, address)) = line.split_once(RUNNING) {
-                break address.split_whitespace().next().context("no address")?.to_owned();
+                break address
+                    .split_whitespace()
+                    .next()
+                    .context("no address")?
+                    .to_owned();
             }
             said.push_str(&line);
             said.push('\n');
         };
         let under_way = Arc::<AtomicI64>::default();
         tokio::spawn(count(log, Arc::clone(&under_way)));
-        Ok(Self { child, address, under_way })
+        Ok(Self {
+            child,
+            address,
+            under_way,
+        })
     }
 }
 
@@ -80,7 +112,9 @@ async fn count(mut log: Lines<BufReader<ChildStderr>>, under_way: Arc<AtomicI64>
     while let Ok(Some(line)) = log.next_line().await {
         let change = if line.contains(" INFO accepted ") {
             1
-        } else if line.contains(" INFO delivered at attempt ") || line.contains(" ERROR dead letter ") {
+        } else if line.contains(" INFO delivered at attempt ")
+            || line.contains(" ERROR dead letter ")
+        {
             -1
         } else {
             0
@@ -111,9 +145,14 @@ impl Receiver for Service {
 
     async fn dead(&mut self) -> Result<BTreeSet<u64>> {
         let answer = self.dead_letters().await?;
-        let letters = answer["dlq_items"].as_array().context("no list of dead letters")?;
+        let letters = answer["dlq_items"]
+            .as_array()
+            .context("no list of dead letters")?;
         let number = |letter: &Value| number_of(letter["body"].as_str()?.as_bytes());
-        letters.iter().map(|letter| number(letter).with_context(|| format!("not one of ours: {letter}"))).collect()
+        letters
+            .iter()
+            .map(|letter| number(letter).with_context(|| format!("not one of ours: {letter}")))
+            .collect()
     }
 
     /// It gets the same port again.

@@ -1,6 +1,7 @@
 //! The backoff of `src/domain/retry.rs`, as far as a mean needs it.
 
-/// min(cap, base · 2ⁿ⁻¹) after attempt n, plus jitter of whole seconds between 0 and the larger of 1 s and 10 %.
+/// min(cap, base · 2ⁿ⁻¹) after attempt n, plus jitter of whole seconds between 0 and the larger of
+/// 1 s and 10 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
     /// The delay after the first attempt, in seconds.
@@ -12,8 +13,12 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// The delay after attempt number `attempt` (from 1) without its jitter, in seconds.
     pub(crate) fn least_seconds(self, attempt: u32) -> u32 {
-        let factor = 2_u32.checked_pow(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.base_seconds.saturating_mul(factor).min(self.cap_seconds)
+        let factor = 2_u32
+            .checked_pow(attempt.saturating_sub(1))
+            .unwrap_or(u32::MAX);
+        self.base_seconds
+            .saturating_mul(factor)
+            .min(self.cap_seconds)
     }
 
     /// The most that comes on top, in seconds.
@@ -28,6 +33,7 @@ impl Backoff {
 
     /// The delay after attempt number `attempt` on average, in seconds.
     pub(crate) fn mean_seconds(self, attempt: u32) -> f64 {
-        f64::from(self.least_seconds(attempt)) + f64::from(self.longest_jitter_seconds(attempt)) / 2.0
+        f64::from(self.least_seconds(attempt))
+            + f64::from(self.longest_jitter_seconds(attempt)) / 2.0
     }
 }

@@ -76,12 +76,19 @@ impl Settings {
         self.maximum_concurrency * self.batch_size / self.batch_seconds(load)
     }
 
-    /// Time for which an event is in flight in all, in seconds: in the processor, and waiting for its next attempt.
+    /// Time for which an event is in flight in all, in seconds: in the processor, and waiting for
+    /// its next attempt.
     pub(crate) fn seconds_in_flight(&self, load: &Load) -> f64 {
-        let usual = Self { batch_size: batch(load, self), ..*self };
+        let usual = Self {
+            batch_size: batch(load, self),
+            ..*self
+        };
         let work = load.attempts(self.max_receives) * usual.batch_seconds(load);
         let failed = reached(load.failing, self.max_receives).skip(1);
-        work + failed.zip(1..).map(|(share, attempt)| share * self.backoff.mean_seconds(attempt)).sum::<f64>()
+        work + failed
+            .zip(1..)
+            .map(|(share, attempt)| share * self.backoff.mean_seconds(attempt))
+            .sum::<f64>()
     }
 }
 
@@ -90,22 +97,36 @@ pub(crate) const AS_SHIPPED: Settings = Settings {
     maximum_concurrency: 10.0,
     batch_size: 10.0,
     max_receives: 10,
-    backoff: Backoff { base_seconds: 2, cap_seconds: 900 },
+    backoff: Backoff {
+        base_seconds: 2,
+        cap_seconds: 900,
+    },
     throttling_rate: 1000.0,
 };
 
 /// The template's maximum.
-pub(crate) const RAISED: Settings = Settings { maximum_concurrency: 1000.0, throttling_rate: 10_000.0, ..AS_SHIPPED };
+pub(crate) const RAISED: Settings = Settings {
+    maximum_concurrency: 1000.0,
+    throttling_rate: 10_000.0,
+    ..AS_SHIPPED
+};
 
 /// Messages of a batch on average: one, until all invocations that may run do.
 ///
-/// Lambda's pollers may gather more than that, so that this is the least, and what follows from it the most that is paid.
+/// Lambda's pollers may gather more than that, so that this is the least, and what follows from it
+/// the most that is paid.
 pub(crate) fn batch(load: &Load, settings: &Settings) -> f64 {
     let rate = load.events_per_second * load.attempts(settings.max_receives);
     let fuller = |batch: f64| {
-        let needed = rate * Settings { batch_size: batch, ..*settings }.batch_seconds(load);
+        let needed = rate
+            * Settings {
+                batch_size: batch,
+                ..*settings
+            }
+            .batch_seconds(load);
         (needed / settings.maximum_concurrency).clamp(1.0, settings.batch_size)
     };
-    // A fuller batch takes a little longer, which fills the next one a little more: that settles soon.
+    // A fuller batch takes a little longer, which fills the next one a little more: that settles
+    // soon.
     (0..ROUNDS).fold(1.0, |batch, _| fuller(batch))
 }

@@ -1,31 +1,34 @@
-//! The quotas of AWS and the parameters of the template that a load can run into, each with the document it stands in.
+//! The quotas of AWS and the parameters of the template that a load can run into, each with the
+//! document it stands in.
 
 use super::model::{Load, Settings};
 use crate::cost::{self, TableUse};
 
-/// Messages in flight of a standard queue: received and not deleted, those that wait for their retry included
-/// ("Amazon SQS standard queue quotas": approximately).
+/// Messages in flight of a standard queue: received and not deleted, those that wait for their
+/// retry included ("Amazon SQS standard queue quotas": approximately).
 pub(crate) const IN_FLIGHT: f64 = 120_000.0;
 
-/// Requests a second to all HTTP APIs of an account and region ("Quotas for configuring and running HTTP APIs"). In some
-/// regions a quarter of this, by default.
+/// Requests a second to all HTTP APIs of an account and region ("Quotas for configuring and running
+/// HTTP APIs"). In some regions a quarter of this, by default.
 const API_ACCOUNT_RATE: f64 = 10_000.0;
 
-/// Concurrent executions of all functions of an account and region ("Lambda quotas"). New accounts may have less.
+/// Concurrent executions of all functions of an account and region ("Lambda quotas"). New accounts
+/// may have less.
 const ACCOUNT_CONCURRENCY: f64 = 1000.0;
 
 /// Invocations a second for each unit of concurrency ("Understanding Lambda function scaling").
 const REQUESTS_PER_CONCURRENCY: f64 = 10.0;
 
-/// Write units a second that a new table on demand takes at once ("DynamoDB on-demand capacity mode"). It follows a load
-/// that grows to twice its earlier peak within 30 minutes.
+/// Write units a second that a new table on demand takes at once ("DynamoDB on-demand capacity
+/// mode"). It follows a load that grows to twice its earlier peak within 30 minutes.
 const NEW_TABLE_WRITES: f64 = 4000.0;
 
 /// Write units a second of one table ("Service, account, and table quotas in Amazon DynamoDB").
 const TABLE_WRITES: f64 = 40_000.0;
 
-/// Write units a second of one partition, which is what one key of an index has ("Best practices for designing and using
-/// partition keys effectively"), times the eight keys of the dead-letter index (`src/adapters/aws/dynamodb/mod.rs`).
+/// Write units a second of one partition, which is what one key of an index has ("Best practices
+/// for designing and using partition keys effectively"), times the eight keys of the dead-letter
+/// index (`src/adapters/aws/dynamodb/mod.rs`).
 const INDEX_WRITES: f64 = 8.0 * 1000.0;
 
 /// Messages a second of a move task (SQS API Reference, `StartMessageMoveTask`).
@@ -65,8 +68,15 @@ pub(crate) fn quotas(load: &Load, settings: &Settings) -> Vec<Quota> {
     let workload = load.workload(settings.batch_size);
     let (ack_ms, _) = cost::billed_ms(&workload, &cost::AS_SHIPPED);
     let acks = rate * ack_ms / 1000.0;
-    let batches = rate * load.attempts(settings.max_receives) / settings.batch_size * settings.batch_seconds(load);
-    let table = TableUse::of(&workload, &cost::Setup { max_receives: settings.max_receives, ..cost::AS_SHIPPED });
+    let batches = rate * load.attempts(settings.max_receives) / settings.batch_size
+        * settings.batch_seconds(load);
+    let table = TableUse::of(
+        &workload,
+        &cost::Setup {
+            max_receives: settings.max_receives,
+            ..cost::AS_SHIPPED
+        },
+    );
     vec![
         Quota {
             name: "throttle of the stage",

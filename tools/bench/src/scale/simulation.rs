@@ -1,6 +1,8 @@
-//! Messages in a queue, one by one, on virtual time: what SQS, the mapping and the processor do to them, and no more.
+//! Messages in a queue, one by one, on virtual time: what SQS, the mapping and the processor do to
+//! them, and no more.
 //!
-//! It knows nothing of the model's formulas. Visible messages are taken in the order in which they became visible.
+//! It knows nothing of the model's formulas. Visible messages are taken in the order in which they
+//! became visible.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -89,19 +91,28 @@ pub(super) fn run(scenario: Scenario, seed: u64) -> Seen {
         queue.happen(happening);
         queue.receive();
     }
-    Seen { visible: queue.visible.len(), waiting: queue.in_flight, ..queue.seen }
+    Seen {
+        visible: queue.visible.len(),
+        waiting: queue.in_flight,
+        ..queue.seen
+    }
 }
 
 impl Queue {
     fn plan(&mut self, seconds: f64, happening: Happening) {
         self.happened += 1;
-        self.agenda.push(Reverse((self.now + Duration::from_secs_f64(seconds), self.happened, happening)));
+        self.agenda.push(Reverse((
+            self.now + Duration::from_secs_f64(seconds),
+            self.happened,
+            happening,
+        )));
     }
 
     /// Adds up what has been so since the last happening.
     fn pass(&mut self, at: Duration) {
         let from = self.now.as_secs_f64().max(self.scenario.warm_up_seconds);
-        let share = (at.as_secs_f64() - from).max(0.0) / (self.scenario.seconds - self.scenario.warm_up_seconds);
+        let share = (at.as_secs_f64() - from).max(0.0)
+            / (self.scenario.seconds - self.scenario.warm_up_seconds);
         self.seen.mean_in_flight += share * number(self.in_flight);
         self.seen.mean_batches += share * number(self.batches);
         self.now = at;
@@ -140,17 +151,26 @@ impl Queue {
         } else {
             let backoff = self.scenario.settings.backoff;
             let jitter = self.rng.u32(0..=backoff.longest_jitter_seconds(receives));
-            self.plan(f64::from(backoff.least_seconds(receives) + jitter), Happening::Visible(receives));
+            self.plan(
+                f64::from(backoff.least_seconds(receives) + jitter),
+                Happening::Visible(receives),
+            );
         }
     }
 
     /// The mapping takes what it may.
     fn receive(&mut self) {
-        let Settings { maximum_concurrency, batch_size, .. } = self.scenario.settings;
+        let Settings {
+            maximum_concurrency,
+            batch_size,
+            ..
+        } = self.scenario.settings;
         while number(self.batches) < maximum_concurrency {
             let mut batch = Vec::new();
             while number(batch.len()) < batch_size && self.in_flight < self.scenario.in_flight {
-                let Some(receives) = self.visible.pop_front() else { break };
+                let Some(receives) = self.visible.pop_front() else {
+                    break;
+                };
                 self.in_flight += 1;
                 batch.push(receives + 1);
             }

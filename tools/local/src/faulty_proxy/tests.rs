@@ -29,10 +29,23 @@ impl Way {
         })
         .await?;
         let proxy = FaultyProxy::start().await?;
-        proxy.lead_to(server.url().rsplit(':').next().unwrap_or_default().parse()?);
-        // One of its own, so that each test knows which connections are open. The shared one installs the TLS provider.
+        proxy.lead_to(
+            server
+                .url()
+                .rsplit(':')
+                .next()
+                .unwrap_or_default()
+                .parse()?,
+        );
+        // One of its own, so that each test knows which connections are open. The shared one
+        // installs the TLS provider.
         clients::http();
-        Ok(Self { proxy, client: Client::builder().no_proxy().build()?, arrived, _server: server })
+        Ok(Self {
+            proxy,
+            client: Client::builder().no_proxy().build()?,
+            arrived,
+            _server: server,
+        })
     }
 
     /// Returns `None` without a complete answer, and an error without an end of the connection.
@@ -44,7 +57,10 @@ impl Way {
     /// Checks that a request gets no answer once the fault has hit it.
     async fn hears_nothing(&self) -> Result<()> {
         let silence = async {
-            wait::until("the fault hits it", || async { Ok((self.proxy.harmed() == 1).then_some(())) }).await?;
+            wait::until("the fault hits it", || async {
+                Ok((self.proxy.harmed() == 1).then_some(()))
+            })
+            .await?;
             sleep(SILENCE).await;
             Ok(())
         };
@@ -71,7 +87,10 @@ async fn a_cut_ends_open_connections_and_new_ones_and_can_be_mended() -> Result<
     way.is_fine().await?;
     assert_eq!(way.proxy.harmed(), 0);
     way.proxy.set(NetworkFault::CutOff);
-    wait::until("the open connection is cut", || async { Ok((way.proxy.harmed() == 1).then_some(())) }).await?;
+    wait::until("the open connection is cut", || async {
+        Ok((way.proxy.harmed() == 1).then_some(()))
+    })
+    .await?;
     assert_eq!((way.ask().await?, way.arrived()), (None, 1));
     way.is_fine().await?;
     assert!(way.proxy.harmed() >= 2);
@@ -83,7 +102,11 @@ async fn closed_means_new_connections_only() -> Result<()> {
     let way = Way::open().await?;
     way.is_fine().await?;
     way.proxy.set(NetworkFault::Closed);
-    assert_eq!(way.ask().await?.as_deref(), Some("an answer"), "over the connection that is open");
+    assert_eq!(
+        way.ask().await?.as_deref(),
+        Some("an answer"),
+        "over the connection that is open"
+    );
     let other = Client::builder().no_proxy().build()?;
     assert!(other.get(way.proxy.url()).send().await.is_err());
     assert_eq!(way.arrived(), 2);
@@ -133,6 +156,14 @@ async fn trickling_answer_takes_longer_than_a_client_waits() -> Result<()> {
 async fn proxy_without_an_upstream_resets() -> Result<()> {
     let proxy = FaultyProxy::start().await?;
     clients::http();
-    assert!(Client::builder().no_proxy().build()?.get(proxy.url()).send().await.is_err());
+    assert!(
+        Client::builder()
+            .no_proxy()
+            .build()?
+            .get(proxy.url())
+            .send()
+            .await
+            .is_err()
+    );
     Ok(())
 }

@@ -29,7 +29,10 @@ pub(super) struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { life: DAY, valid_until: HashMap::new() }
+        Self {
+            life: DAY,
+            valid_until: HashMap::new(),
+        }
     }
 }
 
@@ -41,10 +44,18 @@ impl Tokens {
     pub(super) fn issue(&mut self, form: &Value, headers: &HeaderMap, now: Timestamp) -> Answer {
         let credentials = BASE64_STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"));
         if authorization(headers, "Basic") != Some(&credentials) {
-            return refuse(401, "invalid_client", "no such client, or not with this secret");
+            return refuse(
+                401,
+                "invalid_client",
+                "no such client, or not with this secret",
+            );
         }
         if form["grant_type"] != "client_credentials" {
-            return refuse(400, "unsupported_grant_type", "only client_credentials is possible here");
+            return refuse(
+                400,
+                "unsupported_grant_type",
+                "only client_credentials is possible here",
+            );
         }
         let token = new_id();
         self.valid_until.insert(token.clone(), now + self.life);
@@ -54,8 +65,15 @@ impl Tokens {
 
     pub(super) fn check(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
         let token = authorization(headers, "Bearer").ok_or_else(Refusal::no_token)?;
-        let valid = self.valid_until.get(token).is_some_and(|until| now < *until);
-        if valid { Ok(()) } else { Err(Refusal::bad_token()) }
+        let valid = self
+            .valid_until
+            .get(token)
+            .is_some_and(|until| now < *until);
+        if valid {
+            Ok(())
+        } else {
+            Err(Refusal::bad_token())
+        }
     }
 }
 
@@ -66,7 +84,10 @@ fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
 
 /// In the shape of OAuth, not in that of the API.
 fn refuse(status: u16, error: &str, description: &str) -> Answer {
-    Answer::json(status, &json!({ "error": error, "description": description, "error_description": description }))
+    Answer::json(
+        status,
+        &json!({ "error": error, "description": description, "error_description": description }),
+    )
 }
 
 /// Limit of calls in a minute, and the calls so far.
@@ -79,7 +100,11 @@ pub(super) struct RateLimit {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { allowed: 300, since: Timestamp::UNIX_EPOCH, count: 0 }
+        Self {
+            allowed: 300,
+            since: Timestamp::UNIX_EPOCH,
+            count: 0,
+        }
     }
 }
 

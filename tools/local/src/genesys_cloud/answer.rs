@@ -40,31 +40,53 @@ pub struct Answer {
 
 impl Answer {
     pub(super) fn json(status: u16, body: &Value) -> Self {
-        Self { status, headers: Vec::new(), body: body.to_string(), cut_short: false }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.to_string(),
+            cut_short: false,
+        }
     }
 
-    pub(super) fn with_headers(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        self.headers.extend(headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    pub(super) fn with_headers(
+        mut self,
+        headers: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        self.headers.extend(
+            headers
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
         self
     }
 
     pub(super) fn cut_short(self) -> Self {
-        Self { cut_short: true, ..self }
+        Self {
+            cut_short: true,
+            ..self
+        }
     }
 
     pub(super) fn into_response(self, now: Timestamp) -> Response<Body> {
         let whole = Bytes::from(self.body);
         let length = HeaderValue::from(whole.len());
         let mut response = Response::new(Body::new(whole, self.cut_short));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, length);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok();
+        let date = DateTimePrinter::new()
+            .timestamp_to_rfc9110_string(&now)
+            .ok();
         let common = [(DATE.as_str(), date), (CORRELATION_ID, Some(new_id()))];
-        let common = common.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let common = common
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
         for (name, value) in common.chain(self.headers) {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name), HeaderValue::try_from(value))
+            {
                 headers.insert(name, value);
             }
         }
@@ -84,7 +106,13 @@ pub(super) struct Refusal {
 
 impl Refusal {
     fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), permission: None, retry_after: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            permission: None,
+            retry_after: None,
+        }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -96,12 +124,23 @@ impl Refusal {
     }
 
     pub(super) fn bad_token() -> Self {
-        Self::new(401, "bad.credentials", "The token is unknown, or has expired.")
+        Self::new(
+            401,
+            "bad.credentials",
+            "The token is unknown, or has expired.",
+        )
     }
 
     pub(super) fn missing_permission(permission: &str) -> Self {
-        let refusal = Self::new(403, "missing.permissions", format!("This permission is missing: {permission}"));
-        Self { permission: Some(permission.to_owned()), ..refusal }
+        let refusal = Self::new(
+            403,
+            "missing.permissions",
+            format!("This permission is missing: {permission}"),
+        );
+        Self {
+            permission: Some(permission.to_owned()),
+            ..refusal
+        }
     }
 
     pub(super) fn not_found(what: &str) -> Self {
@@ -109,11 +148,18 @@ impl Refusal {
     }
 
     pub(super) fn too_many_requests(retry_after: Option<u64>) -> Self {
-        Self { retry_after, ..Self::new(429, "too.many.requests", "The rate limit is exceeded.") }
+        Self {
+            retry_after,
+            ..Self::new(429, "too.many.requests", "The rate limit is exceeded.")
+        }
     }
 
     pub(super) fn server_error(status: u16) -> Self {
-        let code = if status == 503 { "service.unavailable" } else { "internal.server.error" };
+        let code = if status == 503 {
+            "service.unavailable"
+        } else {
+            "internal.server.error"
+        };
         Self::new(status, code, "Something went wrong here.")
     }
 }
@@ -121,14 +167,21 @@ impl Refusal {
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         let correlation_id = new_id();
-        let parameters: Map<_, _> =
-            refusal.permission.map(|name| ("permissions".to_owned(), name.into())).into_iter().collect();
+        let parameters: Map<_, _> = refusal
+            .permission
+            .map(|name| ("permissions".to_owned(), name.into()))
+            .into_iter()
+            .collect();
         let body = json!({
             "message": refusal.message, "code": refusal.code, "status": refusal.status,
             "messageParams": parameters, "contextId": correlation_id, "details": [], "errors": [],
         });
-        let retry_after = refusal.retry_after.map(|seconds| (RETRY_AFTER, seconds.to_string()));
-        Self::json(refusal.status, &body).with_headers([(CORRELATION_ID, correlation_id)]).with_headers(retry_after)
+        let retry_after = refusal
+            .retry_after
+            .map(|seconds| (RETRY_AFTER, seconds.to_string()));
+        Self::json(refusal.status, &body)
+            .with_headers([(CORRELATION_ID, correlation_id)])
+            .with_headers(retry_after)
     }
 }
 
@@ -143,13 +196,19 @@ impl Page {
     pub(super) fn new(size: Option<usize>, number: Option<usize>) -> Result<Self, Refusal> {
         let (size, number) = (size.unwrap_or(USUAL_PAGE), number.unwrap_or(1));
         if !(1..=LARGEST_PAGE).contains(&size) || number == 0 {
-            return Err(Refusal::bad_request(format!("a page has 1 to {LARGEST_PAGE} items, and the first is page 1")));
+            return Err(Refusal::bad_request(format!(
+                "a page has 1 to {LARGEST_PAGE} items, and the first is page 1"
+            )));
         }
         Ok(Self { size, number })
     }
 
     pub(super) fn of<T>(self, items: impl IntoIterator<Item = T>) -> Vec<T> {
-        items.into_iter().skip((self.number - 1).saturating_mul(self.size)).take(self.size).collect()
+        items
+            .into_iter()
+            .skip((self.number - 1).saturating_mul(self.size))
+            .take(self.size)
+            .collect()
     }
 }
 
@@ -170,9 +229,15 @@ enum Cut {
 impl Body {
     fn new(whole: Bytes, cut_short: bool) -> Self {
         if cut_short {
-            Self { data: Some(whole.slice(..whole.len() / 2)), cut: Some(Cut::Flush) }
+            Self {
+                data: Some(whole.slice(..whole.len() / 2)),
+                cut: Some(Cut::Flush),
+            }
         } else {
-            Self { data: Some(whole), cut: None }
+            Self {
+                data: Some(whole),
+                cut: None,
+            }
         }
     }
 }
@@ -181,13 +246,17 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(data) = self.data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         match self.cut {
             None => Poll::Ready(None),
-            // What has been written goes out while the body is not ready; an error at once would take it along.
+            // What has been written goes out while the body is not ready; an error at once would
+            // take it along.
             Some(Cut::Flush) => {
                 self.cut = Some(Cut::Break);
                 context.waker().wake_by_ref();

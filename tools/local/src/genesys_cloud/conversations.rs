@@ -53,12 +53,27 @@ impl Direction {
 }
 
 impl Conversations {
-    pub(super) fn add(&mut self, conversation_id: &str, status: &str, mut normalized: Value, now: Timestamp) {
+    pub(super) fn add(
+        &mut self,
+        conversation_id: &str,
+        status: &str,
+        mut normalized: Value,
+        now: Timestamp,
+    ) {
         // The webhook has it; the model of the message does not.
-        normalized.as_object_mut().and_then(|fields| fields.remove("conversationId"));
+        normalized
+            .as_object_mut()
+            .and_then(|fields| fields.remove("conversationId"));
         let id = normalized["id"].as_str().map_or_else(new_id, str::to_owned);
-        let direction = if normalized["direction"] == "Inbound" { Direction::Inbound } else { Direction::Outbound };
-        let time = normalized["channel"]["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or(now);
+        let direction = if normalized["direction"] == "Inbound" {
+            Direction::Inbound
+        } else {
+            Direction::Outbound
+        };
+        let time = normalized["channel"]["time"]
+            .as_str()
+            .and_then(|time| time.parse().ok())
+            .unwrap_or(now);
         match self.messages.iter_mut().find(|message| message.id == id) {
             Some(message) if normalized["type"] == "Receipt" => message.receipts.push(normalized),
             Some(message) => {
@@ -84,7 +99,9 @@ impl Conversations {
     pub(super) fn by_id(&self) -> BTreeMap<&str, Vec<&Message>> {
         let mut all = BTreeMap::<_, Vec<_>>::new();
         for message in &self.messages {
-            all.entry(message.conversation_id.as_str()).or_default().push(message);
+            all.entry(message.conversation_id.as_str())
+                .or_default()
+                .push(message);
         }
         all
     }
@@ -96,7 +113,10 @@ impl Conversations {
         // The queue has no messages of its own, and then the field is missing.
         let mut participants = vec![participant(id, "acd")];
         for direction in Direction::BOTH {
-            let of_side: Vec<_> = messages.iter().filter(|message| message.direction == direction).collect();
+            let of_side: Vec<_> = messages
+                .iter()
+                .filter(|message| message.direction == direction)
+                .collect();
             if !of_side.is_empty() {
                 let mut side = participant(id, direction.purpose());
                 side["direction"] = direction.name().into();
@@ -109,7 +129,12 @@ impl Conversations {
 
     /// A `MessageData`, or what was set in its place.
     pub(super) fn details(&self, message_id: &str) -> Option<Value> {
-        let details = || self.messages.iter().find(|message| message.id == message_id).map(Message::data);
+        let details = || {
+            self.messages
+                .iter()
+                .find(|message| message.id == message_id)
+                .map(Message::data)
+        };
         self.details.get(message_id).cloned().or_else(details)
     }
 }
@@ -140,9 +165,16 @@ impl Message {
             "selfUri": self_uri(&format!("{}/details", self.id)),
         });
         let channel = &self.normalized["channel"];
-        let addresses = [("fromAddress", &channel["from"]["id"]), ("toAddress", &channel["to"]["id"])];
-        let addresses = addresses.into_iter().filter(|(_, address)| address.is_string());
-        let mut more: Map<_, _> = addresses.map(|(name, address)| (name.to_owned(), address.clone())).collect();
+        let addresses = [
+            ("fromAddress", &channel["from"]["id"]),
+            ("toAddress", &channel["to"]["id"]),
+        ];
+        let addresses = addresses
+            .into_iter()
+            .filter(|(_, address)| address.is_string());
+        let mut more: Map<_, _> = addresses
+            .map(|(name, address)| (name.to_owned(), address.clone()))
+            .collect();
         if !self.receipts.is_empty() {
             more.insert("normalizedReceipts".to_owned(), json!(self.receipts));
         }

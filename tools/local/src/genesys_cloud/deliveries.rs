@@ -1,4 +1,5 @@
-//! The log of webhook deliveries, as the tutorials have it. It is not in the public API of Genesys Cloud.
+//! The log of webhook deliveries, as the tutorials have it. It is not in the public API of Genesys
+//! Cloud.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -28,11 +29,17 @@ impl Deliveries {
         let page = Page::new(number("pageSize")?, number("pageNumber")?)?;
 
         // What is missing or unreadable keeps an entity from no answer.
-        let is = |entity: &Value, field: &str, wanted: &str| entity[field].as_str().is_none_or(|value| value == wanted);
-        let inside = |time: Timestamp| start.is_none_or(|start| start <= time) && end.is_none_or(|end| time < end);
+        let is = |entity: &Value, field: &str, wanted: &str| {
+            entity[field].as_str().is_none_or(|value| value == wanted)
+        };
+        let inside = |time: Timestamp| {
+            start.is_none_or(|start| start <= time) && end.is_none_or(|end| time < end)
+        };
         let matches = |entity: &&Value| {
             is(entity, "webhookId", webhook_id)
-                && status.as_deref().is_none_or(|status| is(entity, "status", status))
+                && status
+                    .as_deref()
+                    .is_none_or(|status| is(entity, "status", status))
                 && time(entity).is_none_or(inside)
         };
         let mut found: Vec<_> = self.0.iter().filter(matches).collect();

@@ -21,7 +21,9 @@ impl Fault {
     /// 429 with these headers, `Retry-After` or `inin-ratelimit-reset` for instance.
     #[must_use]
     pub fn too_many_requests(headers: &[(&'static str, &str)]) -> Self {
-        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
         Self::Answer(Answer::from(Refusal::too_many_requests(None)).with_headers(headers))
     }
 
@@ -40,7 +42,12 @@ impl Fault {
     /// 200 with this as its body: no JSON, other JSON than is expected, nothing.
     #[must_use]
     pub fn body(body: impl Into<String>) -> Self {
-        Self::Answer(Answer { status: 200, headers: Vec::new(), body: body.into(), cut_short: false })
+        Self::Answer(Answer {
+            status: 200,
+            headers: Vec::new(),
+            body: body.into(),
+            cut_short: false,
+        })
     }
 
     /// 200 with a body that is not JSON.

@@ -111,8 +111,14 @@ enum Dimension {
 
 impl Filter {
     fn holds(&self, session: Direction) -> bool {
-        let clauses = self.clauses.iter().map(|clause| clause.r#type.holds(&clause.predicates, session));
-        let predicates = self.predicates.iter().map(|predicate| predicate.holds(session));
+        let clauses = self
+            .clauses
+            .iter()
+            .map(|clause| clause.r#type.holds(&clause.predicates, session));
+        let predicates = self
+            .predicates
+            .iter()
+            .map(|predicate| predicate.holds(session));
         self.r#type.joins(clauses.chain(predicates))
     }
 }
@@ -152,17 +158,29 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn new(id: &'a str, messages: Vec<&'a Message>) -> Option<Self> {
         let times = || messages.iter().map(|message| message.time);
-        Some(Self { id, start: times().min()?, end: times().max()?, messages })
+        Some(Self {
+            id,
+            start: times().min()?,
+            end: times().max()?,
+            messages,
+        })
     }
 
     /// Active in the interval, and begun on a day that it touches: so the SDK describes the field.
     fn is_in(&self, start: Timestamp, end: Timestamp) -> bool {
-        let active = self.messages.iter().any(|message| start <= message.time && message.time < end);
+        let active = self
+            .messages
+            .iter()
+            .any(|message| start <= message.time && message.time < end);
         active && day(start) <= day(self.start)
     }
 
     fn sessions(&self) -> impl Iterator<Item = Direction> {
-        Direction::BOTH.into_iter().filter(|side| self.messages.iter().any(|message| message.direction == *side))
+        Direction::BOTH.into_iter().filter(|side| {
+            self.messages
+                .iter()
+                .any(|message| message.direction == *side)
+        })
     }
 
     /// An `AnalyticsConversationWithoutAttributes`.
@@ -188,16 +206,26 @@ impl<'a> Found<'a> {
 
 /// An `AnalyticsConversationQueryResponse`.
 pub(super) fn answer(conversations: &Conversations, body: &Value) -> Result<Value, Refusal> {
-    let query = Query::deserialize(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
-    let (start, end) = interval(&query.interval)
-        .ok_or_else(|| Refusal::bad_request(format!("not an interval of ISO 8601: {}", query.interval)))?;
+    let query =
+        Query::deserialize(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let (start, end) = interval(&query.interval).ok_or_else(|| {
+        Refusal::bad_request(format!("not an interval of ISO 8601: {}", query.interval))
+    })?;
     let page = Page::new(query.paging.page_size, query.paging.page_number)?;
 
-    let all = conversations.by_id().into_iter().filter_map(|(id, messages)| Found::new(id, messages));
+    let all = conversations
+        .by_id()
+        .into_iter()
+        .filter_map(|(id, messages)| Found::new(id, messages));
     let mut found: Vec<_> = all
         .filter(|conversation| conversation.is_in(start, end))
         .filter(|conversation| {
-            conversation.sessions().any(|session| query.segment_filters.iter().all(|filter| filter.holds(session)))
+            conversation.sessions().any(|session| {
+                query
+                    .segment_filters
+                    .iter()
+                    .all(|filter| filter.holds(session))
+            })
         })
         .collect();
     if query.order != Order::Unordered {

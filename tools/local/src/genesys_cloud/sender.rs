@@ -18,7 +18,12 @@ const RETRIES: usize = 5;
 const TIME_OUT: Duration = Duration::from_secs(10);
 
 /// Sends until the outcome is final, and logs it; gives whether it was delivered.
-pub(super) async fn deliver(state: &Mutex<State>, url: &str, webhook: &Webhook, pause: Duration) -> bool {
+pub(super) async fn deliver(
+    state: &Mutex<State>,
+    url: &str,
+    webhook: &Webhook,
+    pause: Duration,
+) -> bool {
     let mut status = send(url, webhook).await;
     for _ in 0..RETRIES {
         if status.is_some_and(|status| status != 429 && status < 500) {
@@ -56,8 +61,18 @@ impl State {
             "timestamp": iso(self.now()),
         }));
         if integration.is_some() {
-            let conversation_id = body["conversationId"].as_str().map_or_else(new_id, str::to_owned);
-            self.add_message(&conversation_id, if is_delivered(status) { "sent" } else { "failed" }, body);
+            let conversation_id = body["conversationId"]
+                .as_str()
+                .map_or_else(new_id, str::to_owned);
+            self.add_message(
+                &conversation_id,
+                if is_delivered(status) {
+                    "sent"
+                } else {
+                    "failed"
+                },
+                body,
+            );
         }
     }
 }

@@ -55,11 +55,16 @@ impl State {
 
     pub(super) fn add_message(&mut self, conversation_id: &str, status: &str, normalized: Value) {
         let now = self.now();
-        self.conversations.add(conversation_id, status, normalized, now);
+        self.conversations
+            .add(conversation_id, status, normalized, now);
     }
 
     /// Answers a call, with the delay before the answer; `None` where the connection breaks.
-    pub(super) fn take(&mut self, mut call: Call, headers: &HeaderMap) -> (Duration, Option<Response<Body>>) {
+    pub(super) fn take(
+        &mut self,
+        mut call: Call,
+        headers: &HeaderMap,
+    ) -> (Duration, Option<Response<Body>>) {
         let mut delay = Duration::ZERO;
         let answer = match (self.script)(&call) {
             None => Some(self.right_answer(&call, headers)),
@@ -80,7 +85,10 @@ impl State {
     fn right_answer(&mut self, call: &Call, headers: &HeaderMap) -> Answer {
         let answer = match &call.endpoint {
             Endpoint::Token => self.tokens.issue(&call.body, headers, self.now()),
-            endpoint => match self.admit(headers).and_then(|()| self.look_up(endpoint, call)) {
+            endpoint => match self
+                .admit(headers)
+                .and_then(|()| self.look_up(endpoint, call))
+            {
                 Ok(found) => Answer::json(200, &found),
                 Err(refusal) => refusal.into(),
             },
@@ -99,11 +107,15 @@ impl State {
             Endpoint::Query => query::answer(&self.conversations, &call.body),
             Endpoint::Conversation(id) => {
                 call.check_query(&[])?;
-                self.conversations.conversation(id).ok_or_else(|| Refusal::not_found(id))
+                self.conversations
+                    .conversation(id)
+                    .ok_or_else(|| Refusal::not_found(id))
             }
             Endpoint::Message(id) => {
                 call.check_query(&["useNormalizedMessage"])?;
-                self.conversations.details(id).ok_or_else(|| Refusal::not_found(id))
+                self.conversations
+                    .details(id)
+                    .ok_or_else(|| Refusal::not_found(id))
             }
             Endpoint::Deliveries(webhook_id) => self.deliveries.answer(webhook_id, call),
             Endpoint::Token | Endpoint::Unknown => Err(Refusal::not_found(&call.path)),

@@ -21,7 +21,13 @@ pub enum Function {
 
 impl Function {
     /// All of them, in the order in which an event meets them.
-    pub const ALL: [Self; 5] = [Self::Ingest, Self::Processor, Self::Replay, Self::Recovery, Self::Breaker];
+    pub const ALL: [Self; 5] = [
+        Self::Ingest,
+        Self::Processor,
+        Self::Replay,
+        Self::Recovery,
+        Self::Breaker,
+    ];
 
     /// The output of the template that holds its deployed name.
     pub(super) fn output(self) -> &'static str {

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use aws_sdk_sqs::types::QueueAttributeName::{
-    ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
+    ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
+    ApproximateNumberOfMessagesNotVisible,
 };
 
 use super::{
@@ -23,8 +24,12 @@ impl Stack {
     /// # Errors
     /// When SQS does not answer.
     pub async fn queue_counts(&self) -> Result<QueueCounts> {
-        let (events, dead_letters) = tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
-        Ok(QueueCounts { events, dead_letters })
+        let (events, dead_letters) =
+            tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
+        Ok(QueueCounts {
+            events,
+            dead_letters,
+        })
     }
 
     /// Counts the events in each state. Reads the whole table, which only a local run can afford.
@@ -32,12 +37,21 @@ impl Stack {
     /// # Errors
     /// When DynamoDB does not answer.
     pub async fn states(&self) -> Result<BTreeMap<String, usize>> {
-        let request = self.dynamodb.scan().table_name(self.output("EventsTableName")?);
-        let request = request.projection_expression("#state").expression_attribute_names("#state", "state");
+        let request = self
+            .dynamodb
+            .scan()
+            .table_name(self.output("EventsTableName")?);
+        let request = request
+            .projection_expression("#state")
+            .expression_attribute_names("#state", "state");
         let mut pages = request.into_paginator().send();
         let mut states = BTreeMap::new();
         while let Some(page) = pages.try_next().await? {
-            for state in page.items().iter().filter_map(|item| item.get("state")?.as_s().ok()) {
+            for state in page
+                .items()
+                .iter()
+                .filter_map(|item| item.get("state")?.as_s().ok())
+            {
                 *states.entry(state.clone()).or_default() += 1;
             }
         }
@@ -45,8 +59,11 @@ impl Stack {
     }
 
     async fn count(&self, output: &str) -> Result<Count> {
-        let names =
-            [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, ApproximateNumberOfMessagesDelayed];
+        let names = [
+            ApproximateNumberOfMessages,
+            ApproximateNumberOfMessagesNotVisible,
+            ApproximateNumberOfMessagesDelayed,
+        ];
         let answer = self
             .sqs
             .get_queue_attributes()
@@ -71,26 +88,43 @@ impl Stack {
     ///
     /// # Errors
     /// When they do not within [`wait::LIMIT`].
-    pub async fn until_queues(&self, what: &str, expected: impl Fn(QueueCounts) -> bool) -> Result<QueueCounts> {
-        wait::until(what, || async { Ok(Some(self.queue_counts().await?).filter(|counts| expected(*counts))) }).await
+    pub async fn until_queues(
+        &self,
+        what: &str,
+        expected: impl Fn(QueueCounts) -> bool,
+    ) -> Result<QueueCounts> {
+        wait::until(what, || async {
+            Ok(Some(self.queue_counts().await?).filter(|counts| expected(*counts)))
+        })
+        .await
     }
 
-    /// Lines that a function has logged since a time in milliseconds since 1970, oldest first. A line appears when
-    /// its invocation ends.
+    /// Lines that a function has logged since a time in milliseconds since 1970, oldest first. A
+    /// line appears when its invocation ends.
     ///
     /// # Errors
     /// When the logs cannot be read.
     pub async fn log_lines(&self, function: Function, since: i64) -> Result<Vec<LogLine>> {
         let group = format!("/aws/lambda/{}", self.function_name(function)?);
-        let mut pages = self.logs.filter_log_events().log_group_name(group).start_time(since).into_paginator().send();
+        let mut pages = self
+            .logs
+            .filter_log_events()
+            .log_group_name(group)
+            .start_time(since)
+            .into_paginator()
+            .send();
         let mut lines = Vec::new();
-        // The emulator gives no event ids, but each invocation a stream: a line is known by its place in that.
+        // The emulator gives no event ids, but each invocation a stream: a line is known by its
+        // place in that.
         let mut places = HashMap::new();
         while let Some(page) = pages.try_next().await? {
             lines.extend(page.events().iter().map(|event| {
                 let message = event.message().unwrap_or_default();
                 let stream = event.log_stream_name().unwrap_or_default();
-                let place = places.entry(stream.to_owned()).and_modify(|place| *place += 1).or_insert(0);
+                let place = places
+                    .entry(stream.to_owned())
+                    .and_modify(|place| *place += 1)
+                    .or_insert(0);
                 LogLine {
                     function,
                     id: format!("{stream} {place}"),
@@ -109,9 +143,16 @@ impl Stack {
     pub async fn function_variables(&self) -> Result<BTreeMap<String, String>> {
         let mut variables = BTreeMap::new();
         for function in Function::ALL {
-            let configuration =
-                self.lambda.get_function_configuration().function_name(self.function_name(function)?).send().await?;
-            let own = configuration.environment().and_then(|environment| environment.variables()).cloned();
+            let configuration = self
+                .lambda
+                .get_function_configuration()
+                .function_name(self.function_name(function)?)
+                .send()
+                .await?;
+            let own = configuration
+                .environment()
+                .and_then(|environment| environment.variables())
+                .cloned();
             variables.extend(own.unwrap_or_default());
         }
         Ok(variables)
@@ -123,6 +164,8 @@ impl Stack {
     /// When processes cannot be listed here.
     pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
         let name = self.function_name(function)?;
-        self.emulator.pids_of(name).map_err(|error: io::Error| anyhow!(error).context("could not list processes"))
+        self.emulator
+            .pids_of(name)
+            .map_err(|error: io::Error| anyhow!(error).context("could not list processes"))
     }
 }

@@ -52,8 +52,8 @@ pub struct StackOptions {
 }
 
 impl StackOptions {
-    /// A relay that delivers to this URL, with the template's defaults, on a free port. Its schedules are stopped: no run of theirs
-    /// comes in between, however long a test takes.
+    /// A relay that delivers to this URL, with the template's defaults, on a free port. Its
+    /// schedules are stopped: no run of theirs comes in between, however long a test takes.
     #[must_use]
     pub fn new(target_url: impl Into<String>) -> Self {
         let parameters = BTreeMap::from([("TargetUrl".into(), target_url.into())]);
@@ -81,7 +81,8 @@ impl StackOptions {
         self
     }
 
-    /// Deploys these binaries of the functions, by name, instead of debug builds that are made for it.
+    /// Deploys these binaries of the functions, by name, instead of debug builds that are made for
+    /// it.
     #[must_use]
     pub fn binaries(mut self, binaries: BTreeMap<String, PathBuf>) -> Self {
         self.binaries = Some(binaries);
@@ -95,8 +96,8 @@ impl StackOptions {
         self
     }
 
-    /// Recovers what the webhooks or integrations with these ids have lost from the Genesys Cloud at this URL, whose
-    /// `source` is one that the template takes.
+    /// Recovers what the webhooks or integrations with these ids have lost from the Genesys Cloud
+    /// at this URL, whose `source` is one that the template takes.
     #[must_use]
     pub fn recovering_from(self, genesys_url: &str, source: &str, ids: &[&str]) -> Self {
         self.set("RecoverySource", source)
@@ -106,8 +107,9 @@ impl StackOptions {
             .set("GenesysLoginUrl", genesys_url)
     }
 
-    /// Lets the functions reach this service only through the proxy, which must not lead anywhere yet. What the local AWS
-    /// does by itself, such as to poll the queue for a function, does not go through it.
+    /// Lets the functions reach this service only through the proxy, which must not lead anywhere
+    /// yet. What the local AWS does by itself, such as to poll the queue for a function, does not
+    /// go through it.
     #[must_use]
     pub fn through(mut self, service: Service, proxy: &Arc<FaultyProxy>) -> Self {
         self.ways.push((service, Arc::clone(proxy)));

@@ -22,7 +22,8 @@ impl Table {
         self.items.get(request["Key"][KEY]["S"].as_str()?)
     }
 
-    /// Puts an item, or gives what does not meet the condition: an item of another revision, or nothing at all.
+    /// Puts an item, or gives what does not meet the condition: an item of another revision, or
+    /// nothing at all.
     pub(super) fn put(&mut self, request: &Value) -> Result<(), Option<&Value>> {
         let item = &request["Item"];
         let key = item[KEY]["S"].as_str().unwrap_or_default().to_owned();
@@ -30,10 +31,12 @@ impl Table {
         let is_met = match request["ConditionExpression"].as_str() {
             None => true,
             // A lease may be taken that is over, too: none here ever is.
-            Some(condition) if condition.starts_with("attribute_not_exists(event_id)") => found.is_none(),
-            Some("revision = :revision") => {
-                found.is_some_and(|found| found["revision"] == request["ExpressionAttributeValues"][":revision"])
+            Some(condition) if condition.starts_with("attribute_not_exists(event_id)") => {
+                found.is_none()
             }
+            Some("revision = :revision") => found.is_some_and(|found| {
+                found["revision"] == request["ExpressionAttributeValues"][":revision"]
+            }),
             Some(_) => false,
         };
         if !is_met {
@@ -46,7 +49,9 @@ impl Table {
             self.order.push_back(key);
         }
         if self.order.len() > REMEMBERED {
-            self.order.pop_front().and_then(|oldest| self.items.remove(&oldest));
+            self.order
+                .pop_front()
+                .and_then(|oldest| self.items.remove(&oldest));
         }
         Ok(())
     }
@@ -63,7 +68,9 @@ impl Table {
     }
 
     pub(super) fn delete(&mut self, request: &Value) {
-        request["Key"][KEY]["S"].as_str().and_then(|key| self.items.remove(key));
+        request["Key"][KEY]["S"]
+            .as_str()
+            .and_then(|key| self.items.remove(key));
     }
 
     pub(super) fn written(&self, state: &str) -> usize {

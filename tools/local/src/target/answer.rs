@@ -38,12 +38,19 @@ impl Answer {
     /// This status, held until the target is told to release it.
     #[must_use]
     pub fn held(code: u16) -> Self {
-        Self { is_held: true, ..Self::status(code) }
+        Self {
+            is_held: true,
+            ..Self::status(code)
+        }
     }
 
     /// This fault at once.
     #[must_use]
     pub fn fault(fault: Fault) -> Self {
-        Self { status: fault.status(), fault: Some(fault), ..Self::status(0) }
+        Self {
+            status: fault.status(),
+            fault: Some(fault),
+            ..Self::status(0)
+        }
     }
 }

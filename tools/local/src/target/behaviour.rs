@@ -29,7 +29,8 @@ pub enum Behaviour {
     Down,
     /// It breaks the connection or the rules of HTTP.
     Wire(Fault),
-    /// As a function decides; the request's `nth` counts the deliveries of its event. It must not look at the target.
+    /// As a function decides; the request's `nth` counts the deliveries of its event. It must not
+    /// look at the target.
     Script(Script),
 }
 
@@ -50,9 +51,18 @@ impl Behaviour {
         match self {
             Self::Fail(percent) if fastrand::u8(..100) < *percent => Answer::status(500),
             Self::Fine | Self::Fail(_) => Answer::status(200),
-            Self::Status { code, retry_after } => Answer { retry_after: retry_after.clone(), ..Answer::status(*code) },
-            Self::Slow(delay) => Answer { delay: *delay, ..Answer::status(200) },
-            Self::Down => Answer { status: None, ..Answer::status(0) },
+            Self::Status { code, retry_after } => Answer {
+                retry_after: retry_after.clone(),
+                ..Answer::status(*code)
+            },
+            Self::Slow(delay) => Answer {
+                delay: *delay,
+                ..Answer::status(200)
+            },
+            Self::Down => Answer {
+                status: None,
+                ..Answer::status(0)
+            },
             Self::Wire(fault) => Answer::fault(*fault),
             Self::Script(script) => script(request),
         }
@@ -64,21 +74,35 @@ impl FromStr for Behaviour {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || BehaviourError { wrong: text.into() };
-        let (name, argument) = text.split_once(':').map_or((text, None), |(name, argument)| (name, Some(argument)));
+        let (name, argument) = text
+            .split_once(':')
+            .map_or((text, None), |(name, argument)| (name, Some(argument)));
         match (name, argument) {
             ("fine", None) => Ok(Self::Fine),
             ("down", None) => Ok(Self::Down),
-            ("fail", Some(percent)) => {
-                percent.parse().ok().filter(|percent| *percent <= 100).map(Self::Fail).ok_or_else(wrong)
-            }
+            ("fail", Some(percent)) => percent
+                .parse()
+                .ok()
+                .filter(|percent| *percent <= 100)
+                .map(Self::Fail)
+                .ok_or_else(wrong),
             ("slow", Some(delay)) => parse_duration(delay).map(Self::Slow).ok_or_else(wrong),
             ("status", Some(argument)) => {
-                let (code, retry_after) =
-                    argument.split_once(':').map_or((argument, None), |(code, after)| (code, Some(after.into())));
-                let code = code.parse().ok().filter(|code| (200..600).contains(code)).ok_or_else(wrong)?;
+                let (code, retry_after) = argument
+                    .split_once(':')
+                    .map_or((argument, None), |(code, after)| (code, Some(after.into())));
+                let code = code
+                    .parse()
+                    .ok()
+                    .filter(|code| (200..600).contains(code))
+                    .ok_or_else(wrong)?;
                 Ok(Self::Status { code, retry_after })
             }
-            (name, None) => Fault::ALL.into_iter().find(|fault| fault.name() == name).map(Self::Wire).ok_or_else(wrong),
+            (name, None) => Fault::ALL
+                .into_iter()
+                .find(|fault| fault.name() == name)
+                .map(Self::Wire)
+                .ok_or_else(wrong),
             _ => Err(wrong()),
         }
     }
@@ -89,8 +113,14 @@ impl fmt::Display for Behaviour {
         match self {
             Self::Fine => formatter.write_str("fine"),
             Self::Fail(percent) => write!(formatter, "fail:{percent}"),
-            Self::Status { code, retry_after: None } => write!(formatter, "status:{code}"),
-            Self::Status { code, retry_after: Some(after) } => write!(formatter, "status:{code}:{after}"),
+            Self::Status {
+                code,
+                retry_after: None,
+            } => write!(formatter, "status:{code}"),
+            Self::Status {
+                code,
+                retry_after: Some(after),
+            } => write!(formatter, "status:{code}:{after}"),
             Self::Slow(delay) => write!(formatter, "slow:{}ms", delay.as_millis()),
             Self::Down => formatter.write_str("down"),
             Self::Wire(fault) => formatter.write_str(fault.name()),
@@ -109,7 +139,11 @@ impl fmt::Debug for Behaviour {
 fn parse_duration(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(milliseconds) => milliseconds.parse().ok().map(Duration::from_millis),
-        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
+        None => text
+            .strip_suffix('s')?
+            .parse()
+            .ok()
+            .map(Duration::from_secs),
     }
 }
 
@@ -119,7 +153,14 @@ mod tests {
 
     #[test]
     fn a_behaviour_reads_as_it_is_written() -> Result<(), BehaviourError> {
-        for text in ["fine", "fail:30", "status:404", "status:503:60", "slow:2000ms", "down"] {
+        for text in [
+            "fine",
+            "fail:30",
+            "status:404",
+            "status:503:60",
+            "slow:2000ms",
+            "down",
+        ] {
             assert_eq!(text.parse::<Behaviour>()?.to_string(), text);
         }
         for fault in Fault::ALL {
@@ -132,9 +173,25 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_what_is_possible() {
-        for text in ["", "Fine", "fail", "fail:101", "status:99", "status:abc", "slow:fast", "down:1", "reset:1"] {
-            let error = text.parse::<Behaviour>().map(|_| ()).map_err(|error| error.to_string());
-            assert!(error.is_err_and(|error| error.contains("fail:30")), "{text}");
+        for text in [
+            "",
+            "Fine",
+            "fail",
+            "fail:101",
+            "status:99",
+            "status:abc",
+            "slow:fast",
+            "down:1",
+            "reset:1",
+        ] {
+            let error = text
+                .parse::<Behaviour>()
+                .map(|_| ())
+                .map_err(|error| error.to_string());
+            assert!(
+                error.is_err_and(|error| error.contains("fail:30")),
+                "{text}"
+            );
         }
     }
 }

@@ -72,7 +72,11 @@ impl Fault {
     pub(super) fn status(self) -> Option<u16> {
         match self {
             Self::Trickle | Self::Short | Self::Large | Self::EndlessBody => Some(200),
-            Self::ResetUnread | Self::Reset | Self::Garbage | Self::BadLength | Self::EndlessHeaders => None,
+            Self::ResetUnread
+            | Self::Reset
+            | Self::Garbage
+            | Self::BadLength
+            | Self::EndlessHeaders => None,
         }
     }
 
@@ -83,8 +87,12 @@ impl Fault {
             Self::ResetUnread | Self::Reset => stream.set_zero_linger(),
             Self::Trickle => trickle(&mut stream).await,
             Self::Garbage => end_with(stream, b"\x16\x03\x01 what is this? \xff\r\n\r\n").await,
-            Self::BadLength => end_with(stream, &[OK, b"content-length: many\r\n\r\nok"].concat()).await,
-            Self::Short => end_with(stream, &[OK, b"content-length: 1000\r\n\r\nok"].concat()).await,
+            Self::BadLength => {
+                end_with(stream, &[OK, b"content-length: many\r\n\r\nok"].concat()).await
+            }
+            Self::Short => {
+                end_with(stream, &[OK, b"content-length: 1000\r\n\r\nok"].concat()).await
+            }
             Self::EndlessHeaders => endless_headers(&mut stream).await,
             Self::Large => large(stream).await,
             Self::EndlessBody => endless_body(&mut stream).await,
@@ -98,7 +106,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Writes this, and waits for the client to close: what it has sent unread would turn our end into a reset.
+/// Writes this, and waits for the client to close: what it has sent unread would turn our end into
+/// a reset.
 async fn end_with(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
@@ -125,7 +134,9 @@ async fn endless_headers(stream: &mut TcpStream) -> io::Result<()> {
 
 async fn large(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(OK).await?;
-    stream.write_all(format!("content-length: {LARGE_BYTES}\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("content-length: {LARGE_BYTES}\r\n\r\n").as_bytes())
+        .await?;
     for _ in 0..LARGE_BYTES / PIECE.len() {
         stream.write_all(&PIECE).await?;
     }
@@ -133,7 +144,9 @@ async fn large(mut stream: TcpStream) -> io::Result<()> {
 }
 
 async fn endless_body(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(&[OK, b"transfer-encoding: chunked\r\n\r\n"].concat()).await?;
+    stream
+        .write_all(&[OK, b"transfer-encoding: chunked\r\n\r\n"].concat())
+        .await?;
     loop {
         stream.write_all(b"4\r\nmore\r\n").await?;
         sleep(PAUSE).await;

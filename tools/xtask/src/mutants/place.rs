@@ -15,20 +15,25 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Finds `find` in a file, or in one of the sources below a folder; fails unless it occurs `times` times.
+    /// Finds `find` in a file, or in one of the sources below a folder; fails unless it occurs
+    /// `times` times.
     pub(super) fn find(root: &Path, path: &Path, find: &str, times: usize) -> Result<Self> {
         ensure!(!find.trim().is_empty(), "`find` is empty");
         let mut places = Vec::new();
         for file in sources(root, path)? {
-            let text =
-                fs::read_to_string(root.join(&file)).with_context(|| format!("could not read {}", file.display()))?;
+            let text = fs::read_to_string(root.join(&file))
+                .with_context(|| format!("could not read {}", file.display()))?;
             let parts = occurrences(&text, find);
             if !parts.is_empty() {
                 places.push(Self { file, text, parts });
             }
         }
         let found: usize = places.iter().map(|place| place.parts.len()).sum();
-        ensure!(found == times, "{} has `{find}` {found} times instead of {times}", path.display());
+        ensure!(
+            found == times,
+            "{} has `{find}` {found} times instead of {times}",
+            path.display()
+        );
         ensure!(places.len() == 1, "`{find}` is in {} files", places.len());
         places.pop().context("no place")
     }
@@ -53,7 +58,9 @@ fn sources(root: &Path, path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     let mut sources = Vec::new();
-    for entry in fs::read_dir(root.join(path)).with_context(|| format!("could not read {}", path.display()))? {
+    for entry in fs::read_dir(root.join(path))
+        .with_context(|| format!("could not read {}", path.display()))?
+    {
         let path = path.join(entry?.file_name());
         let is_test = path.file_stem().is_some_and(|name| name == "tests");
         let is_rust = path.extension().is_some_and(|extension| extension == "rs");
@@ -68,8 +75,10 @@ fn sources(root: &Path, path: &Path) -> Result<Vec<PathBuf>> {
 /// Parts of a text that read like `find`, whatever the white space and the trailing commas.
 fn occurrences(text: &str, find: &str) -> Vec<Range<usize>> {
     let (text, find) = (squeezed(text), squeezed(find));
-    let (places, wanted): (Vec<_>, Vec<_>) =
-        (text.iter().map(|(at, _)| *at).collect(), find.iter().map(|(_, c)| *c).collect());
+    let (places, wanted): (Vec<_>, Vec<_>) = (
+        text.iter().map(|(at, _)| *at).collect(),
+        find.iter().map(|(_, c)| *c).collect(),
+    );
     let text: Vec<_> = text.into_iter().map(|(_, c)| c).collect();
     let mut parts: Vec<Range<usize>> = Vec::new();
     for (start, window) in text.windows(wanted.len().max(1)).enumerate() {
@@ -85,7 +94,9 @@ fn occurrences(text: &str, find: &str) -> Vec<Range<usize>> {
 fn squeezed(text: &str) -> Vec<(usize, char)> {
     let is_closing = |at: usize| text[at..].trim_start().starts_with([')', ']', '}']);
     let is_ignored = |at: usize, c: char| c.is_whitespace() || (c == ',' && is_closing(at + 1));
-    text.char_indices().filter(|(at, c)| !is_ignored(*at, *c)).collect()
+    text.char_indices()
+        .filter(|(at, c)| !is_ignored(*at, *c))
+        .collect()
 }
 
 #[cfg(test)]
@@ -95,7 +106,10 @@ mod tests {
     #[test]
     fn formatting_does_not_matter() {
         let source = "let a = f(\n    one,\n    two,\n);\nlet b = g(one);";
-        let found: Vec<_> = occurrences(source, "f(one, two)").into_iter().map(|part| &source[part]).collect();
+        let found: Vec<_> = occurrences(source, "f(one, two)")
+            .into_iter()
+            .map(|part| &source[part])
+            .collect();
         assert_eq!(found, ["f(\n    one,\n    two,\n)"]);
         assert_eq!(occurrences(source, "one").len(), 2);
         assert!(occurrences(source, "three").is_empty());
@@ -105,9 +119,18 @@ mod tests {
     fn place_is_the_only_one_or_an_error() {
         let root = crate::workspace::root();
         let here = Path::new("tools/xtask/src/mutants");
-        let place = Place::find(root, here, &["struct", " Place"].concat(), 1).expect("this file has one");
-        assert!(place.replaced("struct Other").contains("pub(super) struct Other {"));
-        let error = Place::find(root, here, &["no", "such"].concat(), 1).expect_err("there is none");
-        assert!(error.to_string().contains("0 times instead of 1"), "{error}");
+        let place =
+            Place::find(root, here, &["struct", " Place"].concat(), 1).expect("this file has one");
+        assert!(
+            place
+                .replaced("struct Other")
+                .contains("pub(super) struct Other {")
+        );
+        let error =
+            Place::find(root, here, &["no", "such"].concat(), 1).expect_err("there is none");
+        assert!(
+            error.to_string().contains("0 times instead of 1"),
+            "{error}"
+        );
     }
 }

@@ -26,7 +26,10 @@ impl Sender for Slow {
 }
 
 impl VisibilityTimeout for Slow {
-    async fn change_visibility(&self, changes: &[(ReceiptHandle, Duration)]) -> Vec<Result<(), QueueError>> {
+    async fn change_visibility(
+        &self,
+        changes: &[(ReceiptHandle, Duration)],
+    ) -> Vec<Result<(), QueueError>> {
         self.0.change_visibility(changes).await
     }
 }
@@ -69,16 +72,30 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() {
     let began_at = Instant::now();
     let answer = send(&function, event).await;
     let expected = json!({ "status": "accepted", "eventId": id_of(&dead_letter(10)) });
-    assert_eq!((answer.status, &answer.body), (202, &expected), "{answer:?}");
-    assert!(began_at.elapsed() <= ANSWER_WITHIN, "{:?}", began_at.elapsed());
-    assert!(function.dead_letters.ports.events.messages().is_empty(), "not yet");
+    assert_eq!(
+        (answer.status, &answer.body),
+        (202, &expected),
+        "{answer:?}"
+    );
+    assert!(
+        began_at.elapsed() <= ANSWER_WITHIN,
+        "{:?}",
+        began_at.elapsed()
+    );
+    assert!(
+        function.dead_letters.ports.events.messages().is_empty(),
+        "not yet"
+    );
 
-    let [request] = &function.background.requests()[..] else { panic!("one request") };
-    let expected =
-        json!({ "action": "replay", "eventIds": [id_of(&dead_letter(10))], "by": OPERATOR, "why": "it is time" });
+    let [request] = &function.background.requests()[..] else {
+        panic!("one request")
+    };
+    let expected = json!({ "action": "replay", "eventIds": [id_of(&dead_letter(10))], "by": OPERATOR, "why": "it is time" });
     assert_eq!(request, &expected);
     sleep(Duration::from_mins(1)).await;
-    let report = invoke(&function, request.clone()).await.expect("carried out");
+    let report = invoke(&function, request.clone())
+        .await
+        .expect("carried out");
     assert_eq!(report["replayed"], 1, "{report}");
 }
 
@@ -88,7 +105,10 @@ async fn nothing_is_accepted_that_lambda_has_not_taken() {
     function.background.fail();
     let answer = send(&function, retry_of(&dead_letter(10))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(!answer.body.to_string().contains("made to fail"), "the cause is for the log");
+    assert!(
+        !answer.body.to_string().contains("made to fail"),
+        "the cause is for the log"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn run<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
     runtime.expect("a runtime").block_on(future)
 }
 
@@ -33,7 +36,10 @@ async fn a_body_that_is_no_object_of_why_is_refused_however_it_is_wrapped() {
         (event["body"], event["isBase64Encoded"]) = (json!(body), json!(is_encoded));
         let answer = send(&function(), event).await;
         assert_eq!(answer.status, 400, "{body:.50}: {answer:?}");
-        assert!(answer.body["parameter"].is_string(), "{body:.50}: {answer:?}");
+        assert!(
+            answer.body["parameter"].is_string(),
+            "{body:.50}: {answer:?}"
+        );
     }
 }
 

@@ -11,13 +11,20 @@ async fn a_list_goes_on_where_the_page_before_ended() {
         let page = send(&function, event("GET", "/dlq", &query)).await;
         assert_eq!(page.status, 200, "{page:?}");
         let items = page.body["items"].as_array().expect("items");
-        assert!(items.len() <= 2 && page.body["count"] == items.len(), "{page:?}");
+        assert!(
+            items.len() <= 2 && page.body["count"] == items.len(),
+            "{page:?}"
+        );
         ids.extend(items.iter().map(|item| item["eventId"].clone()));
         pages += 1;
-        let Some(next) = page.body["next"].as_str() else { break };
+        let Some(next) = page.body["next"].as_str() else {
+            break;
+        };
         query = format!("limit=2&next={next}");
     }
-    let expected: Vec<Value> = (0..5).map(|name| json!(id_of(&dead_letter(name)))).collect();
+    let expected: Vec<Value> = (0..5)
+        .map(|name| json!(id_of(&dead_letter(name))))
+        .collect();
     assert_eq!((ids, pages), (expected, 3), "oldest first");
 }
 
@@ -26,7 +33,11 @@ async fn every_parameter_selects() {
     let function = function();
     send_to_dead_letters(
         &function,
-        [dead_letter_of_webhook("a b+c", 1), dead_letter_of_webhook("d", 2), refused(r#"{"hello":1}"#)],
+        [
+            dead_letter_of_webhook("a b+c", 1),
+            dead_letter_of_webhook("d", 2),
+            refused(r#"{"hello":1}"#),
+        ],
     )
     .await;
     for (query, count) in [
@@ -49,7 +60,11 @@ async fn every_parameter_selects() {
         ("limit=1", 1),
     ] {
         let list = send(&function, event("GET", "/dlq", query)).await;
-        assert_eq!((list.status, &list.body["count"]), (200, &json!(count)), "{query}: {list:?}");
+        assert_eq!(
+            (list.status, &list.body["count"]),
+            (200, &json!(count)),
+            "{query}: {list:?}"
+        );
     }
 }
 
@@ -89,27 +104,51 @@ async fn a_parameter_that_is_not_understood_is_named() {
         ("=", "request"),
     ] {
         let answer = send(&function, event("GET", "/dlq", query)).await;
-        assert_eq!((answer.status, &answer.body["parameter"]), (400, &json!(parameter)), "{query}: {answer:?}");
+        assert_eq!(
+            (answer.status, &answer.body["parameter"]),
+            (400, &json!(parameter)),
+            "{query}: {answer:?}"
+        );
     }
     let answer = send(&function, sample("replay-http-bad-parameter")).await;
-    assert_eq!((answer.status, &answer.body["parameter"]), (400, &json!("limit")), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.body["parameter"]),
+        (400, &json!("limit")),
+        "{answer:?}"
+    );
     for (method, path) in [("GET", "/dlq/an-event"), ("POST", "/dlq/an-event/retry")] {
         let answer = send(&function, event(method, path, "force=true")).await;
-        assert_eq!((answer.status, &answer.body["parameter"]), (400, &json!("force")), "{path}: {answer:?}");
+        assert_eq!(
+            (answer.status, &answer.body["parameter"]),
+            (400, &json!("force")),
+            "{path}: {answer:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_cannot_be_one_is_refused() {
     let too_long = "x".repeat(81);
-    for id in ["a b", "a%20b", "%", "%C3%BC", "%ff", "ü", "a.b", "body#a", &too_long] {
-        for (method, path) in [("GET", format!("/dlq/{id}")), ("POST", format!("/dlq/{id}/retry"))] {
+    for id in [
+        "a b", "a%20b", "%", "%C3%BC", "%ff", "ü", "a.b", "body#a", &too_long,
+    ] {
+        for (method, path) in [
+            ("GET", format!("/dlq/{id}")),
+            ("POST", format!("/dlq/{id}/retry")),
+        ] {
             let answer = send(&function(), event(method, &path, "")).await;
-            assert_eq!((answer.status, &answer.body["parameter"]), (400, &json!("eventId")), "{path}: {answer:?}");
+            assert_eq!(
+                (answer.status, &answer.body["parameter"]),
+                (400, &json!("eventId")),
+                "{path}: {answer:?}"
+            );
         }
     }
     let answer = send(&function(), event("GET", "/dlq/%61n%2Devent", "")).await;
-    assert_eq!(answer.status, 404, "an id that is encoded without need is an id");
+    assert_eq!(
+        answer.status, 404,
+        "an id that is encoded without need is an id"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,9 +158,18 @@ async fn every_answer_fits_whatever_the_event_holds() {
     let body = "\u{1}".repeat(1024 * 1024);
     send_to_dead_letters(&function, [refused(&body)]).await;
     let id = function.dead_letters.ports.table.only_record().event_id;
-    let reply = invoke(&function, event("GET", &format!("/dlq/{id}"), "")).await.expect("answered");
-    assert!(reply.to_string().len() < 6 * 1024 * 1024, "{}", reply.to_string().len());
+    let reply = invoke(&function, event("GET", &format!("/dlq/{id}"), ""))
+        .await
+        .expect("answered");
+    assert!(
+        reply.to_string().len() < 6 * 1024 * 1024,
+        "{}",
+        reply.to_string().len()
+    );
     let shown: Value = serde_json::from_str(reply["body"].as_str().expect("a body")).expect("JSON");
     assert_eq!(shown["body"], Value::Null);
-    assert_eq!(shown["bodyBase64"].as_str().map(str::len), Some(body.len().div_ceil(3) * 4));
+    assert_eq!(
+        shown["bodyBase64"].as_str().map(str::len),
+        Some(body.len().div_ceil(3) * 4)
+    );
 }

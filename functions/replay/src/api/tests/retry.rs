@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use genesys_relay::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, REPLAY_CEILING};
+use genesys_relay::domain::event_record::{
+    Attempt, Claim, ClaimRequest, ClaimResult, Context, Death, REPLAY_CEILING,
+};
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{EventsTable as _, Written};
@@ -27,17 +29,29 @@ async fn a_body_that_is_not_understood_is_refused_and_nothing_is_done() {
         (json!("{\"why\":7}"), false, "why"),
         (json!("{\"why\":\" \"}"), false, "why"),
         (json!("{\"why\":\"two\\nlines\"}"), false, "why"),
-        (json!(format!("{{\"why\":\"{}\"}}", "x".repeat(501))), false, "why"),
+        (
+            json!(format!("{{\"why\":\"{}\"}}", "x".repeat(501))),
+            false,
+            "why",
+        ),
         (json!("{\"force\":true}"), false, "force"),
         (json!("{\"by\":\"another person\"}"), false, "by"),
-        (json!("{\"all\":true,\"why\":\"all of them\"}"), false, "all"),
+        (
+            json!("{\"all\":true,\"why\":\"all of them\"}"),
+            false,
+            "all",
+        ),
         (json!("{\"action\":\"discard\"}"), false, "action"),
     ] {
         let mut event = retry_of(&dead_letter(1));
         event["body"] = body.clone();
         event["isBase64Encoded"] = base64.into();
         let answer = send(&function, event).await;
-        assert_eq!((answer.status, &answer.body["parameter"]), (400, &json!(parameter)), "{body}: {answer:?}");
+        assert_eq!(
+            (answer.status, &answer.body["parameter"]),
+            (400, &json!(parameter)),
+            "{body}: {answer:?}"
+        );
     }
     assert!(function.dead_letters.ports.events.messages().is_empty());
 }
@@ -51,7 +65,10 @@ async fn no_body_and_an_empty_one_are_the_same() {
         event["body"] = body.clone();
         let answer = send(&function, event).await;
         assert_eq!(answer.status, 200, "{body}: {answer:?}");
-        assert_eq!(function.dead_letters.ports.table.only_record().history[0].why, None);
+        assert_eq!(
+            function.dead_letters.ports.table.only_record().history[0].why,
+            None
+        );
     }
 }
 
@@ -69,21 +86,47 @@ async fn claim(function: &Fakes, message: &Message) -> Claim {
         lease_until,
         now,
     };
-    let found = function.dead_letters.ports.table.get(&event.id).await.expect("read");
-    let ClaimResult::Claimed(claim) = Claim::on(found.as_ref(), request) else { panic!("{found:?}") };
-    assert_eq!(function.dead_letters.ports.table.write(claim.transition()).await.expect("written"), Written::Done);
+    let found = function
+        .dead_letters
+        .ports
+        .table
+        .get(&event.id)
+        .await
+        .expect("read");
+    let ClaimResult::Claimed(claim) = Claim::on(found.as_ref(), request) else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        function
+            .dead_letters
+            .ports
+            .table
+            .write(claim.transition())
+            .await
+            .expect("written"),
+        Written::Done
+    );
     claim
 }
 
 fn attempt() -> Attempt {
-    Attempt { at: FakeClock.now(), duration_ms: Some(7), status: Some(404), error: None, response: None }
+    Attempt {
+        at: FakeClock.now(),
+        duration_ms: Some(7),
+        status: Some(404),
+        error: None,
+        response: None,
+    }
 }
 
 /// Detail of the 409 that answers a retry.
 async fn conflict(function: &Fakes) -> String {
     let answer = send(function, retry_of(&dead_letter(1))).await;
     assert_eq!(answer.status, 409, "{answer:?}");
-    assert!(function.dead_letters.ports.events.messages().is_empty(), "nothing is sent");
+    assert!(
+        function.dead_letters.ports.events.messages().is_empty(),
+        "nothing is sent"
+    );
     answer.body["detail"].as_str().expect("a text").to_owned()
 }
 
@@ -104,19 +147,35 @@ async fn an_event_that_is_not_dead_is_a_conflict_that_says_where_it_is() {
 
     let function = crate::testing::function();
     let claimed = claim(&function, &dead_letter(1)).await;
-    function.dead_letters.ports.table.write(&claimed.delivered(attempt())).await.expect("written");
+    function
+        .dead_letters
+        .ports
+        .table
+        .write(&claimed.delivered(attempt()))
+        .await
+        .expect("written");
     assert!(conflict(&function).await.contains("the target has it"));
 
     let function = crate::testing::function();
     send_to_dead_letters(&function, [dead_letter(1)]).await;
-    let discard = json!({ "action": "discard", "eventIds": [id_of(&dead_letter(1))], "why": "a test" });
+    let discard =
+        json!({ "action": "discard", "eventIds": [id_of(&dead_letter(1))], "why": "a test" });
     invoke(&function, discard).await.expect("discarded");
     assert!(conflict(&function).await.contains("discarded"));
 
     let function = crate::testing::function();
     send_to_dead_letters(&function, [dead_letter(1)]).await;
-    invoke(&function, json!({ "action": "archive", "olderThanDays": 0 })).await.expect("archived");
-    assert!(conflict(&function).await.contains(&function.dead_letters.ports.archive.keys()[0]));
+    invoke(
+        &function,
+        json!({ "action": "archive", "olderThanDays": 0 }),
+    )
+    .await
+    .expect("archived");
+    assert!(
+        conflict(&function)
+            .await
+            .contains(&function.dead_letters.ports.archive.keys()[0])
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +192,13 @@ async fn event_replayed_too_often_needs_force() {
             dead_at: FakeClock.now(),
         };
         let dead = claimed.dead(attempt(), death, None, Context::default());
-        function.dead_letters.ports.table.write(&dead).await.expect("written");
+        function
+            .dead_letters
+            .ports
+            .table
+            .write(&dead)
+            .await
+            .expect("written");
     }
     send_to_dead_letters(&function, [dead_letter(1)]).await;
     assert!(conflict(&function).await.contains("\"force\": true"));
@@ -143,12 +208,33 @@ async fn event_replayed_too_often_needs_force() {
 async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
     let function = function();
     send_to_dead_letters(&function, [dead_letter(1)]).await;
-    function.dead_letters.ports.redrive.start_move(None).await.expect("started");
+    function
+        .dead_letters
+        .ports
+        .redrive
+        .start_move(None)
+        .await
+        .expect("started");
     let answer = send(&function, retry_of(&dead_letter(1))).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, "30"), "{answer:?}");
-    assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains("move task")), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, "30"),
+        "{answer:?}"
+    );
+    assert!(
+        answer.body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("move task")),
+        "{answer:?}"
+    );
 
-    function.dead_letters.ports.redrive.cancel_move("task-0").await.expect("cancelled");
+    function
+        .dead_letters
+        .ports
+        .redrive
+        .cancel_move("task-0")
+        .await
+        .expect("cancelled");
     let run = {
         let function = Fakes::clone(&function);
         // Holds the lease for the two seconds that it waits for one more message.
@@ -157,7 +243,12 @@ async fn a_retry_waits_for_the_run_or_the_move_task_that_is_at_work() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let answer = send(&function, retry_of(&dead_letter(1))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.body["detail"].as_str().is_some_and(|detail| detail.contains("Reconcile")), "{answer:?}");
+    assert!(
+        answer.body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("Reconcile")),
+        "{answer:?}"
+    );
 
     run.await.expect("no panic").expect("reconciled");
     assert_eq!(send(&function, retry_of(&dead_letter(1))).await.status, 200);
@@ -168,9 +259,19 @@ async fn a_message_that_is_hidden_is_there_later() {
     let function = function();
     send_to_dead_letters(&function, [dead_letter(1)]).await;
     let hidden_for = Duration::from_mins(5);
-    function.dead_letters.ports.dead_letters.receive(10, hidden_for, Duration::ZERO).await.expect("received");
+    function
+        .dead_letters
+        .ports
+        .dead_letters
+        .receive(10, hidden_for, Duration::ZERO)
+        .await
+        .expect("received");
     let answer = send(&function, retry_of(&dead_letter(1))).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, "60"), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, "60"),
+        "{answer:?}"
+    );
     tokio::time::advance(hidden_for).await;
     assert_eq!(send(&function, retry_of(&dead_letter(1))).await.status, 200);
 }
