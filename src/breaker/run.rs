@@ -10,9 +10,10 @@ use crate::breaker::status::{BreakerStatus, log_change};
 use crate::domain::attempts::{Attempts, minutes_before};
 use crate::domain::circuit::{Circuit, MINUTES, Policy, Probed, Settings, State};
 use crate::ports::clock::Clock;
-use crate::ports::event_source::{EventSource, EventSourceError, Prober};
-use crate::ports::events_table::{EventsTable, LeaseName, RunLease, TableError};
+use crate::ports::event_source::{EventSource, Prober};
+use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Countable;
+use crate::ports::service::{Fault, ServiceError};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -46,12 +47,9 @@ pub enum BreakerError {
     /// An operator cannot set a breaker that the stack does not have.
     #[error("the breaker is off: set the stack's parameter Breaker to \"on\" first")]
     Off,
-    /// The events table failed.
-    #[error("the breaker's run failed")]
-    Table(#[from] TableError),
-    /// The mapping could not be read or set. The next run tries again.
-    #[error("the breaker's run failed")]
-    EventSource(#[from] EventSourceError),
+    /// The table failed, or the mapping could not be read or set. The next run tries again.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }
 
 impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<Q, W, M, P, C> {
@@ -149,9 +147,12 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             Ok(None) => Ok(Circuit::closed(
                 now - SignedDuration::from_mins(MINUTES.into()),
             )),
-            Err(error @ TableError::Unreadable(_))
-                if request.override_state.is_some() || !self.is_on =>
-            {
+            Err(
+                error @ ServiceError {
+                    fault: Fault::Unreadable,
+                    ..
+                },
+            ) if request.override_state.is_some() || !self.is_on => {
                 tracing::warn!(
                     error = display_chain(&error),
                     "replaced the breaker's state, which could not be read"
@@ -220,18 +221,14 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         Ok(circuit.into())
     }
 
-    async fn attempts(&self, now: Timestamp) -> Result<Vec<(Timestamp, Attempts)>, TableError> {
+    async fn attempts(&self, now: Timestamp) -> Result<Vec<(Timestamp, Attempts)>, ServiceError> {
         let minutes = minutes_before(now, MINUTES);
         let attempts = self.table.attempts(&minutes).await?;
         Ok(minutes.into_iter().zip(attempts).collect())
     }
 
     /// Sets the mapping, unless it is as wanted.
-    async fn apply(
-        &self,
-        circuit: &Circuit,
-        found: Option<Settings>,
-    ) -> Result<(), EventSourceError> {
+    async fn apply(&self, circuit: &Circuit, found: Option<Settings>) -> Result<(), ServiceError> {
         let wanted = circuit.settings(self.policy);
         match found {
             Some(found) if found != wanted => self.event_source.set(wanted).await,

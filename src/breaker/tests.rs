@@ -15,8 +15,9 @@ use crate::domain::message::Message;
 use crate::domain::request::Requester;
 use crate::ports::clock::Clock as _;
 use crate::ports::event_source::EventSource as _;
-use crate::ports::events_table::{EventsTable as _, LeaseName, RunLease, TableError};
+use crate::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use crate::ports::queue::{Countable as _, Sender as _};
+use crate::ports::service::{Fault, Service};
 use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
 
 type TheBreaker = Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>;
@@ -479,7 +480,7 @@ async fn one_that_cannot_act_is_known_as_broken() {
     breaker.event_source.fail(true);
     assert!(matches!(
         ask(&breaker, None).await,
-        Err(BreakerError::EventSource(_))
+        Err(BreakerError::Service(error)) if error.service == Service::EventSourceMapping
     ));
     assert_eq!(looked().await, before);
 
@@ -547,7 +548,7 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
         breaker.table.spoil_circuit();
         assert!(matches!(
             ask(&breaker, None).await,
-            Err(BreakerError::Table(TableError::Unreadable(_)))
+            Err(BreakerError::Service(error)) if error.fault == Fault::Unreadable
         ));
         match state {
             Some(_) => drop(ask(&breaker, state).await.expect("done")),
@@ -657,7 +658,7 @@ async fn a_table_that_is_down_leaves_everything_as_it_is() {
     breaker.table.fail();
     assert!(matches!(
         ask(&breaker, None).await,
-        Err(BreakerError::Table(_))
+        Err(BreakerError::Service(_))
     ));
     assert_eq!(breaker.event_source.now(), set(false, 2));
 }

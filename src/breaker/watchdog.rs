@@ -4,34 +4,25 @@ use jiff::Timestamp;
 
 use crate::breaker::status::log_change;
 use crate::domain::circuit::{Circuit, Settings, State};
-use crate::ports::event_source::{EventSource, EventSourceError};
-use crate::ports::events_table::{EventsTable, TableError};
+use crate::ports::event_source::EventSource;
+use crate::ports::events_table::EventsTable;
+use crate::ports::service::{Fault, ServiceError};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
-
-/// The watchdog could not finish. The next schedule tries again.
-#[derive(Debug, thiserror::Error)]
-pub enum WatchdogError {
-    /// The events table failed.
-    #[error("the breaker's state could not be read or written")]
-    Table(#[from] TableError),
-    /// Lambda did not enable the mapping.
-    #[error("the event source mapping could not be enabled")]
-    EventSource(#[from] EventSourceError),
-}
 
 /// Enables the event source mapping if the breaker has not run for too long, or if its state cannot
 /// be read.
 ///
 /// A stopped breaker may be holding events back, or may have closed without reaching the mapping.
-/// It resumes from the state that is saved here, in the name of `by`.
+/// It resumes from the state that is saved here, in the name of `by`. After an error, the next
+/// schedule tries again.
 pub async fn release_if_stale(
     table: &impl EventsTable,
     event_source: &impl EventSource,
     maximum_concurrency: u32,
     by: &str,
     now: Timestamp,
-) -> Result<(), WatchdogError> {
+) -> Result<(), ServiceError> {
     let (before, circuit) = match table.circuit().await {
         Ok(None) => return Ok(()),
         Ok(Some(before)) => {
@@ -51,7 +42,12 @@ pub async fn release_if_stale(
             (Some(before), circuit)
         }
         // Written by a later version that is gone: no breaker runs.
-        Err(error @ TableError::Unreadable(_)) => {
+        Err(
+            error @ ServiceError {
+                fault: Fault::Unreadable,
+                ..
+            },
+        ) => {
             let why = format!(
                 "the breaker's state could not be read and was replaced: {}",
                 display_chain(&error)
@@ -64,7 +60,7 @@ pub async fn release_if_stale(
                 },
             )
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     event_source
         .set(Settings {

@@ -2,8 +2,8 @@
 
 use crate::domain::event::EventId;
 use crate::ports::archive::ArchiveError;
-use crate::ports::events_table::{RunLease, TableError};
-use crate::ports::queue::QueueError;
+use crate::ports::events_table::RunLease;
+use crate::ports::service::ServiceError;
 
 /// Reason for which a request is not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +41,9 @@ pub enum ReplayError {
         /// Difference between the two.
         why: String,
     },
-    /// A queue failed before anything was done, as far as is known.
+    /// A service failed before anything was done, as far as is known.
     #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// The events table failed before anything was done, as far as is known.
-    #[error(transparent)]
-    Table(#[from] TableError),
+    Service(#[from] ServiceError),
     /// The archive failed before anything was done, as far as is known.
     #[error(transparent)]
     Archive(#[from] ArchiveError),

@@ -16,8 +16,9 @@ use super::ports::{PortTypes, Ports};
 use crate::domain::event::EventId;
 use crate::domain::event_record::REPLAY_CEILING;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, Position, TableError, Window};
+use crate::ports::events_table::{EventsTable, Position, Window};
 use crate::ports::queue::Countable;
+use crate::ports::service::ServiceError;
 
 /// Dead letters that are read from the index at a time, when all are.
 const PAGE: usize = 1000;
@@ -125,7 +126,7 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
     pub(super) async fn next_page(
         &self,
         pages: &mut Pages,
-    ) -> Result<Option<Vec<DeadLetter>>, TableError> {
+    ) -> Result<Option<Vec<DeadLetter>>, ServiceError> {
         if pages.is_over {
             return Ok(None);
         }

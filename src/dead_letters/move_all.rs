@@ -10,8 +10,9 @@ use super::run::Run;
 use crate::domain::event_record::{BulkReplay, REPLAY_CEILING};
 use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, TableError};
+use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{Countable, MoveTask, Redrive};
+use crate::ports::service::ServiceError;
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -32,7 +33,7 @@ impl<T: PortTypes> MoveAll<'_, T> {
         &self,
         run: &Run<'_>,
         selection: &Selection,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         if selection.force {
             return Ok(true);
         }

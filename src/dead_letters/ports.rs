@@ -3,8 +3,9 @@
 use crate::domain::event_record::BulkReplay;
 use crate::ports::archive::Archive;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, TableError};
+use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{Countable, MoveTask, Receiver, Redrive, Sender};
+use crate::ports::service::ServiceError;
 use crate::runtime::logging::display_chain;
 
 /// Adapters behind [`Ports`].
@@ -40,7 +41,7 @@ impl<T: PortTypes> Ports<T> {
     ///
     /// It is saved before its move task starts, and a run can end in between. So one whose move
     /// task has not started is none; while SQS cannot be asked, it counts as started.
-    pub(super) async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+    pub(super) async fn bulk_replay(&self) -> Result<Option<BulkReplay>, ServiceError> {
         let Some(bulk) = self.table.bulk_replay().await? else {
             return Ok(None);
         };

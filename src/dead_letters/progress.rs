@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::api::Report;
 use super::ports::{PortTypes, Ports};
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{BackgroundRun, EventsTable, TableError};
+use crate::ports::events_table::{BackgroundRun, EventsTable};
+use crate::ports::service::ServiceError;
 use crate::runtime::logging::display_chain;
 
 /// Interval between two saves.
@@ -46,7 +47,7 @@ impl Tracked {
         &self,
         ports: &Ports<T>,
         change: impl FnOnce(&mut BackgroundRun),
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         let mut held = self.0.lock().await;
         let mut run = BackgroundRun {
             revision: Uuid::new_v4(),

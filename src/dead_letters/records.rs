@@ -8,7 +8,8 @@ use super::ports::{PortTypes, Ports};
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord};
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, TableError};
+use crate::ports::events_table::EventsTable;
+use crate::ports::service::ServiceError;
 use crate::runtime::metrics;
 
 /// Reads records through a bulk replay.
@@ -23,7 +24,7 @@ impl<T: PortTypes> Records<'_, T> {
     pub(super) async fn of(
         &self,
         ids: &[EventId],
-    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    ) -> Result<BTreeMap<EventId, EventRecord>, ServiceError> {
         let mut records = self.ports.table.get_many(ids).await?;
         for record in records.values_mut() {
             if let Cow::Owned(marked) = BulkReplay::marked(self.bulk, record) {
@@ -38,7 +39,7 @@ impl<T: PortTypes> Records<'_, T> {
     pub(super) async fn look_up(
         &self,
         messages: &mut [DeadLetterMessage],
-    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    ) -> Result<BTreeMap<EventId, EventRecord>, ServiceError> {
         let ids: Vec<EventId> = messages
             .iter()
             .map(|message| message.event_id.clone())

@@ -10,10 +10,11 @@ use super::records::Records;
 use super::run::{ANSWER_TIME, Run};
 use crate::domain::event_record::{Transition, restored};
 use crate::domain::message::Message;
-use crate::ports::archive::{self, Archive, ArchiveError, Archived};
+use crate::ports::archive::{self, Archive, Archived};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::Sender;
+use crate::ports::service::Service;
 use crate::runtime::logging::display_chain;
 
 /// Messages that are sent at a time, as many as a batch of SQS takes.
@@ -61,7 +62,7 @@ impl<T: PortTypes> Restore<'_, T> {
             let message = archived
                 .clone()
                 .into_message()
-                .map_err(|error| ArchiveError::Refused(error.into()))?;
+                .map_err(|error| Service::S3.unreadable(error))?;
             let mut message =
                 DeadLetterMessage::new(message, archived.sent_at.into()).under(&archived.event_id);
             message.reason = Some(archived.reason.clone());

@@ -11,8 +11,9 @@ use super::ports::{PortTypes, Ports};
 use crate::breaker;
 use crate::domain::attempts::{Attempts, minutes_before};
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, LeaseName, TableError};
+use crate::ports::events_table::{EventsTable, LeaseName};
 use crate::ports::queue::{Countable, Redrive};
+use crate::ports::service::{Fault, ServiceError};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -50,7 +51,12 @@ impl<T: PortTypes> StatusReport<'_, T> {
             .await?;
         let (breaker, breaker_error) = match self.ports.table.circuit().await {
             Ok(circuit) => (circuit.map(breaker::BreakerStatus::from), None),
-            Err(error @ TableError::Unreadable(_)) => (None, Some(display_chain(&error))),
+            Err(
+                error @ ServiceError {
+                    fault: Fault::Unreadable,
+                    ..
+                },
+            ) => (None, Some(display_chain(&error))),
             Err(error) => return Err(error.into()),
         };
         Ok(Status {
@@ -72,7 +78,7 @@ impl<T: PortTypes> StatusReport<'_, T> {
         })
     }
 
-    async fn attempts(&self, now: Timestamp) -> Result<Vec<AttemptsOfMinute>, TableError> {
+    async fn attempts(&self, now: Timestamp) -> Result<Vec<AttemptsOfMinute>, ServiceError> {
         let minutes = minutes_before(now, SHOWN_MINUTES);
         let attempts = self.ports.table.attempts(&minutes).await?.into_iter();
         let of_minute = |(

@@ -12,8 +12,9 @@ use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Fin
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, TableError, Written};
+use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{ReceivedMessage, Sender};
+use crate::ports::service::ServiceError;
 use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use crate::runtime::logging::{self, display_chain};
 use crate::runtime::metrics::{self, Class};
@@ -162,7 +163,7 @@ where
         received: &ReceivedMessage,
         event: &Event,
         deadline: Instant,
-    ) -> Result<ClaimResult, TableError> {
+    ) -> Result<ClaimResult, ServiceError> {
         let mut found = match received.receive_count {
             // Most likely new: the write tells.
             ..=1 => None,

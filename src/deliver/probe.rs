@@ -25,9 +25,8 @@ use crate::domain::event_record::{Attempt, Claim};
 use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{
-    QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender,
-};
+use crate::ports::queue::{RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender};
+use crate::ports::service::ServiceError;
 use crate::ports::target::{DeliveryFailure, Target};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
@@ -85,7 +84,7 @@ where
         &self,
         delivered_at: Option<Timestamp>,
         deadline: Instant,
-    ) -> Result<Probed, QueueError> {
+    ) -> Result<Probed, ServiceError> {
         let Examined {
             mut candidates,
             are_more,
@@ -147,7 +146,7 @@ where
         &self,
         delivered_at: Option<Timestamp>,
         deadline: Instant,
-    ) -> Result<Examined, QueueError> {
+    ) -> Result<Examined, ServiceError> {
         // The attempt needs the rest.
         let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 4;
         let (mut candidates, mut most): (Vec<Candidate>, _) = (Vec::new(), 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
 use crate::runtime::logging::display_chain;
 
 /// Makes each message visible again at its time. What SQS does not accept is tried once more.
@@ -31,7 +31,7 @@ pub(super) async fn set_visibility(
         for (change, result) in open.into_iter().zip(results) {
             match result {
                 Ok(()) => {}
-                Err(QueueError::Unavailable(_)) if !is_last_try => failed.push(change),
+                Err(error) if error.is_transient() && !is_last_try => failed.push(change),
                 Err(error) => tracing::warn!(
                     event_id = change.0.message.event_id(),
                     message_id = change.0.message_id,

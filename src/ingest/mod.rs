@@ -20,8 +20,9 @@ use crate::domain::text::excerpt;
 use crate::domain::trace::TraceHeader;
 use crate::ingest::authenticate::{NoProof, Proof, Verdict};
 use crate::ports::clock::Clock;
-use crate::ports::queue::{QueueError, Sender};
+use crate::ports::queue::Sender;
 use crate::ports::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
+use crate::ports::service::ServiceError;
 use crate::runtime::metrics::{self, Rejection};
 
 /// The use case, over its ports.
@@ -96,7 +97,7 @@ pub enum Refusal {
     SecretsUnavailable(#[source] SecretsError),
     /// SQS did not accept the event.
     #[error("The relay cannot store the event at the moment. Send it again.")]
-    QueueUnavailable(#[source] QueueError),
+    QueueUnavailable(#[source] ServiceError),
 }
 
 impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {

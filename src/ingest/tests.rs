@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::message::attribute;
 use crate::ports::secrets::FRESH;
+use crate::ports::service::Service;
 use crate::testing::{FakeClock, FakeQueue, FakeSecretStore};
 
 const SECRET: &str = "0123456789abcdef";
@@ -188,7 +189,7 @@ async fn a_secret_that_was_never_set_is_neither_the_senders_fault_nor_an_outage(
         "{}",
         refusal.reason()
     );
-    let outage = Refusal::SecretsUnavailable(SecretsError::unavailable("away"));
+    let outage = Refusal::SecretsUnavailable(Service::SecretsManager.unavailable("away").into());
     assert_eq!(
         refusal.to_string(),
         outage.to_string(),

@@ -2,7 +2,6 @@
 //! read.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::future::Future;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::event::EventId;
 use crate::domain::failure::Reason;
 use crate::domain::message::{Attribute, AttributeValue, Message};
+use crate::ports::service::ServiceError;
 
 /// A part is written when it holds this much before compression: what a function of 128 MB has room
 /// for.
@@ -37,12 +37,9 @@ pub const MAX_OBJECT_BYTES: u64 = MAX_UNPACKED_BYTES + 64 * 1024;
 /// A failed call to the archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The archive did not answer, throttled or failed: the same call may succeed later.
-    #[error("S3 did not answer or throttled the request")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// The archive refused the call.
-    #[error("S3 refused the request")]
-    Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The call failed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// There is no such object. S3 answers so for a forbidden one too, unless the caller may list
     /// the bucket.
     #[error("the archive has no object {0:?} that can be read")]

@@ -6,26 +6,15 @@ use std::future::Future;
 use jiff::Timestamp;
 
 use crate::domain::circuit::{Probed, Settings};
-
-/// Failure to read or set the event source mapping.
-#[derive(Debug, thiserror::Error)]
-pub enum EventSourceError {
-    /// Lambda did not answer, throttled, failed, or has not finished the last change: the same call
-    /// may succeed later.
-    #[error("the event source mapping is unavailable")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// Lambda refused the call: the same call fails again until its configuration is changed.
-    #[error("Lambda refused to read or change the event source mapping")]
-    Refused(#[source] Box<dyn StdError + Send + Sync>),
-}
+use crate::ports::service::ServiceError;
 
 /// The event source mapping from the events queue to the processor.
 pub trait EventSource: Send + Sync + 'static {
     /// Current settings; `None` during a change.
-    fn settings(&self) -> impl Future<Output = Result<Option<Settings>, EventSourceError>> + Send;
+    fn settings(&self) -> impl Future<Output = Result<Option<Settings>, ServiceError>> + Send;
 
     /// Changes the settings, which takes effect some seconds later.
-    fn set(&self, settings: Settings) -> impl Future<Output = Result<(), EventSourceError>> + Send;
+    fn set(&self, settings: Settings) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }
 
 /// Sender of probes.

@@ -1,7 +1,6 @@
 //! The port to the events table: delivery records, the dead-letter index, and the leases of runs.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::future::Future;
 use std::str::FromStr;
 
@@ -15,21 +14,7 @@ use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, Summary, Transition};
-
-/// A failed call to the table.
-#[derive(Debug, thiserror::Error)]
-pub enum TableError {
-    /// DynamoDB did not answer, throttled or failed: the same call may succeed later. A write may
-    /// have happened.
-    #[error("DynamoDB did not answer or throttled the request")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// DynamoDB refused the call: the same call fails again until the configuration changes.
-    #[error("DynamoDB refused the request")]
-    Refused(#[source] Box<dyn StdError + Send + Sync>),
-    /// The table holds an item that this version did not write.
-    #[error("an item of the events table cannot be read")]
-    Unreadable(#[source] Box<dyn StdError + Send + Sync>),
-}
+use crate::ports::service::ServiceError;
 
 /// The outcome of writing a [`Transition`].
 #[derive(Debug, Clone, PartialEq)]
@@ -184,20 +169,20 @@ pub trait EventsTable: Send + Sync + 'static {
     fn get(
         &self,
         id: &EventId,
-    ) -> impl Future<Output = Result<Option<EventRecord>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<EventRecord>, ServiceError>> + Send;
 
     /// Reads many records, in as few calls as DynamoDB allows.
     fn get_many(
         &self,
         ids: &[EventId],
-    ) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, TableError>> + Send;
+    ) -> impl Future<Output = Result<BTreeMap<EventId, EventRecord>, ServiceError>> + Send;
 
     /// Writes a transition if its condition holds. Writing it twice has the effect of writing it
     /// once.
     fn write(
         &self,
         transition: &Transition,
-    ) -> impl Future<Output = Result<Written, TableError>> + Send;
+    ) -> impl Future<Output = Result<Written, ServiceError>> + Send;
 
     /// Keeps the body of a dead event, for as long as a record lives that does not change. Returns
     /// whether it is small enough.
@@ -206,17 +191,17 @@ pub trait EventsTable: Send + Sync + 'static {
         id: &EventId,
         body: &[u8],
         now: Timestamp,
-    ) -> impl Future<Output = Result<bool, TableError>> + Send;
+    ) -> impl Future<Output = Result<bool, ServiceError>> + Send;
 
     /// The kept body of a dead event, unless it has expired.
     fn body(
         &self,
         id: &EventId,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Option<Vec<u8>>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, ServiceError>> + Send;
 
     /// Deletes the kept body of an event, if there is one.
-    fn delete_body(&self, id: &EventId) -> impl Future<Output = Result<(), TableError>> + Send;
+    fn delete_body(&self, id: &EventId) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Reads the next part of the dead-letter index after a position. A page can be empty and not
     /// the last one.
@@ -225,7 +210,7 @@ pub trait EventsTable: Send + Sync + 'static {
         window: Window,
         after: Option<&Position>,
         limit: usize,
-    ) -> impl Future<Output = Result<Page, TableError>> + Send;
+    ) -> impl Future<Output = Result<Page, ServiceError>> + Send;
 
     /// Acquires the lease on `what`. Returns the lease of another run that holds it, and `None` for
     /// success.
@@ -234,37 +219,37 @@ pub trait EventsTable: Send + Sync + 'static {
         what: LeaseName,
         lease: &RunLease,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<RunLease>, ServiceError>> + Send;
 
     /// Releases the lease on `what`, if `owner` still holds it.
     fn release(
         &self,
         what: LeaseName,
         owner: Uuid,
-    ) -> impl Future<Output = Result<(), TableError>> + Send;
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Reads the lease on `what`.
     fn lease(
         &self,
         what: LeaseName,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Option<RunLease>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<RunLease>, ServiceError>> + Send;
 
     /// The newest bulk replay; `None` where there is none of the last 15 days.
-    fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, TableError>> + Send;
+    fn bulk_replay(&self) -> impl Future<Output = Result<Option<BulkReplay>, ServiceError>> + Send;
 
     /// Saves a bulk replay. Requires the lease on the dead letters.
     fn save_bulk_replay(
         &self,
         replay: &BulkReplay,
-    ) -> impl Future<Output = Result<(), TableError>> + Send;
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Reads a run in the background by its name, unless it has expired.
     fn background_run(
         &self,
         run_id: &str,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Option<BackgroundRun>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<BackgroundRun>, ServiceError>> + Send;
 
     /// Saves a run in the background if the table still holds revision `from`, or none; returns
     /// whether it did. It is kept for as long as a record.
@@ -273,13 +258,13 @@ pub trait EventsTable: Send + Sync + 'static {
         run: &BackgroundRun,
         from: Option<Uuid>,
         now: Timestamp,
-    ) -> impl Future<Output = Result<bool, TableError>> + Send;
+    ) -> impl Future<Output = Result<bool, ServiceError>> + Send;
 
     /// Reads the checkpoint of a recovery, by the name of its log; `None` before the first run.
     fn checkpoint(
         &self,
         source: &str,
-    ) -> impl Future<Output = Result<Option<Checkpoint>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Option<Checkpoint>, ServiceError>> + Send;
 
     /// Moves a checkpoint. It never expires.
     ///
@@ -289,7 +274,7 @@ pub trait EventsTable: Send + Sync + 'static {
         &self,
         source: &str,
         checkpoint: &Checkpoint,
-    ) -> impl Future<Output = Result<(), TableError>> + Send;
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Adds to the counts of a minute. After an error they may have been added all the same, or
     /// twice.
@@ -297,20 +282,20 @@ pub trait EventsTable: Send + Sync + 'static {
         &self,
         minute: Timestamp,
         attempts: &Attempts,
-    ) -> impl Future<Output = Result<(), TableError>> + Send;
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Reads the counts of these minutes, in their order. Counts expire after some hours.
     fn attempts(
         &self,
         minutes: &[Timestamp],
-    ) -> impl Future<Output = Result<Vec<Attempts>, TableError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Attempts>, ServiceError>> + Send;
 
     /// Reads the breaker's state; `None` before its first run.
-    fn circuit(&self) -> impl Future<Output = Result<Option<Circuit>, TableError>> + Send;
+    fn circuit(&self) -> impl Future<Output = Result<Option<Circuit>, ServiceError>> + Send;
 
     /// Saves the breaker's state. Requires the lease on the breaker.
     fn save_circuit(
         &self,
         circuit: &Circuit,
-    ) -> impl Future<Output = Result<(), TableError>> + Send;
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }

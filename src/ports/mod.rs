@@ -7,4 +7,5 @@ pub mod event_source;
 pub mod events_table;
 pub mod queue;
 pub mod secrets;
+pub mod service;
 pub mod target;

@@ -1,6 +1,5 @@
 //! The ports to the two queues: what the use cases need of SQS, and no more.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::time::Duration;
 
@@ -8,17 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::message::{Message, Stamp};
 use crate::domain::queue_depth::QueueDepth;
-
-/// A failed call to a queue.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// SQS did not answer, throttled or failed: the same call may succeed later.
-    #[error("SQS did not answer or throttled the request")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// SQS refused the call: the same call fails again until the configuration changes.
-    #[error("SQS refused the request")]
-    Refused(#[source] Box<dyn StdError + Send + Sync>),
-}
+use crate::ports::service::ServiceError;
 
 /// The name of one receive of one message; a later receive has another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,13 +56,13 @@ pub const RECEIVED_AT_ONCE: usize = 10;
 /// A queue that messages are sent to.
 pub trait Sender: Send + Sync + 'static {
     /// Sends one message. `Ok` means that it is durable.
-    fn send(&self, message: &Message) -> impl Future<Output = Result<(), QueueError>> + Send;
+    fn send(&self, message: &Message) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Sends messages, in as few calls as SQS allows; one result per message, in order.
     fn send_all(
         &self,
         messages: &[Message],
-    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+    ) -> impl Future<Output = Vec<Result<(), ServiceError>>> + Send;
 }
 
 /// A queue whose visibility timeouts can be changed.
@@ -85,7 +74,7 @@ pub trait VisibilityTimeout: Send + Sync + 'static {
     fn change_visibility(
         &self,
         changes: &[(ReceiptHandle, Duration)],
-    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+    ) -> impl Future<Output = Vec<Result<(), ServiceError>>> + Send;
 }
 
 /// A queue that messages are received from directly.
@@ -97,22 +86,22 @@ pub trait Receiver: VisibilityTimeout {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> impl Future<Output = Result<Vec<ReceivedMessage>, QueueError>> + Send;
+    ) -> impl Future<Output = Result<Vec<ReceivedMessage>, ServiceError>> + Send;
 
     /// Deletes messages; one result per message, in order.
     fn delete(
         &self,
         receipts: &[ReceiptHandle],
-    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+    ) -> impl Future<Output = Vec<Result<(), ServiceError>>> + Send;
 }
 
 /// A queue whose messages can be counted.
 pub trait Countable: Send + Sync + 'static {
     /// Counts without receiving.
-    fn depth(&self) -> impl Future<Output = Result<QueueDepth, QueueError>> + Send;
+    fn depth(&self) -> impl Future<Output = Result<QueueDepth, ServiceError>> + Send;
 
     /// The age of its oldest message, if known.
-    fn age(&self) -> impl Future<Output = Result<Option<Duration>, QueueError>> + Send {
+    fn age(&self) -> impl Future<Output = Result<Option<Duration>, ServiceError>> + Send {
         std::future::ready(Ok(None))
     }
 }
@@ -120,13 +109,16 @@ pub trait Countable: Send + Sync + 'static {
 /// A dead-letter queue that SQS itself can move back (`StartMessageMoveTask`).
 pub trait Redrive: Send + Sync + 'static {
     /// Starts to move everything to the events queue, at most `rate` messages a second.
-    fn start_move(&self, rate: Option<u32>) -> impl Future<Output = Result<(), QueueError>> + Send;
+    fn start_move(
+        &self,
+        rate: Option<u32>,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// The newest task, running or not; SQS keeps the last ten.
-    fn latest_move(&self) -> impl Future<Output = Result<Option<MoveTask>, QueueError>> + Send;
+    fn latest_move(&self) -> impl Future<Output = Result<Option<MoveTask>, ServiceError>> + Send;
 
     /// Cancels a running task. What it moved stays moved.
-    fn cancel_move(&self, handle: &str) -> impl Future<Output = Result<(), QueueError>> + Send;
+    fn cancel_move(&self, handle: &str) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }
 
 /// A message move task, as SQS reports it.

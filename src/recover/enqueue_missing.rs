@@ -11,7 +11,8 @@ use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::Entry;
 use crate::ports::events_table::EventsTable;
-use crate::ports::queue::{QueueError, Sender};
+use crate::ports::queue::Sender;
+use crate::ports::service::ServiceError;
 use crate::runtime::metrics;
 
 /// Entries that are looked up, queued and recorded at a time: as many as a batch of SQS takes.
@@ -98,7 +99,7 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
                 (false, false) => self.events.send_all(&messages).await,
                 (false, true) => self.dead_letters.send_all(&messages).await,
             };
-            let record = async |found: &Found, sent: Result<(), QueueError>| {
+            let record = async |found: &Found, sent: Result<(), ServiceError>| {
                 sent?;
                 self.record(run, found, records.get(&found.event.id)).await
             };

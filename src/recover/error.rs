@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::report::Report;
 use crate::ports::delivery_log::DeliveryLogError;
-use crate::ports::events_table::{RunLease, TableError};
-use crate::ports::queue::QueueError;
+use crate::ports::events_table::RunLease;
+use crate::ports::service::ServiceError;
 
 /// A run that failed, and its report so far. All of that is durable; the next run begins at its
 /// checkpoint.
@@ -53,10 +53,7 @@ pub enum RecoverError {
         /// Cause of the first.
         first: String,
     },
-    /// A queue did not accept an event or dead letter.
-    #[error("failed to queue a fetched event")]
-    Queue(#[from] QueueError),
-    /// The events table failed.
-    #[error("failed to read or write the events table")]
-    Table(#[from] TableError),
+    /// A queue or the events table failed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }

@@ -24,8 +24,9 @@ use self::run::Run;
 use self::windows::{AHEAD, Cut, Opened, State, TimeLine, Windows};
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Window};
-use crate::ports::events_table::{Checkpoint, EventsTable, LeaseName, TableError};
+use crate::ports::events_table::{Checkpoint, EventsTable, LeaseName};
 use crate::ports::queue::Sender;
+use crate::ports::service::ServiceError;
 use crate::runtime::logging::display_chain;
 
 pub use self::error::{FailedRun, RecoverError};
@@ -233,7 +234,7 @@ where
     }
 
     /// Moves the checkpoint forward, never back, if the run follows it.
-    async fn advance(&self, run: &mut Run<'_>, to: &Checkpoint) -> Result<(), TableError> {
+    async fn advance(&self, run: &mut Run<'_>, to: &Checkpoint) -> Result<(), ServiceError> {
         if run.request.dry_run || run.request.range.is_some() {
             return Ok(());
         }

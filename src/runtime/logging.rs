@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn an_error_is_told_with_all_its_causes() {
         let cause = std::io::Error::other("no route");
-        let error = crate::ports::queue::QueueError::Unavailable(cause.into());
+        let error = crate::ports::service::Service::Sqs.unavailable(cause);
         assert_eq!(
             display_chain(&error),
             "SQS did not answer or throttled the request: no route"

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::ports::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
+use crate::ports::service::Service;
 
 /// Keys and objects in the order of writes.
 type Objects = Vec<(String, Vec<u8>)>;
@@ -36,9 +37,9 @@ impl Archive for FakeArchive {
         let left = self.fails.load(Ordering::Relaxed);
         if left > 0 {
             self.fails.store(left - 1, Ordering::Relaxed);
-            return Err(ArchiveError::Unavailable(
-                "the archive was made to fail".into(),
-            ));
+            return Err(Service::S3
+                .unavailable("the archive was made to fail")
+                .into());
         }
         let mut objects = lock(&self.objects);
         objects.retain(|(held, _)| held != key);

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::lock;
 use crate::domain::circuit::Probed;
 use crate::domain::circuit::Settings;
-use crate::ports::event_source::{EventSource, EventSourceError, Prober};
+use crate::ports::event_source::{EventSource, Prober};
+use crate::ports::service::{Service, ServiceError};
 
 /// An event source mapping in memory: enabled, with ten invocations at the same time.
 #[derive(Clone)]
@@ -50,10 +51,10 @@ impl FakeEventSource {
         self.changes.store(changes, Ordering::Relaxed);
     }
 
-    fn working(&self) -> Result<(), EventSourceError> {
+    fn working(&self) -> Result<(), ServiceError> {
         let fails = self.fails.load(Ordering::Relaxed);
         if fails {
-            Err(EventSourceError::Unavailable("as a test has it".into()))
+            Err(Service::EventSourceMapping.unavailable("as a test has it"))
         } else {
             Ok(())
         }
@@ -61,12 +62,12 @@ impl FakeEventSource {
 }
 
 impl EventSource for FakeEventSource {
-    async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
+    async fn settings(&self) -> Result<Option<Settings>, ServiceError> {
         self.working()?;
         Ok((!self.changes.load(Ordering::Relaxed)).then(|| self.now()))
     }
 
-    async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
+    async fn set(&self, settings: Settings) -> Result<(), ServiceError> {
         self.working()?;
         *lock(&self.settings) = settings;
         Ok(())

@@ -12,9 +12,10 @@ use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
-    Redrive, Sender, VisibilityTimeout,
+    Countable, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive,
+    Sender, VisibilityTimeout,
 };
+use crate::ports::service::{Service, ServiceError};
 
 /// The default rate of a move task, per second.
 const MOVED_PER_SECOND: u32 = 500;
@@ -62,8 +63,8 @@ struct Entry {
     visible_at: Instant,
 }
 
-fn unavailable() -> QueueError {
-    QueueError::Unavailable("the queue was made to fail".into())
+fn unavailable() -> ServiceError {
+    Service::Sqs.unavailable("the queue was made to fail")
 }
 
 impl FakeQueue {
@@ -186,7 +187,7 @@ impl FakeQueue {
         }
     }
 
-    fn working(&self) -> Result<MutexGuard<'_, State>, QueueError> {
+    fn working(&self) -> Result<MutexGuard<'_, State>, ServiceError> {
         let mut state = lock(&self.state);
         if state.failures_left > 0 {
             state.failures_left -= 1;
@@ -311,13 +312,13 @@ impl State {
 }
 
 impl Sender for FakeQueue {
-    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
         drop(self.working()?);
         self.put(message.clone());
         Ok(())
     }
 
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
         let mut results = Vec::new();
         for message in messages {
             results.push(self.send(message).await);
@@ -330,7 +331,7 @@ impl VisibilityTimeout for FakeQueue {
     async fn change_visibility(
         &self,
         changes: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         let now = Instant::now();
         let change = |(receipt, visibility): &(ReceiptHandle, Duration)| {
             let mut state = self.working()?;
@@ -345,7 +346,7 @@ impl VisibilityTimeout for FakeQueue {
                     let seconds = visibility.as_secs() + u64::from(visibility.subsec_nanos() > 0);
                     entry.visible_at = now + Duration::from_secs(seconds);
                 }
-                None => return Err(QueueError::Refused("MessageNotInflight".into())),
+                None => return Err(Service::Sqs.refused("MessageNotInflight")),
             }
             Ok(())
         };
@@ -361,7 +362,7 @@ impl Receiver for FakeQueue {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, QueueError> {
+    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
         let until = Instant::now() + wait;
         loop {
             if self.working()?.receives_refused {
@@ -374,7 +375,7 @@ impl Receiver for FakeQueue {
         }
     }
 
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
         let delete = |receipt: &ReceiptHandle| {
             let mut state = self.working()?;
             let comes_back = state
@@ -395,7 +396,7 @@ impl Receiver for FakeQueue {
 }
 
 impl Countable for FakeQueue {
-    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
         let now = Instant::now();
         let state = self.working()?;
         let visible = state
@@ -410,7 +411,7 @@ impl Countable for FakeQueue {
         })
     }
 
-    async fn age(&self) -> Result<Option<Duration>, QueueError> {
+    async fn age(&self) -> Result<Option<Duration>, ServiceError> {
         let now = FakeClock.now();
         let oldest = self
             .working()?
@@ -423,12 +424,10 @@ impl Countable for FakeQueue {
 }
 
 impl Redrive for FakeQueue {
-    async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
+    async fn start_move(&self, rate: Option<u32>) -> Result<(), ServiceError> {
         let mut state = self.working()?;
         if state.moves_refused || state.moves.last().is_some_and(MoveTask::is_active) {
-            return Err(QueueError::Refused(
-                "no task can be started, or one is running".into(),
-            ));
+            return Err(Service::Sqs.refused("no task can be started, or one is running"));
         }
         let task = state.moves.len();
         let to_move = state.entries.len() as u64;
@@ -451,11 +450,11 @@ impl Redrive for FakeQueue {
         Ok(())
     }
 
-    async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
+    async fn latest_move(&self) -> Result<Option<MoveTask>, ServiceError> {
         Ok(self.working()?.moves.last().cloned())
     }
 
-    async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
+    async fn cancel_move(&self, handle: &str) -> Result<(), ServiceError> {
         let mut state = self.working()?;
         for task in &mut state.moves {
             if task.handle.as_deref() == Some(handle) {

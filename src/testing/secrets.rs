@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::ports::secrets::{SecretStore, SecretsError};
+use crate::ports::service::Service;
 
 /// A secret in memory whose store can be made to fail.
 #[derive(Clone)]
@@ -41,8 +42,10 @@ impl FakeSecretStore {
 impl SecretStore for FakeSecretStore {
     async fn read(&self) -> Result<String, SecretsError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        lock(&self.held)
-            .clone()
-            .ok_or_else(|| SecretsError::unavailable("the store was made to fail"))
+        lock(&self.held).clone().ok_or_else(|| {
+            Service::SecretsManager
+                .unavailable("the store was made to fail")
+                .into()
+        })
     }
 }

@@ -13,9 +13,9 @@ use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError,
-    Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, Window, Written,
 };
+use crate::ports::service::{Service, ServiceError};
 
 /// An events table in memory, which can be made to fail.
 #[derive(Clone, Default)]
@@ -108,7 +108,7 @@ impl FakeTable {
         records.remove(0)
     }
 
-    async fn working(&self) -> Result<MutexGuard<'_, TableState>, TableError> {
+    async fn working(&self) -> Result<MutexGuard<'_, TableState>, ServiceError> {
         let halted = lock(&self.state).calls_until_halt == Some(0);
         if halted {
             std::future::pending::<()>().await;
@@ -118,7 +118,7 @@ impl FakeTable {
         match state.calls_until_failure {
             Some(0) if state.failures_left > 0 => {
                 state.failures_left -= 1;
-                return Err(TableError::Unavailable("the table was made to fail".into()));
+                return Err(Service::DynamoDb.unavailable("the table was made to fail"));
             }
             Some(calls) => state.calls_until_failure = calls.checked_sub(1),
             None => {}
@@ -128,14 +128,14 @@ impl FakeTable {
 }
 
 impl EventsTable for FakeTable {
-    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, TableError> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, ServiceError> {
         Ok(self.working().await?.records.get(id).cloned())
     }
 
     async fn get_many(
         &self,
         ids: &[EventId],
-    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    ) -> Result<BTreeMap<EventId, EventRecord>, ServiceError> {
         let state = self.working().await?;
         Ok(ids
             .iter()
@@ -143,7 +143,10 @@ impl EventsTable for FakeTable {
             .collect())
     }
 
-    async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
+    async fn write(
+        &self,
+        Transition { next, guard }: &Transition,
+    ) -> Result<Written, ServiceError> {
         let each_takes = lock(&self.state).each_write_takes;
         if !each_takes.is_zero() {
             tokio::time::sleep(each_takes).await;
@@ -172,7 +175,7 @@ impl EventsTable for FakeTable {
         id: &EventId,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         self.working()
             .await?
             .bodies
@@ -180,7 +183,7 @@ impl EventsTable for FakeTable {
         Ok(true)
     }
 
-    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, ServiceError> {
         let state = self.working().await?;
         Ok(state
             .bodies
@@ -189,7 +192,7 @@ impl EventsTable for FakeTable {
             .map(|(body, _)| body.clone()))
     }
 
-    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+    async fn delete_body(&self, id: &EventId) -> Result<(), ServiceError> {
         self.working().await?.bodies.remove(id);
         Ok(())
     }
@@ -199,7 +202,7 @@ impl EventsTable for FakeTable {
         window: Window,
         after: Option<&Position>,
         limit: usize,
-    ) -> Result<Page, TableError> {
+    ) -> Result<Page, ServiceError> {
         let state = self.working().await?;
         let mut found: Vec<_> = state
             .records
@@ -233,7 +236,7 @@ impl EventsTable for FakeTable {
         what: LeaseName,
         lease: &RunLease,
         now: Timestamp,
-    ) -> Result<Option<RunLease>, TableError> {
+    ) -> Result<Option<RunLease>, ServiceError> {
         let mut state = self.working().await?;
         if let Some(held) = state
             .leases
@@ -246,7 +249,7 @@ impl EventsTable for FakeTable {
         Ok(None)
     }
 
-    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), ServiceError> {
         let mut state = self.working().await?;
         if state
             .leases
@@ -258,7 +261,11 @@ impl EventsTable for FakeTable {
         Ok(())
     }
 
-    async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+    async fn lease(
+        &self,
+        what: LeaseName,
+        now: Timestamp,
+    ) -> Result<Option<RunLease>, ServiceError> {
         Ok(self
             .working()
             .await?
@@ -268,11 +275,11 @@ impl EventsTable for FakeTable {
             .filter(|lease| lease.until > now))
     }
 
-    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, ServiceError> {
         Ok(self.working().await?.bulk_replay.clone())
     }
 
-    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), ServiceError> {
         self.working().await?.bulk_replay = Some(replay.clone());
         Ok(())
     }
@@ -281,7 +288,7 @@ impl EventsTable for FakeTable {
         &self,
         run_id: &str,
         now: Timestamp,
-    ) -> Result<Option<BackgroundRun>, TableError> {
+    ) -> Result<Option<BackgroundRun>, ServiceError> {
         let state = self.working().await?;
         Ok(state
             .background_runs
@@ -295,7 +302,7 @@ impl EventsTable for FakeTable {
         run: &BackgroundRun,
         from: Option<Uuid>,
         now: Timestamp,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         let mut state = self.working().await?;
         let found = state.background_runs.get(&run.run_id);
         let revision = found
@@ -310,7 +317,7 @@ impl EventsTable for FakeTable {
         Ok(true)
     }
 
-    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, ServiceError> {
         Ok(self.working().await?.checkpoints.get(source).cloned())
     }
 
@@ -318,7 +325,7 @@ impl EventsTable for FakeTable {
         &self,
         source: &str,
         checkpoint: &Checkpoint,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         self.working()
             .await?
             .checkpoints
@@ -330,7 +337,7 @@ impl EventsTable for FakeTable {
         &self,
         minute: Timestamp,
         attempts: &Attempts,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         self.working()
             .await?
             .attempts
@@ -340,7 +347,7 @@ impl EventsTable for FakeTable {
         Ok(())
     }
 
-    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, ServiceError> {
         let state = self.working().await?;
         Ok(minutes
             .iter()
@@ -348,15 +355,15 @@ impl EventsTable for FakeTable {
             .collect())
     }
 
-    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+    async fn circuit(&self) -> Result<Option<Circuit>, ServiceError> {
         let state = self.working().await?;
         if state.is_circuit_unreadable {
-            return Err(TableError::Unreadable("as a later version has it".into()));
+            return Err(Service::DynamoDb.unreadable("as a later version has it"));
         }
         Ok(state.circuit.clone())
     }
 
-    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), ServiceError> {
         let mut state = self.working().await?;
         (state.circuit, state.is_circuit_unreadable) = (Some(circuit.clone()), false);
         Ok(())

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::domain::circuit::Settings;
-use genesys_relay::ports::event_source::{EventSource, EventSourceError};
+use genesys_relay::ports::event_source::EventSource;
+use genesys_relay::ports::service::{Service, ServiceError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -61,7 +62,7 @@ impl Drop for Permit {
 }
 
 impl EventSource for Remote<Mapping> {
-    async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
+    async fn settings(&self) -> Result<Option<Settings>, ServiceError> {
         let read = async {
             let state = self.port.0.borrow();
             Ok((!state.is_changing).then_some(state.settings))
@@ -69,12 +70,12 @@ impl EventSource for Remote<Mapping> {
         self.process.call(self.service, read, unavailable).await
     }
 
-    async fn set(&self, settings: Settings) -> Result<(), EventSourceError> {
+    async fn set(&self, settings: Settings) -> Result<(), ServiceError> {
         let set = async {
             if self.port.0.borrow().is_changing {
-                return Err(EventSourceError::Unavailable(
-                    "another change is in progress".into(),
-                ));
+                return Err(
+                    Service::EventSourceMapping.unavailable("another change is in progress")
+                );
             }
             self.port.0.send_modify(|state| state.is_changing = true);
             let mapping = self.port.clone();
@@ -90,6 +91,6 @@ impl EventSource for Remote<Mapping> {
     }
 }
 
-fn unavailable<T>() -> Result<T, EventSourceError> {
-    Err(EventSourceError::Unavailable("injected fault".into()))
+fn unavailable<T>() -> Result<T, ServiceError> {
+    Err(Service::EventSourceMapping.unavailable("injected fault"))
 }

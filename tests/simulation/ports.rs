@@ -12,14 +12,14 @@ use genesys_relay::domain::queue_depth::QueueDepth;
 use genesys_relay::ports::archive::{self, Archive, ArchiveError};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError,
-    Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, Window, Written,
 };
 use genesys_relay::ports::queue::{
-    Countable, MoveTask, QueueError, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
+    Countable, MoveTask, ReceiptHandle, ReceivedMessage, Receiver, Redrive, Sender,
     VisibilityTimeout,
 };
 use genesys_relay::ports::secrets::{SecretStore, SecretsError};
+use genesys_relay::ports::service::{self, ServiceError};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -51,30 +51,30 @@ pub(crate) struct Remote<P> {
     pub(crate) process: Process,
 }
 
-fn queue_unavailable() -> QueueError {
-    QueueError::Unavailable("injected fault".into())
+fn queue_unavailable() -> ServiceError {
+    service::Service::Sqs.unavailable("injected fault")
 }
 
-fn table_unavailable<T>() -> Result<T, TableError> {
-    Err(TableError::Unavailable("injected fault".into()))
+fn table_unavailable<T>() -> Result<T, ServiceError> {
+    Err(service::Service::DynamoDb.unavailable("injected fault"))
 }
 
 impl Remote<FakeQueue> {
     async fn call<T>(
         &self,
-        work: impl Future<Output = Result<T, QueueError>>,
-    ) -> Result<T, QueueError> {
+        work: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
         self.process
             .call(self.service, work, || Err(queue_unavailable()))
             .await
     }
 
     /// Calls in batches, of which single entries can fail.
-    async fn call_in_batches<'a, I: Sync, F: Future<Output = Result<(), QueueError>>>(
+    async fn call_in_batches<'a, I: Sync, F: Future<Output = Result<(), ServiceError>>>(
         &self,
         items: &'a [I],
         one: impl Fn(&'a I) -> F,
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         let mut results = Vec::new();
         for batch in items.chunks(BATCH) {
             let work = async {
@@ -99,7 +99,7 @@ impl Remote<FakeQueue> {
         results
     }
 
-    async fn put(&self, message: &Message) -> Result<(), QueueError> {
+    async fn put(&self, message: &Message) -> Result<(), ServiceError> {
         self.port.send(message).await?;
         let (invariants, now, by) = (
             self.process.invariants(),
@@ -120,11 +120,11 @@ impl Remote<FakeQueue> {
 }
 
 impl Sender for Remote<FakeQueue> {
-    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
         self.call(self.put(message)).await
     }
 
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
         self.call_in_batches(messages, |message| self.put(message))
             .await
     }
@@ -134,7 +134,7 @@ impl VisibilityTimeout for Remote<FakeQueue> {
     async fn change_visibility(
         &self,
         changes: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         let change = |change: &(ReceiptHandle, Duration)| {
             let change = change.clone();
             async move {
@@ -155,11 +155,11 @@ impl Receiver for Remote<FakeQueue> {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, QueueError> {
+    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
         self.call(self.port.receive(most, visibility, wait)).await
     }
 
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
         let delete = |receipt: &ReceiptHandle| {
             let receipt = receipt.clone();
             async move {
@@ -175,25 +175,25 @@ impl Receiver for Remote<FakeQueue> {
 }
 
 impl Countable for Remote<FakeQueue> {
-    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
         self.call(self.port.depth()).await
     }
 
-    async fn age(&self) -> Result<Option<Duration>, QueueError> {
+    async fn age(&self) -> Result<Option<Duration>, ServiceError> {
         self.call(self.port.age()).await
     }
 }
 
 impl Redrive for Remote<FakeQueue> {
-    async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
+    async fn start_move(&self, rate: Option<u32>) -> Result<(), ServiceError> {
         self.call(self.port.start_move(rate)).await
     }
 
-    async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
+    async fn latest_move(&self) -> Result<Option<MoveTask>, ServiceError> {
         self.call(self.port.latest_move()).await
     }
 
-    async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
+    async fn cancel_move(&self, handle: &str) -> Result<(), ServiceError> {
         self.call(self.port.cancel_move(handle)).await
     }
 }
@@ -201,8 +201,8 @@ impl Redrive for Remote<FakeQueue> {
 impl Remote<FakeTable> {
     async fn call<T>(
         &self,
-        work: impl Future<Output = Result<T, TableError>>,
-    ) -> Result<T, TableError> {
+        work: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
         self.process
             .call(self.service, work, table_unavailable)
             .await
@@ -210,18 +210,18 @@ impl Remote<FakeTable> {
 }
 
 impl EventsTable for Remote<FakeTable> {
-    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, TableError> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, ServiceError> {
         self.call(self.port.get(id)).await
     }
 
     async fn get_many(
         &self,
         ids: &[EventId],
-    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    ) -> Result<BTreeMap<EventId, EventRecord>, ServiceError> {
         self.call(self.port.get_many(ids)).await
     }
 
-    async fn write(&self, transition: &Transition) -> Result<Written, TableError> {
+    async fn write(&self, transition: &Transition) -> Result<Written, ServiceError> {
         self.call(async {
             let before = self.port.record(&transition.next().event_id);
             let written = self.port.write(transition).await?;
@@ -246,15 +246,15 @@ impl EventsTable for Remote<FakeTable> {
         id: &EventId,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         self.call(self.port.keep_body(id, body, now)).await
     }
 
-    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, ServiceError> {
         self.call(self.port.body(id, now)).await
     }
 
-    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+    async fn delete_body(&self, id: &EventId) -> Result<(), ServiceError> {
         self.call(self.port.delete_body(id)).await
     }
 
@@ -263,7 +263,7 @@ impl EventsTable for Remote<FakeTable> {
         window: Window,
         after: Option<&Position>,
         limit: usize,
-    ) -> Result<Page, TableError> {
+    ) -> Result<Page, ServiceError> {
         self.call(self.port.dead_letters(window, after, limit))
             .await
     }
@@ -273,23 +273,27 @@ impl EventsTable for Remote<FakeTable> {
         what: LeaseName,
         lease: &RunLease,
         now: Timestamp,
-    ) -> Result<Option<RunLease>, TableError> {
+    ) -> Result<Option<RunLease>, ServiceError> {
         self.call(self.port.acquire(what, lease, now)).await
     }
 
-    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), ServiceError> {
         self.call(self.port.release(what, owner)).await
     }
 
-    async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+    async fn lease(
+        &self,
+        what: LeaseName,
+        now: Timestamp,
+    ) -> Result<Option<RunLease>, ServiceError> {
         self.call(self.port.lease(what, now)).await
     }
 
-    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, ServiceError> {
         self.call(self.port.bulk_replay()).await
     }
 
-    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), ServiceError> {
         self.call(self.port.save_bulk_replay(replay)).await
     }
 
@@ -297,7 +301,7 @@ impl EventsTable for Remote<FakeTable> {
         &self,
         run_id: &str,
         now: Timestamp,
-    ) -> Result<Option<BackgroundRun>, TableError> {
+    ) -> Result<Option<BackgroundRun>, ServiceError> {
         self.call(self.port.background_run(run_id, now)).await
     }
 
@@ -306,12 +310,12 @@ impl EventsTable for Remote<FakeTable> {
         run: &BackgroundRun,
         from: Option<Uuid>,
         now: Timestamp,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         self.call(self.port.save_background_run(run, from, now))
             .await
     }
 
-    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, ServiceError> {
         self.call(self.port.checkpoint(source)).await
     }
 
@@ -319,7 +323,7 @@ impl EventsTable for Remote<FakeTable> {
         &self,
         source: &str,
         checkpoint: &Checkpoint,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         self.call(self.port.save_checkpoint(source, checkpoint))
             .await
     }
@@ -328,19 +332,19 @@ impl EventsTable for Remote<FakeTable> {
         &self,
         minute: Timestamp,
         attempts: &Attempts,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         self.call(self.port.count_attempts(minute, attempts)).await
     }
 
-    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, ServiceError> {
         self.call(self.port.attempts(minutes)).await
     }
 
-    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+    async fn circuit(&self) -> Result<Option<Circuit>, ServiceError> {
         self.call(self.port.circuit()).await
     }
 
-    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), ServiceError> {
         self.call(self.port.save_circuit(circuit)).await
     }
 }
@@ -358,12 +362,12 @@ impl Archive for Remote<FakeArchive> {
                 .archived(held.into_iter().map(named));
             Ok(())
         };
-        let unavailable = || Err(ArchiveError::Unavailable("injected fault".into()));
+        let unavailable = || Err(service::Service::S3.unavailable("injected fault").into());
         self.process.call(self.service, work, unavailable).await
     }
 
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
-        let unavailable = || Err(ArchiveError::Unavailable("injected fault".into()));
+        let unavailable = || Err(service::Service::S3.unavailable("injected fault").into());
         self.process
             .call(self.service, self.port.get(key), unavailable)
             .await
@@ -372,7 +376,11 @@ impl Archive for Remote<FakeArchive> {
 
 impl SecretStore for Remote<FakeSecretStore> {
     async fn read(&self) -> Result<String, SecretsError> {
-        let unavailable = || Err(SecretsError::unavailable("injected fault"));
+        let unavailable = || {
+            Err(service::Service::SecretsManager
+                .unavailable("injected fault")
+                .into())
+        };
         self.process
             .call(self.service, self.port.read(), unavailable)
             .await

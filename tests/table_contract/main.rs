@@ -20,8 +20,9 @@ use genesys_relay::domain::event_record::{
 };
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::events_table::{
-    Checkpoint, EventsTable, LeaseName, Position, RunLease, TableError, Window, Written,
+    Checkpoint, EventsTable, LeaseName, Position, RunLease, Window, Written,
 };
+use genesys_relay::ports::service::Fault;
 use genesys_relay::testing::FakeTable;
 use jiff::{SignedDuration, Timestamp};
 use local::stack::{Stack, StackOptions};
@@ -191,7 +192,7 @@ async fn dynamodb_keeps_the_contract() -> Result<()> {
     let nowhere = DynamoDb::new(stack.config(), "no-such-table".to_owned());
     assert!(matches!(
         nowhere.get(&id("an-event")).await,
-        Err(TableError::Refused(_))
+        Err(error) if error.fault == Fault::Refused
     ));
     a_table_keeps_its_contract(table).await
 }

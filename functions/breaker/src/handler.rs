@@ -28,11 +28,8 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Invalid(error) => ("InvalidRequest", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Busy(_)) => ("Busy", error.to_string()),
             InvocationError::Failed(error @ BreakerError::Off) => ("Off", error.to_string()),
-            InvocationError::Failed(error @ BreakerError::Table(_)) => {
-                ("TableError", display_chain(&error))
-            }
-            InvocationError::Failed(error @ BreakerError::EventSource(_)) => {
-                ("EventSourceError", display_chain(&error))
+            InvocationError::Failed(BreakerError::Service(error)) => {
+                (error.kind(), display_chain(&error))
             }
         };
         Self {

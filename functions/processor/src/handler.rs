@@ -12,7 +12,8 @@ use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::ports::clock::{Clock, end_of_invocation};
 use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, Receiver, Sender};
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage, Receiver, Sender};
+use genesys_relay::ports::service::ServiceError;
 use genesys_relay::ports::target::Target;
 use genesys_relay::runtime::logging::display_chain;
 use jiff::Timestamp;
@@ -56,15 +57,15 @@ pub(crate) enum InvocationError {
     NoRecords,
     /// SQS gave no message.
     #[error("failed to receive an event to probe with")]
-    Queue(#[from] QueueError),
+    Service(#[from] ServiceError),
 }
 
 impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
-        let error_type = match error {
+        let error_type = match &error {
             InvocationError::NoMessageId => "NoMessageId",
             InvocationError::NoRecords => "NoRecords",
-            InvocationError::Queue(_) => "QueueError",
+            InvocationError::Service(error) => error.kind(),
         };
         Self {
             error_type: error_type.to_owned(),

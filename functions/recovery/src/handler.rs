@@ -61,8 +61,7 @@ impl From<InvocationError> for Diagnostic {
                 (error_type, display_chain(&failed))
             }
             RecoverError::Unavailable { .. } => ("Unavailable", display_chain(&failed)),
-            RecoverError::Queue(_) => ("QueueError", display_chain(&failed)),
-            RecoverError::Table(_) => ("TableError", display_chain(&failed)),
+            RecoverError::Service(error) => (error.kind(), display_chain(&failed)),
         };
         // Of a part of the time line, the rest can be asked for.
         let rest = failed

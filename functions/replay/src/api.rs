@@ -204,7 +204,7 @@ impl From<ReplayError> for Problem {
             ReplayError::Busy(_) | ReplayError::Moving { .. } => {
                 Self::later(AFTER_A_RUN, sentence(&error))
             }
-            ReplayError::Queue(_) | ReplayError::Table(_) | ReplayError::Archive(_) => {
+            ReplayError::Service(_) | ReplayError::Archive(_) => {
                 tracing::error!(
                     error = display_chain(&error),
                     "failed to carry out the request"

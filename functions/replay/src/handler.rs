@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use genesys_relay::adapters::aws::lambda::InvokeError;
 use genesys_relay::breaker::watchdog;
 use genesys_relay::dead_letters::{Answer, DeadLetters, PortTypes, ReplayError, Request};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
 use genesys_relay::ports::event_source::EventSource;
+use genesys_relay::ports::service::ServiceError;
 use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
@@ -45,7 +45,7 @@ pub(crate) enum InvocationError {
     /// The request was not carried out.
     Failed(ReplayError),
     /// Lambda did not take the invocation that would carry it out.
-    NotStarted(InvokeError),
+    NotStarted(ServiceError),
 }
 
 impl From<InvocationError> for Diagnostic {
@@ -58,17 +58,14 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Failed(error @ ReplayError::NameTaken { .. }) => {
                 ("InvalidRequest", error.to_string())
             }
-            InvocationError::NotStarted(error) => ("LambdaError", display_chain(&error)),
+            InvocationError::NotStarted(error) => (error.kind(), display_chain(&error)),
             InvocationError::Failed(
                 error @ (ReplayError::Unknown(_)
                 | ReplayError::NotListed(..)
                 | ReplayError::UnknownRun(_)),
             ) => ("NotFound", error.to_string()),
-            InvocationError::Failed(error @ ReplayError::Queue(_)) => {
-                ("QueueError", display_chain(&error))
-            }
-            InvocationError::Failed(error @ ReplayError::Table(_)) => {
-                ("TableError", display_chain(&error))
+            InvocationError::Failed(ReplayError::Service(error)) => {
+                (error.kind(), display_chain(&error))
             }
             InvocationError::Failed(error @ ReplayError::Archive(_)) => {
                 ("ArchiveError", display_chain(&error))

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use genesys_relay::adapters::aws::lambda::InvokeError;
 use genesys_relay::dead_letters::{DeadLetters, Ports};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::{Countable, Receiver, Sender};
+use genesys_relay::ports::service::{Service, ServiceError};
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeQueue, FakeTable,
 };
@@ -47,9 +47,9 @@ impl FakeBackground {
 }
 
 impl Background for FakeBackground {
-    async fn hand_over(&self, request: &Value) -> Result<(), InvokeError> {
+    async fn hand_over(&self, request: &Value) -> Result<(), ServiceError> {
         if self.fails.load(Ordering::Relaxed) {
-            return Err(InvokeError::Unavailable("Lambda was made to fail".into()));
+            return Err(Service::Lambda.unavailable("the function was made to fail"));
         }
         self.requests
             .lock()

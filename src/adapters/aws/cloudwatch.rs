@@ -7,8 +7,8 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{Dimension, Statistic};
 
-use super::is_transient;
-use crate::ports::queue::QueueError;
+use super::failed;
+use crate::ports::service::{Service, ServiceError};
 
 /// SQS reports once a minute for an active queue, and may take 15 minutes to notice that one has
 /// become active ("Available CloudWatch metrics for Amazon SQS").
@@ -34,7 +34,7 @@ impl QueueMetrics {
 
     /// Age of the oldest message, as SQS last reported it. Messages that were received three times
     /// or more do not count.
-    pub(super) async fn age(&self) -> Result<Option<Duration>, QueueError> {
+    pub(super) async fn age(&self) -> Result<Option<Duration>, ServiceError> {
         let now = SystemTime::now();
         let request = self
             .client
@@ -51,13 +51,7 @@ impl QueueMetrics {
             .period(i32::try_from(PERIOD.as_secs()).unwrap_or(i32::MAX))
             .start_time((now - LOOK_BACK).into())
             .end_time(now.into());
-        let output = request.send().await.map_err(|error| {
-            if is_transient(&error) {
-                QueueError::Unavailable(error.into())
-            } else {
-                QueueError::Refused(error.into())
-            }
-        })?;
+        let output = request.send().await.map_err(failed(Service::CloudWatch))?;
         let newest = output
             .datapoints()
             .iter()

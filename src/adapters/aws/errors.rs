@@ -1,12 +1,17 @@
 //! Classification of failed calls: may the same call succeed later, or does it fail again?
 
+use std::error::Error as StdError;
+
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
+use crate::ports::service::{Service, ServiceError};
+use crate::runtime::metrics;
+
 /// Codes of the same meaning that the SDK does not list: those of SQS for the key of its queues and
-/// for too many messages in flight, and those of DynamoDB for its key and for an item that two
-/// calls write at once.
-const MORE_TRANSIENT_ERRORS: [&str; 7] = [
+/// for too many messages in flight, those of DynamoDB for its key and for an item that two calls
+/// write at once, and those of Lambda while an earlier change is under way.
+const MORE_TRANSIENT_ERRORS: [&str; 9] = [
     "KMS.ThrottlingException",
     "KMSThrottlingException",
     "KmsThrottled",
@@ -14,10 +19,35 @@ const MORE_TRANSIENT_ERRORS: [&str; 7] = [
     "ReplicatedWriteConflictException",
     "TransactionConflictException",
     "InternalServerError",
+    "ResourceConflictException",
+    "ResourceInUseException",
 ];
 
+/// Classifies and counts a failed call.
+pub(super) fn failed<E>(service: Service) -> impl FnOnce(SdkError<E>) -> ServiceError
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    move |error| {
+        match service {
+            Service::Sqs => metrics::QUEUE_ERRORS.add(1),
+            Service::DynamoDb => metrics::TABLE_ERRORS.add(1),
+            Service::CloudWatch
+            | Service::S3
+            | Service::SecretsManager
+            | Service::Lambda
+            | Service::EventSourceMapping => {}
+        }
+        if is_transient(&error) {
+            service.unavailable(error)
+        } else {
+            service.refused(error)
+        }
+    }
+}
+
 /// True if the same call may succeed later.
-pub(super) fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+fn is_transient<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
         SdkError::ServiceError(context) => {

@@ -3,12 +3,12 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_lambda::types::ScalingConfig;
 
-use super::is_transient;
+use super::failed;
 use crate::domain::circuit::Settings;
-use crate::ports::event_source::{EventSource, EventSourceError};
+use crate::ports::event_source::EventSource;
+use crate::ports::service::{Service, ServiceError};
 
 /// One event source mapping, by its id.
 #[derive(Debug, Clone)]
@@ -28,14 +28,14 @@ impl EventSourceMapping {
 }
 
 impl EventSource for EventSourceMapping {
-    async fn settings(&self) -> Result<Option<Settings>, EventSourceError> {
+    async fn settings(&self) -> Result<Option<Settings>, ServiceError> {
         let mapping = self
             .client
             .get_event_source_mapping()
             .uuid(&self.uuid)
             .send()
             .await
-            .map_err(classify)?;
+            .map_err(failed(Service::EventSourceMapping))?;
         // "Creating, Enabling, Enabled, Disabling, Disabled, Updating, or Deleting"
         // (`GetEventSourceMapping`).
         let enabled = match mapping.state.as_deref() {
@@ -61,7 +61,7 @@ impl EventSource for EventSourceMapping {
             enabled,
             maximum_concurrency,
         }: Settings,
-    ) -> Result<(), EventSourceError> {
+    ) -> Result<(), ServiceError> {
         let most = i32::try_from(maximum_concurrency).unwrap_or(i32::MAX);
         let scaling = ScalingConfig::builder().maximum_concurrency(most).build();
         let request = self.client.update_event_source_mapping().uuid(&self.uuid);
@@ -71,24 +71,7 @@ impl EventSource for EventSourceMapping {
             .send()
             .await
             .map(drop)
-            .map_err(classify)
-    }
-}
-
-fn classify<E>(error: SdkError<E>) -> EventSourceError
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    // While a change is under way, Lambda takes no other ("UpdateEventSourceMapping", 400 and 409).
-    let code = error.as_service_error().and_then(E::code);
-    let is_busy = matches!(
-        code,
-        Some("ResourceInUseException" | "ResourceConflictException")
-    );
-    if is_busy || is_transient(&error) {
-        EventSourceError::Unavailable(error.into())
-    } else {
-        EventSourceError::Refused(error.into())
+            .map_err(failed(Service::EventSourceMapping))
     }
 }
 
@@ -105,6 +88,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     use super::*;
+    use crate::ports::service::Fault;
 
     fn mapping(rule: &Rule) -> EventSourceMapping {
         let client = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]);
@@ -194,10 +178,7 @@ mod tests {
         });
         for busy in [in_use, conflict] {
             let error = mapping(&busy).set(settings).await.expect_err("busy");
-            assert!(
-                matches!(error, EventSourceError::Unavailable(_)),
-                "{error:?}"
-            );
+            assert!(error.fault == Fault::Unavailable, "{error:?}");
         }
         let gone = mock!(Client::update_event_source_mapping).then_error(|| {
             UpdateEventSourceMappingError::ResourceNotFoundException(
@@ -205,6 +186,6 @@ mod tests {
             )
         });
         let error = mapping(&gone).set(settings).await.expect_err("gone");
-        assert!(matches!(error, EventSourceError::Refused(_)), "{error:?}");
+        assert!(error.fault == Fault::Refused, "{error:?}");
     }
 }

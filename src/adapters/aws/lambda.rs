@@ -4,18 +4,17 @@ use std::error::Error as StdError;
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::SdkError;
-use aws_sdk_lambda::operation::invoke::InvokeError as SdkInvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::is_transient;
+use super::failed;
 use crate::domain::circuit::Probed;
 use crate::domain::text::excerpt;
 use crate::ports::event_source::Prober;
+use crate::ports::service::{Service, ServiceError};
 
 /// `Invoke`: the status of the answer when an asynchronous invocation was taken.
 const TAKEN: i32 = 202;
@@ -23,13 +22,9 @@ const TAKEN: i32 = 202;
 /// Failure of an invocation.
 #[derive(Debug, thiserror::Error)]
 pub enum InvokeError {
-    /// Lambda did not answer, throttled or failed: the same call may succeed later. The invocation
-    /// may have been accepted.
-    #[error("Lambda did not answer, or is throttling; try again later")]
-    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
-    /// Lambda refused the call: the same call fails again until its configuration is changed.
-    #[error("Lambda refused to invoke the function")]
-    Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The call failed. The invocation may have been accepted.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The function failed, or did not answer what was asked.
     #[error("the function failed: {0}")]
     Failed(String),
@@ -53,19 +48,17 @@ impl LambdaFunction {
 
     /// Invokes it asynchronously. `Ok` means that Lambda has accepted the invocation, not that it
     /// has succeeded.
-    pub async fn invoke_later(&self, payload: &Value) -> Result<(), InvokeError> {
+    pub async fn invoke_later(&self, payload: &Value) -> Result<(), ServiceError> {
         let request = self
             .client
             .invoke()
             .function_name(&self.name)
             .invocation_type(InvocationType::Event)
             .payload(Blob::new(payload.to_string()));
-        let output = request.send().await.map_err(classify)?;
+        let output = request.send().await.map_err(failed(Service::Lambda))?;
         match output.status_code() {
             TAKEN => Ok(()),
-            status => Err(InvokeError::Unavailable(
-                format!("Lambda answered {status}").into(),
-            )),
+            status => Err(Service::Lambda.unavailable(format!("Lambda answered {status}"))),
         }
     }
 
@@ -76,7 +69,7 @@ impl LambdaFunction {
             .invoke()
             .function_name(&self.name)
             .payload(Blob::new(payload.to_string()));
-        let output = request.send().await.map_err(classify)?;
+        let output = request.send().await.map_err(failed(Service::Lambda))?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         if output.function_error.is_some() {
             return Err(InvokeError::Failed(excerpt(&String::from_utf8_lossy(
@@ -99,18 +92,10 @@ impl Prober for LambdaFunction {
     }
 }
 
-fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
-    if is_transient(&error) {
-        InvokeError::Unavailable(error.into())
-    } else {
-        InvokeError::Refused(error.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_lambda::operation::invoke::InvokeOutput;
+    use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
     use aws_sdk_lambda::types::error::ResourceNotFoundException;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
@@ -186,19 +171,19 @@ mod tests {
             .invoke_later(&Value::Null)
             .await
             .expect_err("not confirmed");
-        assert!(matches!(error, InvokeError::Unavailable(_)), "{error:?}");
+        assert!(error.is_transient(), "{error:?}");
     }
 
     #[tokio::test]
     async fn a_refusal_and_an_outage_are_told_apart() {
         let refusal = mock!(Client::invoke).then_error(|| {
-            SdkInvokeError::ResourceNotFoundException(ResourceNotFoundException::builder().build())
+            InvokeError::ResourceNotFoundException(ResourceNotFoundException::builder().build())
         });
         let error = function(&refusal)
             .invoke_later(&Value::Null)
             .await
             .expect_err("refused");
-        assert!(matches!(error, InvokeError::Refused(_)), "{error:?}");
+        assert!(!error.is_transient(), "{error:?}");
 
         let outage = mock!(Client::invoke)
             .sequence()
@@ -209,6 +194,6 @@ mod tests {
             .invoke_later(&Value::Null)
             .await
             .expect_err("down");
-        assert!(matches!(error, InvokeError::Unavailable(_)), "{error:?}");
+        assert!(error.is_transient(), "{error:?}");
     }
 }

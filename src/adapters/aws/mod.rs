@@ -26,7 +26,7 @@ use aws_sdk_sqs::config::SharedCredentialsProvider;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::time::timeout;
 
-use self::errors::is_transient;
+use self::errors::failed;
 use crate::runtime::logging::display_chain;
 
 /// TCP and TLS to a service of the same region.

@@ -1,15 +1,15 @@
 //! The archive in Amazon S3.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 
-use super::{ATTEMPTS, is_transient, timeouts};
+use super::{ATTEMPTS, failed, timeouts};
 use crate::ports::archive::{Archive, ArchiveError, MAX_OBJECT_BYTES};
+use crate::ports::service::Service;
 
 /// An object of up to 16 MiB is written, or read, within this.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
@@ -43,7 +43,8 @@ impl Archive for S3Archive {
             .key(key)
             .content_type("application/gzip")
             .body(ByteStream::from(object));
-        request.send().await.map(drop).map_err(classify)
+        request.send().await.map_err(failed(Service::S3))?;
+        Ok(())
     }
 
     async fn get(&self, key: &str) -> Result<Vec<u8>, ArchiveError> {
@@ -56,7 +57,7 @@ impl Archive for S3Archive {
                 tracing::warn!(key, error = %DisplayErrorContext(&error), "an object is not there, or may not be read");
                 ArchiveError::NotFound(key.to_owned())
             }
-            _ => classify(error),
+            _ => failed(Service::S3)(error).into(),
         })?;
         let too_large = || ArchiveError::TooLarge {
             key: key.to_owned(),
@@ -70,7 +71,7 @@ impl Archive for S3Archive {
         while let Some(part) = body
             .try_next()
             .await
-            .map_err(|error| ArchiveError::Unavailable(error.into()))?
+            .map_err(|error| Service::S3.unavailable(error))?
         {
             if (object.len() + part.len()) as u64 > MAX_OBJECT_BYTES {
                 return Err(too_large());
@@ -78,17 +79,6 @@ impl Archive for S3Archive {
             object.extend_from_slice(&part);
         }
         Ok(object)
-    }
-}
-
-fn classify<E>(error: SdkError<E>) -> ArchiveError
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
-    if is_transient(&error) {
-        ArchiveError::Unavailable(error.into())
-    } else {
-        ArchiveError::Refused(error.into())
     }
 }
 
@@ -178,6 +168,9 @@ mod tests {
             .times(9)
             .build();
         let error = archive(&outage).get("a/key").await.expect_err("down");
-        assert!(matches!(error, ArchiveError::Unavailable(_)), "{error:?}");
+        assert!(
+            matches!(&error, ArchiveError::Service(error) if error.is_transient()),
+            "{error:?}"
+        );
     }
 }

@@ -3,7 +3,9 @@
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::Client;
 
+use super::failed;
 use crate::ports::secrets::{SecretStore, SecretsError};
+use crate::ports::service::Service;
 
 /// One secret, by its ARN.
 #[derive(Debug, Clone)]
@@ -30,10 +32,12 @@ impl SecretStore for SecretsManager {
             .secret_id(&self.secret_arn)
             .send()
             .await
-            .map_err(SecretsError::unavailable)?;
-        value
-            .secret_string
-            .ok_or_else(|| SecretsError::unavailable("the secret has no text"))
+            .map_err(failed(Service::SecretsManager))?;
+        value.secret_string.ok_or_else(|| {
+            Service::SecretsManager
+                .refused("the secret has no text")
+                .into()
+        })
     }
 }
 
@@ -75,10 +79,7 @@ mod tests {
             client,
             secret_arn: String::new(),
         };
-        assert!(matches!(
-            store.read().await,
-            Err(SecretsError::Unavailable(_))
-        ));
+        assert!(matches!(store.read().await, Err(SecretsError::Service(_))));
 
         let binary =
             mock!(Client::get_secret_value).then_output(|| GetSecretValueOutput::builder().build());
@@ -87,9 +88,6 @@ mod tests {
             client,
             secret_arn: String::new(),
         };
-        assert!(matches!(
-            store.read().await,
-            Err(SecretsError::Unavailable(_))
-        ));
+        assert!(matches!(store.read().await, Err(SecretsError::Service(_))));
     }
 }

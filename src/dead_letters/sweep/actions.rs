@@ -17,7 +17,8 @@ use crate::domain::message::Message;
 use crate::ports::archive::{Archive, ArchiveError};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{QueueError, RECEIVED_AT_ONCE, Receiver, Sender};
+use crate::ports::queue::{RECEIVED_AT_ONCE, Receiver, Sender};
+use crate::ports::service::Service;
 use crate::runtime::logging::display_chain;
 
 /// Actions on selected dead letters.
@@ -87,8 +88,7 @@ impl<T: PortTypes> Actions<'_, T> {
                         .report
                         .fail(Some(selected.event_id()), &display_chain(&error));
                     sweep.held.push(selected.receipt);
-                    outage =
-                        Some(error).filter(|error| matches!(error, QueueError::Unavailable(_)));
+                    outage = Some(error).filter(|error| error.is_transient());
                 }
             }
         }
@@ -165,7 +165,7 @@ impl<T: PortTypes> Actions<'_, T> {
         );
         let object = part
             .finish()
-            .map_err(|error| ArchiveError::Refused(error.into()));
+            .map_err(|error| ArchiveError::Service(Service::S3.refused(error)));
         let written = match object {
             Ok(object) => self.ports.archive.put(&key, object).await,
             Err(error) => Err(error),

@@ -1,6 +1,7 @@
 //! Background runs.
 
 use super::*;
+use crate::ports::service::Service;
 
 async fn background(relay: &Fake, request: Value) -> Value {
     match handle(relay, request).await.expect("carried out") {
@@ -130,7 +131,7 @@ async fn a_run_that_fails_or_is_cut_off_says_so_and_goes_on_under_its_name() {
     assert!(
         matches!(
             handle(&relay, begun(&request)).await,
-            Err(ReplayError::Queue(_))
+            Err(ReplayError::Service(error)) if error.service == Service::Sqs
         ),
         "so that Lambda begins it again"
     );

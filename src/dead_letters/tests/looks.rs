@@ -1,6 +1,7 @@
 //! Looking at dead letters: lists, dry runs, and one event in full.
 
 use super::*;
+use crate::ports::service::Service;
 
 #[tokio::test(start_paused = true)]
 async fn every_field_of_a_filter_selects_in_a_list_a_dry_run_and_a_replay() {
@@ -211,7 +212,7 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
         assert!(
             matches!(
                 handle(&relay, request.clone()).await,
-                Err(ReplayError::Table(_))
+                Err(ReplayError::Service(error)) if error.service == Service::DynamoDb
             ),
             "{request}"
         );
@@ -219,7 +220,8 @@ async fn what_is_down_is_an_error_not_an_empty_answer() {
         relay.ports.dead_letters.fail();
         let answer = handle(&relay, request.clone()).await;
         assert!(
-            request["action"] == "list" || matches!(answer, Err(ReplayError::Queue(_))),
+            request["action"] == "list"
+                || matches!(answer, Err(ReplayError::Service(error)) if error.service == Service::Sqs),
             "{request}"
         );
     }

@@ -23,7 +23,7 @@ use crate::domain::message::Message;
 use crate::ports::archive::{Archive, ArchiveError};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, RunLease, Written};
-use crate::ports::queue::{Countable, QueueError, Receiver, Sender};
+use crate::ports::queue::{Countable, Receiver, Sender};
 use crate::testing::{FakeArchive, FakeClock, FakePorts, FakeQueue, FakeTable};
 
 type Fake = DeadLetters<FakePorts>;

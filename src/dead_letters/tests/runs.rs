@@ -8,6 +8,7 @@ use crate::domain::event_record::{BulkReplay, OperatorAction};
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::events_table::LeaseName;
 use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use crate::ports::service::{Service, ServiceError};
 
 #[tokio::test(start_paused = true)]
 async fn everything_goes_by_move_task_and_one_at_a_time() {
@@ -94,7 +95,7 @@ async fn a_move_that_never_began_marks_nothing() {
             relay.ports.dead_letters.refuse_moves();
             assert!(matches!(
                 handle(&relay, all.clone()).await,
-                Err(ReplayError::Queue(_))
+                Err(ReplayError::Service(error)) if error.service == Service::Sqs
             ));
         }
         assert!(
@@ -327,17 +328,17 @@ impl VisibilityTimeout for NeverShows {
     async fn change_visibility(
         &self,
         _: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         std::future::pending().await
     }
 }
 
 impl Sender for NeverShows {
-    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
         self.0.send(message).await
     }
 
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
         self.0.send_all(messages).await
     }
 }
@@ -348,17 +349,17 @@ impl Receiver for NeverShows {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, QueueError> {
+    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
         self.0.receive(most, visibility, wait).await
     }
 
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
         self.0.delete(receipts).await
     }
 }
 
 impl Countable for NeverShows {
-    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
         self.0.depth().await
     }
 }

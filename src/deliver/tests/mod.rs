@@ -23,7 +23,8 @@ use crate::domain::message::{Attribute, Message, attribute};
 use crate::domain::retry::Schedule;
 use crate::ports::clock::Clock as _;
 use crate::ports::events_table::{EventsTable as _, Written};
-use crate::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use crate::ports::service::ServiceError;
 use crate::ports::target::{DeliveryFailure, FailureCause, Outcome, Target};
 use crate::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
 
@@ -426,7 +427,7 @@ impl VisibilityTimeout for Silent {
     async fn change_visibility(
         &self,
         _: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         std::future::pending().await
     }
 }

@@ -7,10 +7,8 @@ mod cache;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -20,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use self::cache::{FRESH, SecretCache};
+use crate::ports::service::ServiceError;
 
 /// The least length of a secret. Genesys asks for more than 15 characters; an empty one would sign
 /// anything.
@@ -32,8 +31,8 @@ const SEPARATORS: [char; 4] = [',', ';', '\n', '\r'];
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SecretsError {
     /// The store did not answer or refused.
-    #[error("the secret cannot be read")]
-    Unavailable(#[source] Arc<dyn StdError + Send + Sync>),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The secret's text is not the expected JSON object.
     #[error(
         "the secret is not a JSON object as docs/reference/secret.md describes: line {line}, column {column}"
@@ -52,13 +51,6 @@ pub enum SecretsError {
         /// The problem.
         problem: &'static str,
     },
-}
-
-impl SecretsError {
-    /// The store did not answer or refused, for this reason.
-    pub fn unavailable(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Unavailable(error.into().into())
-    }
 }
 
 /// The part of the secret that one function needs, read from the whole.

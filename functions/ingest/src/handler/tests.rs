@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use genesys_relay::domain::message::Message;
-use genesys_relay::ports::queue::QueueError;
 use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::ports::service::ServiceError;
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -441,11 +441,11 @@ async fn while_no_secret_of_a_kind_is_set_the_sender_is_asked_to_come_again() {
 struct Hanging;
 
 impl Sender for Hanging {
-    async fn send(&self, _: &Message) -> Result<(), QueueError> {
+    async fn send(&self, _: &Message) -> Result<(), ServiceError> {
         std::future::pending().await
     }
 
-    async fn send_all(&self, _: &[Message]) -> Vec<Result<(), QueueError>> {
+    async fn send_all(&self, _: &[Message]) -> Vec<Result<(), ServiceError>> {
         std::future::pending().await
     }
 }

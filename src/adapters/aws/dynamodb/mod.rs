@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -27,17 +27,16 @@ use uuid::Uuid;
 
 use self::index::{INDEX, INDEX_ORDER, INDEX_SHARD, SHARDS, Shard, merge, range, shard_of};
 use self::packed::{pack, unpack};
-use super::is_transient;
+use super::failed;
 use crate::domain::attempts::Attempts;
 use crate::domain::circuit::Circuit;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, TableError,
-    Window, Written,
+    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, Window, Written,
 };
+use crate::ports::service::{Service, ServiceError};
 use crate::runtime::logging::display_chain;
-use crate::runtime::metrics;
 
 /// The table's key.
 const KEY: &str = "event_id";
@@ -71,11 +70,11 @@ impl DynamoDb {
     }
 
     /// Opens the connection that the first claim will use, by reading a record that does not exist.
-    pub async fn warm_up(&self) -> Result<(), TableError> {
+    pub async fn warm_up(&self) -> Result<(), ServiceError> {
         self.read("warm-up".to_owned()).await.map(drop)
     }
 
-    async fn read(&self, key: String) -> Result<Option<Item>, TableError> {
+    async fn read(&self, key: String) -> Result<Option<Item>, ServiceError> {
         let request = self
             .client
             .get_item()
@@ -85,7 +84,7 @@ impl DynamoDb {
             .consistent_read(true)
             .send()
             .await
-            .map_err(classify)?
+            .map_err(failed(Service::DynamoDb))?
             .item)
     }
 
@@ -93,7 +92,7 @@ impl DynamoDb {
     async fn read_batch(
         &self,
         keys: impl Iterator<Item = String>,
-    ) -> Result<Vec<Item>, TableError> {
+    ) -> Result<Vec<Item>, ServiceError> {
         let keys = keys
             .map(|key| HashMap::from([(KEY.to_owned(), AttributeValue::S(key))]))
             .collect();
@@ -113,7 +112,7 @@ impl DynamoDb {
                 .set_request_items(open)
                 .send()
                 .await
-                .map_err(classify)?;
+                .map_err(failed(Service::DynamoDb))?;
             items.extend(
                 output
                     .responses
@@ -126,9 +125,7 @@ impl DynamoDb {
                 return Ok(items);
             }
         }
-        Err(TableError::Unavailable(
-            "DynamoDB did not process all keys of a batch".into(),
-        ))
+        Err(Service::DynamoDb.unavailable("DynamoDB did not process all keys of a batch"))
     }
 
     async fn read_shard(
@@ -136,7 +133,7 @@ impl DynamoDb {
         shard: u8,
         (from, to): (&str, &str),
         limit: usize,
-    ) -> Result<Shard, TableError> {
+    ) -> Result<Shard, ServiceError> {
         let request = self
             .client
             .query()
@@ -147,7 +144,7 @@ impl DynamoDb {
             .expression_attribute_values(":from", AttributeValue::S(from.to_owned()))
             .expression_attribute_values(":to", AttributeValue::S(to.to_owned()))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX));
-        let output = request.send().await.map_err(classify)?;
+        let output = request.send().await.map_err(failed(Service::DynamoDb))?;
         let more = output.last_evaluated_key.is_some();
         let mut items = Vec::new();
         for item in output.items.unwrap_or_default() {
@@ -156,28 +153,28 @@ impl DynamoDb {
                 .and_then(|order| order.as_s().ok())
                 .cloned();
             let order = order.ok_or_else(|| {
-                TableError::Unreadable("an item of the index has no place in it".into())
+                Service::DynamoDb.unreadable("an item of the index has no place in it")
             })?;
             items.push((Position(order), readable(item)));
         }
         if more && items.is_empty() {
-            return Err(TableError::Unavailable(
-                "a page of the index is empty and not the last".into(),
-            ));
+            return Err(
+                Service::DynamoDb.unavailable("a page of the index is empty and not the last")
+            );
         }
         Ok(Shard { items, more })
     }
 }
 
 impl EventsTable for DynamoDb {
-    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, TableError> {
+    async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, ServiceError> {
         self.read(id.to_string()).await?.map(parse).transpose()
     }
 
     async fn get_many(
         &self,
         ids: &[EventId],
-    ) -> Result<BTreeMap<EventId, EventRecord>, TableError> {
+    ) -> Result<BTreeMap<EventId, EventRecord>, ServiceError> {
         // A batch that names a key twice is refused.
         let mut ids = ids.to_vec();
         ids.sort_unstable();
@@ -192,7 +189,10 @@ impl EventsTable for DynamoDb {
         Ok(records)
     }
 
-    async fn write(&self, Transition { next, guard }: &Transition) -> Result<Written, TableError> {
+    async fn write(
+        &self,
+        Transition { next, guard }: &Transition,
+    ) -> Result<Written, ServiceError> {
         let mut item: Item = to_item(next).map_err(unreadable)?;
         if next.state.is_indexed() {
             let order = Position::of(next.received_at, &next.event_id).0;
@@ -232,7 +232,7 @@ impl EventsTable for DynamoDb {
                     Written::Lost(found.map(Box::new))
                 })
             }
-            Err(error) => Err(classify(error)),
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
         }
     }
 
@@ -241,7 +241,7 @@ impl EventsTable for DynamoDb {
         id: &EventId,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         let packed = pack(body).map_err(unreadable)?;
         if packed.len() > MAX_BODY_BYTES {
             return Ok(false);
@@ -254,10 +254,14 @@ impl EventsTable for DynamoDb {
             .item(KEY, AttributeValue::S(body_key(id)))
             .item("body", AttributeValue::B(Blob::new(packed)))
             .item("expires_at", AttributeValue::N(expires_at.to_string()));
-        request.send().await.map(|_| true).map_err(classify)
+        request
+            .send()
+            .await
+            .map(|_| true)
+            .map_err(failed(Service::DynamoDb))
     }
 
-    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, TableError> {
+    async fn body(&self, id: &EventId, now: Timestamp) -> Result<Option<Vec<u8>>, ServiceError> {
         let Some(mut item) = self.read(body_key(id)).await? else {
             return Ok(None);
         };
@@ -266,9 +270,7 @@ impl EventsTable for DynamoDb {
             .and_then(|at| at.as_n().ok()?.parse::<i64>().ok());
         let (Some(AttributeValue::B(packed)), Some(expires_at)) = (item.remove("body"), expires_at)
         else {
-            return Err(TableError::Unreadable(
-                "a kept body has no bytes, or no expiry".into(),
-            ));
+            return Err(Service::DynamoDb.unreadable("a kept body has no bytes, or no expiry"));
         };
         if expires_at <= now.as_second() {
             return Ok(None);
@@ -276,13 +278,17 @@ impl EventsTable for DynamoDb {
         unpack(packed.as_ref()).map(Some).map_err(unreadable)
     }
 
-    async fn delete_body(&self, id: &EventId) -> Result<(), TableError> {
+    async fn delete_body(&self, id: &EventId) -> Result<(), ServiceError> {
         let request = self
             .client
             .delete_item()
             .table_name(&self.table)
             .key(KEY, AttributeValue::S(body_key(id)));
-        request.send().await.map(drop).map_err(classify)
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed(Service::DynamoDb))
     }
 
     async fn dead_letters(
@@ -290,7 +296,7 @@ impl EventsTable for DynamoDb {
         window: Window,
         after: Option<&Position>,
         limit: usize,
-    ) -> Result<Page, TableError> {
+    ) -> Result<Page, ServiceError> {
         let (from, to) = range(window, after);
         if from > to {
             return Ok(Page::default());
@@ -305,7 +311,7 @@ impl EventsTable for DynamoDb {
         what: LeaseName,
         lease: &RunLease,
         now: Timestamp,
-    ) -> Result<Option<RunLease>, TableError> {
+    ) -> Result<Option<RunLease>, ServiceError> {
         let item: Item = to_item(lease).map_err(unreadable)?;
         let request = self
             .client
@@ -331,16 +337,16 @@ impl EventsTable for DynamoDb {
             {
                 let held = refused_by(context.into_err());
                 held.ok_or_else(|| {
-                    TableError::Unavailable("DynamoDB refused the lease and named no holder".into())
+                    Service::DynamoDb.unavailable("DynamoDB refused the lease and named no holder")
                 })
                 .and_then(parse)
                 .map(Some)
             }
-            Err(error) => Err(classify(error)),
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
         }
     }
 
-    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), TableError> {
+    async fn release(&self, what: LeaseName, owner: Uuid) -> Result<(), ServiceError> {
         let request = self
             .client
             .delete_item()
@@ -360,11 +366,15 @@ impl EventsTable for DynamoDb {
             {
                 Ok(())
             }
-            Err(error) => Err(classify(error)),
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
         }
     }
 
-    async fn lease(&self, what: LeaseName, now: Timestamp) -> Result<Option<RunLease>, TableError> {
+    async fn lease(
+        &self,
+        what: LeaseName,
+        now: Timestamp,
+    ) -> Result<Option<RunLease>, ServiceError> {
         let lease = self
             .read(lease_key(what))
             .await?
@@ -373,14 +383,14 @@ impl EventsTable for DynamoDb {
         Ok(lease.filter(|lease| lease.until > now))
     }
 
-    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, TableError> {
+    async fn bulk_replay(&self) -> Result<Option<BulkReplay>, ServiceError> {
         self.read(BULK_REPLAY_KEY.to_owned())
             .await?
             .map(parse)
             .transpose()
     }
 
-    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), TableError> {
+    async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), ServiceError> {
         let item: Item = to_item(replay).map_err(unreadable)?;
         let request = self
             .client
@@ -395,14 +405,14 @@ impl EventsTable for DynamoDb {
             .send()
             .await
             .map(drop)
-            .map_err(classify)
+            .map_err(failed(Service::DynamoDb))
     }
 
     async fn background_run(
         &self,
         run_id: &str,
         now: Timestamp,
-    ) -> Result<Option<BackgroundRun>, TableError> {
+    ) -> Result<Option<BackgroundRun>, ServiceError> {
         let Some(item) = self.read(run_key(run_id)).await? else {
             return Ok(None);
         };
@@ -420,7 +430,7 @@ impl EventsTable for DynamoDb {
         run: &BackgroundRun,
         from: Option<Uuid>,
         now: Timestamp,
-    ) -> Result<bool, TableError> {
+    ) -> Result<bool, ServiceError> {
         let item: Item = to_item(run).map_err(unreadable)?;
         let number = |at: Timestamp| AttributeValue::N(at.as_second().to_string());
         let request = self
@@ -451,11 +461,11 @@ impl EventsTable for DynamoDb {
                 // An earlier try of this very call was carried out, and its answer was lost.
                 Ok(found.is_some_and(|found| found.revision == run.revision))
             }
-            Err(error) => Err(classify(error)),
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
         }
     }
 
-    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, TableError> {
+    async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, ServiceError> {
         self.read(checkpoint_key(source))
             .await?
             .map(parse)
@@ -466,7 +476,7 @@ impl EventsTable for DynamoDb {
         &self,
         source: &str,
         checkpoint: &Checkpoint,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         let item: Item = to_item(checkpoint).map_err(unreadable)?;
         let request = self
             .client
@@ -474,14 +484,18 @@ impl EventsTable for DynamoDb {
             .table_name(&self.table)
             .set_item(Some(item));
         let request = request.item(KEY, AttributeValue::S(checkpoint_key(source)));
-        request.send().await.map(drop).map_err(classify)
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed(Service::DynamoDb))
     }
 
     async fn count_attempts(
         &self,
         minute: Timestamp,
         attempts: &Attempts,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ServiceError> {
         let expires_at = minute.as_second() + ATTEMPTS_KEPT_SECONDS;
         let number = |number: &dyn std::fmt::Display| AttributeValue::N(number.to_string());
         let request = self
@@ -505,10 +519,14 @@ impl EventsTable for DynamoDb {
                 .update_expression(format!("{add}, failing :failing"))
                 .expression_attribute_values(":failing", AttributeValue::Ss(failing))
         };
-        request.send().await.map(drop).map_err(classify)
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed(Service::DynamoDb))
     }
 
-    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, TableError> {
+    async fn attempts(&self, minutes: &[Timestamp]) -> Result<Vec<Attempts>, ServiceError> {
         let mut found = BTreeMap::new();
         for keys in minutes.chunks(BATCH_KEYS) {
             for item in self
@@ -528,14 +546,14 @@ impl EventsTable for DynamoDb {
         Ok(minutes.iter().map(of).collect())
     }
 
-    async fn circuit(&self) -> Result<Option<Circuit>, TableError> {
+    async fn circuit(&self) -> Result<Option<Circuit>, ServiceError> {
         self.read(CIRCUIT_KEY.to_owned())
             .await?
             .map(parse)
             .transpose()
     }
 
-    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), TableError> {
+    async fn save_circuit(&self, circuit: &Circuit) -> Result<(), ServiceError> {
         let item: Item = to_item(circuit).map_err(unreadable)?;
         let request = self
             .client
@@ -547,7 +565,7 @@ impl EventsTable for DynamoDb {
             .send()
             .await
             .map(drop)
-            .map_err(classify)
+            .map_err(failed(Service::DynamoDb))
     }
 }
 
@@ -621,7 +639,7 @@ fn body_key(id: &EventId) -> String {
     format!("body#{id}")
 }
 
-fn parse<T: DeserializeOwned>(item: Item) -> Result<T, TableError> {
+fn parse<T: DeserializeOwned>(item: Item) -> Result<T, ServiceError> {
     from_item(item).map_err(unreadable)
 }
 
@@ -648,23 +666,10 @@ fn refused_by(error: PutItemError) -> Option<Item> {
     }
 }
 
-fn unreadable(error: impl StdError + Send + Sync + 'static) -> TableError {
-    TableError::Unreadable(error.into())
+fn unreadable(error: impl StdError + Send + Sync + 'static) -> ServiceError {
+    Service::DynamoDb.unreadable(error)
 }
 
-fn cannot_build(error: BuildError) -> TableError {
-    TableError::Refused(error.into())
-}
-
-/// Classifies and counts a failed call.
-fn classify<E>(error: SdkError<E>) -> TableError
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
-    metrics::TABLE_ERRORS.add(1);
-    if is_transient(&error) {
-        TableError::Unavailable(error.into())
-    } else {
-        TableError::Refused(error.into())
-    }
+fn cannot_build(error: BuildError) -> ServiceError {
+    Service::DynamoDb.refused(error)
 }

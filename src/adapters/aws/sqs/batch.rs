@@ -1,13 +1,9 @@
 //! Batch calls: as few as the items fit into, with a result for each item.
 
-use std::error::Error as StdError;
-
 use aws_sdk_sqs::types::BatchResultErrorEntry;
 
 use super::super::errors::is_transient_code;
-use super::{refused, unavailable};
-use crate::ports::queue::QueueError;
-use crate::runtime::logging::display_chain;
+use crate::ports::service::{Service, ServiceError};
 use crate::runtime::metrics;
 
 /// `SendMessageBatch`: up to 10 entries, 1 MiB in all; the other batch calls take 10 as well.
@@ -26,11 +22,11 @@ pub(super) struct Confirmed {
 pub(super) async fn in_batches<T, E, F>(
     items: &[T],
     size: impl Fn(&T) -> usize,
-    entry: impl Fn(String, &T) -> Result<E, QueueError>,
+    entry: impl Fn(String, &T) -> Result<E, ServiceError>,
     call: impl Fn(Vec<E>) -> F,
-) -> Vec<Result<(), QueueError>>
+) -> Vec<Result<(), ServiceError>>
 where
-    F: Future<Output = Result<Confirmed, QueueError>>,
+    F: Future<Output = Result<Confirmed, ServiceError>>,
 {
     let mut results = Vec::with_capacity(items.len());
     for items in batches_of(items, size) {
@@ -45,18 +41,18 @@ where
 /// deleted elsewhere.
 async fn batch<T, E, F>(
     items: &[T],
-    entry: impl Fn(String, &T) -> Result<E, QueueError>,
+    entry: impl Fn(String, &T) -> Result<E, ServiceError>,
     call: impl Fn(Vec<E>) -> F,
-) -> Vec<Result<(), QueueError>>
+) -> Vec<Result<(), ServiceError>>
 where
-    F: Future<Output = Result<Confirmed, QueueError>>,
+    F: Future<Output = Result<Confirmed, ServiceError>>,
 {
     let mut entries = Vec::new();
     let mut results = Vec::with_capacity(items.len());
     for (position, item) in items.iter().enumerate() {
         results.push(entry(position.to_string(), item).and_then(|entry| {
             entries.push(entry);
-            Err(unavailable("SQS did not confirm the entry".to_owned()))
+            Err(Service::Sqs.unavailable("SQS did not confirm the entry"))
         }));
     }
     if entries.is_empty() {
@@ -64,20 +60,7 @@ where
     }
     let Confirmed { ids, failed } = match call(entries).await {
         Ok(confirmed) => confirmed,
-        Err(error) => {
-            let text = error
-                .source()
-                .map_or_else(|| error.to_string(), display_chain);
-            let again = matches!(error, QueueError::Unavailable(_));
-            let copy = || {
-                if again {
-                    unavailable(text.clone())
-                } else {
-                    refused(text.clone())
-                }
-            };
-            return items.iter().map(|_| Err(copy())).collect();
-        }
+        Err(error) => return items.iter().map(|_| Err(error.clone())).collect(),
     };
     let mut note = |id: &str, result| {
         if let Some(noted) = id
@@ -103,9 +86,9 @@ where
         // SQS calls it the sender's fault, too, that the sender's key is throttled.
         let is_final = failure.sender_fault() && !is_transient_code(failure.code());
         let error = if is_final {
-            refused(text)
+            Service::Sqs.refused(text)
         } else {
-            unavailable(text)
+            Service::Sqs.unavailable(text)
         };
         note(failure.id(), Err(error));
     }

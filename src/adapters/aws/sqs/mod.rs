@@ -5,12 +5,12 @@ mod batch;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
+
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::{
@@ -22,15 +22,15 @@ use jiff::Timestamp;
 
 use self::batch::{Confirmed, in_batches};
 use super::cloudwatch::QueueMetrics;
-use super::is_transient;
+use super::failed;
 use crate::domain::message::{Attribute, AttributeValue, Message};
 use crate::domain::queue_depth::QueueDepth;
 use crate::domain::trace::TraceHeader;
 use crate::ports::queue::{
-    Countable, MoveTask, QueueError, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
-    Redrive, Sender, VisibilityTimeout,
+    Countable, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive,
+    Sender, VisibilityTimeout,
 };
-use crate::runtime::metrics;
+use crate::ports::service::{Service, ServiceError};
 
 /// `ListMessageMoveTasks` knows the last ten; the newest comes first.
 const NEWEST: i32 = 1;
@@ -86,7 +86,7 @@ impl SqsQueue {
     ///
     /// It sends a batch without entries, which SQS refuses (`EmptyBatchRequest`): nothing can come
     /// of it.
-    pub async fn warm_up(&self) -> Result<(), QueueError> {
+    pub async fn warm_up(&self) -> Result<(), ServiceError> {
         match self
             .client
             .send_message_batch()
@@ -100,7 +100,7 @@ impl SqsQueue {
                     .as_service_error()
                     .is_some_and(SendMessageBatchError::is_empty_batch_request) =>
             {
-                Err(classify(error))
+                Err(failed(Service::Sqs)(error))
             }
             Ok(_) | Err(_) => Ok(()),
         }
@@ -108,7 +108,7 @@ impl SqsQueue {
 }
 
 impl Sender for SqsQueue {
-    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
         let request = self
             .client
             .send_message()
@@ -119,10 +119,10 @@ impl Sender for SqsQueue {
             .set_message_system_attributes(
                 message.trace.as_ref().map(system_attributes).transpose()?,
             );
-        request.send().await.map(drop).map_err(classify)
+        request.send().await.map(drop).map_err(failed(Service::Sqs))
     }
 
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
         let entry = |id: String, message: &Message| {
             SendMessageBatchRequestEntry::builder()
                 .id(id)
@@ -139,7 +139,7 @@ impl Sender for SqsQueue {
                 .queue_url(&self.url)
                 .set_entries(Some(entries));
             async move {
-                let output = request.send().await.map_err(classify)?;
+                let output = request.send().await.map_err(failed(Service::Sqs))?;
                 Ok(Confirmed {
                     ids: output
                         .successful
@@ -158,7 +158,7 @@ impl VisibilityTimeout for SqsQueue {
     async fn change_visibility(
         &self,
         changes: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         let entry = |id: String, (receipt, visibility): &(ReceiptHandle, Duration)| {
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(id)
@@ -174,7 +174,7 @@ impl VisibilityTimeout for SqsQueue {
                 .queue_url(&self.url)
                 .set_entries(Some(entries));
             async move {
-                let output = request.send().await.map_err(classify)?;
+                let output = request.send().await.map_err(failed(Service::Sqs))?;
                 Ok(Confirmed {
                     ids: output
                         .successful
@@ -195,7 +195,7 @@ impl Receiver for SqsQueue {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, QueueError> {
+    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
         let output = self
             .client
             .receive_message()
@@ -209,7 +209,7 @@ impl Receiver for SqsQueue {
             .wait_time_seconds(seconds(wait))
             .send()
             .await
-            .map_err(classify)?;
+            .map_err(failed(Service::Sqs))?;
         output
             .messages
             .unwrap_or_default()
@@ -218,7 +218,7 @@ impl Receiver for SqsQueue {
             .collect()
     }
 
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
         let entry = |id: String, receipt: &ReceiptHandle| {
             let entry = DeleteMessageBatchRequestEntry::builder()
                 .id(id)
@@ -232,7 +232,7 @@ impl Receiver for SqsQueue {
                 .queue_url(&self.url)
                 .set_entries(Some(entries));
             async move {
-                let output = request.send().await.map_err(classify)?;
+                let output = request.send().await.map_err(failed(Service::Sqs))?;
                 Ok(Confirmed {
                     ids: output
                         .successful
@@ -248,7 +248,7 @@ impl Receiver for SqsQueue {
 }
 
 impl Countable for SqsQueue {
-    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
         let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -262,12 +262,12 @@ impl Countable for SqsQueue {
         let attributes = request
             .send()
             .await
-            .map_err(classify)?
+            .map_err(failed(Service::Sqs))?
             .attributes
             .unwrap_or_default();
         let [visible, in_flight, delayed] = names.map(|name| {
             let count = attributes.get(&name).and_then(|count| count.parse().ok());
-            count.ok_or_else(|| unexpected(format!("the queue's {name} is missing")))
+            count.ok_or_else(|| Service::Sqs.unreadable(format!("the queue's {name} is missing")))
         });
         Ok(QueueDepth {
             visible: visible?,
@@ -276,7 +276,7 @@ impl Countable for SqsQueue {
         })
     }
 
-    async fn age(&self) -> Result<Option<Duration>, QueueError> {
+    async fn age(&self) -> Result<Option<Duration>, ServiceError> {
         match &self.metrics {
             Some(metrics) => metrics.age().await,
             None => Ok(None),
@@ -297,7 +297,7 @@ pub struct SqsRedrive {
 }
 
 impl Redrive for SqsRedrive {
-    async fn start_move(&self, rate: Option<u32>) -> Result<(), QueueError> {
+    async fn start_move(&self, rate: Option<u32>) -> Result<(), ServiceError> {
         let request = self
             .client
             .start_message_move_task()
@@ -306,10 +306,10 @@ impl Redrive for SqsRedrive {
             .set_max_number_of_messages_per_second(
                 rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX)),
             );
-        request.send().await.map(drop).map_err(classify)
+        request.send().await.map(drop).map_err(failed(Service::Sqs))
     }
 
-    async fn latest_move(&self) -> Result<Option<MoveTask>, QueueError> {
+    async fn latest_move(&self) -> Result<Option<MoveTask>, ServiceError> {
         let request = self
             .client
             .list_message_move_tasks()
@@ -318,7 +318,7 @@ impl Redrive for SqsRedrive {
         let newest = request
             .send()
             .await
-            .map_err(classify)?
+            .map_err(failed(Service::Sqs))?
             .results
             .unwrap_or_default()
             .into_iter()
@@ -338,15 +338,15 @@ impl Redrive for SqsRedrive {
         }))
     }
 
-    async fn cancel_move(&self, handle: &str) -> Result<(), QueueError> {
+    async fn cancel_move(&self, handle: &str) -> Result<(), ServiceError> {
         let request = self.client.cancel_message_move_task().task_handle(handle);
-        request.send().await.map(drop).map_err(classify)
+        request.send().await.map(drop).map_err(failed(Service::Sqs))
     }
 }
 
 type SdkAttributes = std::collections::HashMap<String, MessageAttributeValue>;
 
-fn to_sdk_attributes(message: &Message) -> Result<SdkAttributes, QueueError> {
+fn to_sdk_attributes(message: &Message) -> Result<SdkAttributes, ServiceError> {
     let attribute = |(name, attribute): (&String, &Attribute)| {
         let value = MessageAttributeValue::builder().data_type(&attribute.data_type);
         let value = match &attribute.value {
@@ -361,7 +361,7 @@ fn to_sdk_attributes(message: &Message) -> Result<SdkAttributes, QueueError> {
 type SystemAttributes =
     std::collections::HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>;
 
-fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, QueueError> {
+fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, ServiceError> {
     let value = MessageSystemAttributeValue::builder()
         .data_type("String")
         .string_value(trace.as_str());
@@ -372,7 +372,7 @@ fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, QueueError
     .into())
 }
 
-fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, QueueError> {
+fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, ServiceError> {
     let mut attributes = BTreeMap::new();
     for (name, value) in message.message_attributes.unwrap_or_default() {
         let data_type = value.data_type;
@@ -380,9 +380,9 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, Que
             (Some(text), _) => AttributeValue::Text(text),
             (None, Some(bytes)) => AttributeValue::Binary(bytes.into_inner()),
             (None, None) => {
-                return Err(unexpected(format!(
-                    "the message attribute {name} has no value"
-                )));
+                return Err(
+                    Service::Sqs.unreadable(format!("the message attribute {name} has no value"))
+                );
             }
         };
         attributes.insert(name, Attribute { data_type, value });
@@ -391,17 +391,17 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, Que
     let sent_at = system
         .get(&MessageSystemAttributeName::SentTimestamp)
         .and_then(|millis| Timestamp::from_millisecond(millis.parse().ok()?).ok())
-        .ok_or_else(|| unexpected("a message has no SentTimestamp".to_owned()))?;
+        .ok_or_else(|| Service::Sqs.unreadable("a message has no SentTimestamp"))?;
     let receive_count = system
         .get(&MessageSystemAttributeName::ApproximateReceiveCount)
         .and_then(|count| count.parse().ok())
-        .ok_or_else(|| unexpected("a message has no ApproximateReceiveCount".to_owned()))?;
+        .ok_or_else(|| Service::Sqs.unreadable("a message has no ApproximateReceiveCount"))?;
     let receipt = message
         .receipt_handle
-        .ok_or_else(|| unexpected("a message has no receipt handle".to_owned()))?;
+        .ok_or_else(|| Service::Sqs.unreadable("a message has no receipt handle"))?;
     let message_id = message
         .message_id
-        .ok_or_else(|| unexpected("a message has no id".to_owned()))?;
+        .ok_or_else(|| Service::Sqs.unreadable("a message has no id"))?;
     Ok(ReceivedMessage {
         message: Message {
             body: message.body.unwrap_or_default(),
@@ -426,31 +426,6 @@ fn count(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }
 
-/// Classifies and counts a failed call.
-fn classify<E>(error: SdkError<E>) -> QueueError
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
-    metrics::QUEUE_ERRORS.add(1);
-    if is_transient(&error) {
-        QueueError::Unavailable(error.into())
-    } else {
-        QueueError::Refused(error.into())
-    }
-}
-
-fn cannot_build(error: BuildError) -> QueueError {
-    QueueError::Refused(error.into())
-}
-
-fn refused(text: String) -> QueueError {
-    QueueError::Refused(text.into())
-}
-
-fn unavailable(text: String) -> QueueError {
-    QueueError::Unavailable(text.into())
-}
-
-fn unexpected(text: String) -> QueueError {
-    QueueError::Refused(text.into())
+fn cannot_build(error: BuildError) -> ServiceError {
+    Service::Sqs.refused(error)
 }

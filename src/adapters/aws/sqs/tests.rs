@@ -19,6 +19,7 @@ use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
 use super::batch::{BATCH_BYTES, batches_of};
 use super::*;
+use crate::ports::service::{Fault, ServiceError};
 
 fn queue(rules: &[&Rule]) -> SqsQueue {
     Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, rules)).queue("the-queue".to_owned())
@@ -171,7 +172,7 @@ async fn a_refusal_and_an_outage_are_told_apart() {
         .send(&message("{}"))
         .await
         .expect_err("refused");
-    assert!(matches!(error, QueueError::Refused(_)), "{error:?}");
+    assert!(error.fault == Fault::Refused, "{error:?}");
 
     let outage = mock!(Client::send_message)
         .sequence()
@@ -182,7 +183,7 @@ async fn a_refusal_and_an_outage_are_told_apart() {
         .send(&message("{}"))
         .await
         .expect_err("down");
-    assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]
@@ -207,9 +208,18 @@ async fn a_batch_that_fails_in_part_fails_in_part() {
         &results[..],
         [
             Ok(()),
-            Err(QueueError::Refused(_)),
-            Err(QueueError::Unavailable(_)),
-            Err(QueueError::Unavailable(_))
+            Err(ServiceError {
+                fault: Fault::Refused,
+                ..
+            }),
+            Err(ServiceError {
+                fault: Fault::Unavailable,
+                ..
+            }),
+            Err(ServiceError {
+                fault: Fault::Unavailable,
+                ..
+            })
         ]
     ));
 }
@@ -226,11 +236,13 @@ async fn a_batch_call_that_fails_fails_every_entry() {
         .change_visibility(&[change.clone(), change])
         .await;
     assert_eq!(results.len(), 2);
-    assert!(
-        results
-            .iter()
-            .all(|result| matches!(result, Err(QueueError::Unavailable(_))))
-    );
+    assert!(results.iter().all(|result| matches!(
+        result,
+        Err(ServiceError {
+            fault: Fault::Unavailable,
+            ..
+        })
+    )));
 }
 
 #[tokio::test]

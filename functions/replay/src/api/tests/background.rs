@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use genesys_relay::dead_letters::Request;
 use genesys_relay::domain::queue_depth::QueueDepth;
-use genesys_relay::ports::queue::{QueueError, ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
+use genesys_relay::ports::service::ServiceError;
 use genesys_relay::testing::FakeQueue;
 use tokio::time::{Instant, sleep};
 
@@ -16,11 +17,11 @@ use crate::testing::function_over;
 struct Slow(FakeQueue);
 
 impl Sender for Slow {
-    async fn send(&self, message: &Message) -> Result<(), QueueError> {
+    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
         self.0.send(message).await
     }
 
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), QueueError>> {
+    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
         self.0.send_all(messages).await
     }
 }
@@ -29,7 +30,7 @@ impl VisibilityTimeout for Slow {
     async fn change_visibility(
         &self,
         changes: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), QueueError>> {
+    ) -> Vec<Result<(), ServiceError>> {
         self.0.change_visibility(changes).await
     }
 }
@@ -40,18 +41,18 @@ impl Receiver for Slow {
         most: usize,
         visibility: Duration,
         wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, QueueError> {
+    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
         sleep(Duration::from_secs(16)).await;
         self.0.receive(most, visibility, wait).await
     }
 
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), QueueError>> {
+    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
         self.0.delete(receipts).await
     }
 }
 
 impl Countable for Slow {
-    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
         self.0.depth().await
     }
 }

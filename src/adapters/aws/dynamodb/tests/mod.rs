@@ -24,6 +24,7 @@ use crate::domain::event::Source;
 use crate::domain::event_record::Summary;
 use crate::domain::event_record::{Dead, Death, DeliveryLease, State};
 use crate::domain::failure::ReasonKind;
+use crate::ports::service::Fault;
 
 fn table(rules: &[&Rule]) -> DynamoDb {
     DynamoDb {
@@ -153,11 +154,12 @@ async fn an_outage_and_a_refusal_are_told_apart() {
         let read = table.get(&id("an-event")).await.expect_err(code);
         let write = table.write(&step(Guard::Absent)).await.expect_err(code);
         for error in [read, write] {
-            let passing = matches!(error, TableError::Unavailable(_));
-            assert!(
-                passing == passes && !matches!(error, TableError::Unreadable(_)),
-                "{code}: {error:?}"
-            );
+            let fault = if passes {
+                Fault::Unavailable
+            } else {
+                Fault::Refused
+            };
+            assert_eq!(error.fault, fault, "{code}: {error:?}");
         }
     }
 }
@@ -171,12 +173,10 @@ fn a_call_without_an_answer_is_an_outage() {
         Failed::dispatch_failure(ConnectorError::timeout(cause())),
         Failed::dispatch_failure(ConnectorError::io(cause())),
     ] {
-        assert!(matches!(classify(error), TableError::Unavailable(_)));
+        assert!(failed(Service::DynamoDb)(error).is_transient());
     }
-    assert!(matches!(
-        classify(Failed::construction_failure(cause())),
-        TableError::Refused(_)
-    ));
+    let error = failed(Service::DynamoDb)(Failed::construction_failure(cause()));
+    assert_eq!(error.fault, Fault::Refused);
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
             .expect_err("read"),
         table.write(&step(Guard::Absent)).await.expect_err("lost"),
     ] {
-        assert!(matches!(error, TableError::Unreadable(_)), "{error:?}");
+        assert!(error.fault == Fault::Unreadable, "{error:?}");
     }
     assert!(
         table
@@ -306,7 +306,7 @@ async fn a_page_is_not_given_without_one_of_its_shards() {
         .dead_letters(Window::default(), None, 1)
         .await
         .expect_err("a shard is down");
-    assert!(matches!(error, TableError::Unavailable(_)), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
 }
 
 #[test]
