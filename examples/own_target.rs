@@ -15,7 +15,7 @@ use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
-use genesys_relay::testing::{FakeQueue, FakeTable};
+use genesys_relay::testing::{FakePorts, FakeQueue, FakeTable};
 use tokio::time::Instant;
 
 /// Writes each event as one line.
@@ -57,7 +57,9 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
     };
     let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10)?;
-    let processor = Arc::new(Processor::new(ports, schedule));
+    let processor = Arc::new(Processor::<FakePorts<Lines, SystemClock>>::new(
+        ports, schedule,
+    ));
     let received = ReceivedMessage {
         message_id: "a-message".to_owned(),
         receipt: ReceiptHandle("a-receipt".to_owned()),

@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
-use genesys_relay::deliver::{Ports, Processor};
+use genesys_relay::deliver::{PortTypes, Ports, Processor};
 use genesys_relay::domain::event_record::{DeadLetterStatus, OperatorAction, State};
 use genesys_relay::domain::message::Message;
 use genesys_relay::domain::retry::Schedule;
@@ -128,8 +128,19 @@ impl Target for Answering {
     }
 }
 
+/// The events table of the stack, and fakes.
+struct OverDynamoDb;
+
+impl PortTypes for OverDynamoDb {
+    type Events = FakeQueue;
+    type DeadLetters = FakeQueue;
+    type Table = DynamoDb;
+    type Target = Answering;
+    type Clock = TestClock;
+}
+
 struct Relay {
-    processor: Arc<Processor<FakeQueue, FakeQueue, DynamoDb, Answering, TestClock>>,
+    processor: Arc<Processor<OverDynamoDb>>,
     requests: Requests,
 }
 
@@ -165,7 +176,7 @@ impl Relay {
         receive_count: u32,
         status: u16,
     ) -> Vec<String> {
-        *self.processor.target.0.lock().expect("not poisoned") = status;
+        *self.processor.ports.target.0.lock().expect("not poisoned") = status;
         let record = ReceivedMessage {
             message_id: message_id.to_owned(),
             receipt: ReceiptHandle(message_id.to_owned()),
@@ -174,7 +185,10 @@ impl Relay {
             message: named(name),
         };
         // Past every backoff, and past every lease.
-        self.processor.clock.forward(SignedDuration::from_mins(2));
+        self.processor
+            .ports
+            .clock
+            .forward(SignedDuration::from_mins(2));
         self.requests.take();
         self.processor
             .process(vec![record], Instant::now() + Duration::from_mins(1))
@@ -185,12 +199,17 @@ impl Relay {
     /// The record of the event of this name.
     async fn record(&self, name: &str) -> Result<genesys_relay::domain::event_record::EventRecord> {
         let (id, _) = named(name).identity(Timestamp::UNIX_EPOCH);
-        self.processor.table.get(&id).await?.context("a record")
+        self.processor
+            .ports
+            .table
+            .get(&id)
+            .await?
+            .context("a record")
     }
 
     /// Writes of a replay before it sends the event to the queue.
     async fn mark(&self, name: &str) -> Result<Vec<String>> {
-        let (record, now) = (self.record(name).await?, self.processor.clock.now());
+        let (record, now) = (self.record(name).await?, self.processor.ports.clock.now());
         let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&record, now) else {
             anyhow::bail!("not dead: {record:?}")
         };
@@ -202,7 +221,11 @@ impl Relay {
         };
         self.requests.take();
         assert_eq!(
-            self.processor.table.write(&dead.replayed(act)).await?,
+            self.processor
+                .ports
+                .table
+                .write(&dead.replayed(act))
+                .await?,
             Written::Done
         );
         Ok(self.requests.take())
@@ -277,7 +300,7 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
         relay.bring("refused", "first", 1, 404).await,
         [WRITE, WRITE, WRITE]
     );
-    assert_eq!(relay.processor.dead_letters.messages().len(), 1);
+    assert_eq!(relay.processor.ports.dead_letters.messages().len(), 1);
     // Its message is moved by us; brought again, it is moved again and nothing is written.
     assert_eq!(relay.bring("refused", "first", 2, 404).await, [READ]);
 

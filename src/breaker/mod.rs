@@ -7,6 +7,7 @@
 //! minute. The rules are in [`crate::domain::circuit`]; [`watchdog`] acts where the breaker itself
 //! has stopped.
 
+mod ports;
 mod request;
 mod run;
 mod status;
@@ -14,6 +15,7 @@ mod status;
 mod tests;
 pub mod watchdog;
 
+pub use self::ports::{PortTypes, Ports};
 pub use self::request::Request;
 pub use self::run::{Breaker, BreakerError};
 pub use self::status::{BreakerStatus, ProbeStatus};

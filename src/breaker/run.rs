@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::breaker::ports::{PortTypes, Ports};
 use crate::breaker::request::Request;
 use crate::breaker::status::{BreakerStatus, log_change};
 use crate::domain::attempts::{Attempts, minutes_before};
@@ -13,25 +14,15 @@ use crate::ports::clock::Clock;
 use crate::ports::event_source::{EventSource, Prober};
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Countable;
+use crate::ports::run_lease::{HeldLease, LEASE_PAST_DEADLINE};
 use crate::ports::service::{Fault, ServiceError};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
-/// A run's lease outlives it by this much, for clocks that differ.
-const LEASE_PAST_DEADLINE: SignedDuration = SignedDuration::from_secs(5);
-
 /// Decides every minute whether events flow to the target.
-pub struct Breaker<Q, W, M, P, C> {
-    /// The events queue.
-    pub events: Q,
-    /// The counts of attempts, and the breaker's state.
-    pub table: W,
-    /// The mapping that hands events to the processor.
-    pub event_source: M,
-    /// The processor, which attempts one event.
-    pub prober: P,
-    /// The source of the current minute.
-    pub clock: C,
+pub struct Breaker<T: PortTypes> {
+    /// Ports of the use case.
+    pub ports: Ports<T>,
     /// The thresholds.
     pub policy: Policy,
     /// False where the stack has no breaker.
@@ -42,7 +33,7 @@ pub struct Breaker<Q, W, M, P, C> {
 #[derive(Debug, thiserror::Error)]
 pub enum BreakerError {
     /// Another run holds the lease.
-    #[error("{} of {} has been running since {}; its lease ends at {}; try again later", .0.action, .0.by, .0.since, .0.until)]
+    #[error("{0}; try again later")]
     Busy(RunLease),
     /// An operator cannot set a breaker that the stack does not have.
     #[error("the breaker is off: set the stack's parameter Breaker to \"on\" first")]
@@ -52,7 +43,7 @@ pub enum BreakerError {
     Service(#[from] ServiceError),
 }
 
-impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<Q, W, M, P, C> {
+impl<T: PortTypes> Breaker<T> {
     /// Runs the breaker once, by the schedule or with an operator's override.
     ///
     /// A decision is saved before it is carried out, and the next run carries it out again: a crash
@@ -62,38 +53,28 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         request: &Request,
         deadline: Instant,
     ) -> Result<BreakerStatus, BreakerError> {
-        let now = self.clock.now();
-        let left = deadline.saturating_duration_since(Instant::now());
-        let lease = RunLease {
-            owner: Uuid::new_v4(),
-            action: "breaker".to_owned(),
-            by: request.requester.by.clone(),
-            since: now,
-            until: now + left + LEASE_PAST_DEADLINE,
-        };
-        let taken = self.table.acquire(LeaseName::Breaker, &lease, now).await;
-        let outcome = match taken {
-            Ok(Some(held)) => return Err(BreakerError::Busy(held)),
-            Ok(None) => self.run(request).await,
-            // The lease may be ours although the answer was lost.
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = self.table.release(LeaseName::Breaker, lease.owner).await {
-            tracing::warn!(
-                error = display_chain(&error),
-                "failed to release the breaker's lease; it expires"
-            );
-        }
+        let lease = RunLease::new(
+            Uuid::new_v4(),
+            "breaker",
+            &request.requester,
+            self.ports.clock.now(),
+            deadline + LEASE_PAST_DEADLINE,
+        );
+        let lease = HeldLease::acquire(&self.ports.table, LeaseName::Breaker, &lease)
+            .await?
+            .map_err(BreakerError::Busy)?;
+        let outcome = self.run(request).await;
+        lease.release().await;
         outcome
     }
 
     async fn run(&self, request: &Request) -> Result<BreakerStatus, BreakerError> {
-        let now = self.clock.now();
+        let now = self.ports.clock.now();
         let before = self.before(request, now).await?;
         if !self.is_on {
             return self.turn_off(request, before, now).await;
         }
-        let found = self.event_source.settings().await;
+        let found = self.ports.event_source.settings().await;
         let mapping = *found.as_ref().unwrap_or(&None);
         let minutes = match request.override_state {
             Some(_) => Vec::new(),
@@ -106,8 +87,9 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         if circuit.should_probe() && circuit.is_due(mapping, self.policy, now) {
             // Saved first, so that a run right after this one does not probe again.
             circuit.stepped_at = Some(now);
-            self.table.save_circuit(&circuit).await?;
+            self.ports.table.save_circuit(&circuit).await?;
             let outcome = self
+                .ports
                 .prober
                 .probe(circuit.delivered_at)
                 .await
@@ -124,7 +106,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
             circuit = circuit.probed(outcome, now);
         }
         if circuit != before {
-            self.table.save_circuit(&circuit).await?;
+            self.ports.table.save_circuit(&circuit).await?;
         }
         log_change(Some(&before), &circuit);
         self.apply(&circuit, found?).await?;
@@ -133,7 +115,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         }
         // Last: a breaker that decides and cannot act must look stopped to the alarms.
         circuit.last_run_at = now;
-        self.table.save_circuit(&circuit).await?;
+        self.ports.table.save_circuit(&circuit).await?;
         metrics::breaker(&circuit, now);
         Ok(circuit.into())
     }
@@ -141,7 +123,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
     /// Reads the state to start from. A state that a later version wrote cannot be read; an
     /// override, or a breaker that is off, then replaces it.
     async fn before(&self, request: &Request, now: Timestamp) -> Result<Circuit, BreakerError> {
-        match self.table.circuit().await {
+        match self.ports.table.circuit().await {
             Ok(Some(found)) => Ok(found),
             // At the first run the minutes before count too.
             Ok(None) => Ok(Circuit::closed(
@@ -173,7 +155,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         now: Timestamp,
     ) -> Circuit {
         let circuit = circuit.with_deliveries(minutes);
-        let depth = match self.events.depth().await {
+        let depth = match self.ports.events.depth().await {
             Ok(depth) => depth,
             Err(error) => {
                 tracing::warn!(
@@ -214,8 +196,11 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
         }
         let circuit = before.off(now);
         // First: once the state is saved, the mapping is not checked again.
-        self.event_source.set(circuit.settings(self.policy)).await?;
-        self.table.save_circuit(&circuit).await?;
+        self.ports
+            .event_source
+            .set(circuit.settings(self.policy))
+            .await?;
+        self.ports.table.save_circuit(&circuit).await?;
         log_change(Some(&before), &circuit);
         metrics::breaker(&circuit, now);
         Ok(circuit.into())
@@ -223,7 +208,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
 
     async fn attempts(&self, now: Timestamp) -> Result<Vec<(Timestamp, Attempts)>, ServiceError> {
         let minutes = minutes_before(now, MINUTES);
-        let attempts = self.table.attempts(&minutes).await?;
+        let attempts = self.ports.table.attempts(&minutes).await?;
         Ok(minutes.into_iter().zip(attempts).collect())
     }
 
@@ -231,7 +216,7 @@ impl<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock> Breaker<
     async fn apply(&self, circuit: &Circuit, found: Option<Settings>) -> Result<(), ServiceError> {
         let wanted = circuit.settings(self.policy);
         match found {
-            Some(found) if found != wanted => self.event_source.set(wanted).await,
+            Some(found) if found != wanted => self.ports.event_source.set(wanted).await,
             // As wanted, or changing: the next run checks again.
             Some(_) | None => Ok(()),
         }

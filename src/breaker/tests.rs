@@ -18,18 +18,21 @@ use crate::ports::event_source::EventSource as _;
 use crate::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use crate::ports::queue::{Countable as _, Sender as _};
 use crate::ports::service::{Fault, Service};
-use crate::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
+use crate::testing::{FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable};
 
-type TheBreaker = Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>;
+type TheBreaker = Breaker<FakePorts>;
 
 fn breaker() -> TheBreaker {
     FakeClock::start_over();
-    Breaker {
+    let ports = Ports {
         events: FakeQueue::default(),
         table: FakeTable::default(),
         event_source: FakeEventSource::default(),
         prober: FakeProber::default(),
         clock: FakeClock,
+    };
+    Breaker {
+        ports,
         policy: Policy {
             failure_percent: 90,
             maximum_concurrency: 10,
@@ -68,6 +71,7 @@ async fn count(breaker: &TheBreaker, failed: u32, events: u32, delivered: u32) {
     (0..failed).for_each(|number| attempts.count(&id(number % events), 1 + number / events, false));
     (0..delivered).for_each(|number| attempts.count(&id(number), 1, true));
     breaker
+        .ports
         .table
         .count_attempts(minute_of(FakeClock.now()), &attempts)
         .await
@@ -106,7 +110,7 @@ fn taken() -> Probed {
 async fn it_opens_when_nearly_everything_fails_for_minutes() {
     let breaker = breaker();
     assert_eq!(an_outage(&breaker).await.state, "open");
-    assert_eq!(breaker.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +135,7 @@ async fn it_stays_closed_for_what_is_no_outage() {
                 "{what}"
             );
         }
-        assert_eq!(breaker.event_source.now(), set(true, 10), "{what}");
+        assert_eq!(breaker.ports.event_source.now(), set(true, 10), "{what}");
     }
 }
 
@@ -153,6 +157,7 @@ async fn events_that_the_target_cannot_digest_are_no_outage_however_often_they_f
         let mut attempts = Attempts::default();
         (0..30).for_each(|number| attempts.count(&id(number), 2 + passed, false));
         breaker
+            .ports
             .table
             .count_attempts(minute_of(FakeClock.now()), &attempts)
             .await
@@ -185,6 +190,7 @@ async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
                 attempts.count(&id(second * 4 + number), 1, second < 120 + begins)
             });
             breaker
+                .ports
                 .table
                 .count_attempts(minute_of(FakeClock.now()), &attempts)
                 .await
@@ -203,26 +209,27 @@ async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
 async fn it_closes_by_way_of_the_smallest_concurrency() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    breaker.prober.will(Ok(Probed::Failed {
+    breaker.ports.prober.will(Ok(Probed::Failed {
         event_id: "e".to_owned(),
         error: "503".to_owned(),
     }));
     breaker
+        .ports
         .prober
         .will(Err("the processor does not answer".to_owned()));
-    breaker.prober.will(Ok(Probed::Nothing));
-    breaker.prober.will(Ok(taken()));
+    breaker.ports.prober.will(Ok(Probed::Nothing));
+    breaker.ports.prober.will(Ok(taken()));
     for (state, probes) in [("open", 1), ("open", 2), ("open", 2), ("closing", 3)] {
         let shown = minute(&breaker, 0, 1, 0).await;
         assert_eq!((&*shown.state, shown.probes), (state, probes));
     }
     for concurrency in [2, 4, 8] {
-        assert_eq!(breaker.event_source.now(), set(true, concurrency));
+        assert_eq!(breaker.ports.event_source.now(), set(true, concurrency));
         minute(&breaker, 0, 1, 50).await;
     }
     let shown = minute(&breaker, 0, 1, 50).await;
     assert_eq!(
-        (&*shown.state, breaker.event_source.now()),
+        (&*shown.state, breaker.ports.event_source.now()),
         ("closed", set(true, 10))
     );
 }
@@ -240,18 +247,18 @@ async fn runs_that_come_together_are_one_step() {
         (
             shown.state,
             shown.probes,
-            breaker.event_source.now().maximum_concurrency,
+            breaker.ports.event_source.now().maximum_concurrency,
         )
     };
     (0..2).for_each(|_| {
-        breaker.prober.will(Ok(Probed::Failed {
+        breaker.ports.prober.will(Ok(Probed::Failed {
             event_id: "e".to_owned(),
             error: "503".to_owned(),
         }))
     });
     assert_eq!(twice().await, ("open".into(), 1, 2));
     assert_eq!(twice().await, ("open".into(), 2, 2));
-    breaker.prober.will(Ok(taken()));
+    breaker.ports.prober.will(Ok(taken()));
     assert_eq!(twice().await, ("closing".into(), 3, 2));
     assert_eq!(twice().await, ("closing".into(), 3, 4));
     assert_eq!(twice().await, ("closing".into(), 3, 8));
@@ -262,20 +269,20 @@ async fn runs_that_come_together_are_one_step() {
 async fn no_step_is_taken_before_the_last_has_taken_effect() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    breaker.prober.will(Ok(taken()));
-    breaker.event_source.change(true);
+    breaker.ports.prober.will(Ok(taken()));
+    breaker.ports.event_source.change(true);
     assert_eq!(
         minute(&breaker, 0, 1, 0).await.state,
         "open",
         "what was under way comes back still"
     );
-    breaker.event_source.change(false);
+    breaker.ports.event_source.change(false);
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
-    breaker.event_source.change(true);
+    breaker.ports.event_source.change(true);
     for _ in 0..3 {
         assert_eq!(minute(&breaker, 0, 1, 0).await.maximum_concurrency, Some(2));
     }
-    breaker.event_source.change(false);
+    breaker.ports.event_source.change(false);
     assert_eq!(minute(&breaker, 0, 1, 0).await.maximum_concurrency, Some(4));
 }
 
@@ -283,11 +290,11 @@ async fn no_step_is_taken_before_the_last_has_taken_effect() {
 async fn it_opens_again_at_once_when_the_target_is_not_yet_back() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    breaker.prober.will(Ok(taken()));
+    breaker.ports.prober.will(Ok(taken()));
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
     let shown = minute(&breaker, 20, 20, 0).await;
     assert_eq!((&*shown.state, shown.probes), ("open", 0));
-    assert_eq!(breaker.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +305,7 @@ async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
     assert_eq!(
-        breaker.event_source.now(),
+        breaker.ports.event_source.now(),
         set(true, 10),
         "all have to be through before they expire"
     );
@@ -325,13 +332,13 @@ async fn override_stays_until_it_is_changed() {
         ),
         ("open", true, Some("a test"), "to see")
     );
-    breaker.prober.will(Ok(taken()));
+    breaker.ports.prober.will(Ok(taken()));
     assert_eq!(
         minute(&breaker, 0, 1, 0).await.state,
         "open",
         "an override is not probed"
     );
-    assert_eq!(breaker.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
     let automatic = ask(&breaker, Some(Override::Automatic))
         .await
         .expect("done");
@@ -340,7 +347,7 @@ async fn override_stays_until_it_is_changed() {
     for _ in 0..5 {
         assert_eq!(minute(&breaker, 50, 50, 0).await.state, "closed");
     }
-    assert_eq!(breaker.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,7 +374,7 @@ async fn override_to_open_while_exhausting_holds_events_back() {
             "open",
             "after {hours} hours more"
         );
-        assert_eq!(breaker.event_source.now(), set(false, 2));
+        assert_eq!(breaker.ports.event_source.now(), set(false, 2));
     }
     advance(Duration::from_hours(1)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
@@ -376,9 +383,14 @@ async fn override_to_open_while_exhausting_holds_events_back() {
 #[tokio::test(start_paused = true)]
 async fn foreign_change_of_the_mapping_is_reverted() {
     let breaker = breaker();
-    breaker.event_source.set(set(false, 5)).await.expect("set");
+    breaker
+        .ports
+        .event_source
+        .set(set(false, 5))
+        .await
+        .expect("set");
     minute(&breaker, 0, 1, 0).await;
-    assert_eq!(breaker.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -387,15 +399,20 @@ async fn one_that_is_turned_off_lets_events_flow() {
     an_outage(&breaker).await;
     breaker.is_on = false;
     assert_eq!(minute(&breaker, 50, 50, 0).await.state, "off");
-    assert_eq!(breaker.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
     assert!(matches!(
         ask(&breaker, Some(Override::Open)).await,
         Err(BreakerError::Off)
     ));
-    breaker.event_source.set(set(false, 5)).await.expect("set");
+    breaker
+        .ports
+        .event_source
+        .set(set(false, 5))
+        .await
+        .expect("set");
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(
-        breaker.event_source.now(),
+        breaker.ports.event_source.now(),
         set(false, 5),
         "without a breaker the mapping is its owner's"
     );
@@ -407,7 +424,7 @@ async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events
     an_outage(&breaker).await;
     for closed in [false, true] {
         advance(Duration::from_hours(24)).await;
-        breaker.prober.will(Ok(taken()));
+        breaker.ports.prober.will(Ok(taken()));
         assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
         // It stays long enough for the breaker to close, or not.
         for _ in 0..if closed { 40 } else { 0 } {
@@ -433,6 +450,7 @@ async fn time_without_an_answered_probe_is_known() {
     let breaker = breaker();
     an_outage(&breaker).await;
     let opened = breaker
+        .ports
         .table
         .circuit()
         .await
@@ -441,6 +459,7 @@ async fn time_without_an_answered_probe_is_known() {
         .since;
     let looked_at = async || {
         breaker
+            .ports
             .table
             .circuit()
             .await
@@ -450,6 +469,7 @@ async fn time_without_an_answered_probe_is_known() {
     };
     for _ in 0..6 {
         breaker
+            .ports
             .prober
             .will(Err("the processor does not answer".to_owned()));
         minute(&breaker, 0, 1, 0).await;
@@ -468,6 +488,7 @@ async fn one_that_cannot_act_is_known_as_broken() {
     minute(&breaker, 0, 1, 5).await;
     let looked = async || {
         breaker
+            .ports
             .table
             .circuit()
             .await
@@ -476,8 +497,13 @@ async fn one_that_cannot_act_is_known_as_broken() {
             .last_run_at
     };
     let before = looked().await;
-    breaker.event_source.set(set(false, 5)).await.expect("set");
-    breaker.event_source.fail(true);
+    breaker
+        .ports
+        .event_source
+        .set(set(false, 5))
+        .await
+        .expect("set");
+    breaker.ports.event_source.fail(true);
     assert!(matches!(
         ask(&breaker, None).await,
         Err(BreakerError::Service(error)) if error.service == Service::EventSourceMapping
@@ -485,34 +511,44 @@ async fn one_that_cannot_act_is_known_as_broken() {
     assert_eq!(looked().await, before);
 
     // The mapping is off, and the table says closed: the watchdog enables it.
-    breaker.event_source.fail(false);
+    breaker.ports.event_source.fail(false);
     advance(Duration::from_mins(10)).await;
     release_if_stale(
-        &breaker.table,
-        &breaker.event_source,
+        &breaker.ports.table,
+        &breaker.ports.event_source,
         10,
         "a schedule",
         FakeClock.now(),
     )
     .await
     .expect("released");
-    assert_eq!(breaker.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     let mut breaker = breaker();
     ask(&breaker, Some(Override::Closed)).await.expect("closed");
-    breaker.event_source.set(set(false, 2)).await.expect("set");
+    breaker
+        .ports
+        .event_source
+        .set(set(false, 2))
+        .await
+        .expect("set");
     breaker.is_on = false;
     minute(&breaker, 0, 1, 0).await;
-    assert_eq!(breaker.event_source.now(), set(true, 10));
-    breaker.event_source.set(set(false, 5)).await.expect("set");
+    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    breaker
+        .ports
+        .event_source
+        .set(set(false, 5))
+        .await
+        .expect("set");
     advance(Duration::from_mins(20)).await;
     minute(&breaker, 0, 1, 0).await;
     release_if_stale(
-        &breaker.table,
-        &breaker.event_source,
+        &breaker.ports.table,
+        &breaker.ports.event_source,
         10,
         "a schedule",
         FakeClock.now(),
@@ -520,7 +556,7 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     .await
     .expect("nothing to do");
     assert_eq!(
-        breaker.event_source.now(),
+        breaker.ports.event_source.now(),
         set(false, 5),
         "it is its owner's"
     );
@@ -528,7 +564,7 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     breaker.is_on = true;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closed");
     assert_eq!(
-        breaker.event_source.now(),
+        breaker.ports.event_source.now(),
         set(true, 10),
         "and the breaker's again"
     );
@@ -545,7 +581,7 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
     ] {
         let breaker = breaker();
         an_outage(&breaker).await;
-        breaker.table.spoil_circuit();
+        breaker.ports.table.spoil_circuit();
         assert!(matches!(
             ask(&breaker, None).await,
             Err(BreakerError::Service(error)) if error.fault == Fault::Unreadable
@@ -554,8 +590,8 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
             Some(_) => drop(ask(&breaker, state).await.expect("done")),
             None => {
                 release_if_stale(
-                    &breaker.table,
-                    &breaker.event_source,
+                    &breaker.ports.table,
+                    &breaker.ports.event_source,
                     10,
                     "a schedule",
                     FakeClock.now(),
@@ -565,7 +601,11 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
             }
         }
         let is_open = state == Some(Override::Open);
-        assert_eq!(breaker.event_source.now().enabled, !is_open, "{state:?}");
+        assert_eq!(
+            breaker.ports.event_source.now().enabled,
+            !is_open,
+            "{state:?}"
+        );
         let shown = ask(&breaker, None).await.expect("read again");
         assert_eq!(
             &*shown.state,
@@ -575,19 +615,25 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
     }
     let mut breaker = breaker();
     an_outage(&breaker).await;
-    breaker.table.spoil_circuit();
+    breaker.ports.table.spoil_circuit();
     breaker.is_on = false;
     assert_eq!(ask(&breaker, None).await.expect("done").state, "off");
-    assert_eq!(breaker.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
 }
 
 /// It cannot start, or is not invoked.
 #[tokio::test(start_paused = true)]
 async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     let silent_since = async |breaker: &TheBreaker| {
-        let circuit = breaker.table.circuit().await.expect("read").expect("saved");
+        let circuit = breaker
+            .ports
+            .table
+            .circuit()
+            .await
+            .expect("read")
+            .expect("saved");
         circuit.silent_since(
-            breaker.events.depth().await.expect("counted"),
+            breaker.ports.events.depth().await.expect("counted"),
             FakeClock.now(),
         )
     };
@@ -599,7 +645,7 @@ async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
         group: None,
         trace: None,
     };
-    breaker.events.send(&message).await.expect("sent");
+    breaker.ports.events.send(&message).await.expect("sent");
     for attempted in [1, 1, 1, 0, 0] {
         minute(&breaker, 0, 1, attempted).await;
         assert_eq!(silent_since(&breaker).await, None, "attempts are recent");
@@ -609,7 +655,7 @@ async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     minute(&breaker, 0, 1, 1).await;
     assert_eq!(silent_since(&breaker).await, None);
     // Received, it may wait for its next attempt.
-    breaker.events.hand_out(1, Duration::from_hours(5));
+    breaker.ports.events.hand_out(1, Duration::from_hours(5));
     for _ in 0..18 {
         minute(&breaker, 0, 1, 0).await;
         assert_eq!(silent_since(&breaker).await, None);
@@ -637,6 +683,7 @@ async fn one_run_at_a_time() {
     };
     assert_eq!(
         breaker
+            .ports
             .table
             .acquire(LeaseName::Breaker, &lease, now)
             .await
@@ -655,10 +702,10 @@ async fn one_run_at_a_time() {
 async fn a_table_that_is_down_leaves_everything_as_it_is() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    breaker.table.fail();
+    breaker.ports.table.fail();
     assert!(matches!(
         ask(&breaker, None).await,
         Err(BreakerError::Service(_))
     ));
-    assert_eq!(breaker.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
 }

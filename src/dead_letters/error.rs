@@ -15,7 +15,7 @@ pub enum ReplayError {
         moved: u64,
     },
     /// Another run holds the lease on the dead letters.
-    #[error("{} by {} has been running since {}; its lease ends at {}; try again later", .0.action, .0.by, .0.since, .0.until)]
+    #[error("{0}; try again later")]
     Busy(RunLease),
     /// The events table has no record of the event.
     #[error(

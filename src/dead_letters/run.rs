@@ -16,6 +16,7 @@ use crate::domain::request::Requester;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
+use crate::ports::run_lease::HeldLease;
 use crate::runtime::logging::display_chain;
 
 /// The answer is given this long before the deadline, whatever SQS does.
@@ -60,7 +61,7 @@ impl Run<'_> {
 
 /// Run that holds the lease on the dead letters.
 pub(super) struct RunGuard<'a, T: PortTypes> {
-    ports: &'a Ports<T>,
+    lease: HeldLease<'a, T::Table>,
     pub(super) run: Run<'a>,
 }
 
@@ -73,7 +74,7 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         deadline: Instant,
         tracked: Option<&'a Tracked>,
     ) -> Result<Self, ReplayError> {
-        let run = Run {
+        let mut run = Run {
             id: Uuid::new_v4(),
             action,
             requester,
@@ -82,42 +83,22 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
             bulk: None,
             tracked,
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let lease = RunLease {
-            owner: run.id,
-            action: action.to_owned(),
-            by: requester.by.clone(),
-            since: run.began_at,
-            // If the run is killed, the messages that it hides come back before its lease ends.
-            until: run.began_at + left + HIDDEN_PAST_DEADLINE,
-        };
-        let mut guard = Self { ports, run };
-        match ports
-            .table
-            .acquire(LeaseName::DeadLetters, &lease, lease.since)
-            .await
-        {
-            Ok(None) => {}
-            Ok(Some(held)) => return Err(ReplayError::Busy(held)),
+        // If the run is killed, the messages that it hides come back before its lease ends.
+        let end = deadline + HIDDEN_PAST_DEADLINE;
+        let lease = RunLease::new(run.id, action, requester, run.began_at, end);
+        let lease = HeldLease::acquire(&ports.table, LeaseName::DeadLetters, &lease)
+            .await?
+            .map_err(ReplayError::Busy)?;
+        match bulk_replay(ports).await {
+            Ok(bulk) => {
+                run.bulk = bulk;
+                Ok(Self { lease, run })
+            }
             Err(error) => {
-                // The lease may be ours although the answer was lost.
-                guard.release().await;
-                return Err(error.into());
+                lease.release().await;
+                Err(error)
             }
         }
-        let refusal = match ports.redrive.latest_move().await {
-            Ok(Some(task)) if task.is_active() => ReplayError::Moving { moved: task.moved },
-            Ok(task) => match ports.table.bulk_replay().await {
-                Ok(bulk) => {
-                    guard.run.bulk = bulk.and_then(|bulk| started(bulk, task.as_ref()));
-                    return Ok(guard);
-                }
-                Err(error) => error.into(),
-            },
-            Err(error) => error.into(),
-        };
-        guard.release().await;
-        Err(refusal)
     }
 
     /// Gives the lease back, and writes one line of the audit log.
@@ -126,8 +107,8 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         outcome: Result<Report, ReplayError>,
         selection: impl Serialize,
     ) -> Result<Report, ReplayError> {
-        self.release().await;
-        let run = &self.run;
+        let Self { lease, run } = self;
+        lease.release().await;
         let report = outcome.inspect_err(|error| {
             tracing::error!(
                 audit = run.action,
@@ -158,15 +139,14 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         );
         Ok(report)
     }
+}
 
-    async fn release(&self) {
-        if let Err(error) = self
-            .ports
-            .table
-            .release(LeaseName::DeadLetters, self.run.id)
-            .await
-        {
-            tracing::warn!(run = %self.run.id, error = display_chain(&error), "failed to release the lease on the dead letters");
-        }
+/// Reads the newest bulk replay, unless a move task is running.
+async fn bulk_replay<T: PortTypes>(ports: &Ports<T>) -> Result<Option<BulkReplay>, ReplayError> {
+    let task = ports.redrive.latest_move().await?;
+    if let Some(task) = task.as_ref().filter(|task| task.is_active()) {
+        return Err(ReplayError::Moving { moved: task.moved });
     }
+    let bulk = ports.table.bulk_replay().await?;
+    Ok(bulk.and_then(|bulk| started(bulk, task.as_ref())))
 }

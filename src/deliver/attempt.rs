@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::time::Instant;
 
-use crate::deliver::backoff::{Disposition, LEASE_PAST_DEADLINE, millis};
+use crate::deliver::backoff::{Disposition, millis};
+use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Finished};
@@ -13,7 +14,8 @@ use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{ReceivedMessage, Sender};
+use crate::ports::queue::ReceivedMessage;
+use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::ports::service::ServiceError;
 use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use crate::runtime::logging::{self, display_chain};
@@ -41,13 +43,7 @@ pub(super) enum ClaimOutcome {
     Ended(Disposition),
 }
 
-impl<E, D, W, T, C> Processor<E, D, W, T, C>
-where
-    D: Sender,
-    W: EventsTable,
-    T: Target,
-    C: Clock,
-{
+impl<T: PortTypes> Processor<T> {
     /// Delivers the event of a message, and returns what SQS must do with the message.
     pub(super) async fn deliver(
         &self,
@@ -121,8 +117,8 @@ where
             // Two equal SHA-256 ids: it is never taken for a duplicate.
             Ok(ClaimResult::Other(_)) => self.backoff.retry(received, received.receive_count, None),
             Ok(ClaimResult::TooEarly(time)) => {
-                let left =
-                    Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
+                let left = Duration::try_from(time.duration_since(self.ports.clock.now()))
+                    .unwrap_or_default();
                 let disposition = self.backoff.retry_at(received, Instant::now() + left);
                 let failure = DeliveryFailure::new(
                     FailureCause::NotSent,
@@ -135,7 +131,7 @@ where
             Ok(ClaimResult::AlreadyDead(death)) => {
                 // It died in an earlier invocation.
                 let reason = Reason {
-                    resent_at: Some(self.clock.now()),
+                    resent_at: Some(self.ports.clock.now()),
                     ..death.into()
                 };
                 let disposition = self
@@ -167,9 +163,9 @@ where
         let mut found = match received.receive_count {
             // Most likely new: the write tells.
             ..=1 => None,
-            _ => self.table.get(&event.id).await?.map(Box::new),
+            _ => self.ports.table.get(&event.id).await?.map(Box::new),
         };
-        let now = self.clock.now();
+        let now = self.ports.clock.now();
         let request = ClaimRequest {
             event,
             message_id: &received.message_id,
@@ -186,7 +182,7 @@ where
                 .as_ref()
                 .is_some_and(|found| found.depends_on_bulk_replay(&received.message_id, now))
             {
-                bulk = self.table.bulk_replay().await?;
+                bulk = self.ports.table.bulk_replay().await?;
             }
             let claimed = Claim::on(
                 found.as_deref(),
@@ -212,7 +208,7 @@ where
                 | ClaimResult::TooEarly(_)
                 | ClaimResult::AlreadyDead(_) => return Ok(claimed),
             };
-            match self.table.write(transition).await? {
+            match self.ports.table.write(transition).await? {
                 Written::Done => return Ok(claimed),
                 Written::Lost(instead) => found = instead,
             }
@@ -233,11 +229,11 @@ where
             attempt: claim.attempt(),
             deadline: deadline - SETTLE_TIME,
         };
-        let outcome = self.target.deliver(delivery).await;
+        let outcome = self.ports.target.deliver(delivery).await;
         let took = started.elapsed();
         measure(&outcome, took);
         let attempt = Attempt {
-            at: self.clock.now(),
+            at: self.ports.clock.now(),
             duration_ms: Some(millis(took)),
             status: None,
             error: None,

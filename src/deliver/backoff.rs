@@ -10,9 +10,6 @@ use crate::domain::retry::Schedule;
 use crate::ports::queue::ReceivedMessage;
 use crate::ports::target::DeliveryFailure;
 
-/// A lease outlives its invocation by this much, for clocks that differ.
-pub(super) const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Instruction to SQS about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disposition {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
-use crate::deliver::backoff::{Disposition, LEASE_PAST_DEADLINE};
+use crate::deliver::backoff::Disposition;
+use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::deliver::visibility::set_visibility;
-use crate::ports::clock::Clock;
-use crate::ports::events_table::EventsTable;
-use crate::ports::queue::{ReceivedMessage, Sender, VisibilityTimeout};
-use crate::ports::target::{DeliveryFailure, FailureCause, Target};
+use crate::ports::queue::ReceivedMessage;
+use crate::ports::run_lease::LEASE_PAST_DEADLINE;
+use crate::ports::target::{DeliveryFailure, FailureCause};
 
 /// Tasks that still run are aborted this long before the invocation ends, so that the rest can be
 /// reported.
@@ -24,14 +24,7 @@ const REPORT_TIME: Duration = Duration::from_millis(1500);
 /// without an answer the whole batch comes back, delivered messages included.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
-impl<E, D, W, T, C> Processor<E, D, W, T, C>
-where
-    E: VisibilityTimeout,
-    D: Sender,
-    W: EventsTable,
-    T: Target,
-    C: Clock,
-{
+impl<T: PortTypes> Processor<T> {
     /// Delivers a batch, and returns the ids of the messages that SQS must keep.
     ///
     /// No task is left at `deadline`: the work of a frozen function would go on in the next
@@ -52,8 +45,12 @@ where
             })
             .collect();
         let (visibility_set, ()) = tokio::join!(
-            timeout_at(deadline - ANSWER_TIME, set_visibility(&self.events, &kept)),
-            self.attempts.write(&self.table, deadline - ANSWER_TIME)
+            timeout_at(
+                deadline - ANSWER_TIME,
+                set_visibility(&self.ports.events, &kept)
+            ),
+            self.attempts
+                .write(&self.ports.table, deadline - ANSWER_TIME)
         );
         if visibility_set.is_err() {
             tracing::warn!(

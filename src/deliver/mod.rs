@@ -9,6 +9,7 @@ mod attempt_counter;
 mod backoff;
 mod batch;
 mod outcome;
+mod ports;
 mod probe;
 mod processor;
 #[cfg(test)]
@@ -16,4 +17,5 @@ mod tests;
 mod visibility;
 
 pub use self::backoff::Backoff;
-pub use self::processor::{Ports, Processor};
+pub use self::ports::{PortTypes, Ports};
+pub use self::processor::Processor;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::deliver::backoff::{Disposition, LEASE_PAST_DEADLINE};
+use crate::deliver::backoff::Disposition;
+use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim, Context, State, Transition};
@@ -14,6 +15,7 @@ use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{ReceivedMessage, Sender};
+use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::ports::target::{DeliveryFailure, Target};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
@@ -24,13 +26,7 @@ const RECORD_TIME: Duration = Duration::from_millis(1750);
 /// The pause between two tries to record a delivery.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
 
-impl<E, D, W, T, C> Processor<E, D, W, T, C>
-where
-    D: Sender,
-    W: EventsTable,
-    T: Target,
-    C: Clock,
-{
+impl<T: PortTypes> Processor<T> {
     /// Records a delivery, retrying until shortly before the deadline. Only then may SQS delete the
     /// message.
     pub(super) async fn record_delivery(
@@ -44,7 +40,7 @@ where
         let write = async {
             let mut transition = claim.delivered(attempt.clone());
             loop {
-                match self.table.write(&transition).await {
+                match self.ports.table.write(&transition).await {
                     Ok(Written::Done) => return transition.next().has_surplus_body(),
                     Ok(Written::Lost(found)) => {
                         match claim.delivered_late(attempt.clone(), found.as_deref()) {
@@ -115,7 +111,7 @@ where
         ) {
             RetryDecision::Permanent => {
                 let reason = self.reason(ReasonKind::Permanent, failure, number);
-                let context = Context::of(event, Some(self.target.address()));
+                let context = Context::of(event, Some(self.ports.target.address()));
                 let transition = claim.dead(
                     attempt,
                     reason.clone().into(),
@@ -137,7 +133,7 @@ where
             }
             RetryDecision::Retry if self.backoff.is_last(received.receive_count) => {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
-                let context = Context::of(event, Some(self.target.address()));
+                let context = Context::of(event, Some(self.ports.target.address()));
                 // SQS moves a message unchanged: where the message does not name its event, we send
                 // one that does.
                 let is_named = received.message.event_id() == Some(event.id.as_str());
@@ -166,7 +162,7 @@ where
                     .backoff
                     .delay(claim.attempts_since_claim(), failure.retry_after);
                 let (now, retry) = (
-                    self.clock.now(),
+                    self.ports.clock.now(),
                     Disposition::RetryAt(Instant::now() + delay),
                 );
                 let transition = claim.retrying(attempt, now + delay, now);
@@ -181,8 +177,9 @@ where
     /// Keeps the body of a dying event.
     async fn keep_body(&self, event: &Event) {
         match self
+            .ports
             .table
-            .keep_body(&event.id, &event.body, self.clock.now())
+            .keep_body(&event.id, &event.body, self.ports.clock.now())
             .await
         {
             Ok(true) => {}
@@ -198,7 +195,7 @@ where
 
     /// Deletes the kept body of a finished event. A body that stays expires.
     pub(super) async fn delete_body(&self, event: &Event) {
-        if let Err(error) = self.table.delete_body(&event.id).await {
+        if let Err(error) = self.ports.table.delete_body(&event.id).await {
             tracing::warn!(event_id = %event.id, error = display_chain(&error), "failed to delete the kept body; it expires");
         }
     }
@@ -212,7 +209,7 @@ where
         otherwise: Disposition,
         deadline: Instant,
     ) -> Result<(), Disposition> {
-        match self.table.write(transition).await {
+        match self.ports.table.write(transition).await {
             Ok(Written::Done) => Ok(()),
             Ok(Written::Lost(Some(instead)))
                 if matches!(instead.state, State::Delivered | State::Discarded(_)) =>
@@ -252,7 +249,7 @@ where
             status_code: failure.cause.status(),
             response: failure.response.as_deref().map(excerpt),
             attempt,
-            at: self.clock.now(),
+            at: self.ports.clock.now(),
             resent_at: None,
         }
     }
@@ -273,7 +270,7 @@ where
         let message = event
             .into_iter()
             .fold(message, |message, event| message.named(&event.id));
-        match self.dead_letters.send(&message).await {
+        match self.ports.dead_letters.send(&message).await {
             Ok(()) => Disposition::Delete,
             Err(error) => {
                 tracing::error!(

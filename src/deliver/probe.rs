@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::deliver::attempt::ClaimOutcome;
 use crate::deliver::backoff::Disposition;
+use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::deliver::visibility::set_visibility;
 use crate::domain::circuit::Probed;
@@ -25,9 +26,11 @@ use crate::domain::event_record::{Attempt, Claim};
 use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender};
+use crate::ports::queue::{
+    RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender, VisibilityTimeout,
+};
 use crate::ports::service::ServiceError;
-use crate::ports::target::{DeliveryFailure, Target};
+use crate::ports::target::DeliveryFailure;
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -67,14 +70,7 @@ struct Examined {
     are_more: bool,
 }
 
-impl<E, D, W, T, C> Processor<E, D, W, T, C>
-where
-    E: Sender + Receiver,
-    D: Sender,
-    W: EventsTable,
-    T: Target,
-    C: Clock,
-{
+impl<T: PortTypes> Processor<T> {
     /// Attempts one event of the queue, if one is due. The target last accepted an event at
     /// `delivered_at`.
     ///
@@ -152,7 +148,7 @@ where
         let (mut candidates, mut most): (Vec<Candidate>, _) = (Vec::new(), 1);
         loop {
             let hidden = deadline.saturating_duration_since(Instant::now());
-            let received = match self.events.receive(most, hidden, WAIT).await {
+            let received = match self.ports.events.receive(most, hidden, WAIT).await {
                 Ok(received) => received,
                 Err(error) if candidates.is_empty() => return Err(error),
                 Err(error) => {
@@ -197,7 +193,7 @@ where
         delivered_at: Option<Timestamp>,
     ) -> Candidate {
         let found = match received.message.to_event(received.stamp()) {
-            Ok(event) => self.table.get(&event.id).await,
+            Ok(event) => self.ports.table.get(&event.id).await,
             // Unreadable, so it has no record: it comes last.
             Err(_) => {
                 return Candidate {
@@ -275,12 +271,12 @@ where
         failure: &DeliveryFailure,
     ) {
         let delay = self.backoff.delay(1, failure.retry_after);
-        let (now, at) = (self.clock.now(), Instant::now() + delay);
+        let (now, at) = (self.ports.clock.now(), Instant::now() + delay);
         let transition = claim.retrying(attempt, now + delay, now);
         metrics::RETRIED.add(1);
         self.backoff
             .log_failure(&received, Some(event), failure, Disposition::RetryAt(at));
-        match self.table.write(&transition).await {
+        match self.ports.table.write(&transition).await {
             Ok(Written::Done | Written::Lost(_)) => {}
             Err(error) => {
                 tracing::error!(event_id = %event.id, error = display_chain(&error), "failed to record the attempt");
@@ -318,6 +314,7 @@ where
             .map(|candidate| (candidate.received.receipt, hidden))
             .collect();
         for error in self
+            .ports
             .events
             .change_visibility(&shown)
             .await
@@ -335,7 +332,9 @@ where
     async fn apply(&self, received: ReceivedMessage, disposition: Disposition) {
         match disposition {
             Disposition::Delete => self.delete(&[received.receipt]).await,
-            Disposition::RetryAt(at) => set_visibility(&self.events, &[(&received, at)]).await,
+            Disposition::RetryAt(at) => {
+                set_visibility(&self.ports.events, &[(&received, at)]).await
+            }
         }
     }
 
@@ -345,7 +344,7 @@ where
         let renewed =
             |received: &ReceivedMessage| received.message.clone().with_identity(received.stamp());
         let messages: Vec<Message> = spent.iter().map(renewed).collect();
-        let results = self.events.send_all(&messages).await;
+        let results = self.ports.events.send_all(&messages).await;
         let mut done = Vec::new();
         for (received, result) in spent.into_iter().zip(results) {
             match result {
@@ -364,6 +363,7 @@ where
     /// Deletes messages. One that comes back all the same is a duplicate by its record.
     async fn delete(&self, receipts: &[ReceiptHandle]) {
         for error in self
+            .ports
             .events
             .delete(receipts)
             .await

@@ -2,6 +2,7 @@
 //! queue has the event.
 
 pub mod authenticate;
+mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -19,22 +20,18 @@ use crate::domain::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
 use crate::domain::text::excerpt;
 use crate::domain::trace::TraceHeader;
 use crate::ingest::authenticate::{NoProof, Proof, Verdict};
-use crate::ports::clock::Clock;
-use crate::ports::queue::Sender;
-use crate::ports::secrets::{SecretCache, SecretStore, SecretsError, SenderSecrets};
+use crate::ports::clock::Clock as _;
+use crate::ports::queue::Sender as _;
+use crate::ports::secrets::SecretsError;
 use crate::ports::service::ServiceError;
 use crate::runtime::metrics::{self, Rejection};
 
+pub use self::ports::{PortTypes, Ports};
+
 /// The use case, over its ports.
-pub struct Ingest<E, D, S, C> {
-    /// The queue for accepted events.
-    pub events: E,
-    /// The queue for authentic bodies that are not JSON.
-    pub dead_letters: D,
-    /// The secrets that proofs are compared with.
-    pub secrets: SecretCache<S, SenderSecrets, C>,
-    /// The source of the time of receipt.
-    pub clock: C,
+pub struct Ingest<T: PortTypes> {
+    /// Ports of the use case.
+    pub ports: Ports<T>,
     /// The source of ids for events without an identity.
     pub rng: Mutex<fastrand::Rng>,
 }
@@ -100,7 +97,7 @@ pub enum Refusal {
     QueueUnavailable(#[source] ServiceError),
 }
 
-impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
+impl<T: PortTypes> Ingest<T> {
     /// Accepts or refuses one webhook.
     ///
     /// `Ok` and [`Refusal::NotJson`] mean that the body is durable; every other refusal leaves
@@ -133,7 +130,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         if body.len() > MAX_MESSAGE_BYTES {
             return Err(Refusal::TooLarge { size: body.len() });
         }
-        let received_at = self.clock.now();
+        let received_at = self.ports.clock.now();
         let json = Json::parse(body);
         let lone = || {
             EventId::of_request(
@@ -170,7 +167,8 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
         match json {
             Ok(_) => {
                 let began = Instant::now();
-                self.events
+                self.ports
+                    .events
                     .send(&message)
                     .await
                     .map_err(Refusal::QueueUnavailable)?;
@@ -188,7 +186,8 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
                     resent_at: None,
                 };
                 let message = message.with_reason(&reason);
-                self.dead_letters
+                self.ports
+                    .dead_letters
                     .send(&message)
                     .await
                     .map_err(Refusal::QueueUnavailable)?;
@@ -203,6 +202,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
     async fn authenticate(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
         let proof = Proof::find(headers).map_err(Refusal::NoProof)?;
         let secrets = self
+            .ports
             .secrets
             .get()
             .await
@@ -211,6 +211,7 @@ impl<E: Sender, D: Sender, S: SecretStore, C: Clock> Ingest<E, D, S, C> {
             return Ok(());
         }
         let secrets = self
+            .ports
             .secrets
             .get_fresh()
             .await

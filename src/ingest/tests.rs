@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::message::attribute;
-use crate::ports::secrets::FRESH;
+use crate::ports::secrets::{FRESH, SecretCache};
 use crate::ports::service::Service;
-use crate::testing::{FakeClock, FakeQueue, FakeSecretStore};
+use crate::testing::{FakeClock, FakePorts, FakeQueue, FakeSecretStore};
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -14,7 +14,7 @@ struct Relay {
     events: FakeQueue,
     dead_letters: FakeQueue,
     store: FakeSecretStore,
-    ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
+    ingest: Ingest<FakePorts>,
 }
 
 fn secrets(secret: &str) -> serde_json::Value {
@@ -24,11 +24,14 @@ fn secrets(secret: &str) -> serde_json::Value {
 fn relay() -> Relay {
     let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
     let store = FakeSecretStore::holding(&secrets(SECRET));
-    let ingest = Ingest {
+    let ports = Ports {
         events: events.clone(),
         dead_letters: dead_letters.clone(),
         secrets: SecretCache::new(store.clone(), Duration::from_mins(5), FakeClock),
         clock: FakeClock,
+    };
+    let ingest = Ingest {
+        ports,
         rng: Mutex::new(fastrand::Rng::with_seed(7)),
     };
     Relay {

@@ -1,6 +1,7 @@
 //! The port to the events table: delivery records, the dead-letter index, and the leases of runs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::str::FromStr;
 
@@ -108,6 +109,22 @@ pub struct RunLease {
     /// The time at which it expires.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub until: Timestamp,
+}
+
+impl fmt::Display for RunLease {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            action,
+            by,
+            since,
+            until,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "{action} by {by} has been running since {since}; its lease ends at {until}"
+        )
+    }
 }
 
 /// A run of the replay function in the background.

@@ -6,6 +6,7 @@ pub mod delivery_log;
 pub mod event_source;
 pub mod events_table;
 pub mod queue;
+pub mod run_lease;
 pub mod secrets;
 pub mod service;
 pub mod target;

@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 
 use super::candidate::{Candidate, Found};
 use super::error::RecoverError;
+use super::ports::{PortTypes, Ports};
 use super::run::Run;
 use crate::domain::event::EventId;
 use crate::domain::event_record::EventRecord;
@@ -18,15 +19,12 @@ use crate::runtime::metrics;
 /// Entries that are looked up, queued and recorded at a time: as many as a batch of SQS takes.
 pub(super) const BATCH: usize = 10;
 
-/// The ports through which missing events enter the relay.
-pub(super) struct EnqueueMissing<'a, E, D, W, C> {
-    pub(super) events: &'a E,
-    pub(super) dead_letters: &'a D,
-    pub(super) table: &'a W,
-    pub(super) clock: &'a C,
+/// The way of missing events into the relay.
+pub(super) struct EnqueueMissing<'a, T: PortTypes> {
+    pub(super) ports: &'a Ports<T>,
 }
 
-impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W, C> {
+impl<T: PortTypes> EnqueueMissing<'_, T> {
     /// Queues the events that the table does not know. An event counts, and is recorded, once its
     /// message is durable.
     pub(super) async fn enqueue_missing(
@@ -34,7 +32,7 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
         entries: Vec<Entry>,
         run: &mut Run<'_>,
     ) -> Result<(), RecoverError> {
-        let now = self.clock.now();
+        let now = self.ports.clock.now();
         let mut candidates = Vec::new();
         for entry in entries {
             run.report.fetched += 1;
@@ -61,13 +59,13 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
             .iter()
             .map(|candidate| candidate.found.event.id.clone())
             .collect();
-        let mut records = self.table.get_many(&ids).await?;
+        let mut records = self.ports.table.get_many(&ids).await?;
         let renamed: Vec<EventId> = candidates
             .iter_mut()
             .filter_map(|candidate| candidate.tell_apart(&records, now))
             .collect();
         if !renamed.is_empty() {
-            records.extend(self.table.get_many(&renamed).await?);
+            records.extend(self.ports.table.get_many(&renamed).await?);
         }
         let fetched = candidates.len();
         candidates.retain(
@@ -96,8 +94,8 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
             let (messages, found): (Vec<Message>, Vec<Found>) = split.unzip();
             let sent = match (messages.is_empty(), are_letters) {
                 (true, _) => continue,
-                (false, false) => self.events.send_all(&messages).await,
-                (false, true) => self.dead_letters.send_all(&messages).await,
+                (false, false) => self.ports.events.send_all(&messages).await,
+                (false, true) => self.ports.dead_letters.send_all(&messages).await,
             };
             let record = async |found: &Found, sent: Result<(), ServiceError>| {
                 sent?;
@@ -153,12 +151,18 @@ impl<E: Sender, D: Sender, W: EventsTable, C: Clock> EnqueueMissing<'_, E, D, W,
             );
             metrics::REUSED_IDS.add(1);
         }
-        let now = self.clock.now();
-        if reason.is_some() && !self.table.keep_body(&event.id, &event.body, now).await? {
+        let now = self.ports.clock.now();
+        if reason.is_some()
+            && !self
+                .ports
+                .table
+                .keep_body(&event.id, &event.body, now)
+                .await?
+        {
             tracing::warn!(event_id = %event.id, "the body is too large to be kept beside its record");
         }
         if let Some(step) = found.step(forgotten, run.action(note, now)) {
-            self.table.write(&step).await?;
+            self.ports.table.write(&step).await?;
         }
         if let Some(reason) = reason {
             metrics::DEAD.add(reason.reason, 1);

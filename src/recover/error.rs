@@ -26,7 +26,7 @@ pub struct FailedRun {
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// Another run holds the lease.
-    #[error("a recovery by {} has been running since {}; its lease ends at {}; try again later", .0.by, .0.since, .0.until)]
+    #[error("{0}; try again later")]
     Busy(RunLease),
     /// The range begins before the oldest record that the table still holds.
     #[error(

@@ -8,6 +8,7 @@
 mod candidate;
 mod enqueue_missing;
 mod error;
+mod ports;
 mod report;
 mod request;
 mod run;
@@ -25,11 +26,12 @@ use self::windows::{AHEAD, Cut, Opened, State, TimeLine, Windows};
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Window};
 use crate::ports::events_table::{Checkpoint, EventsTable, LeaseName};
-use crate::ports::queue::Sender;
+use crate::ports::run_lease::HeldLease;
 use crate::ports::service::ServiceError;
 use crate::runtime::logging::display_chain;
 
 pub use self::error::{FailedRun, RecoverError};
+pub use self::ports::{PortTypes, Ports};
 pub use self::report::{Item, Next, Report};
 pub use self::request::Request;
 
@@ -37,34 +39,26 @@ pub use self::request::Request;
 /// The next run continues behind them.
 const MAX_UNAVAILABLE: u64 = 5;
 
+/// Place in the delivery log.
+type PlaceOf<T> = <<T as PortTypes>::Log as DeliveryLog>::Place;
+
 /// The use case, over its ports.
-pub struct Recover<L, E, D, W, C> {
-    /// Failed deliveries.
-    pub log: L,
-    /// The events queue.
-    pub events: E,
-    /// The dead-letter queue, for entries that are no events.
-    pub dead_letters: D,
-    /// Records, the checkpoint and the lease.
-    pub table: W,
-    /// The clock.
-    pub clock: C,
+pub struct Recover<T: PortTypes> {
+    /// Ports of the use case.
+    pub ports: Ports<T>,
     /// Distance of the checkpoint from the present: Genesys Cloud tries for 85 s before it gives
     /// up, its log may lag, and clocks differ.
     pub overlap: SignedDuration,
 }
 
-impl<L, E, D, W, C> Recover<L, E, D, W, C>
-where
-    L: DeliveryLog,
-    E: Sender,
-    D: Sender,
-    W: EventsTable,
-    C: Clock,
-{
+impl<T: PortTypes> Recover<T> {
     /// Carries out a request. A run ends well before `deadline`, and reports how far it came.
     pub async fn recover(&self, request: &Request, deadline: Instant) -> Result<Report, FailedRun> {
-        let mut run = Run::begin(request, to_the_millisecond(self.clock.now()), deadline);
+        let mut run = Run::begin(
+            request,
+            to_the_millisecond(self.ports.clock.now()),
+            deadline,
+        );
         let outcome = if request.dry_run {
             self.read(&mut run).await
         } else {
@@ -81,7 +75,7 @@ where
                 u64::try_from(run.began_at.duration_since(read_to).as_secs()).unwrap_or_default(),
             );
         }
-        run.log_end(self.log.name(), outcome.as_ref().err());
+        run.log_end(self.ports.log.name(), outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(run.report),
             Err(error) => Err(FailedRun {
@@ -93,19 +87,11 @@ where
 
     /// Reads under the lease.
     async fn read_alone(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let outcome = match self
-            .table
-            .acquire(LeaseName::Recovery, &run.lease(), run.began_at)
-            .await
-        {
-            Ok(Some(held)) => return Err(RecoverError::Busy(held)),
-            Ok(None) => self.read(run).await,
-            // The run may hold the lease although the answer was lost.
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = self.table.release(LeaseName::Recovery, run.id).await {
-            tracing::warn!(run = %run.id, error = display_chain(&error), "failed to release the lease on the recovery; it expires by itself");
-        }
+        let lease = HeldLease::acquire(&self.ports.table, LeaseName::Recovery, &run.lease())
+            .await?
+            .map_err(RecoverError::Busy)?;
+        let outcome = self.read(run).await;
+        lease.release().await;
         outcome
     }
 
@@ -120,8 +106,9 @@ where
                 resume,
             } = range;
             run.report.cursor = self
+                .ports
                 .table
-                .checkpoint(self.log.name())
+                .checkpoint(self.ports.log.name())
                 .await?
                 .map(|checkpoint| checkpoint.cursor);
             (window.from, window.to, *span_seconds, resume.clone())
@@ -140,7 +127,7 @@ where
         };
         (run.report.from, run.report.to) = (from, from);
         run.check_age(from)?;
-        let (began_at, longest_span) = (run.began_at, self.log.longest_span());
+        let (began_at, longest_span) = (run.began_at, self.ports.log.longest_span());
         let line = TimeLine {
             from,
             to,
@@ -163,7 +150,7 @@ where
                 self.advance(run, &checkpoint).await?;
                 continue;
             };
-            let resumable = self.log.resume(reached.clone());
+            let resumable = self.ports.log.resume(reached.clone());
             let cut = open.cut_short(&reached, resumable, run.first_unavailable.clone());
             return self.end_inside(run, cut, why).await;
         }
@@ -199,7 +186,7 @@ where
         run: &mut Run<'_>,
         settled: Timestamp,
     ) -> Result<Checkpoint, RecoverError> {
-        let found = self.table.checkpoint(self.log.name()).await?;
+        let found = self.ports.table.checkpoint(self.ports.log.name()).await?;
         let cursor = match (run.request.move_cursor, &found) {
             (Some(cursor), _) => {
                 run.check_age(cursor)?;
@@ -213,7 +200,7 @@ where
         };
         let checkpoint = Checkpoint {
             cursor,
-            span_seconds: self.log.longest_span(),
+            span_seconds: self.ports.log.longest_span(),
             resume: None,
         };
         if !run.request.dry_run {
@@ -225,8 +212,9 @@ where
                 let (by, why) = (&requester.by, &requester.why);
                 tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "moved the checkpoint");
             }
-            self.table
-                .save_checkpoint(self.log.name(), &checkpoint)
+            self.ports
+                .table
+                .save_checkpoint(self.ports.log.name(), &checkpoint)
                 .await?;
             run.report.cursor = Some(cursor);
         }
@@ -242,9 +230,10 @@ where
             .report
             .cursor
             .map_or(to.cursor, |cursor| cursor.max(to.cursor));
-        self.table
+        self.ports
+            .table
             .save_checkpoint(
-                self.log.name(),
+                self.ports.log.name(),
                 &Checkpoint {
                     cursor,
                     ..to.clone()
@@ -260,25 +249,13 @@ where
     async fn read_window(
         &self,
         window: Window,
-        mut place: L::Place,
+        mut place: PlaceOf<T>,
         run: &mut Run<'_>,
-    ) -> Result<Option<(L::Place, RecoverError)>, RecoverError> {
-        let Self {
-            log,
-            events,
-            dead_letters,
-            table,
-            clock,
-            ..
-        } = self;
-        let missing = EnqueueMissing {
-            events,
-            dead_letters,
-            table,
-            clock,
-        };
+    ) -> Result<Option<(PlaceOf<T>, RecoverError)>, RecoverError> {
+        let ports = &self.ports;
+        let missing = EnqueueMissing { ports };
         loop {
-            let part = match log.read(window, place.clone(), run.read_until).await {
+            let part = match ports.log.read(window, place.clone(), run.read_until).await {
                 Ok(part) => part,
                 Err(error @ DeliveryLogError::OutOfTime(_)) => {
                     return Ok(Some((place, error.into())));

@@ -13,15 +13,13 @@ use super::request::Request;
 use crate::domain::event::{BodyDigest, EventId};
 use crate::domain::event_record::{LIFE, OperatorAction};
 use crate::ports::events_table::{Checkpoint, RunLease};
+use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// Time kept at the end of an invocation for queueing and recording, or a quarter of the invocation
 /// where that is less.
 const KEEP_TIME: Duration = Duration::from_secs(30);
-
-/// The lease of a killed run ends this long after the run's deadline, since clocks differ.
-pub(super) const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Part of the records' life that is left alone without `force`: some records expire while a run
 /// reads, and clocks differ.
@@ -59,14 +57,13 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn lease(&self) -> RunLease {
-        RunLease {
-            owner: self.id,
-            action: "recover".to_owned(),
-            by: self.request.requester.by.clone(),
-            since: self.began_at,
-            until: self.began_at
-                + (self.deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
-        }
+        RunLease::new(
+            self.id,
+            "recover",
+            &self.request.requester,
+            self.began_at,
+            self.deadline + LEASE_PAST_DEADLINE,
+        )
     }
 
     /// Entry in the history of each record that the run begins.

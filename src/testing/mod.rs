@@ -4,7 +4,7 @@
 mod archive;
 mod breaker;
 mod clock;
-mod dead_letters;
+mod ports;
 mod queue;
 mod secrets;
 mod table;
@@ -20,7 +20,7 @@ use crate::ports::clock::Clock as _;
 pub use self::archive::FakeArchive;
 pub use self::breaker::{FakeEventSource, FakeProber};
 pub use self::clock::FakeClock;
-pub use self::dead_letters::FakePorts;
+pub use self::ports::FakePorts;
 pub use self::queue::FakeQueue;
 pub use self::secrets::FakeSecretStore;
 pub use self::table::FakeTable;

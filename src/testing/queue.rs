@@ -48,6 +48,9 @@ struct State {
     failures_left: usize,
     receives_refused: bool,
     moves_refused: bool,
+    send_delay: Duration,
+    receive_delay: Duration,
+    change_delay: Duration,
     visibility_changes: Vec<(ReceiptHandle, Duration)>,
     moves_to: Option<FakeQueue>,
     moves: Vec<MoveTask>,
@@ -120,6 +123,29 @@ impl FakeQueue {
     /// Refuses to start move tasks from now on.
     pub fn refuse_moves(&self) {
         lock(&self.state).moves_refused = true;
+    }
+
+    /// Delays the answer to every send from now on.
+    pub fn delay_sends(&self, by: Duration) {
+        lock(&self.state).send_delay = by;
+    }
+
+    /// Delays the answer to every receive from now on.
+    pub fn delay_receives(&self, by: Duration) {
+        lock(&self.state).receive_delay = by;
+    }
+
+    /// Delays the answer to every change of visibility from now on.
+    pub fn delay_changes(&self, by: Duration) {
+        lock(&self.state).change_delay = by;
+    }
+
+    /// Waits for as long as the delay of a call says.
+    async fn wait(&self, delay: impl Fn(&State) -> Duration) {
+        let delay = delay(&lock(&self.state));
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
     }
 
     /// The messages, hidden ones included.
@@ -313,6 +339,7 @@ impl State {
 
 impl Sender for FakeQueue {
     async fn send(&self, message: &Message) -> Result<(), ServiceError> {
+        self.wait(|state| state.send_delay).await;
         drop(self.working()?);
         self.put(message.clone());
         Ok(())
@@ -332,6 +359,7 @@ impl VisibilityTimeout for FakeQueue {
         &self,
         changes: &[(ReceiptHandle, Duration)],
     ) -> Vec<Result<(), ServiceError>> {
+        self.wait(|state| state.change_delay).await;
         let now = Instant::now();
         let change = |(receipt, visibility): &(ReceiptHandle, Duration)| {
             let mut state = self.working()?;
@@ -363,6 +391,7 @@ impl Receiver for FakeQueue {
         visibility: Duration,
         wait: Duration,
     ) -> Result<Vec<ReceivedMessage>, ServiceError> {
+        self.wait(|state| state.receive_delay).await;
         let until = Instant::now() + wait;
         loop {
             if self.working()?.receives_refused {

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::future::{BoxFuture, FutureExt as _};
+
+use crate::domain::event::Event;
 use crate::ports::target::{Delivery, Outcome, Target};
 
 /// A target that answers as a closure says.
 #[derive(Clone)]
-pub struct FakeTarget<F> {
-    answer: F,
+pub struct FakeTarget {
+    answer: Arc<dyn Fn(Event, u32) -> BoxFuture<'static, Outcome> + Send + Sync>,
     deliveries: Arc<AtomicUsize>,
 }
 
-impl<F> FakeTarget<F> {
+impl FakeTarget {
     /// A target that answers an event, and the number of the attempt, as `answer` says.
-    pub fn new(answer: F) -> Self {
+    pub fn new<O>(answer: impl Fn(Event, u32) -> O + Send + Sync + 'static) -> Self
+    where
+        O: Future<Output = Outcome> + Send + 'static,
+    {
         Self {
-            answer,
+            answer: Arc::new(move |event, attempt| answer(event, attempt).boxed()),
             deliveries: Arc::default(),
         }
     }
@@ -27,11 +33,7 @@ impl<F> FakeTarget<F> {
     }
 }
 
-impl<F, O> Target for FakeTarget<F>
-where
-    F: Fn(crate::domain::event::Event, u32) -> O + Send + Sync + 'static,
-    O: Future<Output = Outcome> + Send,
-{
+impl Target for FakeTarget {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
         self.deliveries.fetch_add(1, Ordering::Relaxed);
         (self.answer)(delivery.event.clone(), delivery.attempt).await

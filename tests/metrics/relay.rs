@@ -12,7 +12,7 @@ use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
 use genesys_relay::domain::retry::Schedule;
-use genesys_relay::ingest::{Accepted, Ingest, Refusal};
+use genesys_relay::ingest::{self, Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::delivery_log::{
     DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window,
@@ -72,7 +72,7 @@ impl Target for Named {
     }
 }
 
-type TheProcessor = Processor<FakeQueue, FakeQueue, FakeTable, Named, FakeClock>;
+type TheProcessor = Processor<FakePorts<Named>>;
 
 /// All of it but the recovery and the breaker.
 pub(crate) struct Relay {
@@ -80,7 +80,7 @@ pub(crate) struct Relay {
     pub(crate) dead_letters: FakeQueue,
     pub(crate) table: FakeTable,
     archive: FakeArchive,
-    ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
+    ingest: Ingest<FakePorts>,
     processor: Arc<TheProcessor>,
     replay: DeadLetters<FakePorts>,
 }
@@ -98,10 +98,12 @@ impl Relay {
             .expect("a schedule");
         Self {
             ingest: Ingest {
-                events: events.clone(),
-                dead_letters: dead_letters.clone(),
-                secrets: SecretCache::new(secrets, Duration::from_mins(5), FakeClock),
-                clock: FakeClock,
+                ports: ingest::Ports {
+                    events: events.clone(),
+                    dead_letters: dead_letters.clone(),
+                    secrets: SecretCache::new(secrets, Duration::from_mins(5), FakeClock),
+                    clock: FakeClock,
+                },
                 rng: Mutex::new(fastrand::Rng::with_seed(7)),
             },
             processor: Arc::new(Processor::new(
@@ -431,12 +433,15 @@ pub(crate) async fn recovers(relay: &Relay, text: &str) {
 }
 
 async fn recover(relay: &Relay, log: Log) -> Result<recover::Report, recover::FailedRun> {
-    let recover = Recover {
+    let ports = recover::Ports {
         log,
         events: relay.events.clone(),
         dead_letters: relay.dead_letters.clone(),
         table: relay.table.clone(),
         clock: FakeClock,
+    };
+    let recover = Recover::<FakePorts<Log>> {
+        ports,
         overlap: SignedDuration::from_mins(15),
     };
     let request = recover::Request::parse(json!({}), "a test", FakeClock.now()).expect("a request");
@@ -447,12 +452,15 @@ async fn recover(relay: &Relay, log: Log) -> Result<recover::Report, recover::Fa
 
 async fn breaker(relay: &Relay) {
     let prober = FakeProber::default();
-    let breaker = Breaker {
+    let ports = breaker::Ports {
         events: relay.events.clone(),
         table: relay.table.clone(),
         event_source: FakeEventSource::default(),
         prober: prober.clone(),
         clock: FakeClock,
+    };
+    let breaker = Breaker::<FakePorts> {
+        ports,
         policy: Policy {
             failure_percent: 90,
             maximum_concurrency: 10,

@@ -6,16 +6,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{self, DeadLetters, PortTypes, Ports, ReplayError};
+use genesys_relay::dead_letters::{self, DeadLetters, Ports, ReplayError};
 use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
 use genesys_relay::domain::message::Message;
-use genesys_relay::ingest::{Accepted, Ingest, Refusal};
+use genesys_relay::ingest::{self, Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{Checkpoint, EventsTable as _};
 use genesys_relay::ports::queue::{ReceivedMessage, Receiver as _, Sender as _};
-use genesys_relay::ports::secrets::{SecretCache, SenderSecrets};
+use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::recover::{self, Recover};
 use genesys_relay::testing::{FakeArchive, FakeClock, FakeQueue, FakeSecretStore, FakeTable};
 use http::HeaderMap;
@@ -55,14 +55,36 @@ const THROTTLED_PER_THOUSAND: u32 = 20;
 /// Rate of lost deletes after an acknowledgement, and of lost answers of ingest.
 const LOST_ANSWERS_PER_THOUSAND: u32 = 10;
 
-type TheIngest = Ingest<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeSecretStore>, SkewedClock>;
-type TheProcessor =
-    Processor<Remote<FakeQueue>, Remote<FakeQueue>, Remote<FakeTable>, SimTarget, SkewedClock>;
+type TheIngest = Ingest<RemotePorts>;
+type TheProcessor = Processor<RemotePorts>;
 
-/// Ports of the dead letters over the network.
+/// Ports over the network.
 struct RemotePorts;
 
-impl PortTypes for RemotePorts {
+impl ingest::PortTypes for RemotePorts {
+    type Events = Remote<FakeQueue>;
+    type DeadLetters = Remote<FakeQueue>;
+    type Secrets = Remote<FakeSecretStore>;
+    type Clock = SkewedClock;
+}
+
+impl deliver::PortTypes for RemotePorts {
+    type Events = Remote<FakeQueue>;
+    type DeadLetters = Remote<FakeQueue>;
+    type Table = Remote<FakeTable>;
+    type Target = SimTarget;
+    type Clock = SkewedClock;
+}
+
+impl recover::PortTypes for RemotePorts {
+    type Log = RemoteLog;
+    type Events = Remote<FakeQueue>;
+    type DeadLetters = Remote<FakeQueue>;
+    type Table = Remote<FakeTable>;
+    type Clock = SkewedClock;
+}
+
+impl dead_letters::PortTypes for RemotePorts {
     type Events = Remote<FakeQueue>;
     type DeadLetters = Remote<FakeQueue>;
     type Redrive = Remote<FakeQueue>;
@@ -221,11 +243,14 @@ impl World {
                 process: process.clone(),
             };
             let clock = self.clock();
-            let function = Ingest {
+            let ports = ingest::Ports {
                 events: remote(&self.events, Service::Events),
                 dead_letters: remote(&self.dead_letters, Service::DeadLetters),
-                secrets: SecretCache::<_, SenderSecrets, _>::new(store, SECRETS_KEPT, clock),
+                secrets: SecretCache::new(store, SECRETS_KEPT, clock),
                 clock,
+            };
+            let function = Ingest {
+                ports,
                 rng: Mutex::new(fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)))),
             };
             Warm {
@@ -477,7 +502,7 @@ impl World {
             service,
             process: process.clone(),
         };
-        let function = Recover {
+        let ports = recover::Ports {
             log: RemoteLog {
                 log: self.log.clone(),
                 process: process.clone(),
@@ -490,6 +515,9 @@ impl World {
                 process: process.clone(),
             },
             clock,
+        };
+        let function = Recover::<RemotePorts> {
+            ports,
             overlap: OVERLAP,
         };
         let work = async {

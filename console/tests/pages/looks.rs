@@ -98,6 +98,7 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
     operator
         .relay
         .breaker
+        .ports
         .table
         .acquire(LeaseName::Breaker, &lease, now)
         .await?;
@@ -109,6 +110,7 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
             operator
                 .relay
                 .breaker
+                .ports
                 .table
                 .release(LeaseName::Breaker, owner)
                 .await?,

@@ -35,7 +35,7 @@ use uuid::Uuid;
 /// The two functions, in this process.
 struct Relay {
     replay: Arc<DeadLetters<FakePorts>>,
-    breaker: Breaker<FakeQueue, FakeTable, FakeEventSource, FakeProber, FakeClock>,
+    breaker: Breaker<FakePorts>,
     /// All requests to them.
     requests: Mutex<Vec<Value>>,
     /// Permits for background runs; runs without one wait.
@@ -64,11 +64,13 @@ impl Relay {
                 },
             }),
             breaker: Breaker {
-                events,
-                table,
-                event_source: FakeEventSource::default(),
-                prober: FakeProber::default(),
-                clock: FakeClock,
+                ports: breaker::Ports {
+                    events,
+                    table,
+                    event_source: FakeEventSource::default(),
+                    prober: FakeProber::default(),
+                    clock: FakeClock,
+                },
                 policy: Policy {
                     failure_percent: 90,
                     maximum_concurrency: 10,

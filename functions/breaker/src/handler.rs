@@ -3,12 +3,9 @@
 
 use std::sync::Arc;
 
-use genesys_relay::breaker::{Breaker, BreakerError, BreakerStatus, Request};
+use genesys_relay::breaker::{Breaker, BreakerError, BreakerStatus, PortTypes, Request};
 use genesys_relay::domain::request::InvalidRequest;
-use genesys_relay::ports::clock::{Clock, end_of_invocation};
-use genesys_relay::ports::event_source::{EventSource, Prober};
-use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::ports::queue::Countable;
+use genesys_relay::ports::clock::end_of_invocation;
 use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
@@ -40,8 +37,8 @@ impl From<InvocationError> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prober, C: Clock>(
-    breaker: Arc<Breaker<Q, W, M, P, C>>,
+pub(crate) async fn handle<T: PortTypes>(
+    breaker: Arc<Breaker<T>>,
     event: LambdaEvent<Value>,
 ) -> Result<BreakerStatus, InvocationError> {
     let LambdaEvent { payload, context } = event;
@@ -55,9 +52,13 @@ pub(crate) async fn handle<Q: Countable, W: EventsTable, M: EventSource, P: Prob
 
 #[cfg(test)]
 mod tests {
+    use genesys_relay::breaker::Ports;
     use genesys_relay::domain::circuit::Policy;
-    use genesys_relay::ports::events_table::{LeaseName, RunLease};
-    use genesys_relay::testing::{FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeTable};
+    use genesys_relay::ports::clock::Clock as _;
+    use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
+    use genesys_relay::testing::{
+        FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable,
+    };
     use lambda_runtime::Context;
     use serde_json::json;
 
@@ -68,12 +69,15 @@ mod tests {
     }
 
     async fn invoke_over(table: FakeTable, request: Value) -> Result<Value, Diagnostic> {
-        let breaker = Breaker {
+        let ports = Ports {
             events: FakeQueue::default(),
             table,
             event_source: FakeEventSource::default(),
             prober: FakeProber::default(),
             clock: FakeClock,
+        };
+        let breaker = Breaker::<FakePorts> {
+            ports,
             policy: Policy {
                 failure_percent: 90,
                 maximum_concurrency: 10,

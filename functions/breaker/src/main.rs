@@ -11,8 +11,8 @@ use genesys_relay::adapters::aws;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::event_source::EventSourceMapping;
 use genesys_relay::adapters::aws::lambda::LambdaFunction;
-use genesys_relay::adapters::aws::sqs::Sqs;
-use genesys_relay::breaker::Breaker;
+use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
+use genesys_relay::breaker::{Breaker, PortTypes, Ports};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::runtime::config::Environment;
@@ -27,13 +27,24 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 /// The timeout of a call to the processor: the largest `ProcessorTimeoutSeconds`.
 const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// AWS behind the ports.
+struct Aws;
+
+impl PortTypes for Aws {
+    type Events = SqsQueue;
+    type Table = DynamoDb;
+    type EventSource = EventSourceMapping;
+    type Prober = LambdaFunction;
+    type Clock = SystemClock;
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let config: Config = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
-    let breaker = Arc::new(Breaker {
+    let ports = Ports {
         events: Sqs::new(&sdk).queue(config.queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
@@ -43,6 +54,9 @@ async fn main() -> anyhow::Result<()> {
             config.processor_function_name,
         ),
         clock: SystemClock,
+    };
+    let breaker = Arc::new(Breaker::<Aws> {
+        ports,
         policy: Policy {
             failure_percent: config.failure_percent,
             maximum_concurrency: config.maximum_concurrency,

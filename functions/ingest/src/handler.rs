@@ -6,20 +6,15 @@ mod tests;
 use std::time::Duration;
 
 use genesys_relay::domain::trace::TraceHeader;
-use genesys_relay::ingest::{Accepted, Ingest, Refusal};
-use genesys_relay::ports::clock::{Clock, end_of_invocation};
-use genesys_relay::ports::queue::Sender;
-use genesys_relay::ports::secrets::SecretStore;
-use genesys_relay::runtime::lambda_http::problem_details;
+use genesys_relay::ingest::{Accepted, Ingest, PortTypes, Refusal};
+use genesys_relay::ports::clock::end_of_invocation;
+use genesys_relay::runtime::lambda_http::{HttpAnswer, HttpEvent};
 use genesys_relay::runtime::logging::{self, display_chain};
 use genesys_relay::runtime::metrics::{self, Rejection};
-use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
-use lambda_http::http::{HeaderValue, Method, Request, StatusCode, header};
-use lambda_http::{Body, Context, LambdaEvent};
+use http::{HeaderMap, StatusCode};
+use lambda_runtime::{Context, LambdaEvent};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
-
-use crate::event::Event;
 
 /// The `Retry-After` of a 503, in seconds: the pause between Genesys Cloud's own retries.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -29,23 +24,21 @@ const RETRY_AFTER_SECONDS: &str = "5";
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Answers one webhook.
-pub(crate) async fn handle<E, D, S, C>(
-    ingest: &Ingest<E, D, S, C>,
-    LambdaEvent { payload, context }: LambdaEvent<Event>,
-) -> ApiGatewayV2httpResponse
-where
-    E: Sender,
-    D: Sender,
-    S: SecretStore,
-    C: Clock,
-{
-    let request = Request::from(payload);
-    if request.method() != Method::POST {
+pub(crate) async fn handle<T: PortTypes>(
+    ingest: &Ingest<T>,
+    LambdaEvent { payload, context }: LambdaEvent<HttpEvent>,
+) -> HttpAnswer {
+    if payload.method() != "POST" {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "Send the event with POST.");
     }
-    let work = ingest.ingest(request.headers(), request.body(), trace(&context));
+    let headers = payload.headers();
+    let body = payload.body().unwrap_or_else(|| {
+        tracing::warn!("body is not base64 as API Gateway says; using it unchanged");
+        payload.raw_body().as_bytes().into()
+    });
+    let work = ingest.ingest(&headers, &body, trace(&context));
     match timeout(time_to_work(&context), work).await {
-        Ok(Ok(accepted)) => accept(&request, &accepted),
+        Ok(Ok(accepted)) => accept(&headers, &accepted),
         Ok(Err(refusal)) => refuse(&refusal),
         Err(_) => out_of_time(),
     }
@@ -64,7 +57,7 @@ fn trace(context: &Context) -> Option<TraceHeader> {
     TraceHeader::new(context.xray_trace_id.as_deref()?)
 }
 
-fn out_of_time() -> ApiGatewayV2httpResponse {
+fn out_of_time() -> HttpAnswer {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     tracing::error!(
         status = status.as_u16(),
@@ -78,19 +71,18 @@ fn out_of_time() -> ApiGatewayV2httpResponse {
     )
 }
 
-fn accept(request: &Request<Vec<u8>>, accepted: &Accepted) -> ApiGatewayV2httpResponse {
-    let webhook_id = request
-        .headers()
+fn accept(headers: &HeaderMap, accepted: &Accepted) -> HttpAnswer {
+    let webhook_id = headers
         .get("x-genesys-webhook-id")
         .and_then(|id| id.to_str().ok());
     if logging::should_log(&accepted.id) {
         tracing::info!(event_id = %accepted.id, source = %accepted.source, bytes = accepted.size, webhook_id, "accepted");
     }
     let body = json!({ "status": "accepted", "eventId": accepted.id });
-    response(StatusCode::OK, "application/json", &body)
+    HttpAnswer::new(StatusCode::OK, "application/json", body.to_string())
 }
 
-fn refuse(refusal: &Refusal) -> ApiGatewayV2httpResponse {
+fn refuse(refusal: &Refusal) -> HttpAnswer {
     let status = status(refusal);
     if let Some(fault) = refusal.fault() {
         tracing::error!(
@@ -124,35 +116,11 @@ fn status(refusal: &Refusal) -> StatusCode {
     }
 }
 
-fn problem(status: StatusCode, detail: &str) -> ApiGatewayV2httpResponse {
-    let mut response = response(
-        status,
-        "application/problem+json",
-        &problem_details(status, detail),
-    );
-    let extra = match status {
-        StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
-        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "POST")),
-        _ => None,
-    };
-    if let Some((name, value)) = extra {
-        response
-            .headers
-            .insert(name, HeaderValue::from_static(value));
+fn problem(status: StatusCode, detail: &str) -> HttpAnswer {
+    let answer = HttpAnswer::problem(status, detail, None);
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => answer.with_header("retry-after", RETRY_AFTER_SECONDS),
+        StatusCode::METHOD_NOT_ALLOWED => answer.with_header("allow", "POST"),
+        _ => answer,
     }
-    response
-}
-
-fn response(
-    status: StatusCode,
-    content_type: &'static str,
-    body: &serde_json::Value,
-) -> ApiGatewayV2httpResponse {
-    let mut response = ApiGatewayV2httpResponse::default();
-    response.status_code = status.as_u16().into();
-    response
-        .headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.body = Some(Body::Text(body.to_string()));
-    response
 }

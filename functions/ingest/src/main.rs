@@ -1,7 +1,6 @@
 //! The Lambda function behind `POST /webhook/genesys`: wires [`genesys_relay::ingest`] to AWS.
 
 mod config;
-mod event;
 mod handler;
 
 use std::convert::Infallible;
@@ -10,20 +9,30 @@ use std::time::Duration;
 
 use genesys_relay::adapters::aws;
 use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
-use genesys_relay::adapters::aws::sqs::Sqs;
-use genesys_relay::ingest::Ingest;
+use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
+use genesys_relay::ingest::{Ingest, PortTypes, Ports};
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::runtime::config::Environment;
+use genesys_relay::runtime::lambda_http::HttpEvent;
 use genesys_relay::runtime::metrics::Pending;
-use lambda_http::{LambdaEvent, service_fn};
+use lambda_runtime::{LambdaEvent, service_fn};
 
 use crate::config::Config;
-use crate::event::Event;
 
 /// The timeout of a call to AWS. The sender waits 10 seconds for the secret to be read and the
 /// event to be sent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// AWS behind the ports.
+struct Aws;
+
+impl PortTypes for Aws {
+    type Events = SqsQueue;
+    type DeadLetters = SqsQueue;
+    type Secrets = SecretsManager;
+    type Clock = SystemClock;
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -33,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
-    let ingest = Arc::new(Ingest {
+    let ports = Ports {
         events: sqs.queue(config.queue_url),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         secrets: SecretCache::new(
@@ -42,16 +51,20 @@ async fn main() -> anyhow::Result<()> {
             SystemClock,
         ),
         clock: SystemClock,
+    };
+    let ingest = Arc::new(Ingest::<Aws> {
+        ports,
         rng: Mutex::default(),
     });
     aws::warm_up(Box::pin(async {
-        let (secrets, queue) = tokio::join!(ingest.secrets.warm_up(), ingest.events.warm_up());
+        let ports = &ingest.ports;
+        let (secrets, queue) = tokio::join!(ports.secrets.warm_up(), ports.events.warm_up());
         secrets?;
         queue?;
         Ok(())
     }))
     .await;
-    let function = service_fn(move |event: LambdaEvent<Event>| {
+    let function = service_fn(move |event: LambdaEvent<HttpEvent>| {
         let ingest = Arc::clone(&ingest);
         async move { Ok::<_, Infallible>(handler::handle(&ingest, event).await) }
     });

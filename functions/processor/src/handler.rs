@@ -7,14 +7,12 @@ use std::sync::Arc;
 use aws_lambda_events::event::sqs::{
     BatchItemFailure, SqsBatchResponse, SqsMessage, SqsMessageAttribute,
 };
-use genesys_relay::deliver::Processor;
+use genesys_relay::deliver::{PortTypes, Processor};
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
-use genesys_relay::ports::clock::{Clock, end_of_invocation};
-use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage, Receiver, Sender};
+use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
 use genesys_relay::ports::service::ServiceError;
-use genesys_relay::ports::target::Target;
 use genesys_relay::runtime::logging::display_chain;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent};
@@ -78,17 +76,10 @@ impl From<InvocationError> for Diagnostic {
 ///
 /// Records are decoded one by one, and a body of any kind is carried as text: one that cannot be
 /// read fails alone.
-pub(crate) async fn handle<E, D, W, T, C>(
-    processor: Arc<Processor<E, D, W, T, C>>,
+pub(crate) async fn handle<T: PortTypes>(
+    processor: Arc<Processor<T>>,
     event: LambdaEvent<Invocation>,
-) -> Result<Reply, InvocationError>
-where
-    E: Sender + Receiver,
-    D: Sender,
-    W: EventsTable,
-    T: Target,
-    C: Clock,
-{
+) -> Result<Reply, InvocationError> {
     let deadline = end_of_invocation(event.context.deadline());
     if event.payload.probe {
         // Boxed: rare, and too large to be moved around with each batch.
@@ -96,7 +87,7 @@ where
             Box::pin(processor.probe(event.payload.delivered_at, deadline)).await?,
         ));
     }
-    let now = processor.clock.now();
+    let now = processor.ports.clock.now();
     let records = event
         .payload
         .records
@@ -181,8 +172,9 @@ mod tests {
     use genesys_relay::deliver::Ports;
     use genesys_relay::domain::failure::ReasonKind;
     use genesys_relay::domain::retry::Schedule;
-    use genesys_relay::ports::target::{DeliveryFailure, FailureCause, Outcome};
-    use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
+    use genesys_relay::ports::queue::Sender as _;
+    use genesys_relay::ports::target::{DeliveryFailure, FailureCause, Outcome, Target};
+    use genesys_relay::testing::{FakeClock, FakePorts, FakeQueue, FakeTable, FakeTarget};
     use lambda_runtime::Context;
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -201,10 +193,7 @@ mod tests {
         failures: Vec<String>,
     }
 
-    fn processor<T>(
-        target: T,
-        dead_letters: FakeQueue,
-    ) -> Processor<FakeQueue, FakeQueue, FakeTable, T, FakeClock> {
+    fn processor<T: Target>(target: T, dead_letters: FakeQueue) -> Processor<FakePorts<T>> {
         let schedule =
             Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
         let (events, table) = (FakeQueue::default(), FakeTable::default());
@@ -406,11 +395,11 @@ mod tests {
             group: None,
             trace: None,
         };
-        processor.events.send(&message).await.expect("sent");
+        processor.ports.events.send(&message).await.expect("sent");
         let reply = json!(probe().await.expect("probed"));
         assert_eq!(reply["outcome"], "delivered");
         assert!(reply["eventId"].is_string(), "{reply}");
-        assert!(processor.events.messages().is_empty());
+        assert!(processor.ports.events.messages().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -431,7 +420,7 @@ mod tests {
                     group,
                     trace: None,
                 };
-                processor.events.send(&message).await.expect("sent");
+                processor.ports.events.send(&message).await.expect("sent");
                 json!({ "probe": true })
             } else {
                 let system = json!({ "MessageGroupId": "w1" });
@@ -441,9 +430,9 @@ mod tests {
                 .await
                 .expect("a reply");
             let queue = if is_probe {
-                &processor.events
+                &processor.ports.events
             } else {
-                &processor.dead_letters
+                &processor.ports.dead_letters
             };
             let groups: Vec<_> = queue
                 .messages()

@@ -15,9 +15,9 @@ use anyhow::Context as _;
 use genesys_relay::adapters::aws;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
-use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
 use genesys_relay::adapters::http_target::HttpTarget;
-use genesys_relay::deliver::{Ports, Processor};
+use genesys_relay::deliver::{PortTypes, Ports, Processor};
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::runtime::config::Environment;
@@ -28,6 +28,17 @@ use crate::config::Config;
 
 /// The timeout of a call to SQS, DynamoDB or Secrets Manager.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// AWS and the customer's system behind the ports.
+struct Aws;
+
+impl PortTypes for Aws {
+    type Events = SqsQueue;
+    type DeadLetters = SqsQueue;
+    type Table = DynamoDb;
+    type Target = HttpTarget<SecretsManager, SystemClock>;
+    type Clock = SystemClock;
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -60,9 +71,10 @@ async fn main() -> anyhow::Result<()> {
         target,
         clock: SystemClock,
     };
-    let processor = Arc::new(Processor::new(ports, schedule));
+    let processor = Arc::new(Processor::<Aws>::new(ports, schedule));
     aws::warm_up(Box::pin(async {
-        let (secrets, table) = tokio::join!(processor.target.warm_up(), processor.table.warm_up());
+        let ports = &processor.ports;
+        let (secrets, table) = tokio::join!(ports.target.warm_up(), ports.table.warm_up());
         secrets?;
         table?;
         Ok(())

@@ -4,11 +4,9 @@
 use std::sync::Arc;
 
 use genesys_relay::domain::request::InvalidRequest;
-use genesys_relay::ports::clock::{Clock, end_of_invocation};
-use genesys_relay::ports::delivery_log::{DeliveryLog, DeliveryLogError};
-use genesys_relay::ports::events_table::EventsTable;
-use genesys_relay::ports::queue::Sender;
-use genesys_relay::recover::{FailedRun, Recover, RecoverError, Report, Request};
+use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
+use genesys_relay::ports::delivery_log::DeliveryLogError;
+use genesys_relay::recover::{FailedRun, PortTypes, Recover, RecoverError, Report, Request};
 use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
@@ -80,21 +78,14 @@ impl From<InvocationError> for Diagnostic {
 }
 
 /// Answers one request.
-pub(crate) async fn handle<L, E, D, W, C>(
-    recover: Arc<Recover<L, E, D, W, C>>,
+pub(crate) async fn handle<T: PortTypes>(
+    recover: Arc<Recover<T>>,
     event: LambdaEvent<Value>,
-) -> Result<Report, InvocationError>
-where
-    L: DeliveryLog,
-    E: Sender,
-    D: Sender,
-    W: EventsTable,
-    C: Clock,
-{
+) -> Result<Report, InvocationError> {
     let LambdaEvent { payload, context } = event;
     let caller = format!("invocation {}", context.request_id);
-    let request =
-        Request::parse(payload, &caller, recover.clock.now()).map_err(InvocationError::Invalid)?;
+    let request = Request::parse(payload, &caller, recover.ports.clock.now())
+        .map_err(InvocationError::Invalid)?;
     recover
         .recover(&request, end_of_invocation(context.deadline()))
         .await
@@ -107,9 +98,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use genesys_relay::adapters::genesys::GenesysError;
-    use genesys_relay::ports::delivery_log::{Entry, Part, Unreadable, Window};
-    use genesys_relay::ports::events_table::{LeaseName, RunLease};
-    use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
+    use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Part, Unreadable, Window};
+    use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
+    use genesys_relay::recover::Ports;
+    use genesys_relay::testing::{FakeClock, FakePorts, FakeQueue, FakeTable};
     use jiff::{SignedDuration, Timestamp};
     use lambda_runtime::Context;
     use serde_json::json;
@@ -180,12 +172,15 @@ mod tests {
     }
 
     async fn invoke_over(table: FakeTable, log: Log, payload: Value) -> Result<Value, Diagnostic> {
-        let recover = Recover {
+        let ports = Ports {
             log,
             events: FakeQueue::default(),
             dead_letters: FakeQueue::default(),
             table,
             clock: FakeClock,
+        };
+        let recover = Recover::<FakePorts<Log>> {
+            ports,
             overlap: SignedDuration::from_mins(15),
         };
         let mut context = Context::default();

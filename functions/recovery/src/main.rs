@@ -8,6 +8,7 @@
 mod config;
 mod handler;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::delivery_log::DeliveryLog;
 use genesys_relay::ports::secrets::SecretCache;
-use genesys_relay::recover::Recover;
+use genesys_relay::recover::{PortTypes, Ports, Recover};
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -39,6 +40,17 @@ const KEEP_SECRETS_FOR: Duration = Duration::from_mins(1);
 
 /// Backoff base, backoff cap and tries of a call to Genesys Cloud.
 const RETRIES: (Duration, Duration, u32) = (Duration::from_secs(1), Duration::from_secs(30), 5);
+
+/// AWS and a log of Genesys Cloud behind the ports.
+struct Aws<L>(PhantomData<L>);
+
+impl<L: DeliveryLog> PortTypes for Aws<L> {
+    type Log = L;
+    type Events = SqsQueue;
+    type DeadLetters = SqsQueue;
+    type Table = DynamoDb;
+    type Clock = SystemClock;
+}
 
 /// The ports that the function writes to.
 struct Sinks {
@@ -117,8 +129,8 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-async fn serve(
-    log: impl DeliveryLog,
+async fn serve<L: DeliveryLog>(
+    log: L,
     sinks: Sinks,
     overlap: jiff::SignedDuration,
     mut metrics: Pending,
@@ -128,14 +140,14 @@ async fn serve(
         dead_letters,
         table,
     } = sinks;
-    let recover = Arc::new(Recover {
+    let ports = Ports {
         log,
         events,
         dead_letters,
         table,
         clock: SystemClock,
-        overlap,
-    });
+    };
+    let recover = Arc::new(Recover::<Aws<L>> { ports, overlap });
     // A run's future is large, and is moved around less when it is boxed.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)));
     Ok(lambda_loop::run(function, || metrics.write()).await?)

@@ -15,6 +15,7 @@ use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State};
 use genesys_relay::ports::clock::Clock;
 use genesys_relay::ports::events_table::EventsTable;
+use genesys_relay::runtime::lambda_http::HttpAnswer;
 use genesys_relay::runtime::logging::display_chain;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -24,8 +25,6 @@ use tokio::time::Instant;
 use self::answer::Problem;
 use self::call::{Call, Retry};
 use crate::background::Background;
-
-pub(crate) use self::answer::Response;
 
 /// Time limit of an answer. API Gateway closes the connection after 30 s ("Quotas for configuring
 /// and running HTTP APIs"); the rest is for a cold start of the function.
@@ -48,7 +47,7 @@ pub(crate) struct Api<'a, T: PortTypes, B> {
 
 impl<T: PortTypes, B: Background> Api<'_, T, B> {
     /// Answers one event of an HTTP API, well before `end`.
-    pub(crate) async fn answer(&self, event: Value, end: Instant) -> Response {
+    pub(crate) async fn answer(&self, event: Value, end: Instant) -> HttpAnswer {
         let deadline = end.min(Instant::now() + ANSWER_WITHIN);
         self.carry_out(event, deadline)
             .await
@@ -62,19 +61,19 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
             })
     }
 
-    async fn carry_out(&self, event: Value, deadline: Instant) -> Result<Response, Problem> {
+    async fn carry_out(&self, event: Value, deadline: Instant) -> Result<HttpAnswer, Problem> {
         match Call::read(event)? {
             Call::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
-                Answer::List(list) => Ok(Response::list(list)),
-                Answer::Show(shown) => Ok(Response::shown(&shown)),
-                answer => Ok(Response::json(StatusCode::OK, &json!(answer))),
+                Answer::List(list) => Ok(answer::list(list)),
+                Answer::Show(shown) => Ok(answer::shown(&shown)),
+                other => Ok(answer::json(StatusCode::OK, &json!(other))),
             },
             Call::Retry(retry) => self.retry(retry, deadline).await,
         }
     }
 
     /// Replays one event now, or in the background.
-    async fn retry(&self, retry: Retry, deadline: Instant) -> Result<Response, Problem> {
+    async fn retry(&self, retry: Retry, deadline: Instant) -> Result<HttpAnswer, Problem> {
         let Retry {
             event_id,
             request,
@@ -97,7 +96,7 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
             answer => unreachable!("a replay is answered by its report, not by {answer:?}"),
         };
         match outcome {
-            Outcome::Retried => Ok(Response::json(
+            Outcome::Retried => Ok(answer::json(
                 StatusCode::OK,
                 &json!({ "status": "retried", "eventId": event_id }),
             )),
@@ -107,7 +106,7 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
                     Problem::later(AFTER_A_FAILURE, "The dead letters could not all be searched in time. Try again.")
                 })?;
                 tracing::info!(%event_id, "continuing the retry in the background");
-                Ok(Response::json(
+                Ok(answer::json(
                     StatusCode::ACCEPTED,
                     &json!({ "status": "accepted", "eventId": event_id }),
                 ))

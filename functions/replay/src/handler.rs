@@ -9,12 +9,13 @@ use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
 use genesys_relay::ports::event_source::EventSource;
 use genesys_relay::ports::service::ServiceError;
+use genesys_relay::runtime::lambda_http::HttpAnswer;
 use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::{Api, Response};
+use crate::api::Api;
 use crate::background::Background;
 
 /// Parts of the function.
@@ -34,7 +35,7 @@ pub(crate) enum Reply {
     /// To a direct invocation.
     Direct(Box<Answer>),
     /// To API Gateway.
-    Http(Response),
+    Http(HttpAnswer),
 }
 
 /// Error of an invocation, which Lambda and the console show.

@@ -8,7 +8,7 @@ use genesys_relay::dead_letters::{DeadLetters, Ports};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::queue::{Countable, Receiver, Sender};
+use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::service::{Service, ServiceError};
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeQueue, FakeTable,
@@ -21,8 +21,8 @@ use crate::handler::{Function, handle};
 
 pub(crate) use genesys_relay::testing::refused;
 
-/// The function over fakes, with a dead-letter queue of the test's own.
-pub(crate) type Fakes<D = FakeQueue> = Arc<Function<FakePorts<D>, FakeBackground, FakeEventSource>>;
+/// The function over fakes.
+pub(crate) type Fakes = Arc<Function<FakePorts, FakeBackground, FakeEventSource>>;
 
 /// Keeps the requests that are handed over.
 #[derive(Default)]
@@ -61,18 +61,15 @@ impl Background for FakeBackground {
 
 /// A function without any dead letters.
 pub(crate) fn function() -> Fakes {
-    function_over(FakeQueue::default(), FakeQueue::default())
+    function_over(FakeQueue::default())
 }
 
 /// A function over a dead-letter queue and its move task.
-pub(crate) fn function_over<D: Sender + Receiver + Countable>(
-    dead_letters: D,
-    redrive: FakeQueue,
-) -> Fakes<D> {
+pub(crate) fn function_over(dead_letters: FakeQueue) -> Fakes {
     let ports = Ports {
         events: FakeQueue::default(),
+        redrive: dead_letters.clone(),
         dead_letters,
-        redrive,
         table: FakeTable::default(),
         archive: FakeArchive::default(),
         clock: FakeClock,
@@ -107,12 +104,10 @@ pub(crate) fn id_of(message: &Message) -> EventId {
 }
 
 /// Puts messages into the dead-letter queue, and records them, a second apart.
-pub(crate) async fn send_to_dead_letters<D>(
-    function: &Fakes<D>,
+pub(crate) async fn send_to_dead_letters(
+    function: &Fakes,
     messages: impl IntoIterator<Item = Message>,
-) where
-    D: Sender + Receiver + Countable,
-{
+) {
     for message in messages {
         let sent_at = FakeClock.now();
         function
@@ -130,10 +125,7 @@ pub(crate) async fn send_to_dead_letters<D>(
 }
 
 /// Invokes the function, with a quarter of an hour to go.
-pub(crate) async fn invoke<D>(function: &Fakes<D>, payload: Value) -> Result<Value, Diagnostic>
-where
-    D: Sender + Receiver + Countable,
-{
+pub(crate) async fn invoke(function: &Fakes, payload: Value) -> Result<Value, Diagnostic> {
     let mut context = Context::default();
     let deadline = SystemTime::now() + Duration::from_mins(15);
     let since_epoch = deadline

@@ -5,10 +5,8 @@ use uuid::Uuid;
 use super::super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
 use super::*;
 use crate::domain::event_record::{BulkReplay, OperatorAction};
-use crate::domain::queue_depth::QueueDepth;
 use crate::ports::events_table::LeaseName;
-use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
-use crate::ports::service::{Service, ServiceError};
+use crate::ports::service::Service;
 
 #[tokio::test(start_paused = true)]
 async fn everything_goes_by_move_task_and_one_at_a_time() {
@@ -321,63 +319,14 @@ async fn a_run_that_is_killed_between_any_two_calls_and_repeated_loses_and_doubl
     }
 }
 
-/// A dead-letter queue that shows nothing again: SQS does not answer.
-struct NeverShows(FakeQueue);
-
-impl VisibilityTimeout for NeverShows {
-    async fn change_visibility(
-        &self,
-        _: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), ServiceError>> {
-        std::future::pending().await
-    }
-}
-
-impl Sender for NeverShows {
-    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
-        self.0.send(message).await
-    }
-
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
-        self.0.send_all(messages).await
-    }
-}
-
-impl Receiver for NeverShows {
-    async fn receive(
-        &self,
-        most: usize,
-        visibility: Duration,
-        wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
-        self.0.receive(most, visibility, wait).await
-    }
-
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
-        self.0.delete(receipts).await
-    }
-}
-
-impl Countable for NeverShows {
-    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
-        self.0.depth().await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_given_in_time_even_when_nothing_can_be_shown_again() {
     let queue = FakeQueue::default();
     queue.send(&message("a", 1)).await.expect("sent");
     tokio::time::advance(Duration::from_secs(1)).await;
-    let ports = Ports {
-        events: FakeQueue::default(),
-        dead_letters: NeverShows(queue.clone()),
-        redrive: queue.clone(),
-        table: FakeTable::default(),
-        archive: FakeArchive::default(),
-        clock: FakeClock,
-    };
-    let relay: DeadLetters<FakePorts<NeverShows>> = DeadLetters { ports };
+    // SQS does not answer.
+    queue.delay_changes(Duration::MAX);
+    let relay = relay_over(FakeQueue::default(), queue.clone());
     let deadline = Instant::now() + Duration::from_mins(1);
     let request = Request::parse(
         json!({ "action": "replay", "filter": { "webhookId": "b" } }),

@@ -21,8 +21,8 @@ async fn duplicate_is_acknowledged_once() {
             .await
             .is_empty()
     );
-    assert_eq!(processor.target.deliveries(), 1);
-    assert_eq!(processor.table.only_record().state, State::Delivered);
+    assert_eq!(processor.ports.target.deliveries(), 1);
+    assert_eq!(processor.ports.table.only_record().state, State::Delivered);
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,6 +43,7 @@ async fn of_two_copies_at_once_one_is_delivered_and_the_other_waits() {
     );
     let lease = Duration::from_mins(1) + LEASE_PAST_DEADLINE;
     let (_, delay) = processor
+        .ports
         .events
         .visibility_changes()
         .pop()
@@ -60,6 +61,7 @@ async fn a_copy_that_comes_before_its_time_waits_for_it() {
         .process(vec![record("event", 1)], a_minute())
         .await;
     let (_, backoff) = processor
+        .ports
         .events
         .visibility_changes()
         .pop()
@@ -72,6 +74,7 @@ async fn a_copy_that_comes_before_its_time_waits_for_it() {
         ["event"]
     );
     let (_, left) = processor
+        .ports
         .events
         .visibility_changes()
         .pop()
@@ -82,7 +85,7 @@ async fn a_copy_that_comes_before_its_time_waits_for_it() {
             .checked_sub(Duration::from_millis(500))
             .expect("longer")
     );
-    assert_eq!(processor.table.only_record().attempts_made, 1);
+    assert_eq!(processor.ports.table.only_record().attempts_made, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +120,7 @@ async fn crashed_worker_is_followed_after_its_lease() {
             .await
             .is_empty()
     );
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     assert_eq!((record.state, record.attempts_made), (State::Delivered, 2));
     assert!(
         record.attempts[0]
@@ -136,11 +139,11 @@ async fn a_crash_on_the_last_receive_is_a_death() {
         ["event"]
     );
     assert_eq!(
-        processor.events.visibility_changes()[0].1,
+        processor.ports.events.visibility_changes()[0].1,
         Duration::ZERO,
         "SQS moves it"
     );
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     assert_eq!(
         record.state.death(FakeClock.now()),
         None,
@@ -154,7 +157,7 @@ async fn a_crash_on_the_last_receive_is_a_death() {
 #[tokio::test(start_paused = true)]
 async fn without_the_table_nothing_is_delivered_and_nothing_acknowledged() {
     let processor = fine();
-    processor.table.fail();
+    processor.ports.table.fail();
     for receive_count in 1..=4 {
         assert_eq!(
             processor
@@ -164,13 +167,14 @@ async fn without_the_table_nothing_is_delivered_and_nothing_acknowledged() {
         );
     }
     let delays: Vec<_> = processor
+        .ports
         .events
         .visibility_changes()
         .iter()
         .map(|(_, delay)| delay.as_secs())
         .collect();
     assert!(matches!(delays[..], [2..=3, 4..=5, 8..=9, 0]), "{delays:?}");
-    assert_eq!(processor.target.deliveries(), 0);
+    assert_eq!(processor.ports.target.deliveries(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,6 +183,7 @@ async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
         let processor = fine();
         // A first receive is claimed with one call; a later one is looked up before.
         processor
+            .ports
             .table
             .fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -186,8 +191,8 @@ async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
             .process(vec![record("event", receive_count)], deadline)
             .await;
         assert_eq!(answer.len(), kept, "receive {receive_count}");
-        assert_eq!(processor.target.deliveries(), 1);
-        if let Some((_, delay)) = processor.events.visibility_changes().pop() {
+        assert_eq!(processor.ports.target.deliveries(), 1);
+        if let Some((_, delay)) = processor.ports.events.visibility_changes().pop() {
             assert!(
                 delay >= LEASE_PAST_DEADLINE,
                 "not before the lease is over: {delay:?}"
@@ -199,21 +204,21 @@ async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_falters_once_costs_no_second_delivery() {
     let processor = fine();
-    processor.table.fail_after(1, 3);
+    processor.ports.table.fail_after(1, 3);
     assert!(
         processor
             .process(vec![record("event", 1)], a_minute())
             .await
             .is_empty()
     );
-    assert_eq!(processor.target.deliveries(), 1);
-    assert_eq!(processor.table.only_record().state, State::Delivered);
+    assert_eq!(processor.ports.target.deliveries(), 1);
+    assert_eq!(processor.ports.table.only_record().state, State::Delivered);
 }
 
 /// Claims the event of a record as another worker whose clock is far ahead, so that any lease is
 /// over for it.
-async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
-    let found = processor.table.only_record();
+async fn overtake(processor: &Fake, name: &str) -> (Claim, Attempt) {
+    let found = processor.ports.table.only_record();
     let copy = record(name, 1);
     let event = copy.message.to_event(copy.sent_at).expect("readable");
     let now = FakeClock.now() + Duration::from_mins(10);
@@ -231,6 +236,7 @@ async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
     };
     assert_eq!(
         processor
+            .ports
             .table
             .write(claim.transition())
             .await
@@ -250,7 +256,7 @@ async fn overtake<F>(processor: &Fake<F>, name: &str) -> (Claim, Attempt) {
 }
 
 /// Has the other worker record a death, which an operator may then discard.
-async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discarded: bool) {
+async fn die(processor: &Fake, claim: &Claim, attempt: Attempt, is_discarded: bool) {
     let (now, error) = (attempt.at, "as the test says".to_owned());
     let death = Death {
         reason: ReasonKind::Permanent,
@@ -259,7 +265,7 @@ async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discard
         dead_at: now,
     };
     let step = claim.dead(attempt, death, None, Context::default());
-    processor.table.write(&step).await.expect("written");
+    processor.ports.table.write(&step).await.expect("written");
     let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(step.next(), now) else {
         panic!("not dead")
     };
@@ -271,6 +277,7 @@ async fn die<F>(processor: &Fake<F>, claim: &Claim, attempt: Attempt, is_discard
             why: None,
         };
         processor
+            .ports
             .table
             .write(&dead.discarded(act))
             .await
@@ -298,6 +305,7 @@ async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (claim, attempt) = overtake(&processor, "event").await;
     processor
+        .ports
         .table
         .write(&claim.delivered(attempt))
         .await
@@ -306,8 +314,8 @@ async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
         slow.await.expect("no panic").is_empty(),
         "acknowledged: it is delivered"
     );
-    assert_eq!(processor.table.only_record().state, State::Delivered);
-    assert!(processor.dead_letters.messages().is_empty());
+    assert_eq!(processor.ports.table.only_record().state, State::Delivered);
+    assert!(processor.ports.dead_letters.messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,7 +337,7 @@ async fn a_failure_of_what_was_discarded_meanwhile_is_acknowledged() {
     die(&processor, &claim, attempt, true).await;
     assert!(slow.await.expect("no panic").is_empty());
     assert_eq!(
-        processor.table.only_record().state.name(),
+        processor.ports.table.only_record().state.name(),
         StateName::Discarded
     );
 }
@@ -355,6 +363,7 @@ async fn a_delivery_is_recorded_over_whatever_came_after_its_lease() {
         let now = attempt.at;
         if meanwhile == failed {
             processor
+                .ports
                 .table
                 .write(&claim.retrying(attempt, now, now))
                 .await
@@ -362,10 +371,10 @@ async fn a_delivery_is_recorded_over_whatever_came_after_its_lease() {
         } else if meanwhile == dead || meanwhile == discarded {
             die(&processor, &claim, attempt, meanwhile == discarded).await;
         } else if meanwhile == forgotten {
-            processor.table.delete_expired(Timestamp::MAX);
+            processor.ports.table.delete_expired(Timestamp::MAX);
         }
         assert!(slow.await.expect("no panic").is_empty(), "acknowledged");
-        let record = processor.table.only_record();
+        let record = processor.ports.table.only_record();
         assert_eq!(record.state, State::Delivered);
         assert_eq!(
             record.attempts_made,
@@ -386,7 +395,7 @@ async fn a_claim_that_others_keep_from_being_written_is_none() {
             .process(vec![record("event", 1)], a_minute())
             .await;
         tokio::time::advance(Duration::from_secs(5)).await;
-        processor.table.overtake(overtaken);
+        processor.ports.table.overtake(overtaken);
         assert_eq!(
             processor
                 .process(vec![record("event", 2)], a_minute())
@@ -394,16 +403,16 @@ async fn a_claim_that_others_keep_from_being_written_is_none() {
             ["event"]
         );
         assert_eq!(
-            processor.target.deliveries(),
+            processor.ports.target.deliveries(),
             deliveries,
             "overtaken {overtaken} times"
         );
         if deliveries == 1 {
             assert_eq!(
-                processor.events.visibility_changes()[1].1,
+                processor.ports.events.visibility_changes()[1].1,
                 Duration::from_secs(1)
             );
-            assert_eq!(processor.table.only_record().attempts_made, 1);
+            assert_eq!(processor.ports.table.only_record().attempts_made, 1);
         }
     }
 }
@@ -431,6 +440,7 @@ async fn what_could_not_be_recorded_is_tried_again_only_when_its_lease_is_over()
         });
         // The claim is written, and nothing after that; a later receive is looked up before.
         processor
+            .ports
             .table
             .fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
         assert_eq!(
@@ -440,11 +450,11 @@ async fn what_could_not_be_recorded_is_tried_again_only_when_its_lease_is_over()
             ["event"]
         );
         assert_eq!(
-            processor.events.visibility_changes()[0].1,
+            processor.ports.events.visibility_changes()[0].1,
             delay,
             "{status} at receive {receive_count}"
         );
-        assert!(processor.dead_letters.messages().is_empty());
+        assert!(processor.ports.dead_letters.messages().is_empty());
     }
 }
 
@@ -459,7 +469,7 @@ async fn replay_restarts_the_backoff_and_keeps_the_count() {
         }
     });
     receive_until_done(&processor, "event", 4).await;
-    let dead = processor.table.only_record();
+    let dead = processor.ports.table.only_record();
     let Some(DeadLetterStatus::Dead(dead)) = DeadLetterStatus::recorded(&dead, FakeClock.now())
     else {
         panic!("{dead:?}")
@@ -471,6 +481,7 @@ async fn replay_restarts_the_backoff_and_keeps_the_count() {
         why: None,
     };
     processor
+        .ports
         .table
         .write(&dead.replayed(act))
         .await
@@ -481,12 +492,13 @@ async fn replay_restarts_the_backoff_and_keeps_the_count() {
     };
     processor.process(vec![replayed], a_minute()).await;
     let (_, delay) = processor
+        .ports
         .events
         .visibility_changes()
         .pop()
         .expect("a change");
     assert!((2..=3).contains(&delay.as_secs()), "{delay:?}");
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     assert_eq!(
         (
             record.attempts_made,
@@ -515,10 +527,10 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
         processor
             .process(vec![record("replayed", 1)], a_minute())
             .await;
-        let id = processor.table.only_record().event_id;
-        assert_eq!(processor.table.kept_bodies(), [id]);
+        let id = processor.ports.table.only_record().event_id;
+        assert_eq!(processor.ports.table.kept_bodies(), [id]);
         tokio::time::advance(Duration::from_mins(5)).await;
-        processor.table.halt_after(calls);
+        processor.ports.table.halt_after(calls);
         let again = || {
             vec![ReceivedMessage {
                 message_id: "moved".to_owned(),
@@ -536,7 +548,7 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
         });
         tokio::time::sleep(Duration::from_secs(30)).await;
         doomed.abort();
-        processor.table.resume();
+        processor.ports.table.resume();
         // What was not acknowledged comes again.
         tokio::time::advance(Duration::from_mins(10)).await;
         processor
@@ -549,10 +561,10 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
             )
             .await;
         assert_eq!(
-            processor.table.only_record().state,
+            processor.ports.table.only_record().state,
             State::Delivered,
             "{calls}"
         );
-        assert_eq!(processor.table.kept_bodies(), [], "{calls}");
+        assert_eq!(processor.ports.table.kept_bodies(), [], "{calls}");
     }
 }

@@ -124,7 +124,7 @@ async fn what_could_not_be_noted_is_not_acknowledged() {
         .process(vec![brings(&message("Hi", true), "copy")], a_minute())
         .await;
     // The claim is refused, and then the digest cannot be written.
-    processor.table.fail_after(1, 1);
+    processor.ports.table.fail_after(1, 1);
     let kept = processor
         .process(vec![brings(&message("Hi", false), "webhook")], a_minute())
         .await;
@@ -135,7 +135,7 @@ async fn what_could_not_be_noted_is_not_acknowledged() {
             .await
             .is_empty()
     );
-    assert_eq!(processor.target.deliveries(), 1);
+    assert_eq!(processor.ports.target.deliveries(), 1);
 }
 
 /// Moved by SQS as it is, it would be there under the id of another event, or under one that a move
@@ -164,20 +164,21 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
             ..brings(&message, "other")
         };
         // In doubt SQS moves it.
-        processor.dead_letters.fail_times(1);
+        processor.ports.dead_letters.fail_times(1);
         assert_eq!(processor.process(vec![last()], a_minute()).await, ["other"]);
         let dead = processor
+            .ports
             .table
             .records()
             .into_iter()
             .find(|record| record.state.name() == StateName::Dead);
         let dead = dead.expect("recorded before it is sent");
-        let attempts = processor.target.deliveries();
+        let attempts = processor.ports.target.deliveries();
         // Brought again, it is only sent again.
         assert!(processor.process(vec![last()], a_minute()).await.is_empty());
         assert!(processor.process(vec![last()], a_minute()).await.is_empty());
-        assert_eq!(processor.target.deliveries(), attempts);
-        for letter in processor.dead_letters.messages() {
+        assert_eq!(processor.ports.target.deliveries(), attempts);
+        for letter in processor.ports.dead_letters.messages() {
             assert_eq!(letter.event_id(), Some(dead.event_id.as_str()));
             let reason = letter.reason(FakeClock.now()).expect("a reason");
             assert_eq!(
@@ -185,7 +186,7 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
                 (ReasonKind::Exhausted, Some(503))
             );
         }
-        assert_eq!(processor.dead_letters.messages().len(), 2);
+        assert_eq!(processor.ports.dead_letters.messages().len(), 2);
     }
 }
 
@@ -199,15 +200,15 @@ async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the
         trace: None,
     };
     // Looked up and claimed, and nothing after that.
-    processor.table.fail_after(2, usize::MAX);
+    processor.ports.table.fail_after(2, usize::MAX);
     let last = ReceivedMessage {
         receive_count: 4,
         ..brings(&bare, "bare")
     };
     assert!(processor.process(vec![last], a_minute()).await.is_empty());
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     assert_eq!(
-        processor.dead_letters.messages()[0].event_id(),
+        processor.ports.dead_letters.messages()[0].event_id(),
         Some(record.event_id.as_str())
     );
     assert!(
@@ -238,8 +239,8 @@ async fn another_body_dies_under_its_own_id() {
             .await
             .is_empty()
     );
-    let letter = processor.dead_letters.messages().remove(0);
-    let records = processor.table.records();
+    let letter = processor.ports.dead_letters.messages().remove(0);
+    let records = processor.ports.table.records();
     let states: BTreeMap<_, _> = records
         .iter()
         .map(|record| (record.event_id.as_str(), record.state.name()))
@@ -254,7 +255,7 @@ async fn another_body_dies_under_its_own_id() {
             .await
             .is_empty()
     );
-    let letters = processor.dead_letters.messages();
+    let letters = processor.ports.dead_letters.messages();
     assert!(
         letters.len() == 2
             && letters

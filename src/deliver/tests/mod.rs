@@ -11,7 +11,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::backoff::LEASE_PAST_DEADLINE;
 use super::*;
 use crate::domain::event::Event;
 use crate::domain::event_record::{
@@ -23,22 +22,21 @@ use crate::domain::message::{Attribute, Message, attribute};
 use crate::domain::retry::Schedule;
 use crate::ports::clock::Clock as _;
 use crate::ports::events_table::{EventsTable as _, Written};
-use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
-use crate::ports::service::ServiceError;
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage};
+use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::ports::target::{DeliveryFailure, FailureCause, Outcome, Target};
-use crate::testing::{FakeClock, FakeQueue, FakeTable, FakeTarget};
+use crate::testing::{FakeClock, FakePorts, FakeQueue, FakeTable, FakeTarget};
 
-type Fake<F> = Arc<Processor<FakeQueue, FakeQueue, FakeTable, FakeTarget<F>, FakeClock>>;
+type Fake = Arc<Processor<FakePorts<FakeTarget>>>;
 
-fn processor<F, O>(answer: F) -> Fake<F>
+fn processor<O>(answer: impl Fn(Event, u32) -> O + Send + Sync + 'static) -> Fake
 where
-    F: Fn(Event, u32) -> O + Send + Sync + 'static,
-    O: Future<Output = Outcome> + Send,
+    O: Future<Output = Outcome> + Send + 'static,
 {
     Arc::new(over(FakeQueue::default(), FakeTarget::new(answer)))
 }
 
-fn over<E, T>(events: E, target: T) -> Processor<E, FakeQueue, FakeTable, T, FakeClock> {
+fn over<T: Target>(events: FakeQueue, target: T) -> Processor<FakePorts<T>> {
     let (dead_letters, table) = (FakeQueue::default(), FakeTable::default());
     let schedule =
         Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 4).expect("a schedule");
@@ -103,11 +101,7 @@ async fn the_records_of_a_batch_are_delivered_at_the_same_time() {
 
 /// Gives a record to the processor again and again, each time when SQS would show it, and returns
 /// the delays.
-async fn receive_until_done<F, O>(processor: &Fake<F>, name: &str, receives: u32) -> Vec<u64>
-where
-    F: Fn(Event, u32) -> O + Send + Sync + 'static,
-    O: Future<Output = Outcome> + Send,
-{
+async fn receive_until_done(processor: &Fake, name: &str, receives: u32) -> Vec<u64> {
     let mut delays = Vec::new();
     for receive_count in 1..=receives {
         if processor
@@ -118,6 +112,7 @@ where
             break;
         }
         let (_, delay) = processor
+            .ports
             .events
             .visibility_changes()
             .pop()
@@ -133,7 +128,7 @@ async fn a_failed_record_comes_again_after_its_backoff() {
     let processor = processor(|_, _| fail(FailureCause::Status(503)));
     let delays = receive_until_done(&processor, "down", 4).await;
     assert!(matches!(delays[..], [2..=3, 4..=5, 8..=9, 0]), "{delays:?}");
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     let State::Dead(dead) = &record.state else {
         panic!("{record:?}")
     };
@@ -144,6 +139,7 @@ async fn a_failed_record_comes_again_after_its_backoff() {
     assert_eq!((record.attempts_made, record.attempts.len()), (4, 4));
     assert!(
         processor
+            .ports
             .table
             .body(&record.event_id, FakeClock.now())
             .await
@@ -167,7 +163,7 @@ async fn a_backoff_counts_from_the_attempt_not_from_the_end_of_the_batch() {
     processor
         .process(vec![record("fast", 2), record("slow", 2)], a_minute())
         .await;
-    let changes = processor.events.visibility_changes();
+    let changes = processor.ports.events.visibility_changes();
     let delays: Vec<u64> = changes[2..]
         .iter()
         .map(|(_, delay)| delay.as_secs())
@@ -185,23 +181,29 @@ async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
         processor.process(vec![record("last", 4)], a_minute()).await,
         ["last"]
     );
-    assert_eq!(processor.events.visibility_changes()[0].1, Duration::ZERO);
-    assert!(processor.dead_letters.messages().is_empty(), "SQS moves it");
+    assert_eq!(
+        processor.ports.events.visibility_changes()[0].1,
+        Duration::ZERO
+    );
+    assert!(
+        processor.ports.dead_letters.messages().is_empty(),
+        "SQS moves it"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durable() {
     let processor = processor(|_, _| fail(FailureCause::Status(410)));
-    processor.dead_letters.fail();
+    processor.ports.dead_letters.fail();
     assert_eq!(
         processor
             .process(vec![record("refused", 1)], a_minute())
             .await,
         ["refused"]
     );
-    processor.dead_letters.fail_times(0);
+    processor.ports.dead_letters.fail_times(0);
     assert_eq!(
-        processor.table.only_record().state.name(),
+        processor.ports.table.only_record().state.name(),
         StateName::Dead,
         "recorded before it is sent"
     );
@@ -211,7 +213,7 @@ async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durabl
             .await
             .is_empty()
     );
-    let dead = processor.dead_letters.messages();
+    let dead = processor.ports.dead_letters.messages();
     assert_eq!(
         (dead.len(), dead[0].body.as_str()),
         (1, "{\"name\":\"refused\"}")
@@ -247,7 +249,7 @@ async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
             .is_empty()
     );
     let now = FakeClock.now();
-    let reason = processor.dead_letters.messages()[0]
+    let reason = processor.ports.dead_letters.messages()[0]
         .reason(now)
         .expect("a reason");
     assert_eq!(
@@ -262,7 +264,7 @@ async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
         ),
         ("as the test says", Some("answer 2"), now)
     );
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     let told = |attempt: &Attempt| {
         (
             attempt.status,
@@ -283,6 +285,7 @@ async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
     );
     assert_eq!(
         processor
+            .ports
             .table
             .body(&record.event_id, FakeClock.now())
             .await
@@ -303,7 +306,7 @@ async fn the_reason_counts_the_attempts_of_the_whole_life() {
         ..record("event", 1)
     };
     assert!(processor.process(vec![moved], a_minute()).await.is_empty());
-    let reason = processor.dead_letters.messages()[0]
+    let reason = processor.ports.dead_letters.messages()[0]
         .reason(FakeClock.now())
         .expect("a reason");
     assert_eq!(reason.attempt, Some(5));
@@ -318,7 +321,7 @@ async fn what_the_dead_letter_queue_does_not_take_comes_back_after_the_backoff_o
         ("no json", 4, 0..=0),
     ] {
         let processor = processor(|_, _| fail(FailureCause::Status(404)));
-        processor.dead_letters.fail();
+        processor.ports.dead_letters.fail();
         let mut record = record("refused", receive_count);
         record.message.body = body.to_owned();
         assert_eq!(
@@ -326,6 +329,7 @@ async fn what_the_dead_letter_queue_does_not_take_comes_back_after_the_backoff_o
             ["refused"]
         );
         let (_, delay) = processor
+            .ports
             .events
             .visibility_changes()
             .pop()
@@ -355,14 +359,14 @@ impl Target for Slow {
 async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() {
     let processor = Arc::new(over(FakeQueue::default(), Slow));
     // The first tries to record it fail.
-    processor.table.fail_after(1, 3);
+    processor.ports.table.fail_after(1, 3);
     assert!(
         processor
             .process(vec![record("event", 1)], a_minute())
             .await
             .is_empty()
     );
-    assert_eq!(processor.table.only_record().state, State::Delivered);
+    assert_eq!(processor.ports.table.only_record().state, State::Delivered);
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,7 +377,7 @@ async fn a_panic_fails_its_own_record_only() {
     });
     let records = vec![record("before", 1), record("panics", 1), record("after", 1)];
     assert_eq!(processor.process(records, a_minute()).await, ["panics"]);
-    assert!(processor.events.visibility_changes()[0].1 >= Duration::from_secs(2));
+    assert!(processor.ports.events.visibility_changes()[0].1 >= Duration::from_secs(2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -392,6 +396,7 @@ async fn when_time_runs_out_the_rest_is_aborted_and_reported() {
     assert_eq!(kept, ["hangs"]);
     assert!(Instant::now() <= deadline);
     let (_, delay) = processor
+        .ports
         .events
         .visibility_changes()
         .pop()
@@ -406,30 +411,19 @@ async fn when_time_runs_out_the_rest_is_aborted_and_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_change_of_visibility_that_fails_in_part_is_tried_again_in_that_part() {
     let processor = processor(|_, _| fail(FailureCause::TimedOut));
-    processor.events.fail_times(1);
+    processor.ports.events.fail_times(1);
     let kept = processor
         .process(vec![record("one", 1), record("two", 1)], a_minute())
         .await;
     assert_eq!(kept, ["one", "two"]);
     let changed: Vec<_> = processor
+        .ports
         .events
         .visibility_changes()
         .into_iter()
         .map(|(receipt, _)| receipt.0)
         .collect();
     assert_eq!(changed, ["two", "one"], "each once, the failed one last");
-}
-
-/// A queue that never answers.
-struct Silent;
-
-impl VisibilityTimeout for Silent {
-    async fn change_visibility(
-        &self,
-        _: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), ServiceError>> {
-        std::future::pending().await
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -441,7 +435,9 @@ async fn an_answer_is_given_in_time_even_when_sqs_gives_none() {
             fail(FailureCause::TimedOut)
         }
     });
-    let processor = Arc::new(over(Silent, target));
+    let events = FakeQueue::default();
+    events.delay_changes(Duration::MAX);
+    let processor = Arc::new(over(events, target));
     let deadline = Instant::now() + Duration::from_secs(5);
     assert_eq!(
         processor
@@ -458,7 +454,7 @@ async fn a_dead_letter_says_itself_who_its_event_is() {
     let record = record("pasted", 1);
     let event = record.message.to_event(record.sent_at).expect("readable");
     processor.process(vec![record], a_minute()).await;
-    let dead = processor.dead_letters.messages().remove(0);
+    let dead = processor.ports.dead_letters.messages().remove(0);
     assert_eq!(
         dead.to_event(FakeClock.now()).expect("readable").id,
         event.id
@@ -468,7 +464,7 @@ async fn a_dead_letter_says_itself_who_its_event_is() {
 #[tokio::test(start_paused = true)]
 async fn a_change_of_visibility_that_fails_loses_nothing() {
     let processor = processor(|_, _| fail(FailureCause::TimedOut));
-    processor.events.fail();
+    processor.ports.events.fail();
     assert_eq!(
         processor.process(vec![record("kept", 1)], a_minute()).await,
         ["kept"]
@@ -488,7 +484,7 @@ async fn a_target_that_asks_for_time_gets_it() {
         .process(vec![record("throttled", 1)], a_minute())
         .await;
     assert_eq!(
-        processor.events.visibility_changes()[0].1,
+        processor.ports.events.visibility_changes()[0].1,
         Duration::from_mins(2)
     );
 }
@@ -509,7 +505,7 @@ async fn states_after(answers: &'static [(FailureCause, Option<u64>)]) -> (State
         u32::try_from(answers.len()).expect("few"),
     )
     .await;
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     (record.state.name(), record.attempts.len())
 }
 
@@ -573,7 +569,7 @@ async fn a_crash_leaves_an_attempt_without_an_answer() {
         ["event"]
     );
     assert_eq!(
-        processor.table.only_record().state.name(),
+        processor.ports.table.only_record().state.name(),
         StateName::Retrying
     );
 }
@@ -617,7 +613,7 @@ async fn what_a_message_has_lost_comes_back_from_its_record() {
     assert!(processor.process(vec![whole], a_minute()).await.is_empty());
     tokio::time::advance(Duration::from_hours(2)).await;
     assert!(processor.process(vec![bare()], a_minute()).await.is_empty());
-    assert_eq!(processor.table.only_record().state, State::Delivered);
+    assert_eq!(processor.ports.table.only_record().state, State::Delivered);
     assert_eq!(
         *seen.lock().expect("not poisoned"),
         vec![(sent.content_type, sent.headers); 2]
@@ -625,6 +621,6 @@ async fn what_a_message_has_lost_comes_back_from_its_record() {
 }
 
 /// A target that takes everything.
-fn fine() -> Fake<impl Fn(Event, u32) -> std::future::Ready<Outcome>> {
+fn fine() -> Fake {
     processor(|_, _| deliver())
 }

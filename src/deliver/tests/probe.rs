@@ -6,10 +6,12 @@ use crate::domain::message::Message;
 use crate::ports::queue::Sender as _;
 
 /// A processor with one event in its queue, received so often already.
-async fn with_one_event<F, O>(receives: u32, answer: F) -> Fake<F>
+async fn with_one_event<O>(
+    receives: u32,
+    answer: impl Fn(Event, u32) -> O + Send + Sync + 'static,
+) -> Fake
 where
-    F: Fn(Event, u32) -> O + Send + Sync + 'static,
-    O: Future<Output = Outcome> + Send,
+    O: Future<Output = Outcome> + Send + 'static,
 {
     FakeClock::start_over();
     let processor = processor(answer);
@@ -19,16 +21,16 @@ where
         group: None,
         trace: None,
     };
-    processor.events.send(&message).await.expect("sent");
+    processor.ports.events.send(&message).await.expect("sent");
     for _ in 0..receives {
-        processor.events.hand_out(1, Duration::ZERO);
+        processor.ports.events.hand_out(1, Duration::ZERO);
     }
     processor
 }
 
 /// The receive count of the one message in the queue.
-fn receives<F>(processor: &Fake<F>) -> u32 {
-    let records = processor.events.hand_out(10, Duration::ZERO);
+fn receives(processor: &Fake) -> u32 {
+    let records = processor.ports.events.hand_out(10, Duration::ZERO);
     assert_eq!(records.len(), 1, "{records:?}");
     records[0].receive_count
 }
@@ -37,7 +39,7 @@ fn receives<F>(processor: &Fake<F>) -> u32 {
 async fn an_event_that_the_target_takes_is_done() {
     let processor = with_one_event(0, |_, _| deliver()).await;
     let probed = processor.probe(None, a_minute()).await.expect("probed");
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     assert_eq!(
         probed,
         Probed::Delivered {
@@ -45,7 +47,7 @@ async fn an_event_that_the_target_takes_is_done() {
         }
     );
     assert_eq!(record.state, State::Delivered);
-    assert!(processor.events.messages().is_empty());
+    assert!(processor.ports.events.messages().is_empty());
     assert_eq!(
         processor.probe(None, a_minute()).await.expect("probed"),
         Probed::Nothing
@@ -67,22 +69,25 @@ async fn no_answer_of_the_target_kills_an_event_or_costs_it_a_receive() {
             matches!(&probed, Probed::Failed { error, .. } if error == "as the test says"),
             "{probed:?}"
         );
-        let record = processor.table.only_record();
+        let record = processor.ports.table.only_record();
         assert_eq!(
             (record.state.name(), record.attempts.len()),
             (StateName::Retrying, 1),
             "{cause:?}"
         );
         assert_eq!(receives(&processor), 1, "{cause:?}");
-        assert!(processor.dead_letters.messages().is_empty(), "{cause:?}");
+        assert!(
+            processor.ports.dead_letters.messages().is_empty(),
+            "{cause:?}"
+        );
     }
 }
 
 /// Puts so many more events into the queue.
-async fn send<F>(processor: &Fake<F>, names: impl Iterator<Item = String>) {
+async fn send(processor: &Fake, names: impl Iterator<Item = String>) {
     for name in names {
         let message = record(&name, 1).message;
-        processor.events.send(&message).await.expect("sent");
+        processor.ports.events.send(&message).await.expect("sent");
     }
 }
 
@@ -107,7 +112,7 @@ async fn an_event_that_was_never_attempted_comes_first_wherever_it_waits() {
             ));
         }
         if disorder {
-            processor.events.disorder(1);
+            processor.ports.events.disorder(1);
         }
         tokio::time::advance(Duration::from_mins(1)).await;
         send(&processor, std::iter::once("fine".to_owned())).await;
@@ -117,6 +122,7 @@ async fn an_event_that_was_never_attempted_comes_first_wherever_it_waits() {
         ));
         assert!(
             processor
+                .ports
                 .table
                 .records()
                 .iter()
@@ -130,7 +136,7 @@ async fn an_event_that_was_never_attempted_comes_first_wherever_it_waits() {
 async fn more_than_one_probe_looks_at_are_looked_at_in_turn() {
     let processor = with_one_event(0, |event, _| only_fine(&event)).await;
     send(&processor, (0..149).map(|number| number.to_string())).await;
-    let records = processor.events.hand_out(1000, Duration::ZERO);
+    let records = processor.ports.events.hand_out(1000, Duration::ZERO);
     processor.process(records, a_minute()).await;
     tokio::time::advance(Duration::from_mins(5)).await;
     send(&processor, std::iter::once("fine".to_owned())).await;
@@ -154,14 +160,14 @@ async fn to_be_looked_at_costs_an_event_no_more_than_half_of_its_receives() {
         processor.probe(None, a_minute()).await.expect("probed");
         tokio::time::advance(Duration::from_mins(1)).await;
     }
-    let received = processor.events.hand_out(100, Duration::ZERO);
+    let received = processor.ports.events.hand_out(100, Duration::ZERO);
     assert_eq!(received.len(), 10);
     // Four are allowed, and this is one more.
     assert!(
         received.iter().all(|record| record.receive_count <= 2),
         "{received:?}"
     );
-    assert!(processor.dead_letters.messages().is_empty());
+    assert!(processor.ports.dead_letters.messages().is_empty());
 }
 
 /// Then the target is there, and it is the event that it does not take.
@@ -180,7 +186,7 @@ async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_las
             .await
             .expect("probed");
         assert_eq!(
-            processor.table.only_record().state.name(),
+            processor.ports.table.only_record().state.name(),
             StateName::Retrying,
             "nothing was taken since"
         );
@@ -193,9 +199,9 @@ async fn a_failure_counts_where_the_target_has_taken_another_event_since_the_las
                 .expect("probed"),
             Probed::Failed { .. }
         ));
-        assert_eq!(processor.table.only_record().state.name(), state);
+        assert_eq!(processor.ports.table.only_record().state.name(), state);
         if state == StateName::Dead {
-            assert_eq!(processor.dead_letters.messages().len(), 1);
+            assert_eq!(processor.ports.dead_letters.messages().len(), 1);
         } else {
             tokio::time::advance(Duration::from_mins(1)).await;
             assert_eq!(
@@ -217,7 +223,7 @@ async fn an_event_that_only_probes_attempt_dies_of_it_where_the_target_takes_oth
             .expect("probed");
         tokio::time::advance(Duration::from_mins(1)).await;
     }
-    let record = processor.table.only_record();
+    let record = processor.ports.table.only_record();
     assert_eq!(
         (record.state.name(), record.attempts_made),
         (StateName::Dead, 5),
@@ -229,16 +235,21 @@ async fn an_event_that_only_probes_attempt_dies_of_it_where_the_target_takes_oth
 async fn it_keeps_its_id_and_its_time_though_its_message_is_another() {
     let processor = with_one_event(0, |_, _| fail(FailureCause::TimedOut)).await;
     let (received_at, sent_at) = processor
+        .ports
         .events
         .held(|message, at| (message.identity(at).1, at))
         .remove(0);
     tokio::time::advance(Duration::from_hours(1)).await;
     processor.probe(None, a_minute()).await.expect("probed");
     let (after, later) = processor
+        .ports
         .events
         .held(|message, sent_at| (message.identity(sent_at), sent_at))
         .remove(0);
-    assert_eq!(after, (processor.table.only_record().event_id, received_at));
+    assert_eq!(
+        after,
+        (processor.ports.table.only_record().event_id, received_at)
+    );
     assert!(later > sent_at, "the message is a new one");
 }
 
@@ -257,7 +268,7 @@ async fn the_next_attempt_waits_for_its_backoff() {
         processor.probe(None, a_minute()).await.expect("probed"),
         Probed::Failed { .. }
     ));
-    assert_eq!(processor.table.only_record().attempts_made, 2);
+    assert_eq!(processor.ports.table.only_record().attempts_made, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,13 +281,16 @@ async fn what_is_delivered_already_says_nothing_of_the_target() {
         group: None,
         trace: None,
     };
-    let again = again.named(&processor.table.only_record().event_id);
-    processor.events.send(&again).await.expect("sent");
+    let again = again.named(&processor.ports.table.only_record().event_id);
+    processor.ports.events.send(&again).await.expect("sent");
     assert_eq!(
         processor.probe(None, a_minute()).await.expect("probed"),
         Probed::Nothing
     );
-    assert!(processor.events.messages().is_empty(), "a duplicate goes");
+    assert!(
+        processor.ports.events.messages().is_empty(),
+        "a duplicate goes"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -322,6 +336,7 @@ async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
         .process(vec![record("another", 1)], a_minute())
         .await;
     let counted = processor
+        .ports
         .table
         .attempts(&minutes)
         .await
@@ -335,6 +350,7 @@ async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
     tokio::time::advance(Duration::from_secs(10)).await;
     processor.process(vec![record("fine", 1)], a_minute()).await;
     let counted = processor
+        .ports
         .table
         .attempts(&minutes)
         .await
@@ -362,6 +378,7 @@ async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
         .process(vec![record("third", 1)], a_minute())
         .await;
     let counted = processor
+        .ports
         .table
         .attempts(&[then, crate::domain::attempts::minute_of(FakeClock.now())])
         .await
@@ -379,14 +396,14 @@ async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
 async fn a_table_that_does_not_take_the_count_holds_up_nothing() {
     let processor = processor(|_, _| deliver());
     // The claim and the delivery are written, and nothing after that.
-    processor.table.fail_after(2, usize::MAX);
+    processor.ports.table.fail_after(2, usize::MAX);
     let deadline = a_minute();
     assert_eq!(
         processor.process(vec![record("fine", 1)], deadline).await,
         Vec::<String>::new()
     );
     let processor = super::processor(|_, _| deliver());
-    processor.table.halt_after(2);
+    processor.ports.table.halt_after(2);
     assert_eq!(
         processor.process(vec![record("fine", 1)], deadline).await,
         Vec::<String>::new()

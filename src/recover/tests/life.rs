@@ -47,8 +47,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
             let relay = relay();
-            *lock(&relay.log.resumes) = life.resumes;
-            *lock(&relay.log.read_takes) = Duration::from_secs(life.read_takes_seconds);
+            *lock(&relay.ports.log.resumes) = life.resumes;
+            *lock(&relay.ports.log.read_takes) = Duration::from_secs(life.read_takes_seconds);
             let skew = SignedDuration::from_secs(life.skew_seconds);
             let start = now();
             relay.go_on().await;
@@ -60,15 +60,15 @@ proptest! {
             let mut unrecorded = 0;
             for (pause, genesys_fails, table_calls) in life.runs {
                 sleep(Duration::from_mins(pause)).await;
-                *lock(&relay.log.fails) = genesys_fails;
+                *lock(&relay.ports.log.fails) = genesys_fails;
                 if table_calls > 0 {
-                    relay.table.fail_after(table_calls, 1);
+                    relay.ports.table.fail_after(table_calls, 1);
                 }
                 // An event that was sent and not recorded may be sent once more.
                 unrecorded += usize::from(relay.run(json!({})).await.is_err());
             }
-            relay.table.fail_after(0, 0);
-            *lock(&relay.log.fails) = 0;
+            relay.ports.table.fail_after(0, 0);
+            *lock(&relay.ports.log.fails) = 0;
             sleep(Duration::from_hours(11)).await;
             let mut runs = 0;
             while !relay.go_on().await.complete {

@@ -20,7 +20,8 @@ use crate::domain::event_record::{
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
 use crate::ports::delivery_log::{Entry, Failed, Part, Unreadable, Window};
-use crate::testing::{FakeClock, FakeQueue, FakeTable};
+use crate::ports::run_lease::LEASE_PAST_DEADLINE;
+use crate::testing::{FakeClock, FakePorts, FakeQueue, FakeTable};
 
 const OVERLAP: SignedDuration = SignedDuration::from_mins(15);
 const INVOCATION: Duration = Duration::from_mins(5);
@@ -136,15 +137,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("not poisoned")
 }
 
-type Fake = Recover<FakeLog, FakeQueue, FakeQueue, FakeTable, FakeClock>;
+type Fake = Recover<FakePorts<FakeLog>>;
 
 fn relay() -> Fake {
-    Recover {
+    let ports = Ports {
         log: FakeLog::default(),
         events: FakeQueue::default(),
         dead_letters: FakeQueue::default(),
         table: FakeTable::default(),
         clock: FakeClock,
+    };
+    Recover {
+        ports,
         overlap: OVERLAP,
     }
 }
@@ -188,7 +192,7 @@ trait Testing {
 
 impl Testing for Fake {
     fn lose(&self, name: &str, at: Timestamp, listed_at: Timestamp) {
-        lock(&self.log.lost).push(Lost {
+        lock(&self.ports.log.lost).push(Lost {
             name: name.to_owned(),
             at,
             listed_at,
@@ -209,7 +213,7 @@ impl Testing for Fake {
     /// Number of copies of each event in the queue, by name.
     fn queued(&self) -> BTreeMap<String, usize> {
         let mut queued = BTreeMap::new();
-        for message in self.events.messages() {
+        for message in self.ports.events.messages() {
             let body: Value = serde_json::from_str(&message.body).expect("JSON");
             let name = body["payload"]["name"].as_str().expect("a name").to_owned();
             *queued.entry(name).or_default() += 1;
@@ -240,6 +244,7 @@ async fn what_is_not_known_is_queued_once_and_remembered() {
         ([20, 20, 0, 0, 0], true)
     );
     let record = relay
+        .ports
         .table
         .get(&id_of("e7"))
         .await
@@ -268,7 +273,7 @@ async fn a_message_is_what_ingest_would_have_sent() {
     let relay = relay();
     relay.lose("e", now() - minutes(5), now());
     relay.go_on().await;
-    let message = relay.events.messages().remove(0);
+    let message = relay.ports.events.messages().remove(0);
     let event = message.to_event(now()).expect("an event");
     assert_eq!(
         (event.id, &event.body[..]),
@@ -337,9 +342,10 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
             _ => {}
         }
         for step in &steps {
-            relay.table.write(step).await.expect("written");
+            relay.ports.table.write(step).await.expect("written");
         }
         let record = relay
+            .ports
             .table
             .get(&event.id)
             .await
@@ -351,6 +357,7 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
             match state {
                 "archived" => drop(
                     relay
+                        .ports
                         .table
                         .write(&dead.archived(act("archive"), "key"))
                         .await
@@ -358,6 +365,7 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
                 ),
                 "discarded" => drop(
                     relay
+                        .ports
                         .table
                         .write(&dead.discarded(act("discard")))
                         .await
@@ -368,6 +376,7 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
         }
     }
     let states: HashSet<&str> = relay
+        .ports
         .table
         .records()
         .iter()
@@ -375,7 +384,7 @@ async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
         .collect();
     assert_eq!(states.len(), 7, "all of them: {states:?}");
     assert_eq!(counts(&relay.go_on().await), [7, 0, 7, 0, 0]);
-    assert!(relay.events.messages().is_empty());
+    assert!(relay.ports.events.messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +399,7 @@ async fn a_forgotten_event_is_a_new_one() {
         .await
         .expect("a run");
     assert_eq!(counts(&report), [1, 1, 0, 0, 0]);
-    assert_eq!(relay.table.only_record().state, State::Queued);
+    assert_eq!(relay.ports.table.only_record().state, State::Queued);
 }
 
 #[tokio::test(start_paused = true)]
@@ -401,10 +410,10 @@ async fn a_run_that_is_killed_between_any_two_calls_of_the_table_loses_nothing()
         for number in 0..12 {
             relay.lose(&format!("e{number}"), now() - minutes(10), now());
         }
-        lock(&relay.log.unreadable).push("{\"strange\":true}".to_owned());
-        relay.table.halt_after(calls);
+        lock(&relay.ports.log.unreadable).push("{\"strange\":true}".to_owned());
+        relay.ports.table.halt_after(calls);
         let ended = timeout(Duration::from_mins(4), relay.run(json!({}))).await;
-        relay.table.resume();
+        relay.ports.table.resume();
         if ended.is_ok() {
             assert!(calls > 12, "there are more calls than that");
             return;
@@ -415,7 +424,7 @@ async fn a_run_that_is_killed_between_any_two_calls_of_the_table_loses_nothing()
         let queued = relay.queued();
         assert_eq!(queued.len(), 12, "killed before call {calls}");
         assert!(queued.values().all(|copies| *copies <= 2));
-        assert_eq!(relay.table.records().len(), 13);
+        assert_eq!(relay.ports.table.records().len(), 13);
         assert_eq!(relay.go_on().await.new, 0);
     }
 }
@@ -424,7 +433,7 @@ async fn a_run_that_is_killed_between_any_two_calls_of_the_table_loses_nothing()
 async fn two_runs_exclude_each_other() {
     let relay = Arc::new(relay());
     relay.lose("e", now() - minutes(1), now());
-    *lock(&relay.log.read_takes) = Duration::from_secs(10);
+    *lock(&relay.ports.log.read_takes) = Duration::from_secs(10);
     let other = tokio::spawn({
         let relay = Arc::clone(&relay);
         async move { relay.go_on().await }
@@ -437,7 +446,7 @@ async fn two_runs_exclude_each_other() {
     let RecoverError::Busy(held) = failed.error else {
         panic!("{failed}")
     };
-    let lease = SignedDuration::try_from(INVOCATION + run::LEASE_PAST_DEADLINE).expect("short");
+    let lease = SignedDuration::try_from(INVOCATION + LEASE_PAST_DEADLINE).expect("short");
     assert_eq!(
         held.until.duration_since(held.since),
         lease,
@@ -456,15 +465,15 @@ async fn two_runs_exclude_each_other() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     let relay = relay();
-    lock(&relay.log.unreadable).push("{\"strange\":true}".to_owned());
-    lock(&relay.log.lost).push(Lost {
+    lock(&relay.ports.log.unreadable).push("{\"strange\":true}".to_owned());
+    lock(&relay.ports.log.lost).push(Lost {
         name: "plain".to_owned(),
         at: now() - minutes(1),
         listed_at: now(),
         body: "plain text".to_owned(),
     });
     let large = format!("{{\"text\":\"{}\"}}", "x".repeat(2 * 1024 * 1024));
-    lock(&relay.log.lost).push(Lost {
+    lock(&relay.ports.log.lost).push(Lost {
         name: "large".to_owned(),
         at: now(),
         listed_at: now(),
@@ -473,7 +482,7 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(counts(&relay.go_on().await), [3, 0, 0, 3, 0]);
     assert_eq!(counts(&relay.go_on().await), [3, 0, 3, 0, 0]);
-    let letters = relay.dead_letters.messages();
+    let letters = relay.ports.dead_letters.messages();
     let kinds: BTreeMap<_, _> = letters
         .iter()
         .map(|letter| {
@@ -494,12 +503,13 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
             .map(|(start, kind)| (start.to_owned(), kind))
             .into()
     );
-    assert!(relay.events.messages().is_empty());
+    assert!(relay.ports.events.messages().is_empty());
     let mut bodies = Vec::new();
-    for record in relay.table.records() {
+    for record in relay.ports.table.records() {
         assert_eq!(record.state.name(), StateName::Dead);
         bodies.push(
             relay
+                .ports
                 .table
                 .body(&record.event_id, now())
                 .await
@@ -521,7 +531,7 @@ async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
         .iter()
         .find(|letter| letter.body.starts_with("{\"text\":"))
         .expect("the large one");
-    let lost = lock(&relay.log.lost)[1].clone();
+    let lost = lock(&relay.ports.log.lost)[1].clone();
     let whole = EventId::of_fetched(&[lost.name.as_bytes(), lost.body.as_bytes()]);
     assert_ne!(
         message.event_id(),
@@ -641,7 +651,7 @@ async fn an_envelope_with_a_key_is_the_event_that_came_by_itself() {
 async fn a_dry_run_says_what_would_be_queued_and_does_nothing() {
     let relay = relay();
     relay.lose("e", now() - minutes(1), now());
-    lock(&relay.log.unreadable).push("{\"strange\":true}".to_owned());
+    lock(&relay.ports.log.unreadable).push("{\"strange\":true}".to_owned());
     let report = relay.run(json!({ "dryRun": true })).await.expect("a run");
     assert_eq!(
         (counts(&report), report.dry_run, report.cursor),
@@ -653,8 +663,10 @@ async fn a_dry_run_says_what_would_be_queued_and_does_nothing() {
         shown[0]["note"],
         "delivery e: 503 from https://example.com/"
     );
-    assert!(relay.events.messages().is_empty() && relay.dead_letters.messages().is_empty());
-    assert!(relay.table.records().is_empty());
+    assert!(
+        relay.ports.events.messages().is_empty() && relay.ports.dead_letters.messages().is_empty()
+    );
+    assert!(relay.ports.table.records().is_empty());
     assert_eq!(relay.go_on().await.new, 1);
 }
 

@@ -14,7 +14,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
     }
     for _ in 0..8 {
         sleep(Duration::from_mins(15)).await;
-        *lock(&relay.log.fails) = 1;
+        *lock(&relay.ports.log.fails) = 1;
         let failed = relay.run(json!({})).await.expect_err("no answer");
         assert!(matches!(
             failed.error,
@@ -22,7 +22,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
         ));
     }
     let failed_report = {
-        *lock(&relay.log.fails) = 1;
+        *lock(&relay.ports.log.fails) = 1;
         relay.run(json!({})).await.expect_err("no answer").report
     };
     assert_eq!(
@@ -47,7 +47,7 @@ async fn an_outage_of_genesys_is_caught_up_with() {
 async fn a_first_run_that_fails_is_where_the_next_begins() {
     let relay = relay();
     relay.lose("e", now() - minutes(10), now());
-    *lock(&relay.log.fails) = 1;
+    *lock(&relay.ports.log.fails) = 1;
     relay.run(json!({})).await.expect_err("no answer");
     sleep(Duration::from_hours(3)).await;
     assert_eq!(relay.go_on().await.new, 1);
@@ -62,14 +62,14 @@ async fn the_checkpoint_stays_where_it_was_while_something_is_not_durable() {
     }
     sleep(Duration::from_hours(1)).await;
     // The twentieth is not taken.
-    relay.events.fail_times(1);
+    relay.ports.events.fail_times(1);
     let failed = relay.run(json!({})).await.expect_err("not all are queued");
     assert!(
         matches!(&failed.error, RecoverError::Service(error) if error.service == Service::Sqs),
         "{failed}"
     );
     assert_eq!(failed.report.cursor, first);
-    relay.table.fail_after(9, 1);
+    relay.ports.table.fail_after(9, 1);
     let failed = relay
         .run(json!({}))
         .await
@@ -94,7 +94,7 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
     let relay = relay();
     relay.go_on().await;
     let start = now();
-    lock(&relay.log.withheld).push(start + minutes(70));
+    lock(&relay.ports.log.withheld).push(start + minutes(70));
     for minute in 0..300 {
         relay.lose(&format!("e{minute}"), start + minutes(minute), start);
     }
@@ -132,7 +132,7 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
             failed.report
         );
     }
-    lock(&relay.log.withheld).clear();
+    lock(&relay.ports.log.withheld).clear();
     let report = relay.go_on().await;
     assert_eq!(
         (report.complete, report.cursor),
@@ -146,9 +146,9 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_had_starves_nothing_behind_it() {
     let relay = relay();
-    *lock(&relay.log.resumes) = true;
+    *lock(&relay.ports.log.resumes) = true;
     relay.go_on().await;
-    *lock(&relay.log.withheld_first) = 12;
+    *lock(&relay.ports.log.withheld_first) = 12;
     let start = now();
     for second in 0..300 {
         relay.lose(
@@ -158,7 +158,7 @@ async fn what_cannot_be_had_starves_nothing_behind_it() {
         );
     }
     sleep(Duration::from_mins(10)).await;
-    *lock(&relay.log.read_takes) = Duration::from_secs(30);
+    *lock(&relay.ports.log.read_takes) = Duration::from_secs(30);
     let mut runs = 0;
     while relay.queued().len() < 300 {
         let failed = relay
@@ -173,8 +173,8 @@ async fn what_cannot_be_had_starves_nothing_behind_it() {
         runs += 1;
         assert!(runs < 20, "{} of 300", relay.queued().len());
     }
-    *lock(&relay.log.withheld_first) = 0;
-    *lock(&relay.log.read_takes) = Duration::ZERO;
+    *lock(&relay.ports.log.withheld_first) = 0;
+    *lock(&relay.ports.log.read_takes) = Duration::ZERO;
     while !relay.go_on().await.complete {}
     assert!(relay.queued().values().all(|copies| *copies == 1));
 }
@@ -183,10 +183,10 @@ async fn what_cannot_be_had_starves_nothing_behind_it() {
 async fn a_run_that_gets_nowhere_is_a_failure() {
     for resumes in [false, true] {
         let relay = relay();
-        *lock(&relay.log.resumes) = resumes;
+        *lock(&relay.ports.log.resumes) = resumes;
         relay.go_on().await;
         relay.lose("e", now(), now());
-        *lock(&relay.log.read_takes) = INVOCATION;
+        *lock(&relay.ports.log.read_takes) = INVOCATION;
         let failed = relay
             .run(json!({}))
             .await
@@ -198,7 +198,7 @@ async fn a_run_that_gets_nowhere_is_a_failure() {
             ),
             "{failed}"
         );
-        *lock(&relay.log.read_takes) = Duration::ZERO;
+        *lock(&relay.ports.log.read_takes) = Duration::ZERO;
         assert_eq!(relay.go_on().await.new, 1);
     }
 }
@@ -211,7 +211,7 @@ async fn a_run_that_is_cut_short_goes_on_where_it_stopped() {
 
 async fn goes_on_where_it_stopped(resumes: bool) {
     let relay = relay();
-    *lock(&relay.log.resumes) = resumes;
+    *lock(&relay.ports.log.resumes) = resumes;
     relay.go_on().await;
     for second in 0..3600 {
         let at = now() + SignedDuration::from_secs(second);
@@ -219,7 +219,7 @@ async fn goes_on_where_it_stopped(resumes: bool) {
     }
     sleep(Duration::from_mins(75)).await;
     // An hour's 515 pages take 17 minutes; a run has less than five.
-    *lock(&relay.log.read_takes) = Duration::from_secs(2);
+    *lock(&relay.ports.log.read_takes) = Duration::from_secs(2);
     let (mut runs, mut behind) = (0, Vec::new());
     loop {
         let report = relay.go_on().await;
@@ -243,7 +243,7 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
     for minute in 0..600 {
         relay.lose(&format!("e{minute}"), from + minutes(minute), now());
     }
-    *lock(&relay.log.read_takes) = Duration::from_secs(30);
+    *lock(&relay.ports.log.read_takes) = Duration::from_secs(30);
     let mut request = json!({ "from": from.to_string(), "to": (from + minutes(290)).to_string(), "why": "a test", "by": "me" });
     let mut runs = 0;
     loop {
@@ -260,7 +260,7 @@ async fn a_range_leaves_the_checkpoint_alone_and_says_how_to_go_on() {
     }
     assert!(runs > 1);
     assert_eq!(relay.queued().len(), 290, "and not what lies behind");
-    let record = relay.table.record(&id_of("e0")).expect("a record");
+    let record = relay.ports.table.record(&id_of("e0")).expect("a record");
     assert_eq!(
         record.history[0].why.as_deref(),
         Some("a test (delivery e0: 503 from https://example.com/)")
@@ -274,6 +274,7 @@ async fn the_checkpoint_can_be_moved_by_hand() {
     relay.lose("behind", now() + minutes(4), now());
     let start = now();
     relay
+        .ports
         .table
         .save_checkpoint(
             "fake",
@@ -312,7 +313,7 @@ async fn the_checkpoint_can_be_moved_by_hand() {
 #[tokio::test(start_paused = true)]
 async fn what_fails_while_a_window_is_read_in_several_runs_is_not_missed() {
     let relay = relay();
-    *lock(&relay.log.resumes) = true;
+    *lock(&relay.ports.log.resumes) = true;
     relay.go_on().await;
     let start = now();
     for number in 0..40 {
@@ -323,7 +324,7 @@ async fn what_fails_while_a_window_is_read_in_several_runs_is_not_missed() {
         );
     }
     sleep(Duration::from_mins(5)).await;
-    *lock(&relay.log.read_takes) = Duration::from_mins(1);
+    *lock(&relay.ports.log.read_takes) = Duration::from_mins(1);
     assert!(!relay.go_on().await.complete);
     // It sorts before all others, and is listed only now.
     relay.lose("late", start + SignedDuration::from_secs(1), now());
@@ -391,6 +392,7 @@ async fn a_run_never_moves_the_checkpoint_back() {
             resume: None,
         };
         relay
+            .ports
             .table
             .save_checkpoint("fake", &checkpoint)
             .await
@@ -403,6 +405,7 @@ async fn a_run_never_moves_the_checkpoint_back() {
         );
         assert_eq!(
             relay
+                .ports
                 .table
                 .checkpoint("fake")
                 .await
@@ -416,14 +419,14 @@ async fn a_run_never_moves_the_checkpoint_back() {
 #[tokio::test(start_paused = true)]
 async fn a_range_that_is_cut_short_in_its_last_window_goes_on_there() {
     let relay = relay();
-    *lock(&relay.log.resumes) = true;
+    *lock(&relay.ports.log.resumes) = true;
     relay.go_on().await;
     let from = now() - minutes(60);
     for number in 0..60 {
         relay.lose(&format!("e{number}"), from + minutes(number), now());
     }
     // Nine pages, of which a run has time for four.
-    *lock(&relay.log.read_takes) = Duration::from_mins(1);
+    *lock(&relay.ports.log.read_takes) = Duration::from_mins(1);
     let mut request = json!({ "from": from.to_string(), "to": now().to_string(), "why": "a test" });
     for left in (0..3).rev() {
         let report = relay.run(request.clone()).await.expect("a run");
@@ -464,6 +467,7 @@ async fn a_place_that_no_run_has_left_is_none() {
             resume,
         };
         relay
+            .ports
             .table
             .save_checkpoint("fake", &checkpoint)
             .await
@@ -478,7 +482,7 @@ async fn a_short_invocation_reads_for_three_quarters_of_its_time() {
     relay.lose("e", now() - minutes(1), now());
     let request = || Request::parse(json!({}), "a test", now()).expect("understood");
     for (seconds, is_read) in [(44, true), (45, false)] {
-        *lock(&relay.log.read_takes) = Duration::from_secs(seconds);
+        *lock(&relay.ports.log.read_takes) = Duration::from_secs(seconds);
         let outcome = relay
             .recover(&request(), Instant::now() + Duration::from_mins(1))
             .await;

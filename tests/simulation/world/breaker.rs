@@ -9,20 +9,30 @@ use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::event_source::Prober;
+use genesys_relay::testing::{FakeQueue, FakeTable};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{OPERATOR_CALL, Warm, World};
+use super::{OPERATOR_CALL, RemotePorts, Warm, World};
 use crate::faults::{Crashed, Service};
 use crate::invariants::label_of;
-use crate::ports::Remote;
+use crate::mapping::Mapping;
+use crate::ports::{Remote, SkewedClock};
 
 /// Time-out of the breaker function in the template.
 const BREAKER_TIME: Duration = Duration::from_secs(150);
 
+impl breaker::PortTypes for RemotePorts {
+    type Events = Remote<FakeQueue>;
+    type Table = Remote<FakeTable>;
+    type EventSource = Remote<Mapping>;
+    type Prober = Probe;
+    type Clock = SkewedClock;
+}
+
 /// The processor as the breaker invokes it.
-struct Probe(Arc<World>);
+pub(super) struct Probe(Arc<World>);
 
 impl Prober for Probe {
     async fn probe(
@@ -41,7 +51,7 @@ impl World {
             failure_percent: 90,
             maximum_concurrency: self.scenario.concurrency,
         };
-        let function = Breaker {
+        let ports = breaker::Ports {
             events: Remote {
                 port: self.events.clone(),
                 service: Service::Events,
@@ -59,6 +69,9 @@ impl World {
             },
             prober: Probe(Arc::clone(self)),
             clock: self.clock(),
+        };
+        let function = Breaker::<RemotePorts> {
+            ports,
             policy,
             is_on: true,
         };

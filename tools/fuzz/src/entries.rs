@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Window};
-use genesys_relay::recover::{FailedRun, Recover, Report, Request};
-use genesys_relay::testing::{FakeQueue, FakeTable};
+use genesys_relay::recover::{FailedRun, Ports, Recover, Report, Request};
+use genesys_relay::testing::{FakePorts, FakeQueue, FakeTable};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -59,12 +59,15 @@ pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
         FakeQueue::default(),
         FakeTable::default(),
     );
-    let recover = || Recover {
+    let ports = || Ports {
         log: log(),
         events: events.clone(),
         dead_letters: dead_letters.clone(),
         table: table.clone(),
         clock: Noon,
+    };
+    let recover = || Recover::<FakePorts<L, Noon>> {
+        ports: ports(),
         overlap: SignedDuration::from_mins(15),
     };
     let request = json!({ "from": window().from, "to": window().to });

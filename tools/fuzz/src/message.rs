@@ -14,7 +14,7 @@ use genesys_relay::domain::text::MAX_EXCERPT_BYTES;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
 use genesys_relay::ports::target::Outcome;
-use genesys_relay::testing::{FakeQueue, FakeTable, FakeTarget};
+use genesys_relay::testing::{FakePorts, FakeQueue, FakeTable, FakeTarget};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::runtime::{Noon, deadline, run};
@@ -172,7 +172,7 @@ fn check_processing(message: &Message) {
         target,
         clock: Noon,
     };
-    let processor = Arc::new(Processor::new(ports, schedule));
+    let processor = Arc::new(Processor::<FakePorts<_, Noon>>::new(ports, schedule));
     let record = ReceivedMessage {
         message_id: "m1".to_owned(),
         receipt: ReceiptHandle("r1".to_owned()),

@@ -33,7 +33,7 @@ pub fn replay_request(input: &[u8]) {
                 archive: FakeArchive::default(),
                 clock: Noon,
             };
-            let dead_letters: DeadLetters<FakePorts<FakeQueue, Noon>> = DeadLetters { ports };
+            let dead_letters: DeadLetters<FakePorts<(), Noon>> = DeadLetters { ports };
             // Whether it finds anything is another matter.
             let _ = run(async { dead_letters.handle(parsed, deadline()).await });
         }
@@ -48,12 +48,15 @@ pub fn recovery_request(input: &[u8]) {
     match recover::Request::parse(request.clone(), "an operator", Noon.now()) {
         Err(error) => check_error(&error, &request),
         Ok(parsed) => {
-            let recover = Recover {
+            let ports = recover::Ports {
                 log: Empty,
                 events: FakeQueue::default(),
                 dead_letters: FakeQueue::default(),
                 table: FakeTable::default(),
                 clock: Noon,
+            };
+            let recover = Recover::<FakePorts<Empty, Noon>> {
+                ports,
                 overlap: SignedDuration::from_mins(15),
             };
             let _ = run(async { recover.recover(&parsed, deadline()).await });

@@ -9,10 +9,10 @@ use base64::prelude::BASE64_STANDARD;
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::domain::json::Json;
 use genesys_relay::domain::message::{AttributeValue, MAX_MESSAGE_BYTES, Message};
-use genesys_relay::ingest::{Accepted, Ingest, Refusal};
+use genesys_relay::ingest::{Accepted, Ingest, Ports, Refusal};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::secrets::SecretCache;
-use genesys_relay::testing::{FakeQueue, FakeSecretStore};
+use genesys_relay::testing::{FakePorts, FakeQueue, FakeSecretStore};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
@@ -130,13 +130,13 @@ fn check(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
     // From the same seed at each request, so that equal bodies that nothing tells apart are one
     // event here.
     let rng = Mutex::new(fastrand::Rng::with_seed(7));
-    let ingest = Ingest {
+    let ports = Ports {
         events: events.clone(),
         dead_letters: dead_letters.clone(),
         secrets,
         clock: Noon,
-        rng,
     };
+    let ingest = Ingest::<FakePorts<(), Noon>> { ports, rng };
     let outcome = run(ingest.ingest(headers, body, None));
     let (events, dead_letters) = (events.messages(), dead_letters.messages());
 

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::domain::message::Message;
+use genesys_relay::ingest::Ports;
+use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::secrets::SecretCache;
-use genesys_relay::ports::service::ServiceError;
-use genesys_relay::testing::{FakeClock, FakeQueue, FakeSecretStore};
+use genesys_relay::testing::{FakeClock, FakePorts, FakeQueue, FakeSecretStore};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -17,21 +17,27 @@ use super::*;
 struct Function {
     events: FakeQueue,
     dead_letters: FakeQueue,
-    ingest: Ingest<FakeQueue, FakeQueue, FakeSecretStore, FakeClock>,
+    ingest: Ingest<FakePorts>,
 }
 
 fn function() -> Function {
-    let secrets = json!({
+    function_with(&json!({
         "openMessagingSecrets": ["MySecretSignature"],
         "webhookSecrets": ["local-webhook-secret-0001"],
-    });
-    let store = FakeSecretStore::holding(&secrets);
+    }))
+}
+
+fn function_with(secrets: &Value) -> Function {
+    let store = FakeSecretStore::holding(secrets);
     let (events, dead_letters) = (FakeQueue::default(), FakeQueue::default());
-    let ingest = Ingest {
+    let ports = Ports {
         events: events.clone(),
         dead_letters: dead_letters.clone(),
         secrets: SecretCache::new(store, Duration::from_mins(5), FakeClock),
         clock: FakeClock,
+    };
+    let ingest = Ingest {
+        ports,
         rng: Mutex::default(),
     };
     Function {
@@ -46,22 +52,20 @@ fn payload(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn invocation(payload: &str, context: Context) -> LambdaEvent<Event> {
+fn invocation(payload: &str, context: Context) -> LambdaEvent<HttpEvent> {
     LambdaEvent::new(
         serde_json::from_str(payload).expect("an event of API Gateway"),
         context,
     )
 }
 
-fn status(response: &ApiGatewayV2httpResponse) -> StatusCode {
-    let code = u16::try_from(response.status_code).expect("a status");
-    StatusCode::from_u16(code).expect("a status")
+fn status(response: &HttpAnswer) -> StatusCode {
+    StatusCode::from_u16(response.status_code).expect("a status")
 }
 
-async fn post(function: &Function, payload: &str) -> (StatusCode, Value, ApiGatewayV2httpResponse) {
+async fn post(function: &Function, payload: &str) -> (StatusCode, Value, HttpAnswer) {
     let response = handle(&function.ingest, invocation(payload, Context::default())).await;
-    let body =
-        serde_json::from_slice(response.body.as_ref().expect("a body")).expect("a JSON answer");
+    let body = serde_json::from_str(&response.body).expect("a JSON answer");
     (status(&response), body, response)
 }
 
@@ -223,17 +227,7 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
 
 #[tokio::test]
 async fn who_makes_up_a_signature_learns_nothing_of_what_is_configured() {
-    let function = function();
-    let store =
-        FakeSecretStore::holding(&json!({ "webhookSecrets": ["local-webhook-secret-0001"] }));
-    let secrets = SecretCache::new(store, Duration::from_mins(5), FakeClock);
-    let function = Function {
-        ingest: Ingest {
-            secrets,
-            ..function.ingest
-        },
-        ..function
-    };
+    let function = function_with(&json!({ "webhookSecrets": ["local-webhook-secret-0001"] }));
     let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
     assert_eq!(
         status,
@@ -404,28 +398,7 @@ async fn while_no_secret_of_a_kind_is_set_the_sender_is_asked_to_come_again() {
             json!({ "x-hub-signature-256": signature, "x-webhook-secret": "any" }),
         ),
     ] {
-        let Function {
-            events,
-            dead_letters,
-            ingest: Ingest { clock, rng, .. },
-        } = function();
-        let secrets = SecretCache::new(
-            FakeSecretStore::holding(&secret),
-            Duration::from_mins(5),
-            FakeClock,
-        );
-        let ingest = Ingest {
-            events: events.clone(),
-            dead_letters: dead_letters.clone(),
-            secrets,
-            clock,
-            rng,
-        };
-        let function = Function {
-            events,
-            dead_letters,
-            ingest,
-        };
+        let function = function_with(&secret);
         let mut event = vector.clone();
         event["headers"] = headers;
         let (status, body, response) = post(&function, &event.to_string()).await;
@@ -437,39 +410,10 @@ async fn while_no_secret_of_a_kind_is_set_the_sender_is_asked_to_come_again() {
     }
 }
 
-/// A queue that never says anything.
-struct Hanging;
-
-impl Sender for Hanging {
-    async fn send(&self, _: &Message) -> Result<(), ServiceError> {
-        std::future::pending().await
-    }
-
-    async fn send_all(&self, _: &[Message]) -> Vec<Result<(), ServiceError>> {
-        std::future::pending().await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn when_time_runs_out_the_sender_is_asked_to_come_again_before_it_is_over() {
-    let Function {
-        ingest:
-            Ingest {
-                dead_letters,
-                secrets,
-                clock,
-                rng,
-                ..
-            },
-        ..
-    } = function();
-    let ingest = Ingest {
-        events: Hanging,
-        dead_letters,
-        secrets,
-        clock,
-        rng,
-    };
+    let function = function();
+    function.events.delay_sends(Duration::MAX);
     let mut context = Context::default();
     let (began, left) = (Instant::now(), Duration::from_secs(9));
     let end = (SystemTime::now() + left)
@@ -477,7 +421,7 @@ async fn when_time_runs_out_the_sender_is_asked_to_come_again_before_it_is_over(
         .expect("after 1970");
     context.deadline = u64::try_from(end.as_millis()).expect("in range");
     let response = handle(
-        &ingest,
+        &function.ingest,
         invocation(&payload("ingest-open-messaging-text"), context),
     )
     .await;

@@ -7,88 +7,63 @@ use base64::prelude::BASE64_STANDARD;
 use genesys_relay::dead_letters::{EventDetails, List};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::events_table::Position;
-use genesys_relay::runtime::lambda_http::problem_details;
+use genesys_relay::runtime::lambda_http::HttpAnswer;
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// "Lambda quotas": an answer has at most 6 MB. Everything but the body needs far less than the
 /// rest.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024 - 64 * 1024;
 
-/// Answer to an event of an HTTP API, payload format 2.0.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Response {
-    status_code: u16,
-    headers: Map<String, Value>,
-    body: String,
+/// JSON of this status.
+pub(super) fn json(status: StatusCode, body: &Value) -> HttpAnswer {
+    answer(status, body.to_string())
 }
 
-impl Response {
-    /// JSON of this status.
-    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
-        Self::new(status, "application/json", body.to_string())
+/// A page of the list, cut to the size limit. The token continues at the cut.
+pub(super) fn list(mut list: List) -> HttpAnswer {
+    let mut body = text(&list);
+    if travelling_bytes(&body) > MAX_BODY_BYTES {
+        let mut room = MAX_BODY_BYTES - travelling_bytes(&text(&List::default())) - MAX_TOKEN_BYTES;
+        let fitting = list.items.iter().take_while(|item| {
+            let bytes = travelling_bytes(&text(item)) + ','.len_utf8();
+            room.checked_sub(bytes)
+                .inspect(|rest| room = *rest)
+                .is_some()
+        });
+        list.count = fitting.count();
+        list.items.truncate(list.count);
+        list.next = list
+            .items
+            .last()
+            .map(|last| Position::of(last.received_at, &last.event_id).token());
+        body = text(&list);
     }
+    answer(StatusCode::OK, body)
+}
 
-    /// A page of the list, cut to the size limit. The token continues at the cut.
-    pub(super) fn list(mut list: List) -> Self {
-        let mut body = text(&list);
-        if travelling_bytes(&body) > MAX_BODY_BYTES {
-            let mut room =
-                MAX_BODY_BYTES - travelling_bytes(&text(&List::default())) - MAX_TOKEN_BYTES;
-            let fitting = list.items.iter().take_while(|item| {
-                let bytes = travelling_bytes(&text(item)) + ','.len_utf8();
-                room.checked_sub(bytes)
-                    .inspect(|rest| room = *rest)
-                    .is_some()
-            });
-            list.count = fitting.count();
-            list.items.truncate(list.count);
-            list.next = list
-                .items
-                .last()
-                .map(|last| Position::of(last.received_at, &last.event_id).token());
-            body = text(&list);
+/// All that is known of an event. A body that JSON makes too long is given in base64, which
+/// adds a third.
+pub(super) fn shown(shown: &EventDetails) -> HttpAnswer {
+    let mut body = text(shown);
+    if travelling_bytes(&body) > MAX_BODY_BYTES {
+        let mut shown = json!(shown);
+        if let Value::String(text) = shown["body"].take() {
+            shown["bodyBase64"] = BASE64_STANDARD.encode(text).into();
         }
-        Self::new(StatusCode::OK, "application/json", body)
+        body = text(&shown);
     }
+    answer(StatusCode::OK, body)
+}
 
-    /// All that is known of an event. A body that JSON makes too long is given in base64, which
-    /// adds a third.
-    pub(super) fn shown(shown: &EventDetails) -> Self {
-        let mut body = text(shown);
-        if travelling_bytes(&body) > MAX_BODY_BYTES {
-            let mut shown = json!(shown);
-            if let Value::String(text) = shown["body"].take() {
-                shown["bodyBase64"] = BASE64_STANDARD.encode(text).into();
-            }
-            body = text(&shown);
-        }
-        Self::new(StatusCode::OK, "application/json", body)
-    }
+fn answer(status: StatusCode, body: String) -> HttpAnswer {
+    uncached(HttpAnswer::new(status, "application/json", body))
+}
 
-    fn new(status: StatusCode, content_type: &str, body: String) -> Self {
-        // Answers hold customer data; no cache may keep them.
-        let headers = [
-            ("content-type", content_type),
-            ("cache-control", "no-store"),
-        ];
-        let headers = headers
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
-        Self {
-            status_code: status.as_u16(),
-            headers,
-            body,
-        }
-    }
-
-    fn with_header(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.headers.insert(name.to_owned(), value.into());
-        self
-    }
+/// Answers hold customer data; no cache may keep them.
+fn uncached(answer: HttpAnswer) -> HttpAnswer {
+    answer.with_header("cache-control", "no-store")
 }
 
 /// A position is a time and an id of at most 80 characters, in base64, and stands in quotes.
@@ -174,7 +149,7 @@ impl From<InvalidRequest> for Problem {
     }
 }
 
-impl From<Problem> for Response {
+impl From<Problem> for HttpAnswer {
     fn from(problem: Problem) -> Self {
         let Problem {
             status,
@@ -183,15 +158,11 @@ impl From<Problem> for Response {
             retry_after,
             allow,
         } = problem;
-        let mut body = problem_details(status, &detail);
-        if let Some(parameter) = parameter {
-            body["parameter"] = parameter.into();
-        }
-        let response = Self::new(status, "application/problem+json", body.to_string());
+        let answer = uncached(Self::problem(status, &detail, parameter));
         match (retry_after, allow) {
-            (Some(wait), _) => response.with_header("retry-after", wait.as_secs().to_string()),
-            (None, Some(methods)) => response.with_header("allow", methods),
-            (None, None) => response,
+            (Some(wait), _) => answer.with_header("retry-after", wait.as_secs().to_string()),
+            (None, Some(methods)) => answer.with_header("allow", methods),
+            (None, None) => answer,
         }
     }
 }
@@ -227,14 +198,14 @@ mod tests {
         }
     }
 
-    fn body_of(response: &Response) -> Value {
+    fn body_of(response: &HttpAnswer) -> Value {
         assert!(json!(response).to_string().len() < 6 * 1024 * 1024);
         serde_json::from_str(&response.body).expect("JSON")
     }
 
     #[test]
     fn a_page_that_is_too_large_is_cut_and_can_be_gone_on_from() {
-        let body = body_of(&Response::list(page_of(1000, &"w".repeat(10_000))));
+        let body = body_of(&list(page_of(1000, &"w".repeat(10_000))));
         let items = body["items"].as_array().expect("items");
         assert!((100..1000).contains(&items.len()), "{}", items.len());
         assert_eq!(body["count"], items.len());
@@ -253,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_page_that_fits_is_left_alone() {
-        let body = body_of(&Response::list(page_of(1000, "w")));
+        let body = body_of(&list(page_of(1000, "w")));
         assert_eq!(
             (&body["count"], &body["next"]),
             (&json!(1000), &Value::Null)

@@ -143,7 +143,7 @@ impl Event {
 
     /// The body's fields, of which `why` is the only one; no body has none.
     fn body(&self) -> Result<Map<String, Value>, Problem> {
-        let bytes = self.0.decoded_body();
+        let bytes = self.0.body();
         let fields = match bytes.as_deref() {
             Some([]) => Some(Map::new()),
             Some(bytes) => serde_json::from_slice::<Map<String, Value>>(bytes).ok(),

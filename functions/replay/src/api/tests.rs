@@ -7,7 +7,6 @@ mod list;
 mod retry;
 
 use genesys_relay::domain::message::Message;
-use genesys_relay::ports::queue::{Countable, Receiver, Sender};
 use serde_json::{Map, Value, json};
 
 use crate::testing::{
@@ -33,10 +32,7 @@ impl Answer {
     }
 }
 
-async fn send<D>(function: &Fakes<D>, event: Value) -> Answer
-where
-    D: Sender + Receiver + Countable,
-{
+async fn send(function: &Fakes, event: Value) -> Answer {
     let mut reply = invoke(function, event.clone())
         .await
         .unwrap_or_else(|error| panic!("{event}: {error:?}"));

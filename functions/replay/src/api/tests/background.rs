@@ -3,9 +3,6 @@
 use std::time::Duration;
 
 use genesys_relay::dead_letters::Request;
-use genesys_relay::domain::queue_depth::QueueDepth;
-use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
-use genesys_relay::ports::service::ServiceError;
 use genesys_relay::testing::FakeQueue;
 use tokio::time::{Instant, sleep};
 
@@ -13,54 +10,11 @@ use super::super::ANSWER_WITHIN;
 use super::*;
 use crate::testing::function_over;
 
-/// A dead-letter queue that takes its time.
-struct Slow(FakeQueue);
-
-impl Sender for Slow {
-    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
-        self.0.send(message).await
-    }
-
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
-        self.0.send_all(messages).await
-    }
-}
-
-impl VisibilityTimeout for Slow {
-    async fn change_visibility(
-        &self,
-        changes: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), ServiceError>> {
-        self.0.change_visibility(changes).await
-    }
-}
-
-impl Receiver for Slow {
-    async fn receive(
-        &self,
-        most: usize,
-        visibility: Duration,
-        wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
-        sleep(Duration::from_secs(16)).await;
-        self.0.receive(most, visibility, wait).await
-    }
-
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
-        self.0.delete(receipts).await
-    }
-}
-
-impl Countable for Slow {
-    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
-        self.0.depth().await
-    }
-}
-
 /// Ten dead letters, which are received at once, and behind them the one with the number 10.
-async fn with_a_slow_queue() -> Fakes<Slow> {
+async fn with_a_slow_queue() -> Fakes {
     let queue = FakeQueue::default();
-    let function = function_over(Slow(queue.clone()), queue);
+    queue.delay_receives(Duration::from_secs(16));
+    let function = function_over(queue);
     send_to_dead_letters(&function, (0..=10).map(dead_letter)).await;
     function
 }

@@ -8,7 +8,7 @@ use genesys_relay::domain::event_record::{
 use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{EventsTable as _, Written};
-use genesys_relay::ports::queue::Redrive as _;
+use genesys_relay::ports::queue::{Receiver as _, Redrive as _};
 use genesys_relay::testing::FakeClock;
 
 use super::*;

@@ -1,0 +1,30 @@
+//! Ports of the breaker, by name.
+
+use crate::ports::clock::Clock;
+use crate::ports::event_source::{EventSource, Prober};
+use crate::ports::events_table::EventsTable;
+use crate::ports::queue::Countable;
+
+/// Adapters behind [`Ports`].
+#[expect(missing_docs, reason = "those of the fields")]
+pub trait PortTypes {
+    type Events: Countable;
+    type Table: EventsTable;
+    type EventSource: EventSource;
+    type Prober: Prober;
+    type Clock: Clock;
+}
+
+/// Queue, table, mapping and processor that the use case needs.
+pub struct Ports<T: PortTypes> {
+    /// Queue of the events.
+    pub events: T::Events,
+    /// Counts of attempts, the breaker's state and the lease.
+    pub table: T::Table,
+    /// Mapping that hands events to the processor.
+    pub event_source: T::EventSource,
+    /// Processor, which attempts one event.
+    pub prober: T::Prober,
+    /// Time at which a run begins.
+    pub clock: T::Clock,
+}
