@@ -30,9 +30,10 @@ use tokio::time::{Instant, sleep};
 use self::account::{Account, Ending};
 use self::operator::Operator;
 use self::trouble::Troubles;
+use crate::archive;
 use crate::faults::Faulty;
 use crate::ledger::{self, Kept, dead_letters, records};
-use crate::{Relay, archive, webhook};
+use crate::relay::{Relay, webhook};
 
 const SECONDS: u64 = 60;
 
@@ -48,16 +49,16 @@ const SENDERS: usize = 32;
 /// Between two tries of a sender: Genesys takes longer, and would outlast all of the troubles here.
 const SENDER_PAUSE: Duration = Duration::from_millis(150);
 
-/// Seconds of an invocation of the processor. A killed batch comes back after six times as many.
-const PROCESSOR_SECONDS: u32 = 5;
+/// Duration of an invocation of the processor.
+const PROCESSOR_TIME: Duration = Duration::from_secs(5);
 
-const PARAMETERS: [(&str, u32); 6] = [
-    ("MaximumConcurrency", 2),
-    ("MaxReceiveCount", 4),
-    ("BackoffBaseSeconds", 1),
-    ("BackoffCapSeconds", 4),
-    ("ProcessorTimeoutSeconds", PROCESSOR_SECONDS),
-    ("TargetTimeoutSeconds", 1),
+const PARAMETERS: [(&str, &str); 6] = [
+    ("MaximumConcurrency", "2"),
+    ("MaxReceiveCount", "4"),
+    ("BackoffBaseSeconds", "1"),
+    ("BackoffCapSeconds", "4"),
+    ("ProcessorTimeoutSeconds", "5"),
+    ("TargetTimeoutSeconds", "1"),
 ];
 
 /// Seconds of the runs that are killed: what they hid, and their leases, last not much longer.

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::trouble::{kill_soon, pause};
+use crate::archive;
 use crate::ledger::Kill;
-use crate::{Relay, archive};
+use crate::relay::Relay;
 
 const REASONS: [&str; 4] = ["exhausted", "permanent", "crashed", "unknown"];
 
