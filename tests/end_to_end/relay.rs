@@ -22,6 +22,9 @@ use crate::recovery;
 /// Webhooks in flight to ingest at the same time.
 const SENDERS: usize = 16;
 
+/// Errors of a run that another run, or a move, excludes.
+const BUSY: [&str; 2] = ["Busy", "Moving"];
+
 /// Retries after a second.
 pub(crate) const RETRIES: [(&str, &str); 2] =
     [("BackoffBaseSeconds", "1"), ("BackoffCapSeconds", "1")];
@@ -145,12 +148,12 @@ impl Relay {
         Ok(error)
     }
 
-    /// Invokes a function until no other run holds its lease.
+    /// Invokes a function until no other run, and no move, is in its way.
     pub(crate) async fn until_free(&self, function: Function, request: &Value) -> Result<Value> {
         wait::until("no other run is in progress", || async {
             match self.stack.invoke(function, request).await? {
                 Ok(report) => Ok(Some(report)),
-                Err(error) if error.0["errorType"] == "Busy" => Ok(None),
+                Err(error) if BUSY.iter().any(|kind| error.0["errorType"] == *kind) => Ok(None),
                 Err(error) => Err(error.into()),
             }
         })
