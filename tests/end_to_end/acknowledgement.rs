@@ -61,7 +61,7 @@ async fn only_authentic_json_is_accepted() -> Result<()> {
         assert!(answer["detail"].is_string());
     }
     relay.until_empty().await?;
-    assert_eq!(relay.target.requests().len(), 1);
+    assert_eq!(relay.target.requests().len(), 2);
 
     // Refused, and kept.
     let (status, answer) = relay.send(&Webhook::with_shared_secret("<xml/>")).await?;
@@ -79,7 +79,7 @@ async fn only_authentic_json_is_accepted() -> Result<()> {
     let (status, _) = relay.send(&Webhook::with_shared_secret("")).await?;
     assert_eq!(status, 400);
     relay.until_dead(1).await?;
-    assert_eq!(relay.target.requests().len(), 1);
+    assert_eq!(relay.target.requests().len(), 2);
     Ok(())
 }
 
