@@ -1,11 +1,13 @@
 //! One suite that every queue passes: the stand-in that other tests use, and SQS on the local AWS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_sdk_sqs::types::QueueAttributeName::{QueueArn, RedrivePolicy};
 use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::domain::event::{Event, Source};
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::queue::{Countable, ReceivedMessage, Receiver, Redrive, Sender};
 use genesys_relay::testing::FakeQueue;
@@ -36,76 +38,51 @@ async fn receive_all<Q: Receiver>(queue: &Q, visibility: Duration) -> Result<Vec
     }
 }
 
+#[track_caller]
+fn assert_done<E: Debug>(results: &[Result<(), E>]) {
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// Makes these messages visible after this time.
+async fn show<Q: Receiver>(queue: &Q, messages: &[ReceivedMessage], after: Duration) {
+    let changes = messages.iter().map(|one| (one.receipt.clone(), after));
+    assert_done(&queue.change_visibility(&changes.collect::<Vec<_>>()).await);
+}
+
 async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) -> Result<()> {
     // What is sent can be received, whole, and is hidden meanwhile.
     let messages: Vec<_> = (0..25).map(|number| message(&number.to_string())).collect();
-    assert!(queue.send_all(&messages).await.iter().all(Result::is_ok));
+    assert_done(&queue.send_all(&messages).await);
     assert_eq!(queue.depth().await?.visible, 25);
     let received = receive_all(&queue, HIDDEN).await?;
-    let mut bodies: Vec<_> = received
-        .iter()
-        .map(|received| received.message.body.clone())
-        .collect();
-    bodies.sort();
-    let mut expected: Vec<_> = messages
-        .iter()
-        .map(|message| message.body.clone())
-        .collect();
-    expected.sort();
-    assert_eq!(bodies, expected);
+    let bodies: BTreeSet<_> = received.iter().map(|one| &one.message.body).collect();
+    assert_eq!(received.len(), 25);
+    assert_eq!(
+        bodies,
+        messages.iter().map(|message| &message.body).collect()
+    );
     assert!(queue.receive(10, HIDDEN, AT_ONCE).await?.is_empty());
     let depth = queue.depth().await?;
     assert_eq!((depth.visible, depth.in_flight, depth.total()), (0, 25, 25));
 
-    // What is deleted is gone; what is released comes back at once, with another receipt.
+    // A deleted message is gone; a released one comes back at once, with another receipt.
     let (deleted, kept) = received.split_at(20);
-    let receipts: Vec<_> = deleted
-        .iter()
-        .map(|received| received.receipt.clone())
-        .collect();
-    assert!(queue.delete(&receipts).await.iter().all(Result::is_ok));
-    let changes: Vec<_> = kept
-        .iter()
-        .map(|received| (received.receipt.clone(), AT_ONCE))
-        .collect();
-    assert!(
-        queue
-            .change_visibility(&changes)
-            .await
-            .iter()
-            .all(Result::is_ok)
-    );
+    let receipts: Vec<_> = deleted.iter().map(|one| one.receipt.clone()).collect();
+    assert_done(&queue.delete(&receipts).await);
+    show(&queue, kept, AT_ONCE).await;
     let again = receive_all(&queue, HIDDEN).await?;
     assert_eq!(again.len(), 5);
-    assert!(
-        again
-            .iter()
-            .all(|received| kept.iter().all(|before| before.receipt != received.receipt))
-    );
-    assert!(
-        again
-            .iter()
-            .all(|received| kept.iter().any(|before| before.sent_at == received.sent_at))
-    );
+    for one in &again {
+        assert!(kept.iter().all(|before| before.receipt != one.receipt));
+        assert!(kept.iter().any(|before| before.sent_at == one.sent_at));
+    }
 
-    // A visibility timeout that runs out brings a message back.
-    let changes: Vec<_> = again
-        .iter()
-        .map(|received| (received.receipt.clone(), SHORTLY))
-        .collect();
-    assert!(
-        queue
-            .change_visibility(&changes)
-            .await
-            .iter()
-            .all(Result::is_ok)
-    );
+    // A visibility timeout that expires brings a message back.
+    show(&queue, &again, SHORTLY).await;
     let mut back = 0;
     while back < 5 {
-        let received = queue
-            .receive(10, HIDDEN, Duration::from_secs(10))
-            .await?
-            .len();
+        let wait = Duration::from_secs(10);
+        let received = queue.receive(10, HIDDEN, wait).await?.len();
         ensure!(received > 0, "only {back} have come back");
         back += received;
     }
@@ -120,10 +97,7 @@ async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<ReceivedMes
         let [received] = &receive_all(queue, HIDDEN).await?[..] else {
             bail!("not one message")
         };
-        let shown = queue
-            .change_visibility(&[(received.receipt.clone(), AT_ONCE)])
-            .await;
-        ensure!(shown.iter().all(Result::is_ok), "{shown:?}");
+        show(queue, std::slice::from_ref(received), AT_ONCE).await;
         last = Some(received.clone());
     }
     last.context("no receive")
@@ -142,24 +116,15 @@ async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
     );
     events.send(&message("redriven")).await?;
     let sent_at = receive_times(&events, MAX_RECEIVES).await?.sent_at;
-    assert!(
-        receive_all(&events, HIDDEN).await?.is_empty(),
-        "it moves at the receive after the last one"
-    );
+    // It moves at the receive after the last one, as it was, and as old as it was.
+    assert!(receive_all(&events, HIDDEN).await?.is_empty());
     let dead = receive_times(&dead_letters, 2).await?;
-    assert_eq!(
-        (dead.message, dead.sent_at),
-        (message("redriven"), sent_at),
-        "as it was, and as old as it was"
-    );
+    assert_eq!((dead.message, dead.sent_at), (message("redriven"), sent_at));
 
     redrive.start_move(None).await?;
     for _ in 0..600 {
-        if redrive
-            .latest_move()
-            .await?
-            .is_some_and(|task| task.status == "COMPLETED")
-        {
+        let task = redrive.latest_move().await?;
+        if task.is_some_and(|task| task.status == "COMPLETED") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -170,18 +135,12 @@ async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
         ("COMPLETED", 1, None)
     );
     assert!(receive_all(&dead_letters, HIDDEN).await?.is_empty());
+    // It is a new message, and its receive count starts again: so it moves once more.
     let back = receive_times(&events, MAX_RECEIVES).await?;
     assert_eq!(back.message, message("redriven"));
-    assert!(
-        back.sent_at >= sent_at,
-        "it is a new message, and its receive count starts again"
-    );
+    assert!(back.sent_at >= sent_at);
     assert!(receive_all(&events, HIDDEN).await?.is_empty());
-    assert_eq!(
-        receive_all(&dead_letters, HIDDEN).await?.len(),
-        1,
-        "so it moves once more"
-    );
+    assert_eq!(receive_all(&dead_letters, HIDDEN).await?.len(), 1);
     Ok(())
 }
 
@@ -198,51 +157,38 @@ async fn the_stand_in_redrives_as_it_should() -> Result<()> {
     redrive_keeps_its_contract(events, dead_letters.clone(), dead_letters).await
 }
 
-#[tokio::test]
-async fn sqs_redrives_as_it_should() -> Result<()> {
-    let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
-    let create = async |name: &str, redrive_policy: Option<String>| -> Result<(String, String)> {
-        let request = stack.sqs().create_queue().queue_name(name);
-        let request =
-            request.set_attributes(redrive_policy.map(|policy| [(RedrivePolicy, policy)].into()));
-        let url = request.send().await?.queue_url.context("a URL")?;
-        let attributes = stack
-            .sqs()
-            .get_queue_attributes()
-            .queue_url(&url)
-            .attribute_names(QueueArn)
-            .send()
-            .await?;
-        let arn = attributes
-            .attributes
-            .and_then(|mut all| all.remove(&QueueArn))
-            .context("an ARN")?;
-        Ok((url, arn))
-    };
-    let (dead_letters_url, dead_letters_arn) = create("contract-dead-letters", None).await?;
-    let policy = format!(
-        r#"{{"deadLetterTargetArn":"{dead_letters_arn}","maxReceiveCount":{MAX_RECEIVES}}}"#
-    );
-    let (events_url, events_arn) = create("contract-events", Some(policy)).await?;
-    let sqs = Sqs::new(stack.config());
-    let redrive = sqs.redrive(dead_letters_arn, events_arn);
-    redrive_keeps_its_contract(sqs.queue(events_url), sqs.queue(dead_letters_url), redrive).await
+/// Creates a queue, and returns its URL and its ARN.
+async fn create(stack: &Stack, name: &str, policy: Option<String>) -> Result<(String, String)> {
+    let request = stack.sqs().create_queue().queue_name(name);
+    let request = request.set_attributes(policy.map(|policy| [(RedrivePolicy, policy)].into()));
+    let url = request.send().await?.queue_url.context("a URL")?;
+    let request = stack.sqs().get_queue_attributes().queue_url(&url);
+    let attributes = request.attribute_names(QueueArn).send().await?.attributes;
+    let arn = attributes.unwrap_or_default().remove(&QueueArn);
+    Ok((url, arn.context("an ARN")?))
 }
 
 #[tokio::test]
 async fn sqs_keeps_the_contract() -> Result<()> {
     let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
-    let url = stack.output("DeadLetterQueueUrl")?.to_owned();
-    a_queue_keeps_its_contract(Sqs::new(stack.config()).queue(url)).await
+    let sqs = Sqs::new(stack.config());
+    attributes_and_group_come_back_as_they_were(sqs.queue(create(&stack, "whole", None).await?.0))
+        .await?;
+    a_queue_keeps_its_contract(sqs.queue(create(&stack, "contract", None).await?.0)).await?;
+
+    let (dead_letters, dead_letters_arn) = create(&stack, "contract-dead-letters", None).await?;
+    let policy = format!(
+        r#"{{"deadLetterTargetArn":"{dead_letters_arn}","maxReceiveCount":{MAX_RECEIVES}}}"#
+    );
+    let (events, events_arn) = create(&stack, "contract-events", Some(policy)).await?;
+    let redrive = sqs.redrive(dead_letters_arn, events_arn);
+    redrive_keeps_its_contract(sqs.queue(events), sqs.queue(dead_letters), redrive).await
 }
 
-#[tokio::test]
-async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
-    let stack = Stack::start(StackOptions::new("http://127.0.0.1:9/")).await?;
-    let queue = Sqs::new(stack.config()).queue(stack.output("DeadLetterQueueUrl")?.to_owned());
-    let event = genesys_relay::domain::event::Event {
+async fn attributes_and_group_come_back_as_they_were<Q: Sender + Receiver>(queue: Q) -> Result<()> {
+    let event = Event {
         id: "an-event".parse()?,
-        source: genesys_relay::domain::event::Source::Webhook,
+        source: Source::Webhook,
         received_at: "2026-01-15T12:00:00.123Z".parse()?,
         content_type: Some("application/json".to_owned()),
         headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
@@ -251,11 +197,10 @@ async fn sqs_gives_attributes_and_group_back_as_they_were() -> Result<()> {
         is_copy: false,
     };
     queue.send(&Message::from_event(event.clone())).await?;
-    let received = queue
-        .receive(10, HIDDEN, SHORTLY)
-        .await?
-        .pop()
-        .expect("a message");
+    let received = queue.receive(10, HIDDEN, SHORTLY).await?;
+    let [received] = &received[..] else {
+        bail!("not one message")
+    };
     assert_eq!(received.message, Message::from_event(event.clone()));
     assert_eq!(received.message.to_event(received.sent_at)?, event);
     Ok(())

@@ -167,15 +167,15 @@ impl Relay {
         })
     }
 
-    /// Brings the event of this name to a target that answers with `status`, and gives what that
-    /// cost.
-    async fn bring(
+    /// Checks the requests that it costs to bring the event of this name to a target that answers
+    /// with `status`.
+    async fn check(
         &self,
         name: &str,
-        message_id: &str,
-        receive_count: u32,
+        (message_id, receive_count): (&str, u32),
         status: u16,
-    ) -> Vec<String> {
+        expected: &[&str],
+    ) {
         *self.processor.ports.target.0.lock().expect("not poisoned") = status;
         let record = ReceivedMessage {
             message_id: message_id.to_owned(),
@@ -193,7 +193,11 @@ impl Relay {
         self.processor
             .process(vec![record], Instant::now() + Duration::from_mins(1))
             .await;
-        self.requests.take()
+        assert_eq!(
+            self.requests.take(),
+            expected,
+            "{name}, {message_id}, {receive_count}"
+        );
     }
 
     /// The record of the event of this name.
@@ -244,6 +248,9 @@ fn named(name: &str) -> Message {
     message.named(&name.parse().expect("an id"))
 }
 
+/// The first receive of the first message of an event.
+const FIRST: (&str, u32) = ("first", 1);
+
 const READ: &str = "GetItem";
 const WRITE: &str = "PutItem";
 const REFUSED: &str = "PutItem, refused";
@@ -257,82 +264,57 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
     let began = Instant::now();
 
     // Delivered: the claim and the settle.
-    assert_eq!(relay.bring("fine", "first", 1, 200).await, [WRITE, WRITE]);
+    relay.check("fine", FIRST, 200, &[WRITE, WRITE]).await;
     // A copy of it: the claim of something new is refused, and tells why.
-    assert_eq!(relay.bring("fine", "second", 1, 200).await, [REFUSED]);
+    relay.check("fine", ("second", 1), 200, &[REFUSED]).await;
     // A copy that was received before is looked up first.
-    assert_eq!(relay.bring("fine", "third", 2, 200).await, [READ]);
+    relay.check("fine", ("third", 2), 200, &[READ]).await;
 
-    // Each retry: the record, the claim and the settle.
-    assert_eq!(
-        relay.bring("retried", "first", 1, 503).await,
-        [WRITE, WRITE]
-    );
-    for receive_count in 2..RECEIVES {
-        assert_eq!(
-            relay.bring("retried", "first", receive_count, 503).await,
-            [READ, WRITE, WRITE]
-        );
+    // Each retry: the record, the claim and the settle. The last retry keeps the body as well.
+    let last = ("first", RECEIVES);
+    for name in ["retried", "exhausted"] {
+        relay.check(name, FIRST, 503, &[WRITE, WRITE]).await;
+        for receive_count in 2..RECEIVES {
+            let again = ("first", receive_count);
+            relay.check(name, again, 503, &[READ, WRITE, WRITE]).await;
+        }
     }
-    assert_eq!(
-        relay.bring("retried", "first", RECEIVES, 200).await,
-        [READ, WRITE, WRITE]
-    );
-
-    // Exhausted: the last retry keeps the body as well.
-    assert_eq!(
-        relay.bring("exhausted", "first", 1, 503).await,
-        [WRITE, WRITE]
-    );
-    for receive_count in 2..RECEIVES {
-        assert_eq!(
-            relay.bring("exhausted", "first", receive_count, 503).await,
-            [READ, WRITE, WRITE]
-        );
-    }
-    assert_eq!(
-        relay.bring("exhausted", "first", RECEIVES, 503).await,
-        [READ, WRITE, WRITE, WRITE]
-    );
+    relay
+        .check("retried", last, 200, &[READ, WRITE, WRITE])
+        .await;
+    let exhausted = [READ, WRITE, WRITE, WRITE];
+    relay.check("exhausted", last, 503, &exhausted).await;
 
     // Refused for good: the claim, the body, the settle.
-    assert_eq!(
-        relay.bring("refused", "first", 1, 404).await,
-        [WRITE, WRITE, WRITE]
-    );
+    relay
+        .check("refused", FIRST, 404, &[WRITE, WRITE, WRITE])
+        .await;
     assert_eq!(relay.processor.ports.dead_letters.messages().len(), 1);
     // Its message is moved by us; brought again, it is moved again and nothing is written.
-    assert_eq!(relay.bring("refused", "first", 2, 404).await, [READ]);
+    relay.check("refused", ("first", 2), 404, &[READ]).await;
 
     // Replayed: the mark, then a claim of something new, which is refused, that from the dead
     // letters, the settle, and the body.
     for name in ["exhausted", "refused"] {
         assert_eq!(relay.mark(name).await?, [WRITE]);
-        assert_eq!(
-            relay.bring(name, "replayed", 1, 200).await,
-            [REFUSED, WRITE, WRITE, DELETE]
-        );
+        let replayed = [REFUSED, WRITE, WRITE, DELETE];
+        relay.check(name, ("replayed", 1), 200, &replayed).await;
         let record = relay.record(name).await?;
         assert_eq!((record.state, record.replays_made), (State::Delivered, 1));
     }
 
     // Replayed with all others: the claim looks up who has asked.
-    assert_eq!(
-        relay.bring("moved", "first", 1, 404).await,
-        [WRITE, WRITE, WRITE]
-    );
-    assert_eq!(
-        relay.bring("moved", "moved", 1, 200).await,
-        [REFUSED, READ, WRITE, WRITE, DELETE]
-    );
+    relay
+        .check("moved", FIRST, 404, &[WRITE, WRITE, WRITE])
+        .await;
+    let moved = [REFUSED, READ, WRITE, WRITE, DELETE];
+    relay.check("moved", ("moved", 1), 200, &moved).await;
 
     // An event whose processor crashed, or whose retry comes as another message, costs one refused
     // claim more.
-    assert_eq!(relay.bring("copied", "first", 1, 503).await, [WRITE, WRITE]);
-    assert_eq!(
-        relay.bring("copied", "second", 1, 200).await,
-        [REFUSED, WRITE, WRITE]
-    );
+    relay.check("copied", FIRST, 503, &[WRITE, WRITE]).await;
+    let copied = [REFUSED, WRITE, WRITE];
+    relay.check("copied", ("second", 1), 200, &copied).await;
 
     // What is no event needs no record.
     let strange = ReceivedMessage {

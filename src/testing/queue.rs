@@ -41,6 +41,7 @@ pub struct FakeQueue {
 struct State {
     entries: Vec<Entry>,
     sent: u64,
+    removed: usize,
     receives: u64,
     retention: Option<SignedDuration>,
     redrive: Option<(FakeQueue, u32)>,
@@ -164,6 +165,13 @@ impl FakeQueue {
             .collect()
     }
 
+    /// Number of messages that have left the queue in any way.
+    pub fn removed(&self) -> usize {
+        let mut state = lock(&self.state);
+        state.expire();
+        state.removed
+    }
+
     /// The time at which the message with this receipt becomes visible.
     pub fn visible_at(&self, receipt: &ReceiptHandle) -> Option<Instant> {
         lock(&self.state)
@@ -240,6 +248,7 @@ impl FakeQueue {
                 let moved: Vec<_> = visible.by_ref().take(rate as usize).collect();
                 state.entries = visible.chain(hidden).collect();
                 state.moves[task].moved += moved.len() as u64;
+                state.removed += moved.len();
                 if moved.is_empty() {
                     "COMPLETED".clone_into(&mut state.moves[task].status);
                     state.moves[task].handle = None;
@@ -274,8 +283,14 @@ impl State {
     fn expire(&mut self) {
         if let Some(retention) = self.retention {
             let now = FakeClock.now();
-            self.entries.retain(|entry| entry.sent_at + retention > now);
+            self.retain(|entry| entry.sent_at + retention > now);
         }
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&Entry) -> bool) {
+        let before = self.entries.len();
+        self.entries.retain(is_kept);
+        self.removed += before - self.entries.len();
     }
 
     fn by_receipt(&mut self, receipt: &ReceiptHandle) -> Option<&mut Entry> {
@@ -310,6 +325,7 @@ impl State {
                     .into_iter()
                     .partition(is_over);
                 self.entries = left;
+                self.removed += over.len();
                 for entry in &mut over {
                     entry.receipt = None;
                 }
@@ -414,9 +430,7 @@ impl Receiver for FakeQueue {
             if !comes_back {
                 // An older receipt of a message that was received again deletes nothing, and that
                 // is no error.
-                state
-                    .entries
-                    .retain(|entry| entry.receipt.as_ref() != Some(receipt));
+                state.retain(|entry| entry.receipt.as_ref() != Some(receipt));
             }
             Ok(())
         };

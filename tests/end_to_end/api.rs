@@ -5,18 +5,18 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use local::genesys;
 use local::python::{self, Packages};
-use local::stack::{Function, LogLine};
+use local::stack::Function;
 use local::target::Behaviour;
 use local::wait;
 use local::workspace::Workspace;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::{Relay, webhook};
+use crate::relay::{REFUSED, Relay, assert_has, webhook};
 
 const SCHEMATHESIS: Packages = Packages {
     name: "schemathesis",
@@ -26,135 +26,72 @@ const SCHEMATHESIS: Packages = Packages {
 /// It ends by itself after about a minute.
 const SCHEMATHESIS_TAKES: Duration = Duration::from_mins(5);
 
-const REFUSED: Behaviour = Behaviour::Status {
-    code: 404,
-    retry_after: None,
-};
-
-/// A relay with so many dead letters, and their ids, oldest first.
-async fn relay_with_dead_letters(count: u32) -> Result<(Relay, Vec<String>)> {
-    let relay = Relay::start(REFUSED, &[]).await?;
-    let mut ids = Vec::new();
-    for number in 0..count {
-        ids.push(relay.accept(&webhook(&format!("order {number}"))).await?);
-    }
-    relay.until_dead(count).await?;
-    Ok((relay, ids))
-}
-
-#[tokio::test]
-async fn who_does_not_sign_learns_nothing_and_changes_nothing() -> Result<()> {
-    let (relay, ids) = relay_with_dead_letters(1).await?;
-    let event = format!("/dlq/{}", ids[0]);
-    for (method, path) in [
-        ("GET", "/dlq"),
-        ("GET", &event),
-        ("POST", &format!("{event}/retry")),
-    ] {
-        let answer = relay.stack.call_api_unsigned(method, path).await?;
-        assert_eq!(
-            (answer.status, answer.body),
-            (403, json!({ "message": "Forbidden" })),
-            "{method} {path}"
-        );
-    }
-    relay.until_dead(1).await
-}
-
 #[tokio::test]
 async fn an_operator_lists_shows_and_retries() -> Result<()> {
-    let (relay, ids) = relay_with_dead_letters(5).await?;
+    let relay = Relay::start(REFUSED, &[]).await?;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(relay.accept(&webhook(&format!("order {number}"))).await?);
+    }
+    relay.until_dead(5).await?;
+    let event = format!("/dlq/{}", ids[3]);
+    let retry = format!("{event}/retry");
+    for (method, path) in [("GET", "/dlq"), ("GET", &event), ("POST", &retry)] {
+        let answer = relay.stack.call_api_unsigned(method, path).await?;
+        let forbidden = json!({ "message": "Forbidden" });
+        assert_eq!((answer.status, answer.body), (403, forbidden), "{path}");
+    }
+    problems_of_a_request_are_named(&relay).await?;
     let before = relay.stack.queue_counts().await?;
+    assert_eq!(before.dead_letters.visible, 5);
 
-    let (mut listed, mut query) = (
-        Vec::new(),
-        "reason=permanent&statusCode=404&limit=2".to_owned(),
-    );
+    let mut listed = Vec::new();
+    let mut query = "reason=permanent&statusCode=404&limit=2".to_owned();
     for items in [2, 2, 1] {
-        let page = relay
-            .stack
-            .call_api("GET", &format!("/dlq?{query}"))
-            .await?;
-        assert_eq!(
-            (page.status, &page.body["count"]),
-            (200, &json!(items)),
-            "{page:?}"
-        );
-        assert_eq!(
-            (page.header("content-type"), page.header("cache-control")),
-            ("application/json", "no-store")
-        );
+        let path = format!("/dlq?{query}");
+        let page = relay.stack.call_api("GET", &path).await?;
+        assert_eq!(page.status, 200, "{page:?}");
+        assert_has(&page.body, json!({ "count": items }));
+        let headers = ["content-type", "cache-control"].map(|name| page.header(name));
+        assert_eq!(headers, ["application/json", "no-store"]);
         let of_page = page.body["items"].as_array().context("items")?;
-        listed.extend(
-            of_page
-                .iter()
-                .filter_map(|item| item["eventId"].as_str())
-                .map(str::to_owned),
-        );
+        listed.extend(of_page.iter().map(|item| item["eventId"].clone()));
         query = format!(
             "limit=2&next={}",
             page.body["next"].as_str().unwrap_or_default()
         );
     }
-    assert_eq!(
-        (listed, query.as_str()),
-        (ids.clone(), "limit=2&next="),
-        "oldest first, and then no more"
-    );
-    assert_eq!(
-        relay.stack.queue_counts().await?,
-        before,
-        "nothing is received for a list"
-    );
+    assert_eq!(json!(listed), json!(ids), "oldest first");
+    assert_eq!(query, "limit=2&next=", "no more");
+    let counts = relay.stack.queue_counts().await?;
+    assert_eq!(counts, before, "nothing is received for a list");
 
-    let event = format!("/dlq/{}", ids[3]);
     let shown = relay.stack.call_api("GET", &event).await?;
-    assert_eq!(
-        (shown.status, &shown.body["state"]),
-        (200, &json!("DEAD")),
-        "{shown:?}"
-    );
-    assert_eq!(
-        shown.body["body"].as_str().map(str::as_bytes),
-        Some(&webhook("order 3").body[..])
-    );
+    let body = String::from_utf8(webhook("order 3").body)?;
+    assert_eq!(shown.status, 200, "{shown:?}");
+    assert_has(&shown.body, json!({ "state": "DEAD", "body": body }));
 
     relay.target.behave(Behaviour::Fine);
-    let retry = format!("{event}/retry");
     let retried = relay.stack.call_api("POST", &retry).await?;
-    assert_eq!(
-        (retried.status, retried.body),
-        (200, json!({ "status": "retried", "eventId": ids[3] }))
-    );
+    let expected = json!({ "status": "retried", "eventId": ids[3] });
+    assert_eq!((retried.status, retried.body), (200, expected));
     relay.until_dead(4).await?;
-    assert_eq!(
-        relay.deliveries().into_iter().collect::<Vec<_>>(),
-        [(ids[3].clone(), 1)]
-    );
-
+    relay.assert_delivered_once(&ids[3..4]);
     let shown = relay.stack.call_api("GET", &event).await?;
-    assert_eq!(
-        (&shown.body["state"], &shown.body["replays"]),
-        (&json!("DELIVERED"), &json!(1)),
-        "{shown:?}"
-    );
+    assert_has(&shown.body, json!({ "state": "DELIVERED", "replays": 1 }));
     let by = shown.body["history"][0]["by"].as_str();
     assert!(
         by.is_some_and(|by| by.starts_with("arn:aws:iam:")),
         "{by:?}"
     );
     let again = relay.stack.call_api("POST", &retry).await?;
-    assert_eq!(
-        (again.status, again.header("content-type")),
-        (409, "application/problem+json"),
-        "{again:?}"
-    );
+    assert_eq!(again.status, 409, "{again:?}");
+    assert_eq!(again.header("content-type"), "application/problem+json");
     Ok(())
 }
 
-#[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() -> Result<()> {
-    let relay = Relay::start(Behaviour::Fine, &[]).await?;
+async fn problems_of_a_request_are_named(relay: &Relay) -> Result<()> {
+    let retry = "/dlq/unknown-event/retry";
     for (method, path, status, parameter) in [
         ("GET", "/dlq?limit=5000", 400, json!("limit")),
         ("GET", "/dlq?reason=boredom", 400, json!("reason")),
@@ -173,20 +110,16 @@ async fn what_is_wrong_with_a_request_is_named() -> Result<()> {
             400,
             json!("force"),
         ),
-        ("GET", "/dlq/unknown-event", 404, json!(null)),
-        ("POST", "/dlq/unknown-event/retry", 404, json!(null)),
+        ("GET", "/dlq/unknown-event", 404, Value::Null),
+        ("POST", retry, 404, Value::Null),
     ] {
         let answer = relay.stack.call_api(method, path).await?;
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         assert_eq!(
-            (answer.status, &answer.body["parameter"]),
-            (status, &parameter),
+            answer.body["parameter"], parameter,
             "{method} {path}: {answer:?}"
         );
-        assert_eq!(
-            answer.header("content-type"),
-            "application/problem+json",
-            "{method} {path}"
-        );
+        assert_eq!(answer.header("content-type"), "application/problem+json");
     }
     Ok(())
 }
@@ -194,12 +127,9 @@ async fn what_is_wrong_with_a_request_is_named() -> Result<()> {
 #[tokio::test]
 async fn a_retry_that_takes_too_long_goes_on_in_the_background() -> Result<()> {
     let relay = Relay::start(REFUSED, &[]).await?;
-    // Each of these has to be recorded first, which makes a sweep slow, and three seconds are not
-    // enough for all.
-    let strangers: Vec<_> = (0..2000)
-        .map(|number| json!({ "stranger": number }).to_string())
-        .collect();
-    relay.send_to_dead_letters(&strangers).await?;
+    // Each of these must be recorded first. Three seconds are too few for all.
+    let strangers = (0..2000).map(|number| json!({ "stranger": number }).to_string());
+    relay.send_to_dead_letters(strangers).await?;
     let id = relay.accept(&webhook("order")).await?;
     relay.until_dead(2001).await?;
     relay.target.behave(Behaviour::Fine);
@@ -219,28 +149,22 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() -> Result<()> {
     assert_eq!(answer.body, json!({ "status": "accepted", "eventId": id }));
     relay.set_timeout(Function::Replay, 900).await?;
 
-    wait::until(
-        "there is an invocation that no call has made, and a run is in the audit log",
-        || async {
-            let lines = relay.stack.log_lines(Function::Replay, 0).await?;
-            let is_start = |line: &LogLine| {
-                line.content
-                    .as_str()
-                    .is_some_and(|text| text.starts_with("START RequestId"))
-            };
-            let is_run = |line: &LogLine| {
-                let by = line.content["by"].as_str().unwrap_or_default();
-                line.content["audit"] == "replay"
-                    && !line.content["selection"].is_null()
-                    && by.starts_with("arn:aws:iam:")
-            };
-            let invocations = lines.iter().filter(|line| is_start(line)).count();
-            Ok(
-                (invocations > calls.load(Ordering::Relaxed) && lines.iter().any(is_run))
-                    .then_some(()),
-            )
-        },
-    )
+    let what = "an invocation that no call has made, and a run in the audit log";
+    wait::until(what, || async {
+        let lines = relay.log(Function::Replay).await?;
+        let is_start = |line: &&Value| {
+            let text = line.as_str();
+            text.is_some_and(|text| text.starts_with("START RequestId"))
+        };
+        let is_run = |line: &Value| {
+            let by = line["by"].as_str().unwrap_or_default();
+            line["audit"] == "replay"
+                && !line["selection"].is_null()
+                && by.starts_with("arn:aws:iam:")
+        };
+        let has_another = lines.iter().filter(is_start).count() > calls.load(Ordering::Relaxed);
+        Ok((has_another && lines.iter().any(is_run)).then_some(()))
+    })
     .await?;
     // The run in the background may have had three seconds as well. A retry that is repeated does
     // no harm.
@@ -250,13 +174,14 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() -> Result<()> {
         Ok(relay.deliveries().remove(&id))
     })
     .await?;
-    assert_eq!(relay.deliveries().remove(&id), Some(1));
+    relay.assert_delivered_once(&[id]);
     Ok(())
 }
 
 #[tokio::test]
 async fn the_api_is_as_its_document_says() -> Result<()> {
-    let (relay, _) = relay_with_dead_letters(3).await?;
+    let relay = Relay::start(REFUSED, &[]).await?;
+    relay.accept_dead(["one", "two", "three"]).await?;
     let page = relay.stack.call_api("GET", "/dlq?limit=1").await?;
     let token = page.body["next"].as_str().context("a token")?;
     let dead_letters = relay.stack.dead_letter_api_url()?;

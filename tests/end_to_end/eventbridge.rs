@@ -4,39 +4,19 @@
 //! bus plays a partner of its own. It does not use the dead-letter queue of a rule: what AWS would
 //! leave there is put there by hand.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use aws_sdk_sqs::types::MessageAttributeValue;
 use genesys_relay::domain::event::Identity;
 use genesys_relay::domain::json::Json;
 use genesys_relay::ports::clock::{Clock as _, SystemClock};
-use local::genesys_cloud::GenesysCloud;
-use local::stack::{Function, Stack, StackOptions};
-use local::target::{Answer, Behaviour, ReceivedRequest, Target};
-use local::wait;
+use local::stack::Function;
+use local::target::{Answer, Behaviour};
 use serde_json::{Value, json};
 
-use crate::Relay;
+use crate::relay::{REFUSED, Relay, assert_has, at_first};
 
 /// The bus, and the source of its events, which the local deploy puts in place of `aws.partner`.
 const BUS: &str = "local.partner/genesys.com/cloud/00000000-0000-4000-8000-000000000001/example";
-
-/// Starts a relay that takes the events of these topics from the bus.
-async fn relay(behaviour: Behaviour, topics: Option<&str>) -> Result<Relay> {
-    let target = Target::start(behaviour).await?;
-    let options = StackOptions::new(target.url())
-        .event_bus(BUS)
-        .set("Breaker", "off");
-    let options = topics.into_iter().fold(options, |options, topics| {
-        options.set("EventTopics", topics)
-    });
-    Ok(Relay {
-        stack: Stack::start(options).await?,
-        target,
-        genesys: GenesysCloud::start().await?,
-    })
-}
 
 /// A sample of `events/`, from the source that has the bus.
 fn sample(name: &str) -> Result<Value> {
@@ -49,31 +29,23 @@ fn sample(name: &str) -> Result<Value> {
     Ok(event)
 }
 
-/// The id under which the relay knows an event.
+/// Id under which the relay knows an event.
 fn id_of(body: &[u8]) -> Result<String> {
-    Ok(
-        Identity::of(Json::parse(body)?, SystemClock.now(), None, || {
-            panic!("nothing tells it apart")
-        })
-        .id
-        .to_string(),
-    )
+    let lone = || panic!("nothing tells it apart");
+    let identity = Identity::of(Json::parse(body)?, SystemClock.now(), None, lone);
+    Ok(identity.id.to_string())
 }
 
-/// Messages in the events queue, without a consumer.
+/// The only message of the events queue, which has no consumer.
 async fn only_message(relay: &Relay) -> Result<String> {
-    relay
-        .stack
-        .until_queues("it is in the queue", |counts| counts.events.visible == 1)
-        .await?;
-    let request = relay
-        .stack
-        .sqs()
-        .receive_message()
-        .queue_url(relay.stack.output("QueueUrl")?);
+    let one = |counts: local::stack::QueueCounts| counts.events.visible == 1;
+    relay.stack.until_queues("it is in the queue", one).await?;
+    let request = relay.stack.sqs().receive_message();
+    let request = request
+        .queue_url(relay.stack.output("QueueUrl")?)
+        .visibility_timeout(0);
     let request = request
         .max_number_of_messages(10)
-        .visibility_timeout(0)
         .message_attribute_names("All");
     let messages = request.send().await?.messages.unwrap_or_default();
     let [message] = &messages[..] else {
@@ -83,24 +55,24 @@ async fn only_message(relay: &Relay) -> Result<String> {
     Ok(message.body.clone().unwrap_or_default())
 }
 
-async fn only_dead_letter(relay: &Relay, filter: Value) -> Result<Value> {
-    let mut request = filter;
-    request["action"] = "list".into();
-    let list = relay.replay(request).await?;
+async fn only_dead_letter(relay: &Relay, mut filter: Value) -> Result<Value> {
+    filter["action"] = "list".into();
+    let mut list = relay.replay(filter).await?;
     assert_eq!(list["count"], 1, "{list}");
-    Ok(list["items"][0].clone())
+    Ok(list["items"][0].take())
 }
 
 #[tokio::test]
-async fn an_event_of_the_bus_reaches_the_target_as_eventbridge_hands_it_on() -> Result<()> {
-    let relay = relay(Behaviour::Fine, Some("v2.users.*.activity")).await?;
+async fn an_event_of_the_bus_reaches_the_target_as_eventbridge_sends_it() -> Result<()> {
+    let parameters = [
+        ("EventBusName", BUS),
+        ("EventTopics", "v2.users.*.activity"),
+    ];
+    let relay = Relay::start(Behaviour::Fine, &parameters).await?;
     relay.set_delivering(false).await?;
     let event = sample("user-activity")?;
-    let of_another_source = {
-        let mut event = event.clone();
-        event["source"] = "local.partner/example.com/orders".into();
-        event
-    };
+    let mut of_another_source = event.clone();
+    of_another_source["source"] = "local.partner/example.com/orders".into();
     for unwanted in [
         of_another_source,
         sample("transcription")?,
@@ -130,116 +102,84 @@ async fn an_event_of_the_bus_reaches_the_target_as_eventbridge_hands_it_on() -> 
         ("content-type", "application/json"),
         ("x-relay-source", "eventbridge"),
     ] {
-        assert_eq!(
-            request
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok()),
-            Some(value),
-            "{name}"
-        );
+        assert_eq!(request.headers[name], value, "{name}");
     }
-    assert_eq!(relay.show(&id).await?["state"], "DELIVERED");
-    Ok(())
-}
+    assert_has(&relay.show(&id).await?, json!({ "state": "DELIVERED" }));
 
-#[tokio::test]
-async fn the_rule_tries_for_a_day_and_names_the_dead_letter_queue() -> Result<()> {
-    let relay = relay(Behaviour::Fine, None).await?;
+    // The rule tries for a day, and names the dead-letter queue.
     let eventbridge = relay.stack.eventbridge();
     let rules = eventbridge.list_rules().event_bus_name(BUS).send().await?;
     let [rule] = rules.rules() else {
         anyhow::bail!("not one rule: {rules:?}")
     };
-    let name = rule.name().context("a name")?;
-    let targets = eventbridge
-        .list_targets_by_rule()
-        .event_bus_name(BUS)
-        .rule(name)
-        .send()
-        .await?;
+    let request = eventbridge.list_targets_by_rule().event_bus_name(BUS);
+    let targets = request.rule(rule.name().context("a name")?).send().await?;
     let [target] = targets.targets() else {
         anyhow::bail!("not one target: {targets:?}")
     };
     assert_eq!(target.arn(), relay.stack.output("QueueArn")?);
-    let dead_letters = target
-        .dead_letter_config()
-        .and_then(|config| config.arn())
-        .context("a queue")?;
+    let dead_letters = target.dead_letter_config().and_then(|config| config.arn());
     let queue = relay.stack.output("DeadLetterQueueUrl")?.rsplit('/').next();
-    assert_eq!(dead_letters.rsplit(':').next(), queue);
+    assert_eq!(dead_letters.and_then(|arn| arn.rsplit(':').next()), queue);
     let retries = target.retry_policy().context("a policy")?;
-    assert_eq!(
-        (
-            retries.maximum_event_age_in_seconds(),
-            retries.maximum_retry_attempts()
-        ),
-        (Some(86_400), Some(185))
-    );
+    assert_eq!(retries.maximum_event_age_in_seconds(), Some(86_400));
+    assert_eq!(retries.maximum_retry_attempts(), Some(185));
     Ok(())
 }
 
+/// On one relay, which takes all topics.
 #[tokio::test]
-async fn an_event_that_genesys_publishes_again_is_a_duplicate() -> Result<()> {
-    let relay = relay(Behaviour::Fine, None).await?;
+async fn events_of_the_bus_are_recognised_die_and_come_back() -> Result<()> {
+    let relay = Relay::start(Behaviour::Fine, &[("EventBusName", BUS)]).await?;
+    an_event_that_genesys_publishes_again_is_a_duplicate(&relay).await?;
+    an_event_that_the_target_refuses_can_be_replayed(&relay).await?;
+    what_eventbridge_gave_up_is_listed_and_replayed(&relay).await
+}
+
+async fn an_event_that_genesys_publishes_again_is_a_duplicate(relay: &Relay) -> Result<()> {
     let event = sample("transcription")?;
     let first = relay.stack.put_event(BUS, &event).await?;
-    let delivered = relay
-        .target
-        .until("it is delivered", |requests| !requests.is_empty())
-        .await?;
-    let id = delivered[0].event_id.clone();
+    relay.until_at_target(|_| true).await?;
+    let id = relay.target.requests()[0].event_id.clone();
     relay.until_empty().await?;
     let again = relay.stack.put_event(BUS, &event).await?;
     assert_ne!(again, first, "in a new envelope");
+    let is_it = |line: &Value| line["message"] == "duplicate" && line["event_id"] == json!(id);
+    relay
+        .until_logged(Function::Processor, 1, "duplicate", is_it)
+        .await?;
     relay.until_empty().await?;
-    wait::until("it is recognised", || async {
-        let lines = relay.stack.log_lines(Function::Processor, 0).await?;
-        let of_it = |line: &Value| line["message"] == "duplicate" && line["event_id"] == json!(id);
-        Ok((lines.iter().filter(|line| of_it(&line.content)).count() == 1).then_some(()))
-    })
-    .await?;
-    assert_eq!(relay.deliveries(), BTreeMap::from([(id.clone(), 1)]));
-    assert_eq!(relay.show(&id).await?["state"], "DELIVERED");
+    relay.assert_delivered_once(&[&id]);
 
     // The next change of the same conversation is an event of its own.
     let mut next = event;
     next["detail"]["eventBody"]["transcripts"][0]["isFinal"] = false.into();
     relay.stack.put_event(BUS, &next).await?;
-    relay.until_empty().await?;
-    assert_eq!(relay.deliveries().into_values().collect::<Vec<_>>(), [1, 1]);
-    Ok(())
+    relay
+        .until_at_target(|request| request.event_id != id)
+        .await?;
+    relay.until_empty().await
 }
 
-#[tokio::test]
-async fn an_event_of_the_bus_that_the_target_refuses_is_dead_and_can_be_replayed() -> Result<()> {
-    let script = |request: &ReceivedRequest| match request.nth {
-        1 => Answer {
-            body: "no such user".to_owned(),
-            ..Answer::status(422)
-        },
-        _ => Answer::status(200),
-    };
-    let relay = relay(Behaviour::script(script), None).await?;
+async fn an_event_that_the_target_refuses_can_be_replayed(relay: &Relay) -> Result<()> {
+    relay.target.behave(at_first(Answer {
+        body: "no such user".to_owned(),
+        ..Answer::status(422)
+    }));
     relay
         .stack
         .put_event(BUS, &sample("user-activity")?)
         .await?;
     relay.until_dead(1).await?;
-    let letter = only_dead_letter(
-        &relay,
-        json!({ "source": "eventbridge", "reason": "permanent" }),
-    )
-    .await?;
-    assert_eq!(letter["statusCode"], 422, "{letter}");
-    let answer = relay
-        .replay(json!({ "action": "replay", "filter": { "source": "eventbridge" } }))
-        .await?;
-    assert_eq!(answer["replayed"], 1, "{answer}");
+    let filter = json!({ "source": "eventbridge", "reason": "permanent" });
+    let letter = only_dead_letter(relay, filter).await?;
+    assert_has(&letter, json!({ "statusCode": 422 }));
+    let request = json!({ "action": "replay", "filter": { "source": "eventbridge" } });
+    assert_has(&relay.replay(request).await?, json!({ "replayed": 1 }));
     relay.until_empty().await?;
     let id = letter["eventId"].as_str().context("an id")?;
-    assert_eq!(relay.target.requests_of(id).len(), 2);
-    assert_eq!(relay.show(id).await?["state"], "DELIVERED");
+    assert_eq!(relay.answers(id), [Some(422), Some(200)]);
+    assert_has(&relay.show(id).await?, json!({ "state": "DELIVERED" }));
     Ok(())
 }
 
@@ -267,102 +207,66 @@ async fn leave(relay: &Relay, body: &str, attributes: &[(&str, &str)]) -> Result
     Ok(())
 }
 
-#[tokio::test]
-async fn what_eventbridge_gave_up_is_listed_with_its_reason_and_brought_back() -> Result<()> {
-    let relay = relay(
-        Behaviour::Status {
-            code: 404,
-            retry_after: None,
-        },
-        None,
-    )
-    .await?;
+async fn what_eventbridge_gave_up_is_listed_and_replayed(relay: &Relay) -> Result<()> {
+    relay.target.behave(REFUSED);
     let [refused, given_up] =
-        [sample("user-activity")?, sample("flow-outcome")?].map(|event| event.to_string());
-    let error = ("ERROR_MESSAGE", "not authorised to send to the queue");
-    leave(
-        &relay,
-        &refused,
-        &[
-            ("ERROR_CODE", "NO_PERMISSIONS"),
-            error,
-            ("RETRY_ATTEMPTS", "0"),
-        ],
-    )
-    .await?;
-    let exhausted = ("EXHAUSTED_RETRY_CONDITION", "MaximumRetryAttempts");
-    leave(
-        &relay,
-        &given_up,
-        &[
-            ("ERROR_CODE", "THROTTLING"),
-            exhausted,
-            ("RETRY_ATTEMPTS", "185"),
-        ],
-    )
-    .await?;
+        [sample("user-activity")?, sample("flow-outcome")?].map(|mut event| {
+            event["detail"]["timestamp"] = "2026-01-15T12:34:56Z".into();
+            event["detail"]["eventBody"]["left"] = true.into();
+            event.to_string()
+        });
+    let attributes = [
+        ("ERROR_CODE", "NO_PERMISSIONS"),
+        ("ERROR_MESSAGE", "not authorised to send to the queue"),
+        ("RETRY_ATTEMPTS", "0"),
+    ];
+    leave(relay, &refused, &attributes).await?;
+    let attributes = [
+        ("ERROR_CODE", "THROTTLING"),
+        ("EXHAUSTED_RETRY_CONDITION", "MaximumRetryAttempts"),
+        ("RETRY_ATTEMPTS", "185"),
+    ];
+    leave(relay, &given_up, &attributes).await?;
     let answer = relay.replay(json!({ "action": "reconcile" })).await?;
-    assert_eq!(answer["recorded"], 2, "{answer}");
+    assert_has(&answer, json!({ "recorded": 2 }));
 
-    let of_exhausted = only_dead_letter(&relay, json!({ "reason": "exhausted" })).await?;
-    assert_eq!(of_exhausted["eventId"], id_of(given_up.as_bytes())?);
+    let exhausted = only_dead_letter(relay, json!({ "reason": "exhausted" })).await?;
+    assert_eq!(exhausted["eventId"], id_of(given_up.as_bytes())?);
     let id = id_of(refused.as_bytes())?;
-    let letter = only_dead_letter(
-        &relay,
-        json!({ "source": "eventbridge", "reason": "permanent" }),
-    )
-    .await?;
+    let filter = json!({ "source": "eventbridge", "reason": "permanent" });
+    let letter = only_dead_letter(relay, filter).await?;
     let shown = relay.show(&id).await?;
-    assert_eq!(
-        (&letter["eventId"], &shown["body"]),
-        (&json!(id), &json!(refused))
-    );
+    assert_eq!(letter["eventId"], id);
+    assert_eq!(shown["body"], refused);
     for of in [&letter, &shown] {
         let error = of["error"].as_str().unwrap_or_default();
-        assert!(
-            error.contains("EventBridge") && error.contains("NO_PERMISSIONS"),
-            "{of}"
-        );
+        let is_told = error.contains("EventBridge") && error.contains("NO_PERMISSIONS");
+        assert!(is_told, "{of}");
     }
 
     // It dies once more, of something else: no word of EventBridge is left.
-    assert_eq!(
-        relay
-            .replay(json!({ "action": "replay", "eventIds": [id] }))
-            .await?["replayed"],
-        1
-    );
+    let request = json!({ "action": "replay", "eventIds": [id] });
+    assert_has(&relay.replay(request).await?, json!({ "replayed": 1 }));
     relay
-        .target
-        .until("it is refused", |requests| requests.len() == 1)
+        .until_at_target(|request| request.event_id == id)
         .await?;
     relay.until_dead(2).await?;
-    let shown = relay.show(&id).await?;
-    assert_eq!(
-        (&shown["reason"], &shown["attempts"][0]["statusCode"]),
-        (&json!("permanent"), &json!(404)),
-        "{shown}"
-    );
+    let again = json!({ "reason": "permanent", "/attempts/0/statusCode": 404 });
+    assert_has(&relay.show(&id).await?, again);
     let letters = relay.dead_letters().await?;
-    let mut attributes = letters
+    let letter = letters
         .iter()
-        .filter(|letter| letter.body() == Some(&refused));
-    let attributes = attributes
-        .next()
-        .and_then(|letter| letter.message_attributes())
-        .context("attributes")?;
-    assert!(
-        attributes.contains_key("reason") && !attributes.contains_key("ERROR_CODE"),
-        "{attributes:?}"
-    );
+        .find(|letter| letter.body() == Some(&refused));
+    let attributes = letter.and_then(|letter| letter.message_attributes());
+    let attributes = attributes.context("attributes")?;
+    let is_clean = attributes.contains_key("reason") && !attributes.contains_key("ERROR_CODE");
+    assert!(is_clean, "{attributes:?}");
 
     relay.target.behave(Behaviour::Fine);
-    let answer = relay
-        .replay(json!({ "action": "replay", "filter": { "source": "eventbridge" } }))
-        .await?;
-    assert_eq!(answer["replayed"], 2, "{answer}");
+    let request = json!({ "action": "replay", "filter": { "source": "eventbridge" } });
+    assert_has(&relay.replay(request).await?, json!({ "replayed": 2 }));
     relay.until_empty().await?;
-    assert_eq!(relay.deliveries().into_values().collect::<Vec<_>>(), [1, 1]);
-    assert_eq!(relay.show(&id).await?["state"], "DELIVERED");
+    assert!(relay.deliveries().into_values().all(|times| times == 1));
+    assert_has(&relay.show(&id).await?, json!({ "state": "DELIVERED" }));
     Ok(())
 }

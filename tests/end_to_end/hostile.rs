@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::Relay;
+use crate::relay::{REFUSED, Relay, peak_memory};
 
 /// Memory of each function in `template.yaml`.
 const FUNCTION_MEMORY: u64 = 256 * 1024 * 1024;
@@ -35,37 +35,29 @@ struct Answer {
 
 /// Sends a request as it is, byte for byte: what no HTTP client would.
 async fn send(url: &str, head: &[&str], body: &[u8]) -> Result<Answer> {
-    let (host, path) = url
-        .strip_prefix("http://")
-        .and_then(|url| url.split_once('/'))
-        .context("a URL")?;
-    let mut stream = TcpStream::connect(host).await?;
+    let after_scheme = url.strip_prefix("http://").context("a URL")?;
+    let (host, path) = after_scheme.split_once('/').context("a path")?;
     let mut request = format!("POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for line in head {
-        request.push_str(line);
-        request.push_str("\r\n");
+        request.extend([line, "\r\n"]);
     }
-    if !head
-        .iter()
-        .any(|line| line.starts_with("Content-Length") || line.starts_with("Transfer-Encoding"))
-    {
+    let names_length = |line: &&str| {
+        ["Content-Length", "Transfer-Encoding"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    };
+    if !head.iter().any(names_length) {
         request.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
-    request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    let mut stream = TcpStream::connect(host).await?;
+    stream.write_all((request + "\r\n").as_bytes()).await?;
     // A server that has seen enough may hang up on the rest.
     let _ = stream.write_all(body).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .with_context(|| format!("no answer: {answer:?}"))?;
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .context("no status")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
     Ok(Answer {
         status,
         head: head.to_ascii_lowercase(),
@@ -73,32 +65,10 @@ async fn send(url: &str, head: &[&str], body: &[u8]) -> Result<Answer> {
     })
 }
 
-/// The most memory that any process of a function has had.
-fn peak(relay: &Relay, function: Function) -> Result<u64> {
-    let mut peak = 0;
-    for pid in relay.stack.pids_of(function)? {
-        // One that has ended in the meantime has none.
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-            continue;
-        };
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap_or_default();
-        let kilobytes: u64 = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .unwrap_or_default();
-        peak = peak.max(kilobytes * 1024);
-    }
-    Ok(peak)
-}
-
-/// Holds the peaks of the functions to what they are given.
+/// Holds the peaks of the functions to the memory that they have.
 fn check_memory(relay: &Relay, functions: &[Function]) -> Result<()> {
     for function in functions {
-        let peak = peak(relay, *function)?;
+        let peak = peak_memory(relay, *function)?;
         assert!(
             peak > 0 && peak < FUNCTION_MEMORY,
             "{function:?} had {peak} bytes"
@@ -107,8 +77,18 @@ fn check_memory(relay: &Relay, functions: &[Function]) -> Result<()> {
     Ok(())
 }
 
+/// Sends the vector with these lines and a type.
+async fn send_vector(url: &str, head: &[String]) -> Result<Answer> {
+    let head: Vec<_> = head
+        .iter()
+        .map(String::as_str)
+        .chain(["Content-Type: application/json"])
+        .collect();
+    send(url, &head, VECTOR.as_bytes()).await
+}
+
 #[tokio::test]
-async fn a_proof_that_is_none_is_refused_and_what_is_refused_leaves_nothing_behind() -> Result<()> {
+async fn a_false_proof_is_refused_and_leaves_nothing_behind() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
     let url = relay.stack.webhook_url()?;
     let right = signature(OPEN_MESSAGING_SECRET, VECTOR.as_bytes());
@@ -141,43 +121,27 @@ async fn a_proof_that_is_none_is_refused_and_what_is_refused_leaves_nothing_behi
         vec![format!("X-Webhook-Secret-: {WEBHOOK_SECRET}")],
         vec![format!("X-Custom: a%0d%0a{secret}")],
     ] {
-        let head: Vec<&str> = head
-            .iter()
-            .map(String::as_str)
-            .chain(["Content-Type: application/json"])
-            .collect();
-        let answer = send(&url, &head, VECTOR.as_bytes()).await?;
-        assert_eq!(
-            (answer.status, &answer.body["status"]),
-            (401, &json!(401)),
-            "{head:?}: {answer:?}"
-        );
+        let answer = send_vector(&url, &head).await?;
+        assert_eq!(answer.status, 401, "{head:?}: {answer:?}");
+        let is_problem = answer.head.contains("application/problem+json");
         assert!(
-            answer.head.contains("application/problem+json") && answer.body["detail"].is_string(),
+            is_problem && answer.body["detail"].is_string(),
             "{answer:?}"
         );
     }
 
     // A request that HTTP does not allow may be refused by the gateway, or be read in the one way
     // that is safe.
+    let secret = secret.as_str();
     let chunked = format!("{:x}\r\n{VECTOR}\r\n0\r\n\r\n", VECTOR.len());
+    let two_lengths = ["Content-Length: 4", "Content-Length: 5", secret];
     for (head, body) in [
         (
-            vec![
-                secret.as_str(),
-                "Transfer-Encoding: chunked",
-                "Content-Length: 4",
-            ],
+            ["Transfer-Encoding: chunked", "Content-Length: 4", secret],
             chunked.as_str(),
         ),
-        (
-            vec![secret.as_str(), "Content-Length: 4", "Content-Length: 5"],
-            VECTOR,
-        ),
-        (
-            vec!["X-Webhook-Secret : x", secret.as_str(), secret.as_str()],
-            VECTOR,
-        ),
+        (two_lengths, VECTOR),
+        (["X-Webhook-Secret : x", secret, secret], VECTOR),
     ] {
         let answer = send(&url, &head, body.as_bytes()).await;
         let status = answer.as_ref().map_or(0, |answer| answer.status);
@@ -207,156 +171,70 @@ async fn a_proof_that_is_none_is_refused_and_what_is_refused_leaves_nothing_behi
             "X-Genesys-~: \u{fc}".to_owned(),
         ],
     ] {
-        let head: Vec<&str> = head
-            .iter()
-            .map(String::as_str)
-            .chain(["Content-Type: application/json"])
-            .collect();
-        let answer = send(&url, &head, VECTOR.as_bytes()).await?;
-        assert_eq!(
-            (answer.status, &answer.body["status"]),
-            (200, &json!("accepted")),
-            "{head:?}: {answer:?}"
-        );
+        let answer = send_vector(&url, &head).await?;
+        assert_eq!(answer.status, 200, "{head:?}: {answer:?}");
     }
     // A query that cannot be parsed is refused; it is no failure of the function.
     for query in ["a=<b>", "a={\"b\"|c}^", "%ZZ&=&&"] {
-        let answer = send(
-            &format!("{url}?{query}"),
-            &[&hub(&right), "Content-Type: application/json"],
-            VECTOR.as_bytes(),
-        )
-        .await?;
+        let answer = send_vector(&format!("{url}?{query}"), &[hub(&right)]).await?;
         assert!([200, 400].contains(&answer.status), "{query}: {answer:?}");
     }
     check_memory(&relay, &[Function::Ingest])
 }
 
-/// Bodies, by what they are, with the status that they get; and what is not refused for its size is
-/// kept.
+/// Bodies, with their names and the status that they get. What is not refused for its size is kept.
 fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
-    let deep = 500_000;
-    let large = MIB - 64 * 1024;
-    let keys = (0..40_000)
+    let (deep, large) = (500_000, MIB - 64 * 1024);
+    let keys: Vec<_> = (0..40_000)
         .map(|number| format!("\"same\":{number}"))
-        .collect::<Vec<_>>()
-        .join(",");
+        .collect();
+    let text = |name, text: String, status| (name, text.into_bytes(), status);
+    let fraction = format!("[0.{}1e-{}]", "0".repeat(large / 2), "9".repeat(1000));
+    let exponents = r#"{"n":[1e999999999999,-1E-999999999999,1e+308,5e-324]}"#;
+    let unicode = "{\"😀\u{202e}\":\"\u{fffe}\u{200b}é\"}";
     vec![
-        (
-            "nested",
-            ("[".repeat(deep) + &"]".repeat(deep)).into_bytes(),
-            200,
-        ),
-        ("nested and open", "[".repeat(2 * deep).into_bytes(), 400),
-        (
-            "digits",
-            format!("[{}]", "7".repeat(large)).into_bytes(),
-            200,
-        ),
-        (
-            "a fraction",
-            format!("[0.{}1e-{}]", "0".repeat(large / 2), "9".repeat(1000)).into_bytes(),
-            200,
-        ),
-        (
-            "exponents",
-            b"{\"n\":[1e999999999999,-1E-999999999999,1e+308,5e-324]}".to_vec(),
-            200,
-        ),
-        (
+        text("nested", "[".repeat(deep) + &"]".repeat(deep), 200),
+        text("nested and open", "[".repeat(2 * deep), 400),
+        text("digits", format!("[{}]", "7".repeat(large)), 200),
+        text("a fraction", fraction, 200),
+        text("exponents", exponents.to_owned(), 200),
+        text(
             "a long text",
-            format!("{{\"a\":\"{}\"}}", "x".repeat(large)).into_bytes(),
+            format!("{{\"a\":\"{}\"}}", "x".repeat(large)),
             200,
         ),
-        (
+        text(
             "escapes",
-            format!("{{\"a\":\"{}\"}}", "\\u0000".repeat(large / 6)).into_bytes(),
+            format!("{{\"a\":\"{}\"}}", "\\u0000".repeat(large / 6)),
             200,
         ),
-        ("one key", format!("{{{keys}}}").into_bytes(), 200),
-        (
-            "unicode",
-            "{\"😀\u{202e}\":\"\u{fffe}\u{200b}é\"}".as_bytes().to_vec(),
-            200,
-        ),
-        (
+        text("one key", format!("{{{}}}", keys.join(",")), 200),
+        text("unicode", unicode.to_owned(), 200),
+        text(
             "lone surrogates",
-            br#"{"a":"\ud83d","\ude00":1}"#.to_vec(),
+            r#"{"a":"\ud83d","\ude00":1}"#.to_owned(),
             200,
         ),
         ("NUL", b"{\"a\":\"\0\"}".to_vec(), 400),
         ("only NUL", vec![0; 1000], 400),
         ("no UTF-8", b"{\"a\":\"\xff\xfe\"}".to_vec(), 400),
         ("gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec(), 400),
-        (
+        text(
             "two megabytes",
-            format!("[\"{}\"]", "x".repeat(2 * MIB)).into_bytes(),
+            format!("[\"{}\"]", "x".repeat(2 * MIB)),
             413,
         ),
         ("bytes that grow", vec![0xff; large], 413),
     ]
 }
 
-#[tokio::test]
-async fn hostile_bodies_are_kept_byte_for_byte_or_refused_in_words_and_fit_into_the_memory()
--> Result<()> {
-    // Refused for good, so that all that was taken lies in one place, whole.
-    let relay = Relay::start(
-        Behaviour::Status {
-            code: 404,
-            retry_after: None,
-        },
-        &[],
-    )
-    .await?;
-    let url = relay.stack.webhook_url()?;
-    let mut kept = BTreeMap::<Vec<u8>, &str>::new();
-    for (name, body, status) in bodies() {
-        // Without a type of text API Gateway passes the bytes on as they are.
-        let request = clients::http()
-            .post(&url)
-            .header("X-Webhook-Secret", WEBHOOK_SECRET);
-        let answer = request
-            .header("content-type", "application/octet-stream")
-            .body(body.clone())
-            .send()
-            .await?;
-        let code = answer.status().as_u16();
-        let kind = answer
-            .headers()
-            .get("content-type")
-            .map(|kind| kind.to_str().unwrap_or_default().to_owned());
-        let answer: Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
-        assert_eq!(code, status, "{name}: {answer}");
-        if status != 200 {
-            assert_eq!(kind.as_deref(), Some("application/problem+json"), "{name}");
-            assert!(
-                answer["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.len() > 20 && detail.len() < 1024),
-                "{name}: {answer}"
-            );
-        }
-        if status != 413 {
-            kept.insert(body, name);
-        }
-    }
-    // More than Lambda takes never reaches the function.
-    let huge = clients::http()
-        .post(&url)
-        .header("X-Webhook-Secret", WEBHOOK_SECRET)
-        .body(vec![b' '; 6 * MIB]);
-    let huge = huge.send().await?.status().as_u16();
-    assert!([413, 500, 502, 503].contains(&huge), "{huge}");
-
-    // The same by hand, without a record.
-    let stranger = |value: &str| {
-        MessageAttributeValue::builder()
-            .data_type("String")
-            .string_value(value)
-            .build()
-    };
-    let by_hand = [
+/// Messages of a person: name, body, and attributes.
+fn by_hand() -> Vec<(&'static str, String, Vec<(&'static str, String)>)> {
+    let id = |id: &str| ("event_id", id.to_owned());
+    let received_at = |time: &str| ("received_at", time.to_owned());
+    let lines = json!({ "x-genesys-a": "b\r\nx: y", "": "" }).to_string();
+    let encoding = ("encoding", "base64".to_owned());
+    vec![
         ("not JSON, by hand", "<xml/>".to_owned(), vec![]),
         (
             "nested, by hand",
@@ -366,58 +244,95 @@ async fn hostile_bodies_are_kept_byte_for_byte_or_refused_in_words_and_fit_into_
         (
             "a wrong id",
             "{\"by\":\"hand\"}".to_owned(),
-            vec![("event_id", "no such id!".to_owned())],
+            vec![id("no such id!")],
         ),
         (
             "headers of lines",
             "[1]".to_owned(),
-            vec![
-                ("event_id", "odd-headers".to_owned()),
-                (
-                    "headers",
-                    json!({ "x-genesys-a": "b\r\nx: y", "": "" }).to_string(),
-                ),
-            ],
+            vec![id("odd-headers"), ("headers", lines)],
         ),
         (
             "a far time",
             "[2]".to_owned(),
-            vec![
-                ("event_id", "far".to_owned()),
-                ("received_at", "9999-12-30T21:59:59.999Z".to_owned()),
-            ],
+            vec![id("far"), received_at("9999-12-30T21:59:59.999Z")],
         ),
         (
             "an early time",
             "[3]".to_owned(),
-            vec![
-                ("event_id", "early".to_owned()),
-                ("received_at", "-009999-01-02T01:59:59Z".to_owned()),
-            ],
+            vec![id("early"), received_at("-009999-01-02T01:59:59Z")],
         ),
         (
             "base64 that is none",
             "====".to_owned(),
-            vec![
-                ("event_id", "base64".to_owned()),
-                ("encoding", "base64".to_owned()),
-            ],
+            vec![id("base64"), encoding],
         ),
-    ];
-    for (name, body, attributes) in by_hand {
-        let mut request = relay
+    ]
+}
+
+fn text_attribute(value: &str) -> Result<MessageAttributeValue> {
+    let attribute = MessageAttributeValue::builder()
+        .data_type("String")
+        .string_value(value);
+    Ok(attribute.build()?)
+}
+
+#[tokio::test]
+async fn hostile_bodies_are_kept_byte_for_byte_or_refused_in_words() -> Result<()> {
+    // Refused for good, so that all that was taken lies in one place, whole.
+    let relay = Relay::start(REFUSED, &[]).await?;
+    let url = relay.stack.webhook_url()?;
+    let mut kept = BTreeMap::<Vec<u8>, &str>::new();
+    for (name, body, status) in bodies() {
+        // Without a type of text API Gateway passes the bytes on as they are.
+        let request = clients::http()
+            .post(&url)
+            .header("X-Webhook-Secret", WEBHOOK_SECRET);
+        let request = request.header("content-type", "application/octet-stream");
+        let answer = request.body(body.clone()).send().await?;
+        let (code, kind) = (
+            answer.status().as_u16(),
+            answer.headers().get("content-type").cloned(),
+        );
+        let answer: Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
+        assert_eq!(code, status, "{name}: {answer}");
+        if status != 200 {
+            assert_eq!(
+                kind.context("a type")?,
+                "application/problem+json",
+                "{name}"
+            );
+            let detail = answer["detail"].as_str().unwrap_or_default();
+            assert!((21..1024).contains(&detail.len()), "{name}: {answer}");
+        }
+        if status != 413 {
+            kept.insert(body, name);
+        }
+    }
+    // More than Lambda takes never reaches the function.
+    let huge = clients::http()
+        .post(&url)
+        .header("X-Webhook-Secret", WEBHOOK_SECRET);
+    let huge = huge
+        .body(vec![b' '; 6 * MIB])
+        .send()
+        .await?
+        .status()
+        .as_u16();
+    assert!([413, 500, 502, 503].contains(&huge), "{huge}");
+
+    for (name, body, attributes) in by_hand() {
+        let request = relay
             .stack
             .sqs()
             .send_message()
-            .queue_url(relay.stack.output("QueueUrl")?)
-            .message_body(&body);
+            .queue_url(relay.stack.output("QueueUrl")?);
+        let mut request = request.message_body(&body);
         for (name, value) in attributes {
-            request = request.message_attributes(name, stranger(&value)?);
+            request = request.message_attributes(name, text_attribute(&value)?);
         }
         request.send().await?;
         kept.insert(body.into_bytes(), name);
     }
-
     let count = u32::try_from(kept.len())?;
     relay.until_dead(count).await?;
     for letter in relay.dead_letters().await? {
@@ -434,31 +349,29 @@ async fn hostile_bodies_are_kept_byte_for_byte_or_refused_in_words_and_fit_into_
         } else {
             body.into_bytes()
         };
-        let name = kept
-            .remove(&bytes)
-            .with_context(|| format!("{:.100}", String::from_utf8_lossy(&bytes)))?;
-        let reason: Value =
-            serde_json::from_str(text("reason").with_context(|| format!("{name} has no reason"))?)?;
+        let excerpt = format!("{:.100}", String::from_utf8_lossy(&bytes));
+        let name = kept.remove(&bytes).context(excerpt)?;
+        let reason: Value = serde_json::from_str(text("reason").context(name)?)?;
+        let kind = reason["reason"].as_str().unwrap_or_default();
         assert!(
-            ["permanent", "malformed"].contains(&reason["reason"].as_str().unwrap_or_default()),
+            ["permanent", "malformed"].contains(&kind),
             "{name}: {reason}"
         );
     }
-    ensure!(
-        kept.is_empty(),
-        "lost: {:?}",
-        kept.into_values().collect::<Vec<_>>()
-    );
+    ensure!(kept.is_empty(), "lost: {:?}", kept.values());
 
     let long = "n".repeat(MIB);
+    let next =
+        json!({ "action": "list", "since": "-009999-01-02T01:59:59Z", "limit": 1, "next": "////" });
     for (request, word) in [
-        (
-            json!({ "action": "list", "since": "-009999-01-02T01:59:59Z", "limit": 1, "next": "////" }),
-            "next",
-        ),
+        (next, "next"),
         (json!({ "action": "list", &long: 1 }), "nnnn"),
         (json!({ "action": &long }), "action"),
         (json!({ "action": "show", "eventId": "a\u{0}" }), "eventId"),
+        (
+            json!({ "action": "replay", "all": true, "dryrun": true }),
+            "dryrun",
+        ),
         (
             json!({ "action": "replay", "eventIds": vec!["a"; 1001] }),
             "eventIds",

@@ -13,7 +13,7 @@ use local::target::ReceivedRequest;
 use local::wait;
 use serde::Deserialize;
 
-use crate::Relay;
+use crate::relay::Relay;
 
 /// Error in the record of an attempt that crashed.
 pub(crate) const CRASHED: &str = "the processor ended before it could record this attempt";
@@ -93,7 +93,6 @@ pub(crate) struct Kept {
     pub(crate) attempts_made: usize,
     #[serde(default)]
     pub(crate) attempts: Vec<KeptAttempt>,
-    pub(crate) lease_until: Option<i64>,
     pub(crate) reason: Option<String>,
 }
 

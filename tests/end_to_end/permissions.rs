@@ -12,22 +12,22 @@ mod replay;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use aws_sdk_dynamodb::types::AttributeValue;
+use anyhow::{Context as _, Result, ensure};
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use jiff::Timestamp;
+use genesys_relay::domain::circuit::State;
+use jiff::{SignedDuration, Timestamp};
 use local::genesys::Webhook;
 use local::role::Role;
-use local::stack::Function;
+use local::stack::{Function, FunctionError, QueueCounts};
 use local::target::{Answer, Behaviour, ReceivedRequest};
 use local::wait;
 use serde_json::{Value, json};
 
 use crate::recovery::log_failed;
-use crate::{Relay, name_of, webhook};
+use crate::relay::{QUICK, Relay, assert_has, name_of, webhook};
 
-/// Nothing that a function does. Its own runtime writes the logs and the traces on AWS, and the
+/// Used by no function. The runtime writes the logs and the traces on AWS, and the
 /// emulator asks for no permission.
 const OF_THE_RUNTIME: [&str; 4] = [
     "logs:CreateLogStream",
@@ -48,6 +48,9 @@ const OF_THE_MAPPING: [&str; 3] = [
 /// `status` says nothing of one age.
 const UNJUDGED: [&str; 1] = ["cloudwatch:GetMetricStatistics"];
 
+/// Long enough for each probe to see it fail, and short enough to wait for.
+const PARAMETERS: [(&str, &str); 4] = [QUICK[0], QUICK[1], QUICK[2], ("MaxReceiveCount", "25")];
+
 /// A permission that is about to be taken away, and the relay that has it.
 struct Trial<'a> {
     relay: &'a Relay,
@@ -58,6 +61,18 @@ struct Trial<'a> {
 /// Takes the permission away, sees what needs it fail, gives it back, and sees that nothing was
 /// lost.
 type Probe = for<'a> fn(&'a Trial<'a>) -> LocalBoxFuture<'a, Result<()>>;
+
+fn probe(action: &'static str, probe: Probe) -> (&'static str, Probe) {
+    (action, probe)
+}
+
+/// Probes by the permissions that they take away.
+macro_rules! probes {
+    ($($action:literal => $probe:expr),* $(,)?) => {
+        [$(probe($action, |trial| ($probe)(trial).boxed_local())),*]
+    };
+}
+use probes;
 
 impl Trial<'_> {
     async fn take_away(&self) -> Result<()> {
@@ -73,7 +88,7 @@ impl Trial<'_> {
         text.contains(&format!("not authorized to perform: {}", self.action))
     }
 
-    /// Invokes the replay function, which must not be able to do what is asked.
+    /// Invokes the replay function, which must fail for want of this permission.
     async fn refused(&self, request: Value, error_type: &str) -> Result<()> {
         let error = self.relay.replay_fails(request, error_type).await?;
         ensure!(self.is_named_in(&error.to_string()), "{error}");
@@ -82,43 +97,36 @@ impl Trial<'_> {
 
     /// Waits until a function has logged that this permission is missing.
     async fn until_logged(&self, function: Function) -> Result<()> {
-        self.until_log_says(function, |line| self.is_named_in(line))
-            .await
+        let is_it = |line: &Value| self.is_named_in(&line.to_string());
+        let wait = self.relay.until_logged(function, 1, self.action, is_it);
+        wait.await.map(drop)
     }
 
-    async fn until_log_says(
-        &self,
-        function: Function,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<()> {
-        wait::until("the refusal is in the log", || async {
-            let lines = self.relay.stack.log_lines(function, 0).await?;
-            Ok(lines
-                .iter()
-                .any(|line| wanted(&line.content.to_string()))
-                .then_some(()))
-        })
-        .await
+    /// Sends an event that the target accepts.
+    async fn accept(&self, name: &str) -> Result<String> {
+        self.relay.accept(&webhook(name)).await
     }
 
-    /// An event that the target has refused.
+    /// Sends an event that the target refuses the first time.
     async fn dead(&self) -> Result<String> {
-        let id = self
-            .relay
-            .accept(&webhook(&format!("missing, {}", self.action)))
-            .await?;
+        let id = self.accept(&format!("missing, {}", self.action)).await?;
         self.relay.until_dead(1).await?;
         Ok(id)
     }
 
-    /// Brings the dead letters back, which nothing hinders any more.
+    fn was_tried(&self, id: &str) -> bool {
+        !self.relay.target.requests_of(id).is_empty()
+    }
+
+    /// Replays a dead letter, which nothing hinders any more.
     async fn replay(&self, id: &str) -> Result<()> {
-        let answer = self
-            .relay
-            .replay(json!({ "action": "replay", "eventIds": [id] }))
-            .await?;
-        ensure!(answer["replayed"] == 1, "{answer}");
+        assert_has(&self.replay_answer(id).await?, json!({ "replayed": 1 }));
         self.delivered_once(id).await
+    }
+
+    async fn replay_answer(&self, id: &str) -> Result<Value> {
+        let request = json!({ "action": "replay", "eventIds": [id] });
+        self.relay.replay(request).await
     }
 
     async fn delivered_once(&self, id: &str) -> Result<()> {
@@ -129,32 +137,15 @@ impl Trial<'_> {
     }
 }
 
-/// Tries every permission of a role, on a relay of its own.
-async fn try_each(role: &str, exempt: &[&str], probes: &[(&str, Probe)]) -> Result<()> {
-    try_each_with("none", role, exempt, probes).await
+async fn start(source: &str) -> Result<Relay> {
+    let parameters = [&PARAMETERS[..], &[("RecoverySource", source)]].concat();
+    let relay = Relay::start(Behaviour::script(refuse_once), &parameters).await?;
+    relay.set_visibility(12).await?;
+    Ok(relay)
 }
 
-/// The same, on a relay that recovers from this source.
-async fn try_each_with(
-    recovery_source: &str,
-    role: &str,
-    exempt: &[&str],
-    probes: &[(&str, Probe)],
-) -> Result<()> {
-    // Long enough for each probe to see it fail, and short enough to wait for.
-    let parameters = [
-        ("BackoffBaseSeconds", 1),
-        ("BackoffCapSeconds", 1),
-        ("MaxReceiveCount", 25),
-        ("ProcessorTimeoutSeconds", 5),
-    ];
-    let relay =
-        Relay::start_with(Behaviour::script(refuse_once), &parameters, recovery_source).await?;
-    try_on(&relay, role, exempt, probes).await
-}
-
-/// The same, on this relay.
-async fn try_on(
+/// Tries every permission of a role.
+async fn try_each(
     relay: &Relay,
     role: &str,
     exempt: &[&str],
@@ -165,22 +156,18 @@ async fn try_on(
         .iter()
         .map(|(action, _)| *action)
         .chain(exempt.iter().copied());
-    assert_eq!(
-        role.actions(),
-        tried.map(str::to_owned).collect::<BTreeSet<_>>(),
-        "each permission has its probe"
-    );
+    let tried: BTreeSet<_> = tried.map(str::to_owned).collect();
+    assert_eq!(role.actions(), tried, "each permission has its probe");
     for (action, probe) in probes {
+        eprintln!("without {action}");
         let trial = Trial {
             relay,
             role: &role,
             action,
         };
-        let began = std::time::Instant::now();
         probe(&trial)
             .await
             .with_context(|| format!("without {action}"))?;
-        eprintln!("{action}: {:.1?}", began.elapsed());
         relay
             .until_empty()
             .await
@@ -189,24 +176,37 @@ async fn try_on(
     Ok(())
 }
 
-/// Empties the dead-letter queue, of what is hidden too.
-async fn purge(relay: &Relay) -> Result<()> {
-    relay
-        .stack
-        .sqs()
-        .purge_queue()
-        .queue_url(relay.stack.output("DeadLetterQueueUrl")?)
-        .send()
-        .await?;
-    Ok(())
-}
-
-/// Refuses the first delivery of what is called `missing`, and is not there for the first of what
-/// is called `late`.
+/// Refuses the first delivery of what is called `missing`, and fails at the first of what is called
+/// `late`.
 fn refuse_once(request: &ReceivedRequest) -> Answer {
     match name_of(&request.body).as_str() {
         name if name.starts_with("missing") && request.nth == 1 => Answer::status(404),
         name if name.starts_with("late") && request.nth == 1 => Answer::status(503),
         _ => Answer::status(200),
     }
+}
+
+#[tokio::test]
+async fn ingest_and_processor_lose_nothing_without_a_permission() -> Result<()> {
+    let relay = start("none").await?;
+    ingest::try_all(&relay).await?;
+    processor::try_all(&relay).await
+}
+
+#[tokio::test]
+async fn replay_and_schedules_lose_nothing_without_a_permission() -> Result<()> {
+    let relay = start("none").await?;
+    replay::try_all(&relay).await?;
+    replay::try_schedules(&relay).await
+}
+
+#[tokio::test]
+async fn recovery_loses_nothing_without_a_permission() -> Result<()> {
+    recovery::try_all(&start("webhook-deliveries").await?).await
+}
+
+#[tokio::test]
+async fn breaker_holds_back_no_event_without_a_permission() -> Result<()> {
+    let relay = Relay::start(Behaviour::Fine, &[("Breaker", "on")]).await?;
+    breaker::try_all(&relay).await
 }

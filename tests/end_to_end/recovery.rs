@@ -1,12 +1,14 @@
 //! Recovery of events that Genesys Cloud failed to deliver, under faults; events that had arrived
 //! are recognised.
 
+mod failures;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use local::genesys::Webhook;
 use local::genesys_cloud::{Endpoint, Fault, GenesysCloud};
@@ -15,66 +17,63 @@ use local::target::Behaviour;
 use local::wait;
 use serde_json::{Value, json};
 
-use crate::Relay;
+use crate::relay::{Relay, assert_has};
 
-/// The webhook and the integration that point to the relay.
+/// Ids of the webhook and the integration that point to the relay.
 pub(crate) const IDS: [&str; 2] = [WEBHOOK, INTEGRATION];
 
 const WEBHOOK: &str = "11111111-2222-4333-8444-555555555555";
 const INTEGRATION: &str = "3f1c9a52-7d0b-4e0e-9a57-2f6d1f0c8b11";
 
-/// As many as an outage of some minutes loses.
+/// Events of an outage, and those of them that had arrived before it, or while Genesys Cloud had
+/// already given up.
 const LOST: usize = 200;
-
-/// Of those, so many had arrived before the endpoint went away, or while Genesys Cloud had already
-/// given up.
 const ARRIVED: usize = 60;
 
-/// Seconds that a run of the recovery has, in tests that kill one.
-const SHORT_RUN: i32 = 40;
+/// Seconds of a run of the recovery, in tests that kill one.
+const SHORT_RUN: i32 = 20;
 
 impl Relay {
     /// Starts a relay that recovers from a Genesys Cloud of its own, by hand only.
     async fn recovering(source: &str) -> Result<Self> {
-        Self::start_with(Behaviour::Fine, &[], source).await
+        let relay = Self::start(Behaviour::Fine, &[("RecoverySource", source)]).await?;
+        relay.genesys.set_rate_limit(100_000);
+        Ok(relay)
     }
 
-    /// Invokes the recovery, which has to answer.
+    /// Invokes the recovery, which must succeed.
     pub(crate) async fn recover(&self, request: Value) -> Result<Value> {
         Ok(self.stack.invoke(Function::Recovery, &request).await??)
     }
 
-    /// Invokes the recovery, which has to fail with an error of this type, and gives its message.
-    pub(crate) async fn recover_fails(&self, request: Value, error_type: &str) -> Result<String> {
-        let Err(error) = self.stack.invoke(Function::Recovery, &request).await? else {
-            anyhow::bail!("{request} was carried out");
+    /// Invokes the recovery, which must fail with an error of this type, and returns its message.
+    pub(crate) async fn recover_fails(&self, error_type: &str) -> Result<String> {
+        let Err(error) = self.stack.invoke(Function::Recovery, &json!({})).await? else {
+            bail!("the recovery succeeded");
         };
-        ensure!(error.0["errorType"] == error_type, "{request}: {error}");
-        Ok(error.0["errorMessage"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned())
+        ensure!(error.0["errorType"] == error_type, "{error}");
+        let message = error.0["errorMessage"].as_str();
+        Ok(message.unwrap_or_default().to_owned())
     }
 
-    /// Waits until the target has had each of `events` events just once.
+    /// Waits until the target has had so many events, each once.
     async fn until_each_is_delivered_once(&self, events: usize) -> Result<()> {
-        let what = format!("{events} events are delivered");
-        wait::until(&what, || async {
+        wait::until(&format!("{events} events are delivered"), || async {
             Ok((self.deliveries().len() >= events).then_some(()))
         })
         .await?;
         self.until_empty().await?;
-        let deliveries = self.deliveries();
+        let mut deliveries = self.deliveries();
         ensure!(
             deliveries.len() == events,
             "{} events were delivered",
             deliveries.len()
         );
-        let doubled: Vec<_> = deliveries
-            .iter()
-            .filter(|(_, times)| **times != 1)
-            .collect();
-        ensure!(doubled.is_empty(), "delivered more than once: {doubled:?}");
+        deliveries.retain(|_, times| *times != 1);
+        ensure!(
+            deliveries.is_empty(),
+            "delivered more than once: {deliveries:?}"
+        );
         Ok(())
     }
 }
@@ -149,63 +148,110 @@ async fn lose(relay: &Relay, source: &str, lost: usize, arrived: usize) -> Resul
     relay.accept_all(webhooks).await.map(drop)
 }
 
-async fn an_outage_is_recovered_from(source: &str) -> Result<()> {
-    let relay = Relay::recovering(source).await?;
-    let genesys = &relay.genesys;
-    genesys.set_rate_limit(100_000);
-    lose(&relay, source, LOST, ARRIVED).await?;
-    // What has arrived need not be delivered by now: then the table does not know it, and the
-    // processor finds the copy.
+async fn an_outage_is_recovered_from(relay: &Relay, source: &str) -> Result<()> {
+    lose(relay, source, LOST, ARRIVED).await?;
+    // Events that have arrived need not be delivered by now: then the table does not know them, and
+    // the processor finds the copies.
     let first = relay.recover(json!({})).await?;
-    ensure!(
-        first["fetched"] == LOST && first["complete"] == true,
-        "{first}"
-    );
+    assert_has(&first, json!({ "fetched": LOST, "complete": true }));
     let second = relay.recover(json!({})).await?;
-    ensure!(second["fetched"] == LOST && second["new"] == 0, "{second}");
+    assert_has(&second, json!({ "fetched": LOST, "new": 0 }));
     relay.until_each_is_delivered_once(LOST).await?;
     let third = relay.recover(json!({})).await?;
-    ensure!(
-        (&third["new"], &third["known"]) == (&json!(0), &json!(LOST)),
-        "{third}"
-    );
+    assert_has(&third, json!({ "new": 0, "known": LOST }));
     relay.until_each_is_delivered_once(LOST).await?;
 
-    let called: BTreeSet<_> = genesys
-        .calls()
-        .into_iter()
-        .filter_map(|call| call.status)
-        .collect();
+    let calls = relay.genesys.calls().into_iter();
+    let called: BTreeSet<_> = calls.filter_map(|call| call.status).collect();
     ensure!(called == [200].into(), "{called:?}");
-    for request in relay.target.requests() {
-        ensure!(
-            request.headers.get("authorization").is_none(),
-            "a header of the log went through"
-        );
-    }
+    let requests = relay.target.requests();
+    let passed_on = requests
+        .iter()
+        .any(|it| it.headers.contains_key("authorization"));
+    ensure!(!passed_on, "a header of the log went through");
+    Ok(())
+}
+
+/// On one relay, whose runs do not disturb each other.
+#[tokio::test]
+async fn webhooks_of_an_outage_are_delivered_once() -> Result<()> {
+    let relay = Relay::recovering("webhook-deliveries").await?;
+    an_outage_is_recovered_from(&relay, "webhook-deliveries").await?;
+    unreadable_entry_is_a_dead_letter_once_and_whole(&relay).await?;
+    two_runs_at_once_exclude_each_other(&relay).await?;
+    log_failed(
+        &relay.genesys,
+        LOST,
+        Timestamp::now() - SignedDuration::from_mins(1),
+    );
+    relay.run_schedule("Recovery", "now").await?;
+    relay.until_each_is_delivered_once(LOST + 1).await
+}
+
+async fn unreadable_entry_is_a_dead_letter_once_and_whole(relay: &Relay) -> Result<()> {
+    let time = format!("{:.3}", Timestamp::now() - SignedDuration::from_mins(1));
+    let strange = json!({ "id": "strange", "status": "failed", "timestamp": time, "body": 42 });
+    relay.genesys.add_delivery(strange.clone());
+    let text = json!({ "id": "text", "webhookId": WEBHOOK, "status": "failed", "timestamp": time, "body": "plain text" });
+    relay.genesys.add_delivery(text);
+    // Two webhooks are read, and an entity without one is in the log of both.
+    let dry = relay.recover(json!({ "dryRun": true })).await?;
+    assert_has(&dry, json!({ "dryRun": true, "unreadable": 2 }));
+    relay.until_empty().await?;
+    let report = relay.recover(json!({})).await?;
+    assert_has(&report, json!({ "unreadable": 2, "known": LOST + 1 }));
+    assert_has(&relay.recover(json!({})).await?, json!({ "unreadable": 0 }));
+    relay.until_dead(2).await?;
+
+    let only = async |reason: &str| {
+        let list = json!({ "action": "list", "reason": reason });
+        let list = relay.replay(list).await?;
+        ensure!(list["count"] == 1, "{list}");
+        let id = list["items"][0]["eventId"].as_str().context("an id")?;
+        relay.show(id).await
+    };
+    let unreadable = json!({ "body": strange.to_string(), "/history/0/action": "recover" });
+    assert_has(&only("unreadable").await?, unreadable);
+    assert_has(&only("malformed").await?, json!({ "body": "plain text" }));
+    relay.purge().await
+}
+
+async fn two_runs_at_once_exclude_each_other(relay: &Relay) -> Result<()> {
+    let (before, is_slow) = (relay.genesys.calls().len(), AtomicBool::new(true));
+    relay.genesys.script(move |_| {
+        let is_first = is_slow.swap(false, Ordering::Relaxed);
+        is_first.then(|| Fault::Slow(Duration::from_secs(5)))
+    });
+    let other = async {
+        let has_begun = |calls: &[_]| calls.len() > before;
+        relay
+            .genesys
+            .until("the first run has begun", has_begun)
+            .await?;
+        relay.recover_fails("Busy").await
+    };
+    let (first, other) = tokio::try_join!(relay.recover(json!({})), other)?;
+    assert_has(&first, json!({ "complete": true }));
+    ensure!(other.contains("has been running since"), "{other}");
     Ok(())
 }
 
 #[tokio::test]
-async fn after_an_outage_each_webhook_is_delivered_once() -> Result<()> {
-    an_outage_is_recovered_from("webhook-deliveries").await
-}
-
-#[tokio::test]
-async fn after_an_outage_each_message_is_delivered_once() -> Result<()> {
-    an_outage_is_recovered_from("open-messaging").await
+async fn messages_of_an_outage_are_delivered_once() -> Result<()> {
+    let relay = Relay::recovering("open-messaging").await?;
+    an_outage_is_recovered_from(&relay, "open-messaging").await?;
+    failures::a_failure_says_what_to_do_and_how_far_behind_it_is(&relay).await
 }
 
 async fn nothing_is_missed_whatever_goes_wrong(
+    relay: &Relay,
     source: &str,
     lost: usize,
     arrived: usize,
 ) -> Result<()> {
-    let relay = Relay::recovering(source).await?;
     let genesys = &relay.genesys;
-    genesys.set_rate_limit(100_000);
     relay.set_timeout(Function::Recovery, SHORT_RUN).await?;
-    lose(&relay, source, lost, arrived).await?;
+    lose(relay, source, lost, arrived).await?;
 
     // Every third call meets the limit, and one page answers 500 twice. One hangs until the
     // function is killed.
@@ -213,10 +259,8 @@ async fn nothing_is_missed_whatever_goes_wrong(
     let is_hanging = Arc::clone(&hangs);
     genesys.script(move |call| {
         if call.overall % 3 == 0 {
-            return Some(Fault::too_many_requests(&[
-                ("Retry-After", "1"),
-                ("inin-ratelimit-reset", "1"),
-            ]));
+            let headers = [("Retry-After", "1"), ("inin-ratelimit-reset", "1")];
+            return Some(Fault::too_many_requests(&headers));
         }
         if call.endpoint == Endpoint::Token {
             return None;
@@ -231,69 +275,56 @@ async fn nothing_is_missed_whatever_goes_wrong(
         }
     });
     let half = async {
-        genesys
-            .until("a page hangs", |_| hangs.load(Ordering::Relaxed))
-            .await?;
-        ensure!(
-            relay.kill(Function::Recovery).await? > 0,
-            "there was a function to kill"
-        );
-        anyhow::Ok(())
+        let is_so = |_: &[_]| hangs.load(Ordering::Relaxed);
+        genesys.until("a page hangs", is_so).await?;
+        let killed = relay.kill(Function::Recovery).await?;
+        ensure!(killed > 0, "there was a function to kill");
+        Ok(())
     };
     let request = json!({});
-    let (killed, half) = tokio::join!(relay.stack.invoke(Function::Recovery, &request), half);
-    half?;
-    ensure!(killed?.is_err(), "it was killed");
-    let recovered = wait::until("the lease of the killed run ends", || async {
-        Ok(relay.stack.invoke(Function::Recovery, &request).await?.ok())
-    });
-    // Its token is no longer good after some calls.
+    let run = relay.stack.invoke(Function::Recovery, &request);
+    let (killed, ()) = tokio::try_join!(run, half)?;
+    ensure!(killed.is_err(), "it was killed");
+    // Its lease ends, and its token is no longer good after some calls.
+    let recovered = relay.until_free(Function::Recovery, &request);
     let expire = async {
         let calls = genesys.calls().len();
-        genesys
-            .until("the next run is under way", |all| all.len() > calls + 4)
-            .await?;
+        let is_so = |all: &[_]| all.len() > calls + 4;
+        genesys.until("the next run has begun", is_so).await?;
         genesys.expire_tokens();
-        anyhow::Ok(())
+        Ok(())
     };
-    let (mut report, expired) = tokio::join!(recovered, expire);
-    expired?;
+    let (mut report, ()) = tokio::try_join!(recovered, expire)?;
     for _ in 0..20 {
-        let answer = report?;
-        if answer["complete"] == true {
+        if report["complete"] == true {
             break;
         }
-        report = relay.recover(json!({})).await;
+        report = relay.recover(json!({})).await?;
     }
-    ensure!(
-        relay.recover(json!({})).await?["new"] == 0,
-        "all were queued"
-    );
+    assert_has(&relay.recover(json!({})).await?, json!({ "new": 0 }));
     relay.until_each_is_delivered_once(lost).await?;
-    let statuses: BTreeSet<_> = genesys
-        .calls()
-        .into_iter()
-        .filter_map(|call| call.status)
-        .collect();
+    let calls = genesys.calls().into_iter();
+    let statuses: BTreeSet<_> = calls.filter_map(|call| call.status).collect();
     ensure!(statuses == [200, 401, 429, 500].into(), "{statuses:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn no_webhook_is_missed_or_doubled_whatever_goes_wrong() -> Result<()> {
-    nothing_is_missed_whatever_goes_wrong("webhook-deliveries", LOST, ARRIVED).await
+    let relay = Relay::recovering("webhook-deliveries").await?;
+    nothing_is_missed_whatever_goes_wrong(&relay, "webhook-deliveries", LOST, ARRIVED).await
 }
 
 /// Fewer, since each message costs a call, and every third call a second.
 #[tokio::test]
 async fn no_message_is_missed_or_doubled_whatever_goes_wrong() -> Result<()> {
-    nothing_is_missed_whatever_goes_wrong("open-messaging", 12, 4).await
+    let relay = Relay::recovering("open-messaging").await?;
+    nothing_is_missed_whatever_goes_wrong(&relay, "open-messaging", 12, 4).await
 }
 
 /// As a person can watch it with `cargo local`.
 #[tokio::test]
-async fn what_was_sent_while_ingest_was_stopped_is_recovered_whichever_clock_is_wrong() -> Result<()>
-{
+async fn events_sent_to_a_stopped_ingest_are_recovered_whatever_the_clocks() -> Result<()> {
     let relay = Relay::recovering("webhook-deliveries").await?;
     let genesys = &relay.genesys;
     let (url, pause) = (relay.stack.webhook_url()?, Duration::from_millis(50));
@@ -301,206 +332,23 @@ async fn what_was_sent_while_ingest_was_stopped_is_recovered_whichever_clock_is_
     let mut sent = 0;
     for skew in [-2, 0, 2] {
         genesys.set_skew(SignedDuration::from_mins(skew));
+        let envelope =
+            |number| Webhook::with_shared_secret(envelope(number, genesys.now()).to_string());
+        let message = |number| Webhook::signed(message(number, genesys.now()).to_string());
         relay.stack.set_running(Function::Ingest, false).await?;
-        for webhook in [
-            Webhook::with_shared_secret(envelope(1000 + sent, genesys.now()).to_string()),
-            Webhook::signed(message(1000 + sent, genesys.now()).to_string()),
-        ] {
-            ensure!(
-                !genesys.deliver(&url, &webhook, pause).await,
-                "there was an answer"
-            );
-            sent += 1;
+        for webhook in [envelope(1000 + sent), message(1001 + sent)] {
+            let is_taken = genesys.deliver(&url, &webhook, pause).await;
+            ensure!(!is_taken, "there was an answer");
         }
         relay.stack.set_running(Function::Ingest, true).await?;
-        let webhook = Webhook::with_shared_secret(envelope(1000 + sent, genesys.now()).to_string());
-        ensure!(
-            genesys.deliver(&url, &webhook, pause).await,
-            "ingest answers again"
-        );
-        sent += 1;
+        let is_taken = genesys.deliver(&url, &envelope(1002 + sent), pause).await;
+        ensure!(is_taken, "ingest answers again");
+        sent += 3;
         for _ in 0..2 {
             let report = relay.recover(json!({})).await?;
-            ensure!(
-                report["complete"] == true && report["behindSeconds"] == 0,
-                "{report}"
-            );
+            assert_has(&report, json!({ "complete": true, "behindSeconds": 0 }));
         }
         relay.until_each_is_delivered_once(sent).await?;
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn unreadable_entry_is_a_dead_letter_once_and_whole() -> Result<()> {
-    let relay = Relay::recovering("webhook-deliveries").await?;
-    let genesys = &relay.genesys;
-    let time = format!("{:.3}", Timestamp::now() - SignedDuration::from_mins(1));
-    let strange = json!({ "id": "strange", "status": "failed", "timestamp": time, "body": 42 });
-    genesys.add_delivery(strange.clone());
-    let text = json!({ "id": "text", "webhookId": WEBHOOK, "status": "failed", "timestamp": time, "body": "plain text" });
-    genesys.add_delivery(text);
-    // Two webhooks are read, and an entity without one is in the log of both.
-    let dry = relay.recover(json!({ "dryRun": true })).await?;
-    ensure!(dry["dryRun"] == true && dry["unreadable"] == 2, "{dry}");
-    relay.until_empty().await?;
-    let report = relay.recover(json!({})).await?;
-    ensure!(
-        (&report["unreadable"], &report["known"]) == (&json!(2), &json!(1)),
-        "{report}"
-    );
-    ensure!(relay.recover(json!({})).await?["unreadable"] == 0);
-    relay.until_dead(2).await?;
-
-    let list = relay
-        .replay(json!({ "action": "list", "reason": "unreadable" }))
-        .await?;
-    ensure!(list["count"] == 1, "{list}");
-    let id = list["items"][0]["eventId"].as_str().context("an id")?;
-    let shown = relay.show(id).await?;
-    ensure!(
-        shown["body"].as_str() == Some(strange.to_string().as_str()),
-        "{shown}"
-    );
-    ensure!(shown["history"][0]["action"] == "recover", "{shown}");
-    let list = relay
-        .replay(json!({ "action": "list", "reason": "malformed" }))
-        .await?;
-    ensure!(
-        list["count"] == 1
-            && relay
-                .show(list["items"][0]["eventId"].as_str().context("an id")?)
-                .await?["body"]
-                == "plain text"
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_failure_says_what_to_do_and_how_far_behind_it_is() -> Result<()> {
-    let relay = Relay::recovering("open-messaging").await?;
-    let genesys = &relay.genesys;
-    relay.recover(json!({})).await?;
-
-    genesys.script(|call| {
-        (call.endpoint == Endpoint::Query)
-            .then(|| Fault::missing_permission("analytics:conversationDetail:view"))
-    });
-    let error = relay.recover_fails(json!({}), "Forbidden").await?;
-    ensure!(
-        error.contains("the permission analytics:conversationDetail:view"),
-        "{error}"
-    );
-
-    genesys.script(|call| (call.endpoint == Endpoint::Query).then(|| Fault::body("{}")));
-    let error = relay.recover_fails(json!({}), "GenesysError").await?;
-    ensure!(
-        error.contains("totalHits"),
-        "an answer without its fields is no empty list: {error}"
-    );
-
-    genesys.script(|_| None);
-    let mut secret = local::stack::secret();
-    secret["genesysClientSecret"] = json!("not-the-secret-of-this-client");
-    relay.stack.set_secret(&secret).await?;
-    // What has read the secret keeps it for a while.
-    relay.kill(Function::Recovery).await?;
-    let error = relay.recover_fails(json!({}), "Credentials").await?;
-    ensure!(
-        error.contains("genesysClientSecret") && !error.contains("not-the-secret"),
-        "{error}"
-    );
-
-    let lines = relay.stack.log_lines(Function::Recovery, 0).await?;
-    let is_run = |line: &&Value| {
-        line["message"] == "finished recovery" || line["message"] == "recovery failed"
-    };
-    let runs: Vec<_> = lines
-        .iter()
-        .map(|line| &line.content)
-        .filter(is_run)
-        .collect();
-    ensure!(runs.len() >= 4, "one line for each run: {runs:?}");
-    for field in ["fetched", "new", "known", "unreadable", "behind_seconds"] {
-        ensure!(
-            runs.iter().all(|run| run[field].is_u64()),
-            "{field} is a number: {runs:?}"
-        );
-    }
-    // What the last one wrote may not be read yet.
-    let failed: Vec<_> = lines
-        .iter()
-        .map(|line| &line.content["RecoveryFailed"])
-        .filter(|one| one.is_array())
-        .collect();
-    ensure!(
-        failed.starts_with(&[&json!([0.0]), &json!([1.0])]),
-        "one value for each run: {failed:?}"
-    );
-    ensure!(
-        runs.iter()
-            .any(|run| run["level"] == "ERROR" && run["error"].is_string()),
-        "{runs:?}"
-    );
-    let calls = lines
-        .iter()
-        .filter(|line| line.content["message"] == "called Genesys Cloud");
-    ensure!(calls.into_iter().all(|line| {
-        line.content["correlation_id"]
-            .as_str()
-            .is_some_and(|id| id.len() > 8)
-    }));
-    let all = lines
-        .iter()
-        .map(|line| line.content.to_string())
-        .collect::<String>();
-    ensure!(
-        !all.contains(local::genesys_cloud::CLIENT_SECRET) && !all.contains("not-the-secret"),
-        "no secret is logged"
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn two_runs_at_once_exclude_each_other() -> Result<()> {
-    let relay = Relay::recovering("webhook-deliveries").await?;
-    let genesys = &relay.genesys;
-    genesys.script(|call| (call.overall == 2).then(|| Fault::Slow(Duration::from_secs(15))));
-    let request = json!({});
-    let other = async {
-        genesys
-            .until("the first run has begun", |calls| calls.len() > 1)
-            .await?;
-        relay.recover_fails(json!({}), "Busy").await
-    };
-    let (first, other) = tokio::join!(relay.recover(request), other);
-    ensure!(first?["complete"] == true);
-    ensure!(other?.contains("has been running since"));
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_schedule_recovers_and_what_is_off_refuses() -> Result<()> {
-    let relay = Relay::recovering("webhook-deliveries").await?;
-    let genesys = &relay.genesys;
-    log_failed(genesys, 1, Timestamp::now() - SignedDuration::from_mins(1));
-    relay.let_schedule_come("Recovery", "now").await?;
-    relay.until_each_is_delivered_once(1).await?;
-
-    let off = Relay::start(Behaviour::Fine, &[]).await?;
-    let error = off.recover_fails(json!({}), "Off").await?;
-    ensure!(error.contains("RecoverySource"), "{error}");
-    let schedules = off
-        .stack
-        .scheduler()
-        .list_schedules()
-        .send()
-        .await?
-        .schedules;
-    ensure!(schedules.iter().all(|schedule| {
-        !schedule
-            .name()
-            .is_some_and(|name| name.contains("Recovery"))
-    }));
     Ok(())
 }

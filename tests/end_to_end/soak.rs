@@ -24,15 +24,16 @@ use local::genesys::Webhook;
 use local::stack::{Function, Service};
 use local::target::Behaviour;
 use local::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use self::account::{Account, Ending};
 use self::operator::Operator;
 use self::trouble::Troubles;
+use crate::archive;
 use crate::faults::Faulty;
 use crate::ledger::{self, Kept, dead_letters, records};
-use crate::{Relay, archive, webhook};
+use crate::relay::{Relay, webhook};
 
 const SECONDS: u64 = 60;
 
@@ -48,16 +49,16 @@ const SENDERS: usize = 32;
 /// Between two tries of a sender: Genesys takes longer, and would outlast all of the troubles here.
 const SENDER_PAUSE: Duration = Duration::from_millis(150);
 
-/// Seconds of an invocation of the processor. A killed batch comes back after six times as many.
-const PROCESSOR_SECONDS: u32 = 5;
+/// Duration of an invocation of the processor.
+const PROCESSOR_TIME: Duration = Duration::from_secs(5);
 
-const PARAMETERS: [(&str, u32); 6] = [
-    ("MaximumConcurrency", 2),
-    ("MaxReceiveCount", 4),
-    ("BackoffBaseSeconds", 1),
-    ("BackoffCapSeconds", 4),
-    ("ProcessorTimeoutSeconds", PROCESSOR_SECONDS),
-    ("TargetTimeoutSeconds", 1),
+const PARAMETERS: [(&str, &str); 6] = [
+    ("MaximumConcurrency", "2"),
+    ("MaxReceiveCount", "4"),
+    ("BackoffBaseSeconds", "1"),
+    ("BackoffCapSeconds", "4"),
+    ("ProcessorTimeoutSeconds", "5"),
+    ("TargetTimeoutSeconds", "1"),
 ];
 
 /// Seconds of the runs that are killed: what they hid, and their leases, last not much longer.
@@ -81,23 +82,17 @@ struct Sent {
 }
 
 fn variable<T: FromStr>(name: &str, otherwise: T) -> Result<T> {
-    match env::var(name) {
-        Ok(text) => text
-            .parse()
-            .ok()
-            .with_context(|| format!("{name}={text} is no number")),
-        Err(_) => Ok(otherwise),
-    }
+    let Ok(text) = env::var(name) else {
+        return Ok(otherwise);
+    };
+    let value = text.parse().ok();
+    value.with_context(|| format!("{name}={text} is no number"))
 }
 
 fn event_id(webhook: &Webhook) -> Result<String> {
-    Ok(
-        Identity::of(Json::parse(&webhook.body)?, Timestamp::now(), None, || {
-            panic!("nothing tells it apart")
-        })
-        .id
-        .to_string(),
-    )
+    let lone = || panic!("nothing tells it apart");
+    let identity = Identity::of(Json::parse(&webhook.body)?, Timestamp::now(), None, lone);
+    Ok(identity.id.to_string())
 }
 
 /// Sends until then, each event by a sender of its own that gives up as Genesys does.
@@ -108,15 +103,14 @@ async fn send(relay: &Relay, end: Instant) -> Result<Sent> {
         (Instant::now() < end).then_some((number, number + 1))
     });
     let deliver = |number: usize| {
-        let (webhook, url, genesys) = (webhook(&format!("soak {number}")), &url, &relay.genesys);
+        let (webhook, url) = (webhook(&format!("soak {number}")), &url);
         async move {
-            let first = genesys.deliver(url, &webhook, SENDER_PAUSE);
+            let deliver = || relay.genesys.deliver(url, &webhook, SENDER_PAUSE);
             let is_accepted = if number.is_multiple_of(TWICE_IN) {
-                let (first, second) =
-                    tokio::join!(first, genesys.deliver(url, &webhook, SENDER_PAUSE));
+                let (first, second) = tokio::join!(deliver(), deliver());
                 first || second
             } else {
-                first.await
+                deliver().await
             };
             Ok::<_, anyhow::Error>((event_id(&webhook)?, is_accepted))
         }
@@ -137,47 +131,27 @@ async fn send(relay: &Relay, end: Instant) -> Result<Sent> {
 
 /// Waits until no event is on its way.
 async fn until_idle(relay: &Relay) -> Result<()> {
-    ledger::until(relay, "no event is under way", async || {
-        Ok(relay.stack.queue_counts().await?.events.total() == 0)
+    ledger::until(relay, "no event is on its way", async || {
+        Ok(relay.held().await?.0 == 0)
     })
     .await
 }
 
-/// Lets the recovery fetch what its senders gave up. A run that was killed keeps others out for a
-/// while.
+/// Lets the recovery fetch the events that their senders gave up.
 async fn recover_all(relay: &Relay) -> Result<()> {
+    let request = json!({ "by": "the soak" });
     wait::until("all that was given up is fetched", || async {
-        match relay
-            .stack
-            .invoke(Function::Recovery, &json!({ "by": "the soak" }))
-            .await?
-        {
-            Ok(report) => {
-                Ok((report["complete"] == true && report["behindSeconds"] == 0).then_some(()))
-            }
-            Err(error) if error.0["errorType"] == "Busy" => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let report = relay.until_free(Function::Recovery, &request).await?;
+        let is_done = report["complete"] == true && report["behindSeconds"] == 0;
+        Ok(is_done.then_some(()))
     })
     .await
 }
 
-/// Carries out a request as soon as no run that was killed is in its way, and no move.
-async fn replay(relay: &Relay, request: serde_json::Value) -> Result<serde_json::Value> {
-    wait::until("no run is in progress", || async {
-        match relay.stack.invoke(Function::Replay, &request).await? {
-            Ok(report) => Ok(Some(report)),
-            Err(error)
-                if ["Busy", "Moving"]
-                    .iter()
-                    .any(|kind| error.0["errorType"] == *kind) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    })
-    .await
+/// Carries out a request when no killed run and no move is in its way.
+async fn replay(relay: &Relay, mut request: Value) -> Result<Value> {
+    request["by"] = "the soak".into();
+    relay.until_free(Function::Replay, &request).await
 }
 
 /// Reconciles until each record says how its event has ended, and gives all that can be known by
@@ -190,10 +164,9 @@ async fn until_ended(relay: &Relay) -> Result<Ending> {
     let records = loop {
         let report = replay(relay, json!({ "action": "reconcile" })).await?;
         let records = records(relay).await?;
-        let has_ended = |kept: &Kept| {
-            ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"].contains(&kept.state.as_str())
-        };
-        let open: Vec<_> = records.values().filter(|kept| !has_ended(kept)).collect();
+        let ends = ["DELIVERED", "DEAD", "ARCHIVED", "DISCARDED"];
+        let is_open = |kept: &&Kept| !ends.contains(&kept.state.as_str());
+        let open: Vec<_> = records.values().filter(is_open).collect();
         let counts = relay.stack.queue_counts().await?;
         // What a killed run has hidden is not seen by reconcile.
         let hidden = counts.events.total() + counts.dead_letters.in_flight;
@@ -217,15 +190,13 @@ async fn until_ended(relay: &Relay) -> Result<Ending> {
     let mut archived = BTreeSet::new();
     for key in archive::keys(relay).await? {
         let lines = archive::lines(&archive::object(relay, &key).await?)?;
-        archived.extend(
-            lines
-                .iter()
-                .filter_map(|line| line["eventId"].as_str().map(str::to_owned)),
-        );
+        let ids = lines.iter().filter_map(|line| line["eventId"].as_str());
+        archived.extend(ids.map(str::to_owned));
     }
+    let letters = dead_letters(relay).await?;
     Ok(Ending {
         records,
-        letters: dead_letters(relay).await?,
+        letters,
         archived,
     })
 }
@@ -233,22 +204,14 @@ async fn until_ended(relay: &Relay) -> Result<Ending> {
 /// Brings back all that is dead or archived, and waits until the target has it.
 async fn bring_back_all(relay: &Relay) -> Result<()> {
     for key in archive::keys(relay).await? {
-        replay(
-            relay,
-            json!({ "action": "restore", "key": key, "by": "the soak" }),
-        )
-        .await?;
+        replay(relay, json!({ "action": "restore", "key": key })).await?;
     }
+    let all = json!({ "action": "replay", "all": true, "force": true });
     wait::until("all that was dead is delivered", || async {
-        replay(
-            relay,
-            json!({ "action": "replay", "all": true, "force": true, "by": "the soak" }),
-        )
-        .await?;
+        replay(relay, all.clone()).await?;
         until_idle(relay).await?;
         replay(relay, json!({ "action": "reconcile" })).await?;
-        let counts = relay.stack.queue_counts().await?;
-        Ok((counts.events.total() + counts.dead_letters.total() == 0).then_some(()))
+        Ok((relay.held().await? == (0, 0)).then_some(()))
     })
     .await
 }
@@ -318,16 +281,10 @@ async fn no_event_is_lost_whatever_fails() -> Result<()> {
         began.elapsed(),
     );
     ensure!(lost.is_empty(), "lost: {lost:?}");
-    let Troubles {
-        cuts,
-        kills,
-        changes,
-        ..
-    } = &troubles;
+    let counts = [troubles.cuts.len(), troubles.kills.len(), troubles.changes];
     ensure!(
-        cuts.len() >= 4 && kills.len() >= 4 && *changes >= 4,
-        "else it shows nothing: {}",
-        troubles.figures()
+        counts.iter().all(|count| *count >= 4),
+        "too few faults: {counts:?}"
     );
     Ok(())
 }

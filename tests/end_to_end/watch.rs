@@ -14,7 +14,7 @@ use local::workspace::Workspace;
 use local::{env_file, wait};
 use serde_json::{Value, json};
 
-use crate::Relay;
+use crate::relay::{Relay, assert_has};
 
 const CARGO_LAMBDA: Packages = Packages {
     name: "cargo lambda",
@@ -106,7 +106,7 @@ impl Drop for Watch {
 
 #[tokio::test]
 async fn cargo_lambda_serves_all_functions() -> Result<()> {
-    let relay = Relay::start_with(Behaviour::Fine, &[], "webhook-deliveries").await?;
+    let relay = Relay::start(Behaviour::Fine, &[("RecoverySource", "webhook-deliveries")]).await?;
     let interpreter =
         python::environment(&Workspace::locate().await?.local(), CARGO_LAMBDA).await?;
     let env_file = scratch("cargo-lambda-watch.env");
@@ -121,38 +121,22 @@ async fn cargo_lambda_serves_all_functions() -> Result<()> {
     .await?;
 
     let status = watch.invoke("replay", "replay-status").await?;
-    assert_eq!(status["deadLetters"]["visible"], 0, "{status}");
+    assert_has(&status, json!({ "/deadLetters/visible": 0 }));
 
     let report = watch.invoke("recovery", "recovery-scheduled").await?;
-    assert_eq!(
-        (&report["fetched"], &report["complete"]),
-        (&json!(0), &json!(true)),
-        "{report}"
-    );
+    assert_has(&report, json!({ "fetched": 0, "complete": true }));
 
     let answer = watch.invoke("processor", "processor-sent-by-hand").await?;
     assert_eq!(answer, json!({ "batchItemFailures": [] }));
-    assert_eq!(
-        relay.target.requests().len(),
-        1,
-        "what watch runs delivers to the target"
-    );
+    assert_eq!(relay.target.requests().len(), 1, "delivered to the target");
 
     let answer = watch.invoke("ingest", "ingest-open-messaging-text").await?;
-    assert_eq!(answer["statusCode"], 200, "{answer}");
-    let (status, answer) = Webhook::with_shared_secret(r#"{"by":"curl"}"#)
-        .send(&url)
-        .await?;
-    assert_eq!(
-        (status, &answer["status"]),
-        (200, &json!("accepted")),
-        "{answer}"
-    );
-    relay
-        .target
-        .until("what ingest enqueued is delivered", |requests| {
-            requests.len() == 3
-        })
-        .await?;
-    Ok(())
+    assert_has(&answer, json!({ "statusCode": 200 }));
+    let webhook = Webhook::with_shared_secret(r#"{"by":"curl"}"#);
+    let (status, answer) = webhook.send(&url).await?;
+    assert_eq!(status, 200, "{answer}");
+    assert_has(&answer, json!({ "status": "accepted" }));
+    let three = |requests: &[_]| requests.len() == 3;
+    let wait = relay.target.until("all are delivered", three);
+    wait.await.map(drop)
 }

@@ -1,88 +1,41 @@
 //! Permissions of the breaker, removed one at a time.
 
-use genesys_relay::domain::circuit::State;
-use local::genesys_cloud::GenesysCloud;
-use local::stack::{FunctionError, Stack, StackOptions};
-use local::target::Target;
-
 use super::*;
 
-#[tokio::test]
-async fn the_breaker_says_what_it_may_not_do_and_delivery_goes_on() -> Result<()> {
-    let probes: [(&str, Probe); 8] = [
-        ("dynamodb:GetItem", |trial| {
-            a_run_fails(trial, "TableError").boxed_local()
-        }),
-        ("dynamodb:BatchGetItem", |trial| {
-            a_run_fails(trial, "TableError").boxed_local()
-        }),
-        ("dynamodb:PutItem", |trial| {
-            a_run_fails(trial, "TableError").boxed_local()
-        }),
-        ("lambda:GetEventSourceMapping", |trial| {
-            a_run_fails(trial, "EventSourceError").boxed_local()
-        }),
-        ("lambda:UpdateEventSourceMapping", |trial| {
-            it_cannot_open(trial).boxed_local()
-        }),
-        ("lambda:InvokeFunction", |trial| {
-            it_cannot_probe(trial).boxed_local()
-        }),
-        ("sqs:GetQueueAttributes", |trial| {
-            a_run_does_not_know_what_waits(trial).boxed_local()
-        }),
-        ("dynamodb:DeleteItem", |trial| {
-            the_lease_of_the_breaker_stands(trial).boxed_local()
-        }),
-    ];
-    let target = Target::start(Behaviour::Fine).await?;
-    let stack = Stack::start(StackOptions::new(target.url())).await?;
-    let relay = Relay {
-        stack,
-        target,
-        genesys: GenesysCloud::start().await?,
+pub(super) async fn try_all(relay: &Relay) -> Result<()> {
+    let probes = probes! {
+        "dynamodb:GetItem" => |it| a_run_fails(it, "TableError"),
+        "dynamodb:BatchGetItem" => |it| a_run_fails(it, "TableError"),
+        "dynamodb:PutItem" => |it| a_run_fails(it, "TableError"),
+        "lambda:GetEventSourceMapping" => |it| a_run_fails(it, "EventSourceError"),
+        "lambda:UpdateEventSourceMapping" => it_cannot_open,
+        "lambda:InvokeFunction" => it_cannot_probe,
+        "sqs:GetQueueAttributes" => a_run_does_not_know_what_waits,
+        "dynamodb:DeleteItem" => the_lease_of_the_breaker_stands,
     };
-    try_on(&relay, "BreakerRole", &OF_THE_RUNTIME, &probes).await
+    try_each(relay, "BreakerRole", &OF_THE_RUNTIME, &probes).await
 }
 
-/// Invokes the breaker. A run of its schedule may be in progress.
 async fn ask(trial: &Trial<'_>, action: &str) -> Result<Result<Value, FunctionError>> {
-    wait::until("the breaker is free", || async {
-        let answer = trial
-            .relay
-            .stack
-            .invoke(Function::Breaker, &json!({ "action": action }))
-            .await?;
-        let is_busy = answer
-            .as_ref()
-            .is_err_and(|error| error.0["errorType"] == "Busy");
-        Ok((!is_busy).then_some(answer))
-    })
-    .await
+    let request = json!({ "action": action });
+    trial.relay.stack.invoke(Function::Breaker, &request).await
 }
 
 async fn refused(trial: &Trial<'_>, action: &str, error_type: &str) -> Result<()> {
     let Err(error) = ask(trial, action).await? else {
         anyhow::bail!("{action} was done")
     };
-    ensure!(
-        error.0["errorType"] == error_type && trial.is_named_in(&error.to_string()),
-        "{error}"
-    );
+    assert_has(&error.0, json!({ "errorType": error_type }));
+    ensure!(trial.is_named_in(&error.to_string()), "{error}");
     Ok(())
 }
 
 async fn done(trial: &Trial<'_>, action: &str) -> Result<Value> {
-    ask(trial, action)
-        .await?
-        .map_err(|error| anyhow::anyhow!("{action}: {error}"))
+    Ok(ask(trial, action).await??)
 }
 
 async fn an_event_is_delivered(trial: &Trial<'_>) -> Result<()> {
-    let id = trial
-        .relay
-        .accept(&webhook(&format!("fine, {}", trial.action)))
-        .await?;
+    let id = trial.accept(&format!("fine, {}", trial.action)).await?;
     trial.delivered_once(&id).await
 }
 
@@ -105,32 +58,24 @@ async fn it_cannot_open(trial: &Trial<'_>) -> Result<()> {
 async fn close(trial: &Trial<'_>) -> Result<()> {
     done(trial, "close").await?;
     let shown = done(trial, "automatic").await?;
-    ensure!(
-        shown["state"] == "closed" && shown["forced"] == false,
-        "{shown}"
-    );
+    assert_has(&shown, json!({ "state": "closed", "forced": false }));
     an_event_is_delivered(trial).await
 }
 
 async fn it_cannot_probe(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
     // It opened a minute ago: a probe is due as soon as the mapping is disabled.
-    trial
-        .relay
-        .save_circuit(
-            State::Open,
-            Timestamp::now() - jiff::SignedDuration::from_mins(1),
-        )
-        .await?;
+    let a_minute_ago = Timestamp::now() - SignedDuration::from_mins(1);
+    trial.relay.save_circuit(State::Open, a_minute_ago).await?;
     wait::until("a probe is tried", || async {
         let shown = done(trial, "run").await?;
         ensure!(shown["state"] == "open", "{shown}");
         Ok(trial.is_named_in(&shown.to_string()).then_some(()))
     })
     .await?;
-    let id = trial.relay.accept(&webhook("held back")).await?;
+    let id = trial.accept("held back").await?;
     trial.give_back().await?;
-    wait::until("a probe is let through", || async {
+    wait::until("a probe succeeds", || async {
         Ok((done(trial, "run").await?["state"] == "closing").then_some(()))
     })
     .await?;
@@ -150,26 +95,11 @@ async fn the_lease_of_the_breaker_stands(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
     done(trial, "run").await?;
     trial.until_logged(Function::Breaker).await?;
-    let Err(error) = trial
-        .relay
-        .stack
-        .invoke(Function::Breaker, &json!({ "action": "run" }))
-        .await?
-    else {
+    let Err(error) = ask(trial, "run").await? else {
         anyhow::bail!("it ran");
     };
-    ensure!(error.0["errorType"] == "Busy", "{error}");
+    assert_has(&error.0, json!({ "errorType": "Busy" }));
     trial.give_back().await?;
-    // It would end by itself, with the time that the run had.
-    let request = trial
-        .relay
-        .stack
-        .dynamodb()
-        .delete_item()
-        .table_name(trial.relay.stack.output("EventsTableName")?);
-    request
-        .key("event_id", AttributeValue::S("lease#breaker".to_owned()))
-        .send()
-        .await?;
+    trial.relay.end_lease("breaker").await?;
     an_event_is_delivered(trial).await
 }

@@ -2,17 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use local::stack::{Function, Service};
 
 use super::trouble::Troubles;
-use super::{PROCESSOR_SECONDS, Sent};
-use crate::Relay;
+use super::{PROCESSOR_TIME, Sent};
 use crate::ledger::{CRASHED, Kept, KeptAttempt, answered, attempt_of, ended};
-
-const PROCESSOR_TIME: Duration = Duration::from_secs(PROCESSOR_SECONDS as u64);
+use crate::relay::Relay;
 
 /// Contents of the table, the dead-letter queue and the archive when no event is in flight.
 pub(super) struct Ending {

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::trouble::{kill_soon, pause};
+use crate::archive;
 use crate::ledger::Kill;
-use crate::{Relay, archive};
+use crate::relay::Relay;
 
 const REASONS: [&str; 4] = ["exhausted", "permanent", "crashed", "unknown"];
 
@@ -52,77 +53,53 @@ impl<'a> Operator<'a> {
         format!("runs: {}", runs.collect::<Vec<_>>().join(", "))
     }
 
-    /// Asks for one thing after the other until then. What fails is asked again some time.
+    /// Asks for one thing after the other until then. A request that fails is repeated some time.
     pub(super) async fn work(&mut self, end: Instant) -> Result<()> {
         while pause(&mut self.rng, 200, 1500, end).await {
-            match self.rng.u8(..20) {
-                0..=4 => {
-                    self.run(Function::Replay, json!({ "action": "replay", "all": true }))
-                        .await?
-                }
+            let request = match self.rng.u8(..20) {
+                0..=4 => json!({ "action": "replay", "all": true }),
                 5..=8 => {
-                    let filter = json!({ "reason": self.rng.choice(REASONS) });
-                    self.run(
-                        Function::Replay,
-                        json!({ "action": "replay", "filter": filter }),
-                    )
-                    .await?;
+                    json!({ "action": "replay", "filter": { "reason": self.rng.choice(REASONS) } })
                 }
-                9..=12 => {
-                    self.run(Function::Replay, json!({ "action": "reconcile" }))
-                        .await?
-                }
-                13 | 14 => {
-                    self.run(
-                        Function::Replay,
-                        json!({ "action": "archive", "olderThanDays": 0 }),
-                    )
-                    .await?
-                }
+                9..=12 => json!({ "action": "reconcile" }),
+                13 | 14 => json!({ "action": "archive", "olderThanDays": 0 }),
                 15 | 16 => {
-                    let Some(key) = self.rng.choice(archive::keys(self.relay).await?) else {
+                    let keys = archive::keys(self.relay).await?;
+                    let Some(key) = self.rng.choice(keys) else {
                         continue;
                     };
-                    self.run(Function::Replay, json!({ "action": "restore", "key": key }))
-                        .await?;
+                    json!({ "action": "restore", "key": key })
                 }
-                17 => self.discard().await?,
-                _ => self.run(Function::Recovery, json!({})).await?,
-            }
+                17 => {
+                    let Some(id) = self.any_dead_letter().await else {
+                        continue;
+                    };
+                    self.asked_to_discard.insert(id.clone());
+                    json!({ "action": "discard", "eventIds": [id] })
+                }
+                _ => {
+                    self.run(Function::Recovery, json!({})).await?;
+                    continue;
+                }
+            };
+            self.run(Function::Replay, request).await?;
         }
         Ok(())
     }
 
-    async fn discard(&mut self) -> Result<()> {
-        let listed = self
-            .relay
-            .stack
-            .invoke(Function::Replay, &json!({ "action": "list", "limit": 20 }))
-            .await;
-        let Ok(Ok(list)) = listed else { return Ok(()) };
-        let ids = list["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|item| item["eventId"].as_str());
-        let Some(id) = self.rng.choice(ids.collect::<Vec<_>>()) else {
-            return Ok(());
-        };
-        self.asked_to_discard.insert(id.to_owned());
-        self.run(
-            Function::Replay,
-            json!({ "action": "discard", "eventIds": [id] }),
-        )
-        .await
+    async fn any_dead_letter(&mut self) -> Option<String> {
+        let request = json!({ "action": "list", "limit": 20 });
+        let list = self.relay.stack.invoke(Function::Replay, &request);
+        let list = list.await.ok()?.ok()?;
+        let item = self.rng.choice(list["items"].as_array()?)?;
+        Some(item["eventId"].as_str()?.to_owned())
     }
 
     /// Every third run is killed a moment after it began, unless it is faster.
     async fn run(&mut self, function: Function, mut request: Value) -> Result<()> {
         let action = request["action"].as_str().unwrap_or("recover").to_owned();
-        let by = format!(
-            "operator, {action} {}",
-            self.runs.values().map(|(runs, _)| runs).sum::<usize>()
-        );
+        let runs: usize = self.runs.values().map(|(runs, _)| runs).sum();
+        let by = format!("operator, {action} {runs}");
         request["by"] = json!(by);
         request["why"] = json!("the soak");
         let run = self.relay.stack.invoke(function, &request);

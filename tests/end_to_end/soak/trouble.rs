@@ -11,8 +11,8 @@ use local::stack::{Function, Service};
 use local::target::{Behaviour, Fault, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::Relay;
 use crate::ledger::{Kill, kill_one};
+use crate::relay::Relay;
 
 /// Faults to choose from; `Flaky` is the most frequent, as it leaves most work half done.
 const NETWORK_FAULTS: [NetworkFault; 8] = [

@@ -1,0 +1,161 @@
+//! Changes of a running relay: crashes, settings, schedules, messages by hand.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_lambda::types::{Environment, EventSourceMappingConfiguration};
+use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
+use genesys_relay::domain::circuit::{Circuit, State};
+use genesys_relay::ports::events_table::EventsTable as _;
+use jiff::Timestamp;
+use local::stack::Function;
+use local::wait;
+
+use super::Relay;
+
+impl Relay {
+    /// Puts bodies into the dead-letter queue as a person would, so that nothing is known of them.
+    pub(crate) async fn send_to_dead_letters(
+        &self,
+        bodies: impl IntoIterator<Item = String>,
+    ) -> Result<()> {
+        let bodies: Vec<_> = bodies.into_iter().collect();
+        for bodies in bodies.chunks(10) {
+            let mut request = self.stack.sqs().send_message_batch();
+            request = request.queue_url(self.stack.output("DeadLetterQueueUrl")?);
+            for (number, body) in bodies.iter().enumerate() {
+                let entry = SendMessageBatchRequestEntry::builder().id(number.to_string());
+                request = request.entries(entry.message_body(body).build()?);
+            }
+            let failed = request.send().await?.failed;
+            ensure!(failed.is_empty(), "not sent: {failed:?}");
+        }
+        Ok(())
+    }
+
+    /// Kills all processes of a function, as a crash would, and returns their number.
+    pub(crate) async fn kill(&self, function: Function) -> Result<usize> {
+        let pids = self.stack.pids_of(function)?;
+        for pid in &pids {
+            // A process may have ended by itself in the meantime.
+            let mut kill = Command::new("kill");
+            kill.args(["-KILL", &pid.to_string()])
+                .stderr(Stdio::null())
+                .status()?;
+        }
+        wait::until("they have ended", || async {
+            let left = self.stack.pids_of(function)?;
+            Ok((!pids.iter().any(|pid| left.contains(pid))).then_some(pids.len()))
+        })
+        .await
+    }
+
+    /// Changes the longest duration of an invocation of a function.
+    pub(crate) async fn set_timeout(&self, function: Function, seconds: i32) -> Result<()> {
+        let request = self.stack.lambda().update_function_configuration();
+        let name = self.stack.function_name(function)?;
+        request.function_name(name).timeout(seconds).send().await?;
+        Ok(())
+    }
+
+    /// Sets or removes an environment variable of a function.
+    pub(crate) async fn set_variable(
+        &self,
+        function: Function,
+        name: &str,
+        value: Option<&str>,
+    ) -> Result<()> {
+        let (lambda, of) = (self.stack.lambda(), self.stack.function_name(function)?);
+        let configuration = lambda.get_function_configuration().function_name(of);
+        let environment = configuration.send().await?.environment;
+        let mut variables = environment
+            .and_then(|all| all.variables)
+            .unwrap_or_default();
+        variables.remove(name);
+        variables.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+        let environment = Environment::builder().set_variables(Some(variables));
+        let request = lambda.update_function_configuration().function_name(of);
+        request.environment(environment.build()).send().await?;
+        Ok(())
+    }
+
+    /// Returns events of killed processors after this time instead of six times their time-out. It
+    /// must be longer than a lease.
+    pub(crate) async fn set_visibility(&self, seconds: u32) -> Result<()> {
+        let request = self.stack.sqs().set_queue_attributes();
+        request
+            .queue_url(self.stack.output("QueueUrl")?)
+            .attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string())
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Runs a copy of a schedule of the template once and now.
+    pub(crate) async fn run_schedule(&self, original: &str, name: &str) -> Result<()> {
+        let scheduler = self.stack.scheduler();
+        let all = scheduler.list_schedules().send().await?.schedules;
+        let mut names = all.iter().filter_map(|schedule| schedule.name());
+        let full = names.find(|full| full.contains(original));
+        let original = scheduler.get_schedule().name(full.context("no schedule")?);
+        let original = original.send().await?;
+        let request = scheduler.create_schedule().name(name);
+        request
+            .schedule_expression("at(2026-01-01T00:00:00)")
+            .set_flexible_time_window(original.flexible_time_window)
+            .set_target(original.target)
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    async fn mapping(&self) -> Result<EventSourceMappingConfiguration> {
+        let mappings = self.stack.lambda().list_event_source_mappings();
+        let mappings = mappings.send().await?.event_source_mappings;
+        mappings.unwrap_or_default().pop().context("a mapping")
+    }
+
+    /// Disables or enables the event source mapping of the events queue.
+    pub(crate) async fn set_delivering(&self, enabled: bool) -> Result<()> {
+        let id = self.mapping().await?.uuid.context("an id")?;
+        let request = self.stack.lambda().update_event_source_mapping().uuid(id);
+        request.enabled(enabled).send().await?;
+        Ok(())
+    }
+
+    /// Waits until the event source mapping is disabled.
+    pub(crate) async fn until_not_delivering(&self) -> Result<()> {
+        wait::until("the mapping is disabled", || async {
+            let state = self.mapping().await?.state;
+            Ok((state.as_deref() == Some("Disabled")).then_some(()))
+        })
+        .await
+    }
+
+    /// Empties the dead-letter queue, of hidden messages too.
+    pub(crate) async fn purge(&self) -> Result<()> {
+        let queue = self.stack.output("DeadLetterQueueUrl")?;
+        let request = self.stack.sqs().purge_queue().queue_url(queue);
+        request.send().await?;
+        Ok(())
+    }
+
+    /// Sets the state of the breaker and the time of its last run.
+    pub(crate) async fn save_circuit(&self, state: State, last_run_at: Timestamp) -> Result<()> {
+        let circuit = Circuit {
+            state,
+            ..Circuit::closed(last_run_at)
+        };
+        Ok(self.table()?.save_circuit(&circuit).await?)
+    }
+
+    /// Deletes the lease of a killed run, which would otherwise expire with the run's time.
+    pub(crate) async fn end_lease(&self, of: &str) -> Result<()> {
+        let table = self.stack.output("EventsTableName")?;
+        let request = self.stack.dynamodb().delete_item().table_name(table);
+        let key = AttributeValue::S(format!("lease#{of}"));
+        request.key("event_id", key).send().await?;
+        Ok(())
+    }
+}
