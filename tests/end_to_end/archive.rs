@@ -402,7 +402,7 @@ async fn the_schedule_of_the_archive_is_understood_and_leaves_what_is_young() ->
     let relay = Relay::start(GONE, &[("ArchiveAfterDays", 3)]).await?;
     let id = relay.accept(&webhook("young")).await?;
     relay.until_dead(1).await?;
-    relay.let_schedule_come("Archive", "tonight").await?;
+    relay.stack.aws().schedule_now("Archive", "tonight").await?;
     let line = wait::until("the run of the schedule is in the audit log", || async {
         let lines = relay.stack.log_lines(Function::Replay, 0).await?;
         Ok(lines

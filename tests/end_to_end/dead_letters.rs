@@ -414,7 +414,7 @@ async fn dead_letter_sent_by_hand_gets_its_record() -> Result<()> {
     assert_eq!(bodies, BTreeSet::from([pasted(1), "no json".to_owned()]));
 
     relay.send_to_dead_letters(&[pasted(2)]).await?;
-    relay.let_schedule_come("Reconcile", "now").await?;
+    relay.stack.aws().schedule_now("Reconcile", "now").await?;
     wait::until("the schedule gives the third one its record", || async {
         let items = list(&relay, json!({}), 10).await?;
         Ok((items.len() == 3).then_some(()))

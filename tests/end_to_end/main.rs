@@ -171,31 +171,6 @@ impl Relay {
         Ok(())
     }
 
-    /// Makes a schedule that asks what a schedule of the template asks, and as it does, but once
-    /// and now.
-    async fn let_schedule_come(&self, original: &str, name: &str) -> Result<()> {
-        let scheduler = self.stack.scheduler();
-        let all = scheduler.list_schedules().send().await?.schedules;
-        let original = all
-            .iter()
-            .filter_map(|schedule| schedule.name())
-            .find(|full| full.contains(original));
-        let original = scheduler
-            .get_schedule()
-            .name(original.context("no such schedule")?)
-            .send()
-            .await?;
-        let request = scheduler
-            .create_schedule()
-            .name(name)
-            .schedule_expression("at(2026-01-01T00:00:00)");
-        let request = request
-            .set_flexible_time_window(original.flexible_time_window)
-            .set_target(original.target);
-        request.send().await?;
-        Ok(())
-    }
-
     /// Stops what takes from the events queue, or lets it go on.
     async fn set_delivering(&self, enabled: bool) -> Result<()> {
         let mappings = self

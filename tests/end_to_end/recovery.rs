@@ -484,23 +484,13 @@ async fn the_schedule_recovers_and_what_is_off_refuses() -> Result<()> {
     let relay = Relay::recovering("webhook-deliveries").await?;
     let genesys = &relay.genesys;
     log_failed(genesys, 1, Timestamp::now() - SignedDuration::from_mins(1));
-    relay.let_schedule_come("Recovery", "now").await?;
+    relay.stack.aws().schedule_now("Recovery", "now").await?;
     relay.until_each_is_delivered_once(1).await?;
 
     let off = Relay::start(Behaviour::Fine, &[]).await?;
     let error = off.recover_fails(json!({}), "Off").await?;
     ensure!(error.contains("RecoverySource"), "{error}");
-    let schedules = off
-        .stack
-        .scheduler()
-        .list_schedules()
-        .send()
-        .await?
-        .schedules;
-    ensure!(schedules.iter().all(|schedule| {
-        !schedule
-            .name()
-            .is_some_and(|name| name.contains("Recovery"))
-    }));
+    let schedules = off.stack.aws().schedules().await?;
+    ensure!(schedules.iter().all(|name| !name.contains("Recovery")));
     Ok(())
 }
