@@ -36,13 +36,13 @@ async fn subscribe(relay: &Relay) -> Result<String> {
     let arn = attributes
         .unwrap_or_default()
         .remove(&QueueAttributeName::QueueArn);
-    let request = relay
-        .stack
-        .sns()
-        .subscribe()
-        .topic_arn(topic)
-        .protocol("sqs");
-    request.endpoint(arn.context("its ARN")?).send().await?;
+    let subscription = [
+        ("TopicArn", topic),
+        ("Protocol", "sqs"),
+        ("Endpoint", &arn.context("its ARN")?),
+    ];
+    let aws = relay.stack.aws();
+    aws.query("sns", "Subscribe", &subscription).await?;
     Ok(queue)
 }
 

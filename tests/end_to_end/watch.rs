@@ -2,6 +2,7 @@
 //! the queues of a local stack.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,6 +27,19 @@ fn scratch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
+/// A Cargo whose `run --bin NAME` compiles no crate that the tests have compiled: the features of a
+/// function alone are others.
+fn cargo() -> Result<PathBuf> {
+    let (path, cargo) = (scratch("cargo"), env!("CARGO"));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = run ] || exec '{cargo}' \"$@\"\nshift $(($# - 1))\n\
+         exec '{cargo}' run --quiet --locked --package launch -- \"$1\"\n"
+    );
+    std::fs::write(&path, script)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
 /// `cargo lambda watch` and the functions it runs, in a process group of their own.
 struct Watch {
     child: Child,
@@ -48,6 +62,7 @@ impl Watch {
             .args(["--invoke-port", &port.to_string()])
             .arg("--env-file")
             .arg(env_file)
+            .env("CARGO", cargo()?)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -62,8 +77,7 @@ impl Watch {
         })
     }
 
-    /// Invokes a function with a file of `events/`. The first time it is compiled, which can take
-    /// minutes.
+    /// Invokes a function with a file of `events/`. The first time it is linked.
     async fn invoke(&self, function: &str, event: &str) -> Result<Value> {
         let output = tokio::process::Command::new(&self.cargo_lambda)
             .args([

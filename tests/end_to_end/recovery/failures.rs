@@ -74,14 +74,7 @@ async fn a_recovery_that_is_off_refuses_and_has_no_schedule() -> Result<()> {
     let relay = Relay::start(Behaviour::Fine, &[]).await?;
     let error = relay.recover_fails("Off").await?;
     ensure!(error.contains("RecoverySource"), "{error}");
-    let schedules = relay
-        .stack
-        .scheduler()
-        .list_schedules()
-        .send()
-        .await?
-        .schedules;
-    let mut names = schedules.iter().filter_map(|schedule| schedule.name());
-    ensure!(names.all(|name| !name.contains("Recovery")));
+    let schedules = relay.stack.aws().schedules().await?;
+    ensure!(schedules.iter().all(|name| !name.contains("Recovery")));
     Ok(())
 }

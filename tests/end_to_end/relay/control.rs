@@ -94,20 +94,7 @@ impl Relay {
 
     /// Runs a copy of a schedule of the template once and now.
     pub(crate) async fn run_schedule(&self, original: &str, name: &str) -> Result<()> {
-        let scheduler = self.stack.scheduler();
-        let all = scheduler.list_schedules().send().await?.schedules;
-        let mut names = all.iter().filter_map(|schedule| schedule.name());
-        let full = names.find(|full| full.contains(original));
-        let original = scheduler.get_schedule().name(full.context("no schedule")?);
-        let original = original.send().await?;
-        let request = scheduler.create_schedule().name(name);
-        request
-            .schedule_expression("at(2026-01-01T00:00:00)")
-            .set_flexible_time_window(original.flexible_time_window)
-            .set_target(original.target)
-            .send()
-            .await?;
-        Ok(())
+        self.stack.aws().schedule_now(original, name).await
     }
 
     async fn mapping(&self) -> Result<EventSourceMappingConfiguration> {

@@ -27,7 +27,6 @@ pub struct Answer {
 
 impl Answer {
     /// A header as text; empty when it is absent.
-    #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -37,9 +36,6 @@ impl Answer {
 }
 
 /// Calls a URL without a body, with these headers.
-///
-/// # Errors
-/// When the method is none, or there is no answer.
 pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Result<Answer> {
     let method = reqwest::Method::from_bytes(method.as_bytes())?;
     let request = clients::http().request(method, url);
@@ -59,24 +55,34 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
 }
 
 /// The same, signed for IAM (Signature Version 4) with these keys.
-///
-/// # Errors
-/// When the URL cannot be signed, or there is no answer.
 pub async fn call_signed(keys: &Keys, method: &str, url: &str) -> Result<Answer> {
-    call(method, url, signature(keys, method, url)?).await
+    let headers = sign_request(keys, SERVICE, method, url, &[], &[])?;
+    call(method, url, headers).await
 }
 
-/// The headers that sign a request without a body.
-fn signature(keys: &Keys, method: &str, url: &str) -> Result<Vec<(String, String)>> {
+/// The headers that sign a request for a service.
+pub(crate) fn sign_request(
+    keys: &Keys,
+    service: &str,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Vec<(String, String)>> {
     let identity = keys.credentials().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(clients::REGION)
-        .name(SERVICE)
+        .name(service)
         .time(SystemTime::now())
         .settings(SigningSettings::default())
         .build()?;
-    let request = SignableRequest::new(method, url, std::iter::empty(), SignableBody::Bytes(&[]))?;
+    let request = SignableRequest::new(
+        method,
+        url,
+        headers.iter().copied(),
+        SignableBody::Bytes(body),
+    )?;
     let (instructions, _) = sign(request, &parameters.into())?.into_parts();
     Ok(instructions
         .headers()
@@ -90,7 +96,10 @@ mod tests {
 
     #[test]
     fn the_signature_is_for_the_api_and_covers_the_host() -> Result<()> {
-        let headers = signature(&Keys::random(), "GET", "http://127.0.0.1:4566/dlq?limit=2")?;
+        let headers = {
+            let url = "http://127.0.0.1:4566/dlq?limit=2";
+            sign_request(&Keys::random(), SERVICE, "GET", url, &[], &[])?
+        };
         let (_, authorization) = headers
             .iter()
             .find(|(name, _)| name == "authorization")

@@ -40,7 +40,6 @@ impl Keys {
     }
 
     /// Variables that programs need for the local AWS, beside `AWS_ENDPOINT_URL`.
-    #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 4] {
         [
             ("AWS_ACCESS_KEY_ID", self.id.clone()),
@@ -88,9 +87,6 @@ pub(crate) fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
 }
 
 /// The HTTP client that plays Genesys and the operator.
-///
-/// # Panics
-/// When the platform cannot give a client at all.
 pub fn http() -> &'static reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         // Fails only when one is installed already, which serves as well.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use plan::{PlannedEvent, Treatment};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::{
     genesys_cloud::GenesysCloud,
@@ -75,17 +76,25 @@ impl Sent {
     }
 }
 
+/// Compares a number in an answer.
+fn expect(answer: &Value, field: &str, expected: usize) -> Result<()> {
+    let found = &answer[field];
+    ensure!(
+        *found == expected,
+        "{field} is {found} instead of {expected}"
+    );
+    Ok(())
+}
+
 struct Demo {
     screen: Screen,
     stack: Stack,
     target: Target,
     genesys: GenesysCloud,
+    journey: Mutex<Journey>,
 }
 
 /// Runs the demo.
-///
-/// # Errors
-/// When an event is not where it should be, a part does not start, or the local AWS ends by itself.
 pub async fn run(screen: Screen) -> Result<()> {
     let workspace = Workspace::locate().await?;
     let events = workspace.root.join("events");
@@ -98,7 +107,7 @@ pub async fn run(screen: Screen) -> Result<()> {
         .set("MaxReceiveCount", MAX_RECEIVE_COUNT)
         .set("BackoffBaseSeconds", 1)
         .set("BackoffCapSeconds", 2);
-    screen.print("Building the functions and starting the local AWS …");
+    screen.print("Starting the local AWS and deploying template.yaml …");
     let stack = Stack::start(options).await?;
     let started = Instant::now();
     let demo = Demo {
@@ -106,6 +115,7 @@ pub async fn run(screen: Screen) -> Result<()> {
         stack,
         target,
         genesys,
+        journey: Mutex::new(Journey::new(screen)),
     };
     demo.stack.guard(Box::pin(demo.play(planned, lost))).await?;
     let seconds = started.elapsed().as_secs();
@@ -118,60 +128,35 @@ pub async fn run(screen: Screen) -> Result<()> {
 
 impl Demo {
     async fn play(&self, planned: Vec<PlannedEvent>, missed: Vec<PlannedEvent>) -> Result<()> {
-        let mut journey = Journey::new(self.screen);
-
         self.heading(
             "Genesys Cloud sends events; the target accepts some, fails on some, refuses some",
         );
-        let mut sent = self.show(&mut journey, self.send(planned)).await?;
+        let mut sent = self.show(self.send(planned)).await?;
         let dead = sent
             .iter()
             .filter(|event| event.planned.treatment.is_dead_letter())
             .count();
-        self.show(
-            &mut journey,
-            self.until_settled(&sent, Sent::at_first, dead),
-        )
-        .await?;
+        self.show(self.until_settled(&sent, Sent::at_first, dead))
+            .await?;
 
         self.heading(
             "ingest is stopped; Genesys Cloud gives up; the recovery fetches the lost events, once",
         );
-        let missed = self.show(&mut journey, self.lose(missed)).await?;
+        let missed = self.show(self.lose(missed)).await?;
         for new in [missed.len(), 0] {
-            let report = self
-                .ask(&mut journey, Function::Recovery, json!({}))
-                .await?;
-            ensure!(
-                report["new"] == new,
-                "{} events were recovered instead of {new}",
-                report["new"]
-            );
+            let report = self.ask(Function::Recovery, json!({})).await?;
+            expect(&report, "new", new)?;
         }
         sent.extend(missed);
-        self.show(
-            &mut journey,
-            self.until_settled(&sent, Sent::at_first, dead),
-        )
-        .await?;
+        self.show(self.until_settled(&sent, Sent::at_first, dead))
+            .await?;
 
         self.heading(
             "An operator reconciles, so that every dead letter has a record, and lists them",
         );
-        self.ask(
-            &mut journey,
-            Function::Replay,
-            json!({ "action": "reconcile" }),
-        )
-        .await?;
-        let list = self
-            .ask(&mut journey, Function::Replay, json!({ "action": "list" }))
-            .await?;
-        ensure!(
-            list["count"] == dead,
-            "the list has {} dead letters instead of {dead}",
-            list["count"]
-        );
+        self.replay(json!({ "action": "reconcile" })).await?;
+        let list = self.replay(json!({ "action": "list" })).await?;
+        expect(&list, "count", dead)?;
         let refused = sent
             .iter()
             .filter(|event| event.planned.treatment == Treatment::Refused);
@@ -180,11 +165,7 @@ impl Demo {
             bail!("{} events were refused for good", refused.len())
         };
         let shown = self
-            .ask(
-                &mut journey,
-                Function::Replay,
-                json!({ "action": "show", "eventId": first }),
-            )
+            .replay(json!({ "action": "show", "eventId": first }))
             .await?;
         ensure!(
             shown["attempts"][0]["statusCode"] == 404,
@@ -197,28 +178,13 @@ impl Demo {
         self.target.behave(Behaviour::Fine);
         let two = json!([first, second]);
         let dry_run = self
-            .ask(
-                &mut journey,
-                Function::Replay,
-                json!({ "action": "replay", "eventIds": two, "dryRun": true }),
-            )
+            .replay(json!({ "action": "replay", "eventIds": two, "dryRun": true }))
             .await?;
-        ensure!(
-            dry_run["matched"] == 2,
-            "the dry run matched {} dead letters instead of 2",
-            dry_run["matched"]
-        );
-        self.show(
-            &mut journey,
-            self.until_settled(&sent, Sent::at_first, dead),
-        )
-        .await?;
-        self.ask(
-            &mut journey,
-            Function::Replay,
-            json!({ "action": "replay", "eventIds": two, "why": "the orders exist now" }),
-        )
-        .await?;
+        expect(&dry_run, "matched", 2)?;
+        self.show(self.until_settled(&sent, Sent::at_first, dead))
+            .await?;
+        self.replay(json!({ "action": "replay", "eventIds": two, "why": "the orders exist now" }))
+            .await?;
         let is_one_of_two = |event: &Sent| {
             event
                 .id
@@ -232,57 +198,28 @@ impl Demo {
                 event.at_first()
             }
         };
-        self.show(
-            &mut journey,
-            self.until_settled(&sent, two_are_back, dead - 2),
-        )
-        .await?;
+        self.show(self.until_settled(&sent, two_are_back, dead - 2))
+            .await?;
 
         self.heading("One dead letter is discarded");
-        self.ask(
-            &mut journey,
-            Function::Replay,
-            json!({ "action": "discard", "eventIds": [unwanted], "why": "a test order" }),
-        )
-        .await?;
+        self.replay(json!({ "action": "discard", "eventIds": [unwanted], "why": "a test order" }))
+            .await?;
 
         self.heading("The rest is archived, then restored");
         let archive = self
-            .ask(
-                &mut journey,
-                Function::Replay,
-                json!({ "action": "archive", "olderThanDays": 0 }),
-            )
+            .replay(json!({ "action": "archive", "olderThanDays": 0 }))
             .await?;
-        ensure!(
-            archive["archived"] == dead - 3,
-            "{} dead letters were archived instead of {}",
-            archive["archived"],
-            dead - 3
-        );
-        self.show(&mut journey, self.until_dead(0)).await?;
+        expect(&archive, "archived", dead - 3)?;
+        self.show(self.until_dead(0)).await?;
         let restored = self
-            .ask(
-                &mut journey,
-                Function::Replay,
-                json!({ "action": "restore", "key": archive["keys"][0] }),
-            )
+            .replay(json!({ "action": "restore", "key": archive["keys"][0] }))
             .await?;
-        ensure!(
-            restored["restored"] == dead - 3,
-            "{} dead letters were restored instead of {}",
-            restored["restored"],
-            dead - 3
-        );
-        self.show(&mut journey, self.until_dead(dead - 3)).await?;
+        expect(&restored, "restored", dead - 3)?;
+        self.show(self.until_dead(dead - 3)).await?;
 
         self.heading("All dead letters are replayed");
-        self.ask(
-            &mut journey,
-            Function::Replay,
-            json!({ "action": "replay", "all": true }),
-        )
-        .await?;
+        self.replay(json!({ "action": "replay", "all": true }))
+            .await?;
         let comes_back = |event: &Sent| {
             event.planned.treatment.is_dead_letter() && event.id.as_deref() != Some(unwanted)
         };
@@ -293,17 +230,13 @@ impl Demo {
                 event.at_first()
             }
         };
-        self.show(&mut journey, self.until_settled(&sent, in_the_end, 0))
-            .await?;
+        self.show(self.until_settled(&sent, in_the_end, 0)).await?;
         self.report(&sent, in_the_end).await
     }
 
     /// Shows the log of all functions until `work` ends.
-    async fn show<T>(
-        &self,
-        journey: &mut Journey,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    async fn show<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut journey = self.journey.lock().await;
         let outcome = tokio::select! {
             outcome = work => outcome?,
             broken = journey.follow(&self.stack) => match broken? {},
@@ -423,25 +356,20 @@ impl Demo {
     }
 
     /// Invokes a function as an operator does.
-    async fn ask(
-        &self,
-        journey: &mut Journey,
-        function: Function,
-        request: Value,
-    ) -> Result<Value> {
-        self.screen.print(&self.screen.paint(
-            Colour::Grey,
-            &format!("           invoked {function} with {request}"),
-        ));
-        let answer = self
-            .show(journey, self.stack.invoke(function, &request))
-            .await??;
-        self.screen.print(
-            &self
-                .screen
-                .paint(Colour::Grey, &format!("           answer: {answer}")),
-        );
+    async fn ask(&self, function: Function, request: Value) -> Result<Value> {
+        self.note(&format!("invoked {function} with {request}"));
+        let answer = self.show(self.stack.invoke(function, &request)).await??;
+        self.note(&format!("answer: {answer}"));
         Ok(answer)
+    }
+
+    async fn replay(&self, request: Value) -> Result<Value> {
+        self.ask(Function::Replay, request).await
+    }
+
+    fn note(&self, text: &str) {
+        let line = format!("           {text}");
+        self.screen.print(&self.screen.paint(Colour::Grey, &line));
     }
 
     /// Prints the statuses of each event, and checks that there were no other deliveries.

@@ -4,11 +4,10 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, bail};
-use aws_config::SdkConfig;
-use aws_sdk_cloudformation::types::{Capability, ChangeSetType, Parameter, Stack, StackStatus};
+use serde_json::Value;
 
 use crate::{
-    clients,
+    aws::Aws,
     functions::Packages,
     template::{self, Fitted, Schedules},
     wait,
@@ -17,6 +16,7 @@ use crate::{
 
 /// The name of the stack.
 pub const STACK: &str = "relay";
+const SERVICE: &str = "cloudformation";
 const CODE_BUCKET: &str = "code";
 /// The release that creates the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;
@@ -33,20 +33,16 @@ pub struct Deployed {
 /// Deploys a release of the template and the functions with these parameters: the first release
 /// creates the stack, later ones update it, as `sam deploy` does. A rollback is a later release
 /// with the former values.
-///
-/// # Errors
-/// When the local AWS refuses the request or fails; the message names the resources that failed.
 pub async fn deploy(
     workspace: &Workspace,
-    config: &SdkConfig,
+    aws: &Aws,
+    s3: &aws_sdk_s3::Client,
     packages: &Packages,
     parameters: &BTreeMap<String, String>,
     schedules: Schedules,
     release: u32,
 ) -> Result<Deployed> {
-    let endpoint = config
-        .endpoint_url()
-        .context("the local AWS has no address")?;
+    let endpoint = aws.endpoint();
     // A new location for each release: a change set compares only that.
     let location_of = |binary: &str| {
         packages
@@ -68,53 +64,36 @@ pub async fn deploy(
         left_out.extend(nested.left_out);
         templates.insert(path, nested.body);
     }
-    upload(config, packages, &templates, release).await?;
-    let outputs = execute(config, parameters, release, &url_of(TEMPLATE)).await?;
+    upload(s3, packages, &templates, release).await?;
+    let outputs = execute(aws, parameters, release, &url_of(TEMPLATE)).await?;
     Ok(Deployed { outputs, left_out })
 }
 
 /// Deletes the stack, as `sam delete` does.
-///
-/// # Errors
-/// When the local AWS refuses the request or fails; the message names the resources that failed.
-pub async fn delete(config: &SdkConfig) -> Result<()> {
-    let client = aws_sdk_cloudformation::Client::new(config);
-    let stacks = client
-        .describe_stacks()
-        .stack_name(STACK)
-        .send()
-        .await?
-        .stacks
-        .unwrap_or_default();
+pub async fn delete(aws: &Aws) -> Result<()> {
+    let stack = describe(aws, STACK).await?;
     // By its id, by which it can be looked at when it is gone.
-    let id = stacks
-        .first()
-        .and_then(Stack::stack_id)
-        .context("CloudFormation has no stack to delete")?
-        .to_owned();
-    client
-        .delete_stack()
-        .stack_name(&id)
-        .send()
-        .await
-        .context("CloudFormation did not delete the stack")?;
-    let stack = wait::until("the stack is deleted", || finished(&client, &id)).await?;
-    if stack.stack_status() != Some(&StackStatus::DeleteComplete) {
+    let id = stack["StackId"]
+        .as_str()
+        .context("CloudFormation has no stack to delete")?;
+    aws.query(SERVICE, "DeleteStack", &[("StackName", id)])
+        .await?;
+    let stack = wait::until("the stack is deleted", || finished(aws, id)).await?;
+    if stack["StackStatus"] != "DELETE_COMPLETE" {
         bail!(
             "CloudFormation failed to delete the stack:\n{}",
-            failures(&client).await?
+            failures(aws).await?
         );
     }
     Ok(())
 }
 
 async fn upload(
-    config: &SdkConfig,
+    s3: &aws_sdk_s3::Client,
     packages: &Packages,
     templates: &BTreeMap<String, String>,
     release: u32,
 ) -> Result<()> {
-    let s3 = clients::s3(config);
     if release == FIRST_RELEASE {
         s3.create_bucket()
             .bucket(CODE_BUCKET)
@@ -122,119 +101,105 @@ async fn upload(
             .await
             .context("S3 did not create the bucket for code")?;
     }
-    for (name, zip) in packages {
-        let key = format!("{release}/{name}.zip");
-        let put = s3
-            .put_object()
+    let zips = packages
+        .iter()
+        .map(|(name, zip)| (format!("{name}.zip"), zip.clone()));
+    // In a request a template may have 51,200 bytes ("Understand CloudFormation quotas").
+    let templates = templates
+        .iter()
+        .map(|(path, body)| (path.clone(), body.clone().into_bytes()));
+    for (name, body) in zips.chain(templates) {
+        s3.put_object()
             .bucket(CODE_BUCKET)
-            .key(key)
-            .body(zip.clone().into())
+            .key(format!("{release}/{name}"))
+            .body(body.into())
             .customize()
-            .disable_payload_signing();
-        put.send()
+            .disable_payload_signing()
+            .send()
             .await
             .with_context(|| format!("could not upload {name}"))?;
-    }
-    // In a request it may have 51,200 bytes ("Understand CloudFormation quotas").
-    for (path, body) in templates {
-        let put = s3
-            .put_object()
-            .bucket(CODE_BUCKET)
-            .key(format!("{release}/{path}"));
-        let put = put
-            .body(body.as_bytes().to_vec().into())
-            .customize()
-            .disable_payload_signing();
-        put.send()
-            .await
-            .with_context(|| format!("could not upload {path}"))?;
     }
     Ok(())
 }
 
 async fn execute(
-    config: &SdkConfig,
+    aws: &Aws,
     parameters: &BTreeMap<String, String>,
     release: u32,
     template_url: &str,
 ) -> Result<BTreeMap<String, String>> {
     let (kind, complete) = match release {
-        FIRST_RELEASE => (ChangeSetType::Create, StackStatus::CreateComplete),
-        _ => (ChangeSetType::Update, StackStatus::UpdateComplete),
+        FIRST_RELEASE => ("CREATE", "CREATE_COMPLETE"),
+        _ => ("UPDATE", "UPDATE_COMPLETE"),
     };
     let change_set = format!("release-{release}");
-    let client = aws_sdk_cloudformation::Client::new(config);
-    let parameters = parameters.iter().map(|(key, value)| {
-        Parameter::builder()
-            .parameter_key(key)
-            .parameter_value(value)
-            .build()
-    });
-    client
-        .create_change_set()
-        .stack_name(STACK)
-        .change_set_name(&change_set)
-        .change_set_type(kind)
-        .template_url(template_url)
-        .set_parameters(Some(parameters.collect()))
-        .capabilities(Capability::CapabilityIam)
-        .capabilities(Capability::CapabilityAutoExpand)
-        .send()
-        .await
-        .context("CloudFormation refused the template")?;
-    client
-        .execute_change_set()
-        .stack_name(STACK)
-        .change_set_name(change_set)
-        .send()
-        .await
-        .context("CloudFormation did not start the deploy")?;
-    let stack = wait::until("the deploy ends", || finished(&client, STACK)).await?;
-    if stack.stack_status() != Some(&complete) {
+    let names = [("StackName", STACK), ("ChangeSetName", &change_set)];
+    let numbered: Vec<_> = (1..)
+        .zip(parameters)
+        .flat_map(|(number, (key, value))| {
+            [("Key", key), ("Value", value)].map(|(name, text)| {
+                (
+                    format!("Parameters.member.{number}.Parameter{name}"),
+                    text.as_str(),
+                )
+            })
+        })
+        .collect();
+    let numbered = numbered.iter().map(|(name, text)| (name.as_str(), *text));
+    let request: Vec<_> = [
+        ("ChangeSetType", kind),
+        ("TemplateURL", template_url),
+        ("Capabilities.member.1", "CAPABILITY_IAM"),
+        ("Capabilities.member.2", "CAPABILITY_AUTO_EXPAND"),
+    ]
+    .into_iter()
+    .chain(names)
+    .chain(numbered)
+    .collect();
+    aws.query(SERVICE, "CreateChangeSet", &request).await?;
+    aws.query(SERVICE, "ExecuteChangeSet", &names).await?;
+    let stack = wait::until("the deploy ends", || finished(aws, STACK)).await?;
+    if stack["StackStatus"] != complete {
         bail!(
             "CloudFormation failed to deploy the template:\n{}",
-            failures(&client).await?
+            failures(aws).await?
         );
     }
-    let outputs = stack.outputs().iter();
+    let outputs = stack["Outputs"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     Ok(outputs
-        .filter_map(|output| Some((output.output_key()?.into(), output.output_value()?.into())))
+        .filter_map(|output| Some((text(&output["OutputKey"])?, text(&output["OutputValue"])?)))
         .collect())
 }
 
-async fn finished(client: &aws_sdk_cloudformation::Client, stack: &str) -> Result<Option<Stack>> {
-    let answer = client
-        .describe_stacks()
-        .stack_name(stack)
-        .send()
-        .await
-        .context("CloudFormation did not describe the stack")?;
-    let under_way = |status: &StackStatus| status.as_str().ends_with("_IN_PROGRESS");
-    Ok(answer
-        .stacks
-        .unwrap_or_default()
-        .into_iter()
-        .find(|stack| !stack.stack_status().is_none_or(under_way)))
+async fn describe(aws: &Aws, stack: &str) -> Result<Value> {
+    let mut answer = aws
+        .query(SERVICE, "DescribeStacks", &[("StackName", stack)])
+        .await?;
+    Ok(answer["Stacks"][0].take())
 }
 
-async fn failures(client: &aws_sdk_cloudformation::Client) -> Result<String> {
-    let answer = client
-        .describe_stack_events()
-        .stack_name(STACK)
-        .send()
+async fn finished(aws: &Aws, stack: &str) -> Result<Option<Value>> {
+    let stack = describe(aws, stack).await?;
+    let status = stack["StackStatus"].as_str();
+    Ok(status
+        .is_some_and(|status| !status.ends_with("_IN_PROGRESS"))
+        .then_some(stack))
+}
+
+async fn failures(aws: &Aws) -> Result<String> {
+    let answer = aws
+        .query(SERVICE, "DescribeStackEvents", &[("StackName", STACK)])
         .await?;
-    let failed = answer.stack_events().iter().filter_map(|event| {
-        let reason = event.resource_status_reason()?;
-        event
-            .resource_status()?
-            .as_str()
-            .ends_with("_FAILED")
-            .then(|| {
-                format!(
-                    "  {}: {reason}",
-                    event.logical_resource_id().unwrap_or_default()
-                )
-            })
+    let events = answer["StackEvents"].as_array().into_iter().flatten();
+    let failed = events.filter_map(|event| {
+        let text = |name: &str| event[name].as_str();
+        text("ResourceStatus")?.ends_with("_FAILED").then_some(())?;
+        Some(format!(
+            "  {}: {}",
+            text("LogicalResourceId").unwrap_or_default(),
+            text("ResourceStatusReason")?
+        ))
     });
     Ok(failed.collect::<Vec<_>>().join("\n"))
 }

@@ -78,9 +78,6 @@ pub struct Emulator {
 
 impl Emulator {
     /// Prepares a start, and reports obstacles before a build.
-    ///
-    /// # Errors
-    /// See [`EmulatorError::PortTaken`] and [`python::PythonError`].
     pub async fn prepare(workspace: &Workspace, port: Option<u16>) -> Result<()> {
         port.map_or(Ok(0), free_port)?;
         let local = private_folder(workspace)?;
@@ -92,9 +89,6 @@ impl Emulator {
 
     /// Starts one on the given port, or on a free one, and waits until it answers. The functions
     /// find `variables` in their environment.
-    ///
-    /// # Errors
-    /// See [`EmulatorError`] and [`python::PythonError`].
     pub async fn start(
         workspace: &Workspace,
         port: Option<u16>,
@@ -219,19 +213,16 @@ impl Emulator {
     }
 
     /// The address that the SDKs are pointed at.
-    #[must_use]
     pub fn endpoint(&self) -> String {
         endpoint(self.port)
     }
 
     /// The port of that address.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The key pair to which it allows everything.
-    #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -242,14 +233,12 @@ impl Emulator {
     }
 
     /// Its process id.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Log of the emulator and of the functions' life cycle. Kept after a failure, removed after a
     /// clean end.
-    #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.folder.join("emulator.log")
     }
@@ -260,9 +249,6 @@ impl Emulator {
     }
 
     /// True while it runs.
-    ///
-    /// # Errors
-    /// [`EmulatorError::Died`] when it does not.
     pub fn check(&self) -> Result<(), EmulatorError> {
         let ended = self
             .child
@@ -292,9 +278,6 @@ impl Emulator {
     }
 
     /// The live processes of a function, by its deployed name. Reads `/proc`, so Linux only.
-    ///
-    /// # Errors
-    /// When there is no `/proc`.
     pub fn pids_of(&self, function: &str) -> io::Result<Vec<u32>> {
         let marks = [
             format!("AWS_LAMBDA_FUNCTION_NAME={function}"),

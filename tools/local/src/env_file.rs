@@ -15,9 +15,6 @@ use anyhow::{Context, Result};
 use crate::{clients::Keys, stack::Stack};
 
 /// Writes the variables.
-///
-/// # Errors
-/// When they cannot be read, or the file cannot be written.
 pub async fn write(path: &Path, stack: &Stack) -> Result<()> {
     let mut variables = stack.function_variables().await?;
     variables.extend(
@@ -31,9 +28,6 @@ pub async fn write(path: &Path, stack: &Stack) -> Result<()> {
 }
 
 /// Writes the key pair as curl takes it with `--config`.
-///
-/// # Errors
-/// When the file cannot be written.
 pub fn write_for_curl(path: &Path, keys: &Keys) -> Result<()> {
     write_for_owner(path, &format!("user = \"{}:{}\"\n", keys.id, keys.secret))
 }

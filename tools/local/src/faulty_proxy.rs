@@ -83,9 +83,6 @@ enum End {
 
 impl FaultyProxy {
     /// Starts a proxy without a fault. It resets connections until [`Self::lead_to`] is called.
-    ///
-    /// # Errors
-    /// When no port can be opened.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
@@ -105,7 +102,6 @@ impl FaultyProxy {
     }
 
     /// URL of the proxy, without a path.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -116,7 +112,6 @@ impl FaultyProxy {
     }
 
     /// Number of connections that met a fault so far.
-    #[must_use]
     pub fn harmed(&self) -> usize {
         self.shared.harmed.load(Ordering::Relaxed)
     }

@@ -10,18 +10,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::{process::Command, sync::OnceCell};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use crate::workspace::{Workspace, cargo};
+use crate::workspace::Workspace;
 
 /// Zips ready for upload, by the name of the binary.
 pub type Packages = BTreeMap<String, Vec<u8>>;
 
 /// Builds and packs the functions, once per process.
-///
-/// # Errors
-/// When Cargo fails; its messages are on standard error.
 pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
     static PACKAGES: OnceCell<Packages> = OnceCell::const_new();
     PACKAGES
@@ -30,9 +27,6 @@ pub async fn packages(workspace: &Workspace) -> Result<&'static Packages> {
 }
 
 /// Packs binaries, by name.
-///
-/// # Errors
-/// When one cannot be read.
 pub fn pack_all(binaries: &BTreeMap<String, PathBuf>) -> Result<Packages> {
     binaries
         .iter()
@@ -41,29 +35,29 @@ pub fn pack_all(binaries: &BTreeMap<String, PathBuf>) -> Result<Packages> {
 }
 
 /// Builds the functions, once per process, and tells where the binaries are, by name.
-///
-/// # Errors
-/// When Cargo fails; its messages are on standard error.
 pub async fn binaries(workspace: &Workspace) -> Result<&'static BTreeMap<String, PathBuf>> {
     static BINARIES: OnceCell<BTreeMap<String, PathBuf>> = OnceCell::const_new();
-    // The default members, as `cargo lambda watch` builds them: what one has compiled serves the
-    // other.
     BINARIES
-        .get_or_try_init(|| build(workspace, &["--bins"]))
+        .get_or_try_init(|| run(workspace, launch::build(launch::FUNCTIONS)))
         .await
 }
 
 /// Has Cargo build what these arguments say, and tells where the binaries are, by name.
-///
-/// # Errors
-/// When Cargo fails; its messages are on standard error.
 pub async fn build(workspace: &Workspace, arguments: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
-    let cargo = cargo()
-        .arg("build")
-        .args(arguments)
-        .args(["--locked", "--message-format", "json-render-diagnostics"])
+    let mut build = launch::cargo();
+    build.args(["build", "--locked"]).args(arguments);
+    run(workspace, build).await
+}
+
+async fn run(
+    workspace: &Workspace,
+    build: std::process::Command,
+) -> Result<BTreeMap<String, PathBuf>> {
+    let cargo = Command::from(build)
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(&workspace.root)
         .stdout(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .context("could not run cargo build")?;
     let output = cargo.wait_with_output().await?;
@@ -99,9 +93,6 @@ fn pack(binary: &Path) -> Result<Vec<u8>> {
 }
 
 /// The same functions in other zips: another release for a deploy.
-///
-/// # Errors
-/// When a zip cannot be written.
 pub fn of_another_release(packages: &Packages, release: u32) -> Result<Packages> {
     let add = |zip: &Vec<u8>| -> Result<Vec<u8>> {
         let mut zip = ZipWriter::new_append(Cursor::new(zip.clone()))?;

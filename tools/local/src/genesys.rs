@@ -46,9 +46,6 @@ impl Webhook {
     }
 
     /// Sends it, and gives the status and the answer (null when that is not JSON).
-    ///
-    /// # Errors
-    /// When there is no answer.
     pub async fn send(&self, url: &str) -> Result<(u16, Value)> {
         let (name, value) = &self.authentication;
         let request = clients::http()
@@ -68,7 +65,6 @@ impl Webhook {
     }
 
     /// The same as a command for a shell.
-    #[must_use]
     pub fn curl(&self, url: &str) -> String {
         let (name, value) = &self.authentication;
         let body = String::from_utf8_lossy(&self.body);
@@ -86,10 +82,6 @@ impl Webhook {
 }
 
 /// The value of `X-Hub-Signature-256`: base64, not hex.
-///
-/// # Panics
-/// Never: HMAC takes a key of any length.
-#[must_use]
 pub fn signature(secret: &str, body: &[u8]) -> String {
     let mac =
         Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");

@@ -29,10 +29,10 @@ use std::{
 
 pub use access::{CLIENT_ID, CLIENT_SECRET};
 pub use answer::Answer;
-use answer::{Body, Broken, Refusal};
+use answer::Refusal;
 pub use call::{Call, Endpoint};
 pub use fault::Fault;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response,
     body::{Bytes, Incoming},
@@ -42,7 +42,11 @@ use serde_json::{Value, json};
 use state::{State, lock};
 use tokio::time::sleep;
 
-use crate::{genesys::Webhook, server::Server, wait};
+use crate::{
+    genesys::Webhook,
+    server::{Cause, Closed, Server},
+    wait,
+};
 
 const CONTROL: &str = "/_webhooks";
 
@@ -55,9 +59,6 @@ pub struct GenesysCloud {
 
 impl GenesysCloud {
     /// Starts one that holds nothing and has no faults.
-    ///
-    /// # Errors
-    /// When no port can be opened.
     pub async fn start() -> anyhow::Result<Self> {
         let state = Arc::new(Mutex::new(State::new()));
         let shared = Arc::clone(&state);
@@ -66,20 +67,17 @@ impl GenesysCloud {
     }
 
     /// The base of all its URLs: the login is `/oauth/token` below it, the API `/api/v2`.
-    #[must_use]
     pub fn url(&self) -> String {
         self.server.url()
     }
 
     /// Where a person posts a body that is then sent to the relay, signed, in the background: see
     /// [`Self::set_webhook_url`].
-    #[must_use]
     pub fn control_url(&self) -> String {
         format!("{}{CONTROL}", self.url())
     }
 
     /// The time by its own clock.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         self.lock().now()
     }
@@ -130,15 +128,11 @@ impl GenesysCloud {
     }
 
     /// All calls so far, in the order of their arrival.
-    #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
     }
 
     /// Waits until the calls are as `expected` says, and gives them.
-    ///
-    /// # Errors
-    /// When they are not within [`wait::LIMIT`].
     pub async fn until(
         &self,
         what: &str,
@@ -185,12 +179,12 @@ impl fmt::Debug for GenesysCloud {
 async fn answer(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
-) -> Result<Response<Body>, Broken> {
+) -> Result<Response<Full<Bytes>>, Cause> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
+    let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     if head.uri.path() == CONTROL {
         let now = lock(&state).now();
-        return Ok(control(&head.method, body, &state).into_response(now));
+        return Ok(control(&head.method, body, &state).into_response(now)?);
     }
     let (delay, answer) = {
         let mut state = lock(&state);
@@ -198,7 +192,7 @@ async fn answer(
         state.take(call, &head.headers)
     };
     sleep(delay).await;
-    answer.ok_or(Broken)
+    Ok(answer.ok_or(Closed)??)
 }
 
 fn control(method: &Method, body: Bytes, state: &Arc<Mutex<State>>) -> Answer {

@@ -53,9 +53,6 @@ impl Journey {
     }
 
     /// Prints one line for each step of each event, without end.
-    ///
-    /// # Errors
-    /// When the local AWS cannot be asked.
     pub async fn follow(&mut self, stack: &Stack) -> Result<Infallible> {
         loop {
             self.catch_up(stack).await?;
@@ -64,9 +61,6 @@ impl Journey {
     }
 
     /// Prints what is new.
-    ///
-    /// # Errors
-    /// When the local AWS cannot be asked.
     pub async fn catch_up(&mut self, stack: &Stack) -> Result<()> {
         let since = self.started.max(self.latest - LATE_BY_AT_MOST_MS);
         let mut lines = Vec::new();

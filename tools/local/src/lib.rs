@@ -6,6 +6,7 @@
 //! by side as they need.
 
 pub mod api;
+pub mod aws;
 pub mod clients;
 pub mod demo;
 pub mod deploy;

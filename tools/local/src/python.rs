@@ -80,9 +80,6 @@ pub enum PythonError {
 
 /// The interpreter of the environment, which is made first if need be. Several processes may ask at
 /// the same time.
-///
-/// # Errors
-/// [`PythonError`] when it cannot be made.
 pub async fn environment(local: &Path, packages: Packages) -> Result<PathBuf> {
     let digest = Sha256::digest(packages.requirements);
     let home = local.join(format!(

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use aws_sdk_iam::Client;
 use reqwest::Url;
 use serde_json::Value;
+
+use crate::aws::Aws;
 
 /// A role with its one inline policy, as it was deployed.
 #[derive(Debug)]
 pub struct Role {
-    iam: Client,
+    aws: Aws,
     name: String,
     policy: String,
     document: Value,
@@ -20,41 +21,35 @@ pub struct Role {
 impl Role {
     /// Reads the role whose name begins like this. CloudFormation makes names of those of stack and
     /// resource.
-    pub(crate) async fn read(iam: Client, prefix: &str) -> Result<Self> {
-        let roles = iam.list_roles().send().await?.roles;
-        let found = roles
-            .into_iter()
-            .find(|role| role.role_name().starts_with(prefix));
-        let name = found
+    pub(crate) async fn read(aws: Aws, prefix: &str) -> Result<Self> {
+        let roles = aws.query("iam", "ListRoles", &[]).await?;
+        let mut roles = roles["Roles"].as_array().into_iter().flatten();
+        let name = roles
+            .find_map(|role| {
+                role["RoleName"]
+                    .as_str()
+                    .filter(|name| name.starts_with(prefix))
+            })
             .with_context(|| format!("IAM has no role {prefix}"))?
-            .role_name;
-        let policies = iam
-            .list_role_policies()
-            .role_name(&name)
-            .send()
-            .await?
-            .policy_names;
-        let policy = policies
-            .into_iter()
-            .next()
-            .with_context(|| format!("{name} has no policy"))?;
-        let document = iam
-            .get_role_policy()
-            .role_name(&name)
-            .policy_name(&policy)
-            .send()
-            .await?
-            .policy_document;
+            .to_owned();
+        let role = ("RoleName", name.as_str());
+        let policies = aws.query("iam", "ListRolePolicies", &[role]).await?;
+        let policy = policies["PolicyNames"][0]
+            .as_str()
+            .with_context(|| format!("{name} has no policy"))?
+            .to_owned();
+        let parameters = [role, ("PolicyName", &policy)];
+        let read = aws.query("iam", "GetRolePolicy", &parameters).await?;
+        let document = decoded(read["PolicyDocument"].as_str().unwrap_or_default())?;
         Ok(Self {
-            iam,
+            document: serde_json::from_str(&document)?,
+            aws,
             name,
             policy,
-            document: serde_json::from_str(&decoded(&document)?)?,
         })
     }
 
-    /// Parameters of its deploy.
-    #[must_use]
+    /// Actions that it was deployed with.
     pub fn actions(&self) -> BTreeSet<String> {
         statements(&self.document)
             .iter()
@@ -64,18 +59,16 @@ impl Role {
     }
 
     /// Leaves it all that it was deployed with but this action.
-    ///
-    /// # Errors
-    /// When the local AWS refuses it.
     pub async fn take_away(&self, action: &str) -> Result<()> {
         let document = without(&self.document, action);
         if statements(&document).is_empty() {
             // No policy may be empty.
-            self.iam
-                .delete_role_policy()
-                .role_name(&self.name)
-                .policy_name(&self.policy)
-                .send()
+            let parameters = [
+                ("RoleName", self.name.as_str()),
+                ("PolicyName", &self.policy),
+            ];
+            self.aws
+                .query("iam", "DeleteRolePolicy", &parameters)
                 .await?;
             return Ok(());
         }
@@ -83,20 +76,17 @@ impl Role {
     }
 
     /// Gives back what was taken away.
-    ///
-    /// # Errors
-    /// When the local AWS refuses it.
     pub async fn restore(&self) -> Result<()> {
         self.put(&self.document).await
     }
 
     async fn put(&self, document: &Value) -> Result<()> {
-        let request = self
-            .iam
-            .put_role_policy()
-            .role_name(&self.name)
-            .policy_name(&self.policy);
-        request.policy_document(document.to_string()).send().await?;
+        let parameters = [
+            ("RoleName", self.name.as_str()),
+            ("PolicyName", &self.policy),
+            ("PolicyDocument", &document.to_string()),
+        ];
+        self.aws.query("iam", "PutRolePolicy", &parameters).await?;
         Ok(())
     }
 }

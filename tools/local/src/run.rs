@@ -37,9 +37,6 @@ pub struct Options {
 
 /// Builds, deploys, says how to use it, and shows what happens. Ends only by an error, or by being
 /// dropped.
-///
-/// # Errors
-/// When something cannot be started, or the local AWS ends by itself.
 pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
     let workspace = Workspace::locate().await?;
     let target = Target::start(options.behaviour).await?;
@@ -57,7 +54,7 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
         .parameters
         .into_iter()
         .fold(stack_options, |all, (name, value)| all.set(name, value));
-    screen.print("Building the functions and starting the local AWS …");
+    screen.print("Starting the local AWS and deploying template.yaml …");
     let stack = Stack::start(stack_options).await?;
     genesys.set_webhook_url(stack.webhook_url()?);
     let mut journey = Journey::new(screen);

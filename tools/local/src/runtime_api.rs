@@ -129,9 +129,6 @@ struct Open {
 
 impl Function {
     /// Starts the binary.
-    ///
-    /// # Errors
-    /// When no port can be opened, or the binary cannot be started.
     pub async fn start(launch: Launch) -> Result<Self> {
         let (invocations, queue) = mpsc::channel(1);
         let shared = Arc::new(Shared {
@@ -194,22 +191,17 @@ impl Function {
     }
 
     /// The process.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// The address of its Runtime API.
-    #[must_use]
     pub fn runtime_api(&self) -> String {
         self.server.url()
     }
 
     /// Waits until it asks for its first invocation, and gives the time from its start to then:
     /// what Lambda calls INIT.
-    ///
-    /// # Errors
-    /// When it ends before.
     pub async fn init(&mut self) -> Result<Duration, Ended> {
         self.has_asked(1).await?;
         let first = self.shared.asked.borrow().1;
@@ -217,9 +209,6 @@ impl Function {
     }
 
     /// Waits until it has asked for so many invocations: then it is done with those before.
-    ///
-    /// # Errors
-    /// When it ends before.
     pub async fn has_asked(&mut self, times: usize) -> Result<(), Ended> {
         let mut asked = self.shared.asked.subscribe();
         let status = tokio::select! {
@@ -235,9 +224,6 @@ impl Function {
 
     /// Asks the process to end (SIGTERM), as Lambda does with an environment that is not needed any
     /// more, and waits until it has.
-    ///
-    /// # Errors
-    /// When it cannot be asked or watched.
     pub async fn stop(mut self) -> Result<ExitStatus> {
         let pid = i32::try_from(self.pid).context("no process has such an id")?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).context("could not end the function")?;
@@ -245,9 +231,6 @@ impl Function {
     }
 
     /// Invokes it, and waits for what comes of it. That the function reports an error is an answer.
-    ///
-    /// # Errors
-    /// When it ends without one.
     pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<Answer, Ended> {
         let request_id = Uuid::new_v4().to_string();
         let (answer, answered) = oneshot::channel();

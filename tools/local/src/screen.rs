@@ -68,7 +68,6 @@ impl Screen {
     }
 
     /// The text in a colour, or as it is.
-    #[must_use]
     pub fn paint(self, colour: Colour, text: &str) -> String {
         if self.coloured {
             format!("\x1b[{}m{text}\x1b[0m", colour.code())

@@ -1,6 +1,6 @@
 //! An HTTP server on a free port of 127.0.0.1, for whatever this crate and the tests play.
 
-use std::{error::Error, fmt, net::Ipv4Addr, pin::Pin, sync::Arc};
+use std::{error::Error, fmt, io, net::Ipv4Addr, pin::Pin, sync::Arc};
 
 use anyhow::Result;
 use http_body_util::{Either, Full};
@@ -13,12 +13,19 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
 
-type Cause = Box<dyn Error + Send + Sync>;
+/// An error instead of an answer.
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An error that closes the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is closed without an answer")]
+pub(crate) struct Closed;
 
 /// An error with which an answer takes the connection from the server, for what is no HTTP.
 #[derive(Clone, thiserror::Error)]
@@ -32,6 +39,15 @@ impl TakeOver {
     ) -> Self {
         Self(Arc::new(move |stream| Box::pin(rest(stream))))
     }
+}
+
+/// Writes this, and waits for the client to close: what it has sent unread would turn our end into
+/// a reset.
+pub(crate) async fn end_with(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.shutdown().await?;
+    while stream.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
 }
 
 impl fmt::Debug for TakeOver {
@@ -50,9 +66,6 @@ pub struct Server {
 impl Server {
     /// Starts one that answers like this. An error closes the connection without an answer, but for
     /// one that takes the connection over. Requests of web pages are refused.
-    ///
-    /// # Errors
-    /// When no port can be opened.
     pub async fn start<A, F, B, E>(answer: A) -> Result<Self>
     where
         A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -104,7 +117,6 @@ impl Server {
     }
 
     /// URL without a path.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

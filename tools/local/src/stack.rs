@@ -10,12 +10,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
-use aws_sdk_eventbridge::types::PutEventsRequestEntry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
     api::{self, Answer},
+    aws::Aws,
     clients::{self, Keys},
     deploy::{self, Deployed, FIRST_RELEASE},
     emulator::Emulator,
@@ -38,6 +38,7 @@ const DEATH_SHOWS_WITHIN: Duration = Duration::from_secs(1);
 pub struct Stack {
     emulator: Emulator,
     config: SdkConfig,
+    aws: Aws,
     parameters: BTreeMap<String, String>,
     schedules: Schedules,
     release: u32,
@@ -45,23 +46,15 @@ pub struct Stack {
     left_out: Vec<String>,
     sqs: aws_sdk_sqs::Client,
     dynamodb: aws_sdk_dynamodb::Client,
-    eventbridge: aws_sdk_eventbridge::Client,
     s3: aws_sdk_s3::Client,
     lambda: aws_sdk_lambda::Client,
-    scheduler: aws_sdk_scheduler::Client,
-    iam: aws_sdk_iam::Client,
     secrets_manager: aws_sdk_secretsmanager::Client,
-    logs: aws_sdk_cloudwatchlogs::Client,
     cloudwatch: aws_sdk_cloudwatch::Client,
-    sns: aws_sdk_sns::Client,
 }
 
 impl Stack {
     /// Builds the functions if the options bring none, starts an emulator, deploys the template and
     /// sets the secret.
-    ///
-    /// # Errors
-    /// When any of that fails; the message says what to do where we know it.
     pub async fn start(options: StackOptions) -> Result<Self> {
         let workspace = Workspace::locate().await?;
         Emulator::prepare(&workspace, options.port).await?;
@@ -79,23 +72,25 @@ impl Stack {
             proxy.lead_to(emulator.port());
         }
         let config = emulator.config().await;
-        let eventbridge = aws_sdk_eventbridge::Client::new(&config);
+        let aws = Aws::new(emulator.endpoint(), emulator.keys().clone());
+        let s3 = clients::s3(&config);
         // On AWS it belongs to the partner event source, and the rule of the template refers to it.
         if let Some(name) = options
             .parameters
             .get(options::EVENT_BUS)
             .filter(|name| !name.is_empty())
         {
-            eventbridge
-                .create_event_bus()
-                .name(name)
-                .send()
-                .await
-                .context("EventBridge did not create the event bus")?;
+            aws.json(
+                "events",
+                "AWSEvents.CreateEventBus",
+                &json!({ "Name": name }),
+            )
+            .await?;
         }
         let Deployed { outputs, left_out } = deploy::deploy(
             &workspace,
-            &config,
+            &aws,
+            &s3,
             packages,
             &options.parameters,
             options.schedules,
@@ -109,15 +104,11 @@ impl Stack {
             left_out,
             sqs: aws_sdk_sqs::Client::new(&config),
             dynamodb: aws_sdk_dynamodb::Client::new(&config),
-            eventbridge,
-            s3: clients::s3(&config),
+            aws,
+            s3,
             lambda: aws_sdk_lambda::Client::new(&config),
-            scheduler: aws_sdk_scheduler::Client::new(&config),
-            iam: aws_sdk_iam::Client::new(&config),
             secrets_manager: aws_sdk_secretsmanager::Client::new(&config),
-            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
             cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
-            sns: aws_sdk_sns::Client::new(&config),
             parameters: options.parameters,
             schedules: options.schedules,
             release: FIRST_RELEASE,
@@ -130,9 +121,6 @@ impl Stack {
     /// Deploys another release of the same functions, with some parameters of the template changed,
     /// onto the stack as it is. A way back is the same with the former values. What a function is
     /// at is ended, which on AWS comes to its end.
-    ///
-    /// # Errors
-    /// When the deploy fails; the message names the resources that failed.
     pub async fn redeploy(&mut self, changed: &[(&str, &str)]) -> Result<()> {
         let workspace = Workspace::locate().await?;
         let (release, mut parameters) = (self.release + 1, self.parameters.clone());
@@ -145,7 +133,8 @@ impl Stack {
             functions::of_another_release(functions::packages(&workspace).await?, release)?;
         let deployed = deploy::deploy(
             &workspace,
-            &self.config,
+            &self.aws,
+            &self.s3,
             &packages,
             &parameters,
             self.schedules,
@@ -157,26 +146,17 @@ impl Stack {
     }
 
     /// Deletes the stack, and with it what the template does not retain. The emulator goes on.
-    ///
-    /// # Errors
-    /// When it fails; the message names the resources that failed.
     pub async fn delete(&self) -> Result<()> {
-        deploy::delete(&self.config).await
+        deploy::delete(&self.aws).await
     }
 
     /// URL for webhooks on this machine. The template's own output names a host of AWS.
-    ///
-    /// # Errors
-    /// When the stack has no such output.
     pub fn webhook_url(&self) -> Result<String> {
         self.local_url("WebhookUrl")
     }
 
     /// URL of the dead-letter list on this machine; `/{eventId}` and `/{eventId}/retry` follow.
     /// Calls must be signed.
-    ///
-    /// # Errors
-    /// When the stack has no such output.
     pub fn dead_letter_api_url(&self) -> Result<String> {
         self.local_url("DeadLetterApiUrl")
     }
@@ -189,17 +169,11 @@ impl Stack {
 
     /// Calls the HTTP API as the owner of the account, signed for IAM. The path begins with `/dlq`,
     /// and is encoded as URLs are.
-    ///
-    /// # Errors
-    /// When there is no answer.
     pub async fn call_api(&self, method: &str, path_and_query: &str) -> Result<Answer> {
         api::call_signed(self.keys(), method, &self.api_url(path_and_query)?).await
     }
 
     /// The same without a signature.
-    ///
-    /// # Errors
-    /// When there is no answer.
     pub async fn call_api_unsigned(&self, method: &str, path_and_query: &str) -> Result<Answer> {
         api::call(method, &self.api_url(path_and_query)?, Vec::new()).await
     }
@@ -213,9 +187,6 @@ impl Stack {
     }
 
     /// An output of the template.
-    ///
-    /// # Errors
-    /// When there is none of this name.
     pub fn output(&self, name: &str) -> Result<&str> {
         self.outputs
             .get(name)
@@ -224,107 +195,71 @@ impl Stack {
     }
 
     /// The deployed name of a function.
-    ///
-    /// # Errors
-    /// When the stack has no such output.
     pub fn function_name(&self, function: Function) -> Result<&str> {
         self.output(function.output())
     }
 
     /// The address of the local AWS.
-    #[must_use]
     pub fn endpoint(&self) -> String {
         self.emulator.endpoint()
     }
 
     /// The key pair to which the local AWS allows everything.
-    #[must_use]
     pub fn keys(&self) -> &Keys {
         self.emulator.keys()
     }
 
     /// Configuration of clients with that key pair.
-    #[must_use]
     pub fn config(&self) -> &SdkConfig {
         &self.config
     }
 
     /// The process that plays AWS.
-    #[must_use]
     pub fn emulator(&self) -> &Emulator {
         &self.emulator
     }
 
     /// The template's resources that the local deploy leaves out, one line each, with the reason.
-    #[must_use]
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
+    /// Calls of the services that have no client here.
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
+
     /// A client for the queues.
-    #[must_use]
     pub fn sqs(&self) -> &aws_sdk_sqs::Client {
         &self.sqs
     }
 
     /// A client for the events table.
-    #[must_use]
     pub fn dynamodb(&self) -> &aws_sdk_dynamodb::Client {
         &self.dynamodb
     }
 
-    /// A client for the event bus and the rule on it.
-    #[must_use]
-    pub fn eventbridge(&self) -> &aws_sdk_eventbridge::Client {
-        &self.eventbridge
-    }
-
     /// A client for the alarms and the dashboard.
-    #[must_use]
     pub fn cloudwatch(&self) -> &aws_sdk_cloudwatch::Client {
         &self.cloudwatch
     }
 
-    /// A client for the topic of the alarms.
-    #[must_use]
-    pub fn sns(&self) -> &aws_sdk_sns::Client {
-        &self.sns
-    }
-
     /// A client for the secret.
-    #[must_use]
     pub fn secrets_manager(&self) -> &aws_sdk_secretsmanager::Client {
         &self.secrets_manager
     }
 
     /// A client for the archive.
-    #[must_use]
     pub fn s3(&self) -> &aws_sdk_s3::Client {
         &self.s3
     }
 
-    /// A client for the schedules.
-    #[must_use]
-    pub fn scheduler(&self) -> &aws_sdk_scheduler::Client {
-        &self.scheduler
-    }
-
-    /// A client for the roles.
-    #[must_use]
-    pub fn iam(&self) -> &aws_sdk_iam::Client {
-        &self.iam
-    }
-
     /// A client for the functions.
-    #[must_use]
     pub fn lambda(&self) -> &aws_sdk_lambda::Client {
         &self.lambda
     }
 
     /// Invokes a function and waits. That the function fails is an outcome, not an error.
-    ///
-    /// # Errors
-    /// When it could not be invoked, or its answer is not JSON.
     pub async fn invoke(
         &self,
         function: Function,
@@ -351,9 +286,6 @@ impl Stack {
 
     /// Stops a function, so that it cannot be invoked, or starts it again, as an operator does on
     /// AWS: by a reserved concurrency of zero.
-    ///
-    /// # Errors
-    /// When the local AWS refuses it.
     pub async fn set_running(&self, function: Function, is_running: bool) -> Result<()> {
         let name = self.function_name(function)?;
         if is_running {
@@ -370,17 +302,11 @@ impl Stack {
     }
 
     /// A role, by its name in the template.
-    ///
-    /// # Errors
-    /// When there is none of this name, or it cannot be read.
     pub async fn role(&self, name: &str) -> Result<Role> {
-        Role::read(self.iam.clone(), &format!("{}-{name}-", deploy::STACK)).await
+        Role::read(self.aws.clone(), &format!("{}-{name}-", deploy::STACK)).await
     }
 
     /// Puts a new version of the secret.
-    ///
-    /// # Errors
-    /// When the local AWS refuses it.
     pub async fn set_secret(&self, secret: &Value) -> Result<()> {
         let id = self.output("SecretArn")?;
         self.secrets_manager
@@ -395,38 +321,29 @@ impl Stack {
 
     /// Publishes an event on a bus: its source, detail-type and detail. All else EventBridge writes
     /// itself, such as the id that this gives.
-    ///
-    /// # Errors
-    /// When the local AWS refuses it.
     pub async fn put_event(&self, bus: &str, event: &Value) -> Result<String> {
-        let text = |name: &str| {
-            event[name]
-                .as_str()
-                .with_context(|| format!("the event has no {name}"))
-        };
-        let entry = PutEventsRequestEntry::builder()
-            .event_bus_name(bus)
-            .source(text("source")?);
-        let entry = entry
-            .detail_type(text("detail-type")?)
-            .detail(event["detail"].to_string());
+        let entry = json!({
+            "EventBusName": bus,
+            "Source": event["source"],
+            "DetailType": event["detail-type"],
+            "Detail": event["detail"].to_string(),
+        });
         let answer = self
-            .eventbridge
-            .put_events()
-            .entries(entry.build())
-            .send()
+            .aws
+            .json(
+                "events",
+                "AWSEvents.PutEvents",
+                &json!({ "Entries": [entry] }),
+            )
             .await?;
-        let id = answer.entries().first().and_then(|entry| entry.event_id());
+        let id = answer["Entries"][0]["EventId"].as_str();
         Ok(id
-            .with_context(|| format!("EventBridge did not accept the event: {answer:?}"))?
+            .with_context(|| format!("EventBridge did not accept the event: {answer}"))?
             .to_owned())
     }
 
     /// Does some work with the stack, and stops it when the local AWS ends by itself, with that as
     /// the error: everything else that fails then is only a consequence.
-    ///
-    /// # Errors
-    /// Those of the work, and [`crate::emulator::EmulatorError::Died`].
     pub async fn guard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let error = tokio::select! {
             died = self.emulator.died() => return Err(died.into()),

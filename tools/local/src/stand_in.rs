@@ -24,7 +24,10 @@ use hyper::{
 use serde_json::{Value, json};
 
 use self::table::Table;
-use crate::{clients::Keys, server::Server};
+use crate::{
+    clients::Keys,
+    server::{Closed, Server},
+};
 
 /// The three services behind one address. Dropping it closes the port.
 #[derive(Debug)]
@@ -71,24 +74,13 @@ struct Kept {
     table: Table,
 }
 
-/// The connection is to be closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the service is cut off")]
-struct CutOff;
-
 impl StandIn {
     /// Starts one that holds this secret, and in which nothing goes wrong.
-    ///
-    /// # Errors
-    /// When no port can be opened.
     pub async fn start(secret: &Value) -> Result<Self> {
         Self::start_failing(secret, Box::new(|_| None)).await
     }
 
     /// Starts one in which things go wrong.
-    ///
-    /// # Errors
-    /// When no port can be opened.
     pub async fn start_failing(secret: &Value, faults: Faults) -> Result<Self> {
         let state = Arc::new(State {
             secret: secret.to_string(),
@@ -101,13 +93,11 @@ impl StandIn {
     }
 
     /// URL.
-    #[must_use]
     pub fn url(&self) -> String {
         self.server.url()
     }
 
     /// The URL of a queue. Any name will do.
-    #[must_use]
     pub fn queue_url(&self, name: &str) -> String {
         format!("{}/000000000000/{name}", self.url())
     }
@@ -152,7 +142,6 @@ impl StandIn {
 
     /// The event ids of the messages that a queue has taken, in order. Of one without, an empty
     /// text.
-    #[must_use]
     pub fn messages(&self, queue: &str) -> Vec<String> {
         lock(&self.state.kept)
             .messages
@@ -162,13 +151,11 @@ impl StandIn {
     }
 
     /// Number of records written in this state.
-    #[must_use]
     pub fn written(&self, state: &str) -> usize {
         lock(&self.state.kept).table.written(state)
     }
 
     /// Number of requests for an operation.
-    #[must_use]
     pub fn calls(&self, operation: &str) -> usize {
         lock(&self.state.kept)
             .calls
@@ -185,9 +172,9 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 async fn serve(
     request: Request<Incoming>,
     state: Arc<State>,
-) -> Result<Response<Full<Bytes>>, CutOff> {
+) -> Result<Response<Full<Bytes>>, Closed> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| CutOff)?.to_bytes();
+    let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let target = head
         .headers
         .get("x-amz-target")
@@ -196,7 +183,7 @@ async fn serve(
     let operation = target.rsplit('.').next().unwrap_or_default();
     let fault = (state.faults)(operation);
     match fault {
-        Some(Fault::Cut) => return Err(CutOff),
+        Some(Fault::Cut) => return Err(Closed),
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Refused(status, code)) => return Ok(refusal(status, code, &json!({}))),
         Some(Fault::AnswerLost) | None => {}
@@ -204,7 +191,7 @@ async fn serve(
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let answer = lock(&state.kept).answer(operation, &request, &state.secret);
     if fault == Some(Fault::AnswerLost) {
-        Err(CutOff)
+        Err(Closed)
     } else {
         Ok(answer)
     }

@@ -6,7 +6,6 @@ mod request;
 mod wire;
 
 use std::{
-    error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -25,7 +24,7 @@ use tokio::{sync::watch, time::sleep};
 pub use wire::Fault;
 
 use crate::{
-    server::{Server, TakeOver},
+    server::{Cause, Closed, Server, TakeOver},
     wait,
 };
 
@@ -45,16 +44,8 @@ struct State {
     released: watch::Sender<()>,
 }
 
-/// The connection is to be closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the target is down")]
-struct Down;
-
 impl Target {
     /// Starts a target.
-    ///
-    /// # Errors
-    /// When no port can be opened.
     pub async fn start(behaviour: Behaviour) -> Result<Self> {
         let state = Arc::new(Mutex::new(State {
             behaviour,
@@ -67,13 +58,11 @@ impl Target {
     }
 
     /// URL for deliveries; any path works.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("{}/events", self.server.url())
     }
 
     /// URL where its behaviour can be read (GET) and set (PUT) as text, see [`Behaviour`].
-    #[must_use]
     pub fn control_url(&self) -> String {
         format!("{}{CONTROL}", self.server.url())
     }
@@ -89,19 +78,16 @@ impl Target {
     }
 
     /// Current behaviour.
-    #[must_use]
     pub fn behaviour(&self) -> Behaviour {
         lock(&self.state).behaviour.clone()
     }
 
     /// All deliveries so far, in the order of their arrival.
-    #[must_use]
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         lock(&self.state).requests.clone()
     }
 
     /// The deliveries of one event.
-    #[must_use]
     pub fn requests_of(&self, event_id: &str) -> Vec<ReceivedRequest> {
         self.requests()
             .into_iter()
@@ -110,9 +96,6 @@ impl Target {
     }
 
     /// Waits until `expected` accepts the deliveries, and returns them.
-    ///
-    /// # Errors
-    /// When they are not within [`wait::LIMIT`].
     pub async fn until(
         &self,
         what: &str,
@@ -133,7 +116,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 async fn answer(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
-) -> Result<Response<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
+) -> Result<Response<Full<Bytes>>, Cause> {
     let (head, body) = request.into_parts();
     if head.uri.path() != CONTROL
         && matches!(lock(&state).behaviour, Behaviour::Wire(Fault::ResetUnread))
@@ -180,7 +163,7 @@ async fn answer(
     if let Some(fault) = answer.fault {
         return Err(fail_by(fault));
     }
-    let status = answer.status.ok_or(Down)?;
+    let status = answer.status.ok_or(Closed)?;
     let mut response = Response::new(Full::from(answer.body));
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -190,7 +173,7 @@ async fn answer(
     Ok(response)
 }
 
-fn fail_by(fault: Fault) -> Box<dyn Error + Send + Sync> {
+fn fail_by(fault: Fault) -> Cause {
     TakeOver::new(move |stream| fault.happen(stream)).into()
 }
 

@@ -45,9 +45,6 @@ pub struct Fitted {
 /// Replaces each `CodeUri` by the location of the code that `location_of` gives for the resource's
 /// `Binary`, and each `TemplateURL` by the URL that `url_of` gives for the path of the nested
 /// template.
-///
-/// # Errors
-/// When a function names no binary, or one that is not there.
 pub fn fit(
     template: &str,
     schedules: Schedules,

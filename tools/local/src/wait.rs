@@ -12,9 +12,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks `probe` again and again until it gives a value, and gives that.
-///
-/// # Errors
-/// When the probe fails, or gives nothing within [`LIMIT`]; the message says what was waited for.
 pub async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,

@@ -1,6 +1,6 @@
 //! Paths of this repository and of its build output.
 
-use std::{env, ffi::OsString, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -20,9 +20,6 @@ pub struct Workspace {
 
 impl Workspace {
     /// Asks Cargo.
-    ///
-    /// # Errors
-    /// When Cargo is missing, or there is no template to deploy.
     pub async fn locate() -> Result<Self> {
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
         let output = cargo()
@@ -72,25 +69,14 @@ impl Workspace {
     }
 
     /// The folder for everything that this crate writes; `cargo clean` removes it.
-    #[must_use]
     pub fn local(&self) -> PathBuf {
         self.target.join("local")
     }
 }
 
-/// The Cargo that runs this program, or else the one on the path.
-#[must_use]
+/// The Cargo that runs this program, or else the one on the path; ended when it is dropped.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = Command::from(launch::cargo());
     command.kill_on_drop(true);
-    // What `cargo run` says of this program is not for another build: build scripts would take it
-    // for a change.
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-        }) {
-            command.env_remove(name);
-        }
-    }
     command
 }

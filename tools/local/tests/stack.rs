@@ -4,7 +4,6 @@
 use std::{fs, future::ready, panic::AssertUnwindSafe};
 
 use anyhow::{Context, Result};
-use aws_sdk_scheduler::types::{FlexibleTimeWindow, FlexibleTimeWindowMode};
 use local::{
     api,
     clients::Keys,
@@ -94,38 +93,33 @@ async fn the_dead_letters_are_for_callers_whom_iam_knows() -> Result<()> {
 async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url())).await?;
-    let (iam, name) = (stack.iam(), "operator");
-    iam.create_user().user_name(name).send().await?;
-    let key = iam
-        .create_access_key()
-        .user_name(name)
-        .send()
-        .await?
-        .access_key
-        .context("no key")?;
+    let user = ("UserName", "operator");
+    let iam = async |action, parameters: &[(&str, &str)]| {
+        stack.aws().query("iam", action, parameters).await
+    };
+    iam("CreateUser", &[user]).await?;
+    let key = iam("CreateAccessKey", &[user]).await?;
+    let of_key = |name: &str| key["AccessKey"][name].as_str().context("no key");
+    let (id, secret) = (of_key("AccessKeyId")?, of_key("SecretAccessKey")?);
     let (list, retry) = (
         stack.dead_letter_api_url()?,
         format!("{}/some-event/retry", stack.dead_letter_api_url()?),
     );
     let status = async |secret: &str, method: &str, url: &str| -> Result<u16> {
         let keys = Keys {
-            id: key.access_key_id().into(),
+            id: id.into(),
             secret: secret.into(),
         };
         Ok(api::call_signed(&keys, method, url).await?.status)
     };
-    let secret = key.secret_access_key();
     assert_eq!(status(secret, "GET", &list).await?, 403, "not allowed");
 
     let policy = json!({ "Version": "2012-10-17", "Statement": [
         { "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "arn:aws:execute-api:*:*:*/*/GET/dlq*" },
     ]});
-    iam.put_user_policy()
-        .user_name(name)
-        .policy_name("look")
-        .policy_document(policy.to_string())
-        .send()
-        .await?;
+    let document = policy.to_string();
+    let policy = [user, ("PolicyName", "look"), ("PolicyDocument", &document)];
+    iam("PutUserPolicy", &policy).await?;
     assert_ne!(status(secret, "GET", &list).await?, 403);
     assert_ne!(
         status(secret, "GET", &format!("{list}?reason=exhausted&limit=2")).await?,
@@ -142,7 +136,7 @@ async fn a_schedule_invokes_under_its_role() -> Result<()> {
     let stack = Stack::start(StackOptions::new(target.url())).await?;
     let role = stack.role("ScheduleRole").await?;
     role.take_away("lambda:InvokeFunction").await?;
-    reconcile_now(&stack, "refused").await?;
+    stack.aws().schedule_now("Reconcile", "refused").await?;
     let refused = || {
         ready(Ok(emulator_log(&stack)
             .contains("refused may not invoke")
@@ -152,7 +146,7 @@ async fn a_schedule_invokes_under_its_role() -> Result<()> {
     assert!(stack.pids_of(Function::Replay)?.is_empty());
 
     role.restore().await?;
-    reconcile_now(&stack, "allowed").await?;
+    stack.aws().schedule_now("Reconcile", "allowed").await?;
     let invoked = || {
         ready(
             stack
@@ -165,35 +159,6 @@ async fn a_schedule_invokes_under_its_role() -> Result<()> {
 
 fn emulator_log(stack: &Stack) -> String {
     fs::read_to_string(stack.emulator().log_file()).unwrap_or_default()
-}
-
-/// Makes a schedule that asks what the template's asks, but once and at once.
-async fn reconcile_now(stack: &Stack, name: &str) -> Result<()> {
-    let schedules = stack.scheduler().list_schedules().send().await?.schedules;
-    let mut names = schedules.iter().filter_map(|schedule| schedule.name());
-    let original = names
-        .find(|name| name.contains("Reconcile"))
-        .context("no schedule")?;
-    let original = stack
-        .scheduler()
-        .get_schedule()
-        .name(original)
-        .send()
-        .await?;
-    stack
-        .scheduler()
-        .create_schedule()
-        .name(name)
-        .schedule_expression("at(2026-01-01T00:00:00)")
-        .flexible_time_window(
-            FlexibleTimeWindow::builder()
-                .mode(FlexibleTimeWindowMode::Off)
-                .build()?,
-        )
-        .set_target(original.target)
-        .send()
-        .await?;
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,29 +1,24 @@
 //! Answers: their headers, the form of refusals, and pages.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
-
+use http_body_util::Full;
 use hyper::{
-    Response, StatusCode,
-    body::{Body as HttpBody, Bytes, Frame, SizeHint},
-    header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue},
+    StatusCode,
+    body::Bytes,
+    header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue},
 };
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::{Map, Value, json};
 
 use super::format::new_id;
+use crate::server::{TakeOver, end_with};
+
+/// The answer, or an error that breaks the connection in the middle of it.
+pub(super) type Response = Result<hyper::Response<Full<Bytes>>, TakeOver>;
 
 const CORRELATION_ID: &str = "inin-correlation-id";
 const RETRY_AFTER: &str = "retry-after";
 const LARGEST_PAGE: usize = 100;
 const USUAL_PAGE: usize = 25;
-
-/// Error that closes the connection without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection breaks")]
-pub(super) struct Broken;
 
 /// An answer before it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,14 +62,19 @@ impl Answer {
         }
     }
 
-    pub(super) fn into_response(self, now: Timestamp) -> Response<Body> {
-        let whole = Bytes::from(self.body);
-        let length = HeaderValue::from(whole.len());
-        let mut response = Response::new(Body::new(whole, self.cut_short));
+    pub(super) fn into_response(self, now: Timestamp) -> Response {
+        if self.cut_short {
+            let (length, half) = (self.body.len(), &self.body[..self.body.len() / 2]);
+            let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{half}");
+            return Err(TakeOver::new(move |stream| {
+                let text = text.clone();
+                async move { drop(end_with(stream, text.as_bytes()).await) }
+            }));
+        }
+        let mut response = hyper::Response::new(Full::from(self.body));
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_LENGTH, length);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let date = DateTimePrinter::new()
             .timestamp_to_rfc9110_string(&now)
@@ -90,7 +90,7 @@ impl Answer {
                 headers.insert(name, value);
             }
         }
-        response
+        Ok(response)
     }
 }
 
@@ -209,67 +209,5 @@ impl Page {
             .skip((self.number - 1).saturating_mul(self.size))
             .take(self.size)
             .collect()
-    }
-}
-
-/// The body of an answer, which may break off in the middle.
-#[derive(Debug)]
-pub(super) struct Body {
-    data: Option<Bytes>,
-    cut: Option<Cut>,
-}
-
-/// Progress of a body that breaks off.
-#[derive(Debug)]
-enum Cut {
-    Flush,
-    Break,
-}
-
-impl Body {
-    fn new(whole: Bytes, cut_short: bool) -> Self {
-        if cut_short {
-            Self {
-                data: Some(whole.slice(..whole.len() / 2)),
-                cut: Some(Cut::Flush),
-            }
-        } else {
-            Self {
-                data: Some(whole),
-                cut: None,
-            }
-        }
-    }
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(data) = self.data.take() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        match self.cut {
-            None => Poll::Ready(None),
-            // What has been written goes out while the body is not ready; an error at once would
-            // take it along.
-            Some(Cut::Flush) => {
-                self.cut = Some(Cut::Break);
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Some(Cut::Break) => Poll::Ready(Some(Err(Broken))),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match (&self.data, &self.cut) {
-            (Some(data), None) => SizeHint::with_exact(data.len() as u64),
-            _ => SizeHint::default(),
-        }
     }
 }

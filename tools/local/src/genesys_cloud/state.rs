@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use hyper::{HeaderMap, Response};
+use hyper::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::{
     access::{RateLimit, Tokens},
-    answer::{Answer, Body, Refusal},
+    answer::{Answer, Refusal, Response},
     call::{Call, Endpoint},
     conversations::Conversations,
     deliveries::Deliveries,
@@ -64,7 +64,7 @@ impl State {
         &mut self,
         mut call: Call,
         headers: &HeaderMap,
-    ) -> (Duration, Option<Response<Body>>) {
+    ) -> (Duration, Option<Response>) {
         let mut delay = Duration::ZERO;
         let answer = match (self.script)(&call) {
             None => Some(self.right_answer(&call, headers)),

@@ -17,7 +17,6 @@ pub struct Count {
 
 impl Count {
     /// Sum of all.
-    #[must_use]
     pub fn total(self) -> u32 {
         self.visible + self.in_flight + self.delayed
     }

@@ -11,6 +11,8 @@ use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessagesNotVisible,
 };
 
+use serde_json::json;
+
 use super::{
     Stack,
     function::Function,
@@ -20,9 +22,6 @@ use crate::wait;
 
 impl Stack {
     /// Counts the messages of the queues.
-    ///
-    /// # Errors
-    /// When SQS does not answer.
     pub async fn queue_counts(&self) -> Result<QueueCounts> {
         let (events, dead_letters) =
             tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
@@ -33,9 +32,6 @@ impl Stack {
     }
 
     /// Counts the events in each state. Reads the whole table, which only a local run can afford.
-    ///
-    /// # Errors
-    /// When DynamoDB does not answer.
     pub async fn states(&self) -> Result<BTreeMap<String, usize>> {
         let request = self
             .dynamodb
@@ -85,9 +81,6 @@ impl Stack {
     }
 
     /// Waits until `expected` accepts the numbers of messages.
-    ///
-    /// # Errors
-    /// When they do not within [`wait::LIMIT`].
     pub async fn until_queues(
         &self,
         what: &str,
@@ -101,45 +94,40 @@ impl Stack {
 
     /// Lines that a function has logged since a time in milliseconds since 1970, oldest first. A
     /// line appears when its invocation ends.
-    ///
-    /// # Errors
-    /// When the logs cannot be read.
     pub async fn log_lines(&self, function: Function, since: i64) -> Result<Vec<LogLine>> {
         let group = format!("/aws/lambda/{}", self.function_name(function)?);
-        let mut pages = self
-            .logs
-            .filter_log_events()
-            .log_group_name(group)
-            .start_time(since)
-            .into_paginator()
-            .send();
+        let mut request = json!({ "logGroupName": group, "startTime": since });
         let mut lines = Vec::new();
         // The emulator gives no event ids, but each invocation a stream: a line is known by its
         // place in that.
         let mut places = HashMap::new();
-        while let Some(page) = pages.try_next().await? {
-            lines.extend(page.events().iter().map(|event| {
-                let message = event.message().unwrap_or_default();
-                let stream = event.log_stream_name().unwrap_or_default();
+        loop {
+            let page = self
+                .aws
+                .json("logs", "Logs_20140328.FilterLogEvents", &request)
+                .await?;
+            for event in page["events"].as_array().into_iter().flatten() {
+                let message = event["message"].as_str().unwrap_or_default();
+                let stream = event["logStreamName"].as_str().unwrap_or_default();
                 let place = places
                     .entry(stream.to_owned())
                     .and_modify(|place| *place += 1)
                     .or_insert(0);
-                LogLine {
+                lines.push(LogLine {
                     function,
                     id: format!("{stream} {place}"),
-                    at: event.timestamp().unwrap_or_default(),
+                    at: event["timestamp"].as_i64().unwrap_or_default(),
                     content: serde_json::from_str(message).unwrap_or_else(|_| message.into()),
-                }
-            }));
+                });
+            }
+            match page["nextToken"].as_str() {
+                Some(next) => request["nextToken"] = next.into(),
+                None => return Ok(lines),
+            }
         }
-        Ok(lines)
     }
 
     /// The environment variables of all functions together.
-    ///
-    /// # Errors
-    /// When they cannot be read.
     pub async fn function_variables(&self) -> Result<BTreeMap<String, String>> {
         let mut variables = BTreeMap::new();
         for function in Function::ALL {
@@ -159,9 +147,6 @@ impl Stack {
     }
 
     /// The live processes of a function; ending one is a crash. Linux only.
-    ///
-    /// # Errors
-    /// When processes cannot be listed here.
     pub fn pids_of(&self, function: Function) -> Result<Vec<u32>> {
         let name = self.function_name(function)?;
         self.emulator

@@ -124,7 +124,6 @@ impl StackOptions {
 }
 
 /// The secret of local runs.
-#[must_use]
 pub fn secret() -> Value {
     json!({
         "openMessagingSecrets": [genesys::OPEN_MESSAGING_SECRET],

@@ -2,11 +2,9 @@
 
 use std::{fmt, io, time::Duration};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::sleep,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+
+use crate::server::end_with;
 
 /// Between two bytes, or two pieces of something endless.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -53,7 +51,6 @@ impl Fault {
     ];
 
     /// Text form.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::ResetUnread => "reset-unread",
@@ -104,15 +101,6 @@ impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(self.name())
     }
-}
-
-/// Writes this, and waits for the client to close: what it has sent unread would turn our end into
-/// a reset.
-async fn end_with(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).await?;
-    stream.shutdown().await?;
-    while stream.read(&mut [0; 1024]).await? > 0 {}
-    Ok(())
 }
 
 async fn trickle(stream: &mut TcpStream) -> io::Result<()> {
