@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_is_refused_with_its_line() {
+    fn malformed_archive_is_refused_with_its_line() {
         let mut part = Part::default();
         part.add(&archived("{}".to_owned(), &BTreeMap::new()))
             .expect("added");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_unpacks_to_more_than_a_part_is_refused_before_it_fills_the_memory() {
+    fn oversized_archive_is_refused_before_it_fills_the_memory() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         for _ in 0..=MAX_UNPACKED_BYTES / 1024 {
             encoder.write_all(&[b' '; 1024]).expect("written");

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_wrong_with_the_secret_is_said_each_time() {
+    async fn defect_of_the_secret_is_reported_each_time() {
         let store = store("the-first-secret");
         let cache = cache(&store);
         cache.get().await.expect("secrets");
