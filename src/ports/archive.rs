@@ -164,13 +164,13 @@ impl Archived {
 }
 
 /// One object of a run, while it is put together.
-pub struct Part {
+pub struct ArchivePart {
     encoder: GzEncoder<Vec<u8>>,
     bytes: usize,
     messages: usize,
 }
 
-impl Default for Part {
+impl Default for ArchivePart {
     fn default() -> Self {
         Self {
             encoder: GzEncoder::new(Vec::new(), Compression::default()),
@@ -180,7 +180,7 @@ impl Default for Part {
     }
 }
 
-impl Part {
+impl ArchivePart {
     /// Adds a line.
     pub fn add(&mut self, message: &Archived) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_part_is_full_at_a_thousand_messages() {
-        let mut part = Part::default();
+        let mut part = ArchivePart::default();
         for number in 1..=1000 {
             assert!(!part.is_full(), "{number}");
             part.add(&archived("{}".to_owned(), &BTreeMap::new()))
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn malformed_archive_is_refused_with_its_line() {
-        let mut part = Part::default();
+        let mut part = ArchivePart::default();
         part.add(&archived("{}".to_owned(), &BTreeMap::new()))
             .expect("added");
         part.encoder
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn the_largest_part_can_be_read() {
         let largest = archived("\n".repeat(1024 * 1024), &BTreeMap::new());
-        let mut part = Part::default();
+        let mut part = ArchivePart::default();
         while !part.is_full() {
             part.add(&largest).expect("added");
         }
@@ -329,7 +329,7 @@ mod tests {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-            let mut part = Part::default();
+            let mut part = ArchivePart::default();
             for body in &bodies {
                 part.add(&archived(body.clone(), &attributes)).expect("added");
             }

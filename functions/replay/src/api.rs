@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::answer::Problem;
-use self::call::{Call, Retry};
+use self::call::{ApiCall, Retry};
 use crate::background::Background;
 
 pub(crate) use self::answer::Response;
@@ -63,13 +63,13 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
     }
 
     async fn carry_out(&self, event: Value, deadline: Instant) -> Result<Response, Problem> {
-        match Call::read(event)? {
-            Call::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
+        match ApiCall::read(event)? {
+            ApiCall::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
                 Answer::List(list) => Ok(Response::list(list)),
                 Answer::Show(shown) => Ok(Response::shown(&shown)),
                 answer => Ok(Response::json(StatusCode::OK, &json!(answer))),
             },
-            Call::Retry(retry) => self.retry(retry, deadline).await,
+            ApiCall::Retry(retry) => self.retry(retry, deadline).await,
         }
     }
 

@@ -56,7 +56,7 @@ fn log(answers: &[serde_json::Value], webhooks: &[&str]) -> WebhookDeliveries<Ap
 }
 
 async fn read_all(log: &WebhookDeliveries<Api>) -> Result<Vec<Entry>, DeliveryLogError> {
-    let (mut place, mut entries) = (Place::default(), Vec::new());
+    let (mut place, mut entries) = (LogPlace::default(), Vec::new());
     loop {
         let part = log.read(window(), place, Instant::now()).await?;
         entries.extend(part.entries);
