@@ -152,6 +152,29 @@ fn metrics_are_documented() {
     check("docs/reference/metrics.md", &page);
 }
 
+/// The values of an alarm that it rings at, and the time that they must last.
+fn condition(alarm: &Yaml) -> String {
+    let value = |name: &str| match &alarm[name] {
+        Yaml::Array(parts) => match parts[1].as_str() {
+            Some(parameter) => format!("a value by {}", code(parameter)),
+            None => list(parts[1..].iter().filter_map(scalar)).replace(", ", " or "),
+        },
+        constant => scalar(constant).expect("a value"),
+    };
+    let [threshold, periods, period] = ["Threshold", "EvaluationPeriods", "Period"].map(value);
+    let statistic = prose(&alarm["Statistic"]);
+    let sign = match alarm["ComparisonOperator"].as_str() {
+        Some("GreaterThanOrEqualToThreshold") => "≥",
+        Some("LessThanThreshold") => "\\<",
+        other => panic!("no sign for {other:?}"),
+    };
+    let or_missing = match alarm["TreatMissingData"].as_str() {
+        Some("breaching") => ", or no data",
+        _ => "",
+    };
+    format!("{statistic} {sign} {threshold} for {periods} × {period} s{or_missing}")
+}
+
 #[test]
 fn alarms_are_documented() {
     let rows = alarms::alarms(&template()).into_values().map(|alarm| {
@@ -168,11 +191,12 @@ fn alarms_are_documented() {
         [
             code(name),
             code(text("MetricName")),
+            condition(properties),
             meaning.to_owned(),
             runbook,
         ]
     });
-    let rows = table(["alarm", "metric", "meaning", "runbook"], rows);
+    let rows = table(["alarm", "metric", "rings at", "meaning", "runbook"], rows);
     check("docs/operate/alarms.md", &rows);
 }
 
