@@ -333,7 +333,9 @@ mod tests {
         let mut mutants = toml::from_str::<MutantFile>(&list).expect("a list").mutant;
         (mutants[0].seed, mutants[0].invariant) = ("2".to_owned(), r#"says "y\""#.to_owned());
         let written = with_notices(&list, &mutants);
-        let again = toml::from_str::<MutantFile>(&written).expect("a list").mutant;
+        let again = toml::from_str::<MutantFile>(&written)
+            .expect("a list")
+            .mutant;
         assert_eq!(
             (&*again[0].seed, &*again[0].invariant),
             ("2", r#"says "y\""#)
