@@ -172,7 +172,11 @@ fn condition(alarm: &Yaml) -> String {
         Some("breaching") => ", or no data",
         _ => "",
     };
-    format!("{statistic} {sign} {threshold} for {periods} × {period} s{or_missing}")
+    let periods = match scalar(&alarm["DatapointsToAlarm"]) {
+        Some(failing) => format!("in {failing} of {periods}"),
+        None => format!("for {periods}"),
+    };
+    format!("{statistic} {sign} {threshold} {periods} × {period} s{or_missing}")
 }
 
 #[test]
