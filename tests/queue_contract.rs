@@ -103,8 +103,8 @@ async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<ReceivedMes
     last.context("no receive")
 }
 
-/// What is received `MAX_RECEIVES` times from the events queue goes to the dead letters, and a move
-/// task brings it back.
+/// A message received `MAX_RECEIVES` times from the events queue goes to the dead letters, and a
+/// move task brings it back.
 async fn redrive_keeps_its_contract<Q: Sender + Receiver>(
     events: Q,
     dead_letters: Q,

@@ -1,5 +1,5 @@
-//! What each way of an event through the processor costs in requests to the events table, counted
-//! below the SDK.
+//! Requests to the events table that each way of an event through the processor costs, counted below
+//! the SDK.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -17,7 +17,7 @@ pub struct Request {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fields {
+struct BreakerFields {
     action: Action,
     by: Option<String>,
     why: Option<String>,
@@ -41,7 +41,7 @@ impl Request {
                 r#"must be a JSON object, such as {"action":"run"}"#,
             ));
         }
-        let Fields { action, by, why } = read(request)?;
+        let BreakerFields { action, by, why } = read(request)?;
         let override_state = match action {
             Action::Run => None,
             Action::Open => Some(Override::Open),

@@ -351,7 +351,7 @@ async fn override_stays_until_it_is_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_opened_by_hand_is_not_open_for_ever() {
+async fn breaker_opened_by_hand_exhausts_after_three_days() {
     let breaker = breaker();
     ask(&breaker, Some(Override::Open)).await.expect("opened");
     advance(Duration::from_hours(3 * 24)).await;

@@ -53,7 +53,7 @@ pub struct Reason {
     pub attempt: Option<u32>,
     /// The time of the failure.
     pub at: Timestamp,
-    /// When the message was sent once more, since it had not arrived when it happened.
+    /// Time at which the message was sent once more, since it had not arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resent_at: Option<Timestamp>,
 }
@@ -79,6 +79,16 @@ pub enum ReasonKind {
 }
 
 impl ReasonKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::Permanent,
+        Self::Exhausted,
+        Self::Crashed,
+        Self::Malformed,
+        Self::Unreadable,
+        Self::Unknown,
+    ];
+
     /// The name that messages, records and requests use.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_but_says_nothing_is_a_placeholder() {
+    fn meaningless_value_is_a_placeholder() {
         for text in [
             "",
             " ",

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_is_valid_and_every_attempt_is_in_one_trace() {
+    fn every_attempt_is_in_one_valid_trace() {
         let id: EventId = "an-event".parse().expect("an id");
         let (first, second) = (traceparent_of(&id, 1), traceparent_of(&id, 2));
         assert!(
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_trace_is_told_from_what_does() {
+    fn header_without_a_trace_is_recognised() {
         let sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(is_traceparent(sent.as_bytes()));
         assert!(is_traceparent(sent.replacen("00", "01", 1).as_bytes()));

@@ -238,7 +238,7 @@ async fn a_secret_that_cannot_match_is_never_answered_with_401() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_person_types_into_the_editor_lets_both_senders_in() {
+async fn secret_typed_by_hand_admits_both_senders() {
     let (old, new) = ("the-old-secret-0001", "the-new-secret-0002");
     for typed in [
         format!("[\"{old}\",\"{new}\"]"),
@@ -372,7 +372,7 @@ async fn the_last_byte_that_fits_is_taken_and_the_next_one_refused() {
 }
 
 #[tokio::test]
-async fn what_the_queue_did_not_take_is_not_accepted() {
+async fn event_that_was_not_enqueued_is_not_accepted() {
     let relay = relay();
     relay.events.fail();
     relay.dead_letters.fail();

@@ -161,13 +161,13 @@ impl Archived {
 }
 
 /// One object of a run, while it is put together.
-pub struct Part {
+pub struct ArchivePart {
     encoder: GzEncoder<Vec<u8>>,
     bytes: usize,
     messages: usize,
 }
 
-impl Default for Part {
+impl Default for ArchivePart {
     fn default() -> Self {
         Self {
             encoder: GzEncoder::new(Vec::new(), Compression::default()),
@@ -177,7 +177,7 @@ impl Default for Part {
     }
 }
 
-impl Part {
+impl ArchivePart {
     /// Adds a line.
     pub fn add(&mut self, message: &Archived) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_part_is_full_at_a_thousand_messages() {
-        let mut part = Part::default();
+        let mut part = ArchivePart::default();
         for number in 1..=1000 {
             assert!(!part.is_full(), "{number}");
             part.add(&archived("{}".to_owned(), &BTreeMap::new()))
@@ -270,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_is_refused_with_its_line() {
-        let mut part = Part::default();
+    fn malformed_archive_is_refused_with_its_line() {
+        let mut part = ArchivePart::default();
         part.add(&archived("{}".to_owned(), &BTreeMap::new()))
             .expect("added");
         part.encoder
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_unpacks_to_more_than_a_part_is_refused_before_it_fills_the_memory() {
+    fn oversized_archive_is_refused_before_it_fills_the_memory() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         for _ in 0..=MAX_UNPACKED_BYTES / 1024 {
             encoder.write_all(&[b' '; 1024]).expect("written");
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn the_largest_part_can_be_read() {
         let largest = archived("\n".repeat(1024 * 1024), &BTreeMap::new());
-        let mut part = Part::default();
+        let mut part = ArchivePart::default();
         while !part.is_full() {
             part.add(&largest).expect("added");
         }
@@ -326,7 +326,7 @@ mod tests {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-            let mut part = Part::default();
+            let mut part = ArchivePart::default();
             for body in &bodies {
                 part.add(&archived(body.clone(), &attributes)).expect("added");
             }

@@ -151,7 +151,7 @@ impl MoveTask {
         matches!(self.status.as_str(), "RUNNING" | "CANCELLING")
     }
 
-    /// Whether it may have started at `time` or later, by another clock than that.
+    /// Returns whether it may have started at `time` or later, by another clock than that.
     pub fn may_have_started_since(&self, time: Timestamp) -> bool {
         self.started_at
             .is_none_or(|at| at.saturating_add(CLOCKS_DIFFER).is_ok_and(|at| at >= time))

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::enqueue_missing::{BATCH, EnqueueMissing};
 use self::request::{Range, to_the_millisecond};
 use self::run::Run;
-use self::windows::{AHEAD, Cut, Opened, State, TimeLine, Windows};
+use self::windows::{AHEAD, Cut, Opened, TimeLine, WindowState, Windows};
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Window};
 use crate::ports::events_table::{Checkpoint, EventsTable, LeaseName};
@@ -171,7 +171,7 @@ impl<T: PortTypes> Recover<T> {
             run.report.next = run.next(cut.at, checkpoint);
         }
         run.check_unavailable()?;
-        if cut.state == State::Stuck {
+        if cut.state == WindowState::Stuck {
             return Err(why);
         }
         let span = cut.span_seconds;

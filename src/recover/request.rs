@@ -39,7 +39,7 @@ pub(super) struct Range {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Fields {
+struct RecoverFields {
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     span_seconds: Option<u32>,
@@ -64,7 +64,7 @@ impl Request {
                 "must be a JSON object; {} continues from the checkpoint",
             ));
         }
-        let Fields {
+        let RecoverFields {
             from,
             to,
             span_seconds,

@@ -88,14 +88,14 @@ impl Kind for Text {
 }
 
 /// Texts between commas; made by [`list`].
-pub struct List(());
+pub struct TextList(());
 
 /// At least one text, between commas.
-pub const fn list() -> List {
-    List(())
+pub const fn list() -> TextList {
+    TextList(())
 }
 
-impl Kind for List {
+impl Kind for TextList {
     type Value = Vec<String>;
 
     fn bounds(&self) -> String {

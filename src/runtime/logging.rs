@@ -49,7 +49,7 @@ impl Sample {
     }
 }
 
-/// Whether it is logged of this event that all went well.
+/// Returns whether the success of this event is logged.
 pub fn should_log(id: &EventId) -> bool {
     Sample(SAMPLE_PERCENT.load(Ordering::Relaxed)).takes(id)
 }

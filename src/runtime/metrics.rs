@@ -1,8 +1,8 @@
 //! Metrics: one table of all, and the log lines that CloudWatch makes them of.
 //!
-//! Every metric is declared here, and no other module spells a metric's name.
-//! `docs/reference/metrics.md` is the same table for people; `tests/metrics.rs` holds it to what is
-//! written.
+//! Every metric is declared here, and no other module spells a metric's name. `cargo xtask docs
+//! --write` makes `docs/reference/metrics.md` of the table; `tests/metrics` compares the table with
+//! what is written.
 
 use std::error::Error as StdError;
 use std::io::{self, Write as _};
@@ -39,9 +39,10 @@ impl Count {
 ///
 /// The values are those of an enum: no data of a sender becomes a metric, or the price of one.
 #[derive(Debug, Clone, Copy)]
-pub struct CountBy<V> {
+pub struct CountBy<V: 'static> {
     name: &'static str,
     dimension: &'static str,
+    values: &'static [V],
     text: fn(V) -> &'static str,
 }
 
@@ -81,6 +82,21 @@ impl Measure {
     }
 }
 
+/// One metric, for tests and for the reference page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name in CloudWatch.
+    pub name: &'static str,
+    /// Its unit, as CloudWatch spells it.
+    pub unit: &'static str,
+    /// The dimension that it always has, with every value.
+    pub dimension: Option<(&'static str, Vec<&'static str>)>,
+    /// The functions that write it.
+    pub written_by: &'static str,
+    /// Its meaning, as one line of Markdown.
+    pub meaning: String,
+}
+
 /// The reason for which a webhook was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
@@ -99,6 +115,15 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    const ALL: [Self; 6] = [
+        Self::Empty,
+        Self::NotJson,
+        Self::Unauthorized,
+        Self::TooLarge,
+        Self::Unavailable,
+        Self::NotConfigured,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -127,6 +152,14 @@ pub enum Class {
 }
 
 impl Class {
+    const ALL: [Self; 5] = [
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+        Self::None,
+    ];
+
     /// The class of a status.
     pub fn of(status: Option<u16>) -> Self {
         match status {
@@ -149,13 +182,18 @@ impl Class {
     }
 }
 
-/// Declares the metrics, and [`describe`], which tells the unit of each.
+/// Declares the metrics, their list, and [`describe`], which registers the unit of each.
 macro_rules! table {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty = $metric:expr;)*) => {
-        $($(#[$doc])* pub const $name: $kind = $metric;)*
+    ($($(#[doc = $doc:literal])* $name:ident: $kind:ty = $metric:expr, by $written_by:literal;)*) => {
+        $($(#[doc = $doc])* pub const $name: $kind = $metric;)*
 
         fn describe() {
             $($name.describe();)*
+        }
+
+        /// Every metric, in the order of the table.
+        pub fn all() -> Vec<Metric> {
+            vec![$($name.metric($written_by, concat!($($doc),*).trim().to_owned())),*]
         }
     };
 }
@@ -164,11 +202,29 @@ impl Count {
     fn describe(self) {
         describe_counter!(self.0, Unit::Count, "");
     }
+
+    fn metric(self, written_by: &'static str, meaning: String) -> Metric {
+        Metric {
+            name: self.0,
+            unit: "Count",
+            dimension: None,
+            written_by,
+            meaning,
+        }
+    }
 }
 
-impl<V> CountBy<V> {
+impl<V: Copy> CountBy<V> {
     fn describe(self) {
         describe_counter!(self.name, Unit::Count, "");
+    }
+
+    fn metric(self, written_by: &'static str, meaning: String) -> Metric {
+        let values = self.values.iter().map(|value| (self.text)(*value));
+        Metric {
+            dimension: Some((self.dimension, values.collect())),
+            ..Count(self.name).metric(written_by, meaning)
+        }
     }
 }
 
@@ -176,67 +232,103 @@ impl Measure {
     fn describe(self) {
         describe_histogram!(self.name, self.unit, "");
     }
+
+    fn metric(self, written_by: &'static str, meaning: String) -> Metric {
+        Metric {
+            unit: match self.unit {
+                Unit::Milliseconds => "Milliseconds",
+                Unit::Seconds => "Seconds",
+                _ => "Count",
+            },
+            ..Count(self.name).metric(written_by, meaning)
+        }
+    }
 }
 
 table! {
-    /// Accepted webhooks, which are durable.
-    ACCEPTED: Count = Count("Accepted");
-    /// Webhooks that were refused.
-    REJECTED: CountBy<Rejection> = CountBy { name: "Rejected", dimension: "Reason", text: Rejection::as_str };
-    /// The time that SQS took to accept an event.
-    ENQUEUE_TIME: Measure = Measure { name: "EnqueueTime", unit: Unit::Milliseconds };
+    /// Webhooks answered with 200, whose events are durable.
+    ACCEPTED: Count = Count("Accepted"), by "ingest";
+    /// Webhooks answered with another status. `unavailable` is a 503: the queue or the secret could
+    /// not be reached or read, and Genesys Cloud tries again for a short time only.
+    /// `not-configured` is a 503 as well: no secret of the kind is set that would check the
+    /// request. The log names its field. Either an integration was set up before its secret, and
+    /// its events are lost; or the signatures are made up.
+    REJECTED: CountBy<Rejection> = CountBy { name: "Rejected", dimension: "Reason", values: &Rejection::ALL, text: Rejection::as_str }, by "ingest";
+    /// Time that SQS took to accept an event.
+    ENQUEUE_TIME: Measure = Measure { name: "EnqueueTime", unit: Unit::Milliseconds }, by "ingest";
     /// Events that the target accepted.
-    DELIVERED: Count = Count("Delivered");
-    /// Attempts that failed and will be repeated.
-    RETRIED: Count = Count("Retried");
-    /// Events that became dead letters.
-    DEAD: CountBy<ReasonKind> = CountBy { name: "Dead", dimension: "Reason", text: ReasonKind::as_str };
-    /// Messages of events that were delivered or discarded before.
-    DUPLICATES: CountBy<Source> = CountBy { name: "Duplicates", dimension: "Source", text: Source::as_str };
-    /// Events that came under the id of another one.
-    REUSED_IDS: Count = Count("ReusedIds");
-    /// The time until the target answered, or until the timeout.
-    TARGET_TIME: Measure = Measure { name: "TargetTime", unit: Unit::Milliseconds };
-    /// Answers of the target.
-    TARGET_ANSWERS: CountBy<Class> = CountBy { name: "TargetAnswers", dimension: "Class", text: Class::as_str };
-    /// From the arrival of an event to its delivery.
-    AGE_AT_DELIVERY: Measure = Measure { name: "AgeAtDelivery", unit: Unit::Seconds };
-    /// Failed calls to SQS.
-    QUEUE_ERRORS: Count = Count("QueueErrors");
-    /// Failed calls to DynamoDB.
-    TABLE_ERRORS: Count = Count("TableErrors");
-    /// Dead letters that were sent back.
-    REPLAYED: Count = Count("Replayed");
+    DELIVERED: Count = Count("Delivered"), by "processor";
+    /// Attempts that failed and will be repeated. One event can have several.
+    RETRIED: Count = Count("Retried"), by "processor";
+    /// Events that became dead letters. Each is counted once, when it is known to be dead. If the
+    /// table could not be written at that moment, it is `unknown` or `crashed` when a
+    /// reconciliation finds its message. Events that EventBridge could not put into the queue are
+    /// counted then too.
+    DEAD: CountBy<ReasonKind> = CountBy { name: "Dead", dimension: "Reason", values: &ReasonKind::ALL, text: ReasonKind::as_str }, by "ingest, processor, replay, recovery";
+    /// Messages whose event had been delivered or discarded before. Of `generic`, a sender's key
+    /// may be the same on every event: one that comes more than an hour after the first is a line
+    /// of level WARN.
+    DUPLICATES: CountBy<Source> = CountBy { name: "Duplicates", dimension: "Source", values: &Source::ALL, text: Source::as_str }, by "processor";
+    /// Events of Open Messaging delivered, found dead or recovered under an id of their own,
+    /// because another body had their id and time first. Each is a line of level WARN.
+    REUSED_IDS: Count = Count("ReusedIds"), by "processor, replay, recovery";
+    /// Time until the target answered, or until the time-out. Leaves out what was never sent,
+    /// because the secret could not be read.
+    TARGET_TIME: Measure = Measure { name: "TargetTime", unit: Unit::Milliseconds }, by "processor";
+    /// Answers of the target by class. `none` is a time-out, a broken connection, or a status
+    /// outside HTTP's. Leaves out what was never sent.
+    TARGET_ANSWERS: CountBy<Class> = CountBy { name: "TargetAnswers", dimension: "Class", values: &Class::ALL, text: Class::as_str }, by "processor";
+    /// From the webhook's arrival to its delivery.
+    AGE_AT_DELIVERY: Measure = Measure { name: "AgeAtDelivery", unit: Unit::Seconds }, by "processor";
+    /// Calls of SQS that failed after their retries. A batch in which single messages failed counts
+    /// as one. Lambda's own calls (to receive, delete and move) are not counted.
+    QUEUE_ERRORS: Count = Count("QueueErrors"), by "all";
+    /// Calls of DynamoDB that failed after their retries.
+    TABLE_ERRORS: Count = Count("TableErrors"), by "processor, replay, recovery, breaker";
+    /// Dead letters sent back to the events queue. For a replay of everything, the queue's depth
+    /// when SQS's move task began.
+    REPLAYED: Count = Count("Replayed"), by "replay";
     /// Dead letters that an operator discarded.
-    DISCARDED: Count = Count("Discarded");
-    /// Dead letters that were moved to the archive.
-    ARCHIVED: Count = Count("Archived");
-    /// Whether a run of the archive failed or left a dead letter behind.
-    ARCHIVE_FAILED: Measure = Measure { name: "ArchiveFailed", unit: Unit::Count };
-    /// Dead letters that were brought back from the archive.
-    RESTORED: Count = Count("Restored");
-    /// The age of the oldest dead letter.
-    OLDEST_DEAD_LETTER_AGE: Measure = Measure { name: "OldestDeadLetterAge", unit: Unit::Seconds };
-    /// Failed deliveries that Genesys Cloud listed.
-    RECOVERY_FETCHED: Count = Count("RecoveryFetched");
-    /// Fetched items that were unknown.
-    RECOVERY_NEW: Count = Count("RecoveryNew");
-    /// Fetched items that were known.
-    RECOVERY_KNOWN: Count = Count("RecoveryKnown");
-    /// Fetched items that were unreadable.
-    RECOVERY_UNREADABLE: Count = Count("RecoveryUnreadable");
-    /// 1 for a run of the recovery that failed.
-    RECOVERY_FAILED: Measure = Measure { name: "RecoveryFailed", unit: Unit::Count };
-    /// The distance of the checkpoint from the present.
-    RECOVERY_BEHIND_TIME: Measure = Measure { name: "RecoveryBehindTime", unit: Unit::Seconds };
-    /// 1 while the breaker is open or exhausting.
-    BREAKER_OPEN: Measure = Measure { name: "BreakerOpen", unit: Unit::Count };
-    /// Probes of the target.
-    BREAKER_PROBES: Count = Count("BreakerProbes");
-    /// The time since the last answered probe, while the breaker should probe.
-    BREAKER_UNPROBED_TIME: Measure = Measure { name: "BreakerUnprobedTime", unit: Unit::Seconds };
-    /// 1 while events wait for a processor that attempts none.
-    PROCESSOR_SILENT: Measure = Measure { name: "ProcessorSilent", unit: Unit::Count };
+    DISCARDED: Count = Count("Discarded"), by "replay";
+    /// Dead letters moved to the archive.
+    ARCHIVED: Count = Count("Archived"), by "replay";
+    /// 1 for a run of the archive that failed or left a dead letter behind, else 0. Also 1 for a
+    /// run that could not look at everything, because another receiver held messages or its time
+    /// was over, and for a scheduled run that found another run or a move task. A killed run writes
+    /// nothing.
+    ARCHIVE_FAILED: Measure = Measure { name: "ArchiveFailed", unit: Unit::Count }, by "replay";
+    /// Dead letters brought back from the archive.
+    RESTORED: Count = Count("Restored"), by "replay";
+    /// Age of the oldest dead letter since the relay first received its event; 0 without one. A
+    /// replay or a restore makes a new message, for which SQS's own metric counts from 0. After a
+    /// restore it can be longer than any retention.
+    OLDEST_DEAD_LETTER_AGE: Measure = Measure { name: "OldestDeadLetterAge", unit: Unit::Seconds }, by "replay, at each reconciliation";
+    /// Items that Genesys Cloud failed to deliver.
+    RECOVERY_FETCHED: Count = Count("RecoveryFetched"), by "recovery";
+    /// Fetched items that the relay did not have.
+    RECOVERY_NEW: Count = Count("RecoveryNew"), by "recovery";
+    /// Fetched items that the relay had.
+    RECOVERY_KNOWN: Count = Count("RecoveryKnown"), by "recovery";
+    /// Fetched items that could not be read and are dead letters.
+    RECOVERY_UNREADABLE: Count = Count("RecoveryUnreadable"), by "recovery";
+    /// 1 for a run that failed, else 0.
+    RECOVERY_FAILED: Measure = Measure { name: "RecoveryFailed", unit: Unit::Count }, by "recovery";
+    /// Time between the checkpoint and the present.
+    RECOVERY_BEHIND_TIME: Measure = Measure { name: "RecoveryBehindTime", unit: Unit::Seconds }, by "recovery";
+    /// 1 while events are held back, or go to the dead letters after three days of that; else 0.
+    BREAKER_OPEN: Measure = Measure { name: "BreakerOpen", unit: Unit::Count }, by "breaker, at each run";
+    /// Events that were let through to test the target.
+    BREAKER_PROBES: Count = Count("BreakerProbes"), by "breaker";
+    /// Time since the breaker could last send a probe, or find that none is due, while it is open;
+    /// else 0. Grows where the processor cannot be invoked, or cannot receive. 0 for a breaker that
+    /// is held open by hand, which does not probe.
+    BREAKER_UNPROBED_TIME: Measure = Measure { name: "BreakerUnprobedTime", unit: Unit::Seconds }, by "breaker, at each run; replay, at each reconciliation of the schedule";
+    /// 1 while events wait, the event source mapping is enabled, and the processor has attempted
+    /// none for three minutes (20 where all that wait have been received); else 0. Detects a
+    /// processor that cannot start or is not invoked. It is 1 as well where all waiting events have
+    /// a delay of more than 20 minutes (`Retry-After`, `BackoffCapSeconds`). Not written with
+    /// `Breaker=off`.
+    PROCESSOR_SILENT: Measure = Measure { name: "ProcessorSilent", unit: Unit::Count }, by "breaker, at each run of the schedule";
 }
 
 /// Records the metrics of a run of the breaker.

@@ -33,12 +33,12 @@ const COMES_BACK: u32 = 60;
 /// their order unless it is [told otherwise](Self::disorder), and works unless it is made to fail.
 #[derive(Clone, Default)]
 pub struct FakeQueue {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<QueueState>>,
     changed: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     entries: Vec<Entry>,
     sent: u64,
     removed: usize,
@@ -221,7 +221,7 @@ impl FakeQueue {
         }
     }
 
-    fn working(&self) -> Result<MutexGuard<'_, State>, ServiceError> {
+    fn working(&self) -> Result<MutexGuard<'_, QueueState>, ServiceError> {
         let mut state = lock(&self.state);
         if state.failures_left > 0 {
             state.failures_left -= 1;
@@ -279,7 +279,7 @@ impl FakeQueue {
     }
 }
 
-impl State {
+impl QueueState {
     fn expire(&mut self) {
         if let Some(retention) = self.retention {
             let now = FakeClock.now();

@@ -157,7 +157,7 @@ async fn replay(relay: &Relay, mut request: Value) -> Result<Value> {
 /// Reconciles until each record says how its event has ended, and gives all that can be known by
 /// then.
 ///
-/// What is only noticed a minute after its time takes that minute, and a run over thousands of
+/// An event that is noticed a minute after its time takes that minute, and a run over thousands of
 /// events its own time.
 async fn until_ended(relay: &Relay) -> Result<Ending> {
     let mut progress = (usize::MAX, u32::MAX, Instant::now());

@@ -350,8 +350,8 @@ pub(crate) fn open_messaging(text: &str) -> Value {
     json!({ "id": "m1", "type": "Text", "channel": channel, "text": text })
 }
 
-/// What Genesys Cloud failed to deliver: an event that is not known, one that is, and what is none;
-/// or one message of Open Messaging, byte for byte.
+/// Failed deliveries of Genesys Cloud: an unknown event, a known one, and an unreadable item; or one
+/// message of Open Messaging, byte for byte.
 struct Log(Option<String>);
 
 impl DeliveryLog for Log {

@@ -118,9 +118,8 @@ impl Footprint {
     }
 }
 
-/// How many KiB may come on top within so many invocations. The readings of a process that leaks
-/// nothing differ by some 50 KiB; a leak of a hundred bytes an invocation exceeds this from a
-/// thousand on.
+/// Largest growth in KiB within this many invocations. The readings of a process that leaks nothing
+/// differ by some 50 KiB; a leak of a hundred bytes an invocation exceeds this from a thousand on.
 fn bound(invocations: usize) -> u64 {
     64 + u64::try_from(invocations * 25 / 1024).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the index has to hold of a record; what else is in a state is in the record alone.
+/// The part of a record that the index must hold. The rest is in the record alone.
 fn seen(summary: &Summary, now: Timestamp) -> impl PartialEq + std::fmt::Debug + use<> {
     let replayed_at = match &summary.state {
         State::Dead(dead) => dead.replayed_at,

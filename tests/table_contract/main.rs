@@ -1,7 +1,7 @@
 //! One suite that every events table passes: the stand-in that other tests use, and DynamoDB on the
 //! local AWS.
 //!
-//! What is written goes into a second stand-in as well, and both have to say the same of it.
+//! Every write also goes into a second stand-in, and both must agree.
 
 mod breaker;
 mod index;

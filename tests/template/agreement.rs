@@ -51,6 +51,16 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
     );
 }
 
+/// A number without quotes, such as `90`, is text on AWS and a number on the local AWS.
+#[test]
+fn every_environment_value_is_text() {
+    for function in resources_of(&template(), "AWS::Serverless::Function") {
+        for (name, value) in entries(&function["Environment"]["Variables"]) {
+            assert!(matches!(value, Yaml::String(_)), "{name}: {value:?}");
+        }
+    }
+}
+
 #[test]
 fn times_of_the_template_fit_those_of_the_code() {
     let template = template();

@@ -1,6 +1,8 @@
 //! Alarms, dashboard and saved queries: the metrics that they read are written, and their
 //! descriptions are true.
 
+use genesys_relay::runtime::metrics;
+
 use super::*;
 
 const OURS: &str = "GenesysRelay/${AWS::StackName}";
@@ -48,57 +50,33 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
 /// A dimension and one of its values.
 type Dimension = (String, String);
 
-/// A metric as `docs/reference/metrics.md` has it.
-struct Documented {
-    unit: String,
+/// A metric that is written: its unit, and the dimensions that it has.
+struct Written {
+    unit: &'static str,
     dimensions: BTreeSet<Option<Dimension>>,
 }
 
-fn documented() -> BTreeMap<String, Documented> {
-    let page = file("docs/reference/metrics.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-    let metrics: BTreeMap<_, _> = rows
-        .map(|row| {
-            let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            let [name, unit, dimension, ..] = cells[..] else {
-                panic!("too few columns: {row}")
-            };
-            let dimensions = match dimension.split_once(": ") {
-                None => [None].into(),
-                Some((dimension, values)) => {
-                    let dimension = dimension.trim_matches('`').to_owned();
-                    let values = values_of(values).into_iter();
-                    values
-                        .map(|value| Some((dimension.clone(), value)))
-                        .collect()
-                }
-            };
-            (
-                name.trim_matches('`').to_owned(),
-                Documented {
-                    unit: unit.to_owned(),
-                    dimensions,
-                },
-            )
-        })
-        .collect();
-    assert!(
-        metrics.len() > 20,
-        "they were not read: {:?}",
-        metrics.keys()
-    );
-    metrics
-}
-
-fn values_of(column: &str) -> Vec<String> {
-    let values: Vec<_> = column
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect();
-    assert!(!values.is_empty(), "no values: {column}");
-    values
+/// Every metric that functions and filters write.
+fn written(template: &Yaml) -> BTreeMap<String, Written> {
+    let of_functions = metrics::all().into_iter().map(|metric| {
+        let dimensions = match metric.dimension {
+            None => [None].into(),
+            Some((name, values)) => {
+                let values = values.into_iter();
+                let values = values.map(|value| Some((name.to_owned(), value.to_owned())));
+                values.collect()
+            }
+        };
+        let unit = metric.unit;
+        (metric.name.to_owned(), Written { unit, dimensions })
+    });
+    let filters = resources_of(template, "AWS::Logs::MetricFilter").into_iter();
+    let of_filters = filters.map(|filter| {
+        let name = text(&filter["MetricTransformations"][0], "MetricName");
+        let (unit, dimensions) = ("Count", [None].into());
+        (name, Written { unit, dimensions })
+    });
+    of_functions.chain(of_filters).collect()
 }
 
 /// A metric as an alarm or the dashboard names it.
@@ -111,16 +89,16 @@ struct Used {
 }
 
 impl Used {
-    fn check(&self, documented: &BTreeMap<String, Documented>) {
+    fn check(&self, written: &BTreeMap<String, Written>) {
         if self.namespace == OURS {
-            let metric = documented
+            let metric = written
                 .get(&self.name)
                 .unwrap_or_else(|| panic!("{self:?} is not written"));
             assert!(
                 metric.dimensions.contains(&self.dimension),
                 "never with that dimension: {self:?}"
             );
-            let statistics: &[&str] = match metric.unit.as_str() {
+            let statistics: &[&str] = match metric.unit {
                 "Count" => &["Sum", "Minimum", "Maximum", "SampleCount"],
                 "Seconds" | "Milliseconds" => &["Maximum", "p50", "p99"],
                 unit => panic!("{unit} is no unit of ours: {self:?}"),
@@ -150,7 +128,7 @@ impl Used {
 }
 
 /// The alarms, by their names in the template.
-fn alarms(template: &Yaml) -> BTreeMap<String, Yaml> {
+pub(crate) fn alarms(template: &Yaml) -> BTreeMap<String, Yaml> {
     let resources = template["Resources"].as_hash().expect("resources").iter();
     let alarms =
         resources.filter(|(_, found)| found["Type"].as_str() == Some("AWS::CloudWatch::Alarm"));
@@ -236,13 +214,14 @@ fn on_dashboard(template: &Yaml) -> Vec<Used> {
 
 #[test]
 fn every_metric_read_is_written() {
-    let (template, documented) = (template(), documented());
+    let template = template();
+    let written = written(&template);
     for used in alarms(&template)
         .values()
         .map(used_by)
         .chain(on_dashboard(&template))
     {
-        used.check(&documented);
+        used.check(&written);
     }
 }
 
@@ -273,8 +252,9 @@ fn dimensions_are_the_names_of_queues_and_functions() {
 
 #[test]
 fn every_metric_is_on_the_dashboard_with_each_of_its_values() {
-    let used = on_dashboard(&template());
-    for (name, metric) in documented() {
+    let template = template();
+    let used = on_dashboard(&template);
+    for (name, metric) in written(&template) {
         for dimension in metric.dimensions {
             let is_there = used
                 .iter()
@@ -282,27 +262,6 @@ fn every_metric_is_on_the_dashboard_with_each_of_its_values() {
             assert!(is_there, "{name} {dimension:?}");
         }
     }
-}
-
-/// A metric costs by each value of its dimension.
-#[test]
-fn what_all_metrics_cost_is_what_the_page_says() {
-    let metrics: usize = documented()
-        .values()
-        .map(|metric| metric.dimensions.len())
-        .sum();
-    let cents = metrics * 30;
-    let row = format!(
-        "| everything happens in every hour | {metrics} | {}.{:02} |",
-        cents / 100,
-        cents % 100
-    );
-    assert!(
-        file("docs/reference/metrics.md")
-            .lines()
-            .any(|line| line == row),
-        "not there: {row}"
-    );
 }
 
 #[test]
@@ -475,12 +434,10 @@ fn a_function_that_cannot_begin_rings_an_alarm() {
         let properties = &alarms[alarm]["Properties"];
         assert_eq!(text(properties, "TreatMissingData"), "breaching", "{alarm}");
         let metric = text(properties, "MetricName");
-        let page = file("docs/reference/metrics.md");
-        let row = page
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{metric}`")))
-            .expect("documented");
-        assert!(row.contains(function), "{alarm}: {row}");
+        let mut written = metrics::all().into_iter();
+        let written = written.find(|written| written.name == metric);
+        let written_by = written.expect("a metric of ours").written_by;
+        assert!(written_by.contains(function), "{alarm}: {written_by}");
     }
 }
 
@@ -636,7 +593,7 @@ fn thresholds_follow_from_what_they_are_about() {
 }
 
 #[test]
-fn what_can_be_off_has_no_alarm_then() {
+fn feature_that_is_off_has_no_alarm() {
     for (name, alarm) in alarms(&template()) {
         let metric = text(&alarm["Properties"], "MetricName");
         let condition = match metric.as_str() {

@@ -43,7 +43,7 @@ fn each_route_may_invoke_its_function() {
 /// API Gateway refuses two changes of one API at the same time (`ConflictException`), and
 /// CloudFormation creates independent resources at the same time.
 #[test]
-fn what_belongs_to_the_api_is_made_one_after_the_other() {
+fn resources_of_the_api_are_created_one_by_one() {
     let template = template();
     let of_api = |found: &Yaml| {
         let kind = found["Type"].as_str().expect("a type");

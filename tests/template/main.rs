@@ -6,6 +6,7 @@ mod agreement;
 mod alarms;
 mod api;
 mod parameters;
+mod reference;
 mod sources;
 mod storage;
 mod variables;
@@ -15,6 +16,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use genesys_relay::adapters::genesys::Region;
+use genesys_relay::domain::event::Source;
+use genesys_relay::domain::failure::ReasonKind;
 use genesys_relay::domain::retry::Schedule;
 use serde_json::Value;
 use yaml_rust2::yaml::Hash;
@@ -232,7 +235,7 @@ fn resources_of(template: &Yaml, kind: &str) -> Vec<Yaml> {
 }
 
 #[test]
-fn what_strangers_can_cost_has_bounds() {
+fn cost_that_strangers_can_cause_is_bounded() {
     let template = template();
     let limits = resource(&template, "DefaultStage")["Properties"]["DefaultRouteSettings"].clone();
     for limit in ["ThrottlingRateLimit", "ThrottlingBurstLimit"] {
@@ -292,49 +295,6 @@ fn the_outputs_are_those_that_others_script_against() {
             !template["Outputs"][output]["Value"].is_badvalue(),
             "{output}"
         );
-    }
-}
-
-/// README.md and every page below docs/.
-fn documentation() -> String {
-    fn pages(folder: &Path) -> String {
-        let entries = std::fs::read_dir(folder)
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").path());
-        let pages = entries.map(|path| match path.extension() {
-            Some(extension) if extension == "md" => std::fs::read_to_string(path).expect("a page"),
-            Some(_) => String::new(),
-            None => pages(&path),
-        });
-        pages.collect()
-    }
-    file("README.md") + &pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
-}
-
-#[test]
-fn every_parameter_and_variable_is_documented() {
-    let template = template();
-    let documentation = documentation();
-    for (name, parameter) in template["Parameters"].as_hash().expect("parameters") {
-        let name = name.as_str().expect("a name");
-        assert!(
-            parameter["Description"]
-                .as_str()
-                .is_some_and(|text| text.len() > 20),
-            "{name}"
-        );
-        assert!(
-            documentation.contains(&format!("`{name}`")),
-            "no page lists {name}"
-        );
-    }
-    for (function, _) in FUNCTIONS {
-        for name in variables_read(function) {
-            assert!(
-                documentation.contains(&format!("`{name}`")),
-                "no page lists {name}"
-            );
-        }
     }
 }
 

@@ -33,7 +33,7 @@ fn pattern(template: &Yaml, parameter: &str) -> String {
 }
 
 #[test]
-fn what_the_template_takes_the_functions_take_and_leaks_are_refused_by_both() {
+fn patterns_of_the_template_agree_with_the_parsers() {
     const ORIGINS: [&str; 9] = [
         "https://example.com",
         "https://EXAMPLE.com:8443",
@@ -128,7 +128,7 @@ fn what_the_template_takes_the_functions_take_and_leaks_are_refused_by_both() {
 proptest! {
     /// Otherwise a deploy succeeds, and the function ends in INIT.
     #[test]
-    fn whatever_a_pattern_lets_through_its_function_takes(
+    fn functions_accept_every_value_of_a_pattern(
         (name, parses, text) in prop::sample::select(PARSED.to_vec()).prop_flat_map(|(name, parses)| {
             // Without anchors, and without the alternative of being empty, which the functions take
             // for absent.

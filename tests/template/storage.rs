@@ -47,7 +47,7 @@ fn a_dead_letter_is_archived_before_it_expires() {
 }
 
 #[test]
-fn what_was_promised_outlives_the_stack() {
+fn data_and_secret_outlive_the_stack() {
     let template = template();
     for name in [
         "EventsQueue",

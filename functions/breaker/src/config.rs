@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn each_wrong_variable_is_named() {
         for (name, value) in [
             ("BREAKER", "perhaps"),
             ("BREAKER_FAILURE_PERCENT", "0"),

@@ -213,7 +213,7 @@ async fn missing_request_id_stops_the_process() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_invocation_yet_it_asks_again() {
+async fn loop_asks_again_while_there_is_no_invocation() {
     let none = || status(StatusCode::NO_CONTENT);
     let list = vec![none(), none(), invocation("first", "\"hello\"")];
     let (_, answered) = answers_to(list, StatusCode::ACCEPTED).await;

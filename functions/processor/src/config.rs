@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn each_wrong_variable_is_named() {
         for (name, value, says) in [
             ("TARGET_URL", "http://example.com/", "https"),
             (

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_neither_a_batch_nor_a_probe_is_refused() {
+    async fn payload_other_than_batch_or_probe_is_refused() {
         for payload in [json!({}), json!({ "probe": false })] {
             let target = FakeTarget::new(|_, _| -> std::future::Ready<Outcome> { unreachable!() });
             let answer = handle(

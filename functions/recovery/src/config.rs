@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_is_off_nothing_of_genesys_has_to_be_there() {
+    fn recovery_that_is_off_needs_no_variable_of_genesys() {
         let off: Vec<_> = COMPLETE[7..]
             .iter()
             .map(|(name, _)| (*name, ""))
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn each_wrong_variable_is_named() {
         for (name, value, says) in [
             ("RECOVERY_SOURCE", "email", "open-messaging"),
             ("RECOVERY_SOURCE", "", "RECOVERY_SOURCE is missing"),

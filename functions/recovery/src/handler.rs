@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_wrong_is_an_error_that_says_what_to_do() {
+    async fn failed_run_is_an_error_that_names_the_remedy() {
         let error = invoke(Log::default(), json!({ "form": 1 }))
             .await
             .expect_err("refused");

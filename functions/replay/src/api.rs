@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::answer::Problem;
-use self::call::{Call, Retry};
+use self::call::{ApiCall, Retry};
 use crate::background::Background;
 
 /// Time limit of an answer. API Gateway closes the connection after 30 s ("Quotas for configuring
@@ -62,13 +62,13 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
     }
 
     async fn carry_out(&self, event: Value, deadline: Instant) -> Result<HttpAnswer, Problem> {
-        match Call::read(event)? {
-            Call::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
+        match ApiCall::read(event)? {
+            ApiCall::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
                 Answer::List(list) => Ok(answer::list(list)),
                 Answer::Show(shown) => Ok(answer::shown(&shown)),
                 other => Ok(answer::json(StatusCode::OK, &json!(other))),
             },
-            Call::Retry(retry) => self.retry(retry, deadline).await,
+            ApiCall::Retry(retry) => self.retry(retry, deadline).await,
         }
     }
 

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_come_from_the_http_api_is_a_direct_request() {
+    async fn payload_without_http_context_is_a_direct_request() {
         for payload in [
             json!(null),
             json!([]),

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_lambda_has_not_confirmed_is_not_taken() {
+    async fn unconfirmed_invocation_is_an_error() {
         let rule =
             mock!(Client::invoke).then_output(|| InvokeOutput::builder().status_code(200).build());
         let error = function(&rule)

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_is_told_from_an_outage() {
+    async fn missing_object_differs_from_an_outage() {
         let missing = mock!(Client::get_object)
             .then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().build()));
         let hidden = mock!(Client::get_object)

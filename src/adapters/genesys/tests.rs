@@ -320,7 +320,7 @@ async fn no_call_waits_past_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_pass_is_tried_again_by_the_schedule() {
+async fn temporary_failure_is_tried_again_after_a_pause() {
     let client = answering([
         Ok(answer(500, &[("inin-ratelimit-reset", "55")], "")),
         Err(HttpError::TimedOut),
@@ -335,7 +335,7 @@ async fn what_may_pass_is_tried_again_by_the_schedule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_pass_is_an_error_that_says_so() {
+async fn failure_that_lasts_names_its_cause() {
     let client =
         answering((0..4).map(|_| Ok(error_body(503, "service.unavailable", "Come back later"))));
     let error = client.call().await.expect_err("failed");

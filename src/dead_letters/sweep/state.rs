@@ -12,7 +12,7 @@ use crate::dead_letters::message::DeadLetterMessage;
 use crate::dead_letters::run::Run;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{DeadRecord, REPLAY_CEILING};
-use crate::ports::archive::Part;
+use crate::ports::archive::ArchivePart;
 use crate::ports::queue::ReceiptHandle;
 
 /// Held messages at which a sweep stops: some 120,000 can be in flight ("Amazon SQS message
@@ -30,7 +30,7 @@ pub(in crate::dead_letters) enum Purpose<'a> {
     Archive {
         before: Timestamp,
         /// The object that is being put together, and its messages.
-        part: Part,
+        part: ArchivePart,
         parted: Vec<Selected>,
     },
     /// To make the records agree with the queue, and no more.
@@ -42,7 +42,7 @@ impl Purpose<'_> {
     pub(in crate::dead_letters) fn archive(before: Timestamp) -> Self {
         Self::Archive {
             before,
-            part: Part::default(),
+            part: ArchivePart::default(),
             parted: Vec::new(),
         }
     }

@@ -36,7 +36,7 @@ async fn a_discarded_event_is_gone_and_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_archived_comes_back_byte_for_byte() {
+async fn archived_dead_letter_is_restored_byte_for_byte() {
     let relay = relay();
     let letters: Vec<Message> = (0..12)
         .map(|name| carrying(message("a", name), 404))

@@ -151,7 +151,7 @@ async fn an_event_is_shown_with_all_that_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_kept_a_moment_ago_is_pending_and_not_unknown() {
+async fn dead_letter_kept_a_moment_ago_is_pending() {
     let relay = relay();
     let id = id_of(&message("a", 1));
     let show = async |id: &str| handle(&relay, json!({ "action": "show", "eventId": id })).await;
@@ -199,7 +199,7 @@ async fn what_was_kept_a_moment_ago_is_pending_and_not_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_down_is_an_error_not_an_empty_answer() {
+async fn outage_is_an_error_not_an_empty_answer() {
     let requests = [
         json!({ "action": "status" }),
         json!({ "action": "list" }),

@@ -414,7 +414,7 @@ async fn a_run_is_not_complete_while_others_hold_messages_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_run_holds_stays_hidden_until_the_run_is_over() {
+async fn received_messages_stay_hidden_until_the_run_ends() {
     let relay = relay();
     send_to_dead_letters(
         &relay,

@@ -1,4 +1,4 @@
-//! Which dead letters a request means, and what becomes of each.
+//! Selection of dead letters by a request, and the outcome of each.
 
 use super::*;
 use crate::domain::message::Attribute;
@@ -128,7 +128,7 @@ async fn a_search_by_id_ends_when_all_are_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_replayed_too_often_needs_force_and_goes_by_sweep() {
+async fn event_replayed_too_often_needs_force() {
     let relay = relay();
     let dead_letter = message("a", 1);
     for _ in 0..=REPLAY_CEILING {
@@ -262,7 +262,7 @@ async fn a_message_without_attributes_is_the_same_event_after_its_replay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back_without_it() {
+async fn dead_letter_of_eventbridge_has_its_reason_until_a_replay() {
     let relay = relay();
     let body = r#"{"id":"a","detail-type":"v2.x","detail":{"topicName":"v2.x","eventBody":{},"timestamp":"t"}}"#;
     let attributes = [
@@ -311,7 +311,7 @@ async fn what_eventbridge_could_not_deliver_is_dead_for_its_reason_and_goes_back
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
+async fn unreadable_dead_letter_has_a_record_too() {
     let relay = relay();
     let poison = Message {
         body: "no json".to_owned(),
@@ -332,7 +332,7 @@ async fn what_cannot_be_read_is_a_dead_letter_with_a_record_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_sent_stays_a_dead_letter() {
+async fn unsent_event_stays_a_dead_letter() {
     let relay = relay();
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     relay.ports.events.fail();
@@ -350,7 +350,7 @@ async fn what_cannot_be_sent_stays_a_dead_letter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_found_by_id_and_left_is_explained_too() {
+async fn event_found_by_id_and_skipped_has_a_cause() {
     let relay = relay();
     let (under_way, delivered) = (message("a", 1), message("a", 2));
     claim(&relay, &under_way).await;
@@ -377,7 +377,7 @@ async fn what_is_found_by_id_and_left_is_explained_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_wait_in_the_events_queue_is_not_said_to_be_gone() {
+async fn event_that_may_be_queued_is_not_reported_as_gone() {
     let relay = relay();
     die(&relay, &message("a", 1), ReasonKind::Exhausted, 503).await;
     let by_id = json!({ "action": "replay", "eventIds": [id_of(&message("a", 1))] });

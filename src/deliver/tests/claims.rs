@@ -286,7 +286,7 @@ async fn die(processor: &Fake, claim: &Claim, attempt: Attempt, is_discarded: bo
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lost_the_lease_does_not_overwrite_what_came_after() {
+async fn worker_without_the_lease_overwrites_nothing() {
     let processor = processor(|_, attempt| async move {
         if attempt == 1 {
             tokio::time::sleep(Duration::from_secs(40)).await;
@@ -418,7 +418,7 @@ async fn a_claim_that_others_keep_from_being_written_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_recorded_is_tried_again_only_when_its_lease_is_over() {
+async fn unrecorded_attempt_is_repeated_after_its_lease() {
     let lease = Duration::from_mins(1) + LEASE_PAST_DEADLINE;
     for (status, retry_after, receive_count, delay) in [
         (503, None, 1, lease),

@@ -118,7 +118,7 @@ async fn a_recovered_copy_stands_for_the_first_body_and_swallows_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_noted_is_not_acknowledged() {
+async fn duplicate_that_was_not_recorded_is_not_acknowledged() {
     let processor = fine();
     processor
         .process(vec![brings(&message("Hi", true), "copy")], a_minute())
@@ -141,7 +141,7 @@ async fn what_could_not_be_noted_is_not_acknowledged() {
 /// Moved by SQS as it is, it would be there under the id of another event, or under one that a move
 /// changes.
 #[tokio::test(start_paused = true)]
-async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_its_id() {
+async fn message_without_identity_goes_to_dead_letters_under_its_id() {
     let bare = Message {
         body: r#"{"name":"bare"}"#.to_owned(),
         attributes: BTreeMap::new(),
@@ -191,7 +191,7 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the_same() {
+async fn message_without_identity_and_record_is_sent_too() {
     let processor = processor(|_, _| fail(FailureCause::Status(503)));
     let bare = Message {
         body: r#"{"name":"bare"}"#.to_owned(),

@@ -313,7 +313,7 @@ async fn the_reason_counts_the_attempts_of_the_whole_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_dead_letter_queue_does_not_take_comes_back_after_the_backoff_of_its_receive() {
+async fn event_refused_by_the_dead_letter_queue_waits_its_backoff() {
     for (body, receive_count, delays) in [
         (r#"{"name":"refused"}"#, 1, 2..=3),
         ("no json", 1, 2..=3),
@@ -576,7 +576,7 @@ async fn a_crash_leaves_an_attempt_without_an_answer() {
 
 /// A tool that moves messages and drops their attributes.
 #[tokio::test(start_paused = true)]
-async fn what_a_message_has_lost_comes_back_from_its_record() {
+async fn lost_attributes_are_restored_from_the_record() {
     let body = r#"{"id":"m1","channel":{"id":"c1","platform":"Open","time":"2026-01-15T12:00:00Z"},"type":"Text","text":"Hi",
         "direction":"Outbound"}"#;
     let message = Message {

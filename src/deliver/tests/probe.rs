@@ -272,7 +272,7 @@ async fn the_next_attempt_waits_for_its_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_delivered_already_says_nothing_of_the_target() {
+async fn delivered_event_is_no_probe_of_the_target() {
     let processor = with_one_event(0, |_, _| deliver()).await;
     processor.probe(None, a_minute()).await.expect("probed");
     let again = Message {

@@ -141,7 +141,7 @@ fn an_unpaired_surrogate_is_valid_and_stands_for_itself() {
 }
 
 #[test]
-fn what_is_not_an_object_or_array_says_why() {
+fn other_values_than_objects_and_arrays_are_explained() {
     assert!(matches!(Json::parse(b"\"text\""), Err(NotJson::Scalar)));
     assert!(matches!(
         Json::parse(b"{\"a\":\xff}"),

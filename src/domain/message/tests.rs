@@ -133,7 +133,7 @@ fn left_by_eventbridge(attributes: &[(&str, &str)]) -> Message {
 }
 
 #[test]
-fn what_eventbridge_could_not_deliver_has_its_reason() {
+fn undelivered_message_of_eventbridge_has_its_reason() {
     let refused = left_by_eventbridge(&[
         ("ERROR_CODE", "NO_PERMISSIONS"),
         ("ERROR_MESSAGE", "not authorised"),
@@ -204,7 +204,7 @@ fn a_message_that_is_sent_again_stays_the_same_event() {
 }
 
 #[test]
-fn what_cannot_be_read_says_what_is_wrong() {
+fn unreadable_message_names_its_defect() {
     let with = |name: &str, value: &str| {
         let mut message = bare("{}");
         message
@@ -284,7 +284,7 @@ fn a_header_is_kept_by_its_whole_name_or_its_whole_prefix() {
 }
 
 #[test]
-fn what_cannot_be_read_keeps_its_identity_as_far_as_it_carries_one() {
+fn unreadable_message_keeps_the_identity_it_carries() {
     let mut message = bare("no json");
     message.attributes.insert(
         attribute::RECEIVED_AT.to_owned(),
@@ -336,7 +336,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_eventbridge_says_fits_and_gives_way_to_the_relays_own_reason(
+    fn reason_of_eventbridge_fits_and_yields_to_the_relays(
         code in any::<String>(), error in any::<String>(), retries in any::<String>(), gave_up in any::<bool>(),
     ) {
         let mut said = vec![("ERROR_CODE", &*code), ("ERROR_MESSAGE", &error), ("RETRY_ATTEMPTS", &retries)];

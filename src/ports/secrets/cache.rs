@@ -29,10 +29,10 @@ pub struct SecretCache<S, T, C> {
     store: S,
     keep_for: Duration,
     clock: C,
-    state: Mutex<State<T>>,
+    state: Mutex<CacheState<T>>,
 }
 
-struct State<T> {
+struct CacheState<T> {
     copy: Option<(Arc<T>, ReadAt)>,
     /// The last read, if it failed.
     last_failure: Option<(ReadAt, SecretsError)>,
@@ -50,7 +50,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
             store,
             keep_for,
             clock,
-            state: Mutex::new(State {
+            state: Mutex::new(CacheState {
                 copy: None,
                 last_failure: None,
             }),
@@ -104,7 +104,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         &self,
         age: Duration,
         pause: Duration,
-        state: &mut State<T>,
+        state: &mut CacheState<T>,
     ) -> Result<Arc<T>, SecretsError> {
         if let Some((copy, read_at)) = &state.copy
             && self.age(*read_at) < age
@@ -121,7 +121,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         match self.store.read().await.and_then(|text| read(&text)) {
             Ok(secrets) => {
                 let secrets = Arc::new(secrets);
-                *state = State {
+                *state = CacheState {
                     copy: Some((Arc::clone(&secrets), read_at)),
                     last_failure: None,
                 };
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_wrong_with_the_secret_is_said_each_time() {
+    async fn defect_of_the_secret_is_reported_each_time() {
         let store = store("the-first-secret");
         let cache = cache(&store);
         cache.get().await.expect("secrets");

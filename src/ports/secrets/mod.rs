@@ -123,7 +123,7 @@ impl fmt::Debug for TargetSecrets {
 /// The fields of the secret as written, each with its own errors.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields {
+struct SecretFields {
     #[serde(default, deserialize_with = "present")]
     open_messaging_secrets: Option<Value>,
     #[serde(default, deserialize_with = "present")]
@@ -150,7 +150,7 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Erro
     Value::deserialize(value).map(Some)
 }
 
-impl Fields {
+impl SecretFields {
     /// serde's own message can quote the value, which must not reach a log.
     fn parse(text: &str) -> Result<Self, SecretsError> {
         serde_json::from_str(trimmed(text)).map_err(|error| SecretsError::Syntax {
@@ -162,7 +162,7 @@ impl Fields {
 
 impl FromSecret for SenderSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        let fields = Fields::parse(text)?;
+        let fields = SecretFields::parse(text)?;
         let secrets = Self {
             open_messaging: sender_secrets("openMessagingSecrets", fields.open_messaging_secrets)?,
             webhook: sender_secrets("webhookSecrets", fields.webhook_secrets)?,
@@ -185,7 +185,7 @@ impl FromSecret for SenderSecrets {
 
 impl FromSecret for TargetSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        let fields = Fields::parse(text)?;
+        let fields = SecretFields::parse(text)?;
         let authorization = fields
             .target_authorization
             .map(|value| single("targetAuthorization", value))
@@ -208,7 +208,7 @@ impl FromSecret for TargetSecrets {
 
 impl FromSecret for GenesysSecrets {
     fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        let fields = Fields::parse(text)?;
+        let fields = SecretFields::parse(text)?;
         let given = |field, value: Option<Value>| match value
             .map(|value| single(field, value))
             .transpose()?
@@ -319,7 +319,7 @@ fn sender_secrets(field: &'static str, value: Option<Value>) -> Result<Vec<Strin
 /// been put in the place of one.
 fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
     let secrets = T::from_secret(text)?;
-    let unknown = Fields::parse(text)?.unknown.len();
+    let unknown = SecretFields::parse(text)?.unknown.len();
     if unknown > 0 {
         tracing::warn!(
             unknown,

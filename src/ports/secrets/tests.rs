@@ -43,7 +43,7 @@ fn a_list_is_read_however_it_is_written() {
 }
 
 #[test]
-fn what_was_pasted_around_a_secret_is_no_part_of_it() {
+fn blanks_around_a_secret_are_ignored() {
     for edge in [
         "\n",
         "\r\n",
@@ -113,7 +113,7 @@ fn a_text_with_separators_opens_as_one_secret_and_as_a_list() {
 }
 
 #[test]
-fn what_cannot_match_is_refused_by_name_without_showing_it() {
+fn impossible_secret_is_refused_by_name_without_its_value() {
     let of_senders = [
         json!(null),
         json!(1_234_567_890_123_456_789_u64),

@@ -233,7 +233,7 @@ fn counts(report: &Report) -> [u64; 5] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_known_is_queued_once_and_remembered() {
+async fn unknown_event_is_queued_once_and_recorded() {
     let relay = relay();
     for number in 0..20 {
         relay.lose(&format!("e{number}"), now() - minutes(5), now());
@@ -287,7 +287,7 @@ async fn a_message_is_what_ingest_would_have_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_table_knows_is_not_sent_again_whatever_its_state() {
+async fn known_event_is_not_sent_again_in_any_state() {
     let relay = relay();
     let act = |action: &str| OperatorAction {
         action: action.to_owned(),
@@ -463,7 +463,7 @@ async fn two_runs_exclude_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_understood_is_a_dead_letter_whole_and_once() {
+async fn unreadable_item_is_one_whole_dead_letter() {
     let relay = relay();
     lock(&relay.ports.log.unreadable).push("{\"strange\":true}".to_owned());
     lock(&relay.ports.log.lost).push(Lost {
@@ -569,7 +569,7 @@ async fn the_last_byte_that_fits_into_a_message_is_queued_and_the_next_one_kept(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nothing_tells_apart_is_one_event_for_each_delivery_of_the_log() {
+async fn equal_bodies_are_one_event_per_logged_delivery() {
     let candidate = |entry: &str, body: &str, key: Option<&str>, is_copy: bool| {
         let failed = Failed {
             delivery: "d".to_owned(),

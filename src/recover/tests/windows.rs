@@ -90,7 +90,7 @@ async fn the_checkpoint_stays_where_it_was_while_something_is_not_durable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
+async fn unavailable_item_is_awaited_and_blocks_no_other() {
     let relay = relay();
     relay.go_on().await;
     let start = now();
@@ -144,7 +144,7 @@ async fn what_cannot_be_had_is_waited_for_and_holds_up_nothing_else() {
 /// More is withheld than one run tries, and more is there than one run reads: all else is recovered
 /// all the same, and the checkpoint waits.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_had_starves_nothing_behind_it() {
+async fn unavailable_item_starves_no_later_one() {
     let relay = relay();
     *lock(&relay.ports.log.resumes) = true;
     relay.go_on().await;
@@ -311,7 +311,7 @@ async fn the_checkpoint_can_be_moved_by_hand() {
 
 /// A message that fails late, in a part of its window that was read before the run was cut short.
 #[tokio::test(start_paused = true)]
-async fn what_fails_while_a_window_is_read_in_several_runs_is_not_missed() {
+async fn failure_during_a_window_of_several_runs_is_found() {
     let relay = relay();
     *lock(&relay.ports.log.resumes) = true;
     relay.go_on().await;
@@ -337,7 +337,7 @@ async fn what_fails_while_a_window_is_read_in_several_runs_is_not_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_forgotten_needs_force() {
+async fn window_older_than_the_records_needs_force() {
     let relay = relay();
     relay.go_on().await;
     let from = now() - LIFE + minutes(59);

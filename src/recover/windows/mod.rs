@@ -23,7 +23,7 @@ pub(super) const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// States of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+pub(super) enum WindowState {
     /// No window is open.
     Between,
     /// A window is open.
@@ -37,22 +37,30 @@ pub(super) enum State {
 }
 
 /// Every step there is: from, to, and its cause.
-pub(super) const STEPS: [(State, State, &str); 5] = [
-    (State::Between, State::Reading, "time is left to read"),
-    (State::Between, State::Complete, "the end is reached"),
+pub(super) const STEPS: [(WindowState, WindowState, &str); 5] = [
     (
-        State::Reading,
-        State::Between,
+        WindowState::Between,
+        WindowState::Reading,
+        "time is left to read",
+    ),
+    (
+        WindowState::Between,
+        WindowState::Complete,
+        "the end is reached",
+    ),
+    (
+        WindowState::Reading,
+        WindowState::Between,
         "the window was read to its end",
     ),
     (
-        State::Reading,
-        State::CutShort,
+        WindowState::Reading,
+        WindowState::CutShort,
         "reading stopped, and the next run gets further",
     ),
     (
-        State::Reading,
-        State::Stuck,
+        WindowState::Reading,
+        WindowState::Stuck,
         "reading stopped, and the next run would not get further",
     ),
 ];
@@ -112,7 +120,7 @@ pub(super) struct Cut {
     /// Place where the next run continues; `None` if this run has not moved.
     pub(super) checkpoint: Option<Checkpoint>,
     /// `CutShort` or `Stuck`.
-    pub(super) state: State,
+    pub(super) state: WindowState,
     /// Length of the next window.
     pub(super) span_seconds: u32,
 }
@@ -175,10 +183,10 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> Windows<P> {
     /// Opens the next window: the one that an earlier run left, or a new one.
     pub(super) fn open(mut self) -> Opened<P> {
         if self.at >= self.line.to {
-            step(State::Between, State::Complete);
+            step(WindowState::Between, WindowState::Complete);
             return Opened::Complete;
         }
-        step(State::Between, State::Reading);
+        step(WindowState::Between, WindowState::Reading);
         self.span_seconds = self.span_seconds.min(self.line.longest_span);
         let resumed = self
             .resume
@@ -239,7 +247,7 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> OpenWindow<P
     /// Closes a window that was read to its end. The next one is twice as long. `is_waiting` tells
     /// that some entry could not be fetched.
     pub(super) fn finish(self, is_waiting: bool) -> (Windows<P>, Checkpoint) {
-        step(State::Reading, State::Between);
+        step(WindowState::Reading, WindowState::Between);
         let Self {
             mut windows,
             opened,
@@ -269,11 +277,11 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> OpenWindow<P
         let has_moved = !is_first || *reached != opened.place;
         let is_shortest = resumable.is_none() && windows.span_seconds == SHORTEST_SPAN && is_first;
         let state = if has_moved && !is_shortest {
-            State::CutShort
+            WindowState::CutShort
         } else {
-            State::Stuck
+            WindowState::Stuck
         };
-        step(State::Reading, state);
+        step(WindowState::Reading, state);
         if resumable.is_none() {
             windows.span_seconds = (windows.span_seconds / 2).max(SHORTEST_SPAN);
         }
@@ -296,7 +304,7 @@ impl<P: Default + Clone + PartialEq + Serialize + DeserializeOwned> OpenWindow<P
 }
 
 /// Takes a step.
-fn step(from: State, to: State) {
+fn step(from: WindowState, to: WindowState) {
     debug_assert!(
         STEPS.iter().any(|step| (step.0, step.1) == (from, to)),
         "{from:?} to {to:?} is no step"

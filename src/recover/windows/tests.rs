@@ -113,7 +113,7 @@ fn the_checkpoint_waits_for_the_overlap_for_a_resumed_window_and_for_what_is_una
 /// it; the end, the next span, and the checkpoint.
 #[test]
 fn a_run_is_stuck_if_the_next_would_get_no_further() {
-    use State::{CutShort, Stuck};
+    use WindowState::{CutShort, Stuck};
     for (span, windows_read, reached, is_resumable, state, next_span, checkpoint) in [
         (600, 0, 0, true, Stuck, 600, None),
         (600, 0, 1, true, CutShort, 600, Some(0)),
@@ -192,17 +192,17 @@ fn a_run_takes_every_step_of_the_table_and_no_other() {
     }) {
         let mut windows = begin(LONGEST, None);
         for _ in 0..windows_read {
-            taken.insert((State::Between, State::Reading));
+            taken.insert((WindowState::Between, WindowState::Reading));
             windows = open(windows).finish(false).0;
-            taken.insert((State::Reading, State::Between));
+            taken.insert((WindowState::Reading, WindowState::Between));
         }
         match windows.open() {
             Opened::Window(open) => {
-                taken.insert((State::Between, State::Reading));
+                taken.insert((WindowState::Between, WindowState::Reading));
                 let cut = open.cut_short(&reached, is_resumable.then_some(reached), None);
-                taken.insert((State::Reading, cut.state));
+                taken.insert((WindowState::Reading, cut.state));
             }
-            Opened::Complete => drop(taken.insert((State::Between, State::Complete))),
+            Opened::Complete => drop(taken.insert((WindowState::Between, WindowState::Complete))),
         }
     }
     assert_eq!(

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use genesys_relay::ports::archive::{Archived, ArchivedAttribute, Part, read};
+use genesys_relay::ports::archive::{ArchivePart, Archived, ArchivedAttribute, read};
 
 /// An object is read whole or not at all, and what was read can be written and read again.
 ///
@@ -19,7 +19,7 @@ pub fn archive(input: &[u8]) {
 
 fn check(object: &[u8]) {
     let Ok(archived) = read(object) else { return };
-    let mut part = Part::default();
+    let mut part = ArchivePart::default();
     for message in &archived {
         let restored = message
             .clone()

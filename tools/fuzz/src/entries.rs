@@ -51,8 +51,8 @@ pub(crate) fn check(entry: &Entry) {
     }
 }
 
-/// What a run has fetched is queued, known or told of; what is queued fits; and a second run finds
-/// all of it known.
+/// Each fetched item is queued, known or reported; a queued one fits; and a second run finds all of
+/// them known.
 pub(crate) fn check_recovery<L: DeliveryLog>(log: impl Fn() -> L) {
     let (events, dead_letters, table) = (
         FakeQueue::default(),

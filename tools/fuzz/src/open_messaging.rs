@@ -78,8 +78,8 @@ fn is_anew(place: &Place) -> bool {
     serde_json::to_value(place).expect("a place is JSON")["is_anew"] == true
 }
 
-/// How many of the conversations that an answer lists may have had something in the window; `None`
-/// where it lists nothing that can be read.
+/// Number of the listed conversations that may have had something in the window; `None` where the
+/// answer lists nothing that can be read.
 fn conversations(answer: &Value) -> Option<usize> {
     let Window { from, to } = entries::window();
     let time =
@@ -101,8 +101,8 @@ fn conversations(answer: &Value) -> Option<usize> {
     }
 }
 
-/// How many messages of a conversation failed in the window, or are none that can be read. A
-/// message that is listed twice is one.
+/// Number of messages of a conversation that failed in the window, or cannot be read. A message that
+/// is listed twice is one.
 fn failed(conversation: &Value) -> usize {
     let Some(participants) = conversation["participants"].as_array() else {
         return 1;

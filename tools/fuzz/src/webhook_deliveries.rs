@@ -1,6 +1,6 @@
 //! Reading of the webhook delivery log with any answers.
 
-use genesys_relay::adapters::delivery_log::webhook_deliveries::{Place, WebhookDeliveries};
+use genesys_relay::adapters::delivery_log::webhook_deliveries::{LogPlace, WebhookDeliveries};
 use genesys_relay::ports::delivery_log::{DeliveryLog as _, Entry};
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub fn webhook_deliveries(input: &[u8]) {
     let answers = Answers::read(input, false);
     let log = log_of(&answers);
     run(async {
-        let (mut place, until) = (Place::default(), deadline());
+        let (mut place, until) = (LogPlace::default(), deadline());
         for _ in 0..MAX_PARTS {
             let Ok(part) = log.read(entries::window(), place, until).await else {
                 break;

@@ -5,7 +5,7 @@
 //! `tests/genesys_sdk.rs` holds them to it. The log of webhook deliveries is **not** in the public
 //! API: it is what the tutorials build on.
 //!
-//! What it refuses that Genesys might let pass is there to notice a wrong client: unknown fields,
+//! It is stricter than Genesys may be, to notice a wrong client: it refuses unknown fields,
 //! parameters and dimensions.
 
 mod access;
@@ -71,8 +71,8 @@ impl GenesysCloud {
         self.server.url()
     }
 
-    /// Where a person posts a body that is then sent to the relay, signed, in the background: see
-    /// [`Self::set_webhook_url`].
+    /// URL to which a person posts a body that is then sent to the relay, signed, in the background:
+    /// see [`Self::set_webhook_url`].
     pub fn control_url(&self) -> String {
         format!("{}{CONTROL}", self.url())
     }

@@ -87,7 +87,7 @@ pub enum Ended {
     /// The process ended in the middle, or before it asked for its first invocation.
     #[error("the function's process ended: {status}{}", .init_error.as_deref().map_or_else(String::new, |error| format!(", after {error}")))]
     Exited {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// Its report to `init/error`.
         init_error: Option<String>,

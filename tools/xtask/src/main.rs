@@ -34,8 +34,12 @@ enum Task {
         /// Steps of .ci/run
         steps: Vec<String>,
     },
-    /// Check the relative links and anchors of all Markdown files
-    Docs,
+    /// Check the links of all Markdown files, and that the generated pages are current
+    Docs {
+        /// Write the generated pages again: parameters, variables, metrics, alarms, actions
+        #[arg(long)]
+        write: bool,
+    },
     /// Run the simulation: many seeds, or one with a log of all that happens
     Simulate {
         /// Number of seeds [default: 10000]
@@ -97,7 +101,14 @@ fn perform(task: Task) -> Result<()> {
         Task::Ci { steps } => run(Command::new(root().join(".ci/run"))
             .args(steps)
             .current_dir(root())),
-        Task::Docs => docs::check_links(),
+        Task::Docs { write } => {
+            let mut command = cargo_test(&["--workspace", "--test", "template", "reference::"]);
+            if write {
+                command.env("GENESYS_RELAY_WRITE_DOCS", "1");
+            }
+            run(&mut command)?;
+            docs::check_links()
+        }
         Task::Simulate { seeds, seed } => {
             let mut command = cargo_test(&["--workspace", "--test", "simulation"]);
             if seed.is_some() {

@@ -40,7 +40,7 @@ pub(crate) struct Options {
 }
 
 #[derive(Deserialize)]
-struct List {
+struct MutantFile {
     mutant: Vec<Mutant>,
 }
 
@@ -76,7 +76,7 @@ struct Notice {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let text =
         fs::read_to_string(root().join(LIST)).with_context(|| format!("could not read {LIST}"))?;
-    let mut mutants = toml::from_str::<List>(&text)
+    let mut mutants = toml::from_str::<MutantFile>(&text)
         .with_context(|| format!("{LIST} is not a list of mutants"))?
         .mutant;
     let names: BTreeSet<_> = mutants.iter().map(|mutant| mutant.name.clone()).collect();
@@ -330,10 +330,12 @@ mod tests {
     fn notices_are_written_to_their_mutant() {
         let text = "[[mutant]]\nname = \"a\"\nseed = \"1\"\ninvariant = \"x\"\n";
         let list = format!("{text}what = \"\"\npath = \"\"\nfind = \"\"\nreplace = \"\"\n");
-        let mut mutants = toml::from_str::<List>(&list).expect("a list").mutant;
+        let mut mutants = toml::from_str::<MutantFile>(&list).expect("a list").mutant;
         (mutants[0].seed, mutants[0].invariant) = ("2".to_owned(), r#"says "y\""#.to_owned());
         let written = with_notices(&list, &mutants);
-        let again = toml::from_str::<List>(&written).expect("a list").mutant;
+        let again = toml::from_str::<MutantFile>(&written)
+            .expect("a list")
+            .mutant;
         assert_eq!(
             (&*again[0].seed, &*again[0].invariant),
             ("2", r#"says "y\""#)

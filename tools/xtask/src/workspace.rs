@@ -13,10 +13,20 @@ pub(crate) fn root() -> &'static Path {
         .expect("tools/xtask is two folders below the root")
 }
 
-/// `cargo` with these arguments, at the root.
+/// `cargo` with these arguments, at the root. Without the variables that describe this package:
+/// build scripts would take them for a change, and everything above ring would compile again.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name
+            .to_str()
+            .is_some_and(|name| of_this_package.iter().any(|of| name.starts_with(of)))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

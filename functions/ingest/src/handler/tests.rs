@@ -226,7 +226,7 @@ async fn each_refusal_has_its_status_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn who_makes_up_a_signature_learns_nothing_of_what_is_configured() {
+async fn made_up_signature_learns_nothing_about_the_configuration() {
     let function = function_with(&json!({ "webhookSecrets": ["local-webhook-secret-0001"] }));
     let (status, body, response) = post(&function, &payload("ingest-open-messaging-text")).await;
     assert_eq!(

@@ -21,7 +21,7 @@ const MAX_CALLER_BYTES: usize = 500;
 const NUMBERS: [&str; 2] = ["limit", "statusCode"];
 
 /// Call of the HTTP API.
-pub(super) enum Call {
+pub(super) enum ApiCall {
     /// A read.
     Ask(Request),
     /// A replay of one event.
@@ -37,9 +37,9 @@ pub(super) struct Retry {
 }
 
 /// Event whose path, query and body are read.
-struct Event(HttpEvent);
+struct HttpCall(HttpEvent);
 
-impl Call {
+impl ApiCall {
     /// Reads a call. A wrong part is a problem that names it.
     pub(super) fn read(event: Value) -> Result<Self, Problem> {
         let not_http = |error: &dyn std::fmt::Display| {
@@ -48,7 +48,7 @@ impl Call {
                 format!("This is no event of an HTTP API: {error}."),
             )
         };
-        let event = Event(serde_json::from_value(event).map_err(|error| not_http(&error))?);
+        let event = HttpCall(serde_json::from_value(event).map_err(|error| not_http(&error))?);
         let path = event
             .0
             .raw_path
@@ -69,19 +69,19 @@ impl Call {
     }
 }
 
-impl Event {
-    fn list(&self) -> Result<Call, Problem> {
+impl HttpCall {
+    fn list(&self) -> Result<ApiCall, Problem> {
         let mut request = self.query()?;
         request.insert("action".to_owned(), "list".into());
         self.ask(request.into())
     }
 
-    fn show(&self, id: &str) -> Result<Call, Problem> {
+    fn show(&self, id: &str) -> Result<ApiCall, Problem> {
         self.takes_no_query()?;
         self.ask(json!({ "action": "show", "eventId": event_id(id)? }))
     }
 
-    fn retry(&self, id: &str) -> Result<Call, Problem> {
+    fn retry(&self, id: &str) -> Result<ApiCall, Problem> {
         self.takes_no_query()?;
         let event_id = event_id(id)?;
         let mut direct = self.body()?;
@@ -90,15 +90,15 @@ impl Event {
         direct.insert("by".to_owned(), self.caller().into());
         let direct = Value::from(direct);
         let request = Request::parse(direct.clone(), UNNAMED)?;
-        Ok(Call::Retry(Retry {
+        Ok(ApiCall::Retry(Retry {
             event_id,
             request,
             direct,
         }))
     }
 
-    fn ask(&self, request: Value) -> Result<Call, Problem> {
-        Ok(Call::Ask(Request::parse(request, self.caller())?))
+    fn ask(&self, request: Value) -> Result<ApiCall, Problem> {
+        Ok(ApiCall::Ask(Request::parse(request, self.caller())?))
     }
 
     fn caller(&self) -> &str {

@@ -142,7 +142,7 @@ fn lent(captured: CaptureConnection) -> Option<ConnectionMetadata> {
     )
 }
 
-/// What the SDK tries again, and what not.
+/// Kind of a failure, by which the SDK decides whether to retry.
 fn classify(error: Box<dyn StdError + Send + Sync>) -> ConnectorError {
     if find::<TookTooLong>(&*error).is_some() {
         ConnectorError::timeout(error)

@@ -267,7 +267,7 @@ async fn a_message_that_two_participants_list_is_one() {
 }
 
 #[tokio::test]
-async fn what_is_not_for_this_relay_is_passed_over() {
+async fn messages_of_other_integrations_are_skipped() {
     let mut inbound = details("m2", &normalized("m2", "i1"));
     inbound.1["direction"] = json!("inbound");
     let answers = [
@@ -287,7 +287,7 @@ async fn what_is_not_for_this_relay_is_passed_over() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_kept_whole() {
+async fn unreadable_answer_is_kept_whole() {
     let mut nameless = normalized("m2", "i1");
     nameless["id"] = json!(null);
     let strange = json!({ "messageId": 7, "messageStatus": "failed" });
@@ -381,7 +381,7 @@ async fn a_conversation_that_cannot_be_had_is_kept_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn what_may_be_had_later_is_withheld() {
+async fn item_that_may_come_later_is_unavailable() {
     let withheld = conversation(
         "c1",
         &[

@@ -86,12 +86,12 @@ pub struct WebhookDeliveries<A> {
 
 /// A page of the log of one webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct LogPlace {
     webhook: usize,
     page: u64,
 }
 
-impl Default for Place {
+impl Default for LogPlace {
     fn default() -> Self {
         Self {
             webhook: 0,
@@ -101,7 +101,7 @@ impl Default for Place {
 }
 
 impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
-    type Place = Place;
+    type Place = LogPlace;
 
     fn name(&self) -> &'static str {
         "webhook-deliveries"
@@ -112,16 +112,16 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
     }
 
     /// Pages shift when the log forgets, and what slips from one to the other would be lost.
-    fn resume(&self, _: Place) -> Option<Place> {
+    fn resume(&self, _: LogPlace) -> Option<LogPlace> {
         None
     }
 
     async fn read(
         &self,
         window: Window,
-        place: Place,
+        place: LogPlace,
         deadline: Instant,
-    ) -> Result<Part<Place>, DeliveryLogError> {
+    ) -> Result<Part<LogPlace>, DeliveryLogError> {
         let Some(webhook_id) = self.webhook_ids.get(place.webhook) else {
             return Ok(Part {
                 entries: Vec::new(),
@@ -130,7 +130,7 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
         };
         let call = self.call(webhook_id, window, place.page);
         let answer = self.api.call(&call, deadline).await?;
-        let page = Page::read(&answer).ok_or_else(|| GenesysError::Unusable {
+        let page = LogPage::read(&answer).ok_or_else(|| GenesysError::Unusable {
             what: call.to_string(),
             problem: format!(
                 "it has no list of entities, or more than the {PAGE_SIZE} that were asked for"
@@ -150,13 +150,13 @@ impl<A: PlatformApi> DeliveryLog for WebhookDeliveries<A> {
             None => page.entities.is_empty(),
         };
         let next = if is_last {
-            Some(Place {
+            Some(LogPlace {
                 webhook: place.webhook + 1,
                 page: 1,
             })
             .filter(|next| next.webhook < self.webhook_ids.len())
         } else {
-            Some(Place {
+            Some(LogPlace {
                 page: place.page + 1,
                 ..place
             })
@@ -188,12 +188,12 @@ impl<A> WebhookDeliveries<A> {
 }
 
 /// One answer of the log.
-struct Page<'a> {
+struct LogPage<'a> {
     entities: Vec<Json<'a>>,
     count: Option<u64>,
 }
 
-impl<'a> Page<'a> {
+impl<'a> LogPage<'a> {
     fn read(answer: &'a [u8]) -> Option<Self> {
         let answer = Json::parse(answer).ok()?.as_object()?;
         let count = answer.get("pageCount").and_then(|count| count.as_u64());

@@ -56,7 +56,7 @@ fn log(answers: &[serde_json::Value], webhooks: &[&str]) -> WebhookDeliveries<Ap
 }
 
 async fn read_all(log: &WebhookDeliveries<Api>) -> Result<Vec<Entry>, DeliveryLogError> {
-    let (mut place, mut entries) = (Place::default(), Vec::new());
+    let (mut place, mut entries) = (LogPlace::default(), Vec::new());
     loop {
         let part = log.read(window(), place, Instant::now()).await?;
         entries.extend(part.entries);
@@ -154,7 +154,7 @@ async fn a_body_is_taken_as_an_object_as_json_in_a_text_and_as_plain_text() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_kept_whole() {
+async fn unreadable_entry_is_kept_whole() {
     for entity in [
         json!("text"),
         json!({ "id": "d1" }),
@@ -173,7 +173,7 @@ async fn what_cannot_be_understood_is_kept_whole() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_kept_without_credentials_and_known_by_its_id() {
+async fn unreadable_entry_is_kept_without_credentials_under_its_id() {
     let headers = json!({ "Authorization": "Bearer secret", "X-Webhook-Secret": ["secret"], "ININ-A": "kept" });
     let url = "https://user:secret@example.com/hook?token=secret#secret";
     let mut entity =
@@ -195,7 +195,7 @@ async fn what_cannot_be_understood_is_kept_without_credentials_and_known_by_its_
 }
 
 #[tokio::test]
-async fn what_was_delivered_is_passed_over_even_if_the_log_lists_it() {
+async fn delivered_entry_of_the_log_is_skipped() {
     for other in [
         json!({ "status": "delivered", "body": {} }),
         json!({ "webhookId": "another", "body": {} }),

@@ -104,16 +104,37 @@ pub enum Request {
 /// Request as JSON, before it is checked. [`Request::parse`] reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "camelCase")]
-#[expect(missing_docs, reason = "those of the requests")]
 pub enum RequestBody {
+    /// Counts both queues, with the age of the oldest message of each. That of the events queue is
+    /// from CloudWatch, which the local AWS does not have. Shows the breaker, the newest move task
+    /// with its progress and requester, and the run that holds the lease. With `runId`: the
+    /// progress of a background run.
     Status,
+    /// Returns a page of dead letters, oldest first, from the table's index. The index follows the
+    /// table after a moment. A dead letter that never reached the processor's code is listed as
+    /// `unknown` within minutes: its receives were throttled, the table was down, or it was sent by
+    /// hand.
     List(ListRequest),
+    /// Returns everything that is known of one event, dead or not. A `malformed` event that was
+    /// just refused has no record for up to five minutes; the error says so.
     Show(ShowRequest),
+    /// Sends dead letters back into the events queue: exactly one of `all`, `eventIds` and
+    /// `filter`. Takes only what was sent before it began, so that an event that is refused once
+    /// more is not replayed again by the same run. What is not found is listed with the cause:
+    /// `pending` (hidden, on its way, or perhaps waiting in the events queue), `alive`,
+    /// `delivered`, `archived` and where, `discarded`, `expired`, `unknown`.
     Replay(ReplayRequest),
+    /// Cancels a running move task. What it moved stays moved.
     Cancel(CancelRequest),
+    /// Makes the list agree with the dead-letter queue. Runs every five minutes on a schedule, when
+    /// the counts differ.
     Reconcile(ReconcileRequest),
+    /// Writes old dead letters to S3 and takes them off the queue. Runs twice a day on a schedule.
     Archive(ArchiveRequest),
+    /// Brings an archived object back into the dead-letter queue, byte for byte.
     Restore(RestoreRequest),
+    /// Drops dead letters for good, with their bodies. Copies that come within 15 days are dropped
+    /// as well.
     Discard(DiscardRequest),
 }
 
@@ -192,10 +213,10 @@ pub struct Filter {
     /// HTTP status of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// Received at this time or later.
+    /// The relay received it at this time or later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Received before this time.
+    /// The relay received it before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -352,11 +373,13 @@ fn digest(request: &Map<String, Value>) -> Result<String, InvalidRequest> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(request.canonical())))
 }
 
-/// Fields of a background run: its name, and whether this invocation carries it out.
+/// Fields of a background run.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RunFields {
+    /// Name of the background run to start: 1 to 80 letters, digits, `-` and `_`.
     run_id: Option<String>,
+    /// True in the invocation that carries the run out.
     #[serde(default)]
     begin: bool,
 }
@@ -409,16 +432,17 @@ pub struct ListRequest {
     /// HTTP status of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// Received at this time or later.
+    /// The relay received it at this time or later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Received before this time.
+    /// The relay received it before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// Dead letters on the page, at most.
+    /// Dead letters on the page, at most: 1 to 1000, 100 if left out. A short page is not always the
+    /// last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// Token of the page before.
+    /// Token `next` of the page before. The last page has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -466,7 +490,8 @@ pub struct ReconcileRequest {
     /// Only if the counts of records and queue differ.
     #[serde(default)]
     pub if_needed: bool,
-    /// Time at which the schedule was due. A text that is no time counts as none.
+    /// Time at which the schedule was due, set by the schedule. A text that is no time counts as
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due_at: Option<String>,
     /// Name of the requester, in place of that of the caller.
@@ -481,7 +506,7 @@ pub struct ReconcileRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArchiveRequest {
-    /// Smallest age in the queue, in days.
+    /// Smallest age in the queue, in days: 0 to 13, 10 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub older_than_days: Option<u32>,
     /// Name of the requester, in place of that of the caller.
@@ -508,7 +533,7 @@ pub struct CancelRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RestoreRequest {
-    /// Key of the object.
+    /// Key of the object in the archive.
     pub key: String,
     /// Name of the requester, in place of that of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -522,7 +547,7 @@ pub struct RestoreRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DiscardRequest {
-    /// Ids of the events.
+    /// Ids of the events, 1 to 1000.
     pub event_ids: Vec<EventId>,
     /// Name of the requester, in place of that of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -535,13 +560,16 @@ pub struct DiscardRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReplayRequest {
-    /// `true` for everything.
+    /// `true` moves everything back, by SQS itself, also what is not JSON. It begins at once, at any
+    /// number. A message without an `event_id` (sent by hand, or its last attempt crashed) counts
+    /// as another event afterwards, unless its body identifies it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
-    /// Ids of the events.
+    /// Ids of the events, 1 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_ids: Option<Vec<EventId>>,
-    /// Conditions on the dead letters.
+    /// Conditions on the dead letters, of which all must hold: `source`, `reason`, `webhookId`,
+    /// `statusCode`, `since` and `until`, as for `list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
     /// Name of the requester, in place of that of the caller.
@@ -550,16 +578,20 @@ pub struct ReplayRequest {
     /// Reason for the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Counts and lists only.
+    /// Counts from the index what would be replayed, lists the first hundred, and receives nothing.
+    /// With a filter it returns all `eventIds`, up to 10,000. Ask for these, up to 1000 at a time,
+    /// and nothing else is replayed.
     #[serde(default)]
     pub dry_run: bool,
-    /// Largest number of messages.
+    /// Largest number of messages: 1 to 100,000. Without it a run ends at 10,000; a move by SQS has
+    /// no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_messages: Option<u32>,
-    /// Largest number of messages a second.
+    /// Largest number of messages a second, for the target's sake: 1 to 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_per_second: Option<u32>,
-    /// Includes events that were replayed too often.
+    /// Also replays what was replayed five times already. Without it such an event goes back to the
+    /// dead letters, however it was moved.
     #[serde(default)]
     pub force: bool,
 }

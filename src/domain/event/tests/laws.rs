@@ -108,8 +108,8 @@ fn any_keys() -> impl Strategy<Value = Keys> {
     (key(), key())
 }
 
-/// Whether a text somewhere in a value says something that differs from one event to the next: the
-/// words of `telling`, or whatever chance has written.
+/// Returns whether a text somewhere in a value differs from one event to the next: the words of
+/// `telling`, or random text.
 fn holds_something(value: &Value) -> bool {
     match value {
         Value::String(text) => !crate::domain::placeholder::is_placeholder(text),
@@ -165,7 +165,7 @@ proptest! {
 
     /// A body is told by itself only where it holds an instant, or an id of the bus.
     #[test]
-    fn what_says_nothing_identifies_nothing(body in any_body(), key in prop_oneof![Just(""), Just("${k}"), Just("k")]) {
+    fn placeholders_identify_no_event(body in any_body(), key in prop_oneof![Just(""), Just("${k}"), Just("k")]) {
         let text = body.to_string();
         let (one, other) = (keyed(&text, NOON, Some(key)), keyed(&text, NOON, Some(key)));
         if key != "k" && !holds_something(&body) {

@@ -323,8 +323,8 @@ fn two_webhooks_of_the_same_second_are_two_events() {
     );
 }
 
-/// What the Data Action of `docs/use/data-action.md` sends where its input `timestamp` is not set:
-/// an optional input is left out, empty, or stands as it was written in the template.
+/// The Data Action of `docs/use/data-action.md` without its input `timestamp`: an optional input is
+/// left out, empty, or stands as it was written in the template.
 #[test]
 fn webhooks_without_a_time_of_their_own_are_events_of_their_own() {
     for timestamp in [

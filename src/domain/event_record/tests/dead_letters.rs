@@ -19,7 +19,7 @@ fn found(record: Option<&EventRecord>, sent_at: Timestamp, now: Timestamp) -> De
 }
 
 #[test]
-fn what_is_expected_elsewhere_is_a_dead_letter_a_minute_after_its_time() {
+fn overdue_event_is_a_dead_letter_after_a_minute() {
     let act = OperatorAction {
         at: start() + SignedDuration::from_secs(7),
         ..act(start())
@@ -71,7 +71,7 @@ fn what_is_expected_elsewhere_is_a_dead_letter_a_minute_after_its_time() {
 }
 
 #[test]
-fn what_was_sent_since_its_replay_died_once_more() {
+fn message_sent_since_its_replay_is_a_new_death() {
     let claimed = claim(None, "m", false, start());
     let dead = claimed
         .dead(attempt(start()), death(start()), None, Context::default())
@@ -134,7 +134,7 @@ fn unknown_dead_letter_is_recorded_with_its_details() {
 }
 
 #[test]
-fn what_dies_again_and_again_and_comes_back_unasked_waits_longer_each_time() {
+fn event_that_returns_unasked_waits_longer_each_time() {
     let (mut now, mut record, mut waits) = (start(), None, Vec::new());
     for number in 0..REPLAY_CEILING {
         let message = number.to_string();
@@ -230,7 +230,7 @@ fn event_past_the_ceiling_needs_force() {
 }
 
 #[test]
-fn what_an_earlier_replay_forced_is_known_as_its_act() {
+fn forced_replay_is_known_by_its_action() {
     let found = dead_past_the_ceiling(false);
     let later = start() + SignedDuration::from_hours(1);
     let bulk = BulkReplay {

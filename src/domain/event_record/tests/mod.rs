@@ -269,7 +269,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn whatever_is_tried_only_steps_are_taken(tries in tries()) {
+    fn no_try_takes_another_step_than_the_diagram(tries in tries()) {
         let (mut world, mut now) = (World::default(), start());
         for attempted in tries {
             if let Try::Wait(seconds) = attempted {

@@ -46,7 +46,7 @@ async fn a_body_that_is_no_object_of_why_is_refused_however_it_is_wrapped() {
 proptest! {
     /// [`send`] holds every answer to its form.
     #[test]
-    fn whatever_is_asked_there_is_an_answer(
+    fn every_request_has_an_answer(
         method in "GET|POST|get|.*",
         path in "/dlq(/.{0,20}){0,3}|/dlq/an-event/retry|.*",
         query in "([a-zA-Z]{0,10}[=&%+][0-9a-zA-Z%=+&-]{0,20}){0,4}|limit=[0-9]{0,30}|.*",

@@ -277,7 +277,7 @@ async fn a_message_that_is_hidden_is_there_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forgotten_is_not_found() {
+async fn expired_event_is_not_found() {
     let function = function();
     send_to_dead_letters(&function, [dead_letter(1)]).await;
     tokio::time::advance(Duration::from_hours(15 * 24 - 1)).await;

@@ -180,7 +180,7 @@ fn a_call_without_an_answer_is_an_outage() {
 }
 
 #[tokio::test]
-async fn what_another_program_wrote_is_an_error_and_holds_up_nothing_else() {
+async fn foreign_item_is_an_error_and_does_not_block_others() {
     let strange = || {
         let mut item: Item = to_item(record(State::Delivered)).expect("an item");
         item.insert("state".to_owned(), AttributeValue::S("LOST".to_owned()));
