@@ -39,7 +39,7 @@ impl Figures {
             if figures.iter().any(|figure| row.contains_key(figure)) {
                 let cells = figures.iter().map(|figure| cell(row.get(figure)));
                 let cells: Vec<String> = cells.collect();
-                text += &format!("| {program} | {} |\n", cells.join(" | "));
+                text.extend([format!("| {program} | {} |\n", cells.join(" | "))]);
             }
         }
         text

@@ -123,7 +123,10 @@ fn targets(figures: &Figures) -> String {
             Some(value) if value <= bound => (digits(value), "met"),
             Some(value) => (digits(value), "**not met**"),
         };
-        text += &format!("| {what} | {} | {value} | {verdict} |\n", digits(bound));
+        text.extend([format!(
+            "| {what} | {} | {value} | {verdict} |\n",
+            digits(bound)
+        )]);
     }
     text
 }
@@ -163,10 +166,10 @@ fn svg(figures: &Figures) -> String {
     );
     let mut y = 0;
     for (title, figure) in panels {
-        text += &format!(
+        text.extend([format!(
             "<text class=\"title\" x=\"0\" y=\"{}\">{title}</text>\n",
             y + 16
-        );
+        )]);
         let values = bars.map(|(program, _)| figures.median(program, figure).unwrap_or(0.0));
         let most = values.into_iter().fold(f64::MIN_POSITIVE, f64::max);
         for ((program, label), value) in bars.into_iter().zip(values) {
@@ -176,7 +179,7 @@ fn svg(figures: &Figures) -> String {
             } else {
                 "bar"
             };
-            text += &format!(
+            text.extend([format!(
                 "<text x=\"102\" y=\"{0}\" text-anchor=\"end\">{label}</text>\n\
                  <rect class=\"{class}\" x=\"110\" y=\"{1}\" width=\"{length:.1}\" height=\"18\" rx=\"2\"/>\n\
                  <text x=\"{2:.1}\" y=\"{0}\">{3}</text>\n",
@@ -184,7 +187,7 @@ fn svg(figures: &Figures) -> String {
                 y + 26,
                 length + 116.0,
                 number(value),
-            );
+            )]);
             y += 24;
         }
         y += 34;

@@ -27,7 +27,7 @@ const MAX_ATTRIBUTES: usize = 10;
 ///
 /// The input is attributes, one `name=value` in a line, an empty line and the body. `name=0x…` is
 /// an attribute of bytes.
-pub fn message(input: &[u8]) {
+pub(crate) fn message(input: &[u8]) {
     let message = read(&String::from_utf8_lossy(input));
     let sent_at = Noon.now();
     let later = sent_at + SignedDuration::from_hours(1);
