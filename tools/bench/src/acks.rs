@@ -112,27 +112,26 @@ async fn load(lab: &Lab, programs: &Programs, webhooks: u32) -> Result<(Vec<f64>
 async fn deliver(processor: &mut Function, mut accepted: UnboundedReceiver<()>) -> Result<()> {
     // When a message is due, its number, and how often it was received.
     let mut queue: BinaryHeap<Reverse<(Instant, u128, u32)>> = BinaryHeap::new();
+    let new = || Reverse((Instant::now(), fastrand::u128(..), 0));
     loop {
         let due = queue.peek().map(|Reverse((due, ..))| *due);
-        let next = due.unwrap_or_else(|| Instant::now() + RETRY);
         tokio::select! {
             event = accepted.recv() => {
                 event.context("the sender is gone")?;
-                queue.push(Reverse((Instant::now(), fastrand::u128(..), 0)));
+                queue.push(new());
             }
-            () = sleep_until(next) => {}
+            () = sleep_until(due.unwrap_or_else(|| Instant::now() + RETRY)) => {}
+        }
+        while accepted.try_recv().is_ok() {
+            queue.push(new());
         }
         let mut batch = Vec::new();
-        while batch.len() < 10
-            && queue
-                .peek()
-                .is_some_and(|Reverse((due, ..))| *due <= Instant::now())
+        while let Some(Reverse((due, number, receives))) = queue.peek().copied()
+            && due <= Instant::now()
+            && batch.len() < 10
         {
-            batch.extend(
-                queue
-                    .pop()
-                    .map(|Reverse((_, number, receives))| (number, receives + 1)),
-            );
+            queue.pop();
+            batch.push((number, receives + 1));
         }
         if batch.is_empty() {
             continue;

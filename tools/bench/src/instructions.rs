@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use local::runtime_api::Function;
 
 use crate::figures::Figures;
 use crate::lab::Lab;
 use crate::measure::invoke;
+use crate::process;
 use crate::programs::{Program, Programs};
 
 pub(crate) const INIT: &str = "instructions of INIT";
@@ -60,7 +60,7 @@ async fn run(lab: &Lab, programs: &Programs, program: Program, invocations: u32)
     let arguments = valgrind.into_iter().chain([launch.binary.into_os_string()]);
     launch.arguments = arguments.chain(launch.arguments).collect();
     launch.binary = "/usr/bin/valgrind".into();
-    let mut process = Function::start(launch).await.context(
+    let mut process = process::start(launch).await.context(
         "Instructions are counted with valgrind (on Debian and Ubuntu: apt install valgrind)",
     )?;
     process.init().await?;

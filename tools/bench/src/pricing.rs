@@ -20,7 +20,6 @@ const MONTH: f64 = 30.0 * 24.0 * 3600.0;
 /// `prices.json`.
 #[derive(Deserialize)]
 struct Data {
-    as_of: String,
     /// Each value with its source.
     inputs: BTreeMap<String, (f64, String)>,
     designs: Vec<Inputs>,
@@ -28,7 +27,8 @@ struct Data {
     components: Vec<String>,
     busy: Inputs,
     raised: Inputs,
-    by: Vec<(String, Vec<(String, Inputs)>)>,
+    /// Rows of tables: the first cells, and the values that are other there.
+    rows: BTreeMap<String, Vec<(String, Inputs)>>,
     changes: Vec<(String, Inputs, String)>,
     /// Units per month of what is paid without an event.
     monthly: Vec<(String, Inputs)>,
@@ -56,8 +56,6 @@ fn set<const N: usize>(base: &Inputs, changes: [(&str, f64); N]) -> Inputs {
     with(base, &changes.into())
 }
 
-// ---- the model ----------------------------------------------------------------------------------
-
 /// The receives of an event, from 1.
 fn receives(v: &Inputs) -> impl Iterator<Item = f64> + use<> {
     let most = v["max_receives"];
@@ -79,51 +77,42 @@ fn billed_ms(v: &Inputs) -> (f64, f64) {
     (ack.ceil(), batch.ceil())
 }
 
-/// Mean use of the events table by one event over its life.
-#[derive(Default)]
-struct TableUse {
-    writes: f64,
-    /// Of these, those of the index: a write that enters or leaves it is one unit more.
-    index_writes: f64,
-    reads: f64,
-    stored_bytes: f64,
-}
-
-fn table_use(v: &Inputs) -> TableUse {
-    let mut used = TableUse::default();
+/// Mean use of the events table by one event over its life: write units; of these, those of the
+/// index, which a write that enters or leaves it takes on top; read units; and bytes stored.
+fn table_use(v: &Inputs) -> [f64; 4] {
+    let [mut writes, mut index, mut reads, mut stored] = [0.0; 4];
     let record = |failed: f64| v["record_bytes"] + failed * v["failed_attempt_bytes"];
     let units = |bytes: f64| (bytes / v["write_bytes"]).ceil();
-    let last = v["max_receives"];
     for receive in receives(v) {
         let share = v["failing"].powf(receive - 1.0);
         let (fails, before) = (share * v["failing"], record(receive - 1.0));
         // Each receive but the first reads before it claims.
-        let (claims, reads) = match v["claims_at_once"] {
+        let (claims, looks) = match v["claims_at_once"] {
             claims if receive < 2.0 => (claims, 1.0 - claims),
             _ => (1.0, 1.0),
         };
-        used.reads += share * reads * (before / v["read_bytes"]).ceil();
         let delivered = before + v["attempt_bytes"];
-        used.writes += share * claims * units(before) + (share - fails) * units(delivered);
-        used.stored_bytes += (share - fails) * (delivered + v["stored_bytes"]);
-        if receive < last {
-            used.writes += fails * units(record(receive));
+        reads += share * looks * (before / v["read_bytes"]).ceil();
+        writes += share * claims * units(before) + (share - fails) * units(delivered);
+        stored += (share - fails) * (delivered + v["stored_bytes"]);
+        if receive < v["max_receives"] {
+            writes += fails * units(record(receive));
         } else {
             let dead = record(receive) + v["death_bytes"];
             let body = v["body_item_bytes"] + v["body_bytes"] * v["compressed"];
-            used.index_writes += share * claims + share;
-            used.writes += fails * (units(dead) + units(body)) + used.index_writes;
-            used.stored_bytes += fails * (dead + body + 2.0 * v["stored_bytes"]);
+            index = share * claims + share;
+            writes += fails * (units(dead) + units(body)) + index;
+            stored += fails * (dead + body + 2.0 * v["stored_bytes"]);
         }
     }
-    used
+    [writes, index, reads, stored]
 }
 
 /// Dollars per million events by component.
 fn bill(v: &Inputs) -> [f64; 18] {
     let (acks, batch, rate) = (v["has_ingest"], v["batch"], v["rate"]);
     let api = v["has_api"] * (v["body_bytes"] / v["http_api_bytes"]).ceil();
-    let (attempts, used) = (attempts(v), table_use(v));
+    let (attempts, [writes, _, reads, stored]) = (attempts(v), table_use(v));
     let delivered = 1.0 - v["failing"].powf(v["max_receives"]);
     let batches = attempts / batch;
     let (ack_ms, batch_ms) = billed_ms(v);
@@ -160,9 +149,9 @@ fn bill(v: &Inputs) -> [f64; 18] {
         batches * settles * v["sqs"],
         batches * v["invocation"],
         gb_seconds(batches, batch_ms),
-        used.writes * v["write"],
-        used.reads * v["read"],
-        used.stored_bytes * v["stored_months"] * MILLION / GB * v["stored_gb"],
+        writes * v["write"],
+        reads * v["read"],
+        stored * v["stored_months"] * MILLION / GB * v["stored_gb"],
         logs(v["event_lines"] * successes + failures + metrics),
         logs((acks + batches) * v["platform_log_bytes"]),
         logs(v["has_api"] * v["access_log_bytes"]),
@@ -190,11 +179,6 @@ fn batch_seconds(v: &Inputs, batch: f64) -> f64 {
     billed_ms(&set(v, [("batch", batch)])).1 / 1000.0
 }
 
-/// Deliveries per second when all batches are full and all invocations run.
-fn capacity(v: &Inputs) -> f64 {
-    v["concurrency"] * v["batch_size"] / batch_seconds(v, v["batch_size"])
-}
-
 /// Seconds for which an event is in flight in all: in the processor, and between its attempts, with
 /// the mean jitter (`src/domain/retry.rs`).
 fn seconds_in_flight(v: &Inputs) -> f64 {
@@ -209,8 +193,8 @@ fn seconds_in_flight(v: &Inputs) -> f64 {
 /// What a load needs of each quota, and the quota, in the order in which an event meets them.
 fn needs(v: &Inputs) -> [(f64, f64); 9] {
     let rate = v["rate"];
-    let batches = rate * attempts(v) * v["concurrency"] / capacity(v);
-    let used = table_use(v);
+    let batches = rate * attempts(v) / v["batch_size"] * batch_seconds(v, v["batch_size"]);
+    let [writes, index_writes, ..] = table_use(v);
     [
         (rate, v["throttle"]),
         (rate, v["api_rate"]),
@@ -218,17 +202,13 @@ fn needs(v: &Inputs) -> [(f64, f64); 9] {
         (rate * billed_ms(v).0 / 1000.0 + batches, v["executions"]),
         (batches, v["concurrency"]),
         (rate * seconds_in_flight(v), v["in_flight"]),
-        (rate * used.writes, v["new_table_writes"]),
-        (rate * used.writes, v["table_writes"]),
-        (rate * used.index_writes, v["index_writes"]),
+        (rate * writes, v["new_table_writes"]),
+        (rate * writes, v["table_writes"]),
+        (rate * index_writes, v["index_writes"]),
     ]
 }
 
-// ---- the tables ---------------------------------------------------------------------------------
-
-type Row = Vec<String>;
-
-fn table(name: &str, rows: impl IntoIterator<Item = Row>) -> String {
+fn table(name: &str, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let (title, head) = &DATA.tables[name];
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rows: String = rows.into_iter().map(|row| line(&row)).collect();
@@ -236,12 +216,14 @@ fn table(name: &str, rows: impl IntoIterator<Item = Row>) -> String {
     format!("### {title}\n\n{}|{rule}\n{rows}", line(head))
 }
 
-fn row(name: &str, cells: impl IntoIterator<Item = String>) -> Row {
+fn row(name: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
     std::iter::once(name.to_owned()).chain(cells).collect()
 }
 
-fn numbers<const N: usize>(values: [f64; N]) -> Row {
-    values.map(rounded).into()
+/// A table with the rows that `prices.json` has for it.
+fn grid(name: &str, base: &Inputs, cells: impl Fn(&Inputs) -> Vec<String>) -> String {
+    let row = |(first, changes): &(String, Inputs)| row(first, cells(&with(base, changes)));
+    table(name, DATA.rows[name].iter().map(row))
 }
 
 fn dollars(amount: f64) -> String {
@@ -257,28 +239,34 @@ pub(crate) fn costs() -> String {
         let designs = DATA.designs.iter();
         designs.map(|design| bill(&with(v, design))).collect()
     };
-    let totals = |name: &str, v: &Inputs| {
+    let totals = |v: &Inputs| -> Vec<String> {
         let bills = bills(v).into_iter();
-        row(name, bills.map(|bill| dollars(bill.iter().sum())))
+        bills.map(|bill| dollars(bill.iter().sum())).collect()
     };
-    let components = |v: &Inputs| -> Vec<Row> {
-        let bills = bills(v);
+    let components = |name: &str, v: &Inputs| {
+        let (bills, names) = (bills(v), DATA.components.iter().enumerate());
         let of = |line: usize| bills.iter().map(move |bill| dollars(bill[line]));
-        let lines = DATA.components.iter().enumerate();
-        let rows = lines.map(|(line, name)| row(name, of(line)));
-        rows.chain([totals("**all**", v)]).collect()
+        let rows = names.map(|(line, name)| row(name, of(line)));
+        table(name, rows.chain([row("**all**", totals(v))]))
     };
-    let retries = [2.0, 4.0, 7.0, 10.0].map(|receives| {
-        let v = set(&busy, [("failing", 1.0), ("max_receives", receives)]);
-        let (used, requests) = (table_use(&v), 2.0 * receives + 1.0);
-        let cells = numbers([receives, requests, used.writes, used.reads]);
-        let cost = used.writes * v["write"] + used.reads * v["read"];
-        [cells, vec![dollars(cost)]].concat()
-    });
+    let retries = |v: &Inputs| {
+        let [writes, _, reads, _] = table_use(v);
+        let cost = writes * v["write"] + reads * v["read"];
+        vec![rounded(writes), rounded(reads), dollars(cost)]
+    };
     let changes = DATA.changes.iter().map(|(name, change, price)| {
         let saves = |v: &Inputs| dollars(total(v) - total(&with(v, change)));
         row(name, [saves(&busy), saves(&quiet), price.clone()])
     });
+    // Messages are spread over the mapping's pollers, each of which gathers from its first one on.
+    let loads = |v: &Inputs| {
+        let per_poller = v["rate"] / v["pollers"];
+        let batch = (1.0 + per_poller * v["window"]).clamp(fill(v), v["batch_size"]);
+        let wait = v["window"].min((v["batch_size"] - 1.0) / per_poller);
+        let cost = total(&set(v, [("batch", batch)]));
+        let month = rounded(cost * v["rate"] * MONTH / MILLION);
+        vec![rounded(batch), rounded(wait), dollars(cost), month]
+    };
     let monthly = DATA.monthly.iter().map(|(what, units)| {
         let cost = |(name, count): (&String, &f64)| match name.strip_suffix("_month") {
             Some(_) => quiet[name] * count,
@@ -286,54 +274,27 @@ pub(crate) fn costs() -> String {
         };
         row(what, [dollars(units.iter().map(cost).sum())])
     });
-    let by = DATA.by.iter().map(|(name, rows)| {
-        let rows = rows.iter();
-        let rows = rows.map(|(name, changes)| totals(name, &with(&busy, changes)));
-        table(name, rows)
-    });
-    let date = &DATA.as_of;
-    let mut tables = vec![
-        format!(
-            "List prices of us-east-1 as of {date}; dollars per million events unless said otherwise.\n"
-        ),
-        table("busy", components(&busy)),
-        table("quiet", components(&quiet)),
-    ];
-    tables.extend(by);
-    tables.extend([
-        table("retries", retries),
+    let tables = [
+        components("busy", &busy),
+        components("quiet", &quiet),
+        grid("sizes", &busy, totals),
+        grid("failing", &busy, totals),
+        grid("batches", &busy, totals),
+        grid("retries", &set(&busy, [("failing", 1.0)]), retries),
         table("changes", changes),
-        table("loads", loads(&quiet)),
+        grid("loads", &quiet, loads),
         table("monthly", monthly),
-    ]);
+    ];
     tables.join("\n")
-}
-
-/// The price of an event by load, without a batching window and with one. Messages are spread over
-/// the mapping's pollers, each of which gathers from its first message on.
-fn loads(v: &Inputs) -> impl Iterator<Item = Row> {
-    let rates = [0.1, 1.0, 10.0, 100.0, 400.0].into_iter();
-    let loads = rates.flat_map(|rate| [0.0, 1.0, 5.0].map(|window| (rate, window)));
-    loads.map(|(rate, window)| {
-        let v = set(v, [("rate", rate)]);
-        let per_poller = rate / v["pollers"];
-        let batch = (1.0 + per_poller * window).clamp(fill(&v), v["batch_size"]);
-        let wait = window.min((v["batch_size"] - 1.0) / per_poller);
-        let cost = total(&set(&v, [("batch", batch)]));
-        let month = rounded(cost * rate * MONTH / MILLION);
-        let cells = numbers([rate, window, batch, wait]);
-        [cells, vec![dollars(cost), month]].concat()
-    })
 }
 
 /// The tables of `SCALE.md`, as they stand between its markers.
 pub(crate) fn scale() -> String {
-    let shipped = defaults();
+    let shipped = set(&defaults(), [("rate", 1.0)]);
     let raised = with(&shipped, &DATA.raised);
     // Every need grows with the rate alone.
     let full = |v: &Inputs, failing: f64, quota: usize| {
-        let v = set(v, [("rate", 1.0), ("failing", failing)]);
-        let (need, limit) = needs(&v)[quota];
+        let (need, limit) = needs(&set(v, [("failing", failing)]))[quota];
         rounded(limit / need)
     };
     let quotas = DATA.quotas.iter().enumerate();
@@ -343,18 +304,14 @@ pub(crate) fn scale() -> String {
         let cells = [unit.clone(), limit].into_iter().chain(rates);
         row(name, cells.chain([full(&raised, 0.0, index)]))
     });
-    let bases = [(4, 2), (7, 2), (10, 1), (10, 2), (10, 10), (25, 2)];
-    let in_flight = bases.map(|(receives, base)| {
-        let (receives, base) = (f64::from(receives), f64::from(base));
-        let v = set(&shipped, [("max_receives", receives), ("rate", 1.0)]);
-        let v = set(&v, [("backoff_base", base)]);
-        let seconds = |failing| seconds_in_flight(&set(&v, [("failing", failing)]));
+    let in_flight = |v: &Inputs| {
+        let seconds = |failing| seconds_in_flight(&set(v, [("failing", failing)]));
         let (all, most, quota) = (seconds(1.0), seconds(0.7), v["in_flight"]);
-        numbers([receives, base, all, most, quota / most, quota / all])
-    });
+        [all, most, quota / most, quota / all].map(rounded).into()
+    };
     let tables = [
         table("capacities", capacities),
-        table("in_flight", in_flight),
+        grid("in_flight", &shipped, in_flight),
     ];
     tables.join("\n")
 }

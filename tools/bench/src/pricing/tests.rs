@@ -62,9 +62,8 @@ fn each_component_is_what_a_calculation_by_hand_gives() {
     // A record of 380 bytes grows by 312 with each failure. Claims: 1 1 1 2 2 2 3 3 3 4, and
     // the index. Settles: 1 1 2 2 2 3 3 3 4, then 3,950 bytes of a death are 4, the index and
     // the body.
-    let used = table_use(&set(&v, [("failing", 1.0)]));
-    let found = [used.writes, used.index_writes, used.reads].map(rounded);
-    assert_eq!(found, ["50", "2", "9"]);
+    let [writes, index_writes, reads, _] = table_use(&set(&v, [("failing", 1.0)]));
+    assert_eq!([writes, index_writes, reads].map(rounded), ["50", "2", "9"]);
     // 2 + 4 + … + 512 s, the mean jitter of 0.5 0.5 0.5 0.5 1.5 3 6 12.5 25.5 s, and ten batches
     // of one, 113 ms each.
     let v = set(&v, [("failing", 1.0), ("rate", 1.0)]);
