@@ -1,143 +1,165 @@
-//! Surroundings of each measured function: stand-ins of SQS, DynamoDB and Secrets Manager behind
-//! HTTPS, each with a host of its own as on AWS, and a target.
+//! Surroundings of each measured program: stand-ins of AWS's services and of the target, each
+//! behind HTTPS and with a host of its own as on AWS, and the payloads.
 
-use std::collections::BTreeMap;
+use std::future::pending;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use local::clients::Keys;
 use local::genesys::Webhook;
 use local::runtime_api::Launch;
 use local::stack::secret;
 use local::stand_in::StandIn;
+use local::target::{Behaviour, Target};
 use local::workspace::Workspace;
 use serde_json::{Value, json};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
-use crate::https::{Authority, Front};
-use crate::programs::{Function, Programs};
+use crate::process;
+use crate::programs::{Program, Programs};
+use crate::tls::{Authority, Front};
 
 /// The time limits of the functions in the template are shorter; under valgrind everything takes
 /// fifty times as long.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
 
+/// Response time of the target.
+pub(crate) const TARGET_TIME: Duration = Duration::from_millis(100);
+
 /// The surroundings. Dropping them closes every port.
 pub(crate) struct Lab {
     _stand_in: StandIn,
-    pub(crate) authority: Authority,
+    authority: Authority,
     sqs: Front,
-    dynamodb: Front,
-    secrets_manager: Front,
+    beside: Beside,
     folder: PathBuf,
 }
 
+/// Surroundings on a thread of their own: whatever they do does not delay an answer of SQS.
+struct Beside {
+    _stand_in: StandIn,
+    target: Target,
+    dynamodb: Front,
+    secrets_manager: Front,
+    target_front: Front,
+}
+
+impl Beside {
+    async fn open(authority: &Authority) -> Result<Self> {
+        let stand_in = StandIn::start(&secret()).await?;
+        let target = Target::start(Behaviour::Slow(TARGET_TIME)).await?;
+        Ok(Self {
+            dynamodb: authority.front(&stand_in.url()).await?,
+            secrets_manager: authority.front(&stand_in.url()).await?,
+            target_front: authority.front(&target.url()).await?,
+            _stand_in: stand_in,
+            target,
+        })
+    }
+}
+
 impl Lab {
-    /// Opens all ports. Every service answers this much later than it could.
-    pub(crate) async fn open(workspace: &Workspace, latency: Duration) -> Result<Self> {
+    /// Opens all ports.
+    pub(crate) async fn open(workspace: &Workspace) -> Result<Self> {
+        // The thread below inherits the core.
+        process::leave()?;
         let folder = workspace.target.join("bench");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
-        let stand_in = StandIn::start(&secret()).await?;
         let authority = Authority::new(&folder)?;
-        let url = stand_in.url();
-        let front = || authority.front(&url, latency);
-        let (sqs, dynamodb, secrets_manager) = (front().await?, front().await?, front().await?);
+        let stand_in = StandIn::start(&secret()).await?;
+        let (opened, beside) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let shared = authority.clone();
+        thread::spawn(move || {
+            runtime.block_on(async {
+                drop(opened.send(Beside::open(&shared).await));
+                pending::<()>().await;
+            });
+        });
         Ok(Self {
+            sqs: authority.front(&stand_in.url()).await?,
+            beside: beside.await??,
             _stand_in: stand_in,
             authority,
-            sqs,
-            dynamodb,
-            secrets_manager,
             folder,
         })
     }
 
-    /// Launch of a function, with its log in a file.
-    pub(crate) fn launch(
-        &self,
-        function: Function,
-        programs: &Programs,
-        target_url: &str,
-    ) -> Result<Launch> {
-        let (binary, arguments) = match function {
-            Function::Relay(name) => (programs.binary(name)?.to_path_buf(), Vec::new()),
-            Function::Floor => (programs.binary("floor")?.to_path_buf(), Vec::new()),
-            Function::Python(file) => {
-                let arguments = ["-m", "awslambdaric"].map(Into::into).into_iter();
-                (
-                    programs.python.clone(),
-                    arguments
-                        .chain([format!("{file}.handler").into()])
-                        .collect(),
-                )
+    /// The target of the deliveries.
+    pub(crate) fn target(&self) -> &Target {
+        &self.beside.target
+    }
+
+    /// Launch of a program, with its log in a file.
+    pub(crate) fn launch(&self, program: Program, programs: &Programs) -> Result<Launch> {
+        let (binary, arguments) = match program.python {
+            None => (programs.binary(program.name)?.to_path_buf(), Vec::new()),
+            Some(file) => {
+                let arguments = ["-m".to_owned(), "awslambdaric".to_owned()];
+                let handler = format!("{file}.handler");
+                let arguments = arguments.into_iter().chain([handler]).map(Into::into);
+                (programs.interpreter.clone(), arguments.collect())
             }
         };
-        Ok(Launch {
-            name: function.name().to_owned(),
-            binary,
-            arguments,
-            environment: self.environment(programs, target_url),
-            time_limit: TIME_LIMIT,
-            log: Some(self.log(function)),
-        })
-    }
-
-    /// The file with the log of this function.
-    pub(crate) fn log(&self, function: Function) -> PathBuf {
-        self.folder
-            .join(format!("{}.log", function.name().replace(' ', "-")))
-    }
-
-    fn environment(&self, programs: &Programs, target_url: &str) -> BTreeMap<String, String> {
         let certificates = self.authority.trusted.display().to_string();
+        let peers = programs.peers.display().to_string();
         let variables = [
             ("AWS_ENDPOINT_URL_SQS", self.sqs.url()),
-            ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.beside.dynamodb.url()),
             (
                 "AWS_ENDPOINT_URL_SECRETS_MANAGER",
-                self.secrets_manager.url(),
+                self.beside.secrets_manager.url(),
             ),
             // The names by which Rust and Python know a trust store.
             ("SSL_CERT_FILE", certificates.clone()),
             ("AWS_CA_BUNDLE", certificates),
-            ("PYTHONPATH", programs.peers.display().to_string()),
-            ("LAMBDA_TASK_ROOT", programs.peers.display().to_string()),
+            ("PYTHONPATH", peers.clone()),
+            ("LAMBDA_TASK_ROOT", peers),
             ("PATH", "/usr/bin:/bin".to_owned()),
+            // Lambda's credentials have one, and every request to AWS carries and signs it.
+            ("AWS_SESSION_TOKEN", "IQoJb3JpZ2luX2VjE".repeat(56)),
         ];
-        let variables = variables
-            .map(|(name, value)| (name.to_owned(), value))
-            .into_iter();
-        // Lambda's credentials have one, and every request to AWS carries and signs it.
-        let variables = variables.chain([(
-            "AWS_SESSION_TOKEN".to_owned(),
-            "IQoJb3JpZ2luX2VjE".repeat(56),
-        )]);
-        let keys = local::clients::Keys::unchecked()
-            .environment()
-            .map(|(name, value)| (name.to_owned(), value));
-        variables
-            .chain(StandIn::variables_of_functions(&self.sqs.url(), target_url))
-            .chain(keys)
-            .collect()
+        let variables = variables.into_iter().chain(Keys::unchecked().environment());
+        let target = format!("{}/events", self.beside.target_front.url());
+        let functions = StandIn::variables_of_functions(&self.sqs.url(), &target);
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        Ok(Launch {
+            name: program.name.to_owned(),
+            binary,
+            arguments,
+            environment: variables.chain(functions).collect(),
+            time_limit: TIME_LIMIT,
+            log: Some(self.log(program)),
+        })
+    }
+
+    /// The file with the log of this program.
+    pub(crate) fn log(&self, program: Program) -> PathBuf {
+        let name = program.name.replace(' ', "-");
+        self.folder.join(format!("{name}.log"))
     }
 }
 
-impl Function {
-    /// Name in tables.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Relay(name) => name,
-            Self::Floor => "floor",
-            Self::Python("ingest" | "processor") => "boto3",
-            Self::Python(_) => "Python floor",
-        }
+/// A payload with new events: a webhook, or a batch of ten.
+pub(crate) fn payload(program: Program) -> Value {
+    if program.takes_batches {
+        let records = [(); 10].map(|()| record(fastrand::u128(..), 1));
+        json!({ "Records": records })
+    } else {
+        webhook()
     }
 }
 
-/// A signed Open Messaging webhook, as API Gateway hands it to the function; each number makes
-/// another event. Its id is no row of zeros, which says nothing.
-pub(crate) fn webhook(number: usize) -> Value {
+/// A signed Open Messaging webhook of 700 bytes, as API Gateway hands it to the function.
+fn webhook() -> Value {
+    let number = fastrand::u128(..);
     let message = json!({
-        "id": format!("d7d5{number:028x}"),
+        "id": format!("{number:032x}"),
         "channel": {
             "id": "3f1c9a52-7d0b-4e0e-9a57-2f6d1f0c8b11",
             "platform": "Open",
@@ -193,5 +215,31 @@ pub(crate) fn webhook(number: usize) -> Value {
         },
         "body": String::from_utf8_lossy(&body),
         "isBase64Encoded": false,
+    })
+}
+
+/// A message, as the event source mapping passes it.
+pub(crate) fn record(number: u128, receives: u32) -> Value {
+    let now = Timestamp::now();
+    let id = format!("{number:032x}");
+    let body = json!({ "id": id, "text": "Hi Alice, your parcel has left the warehouse." });
+    let text = |value: &str| json!({ "stringValue": value, "dataType": "String" });
+    json!({
+        "messageId": id,
+        "receiptHandle": format!("receipt-{id}"),
+        "body": body.to_string(),
+        "attributes": {
+            "ApproximateReceiveCount": receives.to_string(),
+            "SentTimestamp": now.as_millisecond().to_string(),
+        },
+        "messageAttributes": {
+            "event_id": text(&id),
+            "source": text("generic"),
+            "received_at": text(&now.to_string()),
+            "content_type": text("application/json"),
+        },
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:events",
+        "awsRegion": "us-east-1",
     })
 }

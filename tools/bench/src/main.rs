@@ -1,36 +1,28 @@
-//! `cargo bench-all`: what the relay costs in time, CPU, memory and money, beside its peers, all in
-//! one run.
+//! `cargo bench-all`: what the relay costs in time, CPU, memory and money, beside its peers, in one
+//! run.
 
-mod chart;
-mod cost;
+mod acks;
 mod figures;
 mod guards;
-mod https;
-mod ingest;
 mod instructions;
-mod journey;
 mod lab;
+mod measure;
+mod pricing;
 mod process;
-mod processor;
 mod programs;
-mod replay;
 mod report;
-mod results;
-mod scale;
-mod targets;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use local::workspace::Workspace;
 
-use crate::ingest::Effort;
+use crate::figures::Figures;
 use crate::lab::Lab;
-use crate::programs::{FUNCTIONS, Function, Programs};
-use crate::results::Results;
+use crate::programs::{PROGRAMS, Programs};
 
 /// Measures the relay beside its peers, and writes tools/bench/results.
 #[derive(Debug, Parser)]
@@ -49,10 +41,6 @@ struct Arguments {
     /// repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = other_build)]
     against: Vec<(String, PathBuf)>,
-    /// Milliseconds that SQS, DynamoDB and Secrets Manager take for an answer; printed in place of
-    /// written
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    service_latency: u64,
     /// A few rounds, printed in place of written: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
@@ -66,30 +54,19 @@ enum Command {
     Record,
     /// Prints what a million events cost
     Cost,
-    /// Prints what happens at 10, 1,000 and 50,000 events a second
+    /// Prints the quotas that a load meets
     Scale,
-}
-
-impl Arguments {
-    /// True where the results differ from the standard run.
-    fn changes_the_results(&self) -> bool {
-        self.quick || self.service_latency > 0 || !self.only.is_empty() || !self.against.is_empty()
-    }
 }
 
 /// Parts that can be measured alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// ingest, cold and warm
-    Ingest,
-    /// The instructions of ingest and of the processor
+    /// Time, CPU, memory and log bytes of each program
+    Programs,
+    /// Instructions of each program
     Instructions,
-    /// The processor with batches of all sizes
-    Processor,
-    /// Dead letters per second
-    Replay,
-    /// From the webhook to the target, on the local AWS
-    Journey,
+    /// Acknowledgements while deliveries fail
+    Acks,
 }
 
 fn other_build(text: &str) -> Result<(String, PathBuf), String> {
@@ -97,7 +74,7 @@ fn other_build(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.into(), path.into()))
 }
 
-// One thread: which core starts a process is then ours to say, and the other one is left alone.
+// One thread: it decides on which core a process starts.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
@@ -111,85 +88,61 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
-        Some(Command::Cost) => print(&cost::markdown()),
-        Some(Command::Scale) => print(&scale::markdown()),
+        Some(Command::Cost) => print(&pricing::costs()),
+        Some(Command::Scale) => print(&pricing::scale()),
         Some(command @ (Command::Guards | Command::Record)) => {
             let workspace = Workspace::locate().await?;
-            let programs = Programs::build(&workspace, &["ingest", "floor"]).await?;
-            let lab = Lab::open(&workspace, Duration::ZERO).await?;
-            let compiler = &Results::begin().await?.run["compiler"];
+            let programs = Programs::build(&workspace, &guards::PROGRAMS).await?;
+            let lab = Lab::open(&workspace).await?;
             match command {
-                Command::Guards => guards::check(&workspace, &lab, &programs, compiler).await?,
-                _ => guards::record(&workspace, &lab, &programs, compiler).await?,
+                Command::Guards => guards::check(&workspace, &lab, &programs).await?,
+                _ => guards::record(&workspace, &lab, &programs).await?,
             }
         }
-        None => {
-            let workspace = Workspace::locate().await?;
-            let results = measure(&workspace, &arguments).await?;
-            if arguments.changes_the_results() {
-                print(&report::markdown(&results));
-            } else {
-                report::write(&results, &workspace)?;
-            }
-        }
+        None => measure(&arguments).await?,
     }
     Ok(())
 }
 
 async fn measure(
-    workspace: &Workspace,
     Arguments {
         only,
-        quick,
         against,
-        service_latency,
+        quick,
         ..
     }: &Arguments,
-) -> Result<Results> {
-    let mut programs = Programs::build_all(workspace).await?;
-    let mut acks = ingest::PROGRAMS.to_vec();
-    for (name, path) in against {
-        acks.push(programs.add(name, path));
-    }
-    let lab = Lab::open(workspace, Duration::from_millis(*service_latency)).await?;
-    let effort = if *quick {
-        Effort {
-            rounds: 2,
-            invocations: 50,
-        }
-    } else {
-        Effort {
-            rounds: 15,
-            invocations: 500,
-        }
-    };
+) -> Result<()> {
+    let workspace = Workspace::locate().await?;
+    let mut programs = Programs::build(&workspace, &PROGRAMS).await?;
+    let mut wanted = PROGRAMS.to_vec();
+    wanted.extend(against.iter().map(|(name, path)| programs.add(name, path)));
+    let lab = Lab::open(&workspace).await?;
+    let (rounds, invocations) = if *quick { (2, 50) } else { (15, 500) };
     let is_wanted = |part| only.is_empty() || only.contains(&part);
-    let mut results = Results::begin().await?;
-    if is_wanted(Part::Ingest) {
-        results.ingest = ingest::measure(&lab, &programs, &acks, effort).await?;
+    let mut figures = Figures::default();
+    if is_wanted(Part::Programs) {
+        measure::measure(&lab, &programs, &wanted, rounds, invocations, &mut figures).await?;
+    }
+    if is_wanted(Part::Acks) {
+        acks::measure(
+            &lab,
+            &programs,
+            rounds.div_ceil(3),
+            invocations * 4,
+            &mut figures,
+        )
+        .await?;
     }
     if is_wanted(Part::Instructions) {
         // Under valgrind, Python takes a minute for what is but a comparison.
-        acks.retain(|function| !*quick || !matches!(function, Function::Python(_)));
-        acks.push(Function::Relay("processor"));
-        results.instructions = instructions::count(&lab, &programs, &acks).await?;
+        wanted.retain(|program| !quick || program.python.is_none());
+        instructions::count(&lab, &programs, &wanted, &mut figures).await?;
     }
-    if is_wanted(Part::Processor) {
-        results.processor = processor::measure(&lab, &programs, effort).await?;
+    if *quick || !only.is_empty() || !against.is_empty() {
+        print(&report::markdown(&figures)?);
+        return Ok(());
     }
-    if is_wanted(Part::Replay) {
-        results.replay = replay::measure(&programs, effort).await?;
-    }
-    if is_wanted(Part::Journey) {
-        results.journey = journey::measure(&programs, effort).await?;
-    }
-    for name in FUNCTIONS
-        .into_iter()
-        .chain(against.iter().map(|(name, _)| name.as_str()))
-    {
-        results.zips.insert(name.to_owned(), programs.zipped(name)?);
-    }
-    Ok(results)
+    report::write(&figures, &workspace)
 }
 
 #[expect(clippy::print_stdout, reason = "it is what was asked for")]

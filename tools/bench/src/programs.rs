@@ -12,8 +12,58 @@ use local::functions;
 use local::python::{self, Packages};
 use local::workspace::Workspace;
 
-/// The functions of the relay, by the names of their binaries.
-pub(crate) const FUNCTIONS: [&str; 5] = ["ingest", "processor", "replay", "recovery", "breaker"];
+/// Program in the place of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Name in tables, and of the binary.
+    pub(crate) name: &'static str,
+    /// The file it is in, if it is in Python.
+    pub(crate) python: Option<&'static str>,
+    /// True where it takes batches in place of webhooks.
+    pub(crate) takes_batches: bool,
+}
+
+impl Program {
+    const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            python: None,
+            takes_batches: false,
+        }
+    }
+
+    const fn python(self, file: &'static str) -> Self {
+        Self {
+            python: Some(file),
+            ..self
+        }
+    }
+
+    const fn with_batches(self) -> Self {
+        Self {
+            takes_batches: true,
+            ..self
+        }
+    }
+}
+
+pub(crate) const INGEST: Program = Program::new("ingest");
+pub(crate) const PROCESSOR: Program = Program::new("processor").with_batches();
+/// Rust that does nothing.
+pub(crate) const FLOOR: Program = Program::new("floor");
+pub(crate) const BOTO3: Program = Program::new("boto3 ingest").python("ingest");
+
+/// The rows of the table, which are measured in turn.
+pub(crate) const PROGRAMS: [Program; 6] = [
+    INGEST,
+    PROCESSOR,
+    FLOOR,
+    BOTO3,
+    Program::new("boto3 processor")
+        .python("processor")
+        .with_batches(),
+    Program::new("Python floor").python("floor"),
+];
 
 /// Packages of the Python peers.
 const PEERS: Packages = Packages {
@@ -21,70 +71,53 @@ const PEERS: Packages = Packages {
     requirements: include_str!("../peers/python/requirements.txt"),
 };
 
-/// Program in the place of a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Function {
-    /// Function of the relay, by its name.
-    Relay(&'static str),
-    /// Rust that does nothing.
-    Floor,
-    /// Python, by the file it is in.
-    Python(&'static str),
-}
-
-/// Paths of all programs.
+/// Paths of the programs.
 pub(crate) struct Programs {
     binaries: BTreeMap<String, PathBuf>,
     /// The interpreter in which the Python peers have what they need.
-    pub(crate) python: PathBuf,
+    pub(crate) interpreter: PathBuf,
     /// The folder of the Python peers.
     pub(crate) peers: PathBuf,
 }
 
 impl Programs {
-    /// Builds all that is measured, and sets the Python peers up.
-    pub(crate) async fn build_all(workspace: &Workspace) -> Result<Self> {
-        let binaries: Vec<&str> = FUNCTIONS.into_iter().chain(["floor"]).collect();
-        let programs = Self::build(workspace, &binaries).await?;
-        Ok(Self {
-            python: python::environment(&workspace.local(), PEERS).await?,
-            ..programs
-        })
-    }
-
-    /// Builds these binaries, each in the package of its name, with the profile that is deployed.
-    /// Each has the features that any of them needs.
-    pub(crate) async fn build(workspace: &Workspace, binaries: &[&str]) -> Result<Self> {
+    /// Builds these, each in the package of its name, with the profile that is deployed, and sets
+    /// the Python peers up if there are any. Each has the features that any of them needs.
+    pub(crate) async fn build(workspace: &Workspace, programs: &[Program]) -> Result<Self> {
         eprintln!("Building for release: some minutes, on a new machine about ten.");
-        let packages = binaries.iter().flat_map(|name| ["--package", name]);
+        let (python, rust): (Vec<Program>, Vec<Program>) =
+            programs.iter().partition(|it| it.python.is_some());
+        let packages = rust.iter().flat_map(|it| ["--package", it.name]);
         let arguments: Vec<&str> = ["--release"].into_iter().chain(packages).collect();
         Ok(Self {
             binaries: functions::build(workspace, &arguments).await?,
-            python: PathBuf::new(),
+            interpreter: if python.is_empty() {
+                PathBuf::new()
+            } else {
+                python::environment(&workspace.local(), PEERS).await?
+            },
             peers: workspace.root.join("tools/bench/peers/python"),
         })
     }
 
-    /// Adds a binary of another build under a name of its own.
-    pub(crate) fn add(&mut self, name: &str, path: &Path) -> Function {
+    /// Adds another build of ingest under a name of its own.
+    pub(crate) fn add(&mut self, name: &str, path: &Path) -> Program {
         self.binaries.insert(name.to_owned(), path.to_path_buf());
-        Function::Relay(name.to_owned().leak())
+        Program::new(name.to_owned().leak())
     }
 
-    /// The binary of a function in Rust.
+    /// The binary of a program in Rust.
     pub(crate) fn binary(&self, name: &str) -> Result<&Path> {
-        self.binaries
-            .get(name)
-            .map(PathBuf::as_path)
-            .with_context(|| format!("Cargo built no {name}"))
+        let binary = self.binaries.get(name).map(PathBuf::as_path);
+        binary.with_context(|| format!("Cargo built no {name}"))
     }
 
     /// Size of its zip in bytes, compressed as `cargo lambda` does it; the zip's own headers add
     /// some 150.
-    pub(crate) fn zipped(&self, name: &str) -> Result<u64> {
+    pub(crate) fn zipped(&self, name: &str) -> Result<f64> {
         let content = fs::read(self.binary(name)?)?;
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(&content)?;
-        Ok(u64::try_from(encoder.finish()?.len())?)
+        Ok(f64::from(u32::try_from(encoder.finish()?.len())?))
     }
 }

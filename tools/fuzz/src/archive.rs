@@ -10,7 +10,7 @@ use genesys_relay::ports::archive::{ArchivePart, Archived, ArchivedAttribute, re
 /// An object is read whole or not at all, and what was read can be written and read again.
 ///
 /// The input is taken once as an object and once as its lines.
-pub fn archive(input: &[u8]) {
+pub(crate) fn archive(input: &[u8]) {
     check(input);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(input).expect("written");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use genesys_relay::domain::message::{MAX_MESSAGE_BYTES, Message};
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Window};
+use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Part, Window};
 use genesys_relay::recover::{FailedRun, Ports, Recover, Report, Request};
 use genesys_relay::testing::{FakePorts, FakeQueue, FakeTable};
 use jiff::SignedDuration;
@@ -28,7 +28,7 @@ pub(crate) fn is_kept(name: &str) -> bool {
 }
 
 /// An entry says what it is.
-pub(crate) fn check(entry: &Entry) {
+fn check(entry: &Entry) {
     match entry {
         Entry::Failed(failed) => {
             assert!(
@@ -49,6 +49,33 @@ pub(crate) fn check(entry: &Entry) {
         }
         Entry::Unavailable(why) | Entry::Skipped(why) => assert!(!why.is_empty()),
     }
+}
+
+/// Parts that are read at most.
+const MAX_PARTS: usize = 20;
+
+/// Reads a log part by part. `before` looks at each place, and `check` compares what it saw with the
+/// part read there.
+pub(crate) fn check_parts<L: DeliveryLog, S>(
+    log: &L,
+    before: impl Fn(&L::Place) -> S,
+    check: impl Fn(S, &Part<L::Place>),
+) {
+    run(async {
+        let (mut place, until) = (L::Place::default(), deadline());
+        for _ in 0..MAX_PARTS {
+            let seen = before(&place);
+            let Ok(part) = log.read(window(), place, until).await else {
+                break;
+            };
+            part.entries.iter().for_each(self::check);
+            check(seen, &part);
+            match part.next {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+    });
 }
 
 /// Each fetched item is queued, known or reported; a queued one fits; and a second run finds all of

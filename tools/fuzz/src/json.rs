@@ -11,7 +11,7 @@ use crate::runtime::Noon;
 /// The parser takes what `serde_json` takes; the canonical form is JSON that means the same, is its
 /// own canonical form, and does not depend on how the text is spaced; and neither does the event's
 /// id.
-pub fn json(text: &[u8]) {
+pub(crate) fn json(text: &[u8]) {
     let parsed = Json::parse(text);
     assert_eq!(parsed.is_ok(), is_object_or_array(text), "{parsed:?}");
     let Ok(json) = parsed else { return };

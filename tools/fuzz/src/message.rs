@@ -27,7 +27,7 @@ const MAX_ATTRIBUTES: usize = 10;
 ///
 /// The input is attributes, one `name=value` in a line, an empty line and the body. `name=0x…` is
 /// an attribute of bytes.
-pub fn message(input: &[u8]) {
+pub(crate) fn message(input: &[u8]) {
     let message = read(&String::from_utf8_lossy(input));
     let sent_at = Noon.now();
     let later = sent_at + SignedDuration::from_hours(1);
@@ -153,7 +153,7 @@ fn check_reasons(message: &Message) {
     );
 }
 
-/// The processor delivers the body, or buries the message.
+/// The processor delivers the body, or sends the message to the dead-letter queue.
 fn check_processing(message: &Message) {
     let delivered = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&delivered);
@@ -193,16 +193,16 @@ fn check_processing(message: &Message) {
         &dead_letters.messages()[..],
     ) {
         (Ok(event), [body], []) => assert_eq!(*body, event.body),
-        (Err(_), [], [letter]) => {
-            assert_eq!(letter.body, message.body, "byte for byte");
+        (Err(_), [], [dead]) => {
+            assert_eq!(dead.body, message.body, "byte for byte");
             assert_eq!(
-                letter.reason(Noon.now()).expect("a reason").reason,
+                dead.reason(Noon.now()).expect("a reason").reason,
                 ReasonKind::Malformed
             );
             let kept: BTreeMap<_, _> = message.clone().without_reason().attributes;
             assert!(
                 kept.iter()
-                    .all(|(name, value)| letter.attributes.get(name) == Some(value))
+                    .all(|(name, value)| dead.attributes.get(name) == Some(value))
             );
         }
         odd => panic!("{odd:?}"),

@@ -3,59 +3,42 @@
 use std::collections::BTreeSet;
 
 use genesys_relay::adapters::delivery_log::open_messaging::{OpenMessaging, Place};
-use genesys_relay::ports::delivery_log::{DeliveryLog as _, Window};
+use genesys_relay::ports::delivery_log::{Part, Window};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::answers::{Answers, Client};
-use crate::entries::{self, check_recovery};
-use crate::runtime::{deadline, run};
-
-/// Parts that are read at most.
-const MAX_PARTS: usize = 20;
+use crate::entries::{self, check_parts, check_recovery};
 
 /// Every conversation of an answer that may matter is looked at or is an entry, and so is every
 /// message that failed; and every entry that counts becomes one event or one dead letter.
 ///
 /// The input is answers, which `---` in a line of its own separates; one may begin with a status
 /// and headers.
-pub fn open_messaging(input: &[u8]) {
+pub(crate) fn open_messaging(input: &[u8]) {
     let answers = Answers::read(input, false);
-    let log = log_of(&answers);
-    run(async {
-        let (mut place, until) = (Place::default(), deadline());
-        for _ in 0..MAX_PARTS {
-            let (asked, was_open) = (answers.exchanges().len(), open(&place) > 0);
-            let Ok(part) = log.read(entries::window(), place, until).await else {
-                break;
-            };
-            part.entries.iter().for_each(entries::check);
-            let asked = answers.exchanges().split_off(asked);
-            // Of several tries, the last counts; the messages themselves are asked for behind it.
-            let list = asked.iter().rfind(|(path, _)| !path.ends_with("/details"));
-            let answer = list.and_then(|(_, body)| serde_json::from_slice::<Value>(body).ok());
-            let left = part.next.as_ref().map_or(0, open);
-            let is_anew =
-                part.next.as_ref().is_some_and(is_anew) && part.entries.is_empty() && left == 0;
-            match answer {
-                Some(answer) if was_open => {
-                    assert!(
-                        part.entries.len() >= failed(&answer),
-                        "a failed message is hidden: {answer}"
-                    );
-                }
-                Some(answer) if !is_anew => {
-                    let (listed, found) = (conversations(&answer), part.entries.len() + left);
-                    assert_eq!(Some(found), listed, "a conversation is hidden: {answer}");
-                }
-                _ => {}
+    let before = |place: &Place| (answers.exchanges().len(), open(place) > 0);
+    let hides_nothing = |(asked, was_open): (usize, bool), part: &Part<Place>| {
+        let asked = answers.exchanges().split_off(asked);
+        // Of several tries, the last counts; the messages themselves are asked for behind it.
+        let list = asked.iter().rfind(|(path, _)| !path.ends_with("/details"));
+        let answer = list.and_then(|(_, body)| serde_json::from_slice::<Value>(body).ok());
+        let left = part.next.as_ref().map_or(0, open);
+        let begins_again =
+            part.next.as_ref().is_some_and(begins_again) && part.entries.is_empty() && left == 0;
+        match answer {
+            Some(answer) if was_open => assert!(
+                part.entries.len() >= failed(&answer),
+                "a failed message is hidden: {answer}"
+            ),
+            Some(answer) if !begins_again => {
+                let (listed, found) = (conversations(&answer), part.entries.len() + left);
+                assert_eq!(Some(found), listed, "a conversation is hidden: {answer}");
             }
-            match part.next {
-                Some(next) => place = next,
-                None => break,
-            }
+            _ => {}
         }
-    });
+    };
+    check_parts(&log_of(&answers), before, hides_nothing);
     check_recovery(|| log_of(&Answers::read(input, false)));
 }
 
@@ -74,7 +57,7 @@ fn open(place: &Place) -> usize {
     place["conversations"].as_array().map_or(0, Vec::len)
 }
 
-fn is_anew(place: &Place) -> bool {
+fn begins_again(place: &Place) -> bool {
     serde_json::to_value(place).expect("a place is JSON")["is_anew"] == true
 }
 

@@ -20,7 +20,7 @@ const MAX_REQUESTS: usize = 130;
 
 /// A call gives JSON that was in an answer, or an error that is short and shows no credential; it
 /// ends in time.
-pub fn platform_api(input: &[u8]) {
+pub(crate) fn platform_api(input: &[u8]) {
     let answers = Answers::read(input, true);
     let client = answers.client();
     let call = Call {

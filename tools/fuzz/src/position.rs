@@ -5,7 +5,7 @@ use genesys_relay::ports::events_table::Position;
 use jiff::Timestamp;
 
 /// A token is one that the relay makes, or is refused; and so are ids and sources.
-pub fn position(input: &[u8]) {
+pub(crate) fn position(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };

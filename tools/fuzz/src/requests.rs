@@ -17,7 +17,7 @@ use crate::runtime::{Noon, deadline, run};
 const MAX_ERROR_BYTES: usize = 4 * 1024;
 
 /// A request is carried out, or its error names a field of it.
-pub fn replay_request(input: &[u8]) {
+pub(crate) fn replay_request(input: &[u8]) {
     let Ok(request) = serde_json::from_slice::<Value>(input) else {
         return;
     };
@@ -41,7 +41,7 @@ pub fn replay_request(input: &[u8]) {
 }
 
 /// A request is carried out, in bounded time, or its error names a field of it.
-pub fn recovery_request(input: &[u8]) {
+pub(crate) fn recovery_request(input: &[u8]) {
     let Ok(request) = serde_json::from_slice::<Value>(input) else {
         return;
     };

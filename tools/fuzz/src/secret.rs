@@ -17,7 +17,7 @@ const HIDDEN: &str = "hunter2";
 
 /// A secret that is taken is long enough and can be used; one that is not is refused without
 /// showing anything of it; and each key makes a signature that its owner can check.
-pub fn secret(input: &[u8]) {
+pub(crate) fn secret(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };

@@ -24,7 +24,7 @@ fn number(text: &str) -> Option<f64> {
 /// A `Retry-After` is a number of seconds, perhaps one of several, or a date, and puts the next
 /// attempt off by an hour at most; an excerpt is short, and nothing in it disturbs SQS, a terminal
 /// or a log.
-pub fn target_answer(input: &[u8]) {
+pub(crate) fn target_answer(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let asked = parse_retry_after(&text, Noon.now());
     assert_eq!(

@@ -30,7 +30,7 @@ const SQS_BYTES: usize = 1024 * 1024;
 
 /// An authentic body is queued byte for byte, or kept as a dead letter byte for byte, or refused
 /// for its size or because it is empty; and the same body is the same event.
-pub fn webhook_body(body: &[u8]) {
+pub(crate) fn webhook_body(body: &[u8]) {
     let headers = [
         ("x-webhook-secret", SECRET),
         ("content-type", "application/json"),
@@ -59,7 +59,7 @@ pub fn webhook_body(body: &[u8]) {
 ///
 /// The input is header lines, an empty line and a body. `{secret}` and `{signature}` stand for the
 /// right ones.
-pub fn webhook_headers(input: &[u8]) {
+pub(crate) fn webhook_headers(input: &[u8]) {
     let end = input.windows(2).position(|pair| pair == b"\n\n");
     let (lines, body) = end.map_or((input, &b""[..]), |end| (&input[..end], &input[end + 2..]));
     drop(check(&headers(lines, body), body));
@@ -164,7 +164,7 @@ fn check(headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
         }
         (Err(Refusal::Empty), [], []) => assert!(is_authentic && body.is_empty()),
         (Err(Refusal::TooLarge { size }), [], []) => {
-            assert!(is_authentic && *size > MAX_MESSAGE_BYTES)
+            assert!(is_authentic && *size > MAX_MESSAGE_BYTES);
         }
         (Err(Refusal::NoProof(_) | Refusal::WrongProof), [], []) => assert!(!is_authentic),
         _ => panic!(

@@ -1,44 +1,30 @@
 //! Reading of the webhook delivery log with any answers.
 
 use genesys_relay::adapters::delivery_log::webhook_deliveries::{LogPlace, WebhookDeliveries};
-use genesys_relay::ports::delivery_log::{DeliveryLog as _, Entry};
+use genesys_relay::ports::delivery_log::{Entry, Part};
 use serde_json::Value;
 
 use crate::answers::{Answers, Client};
-use crate::entries::{self, check_recovery};
-use crate::runtime::{deadline, run};
-
-/// Parts that are read at most.
-const MAX_PARTS: usize = 20;
+use crate::entries::{self, check_parts, check_recovery};
 
 /// Every entity of an answer is an entry; and every entry that counts becomes one event or one dead
 /// letter.
 ///
 /// The input is answers, which `---` in a line of its own separates; one may begin with a status
 /// and headers.
-pub fn webhook_deliveries(input: &[u8]) {
+pub(crate) fn webhook_deliveries(input: &[u8]) {
     let answers = Answers::read(input, false);
-    let log = log_of(&answers);
-    run(async {
-        let (mut place, until) = (LogPlace::default(), deadline());
-        for _ in 0..MAX_PARTS {
-            let Ok(part) = log.read(entries::window(), place, until).await else {
-                break;
-            };
-            let answer: Option<Value> = serde_json::from_slice(&answers.last()).ok();
-            let listed = answer
-                .as_ref()
-                .and_then(|answer| answer["entities"].as_array());
-            if let Some(listed) = listed {
-                assert_eq!(part.entries.len(), listed.len(), "something is hidden");
-            }
-            part.entries.iter().for_each(check);
-            match part.next {
-                Some(next) => place = next,
-                None => break,
-            }
+    let hides_nothing = |(), part: &Part<LogPlace>| {
+        let answer: Option<Value> = serde_json::from_slice(&answers.last()).ok();
+        let listed = answer
+            .as_ref()
+            .and_then(|answer| answer["entities"].as_array());
+        if let Some(listed) = listed {
+            assert_eq!(part.entries.len(), listed.len(), "something is hidden");
         }
-    });
+        part.entries.iter().for_each(check);
+    };
+    check_parts(&log_of(&answers), |_| (), hides_nothing);
     check_recovery(|| log_of(&Answers::read(input, false)));
 }
 
@@ -53,7 +39,6 @@ fn log_of(answers: &Answers) -> WebhookDeliveries<Client> {
 }
 
 fn check(entry: &Entry) {
-    entries::check(entry);
     if let Entry::Unreadable(unreadable) = entry {
         let whole: Option<Value> = serde_json::from_str(&unreadable.whole).ok();
         let headers = whole

@@ -245,25 +245,12 @@ fn every_law_holds_of_the_corpus_and_of_what_is_made_of_it() {
 }
 
 #[test]
-fn every_corpus_has_a_property_and_a_target() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let names = |path: &str| {
-        let files = std::fs::read_dir(folder.join(path)).expect("a folder");
-        let mut names: Vec<_> = files
-            .map(|file| {
-                file.expect("a file")
-                    .path()
-                    .file_stem()
-                    .expect("a name")
-                    .to_os_string()
-            })
-            .collect();
-        names.sort();
-        names
-    };
-    let properties = PROPERTIES.map(|(name, _)| name.into());
-    assert_eq!(
-        (names("corpus"), names("fuzz_targets")),
-        (properties.to_vec(), properties.to_vec())
-    );
+fn every_corpus_has_a_property() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let folders = std::fs::read_dir(corpus).expect("a folder");
+    let mut names: Vec<_> = folders
+        .map(|it| it.expect("a folder").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, PROPERTIES.map(|(name, _)| name));
 }

@@ -201,16 +201,8 @@ fn fuzz(target: &str, seconds: u64) -> Result<()> {
         root().join("tools/fuzz/corpus").join(target),
     );
     std::fs::create_dir_all(&found)?;
-    let mut command = workspace::cargo(&[
-        "run",
-        "--locked",
-        "--package",
-        "fuzz",
-        "--bin",
-        target,
-        "--",
-    ]);
-    command.env(
+    let mut command = workspace::cargo(&["run", "--locked", "--package", "fuzz", "--"]);
+    command.env("FUZZ_TARGET", target).env(
         "RUSTC_WORKSPACE_WRAPPER",
         root().join("tools/fuzz/instrumented-rustc"),
     );

@@ -1,0 +1,107 @@
+use super::*;
+
+/// Part of a document between its markers.
+fn marked(document: &str) -> Option<&str> {
+    let (_, rest) = document.split_once("<!-- table: begin -->\n\n")?;
+    Some(rest.split_once("\n<!-- table: end -->")?.0)
+}
+
+#[test]
+fn the_documents_hold_these_tables() {
+    for (document, printed) in [
+        (include_str!("../../COST.md"), costs()),
+        (include_str!("../../SCALE.md"), scale()),
+    ] {
+        let found = marked(document).expect("markers");
+        assert!(
+            found == printed,
+            "put this between its markers:\n\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn each_component_is_what_a_calculation_by_hand_gives() {
+    let v = set(
+        &defaults(),
+        [("rate", 800.0), ("batch", 10.0), ("failing", 0.0)],
+    );
+    let by_hand = [
+        // 6 ms and 0.289 ms on 256/1769 of a core: 8 ms; 2,001 GB-s with INIT. Ten messages of
+        // 2,378 bytes are one request to SQS.
+        1.0,
+        0.2,
+        0.026_68,
+        0.4,
+        0.1,
+        0.04,
+        0.04,
+        // 100 ms, two writes of 5 ms, 21.8 ms of CPU: 132 ms for ten; 3,300 GB-s.
+        0.02,
+        0.044,
+        1.25,
+        0.0,
+        // 555 bytes for half a month: 0.2584 GB-months at 0.45. 396 bytes of lines, 9 of the
+        // ack's metrics, a tenth of the batch's 635: 0.4363 GB.
+        0.1163,
+        0.2182,
+        0.0,
+        0.1178,
+        // 2,848 bytes to the target and 350 to the sender. 6.4 and 10.56 environments, one
+        // call in 300 s each, at 800 events a second.
+        0.2681,
+        0.000_353_3,
+        0.0,
+    ];
+    for ((name, found), expected) in DATA.components.iter().zip(bill(&v)).zip(by_hand) {
+        assert!(
+            (found - expected).abs() <= expected * 0.001,
+            "{name}: {found}"
+        );
+    }
+    // A record of 380 bytes grows by 312 with each failure. Claims: 1 1 1 2 2 2 3 3 3 4, and
+    // the index. Settles: 1 1 2 2 2 3 3 3 4, then 3,950 bytes of a death are 4, the index and
+    // the body.
+    let [writes, index_writes, reads, _] = table_use(&set(&v, [("failing", 1.0)]));
+    assert_eq!([writes, index_writes, reads].map(rounded), ["50", "2", "9"]);
+    // 2 + 4 + … + 512 s, the mean jitter of 0.5 0.5 0.5 0.5 1.5 3 6 12.5 25.5 s, and ten batches
+    // of one, 113 ms each.
+    let v = set(&v, [("failing", 1.0), ("rate", 1.0)]);
+    assert!((seconds_in_flight(&v) - (1022.0 + 50.5 + 1.13)).abs() < 1e-6);
+}
+
+#[test]
+fn more_failures_larger_bodies_and_emptier_batches_never_cost_less() {
+    let busy = with(&defaults(), &DATA.busy);
+    for (name, step, most) in [
+        ("failing", 0.01, 1.0),
+        ("body_bytes", 1024.0, 1e6),
+        ("batch", -1.0, 1.0),
+    ] {
+        let first = if step > 0.0 { 0.0 } else { 10.0 };
+        let values = std::iter::successors(Some(first), |value| Some(value + step));
+        let values = values.take_while(|value| {
+            if step > 0.0 {
+                *value <= most
+            } else {
+                *value >= most
+            }
+        });
+        let costs: Vec<f64> = values
+            .map(|value| total(&set(&busy, [(name, value)])))
+            .collect();
+        assert!(costs.is_sorted(), "{name}");
+    }
+}
+
+#[test]
+fn as_many_alarms_are_paid_as_there_are() {
+    let template = include_str!("../../../../infra/observability.yaml");
+    let alarms = template.matches("Type: AWS::CloudWatch::Alarm\n").count();
+    let paid = DATA
+        .monthly
+        .iter()
+        .filter_map(|(_, units)| units.get("alarm_month"));
+    let paid: f64 = paid.sum();
+    assert_eq!(format!("{}", paid + 4.0), format!("{alarms}"));
+}

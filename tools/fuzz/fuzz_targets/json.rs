@@ -1,3 +1,0 @@
-//! See [`fuzz::json`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(json);

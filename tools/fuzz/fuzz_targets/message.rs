@@ -1,3 +1,0 @@
-//! See [`fuzz::message`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(message);

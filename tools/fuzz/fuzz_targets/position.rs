@@ -1,3 +1,0 @@
-//! See [`fuzz::position`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(position);

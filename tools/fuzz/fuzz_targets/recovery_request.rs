@@ -1,3 +1,0 @@
-//! See [`fuzz::recovery_request`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(recovery_request);

@@ -1,3 +1,0 @@
-//! See [`fuzz::secret`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(secret);

@@ -1,3 +1,0 @@
-//! See [`fuzz::target_answer`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(target_answer);

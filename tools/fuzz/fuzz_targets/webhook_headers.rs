@@ -1,3 +1,0 @@
-//! See [`fuzz::webhook_headers`].
-#![cfg_attr(fuzzing, no_main)]
-fuzz::target!(webhook_headers);
