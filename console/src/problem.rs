@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::runtime::logging::display_chain;
 use maud::html;
 
@@ -28,6 +29,12 @@ impl Problem {
     /// An error of the request itself.
     pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Invalid request", detail)
+    }
+}
+
+impl From<InvalidRequest> for Problem {
+    fn from(error: InvalidRequest) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

@@ -5,19 +5,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use axum::Extension;
 use axum::Router;
-use axum::extract::RawQuery;
 use axum::http::header;
 use axum::middleware;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+use crate::form::Fields;
 use crate::functions::Functions;
 use crate::gate::{ENTER, Gate, guard};
 use crate::layout::LEAVE;
 use crate::pages::{archive, breaker, dead_letters, events, flow, not_found, runs};
 use crate::runs::Runs;
-use crate::selection::Fields;
 use crate::state::Console;
 
 /// A server that listens on 127.0.0.1 only.
@@ -78,9 +78,7 @@ impl Server {
 fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
     let enter = {
         let gate = Arc::clone(&gate);
-        async move |RawQuery(query): RawQuery| {
-            gate.enter(&Fields::parse(query.unwrap_or_default().as_bytes()))
-        }
+        async move |Extension(query): Extension<Fields>| gate.enter(&query)
     };
     let leave = {
         let gate = Arc::clone(&gate);
