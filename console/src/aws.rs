@@ -1,6 +1,5 @@
 //! The functions of a stack, on AWS or on the local AWS.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,21 +59,16 @@ impl Stack {
                 variables.display()
             )
         })?;
-        let variables: BTreeMap<&str, &str> = text
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .collect();
         let variable = |name: &str| {
-            let value = variables.get(name).map(|value| (*value).to_owned());
-            value.with_context(|| {
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            let found = lines.find(|(found, _)| *found == name);
+            found.map(|(_, value)| value.to_owned()).with_context(|| {
                 format!("{name} is missing in the variables of `cargo local`; restart it")
             })
         };
         let endpoint = variable("AWS_ENDPOINT_URL")?;
-        let (id, secret) = (
-            variable("AWS_ACCESS_KEY_ID")?,
-            variable("AWS_SECRET_ACCESS_KEY")?,
-        );
+        let id = variable("AWS_ACCESS_KEY_ID")?;
+        let secret = variable("AWS_SECRET_ACCESS_KEY")?;
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(variable("AWS_REGION")?))
             .endpoint_url(&endpoint)
@@ -91,11 +85,10 @@ impl Stack {
         region: Option<String>,
         profile: Option<&str>,
     ) -> Result<Self> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(
-            aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build_https(),
-        );
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
@@ -114,10 +107,8 @@ impl Stack {
     async fn find(config: &SdkConfig, name: &str) -> Result<Self> {
         let client = aws_sdk_cloudformation::Client::new(config);
         let answer = client.describe_stacks().stack_name(name).send().await?;
-        let stack = answer
-            .stacks()
-            .first()
-            .with_context(|| format!("CloudFormation knows no stack {name}"))?;
+        let unknown = || format!("CloudFormation knows no stack {name}");
+        let stack = answer.stacks().first().with_context(unknown)?;
         let output = |key: &str| {
             let mut outputs = stack.outputs().iter();
             let found = outputs.find(|output| output.output_key() == Some(key));
@@ -148,12 +139,9 @@ impl Stack {
             Function::Replay => &self.replay,
             Function::Breaker => &self.breaker,
         };
-        let call = self.client.invoke().function_name(name);
-        let output = call
-            .payload(Blob::new(request.to_string()))
-            .send()
-            .await
-            .map_err(classify)?;
+        let payload = Blob::new(request.to_string());
+        let call = self.client.invoke().function_name(name).payload(payload);
+        let output = call.send().await.map_err(classify)?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
         if output.function_error.is_some() {
@@ -191,9 +179,8 @@ pub fn local_variables() -> Result<PathBuf> {
 }
 
 fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
-    let status = error
-        .raw_response()
-        .map(|response| response.status().as_u16());
+    let answer = error.raw_response();
+    let status = answer.map(|answer| answer.status().as_u16());
     match &error {
         SdkError::ConstructionFailure(_) => InvokeError::NotAsked {
             is_throttled: false,
@@ -273,10 +260,8 @@ mod tests {
         }
         for (status, is_throttled) in [(403, false), (400, false), (404, false), (429, true)] {
             let error = error_of(status, false, r#"{"message":"no"}"#).await;
-            assert!(
-                matches!(error, InvokeError::NotAsked { .. }),
-                "{status}: {error:?}"
-            );
+            let is_not_asked = matches!(error, InvokeError::NotAsked { .. });
+            assert!(is_not_asked, "{status}: {error:?}");
             assert_eq!(error.is_temporary(), is_throttled, "{status}");
         }
         let broken = error_of(500, false, "{}").await;

@@ -112,20 +112,15 @@ impl Gate {
     /// The session's token, for the hidden field of every form.
     pub(crate) fn token(&self) -> String {
         let access = self.access.lock();
-        let token = access
-            .session
-            .as_ref()
-            .map(|session| session.token.0.clone());
-        token.unwrap_or_default()
+        let token = access.session.as_ref().map(|session| &session.token.0);
+        token.cloned().unwrap_or_default()
     }
 
     /// End of the session, if it is not used until then.
     pub(crate) fn ends_at(&self) -> Timestamp {
         let access = self.access.lock();
-        let unused = access
-            .session
-            .as_ref()
-            .map_or(IDLE, |session| session.used_at.elapsed());
+        let used_at = access.session.as_ref().map(|session| session.used_at);
+        let unused = used_at.map_or(IDLE, |used_at| used_at.elapsed());
         let left = SignedDuration::try_from(IDLE.saturating_sub(unused));
         Timestamp::now() + left.unwrap_or_default()
     }
@@ -138,10 +133,8 @@ impl Gate {
     }
 
     fn cookie(&self, value: &str, more: &str) -> String {
-        format!(
-            "{}={value}; HttpOnly; SameSite=Strict; Path=/{more}",
-            self.cookie
-        )
+        let name = &self.cookie;
+        format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{more}")
     }
 
     /// Signs in the browser that has the key: sets its cookie, invalidates the key, and ends the
@@ -172,11 +165,10 @@ impl Gate {
         request.extensions_mut().insert(query);
         if request.uri().path() == ENTER {
             // Programs that preview links send HEAD; that must not use the link up.
-            return if request.method() == Method::GET {
-                Ok(request)
-            } else {
-                Err(not_allowed("Only GET is allowed here."))
-            };
+            let is_get = request.method() == Method::GET;
+            return is_get
+                .then_some(request)
+                .ok_or_else(|| not_allowed("Only GET is allowed here."));
         }
         // `same-site` is refused too: to a browser, another port of this machine is the same site
         // and gets our cookie.
@@ -208,28 +200,24 @@ impl Gate {
             return Ok(());
         }
         let detail = format!("This server only answers requests to http://{}.", self.host);
-        Err(Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "Wrong host",
-            detail,
-        ))
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        Err(Problem::new(status, "Wrong host", detail))
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {
         let mut access = self.access.lock();
-        access
-            .session
-            .take_if(|session| session.used_at.elapsed() >= IDLE);
-        let Some(session) = access.session.as_mut() else {
+        let session = &mut access.session;
+        session.take_if(|session| session.used_at.elapsed() >= IDLE);
+        let Some(session) = session else {
             return false;
         };
-        let lines = headers.get_all(header::COOKIE).iter();
-        let cookies = lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'));
-        let is_known = cookies
-            .filter_map(|cookie| cookie.trim().split_once('='))
-            .any(|(name, value)| name == self.cookie && session.cookie.is(value));
+        let is_ours = |cookie: &str| {
+            let (name, value) = cookie.trim().split_once('=').unwrap_or_default();
+            name == self.cookie && session.cookie.is(value)
+        };
+        let mut lines = headers.get_all(header::COOKIE).iter();
+        let is_known =
+            lines.any(|line| line.to_str().is_ok_and(|line| line.split(';').any(is_ours)));
         if is_known && !headers.contains_key(REFRESH) {
             session.used_at = Instant::now();
         }
@@ -251,10 +239,8 @@ impl Gate {
         let form = Fields::parse(&body);
         let is_ours = |token: &str| {
             let access = self.access.lock();
-            access
-                .session
-                .as_ref()
-                .is_some_and(|session| session.token.is(token))
+            let session = access.session.as_ref();
+            session.is_some_and(|session| session.token.is(token))
         };
         if !form.get(TOKEN).is_some_and(is_ours) {
             return Err(forbidden(
@@ -273,9 +259,8 @@ pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
         Err(problem) => problem.into_response(),
     };
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
     }
     response
 }

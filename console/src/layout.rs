@@ -57,6 +57,13 @@ pub(crate) fn document(
                 a.skip href="#content" { "Skip to content" }
                 header {
                     p.name { "genesys-relay" @if let Some(header) = header { " " span.place { (header.place) } } }
+                    @if let Some(header) = header {
+                        form.leave method="post" action=(LEAVE) {
+                            (token_field(header.token))
+                            small { "Session ends at " (header.ends_at.strftime("%H:%M")) " UTC if unused" } " "
+                            button { "End session" }
+                        }
+                    }
                     nav aria-label="Pages" {
                         ul {
                             @for (path, name) in NAVIGATION {
@@ -69,13 +76,6 @@ pub(crate) fn document(
                         label for="find" { "Event" }
                         input #find name="id" placeholder="event id" required autocomplete="off" spellcheck="false";
                         button { "Find" }
-                    }
-                    @if let Some(header) = header {
-                        form.leave method="post" action=(LEAVE) {
-                            (token_field(header.token))
-                            small { "Unused, the session ends at " (header.ends_at.strftime("%H:%M")) " UTC" } " "
-                            button { "End session" }
-                        }
                     }
                 }
                 main #content tabindex="-1" { (content) }

@@ -136,7 +136,7 @@ fn listing(dead_letters: &[DeadLetter], are_selected: Option<bool>) -> Markup {
                 }
                 td { (event_link(&dead_letter.event_id)) }
                 td { (dead_letter.reason.as_str()) @if let Some(status) = dead_letter.status_code { " (" (status) ")" } }
-                td.text { (dead_letter.error) @if let Some(at) = dead_letter.replayed_at { " Sent back to the events queue at " (time(at)) "." } }
+                td.text { (dead_letter.error) @if let Some(at) = dead_letter.replayed_at { "; sent back to the events queue at " (time(at)) } }
                 td { (dead_letter.source) @if let Some(webhook) = &dead_letter.webhook_id { br; small { (webhook) } } }
                 td { (time(dead_letter.received_at)) } td { (time(dead_letter.dead_at)) }
                 td.number { (dead_letter.attempts) } td.number { (dead_letter.replays) }

@@ -72,9 +72,8 @@ pub(crate) async fn body(
 
 async fn load(console: &Console, id: &str) -> Result<EventDetails, Problem> {
     let event_id = checked(id)?;
-    console
-        .ask(RequestBody::Show(ShowRequest { event_id }))
-        .await
+    let request = RequestBody::Show(ShowRequest { event_id });
+    console.ask(request).await
 }
 
 fn checked(id: &str) -> Result<EventId, Problem> {
@@ -118,9 +117,8 @@ fn actions(console: &Console, event: &EventDetails) -> Markup {
 
 /// Attempts and operators' actions in the order of time.
 fn timeline(event: &EventDetails) -> Markup {
-    let attempts_before = usize::try_from(event.attempts_made)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(event.attempts.len());
+    let made = usize::try_from(event.attempts_made).unwrap_or(usize::MAX);
+    let attempts_before = made.saturating_sub(event.attempts.len());
     let mut moments: Vec<(Timestamp, Markup)> =
         vec![(event.received_at, html! { "Received from " (event.source) })];
     let newest = event.attempts.len().saturating_sub(1);
@@ -167,11 +165,8 @@ fn payload(event: &EventDetails) -> Markup {
         return html! { h2 { "Payload" } p { "Only payloads of dead events up to a size limit are stored here. The message in the queue has the payload." } };
     };
     let shown = &text[..text.floor_char_boundary(MAX_SHOWN)];
-    let pretty = event
-        .body
-        .as_deref()
-        .filter(|body| body.len() <= MAX_SHOWN)
-        .and_then(pretty);
+    let body = event.body.as_deref().filter(|body| body.len() <= MAX_SHOWN);
+    let pretty = body.and_then(pretty);
     html! {
         section aria-labelledby="payload-title" {
             h2 #payload-title { "Payload" }

@@ -96,12 +96,8 @@ fn depth(depth: QueueDepth, in_flight: &str) -> Markup {
 
 /// A chart and a table of the attempts in the last minutes.
 fn attempts(minutes: &[AttemptsOfMinute]) -> Markup {
-    let most = minutes
-        .iter()
-        .map(AttemptsOfMinute::total)
-        .max()
-        .unwrap_or_default()
-        .max(1);
+    let totals = minutes.iter().map(AttemptsOfMinute::total);
+    let most = totals.max().unwrap_or_default().max(1);
     let height = |count: u64| count * CHART_HEIGHT / most;
     let rows = html! {
         @for minute in minutes {

@@ -70,11 +70,8 @@ fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
     let mut findings = Findings::default();
     if status.dead_letters.total() > 0 {
         findings.report("dead-letters", dead_letters(status, dead));
-        if let Some(task) = status
-            .move_task
-            .as_ref()
-            .filter(|task| task.status == "FAILED")
-        {
+        let task = status.move_task.as_ref();
+        if let Some(task) = task.filter(|task| task.status == "FAILED") {
             let why = task.failure.as_deref().unwrap_or("SQS gave no reason");
             let what = html! { "The last redrive of the dead letters failed: " (why) };
             findings.report("dead-letters", what);
@@ -109,10 +106,8 @@ fn breaker(status: &Status, findings: &mut Findings) {
     }
     // By the relay's clock: this machine's clock can differ.
     let last_run_at = breaker.last_run_at;
-    let now = status
-        .attempts
-        .first()
-        .map_or(last_run_at, |newest| newest.minute);
+    let newest = status.attempts.first();
+    let now = newest.map_or(last_run_at, |newest| newest.minute);
     if breaker.state != "off" && now.duration_since(last_run_at) > MAX_BREAKER_SILENCE {
         let what = html! { "The breaker has not run since " (time(last_run_at)) " and cannot detect an outage" };
         findings.report("breaker", what);
@@ -124,10 +119,8 @@ fn waiting(status: &Status, findings: &mut Findings) {
     let newest = status.attempts.iter().take(QUIET_MINUTES);
     let attempted: u64 = newest.map(AttemptsOfMinute::total).sum();
     let is_waiting = queue.visible > 0 && oldest.is_none_or(|age| age >= 60 * QUIET_MINUTES as u64);
-    let is_open = status
-        .breaker
-        .as_ref()
-        .is_some_and(|breaker| breaker.state == "open");
+    let breaker = status.breaker.as_ref();
+    let is_open = breaker.is_some_and(|breaker| breaker.state == "open");
     if is_waiting && attempted == 0 && !is_open {
         let what = html! {
             (queue.visible) " events are waiting, and none was attempted in the last " (QUIET_MINUTES) " minutes: the processor does not receive them"
@@ -153,10 +146,8 @@ fn dead_letters(status: &Status, dead: &[DeadLetter]) -> Markup {
         ..
     } in dead
     {
-        let known = kinds
-            .iter_mut()
-            .find(|kind| (kind.0, kind.1) == (*reason, *status_code));
-        match known {
+        let mut known = kinds.iter_mut();
+        match known.find(|kind| (kind.0, kind.1) == (*reason, *status_code)) {
             Some((.., count)) => *count += 1,
             None => kinds.push((*reason, *status_code, 1)),
         }
@@ -225,10 +216,12 @@ mod tests {
             .collect();
         let none = json!({ "visible": 0, "inFlight": 0, "delayed": 0 });
         let breaker = json!({
-            "state": "closed", "since": NOW, "why": "deliveries succeed", "forced": false, "probes": 0, "lastRunAt": NOW,
+            "state": "closed", "since": NOW, "why": "deliveries succeed", "by": null,
+            "forced": false, "probes": 0, "lastRunAt": NOW,
         });
         let mut status = json!({
-            "queue": none, "deadLetters": none, "queueAgeSeconds": 1, "breaker": breaker, "attempts": minutes,
+            "queue": none, "deadLetters": none, "queueAgeSeconds": 1, "moveTask": null, "breaker": breaker,
+            "breakerError": null, "attempts": minutes,
         });
         change(&mut status);
         let Findings { problems, notes } =
@@ -257,10 +250,7 @@ mod tests {
         let expect = |changes: Value, says: &str, runbook: &str| {
             let (problems, _) = found(|status| {
                 for (path, value) in changes.as_object().expect("changes") {
-                    match status.pointer_mut(path) {
-                        Some(place) => *place = value.clone(),
-                        None => status[&path[1..]] = value.clone(),
-                    }
+                    *status.pointer_mut(path).expect("a field") = value.clone();
                 }
             });
             let is_named = |(what, book): &(String, &str)| what.contains(says) && *book == runbook;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::Redirect;
 use genesys_relay::dead_letters::api::{
     CancelRequest, DiscardRequest, ReconcileRequest, ReplayRequest, RequestBody,
@@ -136,15 +135,13 @@ pub(crate) async fn cancel_move_task(
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
     let cancel = RequestBody::Cancel(CancelRequest::default());
-    console
-        .ask::<Value>(signed(cancel, &console.requester(&form)))
-        .await?;
+    let request = signed(cancel, &console.requester(&form));
+    console.ask::<Value>(request).await?;
     Ok(Redirect::to("/"))
 }
 
 fn no_such_run() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
+    Problem::not_found(
         "Run not found",
         "The console keeps runs only until it exits.",
     )

@@ -111,15 +111,11 @@ impl Relay {
     fn taken(&self) -> BTreeSet<String> {
         let mut requests = self.target.requests();
         requests.retain(|request| {
-            request
-                .answer
-                .as_ref()
-                .is_some_and(|answer| answer.status == Some(200))
+            let answer = request.answer.as_ref();
+            answer.is_some_and(|answer| answer.status == Some(200))
         });
-        requests
-            .into_iter()
-            .map(|request| request.event_id)
-            .collect()
+        let ids = requests.into_iter().map(|request| request.event_id);
+        ids.collect()
     }
 }
 
@@ -163,9 +159,8 @@ async fn the_cause_is_found(browser: &Browser) -> Result<()> {
     browser.click("#reason option[value=permanent]").await?;
     browser.write("#statusCode", "422").await?;
     browser.click(".filter button").await?;
-    browser
-        .until("main", &format!("{REFUSED} on this page"))
-        .await?;
+    let count = format!("{REFUSED} on this page");
+    browser.until("main", &count).await?;
     picture(browser, "dead-letters").await?;
     browser.click("tbody a").await?;
     for (selector, text) in [
@@ -189,22 +184,18 @@ async fn half_of_them_are_replayed(
     let before = relay.taken();
     browser.open(&format!("{console}/dead-letters")).await?;
     for row in 1..=REFUSED / 2 {
-        browser
-            .click(&format!("tbody tr:nth-child({row}) input"))
-            .await?;
+        let input = format!("tbody tr:nth-child({row}) input");
+        browser.click(&input).await?;
     }
     browser.click("form[action='/replay'] button").await?;
-    browser
-        .until(".result", "5 would be replayed. Nothing has been done yet")
-        .await?;
+    let result = "5 would be replayed. Nothing has been done yet";
+    browser.until(".result", result).await?;
     relay.until_dead(REFUSED).await?;
     let why = "the queue orders-new is there now";
     browser.write("input[name=why]", why).await?;
     picture(browser, "dry-run").await?;
     browser.click("button[value=replay]").await?;
-    browser
-        .until("#progress", "finished. 5 of 5 replayed.")
-        .await?;
+    until_finished(browser, "5 of 5 replayed.").await?;
     browser.until("#result", "5 dead letters are left").await?;
     picture(browser, "run").await?;
 
@@ -244,9 +235,7 @@ async fn one_is_discarded_with_the_keyboard(
     browser.press("a test order".chars()).await?;
     browser.tab_to("button[value=discard]").await?;
     browser.press([ENTER]).await?;
-    browser
-        .until("#progress", "finished. 1 of 1 discarded.")
-        .await?;
+    until_finished(browser, "1 of 1 discarded.").await?;
     relay.until_dead(REFUSED / 2 - 1).await
 }
 
@@ -258,17 +247,14 @@ async fn the_rest_is_replayed_without_scripts(
 ) -> Result<()> {
     let before = relay.taken();
     browser.run_scripts(false).await?;
-    browser
-        .open(&format!("{console}/dead-letters?reason=permanent"))
-        .await?;
+    let list = format!("{console}/dead-letters?reason=permanent");
+    browser.open(&list).await?;
     browser.click("a[href*='select=all']").await?;
     browser.click("form[action='/replay'] button").await?;
     browser.until(".result", "4 would be replayed").await?;
     browser.click("button[value=replay]").await?;
     // The page reloads itself.
-    browser
-        .until("#progress", "finished. 4 of 4 replayed.")
-        .await?;
+    until_finished(browser, "4 of 4 replayed.").await?;
     relay.until_dead(0).await?;
     let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
     ensure!(taken.len() == 4 && taken.is_subset(left), "{taken:?}");
@@ -276,6 +262,11 @@ async fn the_rest_is_replayed_without_scripts(
     let count = browser.text(".flow .dead .count").await?;
     ensure!(count == "0", "{count} are left");
     browser.run_scripts(true).await
+}
+
+async fn until_finished(browser: &Browser, counts: &str) -> Result<String> {
+    let text = format!("finished. {counts}");
+    browser.until("#progress", &text).await
 }
 
 /// Writes the pictures if the variable asks for them.

@@ -197,11 +197,6 @@ async fn read(answer: reqwest::Response) -> Result<Value> {
     let (status, text) = (answer.status(), answer.text().await?);
     let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     let value = answer["value"].take();
-    ensure!(
-        status.is_success(),
-        "{}: {}",
-        value["error"],
-        value["message"]
-    );
+    ensure!(status.is_success(), "{value}");
     Ok(value)
 }

@@ -36,18 +36,12 @@ async fn a_link_signs_one_browser_in_once() -> Result<()> {
     let link = (operator.link)();
     let bare = format!("{}/enter", operator.url);
     for wrong in [format!("{link}0"), link.replace("key=", "kee="), bare] {
-        assert_eq!(
-            client.get(wrong).send().await?.status(),
-            StatusCode::FORBIDDEN
-        );
+        let status = client.get(wrong).send().await?.status();
+        assert_eq!(status, StatusCode::FORBIDDEN);
     }
     for method in [Method::HEAD, Method::POST] {
         let status = client.request(method, &link).send().await?.status();
-        assert_eq!(
-            status,
-            StatusCode::METHOD_NOT_ALLOWED,
-            "the link is not used up"
-        );
+        assert_eq!(status, 405, "the link is not used up");
     }
     let answer = client.get(&link).send().await?;
     assert_eq!(answer.status(), StatusCode::OK, "no redirection");
@@ -66,12 +60,8 @@ async fn a_link_signs_one_browser_in_once() -> Result<()> {
         (format!("theme=dark; {cookie}"), StatusCode::OK),
         (format!("{cookie}0"), StatusCode::FORBIDDEN),
     ] {
-        let answer = client
-            .get(&operator.url)
-            .header(COOKIE, cookie)
-            .send()
-            .await?;
-        assert_eq!(answer.status(), status);
+        let request = client.get(&operator.url).header(COOKIE, cookie);
+        assert_eq!(request.send().await?.status(), status);
     }
     let void = (operator.link)();
     (operator.link)();
@@ -85,12 +75,8 @@ async fn a_request_under_another_name_of_this_machine_is_refused() -> Result<()>
     let operator = Operator::with(0).await?;
     let port = operator.url.rsplit(':').next().context("a port")?;
     let own = format!("127.0.0.1:{port}");
-    let answer = operator
-        .request(Method::GET, "/")
-        .header(HOST, &own)
-        .send()
-        .await?;
-    assert_eq!(answer.status(), StatusCode::OK);
+    let request = operator.request(Method::GET, "/").header(HOST, &own);
+    assert_eq!(request.send().await?.status(), StatusCode::OK);
     for host in [
         format!("localhost:{port}"),
         "127.0.0.1".to_owned(),
@@ -117,14 +103,10 @@ async fn another_web_page_is_refused_even_with_the_cookie() -> Result<()> {
         ("same-site", StatusCode::FORBIDDEN),
         ("cross-site", StatusCode::FORBIDDEN),
     ] {
-        let request = operator
-            .request(Method::GET, "/dead-letters")
-            .header(SITE, site);
+        let request = operator.request(Method::GET, "/").header(SITE, site);
         assert_eq!(request.send().await?.status(), status, "{site}");
     }
-    let request = operator
-        .request(Method::GET, "/dead-letters")
-        .header(SITE, "none");
+    let request = operator.request(Method::GET, "/").header(SITE, "none");
     let twice = request.header(SITE, "same-origin").send().await?.status();
     assert_eq!(twice, StatusCode::FORBIDDEN, "a repeated header is refused");
     Ok(())
@@ -189,9 +171,7 @@ async fn every_answer_has_the_security_headers() -> Result<()> {
         assert_eq!(answer.status(), status, "{path}");
         let header = |name: &str| {
             let value = answer.headers().get(name);
-            value
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
+            value.map_or("", |value| value.to_str().expect("text"))
         };
         let policy = header("content-security-policy");
         for part in [
@@ -217,11 +197,8 @@ async fn every_answer_has_the_security_headers() -> Result<()> {
         assert_eq!(header("access-control-allow-origin"), "", "{path}");
     }
     let refused = operator.client.get(&operator.url).send().await?;
-    assert_eq!(
-        refused.headers()["x-frame-options"],
-        "DENY",
-        "also on refused requests"
-    );
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert_eq!(refused.headers()["x-frame-options"], "DENY");
     for path in ["/", "/dead-letters", &format!("/events/{id}")] {
         let page = operator.get(path).await?;
         for inline in ["<style", "style=\"", "onclick", "javascript:", "<script>"] {
@@ -234,10 +211,8 @@ async fn every_answer_has_the_security_headers() -> Result<()> {
 #[tokio::test]
 async fn the_button_ends_the_session() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator
-        .get("/")
-        .await?
-        .says("action=\"/leave\" … End session");
+    let page = operator.get("/").await?;
+    page.says("action=\"/leave\" … End session");
     let answer = operator.send("/leave", "").await?;
     assert!(answer.headers()[SET_COOKIE].to_str()?.contains("Max-Age=0"));
     Page::of(answer).await?.says("Session ended");
@@ -258,17 +233,13 @@ async fn bidirectional_controls_are_shown_as_escapes() -> Result<()> {
     let id = operator.ids().await?.remove(0);
     let page = operator.get(&format!("/events/{id}")).await?;
     page.says(escaped).says_not(turning);
-    operator
-        .get("/dead-letters")
-        .await?
-        .says(escaped)
-        .says_not("\u{202e}");
+    let page = operator.get("/dead-letters").await?;
+    page.says(escaped).says_not("\u{202e}");
     let file = operator.get(&format!("/events/{id}/body")).await?;
     assert_eq!(file.text, body, "byte for byte");
     // Fields of forms keep the characters, so that the filter matches.
-    let list = operator
-        .get(&format!("/dead-letters?webhookId={}", encoded(turning)))
-        .await?;
+    let path = format!("/dead-letters?webhookId={}", encoded(turning));
+    let list = operator.get(&path).await?;
     list.says("1 on this page");
     Ok(())
 }
@@ -320,9 +291,7 @@ async fn hostile_content_is_shown_as_text() -> Result<()> {
     for page in &pages {
         page.says_not("<script>").says_not("<img");
     }
-    let escaped = pages
-        .iter()
-        .filter(|page| page.text.contains("&lt;script&gt;"));
-    assert!(escaped.count() > 8);
+    pages.retain(|page| page.text.contains("&lt;script&gt;"));
+    assert!(pages.len() > 8);
     Ok(())
 }

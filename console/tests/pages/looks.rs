@@ -8,57 +8,45 @@ use super::*;
 async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
     let operator = Operator::with(0).await?;
     let page = operator.get("/").await?;
-    page.says("No problems … No check has run yet … a test … the session ends at ");
+    page.says("No problems … No check has run yet … a test … Session ends at ");
 
-    operator
-        .relay
-        .send_to_dead_letters((0..3).map(body))
-        .await?;
+    let relay = &operator.relay;
+    relay.send_to_dead_letters((0..3).map(body)).await?;
     let mut attempts = Attempts::default();
     for number in 0..5 {
         let id = format!("event-{number}").parse().expect("an id");
         attempts.count(&id, 1, number == 0);
     }
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
-    operator
-        .relay
-        .breaker
-        .table
-        .count_attempts(last_minute, &attempts)
-        .await?;
-    operator
-        .get("/")
-        .await?
-        .says("Needs attention … 3 dead letters … docs/operate/runbooks/dead-letters.md")
-        .says("/dead-letters?reason=permanent&amp;statusCode=404\">3 × permanent (404)")
-        .says("failing since … 4 of 5 attempts failed … <p class=\"axis\"><span>")
-        .says("1<span class=\"unit\"> per minute … Oldest: ")
-        .says("<td class=\"number\">1</td><td class=\"number\">4</td>");
+    let table = &relay.breaker.table;
+    table.count_attempts(last_minute, &attempts).await?;
+    let page = operator.get("/").await?;
+    page.says("Needs attention … 3 dead letters … docs/operate/runbooks/dead-letters.md");
+    page.says("/dead-letters?reason=permanent&amp;statusCode=404\">3 × permanent (404)");
+    page.says("failing since … 4 of 5 attempts failed … <p class=\"axis\"><span>");
+    page.says("1<span class=\"unit\"> per minute … Oldest: ");
+    page.says("<td class=\"number\">1</td><td class=\"number\">4</td>");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_breaker_is_set_with_a_reason() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator
-        .post("/breaker", "action=open")
-        .await?
-        .says("Enter a reason");
+    let page = operator.post("/breaker", "action=open").await?;
+    page.says("Enter a reason");
     let unknown = operator.post("/breaker", "action=shut&why=a+test").await?;
     unknown.says("names no action of the breaker");
-    let open = operator
-        .post("/breaker", "action=open&why=maintenance+until+four")
-        .await?;
+    let open = "action=open&why=maintenance+until+four";
+    let open = operator.post("/breaker", open).await?;
     assert_eq!(open.status, StatusCode::SEE_OTHER);
     let page = operator.get("/").await?;
     page.says("Events are held in the queue … maintenance until four … by an operator");
     page.says("set manually");
-    operator
-        .post("/breaker", "action=automatic&why=done")
-        .await?;
+    let automatic = "action=automatic&why=done";
+    operator.post("/breaker", automatic).await?;
     let page = operator.get("/").await?;
-    page.says("Delivery resumes slowly")
-        .says_not("Needs attention");
+    page.says("Delivery resumes slowly");
+    page.says_not("Needs attention");
     Ok(())
 }
 
@@ -70,14 +58,8 @@ async fn the_breaker_is_set_once_it_is_free() -> Result<()> {
     let released = async {
         let twice = || async { Ok((operator.relay.requests_for("open").len() > 1).then_some(())) };
         wait::until("the breaker is asked again", twice).await?;
-        anyhow::Ok(
-            operator
-                .relay
-                .breaker
-                .table
-                .release(LeaseName::Breaker, owner)
-                .await?,
-        )
+        let table = &operator.relay.breaker.table;
+        anyhow::Ok(table.release(LeaseName::Breaker, owner).await?)
     };
     let (answer, released) = tokio::join!(asked, released);
     released?;
@@ -92,23 +74,18 @@ async fn the_list_is_filtered_and_paged() -> Result<()> {
     let operator = Operator::with(150).await?;
     let first = operator.get("/dead-letters").await?;
     first.says("100 on this page … permanent (404) … the target answered 404 … orders");
-    let mut links = first
-        .text
-        .split("href=\"")
-        .filter_map(|part| part.split('"').next());
-    let next = links
-        .find(|link| link.starts_with("/dead-letters?next="))
+    let mut links = first.text.split("href=\"");
+    let next = links.find(|link| link.starts_with("/dead-letters?next="));
+    let (next, _) = next
+        .and_then(|link| link.split_once('"'))
         .context("a next page")?;
     let second = operator.get(next).await?;
-    second
-        .says("50 on this page … First page")
-        .says_not("Next page");
+    second.says("50 on this page … First page");
+    second.says_not("Next page");
 
     let query = "statusCode=404&reason=permanent&webhookId=orders";
-    operator
-        .get(&format!("/dead-letters?{query}"))
-        .await?
-        .says("100 on this page");
+    let page = operator.get(&format!("/dead-letters?{query}")).await?;
+    page.says("100 on this page");
     for none in [
         "statusCode=500",
         "reason=crashed",
@@ -133,17 +110,13 @@ async fn the_list_is_filtered_and_paged() -> Result<()> {
 async fn an_event_page_shows_history_payload_and_headers() -> Result<()> {
     let operator = Operator::with(1).await?;
     let id = operator.ids().await?.remove(0);
-    let found = operator
-        .request(Method::GET, &format!("/events?id={id}"))
-        .send()
-        .await?;
+    let find = format!("/events?id={id}");
+    let found = operator.request(Method::GET, &find).send().await?;
     assert_eq!(found.headers()[LOCATION].to_str()?, format!("/events/{id}"));
-    operator
-        .get(&format!("/events/{id}"))
-        .await?
-        .says("DEAD … permanent … (status 404) … Received from webhook … Replay… … Discard…")
-        .says("<strong>reconcile</strong> by a test … Download the payload")
-        .says("  &quot;payload&quot;: {\n    &quot;number&quot;: 0 … {&quot;number&quot;:0}");
+    let page = operator.get(&format!("/events/{id}")).await?;
+    page.says("DEAD … permanent … (status 404) … Received from webhook … Replay… … Discard…");
+    page.says("<strong>reconcile</strong> by a test … Download the payload");
+    page.says("  &quot;payload&quot;: {\n    &quot;number&quot;: 0 … {&quot;number&quot;:0}");
 
     let unknown = operator.get("/events/unknown-event").await?;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
@@ -163,16 +136,18 @@ async fn errors_of_the_relay_are_shown_in_full() -> Result<()> {
     assert_eq!(off.status, StatusCode::CONFLICT);
     off.says("Off: the breaker is off: set the stack");
 
+    operator.relay.breaker.table.spoil_circuit();
+    let unreadable = operator.get("/").await?;
+    unreadable.says("The state of the breaker cannot be read: … Events may be held in the queue");
+
     operator.relay.breaker.table.fail();
     let failed = operator.get("/dead-letters").await?;
     assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
     failed.says("DynamoDB did not answer or throttled the request: the table was made to fail");
 
     operator.relay.set_gone(true);
-    operator
-        .get("/")
-        .await?
-        .says("The relay did not answer … connection refused");
+    let page = operator.get("/").await?;
+    page.says("The relay did not answer … connection refused");
     Ok(())
 }
 

@@ -48,12 +48,8 @@ struct Relay {
 
 impl Relay {
     fn new() -> Self {
-        let (events, dead_letters, table) = (
-            FakeQueue::default(),
-            FakeQueue::default(),
-            FakeTable::default(),
-        );
-        let dead_letters = dead_letters.moving_to(&events);
+        let (events, table) = (FakeQueue::default(), FakeTable::default());
+        let dead_letters = FakeQueue::default().moving_to(&events);
         Self {
             replay: Arc::new(DeadLetters {
                 ports: Ports {
@@ -211,7 +207,8 @@ impl Operator {
         let url = format!("http://{}", server.address());
         let link = Box::new(server.links());
         let functions: Arc<dyn Functions> = relay.clone();
-        tokio::spawn(server.serve(functions, "a test".to_owned(), "an operator".to_owned()));
+        let (place, by) = ("a test".to_owned(), "an operator".to_owned());
+        tokio::spawn(server.serve(functions, place, by));
         // Installs the TLS provider, which every client needs.
         local::clients::http();
         let client = Client::builder().no_proxy().redirect(Redirects::none());
@@ -234,9 +231,8 @@ impl Operator {
     /// An operator of a relay with this many dead letters.
     async fn with(dead_letters: usize) -> Result<Self> {
         let relay = Relay::new();
-        relay
-            .send_to_dead_letters((0..dead_letters).map(body))
-            .await?;
+        let bodies = (0..dead_letters).map(body);
+        relay.send_to_dead_letters(bodies).await?;
         Self::of(relay).await
     }
 
@@ -271,13 +267,9 @@ impl Operator {
         let answer = self.send("/runs", fields).await?;
         let location = answer.headers().get(LOCATION).cloned();
         let page = Page::of(answer).await?;
-        ensure!(
-            page.status == StatusCode::SEE_OTHER,
-            "{} {}",
-            page.status,
-            page.text
-        );
-        Ok(location.context("a location")?.to_str()?.to_owned())
+        let location = location.with_context(|| format!("no run: {}", page.text))?;
+        ensure!(page.status == StatusCode::SEE_OTHER, "{}", page.status);
+        Ok(location.to_str()?.to_owned())
     }
 
     /// Starts a replay with the ids that a dry run of this selection returns.
@@ -353,11 +345,8 @@ impl Page {
     #[track_caller]
     fn says(&self, texts: &str) -> &Self {
         for text in texts.split(" … ") {
-            assert!(
-                self.text.contains(text),
-                "{text:?} is not in\n{}",
-                self.text
-            );
+            let page = &self.text;
+            assert!(page.contains(text), "{text:?} is not in\n{page}");
         }
         self
     }
