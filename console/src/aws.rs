@@ -1,6 +1,5 @@
 //! The functions of a stack, on AWS or on the local AWS.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,24 +59,20 @@ impl Stack {
                 variables.display()
             )
         })?;
-        let variables = parse(&text);
         let variable = |name: &str| {
-            variables
-                .get(name)
-                .map(|value| (*value).to_owned())
-                .with_context(|| {
-                    format!("{name} is missing in the variables of `cargo local`; restart it")
-                })
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            let found = lines.find(|(found, _)| *found == name);
+            found.map(|(_, value)| value.to_owned()).with_context(|| {
+                format!("{name} is missing in the variables of `cargo local`; restart it")
+            })
         };
         let endpoint = variable("AWS_ENDPOINT_URL")?;
-        let keys = (
-            variable("AWS_ACCESS_KEY_ID")?,
-            variable("AWS_SECRET_ACCESS_KEY")?,
-        );
+        let id = variable("AWS_ACCESS_KEY_ID")?;
+        let secret = variable("AWS_SECRET_ACCESS_KEY")?;
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(variable("AWS_REGION")?))
             .endpoint_url(&endpoint)
-            .credentials_provider(Credentials::new(keys.0, keys.1, None, None, "cargo local"))
+            .credentials_provider(Credentials::new(id, secret, None, None, "cargo local"))
             .http_client(aws_smithy_http_client::Builder::new().build_http());
         Self::find(&load(loader).await, LOCAL_STACK).await.with_context(|| {
             format!("the local AWS at {endpoint} did not answer; check that `cargo local` is still running")
@@ -90,11 +85,10 @@ impl Stack {
         region: Option<String>,
         profile: Option<&str>,
     ) -> Result<Self> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(
-            aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build_https(),
-        );
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
@@ -113,19 +107,12 @@ impl Stack {
     async fn find(config: &SdkConfig, name: &str) -> Result<Self> {
         let client = aws_sdk_cloudformation::Client::new(config);
         let answer = client.describe_stacks().stack_name(name).send().await?;
-        let stack = answer
-            .stacks()
-            .first()
-            .with_context(|| format!("CloudFormation knows no stack {name}"))?;
+        let unknown = || format!("CloudFormation knows no stack {name}");
+        let stack = answer.stacks().first().with_context(unknown)?;
         let output = |key: &str| {
-            let found = stack
-                .outputs()
-                .iter()
-                .find(|output| output.output_key() == Some(key));
-            let value = found
-                .and_then(|output| output.output_value())
-                .map(str::to_owned);
-            value.with_context(|| {
+            let mut outputs = stack.outputs().iter();
+            let found = outputs.find(|output| output.output_key() == Some(key));
+            found.and_then(|output| output.output_value()).map(str::to_owned).with_context(|| {
                 format!("the stack {name} has no output {key}; check that it is a genesys-relay of this version")
             })
         };
@@ -152,11 +139,8 @@ impl Stack {
             Function::Replay => &self.replay,
             Function::Breaker => &self.breaker,
         };
-        let call = self
-            .client
-            .invoke()
-            .function_name(name)
-            .payload(Blob::new(request.to_string()));
+        let payload = Blob::new(request.to_string());
+        let call = self.client.invoke().function_name(name).payload(payload);
         let output = call.send().await.map_err(classify)?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
@@ -195,9 +179,8 @@ pub fn local_variables() -> Result<PathBuf> {
 }
 
 fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
-    let status = error
-        .raw_response()
-        .map(|response| response.status().as_u16());
+    let answer = error.raw_response();
+    let status = answer.map(|answer| answer.status().as_u16());
     match &error {
         SdkError::ConstructionFailure(_) => InvokeError::NotAsked {
             is_throttled: false,
@@ -224,20 +207,11 @@ async fn load(loader: ConfigLoader) -> SdkConfig {
         .await
 }
 
-fn parse(variables: &str) -> BTreeMap<&str, &str> {
-    variables
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::IntoFuture as _;
-
-    use axum::Router;
-    use axum::http::{HeaderMap, HeaderValue, StatusCode};
-    use tokio::net::TcpListener;
+    use aws_sdk_lambda::config::http::HttpResponse;
+    use aws_sdk_lambda::primitives::SdkBody;
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
     use super::*;
 
@@ -247,73 +221,48 @@ mod tests {
     }
 
     /// The error for an answer of Lambda.
-    async fn error_of(status: u16, is_function_error: bool, body: &'static str) -> InvokeError {
-        let answer = move || async move {
-            let mut headers = HeaderMap::new();
+    async fn error_of(status: u16, is_function_error: bool, body: &str) -> InvokeError {
+        let body = body.to_owned();
+        let rule = mock!(aws_sdk_lambda::Client::invoke).then_http_response(move || {
+            let status = status.try_into().expect("a status");
+            let mut answer = HttpResponse::new(status, SdkBody::from(body.as_str()));
             if is_function_error {
-                headers.insert(
-                    "x-amz-function-error",
-                    HeaderValue::from_static("Unhandled"),
-                );
+                answer
+                    .headers_mut()
+                    .insert("x-amz-function-error", "Unhandled");
             }
-            (
-                StatusCode::from_u16(status).expect("a status"),
-                headers,
-                body,
-            )
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
-        let config = aws_sdk_lambda::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("key", "secret", None, None, "a test"))
-            .endpoint_url(endpoint)
-            .retry_config(RetryConfig::disabled())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
-        let client = aws_sdk_lambda::Client::from_conf(config);
-        let place = "a test".to_owned();
+            answer
+        });
+        let no_retries =
+            |config: aws_sdk_lambda::config::Builder| config.retry_config(RetryConfig::disabled());
         let stack = Stack {
-            client,
+            client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&rule], no_retries),
             replay: "replay".to_owned(),
             breaker: "breaker".to_owned(),
-            place,
+            place: "a test".to_owned(),
         };
-        stack
-            .call(Function::Replay, &Value::Null)
-            .await
-            .expect_err("an error")
+        let answer = stack.invoke(Function::Replay, Value::Null).await;
+        answer.expect_err("an error")
     }
 
     #[tokio::test]
     async fn an_error_tells_whether_the_request_may_have_been_carried_out() {
-        let refused = error_of(
-            200,
-            true,
-            r#"{"errorType":"Busy","errorMessage":"another run is in progress"}"#,
-        )
-        .await;
-        assert!(
-            matches!(&refused, InvokeError::Refused(_)) && refused.is_temporary(),
-            "{refused:?}"
-        );
-        for lambda in ["Sandbox.Timedout", "Runtime.ExitError", "Panic"] {
-            let body = format!(r#"{{"errorType":"{lambda}","errorMessage":"it ended"}}"#).leak();
-            let error = error_of(200, true, body).await;
-            assert!(
-                matches!(&error, InvokeError::Unanswered(source) if source.to_string().contains(lambda)),
-                "{error:?}"
-            );
+        let busy = r#"{"errorType":"Busy","errorMessage":"another run is in progress"}"#;
+        let refused = error_of(200, true, busy).await;
+        assert!(matches!(refused, InvokeError::Refused(_)), "{refused:?}");
+        assert!(refused.is_temporary());
+        for kind in ["Sandbox.Timedout", "Runtime.ExitError", "Panic"] {
+            let body = format!(r#"{{"errorType":"{kind}","errorMessage":"it ended"}}"#);
+            let InvokeError::Unanswered(source) = error_of(200, true, &body).await else {
+                panic!("{kind}")
+            };
+            assert!(source.to_string().contains(kind), "{source}");
         }
-        for (status, is_expected) in [(403, false), (400, false), (404, false), (429, true)] {
+        for (status, is_throttled) in [(403, false), (400, false), (404, false), (429, true)] {
             let error = error_of(status, false, r#"{"message":"no"}"#).await;
-            assert!(
-                matches!(&error, InvokeError::NotAsked { is_throttled, .. } if *is_throttled == is_expected),
-                "{status}: {error:?}"
-            );
-            assert_eq!(error.is_temporary(), is_expected, "{status}");
+            let is_not_asked = matches!(error, InvokeError::NotAsked { .. });
+            assert!(is_not_asked, "{status}: {error:?}");
+            assert_eq!(error.is_temporary(), is_throttled, "{status}");
         }
         let broken = error_of(500, false, "{}").await;
         assert!(matches!(broken, InvokeError::Unanswered(_)), "{broken:?}");
@@ -321,13 +270,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_local_stack_says_what_to_do() {
-        let error = Stack::local(Path::new("/nowhere/env"))
-            .await
-            .expect_err("not there")
-            .to_string();
-        assert!(
-            error.contains("`cargo local` is not running") && error.contains("--stack"),
-            "{error}"
-        );
+        let missing = Stack::local(Path::new("/nowhere/env")).await;
+        let error = missing.expect_err("not there").to_string();
+        assert!(error.contains("`cargo local` is not running"), "{error}");
+        assert!(error.contains("--stack"), "{error}");
     }
 }

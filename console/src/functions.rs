@@ -3,8 +3,10 @@
 use std::error::Error as StdError;
 
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
-use serde_json::Value;
+use genesys_relay::domain::request::Requester;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// A function that an operator invokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,6 @@ pub enum InvokeError {
 
 /// The error of a function, as Lambda returns it.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct FunctionError {
     /// `InvalidRequest`, `Busy`, `NotFound` and others.
     #[serde(default, rename = "errorType")]
@@ -47,7 +48,7 @@ pub struct FunctionError {
 }
 
 impl InvokeError {
-    /// Tells whether nothing was done and the same request can succeed soon: another run is in
+    /// Returns whether nothing was done and the same request can succeed soon: another run is in
     /// progress, or Lambda throttles.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
@@ -66,4 +67,26 @@ pub trait Functions: Send + Sync + 'static {
         function: Function,
         request: Value,
     ) -> BoxFuture<'_, Result<Value, InvokeError>>;
+}
+
+impl dyn Functions {
+    /// Invokes a function and reads its answer.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        function: Function,
+        request: impl Serialize,
+    ) -> Result<T, InvokeError> {
+        let answer = self.invoke(function, json!(request)).await?;
+        serde_json::from_value(answer).map_err(|error| InvokeError::Unanswered(error.into()))
+    }
+}
+
+/// Adds the operator and the reason to a request.
+pub(crate) fn signed(request: impl Serialize, requester: &Requester) -> Value {
+    let mut request = json!(request);
+    request["by"] = requester.by.as_str().into();
+    if let Some(why) = &requester.why {
+        request["why"] = why.as_str().into();
+    }
+    request
 }

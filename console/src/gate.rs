@@ -4,32 +4,34 @@
 //! host and come from its own pages. A request that changes anything must also carry the token that
 //! only the console's forms contain.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{self, AsHeaderName, HeaderMap, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::form::Fields;
 use crate::layout::{TOKEN, document};
+use crate::lock::Lock;
 use crate::problem::Problem;
-use crate::selection::Fields;
 
 /// The path of a sign-in link.
 pub(crate) const ENTER: &str = "/enter";
 
 /// A session ends after this time without use. Automatic refreshes of pages do not count as use.
-const IDLE_HOURS: u64 = 2;
+const IDLE: Duration = Duration::from_hours(2);
 
 /// Header of automatic refreshes (`live.js`).
-const REFRESH: HeaderName = HeaderName::from_static("x-console-refresh");
+const REFRESH: &str = "x-console-refresh";
 
 /// Size limit of forms. A form that names a thousand events has a twentieth of it.
 const MAX_FORM_BYTES: usize = 1024 * 1024;
@@ -43,20 +45,14 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 ///
 /// The referrer policy is not `no-referrer`: with it, browsers send `Origin: null` for the
 /// console's own forms.
-const HEADERS: [(HeaderName, &str); 7] = [
-    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "same-origin"),
-    (header::CACHE_CONTROL, "no-store"),
-    (
-        HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
-    ),
-    (
-        HeaderName::from_static("cross-origin-resource-policy"),
-        "same-origin",
-    ),
+const HEADERS: [(&str, &str); 7] = [
+    ("content-security-policy", CONTENT_SECURITY_POLICY),
+    ("x-frame-options", "DENY"),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "same-origin"),
+    ("cache-control", "no-store"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
 ];
 
 /// 122 random bits that are compared in constant time and never printed.
@@ -84,9 +80,14 @@ struct Session {
 pub(crate) struct Gate {
     host: String,
     cookie: String,
-    session: Mutex<Option<Session>>,
+    access: Lock<Access>,
+}
+
+#[derive(Default)]
+struct Access {
+    session: Option<Session>,
     /// Key of the unused link.
-    key: Mutex<Option<Secret>>,
+    key: Option<Secret>,
 }
 
 impl Gate {
@@ -96,8 +97,7 @@ impl Gate {
             host: format!("127.0.0.1:{port}"),
             // Cookies apply to all ports of a host.
             cookie: format!("console-{port}"),
-            session: Mutex::new(None),
-            key: Mutex::new(None),
+            access: Lock::default(),
         }
     }
 
@@ -105,38 +105,44 @@ impl Gate {
     pub(crate) fn link(&self) -> String {
         let key = Secret::new();
         let link = format!("http://{}{ENTER}?key={}", self.host, key.0);
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        self.access.lock().key = Some(key);
         link
     }
 
     /// The session's token, for the hidden field of every form.
     pub(crate) fn token(&self) -> String {
-        self.session()
-            .as_ref()
-            .map(|session| session.token.0.clone())
-            .unwrap_or_default()
+        let access = self.access.lock();
+        let token = access.session.as_ref().map(|session| &session.token.0);
+        token.cloned().unwrap_or_default()
+    }
+
+    /// End of the session, if it is not used until then.
+    pub(crate) fn ends_at(&self) -> Timestamp {
+        let access = self.access.lock();
+        let used_at = access.session.as_ref().map(|session| session.used_at);
+        let unused = used_at.map_or(IDLE, |used_at| used_at.elapsed());
+        let left = SignedDuration::try_from(IDLE.saturating_sub(unused));
+        Timestamp::now() + left.unwrap_or_default()
     }
 
     /// Ends the session.
     pub(crate) fn leave(&self) -> Response {
-        *self.session() = None;
-        let cookie = format!(
-            "{}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0",
-            self.cookie
-        );
+        self.access.lock().session = None;
+        let cookie = self.cookie("", "; Max-Age=0");
         ([(header::SET_COOKIE, cookie)], left()).into_response()
     }
 
-    fn session(&self) -> MutexGuard<'_, Option<Session>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cookie(&self, value: &str, more: &str) -> String {
+        let name = &self.cookie;
+        format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{more}")
     }
 
     /// Signs in the browser that has the key: sets its cookie, invalidates the key, and ends the
     /// earlier session.
     pub(crate) fn enter(&self, query: &Fields) -> Result<Response, Problem> {
-        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut access = self.access.lock();
         let presented = query.get("key").unwrap_or_default();
-        if key.take_if(|key| key.is(presented)).is_none() {
+        if access.key.take_if(|key| key.is(presented)).is_none() {
             return Err(forbidden(
                 "This link is invalid or was already used. Press Enter where `cargo console` runs for a new link.",
             ));
@@ -146,35 +152,29 @@ impl Gate {
             token: Secret::new(),
             used_at: Instant::now(),
         };
-        let cookie = format!(
-            "{}={}; HttpOnly; SameSite=Strict; Path=/",
-            self.cookie, session.cookie.0
-        );
-        *self.session() = Some(session);
+        let cookie = self.cookie(&session.cookie.0, "");
+        access.session = Some(session);
         // Not a redirect: if another page led here, the browser would follow it without the cookie.
         Ok(([(header::SET_COOKIE, cookie)], entered()).into_response())
     }
 
-    async fn admit(&self, request: Request) -> Result<Request, Problem> {
+    /// Checks a request; handlers find the fields of its query or form among the extensions.
+    async fn admit(&self, mut request: Request) -> Result<Request, Problem> {
         self.check_host(request.headers())?;
+        let query = Fields::parse(request.uri().query().unwrap_or_default().as_bytes());
+        request.extensions_mut().insert(query);
         if request.uri().path() == ENTER {
             // Programs that preview links send HEAD; that must not use the link up.
-            return if request.method() == Method::GET {
-                Ok(request)
-            } else {
-                Err(not_allowed("Only GET is allowed here."))
-            };
+            let is_get = request.method() == Method::GET;
+            return is_get
+                .then_some(request)
+                .ok_or_else(|| not_allowed("Only GET is allowed here."));
         }
         // `same-site` is refused too: to a browser, another port of this machine is the same site
         // and gets our cookie.
-        let site = HeaderName::from_static("sec-fetch-site");
-        let is_absent = !request.headers().contains_key(&site);
-        if !is_absent
-            && !matches!(
-                single(request.headers(), &site),
-                Some("same-origin" | "none")
-            )
-        {
+        let site = "sec-fetch-site";
+        let is_own = |site| matches!(site, Some("same-origin" | "none"));
+        if request.headers().contains_key(site) && !is_own(single(request.headers(), site)) {
             return Err(forbidden(
                 "The request comes from another web page. Open the page from the console itself.",
             ));
@@ -182,7 +182,8 @@ impl Gate {
         if !self.is_known(request.headers()) {
             return Err(forbidden(&format!(
                 "Open the link that `cargo console` printed, or press Enter there for a new one. A session ends with the \
-                 button End session, with a newer link, and after {IDLE_HOURS} hours without use."
+                 button End session, with a newer link, and after {} hours without use.",
+                IDLE.as_secs() / 3600
             )));
         }
         match *request.method() {
@@ -195,60 +196,51 @@ impl Gate {
     /// Checks the `Host` header: an attacker can point a name of their own at this machine (DNS
     /// rebinding).
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        if single(headers, &header::HOST) == Some(self.host.as_str()) {
+        if single(headers, header::HOST) == Some(self.host.as_str()) {
             return Ok(());
         }
         let detail = format!("This server only answers requests to http://{}.", self.host);
-        Err(Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "Wrong host",
-            detail,
-        ))
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        Err(Problem::new(status, "Wrong host", detail))
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {
-        let mut held = self.session();
-        let Some(session) = held.as_mut() else {
+        let mut access = self.access.lock();
+        let session = &mut access.session;
+        session.take_if(|session| session.used_at.elapsed() >= IDLE);
+        let Some(session) = session else {
             return false;
         };
-        if session.used_at.elapsed() >= Duration::from_hours(IDLE_HOURS) {
-            *held = None;
-            return false;
-        }
-        let cookies = headers
-            .get_all(header::COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let mut cookies = cookies
-            .flat_map(|line| line.split(';'))
-            .filter_map(|cookie| cookie.trim().split_once('='));
-        let is_known = cookies.any(|(name, value)| name == self.cookie && session.cookie.is(value));
-        if is_known && !headers.contains_key(&REFRESH) {
+        let is_ours = |cookie: &str| {
+            let (name, value) = cookie.trim().split_once('=').unwrap_or_default();
+            name == self.cookie && session.cookie.is(value)
+        };
+        let mut lines = headers.get_all(header::COOKIE).iter();
+        let is_known =
+            lines.any(|line| line.to_str().is_ok_and(|line| line.split(';').any(is_ours)));
+        if is_known && !headers.contains_key(REFRESH) {
             session.used_at = Instant::now();
         }
         is_known
     }
 
-    /// Reads the form, which has to come from a page of ours; handlers find it among the
-    /// extensions.
+    /// Reads the form, which has to come from a page of ours.
     async fn check_form(&self, request: Request) -> Result<Request, Problem> {
         let (mut head, body) = request.into_parts();
-        if single(&head.headers, &header::ORIGIN) != Some(format!("http://{}", self.host).as_str())
-        {
+        let own = format!("http://{}", self.host);
+        if single(&head.headers, header::ORIGIN) != Some(&own) {
             return Err(forbidden("The form comes from another web page."));
         }
-        let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(|_| {
-            Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "Form too large",
-                "The form could not be read, or is larger than 1 MiB.",
-            )
-        })?;
+        let too_large = |_| {
+            let detail = "The form could not be read, or is larger than 1 MiB.";
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Form too large", detail)
+        };
+        let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(too_large)?;
         let form = Fields::parse(&body);
         let is_ours = |token: &str| {
-            self.session()
-                .as_ref()
-                .is_some_and(|session| session.token.is(token))
+            let access = self.access.lock();
+            let session = access.session.as_ref();
+            session.is_some_and(|session| session.token.is(token))
         };
         if !form.get(TOKEN).is_some_and(is_ours) {
             return Err(forbidden(
@@ -267,15 +259,14 @@ pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
         Err(problem) => problem.into_response(),
     };
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
     }
     response
 }
 
 /// Returns a header's value if it occurs exactly once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+fn single<'a>(headers: &'a HeaderMap, name: impl AsHeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
@@ -284,12 +275,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// The page for a browser that has just signed in. It leads to the first page.
 fn entered() -> Markup {
     let go_on = html! { meta http-equiv="refresh" content="0; url=/"; };
-    document(
-        "Signed in",
-        None,
-        &go_on,
-        &html! { h1 { "Signed in" } p { a href="/" { "Go to the first page" } } },
-    )
+    let content = html! { h1 { "Signed in" } p { a href="/" { "Go to the first page" } } };
+    document("Signed in", None, &go_on, &content)
 }
 
 /// The page for a browser whose session has ended.
@@ -313,14 +300,11 @@ fn forbidden(detail: &str) -> Problem {
 mod tests {
     use super::*;
 
-    /// Tells whether the browser with this cookie is signed in; `is_refresh` for automatic
+    /// Returns whether the browser with this cookie is signed in; `is_refresh` for automatic
     /// refreshes.
     fn is_let_in(gate: &Gate, cookie: &str, is_refresh: bool) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            header::COOKIE,
-            HeaderValue::from_str(cookie).expect("a cookie"),
-        );
+        headers.insert(header::COOKIE, cookie.parse().expect("a cookie"));
         if is_refresh {
             headers.insert(REFRESH, HeaderValue::from_static("1"));
         }
@@ -329,10 +313,8 @@ mod tests {
 
     fn enter(gate: &Gate) -> String {
         let link = gate.link();
-        let query = link.split('?').nth(1).expect("a key");
-        let answer = gate
-            .enter(&Fields::parse(query.as_bytes()))
-            .expect("signed in");
+        let query = Fields::parse(link.split('?').nth(1).expect("a key").as_bytes());
+        let answer = gate.enter(&query).expect("signed in");
         let cookie = answer.headers()[header::SET_COOKIE]
             .to_str()
             .expect("a cookie");
@@ -344,11 +326,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_ends_unused_by_its_button_and_by_a_newer_link() {
+    async fn a_session_ends_unused_by_its_button_or_a_newer_link() {
         let gate = Gate::new(1);
         let cookie = enter(&gate);
         for _ in 0..3 {
-            tokio::time::advance(Duration::from_secs(IDLE_HOURS * 3600 - 1)).await;
+            tokio::time::advance(IDLE - Duration::from_secs(1)).await;
             assert!(is_let_in(&gate, &cookie, false), "it is in use");
         }
         for _ in 0..2 {
@@ -356,19 +338,13 @@ mod tests {
             assert!(is_let_in(&gate, &cookie, true));
         }
         tokio::time::advance(Duration::from_mins(2)).await;
-        assert!(
-            !is_let_in(&gate, &cookie, true),
-            "refreshes of an open page are no use"
-        );
+        assert!(!is_let_in(&gate, &cookie, true), "refreshes are no use");
         assert!(!is_let_in(&gate, &cookie, false));
 
         let (first, token) = (enter(&gate), gate.token());
         let second = enter(&gate);
-        assert!(
-            !is_let_in(&gate, &first, false)
-                && is_let_in(&gate, &second, false)
-                && gate.token() != token
-        );
+        assert!(!is_let_in(&gate, &first, false) && is_let_in(&gate, &second, false));
+        assert_ne!(gate.token(), token);
         gate.leave();
         assert!(!is_let_in(&gate, &second, false));
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Links of the navigation.
@@ -26,6 +27,8 @@ pub(crate) struct Header<'a> {
     pub(crate) current: &'a str,
     /// Token of the session.
     pub(crate) token: &'a str,
+    /// End of the session, if it is not used until then.
+    pub(crate) ends_at: Timestamp,
 }
 
 /// Renders a whole page. Without a header it shows nothing of the relay; `head` goes into the HTML
@@ -54,6 +57,13 @@ pub(crate) fn document(
                 a.skip href="#content" { "Skip to content" }
                 header {
                     p.name { "genesys-relay" @if let Some(header) = header { " " span.place { (header.place) } } }
+                    @if let Some(header) = header {
+                        form.leave method="post" action=(LEAVE) {
+                            (token_field(header.token))
+                            small { "Session ends at " (header.ends_at.strftime("%H:%M")) " UTC if unused" } " "
+                            button { "End session" }
+                        }
+                    }
                     nav aria-label="Pages" {
                         ul {
                             @for (path, name) in NAVIGATION {
@@ -66,9 +76,6 @@ pub(crate) fn document(
                         label for="find" { "Event" }
                         input #find name="id" placeholder="event id" required autocomplete="off" spellcheck="false";
                         button { "Find" }
-                    }
-                    @if let Some(header) = header {
-                        form.leave method="post" action=(LEAVE) { (token_field(header.token)) button { "End session" } }
                     }
                 }
                 main #content tabindex="-1" { (content) }
@@ -84,7 +91,7 @@ pub(crate) fn token_field(token: &str) -> Markup {
     html! { input type="hidden" name=(TOKEN) value=(token); }
 }
 
-/// Tells whether a character changes the direction of text, and so can make it read as another
+/// Returns whether a character changes the direction of text, and so can make it read as another
 /// (Unicode, `Bidi_Control`).
 fn is_bidi_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -8,15 +8,15 @@
 //! [`server`] routes requests through `gate` to `pages`; these share `state` and render into
 //! `layout`.
 
-mod answers;
 pub mod aws;
+mod form;
 pub mod functions;
 mod gate;
 mod layout;
+mod lock;
 mod pages;
 mod pretty;
 mod problem;
 mod runs;
-mod selection;
 pub mod server;
 mod state;

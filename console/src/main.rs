@@ -7,7 +7,6 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Parser;
 use console::aws::{self, Stack};
-use console::functions::Functions;
 use console::server::Server;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 
@@ -44,35 +43,28 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(
-    Arguments {
-        stack,
-        region,
-        profile,
-        port,
-        by,
-    }: Arguments,
-) -> Result<()> {
-    let (functions, place) = match &stack {
-        Some(name) => (Stack::deployed(name, region, profile.as_deref()).await?, ""),
+async fn run(given: Arguments) -> Result<()> {
+    let (functions, kind) = match &given.stack {
+        Some(name) => (
+            Stack::deployed(name, given.region, given.profile.as_deref()).await?,
+            "",
+        ),
         None => (
             Stack::local(&aws::local_variables()?).await?,
             "the local AWS: ",
         ),
     };
-    let place = format!("{place}{}", functions.place());
-    let functions: Arc<dyn Functions> = Arc::new(functions);
-    let by = by
-        .or_else(|| std::env::var("USER").ok())
-        .filter(|name| !name.trim().is_empty());
+    let place = format!("{kind}{}", functions.place());
+    let user = given.by.or_else(|| std::env::var("USER").ok());
+    let user = user.filter(|name| !name.trim().is_empty());
     let by = format!(
         "{} (console)",
-        by.as_deref().unwrap_or("an unknown operator")
+        user.as_deref().unwrap_or("an unknown operator")
     );
 
-    let server = Server::bind(port).await?;
+    let server = Server::bind(given.port).await?;
     tokio::spawn(print_links(server.links()));
-    server.serve(functions, place, by).await
+    server.serve(Arc::new(functions), place, by).await
 }
 
 /// Prints a link, and a new one whenever the operator presses Enter.
@@ -99,8 +91,9 @@ mod tests {
     #[test]
     fn command_line_is_valid() {
         Arguments::command().debug_assert();
+        let region = ["console", "--region", "eu-central-1"];
         assert!(
-            Arguments::try_parse_from(["console", "--region", "eu-central-1"]).is_err(),
+            Arguments::try_parse_from(region).is_err(),
             "a region needs a stack"
         );
     }

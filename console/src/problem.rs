@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::runtime::logging::display_chain;
 use maud::html;
 
@@ -29,6 +30,16 @@ impl Problem {
     pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Invalid request", detail)
     }
+
+    pub(crate) fn not_found(title: &'static str, detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, title, detail)
+    }
+}
+
+impl From<InvalidRequest> for Problem {
+    fn from(error: InvalidRequest) -> Self {
+        Self::invalid(error.to_string())
+    }
 }
 
 impl From<InvokeError> for Problem {
@@ -44,15 +55,12 @@ impl From<InvokeError> for Problem {
                 _ => (StatusCode::BAD_GATEWAY, "The relay failed"),
             },
         };
-        let kind = match &error {
-            InvokeError::Refused(error) => format!("{}: ", error.kind),
-            InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => String::new(),
+        let chain = display_chain(&error);
+        let detail = match error {
+            InvokeError::Refused(error) => format!("{}: {chain}", error.kind),
+            InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => chain,
         };
-        Self {
-            status,
-            title,
-            detail: format!("{kind}{}", display_chain(&error)),
-        }
+        Self::new(status, title, detail)
     }
 }
 

@@ -5,19 +5,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use axum::Extension;
 use axum::Router;
-use axum::extract::RawQuery;
-use axum::http::header;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
+use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+use crate::form::Fields;
 use crate::functions::Functions;
 use crate::gate::{ENTER, Gate, guard};
 use crate::layout::LEAVE;
 use crate::pages::{archive, breaker, dead_letters, events, flow, not_found, runs};
+use crate::problem::Problem;
 use crate::runs::Runs;
-use crate::selection::Fields;
 use crate::state::Console;
 
 /// A server that listens on 127.0.0.1 only.
@@ -30,9 +33,9 @@ pub struct Server {
 impl Server {
     /// Binds a port; 0 stands for a free one.
     pub async fn bind(port: u16) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener =
-            listener.with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
+            bound.with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
         let address = listener.local_addr()?;
         Ok(Self {
             listener,
@@ -60,32 +63,40 @@ impl Server {
         place: String,
         by: String,
     ) -> Result<()> {
-        let Self { listener, gate, .. } = self;
-        let console = Console {
+        let console = Arc::new(Console {
             functions,
-            gate: Arc::clone(&gate),
+            gate: self.gate,
             runs: Runs::default(),
             place,
             by,
-        };
-        axum::serve(listener, router(Arc::new(console), gate))
-            .into_future()
-            .await
-            .context("the HTTP server ended")
+        });
+        let served = axum::serve(self.listener, router(console)).into_future();
+        served.await.context("the HTTP server ended")
     }
 }
 
-fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
-    let enter = {
-        let gate = Arc::clone(&gate);
-        async move |RawQuery(query): RawQuery| {
-            gate.enter(&Fields::parse(query.unwrap_or_default().as_bytes()))
-        }
-    };
-    let leave = {
-        let gate = Arc::clone(&gate);
-        async move || gate.leave()
-    };
+type Shared = State<Arc<Console>>;
+
+async fn enter(
+    State(console): Shared,
+    Extension(query): Extension<Fields>,
+) -> Result<Response, Problem> {
+    console.gate.enter(&query)
+}
+
+async fn leave(State(console): Shared) -> Response {
+    console.gate.leave()
+}
+
+fn router(console: Arc<Console>) -> Router {
+    let style = (
+        [(CONTENT_TYPE, "text/css")],
+        include_str!("../assets/style.css"),
+    );
+    let live = (
+        [(CONTENT_TYPE, "text/javascript")],
+        include_str!("../assets/live.js"),
+    );
     Router::new()
         .route(ENTER, get(enter))
         .route(LEAVE, post(leave))
@@ -102,23 +113,12 @@ fn router(console: Arc<Console>, gate: Arc<Gate>) -> Router {
         .route("/runs/{id}", get(runs::show))
         .route("/runs/{id}/cancel", post(runs::cancel))
         .route("/move-task/cancel", post(runs::cancel_move_task))
-        .route(
-            "/style.css",
-            get(file("text/css", include_str!("../assets/style.css"))),
-        )
-        .route(
-            "/live.js",
-            get(file("text/javascript", include_str!("../assets/live.js"))),
-        )
+        .route("/style.css", get(style))
+        .route("/live.js", get(live))
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(gate, guard))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&console.gate),
+            guard,
+        ))
         .with_state(console)
-}
-
-fn file(
-    kind: &'static str,
-    content: &'static str,
-) -> impl Fn() -> std::future::Ready<([(header::HeaderName, &'static str); 1], &'static str)> + Clone
-{
-    move || std::future::ready(([(header::CONTENT_TYPE, kind)], content))
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use genesys_relay::domain::request::Requester;
 use maud::{Markup, html};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use uuid::Uuid;
 
-use crate::functions::{Function, Functions, InvokeError};
+use crate::form::Fields;
+use crate::functions::{Function, Functions};
 use crate::gate::Gate;
 use crate::layout::{Header, document, token_field};
 use crate::problem::Problem;
 use crate::runs::Runs;
-use crate::selection::Fields;
 
 /// The form field that identifies one form, so that sending it twice starts one run.
 pub(crate) const ONCE: &str = "once";
@@ -30,17 +30,12 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Invokes a function and parses its answer.
+    /// Invokes the replay function and reads its answer.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
-        function: Function,
-        request: Value,
+        request: impl Serialize,
     ) -> Result<T, Problem> {
-        let answer = self.functions.invoke(function, request).await?;
-        Ok(
-            serde_json::from_value(answer)
-                .map_err(|error| InvokeError::Unanswered(error.into()))?,
-        )
+        Ok(self.functions.ask(Function::Replay, request).await?)
     }
 
     /// The operator, with the reason that the form gives.
@@ -64,17 +59,13 @@ impl Console {
     }
 
     fn document(&self, title: &str, current: &str, head: &Markup, content: &Markup) -> Markup {
-        let token = self.gate.token();
-        document(
-            title,
-            Some(&Header {
-                place: &self.place,
-                current,
-                token: &token,
-            }),
-            head,
-            content,
-        )
+        let header = Header {
+            place: &self.place,
+            current,
+            token: &self.gate.token(),
+            ends_at: self.gate.ends_at(),
+        };
+        document(title, Some(&header), head, content)
     }
 
     /// The hidden fields of a form that starts a run.

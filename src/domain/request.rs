@@ -78,7 +78,7 @@ pub(crate) fn invalid(field: &str, problem: &str) -> InvalidRequest {
 }
 
 /// Reads the fields of a request. An error names the field.
-pub(crate) fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
+pub fn read<T: DeserializeOwned>(fields: Value) -> Result<T, InvalidRequest> {
     serde_path_to_error::deserialize(fields).map_err(|error| {
         let path = error.path().to_string();
         let problem = error.into_inner().to_string();

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use genesys_relay::dead_letters::api::{DEFAULT_AGE_DAYS, MAX_AGE_DAYS};
 use maud::{Markup, html};
 
 use super::elements::why_field;
 use crate::state::Console;
-
-/// Default and maximum age in days; the replay function has the same.
-const DEFAULT_DAYS: u32 = 10;
-const MAX_DAYS: u32 = 13;
 
 /// `GET /archive`
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
@@ -23,9 +20,9 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
                 (console.run_fields())
                 label.field {
                     span { "Older than (days)" }
-                    input #days name="olderThanDays" type="number" min="0" max=(MAX_DAYS) value=(DEFAULT_DAYS) required;
+                    input #days name="olderThanDays" type="number" min="0" max=(MAX_AGE_DAYS) value=(DEFAULT_AGE_DAYS) required;
                 }
-                (why_field(false))
+                (why_field(false, ""))
                 p.buttons { button name="action" value="archive" { "Archive" } }
             }
         }
@@ -38,7 +35,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
                     span { "Object key" }
                     input #key name="key" required placeholder="dead-letters/2026/01/25/…/part-0001.jsonl.gz" autocomplete="off" spellcheck="false";
                 }
-                (why_field(false))
+                (why_field(false, ""))
                 p.buttons { button name="action" value="restore" { "Restore" } }
             }
         }

@@ -7,17 +7,16 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use genesys_relay::dead_letters::api::Status;
 use genesys_relay::runtime::logging::display_chain;
 use maud::{Markup, html};
-use serde_json::Map;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::elements::{time, why_field_with};
-use crate::answers::Status;
-use crate::functions::{Function, InvokeError};
+use super::elements::{time, why_field};
+use crate::form::Fields;
+use crate::functions::{Function, InvokeError, signed};
 use crate::problem::Problem;
-use crate::runs::request;
-use crate::selection::Fields;
 use crate::state::Console;
 
 /// Actions that the breaker function accepts, with their labels.
@@ -42,22 +41,22 @@ pub(super) fn section(console: &Console, status: &Status, look_seconds: u32) -> 
             @if breaker.is_none_or(|breaker| breaker.state != "off") {
                 details {
                     summary { "Set the breaker manually" }
-                    (override_form(console, ""))
+                    (override_form(&console.token_field(), ""))
                 }
             }
         }
     }
 }
 
-fn override_form(console: &Console, why: &str) -> Markup {
+fn override_form(token_field: &Markup, why: &str) -> Markup {
     html! {
         p {
             "A manual setting stays until it is changed, or until the breaker is set to automatic. After three days of holding, \
              the waiting events go to the dead letters."
         }
         form method="post" action="/breaker" {
-            (console.token_field())
-            (why_field_with(true, why))
+            (token_field)
+            (why_field(true, why))
             p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
         }
     }
@@ -73,18 +72,12 @@ pub(super) fn name(status: &Status) -> &str {
 
 /// Describes what the state means for events.
 pub(super) fn meaning(status: &Status) -> &'static str {
-    match status
-        .breaker
-        .as_ref()
-        .map(|breaker| breaker.state.as_str())
-    {
+    match status.breaker.as_ref().map(|breaker| &*breaker.state) {
         None if status.breaker_error.is_some() => "Events may be held in the queue",
         None | Some("closed") => "Events are delivered",
         Some("off") => "Events are delivered; during an outage they are not held",
         Some("closing") => "Delivery resumes slowly and gets faster each minute",
-        Some("exhausting") => {
-            "Events go to the dead letters: your system was unavailable for three days"
-        }
+        Some("exhausting") => "Events go to the dead letters: your system was down for three days",
         Some(_) => "Events are held in the queue",
     }
 }
@@ -127,34 +120,27 @@ pub(crate) async fn set(
             "Enter a reason: other operators see it with the breaker's state.",
         ));
     }
+    let request = signed(json!({ "action": action }), &requester);
     let give_up_at = Instant::now() + MAX_WAIT;
     loop {
         match console
             .functions
-            .invoke(Function::Breaker, request(&requester, action, Map::new()))
+            .ask::<Value>(Function::Breaker, &request)
             .await
         {
             Ok(_) => return Ok(Redirect::to("/").into_response()),
             Err(error) if error.is_temporary() && Instant::now() < give_up_at => sleep(PAUSE).await,
-            Err(error) if error.is_temporary() => return Ok(busy(&console, &error, &form)),
+            Err(error) if error.is_temporary() => {
+                let content = busy(&console.token_field(), &error, &form);
+                let page = console.page("The breaker is busy", "/", &content);
+                return Ok((StatusCode::CONFLICT, page).into_response());
+            }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn busy(console: &Console, error: &InvokeError, form: &Fields) -> Response {
-    (
-        StatusCode::CONFLICT,
-        console.page(
-            "The breaker is busy",
-            "/",
-            &busy_content(console, error, form),
-        ),
-    )
-        .into_response()
-}
-
-fn busy_content(console: &Console, error: &InvokeError, form: &Fields) -> Markup {
+fn busy(token_field: &Markup, error: &InvokeError, form: &Fields) -> Markup {
     html! {
         h1 { "The breaker is busy" }
         p.problem role="alert" { (display_chain(error)) }
@@ -162,49 +148,23 @@ fn busy_content(console: &Console, error: &InvokeError, form: &Fields) -> Markup
             "Nothing was changed. The breaker is probing your system, which takes at most three minutes. Then press the button \
              again; your reason is kept."
         }
-        (override_form(console, form.get("why").unwrap_or_default()))
+        (override_form(token_field, form.get("why").unwrap_or_default()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-    use futures_util::future::BoxFuture;
-    use serde_json::Value;
-
     use super::*;
-    use crate::functions::{FunctionError, Functions};
-    use crate::gate::Gate;
-    use crate::runs::Runs;
+    use crate::functions::FunctionError;
 
-    struct Busy;
-
-    impl Functions for Busy {
-        fn invoke(&self, _: Function, _: Value) -> BoxFuture<'_, Result<Value, InvokeError>> {
-            let error = FunctionError {
-                kind: "Busy".to_owned(),
-                message: "breaker of the schedule is running".to_owned(),
-            };
-            std::future::ready(Err(InvokeError::Refused(error))).boxed()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_busy_breaker_keeps_the_reason_in_the_form() {
-        let console = Console {
-            functions: Arc::new(Busy),
-            gate: Arc::new(Gate::new(1)),
-            runs: Runs::default(),
-            place: "a test".to_owned(),
-            by: "an operator".to_owned(),
-        };
-        let error = console
-            .functions
-            .invoke(Function::Breaker, Value::Null)
-            .await
-            .expect_err("busy");
+    #[test]
+    fn a_busy_breaker_keeps_the_reason_in_the_form() {
+        let error = InvokeError::Refused(FunctionError {
+            kind: "Busy".to_owned(),
+            message: "breaker of the schedule is running".to_owned(),
+        });
         let form = Fields::parse(b"action=open&why=maintenance+until+four");
-        let page = busy_content(&console, &error, &form).into_string();
+        let page = busy(&html! {}, &error, &form).into_string();
         for text in [
             "breaker of the schedule is running",
             "Nothing was changed",

@@ -3,55 +3,55 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
+use genesys_relay::dead_letters::api::{
+    DeadLetter, Filter, List, ListRequest, MAX_RATE, ReplayRequest, Report, RequestBody,
+};
 use genesys_relay::domain::event::Source;
+use genesys_relay::domain::failure::ReasonKind;
 use maud::{Markup, html};
-use serde_json::json;
 
-use super::elements::{event_link, failures, hidden_ids, time, why_field};
-use crate::answers::{DeadLetter, List, Report};
-use crate::functions::Function;
+use super::elements::{event_link, failures, hidden_filter, hidden_ids, table, time, why_field};
+use crate::form::{COUNTED, EVENT_ID, Fields, list_path, nothing_selected, pairs};
 use crate::problem::Problem;
-use crate::selection::{COUNTED, EVENT_ID, Fields, Filter, Selection};
 use crate::state::Console;
 
 /// Dead letters on a page.
 const PAGE: u32 = 100;
 
-const REASONS: [&str; 6] = [
-    "exhausted",
-    "permanent",
-    "crashed",
-    "malformed",
-    "unreadable",
-    "unknown",
+const REASONS: [ReasonKind; 6] = [
+    ReasonKind::Exhausted,
+    ReasonKind::Permanent,
+    ReasonKind::Crashed,
+    ReasonKind::Malformed,
+    ReasonKind::Unreadable,
+    ReasonKind::Unknown,
 ];
 
 /// `GET /dead-letters`
 pub(crate) async fn list(
     State(console): State<Arc<Console>>,
-    RawQuery(query): RawQuery,
+    Extension(query): Extension<Fields>,
 ) -> Result<Markup, Problem> {
-    let query = Fields::parse(query.unwrap_or_default().as_bytes());
-    let (filter, next) = (Filter::of(&query), query.get("next"));
-    let mut request = filter.request();
-    request.insert("action".to_owned(), "list".into());
-    request.insert("limit".to_owned(), PAGE.into());
-    if let Some(next) = next {
-        request.insert("next".to_owned(), next.into());
-    }
-    let list: List = console.ask(Function::Replay, request.into()).await?;
+    let (filter, next) = (query.filter()?, query.get("next"));
+    let request = ListRequest {
+        limit: Some(PAGE),
+        next: next.map(str::to_owned),
+        ..filter.clone().into()
+    };
+    let list: List = console.ask(RequestBody::List(request)).await?;
+    let is_filtered = filter != Filter::default();
     let content = html! {
         h1 { "Dead letters" }
         (filter_form(&filter))
         @if list.items.is_empty() {
-            p { @if next.is_some() || list.next.is_some() { "No dead letters on this page." } @else if filter.is_empty() { "There are no dead letters." } @else { "No dead letters match the filters." } }
+            p { @if next.is_some() || list.next.is_some() { "No dead letters on this page." } @else if is_filtered { "No dead letters match the filters." } @else { "There are no dead letters." } }
         } @else {
             (selection_form(&console, &list.items, query.get("select") == Some("all"), &filter, next))
         }
         nav.paging aria-label="More dead letters" {
-            @if next.is_some() { a href={ "/dead-letters?" (filter.query(&[])) } { "First page" } " " }
-            @if let Some(next) = &list.next { a rel="next" href={ "/dead-letters?" (filter.query(&[("next", next)])) } { "Next page" } }
+            @if next.is_some() { a href=(list_path(&filter, &[])) { "First page" } " " }
+            @if let Some(next) = &list.next { a rel="next" href=(list_path(&filter, &[("next", next)])) { "Next page" } }
         }
         (all_section(&console, &filter, !list.items.is_empty()))
     };
@@ -59,41 +59,39 @@ pub(crate) async fn list(
 }
 
 fn filter_form(filter: &Filter) -> Markup {
-    let choice = |name: &'static str, label: &str, values: &[&str]| {
+    let given = pairs(filter);
+    let value = |name: &str| {
+        let field = given.iter().find(|(given, _)| given == name);
+        field.map_or("", |(_, value)| value.as_str())
+    };
+    let choice = |name: &str, label: &str, values: &[&str]| {
         html! {
             p {
                 label for=(name) { (label) }
                 select id=(name) name=(name) {
                     option value="" { "any" }
-                    @for value in values { option value=(value) selected[filter.get(name) == Some(value)] { (value) } }
+                    @for choice in values { option value=(choice) selected[value(name) == *choice] { (choice) } }
                 }
             }
         }
     };
-    let text = |name: &'static str, label: &str, kind: &str| {
-        let value = filter.get(name).unwrap_or_default();
-        // Browsers' `datetime-local` fields accept no zone.
-        let value = if kind == "datetime-local" {
-            value.trim_end_matches('Z')
-        } else {
-            value
-        };
-        html! {
-            p {
-                label for=(name) { (label) }
-                input id=(name) name=(name) type=(kind) value=(value) step=[(kind == "datetime-local").then_some("1")];
-            }
-        }
+    let text = |name: &str, label: &str| {
+        html! { p { label for=(name) { (label) } input id=(name) name=(name) value=(value(name)); } }
+    };
+    let moment = |name: &str, label: &str| {
+        // Browsers' fields accept no zone.
+        let value = value(name).trim_end_matches('Z');
+        html! { p { label for=(name) { (label) } input id=(name) name=(name) type="datetime-local" step="1" value=(value); } }
     };
     html! {
         form.filter action="/dead-letters" aria-label="Filters" {
-            (choice("reason", "Reason", &REASONS))
-            (text("statusCode", "HTTP status", "text"))
+            (choice("reason", "Reason", &REASONS.map(ReasonKind::as_str)))
+            (text("statusCode", "HTTP status"))
             (choice("source", "Source", &Source::ALL.map(Source::as_str)))
-            (text("webhookId", "Webhook or integration", "text"))
-            (text("since", "Received from (UTC)", "datetime-local"))
-            (text("until", "Received before (UTC)", "datetime-local"))
-            p.buttons { button { "Apply filters" } " " @if !filter.is_empty() { a href="/dead-letters" { "Clear filters" } } }
+            (text("webhookId", "Webhook or integration"))
+            (moment("since", "Received from (UTC)"))
+            (moment("until", "Received before (UTC)"))
+            p.buttons { button { "Apply filters" } " " @if !given.is_empty() { a href="/dead-letters" { "Clear filters" } } }
         }
     }
 }
@@ -114,9 +112,9 @@ fn selection_form(
             (hidden_filter(filter))
             p {
                 (dead_letters.len()) " on this page, the first received at the top. "
-                a href={ "/dead-letters?" (filter.query(&select)) } { "Select all on this page" }
+                a href=(list_path(filter, &select)) { "Select all on this page" }
             }
-            (table(dead_letters, Some(are_all_selected)))
+            (listing(dead_letters, Some(are_all_selected)))
             p.buttons {
                 button { "Replay selected…" } " "
                 button formaction="/discard" { "Discard selected…" }
@@ -127,36 +125,25 @@ fn selection_form(
 }
 
 /// A table of dead letters; with `are_selected` it has boxes to select them.
-fn table(dead_letters: &[DeadLetter], are_selected: Option<bool>) -> Markup {
-    html! {
-        div.wide tabindex="0" role="region" aria-label="Dead letters" {
-            table {
-                thead {
-                    tr {
-                        @if are_selected.is_some() { th scope="col" { "Select" } }
-                        th scope="col" { "Event" } th scope="col" { "Reason" } th scope="col" { "Error" }
-                        th scope="col" { "Source" } th scope="col" { "Received" } th scope="col" { "Dead since" }
-                        th scope="col" { "Attempts" } th scope="col" { "Replays" }
-                    }
+fn listing(dead_letters: &[DeadLetter], are_selected: Option<bool>) -> Markup {
+    let headings = "Event | Reason | Error | Source | Received | Dead since | Attempts | Replays";
+    let select = are_selected.map_or("", |_| "Select | ");
+    let rows = html! {
+        @for dead_letter in dead_letters {
+            tr {
+                @if let Some(is_selected) = are_selected {
+                    td { input type="checkbox" name=(EVENT_ID) value=(dead_letter.event_id) checked[is_selected] aria-label={ "Select " (dead_letter.event_id) }; }
                 }
-                tbody {
-                    @for dead_letter in dead_letters {
-                        tr {
-                            @if let Some(is_selected) = are_selected {
-                                td { input type="checkbox" name=(EVENT_ID) value=(dead_letter.event_id) checked[is_selected] aria-label={ "Select " (dead_letter.event_id) }; }
-                            }
-                            td { (event_link(&dead_letter.event_id)) }
-                            td { (dead_letter.reason) @if let Some(status) = dead_letter.status_code { " (" (status) ")" } }
-                            td.text { (dead_letter.error) @if let Some(at) = dead_letter.replayed_at { " Sent back to the events queue at " (time(at)) "." } }
-                            td { (dead_letter.source) @if let Some(webhook) = &dead_letter.webhook_id { br; small { (webhook) } } }
-                            td { (time(dead_letter.received_at)) } td { (time(dead_letter.dead_at)) }
-                            td.number { (dead_letter.attempts) } td.number { (dead_letter.replays) }
-                        }
-                    }
-                }
+                td { (event_link(&dead_letter.event_id)) }
+                td { (dead_letter.reason.as_str()) @if let Some(status) = dead_letter.status_code { " (" (status) ")" } }
+                td.text { (dead_letter.error) @if let Some(at) = dead_letter.replayed_at { "; sent back to the events queue at " (time(at)) } }
+                td { (dead_letter.source) @if let Some(webhook) = &dead_letter.webhook_id { br; small { (webhook) } } }
+                td { (time(dead_letter.received_at)) } td { (time(dead_letter.dead_at)) }
+                td.number { (dead_letter.attempts) } td.number { (dead_letter.replays) }
             }
         }
-    }
+    };
+    table("Dead letters", &format!("{select}{headings}"), &rows)
 }
 
 /// Actions on all dead letters, not only those of the page.
@@ -168,7 +155,7 @@ fn all_section(console: &Console, filter: &Filter, has_items: bool) -> Markup {
                 form method="post" action="/replay" {
                     (console.token_field())
                     (hidden_filter(filter))
-                    @if filter.is_empty() {
+                    @if *filter == Filter::default() {
                         button name="which" value="all" { "Replay all dead letters…" }
                     } @else {
                         button name="which" value="matching" { "Replay all matching dead letters…" }
@@ -189,28 +176,20 @@ pub(crate) async fn check_replay(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Markup, Problem> {
-    let selection = Selection::of(&form).ok_or_else(nothing_selected)?;
-    let mut request = selection.request();
-    request.insert("action".to_owned(), "replay".into());
-    request.insert("dryRun".to_owned(), true.into());
+    let (selection, filter) = (form.selection()?, form.filter()?);
+    let ids = selection.event_ids.as_deref().unwrap_or_default();
     let force = form.get("force").is_some();
-    request.insert("force".to_owned(), force.into());
-    let report: Report = console.ask(Function::Replay, request.into()).await?;
-    let filter = Filter::of(&form);
-    let fields = html! {
+    let report = dry_run(&console, selection.clone(), force).await?;
+    let selected = html! {
         (hidden_filter(&filter))
-        @match &selection {
-            Selection::Ids(ids) => (hidden_ids(ids)),
-            Selection::Matching(_) => { input type="hidden" name="which" value="matching"; }
-            Selection::All => { input type="hidden" name="which" value="all"; }
-        }
+        (hidden_ids(ids))
+        @if selection.filter.is_some() { input type="hidden" name="which" value="matching"; }
+        @if selection.all.is_some() { input type="hidden" name="which" value="all"; }
     };
     // Only what the dry run found is replayed, not what matches later.
     let confirmed = html! {
-        @match &selection {
-            Selection::Matching(_) => { (hidden_filter(&filter)) (hidden_ids(&report.event_ids)) }
-            Selection::Ids(_) | Selection::All => { (fields) input type="hidden" name=(COUNTED) value=(report.matched); }
-        }
+        @if selection.filter.is_some() { (hidden_filter(&filter)) (hidden_ids(&report.event_ids)) }
+        @else { (selected) input type="hidden" name=(COUNTED) value=(report.matched); }
     };
     let content = html! {
         h1 { "Replay: dry run" }
@@ -224,21 +203,21 @@ pub(crate) async fn check_replay(
                 (console.run_fields())
                 (confirmed)
                 @if force { input type="hidden" name="force" value="yes"; }
-                (why_field(false))
+                (why_field(false, ""))
                 label.field {
                     span { "Maximum per second (optional)" }
-                    input #rate name="rate" type="number" min="1" max="500" inputmode="numeric";
+                    input #rate name="ratePerSecond" type="number" min="1" max=(MAX_RATE) inputmode="numeric";
                 }
                 p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " (back(&filter)) }
             }
         } @else { p { (back(&filter)) } }
         (failures(&report.failed, report.failures))
         @if report.failures > 0 && !force {
-            form method="post" action="/replay" { (console.token_field()) (fields) button name="force" value="yes" { "Include events that reached the replay limit" } }
+            form method="post" action="/replay" { (console.token_field()) (selected) button name="force" value="yes" { "Include events that reached the replay limit" } }
         }
         @if !report.items.is_empty() {
             h2 { @if report.matched > report.items.len() as u64 { "The first " (report.items.len()) " dead letters" } @else { "Dead letters" } }
-            (table(&report.items, None))
+            (listing(&report.items, None))
         }
     };
     Ok(console.page("Replay: dry run", "/dead-letters", &content))
@@ -249,21 +228,10 @@ pub(crate) async fn check_discard(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Markup, Problem> {
-    let Some(selection @ Selection::Ids(_)) = Selection::of(&form) else {
-        return Err(nothing_selected());
-    };
-    let mut request = selection.request();
-    request.extend([
-        ("action".to_owned(), json!("replay")),
-        ("dryRun".to_owned(), json!(true)),
-        ("force".to_owned(), json!(true)),
-    ]);
+    let (selection, filter) = (form.selection()?, form.filter()?);
+    let ids = selection.event_ids.clone().ok_or_else(nothing_selected)?;
     // A discard has no dry run of its own; the dry run of a replay finds the same events.
-    let report: Report = console.ask(Function::Replay, request.into()).await?;
-    let Selection::Ids(ids) = selection else {
-        return Err(nothing_selected());
-    };
-    let filter = Filter::of(&form);
+    let report = dry_run(&console, selection, true).await?;
     let content = html! {
         h1 { "Discard" }
         p.result role="status" {
@@ -274,25 +242,29 @@ pub(crate) async fn check_discard(
                 (console.run_fields())
                 (hidden_filter(&filter))
                 (hidden_ids(&ids))
-                (why_field(true))
+                (why_field(true, ""))
                 p.buttons { button.danger name="action" value="discard" { "Discard " (report.matched) } " " (back(&filter)) }
             }
         }
         (failures(&report.failed, report.failures))
-        (table(&report.items, None))
+        (listing(&report.items, None))
     };
     Ok(console.page("Discard", "/dead-letters", &content))
 }
 
-/// Hidden fields that keep the list's filter.
-fn hidden_filter(filter: &Filter) -> Markup {
-    html! { @for (name, value) in filter.iter() { input type="hidden" name=(name) value=(value); } }
+async fn dry_run(
+    console: &Console,
+    selection: ReplayRequest,
+    force: bool,
+) -> Result<Report, Problem> {
+    let request = ReplayRequest {
+        dry_run: true,
+        force,
+        ..selection
+    };
+    console.ask(RequestBody::Replay(request)).await
 }
 
 fn back(filter: &Filter) -> Markup {
-    html! { a href={ "/dead-letters?" (filter.query(&[])) } { "Back" } }
-}
-
-fn nothing_selected() -> Problem {
-    Problem::invalid("Nothing is selected. Go back and select dead letters.")
+    html! { a href=(list_path(filter, &[])) { "Back" } }
 }

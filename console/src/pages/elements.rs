@@ -1,10 +1,12 @@
 //! Elements that several pages show.
 
+use std::fmt::Display;
+
+use genesys_relay::dead_letters::api::{Failed, Filter};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::answers::Failed;
-use crate::selection::EVENT_ID;
+use crate::form::{EVENT_ID, pairs};
 
 /// Longest name or reason that the relay accepts, in characters.
 const MAX_TEXT: &str = "500";
@@ -24,49 +26,60 @@ pub(super) fn age(seconds: u64) -> String {
     }
 }
 
-/// The input for the reason, which is recorded on each event.
-pub(super) fn why_field(is_required: bool) -> Markup {
-    why_field_with(is_required, "")
+/// A table with these headings, which ` | ` separates; one that is too wide can be scrolled.
+pub(super) fn table(label: &str, headings: &str, rows: &Markup) -> Markup {
+    html! {
+        div.wide tabindex="0" role="region" aria-label=(label) {
+            table {
+                thead { tr { @for heading in headings.split(" | ") { th scope="col" { (heading) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
 }
 
-/// The input for the reason, filled in with `why`.
-pub(super) fn why_field_with(is_required: bool, why: &str) -> Markup {
+/// The input for the reason, which is recorded on each event.
+pub(super) fn why_field(is_required: bool, why: &str) -> Markup {
+    let optional = if is_required { "" } else { " (optional)" };
     html! {
         label.field {
-            span { "Reason" @if !is_required { " (optional)" } }
+            span { "Reason" (optional) }
             input name="why" value=(why) maxlength=(MAX_TEXT) required[is_required] autocomplete="off";
         }
     }
 }
 
 /// A link to an event's page.
-pub(super) fn event_link(id: &str) -> Markup {
+pub(super) fn event_link(id: impl Display) -> Markup {
     html! { a.id href={ "/events/" (id) } { (id) } }
 }
 
 /// Hidden fields that name events to the next page.
-pub(super) fn hidden_ids(ids: &[String]) -> Markup {
+pub(super) fn hidden_ids(ids: &[impl Display]) -> Markup {
     html! { @for id in ids { input type="hidden" name=(EVENT_ID) value=(id); } }
+}
+
+/// Hidden fields that keep the list's filter.
+pub(super) fn hidden_filter(filter: &Filter) -> Markup {
+    html! { @for (name, value) in pairs(filter) { input type="hidden" name=(name) value=(value); } }
 }
 
 /// Lists failures; `failures` counts also those that are not listed.
 pub(super) fn failures(failed: &[Failed], failures: u64) -> Markup {
+    let rows = html! {
+        @for one in failed {
+            tr {
+                td { @match &one.event_id { Some(id) => (event_link(id)), None => "all" } }
+                td { @match one.state { Some(state) => (state), None => "unknown" } }
+                td.text { (one.error) }
+            }
+        }
+    };
     html! {
         @if failures > 0 {
             h2 { "Failed: " (failures) }
             @if failures > failed.len() as u64 { p { "The first " (failed.len()) " failures:" } }
-            table {
-                thead { tr { th scope="col" { "Event" } th scope="col" { "State" } th scope="col" { "Error" } } }
-                tbody {
-                    @for one in failed {
-                        tr {
-                            td { @match &one.event_id { Some(id) => (event_link(id)), None => "all" } }
-                            td { (one.state.as_deref().unwrap_or("unknown")) }
-                            td { (one.error) }
-                        }
-                    }
-                }
-            }
+            (table("Failures", "Event | State | Error", &rows))
         }
     }
 }

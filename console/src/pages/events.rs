@@ -2,30 +2,29 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::Extension;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Redirect};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::domain::event::EventId;
+use genesys_relay::dead_letters::api::{EventDetails, RequestBody, ShowRequest};
+use genesys_relay::domain::event::{EventId, InvalidEventId};
+use genesys_relay::domain::event_record::StateName;
 use jiff::Timestamp;
 use maud::{Markup, html};
-use serde_json::json;
 
 use super::elements::{hidden_ids, time};
-use crate::answers::Event;
-use crate::functions::Function;
+use crate::form::Fields;
 use crate::pretty::pretty;
 use crate::problem::Problem;
-use crate::selection::Fields;
 use crate::state::Console;
 
 /// Bytes of a body that the page shows; the download has all of it.
 const MAX_SHOWN: usize = 64 * 1024;
 
 /// `GET /events?id=`
-pub(crate) async fn find(RawQuery(query): RawQuery) -> Result<Redirect, Problem> {
-    let query = Fields::parse(query.unwrap_or_default().as_bytes());
+pub(crate) async fn find(Extension(query): Extension<Fields>) -> Result<Redirect, Problem> {
     let id = checked(query.get("id").unwrap_or_default())?;
     Ok(Redirect::to(&format!("/events/{id}")))
 }
@@ -37,7 +36,7 @@ pub(crate) async fn show(
 ) -> Result<Markup, Problem> {
     let event = load(&console, &id).await?;
     let content = html! {
-        h1 { "Event " span.id { (event.id) } }
+        h1 { "Event " span.id { (event.event_id) } }
         (state(&event))
         (actions(&console, &event))
         (timeline(&event))
@@ -61,7 +60,7 @@ pub(crate) async fn body(
         })?,
         (None, None) => return Err(Problem::invalid("The payload of this event is not stored.")),
     };
-    let name = format!("attachment; filename=\"{}.body\"", event.id);
+    let name = format!("attachment; filename=\"{}.body\"", event.event_id);
     Ok((
         [
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -71,25 +70,22 @@ pub(crate) async fn body(
     ))
 }
 
-async fn load(console: &Console, id: &str) -> Result<Event, Problem> {
-    let id = checked(id)?;
-    console
-        .ask(Function::Replay, json!({ "action": "show", "eventId": id }))
-        .await
+async fn load(console: &Console, id: &str) -> Result<EventDetails, Problem> {
+    let event_id = checked(id)?;
+    let request = RequestBody::Show(ShowRequest { event_id });
+    console.ask(request).await
 }
 
 fn checked(id: &str) -> Result<EventId, Problem> {
     id.parse()
-        .map_err(|error: genesys_relay::domain::event::InvalidEventId| {
-            Problem::invalid(error.to_string())
-        })
+        .map_err(|error: InvalidEventId| Problem::invalid(error.to_string()))
 }
 
-fn state(event: &Event) -> Markup {
+fn state(event: &EventDetails) -> Markup {
     html! {
         p.state {
             strong { (event.state) }
-            @if let Some(reason) = &event.reason { ", " strong { (reason) } }
+            @if let Some(reason) = event.reason { ", " strong { (reason.as_str()) } }
             @if let Some(status) = event.status_code { " (status " (status) ")" }
             @if let Some(error) = &event.error { ": " (error) }
         }
@@ -99,10 +95,10 @@ fn state(event: &Event) -> Markup {
     }
 }
 
-fn actions(console: &Console, event: &Event) -> Markup {
-    let ids = std::slice::from_ref(&event.id);
+fn actions(console: &Console, event: &EventDetails) -> Markup {
+    let ids = std::slice::from_ref(&event.event_id);
     html! {
-        @if event.state == "DEAD" {
+        @if event.state == StateName::Dead {
             form method="post" action="/replay" {
                 (console.token_field())
                 (hidden_ids(ids))
@@ -120,16 +116,15 @@ fn actions(console: &Console, event: &Event) -> Markup {
 }
 
 /// Attempts and operators' actions in the order of time.
-fn timeline(event: &Event) -> Markup {
-    let attempts_before = usize::try_from(event.attempts_made)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(event.attempts.len());
+fn timeline(event: &EventDetails) -> Markup {
+    let made = usize::try_from(event.attempts_made).unwrap_or(usize::MAX);
+    let attempts_before = made.saturating_sub(event.attempts.len());
     let mut moments: Vec<(Timestamp, Markup)> =
         vec![(event.received_at, html! { "Received from " (event.source) })];
     let newest = event.attempts.len().saturating_sub(1);
     for (number, attempt) in event.attempts.iter().enumerate() {
         // The last response often says why the event is dead.
-        let is_open = event.state == "DEAD" && number == newest;
+        let is_open = event.state == StateName::Dead && number == newest;
         let what = html! {
             strong { "Attempt " (attempts_before + number + 1) } ": "
             @match (attempt.status_code, &attempt.error) {
@@ -151,7 +146,7 @@ fn timeline(event: &Event) -> Markup {
     if let Some(at) = event.dead_at {
         moments.push((
             at,
-            html! { strong { "Dead" } @if let Some(reason) = &event.reason { ": " (reason) } },
+            html! { strong { "Dead" } @if let Some(reason) = event.reason { ": " (reason.as_str()) } },
         ));
     }
     // A stable sort: moments of the same time stay in this order.
@@ -165,16 +160,13 @@ fn timeline(event: &Event) -> Markup {
     }
 }
 
-fn payload(event: &Event) -> Markup {
+fn payload(event: &EventDetails) -> Markup {
     let Some(text) = event.body.as_deref().or(event.body_base64.as_deref()) else {
         return html! { h2 { "Payload" } p { "Only payloads of dead events up to a size limit are stored here. The message in the queue has the payload." } };
     };
     let shown = &text[..text.floor_char_boundary(MAX_SHOWN)];
-    let pretty = event
-        .body
-        .as_deref()
-        .filter(|body| body.len() <= MAX_SHOWN)
-        .and_then(pretty);
+    let body = event.body.as_deref().filter(|body| body.len() <= MAX_SHOWN);
+    let pretty = body.and_then(pretty);
     html! {
         section aria-labelledby="payload-title" {
             h2 #payload-title { "Payload" }
@@ -184,12 +176,12 @@ fn payload(event: &Event) -> Markup {
                 pre #raw tabindex="0" { (shown) }
                 @if shown.len() < text.len() { p { "Only the beginning is shown. Download the payload to see all of it." } }
             }
-            p { a href={ "/events/" (event.id) "/body" } download { "Download the payload" } }
+            p { a href={ "/events/" (event.event_id) "/body" } download { "Download the payload" } }
         }
     }
 }
 
-fn headers(event: &Event) -> Markup {
+fn headers(event: &EventDetails) -> Markup {
     html! {
         section aria-labelledby="headers-title" {
             h2 #headers-title { "Headers" }
@@ -202,7 +194,7 @@ fn headers(event: &Event) -> Markup {
     }
 }
 
-fn facts(event: &Event) -> Markup {
+fn facts(event: &EventDetails) -> Markup {
     let texts = [
         ("Webhook or integration", &event.webhook_id),
         ("Webhook name", &event.webhook_name),

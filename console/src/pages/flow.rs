@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use genesys_relay::dead_letters::api::{
+    AttemptsOfMinute, DeadLetter, List, ListRequest, RequestBody, Status,
+};
 use genesys_relay::domain::queue_depth::QueueDepth;
 use jiff::Timestamp;
 use maud::{Markup, html};
-use serde_json::json;
 
-use super::elements::{age, time};
+use super::elements::{age, table, time};
 use super::{breaker, needs};
-use crate::answers::{Attempts, DeadLetter, List, Status};
-use crate::functions::Function;
 use crate::problem::Problem;
 use crate::state::Console;
 
@@ -27,9 +27,7 @@ const LISTED: u32 = 100;
 
 /// `GET /`
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, Problem> {
-    let status: Status = console
-        .ask(Function::Replay, json!({ "action": "status" }))
-        .await?;
+    let status: Status = console.ask(RequestBody::Status).await?;
     let dead = match status.dead_letters.total() {
         0 => Vec::new(),
         _ => first_dead_letters(&console).await,
@@ -48,17 +46,16 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
 
 /// Lists the first dead letters. On an error the list is empty: the page works without it.
 async fn first_dead_letters(console: &Console) -> Vec<DeadLetter> {
-    let list = console
-        .ask::<List>(
-            Function::Replay,
-            json!({ "action": "list", "limit": LISTED }),
-        )
-        .await;
-    list.map_or_else(|_| Vec::new(), |list| list.items)
+    let first = ListRequest {
+        limit: Some(LISTED),
+        ..ListRequest::default()
+    };
+    let list: Result<List, _> = console.ask(RequestBody::List(first)).await;
+    list.unwrap_or_default().items
 }
 
 fn stations(status: &Status) -> Markup {
-    let rate = |count: fn(&Attempts) -> u64| status.attempts.get(1).map_or(0, count);
+    let rate = |count: fn(&AttemptsOfMinute) -> u64| status.attempts.get(1).map_or(0, count);
     html! {
         ol.flow aria-label="Path of an event" {
             li {
@@ -98,14 +95,15 @@ fn depth(depth: QueueDepth, in_flight: &str) -> Markup {
 }
 
 /// A chart and a table of the attempts in the last minutes.
-fn attempts(minutes: &[Attempts]) -> Markup {
-    let most = minutes
-        .iter()
-        .map(Attempts::total)
-        .max()
-        .unwrap_or_default()
-        .max(1);
+fn attempts(minutes: &[AttemptsOfMinute]) -> Markup {
+    let totals = minutes.iter().map(AttemptsOfMinute::total);
+    let most = totals.max().unwrap_or_default().max(1);
     let height = |count: u64| count * CHART_HEIGHT / most;
+    let rows = html! {
+        @for minute in minutes {
+            tr { td { (minute.minute.strftime("%H:%M")) } td.number { (minute.delivered) } td.number { (minute.failed) } }
+        }
+    };
     html! {
         section aria-labelledby="attempts-title" {
             h2 #attempts-title { "Attempts in the last " (minutes.len()) " minutes" }
@@ -130,14 +128,7 @@ fn attempts(minutes: &[Attempts]) -> Markup {
             }
             details {
                 summary { "Show numbers" }
-                table {
-                    thead { tr { th scope="col" { "Minute (UTC)" } th scope="col" { "Delivered" } th scope="col" { "Failed" } } }
-                    tbody {
-                        @for minute in minutes {
-                            tr { td { (minute.minute.strftime("%H:%M")) } td { (minute.delivered) } td { (minute.failed) } }
-                        }
-                    }
-                }
+                (table("Attempts", "Minute (UTC) | Delivered | Failed", &rows))
             }
         }
     }

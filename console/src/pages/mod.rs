@@ -9,15 +9,9 @@ pub(crate) mod flow;
 mod needs;
 pub(crate) mod runs;
 
-use axum::http::StatusCode;
-
 use crate::problem::Problem;
 
 /// Answers requests for unknown paths.
 pub(crate) async fn not_found() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "Page not found",
-        "Use the navigation to open a page.",
-    )
+    Problem::not_found("Page not found", "Use the navigation to open a page.")
 }

@@ -1,13 +1,12 @@
 //! The problems that need an operator's attention, at the top of the first page.
 
-use std::collections::BTreeMap;
-
+use genesys_relay::dead_letters::api::{AttemptsOfMinute, DeadLetter, Filter, Status};
+use genesys_relay::domain::failure::ReasonKind;
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
 use super::elements::{age, time};
-use crate::answers::{Attempts, DeadLetter, Status};
-use crate::selection::Filter;
+use crate::form::list_path;
 
 /// Fewer failed attempts than this in two minutes are no problem if most succeed
 /// (`FailedAttemptsAlarm` in the template).
@@ -54,138 +53,126 @@ struct Problem {
     runbook: &'static str,
 }
 
+#[derive(Default)]
 struct Findings {
     problems: Vec<Problem>,
     /// Remarks that need no action.
     notes: Vec<Markup>,
 }
 
+impl Findings {
+    fn report(&mut self, runbook: &'static str, what: Markup) {
+        self.problems.push(Problem { what, runbook });
+    }
+}
+
 fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
-    let mut findings = Findings {
-        problems: Vec::new(),
-        notes: Vec::new(),
-    };
-    let mut report =
-        |what: Markup, runbook: &'static str| findings.problems.push(Problem { what, runbook });
+    let mut findings = Findings::default();
     if status.dead_letters.total() > 0 {
-        report(dead_letters(status, dead), "dead-letters");
-    }
-    if let Some(task) = status
-        .move_task
-        .as_ref()
-        .filter(|task| task.status == "FAILED")
-        && status.dead_letters.total() > 0
-    {
-        let why = task.failure.as_deref().unwrap_or("SQS gave no reason");
-        report(
-            html! { "The last redrive of the dead letters failed: " (why) },
-            "dead-letters",
-        );
-    }
-    if let Some(error) = &status.breaker_error {
-        report(
-            html! { "The state of the breaker cannot be read: " (error) },
-            "breaker",
-        );
-    }
-    let is_open = status
-        .breaker
-        .as_ref()
-        .is_some_and(|breaker| breaker.state == "open");
-    if let Some(breaker) = &status.breaker {
-        let by = breaker.by.as_deref().unwrap_or("an unknown operator");
-        match breaker.state.as_str() {
-            state if breaker.forced => {
-                report(
-                    html! { "The breaker was manually set to " (state) " by " (by) ": " (breaker.why) },
-                    "breaker",
-                );
-            }
-            state @ ("open" | "exhausting") => {
-                report(
-                    html! { "The breaker is " (state) ": " (breaker.why) },
-                    "target-down",
-                );
-            }
-            _ => {}
-        }
-        // By the relay's clock: this machine's clock can differ.
-        let now = status
-            .attempts
-            .first()
-            .map_or(breaker.last_run_at, |newest| newest.minute);
-        if breaker.state != "off" && now.duration_since(breaker.last_run_at) > MAX_BREAKER_SILENCE {
-            let what = html! {
-                "The breaker has not run since " (time(breaker.last_run_at)) " and cannot detect an outage"
-            };
-            report(what, "breaker");
+        findings.report("dead-letters", dead_letters(status, dead));
+        let task = status.move_task.as_ref();
+        if let Some(task) = task.filter(|task| task.status == "FAILED") {
+            let why = task.failure.as_deref().unwrap_or("SQS gave no reason");
+            let what = html! { "The last redrive of the dead letters failed: " (why) };
+            findings.report("dead-letters", what);
         }
     }
-    let attempted: u64 = status
-        .attempts
-        .iter()
-        .take(QUIET_MINUTES)
-        .map(Attempts::total)
-        .sum();
-    let is_waiting = status.queue.visible > 0
-        && status
-            .queue_age_seconds
-            .is_none_or(|age| age >= 60 * QUIET_MINUTES as u64);
-    if is_waiting && attempted == 0 && !is_open {
-        let what = html! {
-            (status.queue.visible) " events are waiting, and none was attempted in the last " (QUIET_MINUTES) " minutes: the processor does not receive them"
-        };
-        report(what, "events-too-old");
-    }
-    if let Some(seconds) = status
-        .queue_age_seconds
-        .filter(|seconds| *seconds >= OLD_EVENT_SECONDS)
-    {
-        report(
-            html! { "The oldest event has been waiting for " (age(seconds)) },
-            "events-too-old",
-        );
-    }
-    if status.queue.in_flight >= MANY_IN_FLIGHT {
-        let what = html! { (status.queue.in_flight) " events are in flight; SQS allows 120000" };
-        report(what, "in-flight-quota");
-    }
+    breaker(status, &mut findings);
+    waiting(status, &mut findings);
     failures(&status.attempts, &mut findings);
     findings
 }
 
+fn breaker(status: &Status, findings: &mut Findings) {
+    if let Some(error) = &status.breaker_error {
+        let what = html! { "The state of the breaker cannot be read: " (error) };
+        findings.report("breaker", what);
+    }
+    let Some(breaker) = &status.breaker else {
+        return;
+    };
+    let by = breaker.by.as_deref().unwrap_or("an unknown operator");
+    match &*breaker.state {
+        state if breaker.forced => {
+            let what =
+                html! { "The breaker was manually set to " (state) " by " (by) ": " (breaker.why) };
+            findings.report("breaker", what);
+        }
+        state @ ("open" | "exhausting") => {
+            let what = html! { "The breaker is " (state) ": " (breaker.why) };
+            findings.report("target-down", what);
+        }
+        _ => {}
+    }
+    // By the relay's clock: this machine's clock can differ.
+    let last_run_at = breaker.last_run_at;
+    let newest = status.attempts.first();
+    let now = newest.map_or(last_run_at, |newest| newest.minute);
+    if breaker.state != "off" && now.duration_since(last_run_at) > MAX_BREAKER_SILENCE {
+        let what = html! { "The breaker has not run since " (time(last_run_at)) " and cannot detect an outage" };
+        findings.report("breaker", what);
+    }
+}
+
+fn waiting(status: &Status, findings: &mut Findings) {
+    let (queue, oldest) = (status.queue, status.queue_age_seconds);
+    let newest = status.attempts.iter().take(QUIET_MINUTES);
+    let attempted: u64 = newest.map(AttemptsOfMinute::total).sum();
+    let is_waiting = queue.visible > 0 && oldest.is_none_or(|age| age >= 60 * QUIET_MINUTES as u64);
+    let breaker = status.breaker.as_ref();
+    let is_open = breaker.is_some_and(|breaker| breaker.state == "open");
+    if is_waiting && attempted == 0 && !is_open {
+        let what = html! {
+            (queue.visible) " events are waiting, and none was attempted in the last " (QUIET_MINUTES) " minutes: the processor does not receive them"
+        };
+        findings.report("events-too-old", what);
+    }
+    if let Some(seconds) = oldest.filter(|seconds| *seconds >= OLD_EVENT_SECONDS) {
+        let what = html! { "The oldest event has been waiting for " (age(seconds)) };
+        findings.report("events-too-old", what);
+    }
+    if queue.in_flight >= MANY_IN_FLIGHT {
+        let what = html! { (queue.in_flight) " events are in flight; SQS allows 120000" };
+        findings.report("in-flight-quota", what);
+    }
+}
+
 fn dead_letters(status: &Status, dead: &[DeadLetter]) -> Markup {
     let count = status.dead_letters.total();
-    let mut kinds: BTreeMap<(&str, Option<u16>), usize> = BTreeMap::new();
-    for dead_letter in dead {
-        *kinds
-            .entry((&dead_letter.reason, dead_letter.status_code))
-            .or_default() += 1;
+    let mut kinds: Vec<(ReasonKind, Option<u16>, usize)> = Vec::new();
+    for DeadLetter {
+        reason,
+        status_code,
+        ..
+    } in dead
+    {
+        let mut known = kinds.iter_mut();
+        match known.find(|kind| (kind.0, kind.1) == (*reason, *status_code)) {
+            Some((.., count)) => *count += 1,
+            None => kinds.push((*reason, *status_code, 1)),
+        }
     }
-    let mut kinds: Vec<_> = kinds.into_iter().collect();
-    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    kinds.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
     html! {
         a href="/dead-letters" { (count) @if count == 1 { " dead letter" } @else { " dead letters" } }
         @if let Some(seconds) = status.dead_letters_age_seconds {
             ", the oldest received " (age(seconds)) " ago; SQS deletes it 14 days after it was sent"
         }
         @if !kinds.is_empty() { @if (dead.len() as u64) < count { "; of the first " (dead.len()) ": " } @else { ": " } }
-        @for (place, ((reason, status), count)) in kinds.into_iter().enumerate() {
+        @for (place, (reason, status_code, count)) in kinds.into_iter().enumerate() {
             @if place > 0 { ", " }
-            a href={ "/dead-letters?" (Filter::of_kind(reason, status).query(&[])) } {
-                (count) " × " (reason) @if let Some(status) = status { " (" (status) ")" }
+            @let filter = Filter { reason: Some(reason), status_code, ..Filter::default() };
+            a href=(list_path(&filter, &[])) {
+                (count) " × " (reason.as_str()) @if let Some(status) = status_code { " (" (status) ")" }
             }
         }
     }
 }
 
-fn failures(attempts: &[Attempts], findings: &mut Findings) {
-    let (all, failed) = attempts
-        .iter()
-        .take(2)
-        .fold((0, 0), |(all, failed), minute| {
-            (all + minute.total(), failed + minute.failed)
-        });
+fn failures(attempts: &[AttemptsOfMinute], findings: &mut Findings) {
+    let last_two = || attempts.iter().take(2);
+    let all: u64 = last_two().map(AttemptsOfMinute::total).sum();
+    let failed: u64 = last_two().map(|minute| minute.failed).sum();
     if failed == 0 {
         return;
     }
@@ -200,27 +187,16 @@ fn failures(attempts: &[Attempts], findings: &mut Findings) {
             "; failing since " @if is_first { "before " } (since.strftime("%H:%M")) " UTC"
         }
     };
-    findings.problems.push(Problem {
-        what,
-        runbook: "target-down",
-    });
+    findings.report("target-down", what);
 }
 
 /// Finds the first minute of an unbroken series of failures up to now. The flag is set if earlier
 /// minutes are unknown.
-fn failing_since(attempts: &[Attempts]) -> Option<(Timestamp, bool)> {
+fn failing_since(attempts: &[AttemptsOfMinute]) -> Option<(Timestamp, bool)> {
     // The current minute may have no counts yet.
-    let begun = attempts
-        .iter()
-        .take(1)
-        .take_while(|minute| minute.failed == 0)
-        .count();
-    let (place, first) = attempts
-        .iter()
-        .enumerate()
-        .skip(begun)
-        .take_while(|(_, minute)| minute.failed > 0)
-        .last()?;
+    let begun = usize::from(attempts.first()?.failed == 0);
+    let minutes = attempts.iter().enumerate().skip(begun);
+    let (place, first) = minutes.take_while(|(_, minute)| minute.failed > 0).last()?;
     Some((first.minute, place + 1 == attempts.len()))
 }
 
@@ -232,7 +208,7 @@ mod tests {
 
     const NOW: &str = "2026-01-15T12:00:00Z";
 
-    /// The problems and notes for a healthy status after `change`.
+    /// The problems with their runbooks, and the notes, for a healthy status after `change`.
     fn found(change: impl FnOnce(&mut Value)) -> (Vec<(String, &'static str)>, Vec<String>) {
         let now: Timestamp = NOW.parse().expect("a time");
         let minutes: Vec<Value> = (0..15)
@@ -240,27 +216,19 @@ mod tests {
             .collect();
         let none = json!({ "visible": 0, "inFlight": 0, "delayed": 0 });
         let breaker = json!({
-            "state": "closed", "since": NOW, "why": "deliveries succeed", "by": null, "forced": false, "probes": 0,
-            "lastProbe": null, "lastRunAt": NOW,
+            "state": "closed", "since": NOW, "why": "deliveries succeed", "by": null,
+            "forced": false, "probes": 0, "lastRunAt": NOW,
         });
         let mut status = json!({
-            "queue": none, "deadLetters": none, "queueAgeSeconds": 1, "deadLettersAgeSeconds": null, "moveTask": null,
-            "run": null, "breaker": breaker, "attempts": minutes,
+            "queue": none, "deadLetters": none, "queueAgeSeconds": 1, "moveTask": null, "breaker": breaker,
+            "breakerError": null, "attempts": minutes,
         });
         change(&mut status);
-        let findings = findings(&serde_json::from_value(status).expect("a status"), &[]);
-        let problems = findings
-            .problems
-            .into_iter()
-            .map(|problem| (problem.what.into_string(), problem.runbook));
-        (
-            problems.collect(),
-            findings
-                .notes
-                .into_iter()
-                .map(Markup::into_string)
-                .collect(),
-        )
+        let Findings { problems, notes } =
+            findings(&serde_json::from_value(status).expect("a status"), &[]);
+        let problem = |problem: Problem| (problem.what.into_string(), problem.runbook);
+        let notes = notes.into_iter().map(Markup::into_string);
+        (problems.into_iter().map(problem).collect(), notes.collect())
     }
 
     #[test]
@@ -278,93 +246,68 @@ mod tests {
 
     #[test]
     fn each_outage_is_named_with_its_runbook() {
-        let expect = |change: &dyn Fn(&mut Value), says: &str, runbook: &str| {
-            let (problems, _) = found(change);
-            let is_named = problems
-                .iter()
-                .any(|(what, book)| what.contains(says) && *book == runbook);
-            assert!(is_named, "{says}: {problems:?}");
+        // Each change is a list of paths and values.
+        let expect = |changes: Value, says: &str, runbook: &str| {
+            let (problems, _) = found(|status| {
+                for (path, value) in changes.as_object().expect("changes") {
+                    *status.pointer_mut(path).expect("a field") = value.clone();
+                }
+            });
+            let is_named = |(what, book): &(String, &str)| what.contains(says) && *book == runbook;
+            assert!(problems.iter().any(is_named), "{says}: {problems:?}");
+            problems.len()
         };
-        let quiet = |status: &mut Value| {
-            status["queue"]["visible"] = 7.into();
-            status["queueAgeSeconds"] = 200.into();
-            (0..3).for_each(|minute| status["attempts"][minute]["delivered"] = 0.into());
-        };
+        let mut quiet = json!({
+            "/queue/visible": 7, "/queueAgeSeconds": 200,
+            "/attempts/0/delivered": 0, "/attempts/1/delivered": 0, "/attempts/2/delivered": 0,
+        });
+        let says = "7 events are waiting, and none was attempted in the last 3 minutes";
+        expect(quiet.clone(), says, "events-too-old");
+        let says = "has been waiting for 30 min";
+        expect(json!({ "/queueAgeSeconds": 1800 }), says, "events-too-old");
+        let says = "96000 events are in flight";
         expect(
-            &quiet,
-            "7 events are waiting, and none was attempted in the last 3 minutes",
-            "events-too-old",
-        );
-        expect(
-            &|status| status["queueAgeSeconds"] = 1800.into(),
-            "has been waiting for 30 min",
-            "events-too-old",
-        );
-        expect(
-            &|status| status["queue"]["inFlight"] = 96_000.into(),
-            "96000 events are in flight",
+            json!({ "/queue/inFlight": 96_000 }),
+            says,
             "in-flight-quota",
         );
+        let says = "has not run since <time datetime=\"2026-01-15T11:54:00Z\">";
         expect(
-            &|status| status["breaker"]["lastRunAt"] = "2026-01-15T11:54:00Z".into(),
-            "has not run since <time datetime=\"2026-01-15T11:54:00Z\">",
+            json!({ "/breaker/lastRunAt": "2026-01-15T11:54:00Z" }),
+            says,
             "breaker",
         );
+        let unreadable = json!({ "/breaker": null, "/breakerError": "an item of a later version" });
         expect(
-            &|status| status["breaker"]["state"] = "open".into(),
-            "The breaker is open",
-            "target-down",
-        );
-        let unreadable = |status: &mut Value| {
-            status["breaker"] = Value::Null;
-            status["breakerError"] = "an item of a later version".into();
-        };
-        expect(
-            &unreadable,
+            unreadable,
             "cannot be read: an item of a later version",
             "breaker",
         );
-        let forced = |status: &mut Value| {
-            status["breaker"]["forced"] = true.into();
-            status["breaker"]["by"] = "an operator".into();
-        };
-        expect(&forced, "manually set to closed by an operator", "breaker");
-        let moved = |status: &mut Value| {
-            status["deadLetters"]["visible"] = 1.into();
-            status["moveTask"] = json!({ "status": "FAILED", "moved": 3, "toMove": 4, "failure": "AccessDenied", "startedAt": NOW });
-        };
-        expect(&moved, "failed: AccessDenied", "dead-letters");
-        expect(&moved, "1 dead letter<", "dead-letters");
-        let held = |status: &mut Value| {
-            quiet(status);
-            status["breaker"]["state"] = "open".into();
-        };
-        assert_eq!(
-            found(held).0.len(),
-            1,
-            "an open breaker explains waiting events"
-        );
+        let forced = json!({ "/breaker/forced": true, "/breaker/by": "an operator" });
+        expect(forced, "manually set to closed by an operator", "breaker");
+        let task = json!({ "status": "FAILED", "moved": 3, "failure": "AccessDenied" });
+        let moved = json!({ "/deadLetters/visible": 1, "/moveTask": task });
+        expect(moved.clone(), "failed: AccessDenied", "dead-letters");
+        expect(moved, "1 dead letter<", "dead-letters");
+        // An open breaker explains events that wait.
+        quiet["/breaker/state"] = "open".into();
+        assert_eq!(expect(quiet, "The breaker is open", "target-down"), 1);
     }
 
     #[test]
     fn few_failures_are_a_note_and_many_are_a_problem() {
         let few = |status: &mut Value| status["attempts"][1]["failed"] = 4.into();
-        assert_eq!(
-            found(few),
-            (
-                vec![],
-                vec!["4 of 24 attempts failed in the last two minutes".to_owned()]
-            )
-        );
+        let note = "4 of 24 attempts failed in the last two minutes".to_owned();
+        assert_eq!(found(few), (vec![], vec![note]));
         let many = |minutes: std::ops::Range<usize>| {
             let (problems, notes) = found(|status| {
-                minutes.for_each(|minute| status["attempts"][minute]["failed"] = 20.into())
+                minutes.for_each(|minute| status["attempts"][minute]["failed"] = 20.into());
             });
-            assert!(
-                notes.is_empty() && problems.len() == 1 && problems[0].1 == "target-down",
-                "{problems:?} {notes:?}"
-            );
-            problems[0].0.clone()
+            assert!(notes.is_empty(), "{notes:?}");
+            let [(what, "target-down")] = &problems[..] else {
+                panic!("{problems:?}")
+            };
+            what.clone()
         };
         assert!(many(1..4).ends_with("failing since 11:57 UTC"));
         assert!(many(0..1).ends_with("failing since 12:00 UTC"));

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::Redirect;
+use genesys_relay::dead_letters::api::{
+    CancelRequest, DiscardRequest, ReconcileRequest, ReplayRequest, RequestBody,
+};
 use maud::{Markup, html};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::elements::{failures, time};
-use crate::functions::Function;
+use super::elements::{failures, table, time};
+use crate::form::{COUNTED, Fields, list_path, nothing_selected};
+use crate::functions::signed;
 use crate::problem::Problem;
-use crate::runs::{End, Progress, Run, Which, Work, request};
-use crate::selection::{COUNTED, Fields, Filter, Selection};
+use crate::runs::{End, Order, Progress, Run};
 use crate::state::{Console, ONCE};
 
 /// Seconds between two refreshes while a run is in progress. Only the console answers, not the
@@ -25,62 +27,45 @@ pub(crate) async fn start(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
-    let work = work(&form)?;
     let requester = console.requester(&form);
-    if matches!(work, Work::Discard { .. }) && requester.why.is_none() {
-        return Err(Problem::invalid(
-            "Enter a reason for the discard: it is recorded on each event.",
-        ));
-    }
-    let once = form
-        .get(ONCE)
-        .ok_or_else(|| Problem::invalid("The form is incomplete. Reload the page."))?;
-    let run = console
-        .runs
-        .start(&console.functions, once, work, requester, Filter::of(&form));
-    Ok(Redirect::to(&format!("/runs/{}", run.id)))
+    let order = Order {
+        request: request(&form, requester.why.as_deref())?,
+        requester,
+        counted: form.get(COUNTED).and_then(|count| count.parse().ok()),
+        filter: form.filter()?,
+    };
+    let incomplete = || Problem::invalid("The form is incomplete. Reload the page.");
+    let once = form.get(ONCE).ok_or_else(incomplete)?;
+    let id = console.runs.start(&console.functions, once, order);
+    Ok(Redirect::to(&format!("/runs/{id}")))
 }
 
-fn work(form: &Fields) -> Result<Work, Problem> {
-    let nothing = || Problem::invalid("Nothing is selected.");
+fn request(form: &Fields, why: Option<&str>) -> Result<RequestBody, Problem> {
     Ok(match form.get("action") {
         Some("replay") => {
-            let rate = form.get("rate").map(str::parse).transpose();
-            let rate =
-                rate.map_err(|_| Problem::invalid("The rate must be a number from 1 to 500."))?;
-            let which = match Selection::of(form).ok_or_else(nothing)? {
-                Selection::Ids(ids) => Which::Ids(ids),
-                Selection::All => Which::All {
-                    counted: form.get(COUNTED).and_then(|count| count.parse().ok()),
-                },
-                Selection::Matching(_) => {
-                    return Err(Problem::invalid(
-                        "Start with a dry run: it names the dead letters to replay.",
-                    ));
-                }
-            };
-            Work::Replay {
-                which,
-                rate,
+            let options: ReplayRequest = form.read(&["ratePerSecond"])?;
+            let request = ReplayRequest {
+                rate_per_second: options.rate_per_second,
                 force: form.get("force").is_some(),
+                ..form.selection()?
+            };
+            if request.filter.is_some() {
+                return Err(Problem::invalid(
+                    "Start with a dry run: it names the dead letters to replay.",
+                ));
             }
+            RequestBody::Replay(request)
         }
-        Some("discard") => match Selection::of(form) {
-            Some(Selection::Ids(ids)) => Work::Discard { ids },
-            Some(Selection::Matching(_) | Selection::All) | None => return Err(nothing()),
-        },
-        Some("archive") => {
-            let days = form.get("olderThanDays").unwrap_or_default();
-            Work::Archive {
-                older_than_days: days
-                    .parse::<u32>()
-                    .map_or_else(|_| json!(days), Value::from),
-            }
-        }
-        Some("restore") => Work::Restore {
-            key: form.get("key").unwrap_or_default().to_owned(),
-        },
-        Some("reconcile") => Work::Reconcile,
+        Some("discard") => RequestBody::Discard(DiscardRequest {
+            event_ids: form.selection()?.event_ids.ok_or_else(nothing_selected)?,
+            by: None,
+            why: why.map(str::to_owned).ok_or_else(|| {
+                Problem::invalid("Enter a reason for the discard: it is recorded on each event.")
+            })?,
+        }),
+        Some("archive") => RequestBody::Archive(form.read(&["olderThanDays"])?),
+        Some("restore") => RequestBody::Restore(form.read(&["key"])?),
+        Some("reconcile") => RequestBody::Reconcile(ReconcileRequest::default()),
         _ => return Err(Problem::invalid("The form names no action.")),
     })
 }
@@ -88,24 +73,25 @@ fn work(form: &Fields) -> Result<Work, Problem> {
 /// `GET /runs`
 pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
     let runs = console.runs.all();
+    let is_live = runs.iter().any(|run| run.progress().end.is_none());
+    let rows = html! {
+        @for run in &runs {
+            @let progress = run.progress();
+            tr {
+                td { a href={ "/runs/" (run.id) } { (run.action()) " " (run.id) } }
+                td { (time(run.began_at)) }
+                td.text { (run.order.requester.why.as_deref().unwrap_or("")) }
+                td { (progress.done + progress.under_way) " " (run.done()) }
+                td { (state(run, &progress)) }
+            }
+        }
+    };
     let content = html! {
         h1 { "Runs" }
         p { "Runs started from this console. For all operators' actions see the histories of events and the audit log." }
         @if runs.is_empty() { p { "No runs yet." } } @else {
-            table {
-                thead { tr { th scope="col" { "Run" } th scope="col" { "Started" } th scope="col" { "Reason" } th scope="col" { "Done" } th scope="col" { "State" } } }
-                tbody #runs data-live=[runs.iter().any(|run| run.progress().end.is_none()).then_some(LOOK_SECONDS)] {
-                    @for run in &runs {
-                        @let progress = run.progress();
-                        tr {
-                            td { a href={ "/runs/" (run.id) } { (run.work.action()) " " (run.id) } }
-                            td { (time(run.began_at)) }
-                            td { (run.requester.why.as_deref().unwrap_or("")) }
-                            td { (progress.done) " " (run.work.done()) }
-                            td { (state(run, &progress)) }
-                        }
-                    }
-                }
+            div #runs data-live=[is_live.then_some(LOOK_SECONDS)] {
+                (table("Runs", "Run | Started | Reason | Done | State", &rows))
             }
         }
     };
@@ -121,11 +107,11 @@ pub(crate) async fn show(
     let progress = run.progress();
     let live = progress.end.is_none().then_some(LOOK_SECONDS);
     let content = html! {
-        h1 { "Run " (run.id) ": " (run.work.action()) }
+        h1 { "Run " (run.id) ": " (run.action()) }
         div #progress role="status" data-live=[live] { (shown(&run, &progress)) }
         div #cancel data-live=[live] { (cancel_form(&console, &run, &progress)) }
         div #result data-live=[live] { (result(&console, &run, &progress)) }
-        p { a href={ "/dead-letters?" (run.filter.query(&[])) } { "Back to the dead letters" } }
+        p { a href=(list_path(&run.order.filter, &[])) { "Back to the dead letters" } }
     };
     let title = format!("Run {id}");
     Ok(match progress.end {
@@ -148,18 +134,14 @@ pub(crate) async fn cancel_move_task(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
-    console
-        .ask::<Value>(
-            Function::Replay,
-            request(&console.requester(&form), "cancel", Map::new()),
-        )
-        .await?;
+    let cancel = RequestBody::Cancel(CancelRequest::default());
+    let request = signed(cancel, &console.requester(&form));
+    console.ask::<Value>(request).await?;
     Ok(Redirect::to("/"))
 }
 
 fn no_such_run() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
+    Problem::not_found(
         "Run not found",
         "The console keeps runs only until it exits.",
     )
@@ -179,7 +161,7 @@ fn shown(run: &Run, progress: &Progress) -> Markup {
     html! {
         p {
             strong { (state(run, progress)) } ". "
-            (progress.done + progress.under_way) @if let Some(asked) = progress.asked { " of " (asked) } " " (run.work.done())
+            (progress.done + progress.under_way) @if let Some(asked) = progress.asked { " of " (asked) } " " (run.done())
             @if progress.failures > 0 { ", " (progress.failures) " failed" } "."
         }
         @if let Some(asked) = progress.asked {
@@ -189,7 +171,7 @@ fn shown(run: &Run, progress: &Progress) -> Markup {
         @if let Some(unheard) = &progress.unheard { p { (unheard) } }
         @if let Some(End::Stopped(error)) = &progress.end { p.problem { (error) } }
         @if let Some(note) = &progress.note { p { (note) } }
-        @if progress.done > 0 && run.work.action() == "replay" {
+        @if progress.done > 0 && run.action() == "replay" {
             p { "They are back in the events queue. " a href="/" { "Flow" } " shows whether your system accepts them." }
         }
     }
@@ -226,6 +208,6 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 }
             }
         }
-        p.taken { "By " (run.requester.by) @if let Some(why) = &run.requester.why { ": " (why) } ". Started at " (time(run.began_at)) "." }
+        p.taken { "By " (run.order.requester.by) @if let Some(why) = &run.order.requester.why { ": " (why) } ". Started at " (time(run.began_at)) "." }
     }
 }

@@ -8,18 +8,16 @@ mod run;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use genesys_relay::domain::request::Requester;
-
-pub(crate) use self::run::{End, Progress, Run, Which, Work, request};
+pub(crate) use self::run::{End, Order, Progress, Run};
 use self::worker::Worker;
 use crate::functions::Functions;
-use crate::selection::Filter;
+use crate::lock::Lock;
 
 /// All runs since the console started.
 #[derive(Default)]
-pub(crate) struct Runs(Mutex<Started>);
+pub(crate) struct Runs(Lock<Started>);
 
 #[derive(Default)]
 struct Started {
@@ -30,43 +28,26 @@ struct Started {
 
 impl Runs {
     /// Starts a run in the background. The same form, sent again, returns the run that it started.
-    pub(crate) fn start(
-        &self,
-        functions: &Arc<dyn Functions>,
-        form: &str,
-        work: Work,
-        requester: Requester,
-        filter: Filter,
-    ) -> Arc<Run> {
-        let mut started = self.lock();
-        let Started { runs, forms } = &mut *started;
-        if let Some(run) = forms.get(form).and_then(|id| runs.get(id)) {
-            return Arc::clone(run);
+    pub(crate) fn start(&self, functions: &Arc<dyn Functions>, form: &str, order: Order) -> u32 {
+        let Started { runs, forms } = &mut *self.0.lock();
+        if let Some(id) = forms.get(form) {
+            return *id;
         }
         let id = runs.keys().next_back().map_or(1, |newest| newest + 1);
-        let run = Arc::new(Run::new(id, work, requester, filter));
+        let run = Arc::new(Run::new(id, order));
         runs.insert(id, Arc::clone(&run));
         forms.insert(form.to_owned(), id);
-        tokio::spawn(
-            Worker {
-                functions: Arc::clone(functions),
-                run: Arc::clone(&run),
-            }
-            .work(),
-        );
-        run
+        let functions = Arc::clone(functions);
+        tokio::spawn(Worker { functions, run }.work());
+        id
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<Arc<Run>> {
-        self.lock().runs.get(&id).cloned()
+        self.0.lock().runs.get(&id).cloned()
     }
 
     /// All runs, newest first.
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
-        self.lock().runs.values().rev().cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Started> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().runs.values().rev().cloned().collect()
     }
 }

@@ -1,103 +1,34 @@
-//! One run: its work, its requester and its progress.
+//! One run: its request, its requester and its progress.
 
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use genesys_relay::dead_letters::api::{Done, Failed, Filter, Report, RequestBody};
 use genesys_relay::domain::request::Requester;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
-use crate::answers::{Failed, Report};
-use crate::selection::Filter;
+use crate::lock::Lock;
 
 /// Failures that a run keeps to list them.
 const MAX_LISTED: usize = 200;
 
-/// Dead letters that a run replays.
-#[derive(Debug, Clone)]
-pub(crate) enum Which {
-    /// The ids that a dry run or the operator named.
-    Ids(Vec<String>),
-    /// All dead letters; `counted` is the dry run's count.
-    All { counted: Option<u64> },
-}
-
-/// Work of a run.
-#[derive(Debug, Clone)]
-pub(crate) enum Work {
-    /// Send dead letters back to the events queue.
-    Replay {
-        which: Which,
-        rate: Option<u32>,
-        force: bool,
-    },
-    /// Delete dead letters.
-    Discard { ids: Vec<String> },
-    /// Move old dead letters to the archive.
-    Archive { older_than_days: Value },
-    /// Move an archived object back to the dead-letter queue.
-    Restore { key: String },
-    /// Make the list of dead letters match the queue.
-    Reconcile,
-}
-
-impl Work {
-    /// The relay's name for the action.
-    pub(crate) fn action(&self) -> &'static str {
-        match self {
-            Self::Replay { .. } => "replay",
-            Self::Discard { .. } => "discard",
-            Self::Archive { .. } => "archive",
-            Self::Restore { .. } => "restore",
-            Self::Reconcile => "reconcile",
-        }
-    }
-
-    /// Tells whether the relay does it in one invocation, which cannot be cancelled once it has
-    /// begun.
-    fn is_one_invocation(&self) -> bool {
-        match self {
-            Self::Replay { .. } | Self::Discard { .. } => false,
-            Self::Archive { .. } | Self::Restore { .. } | Self::Reconcile => true,
-        }
-    }
-
-    /// The participle that follows a count of dead letters.
-    pub(crate) fn done(&self) -> &'static str {
-        match self {
-            Self::Replay { .. } => "replayed",
-            Self::Discard { .. } => "discarded",
-            Self::Archive { .. } => "archived",
-            Self::Restore { .. } => "restored",
-            Self::Reconcile => "removed from the list",
-        }
-    }
-}
-
-/// Builds a request for `action` with these fields, the operator and the reason.
-pub(crate) fn request(
-    requester: &Requester,
-    action: &str,
-    mut fields: Map<String, Value>,
-) -> Value {
-    fields.insert("action".to_owned(), action.into());
-    fields.insert("by".to_owned(), requester.by.as_str().into());
-    if let Some(why) = &requester.why {
-        fields.insert("why".to_owned(), why.as_str().into());
-    }
-    fields.into()
+/// The order that a form gives.
+pub(crate) struct Order {
+    pub(crate) request: RequestBody,
+    pub(crate) requester: Requester,
+    /// The dry run's count of all dead letters.
+    pub(crate) counted: Option<u64>,
+    /// Filter of the list from which it was given.
+    pub(crate) filter: Filter,
 }
 
 /// One run.
 pub(crate) struct Run {
     pub(crate) id: u32,
-    pub(crate) work: Work,
-    pub(crate) requester: Requester,
+    pub(crate) order: Order,
     pub(crate) began_at: Timestamp,
-    /// Filter of the list from which it was started.
-    pub(crate) filter: Filter,
     is_cancelled: AtomicBool,
-    progress: Mutex<Progress>,
+    progress: Lock<Progress>,
 }
 
 /// Progress of a run.
@@ -143,16 +74,33 @@ pub(crate) enum End {
 }
 
 impl Run {
-    pub(super) fn new(id: u32, work: Work, requester: Requester, filter: Filter) -> Self {
+    pub(super) fn new(id: u32, order: Order) -> Self {
         Self {
             id,
-            work,
-            requester,
+            order,
             began_at: Timestamp::now(),
-            filter,
             is_cancelled: AtomicBool::new(false),
-            progress: Mutex::default(),
+            progress: Lock::default(),
         }
+    }
+
+    /// The relay's name for the action, and the participle that follows a count of dead letters.
+    fn words(&self) -> (&'static str, &'static str) {
+        match &self.order.request {
+            RequestBody::Replay(_) => ("replay", "replayed"),
+            RequestBody::Discard(_) => ("discard", "discarded"),
+            RequestBody::Archive(_) => ("archive", "archived"),
+            RequestBody::Restore(_) => ("restore", "restored"),
+            _ => ("reconcile", "removed from the list"),
+        }
+    }
+
+    pub(crate) fn action(&self) -> &'static str {
+        self.words().0
+    }
+
+    pub(crate) fn done(&self) -> &'static str {
+        self.words().1
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -164,9 +112,11 @@ impl Run {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Tells whether cancelling has an effect: not once its only invocation has begun.
+    /// Returns whether cancelling has an effect: not once its only invocation has begun.
     pub(crate) fn can_be_cancelled(&self, progress: &Progress) -> bool {
-        progress.end.is_none() && (progress.waiting.is_some() || !self.work.is_one_invocation())
+        let request = &self.order.request;
+        let has_steps = matches!(request, RequestBody::Replay(_) | RequestBody::Discard(_));
+        progress.end.is_none() && (has_steps || progress.waiting.is_some())
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -174,21 +124,23 @@ impl Run {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     /// Adds the report of one invocation that was asked for `asked` dead letters.
     pub(super) fn add(&self, report: Report, asked: Option<u64>) {
         let mut progress = self.lock();
         progress.looked_at += asked.unwrap_or(report.matched);
-        progress.done += report.done;
+        progress.done += report.done.total();
         progress.under_way = 0;
         progress.recorded += report.recorded;
         progress.removed += report.removed;
         progress.failures += report.failures;
         let room = MAX_LISTED.saturating_sub(progress.failed.len());
         progress.failed.extend(report.failed.into_iter().take(room));
-        progress.keys.extend(report.keys);
+        if let Done::Archive { keys, .. } = report.done {
+            progress.keys.extend(keys);
+        }
         progress.remaining = report.remaining.or(progress.remaining);
         if !report.complete {
             progress.note =

@@ -4,16 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use genesys_relay::dead_letters::api::{
+    BackgroundAnswer, BackgroundState, BackgroundStatus, CancelRequest, Report, RequestBody, Status,
+};
+use genesys_relay::domain::event::EventId;
 use genesys_relay::ports::queue::MoveTask;
 use genesys_relay::runtime::logging::display_chain;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::run::{End, Run, Which, Work, request};
-use crate::answers::{Background, BackgroundAnswer, BackgroundState, Report, Status};
-use crate::functions::{Function, FunctionError, Functions, InvokeError};
+use super::run::{End, Run};
+use crate::functions::{Function, Functions, InvokeError, signed};
 
 /// Steps of a run, within the bounds of a step's size.
 const STEPS: usize = 20;
@@ -40,109 +44,62 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) async fn work(self) {
-        let outcome = match &self.run.work {
-            Work::Replay { which, rate, force } => self.replay(which, *rate, *force).await,
-            Work::Discard { ids } => self.step_by_step("discard", ids, &Map::new()).await,
-            Work::Archive { older_than_days } => {
-                self.in_one_step(
-                    "archive",
-                    fields([("olderThanDays", older_than_days.clone())]),
-                )
-                .await
-            }
-            Work::Restore { key } => {
-                self.in_one_step("restore", fields([("key", json!(key))]))
-                    .await
-            }
-            Work::Reconcile => self.in_one_step("reconcile", Map::new()).await,
-        };
+        let end = self.carry_out().await.err().unwrap_or(End::Finished);
         let mut progress = self.run.lock();
         progress.waiting = None;
-        progress.end = Some(outcome.unwrap_or_else(|error| End::Stopped(display_chain(&error))));
+        progress.end = Some(end);
     }
 
-    async fn replay(
-        &self,
-        which: &Which,
-        rate: Option<u32>,
-        force: bool,
-    ) -> Result<End, InvokeError> {
-        let mut options = Map::new();
-        if let Some(rate) = rate {
-            options.insert("ratePerSecond".to_owned(), rate.into());
-        }
-        if force {
-            options.insert("force".to_owned(), true.into());
-        }
-        match which {
-            Which::Ids(ids) => self.step_by_step("replay", ids, &options).await,
-            Which::All { counted } => {
-                options.insert("all".to_owned(), true.into());
-                self.all(&options, *counted).await
+    /// Carries out the whole run. An error is its end before all was done.
+    async fn carry_out(&self) -> Result<(), End> {
+        match &self.run.order.request {
+            RequestBody::Replay(request) => match &request.event_ids {
+                Some(ids) => self.step_by_step(ids).await,
+                None => self.all().await,
+            },
+            RequestBody::Discard(request) => self.step_by_step(&request.event_ids).await,
+            request => {
+                self.run.add(self.step(request).await?, None);
+                Ok(())
             }
         }
     }
 
     /// Handles the events in steps.
-    async fn step_by_step(
-        &self,
-        action: &str,
-        ids: &[String],
-        options: &Map<String, Value>,
-    ) -> Result<End, InvokeError> {
+    async fn step_by_step(&self, ids: &[EventId]) -> Result<(), End> {
         self.run.lock().asked = Some(ids.len() as u64);
-        for ids in ids.chunks(step(ids.len())) {
+        let size = (ids.len() / STEPS).clamp(SMALLEST_STEP, LARGEST_STEP);
+        for ids in ids.chunks(size) {
             if self.run.is_cancelled() {
-                return Ok(End::Cancelled);
+                return Err(End::Cancelled);
             }
-            let mut fields = options.clone();
-            fields.insert("eventIds".to_owned(), json!(ids));
+            let mut request = self.run.order.request.clone();
+            match &mut request {
+                RequestBody::Replay(request) => request.event_ids = Some(ids.to_vec()),
+                RequestBody::Discard(request) => request.event_ids = ids.to_vec(),
+                _ => {}
+            }
             // The report is complete if each event was handled or is among the failures.
-            let Some(report) = self.carried_out(action, &fields).await? else {
-                return Ok(End::Cancelled);
-            };
-            let asked = ids.len() as u64;
-            let complete = report.complete || report.done + report.failures >= asked;
+            let (report, asked) = (self.step(&request).await?, ids.len() as u64);
+            let complete = report.complete || report.done.total() + report.failures >= asked;
             self.run.add(Report { complete, ..report }, Some(asked));
         }
         let mut progress = self.run.lock();
         let (asked, done) = (ids.len() as u64, progress.done);
         if done != asked && progress.note.is_none() {
-            let what = self.run.work.done();
             progress.note = Some(format!(
-                "{asked} were requested and {done} were {what}. The list below shows the others."
+                "{asked} were requested and {done} were {}. The list below shows the others.",
+                self.run.done()
             ));
         }
-        drop(progress);
-        Ok(End::Finished)
-    }
-
-    /// Handles all in one invocation.
-    async fn in_one_step(
-        &self,
-        action: &str,
-        fields: Map<String, Value>,
-    ) -> Result<End, InvokeError> {
-        let Some(report) = self.carried_out(action, &fields).await? else {
-            return Ok(End::Cancelled);
-        };
-        self.run.add(report, None);
-        Ok(End::Finished)
+        Ok(())
     }
 
     /// Replays all by an SQS redrive, or by one invocation if a redrive is not possible.
-    async fn all(
-        &self,
-        options: &Map<String, Value>,
-        counted: Option<u64>,
-    ) -> Result<End, InvokeError> {
-        let before = self
-            .ask::<Status>(json!({ "action": "status" }))
-            .await?
-            .move_task;
-        let Some(report) = self.carried_out("replay", options).await? else {
-            return Ok(End::Cancelled);
-        };
+    async fn all(&self) -> Result<(), End> {
+        let before = self.ask::<Status>(RequestBody::Status).await?.move_task;
+        let report = self.step(&self.run.order.request).await?;
+        let counted = self.run.order.counted;
         if let Some(counted) = counted.filter(|counted| *counted != report.matched) {
             self.run.lock().note = Some(format!(
                 "The dry run counted {counted}; the run found {}. Dead letters came or left in between.",
@@ -151,23 +108,22 @@ impl Worker {
         }
         let Some(task) = report.move_task.clone() else {
             self.run.add(report, None);
-            return Ok(End::Finished);
+            return Ok(());
         };
         // Compared by the clock of SQS only: this machine's clock can differ.
-        if task.started_at.is_some()
-            && before.is_some_and(|before| before.started_at == task.started_at)
-        {
-            return Ok(End::Stopped(
-                "Another SQS redrive is already running. Nothing was started.".to_owned(),
+        let is_same = |before: MoveTask| before.started_at == task.started_at;
+        if task.started_at.is_some() && before.is_some_and(is_same) {
+            return Err(stopped(
+                "Another SQS redrive is already running. Nothing was started.",
             ));
         }
         self.show(&task);
-        Ok(self.follow(task).await)
+        self.follow(task).await
     }
 
     /// Follows an SQS redrive to its end. The redrive continues even while its progress cannot be
     /// read.
-    async fn follow(&self, mut task: MoveTask) -> End {
+    async fn follow(&self, mut task: MoveTask) -> Result<(), End> {
         let mut is_cancel_sent = false;
         while task.is_active() {
             match self.latest_redrive(&mut is_cancel_sent).await {
@@ -176,28 +132,24 @@ impl Worker {
                     task = newest;
                 }
                 Ok(_) => {
-                    return End::Stopped(
-                        "SQS no longer reports this redrive. Its outcome is unknown.".into(),
-                    );
+                    let unknown = "SQS no longer reports this redrive. Its outcome is unknown.";
+                    return Err(stopped(unknown));
                 }
                 Err(error) => {
-                    let unknown = format!(
-                        "SQS redrive in progress; could not read its state: {}",
-                        display_chain(&error)
-                    );
-                    self.run.lock().waiting = Some(unknown);
+                    let error = display_chain(&error);
+                    self.run.lock().waiting = Some(format!(
+                        "SQS redrive in progress; could not read its state: {error}"
+                    ));
                     sleep(PAUSE).await;
                 }
             }
         }
         match task.status.as_str() {
-            "COMPLETED" => End::Finished,
-            "CANCELLED" => End::Cancelled,
-            _ => {
-                End::Stopped(task.failure.unwrap_or_else(|| {
-                    format!("The redrive ended with the status {}", task.status)
-                }))
-            }
+            "COMPLETED" => Ok(()),
+            "CANCELLED" => Err(End::Cancelled),
+            status => Err(End::Stopped(task.failure.unwrap_or_else(|| {
+                format!("The redrive ended with the status {status}")
+            }))),
         }
     }
 
@@ -207,16 +159,13 @@ impl Worker {
         is_cancel_sent: &mut bool,
     ) -> Result<Option<MoveTask>, InvokeError> {
         if self.run.is_cancelled() && !*is_cancel_sent {
-            self.functions
-                .invoke(
-                    Function::Replay,
-                    request(&self.run.requester, "cancel", Map::new()),
-                )
-                .await?;
+            let cancel = RequestBody::Cancel(CancelRequest::default());
+            let cancel = signed(cancel, &self.run.order.requester);
+            self.ask::<Value>(cancel).await?;
             *is_cancel_sent = true;
         }
         sleep(PAUSE / 2).await;
-        let status: Status = self.ask(json!({ "action": "status" })).await?;
+        let status: Status = self.ask(RequestBody::Status).await?;
         self.run.lock().remaining = Some(status.dead_letters.total());
         Ok(status.move_task)
     }
@@ -225,58 +174,38 @@ impl Worker {
         let mut progress = self.run.lock();
         (progress.asked, progress.looked_at, progress.done) =
             (task.to_move, task.moved, task.moved);
-        progress.waiting = task
-            .is_active()
-            .then(|| format!("SQS redrive in progress: {}", task.status));
+        let waiting = || format!("SQS redrive in progress: {}", task.status);
+        progress.waiting = task.is_active().then(waiting);
     }
 
-    /// Starts a change in the background and follows it to its end. `None` if it was cancelled
-    /// before it began.
-    async fn carried_out(
-        &self,
-        action: &str,
-        fields: &Map<String, Value>,
-    ) -> Result<Option<Report>, InvokeError> {
+    /// Starts a change in the background and follows it to its end.
+    async fn step(&self, request: &RequestBody) -> Result<Report, End> {
         let run_id = Uuid::new_v4().simple().to_string();
-        let mut fields = fields.clone();
-        fields.insert("runId".to_owned(), run_id.as_str().into());
-        let request = request(&self.run.requester, action, fields);
-        let Some(mut run) = self.start(&request).await? else {
-            return Ok(None);
-        };
+        let mut request = signed(request, &self.run.order.requester);
+        request["runId"] = run_id.as_str().into();
+        let mut run = self.start(&request).await?;
         let (mut pause, mut asked_at) = (FIRST_PAUSE, Instant::now());
         loop {
-            self.run.lock().under_way = run.report.as_ref().map_or(0, |report| report.done);
-            match (run.state, run.report, run.error) {
-                (BackgroundState::Ended, Some(report), _) => return Ok(Some(report)),
-                (BackgroundState::Ended, None, _) => {
-                    return Err(InvokeError::Unanswered(
-                        "the run ended without a report".into(),
-                    ));
+            let so_far = run.report.as_ref().map(|report| report.report.done.total());
+            self.run.lock().under_way = so_far.unwrap_or_default();
+            let is_late = asked_at.elapsed() >= RETRY_AFTER;
+            match run.state {
+                BackgroundState::Ended => {
+                    let report = run.report.map(|report| report.report);
+                    return report.ok_or_else(|| stopped("The run ended without a report."));
                 }
-                (BackgroundState::Failed, _, error) => {
-                    let message = error.unwrap_or_else(|| "the run failed".to_owned());
-                    return Err(InvokeError::Refused(FunctionError {
-                        kind: "Failed".to_owned(),
-                        message,
-                    }));
+                BackgroundState::Failed => {
+                    let error = run.error.as_deref();
+                    return Err(stopped(error.unwrap_or("The run failed.")));
                 }
-                (BackgroundState::Waiting | BackgroundState::Unfinished, ..)
-                    if asked_at.elapsed() >= RETRY_AFTER =>
-                {
+                BackgroundState::Waiting | BackgroundState::Unfinished if is_late => {
                     asked_at = Instant::now();
-                    match self.start(&request).await? {
-                        Some(started) => run = started,
-                        None => return Ok(None),
-                    }
+                    run = self.start(&request).await?;
                     continue;
                 }
-                (
-                    BackgroundState::Waiting
-                    | BackgroundState::Running
-                    | BackgroundState::Unfinished,
-                    ..,
-                ) => {}
+                BackgroundState::Waiting
+                | BackgroundState::Running
+                | BackgroundState::Unfinished => {}
             }
             sleep(pause).await;
             pause = PAUSE.min(pause * 2);
@@ -286,63 +215,56 @@ impl Worker {
 
     /// Reads the progress of a background run, until the relay answers. The run continues
     /// meanwhile.
-    async fn progress_of(&self, run_id: &str) -> Background {
+    async fn progress_of(&self, run_id: &str) -> BackgroundStatus {
+        let request = json!({ "action": "status", "runId": run_id });
         loop {
-            let answer = self
-                .ask::<BackgroundAnswer>(json!({ "action": "status", "runId": run_id }))
-                .await;
-            match answer {
+            match self.ask::<BackgroundAnswer>(&request).await {
                 Ok(BackgroundAnswer { background }) => {
                     self.run.lock().unheard = None;
-                    return background;
+                    return *background;
                 }
                 Err(error) => {
-                    let unknown = format!(
-                        "Could not read the state of the run: {}",
-                        display_chain(&error)
-                    );
-                    self.run.lock().unheard = Some(unknown);
+                    let error = display_chain(&error);
+                    self.run.lock().unheard =
+                        Some(format!("Could not read the state of the run: {error}"));
                     sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// Starts a background run, again while another run is in progress or Lambda throttles. `None`
-    /// once it is cancelled.
-    async fn start(&self, request: &Value) -> Result<Option<Background>, InvokeError> {
+    /// Starts a background run, again while another run is in progress or Lambda throttles.
+    async fn start(&self, request: &Value) -> Result<BackgroundStatus, End> {
         let mut unanswered = 0;
         loop {
-            match self.ask::<BackgroundAnswer>(request.clone()).await {
+            match self.ask::<BackgroundAnswer>(request).await {
                 Err(error) if error.is_temporary() => {
                     self.run.lock().waiting = Some(display_chain(&error));
                     if self.run.is_cancelled() {
-                        return Ok(None);
+                        return Err(End::Cancelled);
                     }
                 }
                 Err(InvokeError::Unanswered(_)) if unanswered + 1 < MAX_STARTS => unanswered += 1,
                 outcome => {
                     self.run.lock().waiting = None;
-                    return outcome.map(|BackgroundAnswer { background }| Some(background));
+                    return Ok(*outcome?.background);
                 }
             }
             sleep(PAUSE).await;
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: Value) -> Result<T, InvokeError> {
-        let answer = self.functions.invoke(Function::Replay, request).await?;
-        serde_json::from_value(answer).map_err(|error| InvokeError::Unanswered(error.into()))
+    async fn ask<T: DeserializeOwned>(&self, request: impl Serialize) -> Result<T, InvokeError> {
+        self.functions.ask(Function::Replay, request).await
     }
 }
 
-fn step(of: usize) -> usize {
-    (of / STEPS).clamp(SMALLEST_STEP, LARGEST_STEP)
+impl From<InvokeError> for End {
+    fn from(error: InvokeError) -> Self {
+        Self::Stopped(display_chain(&error))
+    }
 }
 
-fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
-    fields
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect()
+fn stopped(error: &str) -> End {
+    End::Stopped(error.to_owned())
 }

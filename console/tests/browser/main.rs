@@ -9,7 +9,6 @@ mod webdriver;
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,14 +30,10 @@ const CAUSE: &str = r#"{"error":"unknown queue 'orders-new': create it first"}"#
 #[tokio::test]
 async fn an_operator_finds_the_cause_and_replays_half() -> Result<()> {
     if !Browser::is_there().await {
-        let is_required = ["CI", "GENESYS_RELAY_BROWSER"]
-            .iter()
-            .any(|name| env::var_os(name).is_some());
-        ensure!(
-            !is_required,
-            "no browser: on Debian, apt-get install chromium chromium-driver"
-        );
-        eprintln!("SKIPPED: no browser here. On Debian: apt-get install chromium chromium-driver");
+        let hint = "no browser: on Debian, apt-get install chromium chromium-driver";
+        let mut variables = ["CI", "GENESYS_RELAY_BROWSER"].iter();
+        ensure!(variables.all(|name| env::var_os(name).is_none()), hint);
+        eprintln!("SKIPPED: {hint}");
         return Ok(());
     }
     let browser = Browser::start().await?;
@@ -70,31 +65,29 @@ struct Relay {
 impl Relay {
     /// Starts the console as `cargo console` does, and returns its address and a link.
     async fn open_console(&self) -> Result<(String, String)> {
-        let variables =
-            env::temp_dir().join(format!("genesys-relay-console-{}", std::process::id()));
+        let file = format!("genesys-relay-console-{}", std::process::id());
+        let variables = env::temp_dir().join(file);
         env_file::write(&variables, &self.stack).await?;
         let functions = aws::Stack::local(&variables).await;
         fs::remove_file(&variables)?;
+        let functions = functions?;
+        let place = format!("the local AWS: {}", functions.place());
         let server = Server::bind(0).await?;
         let (url, link) = (format!("http://{}", server.address()), (server.links())());
         tokio::spawn(server.serve(
-            Arc::new(functions?),
-            "the local AWS".to_owned(),
+            Arc::new(functions),
+            place,
             "new operator (console)".to_owned(),
         ));
         Ok((url, link))
     }
 
     async fn accept(&self, number: u32) -> Result<String> {
-        let payload = format!(
-            r#"{{"conversationId":"conversation-{number}","queue":"orders-new","amount":12.50}}"#
-        );
         let body = format!(
-            r#"{{"webhookId":"orders","webhookName":"Orders","timestamp":"2026-01-15T12:00:00Z","payload":{payload}}}"#
+            r#"{{"webhookId":"orders","webhookName":"Orders","timestamp":"2026-01-15T12:00:00Z","payload":{{"conversationId":"conversation-{number}","queue":"orders-new","amount":12.50}}}}"#
         );
-        let (status, answer) = Webhook::with_shared_secret(body)
-            .send(&self.stack.webhook_url()?)
-            .await?;
+        let webhook = Webhook::with_shared_secret(body);
+        let (status, answer) = webhook.send(&self.stack.webhook_url()?).await?;
         ensure!(status == 200, "not accepted: {status} {answer}");
         Ok(answer["eventId"].as_str().context("an eventId")?.to_owned())
     }
@@ -116,13 +109,13 @@ impl Relay {
     }
 
     fn taken(&self) -> BTreeSet<String> {
-        let requests = self.target.requests().into_iter();
-        let is_taken =
-            |answer: Option<Answer>| answer.is_some_and(|answer| answer.status == Some(200));
-        requests
-            .filter(|request| is_taken(request.answer.clone()))
-            .map(|request| request.event_id)
-            .collect()
+        let mut requests = self.target.requests();
+        requests.retain(|request| {
+            let answer = request.answer.as_ref();
+            answer.is_some_and(|answer| answer.status == Some(200))
+        });
+        let ids = requests.into_iter().map(|request| request.event_id);
+        ids.collect()
     }
 }
 
@@ -147,18 +140,15 @@ async fn a_target_starts_to_fail(
         dead.insert(relay.accept(number).await?);
     }
     relay.until_dead(REFUSED).await?;
-    // The page refreshes itself.
-    browser
-        .until("#needs", &format!("{REFUSED} dead letters"))
-        .await?;
-    // The counts follow some seconds later.
-    browser
-        .until("#needs", "attempts failed in the last two minutes")
-        .await?;
-    browser
-        .until("#attempts table", "Minute (UTC)")
-        .await
-        .context("opened details stay open")?;
+    // The page refreshes itself, and the counts follow some seconds later.
+    for text in [
+        format!("{REFUSED} dead letters"),
+        "attempts failed in the last".to_owned(),
+    ] {
+        browser.until("#needs", &text).await?;
+    }
+    let table = browser.until("#attempts table", "Minute (UTC)").await;
+    table.context("opened details stay open")?;
     browser.click("#attempts summary").await?;
     picture(browser, "flow").await?;
     Ok(dead)
@@ -169,19 +159,18 @@ async fn the_cause_is_found(browser: &Browser) -> Result<()> {
     browser.click("#reason option[value=permanent]").await?;
     browser.write("#statusCode", "422").await?;
     browser.click(".filter button").await?;
-    browser
-        .until("main", &format!("{REFUSED} on this page"))
-        .await?;
+    let count = format!("{REFUSED} on this page");
+    browser.until("main", &count).await?;
     picture(browser, "dead-letters").await?;
     browser.click("tbody a").await?;
-    browser
-        .until(".state", "DEAD, permanent (status 422)")
-        .await?;
-    browser.until(".timeline pre", CAUSE).await?;
-    browser
-        .until("#pretty", "\"queue\": \"orders-new\"")
-        .await?;
-    browser.until("#pretty", "\"amount\": 12.50").await?;
+    for (selector, text) in [
+        (".state", "DEAD, permanent (status 422)"),
+        (".timeline pre", CAUSE),
+        ("#pretty", "\"queue\": \"orders-new\""),
+        ("#pretty", "\"amount\": 12.50"),
+    ] {
+        browser.until(selector, text).await?;
+    }
     picture(browser, "event").await
 }
 
@@ -195,50 +184,35 @@ async fn half_of_them_are_replayed(
     let before = relay.taken();
     browser.open(&format!("{console}/dead-letters")).await?;
     for row in 1..=REFUSED / 2 {
-        browser
-            .click(&format!("tbody tr:nth-child({row}) input"))
-            .await?;
+        let input = format!("tbody tr:nth-child({row}) input");
+        browser.click(&input).await?;
     }
     browser.click("form[action='/replay'] button").await?;
-    browser
-        .until(".result", "5 would be replayed. Nothing has been done yet")
-        .await?;
+    let result = "5 would be replayed. Nothing has been done yet";
+    browser.until(".result", result).await?;
     relay.until_dead(REFUSED).await?;
-    browser
-        .write("input[name=why]", "the queue orders-new is there now")
-        .await?;
+    let why = "the queue orders-new is there now";
+    browser.write("input[name=why]", why).await?;
     picture(browser, "dry-run").await?;
     browser.click("button[value=replay]").await?;
-    browser
-        .until("#progress", "finished. 5 of 5 replayed.")
-        .await?;
+    until_finished(browser, "5 of 5 replayed.").await?;
     browser.until("#result", "5 dead letters are left").await?;
     picture(browser, "run").await?;
 
     relay.until_dead(REFUSED / 2).await?;
     let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
     ensure!(taken.len() == 5 && taken.is_subset(dead), "{taken:?}");
-    browser
-        .open(&format!(
-            "{console}/events/{}",
-            taken.first().context("one")?
-        ))
-        .await?;
+    let one = taken.first().context("one")?;
+    browser.open(&format!("{console}/events/{one}")).await?;
     browser.until(".state", "DELIVERED").await?;
     let life = browser.text(".timeline").await?;
-    for what in [
-        "Attempt 1: failed, status 422",
-        "the queue orders-new is there now",
-        "Attempt 2: delivered",
-    ] {
+    for what in ["Attempt 1: failed, status 422", why, "Attempt 2: delivered"] {
         ensure!(life.contains(what), "{what:?} is not in {life}");
     }
     browser.open(&format!("{console}/dead-letters")).await?;
     let (list, left) = (browser.text("tbody").await?, dead - &taken);
-    ensure!(
-        left.iter().all(|id| list.contains(id)) && !taken.iter().any(|id| list.contains(id)),
-        "{list}"
-    );
+    ensure!(left.iter().all(|id| list.contains(id)), "{list}");
+    ensure!(!taken.iter().any(|id| list.contains(id)), "{list}");
     Ok(left)
 }
 
@@ -261,9 +235,7 @@ async fn one_is_discarded_with_the_keyboard(
     browser.press("a test order".chars()).await?;
     browser.tab_to("button[value=discard]").await?;
     browser.press([ENTER]).await?;
-    browser
-        .until("#progress", "finished. 1 of 1 discarded.")
-        .await?;
+    until_finished(browser, "1 of 1 discarded.").await?;
     relay.until_dead(REFUSED / 2 - 1).await
 }
 
@@ -275,26 +247,26 @@ async fn the_rest_is_replayed_without_scripts(
 ) -> Result<()> {
     let before = relay.taken();
     browser.run_scripts(false).await?;
-    browser
-        .open(&format!("{console}/dead-letters?reason=permanent"))
-        .await?;
+    let list = format!("{console}/dead-letters?reason=permanent");
+    browser.open(&list).await?;
     browser.click("a[href*='select=all']").await?;
     browser.click("form[action='/replay'] button").await?;
     browser.until(".result", "4 would be replayed").await?;
     browser.click("button[value=replay]").await?;
     // The page reloads itself.
-    browser
-        .until("#progress", "finished. 4 of 4 replayed.")
-        .await?;
+    until_finished(browser, "4 of 4 replayed.").await?;
     relay.until_dead(0).await?;
     let taken: BTreeSet<String> = relay.taken().difference(&before).cloned().collect();
     ensure!(taken.len() == 4 && taken.is_subset(left), "{taken:?}");
     browser.open(console).await?;
-    ensure!(
-        browser.text(".flow .dead .count").await? == "0",
-        "none is left"
-    );
+    let count = browser.text(".flow .dead .count").await?;
+    ensure!(count == "0", "{count} are left");
     browser.run_scripts(true).await
+}
+
+async fn until_finished(browser: &Browser, counts: &str) -> Result<String> {
+    let text = format!("finished. {counts}");
+    browser.until("#progress", &text).await
 }
 
 /// Writes the pictures if the variable asks for them.
@@ -302,17 +274,11 @@ async fn picture(browser: &Browser, name: &str) -> Result<()> {
     if env::var_os("GENESYS_RELAY_PICTURES").is_none() {
         return Ok(());
     }
-    let folder = PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../docs/operate/console"
-    ));
-    fs::create_dir_all(&folder)?;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operate/console");
     for colours in ["light", "dark"] {
         browser.prefer(colours).await?;
-        fs::write(
-            folder.join(format!("{name}-{colours}.png")),
-            browser.picture().await?,
-        )?;
+        let file = format!("{folder}/{name}-{colours}.png");
+        fs::write(file, browser.picture().await?)?;
     }
     browser.prefer("light").await
 }

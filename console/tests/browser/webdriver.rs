@@ -29,7 +29,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Tells whether this machine has a browser.
+    /// Returns whether this machine has a browser.
     pub(crate) async fn is_there() -> bool {
         let version = Command::new(DRIVER)
             .arg("--version")
@@ -42,8 +42,7 @@ impl Browser {
 
     /// Starts a browser, which the caller must close.
     pub(crate) async fn start() -> Result<Self> {
-        let mut command = Command::new(DRIVER);
-        let mut driver = command
+        let mut driver = Command::new(DRIVER)
             .arg("--port=0")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -70,11 +69,8 @@ impl Browser {
         let options =
             json!({ "browserName": "chrome", "goog:chromeOptions": { "args": arguments } });
         let server = format!("http://127.0.0.1:{port}/session");
-        let answer = call(
-            &server,
-            &json!({ "capabilities": { "alwaysMatch": options } }),
-        )
-        .await?;
+        let capabilities = json!({ "capabilities": { "alwaysMatch": options } });
+        let answer = call(&server, &capabilities).await?;
         let id = answer["sessionId"].as_str().context("a session")?;
         Ok(Self {
             session: format!("{server}/{id}"),
@@ -92,13 +88,8 @@ impl Browser {
     }
 
     async fn get(&self, path: &str) -> Result<Value> {
-        read(
-            local::clients::http()
-                .get(format!("{}/{path}", self.session))
-                .send()
-                .await?,
-        )
-        .await
+        let request = local::clients::http().get(format!("{}/{path}", self.session));
+        read(request.send().await?).await
     }
 
     pub(crate) async fn open(&self, url: &str) -> Result<()> {
@@ -106,53 +97,36 @@ impl Browser {
     }
 
     async fn element(&self, selector: &str) -> Result<String> {
-        let found = self
-            .post(
-                "element",
-                json!({ "using": "css selector", "value": selector }),
-            )
-            .await?;
-        Ok(found[ELEMENT]
-            .as_str()
-            .with_context(|| format!("no {selector}"))?
-            .to_owned())
+        let query = json!({ "using": "css selector", "value": selector });
+        let found = self.post("element", query).await?;
+        let id = found[ELEMENT].as_str().map(str::to_owned);
+        id.with_context(|| format!("no {selector}"))
     }
 
     /// The text of an element, as a reader sees it.
     pub(crate) async fn text(&self, selector: &str) -> Result<String> {
         let element = self.element(selector).await?;
-        Ok(self
-            .get(&format!("element/{element}/text"))
-            .await?
-            .as_str()
-            .unwrap_or_default()
-            .to_owned())
+        let text = self.get(&format!("element/{element}/text")).await?;
+        Ok(text.as_str().unwrap_or_default().to_owned())
     }
 
     pub(crate) async fn click(&self, selector: &str) -> Result<()> {
-        let element = self.element(selector).await?;
-        self.post(&format!("element/{element}/click"), json!({}))
-            .await
-            .map(drop)
+        let path = format!("element/{}/click", self.element(selector).await?);
+        self.post(&path, json!({})).await.map(drop)
     }
 
     /// Types into a field.
     pub(crate) async fn write(&self, selector: &str, text: &str) -> Result<()> {
-        let element = self.element(selector).await?;
-        self.post(&format!("element/{element}/value"), json!({ "text": text }))
-            .await
-            .map(drop)
+        let path = format!("element/{}/value", self.element(selector).await?);
+        self.post(&path, json!({ "text": text })).await.map(drop)
     }
 
     /// Waits until an element contains the text. Pages may change meanwhile.
     pub(crate) async fn until(&self, selector: &str, text: &str) -> Result<String> {
         let what = format!("{selector} says {text:?}");
         let shown = wait::until(&what, || async {
-            Ok(self
-                .text(selector)
-                .await
-                .ok()
-                .filter(|shown| shown.contains(text)))
+            let shown = self.text(selector).await.ok();
+            Ok(shown.filter(|shown| shown.contains(text)))
         });
         match shown.await {
             Ok(shown) => Ok(shown),
@@ -167,9 +141,8 @@ impl Browser {
             .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key })))
             .collect();
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
-        self.post("actions", json!({ "actions": [keyboard] }))
-            .await
-            .map(drop)
+        let actions = json!({ "actions": [keyboard] });
+        self.post("actions", actions).await.map(drop)
     }
 
     /// Presses Tab until the selected element has the focus, and checks that the focus is visible.
@@ -178,17 +151,11 @@ impl Browser {
             self.press([TAB]).await?;
             let script = "const it = document.activeElement; return it.matches(arguments[0]) \
                           && [it.matches(':focus-visible'), getComputedStyle(it).outlineStyle]";
-            let focus = self
-                .post(
-                    "execute/sync",
-                    json!({ "script": script, "args": [selector] }),
-                )
-                .await?;
+            let body = json!({ "script": script, "args": [selector] });
+            let focus = self.post("execute/sync", body).await?;
             if focus != json!(false) {
-                ensure!(
-                    focus == json!([true, "solid"]),
-                    "the focus on {selector} does not show: {focus}"
-                );
+                let is_visible = focus == json!([true, "solid"]);
+                ensure!(is_visible, "the focus on {selector} does not show: {focus}");
                 return Ok(());
             }
         }
@@ -197,30 +164,21 @@ impl Browser {
 
     /// Switches scripts on or off, from the next page on.
     pub(crate) async fn run_scripts(&self, is_on: bool) -> Result<()> {
-        self.devtools(
-            "Emulation.setScriptExecutionDisabled",
-            json!({ "value": !is_on }),
-        )
-        .await
+        let value = json!({ "value": !is_on });
+        self.devtools("Emulation.setScriptExecutionDisabled", value)
+            .await
     }
 
     /// Sets the preferred colours: `light` or `dark`.
     pub(crate) async fn prefer(&self, colours: &str) -> Result<()> {
         let feature = json!({ "name": "prefers-color-scheme", "value": colours });
-        self.devtools(
-            "Emulation.setEmulatedMedia",
-            json!({ "features": [feature] }),
-        )
-        .await
+        let features = json!({ "features": [feature] });
+        self.devtools("Emulation.setEmulatedMedia", features).await
     }
 
     async fn devtools(&self, command: &str, parameters: Value) -> Result<()> {
-        self.post(
-            "goog/cdp/execute",
-            json!({ "cmd": command, "params": parameters }),
-        )
-        .await
-        .map(drop)
+        let body = json!({ "cmd": command, "params": parameters });
+        self.post("goog/cdp/execute", body).await.map(drop)
     }
 
     /// Takes a screenshot as PNG.
@@ -231,25 +189,14 @@ impl Browser {
 }
 
 async fn call(url: &str, body: &Value) -> Result<Value> {
-    read(
-        local::clients::http()
-            .post(url)
-            .body(body.to_string())
-            .send()
-            .await?,
-    )
-    .await
+    let request = local::clients::http().post(url).body(body.to_string());
+    read(request.send().await?).await
 }
 
 async fn read(answer: reqwest::Response) -> Result<Value> {
     let (status, text) = (answer.status(), answer.text().await?);
     let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     let value = answer["value"].take();
-    ensure!(
-        status.is_success(),
-        "{}: {}",
-        value["error"],
-        value["message"]
-    );
+    ensure!(status.is_success(), "{value}");
     Ok(value)
 }

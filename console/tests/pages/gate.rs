@@ -1,6 +1,6 @@
 //! Attacks: other web pages, other names of this machine, hostile content of events.
 
-use reqwest::header::{CONTENT_TYPE, HOST};
+use reqwest::header::HOST;
 
 use super::*;
 
@@ -15,9 +15,13 @@ const CHANGES: [&str; 7] = [
     "/move-task/cancel",
 ];
 
+/// Header by which browsers name the page that sends a request.
+const SITE: &str = "sec-fetch-site";
+
 #[tokio::test]
 async fn a_link_signs_one_browser_in_once() -> Result<()> {
     let operator = Operator::outside(Relay::new()).await?;
+    let client = &operator.client;
     for path in [
         "/",
         "/dead-letters",
@@ -27,70 +31,42 @@ async fn a_link_signs_one_browser_in_once() -> Result<()> {
     ] {
         let page = operator.get(path).await?;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{path}");
-        page.says("Open the link that `cargo console` printed");
+        page.says("Open the link that `cargo console` printed … after 2 hours without use");
     }
     let link = (operator.link)();
-    for wrong in [
-        format!("{link}0"),
-        link.replace("key=", "kee="),
-        format!("{}/enter", operator.url),
-    ] {
-        assert_eq!(
-            operator.client.get(wrong).send().await?.status(),
-            StatusCode::FORBIDDEN
-        );
+    let bare = format!("{}/enter", operator.url);
+    for wrong in [format!("{link}0"), link.replace("key=", "kee="), bare] {
+        let status = client.get(wrong).send().await?.status();
+        assert_eq!(status, StatusCode::FORBIDDEN);
     }
     for method in [Method::HEAD, Method::POST] {
-        let answer = operator
-            .client
-            .request(method.clone(), &link)
-            .send()
-            .await?;
-        assert_eq!(
-            answer.status(),
-            StatusCode::METHOD_NOT_ALLOWED,
-            "{method} does not use the link up"
-        );
+        let status = client.request(method, &link).send().await?.status();
+        assert_eq!(status, 405, "the link is not used up");
     }
-    let answer = operator.client.get(&link).send().await?;
+    let answer = client.get(&link).send().await?;
     assert_eq!(answer.status(), StatusCode::OK, "no redirection");
-    let cookie = answer.headers()[SET_COOKIE].to_str()?.to_owned();
-    Page::of(answer)
-        .await?
-        .says("http-equiv=\"refresh\" content=\"0; url=/\"")
-        .says("<a href=\"/\">");
+    let cookie = answer.headers()[SET_COOKIE].to_str()?;
     for attribute in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
         assert!(cookie.contains(attribute), "{cookie}");
     }
-    let again = Page::of(operator.client.get(&link).send().await?).await?;
+    let cookie = cookie_of(&answer)?;
+    let page = Page::of(answer).await?;
+    page.says("http-equiv=\"refresh\" content=\"0; url=/\" … <a href=\"/\">");
+    let again = Page::of(client.get(&link).send().await?).await?;
     assert_eq!(again.status, StatusCode::FORBIDDEN);
     again.says("was already used");
 
-    let name_and_value = cookie.split(';').next().unwrap_or_default();
-    let enter = |cookie: String| {
-        operator
-            .client
-            .get(&operator.url)
-            .header(COOKIE, cookie)
-            .send()
-    };
-    assert_eq!(
-        enter(format!("theme=dark; {name_and_value}"))
-            .await?
-            .status(),
-        StatusCode::OK
-    );
-    assert_eq!(
-        enter(format!("{name_and_value}0")).await?.status(),
-        StatusCode::FORBIDDEN
-    );
+    for (cookie, status) in [
+        (format!("theme=dark; {cookie}"), StatusCode::OK),
+        (format!("{cookie}0"), StatusCode::FORBIDDEN),
+    ] {
+        let request = client.get(&operator.url).header(COOKIE, cookie);
+        assert_eq!(request.send().await?.status(), status);
+    }
     let void = (operator.link)();
     (operator.link)();
-    assert_eq!(
-        operator.client.get(void).send().await?.status(),
-        StatusCode::FORBIDDEN,
-        "a newer link invalidates it"
-    );
+    let status = client.get(void).send().await?.status();
+    assert_eq!(status, StatusCode::FORBIDDEN, "a newer link invalidates it");
     Ok(())
 }
 
@@ -98,37 +74,22 @@ async fn a_link_signs_one_browser_in_once() -> Result<()> {
 async fn a_request_under_another_name_of_this_machine_is_refused() -> Result<()> {
     let operator = Operator::with(0).await?;
     let port = operator.url.rsplit(':').next().context("a port")?;
-    for (host, status) in [
-        (format!("127.0.0.1:{port}"), StatusCode::OK),
-        (format!("localhost:{port}"), StatusCode::MISDIRECTED_REQUEST),
-        ("127.0.0.1".to_owned(), StatusCode::MISDIRECTED_REQUEST),
-        (
-            format!("127.0.0.1:{port}0"),
-            StatusCode::MISDIRECTED_REQUEST,
-        ),
-        (
-            format!("rebound.example:{port}"),
-            StatusCode::MISDIRECTED_REQUEST,
-        ),
-        (
-            format!("localhost.rebound.example:{port}"),
-            StatusCode::MISDIRECTED_REQUEST,
-        ),
+    let own = format!("127.0.0.1:{port}");
+    let request = operator.request(Method::GET, "/").header(HOST, &own);
+    assert_eq!(request.send().await?.status(), StatusCode::OK);
+    for host in [
+        format!("localhost:{port}"),
+        "127.0.0.1".to_owned(),
+        format!("{own}0"),
+        format!("rebound.example:{port}"),
+        format!("localhost.rebound.example:{port}"),
     ] {
-        let answer = operator
-            .request(Method::GET, "/")
-            .header(HOST, &host)
-            .send()
-            .await?;
-        assert_eq!(answer.status(), status, "{host}");
+        let page = operator.request(Method::GET, "/");
+        for request in [page, operator.client.get((operator.link)())] {
+            let status = request.header(HOST, &host).send().await?.status();
+            assert_eq!(status, StatusCode::MISDIRECTED_REQUEST, "{host}");
+        }
     }
-    let link = operator
-        .client
-        .get((operator.link)())
-        .header(HOST, format!("rebound.example:{port}"))
-        .send()
-        .await?;
-    assert_eq!(link.status(), StatusCode::MISDIRECTED_REQUEST);
     Ok(())
 }
 
@@ -142,22 +103,12 @@ async fn another_web_page_is_refused_even_with_the_cookie() -> Result<()> {
         ("same-site", StatusCode::FORBIDDEN),
         ("cross-site", StatusCode::FORBIDDEN),
     ] {
-        let answer = operator
-            .request(Method::GET, "/dead-letters")
-            .header("sec-fetch-site", site)
-            .send()
-            .await?;
-        assert_eq!(answer.status(), status, "{site}");
+        let request = operator.request(Method::GET, "/").header(SITE, site);
+        assert_eq!(request.send().await?.status(), status, "{site}");
     }
-    let twice = operator
-        .request(Method::GET, "/dead-letters")
-        .header("sec-fetch-site", "none");
-    let twice = twice.header("sec-fetch-site", "same-origin").send().await?;
-    assert_eq!(
-        twice.status(),
-        StatusCode::FORBIDDEN,
-        "a repeated header is refused"
-    );
+    let request = operator.request(Method::GET, "/").header(SITE, "none");
+    let twice = request.header(SITE, "same-origin").send().await?.status();
+    assert_eq!(twice, StatusCode::FORBIDDEN, "a repeated header is refused");
     Ok(())
 }
 
@@ -171,61 +122,36 @@ async fn a_form_of_another_web_page_changes_nothing() -> Result<()> {
     let other_name = format!("http://localhost:{port}");
     let before = operator.relay.requests.lock().expect("a list").len();
     for path in CHANGES {
-        for (what, origin, body) in [
-            ("no origin", None, &all),
-            ("an opaque origin", Some("null"), &all),
-            ("another site", Some("https://evil.example"), &all),
-            ("another port", Some("http://127.0.0.1:1"), &all),
-            (
-                "another name of this machine",
-                Some(other_name.as_str()),
-                &all,
-            ),
-            ("no token", Some(operator.url.as_str()), &without_token),
-            (
-                "a wrong token",
-                Some(&operator.url),
-                &all.replace("token=", "token=0"),
-            ),
-            (
-                "an empty token",
-                Some(&operator.url),
-                &format!("token=&{without_token}"),
-            ),
+        let url = operator.url.as_str();
+        for (origin, body) in [
+            (None, &all),
+            (Some("null"), &all),
+            (Some("https://evil.example"), &all),
+            (Some("http://127.0.0.1:1"), &all),
+            (Some(other_name.as_str()), &all),
+            (Some(url), &without_token),
+            (Some(url), &all.replace("token=", "token=0")),
+            (Some(url), &format!("token=&{without_token}")),
         ] {
             let mut request = operator.request(Method::POST, path).body(body.clone());
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             if let Some(origin) = origin {
                 request = request.header(ORIGIN, origin);
             }
-            assert_eq!(
-                request.send().await?.status(),
-                StatusCode::FORBIDDEN,
-                "{path}: {what}"
-            );
+            let status = request.send().await?.status();
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {origin:?} {body}");
         }
         for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
-            let answer = operator
-                .request(method.clone(), path)
-                .header(ORIGIN, &operator.url)
-                .send()
-                .await?;
-            assert_eq!(
-                answer.status(),
-                StatusCode::METHOD_NOT_ALLOWED,
-                "{method} {path}"
-            );
+            let request = operator.request(method.clone(), path).header(ORIGIN, url);
+            let status = request.send().await?.status();
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
         }
     }
-    let too_large = operator
-        .send("/runs", &[("eventId", &"x".repeat(2 * 1024 * 1024))])
-        .await?;
-    assert_eq!(too_large.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(
-        operator.relay.requests.lock().expect("a list").len(),
-        before,
-        "the relay got no request"
-    );
+    let too_large = format!("eventId={}", "x".repeat(2 * 1024 * 1024));
+    let status = operator.send("/runs", &too_large).await?.status();
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let requests = operator.relay.requests.lock().expect("a list").len();
+    assert_eq!(requests, before, "the relay got no request");
     Ok(())
 }
 
@@ -244,11 +170,8 @@ async fn every_answer_has_the_security_headers() -> Result<()> {
         let answer = operator.request(Method::GET, path).send().await?;
         assert_eq!(answer.status(), status, "{path}");
         let header = |name: &str| {
-            answer
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
+            let value = answer.headers().get(name);
+            value.map_or("", |value| value.to_str().expect("text"))
         };
         let policy = header("content-security-policy");
         for part in [
@@ -274,16 +197,10 @@ async fn every_answer_has_the_security_headers() -> Result<()> {
         assert_eq!(header("access-control-allow-origin"), "", "{path}");
     }
     let refused = operator.client.get(&operator.url).send().await?;
-    assert_eq!(
-        refused.headers()["x-frame-options"],
-        "DENY",
-        "also on refused requests"
-    );
-    for page in [
-        operator.get("/").await?,
-        operator.get("/dead-letters").await?,
-        operator.get(&format!("/events/{id}")).await?,
-    ] {
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert_eq!(refused.headers()["x-frame-options"], "DENY");
+    for path in ["/", "/dead-letters", &format!("/events/{id}")] {
+        let page = operator.get(path).await?;
         for inline in ["<style", "style=\"", "onclick", "javascript:", "<script>"] {
             page.says_not(inline);
         }
@@ -294,12 +211,9 @@ async fn every_answer_has_the_security_headers() -> Result<()> {
 #[tokio::test]
 async fn the_button_ends_the_session() -> Result<()> {
     let operator = Operator::with(0).await?;
-    operator
-        .get("/")
-        .await?
-        .says("action=\"/leave\"")
-        .says("End session");
-    let answer = operator.send("/leave", &[]).await?;
+    let page = operator.get("/").await?;
+    page.says("action=\"/leave\" … End session");
+    let answer = operator.send("/leave", "").await?;
     assert!(answer.headers()[SET_COOKIE].to_str()?.contains("Max-Age=0"));
     Page::of(answer).await?.says("Session ended");
     assert_eq!(operator.get("/").await?.status, StatusCode::FORBIDDEN);
@@ -317,27 +231,16 @@ async fn bidirectional_controls_are_shown_as_escapes() -> Result<()> {
     relay.send_to_dead_letters([body.clone()]).await?;
     let operator = Operator::of(relay).await?;
     let id = operator.ids().await?.remove(0);
-    operator
-        .get(&format!("/events/{id}"))
-        .await?
-        .says(escaped)
-        .says_not(turning);
-    operator
-        .get("/dead-letters")
-        .await?
-        .says(escaped)
-        .says_not("\u{202e}");
-    let file = operator
-        .request(Method::GET, &format!("/events/{id}/body"))
-        .send()
-        .await?;
-    assert_eq!(file.text().await?, body, "byte for byte");
+    let page = operator.get(&format!("/events/{id}")).await?;
+    page.says(escaped).says_not(turning);
+    let page = operator.get("/dead-letters").await?;
+    page.says(escaped).says_not("\u{202e}");
+    let file = operator.get(&format!("/events/{id}/body")).await?;
+    assert_eq!(file.text, body, "byte for byte");
     // Fields of forms keep the characters, so that the filter matches.
-    let query = form_urlencoded::byte_serialize(turning.as_bytes()).collect::<String>();
-    operator
-        .get(&format!("/dead-letters?webhookId={query}"))
-        .await?
-        .says("1 on this page");
+    let path = format!("/dead-letters?webhookId={}", encoded(turning));
+    let list = operator.get(&path).await?;
+    list.says("1 on this page");
     Ok(())
 }
 
@@ -352,49 +255,43 @@ async fn hostile_content_is_shown_as_text() -> Result<()> {
     let operator = Operator::of(relay).await?;
     let ids = operator.ids().await?;
     assert_eq!(ids.len(), 2);
-    let mut pages = vec![
-        operator.get("/").await?,
-        operator.get("/dead-letters").await?,
-    ];
+    let mut pages = Vec::new();
     for id in &ids {
         pages.push(operator.get(&format!("/events/{id}")).await?);
-        pages.push(operator.post("/replay", &[("eventId", id)]).await?);
-        let file = operator
-            .request(Method::GET, &format!("/events/{id}/body"))
-            .send()
-            .await?;
+        pages.push(operator.post("/replay", &format!("eventId={id}")).await?);
+        let path = format!("/events/{id}/body");
+        let file = operator.request(Method::GET, &path).send().await?;
         assert_eq!(file.headers()["content-type"], "application/octet-stream");
-        assert!(
-            file.headers()["content-disposition"]
-                .to_str()?
-                .starts_with("attachment")
-        );
+        let disposition = file.headers()["content-disposition"].to_str()?;
+        assert!(disposition.starts_with("attachment"), "{disposition}");
         assert!(file.text().await?.contains(&attack[..10]), "byte for byte");
     }
-    let query = form_urlencoded::byte_serialize(attack.as_bytes()).collect::<String>();
-    pages.push(
-        operator
-            .get(&format!(
-                "/dead-letters?webhookId={query}&reason={query}&statusCode={query}&next={query}"
-            ))
-            .await?,
-    );
-    pages.push(operator.get(&format!("/events?id={query}")).await?);
-    pages.push(operator.post("/runs", &[("action", attack)]).await?);
-    let run = operator
-        .start(&[("action", "replay"), ("eventId", attack), ("why", attack)])
-        .await?;
+    let query = encoded(attack);
+    for path in [
+        "/".to_owned(),
+        "/dead-letters".to_owned(),
+        format!("/dead-letters?webhookId={query}"),
+        format!("/dead-letters?next={query}"),
+        format!("/dead-letters?reason={query}"),
+        format!("/dead-letters?statusCode={query}"),
+        format!("/events?id={query}"),
+    ] {
+        pages.push(operator.get(&path).await?);
+    }
+    for fields in [
+        format!("action={query}"),
+        format!("action=replay&eventId={query}"),
+    ] {
+        pages.push(operator.post("/runs", &fields).await?);
+    }
+    let fields = format!("action=restore&key={query}&why={query}");
+    let run = operator.start(&fields).await?;
     pages.push(operator.until(&run, "stopped by an error").await?);
     pages.push(operator.get("/runs").await?);
     for page in &pages {
         page.says_not("<script>").says_not("<img");
     }
-    assert!(
-        pages
-            .iter()
-            .filter(|page| page.text.contains("&lt;script&gt;"))
-            .count()
-            > 4
-    );
+    pages.retain(|page| page.text.contains("&lt;script&gt;"));
+    assert!(pages.len() > 8);
     Ok(())
 }

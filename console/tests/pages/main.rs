@@ -4,6 +4,7 @@ mod gate;
 mod looks;
 mod work;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,19 +13,20 @@ use console::functions::{Function, FunctionError, Functions, InvokeError};
 use console::server::Server;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use genesys_relay::breaker;
-use genesys_relay::breaker::{Breaker, BreakerError};
+use genesys_relay::breaker::{self, Breaker, BreakerError};
 use genesys_relay::dead_letters::{DeadLetters, Ports, ReplayError, Request};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::queue::Sender as _;
+use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
+use genesys_relay::ports::queue::{Countable as _, Sender as _};
 use genesys_relay::runtime::logging::display_chain;
 use genesys_relay::testing::{
     FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable, refused,
 };
+use jiff::SignedDuration;
 use local::wait;
-use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
+use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy as Redirects;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -41,17 +43,13 @@ struct Relay {
     /// Permits for background runs; runs without one wait.
     room: Arc<Semaphore>,
     /// Set if the functions no longer answer.
-    is_gone: Mutex<bool>,
+    is_gone: AtomicBool,
 }
 
 impl Relay {
     fn new() -> Self {
-        let (events, dead_letters, table) = (
-            FakeQueue::default(),
-            FakeQueue::default(),
-            FakeTable::default(),
-        );
-        let dead_letters = dead_letters.moving_to(&events);
+        let (events, table) = (FakeQueue::default(), FakeTable::default());
+        let dead_letters = FakeQueue::default().moving_to(&events);
         Self {
             replay: Arc::new(DeadLetters {
                 ports: Ports {
@@ -79,22 +77,33 @@ impl Relay {
             },
             requests: Mutex::default(),
             room: Arc::new(Semaphore::new(1000)),
-            is_gone: Mutex::new(false),
+            is_gone: AtomicBool::new(false),
         }
     }
 
     /// Puts bodies into the dead-letter queue as refused by the target with 404, and records them.
     async fn send_to_dead_letters(&self, bodies: impl IntoIterator<Item = String>) -> Result<()> {
         for body in bodies {
-            self.replay
-                .ports
-                .dead_letters
-                .send(&refused(body).with_identity(FakeClock.now()))
-                .await?;
+            let message = refused(body).with_identity(FakeClock.now());
+            self.replay.ports.dead_letters.send(&message).await?;
         }
-        self.carry_out(Function::Replay, json!({ "action": "reconcile" }))
-            .await?;
+        let reconcile = json!({ "action": "reconcile" });
+        self.carry_out(Function::Replay, reconcile).await?;
         Ok(())
+    }
+
+    /// Takes the lease of another operator's run.
+    async fn lease(&self, name: LeaseName, action: &str) -> Result<Uuid> {
+        let (since, owner) = (FakeClock.now(), Uuid::new_v4());
+        let lease = RunLease {
+            owner,
+            action: action.to_owned(),
+            by: "the schedule".to_owned(),
+            since,
+            until: since + SignedDuration::from_mins(15),
+        };
+        self.breaker.table.acquire(name, &lease, since).await?;
+        Ok(owner)
     }
 
     async fn carry_out(&self, function: Function, request: Value) -> Result<Value, InvokeError> {
@@ -102,59 +111,52 @@ impl Relay {
         let invalid = |error: InvalidRequest| refusal("InvalidRequest", error.to_string());
         match function {
             Function::Replay => {
-                let refused = |error: ReplayError| match &error {
-                    ReplayError::Busy(_) | ReplayError::Moving { .. } => {
-                        refusal("Busy", error.to_string())
-                    }
-                    ReplayError::NameTaken { .. } => refusal("InvalidRequest", error.to_string()),
-                    ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => {
-                        refusal("NotFound", error.to_string())
-                    }
-                    _ => refusal("QueueError", display_chain(&error)),
+                let refused = |error: ReplayError| {
+                    let kind = match &error {
+                        ReplayError::Busy(_) | ReplayError::Moving { .. } => "Busy",
+                        ReplayError::NameTaken { .. } => "InvalidRequest",
+                        ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => "NotFound",
+                        _ => "QueueError",
+                    };
+                    refusal(kind, display_chain(&error))
                 };
                 let request = Request::parse(request, "a test").map_err(invalid)?;
-                if let Request::Start(start) = request {
-                    // As on Lambda: an asynchronous invocation, which can be delayed.
-                    let (shown, is_open) = self.replay.enlist(&start).await.map_err(refused)?;
-                    let (replay, room) = (Arc::clone(&self.replay), Arc::clone(&self.room));
-                    let begun = Request::parse(start.payload, "a test").map_err(invalid)?;
-                    if is_open {
-                        tokio::spawn(async move {
-                            room.acquire().await.expect("open").forget();
-                            drop(
-                                replay
-                                    .handle(begun, Instant::now() + Duration::from_mins(15))
-                                    .await,
-                            );
-                        });
-                    }
-                    return Ok(json!({ "background": shown }));
+                let Request::Start(start) = request else {
+                    let answer = self.replay.handle(request, deadline).await;
+                    return Ok(json!(answer.map_err(refused)?));
+                };
+                // As on Lambda: an asynchronous invocation, which can be delayed.
+                let (shown, is_open) = self.replay.enlist(&start).await.map_err(refused)?;
+                let (replay, room) = (Arc::clone(&self.replay), Arc::clone(&self.room));
+                let begun = Request::parse(start.payload, "a test").map_err(invalid)?;
+                if is_open {
+                    tokio::spawn(async move {
+                        room.acquire().await.expect("open").forget();
+                        drop(replay.handle(begun, deadline).await);
+                    });
                 }
-                let answer = self
-                    .replay
-                    .handle(request, deadline)
-                    .await
-                    .map_err(refused)?;
-                Ok(json!(answer))
+                Ok(json!({ "background": shown }))
             }
             Function::Breaker => {
                 let request = breaker::Request::parse(request, "a test").map_err(invalid)?;
+                let refused = |error: BreakerError| {
+                    let is_busy = matches!(error, BreakerError::Busy(_));
+                    refusal(if is_busy { "Busy" } else { "Off" }, display_chain(&error))
+                };
                 let answer = self.breaker.handle(&request, deadline).await;
-                Ok(json!(answer.map_err(|error| match &error {
-                    BreakerError::Busy(_) => refusal("Busy", error.to_string()),
-                    _ => refusal("Off", display_chain(&error)),
-                })?))
+                Ok(json!(answer.map_err(refused)?))
             }
         }
     }
 
     fn requests_for(&self, action: &str) -> Vec<Value> {
-        let requests = self.requests.lock().expect("a list");
+        let mut requests = self.requests.lock().expect("a list").clone();
+        requests.retain(|request| request["action"] == action);
         requests
-            .iter()
-            .filter(|request| request["action"] == action)
-            .cloned()
-            .collect()
+    }
+
+    fn set_gone(&self, is_gone: bool) {
+        self.is_gone.store(is_gone, Ordering::Relaxed);
     }
 }
 
@@ -173,7 +175,7 @@ impl Functions for Relay {
     ) -> BoxFuture<'_, Result<Value, InvokeError>> {
         async move {
             self.requests.lock().expect("a list").push(request.clone());
-            if *self.is_gone.lock().expect("a flag") {
+            if self.is_gone.load(Ordering::Relaxed) {
                 return Err(InvokeError::Unanswered("connection refused".into()));
             }
             self.carry_out(function, request).await
@@ -204,21 +206,17 @@ impl Operator {
         let relay = Arc::new(relay);
         let server = Server::bind(0).await?;
         ensure!(server.address().ip().is_loopback(), "{}", server.address());
-        let (url, link) = (
-            format!("http://{}", server.address()),
-            Box::new(server.links()),
-        );
+        let url = format!("http://{}", server.address());
+        let link = Box::new(server.links());
         let functions: Arc<dyn Functions> = relay.clone();
-        tokio::spawn(server.serve(functions, "a test".to_owned(), "an operator".to_owned()));
+        let (place, by) = ("a test".to_owned(), "an operator".to_owned());
+        tokio::spawn(server.serve(functions, place, by));
         // Installs the TLS provider, which every client needs.
         local::clients::http();
-        let client = Client::builder()
-            .no_proxy()
-            .redirect(Redirects::none())
-            .build()?;
+        let client = Client::builder().no_proxy().redirect(Redirects::none());
         Ok(Self {
             relay,
-            client,
+            client: client.build()?,
             url,
             link,
             cookie: String::new(),
@@ -228,25 +226,15 @@ impl Operator {
     async fn of(relay: Relay) -> Result<Self> {
         let mut operator = Self::outside(relay).await?;
         let answer = operator.client.get((operator.link)()).send().await?;
-        let cookie = answer
-            .headers()
-            .get(SET_COOKIE)
-            .context("a cookie")?
-            .to_str()?;
-        cookie
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .clone_into(&mut operator.cookie);
+        operator.cookie = cookie_of(&answer)?;
         Ok(operator)
     }
 
     /// An operator of a relay with this many dead letters.
     async fn with(dead_letters: usize) -> Result<Self> {
         let relay = Relay::new();
-        relay
-            .send_to_dead_letters((0..dead_letters).map(body))
-            .await?;
+        let bodies = (0..dead_letters).map(body);
+        relay.send_to_dead_letters(bodies).await?;
         Self::of(relay).await
     }
 
@@ -261,63 +249,59 @@ impl Operator {
     }
 
     /// Sends a form as a page of the console would.
-    async fn send(&self, path: &str, fields: &[(&str, &str)]) -> Result<Response> {
+    async fn send(&self, path: &str, fields: &str) -> Result<Response> {
         let token = self.token().await?;
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        body.append_pair("token", &token);
-        if !fields.iter().any(|(name, _)| *name == "once") {
-            body.append_pair("once", &Uuid::new_v4().to_string());
+        let mut body = format!("token={token}&{fields}");
+        if !fields.contains("once=") {
+            body = format!("{body}&once={}", Uuid::new_v4());
         }
-        body.extend_pairs(fields);
-        let request = self
-            .request(Method::POST, path)
-            .header(ORIGIN, &self.url)
-            .body(body.finish());
-        Ok(request
-            .header("content-type", "application/x-www-form-urlencoded")
-            .send()
-            .await?)
+        let request = self.request(Method::POST, path).header(ORIGIN, &self.url);
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        Ok(request.body(body).send().await?)
     }
 
-    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Result<Page> {
+    async fn post(&self, path: &str, fields: &str) -> Result<Page> {
         Page::of(self.send(path, fields).await?).await
     }
 
     /// Starts a run and returns the path of its page.
-    async fn start(&self, fields: &[(&str, &str)]) -> Result<String> {
+    async fn start(&self, fields: &str) -> Result<String> {
         let answer = self.send("/runs", fields).await?;
-        ensure!(
-            answer.status() == StatusCode::SEE_OTHER,
-            "{} {}",
-            answer.status(),
-            answer.text().await?
-        );
-        Ok(answer.headers()[LOCATION].to_str()?.to_owned())
+        let location = answer.headers().get(LOCATION).cloned();
+        let page = Page::of(answer).await?;
+        let location = location.with_context(|| format!("no run: {}", page.text))?;
+        ensure!(page.status == StatusCode::SEE_OTHER, "{}", page.status);
+        Ok(location.to_str()?.to_owned())
     }
 
-    /// Starts a run with the ids that a dry run of this selection returns.
-    async fn confirm(&self, selection: &[(&str, &str)], more: &[(&str, &str)]) -> Result<String> {
+    /// Starts a replay with the ids that a dry run of this selection returns.
+    async fn confirm(&self, selection: &str) -> Result<String> {
         let dry = self.post("/replay", selection).await?;
         let (_, form) = dry.text.split_once("action=\"/runs\"").context("a form")?;
         let form = form.split("</form>").next().unwrap_or_default();
-        let hidden = form.split("<input type=\"hidden\" name=\"").skip(1);
-        let hidden: Vec<_> = hidden
-            .filter_map(|field| field.split_once("\" value=\""))
-            .collect();
-        let value = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
-        let hidden: Vec<_> = hidden
-            .into_iter()
-            .map(|(name, rest)| (name, value(rest)))
-            .collect();
-        let own = hidden
-            .iter()
-            .filter(|(name, _)| *name != "token")
-            .map(|(name, value)| (*name, value.as_str()));
-        let fields: Vec<_> = own
-            .chain([("action", "replay")])
-            .chain(more.iter().copied())
-            .collect();
-        self.start(&fields).await
+        let mut fields = form_urlencoded::Serializer::new("action=replay".to_owned());
+        for field in form.split("<input type=\"hidden\" name=\"").skip(1) {
+            let (name, rest) = field.split_once("\" value=\"").context("a value")?;
+            if name != "token" {
+                fields.append_pair(name, rest.split('"').next().unwrap_or_default());
+            }
+        }
+        self.start(&fields.finish()).await
+    }
+
+    /// Waits until a run has finished, and returns its page.
+    async fn finished(&self, run: &str) -> Result<Page> {
+        self.until(run, "<strong>finished").await
+    }
+
+    /// Dead letters in the queue.
+    async fn dead(&self) -> Result<u64> {
+        Ok(self.relay.replay.ports.dead_letters.depth().await?.visible)
+    }
+
+    /// Events in the events queue.
+    async fn queued(&self) -> Result<u64> {
+        Ok(self.relay.replay.ports.events.depth().await?.visible)
     }
 
     /// Waits until the page of a run says this.
@@ -331,22 +315,16 @@ impl Operator {
 
     /// The token in the console's forms.
     async fn token(&self) -> Result<String> {
-        let page = self.get("/archive").await?;
-        let (_, rest) = page
-            .text
-            .split_once("name=\"token\" value=\"")
-            .context("a token")?;
-        Ok(rest.split('"').next().unwrap_or_default().to_owned())
+        self.get("/archive")
+            .await?
+            .values("token")
+            .pop()
+            .context("a token")
     }
 
     /// The ids of the dead letters on the first page.
     async fn ids(&self) -> Result<Vec<String>> {
-        let page = self.get("/dead-letters").await?;
-        let parts = page.text.split("name=\"eventId\" value=\"").skip(1);
-        Ok(parts
-            .filter_map(|part| part.split('"').next())
-            .map(str::to_owned)
-            .collect())
+        Ok(self.get("/dead-letters").await?.values("eventId"))
     }
 }
 
@@ -358,13 +336,20 @@ impl Page {
         })
     }
 
+    /// Values of the fields with this name.
+    fn values(&self, name: &str) -> Vec<String> {
+        let start = format!("name=\"{name}\" value=\"");
+        let value = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
+        self.text.split(&start).skip(1).map(value).collect()
+    }
+
+    /// Checks that the page has each of these texts, which ` … ` separates.
     #[track_caller]
-    fn says(&self, text: &str) -> &Self {
-        assert!(
-            self.text.contains(text),
-            "{text:?} is not in\n{}",
-            self.text
-        );
+    fn says(&self, texts: &str) -> &Self {
+        for text in texts.split(" … ") {
+            let page = &self.text;
+            assert!(page.contains(text), "{text:?} is not in\n{page}");
+        }
         self
     }
 
@@ -373,6 +358,21 @@ impl Page {
         assert!(!self.text.contains(text), "{text:?} is in\n{}", self.text);
         self
     }
+}
+
+/// The name and value of the cookie that an answer sets.
+fn cookie_of(answer: &Response) -> Result<String> {
+    let cookie = answer
+        .headers()
+        .get(SET_COOKIE)
+        .context("a cookie")?
+        .to_str()?;
+    Ok(cookie.split(';').next().unwrap_or_default().to_owned())
+}
+
+/// A text in a query or form.
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// The body of a webhook event with this number.

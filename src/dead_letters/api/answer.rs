@@ -101,6 +101,7 @@ impl DeadLetter {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct List {
     /// Number of dead letters on this page.
+    #[serde(default)]
     pub count: usize,
     /// Dead letters, the one that was received first at the top.
     pub items: Vec<DeadLetter>,
@@ -162,7 +163,7 @@ pub struct EventDetails {
     /// Body, where it is text.
     pub body: Option<String>,
     /// Body in base64, where it is not text.
-    body_base64: Option<String>,
+    pub body_base64: Option<String>,
     /// Time at which the record expires.
     pub expires_at: Timestamp,
 }

@@ -12,12 +12,13 @@ use crate::ports::queue::MoveTask;
 pub use self::answer::{AttemptDetails, DeadLetter, EventDetails, List};
 pub use self::report::{Done, Failed, Missing, Report};
 pub use self::request::{
-    ArchiveRequest, CancelRequest, DiscardRequest, Filter, ListRequest, Listing, ReconcileRequest,
-    ReplayRequest, Request, RequestBody, RestoreRequest, Selection, ShowRequest, Start,
+    ArchiveRequest, CancelRequest, DEFAULT_AGE_DAYS, DiscardRequest, Filter, ListRequest, Listing,
+    MAX_AGE_DAYS, MAX_RATE, ReconcileRequest, ReplayRequest, Request, RequestBody, RestoreRequest,
+    Selection, ShowRequest, Start,
 };
 pub use self::status::{
-    AttemptsOfMinute, BackgroundReport, BackgroundState, BackgroundStatus, BulkReplayStatus,
-    RunInProgress, Status, StatusAnswer,
+    AttemptsOfMinute, BackgroundAnswer, BackgroundReport, BackgroundState, BackgroundStatus,
+    BulkReplayStatus, RunInProgress, Status, StatusAnswer,
 };
 
 pub(super) use self::answer::ARRIVES_WITHIN;
@@ -56,8 +57,56 @@ pub enum Answer {
 
 impl From<BackgroundStatus> for Answer {
     fn from(background: BackgroundStatus) -> Self {
-        Self::Status(StatusAnswer::Background {
+        Self::Status(StatusAnswer::Background(BackgroundAnswer {
             background: Box::new(background),
-        })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The console reads answers of older and newer stacks.
+    #[test]
+    fn answers_may_lack_optional_fields_and_have_unknown_ones() {
+        let at = "2026-01-15T12:00:00Z";
+        let depth = json!({ "visible": 1, "inFlight": 0, "delayed": 0 });
+        let attempts = json!([{ "minute": at, "delivered": 1, "failed": 2 }]);
+        let report = json!({
+            "action": "replay", "matched": 1, "replayed": 1, "recorded": 0, "removed": 0,
+            "failures": 1, "failed": [{ "error": "a test" }], "complete": true,
+        });
+        let event = json!({
+            "action": "show", "eventId": "a", "state": "QUEUED", "source": "webhook",
+            "receivedAt": at, "firstSeenAt": at, "lastSeenAt": at, "expiresAt": at, "replays": 0,
+            "attemptsMade": 1, "attempts": [{ "at": at }], "history": [], "headers": {},
+        });
+        let letter = json!({
+            "eventId": "a", "source": "webhook", "reason": "permanent", "error": "a test",
+            "receivedAt": at, "deadAt": at, "attempts": 1, "replays": 0,
+        });
+        let breaker = json!({
+            "state": "open", "since": at, "why": "a test", "forced": false, "probes": 1,
+            "lastProbe": { "at": at, "delivered": false }, "lastRunAt": at,
+        });
+        let run = json!({
+            "runId": "a", "action": "replay", "by": "a test", "state": "running", "askedAt": at,
+            "report": report,
+        });
+        for mut answer in [
+            json!({ "action": "status", "queue": depth, "deadLetters": depth, "attempts": attempts,
+                "breaker": breaker, "bulkReplay": { "at": at, "by": "a test" } }),
+            json!({ "action": "status", "background": run }),
+            json!({ "action": "list", "items": [letter] }),
+            event,
+            report,
+        ] {
+            answer["ofLaterVersion"] = true.into();
+            let read: Result<Answer, _> = serde_json::from_value(answer.clone());
+            assert!(read.is_ok(), "{read:?}: {answer}");
+        }
     }
 }

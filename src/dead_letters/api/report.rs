@@ -1,5 +1,7 @@
 //! Report of a run over the dead letters.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::answer::DeadLetter;
@@ -21,6 +23,7 @@ pub struct Report {
     #[serde(flatten)]
     pub done: Done,
     /// Dead letters that the run has seen and left alone.
+    #[serde(default)]
     pub skipped: u64,
     /// Dead letters that had no record of their death, and have one now.
     pub recorded: u64,
@@ -36,6 +39,7 @@ pub struct Report {
     /// can be repeated.
     pub complete: bool,
     /// True if the run only counted.
+    #[serde(default)]
     pub dry_run: bool,
     /// The move task, when SQS does the work.
     pub move_task: Option<MoveTask>,
@@ -82,6 +86,19 @@ pub enum Done {
 }
 
 impl Done {
+    /// Returns how often the action succeeded.
+    pub fn total(&self) -> u64 {
+        match *self {
+            Self::Replay { replayed: total }
+            | Self::Archive {
+                archived: total, ..
+            }
+            | Self::Restore { restored: total }
+            | Self::Discard { discarded: total }
+            | Self::Reconcile { unlisted: total } => total,
+        }
+    }
+
     /// Counts one success.
     pub(in crate::dead_letters) fn count(&mut self) {
         let (count, metric) = match self {
@@ -99,7 +116,7 @@ impl Done {
 }
 
 /// Failure of a run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failed {
     /// The event; `None` where the failure concerns the whole run.
@@ -129,6 +146,12 @@ pub enum Missing {
     Discarded,
     /// Its message was in the queue for too long, and SQS deleted it.
     Expired,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
+    }
 }
 
 impl Report {

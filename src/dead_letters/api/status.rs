@@ -15,12 +15,16 @@ use crate::ports::queue::MoveTask;
 #[serde(untagged)]
 pub enum StatusAnswer {
     /// Status of one background run.
-    Background {
-        /// The run.
-        background: Box<BackgroundStatus>,
-    },
+    Background(BackgroundAnswer),
     /// Status of the relay.
     Relay(Box<Status>),
+}
+
+/// Answer to `status` of a background run, and to the request that starts it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BackgroundAnswer {
+    /// The run.
+    pub background: Box<BackgroundStatus>,
 }
 
 /// Queue depths, the current run, the breaker, and the attempts of the last minutes.
@@ -61,6 +65,7 @@ pub struct BulkReplayStatus {
     /// Reason, if the requester gave one.
     pub why: Option<String>,
     /// True if it includes events that were replayed too often.
+    #[serde(default)]
     pub force: bool,
 }
 
@@ -85,6 +90,13 @@ pub struct AttemptsOfMinute {
     pub delivered: u64,
     /// Attempts that failed.
     pub failed: u64,
+}
+
+impl AttemptsOfMinute {
+    /// Returns the number of attempts.
+    pub fn total(&self) -> u64 {
+        self.delivered + self.failed
+    }
 }
 
 /// Run that holds the lease on the dead letters.

@@ -5,7 +5,7 @@ use crate::ports::service::Service;
 
 async fn background(relay: &Fake, request: Value) -> Value {
     match handle(relay, request).await.expect("carried out") {
-        Answer::Status(StatusAnswer::Background { background }) => json!(background),
+        Answer::Status(StatusAnswer::Background(answer)) => json!(answer.background),
         answer => panic!("{answer:?}"),
     }
 }

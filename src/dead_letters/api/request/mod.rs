@@ -27,15 +27,16 @@ const MAX_MESSAGES: u32 = 100_000;
 const MAX_EVENT_IDS: usize = 1000;
 
 /// `StartMessageMoveTask`: at most 500 messages a second.
-const MAX_RATE: u32 = 500;
+pub const MAX_RATE: u32 = 500;
 
 /// Default and largest number of dead letters on a page of the list.
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1000;
 
 /// SQS keeps a message for 14 days at most ("Amazon SQS message quotas").
-const MAX_AGE_DAYS: u32 = 13;
-const DEFAULT_AGE_DAYS: u32 = 10;
+pub const MAX_AGE_DAYS: u32 = 13;
+/// Age in days of the dead letters that are archived if the request gives none.
+pub const DEFAULT_AGE_DAYS: u32 = 10;
 
 /// Longest name of a background run, in characters.
 const MAX_RUN_ID: usize = 80;
@@ -445,6 +446,20 @@ pub struct ListRequest {
     /// Token `next` of the page before. The last page has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+impl From<Filter> for ListRequest {
+    fn from(filter: Filter) -> Self {
+        Self {
+            source: filter.source,
+            reason: filter.reason,
+            webhook_id: filter.webhook_id,
+            status_code: filter.status_code,
+            since: filter.since,
+            until: filter.until,
+            ..Self::default()
+        }
+    }
 }
 
 impl ListRequest {
