@@ -18,7 +18,7 @@ async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
         attempts.count(&id, 1, number == 0);
     }
     let last_minute = minute_of(FakeClock.now()) - SignedDuration::from_mins(1);
-    let table = &relay.breaker.table;
+    let table = &relay.breaker.ports.table;
     table.count_attempts(last_minute, &attempts).await?;
     let page = operator.get("/").await?;
     page.says("Needs attention … 3 dead letters … docs/operate/runbooks/dead-letters.md");
@@ -136,11 +136,11 @@ async fn errors_of_the_relay_are_shown_in_full() -> Result<()> {
     assert_eq!(off.status, StatusCode::CONFLICT);
     off.says("Off: the breaker is off: set the stack");
 
-    operator.relay.breaker.table.spoil_circuit();
+    operator.relay.breaker.ports.table.spoil_circuit();
     let unreadable = operator.get("/").await?;
     unreadable.says("The state of the breaker cannot be read: … Events may be held in the queue");
 
-    operator.relay.breaker.table.fail();
+    operator.relay.breaker.ports.table.fail();
     let failed = operator.get("/dead-letters").await?;
     assert_eq!(failed.status, StatusCode::BAD_GATEWAY);
     failed.says("DynamoDB did not answer or throttled the request: the table was made to fail");

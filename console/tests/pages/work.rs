@@ -193,7 +193,7 @@ async fn a_run_waits_while_another_is_in_progress() -> Result<()> {
     operator.until(&run, waiting).await?;
     let page = operator.get("/").await?;
     page.says("Running on the dead letters: archive by the schedule");
-    relay.breaker.table.release(name, owner).await?;
+    relay.breaker.ports.table.release(name, owner).await?;
     operator.until(&run, "1 of 1 replayed").await?;
     Ok(())
 }

@@ -27,6 +27,9 @@ use lambda_runtime_api_client::{Client, build_request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(panic = "abort")]
+compile_error!("a panic must fail its record only: set `panic = \"unwind\"` in the profile");
+
 const INVOCATIONS: &str = "/2018-06-01/runtime/invocation";
 
 /// The id of an invocation.

@@ -1,5 +1,5 @@
-//! Authorities that a certificate may come from: the few that issue those of AWS's own endpoints,
-//! and the platform's many only where those do not suffice.
+//! Trust stores for AWS: the few authorities that its own endpoints have their certificates from,
+//! and the platform's many where the few do not vouch for a certificate.
 //!
 //! Reading the hundred and fifty authorities of a platform takes longer than all the rest of a cold
 //! start. The few are those of Amazon Trust Services (<https://www.amazontrust.com/repository/>,

@@ -1,8 +1,10 @@
 //! HTTPS to AWS: hyper's client with ring, in place of the SDK's own.
 //!
-//! The SDK's brings HTTP/2, which none of the services here asks for, and reads its trust store
-//! once for each of its clients. This one has one pool of connections for all that are made of one
-//! configuration, and two trust stores that only [`Authorities`] knows of.
+//! The SDK's brings HTTP/2 and proxies, which none of the services here needs, and has one trust
+//! store, chosen at start. With it and the same store, a cold start of ingest takes 2.9 % more
+//! instructions, and the zip 16 % more bytes: 2.99 MB, where 3.0 MB are the bound. This one has one
+//! pool of connections for all clients that are made of one configuration, and two trust stores
+//! that only [`Authorities`] knows of.
 
 mod authorities;
 #[cfg(test)]

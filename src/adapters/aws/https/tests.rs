@@ -145,7 +145,7 @@ async fn the_others_are_not_asked_where_the_first_know_the_issuer() {
 }
 
 #[tokio::test]
-async fn a_service_whose_issuer_nobody_knows_gets_nothing() {
+async fn a_service_whose_issuer_is_unknown_gets_nothing() {
     let (theirs, first, then) = (Authority::new(), Authority::new(), Authority::new());
     let (url, requests) = theirs.service().await;
     let error = client(url, first.trusted(), then.trusted())
