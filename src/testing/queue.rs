@@ -142,7 +142,7 @@ impl FakeQueue {
     }
 
     /// Waits for as long as the delay of a call says.
-    async fn wait(&self, delay: impl Fn(&State) -> Duration) {
+    async fn wait(&self, delay: impl Fn(&QueueState) -> Duration) {
         let delay = delay(&lock(&self.state));
         if !delay.is_zero() {
             sleep(delay).await;
