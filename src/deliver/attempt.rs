@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::deliver::backoff::{Disposition, millis};
@@ -275,9 +275,7 @@ impl<T: PortTypes> Processor<T> {
 fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished) {
     let (event_id, message_id, state) = (&event.id, &received.message_id, finished.state);
     metrics::DUPLICATES.add(event.source, 1);
-    // Copies of one message have one time of receipt: a later one was sent again.
-    let later = event.received_at.duration_since(finished.received_at);
-    if later > LATE_DUPLICATE {
+    if is_late(finished.received_at, event.received_at) {
         tracing::warn!(
             %event_id, message_id, %state, source = %event.source, first_received_at = %finished.received_at,
             "duplicate, sent more than an hour after the first: the sender's key or time may be the same on every event"
@@ -285,6 +283,12 @@ fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished
     } else {
         tracing::info!(%event_id, message_id, %state, "duplicate");
     }
+}
+
+/// Returns whether an event was received again so late that its sender's key or time may be
+/// constant. Copies of one message have one time of receipt.
+pub(super) fn is_late(first: Timestamp, again: Timestamp) -> bool {
+    again.duration_since(first) > LATE_DUPLICATE
 }
 
 /// Records the target's answer, if the target was asked.

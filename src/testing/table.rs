@@ -38,7 +38,7 @@ struct TableState {
     failures_left: usize,
     calls_until_halt: Option<usize>,
     overtaken: usize,
-    each_write_takes: Duration,
+    each_takes: Duration,
 }
 
 impl FakeTable {
@@ -68,9 +68,16 @@ impl FakeTable {
         lock(&self.state).overtaken = writes;
     }
 
-    /// Delays each write of a record from now on.
-    pub fn slow_down(&self, each_write_takes: Duration) {
-        lock(&self.state).each_write_takes = each_write_takes;
+    /// Delays each write of a record and each page of dead letters from now on.
+    pub fn slow_down(&self, each_takes: Duration) {
+        lock(&self.state).each_takes = each_takes;
+    }
+
+    async fn take_time(&self) {
+        let each_takes = lock(&self.state).each_takes;
+        if !each_takes.is_zero() {
+            tokio::time::sleep(each_takes).await;
+        }
     }
 
     /// The breaker's state cannot be read until it is saved again.
@@ -147,10 +154,7 @@ impl EventsTable for FakeTable {
         &self,
         Transition { next, guard }: &Transition,
     ) -> Result<Written, ServiceError> {
-        let each_takes = lock(&self.state).each_write_takes;
-        if !each_takes.is_zero() {
-            tokio::time::sleep(each_takes).await;
-        }
+        self.take_time().await;
         let mut state = self.working().await?;
         if state.overtaken > 0
             && let Some(found) = state.records.get_mut(&next.event_id)
@@ -203,6 +207,7 @@ impl EventsTable for FakeTable {
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page, ServiceError> {
+        self.take_time().await;
         let state = self.working().await?;
         let mut found: Vec<_> = state
             .records

@@ -341,6 +341,23 @@ fn the_breaker_counts_as_open_while_events_are_held_back_or_given_up() {
 }
 
 #[test]
+fn processor_that_attempts_nothing_of_what_waits_is_silent() {
+    let silent = |minutes: usize, waits: bool| {
+        let lines = recorded(async || {
+            let relay = Relay::new();
+            if waits {
+                let event = json!({ "name": "waits" });
+                relay.receives(&event).await.expect("accepted");
+            }
+            relay::minutes_without_attempts(&relay, minutes).await;
+        });
+        values(&lines, "ProcessorSilent").contains(&1.0)
+    };
+    assert!(silent(8, true));
+    assert!(!silent(1, true) && !silent(8, false));
+}
+
+#[test]
 fn data_of_a_sender_is_in_no_metric() {
     let forged = "forged\n{\"_aws\":{}}";
     let lines = recorded(async || {

@@ -450,8 +450,8 @@ async fn recover(relay: &Relay, log: Log) -> Result<recover::Report, recover::Fa
         .await
 }
 
-async fn breaker(relay: &Relay) {
-    let prober = FakeProber::default();
+/// Breaker of this relay.
+fn breaker_of(relay: &Relay, prober: &FakeProber) -> Breaker<FakePorts> {
     let ports = breaker::Ports {
         events: relay.events.clone(),
         table: relay.table.clone(),
@@ -459,14 +459,35 @@ async fn breaker(relay: &Relay) {
         prober: prober.clone(),
         clock: FakeClock,
     };
-    let breaker = Breaker::<FakePorts> {
+    Breaker {
         ports,
         policy: Policy {
             failure_percent: 90,
             maximum_concurrency: 10,
         },
         is_on: true,
-    };
+    }
+}
+
+/// A run of the breaker, and the rest of its minute.
+async fn minute(breaker: &Breaker<FakePorts>) {
+    let request = breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    breaker.handle(&request, deadline).await.expect("a run");
+    advance(Duration::from_mins(1)).await;
+}
+
+/// Minutes in which the breaker runs and the processor attempts nothing.
+pub(crate) async fn minutes_without_attempts(relay: &Relay, count: usize) {
+    let breaker = breaker_of(relay, &FakeProber::default());
+    for _ in 0..count {
+        minute(&breaker).await;
+    }
+}
+
+async fn breaker(relay: &Relay) {
+    let prober = FakeProber::default();
+    let breaker = breaker_of(relay, &prober);
     prober.will(Ok(Probed::Delivered {
         event_id: "e".to_owned(),
     }));
@@ -485,12 +506,6 @@ async fn breaker(relay: &Relay) {
             .count_attempts(minute_of(FakeClock.now()), &attempts)
             .await
             .expect("counted");
-        let request =
-            breaker::Request::parse(json!({ "action": "run" }), "a test").expect("a request");
-        breaker
-            .handle(&request, Instant::now() + Duration::from_mins(1))
-            .await
-            .expect("a run");
-        advance(Duration::from_mins(1)).await;
+        minute(&breaker).await;
     }
 }

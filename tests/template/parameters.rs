@@ -239,3 +239,27 @@ fn the_template_is_within_the_quotas_of_aws() {
         assert!(bytes.sum::<u64>() <= 4096, "{function}");
     }
 }
+
+#[test]
+fn costly_parameters_are_off_by_default() {
+    let template = template();
+    let default = |name: &str| scalar(&template["Parameters"][name]["Default"]);
+    assert_eq!(default("Tracing").as_deref(), Some("PassThrough"));
+    assert_eq!(default("IngestReservedConcurrency").as_deref(), Some(""));
+    let reserved =
+        &resource(&template, "IngestFunction")["Properties"]["ReservedConcurrentExecutions"];
+    let branches = reserved.as_vec().expect("an !If");
+    let branches: Vec<_> = branches
+        .iter()
+        .map(scalar)
+        .map(Option::unwrap_or_default)
+        .collect();
+    assert_eq!(
+        branches,
+        [
+            "ReservesIngest",
+            "IngestReservedConcurrency",
+            "AWS::NoValue"
+        ]
+    );
+}

@@ -11,8 +11,8 @@ use genesys_relay::ports::clock::end_of_invocation;
 use genesys_relay::runtime::lambda_http::{HttpAnswer, HttpEvent};
 use genesys_relay::runtime::logging::{self, display_chain};
 use genesys_relay::runtime::metrics::{self, Rejection};
-use http::{HeaderMap, StatusCode};
-use lambda_runtime::{Context, LambdaEvent};
+use lambda_http::http::{HeaderMap, StatusCode};
+use lambda_http::{Context, LambdaEvent};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 

@@ -16,7 +16,7 @@ use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::lambda_http::HttpEvent;
 use genesys_relay::runtime::metrics::Pending;
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_http::{LambdaEvent, service_fn};
 
 use crate::config::Config;
 

@@ -125,6 +125,32 @@ async fn deliver_to(address: SocketAddr) -> Outcome {
     deliver(&plain(address), Duration::from_secs(10)).await
 }
 
+#[tokio::test]
+async fn answer_with_too_many_headers_is_a_failed_connection() {
+    let with_headers = |count: usize| {
+        server(move |_| {
+            let mut answer = status(200);
+            for number in 0..count {
+                let name = HeaderName::try_from(format!("x-{number}")).expect("a name");
+                answer
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static(""));
+            }
+            answer
+        })
+    };
+    let (address, ..) = with_headers(90).await;
+    assert!(matches!(
+        deliver_to(address).await,
+        Outcome::Delivered { .. }
+    ));
+    let (address, ..) = with_headers(101).await;
+    assert_eq!(
+        failure(deliver_to(address).await).cause,
+        FailureCause::Connection
+    );
+}
+
 fn failure(outcome: Outcome) -> DeliveryFailure {
     match outcome {
         Outcome::Failed(failure) => failure,

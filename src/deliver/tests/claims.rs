@@ -1,6 +1,7 @@
 //! Copies, leases and what is recorded late.
 
 use super::*;
+use crate::deliver::attempt::is_late;
 
 #[tokio::test(start_paused = true)]
 async fn duplicate_is_acknowledged_once() {
@@ -23,6 +24,15 @@ async fn duplicate_is_acknowledged_once() {
     );
     assert_eq!(processor.ports.target.deliveries(), 1);
     assert_eq!(processor.ports.table.only_record().state, State::Delivered);
+}
+
+#[test]
+fn duplicate_is_late_after_an_hour() {
+    let first = FakeClock.now();
+    for (minutes, is_expected) in [(0, false), (59, false), (61, true)] {
+        let again = first + SignedDuration::from_mins(minutes);
+        assert_eq!(is_late(first, again), is_expected, "{minutes}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

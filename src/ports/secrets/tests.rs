@@ -168,6 +168,7 @@ fn impossible_secret_is_refused_by_name_without_its_value() {
         ("targetAuthorization", json!("[\"Bearer hunter2\"]")),
         ("targetAuthorization", json!(["Bearer hunter2"])),
         ("targetSigningSecrets", json!(["whsec_hunter2"])),
+        ("targetSigningSecrets", json!(format!("{KEY}AA"))),
         (
             "targetSigningSecrets",
             json!("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
