@@ -69,7 +69,7 @@ fn allowed(parameter: &Yaml) -> String {
 #[test]
 fn parameters_variables_and_outputs_are_documented() {
     let template = template();
-    let mut page = String::new();
+    let mut page = Vec::new();
     let groups = &template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"];
     let mut grouped = BTreeSet::new();
     for group in groups.as_vec().expect("groups") {
@@ -88,14 +88,17 @@ fn parameters_variables_and_outputs_are_documented() {
         });
         let title = group["Label"]["default"].as_str().expect("a title");
         let rows = table(["parameter", "default", "allowed", "meaning"], rows);
-        page += &format!("## {title}\n\n{rows}\n");
+        page.push(format!("## {title}\n\n{rows}\n"));
     }
     let parameters = entries(&template["Parameters"]).map(|(name, _)| name);
     assert_eq!(parameters.collect::<BTreeSet<_>>(), grouped);
 
     let outputs = entries(&template["Outputs"]);
     let rows = outputs.map(|(name, output)| [code(name), prose(&output["Description"])]);
-    page += &format!("## Outputs\n\n{}\n", table(["output", "meaning"], rows));
+    page.push(format!(
+        "## Outputs\n\n{}\n",
+        table(["output", "meaning"], rows)
+    ));
 
     for (function, logical_id) in FUNCTIONS {
         let set = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
@@ -106,9 +109,9 @@ fn parameters_variables_and_outputs_are_documented() {
             [code(name), from, variable.bounds, meaning.to_owned()]
         });
         let rows = table(["variable", "set by", "value", "meaning"], rows);
-        page += &format!("## Variables of {function}\n\n{rows}\n");
+        page.push(format!("## Variables of {function}\n\n{rows}\n"));
     }
-    check("docs/reference/configuration.md", &page);
+    check("docs/reference/configuration.md", &page.concat());
 }
 
 #[test]
@@ -264,9 +267,9 @@ fn camel_case(name: &str) -> String {
 #[test]
 fn actions_of_the_replay_function_are_documented() {
     let source = file("src/dead_letters/api/request/mod.rs");
-    let mut page = String::new();
+    let mut page = Vec::new();
     for [action, request, meaning] in members(&source, "enum", "RequestBody") {
-        page += &format!("## {}\n\n{meaning}\n\n", action.to_lowercase());
+        page.push(format!("## {}\n\n{meaning}\n\n", action.to_lowercase()));
         if request.is_empty() {
             continue;
         }
@@ -280,10 +283,10 @@ fn actions_of_the_replay_function_are_documented() {
                 let kind = json_type(optional.unwrap_or(&kind));
                 [code(camel_case(&name)), needed.to_owned(), kind, meaning]
             });
-        page += &format!(
+        page.push(format!(
             "{}\n",
             table(["field", "required", "value", "meaning"], rows)
-        );
+        ));
     }
-    check("docs/reference/actions.md", &page);
+    check("docs/reference/actions.md", &page.concat());
 }
