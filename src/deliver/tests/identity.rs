@@ -165,7 +165,7 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
         };
         // In doubt SQS moves it.
         processor.ports.dead_letters.fail_times(1);
-        assert_eq!(processor.process(vec![last()], a_minute()).await, ["other"]);
+        assert_eq!(receive(&processor, last()).await, ["other"]);
         let dead = processor
             .ports
             .table
@@ -175,8 +175,8 @@ async fn what_does_not_say_who_its_event_is_is_sent_to_the_dead_letters_under_it
         let dead = dead.expect("recorded before it is sent");
         let attempts = processor.ports.target.deliveries();
         // Brought again, it is only sent again.
-        assert!(processor.process(vec![last()], a_minute()).await.is_empty());
-        assert!(processor.process(vec![last()], a_minute()).await.is_empty());
+        assert!(receive(&processor, last()).await.is_empty());
+        assert!(receive(&processor, last()).await.is_empty());
         assert_eq!(processor.ports.target.deliveries(), attempts);
         for letter in processor.ports.dead_letters.messages() {
             assert_eq!(letter.event_id(), Some(dead.event_id.as_str()));
@@ -205,7 +205,7 @@ async fn what_does_not_say_who_its_event_is_and_was_not_recorded_is_sent_all_the
         receive_count: 4,
         ..brings(&bare, "bare")
     };
-    assert!(processor.process(vec![last], a_minute()).await.is_empty());
+    assert!(receive(&processor, last).await.is_empty());
     let record = processor.ports.table.only_record();
     assert_eq!(
         processor.ports.dead_letters.messages()[0].event_id(),

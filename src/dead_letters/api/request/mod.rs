@@ -104,7 +104,6 @@ pub enum Request {
 /// Request as JSON, before it is checked. [`Request::parse`] reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "camelCase")]
-#[expect(missing_docs, reason = "those of the requests")]
 pub enum RequestBody {
     Status,
     List(ListRequest),
@@ -455,7 +454,6 @@ impl ListRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShowRequest {
-    /// Id of the event.
     pub event_id: EventId,
 }
 
@@ -522,7 +520,6 @@ pub struct RestoreRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DiscardRequest {
-    /// Ids of the events.
     pub event_ids: Vec<EventId>,
     /// Name of the requester, in place of that of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -538,7 +535,6 @@ pub struct ReplayRequest {
     /// `true` for everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
-    /// Ids of the events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_ids: Option<Vec<EventId>>,
     /// Conditions on the dead letters.
