@@ -23,9 +23,9 @@ use super::segment::segment;
 use crate::adapters::genesys::{Call, GenesysError, PlatformApi};
 use crate::domain::event::SenderKey;
 use crate::domain::https_url::without_secrets;
+use crate::domain::instant::instant;
 use crate::domain::json::{Json, Object};
 use crate::domain::message::is_kept_header;
-use crate::domain::instant::instant;
 use crate::ports::delivery_log::{
     DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window,
 };
