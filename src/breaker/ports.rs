@@ -6,7 +6,6 @@ use crate::ports::events_table::EventsTable;
 use crate::ports::queue::Countable;
 
 /// Adapters behind [`Ports`].
-#[expect(missing_docs, reason = "those of the fields")]
 pub trait PortTypes {
     type Events: Countable;
     type Table: EventsTable;

@@ -25,7 +25,6 @@ pub struct BreakerStatus {
     pub maximum_concurrency: Option<u32>,
     /// Probes since it opened.
     pub probes: u32,
-    /// The last probe.
     pub last_probe: Option<ProbeStatus>,
     /// The time of the last complete run.
     pub last_run_at: Timestamp,
@@ -41,7 +40,6 @@ pub struct ProbeStatus {
     pub event_id: Option<String>,
     /// True if the target accepted it.
     pub delivered: bool,
-    /// The error.
     pub error: Option<String>,
 }
 

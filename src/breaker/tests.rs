@@ -17,7 +17,7 @@ use crate::ports::clock::Clock as _;
 use crate::ports::event_source::EventSource as _;
 use crate::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use crate::ports::queue::{Countable as _, Sender as _};
-use crate::ports::service::{Fault, Service};
+use crate::ports::service::{Fault, Service, ServiceError};
 use crate::testing::{FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable};
 
 type TheBreaker = Breaker<FakePorts>;
@@ -58,6 +58,18 @@ async fn ask(
             Instant::now() + Duration::from_mins(1),
         )
         .await
+}
+
+/// Sets the mapping as its owner does.
+async fn switch(breaker: &TheBreaker, enabled: bool, maximum_concurrency: u32) {
+    let settings = set(enabled, maximum_concurrency);
+    breaker.ports.event_source.set(settings).await.expect("set");
+}
+
+/// Runs the watchdog.
+async fn watch(breaker: &TheBreaker) -> Result<(), ServiceError> {
+    let (ports, now) = (&breaker.ports, FakeClock.now());
+    release_if_stale(&ports.table, &ports.event_source, 10, "a schedule", now).await
 }
 
 fn id(number: u32) -> EventId {
@@ -383,12 +395,7 @@ async fn override_to_open_while_exhausting_holds_events_back() {
 #[tokio::test(start_paused = true)]
 async fn foreign_change_of_the_mapping_is_reverted() {
     let breaker = breaker();
-    breaker
-        .ports
-        .event_source
-        .set(set(false, 5))
-        .await
-        .expect("set");
+    switch(&breaker, false, 5).await;
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(breaker.ports.event_source.now(), set(true, 10));
 }
@@ -404,12 +411,7 @@ async fn one_that_is_turned_off_lets_events_flow() {
         ask(&breaker, Some(Override::Open)).await,
         Err(BreakerError::Off)
     ));
-    breaker
-        .ports
-        .event_source
-        .set(set(false, 5))
-        .await
-        .expect("set");
+    switch(&breaker, false, 5).await;
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(
         breaker.ports.event_source.now(),
@@ -497,12 +499,7 @@ async fn one_that_cannot_act_is_known_as_broken() {
             .last_run_at
     };
     let before = looked().await;
-    breaker
-        .ports
-        .event_source
-        .set(set(false, 5))
-        .await
-        .expect("set");
+    switch(&breaker, false, 5).await;
     breaker.ports.event_source.fail(true);
     assert!(matches!(
         ask(&breaker, None).await,
@@ -513,15 +510,7 @@ async fn one_that_cannot_act_is_known_as_broken() {
     // The mapping is off, and the table says closed: the watchdog enables it.
     breaker.ports.event_source.fail(false);
     advance(Duration::from_mins(10)).await;
-    release_if_stale(
-        &breaker.ports.table,
-        &breaker.ports.event_source,
-        10,
-        "a schedule",
-        FakeClock.now(),
-    )
-    .await
-    .expect("released");
+    watch(&breaker).await.expect("released");
     assert_eq!(breaker.ports.event_source.now(), set(true, 10));
 }
 
@@ -529,32 +518,14 @@ async fn one_that_cannot_act_is_known_as_broken() {
 async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     let mut breaker = breaker();
     ask(&breaker, Some(Override::Closed)).await.expect("closed");
-    breaker
-        .ports
-        .event_source
-        .set(set(false, 2))
-        .await
-        .expect("set");
+    switch(&breaker, false, 2).await;
     breaker.is_on = false;
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(breaker.ports.event_source.now(), set(true, 10));
-    breaker
-        .ports
-        .event_source
-        .set(set(false, 5))
-        .await
-        .expect("set");
+    switch(&breaker, false, 5).await;
     advance(Duration::from_mins(20)).await;
     minute(&breaker, 0, 1, 0).await;
-    release_if_stale(
-        &breaker.ports.table,
-        &breaker.ports.event_source,
-        10,
-        "a schedule",
-        FakeClock.now(),
-    )
-    .await
-    .expect("nothing to do");
+    watch(&breaker).await.expect("nothing to do");
     assert_eq!(
         breaker.ports.event_source.now(),
         set(false, 5),
@@ -589,15 +560,7 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
         match state {
             Some(_) => drop(ask(&breaker, state).await.expect("done")),
             None => {
-                release_if_stale(
-                    &breaker.ports.table,
-                    &breaker.ports.event_source,
-                    10,
-                    "a schedule",
-                    FakeClock.now(),
-                )
-                .await
-                .expect("done");
+                watch(&breaker).await.expect("done");
             }
         }
         let is_open = state == Some(Override::Open);

@@ -225,7 +225,6 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
         }
     }
 
-    /// Status of a run.
     pub(super) async fn status(&self, run_id: &str) -> Result<BackgroundStatus, ReplayError> {
         let now = self.ports.clock.now();
         let found = self.ports.table.background_run(run_id, now).await?;

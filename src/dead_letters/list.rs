@@ -30,7 +30,6 @@ const MOST_COUNTED: usize = 10;
 /// A list stops reading this long before its deadline.
 const LIST_TIME: Duration = Duration::from_secs(2);
 
-/// Index of the dead letters.
 pub(super) struct DeadLetterIndex<'a, T: PortTypes> {
     pub(super) ports: &'a Ports<T>,
 }

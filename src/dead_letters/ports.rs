@@ -9,7 +9,6 @@ use crate::ports::service::ServiceError;
 use crate::runtime::logging::display_chain;
 
 /// Adapters behind [`Ports`].
-#[expect(missing_docs, reason = "those of the fields")]
 pub trait PortTypes {
     type Events: Sender + Countable;
     type DeadLetters: Sender + Receiver + Countable;

@@ -36,7 +36,6 @@ impl<T: PortTypes> StatusReport<'_, T> {
         Ok(())
     }
 
-    /// Reads the status.
     pub(super) async fn read(&self, deadline: Instant) -> Result<Status, ReplayError> {
         let now = self.ports.clock.now();
         let queue_age = self.ports.events.age().await.unwrap_or_else(|error| {

@@ -244,13 +244,10 @@ impl<T: PortTypes> Processor<T> {
         attempt: Option<u32>,
     ) -> Reason {
         Reason {
-            reason: kind,
-            detail: excerpt(&failure.detail),
             status_code: failure.cause.status(),
             response: failure.response.as_deref().map(excerpt),
             attempt,
-            at: self.ports.clock.now(),
-            resent_at: None,
+            ..Reason::new(kind, &failure.detail, self.ports.clock.now())
         }
     }
 

@@ -6,7 +6,6 @@ use crate::ports::queue::{Receiver, Sender};
 use crate::ports::target::Target;
 
 /// Adapters behind [`Ports`].
-#[expect(missing_docs, reason = "those of the fields")]
 pub trait PortTypes: 'static {
     type Events: Sender + Receiver;
     type DeadLetters: Sender;

@@ -73,7 +73,6 @@ pub enum State {
 /// The breaker, as the table holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Circuit {
-    /// The state.
     pub state: State,
     /// The time of the last change of state.
     pub since: Timestamp,
@@ -85,7 +84,6 @@ pub struct Circuit {
     pub forced: bool,
     /// Probes since it opened.
     pub probes: u32,
-    /// The last probe.
     pub last_probe: Option<LastProbe>,
     /// The time of the last probe that the processor answered, also with no event to attempt.
     #[serde(default)]
@@ -115,7 +113,6 @@ pub struct LastProbe {
     pub event_id: Option<String>,
     /// True if the target accepted it.
     pub delivered: bool,
-    /// The error.
     pub error: Option<String>,
 }
 
@@ -128,17 +125,9 @@ pub struct LastProbe {
 )]
 pub enum Probed {
     /// The target accepted the event.
-    Delivered {
-        /// The event.
-        event_id: String,
-    },
+    Delivered { event_id: String },
     /// The target did not accept the event.
-    Failed {
-        /// The event.
-        event_id: String,
-        /// The error.
-        error: String,
-    },
+    Failed { event_id: String, error: String },
     /// No event was due.
     Nothing,
 }

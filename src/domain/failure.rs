@@ -8,6 +8,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::text::excerpt;
+
 /// The cause of a failed delivery; [`crate::domain::retry::retry_decision`] tells which are
 /// retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,21 @@ pub struct Reason {
     /// Time at which the message was sent once more, since it had not arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resent_at: Option<Timestamp>,
+}
+
+impl Reason {
+    /// A reason without an answer of the target. A long text is cut.
+    pub fn new(reason: ReasonKind, detail: &str, at: Timestamp) -> Self {
+        Self {
+            reason,
+            detail: excerpt(detail),
+            status_code: None,
+            response: None,
+            attempt: None,
+            at,
+            resent_at: None,
+        }
+    }
 }
 
 /// A kind of reason. A message that SQS's own redrive has moved carries none; the events table has

@@ -23,7 +23,6 @@ pub enum InvalidUrl {
 pub struct HttpsUrl(Url);
 
 impl HttpsUrl {
-    /// The URL.
     pub fn into_url(self) -> Url {
         self.0
     }

@@ -6,6 +6,7 @@ pub mod event;
 pub mod event_record;
 pub mod failure;
 pub mod https_url;
+pub mod instant;
 pub mod json;
 pub mod mac;
 pub mod message;

@@ -32,9 +32,7 @@ impl Requester {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{field}: {problem}")]
 pub struct InvalidRequest {
-    /// The invalid field.
     pub field: String,
-    /// The problem.
     pub problem: String,
 }
 

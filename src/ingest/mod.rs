@@ -17,7 +17,6 @@ use crate::domain::event::{Event, EventId, Identity, SenderKey, Source};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::{Json, NotJson};
 use crate::domain::message::{MAX_MESSAGE_BYTES, Message, is_kept_header};
-use crate::domain::text::excerpt;
 use crate::domain::trace::TraceHeader;
 use crate::ingest::authenticate::{NoProof, Proof, Verdict};
 use crate::ports::clock::Clock as _;
@@ -39,7 +38,6 @@ pub struct Ingest<T: PortTypes> {
 /// An event that is durable: the sender may forget it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its id.
     pub id: EventId,
     /// The kind of sender.
     pub source: Source,
@@ -176,15 +174,7 @@ impl<T: PortTypes> Ingest<T> {
                 Ok(Accepted { id, source, size })
             }
             Err(error) => {
-                let reason = Reason {
-                    reason: ReasonKind::Malformed,
-                    detail: excerpt(&error.to_string()),
-                    status_code: None,
-                    response: None,
-                    attempt: None,
-                    at: received_at,
-                    resent_at: None,
-                };
+                let reason = Reason::new(ReasonKind::Malformed, &error.to_string(), received_at);
                 let message = message.with_reason(&reason);
                 self.ports
                     .dead_letters

@@ -5,7 +5,6 @@ use crate::ports::queue::Sender;
 use crate::ports::secrets::{SecretCache, SecretStore, SenderSecrets};
 
 /// Adapters behind [`Ports`].
-#[expect(missing_docs, reason = "those of the fields")]
 pub trait PortTypes {
     type Events: Sender;
     type DeadLetters: Sender;

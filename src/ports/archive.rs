@@ -48,10 +48,7 @@ pub enum ArchiveError {
     #[error(
         "the object {key:?} is larger than {MAX_OBJECT_BYTES} bytes, more than the relay writes; it was not read"
     )]
-    TooLarge {
-        /// Its key.
-        key: String,
-    },
+    TooLarge { key: String },
     /// The object is none that the relay has written.
     #[error("line {line} of the object cannot be read; nothing of it was restored")]
     Unreadable {
@@ -240,15 +237,11 @@ mod tests {
             event_id: "an-event".parse().expect("an id"),
             archived_at: Timestamp::UNIX_EPOCH,
             sent_at: Timestamp::UNIX_EPOCH,
-            reason: Reason {
-                reason: ReasonKind::Permanent,
-                detail: "as the test says".to_owned(),
-                status_code: None,
-                response: None,
-                attempt: None,
-                at: Timestamp::UNIX_EPOCH,
-                resent_at: None,
-            },
+            reason: Reason::new(
+                ReasonKind::Permanent,
+                "as the test says",
+                Timestamp::UNIX_EPOCH,
+            ),
             body,
             attributes: attributes
                 .iter()

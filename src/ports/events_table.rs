@@ -98,9 +98,7 @@ pub enum LeaseName {
 /// The right of one run to use a resource until a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunLease {
-    /// The run.
     pub owner: Uuid,
-    /// The action.
     pub action: String,
     /// The requester.
     pub by: String,
@@ -134,7 +132,6 @@ pub struct BackgroundRun {
     pub run_id: String,
     /// A value that differs after every write.
     pub revision: Uuid,
-    /// The action.
     pub action: String,
     /// The digest of the request that started it. Absent in items of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -89,7 +89,6 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{service} {fault}")]
 pub struct ServiceError {
-    /// The service.
     pub service: Service,
     /// The kind of failure.
     pub fault: Fault,

@@ -76,7 +76,7 @@ impl Candidate {
             webhook_id,
             is_copy,
         };
-        let reason = problem.map(|problem| reason(ReasonKind::Malformed, &problem, now));
+        let reason = problem.map(|problem| Reason::new(ReasonKind::Malformed, &problem, now));
         Self::fitting(event, reason, note, now)
     }
 
@@ -115,7 +115,7 @@ impl Candidate {
         let note = excerpt(&problem);
         Self::fitting(
             event,
-            Some(reason(ReasonKind::Unreadable, &problem, now)),
+            Some(Reason::new(ReasonKind::Unreadable, &problem, now)),
             note,
             now,
         )
@@ -143,7 +143,7 @@ impl Candidate {
              beginning, and its record the whole, if that packs into 256 KiB",
             event.id
         );
-        let why = reason(ReasonKind::Unreadable, &problem, now);
+        let why = Reason::new(ReasonKind::Unreadable, &problem, now);
         let beginning = excerpt(&String::from_utf8_lossy(&event.body)).into_bytes();
         let id = EventId::of_fetched(&[b"too large", event.id.as_str().as_bytes()]);
         let event = Event {
@@ -193,17 +193,5 @@ impl Found {
             | DeadLetterStatus::Finished(_)
             | DeadLetterStatus::UnderWay => None,
         }
-    }
-}
-
-fn reason(kind: ReasonKind, problem: &str, at: Timestamp) -> Reason {
-    Reason {
-        reason: kind,
-        detail: excerpt(problem),
-        status_code: None,
-        response: None,
-        attempt: None,
-        at,
-        resent_at: None,
     }
 }

@@ -6,7 +6,6 @@ use crate::ports::events_table::EventsTable;
 use crate::ports::queue::Sender;
 
 /// Adapters behind [`Ports`].
-#[expect(missing_docs, reason = "those of the fields")]
 pub trait PortTypes {
     type Log: DeliveryLog;
     type Events: Sender;

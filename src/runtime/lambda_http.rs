@@ -104,11 +104,9 @@ impl HttpEvent {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpAnswer {
-    /// Status.
     pub status_code: u16,
     /// Headers, names in lower case.
     pub headers: BTreeMap<&'static str, String>,
-    /// Body.
     pub body: String,
 }
 

@@ -35,13 +35,13 @@ pub fn refused(body: impl Into<String>) -> Message {
         trace: None,
     };
     message.with_reason(&Reason {
-        reason: ReasonKind::Permanent,
-        detail: "the target answered 404".to_owned(),
         status_code: Some(404),
-        response: None,
         attempt: Some(1),
-        at: FakeClock.now(),
-        resent_at: None,
+        ..Reason::new(
+            ReasonKind::Permanent,
+            "the target answered 404",
+            FakeClock.now(),
+        )
     })
 }
 

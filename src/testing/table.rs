@@ -108,7 +108,6 @@ impl FakeTable {
         state.bodies.retain(|_, (_, expires_at)| *expires_at > now);
     }
 
-    /// The only record.
     pub fn only_record(&self) -> EventRecord {
         let mut records = self.records();
         assert_eq!(records.len(), 1, "{records:?}");

@@ -15,7 +15,6 @@ use crate::ports::service::{Service, ServiceError};
 const PERIOD: Duration = Duration::from_mins(1);
 const LOOK_BACK: Duration = Duration::from_mins(15);
 
-/// The metrics of one queue.
 #[derive(Debug, Clone)]
 pub(super) struct QueueMetrics {
     client: Client,

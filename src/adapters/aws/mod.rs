@@ -13,6 +13,7 @@ pub mod lambda;
 pub mod s3;
 pub mod secrets_manager;
 pub mod sqs;
+mod timeouts;
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -20,20 +21,14 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::SharedCredentialsProvider;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use tokio::time::timeout;
 
 use self::errors::failed;
+use self::timeouts::{ATTEMPTS, timeouts};
 use crate::runtime::logging::display_chain;
-
-/// TCP and TLS to a service of the same region.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Two attempts fit into a call, with the pause between them.
-const ATTEMPTS: u32 = 2;
 
 /// The SDK's configuration from the function's environment, for calls that end after `call_timeout`
 /// at the latest.
@@ -140,14 +135,6 @@ async fn prepare(time: Duration, steps: impl Future<Output = Result<(), Box<dyn 
     );
 }
 
-/// For calls that end after `call_timeout` at the latest.
-fn timeouts(call_timeout: Duration, attempts: u32) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .operation_attempt_timeout(call_timeout / attempts)
-        .operation_timeout(call_timeout)
-        .build()
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::pending;
@@ -164,18 +151,6 @@ mod tests {
             .env("AWS_ENDPOINT_URL");
         let name = Variables::name(&key.build().expect("a key"));
         assert_eq!(name, "AWS_ENDPOINT_URL_SECRETS_MANAGER");
-    }
-
-    #[test]
-    fn all_attempts_together_fit_into_a_call() {
-        let timeouts = timeouts(Duration::from_secs(8), ATTEMPTS);
-        assert_eq!(timeouts.operation_timeout(), Some(Duration::from_secs(8)));
-        assert_eq!(
-            timeouts
-                .operation_attempt_timeout()
-                .map(|each| each * ATTEMPTS),
-            timeouts.operation_timeout()
-        );
     }
 
     #[test]

@@ -41,7 +41,6 @@ const RATE_LIMIT_RESET: &str = "inin-ratelimit-reset";
 /// One call of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The method.
     pub method: Method,
     /// Path and query.
     pub path: String,

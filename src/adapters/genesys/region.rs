@@ -34,7 +34,6 @@ pub struct Region {
 }
 
 impl Region {
-    /// All regions.
     pub fn all() -> impl Iterator<Item = Self> {
         DOMAINS
             .into_iter()

@@ -21,7 +21,6 @@ pub(in crate::dead_letters) const ARRIVES_WITHIN: SignedDuration = SignedDuratio
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
-    /// Id of its event.
     pub event_id: EventId,
     /// The kind of sender.
     pub source: Source,
@@ -114,9 +113,7 @@ pub struct List {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDetails {
-    /// Id of the event.
     pub event_id: EventId,
-    /// State of the event.
     pub state: StateName,
     /// Kind of sender.
     pub source: Source,

@@ -81,14 +81,12 @@ impl From<BulkReplay> for BulkReplayStatus {
     }
 }
 
-/// Attempts of one minute.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AttemptsOfMinute {
     /// Beginning of the minute.
     pub minute: Timestamp,
     /// Attempts that succeeded.
     pub delivered: u64,
-    /// Attempts that failed.
     pub failed: u64,
 }
 
@@ -102,7 +100,6 @@ impl AttemptsOfMinute {
 /// Run that holds the lease on the dead letters.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInProgress {
-    /// Action of the run.
     pub action: String,
     /// Name of the requester.
     pub by: String,
@@ -175,7 +172,6 @@ pub enum BackgroundState {
     /// Lambda has not begun it yet, or another run holds the lease: `error` says which. Lambda
     /// begins it again.
     Waiting,
-    /// It is running.
     Running,
     /// It has answered: `report`.
     Ended,

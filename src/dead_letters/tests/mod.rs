@@ -65,13 +65,9 @@ fn id_of(message: &Message) -> EventId {
 
 fn carrying(message: Message, status_code: u16) -> Message {
     message.with_reason(&Reason {
-        reason: ReasonKind::Permanent,
-        detail: "as the test says".to_owned(),
         status_code: Some(status_code),
-        response: None,
         attempt: Some(1),
-        at: FakeClock.now(),
-        resent_at: None,
+        ..Reason::new(ReasonKind::Permanent, "as the test says", FakeClock.now())
     })
 }
 

@@ -10,12 +10,7 @@ async fn duplicate_is_acknowledged_once() {
         message_id: "copy".to_owned(),
         ..record("event", 1)
     };
-    assert!(
-        processor
-            .process(vec![record("event", 1)], a_minute())
-            .await
-            .is_empty()
-    );
+    assert!(receive(&processor, record("event", 1)).await.is_empty());
     assert!(
         processor
             .process(vec![copy(), record("event", 2)], a_minute())
@@ -67,9 +62,7 @@ async fn of_two_copies_at_once_one_is_delivered_and_the_other_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_comes_before_its_time_waits_for_it() {
     let processor = processor(|_, _| fail(FailureCause::Status(503)));
-    processor
-        .process(vec![record("event", 1)], a_minute())
-        .await;
+    receive(&processor, record("event", 1)).await;
     let (_, backoff) = processor
         .ports
         .events
@@ -77,12 +70,7 @@ async fn a_copy_that_comes_before_its_time_waits_for_it() {
         .pop()
         .expect("a change");
     tokio::time::advance(Duration::from_millis(500)).await;
-    assert_eq!(
-        processor
-            .process(vec![record("event", 2)], a_minute())
-            .await,
-        ["event"]
-    );
+    assert_eq!(receive(&processor, record("event", 2)).await, ["event"]);
     let (_, left) = processor
         .ports
         .events
@@ -106,30 +94,16 @@ async fn crashed_worker_is_followed_after_its_lease() {
         }
         deliver().await
     });
-    let crash = tokio::spawn({
-        let processor = Arc::clone(&processor);
-        async move {
-            processor
-                .process(vec![record("event", 1)], a_minute())
-                .await
-        }
-    });
+    let crash = start(&processor);
     tokio::time::sleep(Duration::from_secs(1)).await;
     crash.abort();
     assert_eq!(
-        processor
-            .process(vec![record("event", 2)], a_minute())
-            .await,
+        receive(&processor, record("event", 2)).await,
         ["event"],
         "the lease stands"
     );
     tokio::time::advance(Duration::from_mins(1) + LEASE_PAST_DEADLINE).await;
-    assert!(
-        processor
-            .process(vec![record("event", 3)], a_minute())
-            .await
-            .is_empty()
-    );
+    assert!(receive(&processor, record("event", 3)).await.is_empty());
     let record = processor.ports.table.only_record();
     assert_eq!((record.state, record.attempts_made), (State::Delivered, 2));
     assert!(
@@ -170,9 +144,7 @@ async fn without_the_table_nothing_is_delivered_and_nothing_acknowledged() {
     processor.ports.table.fail();
     for receive_count in 1..=4 {
         assert_eq!(
-            processor
-                .process(vec![record("event", receive_count)], a_minute())
-                .await,
+            receive(&processor, record("event", receive_count)).await,
             ["event"]
         );
     }
@@ -215,12 +187,7 @@ async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
 async fn a_table_that_falters_once_costs_no_second_delivery() {
     let processor = fine();
     processor.ports.table.fail_after(1, 3);
-    assert!(
-        processor
-            .process(vec![record("event", 1)], a_minute())
-            .await
-            .is_empty()
-    );
+    assert!(receive(&processor, record("event", 1)).await.is_empty());
     assert_eq!(processor.ports.target.deliveries(), 1);
     assert_eq!(processor.ports.table.only_record().state, State::Delivered);
 }
@@ -304,14 +271,7 @@ async fn worker_without_the_lease_overwrites_nothing() {
         }
         deliver().await
     });
-    let slow = tokio::spawn({
-        let processor = Arc::clone(&processor);
-        async move {
-            processor
-                .process(vec![record("event", 1)], a_minute())
-                .await
-        }
-    });
+    let slow = start(&processor);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (claim, attempt) = overtake(&processor, "event").await;
     processor
@@ -334,14 +294,7 @@ async fn a_failure_of_what_was_discarded_meanwhile_is_acknowledged() {
         tokio::time::sleep(Duration::from_secs(40)).await;
         fail(FailureCause::Status(503)).await
     });
-    let slow = tokio::spawn({
-        let processor = Arc::clone(&processor);
-        async move {
-            processor
-                .process(vec![record("event", 1)], a_minute())
-                .await
-        }
-    });
+    let slow = start(&processor);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (claim, attempt) = overtake(&processor, "event").await;
     die(&processor, &claim, attempt, true).await;
@@ -360,14 +313,7 @@ async fn a_delivery_is_recorded_over_whatever_came_after_its_lease() {
             tokio::time::sleep(Duration::from_secs(40)).await;
             deliver().await
         });
-        let slow = tokio::spawn({
-            let processor = Arc::clone(&processor);
-            async move {
-                processor
-                    .process(vec![record("event", 1)], a_minute())
-                    .await
-            }
-        });
+        let slow = start(&processor);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (claim, attempt) = overtake(&processor, "event").await;
         let now = attempt.at;
@@ -401,17 +347,10 @@ async fn a_delivery_is_recorded_over_whatever_came_after_its_lease() {
 async fn a_claim_that_others_keep_from_being_written_is_none() {
     for (overtaken, deliveries) in [(0, 2), (1, 2), (2, 2), (3, 1), (usize::MAX, 1)] {
         let processor = processor(|_, _| fail(FailureCause::Status(503)));
-        processor
-            .process(vec![record("event", 1)], a_minute())
-            .await;
+        receive(&processor, record("event", 1)).await;
         tokio::time::advance(Duration::from_secs(5)).await;
         processor.ports.table.overtake(overtaken);
-        assert_eq!(
-            processor
-                .process(vec![record("event", 2)], a_minute())
-                .await,
-            ["event"]
-        );
+        assert_eq!(receive(&processor, record("event", 2)).await, ["event"]);
         assert_eq!(
             processor.ports.target.deliveries(),
             deliveries,
@@ -454,9 +393,7 @@ async fn unrecorded_attempt_is_repeated_after_its_lease() {
             .table
             .fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
         assert_eq!(
-            processor
-                .process(vec![record("event", receive_count)], a_minute())
-                .await,
+            receive(&processor, record("event", receive_count)).await,
             ["event"]
         );
         assert_eq!(
@@ -500,7 +437,7 @@ async fn replay_restarts_the_backoff_and_keeps_the_count() {
         message_id: "replayed".to_owned(),
         ..record("event", 1)
     };
-    processor.process(vec![replayed], a_minute()).await;
+    receive(&processor, replayed).await;
     let (_, delay) = processor
         .ports
         .events
@@ -534,9 +471,7 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
                 deliver()
             }
         });
-        processor
-            .process(vec![record("replayed", 1)], a_minute())
-            .await;
+        receive(&processor, record("replayed", 1)).await;
         let id = processor.ports.table.only_record().event_id;
         assert_eq!(processor.ports.table.kept_bodies(), [id]);
         tokio::time::advance(Duration::from_mins(5)).await;

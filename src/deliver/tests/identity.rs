@@ -165,7 +165,7 @@ async fn message_without_identity_goes_to_dead_letters_under_its_id() {
         };
         // In doubt SQS moves it.
         processor.ports.dead_letters.fail_times(1);
-        assert_eq!(processor.process(vec![last()], a_minute()).await, ["other"]);
+        assert_eq!(receive(&processor, last()).await, ["other"]);
         let dead = processor
             .ports
             .table
@@ -175,8 +175,8 @@ async fn message_without_identity_goes_to_dead_letters_under_its_id() {
         let dead = dead.expect("recorded before it is sent");
         let attempts = processor.ports.target.deliveries();
         // Brought again, it is only sent again.
-        assert!(processor.process(vec![last()], a_minute()).await.is_empty());
-        assert!(processor.process(vec![last()], a_minute()).await.is_empty());
+        assert!(receive(&processor, last()).await.is_empty());
+        assert!(receive(&processor, last()).await.is_empty());
         assert_eq!(processor.ports.target.deliveries(), attempts);
         for letter in processor.ports.dead_letters.messages() {
             assert_eq!(letter.event_id(), Some(dead.event_id.as_str()));
@@ -205,7 +205,7 @@ async fn message_without_identity_and_record_is_sent_too() {
         receive_count: 4,
         ..brings(&bare, "bare")
     };
-    assert!(processor.process(vec![last], a_minute()).await.is_empty());
+    assert!(receive(&processor, last).await.is_empty());
     let record = processor.ports.table.only_record();
     assert_eq!(
         processor.ports.dead_letters.messages()[0].event_id(),

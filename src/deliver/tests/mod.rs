@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
@@ -99,13 +100,26 @@ async fn the_records_of_a_batch_are_delivered_at_the_same_time() {
     assert_eq!(started.elapsed(), Duration::from_secs(1));
 }
 
+/// Gives one record to the processor, and returns the ids of the messages that SQS must keep.
+async fn receive<T: Target>(
+    processor: &Arc<Processor<FakePorts<T>>>,
+    received: ReceivedMessage,
+) -> Vec<String> {
+    processor.process(vec![received], a_minute()).await
+}
+
+/// The same for the record of `event`, in a task.
+fn start(processor: &Fake) -> JoinHandle<Vec<String>> {
+    let processor = Arc::clone(processor);
+    tokio::spawn(async move { receive(&processor, record("event", 1)).await })
+}
+
 /// Gives a record to the processor again and again, each time when SQS would show it, and returns
 /// the delays.
 async fn receive_until_done(processor: &Fake, name: &str, receives: u32) -> Vec<u64> {
     let mut delays = Vec::new();
     for receive_count in 1..=receives {
-        if processor
-            .process(vec![record(name, receive_count)], a_minute())
+        if receive(&processor, record(name, receive_count))
             .await
             .is_empty()
         {
@@ -177,10 +191,7 @@ async fn a_backoff_counts_from_the_attempt_not_from_the_end_of_the_batch() {
 #[tokio::test(start_paused = true)]
 async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
     let processor = processor(|_, _| fail(FailureCause::Connection));
-    assert_eq!(
-        processor.process(vec![record("last", 4)], a_minute()).await,
-        ["last"]
-    );
+    assert_eq!(receive(&processor, record("last", 4)).await, ["last"]);
     assert_eq!(
         processor.ports.events.visibility_changes()[0].1,
         Duration::ZERO
@@ -195,24 +206,14 @@ async fn after_the_last_attempt_sqs_may_move_the_record_at_once() {
 async fn a_permanent_failure_is_acknowledged_only_when_its_dead_letter_is_durable() {
     let processor = processor(|_, _| fail(FailureCause::Status(410)));
     processor.ports.dead_letters.fail();
-    assert_eq!(
-        processor
-            .process(vec![record("refused", 1)], a_minute())
-            .await,
-        ["refused"]
-    );
+    assert_eq!(receive(&processor, record("refused", 1)).await, ["refused"]);
     processor.ports.dead_letters.fail_times(0);
     assert_eq!(
         processor.ports.table.only_record().state.name(),
         StateName::Dead,
         "recorded before it is sent"
     );
-    assert!(
-        processor
-            .process(vec![record("refused", 2)], a_minute())
-            .await
-            .is_empty()
-    );
+    assert!(receive(&processor, record("refused", 2)).await.is_empty());
     let dead = processor.ports.dead_letters.messages();
     assert_eq!(
         (dead.len(), dead[0].body.as_str()),
@@ -238,16 +239,9 @@ async fn a_dead_letter_and_its_record_say_how_the_target_answered() {
             ..failure
         })
     });
-    processor
-        .process(vec![record("event", 1)], a_minute())
-        .await;
+    receive(&processor, record("event", 1)).await;
     tokio::time::advance(Duration::from_secs(5)).await;
-    assert!(
-        processor
-            .process(vec![record("event", 2)], a_minute())
-            .await
-            .is_empty()
-    );
+    assert!(receive(&processor, record("event", 2)).await.is_empty());
     let now = FakeClock.now();
     let reason = processor.ports.dead_letters.messages()[0]
         .reason(now)
@@ -305,7 +299,7 @@ async fn the_reason_counts_the_attempts_of_the_whole_life() {
         message_id: "moved".to_owned(),
         ..record("event", 1)
     };
-    assert!(processor.process(vec![moved], a_minute()).await.is_empty());
+    assert!(receive(&processor, moved).await.is_empty());
     let reason = processor.ports.dead_letters.messages()[0]
         .reason(FakeClock.now())
         .expect("a reason");
@@ -324,10 +318,7 @@ async fn event_refused_by_the_dead_letter_queue_waits_its_backoff() {
         processor.ports.dead_letters.fail();
         let mut record = record("refused", receive_count);
         record.message.body = body.to_owned();
-        assert_eq!(
-            processor.process(vec![record], a_minute()).await,
-            ["refused"]
-        );
+        assert_eq!(receive(&processor, record).await, ["refused"]);
         let (_, delay) = processor
             .ports
             .events
@@ -360,12 +351,7 @@ async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() 
     let processor = Arc::new(over(FakeQueue::default(), Slow));
     // The first tries to record it fail.
     processor.ports.table.fail_after(1, 3);
-    assert!(
-        processor
-            .process(vec![record("event", 1)], a_minute())
-            .await
-            .is_empty()
-    );
+    assert!(receive(&processor, record("event", 1)).await.is_empty());
     assert_eq!(processor.ports.table.only_record().state, State::Delivered);
 }
 
@@ -453,7 +439,7 @@ async fn a_dead_letter_says_itself_who_its_event_is() {
     let processor = processor(|_, _| fail(FailureCause::Refused));
     let record = record("pasted", 1);
     let event = record.message.to_event(record.sent_at).expect("readable");
-    processor.process(vec![record], a_minute()).await;
+    receive(&processor, record).await;
     let dead = processor.ports.dead_letters.messages().remove(0);
     assert_eq!(
         dead.to_event(FakeClock.now()).expect("readable").id,
@@ -465,10 +451,7 @@ async fn a_dead_letter_says_itself_who_its_event_is() {
 async fn a_change_of_visibility_that_fails_loses_nothing() {
     let processor = processor(|_, _| fail(FailureCause::TimedOut));
     processor.ports.events.fail();
-    assert_eq!(
-        processor.process(vec![record("kept", 1)], a_minute()).await,
-        ["kept"]
-    );
+    assert_eq!(receive(&processor, record("kept", 1)).await, ["kept"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,9 +463,7 @@ async fn a_target_that_asks_for_time_gets_it() {
             ..failure
         })
     });
-    processor
-        .process(vec![record("throttled", 1)], a_minute())
-        .await;
+    receive(&processor, record("throttled", 1)).await;
     assert_eq!(
         processor.ports.events.visibility_changes()[0].1,
         Duration::from_mins(2)
@@ -551,23 +532,11 @@ async fn a_crash_leaves_an_attempt_without_an_answer() {
         }
         fail(FailureCause::Status(409)).await
     });
-    let crash = tokio::spawn({
-        let processor = Arc::clone(&processor);
-        async move {
-            processor
-                .process(vec![record("event", 1)], a_minute())
-                .await
-        }
-    });
+    let crash = start(&processor);
     tokio::time::sleep(Duration::from_secs(1)).await;
     crash.abort();
     tokio::time::advance(Duration::from_mins(1) + LEASE_PAST_DEADLINE).await;
-    assert_eq!(
-        processor
-            .process(vec![record("event", 2)], a_minute())
-            .await,
-        ["event"]
-    );
+    assert_eq!(receive(&processor, record("event", 2)).await, ["event"]);
     assert_eq!(
         processor.ports.table.only_record().state.name(),
         StateName::Retrying
@@ -610,9 +579,9 @@ async fn lost_attributes_are_restored_from_the_record() {
         message: Message::from_event(sent.clone()),
         ..record("whole", 1)
     };
-    assert!(processor.process(vec![whole], a_minute()).await.is_empty());
+    assert!(receive(&processor, whole).await.is_empty());
     tokio::time::advance(Duration::from_hours(2)).await;
-    assert!(processor.process(vec![bare()], a_minute()).await.is_empty());
+    assert!(receive(&processor, bare()).await.is_empty());
     assert_eq!(processor.ports.table.only_record().state, State::Delivered);
     assert_eq!(
         *seen.lock().expect("not poisoned"),

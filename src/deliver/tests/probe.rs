@@ -332,9 +332,7 @@ async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
     processor
         .process(vec![record("fine", 1), record("refused", 1)], a_minute())
         .await;
-    processor
-        .process(vec![record("another", 1)], a_minute())
-        .await;
+    receive(&processor, record("another", 1)).await;
     let counted = processor
         .ports
         .table
@@ -348,7 +346,7 @@ async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
         "not yet the second batch"
     );
     tokio::time::advance(Duration::from_secs(10)).await;
-    processor.process(vec![record("fine", 1)], a_minute()).await;
+    receive(&processor, record("fine", 1)).await;
     let counted = processor
         .ports
         .table
@@ -368,15 +366,11 @@ async fn attempts_are_counted_by_the_minute_and_written_now_and_then() {
 async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
     FakeClock::start_over();
     let processor = processor(|_, _| fail(FailureCause::Status(503)));
-    processor.process(vec![record("one", 1)], a_minute()).await;
-    processor
-        .process(vec![record("another", 1)], a_minute())
-        .await;
+    receive(&processor, record("one", 1)).await;
+    receive(&processor, record("another", 1)).await;
     let then = crate::domain::attempts::minute_of(FakeClock.now());
     tokio::time::advance(Duration::from_hours(1)).await;
-    processor
-        .process(vec![record("third", 1)], a_minute())
-        .await;
+    receive(&processor, record("third", 1)).await;
     let counted = processor
         .ports
         .table

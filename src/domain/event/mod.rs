@@ -18,8 +18,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::domain::instant::instant;
 use crate::domain::json::{Json, Object};
-use crate::domain::placeholder::{instant, is_placeholder};
+use crate::domain::placeholder::is_placeholder;
 
 /// A sender's key counts for a day of UTC: one that is configured once and never changes cannot
 /// merge what days lie between.

@@ -54,7 +54,6 @@ pub struct EventRecord {
     pub event_id: EventId,
     /// A value that differs after every write. The revision of a claim is its owner.
     pub(crate) revision: Uuid,
-    /// The state of the event.
     #[serde(flatten)]
     pub state: State,
     /// The kind of sender.
@@ -77,7 +76,6 @@ pub struct EventRecord {
     /// Attempts since it was last claimed from nothing, from the dead letters or from the archive.
     #[serde(rename = "round")]
     pub attempts_since_claim: u32,
-    /// Replays of the event.
     pub replays_made: u32,
     /// The newest ended attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +91,6 @@ pub struct EventRecord {
     pub expires_at: Timestamp,
 }
 
-/// The state of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
@@ -176,7 +173,6 @@ pub struct Attempt {
     /// The target's HTTP status, if it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The beginning of the target's answer: 1 KiB of the newest, 256 bytes of those before.
@@ -280,7 +276,6 @@ pub struct Summary {
 /// The name of a [`State`], as the table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(missing_docs, reason = "those of the states")]
 pub enum StateName {
     Queued,
     InProgress,
@@ -313,7 +308,6 @@ impl StateName {
 }
 
 impl State {
-    /// Its name.
     pub fn name(&self) -> StateName {
         match self {
             Self::Queued => StateName::Queued,
@@ -430,13 +424,9 @@ impl From<Death> for Reason {
             dead_at,
         } = death;
         Self {
-            reason,
             detail: error,
             status_code,
-            response: None,
-            attempt: None,
-            at: dead_at,
-            resent_at: None,
+            ..Self::new(reason, "", dead_at)
         }
     }
 }

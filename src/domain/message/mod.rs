@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use crate::domain::event::{Event, EventId, Identity, InvalidEventId, UnknownSource};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::{Json, NotJson};
-use crate::domain::text::{excerpt, is_allowed};
+use crate::domain::text::is_allowed;
 use crate::domain::trace::TraceHeader;
 
 /// The names of the message attributes.
@@ -115,9 +115,7 @@ impl From<Timestamp> for Stamp<'_> {
 /// …).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// The data type.
     pub data_type: String,
-    /// The value.
     pub value: AttributeValue,
 }
 
@@ -400,18 +398,13 @@ impl Message {
         {
             detail.extend([": ", more]);
         }
+        let kind = match exhausted {
+            Some(_) => ReasonKind::Exhausted,
+            None => ReasonKind::Permanent,
+        };
         Some(Reason {
-            reason: if exhausted.is_some() {
-                ReasonKind::Exhausted
-            } else {
-                ReasonKind::Permanent
-            },
-            detail: excerpt(&detail),
-            status_code: None,
-            response: None,
             attempt: retries.and_then(|retries| retries.checked_add(1)),
-            at: sent_at,
-            resent_at: None,
+            ..Reason::new(kind, &detail, sent_at)
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::event::Source;
+use crate::domain::text::excerpt;
 use proptest::prelude::*;
 
 fn now() -> Timestamp {

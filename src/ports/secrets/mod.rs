@@ -46,9 +46,7 @@ pub enum SecretsError {
     /// A field has an unusable value.
     #[error("the secret's field {field} {problem}")]
     Field {
-        /// The field.
         field: &'static str,
-        /// The problem.
         problem: &'static str,
     },
 }
@@ -87,7 +85,6 @@ pub struct TargetSecrets {
 pub struct GenesysSecrets {
     /// The client id; no secret by itself.
     pub client_id: String,
-    /// Its secret.
     pub client_secret: String,
 }
 

@@ -124,13 +124,10 @@ fn check_reasons(message: &Message) {
         );
     }
     let reason = |detail: &str| Reason {
-        reason: ReasonKind::Permanent,
         detail: detail.to_owned(),
         status_code: Some(404),
-        response: None,
         attempt: Some(u32::MAX),
-        at: Noon.now(),
-        resent_at: None,
+        ..Reason::new(ReasonKind::Permanent, "", Noon.now())
     };
     let with = |detail| message.clone().with_reason(&reason(detail));
     let dead = with("one");

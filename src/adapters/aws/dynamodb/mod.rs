@@ -14,14 +14,15 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure,
 };
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_dynamo::{from_item, to_item};
 use uuid::Uuid;
 
@@ -72,6 +73,19 @@ impl DynamoDb {
     /// Opens the connection that the first claim will use, by reading a record that does not exist.
     pub async fn warm_up(&self) -> Result<(), ServiceError> {
         self.read("warm-up".to_owned()).await.map(drop)
+    }
+
+    /// Begins to write a value under a key.
+    fn put(
+        &self,
+        key: String,
+        value: &impl Serialize,
+    ) -> Result<PutItemFluentBuilder, ServiceError> {
+        let item: Item = to_item(value).map_err(unreadable)?;
+        let request = self.client.put_item().table_name(&self.table);
+        Ok(request
+            .set_item(Some(item))
+            .item(KEY, AttributeValue::S(key)))
     }
 
     async fn read(&self, key: String) -> Result<Option<Item>, ServiceError> {
@@ -312,13 +326,8 @@ impl EventsTable for DynamoDb {
         lease: &RunLease,
         now: Timestamp,
     ) -> Result<Option<RunLease>, ServiceError> {
-        let item: Item = to_item(lease).map_err(unreadable)?;
         let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item))
-            .item(KEY, AttributeValue::S(lease_key(what)))
+            .put(lease_key(what), lease)?
             .condition_expression(
                 "attribute_not_exists(event_id) OR #owner = :owner OR #until <= :now",
             )
@@ -391,17 +400,10 @@ impl EventsTable for DynamoDb {
     }
 
     async fn save_bulk_replay(&self, replay: &BulkReplay) -> Result<(), ServiceError> {
-        let item: Item = to_item(replay).map_err(unreadable)?;
-        let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item));
         // By then every dead letter that it could stand for has expired.
         let expires_at = (replay.act.at + LIFE).as_second().to_string();
-        let request = request.item("expires_at", AttributeValue::N(expires_at));
-        request
-            .item(KEY, AttributeValue::S(BULK_REPLAY_KEY.to_owned()))
+        self.put(BULK_REPLAY_KEY.to_owned(), replay)?
+            .item("expires_at", AttributeValue::N(expires_at))
             .send()
             .await
             .map(drop)
@@ -431,15 +433,9 @@ impl EventsTable for DynamoDb {
         from: Option<Uuid>,
         now: Timestamp,
     ) -> Result<bool, ServiceError> {
-        let item: Item = to_item(run).map_err(unreadable)?;
         let number = |at: Timestamp| AttributeValue::N(at.as_second().to_string());
         let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item));
-        let request = request
-            .item(KEY, AttributeValue::S(run_key(&run.run_id)))
+            .put(run_key(&run.run_id), run)?
             .item("expires_at", number(now + LIFE));
         let request = match from {
             None => request
@@ -477,13 +473,7 @@ impl EventsTable for DynamoDb {
         source: &str,
         checkpoint: &Checkpoint,
     ) -> Result<(), ServiceError> {
-        let item: Item = to_item(checkpoint).map_err(unreadable)?;
-        let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item));
-        let request = request.item(KEY, AttributeValue::S(checkpoint_key(source)));
+        let request = self.put(checkpoint_key(source), checkpoint)?;
         request
             .send()
             .await
@@ -554,14 +544,8 @@ impl EventsTable for DynamoDb {
     }
 
     async fn save_circuit(&self, circuit: &Circuit) -> Result<(), ServiceError> {
-        let item: Item = to_item(circuit).map_err(unreadable)?;
-        let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item));
+        let request = self.put(CIRCUIT_KEY.to_owned(), circuit)?;
         request
-            .item(KEY, AttributeValue::S(CIRCUIT_KEY.to_owned()))
             .send()
             .await
             .map(drop)

@@ -37,7 +37,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use self::authorities::Authorities;
-use super::CONNECT_TIMEOUT;
+use super::timeouts::CONNECT_TIMEOUT;
 
 /// The client of a configuration, for all services.
 pub(super) fn client() -> SharedHttpClient {

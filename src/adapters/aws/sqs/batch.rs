@@ -13,9 +13,19 @@ pub(super) const BATCH_BYTES: usize = 1024 * 1024;
 /// Answer of a batch call about its entries.
 pub(super) struct Confirmed {
     /// Entries that are done.
-    pub(super) ids: Vec<String>,
+    ids: Vec<String>,
     /// Entries that failed.
-    pub(super) failed: Vec<BatchResultErrorEntry>,
+    failed: Vec<BatchResultErrorEntry>,
+}
+
+impl Confirmed {
+    pub(super) fn new(
+        ids: impl Iterator<Item = String>,
+        failed: Vec<BatchResultErrorEntry>,
+    ) -> Self {
+        let ids = ids.collect();
+        Self { ids, failed }
+    }
 }
 
 /// Makes as few batch calls as the items fit into, and gives one result per item, in order.

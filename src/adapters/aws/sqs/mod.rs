@@ -133,21 +133,12 @@ impl Sender for SqsQueue {
                 .map_err(cannot_build)
         };
         let call = |entries| {
-            let request = self
-                .client
-                .send_message_batch()
-                .queue_url(&self.url)
-                .set_entries(Some(entries));
-            async move {
-                let output = request.send().await.map_err(failed(Service::Sqs))?;
-                Ok(Confirmed {
-                    ids: output
-                        .successful
-                        .into_iter()
-                        .map(|entry| entry.id)
-                        .collect(),
-                    failed: output.failed,
-                })
+            let request = self.client.send_message_batch().queue_url(&self.url);
+            let call = request.set_entries(Some(entries)).send();
+            async {
+                let output = call.await.map_err(failed(Service::Sqs))?;
+                let ids = output.successful.into_iter().map(|entry| entry.id);
+                Ok(Confirmed::new(ids, output.failed))
             }
         };
         in_batches(messages, Message::size, entry, call).await
@@ -171,18 +162,12 @@ impl VisibilityTimeout for SqsQueue {
             let request = self
                 .client
                 .change_message_visibility_batch()
-                .queue_url(&self.url)
-                .set_entries(Some(entries));
-            async move {
-                let output = request.send().await.map_err(failed(Service::Sqs))?;
-                Ok(Confirmed {
-                    ids: output
-                        .successful
-                        .into_iter()
-                        .map(|entry| entry.id)
-                        .collect(),
-                    failed: output.failed,
-                })
+                .queue_url(&self.url);
+            let call = request.set_entries(Some(entries)).send();
+            async {
+                let output = call.await.map_err(failed(Service::Sqs))?;
+                let ids = output.successful.into_iter().map(|entry| entry.id);
+                Ok(Confirmed::new(ids, output.failed))
             }
         };
         in_batches(changes, |_| 0, entry, call).await
@@ -226,21 +211,12 @@ impl Receiver for SqsQueue {
             entry.build().map_err(cannot_build)
         };
         let call = |entries| {
-            let request = self
-                .client
-                .delete_message_batch()
-                .queue_url(&self.url)
-                .set_entries(Some(entries));
-            async move {
-                let output = request.send().await.map_err(failed(Service::Sqs))?;
-                Ok(Confirmed {
-                    ids: output
-                        .successful
-                        .into_iter()
-                        .map(|entry| entry.id)
-                        .collect(),
-                    failed: output.failed,
-                })
+            let request = self.client.delete_message_batch().queue_url(&self.url);
+            let call = request.set_entries(Some(entries)).send();
+            async {
+                let output = call.await.map_err(failed(Service::Sqs))?;
+                let ids = output.successful.into_iter().map(|entry| entry.id);
+                Ok(Confirmed::new(ids, output.failed))
             }
         };
         in_batches(receipts, |_| 0, entry, call).await

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::segment;
+use super::segment::segment;
 use crate::adapters::genesys::{Call, GenesysError, PlatformApi};
 use crate::domain::json::{Json, Object};
 use crate::ports::delivery_log::{
@@ -45,7 +45,6 @@ const TOO_MANY_GONE: u32 = 10;
 
 /// Messages of these integrations that have one of these statuses.
 pub struct OpenMessaging<A> {
-    /// The API.
     pub api: A,
     /// The integrations whose webhook points here.
     pub integration_ids: BTreeSet<String>,

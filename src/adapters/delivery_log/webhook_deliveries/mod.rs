@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::segment;
+use super::segment::segment;
 use crate::adapters::genesys::{Call, GenesysError, PlatformApi};
 use crate::domain::event::SenderKey;
 use crate::domain::https_url::without_secrets;
+use crate::domain::instant::instant;
 use crate::domain::json::{Json, Object};
 use crate::domain::message::is_kept_header;
-use crate::domain::placeholder::instant;
 use crate::ports::delivery_log::{
     DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window,
 };
@@ -76,9 +76,7 @@ impl FromStr for LogPath {
 
 /// The log of these webhooks.
 pub struct WebhookDeliveries<A> {
-    /// The API.
     pub api: A,
-    /// Its path.
     pub path: LogPath,
     /// The webhooks that point here.
     pub webhook_ids: Vec<String>,

@@ -494,7 +494,6 @@ impl ListRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShowRequest {
-    /// Id of the event.
     pub event_id: EventId,
 }
 

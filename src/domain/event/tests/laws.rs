@@ -174,7 +174,7 @@ proptest! {
         if key == "k" {
             prop_assert_eq!(&one, &other, "{} has a key", text);
         }
-        let is_instant = |value: &Value| crate::domain::placeholder::instant(Json::from(&*serde_json::value::to_raw_value(value).expect("JSON")), at(NOON)).is_some();
+        let is_instant = |value: &Value| crate::domain::instant::instant(Json::from(&*serde_json::value::to_raw_value(value).expect("JSON")), at(NOON)).is_some();
         let told_by = [&body["timestamp"], &body["channel"]["time"], &body["detail"]["timestamp"]];
         let has_bus_id = body["detail"] != Value::Null && body["id"].as_str().is_some_and(|id| !crate::domain::placeholder::is_placeholder(id));
         if key != "k" && !has_bus_id && !told_by.into_iter().any(is_instant) {

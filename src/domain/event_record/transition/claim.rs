@@ -23,7 +23,6 @@ const PAST_CEILING_WAIT: SignedDuration = SignedDuration::from_hours(1);
 /// A request for the right to deliver an event.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest<'a> {
-    /// The event.
     pub event: &'a Event,
     /// The id of the message that carries it.
     pub message_id: &'a str,

@@ -15,7 +15,6 @@ const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// The facts about a message in the dead-letter queue.
 #[derive(Debug, Clone)]
 pub struct DeadLetterEvidence<'a> {
-    /// Its event.
     pub event_id: &'a EventId,
     /// The time at which the relay first received it.
     pub received_at: Timestamp,
@@ -238,7 +237,6 @@ impl DeadRecord {
         self
     }
 
-    /// The record.
     pub fn record(&self) -> &EventRecord {
         &self.transition.next
     }
