@@ -1,9 +1,7 @@
 //! Surroundings of each measured program: stand-ins of AWS's services and of the target, each
 //! behind HTTPS and with a host of its own as on AWS, and the payloads.
 
-use std::future::pending;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,8 +14,6 @@ use local::stand_in::StandIn;
 use local::target::{Behaviour, Target};
 use local::workspace::Workspace;
 use serde_json::{Value, json};
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 
 use crate::process;
 use crate::programs::{Program, Programs};
@@ -39,7 +35,7 @@ pub(crate) struct Lab {
     folder: PathBuf,
 }
 
-/// Surroundings on a thread of their own: whatever they do does not delay an answer of SQS.
+/// Surroundings beside SQS.
 struct Beside {
     _stand_in: StandIn,
     target: Target,
@@ -65,25 +61,15 @@ impl Beside {
 impl Lab {
     /// Opens all ports.
     pub(crate) async fn open(workspace: &Workspace) -> Result<Self> {
-        // The thread below inherits the core.
         process::leave()?;
         let folder = workspace.target.join("bench");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let authority = Authority::new(&folder)?;
         let stand_in = StandIn::start(&secret()).await?;
-        let (opened, beside) = oneshot::channel();
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let shared = authority.clone();
-        thread::spawn(move || {
-            runtime.block_on(async {
-                drop(opened.send(Beside::open(&shared).await));
-                pending::<()>().await;
-            });
-        });
         Ok(Self {
             sqs: authority.front(&stand_in.url()).await?,
-            beside: beside.await??,
+            beside: Beside::open(&authority).await?,
             _stand_in: stand_in,
             authority,
             folder,

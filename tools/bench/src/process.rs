@@ -17,6 +17,11 @@ static CORES: LazyLock<Vec<usize>> = LazyLock::new(|| {
         .collect()
 });
 
+/// Number of cores that this program may use when it starts.
+pub(crate) fn cores() -> usize {
+    CORES.len()
+}
+
 /// Starts a function on a core of its own, and keeps this thread off that core.
 ///
 /// A process inherits the core of the thread that starts it. On a machine with one core they share

@@ -10,7 +10,7 @@ use local::workspace::Workspace;
 use crate::figures::{Figures, number};
 use crate::measure::{COLD, CPU, FIRST, INIT, LATER, LOG, PEAK, ZIP};
 use crate::programs::{BOTO3, FLOOR, INGEST};
-use crate::{acks, instructions};
+use crate::{acks, instructions, process};
 
 /// The columns of the table.
 const COLUMNS: [&str; 11] = [
@@ -67,7 +67,7 @@ pub(crate) fn markdown(figures: &Figures) -> Result<String> {
          processor's retries use as well.\n\n{}",
         Timestamp::now().strftime("%F"),
         model.map_or("an unknown processor", |(_, name)| name),
-        std::thread::available_parallelism()?,
+        process::cores(),
         std::env::consts::ARCH,
         compiler()?,
         targets(figures),

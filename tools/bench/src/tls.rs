@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
 };
-use tokio::io::copy_bidirectional;
+use tokio::io::{copy, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -40,7 +40,8 @@ impl Authority {
         let between = authority("Benchmark RSA 2048 M01", BasicConstraints::Constrained(0));
         let between = CertifiedIssuer::signed_by(between, key()?, &root)?;
         let service_key = key()?;
-        let mut service = CertificateParams::new([Ipv4Addr::LOCALHOST.to_string()])?;
+        let mut service =
+            CertificateParams::new([Ipv4Addr::LOCALHOST.to_string(), "localhost".to_owned()])?;
         service.use_authority_key_identifier_extension = true;
         service.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
@@ -133,9 +134,12 @@ impl Drop for Front {
 
 async fn pass_on(stream: TcpStream, acceptor: &TlsAcceptor, host: &str) -> Result<()> {
     stream.set_nodelay(true)?;
-    let mut client = acceptor.accept(stream).await?;
-    let mut service = TcpStream::connect(host).await?;
+    let (mut from_client, mut to_client) = split(acceptor.accept(stream).await?);
+    let service = TcpStream::connect(host).await?;
     service.set_nodelay(true)?;
-    copy_bidirectional(&mut client, &mut service).await?;
+    let (mut from_service, mut to_service) = service.into_split();
+    let requests = copy(&mut from_client, &mut to_service);
+    let answers = copy(&mut from_service, &mut to_client);
+    tokio::try_join!(requests, answers)?;
     Ok(())
 }
