@@ -124,7 +124,7 @@ async fn each_kind_of_dead_letter_is_found_and_replayed_alone() -> Result<()> {
     let between = Timestamp::now();
     sleep(Duration::from_millis(20)).await;
     sent.extend(send_wave(&relay, 2).await?);
-    relay.until_dead(u32::try_from(ALL)?).await?;
+    relay.until_all_dead(ALL).await?;
     // On a busy machine a message can lie in the queue twice, while another has yet to come.
     wait::until("all are listed", || async {
         Ok((list(&relay, json!({}), 1000).await?.len() == ALL).then_some(()))
