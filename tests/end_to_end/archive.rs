@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -217,15 +218,21 @@ async fn an_archive_that_is_killed_and_repeated_loses_and_doubles_nothing() -> R
     let ids = relay
         .accept_dead((0..KILLED).map(|number| format!("order {number}")))
         .await?;
-    relay.set_timeout(Function::Replay, 15).await?;
+    relay.set_timeout(Function::Replay, 20).await?;
     let request = json!({ "action": "archive", "olderThanDays": 0 });
-    let (outcome, ()) = tokio::try_join!(relay.stack.invoke(Function::Replay, &request), async {
-        wait::until("the object is there", || async {
-            Ok((!keys(&relay).await?.is_empty()).then_some(()))
-        })
-        .await?;
-        relay.kill(Function::Replay).await.map(drop)
-    })?;
+    let mut run = pin!(relay.stack.invoke(Function::Replay, &request));
+    let killed = async {
+        // Without a pause: the messages are deleted soon after.
+        while keys(&relay).await?.is_empty() {}
+        relay.kill(Function::Replay).await
+    };
+    let outcome = tokio::select! {
+        outcome = &mut run => outcome?,
+        killed = killed => {
+            killed?;
+            run.await?
+        }
+    };
     assert!(
         outcome.is_err(),
         "killed before it could answer: {outcome:?}"

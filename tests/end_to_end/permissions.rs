@@ -196,8 +196,8 @@ async fn ingest_and_processor_lose_nothing_without_a_permission() -> Result<()> 
 #[tokio::test]
 async fn replay_and_schedules_lose_nothing_without_a_permission() -> Result<()> {
     let relay = start("none").await?;
-    replay::try_all(&relay).await?;
-    replay::try_schedules(&relay).await
+    replay::try_schedules(&relay).await?;
+    replay::try_all(&relay).await
 }
 
 #[tokio::test]

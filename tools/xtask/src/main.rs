@@ -42,9 +42,9 @@ enum Task {
     },
     /// Run the simulation: many seeds, or one with a log of all that happens
     Simulate {
-        /// Number of seeds [default: 10000]
-        #[arg(long, conflicts_with = "seed")]
-        seeds: Option<u64>,
+        /// Number of seeds
+        #[arg(long, conflicts_with = "seed", default_value_t = 10_000)]
+        seeds: u64,
         /// Replay this seed only
         #[arg(long)]
         seed: Option<u64>,
@@ -116,7 +116,10 @@ fn perform(task: Task) -> Result<()> {
             }
             run(with_variables(
                 &mut command,
-                &[("GENESYS_RELAY_SEEDS", seeds), ("GENESYS_RELAY_SEED", seed)],
+                &[
+                    ("GENESYS_RELAY_SEEDS", Some(seeds)),
+                    ("GENESYS_RELAY_SEED", seed),
+                ],
             ))
         }
         Task::Mutants(options) => mutants::run(&options),
