@@ -348,7 +348,10 @@ async fn no_schedule_comes(trial: &Trial<'_>) -> Result<()> {
         .await?;
     trial.take_away().await?;
     trial
-        .relay.stack.aws().schedule_now("Reconcile", "refused")
+        .relay
+        .stack
+        .aws()
+        .schedule_now("Reconcile", "refused")
         .await?;
     wait::until("the schedule is refused", || async {
         let log = std::fs::read_to_string(trial.relay.stack.emulator().log_file())?;
@@ -360,7 +363,10 @@ async fn no_schedule_comes(trial: &Trial<'_>) -> Result<()> {
     ensure!(listed().await? == 0, "it has no record");
     trial.give_back().await?;
     trial
-        .relay.stack.aws().schedule_now("Reconcile", "allowed")
+        .relay
+        .stack
+        .aws()
+        .schedule_now("Reconcile", "allowed")
         .await?;
     wait::until("the schedule has given it its record", || async {
         Ok((listed().await? == 1).then_some(()))
