@@ -49,7 +49,7 @@ fn explain(folder: &Path) {
     let compile = if is_compiled {
         "only what has changed"
     } else {
-        "some 7 minutes on two cores, once"
+        "about 4 minutes on two idle cores, once"
     };
     let install = if is_installed {
         "done before"
