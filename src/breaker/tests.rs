@@ -199,7 +199,7 @@ async fn an_outage_is_seen_within_two_minutes_whenever_it_begins() {
             }
             let mut attempts = Attempts::default();
             (0..4).for_each(|number| {
-                attempts.count(&id(second * 4 + number), 1, second < 120 + begins)
+                attempts.count(&id(second * 4 + number), 1, second < 120 + begins);
             });
             breaker
                 .ports
@@ -266,7 +266,7 @@ async fn runs_that_come_together_are_one_step() {
         breaker.ports.prober.will(Ok(Probed::Failed {
             event_id: "e".to_owned(),
             error: "503".to_owned(),
-        }))
+        }));
     });
     assert_eq!(twice().await, ("open".into(), 1, 2));
     assert_eq!(twice().await, ("open".into(), 2, 2));

@@ -184,7 +184,7 @@ impl<T: PortTypes> Processor<T> {
         {
             Ok(true) => {}
             Ok(false) => {
-                tracing::info!(event_id = %event.id, "body too large to keep beside its record")
+                tracing::info!(event_id = %event.id, "body too large to keep beside its record");
             }
             // The message has it too: no reason to hold the event up.
             Err(error) => {

@@ -103,7 +103,7 @@ impl<T: PortTypes> Processor<T> {
             };
             match self.begin(&received, deadline).await {
                 ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_used_up => {
-                    self.renew(vec![received]).await
+                    self.renew(vec![received]).await;
                 }
                 ClaimOutcome::Ended(disposition) => self.apply(received, disposition).await,
                 ClaimOutcome::Claimed(event, claim) => {
@@ -333,7 +333,7 @@ impl<T: PortTypes> Processor<T> {
         match disposition {
             Disposition::Delete => self.delete(&[received.receipt]).await,
             Disposition::RetryAt(at) => {
-                set_visibility(&self.ports.events, &[(&received, at)]).await
+                set_visibility(&self.ports.events, &[(&received, at)]).await;
             }
         }
     }

@@ -39,7 +39,7 @@ impl<T: PortTypes> EnqueueMissing<'_, T> {
             match entry {
                 Entry::Failed(failed) => candidates.push(Candidate::of(failed, now)),
                 Entry::Unreadable(unreadable) => {
-                    candidates.push(Candidate::of_unreadable(unreadable, now))
+                    candidates.push(Candidate::of_unreadable(unreadable, now));
                 }
                 Entry::Unavailable(problem) => {
                     tracing::error!(run = %run.id, error = problem, "could not fetch an entry from Genesys Cloud");

@@ -266,7 +266,7 @@ impl World {
         lock(&self.ingests).push(Warm { process, function });
         match &answer {
             Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => {
-                self.invariants.accepted(id, sent)
+                self.invariants.accepted(id, sent);
             }
             Err(_) => {}
         }

@@ -88,7 +88,7 @@ impl<T: PortTypes> Actions<'_, T> {
                         .report
                         .fail(Some(selected.event_id()), &display_chain(&error));
                     sweep.held.push(selected.receipt);
-                    outage = Some(error).filter(|error| error.is_transient());
+                    outage = Some(error).filter(crate::ports::service::ServiceError::is_transient);
                 }
             }
         }

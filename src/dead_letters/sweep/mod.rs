@@ -159,7 +159,7 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                 }
                 Reconciled::Copy(state) => {
                     self.remove_copy(&message.event_id, receipt, found, state)
-                        .await
+                        .await;
                 }
                 Reconciled::Left => self.state.hold(receipt),
             }

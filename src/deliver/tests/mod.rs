@@ -119,7 +119,7 @@ fn start(processor: &Fake) -> JoinHandle<Vec<String>> {
 async fn receive_until_done(processor: &Fake, name: &str, receives: u32) -> Vec<u64> {
     let mut delays = Vec::new();
     for receive_count in 1..=receives {
-        if receive(&processor, record(name, receive_count))
+        if receive(processor, record(name, receive_count))
             .await
             .is_empty()
         {
