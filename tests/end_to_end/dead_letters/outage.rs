@@ -309,7 +309,8 @@ async fn count_by_filters(relay: &Relay, sent: &[Sent], between: Timestamp) -> R
             "matched": expected.len(), "dryRun": true, "replayed": 0, "remaining": ALL,
         });
         assert_has(&answer, counts);
-        let listed = answer["items"].as_array().context("items")?;
+        let listed = answer["items"].as_array();
+        let listed = listed.map(Vec::as_slice).unwrap_or_default();
         assert_eq!(listed.len(), expected.len().min(100), "{answer}");
         assert!(ids(listed).is_subset(&expected), "{answer}");
     }
