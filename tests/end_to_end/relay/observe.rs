@@ -179,6 +179,10 @@ pub(crate) fn accepted_names(relay: &Relay) -> Vec<String> {
 
 /// Checks fields of a JSON value: by name, or by pointer where the name begins with a slash.
 #[track_caller]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "each caller writes it in place"
+)]
 pub(crate) fn assert_has(actual: &Value, expected: Value) {
     for (name, value) in expected.as_object().expect("an object") {
         let found = match name.strip_prefix('/') {
