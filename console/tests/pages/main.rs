@@ -102,7 +102,11 @@ impl Relay {
             since,
             until: since + SignedDuration::from_mins(15),
         };
-        self.breaker.ports.table.acquire(name, &lease, since).await?;
+        self.breaker
+            .ports
+            .table
+            .acquire(name, &lease, since)
+            .await?;
         Ok(owner)
     }
 
