@@ -57,6 +57,12 @@ impl InvokeError {
             Self::Unanswered(_) => false,
         }
     }
+
+    /// Returns whether an answer came that this console cannot read, as of a stack of another
+    /// version. Asking again gives the same.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unanswered(source) if source.is::<serde_json::Error>())
+    }
 }
 
 /// The functions of one stack.

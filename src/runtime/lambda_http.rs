@@ -90,6 +90,21 @@ impl HttpEvent {
         self.body.as_deref().unwrap_or_default()
     }
 
+    /// Body of the request by value, unchanged where its base64 is invalid.
+    pub fn into_body(self) -> Vec<u8> {
+        let body = self.body.unwrap_or_default();
+        if self.is_base64_encoded {
+            match BASE64_STANDARD.decode(&body) {
+                Ok(decoded) => return decoded,
+                Err(error) => tracing::warn!(
+                    %error,
+                    "body is not base64 as API Gateway says; using it unchanged"
+                ),
+            }
+        }
+        body.into_bytes()
+    }
+
     /// Body of the request; `None` where its base64 is invalid.
     pub fn body(&self) -> Option<Cow<'_, [u8]>> {
         let text = self.raw_body();

@@ -4,6 +4,7 @@ mod control;
 mod observe;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -22,6 +23,13 @@ use crate::recovery;
 /// Webhooks in flight to ingest at the same time. More start more of its processes at once, and
 /// none of them in time on a busy machine.
 const SENDERS: usize = 4;
+
+/// Times that a sender asks again at most. On a busy machine ingest may not be able to check a
+/// webhook in time; asked again, it must.
+const MAX_RETRIES: usize = 10;
+
+/// Copies of dead letters that retries of senders leave at most.
+const MAX_COPIES: usize = 20;
 
 /// Errors of a run that another run, or a move, excludes.
 const BUSY: [&str; 2] = ["Busy", "Moving"];
@@ -88,9 +96,12 @@ impl Relay {
     /// Sends a webhook until it is accepted, as Genesys does, and returns its id: on a busy machine
     /// ingest may not be able to check it in time.
     pub(crate) async fn accept(&self, webhook: &Webhook) -> Result<String> {
+        let requests = AtomicUsize::new(0);
         wait::until("the webhook is accepted", || async {
             let (status, answer) = self.send(webhook).await?;
-            ensure!(status == 200 || status >= 500, "refused: {status} {answer}");
+            let retries = requests.fetch_add(1, Ordering::Relaxed);
+            let is_retried = status >= 500 && retries < MAX_RETRIES;
+            ensure!(status == 200 || is_retried, "refused: {status} {answer}");
             Ok(answer["eventId"].as_str().map(str::to_owned))
         })
         .await
@@ -123,18 +134,21 @@ impl Relay {
     /// Waits until the queues hold a dead letter of each of these events and nothing else. The
     /// copy that a sender's retry has left is removed.
     pub(crate) async fn until_all_dead(&self, count: usize) -> Result<()> {
-        loop {
+        for _ in 0..MAX_COPIES {
             let are_there = |counts: QueueCounts| {
                 let dead = counts.dead_letters;
                 (counts.events.total(), dead.in_flight) == (0, 0) && dead.visible as usize >= count
             };
             let what = format!("{count} events are dead");
             let counts = self.stack.until_queues(&what, are_there).await?;
-            if counts.dead_letters.visible as usize == count {
+            let surplus = counts.dead_letters.visible as usize - count;
+            if surplus == 0 {
                 return Ok(());
             }
+            ensure!(surplus <= MAX_COPIES, "{surplus} dead letters too many");
             self.replay(json!({ "action": "reconcile" })).await?;
         }
+        bail!("reconcile does not remove copies of dead letters")
     }
 
     /// Waits until neither queue holds a message.

@@ -63,7 +63,12 @@ fn request(form: &Fields, why: Option<&str>) -> Result<RequestBody, Problem> {
                 Problem::invalid("Enter a reason for the discard: it is recorded on each event.")
             })?,
         }),
-        Some("archive") => RequestBody::Archive(form.read(&["olderThanDays"])?),
+        Some("archive") => {
+            let is_given = form.get("olderThanDays").is_some();
+            let missing = || Problem::invalid("Enter the age of the dead letters to archive.");
+            is_given.then_some(()).ok_or_else(missing)?;
+            RequestBody::Archive(form.read(&["olderThanDays"])?)
+        }
         Some("restore") => RequestBody::Restore(form.read(&["key"])?),
         Some("reconcile") => RequestBody::Reconcile(ReconcileRequest::default()),
         _ => return Err(Problem::invalid("The form names no action.")),

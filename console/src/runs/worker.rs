@@ -209,19 +209,26 @@ impl Worker {
             }
             sleep(pause).await;
             pause = PAUSE.min(pause * 2);
-            run = self.progress_of(&run_id).await;
+            run = self.progress_of(&run_id).await?;
         }
     }
 
     /// Reads the progress of a background run, until the relay answers. The run continues
     /// meanwhile.
-    async fn progress_of(&self, run_id: &str) -> BackgroundStatus {
+    async fn progress_of(&self, run_id: &str) -> Result<BackgroundStatus, End> {
         let request = json!({ "action": "status", "runId": run_id });
         loop {
             match self.ask::<BackgroundAnswer>(&request).await {
                 Ok(BackgroundAnswer { background }) => {
                     self.run.lock().unheard = None;
-                    return *background;
+                    return Ok(*background);
+                }
+                Err(error) if error.is_unreadable() => {
+                    return Err(stopped(&format!(
+                        "The run goes on, but this console cannot read its state; use one of the \
+                         stack's version: {}",
+                        display_chain(&error)
+                    )));
                 }
                 Err(error) => {
                     let error = display_chain(&error);

@@ -32,10 +32,7 @@ pub(crate) async fn handle<T: PortTypes>(
         return problem(StatusCode::METHOD_NOT_ALLOWED, "Send the event with POST.");
     }
     let headers = payload.headers();
-    let body = payload.body().unwrap_or_else(|| {
-        tracing::warn!("body is not base64 as API Gateway says; using it unchanged");
-        payload.raw_body().as_bytes().into()
-    });
+    let body = payload.into_body();
     let work = ingest.ingest(&headers, &body, trace(&context));
     match timeout(time_to_work(&context), work).await {
         Ok(Ok(accepted)) => accept(&headers, &accepted),

@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// The console reads answers of older and newer stacks.
+    /// The console reads answers of older stacks, and of newer ones that have more fields.
     #[test]
     fn answers_may_lack_optional_fields_and_have_unknown_ones() {
         let at = "2026-01-15T12:00:00Z";

@@ -217,6 +217,17 @@ async fn a_run_is_bounded_in_messages_and_in_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn replay_by_id_that_reaches_its_bound_is_incomplete() {
+    let relay = relay();
+    send_to_dead_letters(&relay, (0..2).map(|name| message("a", name))).await;
+    let ids = [0, 1].map(|name| id_of(&message("a", name)));
+    let request = json!({ "action": "replay", "eventIds": ids, "maxMessages": 1 });
+    let report = report(&relay, request).await;
+    assert_eq!((replayed(&report), report.remaining), (1, Some(1)));
+    assert!(!report.complete);
+}
+
+#[tokio::test(start_paused = true)]
 async fn ten_thousand_go_in_one_run() {
     let relay = relay();
     send_to_dead_letters(&relay, (0..10_000).map(|name| message("a", name))).await;
