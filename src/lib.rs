@@ -1,9 +1,10 @@
-//! No Genesys Cloud event is ever lost: the library behind the Lambda functions of this workspace.
+//! Library behind the Lambda functions of this workspace. An event that was answered with 200 is
+//! delivered, or kept as a dead letter for an operator.
 //!
 //! [`domain`] decides and does no I/O. Five use cases ([`ingest`], [`deliver`], [`dead_letters`],
 //! [`recover`], [`breaker`]) act through [`ports`]. [`adapters`] connect the ports to AWS, to the
 //! target and to Genesys Cloud. [`runtime`] is what every function needs: configuration, logs,
-//! metrics. Imports point one way: functions → use cases → ports → domain, and adapters → ports.
+//! metrics. `ARCHITECTURE.md` says which of them may import which.
 
 pub mod adapters;
 pub mod breaker;

@@ -6,14 +6,18 @@
 //! task of SQS. A run that takes from the queue holds a lease in the table, so that only one runs
 //! at a time.
 //!
+//! The rooms, first in the order in which a replay passes them:
+//!
 //! | Room | Job |
 //! |---|---|
 //! | [`api`] | requests and answers |
-//! | `list`, `show`, `status` | reads |
-//! | `run` | lease, audit log and deadline of a change |
-//! | `sweep`, `restore`, `move_all` | the changes |
-//! | `message`, `records`, `missing` | a dead letter, its record, and the explanation of one that is not found |
+//! | `run` | lease, deadline and audit log of a change |
+//! | `sweep` | the change: receives, selects, and acts |
+//! | `message`, `records` | a dead letter, and its record |
+//! | `missing` | explanation of an event that is not found |
+//! | `move_all`, `restore` | the changes that do not sweep |
 //! | `background`, `progress` | runs in an invocation of their own |
+//! | `list`, `show`, `status` | reads |
 
 pub mod api;
 mod background;

@@ -1,9 +1,10 @@
 //! Failures: the cause of a failed delivery, and the reason for which an event is dead.
 //!
-//! The reason is written in two forms that share no field name but one, and both are stored:
-//! [`Reason`] is the JSON of a message attribute and of the archive, `Death` is a part of a table
-//! item and has neither answer nor attempt. One type would lose the last two on its way through the
-//! table, so there are two, and each converts into the other.
+//! The reason is stored in two forms: [`Reason`] is the JSON of a message attribute and of the
+//! archive, `Death` is a part of a table item and has neither answer nor attempt. As JSON, the
+//! two share one field name only, `reason`: the others differ (`detail` and `error`, `statusCode`
+//! and `status_code`, `at` and `dead_at`). One type would lose answer and attempt on its way
+//! through the table, so there are two, and each converts into the other.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! Retries: the backoff schedule, and the one decision between transient and permanent failures.
+//! Retries: the backoff schedule, and the decision for each cause of a failure whether a retry can
+//! help.
 
 use std::time::{Duration, SystemTime};
 
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_is_retried_or_final_as_the_readme_says() {
+    fn each_cause_is_retried_or_permanent() {
         for may_be_in_progress in [false, true] {
             for status in [408, 421, 425, 429, 500, 502, 503, 504, 599, 100, 600, 999] {
                 assert_eq!(

@@ -159,7 +159,7 @@ fn failure(outcome: Outcome) -> DeliveryFailure {
 }
 
 #[tokio::test]
-async fn a_delivery_carries_the_body_and_the_headers_that_the_readme_lists() {
+async fn delivery_carries_the_body_and_the_documented_headers() {
     let (address, requests, _) = server(|_| status(204)).await;
     let store = FakeSecretStore::holding(&serde_json::json!({
         "targetAuthorization": "Bearer of-the-target",
