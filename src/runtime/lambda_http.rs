@@ -123,6 +123,8 @@ pub struct HttpAnswer {
     /// Headers, names in lower case.
     pub headers: BTreeMap<&'static str, String>,
     pub body: String,
+    /// Always empty: `cargo lambda watch` refuses an answer without this field.
+    cookies: [&'static str; 0],
 }
 
 impl HttpAnswer {
@@ -132,6 +134,7 @@ impl HttpAnswer {
             status_code: status.as_u16(),
             headers: BTreeMap::from([("content-type", content_type.to_owned())]),
             body,
+            cookies: [],
         }
     }
 
