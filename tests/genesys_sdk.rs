@@ -15,7 +15,7 @@ use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::testing::FakeSecretStore;
 use jiff::SignedDuration;
 use local::clients;
-use local::genesys_cloud::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, GenesysCloud};
+use local::genesys_cloud::{CLIENT_ID, CLIENT_SECRET, CallFault, Endpoint, GenesysCloud};
 use local::python::{self, Packages};
 use local::workspace::Workspace;
 use serde_json::{Map, Value, json};
@@ -188,7 +188,7 @@ async fn the_official_sdk_takes_the_stand_in_for_genesys_cloud_and_knows_what_th
     let queries = queries_of_the_relay(&genesys).await?;
     genesys.script(|call| {
         let forbidden = call.endpoint == Endpoint::Conversation(FORBIDDEN.to_owned());
-        forbidden.then(|| Fault::missing_permission("conversation:message:view"))
+        forbidden.then(|| CallFault::missing_permission("conversation:message:view"))
     });
     check(&json!({
         "url": genesys.url(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use local::genesys::Webhook;
-use local::genesys_cloud::{Endpoint, Fault, GenesysCloud};
+use local::genesys_cloud::{CallFault, Endpoint, GenesysCloud};
 use local::stack::Function;
 use local::target::Behaviour;
 use local::wait;
@@ -220,7 +220,7 @@ async fn two_runs_at_once_exclude_each_other(relay: &Relay) -> Result<()> {
     let (before, is_slow) = (relay.genesys.calls().len(), AtomicBool::new(true));
     relay.genesys.script(move |_| {
         let is_first = is_slow.swap(false, Ordering::Relaxed);
-        is_first.then(|| Fault::Slow(Duration::from_secs(5)))
+        is_first.then(|| CallFault::Slow(Duration::from_secs(5)))
     });
     let other = async {
         let has_begun = |calls: &[_]| calls.len() > before;
@@ -260,16 +260,16 @@ async fn nothing_is_missed_whatever_goes_wrong(
     genesys.script(move |call| {
         if call.overall % 3 == 0 {
             let headers = [("Retry-After", "1"), ("inin-ratelimit-reset", "1")];
-            return Some(Fault::too_many_requests(&headers));
+            return Some(CallFault::too_many_requests(&headers));
         }
         if call.endpoint == Endpoint::Token {
             return None;
         }
         match pages.fetch_add(1, Ordering::Relaxed) {
-            1 | 2 => Some(Fault::server_error(500)),
+            1 | 2 => Some(CallFault::server_error(500)),
             5 => {
                 is_hanging.store(true, Ordering::Relaxed);
-                Some(Fault::Slow(Duration::from_mins(1)))
+                Some(CallFault::Slow(Duration::from_mins(1)))
             }
             _ => None,
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use local::genesys::Webhook;
 use local::stack::secret;
-use local::stand_in::{Fault, StandIn};
+use local::stand_in::{ServiceFault, StandIn};
 
 use crate::webhooks::request;
 use crate::{INGEST_TIME, NOWHERE, PROCESSOR_TIME, returned, start};
@@ -59,7 +59,7 @@ async fn a_service_that_comes_back_after_the_start_serves_the_first_event() -> R
     let fault = move |_: &str| {
         shared
             .load(Ordering::Relaxed)
-            .then_some(Fault::Refused(500, "InternalFailure"))
+            .then_some(ServiceFault::Refused(500, "InternalFailure"))
     };
     let stand_in = StandIn::start_failing(&secret(), Box::new(fault)).await?;
     let mut ingest = start("ingest", &stand_in, NOWHERE, INGEST_TIME).await?;
@@ -72,9 +72,9 @@ async fn a_service_that_comes_back_after_the_start_serves_the_first_event() -> R
 #[tokio::test]
 async fn services_that_are_down_or_silent_do_not_keep_a_function_from_starting() -> Result<()> {
     for fault in [
-        Fault::Cut,
-        Fault::Hang,
-        Fault::Refused(500, "InternalFailure"),
+        ServiceFault::Cut,
+        ServiceFault::Hang,
+        ServiceFault::Refused(500, "InternalFailure"),
     ] {
         let stand_in = StandIn::start_failing(&secret(), Box::new(move |_| Some(fault))).await?;
         for (name, time_limit) in [("ingest", INGEST_TIME), ("processor", PROCESSOR_TIME)] {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use local::runtime_api::{Answer, Function, Launch};
+use local::runtime_api::{FunctionProcess, InvocationAnswer, Launch};
 use local::stand_in::StandIn;
 use local::workspace::Workspace;
 use serde_json::Value;
@@ -44,9 +44,9 @@ async fn start(
     stand_in: &StandIn,
     target_url: &str,
     time_limit: Duration,
-) -> Result<Function> {
+) -> Result<FunctionProcess> {
     let binaries = local::functions::binaries(&Workspace::locate().await?).await?;
-    Function::start(Launch {
+    FunctionProcess::start(Launch {
         name: name.to_owned(),
         arguments: Vec::new(),
         binary: binaries
@@ -64,7 +64,7 @@ async fn start(
 }
 
 /// Answer or reported error of a function, as JSON.
-fn returned(answer: Answer) -> Result<Value> {
+fn returned(answer: InvocationAnswer) -> Result<Value> {
     let returned = answer
         .outcome
         .map_err(|error| anyhow::anyhow!("{}", String::from_utf8_lossy(&error)))?;

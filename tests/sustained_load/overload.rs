@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use local::genesys::Webhook;
-use local::runtime_api::Function;
+use local::runtime_api::FunctionProcess;
 use local::stack::secret;
-use local::stand_in::{Fault, Faults, StandIn};
+use local::stand_in::{Faults, ServiceFault, StandIn};
 use serde_json::{Value, json};
 
 use crate::deliveries::{kept, record};
@@ -24,16 +24,16 @@ const FUNCTIONS: usize = 6;
 const WEBHOOKS: usize = 20;
 
 /// Errors of SQS: throttled ("Common Errors" of the Amazon SQS API Reference) and failed.
-const FAULTS: [Fault; 5] = [
-    Fault::Refused(400, "ThrottlingException"),
-    Fault::Refused(403, "RequestThrottled"),
-    Fault::Refused(503, "ServiceUnavailable"),
-    Fault::Refused(500, "InternalFailure"),
-    Fault::Cut,
+const FAULTS: [ServiceFault; 5] = [
+    ServiceFault::Refused(400, "ThrottlingException"),
+    ServiceFault::Refused(403, "RequestThrottled"),
+    ServiceFault::Refused(503, "ServiceUnavailable"),
+    ServiceFault::Refused(500, "InternalFailure"),
+    ServiceFault::Cut,
 ];
 
 /// Lets half of the calls of `operation` fail, each in one of these ways.
-fn half_of(operation: &'static str, faults: &'static [Fault]) -> Faults {
+fn half_of(operation: &'static str, faults: &'static [ServiceFault]) -> Faults {
     let rng = Mutex::new(fastrand::Rng::with_seed(7));
     Box::new(move |called| {
         let mut rng = rng.lock().ok()?;
@@ -42,12 +42,12 @@ fn half_of(operation: &'static str, faults: &'static [Fault]) -> Faults {
 }
 
 /// Lets every call of `operation` go wrong like this.
-fn always(operation: &'static str, fault: Fault) -> Faults {
+fn always(operation: &'static str, fault: ServiceFault) -> Faults {
     Box::new(move |called| (called == operation).then_some(fault))
 }
 
 /// Sends one event to ingest. Gives its id, or nothing where the sender is told to come again.
-async fn send(ingest: &mut Function, name: &str) -> Result<Option<String>> {
+async fn send(ingest: &mut FunctionProcess, name: &str) -> Result<Option<String>> {
     let webhook = Webhook::signed(format!("{{\"name\":\"{name}\"}}"));
     let answer = returned(ingest.invoke(request(&webhook, false).to_string()).await?)?;
     let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default())?;
@@ -102,8 +102,11 @@ async fn while_the_queue_throttles_and_fails_just_those_are_told_200_that_it_has
 
 #[tokio::test]
 async fn an_answer_of_the_queue_that_is_lost_makes_two_of_one_and_never_none() -> Result<()> {
-    let stand_in =
-        StandIn::start_failing(&secret(), half_of("SendMessage", &[Fault::AnswerLost])).await?;
+    let stand_in = StandIn::start_failing(
+        &secret(),
+        half_of("SendMessage", &[ServiceFault::AnswerLost]),
+    )
+    .await?;
     let (accepted, refused) = send_many(&stand_in).await?;
     let stored = stand_in.messages("events");
     let distinct: BTreeSet<_> = stored.iter().collect();
@@ -129,7 +132,8 @@ async fn an_answer_of_the_queue_that_is_lost_makes_two_of_one_and_never_none() -
 #[tokio::test]
 async fn while_aws_does_not_answer_the_sender_is_told_so_in_time() -> Result<()> {
     try_join_all(["SendMessage", "GetSecretValue"].map(async |operation| {
-        let stand_in = StandIn::start_failing(&secret(), always(operation, Fault::Hang)).await?;
+        let stand_in =
+            StandIn::start_failing(&secret(), always(operation, ServiceFault::Hang)).await?;
         let mut ingest = start("ingest", &stand_in, NOWHERE, INGEST_TIME).await?;
         ingest.init().await?;
         let answer = send(&mut ingest, "hanging").await.context(operation)?;
@@ -146,7 +150,8 @@ async fn while_aws_does_not_answer_the_sender_is_told_so_in_time() -> Result<()>
 /// Less time than a call may take.
 #[tokio::test]
 async fn an_invocation_that_runs_out_of_time_still_answers_and_so_does_the_next() -> Result<()> {
-    let stand_in = StandIn::start_failing(&secret(), always("SendMessage", Fault::Hang)).await?;
+    let stand_in =
+        StandIn::start_failing(&secret(), always("SendMessage", ServiceFault::Hang)).await?;
     let mut ingest = start("ingest", &stand_in, NOWHERE, Duration::from_millis(3500)).await?;
     // A start takes as long as the machine is busy.
     ingest.init().await?;
@@ -158,9 +163,9 @@ async fn an_invocation_that_runs_out_of_time_still_answers_and_so_does_the_next(
 
 #[tokio::test]
 async fn while_the_table_throttles_nothing_is_acknowledged_that_it_does_not_have() -> Result<()> {
-    const THROTTLED: [Fault; 2] = [
-        Fault::Refused(400, "ProvisionedThroughputExceededException"),
-        Fault::Refused(400, "ThrottlingException"),
+    const THROTTLED: [ServiceFault; 2] = [
+        ServiceFault::Refused(400, "ProvisionedThroughputExceededException"),
+        ServiceFault::Refused(400, "ThrottlingException"),
     ];
     let stand_in = StandIn::start_failing(&secret(), half_of("PutItem", &THROTTLED)).await?;
     let target = Target::start().await?;

@@ -8,7 +8,7 @@ pub(super) async fn a_failure_says_what_to_do_and_how_far_behind_it_is(
     let genesys = &relay.genesys;
     genesys.script(|call| {
         let missing = "analytics:conversationDetail:view";
-        (call.endpoint == Endpoint::Query).then(|| Fault::missing_permission(missing))
+        (call.endpoint == Endpoint::Query).then(|| CallFault::missing_permission(missing))
     });
     let error = relay.recover_fails("Forbidden").await?;
     ensure!(
@@ -17,7 +17,7 @@ pub(super) async fn a_failure_says_what_to_do_and_how_far_behind_it_is(
     );
 
     // An answer without its fields is no empty list.
-    genesys.script(|call| (call.endpoint == Endpoint::Query).then(|| Fault::body("{}")));
+    genesys.script(|call| (call.endpoint == Endpoint::Query).then(|| CallFault::body("{}")));
     let error = relay.recover_fails("GenesysError").await?;
     ensure!(error.contains("totalHits"), "{error}");
 

@@ -15,7 +15,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use local::runtime_api::Function;
+use local::runtime_api::FunctionProcess;
 use local::target::Behaviour;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -81,7 +81,7 @@ async fn load(lab: &Lab, programs: &Programs, webhooks: u32) -> Result<(Vec<f64>
     }
     launch.arguments = vec!["-n19".into(), launch.binary.into()];
     launch.binary = "/usr/bin/nice".into();
-    let mut processor = Function::start(launch).await?;
+    let mut processor = FunctionProcess::start(launch).await?;
     ingest.init().await?;
     processor.init().await?;
     let (accepted, queue) = unbounded_channel();
@@ -109,7 +109,10 @@ async fn load(lab: &Lab, programs: &Programs, webhooks: u32) -> Result<(Vec<f64>
 }
 
 /// Invokes the processor with what is due, as an event source mapping does.
-async fn deliver(processor: &mut Function, mut accepted: UnboundedReceiver<()>) -> Result<()> {
+async fn deliver(
+    processor: &mut FunctionProcess,
+    mut accepted: UnboundedReceiver<()>,
+) -> Result<()> {
     // When a message is due, its number, and how often it was received.
     let mut queue: BinaryHeap<Reverse<(Instant, u128, u32)>> = BinaryHeap::new();
     let new = || Reverse((Instant::now(), fastrand::u128(..), 0));

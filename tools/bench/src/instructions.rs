@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use local::runtime_api::Function;
+use local::runtime_api::FunctionProcess;
 
 use crate::figures::Figures;
 use crate::lab::Lab;
@@ -77,7 +77,7 @@ async fn start(
     programs: &Programs,
     program: Program,
     counted: &Path,
-) -> Result<Function> {
+) -> Result<FunctionProcess> {
     for _ in 0..STARTS {
         let mut launch = lab.launch(program, programs)?;
         launch.environment.insert(

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use local::runtime_api::Function;
+use local::runtime_api::FunctionProcess;
 use serde_json::Value;
 
 use crate::figures::{Figures, quantile};
@@ -80,7 +80,7 @@ async fn run(
 }
 
 /// Has the program take events, and gives the time in milliseconds.
-pub(crate) async fn invoke(process: &mut Function, program: Program) -> Result<f64> {
+pub(crate) async fn invoke(process: &mut FunctionProcess, program: Program) -> Result<f64> {
     let answer = process.invoke(payload(program).to_string()).await?;
     let (Ok(answered) | Err(answered)) = &answer.outcome;
     let text = String::from_utf8_lossy(answered);

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result};
-use local::runtime_api::{Function, Launch};
+use local::runtime_api::{FunctionProcess, Launch};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -26,9 +26,9 @@ pub(crate) fn cores() -> usize {
 ///
 /// A process inherits the core of the thread that starts it. On a machine with one core they share
 /// it.
-pub(crate) async fn start(launch: Launch) -> Result<Function> {
+pub(crate) async fn start(launch: Launch) -> Result<FunctionProcess> {
     pin(CORES.last())?;
-    let function = Function::start(launch).await;
+    let function = FunctionProcess::start(launch).await;
     leave()?;
     function
 }

@@ -16,7 +16,7 @@ const SERVICE: &str = "execute-api";
 
 /// Answer of the API.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ApiAnswer {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
@@ -25,7 +25,7 @@ pub struct Answer {
     pub body: Value,
 }
 
-impl Answer {
+impl ApiAnswer {
     /// A header as text; empty when it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers
@@ -36,7 +36,7 @@ impl Answer {
 }
 
 /// Calls a URL without a body, with these headers.
-pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Result<Answer> {
+pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Result<ApiAnswer> {
     let method = reqwest::Method::from_bytes(method.as_bytes())?;
     let request = clients::http().request(method, url);
     let request = headers.into_iter().fold(request, |request, (name, value)| {
@@ -47,7 +47,7 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
         .await
         .context("the HTTP API did not answer")?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    Ok(Answer {
+    Ok(ApiAnswer {
         status,
         headers,
         body: serde_json::from_slice(&answer.bytes().await?).unwrap_or_default(),
@@ -55,7 +55,7 @@ pub async fn call(method: &str, url: &str, headers: Vec<(String, String)>) -> Re
 }
 
 /// The same, signed for IAM (Signature Version 4) with these keys.
-pub async fn call_signed(keys: &Keys, method: &str, url: &str) -> Result<Answer> {
+pub async fn call_signed(keys: &Keys, method: &str, url: &str) -> Result<ApiAnswer> {
     let headers = sign_request(keys, SERVICE, method, url, &[], &[])?;
     call(method, url, headers).await
 }

@@ -28,10 +28,10 @@ use std::{
 };
 
 pub use access::{CLIENT_ID, CLIENT_SECRET};
-pub use answer::Answer;
+pub use answer::CloudAnswer;
 use answer::Refusal;
 pub use call::{Call, Endpoint};
-pub use fault::Fault;
+pub use fault::CallFault;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response,
@@ -39,7 +39,7 @@ use hyper::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use state::{State, lock};
+use state::{CloudState, lock};
 use tokio::time::sleep;
 
 use crate::{
@@ -54,13 +54,13 @@ const CONTROL: &str = "/_webhooks";
 /// and ends its sending.
 pub struct GenesysCloud {
     server: Server,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CloudState>>,
 }
 
 impl GenesysCloud {
     /// Starts one that holds nothing and has no faults.
     pub async fn start() -> anyhow::Result<Self> {
-        let state = Arc::new(Mutex::new(State::new()));
+        let state = Arc::new(Mutex::new(CloudState::new()));
         let shared = Arc::clone(&state);
         let server = Server::start(move |request| answer(request, Arc::clone(&shared))).await?;
         Ok(Self { server, state })
@@ -123,7 +123,7 @@ impl GenesysCloud {
 
     /// Decides of each call from now on whether, and how, it goes wrong. It must not look at the
     /// stand-in.
-    pub fn script(&self, script: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) {
+    pub fn script(&self, script: impl Fn(&Call) -> Option<CallFault> + Send + Sync + 'static) {
         self.lock().script = Box::new(script);
     }
 
@@ -156,7 +156,7 @@ impl GenesysCloud {
         self.lock().webhook_url = Some(url.into());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CloudState> {
         lock(&self.state)
     }
 }
@@ -178,7 +178,7 @@ impl fmt::Debug for GenesysCloud {
 
 async fn answer(
     request: Request<Incoming>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CloudState>>,
 ) -> Result<Response<Full<Bytes>>, Cause> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
@@ -195,7 +195,7 @@ async fn answer(
     Ok(answer.ok_or(Closed)??)
 }
 
-fn control(method: &Method, body: Bytes, state: &Arc<Mutex<State>>) -> Answer {
+fn control(method: &Method, body: Bytes, state: &Arc<Mutex<CloudState>>) -> CloudAnswer {
     let mut locked = lock(state);
     let Some(url) = locked
         .webhook_url
@@ -209,5 +209,5 @@ fn control(method: &Method, body: Bytes, state: &Arc<Mutex<State>>) -> Answer {
         sender::deliver(&state, &url, &Webhook::signed(body), sender::PAUSE).await;
     });
     while locked.sending.try_join_next().is_some() {}
-    Answer::json(202, &json!({ "status": "sending" }))
+    CloudAnswer::json(202, &json!({ "status": "sending" }))
 }

@@ -61,7 +61,7 @@ pub struct Launch {
 
 /// A function that runs. Dropping it ends the process.
 #[derive(Debug)]
-pub struct Function {
+pub struct FunctionProcess {
     arn: String,
     time_limit: Duration,
     process: Child,
@@ -74,7 +74,7 @@ pub struct Function {
 
 /// Answer of a function to a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct InvocationAnswer {
     /// Returned value or reported error, as JSON.
     pub outcome: Result<Bytes, Bytes>,
     /// Time from the payload to the answer.
@@ -124,10 +124,10 @@ struct Shared {
 struct Open {
     request_id: String,
     handed_out: Option<Instant>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<InvocationAnswer>,
 }
 
-impl Function {
+impl FunctionProcess {
     /// Starts the binary.
     pub async fn start(launch: Launch) -> Result<Self> {
         let (invocations, queue) = mpsc::channel(1);
@@ -231,7 +231,7 @@ impl Function {
     }
 
     /// Invokes it, and waits for what comes of it. That the function reports an error is an answer.
-    pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<Answer, Ended> {
+    pub async fn invoke(&mut self, payload: impl Into<Bytes>) -> Result<InvocationAnswer, Ended> {
         let request_id = Uuid::new_v4().to_string();
         let (answer, answered) = oneshot::channel();
         *lock(&self.shared.open) = Some(Open {
@@ -345,7 +345,7 @@ fn settle(
     };
     let took = open.handed_out.map_or(Duration::ZERO, |at| at.elapsed());
     // Who asked may have given up.
-    drop(open.answer.send(Answer { outcome, took }));
+    drop(open.answer.send(InvocationAnswer { outcome, took }));
     answer(StatusCode::ACCEPTED)
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    api::{self, Answer},
+    api::{self, ApiAnswer},
     aws::Aws,
     clients::{self, Keys},
     deploy::{self, Deployed, FIRST_RELEASE},
@@ -169,12 +169,12 @@ impl Stack {
 
     /// Calls the HTTP API as the owner of the account, signed for IAM. The path begins with `/dlq`,
     /// and is encoded as URLs are.
-    pub async fn call_api(&self, method: &str, path_and_query: &str) -> Result<Answer> {
+    pub async fn call_api(&self, method: &str, path_and_query: &str) -> Result<ApiAnswer> {
         api::call_signed(self.keys(), method, &self.api_url(path_and_query)?).await
     }
 
     /// The same without a signature.
-    pub async fn call_api_unsigned(&self, method: &str, path_and_query: &str) -> Result<Answer> {
+    pub async fn call_api_unsigned(&self, method: &str, path_and_query: &str) -> Result<ApiAnswer> {
         api::call(method, &self.api_url(path_and_query)?, Vec::new()).await
     }
 

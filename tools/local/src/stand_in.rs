@@ -33,12 +33,12 @@ use crate::{
 #[derive(Debug)]
 pub struct StandIn {
     server: Server,
-    state: Arc<State>,
+    state: Arc<StandInState>,
 }
 
 /// Fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ServiceFault {
     /// Nothing is done, and the answer is an error with this status and code.
     Refused(u16, &'static str),
     /// Nothing is done, and the connection breaks.
@@ -50,18 +50,18 @@ pub enum Fault {
 }
 
 /// Decides what goes wrong, by the operation (`SendMessage`).
-pub type Faults = Box<dyn Fn(&str) -> Option<Fault> + Send + Sync>;
+pub type Faults = Box<dyn Fn(&str) -> Option<ServiceFault> + Send + Sync>;
 
-struct State {
+struct StandInState {
     secret: String,
     faults: Faults,
     kept: Mutex<Kept>,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for StandInState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("State")
+            .debug_struct("StandInState")
             .field("kept", &self.kept)
             .finish_non_exhaustive()
     }
@@ -82,7 +82,7 @@ impl StandIn {
 
     /// Starts one in which things go wrong.
     pub async fn start_failing(secret: &Value, faults: Faults) -> Result<Self> {
-        let state = Arc::new(State {
+        let state = Arc::new(StandInState {
             secret: secret.to_string(),
             faults,
             kept: Mutex::default(),
@@ -171,7 +171,7 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 
 async fn serve(
     request: Request<Incoming>,
-    state: Arc<State>,
+    state: Arc<StandInState>,
 ) -> Result<Response<Full<Bytes>>, Closed> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
@@ -183,14 +183,14 @@ async fn serve(
     let operation = target.rsplit('.').next().unwrap_or_default();
     let fault = (state.faults)(operation);
     match fault {
-        Some(Fault::Cut) => return Err(Closed),
-        Some(Fault::Hang) => std::future::pending().await,
-        Some(Fault::Refused(status, code)) => return Ok(refusal(status, code, &json!({}))),
-        Some(Fault::AnswerLost) | None => {}
+        Some(ServiceFault::Cut) => return Err(Closed),
+        Some(ServiceFault::Hang) => std::future::pending().await,
+        Some(ServiceFault::Refused(status, code)) => return Ok(refusal(status, code, &json!({}))),
+        Some(ServiceFault::AnswerLost) | None => {}
     }
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let answer = lock(&state.kept).answer(operation, &request, &state.secret);
-    if fault == Some(Fault::AnswerLost) {
+    if fault == Some(ServiceFault::AnswerLost) {
         Err(Closed)
     } else {
         Ok(answer)

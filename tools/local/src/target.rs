@@ -34,11 +34,11 @@ const CONTROL: &str = "/_behaviour";
 #[derive(Debug)]
 pub struct Target {
     server: Server,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<TargetState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TargetState {
     behaviour: Behaviour,
     requests: Vec<ReceivedRequest>,
     released: watch::Sender<()>,
@@ -47,7 +47,7 @@ struct State {
 impl Target {
     /// Starts a target.
     pub async fn start(behaviour: Behaviour) -> Result<Self> {
-        let state = Arc::new(Mutex::new(State {
+        let state = Arc::new(Mutex::new(TargetState {
             behaviour,
             requests: Vec::new(),
             released: watch::Sender::default(),
@@ -108,14 +108,14 @@ impl Target {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<TargetState>) -> MutexGuard<'_, TargetState> {
     // A behaviour that panics does not lose the record of the deliveries.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn answer(
     request: Request<Incoming>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<TargetState>>,
 ) -> Result<Response<Full<Bytes>>, Cause> {
     let (head, body) = request.into_parts();
     if head.uri.path() != CONTROL
@@ -177,7 +177,7 @@ fn fail_by(fault: Fault) -> Cause {
     TakeOver::new(move |stream| fault.happen(stream)).into()
 }
 
-fn control(method: &Method, body: &[u8], state: &Mutex<State>) -> Response<Full<Bytes>> {
+fn control(method: &Method, body: &[u8], state: &Mutex<TargetState>) -> Response<Full<Bytes>> {
     let mut state = lock(state);
     let mut response = Response::default();
     if method == Method::PUT {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Refusal},
+    answer::{CloudAnswer, Refusal},
     format::new_id,
 };
 
@@ -41,7 +41,12 @@ impl Tokens {
         self.valid_until.clear();
     }
 
-    pub(super) fn issue(&mut self, form: &Value, headers: &HeaderMap, now: Timestamp) -> Answer {
+    pub(super) fn issue(
+        &mut self,
+        form: &Value,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> CloudAnswer {
         let credentials = BASE64_STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"));
         if authorization(headers, "Basic") != Some(&credentials) {
             return refuse(
@@ -60,7 +65,7 @@ impl Tokens {
         let token = new_id();
         self.valid_until.insert(token.clone(), now + self.life);
         let body = json!({ "access_token": token, "token_type": "bearer", "expires_in": self.life.as_secs() });
-        Answer::json(200, &body)
+        CloudAnswer::json(200, &body)
     }
 
     pub(super) fn check(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
@@ -83,8 +88,8 @@ fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
 }
 
 /// In the shape of OAuth, not in that of the API.
-fn refuse(status: u16, error: &str, description: &str) -> Answer {
-    Answer::json(
+fn refuse(status: u16, error: &str, description: &str) -> CloudAnswer {
+    CloudAnswer::json(
         status,
         &json!({ "error": error, "description": description, "error_description": description }),
     )

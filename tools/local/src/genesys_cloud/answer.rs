@@ -22,7 +22,7 @@ const USUAL_PAGE: usize = 25;
 
 /// An answer before it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct CloudAnswer {
     /// Three digits.
     pub status: u16,
     /// These, and those that every answer has.
@@ -33,7 +33,7 @@ pub struct Answer {
     pub cut_short: bool,
 }
 
-impl Answer {
+impl CloudAnswer {
     pub(super) fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
@@ -164,7 +164,7 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Answer {
+impl From<Refusal> for CloudAnswer {
     fn from(refusal: Refusal) -> Self {
         let correlation_id = new_id();
         let parameters: Map<_, _> = refusal

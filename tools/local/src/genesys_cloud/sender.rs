@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     format::{iso, new_id},
-    state::{State, lock},
+    state::{CloudState, lock},
 };
 use crate::genesys::Webhook;
 
@@ -19,7 +19,7 @@ const TIME_OUT: Duration = Duration::from_secs(10);
 
 /// Sends until the outcome is final, and logs it; gives whether it was delivered.
 pub(super) async fn deliver(
-    state: &Mutex<State>,
+    state: &Mutex<CloudState>,
     url: &str,
     webhook: &Webhook,
     pause: Duration,
@@ -45,7 +45,7 @@ fn is_delivered(status: Option<u16>) -> bool {
     status.is_some_and(|status| (200..300).contains(&status))
 }
 
-impl State {
+impl CloudState {
     fn log(&mut self, url: &str, webhook: &Webhook, status: Option<u16>) {
         let body: Value = serde_json::from_slice(&webhook.body).unwrap_or_default();
         let integration = body["channel"]["id"].as_str();

@@ -12,17 +12,17 @@ use tokio::task::JoinSet;
 
 use super::{
     access::{RateLimit, Tokens},
-    answer::{Answer, Refusal, Response},
+    answer::{CloudAnswer, Refusal, Response},
     call::{Call, Endpoint},
     conversations::Conversations,
     deliveries::Deliveries,
-    fault::Fault,
+    fault::CallFault,
     query,
 };
 
-type Script = dyn Fn(&Call) -> Option<Fault> + Send + Sync;
+type Script = dyn Fn(&Call) -> Option<CallFault> + Send + Sync;
 
-pub(super) struct State {
+pub(super) struct CloudState {
     pub(super) skew: SignedDuration,
     pub(super) tokens: Tokens,
     pub(super) rate_limit: RateLimit,
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) sending: JoinSet<()>,
 }
 
-impl State {
+impl CloudState {
     pub(super) fn new() -> Self {
         Self {
             skew: SignedDuration::ZERO,
@@ -68,13 +68,13 @@ impl State {
         let mut delay = Duration::ZERO;
         let answer = match (self.script)(&call) {
             None => Some(self.right_answer(&call, headers)),
-            Some(Fault::Slow(duration)) => {
+            Some(CallFault::Slow(duration)) => {
                 delay = duration;
                 Some(self.right_answer(&call, headers))
             }
-            Some(Fault::CutShort) => Some(self.right_answer(&call, headers).cut_short()),
-            Some(Fault::Answer(answer)) => Some(answer),
-            Some(Fault::Broken) => None,
+            Some(CallFault::CutShort) => Some(self.right_answer(&call, headers).cut_short()),
+            Some(CallFault::CloudAnswer(answer)) => Some(answer),
+            Some(CallFault::Broken) => None,
         };
         call.status = answer.as_ref().map(|answer| answer.status);
         self.calls.push(call);
@@ -82,14 +82,14 @@ impl State {
         (delay, answer.map(|answer| answer.into_response(now)))
     }
 
-    fn right_answer(&mut self, call: &Call, headers: &HeaderMap) -> Answer {
+    fn right_answer(&mut self, call: &Call, headers: &HeaderMap) -> CloudAnswer {
         let answer = match &call.endpoint {
             Endpoint::Token => self.tokens.issue(&call.body, headers, self.now()),
             endpoint => match self
                 .admit(headers)
                 .and_then(|()| self.look_up(endpoint, call))
             {
-                Ok(found) => Answer::json(200, &found),
+                Ok(found) => CloudAnswer::json(200, &found),
                 Err(refusal) => refusal.into(),
             },
         };
@@ -123,7 +123,7 @@ impl State {
     }
 }
 
-pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<CloudState>) -> MutexGuard<'_, CloudState> {
     // A script that panics does not lose the record of the calls.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -111,7 +111,7 @@ fn ids(page: &Value) -> Vec<&str> {
 }
 
 fn answers(statuses: &'static [u16]) -> Behaviour {
-    Behaviour::script(|request| target::Answer::status(statuses[request.nth - 1]))
+    Behaviour::script(|request| target::CloudAnswer::status(statuses[request.nth - 1]))
 }
 
 #[tokio::test]
@@ -463,17 +463,17 @@ async fn faults_come_as_the_script_has_them() -> Result<()> {
         .genesys
         .script(|call| match (&call.endpoint, call.nth) {
             (Endpoint::Conversation(_), 1) => {
-                Some(Fault::too_many_requests(&[("Retry-After", "7")]))
+                Some(CallFault::too_many_requests(&[("Retry-After", "7")]))
             }
             (Endpoint::Conversation(_), 2) => {
-                Some(Fault::missing_permission("conversation:message:view"))
+                Some(CallFault::missing_permission("conversation:message:view"))
             }
-            (Endpoint::Conversation(_), 3) => Some(Fault::server_error(503)),
-            (Endpoint::Conversation(_), 4) => Some(Fault::malformed()),
-            (Endpoint::Conversation(_), 5) => Some(Fault::body("")),
-            (Endpoint::Conversation(_), 6) => Some(Fault::CutShort),
-            (Endpoint::Conversation(_), 7) => Some(Fault::Broken),
-            (Endpoint::Conversation(_), 8) => Some(Fault::Slow(Duration::from_millis(1))),
+            (Endpoint::Conversation(_), 3) => Some(CallFault::server_error(503)),
+            (Endpoint::Conversation(_), 4) => Some(CallFault::malformed()),
+            (Endpoint::Conversation(_), 5) => Some(CallFault::body("")),
+            (Endpoint::Conversation(_), 6) => Some(CallFault::CutShort),
+            (Endpoint::Conversation(_), 7) => Some(CallFault::Broken),
+            (Endpoint::Conversation(_), 8) => Some(CallFault::Slow(Duration::from_millis(1))),
             _ => None,
         });
     client.add_message("c-1", "2026-03-02T09:00:00Z", "Outbound");

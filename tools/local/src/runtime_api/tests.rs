@@ -14,7 +14,7 @@ impl Script {
         Ok(Self(path))
     }
 
-    async fn start(&self, time_limit: Duration) -> Result<Function> {
+    async fn start(&self, time_limit: Duration) -> Result<FunctionProcess> {
         let environment = [
             ("PATH", "/usr/bin:/bin"),
             ("BASH_ENV", &self.0.to_string_lossy()),
@@ -29,7 +29,7 @@ impl Script {
             time_limit,
             log: None,
         };
-        Function::start(launch).await
+        FunctionProcess::start(launch).await
     }
 }
 

@@ -153,23 +153,27 @@ async fn the_secret_is_what_it_was_started_with() -> Result<()> {
 async fn what_is_to_go_wrong_does() -> Result<()> {
     for (fault, code, taken) in [
         (
-            Fault::Refused(400, "ThrottlingException"),
+            ServiceFault::Refused(400, "ThrottlingException"),
             Some("ThrottlingException"),
             0,
         ),
         (
-            Fault::Refused(503, "ServiceUnavailable"),
+            ServiceFault::Refused(503, "ServiceUnavailable"),
             Some("ServiceUnavailable"),
             0,
         ),
-        (Fault::Cut, None, 0),
-        (Fault::Hang, None, 0),
-        (Fault::AnswerLost, None, 1),
+        (ServiceFault::Cut, None, 0),
+        (ServiceFault::Hang, None, 0),
+        (ServiceFault::AnswerLost, None, 1),
     ] {
         let stand_in = StandIn::start_failing(&json!({}), Box::new(move |_| Some(fault))).await?;
         // Long enough for a call that is answered, on a busy machine too, except where none is to
         // be.
-        let patience = Duration::from_millis(if fault == Fault::Hang { 100 } else { 60_000 });
+        let patience = Duration::from_millis(if fault == ServiceFault::Hang {
+            100
+        } else {
+            60_000
+        });
         let config = clients::config(&stand_in.url(), &Keys::unchecked())
             .await
             .to_builder();
