@@ -17,7 +17,7 @@ use hyper::{Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use local::genesys::{OPEN_MESSAGING_SECRET, WEBHOOK_SECRET, signature};
 use local::genesys_cloud::{CLIENT_ID, CLIENT_SECRET, GenesysCloud};
-use local::runtime_api::{Answer, Function, Launch};
+use local::runtime_api::{FunctionProcess, InvocationAnswer, Launch};
 use local::server::Server;
 use local::stand_in::StandIn;
 use local::workspace::Workspace;
@@ -71,7 +71,7 @@ fn stack_secret() -> Value {
 
 /// A function with its log in a file, which goes with it.
 struct Logged {
-    function: Function,
+    function: FunctionProcess,
     log: PathBuf,
 }
 
@@ -107,13 +107,13 @@ impl Logged {
             log: Some(log.clone()),
         };
         Ok(Self {
-            function: Function::start(launch).await?,
+            function: FunctionProcess::start(launch).await?,
             log,
         })
     }
 
     /// Invokes it, and sees that its answer tells no secret.
-    async fn invoke(&mut self, payload: &Value) -> Result<Answer> {
+    async fn invoke(&mut self, payload: &Value) -> Result<InvocationAnswer> {
         let answer = self.function.invoke(payload.to_string()).await?;
         let (Ok(text) | Err(text)) = &answer.outcome;
         let text = String::from_utf8_lossy(text);

@@ -111,7 +111,7 @@ fn ids(page: &Value) -> Vec<&str> {
 }
 
 fn answers(statuses: &'static [u16]) -> Behaviour {
-    Behaviour::script(|request| target::CloudAnswer::status(statuses[request.nth - 1]))
+    Behaviour::script(|request| target::Answer::status(statuses[request.nth - 1]))
 }
 
 #[tokio::test]
