@@ -31,9 +31,8 @@ use crate::scenario::Scenario;
 /// Invocations of each function that crash before and after each of their calls, one crash per run.
 const INVOCATIONS: u64 = 6;
 
-/// Seeds of every test run, as many as a mutant gets: the one that hides best needs 891. `cargo
-/// xtask simulate` runs more.
-const SEEDS: u64 = 2_000;
+/// Seeds of every test run. `cargo xtask simulate` runs more.
+const SEEDS: u64 = 10_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
