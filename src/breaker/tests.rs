@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::watchdog::release_if_stale;
 use super::*;
 use crate::domain::attempts::{Attempts, minute_of};
-use crate::domain::circuit::{Override, Policy, Probed, Settings};
+use crate::domain::circuit::{Circuit, Override, Policy, Probed, Settings};
 use crate::domain::event::EventId;
 use crate::domain::message::Message;
 use crate::domain::request::Requester;
@@ -103,6 +103,12 @@ async fn an_outage(breaker: &TheBreaker) -> BreakerStatus {
     minute(breaker, 0, 0, 5).await;
     minute(breaker, 20, 20, 0).await;
     minute(breaker, 20, 20, 0).await
+}
+
+/// The circuit as it was saved last.
+async fn saved(breaker: &TheBreaker) -> Circuit {
+    let circuit = breaker.ports.table.circuit().await;
+    circuit.expect("read").expect("saved")
 }
 
 fn set(enabled: bool, maximum_concurrency: u32) -> Settings {
@@ -451,24 +457,8 @@ async fn a_target_that_comes_back_for_a_moment_now_and_then_does_not_hold_events
 async fn time_without_an_answered_probe_is_known() {
     let breaker = breaker();
     an_outage(&breaker).await;
-    let opened = breaker
-        .ports
-        .table
-        .circuit()
-        .await
-        .expect("read")
-        .expect("saved")
-        .since;
-    let looked_at = async || {
-        breaker
-            .ports
-            .table
-            .circuit()
-            .await
-            .expect("read")
-            .expect("saved")
-            .looked_at
-    };
+    let opened = saved(&breaker).await.since;
+    let looked_at = async || saved(&breaker).await.looked_at;
     for _ in 0..6 {
         breaker
             .ports
@@ -488,16 +478,7 @@ async fn time_without_an_answered_probe_is_known() {
 async fn one_that_cannot_act_is_known_as_broken() {
     let breaker = breaker();
     minute(&breaker, 0, 1, 5).await;
-    let looked = async || {
-        breaker
-            .ports
-            .table
-            .circuit()
-            .await
-            .expect("read")
-            .expect("saved")
-            .last_run_at
-    };
+    let looked = async || saved(&breaker).await.last_run_at;
     let before = looked().await;
     switch(&breaker, false, 5).await;
     breaker.ports.event_source.fail(true);
@@ -588,13 +569,7 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
 #[tokio::test(start_paused = true)]
 async fn a_processor_that_attempts_nothing_of_what_waits_is_noticed() {
     let silent_since = async |breaker: &TheBreaker| {
-        let circuit = breaker
-            .ports
-            .table
-            .circuit()
-            .await
-            .expect("read")
-            .expect("saved");
+        let circuit = saved(breaker).await;
         circuit.silent_since(
             breaker.ports.events.depth().await.expect("counted"),
             FakeClock.now(),
