@@ -23,6 +23,10 @@ struct Lines;
 
 impl Target for Lines {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        // Waits for the bound on the rate (`TargetRatePerSecond`).
+        if let Err(postponed) = delivery.turn().await {
+            return Outcome::Failed(postponed);
+        }
         let event = delivery.event;
         // `Refused` means that no retry can help: the event goes to the dead letters at once.
         let Ok(text) = std::str::from_utf8(&event.body) else {

@@ -63,6 +63,7 @@ fn stack_secret() -> Value {
         "openMessagingSecrets": [OPEN_MESSAGING_SECRET],
         "webhookSecrets": [WEBHOOK_SECRET],
         "targetAuthorization": AUTHORIZATION,
+        "targetHeaders": { "x-api-key": "planted-key-of-the-api" },
         "targetSigningSecrets": [format!("whsec_{}", BASE64_STANDARD.encode(SIGNING_KEY))],
         "genesysClientId": CLIENT_ID,
         "genesysClientSecret": CLIENT_SECRET,

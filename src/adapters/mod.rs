@@ -4,4 +4,5 @@ pub mod aws;
 pub mod delivery_log;
 pub mod genesys;
 pub mod http_target;
+pub mod oauth;
 pub mod standard_webhooks;

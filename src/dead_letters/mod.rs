@@ -71,6 +71,8 @@ const RECONCILED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 pub struct DeadLetters<T: PortTypes> {
     /// Ports of the use case.
     pub ports: Ports<T>,
+    /// Upper bound on the requests a second to the target, which `status` shows.
+    pub target_rate: Option<u32>,
 }
 
 impl<T: PortTypes> DeadLetters<T> {
@@ -103,7 +105,10 @@ impl<T: PortTypes> DeadLetters<T> {
         let ports = &self.ports;
         let (index, status, move_all) = (
             DeadLetterIndex { ports },
-            StatusReport { ports },
+            StatusReport {
+                ports,
+                target_rate: self.target_rate,
+            },
             MoveAll { ports },
         );
         match request {

@@ -23,6 +23,7 @@ const SHOWN_MINUTES: u8 = 15;
 /// Status of the queues, the runs and the breaker.
 pub(super) struct StatusReport<'a, T: PortTypes> {
     pub(super) ports: &'a Ports<T>,
+    pub(super) target_rate: Option<u32>,
 }
 
 impl<T: PortTypes> StatusReport<'_, T> {
@@ -73,6 +74,7 @@ impl<T: PortTypes> StatusReport<'_, T> {
                 .map(RunInProgress::from),
             breaker,
             breaker_error,
+            target_rate_per_second: self.target_rate,
             attempts: self.attempts(now).await?,
         })
     }
@@ -83,12 +85,16 @@ impl<T: PortTypes> StatusReport<'_, T> {
         let of_minute = |(
             minute,
             Attempts {
-                delivered, failed, ..
+                delivered,
+                failed,
+                credentials_failed,
+                ..
             },
         )| AttemptsOfMinute {
             minute,
             delivered,
             failed,
+            credentials_failed,
         };
         Ok(minutes.into_iter().zip(attempts).map(of_minute).collect())
     }

@@ -23,7 +23,7 @@ use crate::runtime::metrics::{self, Class};
 
 /// Deliveries end this long before the invocation does, so that their outcome can still be recorded
 /// and told to SQS.
-const SETTLE_TIME: Duration = Duration::from_secs(3);
+pub const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// Tries to claim an event whose record other workers keep changing.
 const MAX_CLAIM_RETRIES: usize = 3;
@@ -50,13 +50,30 @@ impl<T: PortTypes> Processor<T> {
         received: &ReceivedMessage,
         deadline: Instant,
     ) -> Disposition {
+        let room = self
+            .pace
+            .as_ref()
+            .map(|pace| pace.admit(deadline - SETTLE_TIME));
+        let is_full = room.as_ref().is_some_and(Option::is_none);
+        // A message that was received before may belong to a dead event, by its id: a new message in
+        // its place would not.
+        if is_full && received.receive_count <= 1 {
+            return postpone(received, deadline);
+        }
         let (event, claim) = match self.begin(received, deadline).await {
             ClaimOutcome::Claimed(event, claim) => (event, claim),
             ClaimOutcome::Ended(disposition) => return disposition,
         };
+        if is_full {
+            return self.give_back(received, &event, &claim, deadline).await;
+        }
         let (attempt, outcome) = self.attempt(&event, &claim, deadline).await;
+        let ended = match &outcome {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(failure.cause),
+        };
         self.attempts
-            .count(&event.id, claim.attempt(), outcome.is_ok(), attempt.at);
+            .count(&event.id, claim.attempt(), ended, attempt.at);
         match outcome {
             Ok(()) => {
                 self.record_delivery(received, &event, &claim, attempt, deadline)
@@ -119,7 +136,13 @@ impl<T: PortTypes> Processor<T> {
             Ok(ClaimResult::TooEarly(time)) => {
                 let left = Duration::try_from(time.duration_since(self.ports.clock.now()))
                     .unwrap_or_default();
-                let disposition = self.backoff.retry_at(received, Instant::now() + left);
+                // Another message of the event may be renewed for days. This one does not become a
+                // dead letter meanwhile.
+                let disposition = if self.backoff.is_last(received.receive_count) {
+                    Disposition::RenewAt(Instant::now() + left)
+                } else {
+                    Disposition::RetryAt(Instant::now() + left)
+                };
                 let failure = DeliveryFailure::new(
                     FailureCause::NotSent,
                     "another worker is delivering the event, or its next attempt is later",
@@ -228,6 +251,7 @@ impl<T: PortTypes> Processor<T> {
             event,
             attempt: claim.attempt(),
             deadline: deadline - SETTLE_TIME,
+            pace: self.pace.as_ref(),
         };
         let outcome = self.ports.target.deliver(delivery).await;
         let took = started.elapsed();
@@ -241,6 +265,7 @@ impl<T: PortTypes> Processor<T> {
         };
         match outcome {
             Outcome::Delivered { status } => {
+                self.note_accepted(attempt.at);
                 let age = attempt.at.duration_since(event.received_at);
                 metrics::DELIVERED.add(1);
                 metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
@@ -271,6 +296,17 @@ impl<T: PortTypes> Processor<T> {
     }
 }
 
+/// Sends back an event for which the rate leaves no room in this invocation.
+pub(super) fn postpone(received: &ReceivedMessage, deadline: Instant) -> Disposition {
+    metrics::POSTPONED.add(1);
+    tracing::debug!(
+        event_id = received.message.event_id(),
+        message_id = received.message_id,
+        "postponed: the bound on the target's rate leaves no room in this invocation"
+    );
+    Disposition::RenewAt(deadline)
+}
+
 /// Logs and counts a message whose event was delivered or discarded before.
 fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished) {
     let (event_id, message_id, state) = (&event.id, &received.message_id, finished.state);
@@ -293,10 +329,21 @@ pub(super) fn is_late(first: Timestamp, again: Timestamp) -> bool {
 
 /// Records the target's answer, if the target was asked.
 fn measure(outcome: &Outcome, took: Duration) {
+    if let Outcome::Failed(DeliveryFailure {
+        cause: FailureCause::Credentials(_),
+        ..
+    }) = outcome
+    {
+        metrics::CREDENTIALS_FAILED.add(1);
+    }
     let status = match outcome {
         Outcome::Delivered { status } => *status,
         Outcome::Failed(DeliveryFailure {
-            cause: FailureCause::NotSent | FailureCause::Refused,
+            cause:
+                FailureCause::NotSent
+                | FailureCause::Credentials(None)
+                | FailureCause::Postponed
+                | FailureCause::Refused,
             ..
         }) => return,
         Outcome::Failed(DeliveryFailure { cause, .. }) => cause.status(),

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::domain::attempts::{Attempts, minute_of};
 use crate::domain::event::EventId;
+use crate::domain::failure::FailureCause;
 use crate::ports::events_table::EventsTable;
 use crate::runtime::logging::display_chain;
 
@@ -34,14 +35,23 @@ struct Counted {
 }
 
 impl AttemptCounter {
-    /// Counts an attempt that ended at this time, the nth at its event.
-    pub(super) fn count(&self, id: &EventId, nth: u32, is_delivered: bool, at: Timestamp) {
+    /// Counts an attempt that ended at this time, the nth at its event. What was postponed is no
+    /// attempt.
+    pub(super) fn count(
+        &self,
+        id: &EventId,
+        nth: u32,
+        outcome: Result<(), FailureCause>,
+        at: Timestamp,
+    ) {
+        if outcome == Err(FailureCause::Postponed) {
+            return;
+        }
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counted
-            .minutes
-            .entry(minute_of(at))
-            .or_default()
-            .count(id, nth, is_delivered);
+        let attempts = counted.minutes.entry(minute_of(at)).or_default();
+        attempts.count(id, nth, outcome.is_ok());
+        attempts.credentials_failed +=
+            u64::from(matches!(outcome, Err(FailureCause::Credentials(_))));
     }
 
     /// Takes the counts to write now, by minute.

@@ -17,6 +17,8 @@ pub(super) enum Disposition {
     Delete,
     /// Make it visible again at this time.
     RetryAt(Instant),
+    /// Put a new message in its place, to be received from this time on: its receives do not count.
+    RenewAt(Instant),
 }
 
 /// A retry schedule with the randomness that spreads retries: events that failed together do not
@@ -87,7 +89,7 @@ impl Backoff {
         let (next, delay) = match disposition {
             Disposition::Delete => ("dead letter", None),
             Disposition::RetryAt(_) if self.is_last(received.receive_count) => ("redrive", None),
-            Disposition::RetryAt(at) => {
+            Disposition::RetryAt(at) | Disposition::RenewAt(at) => {
                 ("retry", Some(at.saturating_duration_since(Instant::now())))
             }
         };

@@ -11,14 +11,20 @@ use tokio::time::{Instant, timeout_at};
 use crate::deliver::backoff::Disposition;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
+use crate::deliver::renew::renew;
 use crate::deliver::visibility::set_visibility;
+use crate::ports::clock::Clock;
 use crate::ports::queue::ReceivedMessage;
 use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::ports::target::{DeliveryFailure, FailureCause};
+use crate::runtime::metrics;
 
 /// Tasks that still run are aborted this long before the invocation ends, so that the rest can be
 /// reported.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
+
+/// New messages in place of old ones are sent by this long before the invocation ends.
+const RENEWED_TIME: Duration = Duration::from_secs(1);
 
 /// The answer is given this long before the invocation ends, whether SQS has answered or not:
 /// without an answer the whole batch comes back, delivered messages included.
@@ -34,16 +40,32 @@ impl<T: PortTypes> Processor<T> {
         batch: Vec<ReceivedMessage>,
         deadline: Instant,
     ) -> Vec<String> {
+        if let Some(pace) = &self.pace {
+            pace.begin().await;
+        }
         let batch = Arc::new(batch);
         let dispositions = self.deliver_all(&batch, deadline).await;
-        let kept: Vec<(&ReceivedMessage, Instant)> = batch
-            .iter()
-            .zip(dispositions)
-            .filter_map(|(received, disposition)| match disposition {
-                Disposition::Delete => None,
-                Disposition::RetryAt(at) => Some((received, at)),
-            })
-            .collect();
+        let (mut kept, mut spent) = (Vec::new(), Vec::new());
+        for (received, disposition) in batch.iter().zip(dispositions) {
+            match disposition {
+                Disposition::Delete => {}
+                Disposition::RetryAt(at) => kept.push((received, at)),
+                Disposition::RenewAt(at) => {
+                    let received_at = received.message.received_at(received.sent_at);
+                    let age = self.ports.clock.now().duration_since(received_at);
+                    metrics::WAITING_AGE.time(age.try_into().unwrap_or_default());
+                    spent.push((received, at));
+                }
+            }
+        }
+        if !spent.is_empty() {
+            let renewed =
+                timeout_at(deadline - RENEWED_TIME, renew(&self.ports.events, &spent)).await;
+            // What is not known to be renewed is kept, although it may come twice.
+            let renewed = renewed.unwrap_or_else(|_| vec![false; spent.len()]);
+            let failed = spent.into_iter().zip(renewed).filter(|(_, done)| !done);
+            kept.extend(failed.map(|(spent, _)| spent));
+        }
         let (visibility_set, ()) = tokio::join!(
             timeout_at(
                 deadline - ANSWER_TIME,

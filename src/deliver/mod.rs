@@ -12,10 +12,12 @@ mod outcome;
 mod ports;
 mod probe;
 mod processor;
+mod renew;
 #[cfg(test)]
 mod tests;
 mod visibility;
 
+pub use self::attempt::SETTLE_TIME;
 pub use self::backoff::Backoff;
 pub use self::ports::{PortTypes, Ports};
 pub use self::processor::Processor;

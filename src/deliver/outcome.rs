@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::deliver::attempt::postpone;
 use crate::deliver::backoff::Disposition;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
@@ -16,12 +18,19 @@ use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{ReceivedMessage, Sender};
 use crate::ports::run_lease::LEASE_PAST_DEADLINE;
-use crate::ports::target::{DeliveryFailure, Target};
+use crate::ports::target::{DeliveryFailure, FailureCause, Target};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
 /// Stop retrying to record a delivery this long before the deadline.
 const RECORD_TIME: Duration = Duration::from_millis(1750);
+
+/// Failures of the credentials count once an event is this old: the breaker holds events back for as
+/// long.
+const LONGEST_UNCOUNTED: SignedDuration = SignedDuration::from_hours(3 * 24);
+
+/// The status by which targets refuse credentials without permission, and content.
+const FORBIDDEN: u16 = 403;
 
 /// The pause between two tries to record a delivery.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
@@ -85,9 +94,12 @@ impl<T: PortTypes> Processor<T> {
         let disposition = self
             .write_failure(received, event, claim, attempt, failure, deadline)
             .await;
-        if matches!(disposition, Disposition::RetryAt(_))
-            && !self.backoff.is_last(received.receive_count)
-        {
+        let is_retried = match disposition {
+            Disposition::Delete => false,
+            Disposition::RetryAt(_) => !self.backoff.is_last(received.receive_count),
+            Disposition::RenewAt(_) => failure.cause != FailureCause::Postponed,
+        };
+        if is_retried {
             metrics::RETRIED.add(1);
         }
         self.backoff
@@ -105,10 +117,7 @@ impl<T: PortTypes> Processor<T> {
         deadline: Instant,
     ) -> Disposition {
         let number = Some(claim.attempt());
-        match retry_decision(
-            failure.cause,
-            failure.retry_after.is_some() || claim.has_unanswered_attempt(),
-        ) {
+        match self.decide(event, claim, failure) {
             RetryDecision::Permanent => {
                 let reason = self.reason(ReasonKind::Permanent, failure, number);
                 let context = Context::of(event, Some(self.ports.target.address()));
@@ -131,13 +140,17 @@ impl<T: PortTypes> Processor<T> {
                     Err(disposition) => disposition,
                 }
             }
-            RetryDecision::Retry if self.backoff.is_last(received.receive_count) => {
+            RetryDecision::Retry
+                if self.backoff.is_last(received.receive_count)
+                    || self.backoff.is_last(claim.attempts_since_claim()) =>
+            {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
                 let context = Context::of(event, Some(self.ports.target.address()));
-                // SQS moves a message unchanged: where the message does not name its event, we send
-                // one that does.
-                let is_named = received.message.event_id() == Some(event.id.as_str());
-                let to_move = (!is_named).then_some(&*received.message_id);
+                // SQS moves a message unchanged, at its last receive: where the message does not name
+                // its event, or was renewed, we send one.
+                let is_moved = received.message.event_id() == Some(event.id.as_str())
+                    && self.backoff.is_last(received.receive_count);
+                let to_move = (!is_moved).then_some(&*received.message_id);
                 let transition = claim.dead(attempt, reason.clone().into(), to_move, context);
                 let redrive = Disposition::RetryAt(Instant::now());
                 self.keep_body(event).await;
@@ -145,7 +158,7 @@ impl<T: PortTypes> Processor<T> {
                 if written == Err(Disposition::Delete) {
                     return Disposition::Delete;
                 }
-                let disposition = if is_named {
+                let disposition = if is_moved {
                     redrive
                 } else {
                     self.send_to_dead_letters(received, Some(event), &reason)
@@ -156,6 +169,20 @@ impl<T: PortTypes> Processor<T> {
                     metrics::DEAD.add(reason.reason, 1);
                 }
                 disposition
+            }
+            RetryDecision::RetryUncounted => {
+                if failure.cause == FailureCause::Postponed {
+                    return self.give_back(received, event, claim, deadline).await;
+                }
+                let now = self.ports.clock.now();
+                // By all attempts, since none of these counts.
+                let delay = self.backoff.delay(claim.attempt(), failure.retry_after);
+                let renewed = Disposition::RenewAt(Instant::now() + delay);
+                let transition = claim.retrying_uncounted(attempt, now + delay, now);
+                self.write(event, &transition, renewed, deadline)
+                    .await
+                    .err()
+                    .unwrap_or(renewed)
             }
             RetryDecision::Retry => {
                 let delay = self
@@ -172,6 +199,49 @@ impl<T: PortTypes> Processor<T> {
                     .unwrap_or(retry)
             }
         }
+    }
+
+    /// Sends back an event that was claimed, and for which the rate leaves no room.
+    pub(super) async fn give_back(
+        &self,
+        received: &ReceivedMessage,
+        event: &Event,
+        claim: &Claim,
+        deadline: Instant,
+    ) -> Disposition {
+        let (disposition, now) = (postpone(received, deadline), self.ports.clock.now());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let transition = claim.postponed(now + left, now);
+        self.write(event, &transition, disposition, deadline)
+            .await
+            .err()
+            .unwrap_or(disposition)
+    }
+
+    /// Decides whether the event is retried, and whether the attempt counts.
+    ///
+    /// A 403 may be about the event: a gateway refuses its content, or the client may not write such
+    /// a thing. If the target has accepted another event since this one was last attempted, the
+    /// credentials are good, at least in part, and the attempt counts. A 401 is never about the
+    /// event. After three days without good credentials an attempt counts as well, so that the event
+    /// becomes a dead letter, which operators see; a replay begins them again.
+    fn decide(&self, event: &Event, claim: &Claim, failure: &DeliveryFailure) -> RetryDecision {
+        let are_good = || {
+            // An error of a clock costs an attempt.
+            let before = claim.attempted_before_at();
+            before.is_some_and(|before| self.accepted_at() >= Some(before))
+        };
+        let since = event.received_at.max(claim.last_act_at());
+        let age = self.ports.clock.now().duration_since(since);
+        let cause = match failure.cause {
+            FailureCause::Credentials(Some(FORBIDDEN)) if are_good() => FailureCause::NotSent,
+            FailureCause::Credentials(_) if age > LONGEST_UNCOUNTED => FailureCause::NotSent,
+            cause => cause,
+        };
+        retry_decision(
+            cause,
+            failure.retry_after.is_some() || claim.has_unanswered_attempt(),
+        )
     }
 
     /// Keeps the body of a dying event.
@@ -228,10 +298,11 @@ impl<T: PortTypes> Processor<T> {
             Err(error) => {
                 tracing::error!(event_id = %event.id, error = display_chain(&error), "failed to record the attempt");
                 let lease = deadline + LEASE_PAST_DEADLINE;
-                let Disposition::RetryAt(at) = otherwise else {
-                    return Err(otherwise);
-                };
-                Err(Disposition::RetryAt(at.max(lease)))
+                Err(match otherwise {
+                    Disposition::Delete => Disposition::Delete,
+                    Disposition::RetryAt(at) => Disposition::RetryAt(at.max(lease)),
+                    Disposition::RenewAt(at) => Disposition::RenewAt(at.max(lease)),
+                })
             }
         }
     }

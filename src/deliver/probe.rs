@@ -19,18 +19,18 @@ use crate::deliver::attempt::ClaimOutcome;
 use crate::deliver::backoff::Disposition;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
+use crate::deliver::renew::renew;
 use crate::deliver::visibility::set_visibility;
 use crate::domain::circuit::Probed;
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim};
-use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{
-    RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender, VisibilityTimeout,
+    RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout,
 };
 use crate::ports::service::ServiceError;
-use crate::ports::target::DeliveryFailure;
+use crate::ports::target::{DeliveryFailure, FailureCause};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -85,6 +85,9 @@ impl<T: PortTypes> Processor<T> {
             mut candidates,
             are_more,
         } = self.examine(delivered_at, deadline).await?;
+        if let Some(pace) = &self.pace {
+            pace.begin().await;
+        }
         candidates.sort_by_key(|candidate| candidate.attempts);
         let mut candidates = candidates.into_iter();
         let mut claimed = None;
@@ -103,7 +106,7 @@ impl<T: PortTypes> Processor<T> {
             };
             match self.begin(&received, deadline).await {
                 ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_used_up => {
-                    self.renew(vec![received]).await;
+                    self.renew(vec![received], Instant::now()).await;
                 }
                 ClaimOutcome::Ended(disposition) => self.apply(received, disposition).await,
                 ClaimOutcome::Claimed(event, claim) => {
@@ -246,13 +249,17 @@ impl<T: PortTypes> Processor<T> {
             self.apply(received, disposition).await;
             return Probed::Delivered { event_id };
         };
-        if counts {
+        let is_postponed = failure.cause == FailureCause::Postponed;
+        if counts || is_postponed {
             let disposition = self
                 .record_failure(&received, event, claim, attempt, &failure, deadline)
                 .await;
             self.apply(received, disposition).await;
         } else {
             self.keep(received, event, claim, attempt, &failure).await;
+        }
+        if is_postponed {
+            return Probed::Nothing;
         }
         Probed::Failed {
             event_id,
@@ -272,7 +279,7 @@ impl<T: PortTypes> Processor<T> {
     ) {
         let delay = self.backoff.delay(1, failure.retry_after);
         let (now, at) = (self.ports.clock.now(), Instant::now() + delay);
-        let transition = claim.retrying(attempt, now + delay, now);
+        let transition = claim.retrying_uncounted(attempt, now + delay, now);
         metrics::RETRIED.add(1);
         self.backoff
             .log_failure(&received, Some(event), failure, Disposition::RetryAt(at));
@@ -284,7 +291,7 @@ impl<T: PortTypes> Processor<T> {
         }
         // Also where another worker finished the event first: its record shows that the new message
         // is a duplicate.
-        self.renew(vec![received]).await;
+        self.renew(vec![received], Instant::now()).await;
     }
 
     /// Makes examined messages visible again.
@@ -306,6 +313,7 @@ impl<T: PortTypes> Processor<T> {
                 .into_iter()
                 .map(|candidate| candidate.received)
                 .collect(),
+            Instant::now(),
         )
         .await;
         let hidden = if are_more { ASIDE } else { Duration::ZERO };
@@ -335,29 +343,18 @@ impl<T: PortTypes> Processor<T> {
             Disposition::RetryAt(at) => {
                 set_visibility(&self.ports.events, &[(&received, at)]).await;
             }
+            Disposition::RenewAt(at) => self.renew(vec![received], at).await,
         }
     }
 
-    /// Puts a new message in place of each that has used up receives. The old one stays until the
-    /// new one is durable.
-    async fn renew(&self, spent: Vec<ReceivedMessage>) {
-        let renewed =
-            |received: &ReceivedMessage| received.message.clone().with_identity(received.stamp());
-        let messages: Vec<Message> = spent.iter().map(renewed).collect();
-        let results = self.ports.events.send_all(&messages).await;
-        let mut done = Vec::new();
-        for (received, result) in spent.into_iter().zip(results) {
-            match result {
-                Ok(()) => done.push(received.receipt),
-                Err(error) => tracing::warn!(
-                    event_id = received.message.event_id(),
-                    message_id = received.message_id,
-                    error = display_chain(&error),
-                    "failed to put the event back as a new message; it has used up a receive"
-                ),
-            }
-        }
-        self.delete(&done).await;
+    /// Puts a new message in place of each that has used up receives, to be received from this time
+    /// on. The old one stays until the new one is durable.
+    async fn renew(&self, spent: Vec<ReceivedMessage>, at: Instant) {
+        let spent_at: Vec<_> = spent.iter().map(|received| (received, at)).collect();
+        let renewed = renew(&self.ports.events, &spent_at).await;
+        let done = spent.into_iter().zip(renewed).filter(|(_, done)| *done);
+        let receipts: Vec<_> = done.map(|(received, _)| received.receipt).collect();
+        self.delete(&receipts).await;
     }
 
     /// Deletes messages. One that comes back all the same is a duplicate by its record.

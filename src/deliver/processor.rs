@@ -1,8 +1,13 @@
 //! The use case: its ports and its state between messages.
 
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
 use crate::deliver::attempt_counter::AttemptCounter;
 use crate::deliver::backoff::Backoff;
 use crate::deliver::ports::{PortTypes, Ports};
+use crate::ports::pace::Pace;
 
 /// Delivers events and records each attempt.
 pub struct Processor<T: PortTypes> {
@@ -10,6 +15,9 @@ pub struct Processor<T: PortTypes> {
     pub ports: Ports<T>,
     pub(super) backoff: Backoff,
     pub(super) attempts: AttemptCounter,
+    pub(super) pace: Option<Pace>,
+    /// The time at which the target last accepted an event from this process.
+    accepted_at: Mutex<Option<Timestamp>>,
 }
 
 impl<T: PortTypes> Processor<T> {
@@ -19,6 +27,28 @@ impl<T: PortTypes> Processor<T> {
             ports,
             backoff: backoff.into(),
             attempts: AttemptCounter::default(),
+            pace: None,
+            accepted_at: Mutex::default(),
         }
+    }
+
+    /// A processor that keeps to a rate, if there is one.
+    #[must_use]
+    pub fn with_pace(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
+    }
+
+    pub(super) fn note_accepted(&self, at: Timestamp) {
+        *self
+            .accepted_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    pub(super) fn accepted_at(&self) -> Option<Timestamp> {
+        *self
+            .accepted_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

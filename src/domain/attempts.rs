@@ -22,6 +22,8 @@ pub struct Attempts {
     pub delivered: u64,
     /// Failed attempts, retried or not. The target may have the event all the same.
     pub failed: u64,
+    /// Failed attempts whose cause were the relay's own credentials.
+    pub credentials_failed: u64,
     /// First attempts among the delivered ones.
     pub(crate) first_delivered: u64,
     /// First attempts among the failed ones.
@@ -51,6 +53,7 @@ impl Attempts {
     pub fn add(&mut self, others: &Self) {
         self.delivered += others.delivered;
         self.failed += others.failed;
+        self.credentials_failed += others.credentials_failed;
         self.first_delivered += others.first_delivered;
         self.first_failed += others.first_failed;
         self.failing.extend(others.failing.iter().cloned());

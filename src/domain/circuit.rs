@@ -284,8 +284,13 @@ impl Circuit {
             let is_enough = is_long_enough && sum.failing_events() >= MIN_FAILING_EVENTS;
             if is_enough && sum.failure_percent() >= u64::from(policy.failure_percent) {
                 let (failed, firsts) = (sum.first_failed, sum.firsts());
+                let cause = if sum.credentials_failed * 2 > sum.failed {
+                    ", most for the relay's credentials"
+                } else {
+                    ""
+                };
                 return Some(format!(
-                    "{failed} of {firsts} first attempts failed within {count} minutes"
+                    "{failed} of {firsts} first attempts failed within {count} minutes{cause}"
                 ));
             }
         }

@@ -23,6 +23,11 @@ pub enum FailureCause {
     Connection,
     /// The relay could not send, for a reason of its own that may pass.
     NotSent,
+    /// The relay has no credentials that the target accepts: the secret or a token cannot be had, or
+    /// the target answered them with this status. Says nothing about the event.
+    Credentials(Option<u16>),
+    /// The bound on the target's rate left no room in this invocation. Says nothing about the event.
+    Postponed,
     /// The target, or a check before it, will never accept this event.
     Refused,
 }
@@ -32,7 +37,10 @@ impl FailureCause {
     pub fn status(self) -> Option<u16> {
         match self {
             Self::Status(status) => Some(status),
-            Self::TimedOut | Self::Connection | Self::NotSent | Self::Refused => None,
+            Self::Credentials(status) => status,
+            Self::TimedOut | Self::Connection | Self::NotSent | Self::Postponed | Self::Refused => {
+                None
+            }
         }
     }
 }

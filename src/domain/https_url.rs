@@ -26,6 +26,10 @@ impl HttpsUrl {
     pub fn into_url(self) -> Url {
         self.0
     }
+
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
 }
 
 impl FromStr for HttpsUrl {

@@ -23,6 +23,9 @@ const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
 pub enum RetryDecision {
     /// A retry may succeed.
     Retry,
+    /// The failure says nothing about the event: it is retried, and the attempt does not count
+    /// towards the dead letters.
+    RetryUncounted,
     /// A retry would fail too.
     Permanent,
 }
@@ -47,6 +50,7 @@ pub fn retry_decision(cause: FailureCause, may_be_in_progress: bool) -> RetryDec
         FailureCause::TimedOut | FailureCause::Connection | FailureCause::NotSent => {
             RetryDecision::Retry
         }
+        FailureCause::Credentials(_) | FailureCause::Postponed => RetryDecision::RetryUncounted,
         FailureCause::Refused => RetryDecision::Permanent,
     }
 }

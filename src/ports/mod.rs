@@ -5,6 +5,7 @@ pub mod clock;
 pub mod delivery_log;
 pub mod event_source;
 pub mod events_table;
+pub mod pace;
 pub mod queue;
 pub mod run_lease;
 pub mod secrets;

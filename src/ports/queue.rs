@@ -53,6 +53,9 @@ impl ReceivedMessage {
 /// `ReceiveMessage`: at most ten at a time.
 pub const RECEIVED_AT_ONCE: usize = 10;
 
+/// `SendMessageBatch`: the longest time for which a new message is hidden (`DelaySeconds`).
+pub const LONGEST_DELAY: Duration = Duration::from_mins(15);
+
 /// A queue that messages are sent to.
 pub trait Sender: Send + Sync + 'static {
     /// Sends one message. `Ok` means that it is durable.
@@ -62,6 +65,13 @@ pub trait Sender: Send + Sync + 'static {
     fn send_all(
         &self,
         messages: &[Message],
+    ) -> impl Future<Output = Vec<Result<(), ServiceError>>> + Send;
+
+    /// Sends messages as [`send_all`](Self::send_all) does, each of which can be received after a
+    /// delay: whole seconds, rounded up, and at most [`LONGEST_DELAY`].
+    fn send_delayed(
+        &self,
+        messages: &[(Message, Duration)],
     ) -> impl Future<Output = Vec<Result<(), ServiceError>>> + Send;
 }
 

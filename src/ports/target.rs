@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::event::Event;
+use crate::ports::pace::{Pace, Turn};
 
 pub use crate::domain::failure::FailureCause;
 
@@ -33,6 +34,29 @@ pub struct Delivery<'a> {
     pub attempt: u32,
     /// The time by which the attempt must end.
     pub deadline: Instant,
+    /// The bound on the rate of requests, if there is one. [`Delivery::turn`] waits for it.
+    pub pace: Option<&'a Pace>,
+}
+
+impl Delivery<'_> {
+    /// Waits until a request may be sent. To be called right before each request, also before a
+    /// second one for the same event. The turn, if there is a bound, is dropped when the request goes
+    /// out.
+    ///
+    /// # Errors
+    /// [`FailureCause::Postponed`] where that would be after the deadline: nothing may be sent then.
+    pub async fn turn(&self) -> Result<Option<Turn<'_>>, DeliveryFailure> {
+        let Some(pace) = self.pace else {
+            return Ok(None);
+        };
+        let turn = pace.turn(self.deadline).await;
+        turn.map(Some).ok_or_else(|| {
+            DeliveryFailure::new(
+                FailureCause::Postponed,
+                "the bound on the target's rate left no room in this invocation",
+            )
+        })
+    }
 }
 
 /// The outcome of a delivery. A refusal by the target is an outcome too, not an error of the relay.

@@ -260,6 +260,13 @@ table! {
     DELIVERED: Count = Count("Delivered"), by "processor";
     /// Attempts that failed and will be repeated. One event can have several.
     RETRIED: Count = Count("Retried"), by "processor";
+    /// Events that went back to the queue without an attempt, because `TargetRatePerSecond` left no
+    /// room for them in an invocation. One event can be postponed several times.
+    POSTPONED: Count = Count("Postponed"), by "processor";
+    /// Time since the relay received an event that goes back to its queue as a new message: the rate
+    /// left no room for it, or the relay's credentials failed. SQS counts the age of such a message
+    /// from 0.
+    WAITING_AGE: Measure = Measure { name: "WaitingAge", unit: Unit::Seconds }, by "processor";
     /// Events that became dead letters. Each is counted once, when it is known to be dead. If the
     /// table could not be written at that moment, it is `unknown` or `crashed` when a
     /// reconciliation finds its message. Events that EventBridge could not put into the queue are
@@ -273,11 +280,19 @@ table! {
     /// because another body had their id and time first. Each is a line of level WARN.
     REUSED_IDS: Count = Count("ReusedIds"), by "processor, replay, recovery";
     /// Time until the target answered, or until the time-out. Leaves out what was never sent,
-    /// because the secret could not be read.
+    /// because there were no usable credentials or no room in the rate.
     TARGET_TIME: Measure = Measure { name: "TargetTime", unit: Unit::Milliseconds }, by "processor";
     /// Answers of the target by class. `none` is a time-out, a broken connection, or a status
     /// outside HTTP's. Leaves out what was never sent.
     TARGET_ANSWERS: CountBy<Class> = CountBy { name: "TargetAnswers", dimension: "Class", values: &Class::ALL, text: Class::as_str }, by "processor";
+    /// Attempts that failed for the relay's credentials: the secret cannot be used, there is no
+    /// token, or the target answered 401 or 403 although credentials are configured. They do not
+    /// count towards the dead letters.
+    CREDENTIALS_FAILED: Count = Count("CredentialsFailed"), by "processor";
+    /// Days until the target's client certificate ends, negative after that. Of a chain, the
+    /// certificate that ends first counts. Written with `targetClientCertificate` only, at most
+    /// once an hour by a process.
+    CERTIFICATE_DAYS_LEFT: Measure = Measure { name: "CertificateDaysLeft", unit: Unit::Count }, by "processor";
     /// From the webhook's arrival to its delivery.
     AGE_AT_DELIVERY: Measure = Measure { name: "AgeAtDelivery", unit: Unit::Seconds }, by "processor";
     /// Calls of SQS that failed after their retries. A batch in which single messages failed counts

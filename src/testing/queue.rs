@@ -12,8 +12,8 @@ use crate::domain::message::Message;
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
 use crate::ports::queue::{
-    Countable, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive,
-    Sender, VisibilityTimeout,
+    Countable, LONGEST_DELAY, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
+    Redrive, Sender, VisibilityTimeout,
 };
 use crate::ports::service::{Service, ServiceError};
 
@@ -257,12 +257,12 @@ impl FakeQueue {
                 moved
             };
             for entry in moved {
-                destination.put(entry.message);
+                destination.put(entry.message, Duration::ZERO);
             }
         }
     }
 
-    fn put(&self, message: Message) {
+    fn put(&self, message: Message, delay: Duration) {
         let mut state = lock(&self.state);
         state.sent += 1;
         let entry = Entry {
@@ -271,7 +271,7 @@ impl FakeQueue {
             sent_at: FakeClock.now(),
             receipt: None,
             receive_count: 0,
-            visible_at: Instant::now(),
+            visible_at: Instant::now() + delay,
         };
         state.entries.push(entry);
         drop(state);
@@ -357,7 +357,7 @@ impl Sender for FakeQueue {
     async fn send(&self, message: &Message) -> Result<(), ServiceError> {
         self.wait(|state| state.send_delay).await;
         drop(self.working()?);
-        self.put(message.clone());
+        self.put(message.clone(), Duration::ZERO);
         Ok(())
     }
 
@@ -365,6 +365,21 @@ impl Sender for FakeQueue {
         let mut results = Vec::new();
         for message in messages {
             results.push(self.send(message).await);
+        }
+        results
+    }
+
+    async fn send_delayed(
+        &self,
+        messages: &[(Message, Duration)],
+    ) -> Vec<Result<(), ServiceError>> {
+        let mut results = Vec::new();
+        for (message, delay) in messages {
+            self.wait(|state| state.send_delay).await;
+            let whole = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            let delay = Duration::from_secs(whole).min(LONGEST_DELAY);
+            let sent = self.working().map(drop);
+            results.push(sent.map(|()| self.put(message.clone(), delay)));
         }
         results
     }

@@ -35,6 +35,9 @@ impl FakeTarget {
 
 impl Target for FakeTarget {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        if let Err(postponed) = delivery.turn().await {
+            return Outcome::Failed(postponed);
+        }
         self.deliveries.fetch_add(1, Ordering::Relaxed);
         (self.answer)(delivery.event.clone(), delivery.attempt).await
     }

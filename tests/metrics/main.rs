@@ -11,15 +11,21 @@ use std::time::Duration;
 
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::sqs::Sqs;
+use genesys_relay::adapters::http_target::{HttpTarget, install_tls_provider};
 use genesys_relay::domain::circuit::{Circuit, State};
 use genesys_relay::domain::message::Message;
+use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::EventsTable as _;
 use genesys_relay::ports::queue::Sender as _;
+use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::ports::target::{Delivery, Outcome, Target as _};
 use genesys_relay::runtime::metrics::{self, Pending};
-use genesys_relay::testing::{FakeClock, refused};
+use genesys_relay::testing::{FakeClock, FakeSecretStore, refused};
 use jiff::{SignedDuration, Timestamp};
 use local::clients::Keys;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::json;
+use tokio::time::Instant;
 
 use self::line::Line;
 use self::relay::{Relay, message};
@@ -75,9 +81,12 @@ fn values(lines: &[Line], name: &str) -> Vec<f64> {
 #[test]
 fn the_metrics_of_the_table_are_written_and_no_others() {
     let lines = recorded(|| async {
+        expired_certificate().await;
         relay::everything().await;
         failed_calls().await;
     });
+    assert_eq!(count(&lines, "CredentialsFailed"), 1);
+    assert_eq!(values(&lines, "CertificateDaysLeft"), [-15.0]);
     let table = metrics::all().into_iter().map(|metric| {
         let dimension = metric.dimension.map(|(name, values)| {
             let values = values.into_iter().map(str::to_owned);
@@ -105,6 +114,36 @@ async fn failed_calls() {
             .await
             .is_err()
     );
+}
+
+/// Two deliveries with a client certificate that expired two weeks ago.
+async fn expired_certificate() {
+    install_tls_provider();
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.not_after = date_time_ymd(2026, 1, 1);
+    let certificate = params.self_signed(&key).expect("signed").pem();
+    let secret = json!({ "targetClientCertificate": { "certificate": certificate, "privateKey": key.serialize_pem() } });
+    let secrets = SecretCache::new(
+        FakeSecretStore::holding(&secret),
+        Duration::from_mins(5),
+        FakeClock,
+    );
+    let url = "https://127.0.0.1:9/".parse().expect("a URL");
+    let target =
+        HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
+    let event = message("fine").to_event(FakeClock.now()).expect("an event");
+    for attempt in 1..3 {
+        let outcome = target
+            .deliver(Delivery {
+                event: &event,
+                attempt,
+                deadline: Instant::now() + Duration::from_secs(10),
+                pace: None,
+            })
+            .await;
+        assert!(matches!(outcome, Outcome::Failed(_)));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The use cases over stand-ins, and a life in which everything happens that is measured.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use genesys_relay::ports::delivery_log::{
     DeliveryLog, DeliveryLogError, Entry, Failed, Part, Unreadable, Window,
 };
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
+use genesys_relay::ports::pace::Pace;
 use genesys_relay::ports::queue::Sender as _;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
@@ -37,6 +39,9 @@ const SECRET: &str = "a secret of the sender";
 /// As many as make the way of an event that is refused again and again short.
 const RECEIVES: u32 = 4;
 
+/// Requests a second, which never make an event of these tests wait for long.
+const A_THOUSAND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
 /// Longer than any backoff of so few receives.
 const A_WHILE: Duration = Duration::from_mins(2);
 
@@ -54,7 +59,8 @@ pub(crate) fn message(name: &str) -> Message {
 struct Named;
 
 impl Target for Named {
-    async fn deliver(&self, Delivery { event, .. }: Delivery<'_>) -> Outcome {
+    async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        let Delivery { event, attempt, .. } = delivery;
         sleep(Duration::from_millis(100)).await;
         let body: Value = serde_json::from_slice(&event.body).unwrap_or_default();
         let name = body["name"].as_str().unwrap_or_default();
@@ -62,6 +68,9 @@ impl Target for Named {
         let cause = match name.parse() {
             Ok(status) => FailureCause::Status(status),
             Err(_) if name == "hangs" => FailureCause::TimedOut,
+            Err(_) if name == "refuses credentials" && attempt == 1 => {
+                FailureCause::Credentials(Some(401))
+            }
             Err(_) => return Outcome::Delivered { status: Some(204) },
         };
         Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
@@ -106,16 +115,23 @@ impl Relay {
                 },
                 rng: Mutex::new(fastrand::Rng::with_seed(7)),
             },
-            processor: Arc::new(Processor::new(
-                deliver::Ports {
-                    events: events.clone(),
-                    dead_letters: dead_letters.clone(),
-                    table: table.clone(),
-                    target: Named,
-                    clock: FakeClock,
-                },
-                Backoff::with_rng(schedule, fastrand::Rng::with_seed(7)),
-            )),
+            processor: Arc::new(
+                Processor::new(
+                    deliver::Ports {
+                        events: events.clone(),
+                        dead_letters: dead_letters.clone(),
+                        table: table.clone(),
+                        target: Named,
+                        clock: FakeClock,
+                    },
+                    Backoff::with_rng(schedule, fastrand::Rng::with_seed(7)),
+                )
+                .with_pace(Some(Pace::new(
+                    A_THOUSAND,
+                    NonZeroU32::MIN,
+                    Duration::from_secs(1),
+                ))),
+            ),
             replay: DeadLetters {
                 ports: Ports {
                     events: events.clone(),
@@ -125,6 +141,7 @@ impl Relay {
                     archive: archive.clone(),
                     clock: FakeClock,
                 },
+                target_rate: None,
             },
             events,
             dead_letters,
@@ -260,13 +277,26 @@ pub(crate) async fn webhooks(relay: &Relay) {
 }
 
 async fn deliveries(relay: &Relay) {
-    for name in ["302", "404", "503", "hangs", "panics"] {
+    for name in [
+        "302",
+        "404",
+        "503",
+        "hangs",
+        "panics",
+        "refuses credentials",
+    ] {
         relay
             .receives(&json!({ "name": name }))
             .await
             .expect("accepted");
     }
     let mut accepted = relay.events.messages();
+    // An invocation that has no time left for a request. What it sends again is a duplicate.
+    let (records, end) = (
+        relay.events.hand_out(1, Duration::ZERO),
+        Instant::now() + Duration::from_secs(3),
+    );
+    relay.processor.process(records, end).await;
     // Two bodies of one id, and all of it once more.
     let channel = json!({ "id": "c1", "platform": "Open", "time": FakeClock.now() });
     for text in ["one", "other"] {

@@ -23,6 +23,7 @@ pub(super) async fn attempts_of_a_minute_add_up(table: &impl EventsTable) -> Res
     other.count(&id("aaaa-1"), 1, false);
     other.count(&id("bbbb-2"), 1, false);
     other.count(&id("dddd-4"), 2, false);
+    other.credentials_failed = 2;
     let mut delivered = Attempts::default();
     delivered.count(&id("aaaa-1"), 2, true);
     for attempts in [&one, &other] {

@@ -1,10 +1,15 @@
 //! Configuration of the function.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use genesys_relay::deliver::SETTLE_TIME;
 use genesys_relay::domain::https_url::HttpsUrl;
 use genesys_relay::domain::retry::Schedule;
-use genesys_relay::runtime::config::{Environment, Table, Variable, number, parsed, text};
+use genesys_relay::ports::pace::Pace;
+use genesys_relay::runtime::config::{
+    Environment, Table, Variable, number, one_of, optional, parsed, text,
+};
 use genesys_relay::runtime::logging::Sample;
 use tracing::level_filters::LevelFilter;
 
@@ -13,6 +18,8 @@ use tracing::level_filters::LevelFilter;
 pub(crate) struct Config {
     pub(crate) variables: Variables,
     pub(crate) schedule: Schedule,
+    /// The bound on the requests to the target, if there is one.
+    pub(crate) pace: Option<Pace>,
 }
 
 genesys_relay::variables! {
@@ -22,9 +29,12 @@ genesys_relay::variables! {
         dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue";
         events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
         secret_arn: String = "SECRET_ARN", text(), "ARN of the stack's secret";
+        signing_secret_arn: Option<String> = "SIGNING_SECRET_ARN", optional(text()), "ARN of the secret with the generated signing keys";
         keep_secrets_for: Duration = "SECRETS_CACHE_SECONDS", number(0, 86_400).of(Duration::from_secs), "time for which a copy of the secret is used";
         target_url: HttpsUrl = "TARGET_URL", parsed("an https URL without credentials"), "URL to which events are delivered";
         target_timeout: Duration = "TARGET_TIMEOUT_SECONDS", number(0, 86_400).of(Duration::from_secs), "time for one delivery";
+        target_sigv4_service: Option<&'static str> = "TARGET_SIGV4_SERVICE", optional(one_of(&[("execute-api", "execute-api"), ("lambda", "lambda"), ("vpc-lattice-svcs", "vpc-lattice-svcs")])), "service that requests to the target are signed for";
+        target_sigv4_region: Option<String> = "TARGET_SIGV4_REGION", optional(text()), "region of that service instead of the function's";
         metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
         log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
         log_sample: Sample = "LOG_SAMPLE_PERCENT", number(0, 100).of(Sample::of_percent), "share of the events whose success is logged";
@@ -40,13 +50,57 @@ genesys_relay::variables! {
     }
 }
 
+genesys_relay::variables! {
+    /// Variables of the bound on the requests to the target.
+    Rate {
+        per_second: Option<u32> = "TARGET_RATE_PER_SECOND", optional(number(0, 10_000)), "requests to the target in a second, at most; 0 for no bound";
+        maximum_concurrency: Option<u32> = "MAXIMUM_CONCURRENCY", optional(number(0, 1000)), "invocations of this function at the same time";
+        function_timeout: Option<u32> = "PROCESSOR_TIMEOUT_SECONDS", optional(number(0, 900)), "time that one invocation may take";
+    }
+}
+
+impl Rate {
+    /// The bound for requests that take up to `target_timeout` each.
+    fn pace(self, target_timeout: Duration) -> Result<Option<Pace>, String> {
+        let Some(rate) = self.per_second.and_then(NonZeroU32::new) else {
+            return Ok(None);
+        };
+        let concurrency = self.maximum_concurrency.and_then(NonZeroU32::new);
+        let (Some(concurrency), Some(timeout)) = (concurrency, self.function_timeout) else {
+            let needs = "TARGET_RATE_PER_SECOND needs MAXIMUM_CONCURRENCY and PROCESSOR_TIMEOUT_SECONDS: \
+                         each invocation has a share of the rate";
+            return Err(needs.to_owned());
+        };
+        let time = Duration::from_secs(timeout.into()).saturating_sub(SETTLE_TIME);
+        let pace = Pace::new(rate, concurrency, target_timeout.min(time / 2));
+        if pace.shortest_invocation() > time {
+            return Err(format!(
+                "no request fits into an invocation: each may send {rate}/{concurrency} requests a second and has {time:?}; \
+                 raise TargetRatePerSecond, or lower MaximumConcurrency"
+            ));
+        }
+        Ok(Some(pace))
+    }
+}
+
 impl Table for Config {
     fn variables() -> Vec<Variable> {
-        [Variables::variables(), Retries::variables()].concat()
+        [
+            Variables::variables(),
+            Retries::variables(),
+            Rate::variables(),
+        ]
+        .concat()
     }
 
     fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
         let (variables, retries) = (Variables::read(environment), Retries::read(environment));
+        let target_timeout = variables.as_ref().map(|variables| variables.target_timeout);
+        let pace = Rate::read(environment).zip(target_timeout);
+        let pace = pace.and_then(|(rate, target_timeout)| {
+            let pace = rate.pace(target_timeout);
+            pace.map_err(|error| environment.problem(error)).ok()
+        });
         let Retries {
             base,
             cap,
@@ -57,6 +111,7 @@ impl Table for Config {
         Some(Self {
             variables: variables?,
             schedule: schedule.ok()?,
+            pace: pace?,
         })
     }
 }
@@ -68,6 +123,10 @@ mod tests {
     use super::*;
 
     fn read(change: (&str, &str)) -> Result<Config, ConfigError> {
+        read_with(&[change])
+    }
+
+    fn read_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let variables = [
             ("QUEUE_URL", "http://127.0.0.1/queue"),
             ("DEAD_LETTER_QUEUE_URL", "http://127.0.0.1/dead"),
@@ -84,7 +143,8 @@ mod tests {
             ("LOG_SAMPLE_PERCENT", "100"),
         ];
         Environment::new(|name: &str| {
-            let found = std::iter::once(&change)
+            let found = changes
+                .iter()
                 .chain(&variables)
                 .find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -97,6 +157,7 @@ mod tests {
         let Config {
             variables: config,
             schedule: read,
+            pace,
         } = read(("", "")).expect("complete");
         let (queues, names) = (
             (config.queue_url, config.dead_letter_queue_url),
@@ -117,6 +178,35 @@ mod tests {
         let schedule =
             Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
         assert_eq!(read, schedule);
+        assert!(pace.is_none() && config.signing_secret_arn.is_none());
+        assert!(config.target_sigv4_service.is_none() && config.target_sigv4_region.is_none());
+    }
+
+    #[test]
+    fn a_rate_must_leave_room_for_one_request_in_an_invocation() {
+        let read = |rate: &str, concurrency: &str, timeout: &str| {
+            let rate = [
+                ("TARGET_RATE_PER_SECOND", rate),
+                ("MAXIMUM_CONCURRENCY", concurrency),
+                ("PROCESSOR_TIMEOUT_SECONDS", timeout),
+            ];
+            read_with(&rate)
+        };
+        for (rate, concurrency, timeout) in [("1", "60", "60"), ("2", "10", "5")] {
+            let error = read(rate, concurrency, timeout)
+                .expect_err("too low")
+                .to_string();
+            assert!(
+                error.contains("no request fits into an invocation"),
+                "{error}"
+            );
+        }
+        for (rate, concurrency, timeout) in [("1", "40", "60"), ("2", "2", "5"), ("20", "10", "60")]
+        {
+            let config = read(rate, concurrency, timeout).expect("a rate");
+            assert!(config.pace.is_some());
+        }
+        assert!(read("0", "1000", "5").expect("no rate").pace.is_none());
     }
 
     #[test]
@@ -134,6 +224,13 @@ mod tests {
             ("LOG_LEVEL", "loud", "LOG_LEVEL"),
             ("LOG_SAMPLE_PERCENT", "101", "from 0 to 100"),
             ("QUEUE_URL", "", "QUEUE_URL is missing"),
+            (
+                "TARGET_SIGV4_SERVICE",
+                "s3",
+                "execute-api, lambda, vpc-lattice-svcs",
+            ),
+            ("TARGET_RATE_PER_SECOND", "10001", "from 0 to 10000"),
+            ("TARGET_RATE_PER_SECOND", "1", "MAXIMUM_CONCURRENCY"),
         ] {
             let error = read((name, value)).expect_err(name).to_string();
             assert!(error.contains(says), "{name}={value}: {error}");

@@ -15,11 +15,12 @@ use anyhow::Context as _;
 use genesys_relay::adapters::aws;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
+use genesys_relay::adapters::aws::sigv4::SigV4;
 use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
 use genesys_relay::adapters::http_target::HttpTarget;
 use genesys_relay::deliver::{PortTypes, Ports, Processor};
 use genesys_relay::ports::clock::SystemClock;
-use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::ports::secrets::{SecretCache, WithGeneratedKeys};
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::service_fn;
@@ -36,7 +37,7 @@ impl PortTypes for Aws {
     type Events = SqsQueue;
     type DeadLetters = SqsQueue;
     type Table = DynamoDb;
-    type Target = HttpTarget<SecretsManager, SystemClock>;
+    type Target = HttpTarget<WithGeneratedKeys<SecretsManager>, SystemClock>;
     type Clock = SystemClock;
 }
 
@@ -45,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
     let Config {
         variables: config,
         schedule,
+        pace,
     } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
@@ -52,18 +54,27 @@ async fn main() -> anyhow::Result<()> {
     genesys_relay::adapters::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
+    let secret = SecretsManager::new(&sdk, config.secret_arn);
+    let generated = config.signing_secret_arn.map(|arn| secret.another(arn));
     let secrets = SecretCache::new(
-        SecretsManager::new(&sdk, config.secret_arn),
+        WithGeneratedKeys::new(secret, generated),
         config.keep_secrets_for,
         SystemClock,
     );
+    let signer = config
+        .target_sigv4_service
+        .map(|service| {
+            SigV4::new(&sdk, service, config.target_sigv4_region).context("AWS_REGION is missing")
+        })
+        .transpose()?;
     let target = HttpTarget::new(
         config.target_url,
         config.target_timeout,
         secrets,
         SystemClock,
     )
-    .context("the HTTP client cannot be built")?;
+    .context("the HTTP client cannot be built")?
+    .sign_with(signer);
     let ports = Ports {
         events: sqs.queue(config.queue_url),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
@@ -71,7 +82,7 @@ async fn main() -> anyhow::Result<()> {
         target,
         clock: SystemClock,
     };
-    let processor = Arc::new(Processor::<Aws>::new(ports, schedule));
+    let processor = Arc::new(Processor::<Aws>::new(ports, schedule).with_pace(pace));
     aws::warm_up(Box::pin(async {
         let ports = &processor.ports;
         let (secrets, table) = tokio::join!(ports.target.warm_up(), ports.table.warm_up());

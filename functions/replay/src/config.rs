@@ -15,6 +15,7 @@ genesys_relay::variables! {
         archive_bucket: String = "ARCHIVE_BUCKET_NAME", text(), "name of the bucket of archived dead letters";
         event_source_id: String = "EVENT_SOURCE_ID", text(), "id of the event source mapping from the events queue to the processor";
         maximum_concurrency: u32 = "MAXIMUM_CONCURRENCY", number(0, 1000), "invocations of the processor at the same time";
+        target_rate: u32 = "TARGET_RATE_PER_SECOND", number(0, 10_000), "bound on the rate that the status shows; 0 is none";
         function_name: String = "AWS_LAMBDA_FUNCTION_NAME", text(), "name of this function, which invokes itself to continue in the background";
         metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
         log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
@@ -27,7 +28,7 @@ mod tests {
 
     use super::*;
 
-    const COMPLETE: [(&str, &str); 11] = [
+    const COMPLETE: [(&str, &str); 12] = [
         ("QUEUE_URL", "events"),
         ("QUEUE_ARN", "arn:events"),
         ("DEAD_LETTER_QUEUE_URL", "dead"),
@@ -36,6 +37,7 @@ mod tests {
         ("ARCHIVE_BUCKET_NAME", "bucket"),
         ("EVENT_SOURCE_ID", "mapping"),
         ("MAXIMUM_CONCURRENCY", "10"),
+        ("TARGET_RATE_PER_SECOND", "20"),
         ("AWS_LAMBDA_FUNCTION_NAME", "itself"),
         ("METRICS_NAMESPACE", "metrics"),
         ("LOG_LEVEL", "info"),
@@ -63,6 +65,7 @@ mod tests {
             config.archive_bucket,
             config.event_source_id,
             config.maximum_concurrency.to_string(),
+            config.target_rate.to_string(),
             config.function_name,
             config.metrics_namespace,
             config.log_level.to_string(),

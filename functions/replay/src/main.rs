@@ -8,6 +8,7 @@ mod handler;
 #[cfg(test)]
 mod testing;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,10 @@ async fn main() -> anyhow::Result<()> {
         clock: SystemClock,
     };
     let function = Arc::new(Function {
-        dead_letters: DeadLetters::<Aws> { ports },
+        dead_letters: DeadLetters::<Aws> {
+            ports,
+            target_rate: NonZeroU32::new(config.target_rate).map(NonZeroU32::get),
+        },
         background: LambdaFunction::new(&sdk, config.function_name),
         event_source: EventSourceMapping::new(&sdk, config.event_source_id),
         maximum_concurrency: config.maximum_concurrency,

@@ -75,7 +75,10 @@ pub(crate) fn function_over(dead_letters: FakeQueue) -> Fakes {
         clock: FakeClock,
     };
     Arc::new(Function {
-        dead_letters: DeadLetters { ports },
+        dead_letters: DeadLetters {
+            ports,
+            target_rate: None,
+        },
         background: FakeBackground::default(),
         event_source: FakeEventSource::default(),
         maximum_concurrency: 10,

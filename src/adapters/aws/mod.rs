@@ -12,6 +12,7 @@ pub mod lambda;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod secrets_manager;
+pub mod sigv4;
 pub mod sqs;
 mod timeouts;
 

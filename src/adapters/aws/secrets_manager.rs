@@ -22,6 +22,15 @@ impl SecretsManager {
             secret_arn,
         }
     }
+
+    /// Another secret, through the same client.
+    #[must_use]
+    pub fn another(&self, secret_arn: String) -> Self {
+        Self {
+            client: self.client.clone(),
+            secret_arn,
+        }
+    }
 }
 
 impl SecretStore for SecretsManager {

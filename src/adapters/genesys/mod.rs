@@ -11,19 +11,15 @@ use std::fmt;
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::adapters::oauth::{Token, TokenCache, TokenRequest};
 use crate::domain::failure::FailureCause;
 use crate::domain::json::Json;
 use crate::domain::retry::{RetryDecision, Schedule, retry_after_of, retry_decision};
 use crate::ports::clock::Clock;
-use crate::ports::secrets::{GenesysSecrets, SecretCache, SecretStore};
+use crate::ports::secrets::{Authentication, GenesysSecrets, SecretCache, SecretStore};
 use crate::runtime::logging::display_chain;
 
 use self::error::correlation_id;
@@ -31,9 +27,6 @@ use self::error::correlation_id;
 pub use self::error::{GenesysError, HttpError, Refused, Trouble};
 pub use self::https::Https;
 pub use self::region::{Region, UnknownRegion};
-
-/// A token is used until this much before its end, or a tenth of its life where that is less.
-const TOKEN_MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// "Rate limits": seconds until the limit that was reached is over.
 const RATE_LIMIT_RESET: &str = "inin-ratelimit-reset";
@@ -88,15 +81,8 @@ pub struct Genesys<H, S, C> {
     secrets: SecretCache<S, GenesysSecrets, C>,
     schedule: Schedule,
     clock: C,
-    token: Mutex<Option<Token>>,
+    tokens: TokenCache<()>,
     rng: StdMutex<fastrand::Rng>,
-}
-
-/// Access token of a call.
-#[derive(Clone)]
-struct Token {
-    authorization: HeaderValue,
-    use_until: Timestamp,
 }
 
 impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
@@ -118,87 +104,52 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
             secrets,
             schedule,
             clock,
-            token: Mutex::default(),
+            tokens: TokenCache::default(),
             rng: StdMutex::default(),
         }
     }
 
     /// The current token, or a new one.
     async fn token(&self, deadline: Instant) -> Result<HeaderValue, GenesysError> {
-        let mut token = self.token.lock().await;
-        if let Some(token) = token
-            .as_ref()
-            .filter(|token| self.clock.now() < token.use_until)
-        {
-            return Ok(token.authorization.clone());
-        }
-        let secrets = self.secrets.get().await?;
-        let signed_in = match self.sign_in(&secrets, deadline).await {
-            // The secret may have been changed since it was read.
-            Err(GenesysError::Credentials(refused)) => {
-                let fresh = self.secrets.get_fresh().await?;
-                if fresh == secrets {
-                    return Err(GenesysError::Credentials(refused));
+        let ask = async {
+            let secrets = self.secrets.get().await?;
+            match self.sign_in(&secrets, deadline).await {
+                // The secret may have been changed since it was read.
+                Err(GenesysError::Credentials(refused)) => {
+                    let fresh = self.secrets.get_fresh().await?;
+                    if fresh == secrets {
+                        return Err(GenesysError::Credentials(refused));
+                    }
+                    self.sign_in(&fresh, deadline).await
                 }
-                self.sign_in(&fresh, deadline).await?
+                outcome => outcome,
             }
-            outcome => outcome?,
         };
-        let authorization = signed_in.authorization.clone();
-        *token = Some(signed_in);
-        Ok(authorization)
+        self.tokens.get(&(), &self.clock, ask).await
     }
 
-    /// OAuth's grant of client credentials (RFC 6749 section 4.4).
     async fn sign_in(
         &self,
         secrets: &GenesysSecrets,
         deadline: Instant,
     ) -> Result<Token, GenesysError> {
-        #[derive(Deserialize)]
-        struct Granted {
-            access_token: String,
-            expires_in: u32,
-        }
-
         let what = "POST /oauth/token";
-        let credentials =
-            BASE64_STANDARD.encode(format!("{}:{}", secrets.client_id, secrets.client_secret));
-        let request = || {
-            Request::post(format!("{}/oauth/token", self.login_url))
-                .header(
-                    header::AUTHORIZATION,
-                    sensitive(&format!("Basic {credentials}"))?,
-                )
-                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(b"grant_type=client_credentials".to_vec())
+        let request = TokenRequest {
+            url: &format!("{}/oauth/token", self.login_url),
+            client_id: &secrets.client_id,
+            client_secret: &secrets.client_secret,
+            authentication: Authentication::Basic,
+            scope: None,
+            audience: None,
         };
-        let response = self.send(what, request, deadline).await?;
+        let response = self.send(what, || request.build(), deadline).await?;
         if !response.status().is_success() {
             return Err(GenesysError::Credentials(Refused::of(what, &response)));
         }
-        // An answer that cannot be read is not repeated in the error: it may hold a token.
-        let unusable = |problem: &str| GenesysError::Unusable {
+        Token::read(response.body(), self.clock.now()).map_err(|problem| GenesysError::Unusable {
             what: what.to_owned(),
             problem: problem.to_owned(),
-        };
-        let granted: Granted = serde_json::from_slice(response.body())
-            .map_err(|_| unusable("it has no access_token and expires_in"))?;
-        let authorization = sensitive(&format!("Bearer {}", granted.access_token))
-            .map_err(|_| unusable("the access_token cannot stand in a header"))?;
-        let life = SignedDuration::from_secs(granted.expires_in.into());
-        Ok(Token {
-            authorization,
-            use_until: self.clock.now() + life - TOKEN_MARGIN.min(life / 10),
         })
-    }
-
-    /// Drops a refused token, unless there is a newer one.
-    async fn forget(&self, refused: &HeaderValue) {
-        self.token
-            .lock()
-            .await
-            .take_if(|token| token.authorization == *refused);
     }
 
     /// Sends a request until its answer is final.
@@ -234,7 +185,7 @@ impl<H: Http, S: SecretStore, C: Clock> Genesys<H, S, C> {
                     self.asked_to_wait(&response).is_some(),
                 ) {
                     RetryDecision::Permanent => return Ok(response),
-                    RetryDecision::Retry => {
+                    RetryDecision::Retry | RetryDecision::RetryUncounted => {
                         let asked = self.asked_to_wait(&response);
                         (Trouble::Answered(Refused::of(what, &response)), asked)
                     }
@@ -313,7 +264,7 @@ impl<H: Http, S: SecretStore, C: Clock> PlatformApi for Genesys<H, S, C> {
             return match response.status() {
                 status if status.is_success() => Ok(response.into_body()),
                 StatusCode::UNAUTHORIZED if !renewed => {
-                    self.forget(&token).await;
+                    self.tokens.forget(&token).await;
                     renewed = true;
                     continue;
                 }
@@ -338,12 +289,6 @@ fn log(what: &str, response: &Response<Vec<u8>>, started: Instant) {
         duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "called Genesys Cloud"
     );
-}
-
-fn sensitive(text: &str) -> Result<HeaderValue, http::Error> {
-    let mut value = HeaderValue::from_str(text)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 fn unusable_call(what: &str, error: &http::Error) -> GenesysError {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
@@ -209,7 +211,7 @@ async fn a_newer_token_is_not_given_up_for_one_that_was_refused() {
         .token(Instant::now() + Duration::from_mins(1))
         .await
         .expect("signed in");
-    client.genesys.forget(&old).await;
+    client.genesys.tokens.forget(&old).await;
     let new = client
         .genesys
         .token(Instant::now() + Duration::from_mins(1))
@@ -217,7 +219,7 @@ async fn a_newer_token_is_not_given_up_for_one_that_was_refused() {
         .expect("signed in");
     assert_ne!(old, new);
     // Another call was refused with the old one, and hears of that only now.
-    client.genesys.forget(&old).await;
+    client.genesys.tokens.forget(&old).await;
     client.call().await.expect("answered");
     assert_eq!(client.asked(), [SIGN_IN, SIGN_IN, CALL]);
 }
@@ -392,7 +394,8 @@ async fn an_answer_that_is_too_large_is_not_asked_for_again() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_cannot_be_read_is_not_repeated() {
     for body in [
-        r#"{"access_token":"hunter2"}"#,
+        r#"{"access_token":["hunter2"]}"#,
+        r#"{"access_token":"hunter2","token_type":"mac"}"#,
         r#"["hunter2"]"#,
         r#"{"access_token":"hunter2\n","expires_in":60}"#,
     ] {

@@ -1,15 +1,26 @@
 //! Delivery to the customer's system over HTTPS.
 
+mod connections;
+mod credentials;
+mod echo;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod token;
 
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use reqwest::{Client, Response, Url, redirect};
+use jiff::Timestamp;
+use reqwest::{Client, Response, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::connections::Connections;
+pub use self::credentials::Credentials;
+use self::echo::Echo;
+use self::tls::CertificateFault;
+use self::token::Tokens;
+use crate::adapters::aws::sigv4::SigV4;
 use crate::adapters::standard_webhooks;
 use crate::domain::event::Event;
 use crate::domain::https_url::{HttpsUrl, without_secrets};
@@ -21,14 +32,6 @@ use crate::ports::clock::Clock;
 use crate::ports::secrets::{SecretCache, SecretStore, SecretsError, TargetSecrets};
 use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use crate::runtime::logging::display_chain;
-
-/// Time for TCP and TLS. A host that does not answer in this time is down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Time for which an idle connection is kept: shorter than the 60 s after which common load
-/// balancers close theirs. One that was closed while the function was frozen is noticed before it
-/// is used ([`notice_closed_connections`]).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// An answer is read this far, so that its connection can be used again; a longer one costs the
 /// connection.
@@ -46,16 +49,26 @@ pub fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Headers that a signature of AWS covers, beside its own. None has a value that a sender chose,
+/// except the type of the body.
+static SIGNED: [HeaderName; 4] = [
+    header::CONTENT_TYPE,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("webhook-id"),
+    HeaderName::from_static("webhook-timestamp"),
+];
+
 /// Delivers events by HTTP POST.
 ///
 /// Connections are kept over invocations. Redirects are not followed: a moved endpoint is a change
 /// of configuration.
 pub struct HttpTarget<S, C> {
-    /// Its connections.
-    client: RwLock<Client>,
+    connections: Connections,
     url: Url,
     timeout: Duration,
-    secrets: SecretCache<S, TargetSecrets, C>,
+    secrets: SecretCache<S, Credentials, C>,
+    tokens: Tokens,
+    signer: Option<SigV4>,
     clock: C,
 }
 
@@ -66,16 +79,24 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
     pub fn new(
         url: HttpsUrl,
         timeout: Duration,
-        secrets: SecretCache<S, TargetSecrets, C>,
+        secrets: SecretCache<S, Credentials, C>,
         clock: C,
     ) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            client: RwLock::new(client()?),
+            connections: Connections::new()?,
             url: url.into_url(),
             timeout,
             secrets,
+            tokens: Tokens::default(),
+            signer: None,
             clock,
         })
+    }
+
+    /// Signs each request for AWS, where there is a signer.
+    #[must_use]
+    pub fn sign_with(self, signer: Option<SigV4>) -> Self {
+        Self { signer, ..self }
     }
 
     /// Reads the secrets that the first delivery will need. The target itself is sent nothing but
@@ -84,36 +105,131 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         self.secrets.warm_up().await
     }
 
+    /// Sends one request.
     async fn post(
         &self,
         delivery: &Delivery<'_>,
-        secrets: &TargetSecrets,
-        deadline: Instant,
-    ) -> Outcome {
+        session: &Session<'_>,
+    ) -> Result<Outcome, DeliveryFailure> {
+        let turn = delivery.turn().await?;
+        let deadline = self.deadline(delivery);
         notice_closed_connections().await;
-        let headers = self.headers(delivery, secrets);
-        let client = self
+        let now = self.clock.now();
+        drop(turn);
+        let credentials = session.credentials;
+        let mut headers = Self::headers(delivery, &credentials.secrets, now);
+        if let Some(token) = &session.token {
+            headers.insert(header::AUTHORIZATION, token.clone());
+        }
+        if let Some(signer) = &self.signer {
+            let (url, body) = (self.url.as_str(), &delivery.event.body);
+            Box::pin(signer.sign(url, &mut headers, &SIGNED, body, now))
+                .await
+                .map_err(|error| {
+                    let error = display_chain(&*error);
+                    no_credentials(&format!("the request cannot be signed for AWS: {error}"))
+                })?;
+        }
+        let sent = Echo::of(&headers);
+        let request = session
             .client
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let request = client
             .post(self.url.clone())
             .headers(headers)
             .body(delivery.event.body.clone());
         match timeout_at(deadline, request.send()).await {
-            Ok(Ok(response)) => self.read(response, deadline).await,
-            Ok(Err(error)) => Outcome::Failed(failed_request(error)),
-            Err(_) => Outcome::Failed(DeliveryFailure::new(
+            Ok(Ok(response)) => Ok(self.read(response, session, &sent, deadline).await),
+            Ok(Err(error)) => Err(failed_request(error, credentials)),
+            Err(_) => Err(DeliveryFailure::new(
                 FailureCause::TimedOut,
                 "the target did not answer in time",
             )),
         }
     }
 
-    fn headers(&self, delivery: &Delivery<'_>, secrets: &TargetSecrets) -> HeaderMap {
+    fn deadline(&self, delivery: &Delivery<'_>) -> Instant {
+        delivery.deadline.min(Instant::now() + self.timeout)
+    }
+
+    /// Makes ready what a request is sent with.
+    async fn session<'a>(
+        &self,
+        delivery: &Delivery<'_>,
+        credentials: &'a Credentials,
+    ) -> Result<Session<'a>, DeliveryFailure> {
+        credentials.check(self.clock.now(), self.signer.is_some())?;
+        let client = self
+            .connections
+            .client(credentials)
+            .map_err(|error| unusable_client(&error))?;
+        let token = match &credentials.secrets.oauth {
+            None => None,
+            Some(oauth) => {
+                let is_same_host = oauth.token_url.as_url().host() == self.url.host();
+                let http = || credentials.token_client(&client, is_same_host);
+                let deadline = self.deadline(delivery);
+                let token = self.tokens.get(oauth, &self.clock, deadline, http);
+                Some(Box::pin(token).await?)
+            }
+        };
+        Ok(Session {
+            client,
+            token,
+            credentials,
+        })
+    }
+
+    /// Sends one request with these credentials.
+    async fn send(&self, delivery: &Delivery<'_>, credentials: &Credentials) -> Sent {
+        match self.session(delivery, credentials).await {
+            Ok(session) => Sent {
+                outcome: self.post(delivery, &session).await,
+                token: session.token,
+            },
+            Err(failure) => Sent {
+                outcome: Err(failure),
+                token: None,
+            },
+        }
+    }
+
+    /// Tries once more where the credentials may have been changed or revoked since they were read:
+    /// that is no reason to give up.
+    async fn send_again(
+        &self,
+        delivery: &Delivery<'_>,
+        used: &Credentials,
+        first: Sent,
+    ) -> Result<Outcome, DeliveryFailure> {
+        let fresh = match (self.secrets.get_fresh().await, &first.outcome) {
+            (Ok(fresh), _) => fresh,
+            (Err(error), Ok(_)) => return Err(without_credentials(&error)),
+            (Err(_), Err(_)) => return first.outcome,
+        };
+        // A 403 is about what the token's client may do, and another token of it would do no more.
+        let refused = first.token.as_ref();
+        let refused = refused.filter(|_| first.cause().and_then(FailureCause::status) == Some(401));
+        if let Some(refused) = refused {
+            self.tokens.forget(refused, self.clock.now()).await;
+        }
+        let is_changed = fresh.secrets != used.secrets;
+        // With the same secret, only another token can help.
+        if !is_changed && refused.is_none() {
+            return first.outcome;
+        }
+        let session = self.session(delivery, &fresh).await?;
+        if !is_changed && session.token == first.token {
+            return first.outcome;
+        }
+        match self.post(delivery, &session).await {
+            // The first request was sent: this is no attempt that was postponed.
+            Err(second) if second.cause == FailureCause::Postponed => first.outcome,
+            second => second,
+        }
+    }
+
+    fn headers(delivery: &Delivery<'_>, secrets: &TargetSecrets, now: Timestamp) -> HeaderMap {
         let event = delivery.event;
-        let timestamp = self.clock.now().as_second();
+        let timestamp = now.as_second();
         let mut headers = kept_headers(event);
         let mut put = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -161,10 +277,17 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         if let Some(value) = &secrets.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
+        headers.extend(secrets.headers.iter().cloned());
         headers
     }
 
-    async fn read(&self, response: Response, deadline: Instant) -> Outcome {
+    async fn read(
+        &self,
+        response: Response,
+        session: &Session<'_>,
+        sent: &Echo,
+        deadline: Instant,
+    ) -> Outcome {
         let status = response.status();
         let headers = response.headers();
         // One that cannot be read asks for a later try all the same.
@@ -184,17 +307,29 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
             };
         }
         if status == StatusCode::MISDIRECTED_REQUEST {
-            self.forget_connections();
+            self.connections.forget(session.credentials);
         }
+        let mut cause = FailureCause::Status(status.as_u16());
         let mut detail = format!("the target answered {status}");
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let fields = session.credentials.secrets.fields();
+            let fields = fields.chain(self.signer.as_ref().map(|_| "TargetSigV4Service"));
+            let fields = fields.collect::<Vec<_>>().join(", ");
+            if !fields.is_empty() {
+                cause = FailureCause::Credentials(Some(status.as_u16()));
+                detail.extend([" to the relay's credentials (", &fields, ")"]);
+            }
+        }
         if let Some(location) = location.and_then(|location| self.place(&location)) {
-            detail.extend([" and names ", &location]);
+            detail.extend([" and names ", &sent.without(location)]);
         }
         Outcome::Failed(DeliveryFailure {
-            cause: FailureCause::Status(status.as_u16()),
+            cause,
             detail: excerpt(&detail),
-            response: Some(excerpt(&String::from_utf8_lossy(&body)))
-                .filter(|text| !text.is_empty()),
+            response: Some(excerpt(
+                &sent.without(String::from_utf8_lossy(&body).into_owned()),
+            ))
+            .filter(|text| !text.is_empty()),
             retry_after,
         })
     }
@@ -207,44 +342,21 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
             .ok()?;
         url.has_host().then(|| without_secrets(url))
     }
-
-    /// The next attempt makes a connection of its own: the one that there is leads to a server that
-    /// does not serve this URL.
-    fn forget_connections(&self) {
-        match client() {
-            Ok(client) => *self.client.write().unwrap_or_else(PoisonError::into_inner) = client,
-            Err(error) => {
-                tracing::warn!(
-                    error = display_chain(&error),
-                    "failed to make a new connection pool; keeping the old one"
-                );
-            }
-        }
-    }
 }
 
 impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
-        let secrets = match self.secrets.get().await {
-            Ok(secrets) => secrets,
+        let credentials = match self.secrets.get().await {
+            Ok(credentials) => credentials,
             Err(error) => return Outcome::Failed(without_credentials(&error)),
         };
-        let deadline = delivery.deadline.min(Instant::now() + self.timeout);
-        let outcome = self.post(&delivery, &secrets, deadline).await;
-        let unauthorized = StatusCode::UNAUTHORIZED.as_u16();
-        if !matches!(&outcome, Outcome::Failed(failure) if failure.cause == FailureCause::Status(unauthorized))
-        {
-            return outcome;
-        }
-        // The target's credentials may have been rotated since the secret was read: that is no
-        // reason to give up.
-        match self.secrets.get_fresh().await {
-            Ok(fresh) if fresh.authorization != secrets.authorization => {
-                self.post(&delivery, &fresh, deadline).await
-            }
-            Ok(_) => outcome,
-            Err(error) => Outcome::Failed(without_credentials(&error)),
-        }
+        let first = self.send(&delivery, &credentials).await;
+        let outcome = if first.may_be_outdated() {
+            Box::pin(self.send_again(&delivery, &credentials, first)).await
+        } else {
+            first.outcome
+        };
+        outcome.unwrap_or_else(Outcome::Failed)
     }
 
     fn address(&self) -> String {
@@ -252,15 +364,34 @@ impl<S: SecretStore, C: Clock> Target for HttpTarget<S, C> {
     }
 }
 
-/// A client with no connections yet.
-fn client() -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .no_proxy()
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .redirect(redirect::Policy::none())
-        .user_agent(concat!("genesys-relay/", env!("CARGO_PKG_VERSION")))
-        .build()
+/// The connections and credentials of a request.
+struct Session<'a> {
+    client: Client,
+    token: Option<HeaderValue>,
+    credentials: &'a Credentials,
+}
+
+/// A request that was sent, or could not be, and its token.
+struct Sent {
+    outcome: Result<Outcome, DeliveryFailure>,
+    token: Option<HeaderValue>,
+}
+
+impl Sent {
+    fn cause(&self) -> Option<FailureCause> {
+        match &self.outcome {
+            Ok(Outcome::Failed(failure)) | Err(failure) => Some(failure.cause),
+            Ok(Outcome::Delivered { .. }) => None,
+        }
+    }
+
+    /// True if the cause may be that the secret was changed, or the token revoked.
+    fn may_be_outdated(&self) -> bool {
+        matches!(
+            self.cause(),
+            Some(FailureCause::Status(401 | 403) | FailureCause::Credentials(_))
+        )
+    }
 }
 
 /// Lets the runtime hear of connections that the target has closed while the function was frozen,
@@ -305,25 +436,29 @@ async fn read_beginning(mut response: Response) -> Vec<u8> {
 }
 
 fn without_credentials(error: &SecretsError) -> DeliveryFailure {
-    DeliveryFailure::new(
-        FailureCause::NotSent,
-        excerpt(&format!(
-            "the target's credentials cannot be read: {}",
-            display_chain(error)
-        )),
-    )
+    let error = display_chain(error);
+    no_credentials(&format!("the target's credentials cannot be read: {error}"))
 }
 
-fn failed_request(error: reqwest::Error) -> DeliveryFailure {
-    let cause = if error.is_builder() {
-        FailureCause::NotSent
-    } else {
-        FailureCause::Connection
+fn no_credentials(detail: &str) -> DeliveryFailure {
+    DeliveryFailure::new(FailureCause::Credentials(None), excerpt(detail))
+}
+
+fn unusable_client(error: &reqwest::Error) -> DeliveryFailure {
+    let error = display_chain(error);
+    no_credentials(&format!(
+        "targetClientCertificate or targetCa cannot be used: {error}"
+    ))
+}
+
+fn failed_request(error: reqwest::Error, credentials: &Credentials) -> DeliveryFailure {
+    let (cause, hint) = match CertificateFault::of(&error) {
+        Some(fault) => credentials.explain(fault),
+        None if error.is_builder() => (FailureCause::NotSent, ""),
+        None => (FailureCause::Connection, ""),
     };
     // The URL may hold a token of the customer's.
-    let detail = format!(
-        "the target cannot be reached: {}",
-        display_chain(&error.without_url())
-    );
+    let error = display_chain(&error.without_url());
+    let detail = format!("the target cannot be reached: {error}{hint}");
     DeliveryFailure::new(cause, excerpt(&detail))
 }

@@ -1,5 +1,8 @@
 //! The target against a server that answers, hangs, breaks or lies.
 
+mod certificates;
+mod tokens;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -117,6 +120,7 @@ async fn deliver<S: SecretStore, C: Clock>(target: &HttpTarget<S, C>, limit: Dur
             event: &event(),
             attempt: 3,
             deadline: Instant::now() + limit,
+            pace: None,
         })
         .await
 }
@@ -225,6 +229,7 @@ async fn an_event_without_a_trace_gets_one() {
                 event: &event,
                 attempt: 3,
                 deadline: Instant::now() + Duration::from_secs(10),
+                pace: None,
             })
             .await;
         let (headers, _) = requests
@@ -520,7 +525,7 @@ async fn rotated_credentials_of_the_target_are_read_again_before_giving_up() {
     };
     assert_eq!(
         failure(deliver(&target, Duration::from_secs(10)).await).cause,
-        FailureCause::Status(401)
+        FailureCause::Credentials(Some(401))
     );
     assert_eq!(
         requests.lock().expect("not poisoned").len(),
@@ -573,7 +578,7 @@ async fn a_401_is_not_final_while_the_credentials_cannot_be_read_again() {
         HttpTarget::new(url, Duration::from_secs(10), secrets, FakeClock).expect("a client");
     assert_eq!(
         failure(deliver(&target, Duration::from_secs(10)).await).cause,
-        FailureCause::NotSent
+        FailureCause::Credentials(None)
     );
 }
 
@@ -593,6 +598,147 @@ async fn without_credentials_nothing_is_sent() {
     let store = FakeSecretStore::holding(&serde_json::json!({}));
     store.fail();
     let failure = failure(deliver(&target(address, store), Duration::from_secs(10)).await);
-    assert_eq!(failure.cause, FailureCause::NotSent);
+    assert_eq!(failure.cause, FailureCause::Credentials(None));
+    assert!(requests.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test]
+async fn refusal_is_of_the_credentials_only_where_there_are_some() {
+    for (secret, is_credentials) in [
+        (serde_json::json!({}), false),
+        (
+            serde_json::json!({ "generatedSigningSecrets": "a".repeat(64) }),
+            false,
+        ),
+        (
+            serde_json::json!({ "targetSigningSecrets": "a".repeat(64) }),
+            true,
+        ),
+        (
+            serde_json::json!({ "targetAuthorization": "hunter2" }),
+            true,
+        ),
+        (
+            serde_json::json!({ "targetHeaders": { "x-api-key": "hunter2" } }),
+            true,
+        ),
+    ] {
+        for refusal in [401, 403, 404] {
+            let (address, ..) = server(move |_| {
+                Answer::builder()
+                    .status(refusal)
+                    .body(Full::from("expired"))
+                    .expect("an answer")
+            })
+            .await;
+            let target = target(address, FakeSecretStore::holding(&secret));
+            let failure = failure(deliver(&target, Duration::from_secs(10)).await);
+            let expected = if is_credentials && refusal != 404 {
+                FailureCause::Credentials(Some(refusal))
+            } else {
+                FailureCause::Status(refusal)
+            };
+            assert_eq!(failure.cause, expected, "{secret} {refusal}");
+            assert_eq!(failure.response.as_deref(), Some("expired"));
+            let field = secret.as_object().and_then(|fields| fields.keys().next());
+            let is_named = field.is_some_and(|field| failure.detail.contains(field));
+            assert_eq!(
+                is_named,
+                is_credentials && refusal != 404,
+                "{}",
+                failure.detail
+            );
+            assert!(!failure.detail.contains("hunter2"), "{}", failure.detail);
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_secret_are_sent() {
+    let (address, requests, _) = server(|_| status(204)).await;
+    let secret = serde_json::json!({ "targetHeaders": { "X-Api-Key": "a key", "x-tenant": "t" } });
+    deliver(
+        &target(address, FakeSecretStore::holding(&secret)),
+        Duration::from_secs(10),
+    )
+    .await;
+    let (headers, _) = requests.lock().expect("not poisoned").remove(0);
+    assert_eq!(
+        (&headers["x-api-key"], &headers["x-tenant"]),
+        (
+            &"a key".parse().expect("a value"),
+            &"t".parse().expect("a value")
+        )
+    );
+}
+
+/// The time-out begins with the turn, and a request without one is not sent.
+#[tokio::test(start_paused = true)]
+async fn request_waits_for_its_turn() {
+    let silent = listen(|mut stream, _| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let one = std::num::NonZeroU32::MIN;
+    let time = Duration::from_secs(10);
+    let pace = crate::ports::pace::Pace::new(one, one.saturating_add(4), time);
+    let target = plain(silent);
+    for (left, cause, took) in [
+        (60, FailureCause::TimedOut, 5 + 10),
+        (14, FailureCause::Postponed, 4),
+    ] {
+        let began = Instant::now();
+        pace.begin().await;
+        let event = event();
+        let delivery = Delivery {
+            event: &event,
+            attempt: 1,
+            deadline: began + Duration::from_secs(left),
+            pace: Some(&pace),
+        };
+        let failure = failure(target.deliver(delivery).await);
+        assert_eq!((failure.cause, began.elapsed().as_secs()), (cause, took));
+    }
+}
+
+fn signer() -> SigV4 {
+    SigV4::of_test_suite("execute-api", Some("a token"))
+}
+
+#[tokio::test]
+async fn request_is_signed_for_aws() {
+    let (address, requests, _) = server(|_| status(403)).await;
+    let secret = serde_json::json!({ "targetHeaders": { "x-api-key": "a key" } });
+    let store = FakeSecretStore::holding(&secret);
+    let target = target(address, store.clone()).sign_with(Some(signer()));
+    let refused = failure(deliver(&target, Duration::from_secs(10)).await);
+    assert_eq!(refused.cause, FailureCause::Credentials(Some(403)));
+    assert!(
+        refused.detail.contains("TargetSigV4Service"),
+        "{}",
+        refused.detail
+    );
+    let (headers, _) = requests.lock().expect("not poisoned").remove(0);
+    let authorization = headers["authorization"].to_str().expect("text");
+    let says = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260115/us-east-1/execute-api/aws4_request, \
+                SignedHeaders=content-type;host;idempotency-key;webhook-id;webhook-timestamp;x-amz-date;\
+                x-amz-security-token, Signature=";
+    assert!(authorization.starts_with(says), "{authorization}");
+    assert_eq!(headers["x-amz-security-token"], "a token");
+    assert_eq!(headers["x-api-key"], "a key");
+}
+
+#[tokio::test]
+async fn two_kinds_of_authorization_exclude_each_other() {
+    let (address, requests, _) = server(|_| status(200)).await;
+    let secret = serde_json::json!({ "targetAuthorization": "hunter2" });
+    let target = target(address, FakeSecretStore::holding(&secret)).sign_with(Some(signer()));
+    let failure = failure(deliver(&target, Duration::from_secs(10)).await);
+    assert_eq!(failure.cause, FailureCause::Credentials(None));
+    assert!(
+        failure.detail.contains("exclude each other"),
+        "{}",
+        failure.detail
+    );
     assert!(requests.lock().expect("not poisoned").is_empty());
 }

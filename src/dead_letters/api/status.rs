@@ -51,6 +51,9 @@ pub struct Status {
     /// Error of reading the breaker: a later version of the relay has written it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker_error: Option<String>,
+    /// Upper bound on the requests a second to the target, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_rate_per_second: Option<u32>,
     /// Attempts of the last minutes, the newest first.
     pub attempts: Vec<AttemptsOfMinute>,
 }
@@ -82,12 +85,16 @@ impl From<BulkReplay> for BulkReplayStatus {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttemptsOfMinute {
     /// Beginning of the minute.
     pub minute: Timestamp,
     /// Attempts that succeeded.
     pub delivered: u64,
     pub failed: u64,
+    /// Failed attempts whose cause were the relay's own credentials.
+    #[serde(default)]
+    pub credentials_failed: u64,
 }
 
 impl AttemptsOfMinute {

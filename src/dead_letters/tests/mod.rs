@@ -41,7 +41,10 @@ fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
         archive: FakeArchive::default(),
         clock: FakeClock,
     };
-    DeadLetters { ports }
+    DeadLetters {
+        ports,
+        target_rate: None,
+    }
 }
 
 /// A message of the webhook `webhook`, told from others by `name`.

@@ -3,6 +3,7 @@
 mod claims;
 mod identity;
 mod probe;
+mod uncounted;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ use crate::domain::message::{Attribute, Message, attribute};
 use crate::domain::retry::Schedule;
 use crate::ports::clock::Clock as _;
 use crate::ports::events_table::{EventsTable as _, Written};
-use crate::ports::queue::{ReceiptHandle, ReceivedMessage};
+use crate::ports::queue::{ReceiptHandle, ReceivedMessage, Receiver as _, Sender as _};
 use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::ports::target::{DeliveryFailure, FailureCause, Outcome, Target};
 use crate::testing::{FakeClock, FakePorts, FakeQueue, FakeTable, FakeTarget};

@@ -3,7 +3,6 @@
 use super::*;
 use crate::domain::circuit::Probed;
 use crate::domain::message::Message;
-use crate::ports::queue::Sender as _;
 
 /// A processor with one event in its queue, received so often already.
 async fn with_one_event<O>(

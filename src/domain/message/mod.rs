@@ -212,6 +212,14 @@ impl Message {
         }
     }
 
+    /// The time at which the relay received its event, or else at which SQS accepted the message.
+    pub fn received_at(&self, sent_at: Timestamp) -> Timestamp {
+        let received_at = self.text(attribute::RECEIVED_AT).ok().flatten();
+        received_at
+            .and_then(|time| time.parse().ok())
+            .unwrap_or(sent_at)
+    }
+
     /// Reads the event back.
     ///
     /// A message without attributes is an event too: a rule of EventBridge sends bare events, and a

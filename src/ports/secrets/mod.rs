@@ -3,21 +3,24 @@
 //! Each function reads its own part, so that a slip in one part does not stop the other functions.
 
 mod cache;
+mod generated;
+pub(crate) mod target;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use self::cache::{FRESH, SecretCache};
+pub use self::generated::WithGeneratedKeys;
+pub use self::target::{Authentication, ClientCertificate, OAuthClient, TargetSecrets, TlsSecrets};
 use crate::ports::service::ServiceError;
 
 /// The least length of a secret. Genesys asks for more than 15 characters; an empty one would sign
@@ -46,7 +49,7 @@ pub enum SecretsError {
     /// A field has an unusable value.
     #[error("the secret's field {field} {problem}")]
     Field {
-        field: &'static str,
+        field: Cow<'static, str>,
         problem: &'static str,
     },
 }
@@ -66,17 +69,6 @@ pub struct SenderSecrets {
     pub open_messaging: Vec<String>,
     /// Valid values of `X-Webhook-Secret`.
     pub webhook: Vec<String>,
-}
-
-/// Secrets towards the target: `{"targetAuthorization": "…", "targetSigningSecrets": ["whsec_…"]}`.
-///
-/// Both may be absent, and a list of one may be given as a string.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TargetSecrets {
-    /// The `Authorization` that the target asks for.
-    pub authorization: Option<HeaderValue>,
-    /// Keys that deliveries are signed with, decoded; each makes one signature.
-    pub signing: Vec<Vec<u8>>,
 }
 
 /// The credentials for Genesys Cloud: `{"genesysClientId": "…", "genesysClientSecret": "…"}`, of an
@@ -106,17 +98,6 @@ impl fmt::Debug for SenderSecrets {
     }
 }
 
-impl fmt::Debug for TargetSecrets {
-    /// Shows numbers only.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (authorization, signing) = (self.authorization.is_some(), self.signing.len());
-        write!(
-            formatter,
-            "TargetSecrets(authorization: {authorization}, {signing} signing)"
-        )
-    }
-}
-
 /// The fields of the secret as written, each with its own errors.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -127,8 +108,19 @@ struct SecretFields {
     webhook_secrets: Option<Value>,
     #[serde(default)]
     target_authorization: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
+    target_headers: Option<Value>,
+    #[serde(default, rename = "targetOAuth")]
+    target_oauth: Option<Value>,
+    #[serde(default)]
+    target_client_certificate: Option<Value>,
+    #[serde(default)]
+    target_ca: Option<Value>,
+    #[serde(default, deserialize_with = "entries")]
     target_signing_secrets: Option<Value>,
+    /// Added by [`WithGeneratedKeys`].
+    #[serde(default, deserialize_with = "present")]
+    generated_signing_secrets: Option<Value>,
     #[serde(default)]
     genesys_client_id: Option<Value>,
     #[serde(default)]
@@ -145,6 +137,17 @@ struct SecretFields {
 /// A list that is `null` was meant to be something.
 fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(value).map(Some)
+}
+
+/// The same, and a list without entries is as good as absent: the stack's first value has one.
+fn entries<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    let is_empty_list = |text: &str| serde_json::from_str::<[IgnoredAny; 0]>(text).is_ok();
+    let value = present(value)?;
+    Ok(value.filter(|value| match value {
+        Value::Array(entries) => !entries.is_empty(),
+        Value::String(text) => !trimmed(text).is_empty() && !is_empty_list(trimmed(text)),
+        _ => true,
+    }))
 }
 
 impl SecretFields {
@@ -172,34 +175,11 @@ impl FromSecret for SenderSecrets {
         if !secrets.webhook.iter().all(is_sendable) {
             let problem = "has a character that a header cannot carry: use letters, digits and signs of ASCII";
             return Err(SecretsError::Field {
-                field: "webhookSecrets",
+                field: "webhookSecrets".into(),
                 problem,
             });
         }
         Ok(secrets)
-    }
-}
-
-impl FromSecret for TargetSecrets {
-    fn from_secret(text: &str) -> Result<Self, SecretsError> {
-        let fields = SecretFields::parse(text)?;
-        let authorization = fields
-            .target_authorization
-            .map(|value| single("targetAuthorization", value))
-            .transpose()?;
-        let signing = fields
-            .target_signing_secrets
-            .map(|value| texts("targetSigningSecrets", value))
-            .transpose()?;
-        let signing = signing.unwrap_or_default();
-        Ok(Self {
-            authorization: authorization.as_deref().map(header_value).transpose()?,
-            signing: signing
-                .iter()
-                .flat_map(|text| text.split(SEPARATORS))
-                .map(signing_key)
-                .collect::<Result<_, _>>()?,
-        })
     }
 }
 
@@ -212,7 +192,7 @@ impl FromSecret for GenesysSecrets {
         {
             Some(text) if !text.is_empty() => Ok(text),
             _ => Err(SecretsError::Field {
-                field,
+                field: field.into(),
                 problem: "is missing, and the recovery signs in with it",
             }),
         };
@@ -240,7 +220,7 @@ fn texts(field: &'static str, value: Value) -> Result<Vec<String>, SecretsError>
         },
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
             Err(SecretsError::Field {
-                field,
+                field: field.into(),
                 problem: "is neither a text nor a list of texts",
             })
         }
@@ -252,7 +232,7 @@ fn single(field: &'static str, value: Value) -> Result<String, SecretsError> {
     match value {
         Value::String(text) => plain(field, &text),
         _ => Err(SecretsError::Field {
-            field,
+            field: field.into(),
             problem: "is not a text",
         }),
     }
@@ -265,13 +245,13 @@ fn plain(field: &'static str, text: &str) -> Result<String, SecretsError> {
     let is_within = |first, last| text.len() > 1 && text.starts_with(first) && text.ends_with(last);
     if is_within('[', ']') || text.starts_with("[\"") {
         return Err(SecretsError::Field {
-            field,
+            field: field.into(),
             problem: "looks like a list and is none: write [\"…\",\"…\"]",
         });
     }
     if is_within('"', '"') {
         return Err(SecretsError::Field {
-            field,
+            field: field.into(),
             problem: "is in quotation marks: leave them out",
         });
     }
@@ -299,7 +279,7 @@ fn sender_secrets(field: &'static str, value: Option<Value>) -> Result<Vec<Strin
         .unwrap_or_default();
     if !secrets.iter().all(is_long_enough) {
         return Err(SecretsError::Field {
-            field,
+            field: field.into(),
             problem: "has an entry of fewer than 16 characters",
         });
     }
@@ -324,33 +304,6 @@ fn read<T: FromSecret>(text: &str) -> Result<T, SecretsError> {
         );
     }
     Ok(secrets)
-}
-
-fn header_value(text: &str) -> Result<HeaderValue, SecretsError> {
-    match HeaderValue::from_str(text) {
-        Ok(mut value) if !text.is_empty() => {
-            value.set_sensitive(true);
-            Ok(value)
-        }
-        _ => Err(SecretsError::Field {
-            field: "targetAuthorization",
-            problem: "cannot be the value of a header",
-        }),
-    }
-}
-
-/// Standard Webhooks 1.0: `whsec_` and base64 of 24 to 64 bytes.
-fn signing_key(secret: &str) -> Result<Vec<u8>, SecretsError> {
-    let key = trimmed(secret)
-        .strip_prefix("whsec_")
-        .and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
-    match key {
-        Some(key) if (24..=64).contains(&key.len()) => Ok(key),
-        _ => Err(SecretsError::Field {
-            field: "targetSigningSecrets",
-            problem: "has an entry that is not whsec_ and the base64 of 24 to 64 bytes",
-        }),
-    }
 }
 
 /// The port to the store of the secret.

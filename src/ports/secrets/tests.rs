@@ -1,5 +1,7 @@
 //! Accepted and refused forms of the secret.
 
+mod target;
+
 use serde_json::json;
 
 use super::*;
@@ -169,10 +171,8 @@ fn impossible_secret_is_refused_by_name_without_its_value() {
         ("targetAuthorization", json!(["Bearer hunter2"])),
         ("targetSigningSecrets", json!(["whsec_hunter2"])),
         ("targetSigningSecrets", json!(format!("{KEY}AA"))),
-        (
-            "targetSigningSecrets",
-            json!("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        ),
+        ("targetSigningSecrets", json!("hunter2")),
+        ("targetSigningSecrets", json!("a".repeat(88))),
         ("targetSigningSecrets", json!(format!("v1,{KEY}"))),
         ("genesysClientId", json!(["hunter2"])),
         ("genesysClientId", json!(" ")),
@@ -186,6 +186,16 @@ fn impossible_secret_is_refused_by_name_without_its_value() {
         r#"{"webhookSecrets":["hunter2"],"webhookSecrets":[]}"#,
     ] {
         assert!(refused(text).contains("line 1"), "{text}");
+    }
+}
+
+/// Secrets Manager generates letters and digits only.
+#[test]
+fn a_signing_secret_may_lack_its_prefix() {
+    for (secret, bytes) in [("a".repeat(64), 48), (KEY["whsec_".len()..].to_owned(), 24)] {
+        let secret = json!({ "targetSigningSecrets": secret }).to_string();
+        let secrets = TargetSecrets::from_secret(&secret).expect("secrets");
+        assert_eq!(secrets.signing[0].len(), bytes);
     }
 }
 

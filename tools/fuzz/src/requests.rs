@@ -33,7 +33,10 @@ pub(crate) fn replay_request(input: &[u8]) {
                 archive: FakeArchive::default(),
                 clock: Noon,
             };
-            let dead_letters: DeadLetters<FakePorts<(), Noon>> = DeadLetters { ports };
+            let dead_letters: DeadLetters<FakePorts<(), Noon>> = DeadLetters {
+                ports,
+                target_rate: None,
+            };
             // Whether it finds anything is another matter.
             let _ = run(async { dead_letters.handle(parsed, deadline()).await });
         }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use genesys_relay::adapters::http_target::Credentials;
 use genesys_relay::adapters::standard_webhooks::sign;
 use genesys_relay::ports::secrets::{
     FromSecret, GenesysSecrets, SecretsError, SenderSecrets, TargetSecrets,
@@ -43,14 +44,25 @@ pub(crate) fn secret(input: &[u8]) {
     }
     if let Some(TargetSecrets {
         authorization,
+        headers,
+        oauth,
         signing,
+        ..
     }) = read(text)
     {
+        assert!(authorization.is_none() || oauth.is_none());
+        assert!(headers.iter().all(|(name, _)| *name != "authorization"));
         assert!(
-            authorization.is_none_or(
-                |value| value.is_sensitive() && !value.as_bytes().trim_ascii().is_empty()
-            )
+            headers
+                .into_iter()
+                .map(|(_, value)| value)
+                .chain(authorization)
+                .all(|value| value.is_sensitive() && !value.as_bytes().trim_ascii().is_empty())
         );
+        assert!(oauth.is_none_or(|client| !client.client_secret.is_empty()));
+        // Its certificates are parsed, too.
+        let parsed: Result<Credentials, _> = FromSecret::from_secret(text);
+        assert!(!parsed.is_err_and(|error| shows(&error)));
         assert!(signing.iter().all(|key| (24..=64).contains(&key.len())));
         let header = sign(&signing, "an-event", 1_768_478_400, input);
         assert!(HeaderValue::from_str(&header).is_ok_and(|value| value.to_str().is_ok()));
@@ -67,11 +79,21 @@ fn signature(key: &[u8], body: &[u8]) -> String {
 }
 
 fn read<T: FromSecret + Debug>(text: &str) -> Option<T> {
-    let read: Result<T, SecretsError> = T::from_secret(text);
-    let mut shown = format!("{read:?}");
-    if let Err(error) = &read {
-        shown.push_str(&error.to_string());
+    match T::from_secret(text) {
+        Ok(secrets) => {
+            let shown = format!("{secrets:?}");
+            assert!(!shown.contains(HIDDEN), "{shown}");
+            Some(secrets)
+        }
+        Err(error) => {
+            assert!(!shows(&error), "{error:?}");
+            None
+        }
     }
-    assert!(!shown.contains(HIDDEN), "{shown}");
-    read.ok()
+}
+
+/// True if the error shows the secret of the inputs. The name of a header is none.
+fn shows(error: &SecretsError) -> bool {
+    let is_header = matches!(error, SecretsError::Field { field, problem } if field.starts_with("targetHeaders.") && !problem.contains(HIDDEN));
+    !is_header && format!("{error:?}{error}").contains(HIDDEN)
 }

@@ -495,11 +495,15 @@ impl EventsTable for DynamoDb {
             .key(KEY, AttributeValue::S(attempts_key(minute)))
             .expression_attribute_values(":delivered", number(&attempts.delivered))
             .expression_attribute_values(":failed", number(&attempts.failed))
+            .expression_attribute_values(
+                ":credentials_failed",
+                number(&attempts.credentials_failed),
+            )
             .expression_attribute_values(":first_delivered", number(&attempts.first_delivered))
             .expression_attribute_values(":first_failed", number(&attempts.first_failed))
             .expression_attribute_values(":expires_at", number(&expires_at));
         let add = "SET expires_at = :expires_at ADD delivered :delivered, failed :failed, \
-                   first_delivered :first_delivered, first_failed :first_failed";
+                   credentials_failed :credentials_failed, first_delivered :first_delivered, first_failed :first_failed";
         // DynamoDB takes no empty set.
         let request = if attempts.failing.is_empty() {
             request.update_expression(add)
@@ -561,6 +565,8 @@ struct CountedAttempts {
     failed: u64,
     // Absent from what an earlier version wrote.
     #[serde(default)]
+    credentials_failed: u64,
+    #[serde(default)]
     first_delivered: u64,
     #[serde(default)]
     first_failed: u64,
@@ -574,6 +580,7 @@ impl From<CountedAttempts> for Attempts {
             event_id: _,
             delivered,
             failed,
+            credentials_failed,
             first_delivered,
             first_failed,
             failing,
@@ -581,6 +588,7 @@ impl From<CountedAttempts> for Attempts {
         Self {
             delivered,
             failed,
+            credentials_failed,
             first_delivered,
             first_failed,
             failing,

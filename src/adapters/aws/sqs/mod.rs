@@ -27,8 +27,8 @@ use crate::domain::message::{Attribute, AttributeValue, Message};
 use crate::domain::queue_depth::QueueDepth;
 use crate::domain::trace::TraceHeader;
 use crate::ports::queue::{
-    Countable, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Redrive,
-    Sender, VisibilityTimeout,
+    Countable, LONGEST_DELAY, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
+    Redrive, Sender, VisibilityTimeout,
 };
 use crate::ports::service::{Service, ServiceError};
 
@@ -123,9 +123,32 @@ impl Sender for SqsQueue {
     }
 
     async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
-        let entry = |id: String, message: &Message| {
+        let messages: Vec<_> = messages.iter().map(|message| (message, None)).collect();
+        self.send_batches(&messages).await
+    }
+
+    async fn send_delayed(
+        &self,
+        messages: &[(Message, Duration)],
+    ) -> Vec<Result<(), ServiceError>> {
+        let delayed = messages.iter().map(|(message, delay)| {
+            let delay = seconds((*delay).min(LONGEST_DELAY));
+            (message, Some(delay))
+        });
+        self.send_batches(&delayed.collect::<Vec<_>>()).await
+    }
+}
+
+impl SqsQueue {
+    /// Sends messages, each with its `DelaySeconds`.
+    async fn send_batches(
+        &self,
+        messages: &[(&Message, Option<i32>)],
+    ) -> Vec<Result<(), ServiceError>> {
+        let entry = |id: String, (message, delay): &(&Message, Option<i32>)| {
             SendMessageBatchRequestEntry::builder()
                 .id(id)
+                .set_delay_seconds(*delay)
                 .message_body(&message.body)
                 .set_message_group_id(message.group.clone())
                 .set_message_attributes(Some(to_sdk_attributes(message)?))
@@ -141,7 +164,7 @@ impl Sender for SqsQueue {
                 Ok(Confirmed::new(ids, output.failed))
             }
         };
-        in_batches(messages, Message::size, entry, call).await
+        in_batches(messages, |(message, _)| message.size(), entry, call).await
     }
 }
 

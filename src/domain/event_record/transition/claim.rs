@@ -282,6 +282,38 @@ impl Claim {
         self.after(attempt, State::Retrying { next_attempt_at }, now)
     }
 
+    /// A retry will come, and the attempt does not count: its failure says nothing about the event.
+    pub fn retrying_uncounted(
+        &self,
+        attempt: Attempt,
+        next_attempt_at: Timestamp,
+        now: Timestamp,
+    ) -> Transition {
+        let mut transition = self.retrying(attempt, next_attempt_at, now);
+        transition.next.attempts_since_claim = self.attempts_since_claim().saturating_sub(1);
+        transition
+    }
+
+    /// The target was not asked: the record is as if the event had not been claimed.
+    pub fn postponed(&self, next_attempt_at: Timestamp, now: Timestamp) -> Transition {
+        let mut next = self.record().clone();
+        next.attempts_made = next.attempts_made.saturating_sub(1);
+        next.attempts_since_claim = next.attempts_since_claim.saturating_sub(1);
+        self.record()
+            .transition(next, State::Retrying { next_attempt_at }, now)
+    }
+
+    /// The end of the attempt before this one, if the record has it.
+    pub fn attempted_before_at(&self) -> Option<Timestamp> {
+        self.record().attempts.last().map(|attempt| attempt.at)
+    }
+
+    /// The time of the last action of an operator on the event; long ago without one.
+    pub fn last_act_at(&self) -> Timestamp {
+        let newest = self.record().history.last();
+        newest.map_or(Timestamp::MIN, |act| act.at)
+    }
+
     /// No retry will come. SQS moves the message, or the relay does if it is `to_move`, by its id.
     pub fn dead(
         &self,

@@ -540,7 +540,7 @@ async fn attempts_are_added_to_those_of_their_minute() {
             ]
         );
         assert!(update.update_expression().is_some_and(|update| update.contains(
-            "ADD delivered :delivered, failed :failed, first_delivered :first_delivered, first_failed :first_failed"
+            "ADD delivered :delivered, failed :failed, credentials_failed :credentials_failed, first_delivered :first_delivered, first_failed :first_failed"
         )));
         assert_eq!(
             values.contains_key(":failing"),
