@@ -80,7 +80,10 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
         "AWS::Lambda::EventSourceMapping",
         &["BatchSize", "FunctionResponseTypes", "ScalingConfig"],
     ),
-    ("AWS::Logs::LogGroup", &["LogGroupName", "RetentionInDays"]),
+    (
+        "AWS::Logs::LogGroup",
+        &["LogGroupName", "RetentionInDays", "KmsKeyId"],
+    ),
     (
         "AWS::Logs::MetricFilter",
         &["LogGroupName", "FilterPattern", "MetricTransformations"],
@@ -106,6 +109,8 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
             "VisibilityTimeout",
             "ReceiveMessageWaitTimeSeconds",
             "SqsManagedSseEnabled",
+            "KmsMasterKeyId",
+            "KmsDataKeyReusePeriodSeconds",
             "RedrivePolicy",
         ],
     ),
@@ -113,10 +118,10 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
         "AWS::Scheduler::Schedule",
         &["Description", "ScheduleExpression", "FlexibleTimeWindow"],
     ),
-    ("AWS::SNS::Topic", &["DisplayName"]),
+    ("AWS::SNS::Topic", &["DisplayName", "KmsMasterKeyId"]),
     (
         "AWS::SecretsManager::Secret",
-        &["Description", "GenerateSecretString"],
+        &["Description", "KmsKeyId", "GenerateSecretString"],
     ),
     (
         "AWS::Serverless::Function",
@@ -129,6 +134,7 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
             "Architectures",
             "MemorySize",
             "Tracing",
+            "KmsKeyArn",
             "Timeout",
             "ReservedConcurrentExecutions",
             "LoggingConfig",
@@ -311,7 +317,7 @@ fn set(yaml: &mut Yaml, path: &str, value: &str) {
 
 /// Ways to widen access: a path in the template, its new value, and the line that the snapshot must
 /// show.
-const WIDER: [(&str, &str, &str); 30] = [
+const WIDER: [(&str, &str, &str); 34] = [
     (
         "IngestRole.Properties.Policies.0.PolicyDocument.Statement.+",
         "{Effect: Allow, Action: 'secretsmanager:GetSecretValue', Resource: '*'}",
@@ -465,6 +471,26 @@ const WIDER: [(&str, &str, &str); 30] = [
         "{Type: 'AWS::SecretsManager::ResourcePolicy', Properties: {SecretId: Secret, ResourcePolicy: {Statement: \
          [{Effect: Allow, Principal: '*', Action: 'secretsmanager:GetSecretValue', Resource: '*'}]}}}",
         "Action: secretsmanager:GetSecretValue",
+    ),
+    (
+        "IngestRole.Properties.Policies.1.1.PolicyDocument.Statement.0.Resource",
+        "'*'",
+        "Resource: *",
+    ),
+    (
+        "ReplayRole.Properties.Policies.1.1.PolicyDocument.Statement.0.Condition",
+        "{}",
+        "",
+    ),
+    (
+        "ProcessorRole.Properties.Policies.2.1.PolicyDocument.Statement.1.Condition",
+        "{}",
+        "",
+    ),
+    (
+        "RecoveryRole.Properties.PermissionsBoundary",
+        "'AWS::NoValue'",
+        "PermissionsBoundary: AWS::NoValue",
     ),
 ];
 

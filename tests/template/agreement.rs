@@ -15,7 +15,7 @@ fn parameter_of(variable: &str) -> String {
 
 #[test]
 fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
-    const RESOURCES: [(&str, &str); 10] = [
+    const RESOURCES: [(&str, &str); 13] = [
         ("QUEUE_URL", "EventsQueue"),
         ("QUEUE_ARN", "EventsQueue.Arn"),
         ("DEAD_LETTER_QUEUE_URL", "DeadLetterQueue"),
@@ -25,6 +25,9 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
         ("EVENT_SOURCE_ID", "ProcessorEventSource"),
         ("PROCESSOR_FUNCTION_NAME", "ProcessorFunction"),
         ("SECRET_ARN", "Secret.Id"),
+        ("SIGNING_SECRET_ARN", "SigningSecret.Id"),
+        ("TARGET_SIGV4_SERVICE", "TargetSigV4Service"),
+        ("TARGET_SIGV4_REGION", "TargetSigV4Region"),
         ("METRICS_NAMESPACE", "GenesysRelay/${AWS::StackName}"),
     ];
     const CONSTANTS: [(&str, &str); 1] = [("BREAKER_FAILURE_PERCENT", "90")];

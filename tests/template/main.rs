@@ -2,6 +2,7 @@
 //! reads, and rules that CloudFormation cannot state.
 
 mod access;
+mod account;
 mod agreement;
 mod alarms;
 mod api;
@@ -284,6 +285,7 @@ fn the_outputs_are_those_that_others_script_against() {
         "EventsTableName",
         "ArchiveBucketName",
         "SecretArn",
+        "SigningSecretArn",
         "IngestFunctionName",
         "ProcessorFunctionName",
         "ReplayFunctionName",

@@ -290,3 +290,17 @@ fn actions_of_the_replay_function_are_documented() {
     }
     check("docs/reference/actions.md", &page.concat());
 }
+
+#[test]
+fn receivers_checks_are_those_that_are_tested() {
+    let checks = [
+        ("Python", "python", "verify.py"),
+        ("JavaScript", "js", "verify.mjs"),
+        ("Rust", "rust", "verify.rs"),
+    ];
+    let page = checks.map(|(language, fence, name)| {
+        let code = file(&format!("examples/verify/{name}"));
+        format!("### {language}\n\n```{fence}\n{}\n```\n\n", code.trim())
+    });
+    check("docs/use/verify-signatures.md", &page.concat());
+}

@@ -156,7 +156,8 @@ fn bill(v: &Inputs) -> [f64; 18] {
         logs((acks + batches) * v["platform_log_bytes"]),
         logs(v["has_api"] * v["access_log_bytes"]),
         transfer * MILLION / GB * v["transfer_gb"],
-        (secret_reads(acks, ack_ms) + secret_reads(batches, batch_ms)) * v["secret_read"],
+        // The processor reads two.
+        (secret_reads(acks, ack_ms) + 2.0 * secret_reads(batches, batch_ms)) * v["secret_read"],
         (traces(acks) + traces(batches)) * v["trace"],
     ]
 }
