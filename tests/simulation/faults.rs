@@ -24,6 +24,7 @@ pub(crate) enum Service {
     Genesys,
     Target,
     Mapping,
+    TokenEndpoint,
 }
 
 impl Service {

@@ -1,6 +1,6 @@
 //! Invariants of a run, and the observations that they are checked against.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Mutex;
@@ -24,6 +24,9 @@ const TOLERANCE: SignedDuration = SignedDuration::from_secs(6);
 /// Longest delay by a `Retry-After`.
 const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
 
+/// Age of an event from which failures of the relay's credentials count.
+const UNCOUNTED: SignedDuration = SignedDuration::from_hours(3 * 24);
+
 /// Life of a record after its last change.
 const RECORD_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
@@ -44,6 +47,8 @@ pub(crate) struct Invariants {
     base: Duration,
     cap: Duration,
     processor_time: Duration,
+    /// Upper bound on the requests a second to the target.
+    rate: Option<u32>,
     /// Copies of messages or wrong clocks can use up receives.
     is_disorderly: bool,
     events: FakeQueue,
@@ -89,6 +94,10 @@ struct Seen {
     finished: BTreeMap<EventId, Timestamp>,
     /// Last answer of the target that the relay received: status and `Retry-After`.
     heard: BTreeMap<EventId, (Option<u16>, Duration)>,
+    /// Events whose last attempt should not count, and whether it may all the same.
+    uncounted: BTreeMap<EventId, bool>,
+    /// Times of the requests of the last second.
+    requests: VecDeque<Instant>,
     /// Earliest time of the next attempt at a failed event.
     not_before: BTreeMap<EventId, Timestamp>,
     violation: Option<String>,
@@ -144,6 +153,7 @@ impl Invariants {
             base: scenario.base,
             cap: scenario.cap,
             processor_time: scenario.processor_time,
+            rate: scenario.rate,
             is_disorderly: scenario.disorder || scenario.clocks_differ,
             events: events.clone(),
             dead_letters: dead_letters.clone(),
@@ -280,8 +290,13 @@ impl Invariants {
         Ok(())
     }
 
-    /// Notes a message in a queue.
-    pub(crate) fn queued_message(&self, message: &Message, is_undeliverable: bool) {
+    /// Notes a message in a queue; `is_renewed` where it takes the place of another.
+    pub(crate) fn queued_message(
+        &self,
+        message: &Message,
+        is_undeliverable: bool,
+        is_renewed: bool,
+    ) {
         let now = FakeClock.now();
         let id = message.identity(now).0;
         let digest = message.to_event(now).ok().and_then(|event| event.digest());
@@ -296,11 +311,13 @@ impl Invariants {
         labelled.recorded.insert(id.clone());
         // A copy of an event with an id of its own.
         let again = own.filter(|own| !labelled.recorded.insert(own.clone()));
-        seen.disturbed.extend(again);
+        if !is_renewed {
+            seen.disturbed.extend(again);
+        }
         if is_undeliverable {
             seen.undeliverable.insert(id.clone());
         }
-        if !seen.known.insert(id.clone()) {
+        if !seen.known.insert(id.clone()) && !is_renewed {
             seen.disturbed.insert(id);
         }
     }
@@ -404,6 +421,32 @@ impl Invariants {
             .insert(id.clone(), (status, retry_after.unwrap_or_default()));
     }
 
+    /// Notes that the last attempt at an event should not count; its wait is not checked where it may
+    /// count all the same (403).
+    pub(crate) fn uncounted(&self, id: &EventId, may_count: bool) {
+        lock(&self.seen).uncounted.insert(id.clone(), may_count);
+    }
+
+    /// Checks that the target gets no more requests in a second than the rate allows.
+    pub(crate) fn requested_of_target(&self) {
+        let Some(rate) = self.rate else { return };
+        let now = Instant::now();
+        let mut seen = lock(&self.seen);
+        seen.requests.push_back(now);
+        while seen
+            .requests
+            .front()
+            .is_some_and(|at| now - *at >= Duration::from_secs(1))
+        {
+            seen.requests.pop_front();
+        }
+        let within = seen.requests.len();
+        drop(seen);
+        if within > rate as usize {
+            self.violate(&format!("{within} requests in a second instead of {rate}"));
+        }
+    }
+
     pub(crate) fn known(&self) -> BTreeSet<EventId> {
         lock(&self.seen).known.clone()
     }
@@ -424,6 +467,7 @@ impl Invariants {
         let (finished, not_before) = {
             let mut seen = lock(&self.seen);
             seen.heard.remove(id);
+            seen.uncounted.remove(id);
             (seen.finished.get(id).copied(), seen.not_before.remove(id))
         };
         if finished.is_some_and(|since| now < since + RECORD_LIFE - TOLERANCE) {
@@ -473,21 +517,7 @@ impl Invariants {
                 ));
             }
             (_, State::Retrying { next_attempt_at }) => {
-                // A failed probe that tells nothing about the event restarts its backoff; otherwise
-                // it is an attempt like any other.
-                let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at))
-                    .unwrap_or_default();
-                let restarts = by == "probe"
-                    && wait + Duration::from_millis(2) < self.wait(after.attempts_since_claim);
-                self.check_backoff(
-                    after,
-                    if restarts {
-                        1
-                    } else {
-                        after.attempts_since_claim
-                    },
-                    *next_attempt_at,
-                );
+                self.check_retry(by, before, after, *next_attempt_at);
             }
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_))
                 if *next_attempt_at > now + TOLERANCE =>
@@ -533,6 +563,45 @@ impl Invariants {
         }
     }
 
+    /// Checks the wait before the next attempt, and that no attempt counts that should not.
+    fn check_retry(
+        &self,
+        by: &str,
+        before: Option<&EventRecord>,
+        after: &EventRecord,
+        next_attempt_at: Timestamp,
+    ) {
+        let id = &after.event_id;
+        let refused = lock(&self.seen).uncounted.get(id).copied();
+        let is_uncounted = refused.is_some();
+        let may_count = refused == Some(true)
+            || after.last_seen_at.duration_since(after.received_at) > UNCOUNTED;
+        let attempts = if is_uncounted {
+            after.attempts_made
+        } else {
+            after.attempts_since_claim
+        };
+        // A failed probe that tells nothing about the event restarts its backoff; otherwise
+        // it is an attempt like any other.
+        let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at))
+            .unwrap_or_default();
+        let restarts = by == "probe" && wait + Duration::from_millis(2) < self.wait(attempts);
+        // Without a request the record is as before the claim.
+        let is_postponed = before.is_some_and(|before| before.attempts_made > after.attempts_made);
+        if !(is_postponed || is_uncounted && may_count) {
+            let attempts = if restarts { 1 } else { attempts };
+            self.check_backoff(after, attempts, next_attempt_at);
+        }
+        if is_uncounted
+            && !may_count
+            && before.is_some_and(|it| it.attempts_since_claim <= after.attempts_since_claim)
+        {
+            self.violate(&format!(
+                "{id} has used up an attempt although the relay's credentials failed"
+            ));
+        }
+    }
+
     /// Checks that a delivered or discarded event stays so for the life of its record.
     fn remember(&self, after: &EventRecord, now: Timestamp) {
         let (id, name) = (&after.event_id, after.state.name());
@@ -574,14 +643,20 @@ impl Invariants {
 
     /// Checks the reason of a dead letter, where the relay could know it.
     fn check_reason(&self, id: &EventId, death: &Death) {
-        let (heard, is_disturbed, is_undeliverable) = {
+        let (heard, is_disturbed, is_undeliverable, refused) = {
             let seen = lock(&self.seen);
             (
                 seen.heard.get(id).copied(),
                 seen.disturbed.contains(id),
                 seen.undeliverable.contains(id),
+                seen.uncounted.get(id).copied(),
             )
         };
+        if death.reason == ReasonKind::Permanent && refused == Some(false) {
+            self.violate(&format!(
+                "{id} is dead although the target refused the relay's credentials only"
+            ));
+        }
         let is_final =
             |status: u16| (300..500).contains(&status) && ![408, 421, 425, 429].contains(&status);
         let is_conflict = |status: u16| [409, 423].contains(&status);
@@ -594,7 +669,9 @@ impl Invariants {
             }
             ReasonKind::Exhausted => {
                 let is_for_good = |status| is_final(status) && !is_conflict(status);
-                heard.is_some() && status == death.status_code && !status.is_some_and(is_for_good)
+                heard.is_some()
+                    && status == death.status_code
+                    && (!status.is_some_and(is_for_good) || refused.is_some())
             }
             ReasonKind::Malformed => is_undeliverable,
             ReasonKind::Crashed | ReasonKind::Unknown => self.is_disorderly || is_disturbed,

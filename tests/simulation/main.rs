@@ -4,6 +4,7 @@
 //! A seed decides everything. `cargo xtask simulate --seeds N` runs many, and `cargo xtask simulate
 //! --seed N` replays one with a log.
 
+mod credentials;
 mod faults;
 mod genesys;
 mod invariants;
@@ -33,6 +34,9 @@ const INVOCATIONS: u64 = 6;
 
 /// Seeds of every test run. `cargo xtask simulate` runs more.
 const SEEDS: u64 = 10_000;
+
+/// Seeds of targets whose credentials expire, are revoked and rotate.
+const CREDENTIALS_SEEDS: u64 = 100;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -283,6 +287,29 @@ fn no_event_is_lost_by_a_crash_around_any_call_of_the_breaker() {
         assert!(crashes > 10, "{of} crashed {crashes} times only");
         print_line(&format!("simulation: {of} crashed {crashes} times"));
     }
+}
+
+#[test]
+fn every_event_is_delivered_once_the_credentials_are_mended() {
+    let mut tally = Tally::default();
+    for seed in 0..CREDENTIALS_SEEDS {
+        let outcome = run(
+            Scenario::with_credentials(seed),
+            number("GENESYS_RELAY_SEED") == Some(seed),
+        );
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert_eq!(outcome.tally.get("events dead"), None, "seed {seed}");
+        for (what, count) in outcome.tally {
+            *tally.entry(what).or_default() += count;
+        }
+    }
+    let count = |what| tally.get(what).copied().unwrap_or(0);
+    print_line(&format!(
+        "simulation: {CREDENTIALS_SEEDS} targets with credentials: {} deliveries, {} refused, {} tokens, no dead letter",
+        count("deliveries"),
+        count("credentials refused"),
+        count("tokens asked for")
+    ));
 }
 
 #[test]

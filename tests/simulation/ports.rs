@@ -99,8 +99,10 @@ impl Remote<FakeQueue> {
         results
     }
 
-    async fn put(&self, message: &Message) -> Result<(), ServiceError> {
-        self.port.send(message).await?;
+    async fn put(&self, message: &Message, delay: Duration) -> Result<(), ServiceError> {
+        for sent in self.port.send_delayed(&[(message.clone(), delay)]).await {
+            sent?;
+        }
         let (invariants, now, by) = (
             self.process.invariants(),
             FakeClock.now(),
@@ -114,18 +116,27 @@ impl Remote<FakeQueue> {
             invariants.violate(&format!("{by} sends a dead letter without a reason"));
         }
         let is_undeliverable = is_dead_letter && matches!(by, "ingest" | "recovery");
-        invariants.queued_message(message, is_undeliverable);
+        let is_renewed = self.service == Service::Events && by == "processor";
+        invariants.queued_message(message, is_undeliverable, is_renewed);
         Ok(())
     }
 }
 
 impl Sender for Remote<FakeQueue> {
     async fn send(&self, message: &Message) -> Result<(), ServiceError> {
-        self.call(self.put(message)).await
+        self.call(self.put(message, Duration::ZERO)).await
     }
 
     async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
-        self.call_in_batches(messages, |message| self.put(message))
+        self.call_in_batches(messages, |message| self.put(message, Duration::ZERO))
+            .await
+    }
+
+    async fn send_delayed(
+        &self,
+        messages: &[(Message, Duration)],
+    ) -> Vec<Result<(), ServiceError>> {
+        self.call_in_batches(messages, |(message, delay)| self.put(message, *delay))
             .await
     }
 }

@@ -189,6 +189,7 @@ fn start(world: &Arc<World>) {
             }
         });
     }
+    tokio::spawn(Arc::clone(world).rotate_target_secret());
     if let Some(after) = world.scenario.rotation {
         tokio::spawn(Arc::clone(world).rotate_secret(after));
     }

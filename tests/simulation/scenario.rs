@@ -1,6 +1,7 @@
 //! Scenario of a run: everything that a seed decides.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use genesys_relay::domain::event::{EventId, Identity, SenderKey};
 use genesys_relay::domain::json::Json;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::pace::Pace;
 use genesys_relay::testing::FakeClock;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -65,6 +67,54 @@ pub(crate) struct Scenario {
     pub(crate) crash: Option<PlannedCrash>,
     /// The target answers 500 to poison events instead of refusing them for good.
     pub(crate) poison_is_retryable: bool,
+    /// Batches that Lambda throttles; half as often it loses a delete or an answer.
+    pub(crate) throttled_per_thousand: u32,
+    /// Upper bound on the requests a second, where there is one.
+    pub(crate) rate: Option<u32>,
+    /// Credentials that the target asks for, where it does.
+    pub(crate) credentials: Option<CredentialPlan>,
+}
+
+/// Life of the credentials that the target asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct CredentialPlan {
+    /// Life of a token.
+    pub(crate) token_life: Duration,
+    /// Times at which all tokens are revoked.
+    pub(crate) revoked_at: Vec<Duration>,
+    /// Times from the rotation of the secret at the target until the relay has the new one.
+    pub(crate) wrong: Vec<Range<Duration>>,
+    /// Times in which the target refuses every token with this status: new ones are not known to it
+    /// yet (401), or the client may not do anything (403).
+    pub(crate) refused: Vec<(Range<Duration>, u16)>,
+    /// The target answers 403 to poison events, as to credentials without permission.
+    pub(crate) poison_is_forbidden: bool,
+}
+
+impl CredentialPlan {
+    fn of(rng: &mut fastrand::Rng, length: Duration) -> Self {
+        // Many attempts of an event, and less than the three days after which they count.
+        let longest = (length / 3).min(Duration::from_hours(1));
+        let times = |rng: &mut fastrand::Rng, most| -> Vec<_> {
+            (0..rng.u32(..most))
+                .map(|_| {
+                    let began = length.mul_f64(rng.f64());
+                    began..(began + longest.mul_f64(rng.f64())).min(length)
+                })
+                .collect()
+        };
+        let wrong = times(rng, 4);
+        let refused = times(rng, 3).into_iter().zip([403, 401]).collect();
+        Self {
+            wrong,
+            refused,
+            token_life: Duration::from_secs(*rng.choice(&[30, 600, 3600, 86_400]).unwrap_or(&3600)),
+            revoked_at: (0..rng.u32(..4))
+                .map(|_| length.mul_f64(rng.f64()))
+                .collect(),
+            poison_is_forbidden: rng.bool(),
+        }
+    }
 }
 
 /// Groups of events that are equal or share an id.
@@ -317,12 +367,63 @@ impl Scenario {
             requests: Vec::new(),
             crash: None,
             poison_is_retryable: false,
+            throttled_per_thousand: 20,
+            rate: None,
+            credentials: None,
             // Weeks of minutes take too long.
             breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
         };
+        // Of their own, so that the rest of a scenario stays as it was without them.
+        let mut more = fastrand::Rng::with_seed(seed ^ 0xc4ed);
+        let has_credentials = seed % 10 == 2;
         Self {
             poison_is_retryable: scenario.breaker_every.is_some() && seed.is_multiple_of(2),
+            rate: (has_credentials && more.bool())
+                .then(|| more.u32(scenario.concurrency..scenario.concurrency * 20)),
+            credentials: has_credentials.then(|| CredentialPlan::of(&mut more, length)),
+            // Attempts that do not count have no end, and a shorter delay only makes more of them.
+            cap: if has_credentials {
+                Duration::from_mins(15)
+            } else {
+                scenario.cap
+            },
             ..scenario
+        }
+    }
+
+    /// A target whose credentials expire, are revoked and rotate; nothing else fails.
+    pub(crate) fn with_credentials(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0a17);
+        let length = Duration::from_mins(rng.u64(30..12 * 60));
+        let count = rng.u32(10..60);
+        let events = (0..count).map(|number| Sent {
+            number: number as usize,
+            kind: Kind::Webhook,
+            // The first come at the same moment.
+            at: vec![length.mul_f64(if number < 20 { 0.1 } else { rng.f64() * 0.9 })],
+            poison: false,
+        });
+        let events = events.collect();
+        let breaker_every = rng.bool().then_some(Duration::from_mins(1));
+        let concurrency = *rng.choice(&[2, 10]).unwrap_or(&2);
+        let mut plan = CredentialPlan::of(&mut rng, length);
+        // A 403 may be about the event.
+        plan.refused
+            .iter_mut()
+            .for_each(|(_, status)| *status = 401);
+        Self {
+            seed,
+            length,
+            events,
+            away: None,
+            max_receives: *rng.choice(&[4, 10]).unwrap_or(&4),
+            concurrency,
+            batch: *rng.choice(&[1, 10]).unwrap_or(&10),
+            breaker_every,
+            throttled_per_thousand: 0,
+            rate: rng.bool().then(|| rng.u32(concurrency..concurrency * 4)),
+            credentials: Some(plan),
+            ..Self::with_breaker(503, length, None)
         }
     }
 
@@ -483,12 +584,24 @@ impl Scenario {
             ],
             crash: Some(crash),
             poison_is_retryable: false,
+            throttled_per_thousand: 20,
+            rate: None,
+            credentials: None,
             seed: 0,
         }
     }
 
     pub(crate) fn schedule(&self) -> Schedule {
         Schedule::new(self.base, self.cap, self.max_receives).expect("a schedule")
+    }
+
+    /// The bound on the rate, for a process.
+    pub(crate) fn pace(&self) -> Option<Pace> {
+        let concurrency = NonZeroU32::new(self.concurrency)?;
+        let rate = self.rate.and_then(NonZeroU32::new)?;
+        // As the processor's configuration has it.
+        let request_time = Duration::from_secs(10).min(self.processor_time / 2);
+        Some(Pace::new(rate, concurrency, request_time))
     }
 
     /// Visibility timeout of the events queue: six times the function's time-out.

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use genesys_relay::domain::event::{Event, EventId};
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
+use http::HeaderValue;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::credentials::RelayClient;
 use crate::faults::{Process, Service};
 use crate::invariants::label_of;
 use crate::lock;
@@ -31,6 +33,8 @@ pub(crate) struct SimTarget {
     /// Events that it still works on; it answers 409 to another request with the same key.
     pub(crate) busy: Busy,
     pub(crate) mapping: Mapping,
+    /// Where it asks for credentials.
+    pub(crate) credentials: Option<RelayClient>,
 }
 
 impl SimTarget {
@@ -109,10 +113,14 @@ impl SimTarget {
     }
 }
 
-impl Target for SimTarget {
-    async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+impl SimTarget {
+    /// Sends one request, with a token where the target asks for one.
+    async fn request(&self, delivery: &Delivery<'_>, token: Option<&HeaderValue>) -> Outcome {
+        if let Err(postponed) = delivery.turn().await {
+            return Outcome::Failed(postponed);
+        }
+        self.process.invariants().requested_of_target();
         let (event, id, faults) = (delivery.event, &delivery.event.id, self.process.faults());
-        self.process.invariants().delivery_started(id);
         let until = delivery.deadline.min(Instant::now() + TIMEOUT);
         let work = async {
             faults.count("deliveries");
@@ -121,6 +129,14 @@ impl Target for SimTarget {
             }
             if let Some(status) = faults.away() {
                 return self.status(status);
+            }
+            if let (Some(client), Some(token)) = (&self.credentials, token)
+                && !client.is_accepted(token)
+            {
+                return self.refuse(Some(401));
+            }
+            if let Some(status) = self.credentials.as_ref().and_then(RelayClient::refusal) {
+                return self.refuse(Some(status));
             }
             let takes = faults.random(|rng| {
                 if rng.u32(..10) == 0 {
@@ -145,6 +161,10 @@ impl Target for SimTarget {
                 return self.status(409);
             }
             if self.poison.contains(&label_of(&event.body)) {
+                let plan = self.credentials.as_ref().map(RelayClient::plan);
+                if plan.is_some_and(|plan| plan.poison_is_forbidden) {
+                    return self.refuse(Some(403));
+                }
                 return self.status(faults.answer_to_poison());
             }
             if faults.should_fail(self.refusals_per_thousand) {
@@ -161,14 +181,54 @@ impl Target for SimTarget {
                 "no connection",
             ))
         };
-        let outcome = self.process.call(Service::Target, work, unreachable).await;
+        self.process.call(Service::Target, work, unreachable).await
+    }
+
+    /// Refuses the relay's credentials, or one event in the same words.
+    fn refuse(&self, status: Option<u16>) -> Outcome {
+        self.process.faults().count("credentials refused");
+        let cause = FailureCause::Credentials(status);
+        Outcome::Failed(DeliveryFailure::new(cause, "no"))
+    }
+
+    /// Sends a request, and one more where another token may help.
+    async fn requests(&self, delivery: &Delivery<'_>) -> Outcome {
+        let Some(client) = &self.credentials else {
+            return self.request(delivery, None).await;
+        };
+        let mut refused = None;
+        loop {
+            let token = match client.token().await {
+                Ok(token) => token,
+                Err(failure) => return Outcome::Failed(failure),
+            };
+            let outcome = self.request(delivery, Some(&token)).await;
+            let unauthorized = FailureCause::Credentials(Some(401));
+            let is_refused =
+                matches!(&outcome, Outcome::Failed(failure) if failure.cause == unauthorized);
+            if !is_refused || refused.is_some() {
+                return outcome;
+            }
+            client.forget(&token).await;
+            refused = Some(token);
+        }
+    }
+}
+
+impl Target for SimTarget {
+    async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
+        let id = &delivery.event.id;
+        self.process.invariants().delivery_started(id);
+        let outcome = self.requests(&delivery).await;
         if let Outcome::Failed(DeliveryFailure {
             cause, retry_after, ..
         }) = &outcome
         {
-            self.process
-                .invariants()
-                .heard(id, cause.status(), *retry_after);
+            let invariants = self.process.invariants();
+            invariants.heard(id, cause.status(), *retry_after);
+            if let FailureCause::Credentials(status) = cause {
+                invariants.uncounted(id, *status == Some(403));
+            }
         }
         outcome
     }

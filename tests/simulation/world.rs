@@ -23,6 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::credentials::{IdentityProvider, RelayClient, target_secret};
 use crate::faults::{Crashed, FaultPlan, Process, Service};
 use crate::genesys::{LOG, Log, RemoteLog};
 use crate::invariants::Invariants;
@@ -48,12 +49,6 @@ const DEAD_LETTERS_KEPT: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Allowance for the skew of clocks and the duration of calls.
 const SLACK: SignedDuration = SignedDuration::from_secs(6);
-
-/// Rate of batches that are received but not delivered to an invocation.
-const THROTTLED_PER_THOUSAND: u32 = 20;
-
-/// Rate of lost deletes after an acknowledgement, and of lost answers of ingest.
-const LOST_ANSWERS_PER_THOUSAND: u32 = 10;
 
 type TheIngest = Ingest<RemotePorts>;
 type TheProcessor = Processor<RemotePorts>;
@@ -110,6 +105,9 @@ pub(crate) struct World {
     pub(crate) archive: FakeArchive,
     pub(crate) log: Log,
     store: FakeSecretStore,
+    /// The part of the secret for the target, where it asks for credentials.
+    target_store: FakeSecretStore,
+    provider: Option<Arc<IdentityProvider>>,
     secret: Mutex<&'static str>,
     poison: Arc<BTreeSet<String>>,
     busy: Busy,
@@ -159,6 +157,11 @@ impl World {
             archive: FakeArchive::default(),
             log: Log::default(),
             store: FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRETS[0]] })),
+            target_store: FakeSecretStore::holding(&target_secret(0)),
+            provider: scenario
+                .credentials
+                .clone()
+                .map(|plan| Arc::new(IdentityProvider::new(plan))),
             secret: Mutex::new(SECRETS[0]),
             rng: Mutex::new(fastrand::Rng::with_seed(scenario.seed ^ 0x0b1d)),
             ingests: Mutex::default(),
@@ -176,6 +179,15 @@ impl World {
         };
         // The table is in memory and has no faults here.
         drop(self.table.save_checkpoint(LOG, &checkpoint).await);
+    }
+
+    /// Gives the relay the target's new secrets, each when an operator has noticed it.
+    pub(crate) async fn rotate_target_secret(self: Arc<Self>) {
+        if let Some(provider) = &self.provider {
+            Arc::clone(provider)
+                .keep_current(self.target_store.clone())
+                .await;
+        }
     }
 
     pub(crate) fn random<T>(&self, choose: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
@@ -270,7 +282,10 @@ impl World {
             }
             Err(_) => {}
         }
-        (!self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND)).then_some(answer)
+        (!self
+            .faults
+            .should_fail(self.scenario.throttled_per_thousand / 2))
+        .then_some(answer)
     }
 
     /// Puts an event into the events queue as a rule of EventBridge does, which retries until it
@@ -284,7 +299,7 @@ impl World {
         };
         let id = message.identity(FakeClock.now()).0;
         self.invariants.requested(&sent.label());
-        self.invariants.queued_message(&message, false);
+        self.invariants.queued_message(&message, false, false);
         // The table is in memory and has no faults here.
         drop(self.events.send(&message).await);
         self.invariants.accepted(&id, sent);
@@ -306,7 +321,10 @@ impl World {
             if records.is_empty() {
                 continue;
             }
-            if self.faults.should_fail(THROTTLED_PER_THOUSAND) {
+            if self
+                .faults
+                .should_fail(self.scenario.throttled_per_thousand)
+            {
                 self.faults.count("batches throttled");
                 self.disturb(&records);
                 continue;
@@ -342,7 +360,10 @@ impl World {
                 .partition(|record| kept.contains(&record.message_id));
             for record in &done {
                 let receipt = record.receipt.clone();
-                if self.faults.should_fail(LOST_ANSWERS_PER_THOUSAND) {
+                if self
+                    .faults
+                    .should_fail(self.scenario.throttled_per_thousand / 2)
+                {
                     self.faults.count("deletes lost");
                     self.disturb(std::slice::from_ref(record));
                 } else {
@@ -409,6 +430,7 @@ impl World {
 
     fn processor(&self, name: &'static str) -> Warm<TheProcessor> {
         let process = self.process(name, PROCESSOR_CALL);
+        let clock = self.clock();
         let remote = |queue: &FakeQueue, service| Remote {
             port: queue.clone(),
             service,
@@ -428,11 +450,21 @@ impl World {
                 refusals_per_thousand: self.scenario.refusals_per_thousand,
                 busy: Arc::clone(&self.busy),
                 mapping: self.mapping.clone(),
+                credentials: self.provider.as_ref().map(|provider| {
+                    let store = Remote {
+                        port: self.target_store.clone(),
+                        service: Service::Secrets,
+                        process: process.clone(),
+                    };
+                    let secrets = SecretCache::new(store, SECRETS_KEPT, clock);
+                    RelayClient::new(provider, secrets, clock, &process)
+                }),
             },
-            clock: self.clock(),
+            clock,
         };
         let rng = fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)));
-        let function = Processor::new(ports, Backoff::with_rng(self.scenario.schedule(), rng));
+        let function = Processor::new(ports, Backoff::with_rng(self.scenario.schedule(), rng))
+            .with_pace(self.scenario.pace());
         Warm {
             process,
             function: Arc::new(function),
@@ -471,7 +503,10 @@ impl World {
             },
             clock: self.clock(),
         };
-        let function: DeadLetters<RemotePorts> = DeadLetters { ports };
+        let function: DeadLetters<RemotePorts> = DeadLetters {
+            ports,
+            target_rate: None,
+        };
         let handled = Box::pin(function.handle(request, Instant::now() + REPLAY_TIME));
         let answer = process.invoke(REPLAY_TIME, handled).await;
         if let Ok(Ok(answer)) = &answer {

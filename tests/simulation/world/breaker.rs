@@ -108,6 +108,10 @@ impl World {
         };
         !self.mapping.is_enabled()
             && self.faults.is_mostly_working()
+            && self
+                .provider
+                .as_ref()
+                .is_none_or(|provider| provider.is_satisfied())
             && self.events.held(is_untried).contains(&true)
     }
 
