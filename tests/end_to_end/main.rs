@@ -4,10 +4,12 @@
 //! Each test starts a stack of its own, so that they run side by side. Steps that do not disturb
 //! each other share one.
 
+mod account;
 mod acknowledgement;
 mod api;
 mod archive;
 mod breaker;
+mod credentials;
 mod dead_letters;
 mod delivery;
 mod eventbridge;
@@ -16,6 +18,7 @@ mod hostile;
 mod ledger;
 mod operating;
 mod permissions;
+mod rate;
 mod recovery;
 mod relay;
 mod soak;

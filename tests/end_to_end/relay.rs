@@ -69,16 +69,26 @@ impl Relay {
         parameters: &[(&str, &str)],
     ) -> Result<Self> {
         let target = Target::start(behaviour).await?;
+        let mut options = StackOptions::new(target.url());
+        for (service, proxy) in ways {
+            options = options.through(*service, proxy);
+        }
+        Self::start_with(target, options, parameters).await
+    }
+
+    /// The same with a target that is there already, and options that lead to it.
+    pub(crate) async fn start_with(
+        target: Target,
+        options: StackOptions,
+        parameters: &[(&str, &str)],
+    ) -> Result<Self> {
         let genesys = GenesysCloud::start().await?;
-        let mut options = StackOptions::new(target.url())
+        let mut options = options
             .set("Breaker", "off")
             .recovering_from(&genesys.url(), "none", &recovery::IDS)
             .set("RecoveryRateMinutes", 1440);
         for (name, value) in parameters {
             options = options.set(*name, value);
-        }
-        for (service, proxy) in ways {
-            options = options.through(*service, proxy);
         }
         let stack = Stack::start(options).await?;
         Ok(Self {

@@ -79,6 +79,25 @@ impl Aws {
         parse(target, &answer)
     }
 
+    /// Posts to a service of the REST protocol with JSON: `apigateway`.
+    ///
+    /// # Errors
+    /// When the service refuses the request, or does not answer.
+    pub async fn rest(&self, service: &str, path: &str, request: &Value) -> Result<Value> {
+        let content = ("content-type", "application/json");
+        let answer = self
+            .call(
+                service,
+                path,
+                Method::POST,
+                path,
+                &[content],
+                request.to_string(),
+            )
+            .await?;
+        parse(path, &answer)
+    }
+
     /// Names of all schedules.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! by side as they need.
 
 pub mod api;
+pub mod api_keys;
 pub mod aws;
 pub mod clients;
 pub mod demo;
@@ -17,6 +18,7 @@ pub mod functions;
 pub mod genesys;
 pub mod genesys_cloud;
 pub mod journey;
+pub mod oauth;
 pub mod python;
 pub mod role;
 pub mod run;
@@ -27,5 +29,6 @@ pub mod stack;
 pub mod stand_in;
 pub mod target;
 pub mod template;
+pub mod tls;
 pub mod wait;
 pub mod workspace;

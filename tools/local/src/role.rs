@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::aws::Aws;
 
-/// A role with its one inline policy, as it was deployed.
+/// A role with one inline policy, as it was deployed.
 #[derive(Debug)]
 pub struct Role {
     aws: Aws,
@@ -19,8 +19,8 @@ pub struct Role {
 }
 
 impl Role {
-    /// Reads the role whose name begins like this. CloudFormation makes names of those of stack and
-    /// resource.
+    /// Reads the role whose name begins like this, with its first policy. CloudFormation makes names
+    /// of those of stack and resource.
     pub(crate) async fn read(aws: Aws, prefix: &str) -> Result<Self> {
         let roles = aws.query("iam", "ListRoles", &[]).await?;
         let mut roles = roles["Roles"].as_array().into_iter().flatten();
@@ -38,7 +38,16 @@ impl Role {
             .as_str()
             .with_context(|| format!("{name} has no policy"))?
             .to_owned();
-        let parameters = [role, ("PolicyName", &policy)];
+        Self::read_policy(aws, name, policy).await
+    }
+
+    /// The same role with another of its inline policies.
+    pub async fn with_policy(&self, policy: &str) -> Result<Self> {
+        Self::read_policy(self.aws.clone(), self.name.clone(), policy.to_owned()).await
+    }
+
+    async fn read_policy(aws: Aws, name: String, policy: String) -> Result<Self> {
+        let parameters = [("RoleName", name.as_str()), ("PolicyName", &policy)];
         let read = aws.query("iam", "GetRolePolicy", &parameters).await?;
         let document = decoded(read["PolicyDocument"].as_str().unwrap_or_default())?;
         Ok(Self {

@@ -114,7 +114,9 @@ impl Stack {
             release: FIRST_RELEASE,
             config,
         };
-        stack.set_secret(&options.secret).await?;
+        if let Some(secret) = &options.secret {
+            stack.set_secret(secret).await?;
+        }
         Ok(stack)
     }
 
@@ -150,9 +152,9 @@ impl Stack {
         deploy::delete(&self.aws).await
     }
 
-    /// URL for webhooks on this machine. The template's own output names a host of AWS.
+    /// URL for webhooks on this machine. The template's own output names a host of AWS, or a domain.
     pub fn webhook_url(&self) -> Result<String> {
-        self.local_url("WebhookUrl")
+        self.api_url("/webhook/genesys")
     }
 
     /// URL of the dead-letter list on this machine; `/{eventId}` and `/{eventId}/retry` follow.
@@ -317,6 +319,14 @@ impl Stack {
             .await
             .context("Secrets Manager did not accept the secret")?;
         Ok(())
+    }
+
+    /// Current version of a secret, whose ARN is this output.
+    pub async fn secret(&self, output: &str) -> Result<Value> {
+        let request = self.secrets_manager.get_secret_value();
+        let answer = request.secret_id(self.output(output)?).send().await?;
+        let text = answer.secret_string.context("the secret is not a text")?;
+        serde_json::from_str(&text).context("the secret is not JSON")
     }
 
     /// Publishes an event on a bus: its source, detail-type and detail. All else EventBridge writes

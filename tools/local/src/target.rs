@@ -6,8 +6,9 @@ mod request;
 mod wire;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub use answer::Answer;
@@ -93,6 +94,30 @@ impl Target {
             .into_iter()
             .filter(|request| request.event_id == event_id)
             .collect()
+    }
+
+    /// Number of requests in each second that has any, by `webhook-timestamp`.
+    pub fn requests_by_second(&self) -> BTreeMap<String, usize> {
+        let mut seconds = BTreeMap::new();
+        for request in &lock(&self.state).requests {
+            let second = request.headers.get("webhook-timestamp");
+            let second = second.map_or("", |second| second.to_str().unwrap_or_default());
+            *seconds.entry(second.to_owned()).or_default() += 1;
+        }
+        seconds
+    }
+
+    /// Largest number of requests that arrived within any time of this length, by the target's own
+    /// clock.
+    pub fn most_within(&self, length: Duration) -> usize {
+        let times: Vec<_> = (lock(&self.state).requests.iter())
+            .map(|request| request.at)
+            .collect();
+        let from = |first: usize| {
+            let start = times[first];
+            times[first..].partition_point(|at| at.duration_since(start) < length)
+        };
+        (0..times.len()).map(from).max().unwrap_or_default()
     }
 
     /// Waits until `expected` accepts the deliveries, and returns them.
@@ -194,8 +219,6 @@ fn control(method: &Method, body: &[u8], state: &Mutex<TargetState>) -> Response
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use hyper::header::HeaderValue;
     use tokio::time::timeout;
 
@@ -224,6 +247,12 @@ mod tests {
             .until("both attempts of a are there", |all| all.len() == 3)
             .await?;
         assert_eq!(target.requests_of("a").len(), 2);
+        assert_eq!(target.most_within(Duration::from_hours(1)), 3);
+        assert_eq!(
+            target.most_within(requests[2].at - requests[0].at),
+            2,
+            "the third is at its end"
+        );
         assert_eq!(
             (
                 requests[2].line.as_str(),

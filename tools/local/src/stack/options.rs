@@ -45,7 +45,7 @@ impl fmt::Display for Service {
 pub struct StackOptions {
     pub(super) port: Option<u16>,
     pub(super) parameters: BTreeMap<String, String>,
-    pub(super) secret: Value,
+    pub(super) secret: Option<Value>,
     pub(super) ways: Vec<(Service, Arc<FaultyProxy>)>,
     pub(super) binaries: Option<BTreeMap<String, PathBuf>>,
     pub(super) schedules: Schedules,
@@ -60,7 +60,7 @@ impl StackOptions {
         Self {
             port: None,
             parameters,
-            secret: secret(),
+            secret: Some(secret()),
             ways: Vec::new(),
             binaries: None,
             schedules: Schedules::Stopped,
@@ -71,6 +71,13 @@ impl StackOptions {
     #[must_use]
     pub fn set(mut self, parameter: impl Into<String>, value: impl fmt::Display) -> Self {
         self.parameters.insert(parameter.into(), value.to_string());
+        self
+    }
+
+    /// Leaves the secret as the template creates it.
+    #[must_use]
+    pub fn with_first_secret(mut self) -> Self {
+        self.secret = None;
         self
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::wire::Fault;
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::{request::ReceivedRequest, wire::Fault};
 
 /// Answer of the target to a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,18 @@ impl Answer {
             delay: Duration::ZERO,
             is_held: false,
             body: String::new(),
+        }
+    }
+
+    /// This status, with a body that repeats the headers of the request.
+    #[must_use]
+    pub fn repeating(code: u16, request: &ReceivedRequest) -> Self {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
+        };
+        Self {
+            body: request.headers.iter().map(line).collect(),
+            ..Self::status(code)
         }
     }
 
