@@ -74,6 +74,9 @@ fn stations(status: &Status) -> Markup {
                 p.count { (rate(|minute| minute.delivered)) span.unit { " per minute" } }
                 p { "delivered in the last full minute" }
                 p { (rate(|minute| minute.failed)) " failed attempts per minute" }
+                @if let Some(most) = status.target_rate_per_second {
+                    p { (per_second(rate(AttemptsOfMinute::total))) " of at most " (most) " requests per second" }
+                }
             }
             li.dead {
                 h3 { a href="/dead-letters" { "Dead letters" } }
@@ -83,6 +86,12 @@ fn stations(status: &Status) -> Markup {
             }
         }
     }
+}
+
+/// The average rate of a minute, to a tenth.
+fn per_second(in_a_minute: u64) -> String {
+    let tenths = in_a_minute.div_ceil(6);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 fn depth(depth: QueueDepth, in_flight: &str) -> Markup {

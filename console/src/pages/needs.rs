@@ -79,7 +79,7 @@ fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
     }
     breaker(status, &mut findings);
     waiting(status, &mut findings);
-    failures(&status.attempts, &mut findings);
+    failures(status, &mut findings);
     findings
 }
 
@@ -169,7 +169,8 @@ fn dead_letters(status: &Status, dead: &[DeadLetter]) -> Markup {
     }
 }
 
-fn failures(attempts: &[AttemptsOfMinute], findings: &mut Findings) {
+fn failures(status: &Status, findings: &mut Findings) {
+    let attempts = &status.attempts;
     let last_two = || attempts.iter().take(2);
     let all: u64 = last_two().map(AttemptsOfMinute::total).sum();
     let failed: u64 = last_two().map(|minute| minute.failed).sum();
@@ -181,13 +182,25 @@ fn failures(attempts: &[AttemptsOfMinute], findings: &mut Findings) {
         findings.notes.push(what);
         return;
     }
+    let for_credentials: u64 = last_two().map(|minute| minute.credentials_failed).sum();
+    let (runbook, cause) = if for_credentials * 2 > failed {
+        (
+            "target-credentials",
+            "your system, or its token endpoint, does not accept the relay's credentials",
+        )
+    } else {
+        (
+            "target-down",
+            "your system rejects events or is unavailable",
+        )
+    };
     let what = html! {
-        (what) ": your system rejects events or is unavailable"
+        (what) ": " (cause)
         @if let Some((since, is_first)) = failing_since(attempts) {
             "; failing since " @if is_first { "before " } (since.strftime("%H:%M")) " UTC"
         }
     };
-    findings.report("target-down", what);
+    findings.report(runbook, what);
 }
 
 /// Finds the first minute of an unbroken series of failures up to now. The flag is set if earlier
@@ -292,6 +305,20 @@ mod tests {
         // An open breaker explains events that wait.
         quiet["/breaker/state"] = "open".into();
         assert_eq!(expect(quiet, "The breaker is open", "target-down"), 1);
+    }
+
+    #[test]
+    fn failures_of_the_credentials_have_their_own_runbook() {
+        let refused = |status: &mut Value| {
+            for count in ["failed", "credentialsFailed"] {
+                status["attempts"][0][count] = 30.into();
+            }
+        };
+        let (problems, _) = found(refused);
+        assert!(
+            matches!(&problems[..], [(what, "target-credentials")] if what.contains("the relay's credentials")),
+            "{problems:?}"
+        );
     }
 
     #[test]

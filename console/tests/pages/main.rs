@@ -60,6 +60,7 @@ impl Relay {
                     archive: FakeArchive::default(),
                     clock: FakeClock,
                 },
+                target_rate: None,
             }),
             breaker: Breaker {
                 ports: breaker::Ports {
