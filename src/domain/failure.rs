@@ -23,7 +23,7 @@ pub enum FailureCause {
     Connection,
     /// The relay could not send, for a reason of its own that may pass.
     NotSent,
-    /// The relay has no credentials that the target accepts: the secret or a token cannot be had, or
+    /// The relay has no credentials that the target accepts: the secret or a token is missing, or
     /// the target answered them with this status. Says nothing about the event.
     Credentials(Option<u16>),
     /// The bound on the target's rate left no room in this invocation. Says nothing about the event.

@@ -193,7 +193,7 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
     }
 
     /// Tries once more where the credentials may have been changed or revoked since they were read:
-    /// that is no reason to give up.
+    /// the event is not refused for that.
     async fn send_again(
         &self,
         delivery: &Delivery<'_>,

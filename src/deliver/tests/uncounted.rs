@@ -13,15 +13,7 @@ async fn run_queue(processor: &Fake) -> u32 {
             return invocation;
         }
         processor.ports.events.until_visible().await;
-        let batch = processor.ports.events.hand_out(10, Duration::from_mins(6));
-        let receipts: Vec<_> = batch
-            .iter()
-            .map(|received| (received.message_id.clone(), received.receipt.clone()))
-            .collect();
-        let kept = processor.process(batch, a_minute()).await;
-        let done = receipts.into_iter().filter(|(id, _)| !kept.contains(id));
-        let done: Vec<_> = done.map(|(_, receipt)| receipt).collect();
-        processor.ports.events.delete(&done).await;
+        run_once(processor).await;
     }
     panic!(
         "the queue is not empty: {:?}",
@@ -48,6 +40,16 @@ async fn send(processor: &Fake, names: &[&str]) {
         };
         processor.ports.events.send(&message).await.expect("sent");
     }
+}
+
+/// Sends so many events, named by their numbers.
+async fn send_numbered(processor: &Fake, count: u32) {
+    let names: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+    send(
+        processor,
+        &names.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+    .await;
 }
 
 /// A processor whose credentials are refused until they are mended.
@@ -237,9 +239,7 @@ async fn a_dead_event_is_not_attempted_because_the_rate_is_used_up() {
     let calls = {
         // Refused for good, and its dead letter cannot be sent.
         processor.ports.dead_letters.fail();
-        let names: Vec<_> = (0..10).map(|number| number.to_string()).collect();
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        send(&processor, &names).await;
+        send_numbered(&processor, 10).await;
         let batch = processor.ports.events.hand_out(10, Duration::ZERO);
         let again: Vec<_> = processor.ports.events.hand_out(10, Duration::from_mins(6));
         drop(batch);
@@ -290,12 +290,7 @@ fn paced(rate: u32, concurrency: u32) -> (Fake, Arc<Mutex<Vec<Instant>>>) {
 async fn what_the_rate_leaves_no_room_for_goes_back_untouched() {
     // One request in ten seconds, and 57 seconds of an invocation for them.
     let (processor, sent) = paced(1, 10);
-    let names: Vec<_> = (0..10).map(|number| number.to_string()).collect();
-    send(
-        &processor,
-        &names.iter().map(String::as_str).collect::<Vec<_>>(),
-    )
-    .await;
+    send_numbered(&processor, 10).await;
     let began = Instant::now();
     run_once(&processor).await;
     assert_eq!(sent.lock().expect("not poisoned").len(), 5);
@@ -321,12 +316,7 @@ async fn what_the_rate_leaves_no_room_for_goes_back_untouched() {
 #[tokio::test(start_paused = true)]
 async fn every_event_is_delivered_at_the_rate_with_one_attempt() {
     let (processor, sent) = paced(4, 2);
-    let names: Vec<_> = (0..300).map(|number| number.to_string()).collect();
-    send(
-        &processor,
-        &names.iter().map(String::as_str).collect::<Vec<_>>(),
-    )
-    .await;
+    send_numbered(&processor, 300).await;
     run_queue(&processor).await;
     let sent = sent.lock().expect("not poisoned").clone();
     assert_eq!(sent.len(), 300);
