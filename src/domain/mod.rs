@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod circuit;
+pub mod conversation;
 pub mod event;
 pub mod event_record;
 pub mod failure;

@@ -36,6 +36,11 @@ impl Position {
         Self(format!("{received_at:.3}#{event_id}"))
     }
 
+    /// The event at the position.
+    pub(crate) fn event_id(&self) -> Option<EventId> {
+        self.0.split_once('#')?.1.parse().ok()
+    }
+
     /// An opaque token.
     pub fn token(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(&self.0)
@@ -225,6 +230,14 @@ pub trait EventsTable: Send + Sync + 'static {
         after: Option<&Position>,
         limit: usize,
     ) -> impl Future<Output = Result<Page, ServiceError>> + Send;
+
+    /// Reads the records of the events for which later events of their conversation wait, the
+    /// longest wait first, and returns whether there are more than `limit`.
+    fn waiting(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(Vec<EventRecord>, bool), ServiceError>> + Send;
 
     /// Acquires the lease on `what`. Returns the lease of another run that holds it, and `None` for
     /// success.

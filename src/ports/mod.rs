@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod clock;
 pub mod delivery_log;
+pub mod event_queues;
 pub mod event_source;
 pub mod events_table;
 pub mod pace;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use crate::domain::message::{Message, Stamp};
 use crate::domain::queue_depth::QueueDepth;
@@ -38,6 +39,9 @@ pub struct ReceivedMessage {
     pub message_id: String,
     /// The number of receives, this one included (`ApproximateReceiveCount`).
     pub receive_count: u32,
+    /// True if it comes from the FIFO queue, which holds its group back for as long as it is
+    /// hidden.
+    pub is_ordered: bool,
 }
 
 impl ReceivedMessage {
@@ -50,11 +54,25 @@ impl ReceivedMessage {
     }
 }
 
+/// Returns whether the queue at a URL or ARN is a FIFO queue: the name of each ends so
+/// (`CreateQueue`).
+pub fn is_fifo(url_or_arn: &str) -> bool {
+    url_or_arn.rsplit('.').next() == Some("fifo")
+}
+
 /// `ReceiveMessage`: at most ten at a time.
 pub const RECEIVED_AT_ONCE: usize = 10;
 
 /// `SendMessageBatch`: the longest time for which a new message is hidden (`DelaySeconds`).
 pub const LONGEST_DELAY: Duration = Duration::from_mins(15);
+
+/// The deduplication id with which a message is sent to a FIFO queue, a new one for each send.
+///
+/// It is never the event's id: for five minutes SQS drops what comes under an id that it knows,
+/// also another body, and a replay. The processor recognises duplicates.
+pub fn deduplication_id(_message: &Message) -> String {
+    Uuid::new_v4().to_string()
+}
 
 /// A queue that messages are sent to.
 pub trait Sender: Send + Sync + 'static {

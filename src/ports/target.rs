@@ -34,8 +34,30 @@ pub struct Delivery<'a> {
     pub attempt: u32,
     /// The time by which the attempt must end.
     pub deadline: Instant,
+    /// The place of the event in its conversation, where the relay keeps the order and this event
+    /// does not come in its place.
+    pub order: Option<OutOfOrder>,
     /// The bound on the rate of requests, if there is one. [`Delivery::turn`] waits for it.
     pub pace: Option<&'a Pace>,
+}
+
+/// The reason for which an event does not come in its place in the order of its conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfOrder {
+    /// It has lost its place, so that its conversation could go on, or never had one.
+    Late,
+    /// An operator brought it back from the dead letters.
+    Replayed,
+}
+
+impl OutOfOrder {
+    /// The name that the target reads.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Replayed => "replayed",
+        }
+    }
 }
 
 impl Delivery<'_> {

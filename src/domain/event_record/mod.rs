@@ -86,6 +86,10 @@ pub struct EventRecord {
     /// Details for operators, kept once the event has died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
+    /// Set while later events of its conversation wait for this one, which failed and is retried in
+    /// its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// The time to live. DynamoDB deletes late, so this is compared wherever a record is read.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub expires_at: Timestamp,
@@ -128,6 +132,14 @@ pub struct DeliveryLease {
     pub lease_until: Timestamp,
     /// True at the last receive: if this lease ends with nothing recorded, the event is dead.
     pub last: bool,
+    /// True if the event was claimed in its place in the order of its conversation.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ordered: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The reason and time of an event's death, as the table holds them.
@@ -192,6 +204,18 @@ pub struct OperatorAction {
     /// The reason, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// A conversation that waits for one of its events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The [`ConversationKey`](crate::domain::conversation::ConversationKey).
+    pub conversation: String,
+    /// The end of the first attempt that failed.
+    pub since: Timestamp,
+    /// The same without failures of the relay's own credentials, after each of which it begins again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
 }
 
 /// Details of a dead event for operators.

@@ -86,7 +86,7 @@ pub struct Message {
     /// The message attributes by name.
     pub attributes: BTreeMap<String, Attribute>,
     /// The message group: on a standard queue it keeps one noisy sender from delaying the others
-    /// ("Amazon SQS fair queues").
+    /// ("Amazon SQS fair queues"); on a FIFO queue it is the conversation whose order is kept.
     pub group: Option<String>,
     /// The trace in which it is sent. Written and not read: Lambda uses it, and a message that is
     /// sent again is in another.
@@ -207,7 +207,7 @@ impl Message {
         Self {
             body,
             attributes,
-            group: event.webhook_id.as_deref().and_then(group_id),
+            group: event.webhook_id.as_deref().and_then(as_group_id),
             trace: None,
         }
     }
@@ -465,12 +465,12 @@ pub fn is_kept_header(name: &str) -> bool {
         || name.starts_with("inin-")
 }
 
-/// `webhook_id` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and
+/// `name` as a message group id, if it can be one (`SendMessage`: alphanumeric characters and
 /// punctuation).
-fn group_id(webhook_id: &str) -> Option<String> {
-    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&webhook_id.len())
-        && webhook_id.bytes().all(|byte| byte.is_ascii_graphic());
-    fits.then(|| webhook_id.to_owned())
+pub(super) fn as_group_id(name: &str) -> Option<String> {
+    let fits = (1..=MAX_GROUP_ID_BYTES).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| name.to_owned())
 }
 
 /// The `time` of a bare EventBridge event.

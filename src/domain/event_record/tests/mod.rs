@@ -38,6 +38,7 @@ fn request<'a>(
         sent_at: start(),
         bulk: None,
         last,
+        conversation: None,
         lease_until: now + SignedDuration::from_secs(65),
         now,
     }
@@ -226,6 +227,7 @@ impl World {
                     }
                     ClaimResult::AlreadyFinished(_)
                     | ClaimResult::Other(_)
+                    | ClaimResult::OutOfPlace(_)
                     | ClaimResult::AlreadyDead(_) => None,
                 }
             }
@@ -289,7 +291,7 @@ proptest! {
         let holds = match end {
             ClaimResult::Claimed(_) | ClaimResult::AlreadyFinished(_) => true,
             ClaimResult::AlreadyDead(_) => is_past_ceiling,
-            ClaimResult::TooEarly(_) | ClaimResult::Other(_) => false,
+            ClaimResult::TooEarly(_) | ClaimResult::OutOfPlace(_) | ClaimResult::Other(_) => false,
         };
         prop_assert!(holds);
     }

@@ -33,6 +33,9 @@ pub struct ClaimRequest<'a> {
     pub bulk: Option<&'a BulkReplay>,
     /// True at the last receive of the message.
     pub last: bool,
+    /// The conversation whose later events wait for this one, where the message has a place in its
+    /// order.
+    pub conversation: Option<&'a str>,
     /// The end of the lease.
     pub lease_until: Timestamp,
     /// The time now.
@@ -50,6 +53,8 @@ pub enum ClaimResult {
     Other(EventId),
     /// Another worker is delivering it, or its next attempt is later.
     TooEarly(Timestamp),
+    /// The same, and it has lost the place in the order in which this message comes.
+    OutOfPlace(Timestamp),
     /// The message must go to the dead letters: its event is dead and not moved yet, or was
     /// replayed too often.
     AlreadyDead(Death),
@@ -91,11 +96,24 @@ impl Finished {
 
 /// The right to deliver an event and to record the outcome.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Claim(Transition);
+pub struct Claim {
+    transition: Transition,
+    /// The conversation whose later events wait for this one: it comes in its place in the order.
+    conversation: Option<String>,
+}
 
 impl Claim {
     /// Requests an event of which the table holds `found`.
     pub fn on(found: Option<&EventRecord>, request: ClaimRequest<'_>) -> ClaimResult {
+        let has_lost_place =
+            request.conversation.is_some() && found.is_some_and(|found| !found.has_place());
+        match Self::request(found, request) {
+            ClaimResult::TooEarly(time) if has_lost_place => ClaimResult::OutOfPlace(time),
+            result => result,
+        }
+    }
+
+    fn request(found: Option<&EventRecord>, request: ClaimRequest<'_>) -> ClaimResult {
         let now = request.now;
         let Some(found) = found else {
             return ClaimResult::Claimed(Self::first(None, request));
@@ -157,6 +175,8 @@ impl Claim {
                 if lease.last {
                     next.leave_the_dead();
                 }
+                next.wait_since(found.last_seen_at, in_place(found, request));
+                next.fail_since(Some(found.last_seen_at));
                 next
             }
             State::Dead(_) => {
@@ -169,10 +189,14 @@ impl Claim {
                 ..found.clone()
             },
         };
+        let conversation = in_place(found, request);
         next.digest = next.digest.or_else(|| request.event.digest());
         next.attempts_made += 1;
         next.attempts_since_claim += 1;
-        ClaimResult::Claimed(Self(found.transition(next, lease(request), now)))
+        ClaimResult::Claimed(Self {
+            transition: found.transition(next, lease(request, conversation), now),
+            conversation: conversation.map(str::to_owned),
+        })
     }
 
     /// The first claim on an event, or the first after `forgotten`.
@@ -189,21 +213,24 @@ impl Claim {
             *source,
             webhook_id.as_deref(),
             *received_at,
-            lease(request),
+            lease(request, request.conversation),
             request.now,
         );
         next.digest = request.event.digest();
         next.attempts_made = 1;
         next.attempts_since_claim = 1;
-        Self(Transition {
-            next,
-            guard: unchanged(forgotten),
-        })
+        Self {
+            transition: Transition {
+                next,
+                guard: unchanged(forgotten),
+            },
+            conversation: request.conversation.map(str::to_owned),
+        }
     }
 
     /// The transition that makes the claim valid once written.
     pub fn transition(&self) -> &Transition {
-        &self.0
+        &self.transition
     }
 
     /// The number of this attempt at the event, from 1.
@@ -224,6 +251,41 @@ impl Claim {
             .attempts
             .iter()
             .any(|attempt| attempt.status.is_none())
+    }
+
+    /// The conversation that waits while this event is attempted; `None` where it has no place in
+    /// the order.
+    pub fn conversation(&self) -> Option<&str> {
+        self.conversation.as_deref()
+    }
+
+    /// Returns whether the event comes in its place in the order of its conversation. A duplicate of
+    /// one that lost its place does not.
+    pub fn is_in_place(&self) -> bool {
+        self.conversation.is_some()
+    }
+
+    /// Replays of the event so far.
+    pub fn replays_made(&self) -> u32 {
+        self.record().replays_made
+    }
+
+    /// The time since which the conversation waits for this event; `None` before its first failure.
+    pub fn waiting_since(&self) -> Option<Timestamp> {
+        self.record().waiting.as_ref().map(|waiting| waiting.since)
+    }
+
+    /// The time since which it waits, as far as the event or the target is the reason.
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.record().waiting.as_ref()?.failing_since
+    }
+
+    /// The number of last attempts of which their workers recorded nothing.
+    pub fn crashes_before(&self) -> usize {
+        let newest = self.record().attempts.iter().rev();
+        newest
+            .take_while(|attempt| attempt.duration_ms.is_none())
+            .count()
     }
 
     /// Restores the type and headers of an event whose message has lost them, from the record.
@@ -279,7 +341,11 @@ impl Claim {
         next_attempt_at: Timestamp,
         now: Timestamp,
     ) -> Transition {
-        self.after(attempt, State::Retrying { next_attempt_at }, now)
+        let at = attempt.at;
+        let mut transition = self.after(attempt, State::Retrying { next_attempt_at }, now);
+        transition.next.wait_since(at, self.conversation.as_deref());
+        transition.next.fail_since(Some(at));
+        transition
     }
 
     /// A retry will come, and the attempt does not count: its failure says nothing about the event.
@@ -291,7 +357,17 @@ impl Claim {
     ) -> Transition {
         let mut transition = self.retrying(attempt, next_attempt_at, now);
         transition.next.attempts_since_claim = self.attempts_since_claim().saturating_sub(1);
+        transition.next.fail_since(None);
         transition
+    }
+
+    /// The event leaves the line of its conversation, and no event waits for it.
+    #[must_use]
+    pub fn leaving(self) -> Self {
+        Self {
+            conversation: None,
+            ..self
+        }
     }
 
     /// The target was not asked: the record is as if the event had not been claimed.
@@ -299,6 +375,7 @@ impl Claim {
         let mut next = self.record().clone();
         next.attempts_made = next.attempts_made.saturating_sub(1);
         next.attempts_since_claim = next.attempts_since_claim.saturating_sub(1);
+        next.wait_since(now, self.conversation.as_deref());
         self.record()
             .transition(next, State::Retrying { next_attempt_at }, now)
     }
@@ -339,7 +416,7 @@ impl Claim {
     }
 
     pub(in crate::domain::event_record) fn record(&self) -> &EventRecord {
-        &self.0.next
+        &self.transition.next
     }
 }
 
@@ -367,6 +444,20 @@ fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_
 }
 
 impl EventRecord {
+    /// Returns whether the event still has its place in the order of its conversation: all its
+    /// attempts were made there, and it waits there for the next.
+    pub(crate) fn has_place(&self) -> bool {
+        match &self.state {
+            State::InProgress(lease) => lease.ordered,
+            State::Retrying { .. } => self.waiting.is_some(),
+            State::Queued
+            | State::Delivered
+            | State::Dead(_)
+            | State::Archived { .. }
+            | State::Discarded(_) => false,
+        }
+    }
+
     /// Returns whether a claim by this message depends on the newest bulk replay: the event is dead
     /// and was not replayed by id.
     pub fn depends_on_bulk_replay(&self, message_id: &str, now: Timestamp) -> bool {
@@ -379,9 +470,15 @@ impl EventRecord {
     }
 }
 
-fn lease(request: ClaimRequest<'_>) -> State {
+/// The conversation of a claim on an event that still has its place in it.
+fn in_place<'a>(found: &EventRecord, request: ClaimRequest<'a>) -> Option<&'a str> {
+    request.conversation.filter(|_| found.has_place())
+}
+
+fn lease(request: ClaimRequest<'_>, conversation: Option<&str>) -> State {
     State::InProgress(DeliveryLease {
         lease_until: request.lease_until,
         last: request.last,
+        ordered: conversation.is_some(),
     })
 }

@@ -7,7 +7,7 @@ mod dead;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Attempt, Death, EventRecord, LIFE, OperatorAction, State, StateName};
+use super::{Attempt, Death, EventRecord, LIFE, OperatorAction, State, StateName, Waiting};
 use crate::domain::event::{Event, EventId, Source};
 use crate::domain::failure::Reason;
 use crate::domain::text::excerpt_of;
@@ -141,6 +141,7 @@ impl EventRecord {
             attempts: Vec::new(),
             history: Vec::new(),
             context: None,
+            waiting: None,
             expires_at: now + LIFE,
         }
     }
@@ -155,8 +156,17 @@ impl EventRecord {
             self.state.name(),
             state.name()
         );
+        let waiting = match state {
+            State::InProgress(_) | State::Retrying { .. } => next.waiting,
+            State::Queued
+            | State::Delivered
+            | State::Dead(_)
+            | State::Archived { .. }
+            | State::Discarded(_) => None,
+        };
         let next = Self {
             revision: Uuid::new_v4(),
+            waiting,
             state,
             last_seen_at: now,
             expires_at: now + LIFE,
@@ -184,6 +194,24 @@ impl EventRecord {
         self.attempts.push(attempt);
         let forgotten = self.attempts.len().saturating_sub(REMEMBERED);
         self.attempts.drain(..forgotten);
+    }
+
+    /// Notes that a conversation waits for the event since this time or longer, or that none does.
+    fn wait_since(&mut self, since: Timestamp, conversation: Option<&str>) {
+        let before = self.waiting.take();
+        self.waiting = conversation.map(|conversation| Waiting {
+            conversation: conversation.to_owned(),
+            failing_since: before.as_ref().and_then(|waiting| waiting.failing_since),
+            since: before.map_or(since, |waiting| waiting.since),
+        });
+    }
+
+    /// Notes since when the event or the target is the reason that a conversation waits, or that it
+    /// is not.
+    fn fail_since(&mut self, since: Option<Timestamp>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.failing_since = since.map(|since| waiting.failing_since.unwrap_or(since));
+        }
     }
 
     fn remember_act(&mut self, act: OperatorAction) {
