@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::domain::circuit::{Probed, Settings};
 use crate::ports::service::ServiceError;
 
-/// The event source mapping from the events queue to the processor.
+/// An event source mapping from a queue of events to the processor.
 pub trait EventSource: Send + Sync + 'static {
     /// Current settings; `None` during a change.
     fn settings(&self) -> impl Future<Output = Result<Option<Settings>, ServiceError>> + Send;

@@ -267,6 +267,9 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
             HeaderName::from_static("x-relay-source"),
             event.source.as_str(),
         );
+        if let Some(order) = delivery.order {
+            put(HeaderName::from_static("x-relay-order"), order.as_str());
+        }
         if !headers
             .get(TRACEPARENT)
             .is_some_and(|sent| is_traceparent(sent.as_bytes()))

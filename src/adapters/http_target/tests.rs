@@ -120,6 +120,7 @@ async fn deliver<S: SecretStore, C: Clock>(target: &HttpTarget<S, C>, limit: Dur
             event: &event(),
             attempt: 3,
             deadline: Instant::now() + limit,
+            order: None,
             pace: None,
         })
         .await
@@ -229,6 +230,7 @@ async fn an_event_without_a_trace_gets_one() {
                 event: &event,
                 attempt: 3,
                 deadline: Instant::now() + Duration::from_secs(10),
+                order: None,
                 pace: None,
             })
             .await;
@@ -694,6 +696,7 @@ async fn request_waits_for_its_turn() {
             event: &event,
             attempt: 1,
             deadline: began + Duration::from_secs(left),
+            order: None,
             pace: Some(&pace),
         };
         let failure = failure(target.deliver(delivery).await);

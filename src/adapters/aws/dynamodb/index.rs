@@ -1,5 +1,7 @@
 //! The sparse index of dead letters: how its shards are keyed, and how their pages become one.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +18,10 @@ pub(super) const INDEX_ORDER: &str = "dead_order";
 /// the table ("Best practices for designing and using partition keys effectively").
 pub(super) const SHARDS: u8 = 8;
 
+/// Partitions of the events for which their conversation waits. They share the index with the dead
+/// letters: an event is never both.
+pub(super) const WAITING_SHARDS: Range<u8> = SHARDS..2 * SHARDS;
+
 /// Part of one shard of the index.
 pub(super) struct Shard {
     /// In order; nothing for what cannot be read.
@@ -27,6 +33,10 @@ pub(super) struct Shard {
 /// By hash, since a person may have chosen the id.
 pub(super) fn shard_of(id: &EventId) -> u8 {
     Sha256::digest(id.as_str())[0] % SHARDS
+}
+
+pub(super) fn waiting_shard_of(id: &EventId) -> u8 {
+    WAITING_SHARDS.start + shard_of(id)
 }
 
 /// Beginning of the year 0, in seconds.

@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize};
 use serde_dynamo::{from_item, to_item};
 use uuid::Uuid;
 
-use self::index::{INDEX, INDEX_ORDER, INDEX_SHARD, SHARDS, Shard, merge, range, shard_of};
+use self::index::{
+    INDEX, INDEX_ORDER, INDEX_SHARD, SHARDS, Shard, WAITING_SHARDS, merge, range, shard_of,
+    waiting_shard_of,
+};
 use self::packed::{pack, unpack};
 use super::failed;
 use crate::domain::attempts::Attempts;
@@ -142,12 +145,13 @@ impl DynamoDb {
         Err(Service::DynamoDb.unavailable("DynamoDB did not process all keys of a batch"))
     }
 
-    async fn read_shard(
+    /// Reads a part of one shard of the index, in order, and returns whether more follows.
+    async fn query_shard(
         &self,
         shard: u8,
         (from, to): (&str, &str),
         limit: usize,
-    ) -> Result<Shard, ServiceError> {
+    ) -> Result<(Vec<(Position, Item)>, bool), ServiceError> {
         let request = self
             .client
             .query()
@@ -169,13 +173,27 @@ impl DynamoDb {
             let order = order.ok_or_else(|| {
                 Service::DynamoDb.unreadable("an item of the index has no place in it")
             })?;
-            items.push((Position(order), readable(item)));
+            items.push((Position(order), item));
         }
         if more && items.is_empty() {
             return Err(
                 Service::DynamoDb.unavailable("a page of the index is empty and not the last")
             );
         }
+        Ok((items, more))
+    }
+
+    async fn read_shard(
+        &self,
+        shard: u8,
+        range: (&str, &str),
+        limit: usize,
+    ) -> Result<Shard, ServiceError> {
+        let (items, more) = self.query_shard(shard, range, limit).await?;
+        let items = items
+            .into_iter()
+            .map(|(position, item)| (position, readable(item)))
+            .collect();
         Ok(Shard { items, more })
     }
 }
@@ -213,6 +231,13 @@ impl EventsTable for DynamoDb {
             item.insert(
                 INDEX_SHARD.to_owned(),
                 AttributeValue::S(shard_of(&next.event_id).to_string()),
+            );
+            item.insert(INDEX_ORDER.to_owned(), AttributeValue::S(order));
+        } else if let Some(waiting) = &next.waiting {
+            let order = Position::of(waiting.since, &next.event_id).0;
+            item.insert(
+                INDEX_SHARD.to_owned(),
+                AttributeValue::S(waiting_shard_of(&next.event_id).to_string()),
             );
             item.insert(INDEX_ORDER.to_owned(), AttributeValue::S(order));
         }
@@ -318,6 +343,29 @@ impl EventsTable for DynamoDb {
         let of_each = limit.div_ceil(usize::from(SHARDS) / 2).max(1);
         let shards = (0..SHARDS).map(|shard| self.read_shard(shard, (&from, &to), of_each));
         Ok(merge(try_join_all(shards).await?, limit))
+    }
+
+    async fn waiting(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<EventRecord>, bool), ServiceError> {
+        let (from, to) = range(Window::default(), None);
+        let shards =
+            WAITING_SHARDS.map(|shard| self.query_shard(shard, (&from, &to), limit.max(1)));
+        let shards = try_join_all(shards).await?;
+        let mut are_more = shards.iter().any(|(_, more)| *more);
+        let items = shards.into_iter().flat_map(|(items, _)| items);
+        let mut positions: Vec<_> = items.map(|(position, _)| position).collect();
+        positions.sort_unstable();
+        are_more |= positions.len() > limit;
+        positions.truncate(limit);
+        let ids: Vec<EventId> = positions.iter().filter_map(Position::event_id).collect();
+        // The index holds too little of a record, and lags behind it.
+        let mut records = self.get_many(&ids).await?;
+        let records = ids.into_iter().filter_map(|id| records.remove(&id));
+        let waiting = records.filter(|record| record.waiting.is_some() && !record.is_expired(now));
+        Ok((waiting.collect(), are_more))
     }
 
     async fn acquire(

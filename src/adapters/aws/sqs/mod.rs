@@ -4,8 +4,7 @@ mod batch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -19,6 +18,7 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use self::batch::{Confirmed, in_batches};
 use super::cloudwatch::QueueMetrics;
@@ -28,7 +28,7 @@ use crate::domain::queue_depth::QueueDepth;
 use crate::domain::trace::TraceHeader;
 use crate::ports::queue::{
     Countable, LONGEST_DELAY, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
-    Redrive, Sender, VisibilityTimeout,
+    Redrive, Sender, VisibilityTimeout, deduplication_id, is_fifo,
 };
 use crate::ports::service::{Service, ServiceError};
 
@@ -49,6 +49,7 @@ impl Sqs {
     pub fn queue(&self, url: String) -> SqsQueue {
         SqsQueue {
             client: self.0.clone(),
+            is_fifo: is_fifo(&url),
             url,
             metrics: None,
         }
@@ -73,10 +74,14 @@ impl Sqs {
 }
 
 /// One queue, by its URL.
+///
+/// A FIFO queue keeps the order of each message group. Every message that is sent to it needs a
+/// group.
 #[derive(Debug, Clone)]
 pub struct SqsQueue {
     client: Client,
     url: String,
+    is_fifo: bool,
     metrics: Option<QueueMetrics>,
 }
 
@@ -115,6 +120,7 @@ impl Sender for SqsQueue {
             .queue_url(&self.url)
             .message_body(&message.body)
             .set_message_group_id(message.group.clone())
+            .set_message_deduplication_id(self.deduplication_id(message))
             .set_message_attributes(Some(to_sdk_attributes(message)?))
             .set_message_system_attributes(
                 message.trace.as_ref().map(system_attributes).transpose()?,
@@ -123,6 +129,9 @@ impl Sender for SqsQueue {
     }
 
     async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
+        if self.is_fifo {
+            return self.send_in_order(messages).await;
+        }
         let messages: Vec<_> = messages.iter().map(|message| (message, None)).collect();
         self.send_batches(&messages).await
     }
@@ -133,13 +142,51 @@ impl Sender for SqsQueue {
     ) -> Vec<Result<(), ServiceError>> {
         let delayed = messages.iter().map(|(message, delay)| {
             let delay = seconds((*delay).min(LONGEST_DELAY));
-            (message, Some(delay))
+            // SQS refuses one on a message of a FIFO queue.
+            (message, (!self.is_fifo).then_some(delay))
         });
         self.send_batches(&delayed.collect::<Vec<_>>()).await
     }
 }
 
 impl SqsQueue {
+    /// The id that a send to a FIFO queue needs, the same over the SDK's own retries of the call.
+    fn deduplication_id(&self, message: &Message) -> Option<String> {
+        self.is_fifo.then(|| deduplication_id(message))
+    }
+
+    /// Sends messages to a FIFO queue so that each group keeps its order.
+    ///
+    /// A batch call can fail in part. So no call has two messages of a group, and one that is not
+    /// confirmed ends its group: those behind it fail without being sent.
+    async fn send_in_order(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
+        let mut results = vec![Ok(()); messages.len()];
+        let mut rest: Vec<usize> = (0..messages.len()).collect();
+        while !rest.is_empty() {
+            let mut groups = HashSet::new();
+            let (heads, behind): (Vec<_>, Vec<_>) = rest
+                .into_iter()
+                .partition(|position| groups.insert(&messages[*position].group));
+            let batch: Vec<_> = heads.iter().map(|head| (&messages[*head], None)).collect();
+            let sent = self.send_batches(&batch).await;
+            rest = behind;
+            for (head, result) in heads.into_iter().zip(sent) {
+                if let Err(error) = &result {
+                    let group = &messages[head].group;
+                    rest.retain(|behind| {
+                        let is_of_group = messages[*behind].group == *group;
+                        if is_of_group {
+                            results[*behind] = Err(error.clone());
+                        }
+                        !is_of_group
+                    });
+                }
+                results[head] = result;
+            }
+        }
+        results
+    }
+
     /// Sends messages, each with its `DelaySeconds`.
     async fn send_batches(
         &self,
@@ -151,6 +198,7 @@ impl SqsQueue {
                 .set_delay_seconds(*delay)
                 .message_body(&message.body)
                 .set_message_group_id(message.group.clone())
+                .set_message_deduplication_id(self.deduplication_id(message))
                 .set_message_attributes(Some(to_sdk_attributes(message)?))
                 .build()
                 .map_err(cannot_build)
@@ -215,6 +263,7 @@ impl Receiver for SqsQueue {
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .visibility_timeout(seconds(visibility))
             .wait_time_seconds(seconds(wait))
+            .set_receive_request_attempt_id(self.is_fifo.then(|| Uuid::new_v4().to_string()))
             .send()
             .await
             .map_err(failed(Service::Sqs))?;
@@ -222,7 +271,7 @@ impl Receiver for SqsQueue {
             .messages
             .unwrap_or_default()
             .into_iter()
-            .map(from_sdk)
+            .map(|message| from_sdk(message, self.is_fifo))
             .collect()
     }
 
@@ -371,7 +420,10 @@ fn system_attributes(trace: &TraceHeader) -> Result<SystemAttributes, ServiceErr
     .into())
 }
 
-fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, ServiceError> {
+fn from_sdk(
+    message: aws_sdk_sqs::types::Message,
+    is_ordered: bool,
+) -> Result<ReceivedMessage, ServiceError> {
     let mut attributes = BTreeMap::new();
     for (name, value) in message.message_attributes.unwrap_or_default() {
         let data_type = value.data_type;
@@ -412,6 +464,7 @@ fn from_sdk(message: aws_sdk_sqs::types::Message) -> Result<ReceivedMessage, Ser
         sent_at,
         message_id,
         receive_count,
+        is_ordered,
     })
 }
 

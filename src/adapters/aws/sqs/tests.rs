@@ -1,5 +1,7 @@
 //! The adapter against the SDK's client with a mocked connection.
 
+use std::sync::{Arc, Mutex};
+
 use aws_sdk_sqs::operation::cancel_message_move_task::CancelMessageMoveTaskOutput;
 use aws_sdk_sqs::operation::change_message_visibility_batch::ChangeMessageVisibilityBatchOutput;
 use aws_sdk_sqs::operation::get_queue_attributes::GetQueueAttributesOutput;
@@ -38,6 +40,18 @@ fn message(body: &str) -> Message {
     }
 }
 
+fn fifo(rules: &[&Rule]) -> SqsQueue {
+    Sqs(mock_client!(aws_sdk_sqs, RuleMode::MatchAny, rules)).queue("the-queue.fifo".to_owned())
+}
+
+/// A message of a group, told from others by its body.
+fn of_group(group: &str, body: &str) -> Message {
+    Message {
+        group: Some(group.to_owned()),
+        ..message(body)
+    }
+}
+
 fn failed(position: usize, sender_fault: bool) -> BatchResultErrorEntry {
     BatchResultErrorEntry::builder()
         .id(position.to_string())
@@ -57,6 +71,7 @@ async fn a_message_is_sent_with_its_attributes_and_its_group() {
             request.queue_url() == Some("the-queue")
                 && request.message_body() == Some("{}")
                 && request.message_group_id() == Some("a-webhook")
+                && request.message_deduplication_id().is_none()
                 && id.is_some_and(|id| {
                     id.data_type() == "String" && id.string_value() == Some("an-event")
                 })
@@ -132,6 +147,75 @@ async fn each_message_of_a_batch_goes_with_its_attributes_and_its_group() {
     );
     let results = queue(&[&rule]).send_all(&[message("{}"), bytes]).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test]
+async fn each_send_to_a_fifo_queue_has_an_id_of_its_own() {
+    let ids = Mutex::<HashSet<String>>::default();
+    let one = mock!(Client::send_message)
+        .match_requests(|request| request.message_group_id() == Some("a-webhook"))
+        .then_compute_output(move |request| {
+            let id = request.message_deduplication_id().expect("an id");
+            assert!(ids.lock().expect("not poisoned").insert(id.to_owned()));
+            SendMessageOutput::builder().build()
+        });
+    let queue = fifo(&[&one]);
+    for _ in 0..2 {
+        queue.send(&message("{}")).await.expect("sent");
+    }
+    assert_eq!(one.num_calls(), 2);
+}
+
+/// Bodies of the batches that are sent to a FIFO queue, where SQS refuses the body `refused`, and
+/// the results.
+async fn sent_in_order(
+    messages: &[Message],
+    refused: &'static str,
+) -> (Vec<Vec<String>>, Vec<Result<(), ServiceError>>) {
+    let batches = Arc::<Mutex<Vec<Vec<String>>>>::default();
+    let seen = Arc::clone(&batches);
+    let rule = mock!(Client::send_message_batch).then_compute_output(move |request| {
+        let entries = request.entries();
+        let ids: HashSet<_> = entries
+            .iter()
+            .filter_map(SendMessageBatchRequestEntry::message_deduplication_id)
+            .collect();
+        assert_eq!(ids.len(), entries.len(), "an id for each");
+        assert!(entries.iter().all(|entry| entry.delay_seconds().is_none()));
+        let bodies = entries.iter().map(|entry| entry.message_body().to_owned());
+        seen.lock().expect("not poisoned").push(bodies.collect());
+        let mut output = SendMessageBatchOutput::builder()
+            .set_successful(Some(Vec::new()))
+            .set_failed(Some(Vec::new()));
+        for (position, entry) in entries.iter().enumerate() {
+            output = if entry.message_body() == refused {
+                output.failed(failed(position, false))
+            } else {
+                let sent = SendMessageBatchResultEntry::builder()
+                    .id(entry.id())
+                    .message_id("m")
+                    .md5_of_message_body("-");
+                output.successful(sent.build().expect("complete"))
+            };
+        }
+        output.build().expect("complete")
+    });
+    let results = fifo(&[&rule]).send_all(messages).await;
+    let batches = batches.lock().expect("not poisoned").clone();
+    (batches, results)
+}
+
+#[tokio::test]
+async fn message_of_a_group_follows_once_the_one_before_is_confirmed() {
+    let messages = ["a1", "b1", "a2", "a3", "b2"].map(|body| of_group(&body[..1], body));
+    let (batches, results) = sent_in_order(&messages, "").await;
+    assert_eq!(batches, [vec!["a1", "b1"], vec!["a2", "b2"], vec!["a3"]]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+
+    let (batches, results) = sent_in_order(&messages, "a2").await;
+    assert_eq!(batches, [["a1", "b1"], ["a2", "b2"]], "a3 is not sent");
+    let are_sent: Vec<bool> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(are_sent, [true, true, false, false, true]);
 }
 
 #[tokio::test]
@@ -277,7 +361,28 @@ async fn visibility_is_changed_ten_at_a_time_in_whole_seconds_by_position() {
 
 #[tokio::test]
 async fn a_received_message_is_what_was_sent() {
-    let rule = mock!(Client::receive_message)
+    let rule = receive();
+    // SQS refuses to be asked for more than ten.
+    let received = queue(&[&rule])
+        .receive(1000, Duration::from_secs(930), Duration::from_secs(2))
+        .await;
+    let received = received.expect("received").pop().expect("one message");
+    assert_eq!(received.message, message("{}"));
+    assert_eq!(received.sent_at.as_second(), 1_768_478_400);
+    assert_eq!(
+        (received.message_id.as_str(), received.receive_count),
+        ("the-message", 3)
+    );
+    assert!(!received.is_ordered);
+    let received = fifo(&[&rule])
+        .receive(10, Duration::from_secs(930), Duration::from_secs(2))
+        .await;
+    let received = received.expect("received").pop().expect("one message");
+    assert!(received.is_ordered && received.message == message("{}"));
+}
+
+fn receive() -> Rule {
+    mock!(Client::receive_message)
         .match_requests(|request| {
             let system = request
                 .message_system_attribute_names()
@@ -288,6 +393,8 @@ async fn a_received_message_is_what_was_sent() {
                 && request.wait_time_seconds() == Some(2)
                 && request.max_number_of_messages() == Some(10)
                 && request.message_attribute_names() == ["All"]
+                && request.receive_request_attempt_id().is_some()
+                    == request.queue_url().is_some_and(is_fifo)
                 && system == ["SentTimestamp", "MessageGroupId", "ApproximateReceiveCount"].into()
         })
         .then_output(|| {
@@ -307,18 +414,7 @@ async fn a_received_message_is_what_was_sent() {
                         .build(),
                 )
                 .build()
-        });
-    // SQS refuses to be asked for more than ten.
-    let received = queue(&[&rule])
-        .receive(1000, Duration::from_secs(930), Duration::from_secs(2))
-        .await;
-    let received = received.expect("received").pop().expect("one message");
-    assert_eq!(received.message, message("{}"));
-    assert_eq!(received.sent_at.as_second(), 1_768_478_400);
-    assert_eq!(
-        (received.message_id.as_str(), received.receive_count),
-        ("the-message", 3)
-    );
+        })
 }
 
 #[tokio::test]

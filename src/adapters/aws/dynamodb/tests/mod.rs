@@ -58,6 +58,7 @@ fn record(state: State) -> EventRecord {
         attempts: Vec::new(),
         history: Vec::new(),
         context: None,
+        waiting: None,
         expires_at: noon() + LIFE,
     }
 }
@@ -91,6 +92,7 @@ fn claimed(last: bool) -> State {
     State::InProgress(DeliveryLease {
         lease_until: noon(),
         last,
+        ordered: false,
     })
 }
 
