@@ -55,6 +55,7 @@ async fn main() -> anyhow::Result<()> {
     let ports = Ports {
         // The function has two `SqsQueue`s and a `DynamoDb` here.
         events: FakeQueue::default(),
+        ordered: None,
         dead_letters: FakeQueue::default(),
         table: FakeTable::default(),
         target: Lines,
@@ -68,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
         message_id: "a-message".to_owned(),
         receipt: ReceiptHandle("a-receipt".to_owned()),
         receive_count: 1,
+        is_ordered: false,
         sent_at: jiff::Timestamp::now(),
         message: Message {
             body: r#"{"hello":"world"}"#.to_owned(),

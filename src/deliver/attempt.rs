@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::deliver::backoff::{Disposition, millis};
+use crate::deliver::order::uncounted;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::domain::event::Event;
@@ -16,7 +17,7 @@ use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::ReceivedMessage;
 use crate::ports::run_lease::LEASE_PAST_DEADLINE;
-use crate::ports::service::ServiceError;
+use crate::ports::service::{Fault, ServiceError};
 use crate::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use crate::runtime::logging::{self, display_chain};
 use crate::runtime::metrics::{self, Class};
@@ -50,6 +51,11 @@ impl<T: PortTypes> Processor<T> {
         received: &ReceivedMessage,
         deadline: Instant,
     ) -> Disposition {
+        let disposition = self.deliver_once(received, deadline).await;
+        self.leave_line(received, disposition).await
+    }
+
+    async fn deliver_once(&self, received: &ReceivedMessage, deadline: Instant) -> Disposition {
         let room = self
             .pace
             .as_ref()
@@ -57,13 +63,17 @@ impl<T: PortTypes> Processor<T> {
         let is_full = room.as_ref().is_some_and(Option::is_none);
         // A message that was received before may belong to a dead event, by its id: a new message in
         // its place would not.
-        if is_full && received.receive_count <= 1 {
-            return postpone(received, deadline);
+        let is_simple = received.is_ordered || received.receive_count <= 1;
+        if is_full && is_simple && !Self::is_used_up(received) {
+            return postpone(received, received.is_ordered, deadline);
         }
         let (event, claim) = match self.begin(received, deadline).await {
             ClaimOutcome::Claimed(event, claim) => (event, claim),
             ClaimOutcome::Ended(disposition) => return disposition,
         };
+        if self.loses_place(received, &claim) {
+            return self.lose_place(received, &event, *claim, deadline).await;
+        }
         if is_full {
             return self.give_back(received, &event, &claim, deadline).await;
         }
@@ -133,15 +143,13 @@ impl<T: PortTypes> Processor<T> {
             }
             // Two equal SHA-256 ids: it is never taken for a duplicate.
             Ok(ClaimResult::Other(_)) => self.backoff.retry(received, received.receive_count, None),
-            Ok(ClaimResult::TooEarly(time)) => {
+            Ok(early @ (ClaimResult::TooEarly(time) | ClaimResult::OutOfPlace(time))) => {
                 let left = Duration::try_from(time.duration_since(self.ports.clock.now()))
                     .unwrap_or_default();
-                // Another message of the event may be renewed for days. This one does not become a
-                // dead letter meanwhile.
-                let disposition = if self.backoff.is_last(received.receive_count) {
+                let disposition = if let ClaimResult::OutOfPlace(_) = early {
                     Disposition::RenewAt(Instant::now() + left)
                 } else {
-                    Disposition::RetryAt(Instant::now() + left)
+                    self.wait(received, left)
                 };
                 let failure = DeliveryFailure::new(
                     FailureCause::NotSent,
@@ -166,7 +174,12 @@ impl<T: PortTypes> Processor<T> {
                 disposition
             }
             Err(error) => {
-                let disposition = self.backoff.retry(received, received.receive_count, None);
+                // A record that only a later version can read would hold its conversation for days.
+                let disposition = if received.is_ordered && error.fault == Fault::Unreadable {
+                    Disposition::RenewAt(Instant::now())
+                } else {
+                    self.backoff.retry(received, received.receive_count, None)
+                };
                 let failure = DeliveryFailure::new(FailureCause::NotSent, display_chain(&error));
                 self.backoff
                     .log_failure(received, Some(&event), &failure, disposition);
@@ -194,7 +207,12 @@ impl<T: PortTypes> Processor<T> {
             message_id: &received.message_id,
             sent_at: received.sent_at,
             bulk: None,
-            last: self.backoff.is_last(received.receive_count),
+            last: self.backoff.is_last_receive(received),
+            conversation: received
+                .message
+                .group
+                .as_deref()
+                .filter(|_| received.is_ordered),
             lease_until: now
                 + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
             now,
@@ -229,6 +247,7 @@ impl<T: PortTypes> Processor<T> {
                 ClaimResult::AlreadyFinished(Finished { noted: None, .. })
                 | ClaimResult::Other(_)
                 | ClaimResult::TooEarly(_)
+                | ClaimResult::OutOfPlace(_)
                 | ClaimResult::AlreadyDead(_) => return Ok(claimed),
             };
             match self.ports.table.write(transition).await? {
@@ -251,6 +270,7 @@ impl<T: PortTypes> Processor<T> {
             event,
             attempt: claim.attempt(),
             deadline: deadline - SETTLE_TIME,
+            order: self.out_of_order(event, claim),
             pace: self.pace.as_ref(),
         };
         let outcome = self.ports.target.deliver(delivery).await;
@@ -297,14 +317,18 @@ impl<T: PortTypes> Processor<T> {
 }
 
 /// Sends back an event for which the rate leaves no room in this invocation.
-pub(super) fn postpone(received: &ReceivedMessage, deadline: Instant) -> Disposition {
+pub(super) fn postpone(
+    received: &ReceivedMessage,
+    is_in_place: bool,
+    deadline: Instant,
+) -> Disposition {
     metrics::POSTPONED.add(1);
     tracing::debug!(
         event_id = received.message.event_id(),
         message_id = received.message_id,
         "postponed: the bound on the target's rate leaves no room in this invocation"
     );
-    Disposition::RenewAt(deadline)
+    uncounted(is_in_place, deadline)
 }
 
 /// Logs and counts a message whose event was delivered or discarded before.

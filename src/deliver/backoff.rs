@@ -10,6 +10,10 @@ use crate::domain::retry::Schedule;
 use crate::ports::queue::ReceivedMessage;
 use crate::ports::target::DeliveryFailure;
 
+/// A whole conversation waits for a message that cannot be processed, whose receives say little: the
+/// delay grows to that of this attempt.
+pub(super) const LONGEST_ORDERED_RETRY: u32 = 5;
+
 /// Instruction to SQS about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disposition {
@@ -18,6 +22,7 @@ pub(super) enum Disposition {
     /// Make it visible again at this time.
     RetryAt(Instant),
     /// Put a new message in its place, to be received from this time on: its receives do not count.
+    /// It goes to the standard queue, so that an event of the ordered queue leaves the line.
     RenewAt(Instant),
 }
 
@@ -46,9 +51,15 @@ impl Backoff {
         }
     }
 
-    /// Returns whether a receive with this count is the last one allowed.
-    pub(super) fn is_last(&self, receive_count: u32) -> bool {
-        self.schedule.is_last(receive_count)
+    /// Returns whether this number of attempts, or of receives, is the last one allowed.
+    pub(super) fn is_last(&self, number: u32) -> bool {
+        self.schedule.is_last(number)
+    }
+
+    /// Returns whether SQS moves the message to the dead letters unless it is deleted. In the ordered
+    /// queue it does not: those behind a failing message use up receives without an attempt.
+    pub(super) fn is_last_receive(&self, received: &ReceivedMessage) -> bool {
+        !received.is_ordered && self.is_last(received.receive_count)
     }
 
     /// Draws the delay after attempt number `attempt`.
@@ -65,13 +76,18 @@ impl Backoff {
         attempt: u32,
         retry_after: Option<Duration>,
     ) -> Disposition {
+        let attempt = if received.is_ordered {
+            attempt.min(LONGEST_ORDERED_RETRY)
+        } else {
+            attempt
+        };
         self.retry_at(received, Instant::now() + self.delay(attempt, retry_after))
     }
 
     /// Retries at this time. A message at its last receive is visible at once, and SQS moves it to
     /// the dead letters.
     pub(super) fn retry_at(&self, received: &ReceivedMessage, at: Instant) -> Disposition {
-        Disposition::RetryAt(if self.is_last(received.receive_count) {
+        Disposition::RetryAt(if self.is_last_receive(received) {
             Instant::now()
         } else {
             at
@@ -88,7 +104,7 @@ impl Backoff {
     ) {
         let (next, delay) = match disposition {
             Disposition::Delete => ("dead letter", None),
-            Disposition::RetryAt(_) if self.is_last(received.receive_count) => ("redrive", None),
+            Disposition::RetryAt(_) if self.is_last_receive(received) => ("redrive", None),
             Disposition::RetryAt(at) | Disposition::RenewAt(at) => {
                 ("retry", Some(at.saturating_duration_since(Instant::now())))
             }

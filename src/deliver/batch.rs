@@ -1,7 +1,7 @@
-//! Delivers a batch: all messages at the same time, each on its own, and SQS is told the outcome of
-//! each.
+//! Delivers a batch: all messages at the same time, each on its own, and those of one conversation
+//! one after another where the relay keeps their order. SQS is told the outcome of each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use crate::deliver::backoff::Disposition;
+use crate::deliver::order::{Line, lines};
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::deliver::renew::renew;
-use crate::deliver::visibility::set_visibility;
 use crate::ports::clock::Clock;
 use crate::ports::queue::ReceivedMessage;
 use crate::ports::run_lease::LEASE_PAST_DEADLINE;
@@ -67,10 +67,7 @@ impl<T: PortTypes> Processor<T> {
             kept.extend(failed.map(|(spent, _)| spent));
         }
         let (visibility_set, ()) = tokio::join!(
-            timeout_at(
-                deadline - ANSWER_TIME,
-                set_visibility(&self.ports.events, &kept)
-            ),
+            timeout_at(deadline - ANSWER_TIME, self.set_visibility(&kept)),
             self.attempts
                 .write(&self.ports.table, deadline - ANSWER_TIME)
         );
@@ -85,61 +82,100 @@ impl<T: PortTypes> Processor<T> {
             .collect()
     }
 
+    /// Delivers the lines of a batch side by side, and the messages of a line one after another. The
+    /// first message of a line that must come again ends it: those behind come again at the same
+    /// time, without an attempt.
     async fn deliver_all(
         self: &Arc<Self>,
         batch: &Arc<Vec<ReceivedMessage>>,
         deadline: Instant,
     ) -> Vec<Disposition> {
+        let mut open = lines(batch);
         let mut tasks = JoinSet::new();
-        let mut positions = HashMap::new();
-        for position in 0..batch.len() {
+        let mut places = HashMap::new();
+        let mut outcomes: Vec<Option<Result<Disposition, &str>>> = vec![None; batch.len()];
+        let start = |tasks: &mut JoinSet<Disposition>, number: usize, line: &mut Line| {
+            let position = line.pop_front()?;
             let (processor, batch) = (Arc::clone(self), Arc::clone(batch));
             // On the heap: a task is moved around, and this one is as large as all that it calls.
             let task = tasks.spawn(Box::pin(async move {
                 processor.deliver(&batch[position], deadline).await
             }));
-            positions.insert(task.id(), position);
-        }
-        // A message whose task does not end in time has run out of it.
-        let mut outcomes: Vec<Result<Disposition, &str>> =
-            vec![Err("the invocation ran out of time"); batch.len()];
-        let mut record = |joined: Result<(Id, Disposition), JoinError>| {
-            let (id, outcome) = match joined {
-                Ok((id, disposition)) => (id, Ok(disposition)),
-                Err(error) if error.is_panic() => (error.id(), Err("the delivery panicked")),
-                Err(_) => return,
-            };
-            if let Some(&position) = positions.get(&id) {
-                outcomes[position] = outcome;
-            }
+            Some((task.id(), (number, position)))
         };
+        for (number, line) in open.iter_mut().enumerate() {
+            places.extend(start(&mut tasks, number, line));
+        }
         while let Ok(Some(joined)) =
             timeout_at(deadline - REPORT_TIME, tasks.join_next_with_id()).await
         {
-            record(joined);
+            let Some((id, outcome)) = outcome_of(joined) else {
+                continue;
+            };
+            let (number, position) = places[&id];
+            let goes_on = matches!(outcome, Ok(Disposition::Delete));
+            outcomes[position] = Some(outcome);
+            if goes_on && self.has_time_for_next(deadline) {
+                places.extend(start(&mut tasks, number, &mut open[number]));
+            }
         }
         tasks.abort_all();
         while let Some(joined) = tasks.join_next_with_id().await {
-            record(joined);
+            if let Some((id, outcome)) = outcome_of(joined) {
+                outcomes[places[&id].1] = Some(outcome);
+            }
         }
-        let unfinished = |received: &ReceivedMessage, detail: &str| {
-            // Its lease may still hold, and would turn away a delivery before it ends.
-            let disposition = self
-                .backoff
-                .retry_at(received, deadline + LEASE_PAST_DEADLINE);
-            self.backoff.log_failure(
-                received,
-                None,
-                &DeliveryFailure::new(FailureCause::NotSent, detail),
-                disposition,
-            );
-            disposition
-        };
-        let pairs = outcomes.into_iter().zip(batch.iter());
-        pairs
-            .map(|(outcome, received)| {
-                outcome.unwrap_or_else(|detail| unfinished(received, detail))
-            })
-            .collect()
+        let started: HashSet<usize> = places.into_values().map(|(_, position)| position).collect();
+        let mut dispositions = vec![Disposition::Delete; batch.len()];
+        for line in lines(batch) {
+            let mut comes_again_at = None;
+            for position in line {
+                let received = &batch[position];
+                let disposition = match outcomes[position] {
+                    Some(Ok(disposition)) => disposition,
+                    Some(Err(detail)) => self.unfinished(received, detail, deadline),
+                    None if started.contains(&position) => {
+                        self.unfinished(received, "the invocation ran out of time", deadline)
+                    }
+                    None => Disposition::RetryAt(comes_again_at.unwrap_or_else(Instant::now)),
+                };
+                if let Disposition::RetryAt(at) = disposition {
+                    comes_again_at = Some(at);
+                }
+                dispositions[position] = disposition;
+            }
+        }
+        dispositions
+    }
+
+    /// Sends back a message whose task has not ended by itself.
+    fn unfinished(
+        &self,
+        received: &ReceivedMessage,
+        detail: &str,
+        deadline: Instant,
+    ) -> Disposition {
+        // Its lease may still hold, and would turn away a delivery before it ends.
+        let disposition = self
+            .backoff
+            .retry_at(received, deadline + LEASE_PAST_DEADLINE);
+        self.backoff.log_failure(
+            received,
+            None,
+            &DeliveryFailure::new(FailureCause::NotSent, detail),
+            disposition,
+        );
+        disposition
+    }
+}
+
+/// The outcome of a task that has ended by itself.
+fn outcome_of(
+    joined: Result<(Id, Disposition), JoinError>,
+) -> Option<(Id, Result<Disposition, &'static str>)> {
+    match joined {
+        Ok((id, disposition)) => Some((id, Ok(disposition))),
+        Err(error) if error.is_panic() => Some((error.id(), Err("the delivery panicked"))),
+        Err(_) => None,
     }
 }

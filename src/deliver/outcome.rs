@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::deliver::attempt::postpone;
 use crate::deliver::backoff::Disposition;
+use crate::deliver::order::{NextAttempt, measure_wait, uncounted};
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::domain::event::Event;
@@ -72,7 +73,7 @@ impl<T: PortTypes> Processor<T> {
             }
             return Disposition::Delete;
         }
-        if self.backoff.is_last(received.receive_count) {
+        if self.backoff.is_last_receive(received) {
             // Kept, it would be a dead letter, and a replay would deliver it again.
             tracing::error!(event_id = %event.id, "failed to record the delivery at the last receive; deleting the message");
             return Disposition::Delete;
@@ -96,7 +97,7 @@ impl<T: PortTypes> Processor<T> {
             .await;
         let is_retried = match disposition {
             Disposition::Delete => false,
-            Disposition::RetryAt(_) => !self.backoff.is_last(received.receive_count),
+            Disposition::RetryAt(_) => !self.backoff.is_last_receive(received),
             Disposition::RenewAt(_) => failure.cause != FailureCause::Postponed,
         };
         if is_retried {
@@ -141,7 +142,7 @@ impl<T: PortTypes> Processor<T> {
                 }
             }
             RetryDecision::Retry
-                if self.backoff.is_last(received.receive_count)
+                if self.backoff.is_last_receive(received)
                     || self.backoff.is_last(claim.attempts_since_claim()) =>
             {
                 let reason = self.reason(ReasonKind::Exhausted, failure, number);
@@ -149,7 +150,7 @@ impl<T: PortTypes> Processor<T> {
                 // SQS moves a message unchanged, at its last receive: where the message does not name
                 // its event, or was renewed, we send one.
                 let is_moved = received.message.event_id() == Some(event.id.as_str())
-                    && self.backoff.is_last(received.receive_count);
+                    && self.backoff.is_last_receive(received);
                 let to_move = (!is_moved).then_some(&*received.message_id);
                 let transition = claim.dead(attempt, reason.clone().into(), to_move, context);
                 let redrive = Disposition::RetryAt(Instant::now());
@@ -175,25 +176,39 @@ impl<T: PortTypes> Processor<T> {
                     return self.give_back(received, event, claim, deadline).await;
                 }
                 let now = self.ports.clock.now();
+                measure_wait(claim, now);
                 // By all attempts, since none of these counts.
                 let delay = self.backoff.delay(claim.attempt(), failure.retry_after);
-                let renewed = Disposition::RenewAt(Instant::now() + delay);
+                let later = uncounted(claim.is_in_place(), Instant::now() + delay);
                 let transition = claim.retrying_uncounted(attempt, now + delay, now);
-                self.write(event, &transition, renewed, deadline)
+                self.write(event, &transition, later, deadline)
                     .await
                     .err()
-                    .unwrap_or(renewed)
+                    .unwrap_or(later)
             }
             RetryDecision::Retry => {
                 let delay = self
                     .backoff
                     .delay(claim.attempts_since_claim(), failure.retry_after);
-                let (now, retry) = (
-                    self.ports.clock.now(),
-                    Disposition::RetryAt(Instant::now() + delay),
-                );
-                let transition = claim.retrying(attempt, now + delay, now);
-                self.write(event, &transition, retry, deadline)
+                let now = self.ports.clock.now();
+                measure_wait(claim, now);
+                let next = if received.is_ordered {
+                    self.retry_in_order(claim, delay, failure.retry_after, now)
+                } else {
+                    NextAttempt::Here(delay)
+                };
+                let (transition, retry, otherwise) = match next {
+                    NextAttempt::Here(delay) => {
+                        let retry = Disposition::RetryAt(Instant::now() + delay);
+                        (claim.retrying(attempt, now + delay, now), retry, retry)
+                    }
+                    NextAttempt::OutOfOrder => (
+                        claim.clone().leaving().retrying(attempt, now + delay, now),
+                        Disposition::RenewAt(Instant::now() + delay),
+                        self.stay(received),
+                    ),
+                };
+                self.write(event, &transition, otherwise, deadline)
                     .await
                     .err()
                     .unwrap_or(retry)
@@ -209,13 +224,33 @@ impl<T: PortTypes> Processor<T> {
         claim: &Claim,
         deadline: Instant,
     ) -> Disposition {
-        let (disposition, now) = (postpone(received, deadline), self.ports.clock.now());
+        let disposition = postpone(received, claim.is_in_place(), deadline);
+        let now = self.ports.clock.now();
         let left = deadline.saturating_duration_since(Instant::now());
         let transition = claim.postponed(now + left, now);
         self.write(event, &transition, disposition, deadline)
             .await
             .err()
             .unwrap_or(disposition)
+    }
+
+    /// Sends back a claimed event that leaves the line before it is attempted.
+    pub(super) async fn lose_place(
+        &self,
+        received: &ReceivedMessage,
+        event: &Event,
+        claim: Claim,
+        deadline: Instant,
+    ) -> Disposition {
+        let (elsewhere, now) = (Disposition::RenewAt(Instant::now()), self.ports.clock.now());
+        let transition = claim.leaving().postponed(now, now);
+        match self
+            .write(event, &transition, self.stay(received), deadline)
+            .await
+        {
+            Ok(()) => elsewhere,
+            Err(disposition) => disposition,
+        }
     }
 
     /// Decides whether the event is retried, and whether the attempt counts.

@@ -16,8 +16,10 @@ pub trait PortTypes: 'static {
 
 /// Queues, table and target that the use case needs.
 pub struct Ports<T: PortTypes> {
-    /// Queue that the messages come from.
+    /// Queue that the messages come from, and to which events go that lose their place in the order.
     pub events: T::Events,
+    /// Queue that keeps the order of conversations, if the stack has one.
+    pub ordered: Option<T::Events>,
     /// Queue for events that can never be delivered.
     pub dead_letters: T::DeadLetters,
     /// Leases and delivery records.

@@ -6,8 +6,9 @@
 //!
 //! It is an attempt like any other, with one exception: while the target has accepted nothing since
 //! the event was last attempted, a failure says nothing about the event. The event then stays in
-//! the queue whatever the answer (404 to everything, perhaps), and a new message takes the place of
-//! the old one, so that the receive does not count.
+//! the queue whatever the answer (404 to everything, perhaps). In the standard queue a new message
+//! takes the place of the old one, so that the receive does not count; in the ordered queue receives
+//! never count, and the message keeps its place.
 
 use std::time::Duration;
 
@@ -17,18 +18,16 @@ use tokio::time::{Instant, timeout};
 
 use crate::deliver::attempt::ClaimOutcome;
 use crate::deliver::backoff::Disposition;
+use crate::deliver::order::uncounted;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::deliver::renew::renew;
-use crate::deliver::visibility::set_visibility;
 use crate::domain::circuit::Probed;
 use crate::domain::event::Event;
 use crate::domain::event_record::{Attempt, Claim};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
-use crate::ports::queue::{
-    RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout,
-};
+use crate::ports::queue::{RECEIVED_AT_ONCE, ReceivedMessage, Receiver};
 use crate::ports::service::ServiceError;
 use crate::ports::target::{DeliveryFailure, FailureCause};
 use crate::runtime::logging::display_chain;
@@ -39,6 +38,9 @@ const MAX_EXAMINED: usize = 100;
 
 /// Upper bound on the events that the probe tries to claim.
 const MAX_CLAIMS: usize = 5;
+
+/// Upper bound on the conversations whose first events are examined.
+const MAX_EXAMINED_ORDERED: usize = 10;
 
 /// The wait time of a receive: a long poll asks all servers of the queue.
 const WAIT: Duration = Duration::from_secs(1);
@@ -84,7 +86,20 @@ impl<T: PortTypes> Processor<T> {
         let Examined {
             mut candidates,
             are_more,
-        } = self.examine(delivered_at, deadline).await?;
+        } = self
+            .examine(&self.ports.events, delivered_at, deadline)
+            .await?;
+        if let Some(ordered) = &self.ports.ordered
+            && !candidates.iter().any(Candidate::is_untried)
+        {
+            match self.examine(ordered, delivered_at, deadline).await {
+                Ok(first) => candidates.extend(first.candidates),
+                Err(error) => tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to receive from the ordered queue"
+                ),
+            }
+        }
         if let Some(pace) = &self.pace {
             pace.begin().await;
         }
@@ -94,21 +109,25 @@ impl<T: PortTypes> Processor<T> {
         for candidate in candidates.by_ref().take(MAX_CLAIMS) {
             // Where a failure does not count, the message is as new: not at its last receive, nor
             // at its nth.
-            let receive_count = if candidate.counts {
+            let receive_count = if candidate.counts || candidate.received.is_ordered {
                 candidate.received.receive_count
             } else {
                 1
             };
-            let is_used_up = self.backoff.is_last(candidate.received.receive_count);
+            let is_last = self.backoff.is_last_receive(&candidate.received);
             let received = ReceivedMessage {
                 receive_count,
                 ..candidate.received
             };
             match self.begin(&received, deadline).await {
-                ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_used_up => {
+                ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_last => {
                     self.renew(vec![received], Instant::now()).await;
                 }
                 ClaimOutcome::Ended(disposition) => self.apply(received, disposition).await,
+                ClaimOutcome::Claimed(event, claim) if self.loses_place(&received, &claim) => {
+                    let disposition = self.lose_place(&received, &event, *claim, deadline).await;
+                    self.apply(received, disposition).await;
+                }
                 ClaimOutcome::Claimed(event, claim) => {
                     claimed = Some((
                         Candidate {
@@ -141,8 +160,11 @@ impl<T: PortTypes> Processor<T> {
     /// Receives messages until one of them has not been attempted, or there are no more.
     ///
     /// A single message first: mostly that is enough, and each examined message has cost a receive.
+    /// In the ordered queue one at a time: each is the first of its conversation, and the next
+    /// receive skips that conversation.
     async fn examine(
         &self,
+        queue: &T::Events,
         delivered_at: Option<Timestamp>,
         deadline: Instant,
     ) -> Result<Examined, ServiceError> {
@@ -151,7 +173,7 @@ impl<T: PortTypes> Processor<T> {
         let (mut candidates, mut most): (Vec<Candidate>, _) = (Vec::new(), 1);
         loop {
             let hidden = deadline.saturating_duration_since(Instant::now());
-            let received = match self.ports.events.receive(most, hidden, WAIT).await {
+            let received = match queue.receive(most, hidden, WAIT).await {
                 Ok(received) => received,
                 Err(error) if candidates.is_empty() => return Err(error),
                 Err(error) => {
@@ -166,6 +188,7 @@ impl<T: PortTypes> Processor<T> {
                 }
             };
             let is_all = received.is_empty();
+            let are_ordered = received.iter().any(|received| received.is_ordered);
             candidates.extend(
                 join_all(
                     received
@@ -180,13 +203,20 @@ impl<T: PortTypes> Processor<T> {
                     are_more: false,
                 });
             }
-            if candidates.len() >= MAX_EXAMINED || Instant::now() >= until {
+            let enough = if are_ordered {
+                MAX_EXAMINED_ORDERED
+            } else {
+                MAX_EXAMINED
+            };
+            if candidates.len() >= enough || Instant::now() >= until {
                 return Ok(Examined {
                     candidates,
                     are_more: true,
                 });
             }
-            most = RECEIVED_AT_ONCE;
+            if !are_ordered {
+                most = RECEIVED_AT_ONCE;
+            }
         }
     }
 
@@ -277,8 +307,16 @@ impl<T: PortTypes> Processor<T> {
         attempt: Attempt,
         failure: &DeliveryFailure,
     ) {
-        let delay = self.backoff.delay(1, failure.retry_after);
+        // The next probe may need it again, whatever the target asked for.
+        let retry_after = failure.retry_after.filter(|_| !received.is_ordered);
+        let delay = self.backoff.delay(1, retry_after);
         let (now, at) = (self.ports.clock.now(), Instant::now() + delay);
+        let keeps_place = self.keeps_place_after_probe(claim, failure.cause);
+        let claim = if keeps_place {
+            claim.clone()
+        } else {
+            claim.clone().leaving()
+        };
         let transition = claim.retrying_uncounted(attempt, now + delay, now);
         metrics::RETRIED.add(1);
         self.backoff
@@ -289,23 +327,21 @@ impl<T: PortTypes> Processor<T> {
                 tracing::error!(event_id = %event.id, error = display_chain(&error), "failed to record the attempt");
             }
         }
-        // Also where another worker finished the event first: its record shows that the new message
-        // is a duplicate.
-        self.renew(vec![received], Instant::now()).await;
+        // Also where another worker finished the event first: its record shows that the message is a
+        // duplicate.
+        self.apply(received, uncounted(keeps_place, Instant::now()))
+            .await;
     }
 
     /// Makes examined messages visible again.
     ///
-    /// Each has cost a receive without an attempt. Where the target has accepted nothing since its
-    /// last attempt, half of its receives are left for attempts. SQS never moves a message to the
-    /// dead letters for having been examined.
+    /// Each has cost a receive without an attempt. One that has used up half of its receives gets a
+    /// new message in the standard queue, so that SQS does not move it to the dead letters for having
+    /// been examined, also where this fails a few times. In the ordered queue receives do not count.
     async fn put_back(&self, candidates: impl Iterator<Item = Candidate>, are_more: bool) {
-        let is_spent = |Candidate {
-                            received, counts, ..
-                        }: &Candidate| {
-            let count = received.receive_count;
-            self.backoff.is_last(count)
-                || (!counts && self.backoff.is_last(count.saturating_mul(2)))
+        let is_spent = |Candidate { received, .. }: &Candidate| {
+            let twice = received.receive_count.saturating_mul(2);
+            !received.is_ordered && self.backoff.is_last(twice)
         };
         let (spent, others): (Vec<_>, Vec<_>) = candidates.partition(is_spent);
         self.renew(
@@ -316,33 +352,24 @@ impl<T: PortTypes> Processor<T> {
             Instant::now(),
         )
         .await;
-        let hidden = if are_more { ASIDE } else { Duration::ZERO };
+        let now = Instant::now();
+        // Those of the ordered queue always: no new message can take their place, and SQS takes them
+        // out of the queue after 1000 receives.
         let shown: Vec<_> = others
-            .into_iter()
-            .map(|candidate| (candidate.received.receipt, hidden))
+            .iter()
+            .map(|Candidate { received, .. }| {
+                let is_aside = are_more || received.is_ordered;
+                (received, if is_aside { now + ASIDE } else { now })
+            })
             .collect();
-        for error in self
-            .ports
-            .events
-            .change_visibility(&shown)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-        {
-            tracing::warn!(
-                error = display_chain(&error),
-                "failed to make an examined message visible; it comes back later"
-            );
-        }
+        self.set_visibility(&shown).await;
     }
 
     /// Does with a message what the event source mapping does with those of a batch.
     async fn apply(&self, received: ReceivedMessage, disposition: Disposition) {
-        match disposition {
-            Disposition::Delete => self.delete(&[received.receipt]).await,
-            Disposition::RetryAt(at) => {
-                set_visibility(&self.ports.events, &[(&received, at)]).await;
-            }
+        match self.leave_line(&received, disposition).await {
+            Disposition::Delete => self.delete(&[received]).await,
+            Disposition::RetryAt(at) => self.set_visibility(&[(&received, at)]).await,
             Disposition::RenewAt(at) => self.renew(vec![received], at).await,
         }
     }
@@ -353,24 +380,30 @@ impl<T: PortTypes> Processor<T> {
         let spent_at: Vec<_> = spent.iter().map(|received| (received, at)).collect();
         let renewed = renew(&self.ports.events, &spent_at).await;
         let done = spent.into_iter().zip(renewed).filter(|(_, done)| *done);
-        let receipts: Vec<_> = done.map(|(received, _)| received.receipt).collect();
-        self.delete(&receipts).await;
+        let done: Vec<_> = done.map(|(received, _)| received).collect();
+        self.delete(&done).await;
     }
 
     /// Deletes messages. One that comes back all the same is a duplicate by its record.
-    async fn delete(&self, receipts: &[ReceiptHandle]) {
-        for error in self
-            .ports
-            .events
-            .delete(receipts)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-        {
-            tracing::warn!(
-                error = display_chain(&error),
-                "failed to delete a message; it comes back as a duplicate"
-            );
+    async fn delete(&self, done: &[ReceivedMessage]) {
+        let (ordered, standard): (Vec<_>, Vec<_>) =
+            done.iter().partition(|received| received.is_ordered);
+        for done in [standard, ordered] {
+            let receipts: Vec<_> = done.iter().map(|done| done.receipt.clone()).collect();
+            let Some(queue) = done.first().and_then(|done| self.queue_of(done)) else {
+                continue;
+            };
+            for error in queue
+                .delete(&receipts)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+            {
+                tracing::warn!(
+                    error = display_chain(&error),
+                    "failed to delete a message; it comes back as a duplicate"
+                );
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The use case: its ports and its state between messages.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -9,6 +10,15 @@ use crate::deliver::backoff::Backoff;
 use crate::deliver::ports::{PortTypes, Ports};
 use crate::ports::pace::Pace;
 
+/// The way in which a stack keeps the order of conversations.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// The time for which a conversation waits for an event that fails, from its first failure on.
+    pub patience: Duration,
+    /// The time that one request to the target may take.
+    pub request_time: Duration,
+}
+
 /// Delivers events and records each attempt.
 pub struct Processor<T: PortTypes> {
     /// Ports of the use case.
@@ -16,6 +26,7 @@ pub struct Processor<T: PortTypes> {
     pub(super) backoff: Backoff,
     pub(super) attempts: AttemptCounter,
     pub(super) pace: Option<Pace>,
+    pub(super) order: Option<Order>,
     /// The time at which the target last accepted an event from this process.
     accepted_at: Mutex<Option<Timestamp>>,
 }
@@ -28,6 +39,7 @@ impl<T: PortTypes> Processor<T> {
             backoff: backoff.into(),
             attempts: AttemptCounter::default(),
             pace: None,
+            order: None,
             accepted_at: Mutex::default(),
         }
     }
@@ -36,6 +48,12 @@ impl<T: PortTypes> Processor<T> {
     #[must_use]
     pub fn with_pace(self, pace: Option<Pace>) -> Self {
         Self { pace, ..self }
+    }
+
+    /// A processor that keeps the order of conversations, if the stack does.
+    #[must_use]
+    pub fn with_order(self, order: Option<Order>) -> Self {
+        Self { order, ..self }
     }
 
     pub(super) fn note_accepted(&self, at: Timestamp) {

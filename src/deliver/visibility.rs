@@ -4,17 +4,32 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::deliver::ports::PortTypes;
+use crate::deliver::processor::Processor;
 use crate::ports::queue::{ReceiptHandle, ReceivedMessage, VisibilityTimeout};
 use crate::runtime::logging::display_chain;
 
-/// Makes each message visible again at its time. What SQS does not accept is tried once more.
-///
-/// Called after everything else: a short delay could otherwise end while the batch is still
-/// running.
-pub(super) async fn set_visibility(
-    events: &impl VisibilityTimeout,
-    kept: &[(&ReceivedMessage, Instant)],
-) {
+impl<T: PortTypes> Processor<T> {
+    /// Makes each message visible again at its time, in its queue. What SQS does not accept is tried
+    /// once more.
+    ///
+    /// Called after everything else: a short delay could otherwise end while the batch is still
+    /// running.
+    pub(super) async fn set_visibility(&self, kept: &[(&ReceivedMessage, Instant)]) {
+        let (ordered, standard): (Vec<_>, Vec<_>) =
+            kept.iter().partition(|(received, _)| received.is_ordered);
+        for (queue, kept) in [
+            (Some(&self.ports.events), standard),
+            (self.ports.ordered.as_ref(), ordered),
+        ] {
+            if let (Some(queue), false) = (queue, kept.is_empty()) {
+                set_visibility(queue, &kept).await;
+            }
+        }
+    }
+}
+
+async fn set_visibility(events: &impl VisibilityTimeout, kept: &[(&ReceivedMessage, Instant)]) {
     let now = Instant::now();
     let mut open: Vec<(&ReceivedMessage, Duration)> = kept
         .iter()

@@ -46,6 +46,41 @@ pub trait Table: Sized {
     fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self>;
 }
 
+/// Two tables.
+impl<A: Table, B: Table> Table for (A, B) {
+    fn variables() -> Vec<Variable> {
+        [A::variables(), B::variables()].concat()
+    }
+
+    fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+        // Both are read before the first that is wrong ends this.
+        A::read(environment).zip(B::read(environment))
+    }
+}
+
+/// A table whose variables are there together or not at all.
+impl<T: Table> Table for Option<T> {
+    fn variables() -> Vec<Variable> {
+        let mut variables = T::variables();
+        for variable in &mut variables {
+            variable.bounds.push_str(", or empty");
+        }
+        variables
+    }
+
+    fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
+        let variables = T::variables();
+        if variables
+            .iter()
+            .any(|one| environment.get(one.name).is_some())
+        {
+            T::read(environment).map(Some)
+        } else {
+            Some(None)
+        }
+    }
+}
+
 /// The values that a variable can have.
 pub trait Kind {
     /// The type of a value.
@@ -282,10 +317,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }
     }
 
+    fn get(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
     /// Reads one variable.
     pub fn read<K: Kind>(&mut self, name: &str, kind: &K) -> Option<K::Value> {
-        let value = (self.lookup)(name).filter(|value| !value.is_empty());
-        let result = match value {
+        let result = match self.get(name) {
             Some(value) => kind.parse(&value),
             None => kind.default().ok_or_else(|| "is missing".to_owned()),
         };
@@ -436,6 +474,36 @@ mod tests {
             spare,
             Some(("a level, or empty", "a level that may be missing"))
         );
+    }
+
+    crate::variables! {
+        /// Variables that need each other.
+        Pair {
+            one: String = "ONE", text(), "a text";
+            other: u8 = "OTHER", number(1, 10), "a number";
+        }
+    }
+
+    #[test]
+    fn variables_of_a_group_are_there_together_or_not_at_all() {
+        let read = |changes: &[(&str, &str)]| {
+            let lookup = |name: &str| {
+                let found = changes.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            Environment::new(lookup).read_all::<Option<Pair>>()
+        };
+        for absent in [&[][..], &[("ONE", ""), ("OTHER", "")]] {
+            assert!(read(absent).expect("none").is_none());
+        }
+        let pair = read(&[("ONE", "a"), ("OTHER", "7")]).expect("both");
+        assert!(pair.is_some_and(|pair| pair.one == "a" && pair.other == 7));
+        for (there, missing) in [(("ONE", "a"), "OTHER"), (("OTHER", "7"), "ONE")] {
+            let ConfigError(problems) = read(&[there]).expect_err("half of it");
+            assert_eq!(problems, [format!("{missing} is missing")]);
+        }
+        let bounds = <Option<Pair>>::variables().remove(0).bounds;
+        assert_eq!(bounds, "a text, or empty");
     }
 
     #[test]

@@ -267,6 +267,13 @@ table! {
     /// left no room for it, or the relay's credentials failed. SQS counts the age of such a message
     /// from 0.
     WAITING_AGE: Measure = Measure { name: "WaitingAge", unit: Unit::Seconds }, by "processor";
+    /// Events that left the line of their conversation, most because `OrderPatienceSeconds` was
+    /// over. The target gets them with `X-Relay-Order: late`. Not written with `Order=none`.
+    REORDERED: Count = Count("Reordered"), by "processor";
+    /// At each failed attempt of an event in the line of its conversation, the time since its first
+    /// failed attempt there. Its maximum is the wait of the conversation that has waited longest.
+    /// Not written with `Order=none`.
+    CONVERSATION_WAIT: Measure = Measure { name: "ConversationWait", unit: Unit::Seconds }, by "processor";
     /// Events that became dead letters. Each is counted once, when it is known to be dead. If the
     /// table could not be written at that moment, it is `unknown` or `crashed` when a
     /// reconciliation finds its message. Events that EventBridge could not put into the queue are

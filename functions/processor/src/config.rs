@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use genesys_relay::deliver::SETTLE_TIME;
+use genesys_relay::deliver::{Order, SETTLE_TIME};
 use genesys_relay::domain::https_url::HttpsUrl;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::pace::Pace;
@@ -20,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) schedule: Schedule,
     /// The bound on the requests to the target, if there is one.
     pub(crate) pace: Option<Pace>,
+    /// The way in which the order of conversations is kept, if it is, and the URL of its queue.
+    pub(crate) order: Option<(Order, String)>,
 }
 
 genesys_relay::variables! {
@@ -59,13 +61,23 @@ genesys_relay::variables! {
     }
 }
 
+genesys_relay::variables! {
+    /// Variables of the order per conversation.
+    Ordered {
+        queue_url: String = "ORDERED_QUEUE_URL", text(), "URL of the queue that keeps the order of conversations";
+        patience: Duration = "ORDER_PATIENCE_SECONDS", number(10, 900).of(Duration::from_secs), "time for which a conversation waits for an event that fails";
+    }
+}
+
 impl Rate {
-    /// The bound for requests that take up to `target_timeout` each.
-    fn pace(self, target_timeout: Duration) -> Result<Option<Pace>, String> {
+    /// The bound for requests that take up to `target_timeout` each, where this many mappings each
+    /// invoke the function `MAXIMUM_CONCURRENCY` times at once.
+    fn pace(self, target_timeout: Duration, mappings: u32) -> Result<Option<Pace>, String> {
         let Some(rate) = self.per_second.and_then(NonZeroU32::new) else {
             return Ok(None);
         };
-        let concurrency = self.maximum_concurrency.and_then(NonZeroU32::new);
+        let concurrency = self.maximum_concurrency.map(|most| most * mappings);
+        let concurrency = concurrency.and_then(NonZeroU32::new);
         let (Some(concurrency), Some(timeout)) = (concurrency, self.function_timeout) else {
             let needs = "TARGET_RATE_PER_SECOND needs MAXIMUM_CONCURRENCY and PROCESSOR_TIMEOUT_SECONDS: \
                          each invocation has a share of the rate";
@@ -89,6 +101,7 @@ impl Table for Config {
             Variables::variables(),
             Retries::variables(),
             Rate::variables(),
+            <Option<Ordered>>::variables(),
         ]
         .concat()
     }
@@ -96,9 +109,11 @@ impl Table for Config {
     fn read(environment: &mut Environment<impl Fn(&str) -> Option<String>>) -> Option<Self> {
         let (variables, retries) = (Variables::read(environment), Retries::read(environment));
         let target_timeout = variables.as_ref().map(|variables| variables.target_timeout);
+        let ordered = <Option<Ordered>>::read(environment);
+        let mappings = if let Some(Some(_)) = ordered { 2 } else { 1 };
         let pace = Rate::read(environment).zip(target_timeout);
         let pace = pace.and_then(|(rate, target_timeout)| {
-            let pace = rate.pace(target_timeout);
+            let pace = rate.pace(target_timeout, mappings);
             pace.map_err(|error| environment.problem(error)).ok()
         });
         let Retries {
@@ -108,10 +123,22 @@ impl Table for Config {
         } = retries?;
         let schedule = Schedule::new(base, cap, max_receives)
             .map_err(|error| environment.problem(format!("the retry schedule is wrong: {error}")));
+        let request_time = target_timeout?;
+        let order = |Ordered {
+                         queue_url,
+                         patience,
+                     }| {
+            let order = Order {
+                patience,
+                request_time,
+            };
+            (order, queue_url)
+        };
         Some(Self {
             variables: variables?,
             schedule: schedule.ok()?,
             pace: pace?,
+            order: ordered?.map(order),
         })
     }
 }
@@ -158,6 +185,7 @@ mod tests {
             variables: config,
             schedule: read,
             pace,
+            order,
         } = read(("", "")).expect("complete");
         let (queues, names) = (
             (config.queue_url, config.dead_letter_queue_url),
@@ -178,7 +206,7 @@ mod tests {
         let schedule =
             Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
         assert_eq!(read, schedule);
-        assert!(pace.is_none() && config.signing_secret_arn.is_none());
+        assert!(pace.is_none() && order.is_none() && config.signing_secret_arn.is_none());
         assert!(config.target_sigv4_service.is_none() && config.target_sigv4_region.is_none());
     }
 
@@ -207,6 +235,38 @@ mod tests {
             assert!(config.pace.is_some());
         }
         assert!(read("0", "1000", "5").expect("no rate").pace.is_none());
+    }
+
+    const ORDERED: [(&str, &str); 2] = [
+        ("ORDERED_QUEUE_URL", "http://127.0.0.1/queue.fifo"),
+        ("ORDER_PATIENCE_SECONDS", "120"),
+    ];
+
+    #[test]
+    fn order_has_a_queue_and_a_patience() {
+        let (order, url) = read_with(&ORDERED).expect("complete").order.expect("order");
+        assert_eq!(url, "http://127.0.0.1/queue.fifo");
+        assert_eq!(
+            (order.patience, order.request_time),
+            (Duration::from_mins(2), Duration::from_secs(10))
+        );
+        for ((name, _), there) in ORDERED.into_iter().zip(ORDERED.into_iter().rev()) {
+            let error = read(there).expect_err("half of it").to_string();
+            assert!(error.contains(&format!("{name} is missing")), "{error}");
+        }
+    }
+
+    #[test]
+    fn rate_is_shared_by_the_mappings_of_both_queues() {
+        // One invocation of 60 s has room for a request of 10 s at 1/40, not at 1/80.
+        let rate = [
+            ("TARGET_RATE_PER_SECOND", "1"),
+            ("MAXIMUM_CONCURRENCY", "40"),
+            ("PROCESSOR_TIMEOUT_SECONDS", "60"),
+        ];
+        assert!(read_with(&rate).is_ok());
+        let error = read_with(&[&rate[..], &ORDERED].concat()).expect_err("too low");
+        assert!(error.to_string().contains("1/80 requests"), "{error}");
     }
 
     #[test]

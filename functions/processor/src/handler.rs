@@ -11,7 +11,7 @@ use genesys_relay::deliver::{PortTypes, Processor};
 use genesys_relay::domain::circuit::Probed;
 use genesys_relay::domain::message::{Attribute, AttributeValue, Message};
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
-use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage};
+use genesys_relay::ports::queue::{ReceiptHandle, ReceivedMessage, is_fifo};
 use genesys_relay::ports::service::ServiceError;
 use genesys_relay::runtime::logging::display_chain;
 use jiff::Timestamp;
@@ -141,6 +141,7 @@ fn read(record: SqsMessage, now: Timestamp) -> Result<ReceivedMessage, Invocatio
             .receipt_handle
             .map_or_else(ReceiptHandle::absent, ReceiptHandle),
         receive_count,
+        is_ordered: record.event_source_arn.as_deref().is_some_and(is_fifo),
         sent_at,
         message: Message {
             body: record.body.unwrap_or_default(),
@@ -170,6 +171,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use genesys_relay::deliver::Ports;
+    use genesys_relay::domain::conversation::ConversationKey;
     use genesys_relay::domain::failure::ReasonKind;
     use genesys_relay::domain::retry::Schedule;
     use genesys_relay::ports::queue::Sender as _;
@@ -200,6 +202,7 @@ mod tests {
         Processor::new(
             Ports {
                 events,
+                ordered: None,
                 dead_letters,
                 table,
                 target,
@@ -514,6 +517,23 @@ mod tests {
         );
         assert_eq!(record.receipt, ReceiptHandle("a-receipt".to_owned()));
         assert_eq!(record.sent_at, NOW - Duration::from_secs(1));
+    }
+
+    #[test]
+    fn queue_of_a_record_tells_whether_it_is_in_order() {
+        for (queue, is_ordered) in [("events", false), ("ordered.fifo", true)] {
+            let arn = format!("arn:aws:sqs:us-east-1:123456789012:{queue}");
+            let record = json!({ "messageId": "m1", "eventSourceARN": arn });
+            assert_eq!(read_of(&record).is_ordered, is_ordered, "{queue}");
+        }
+        assert!(!read_of(&json!({ "messageId": "m1" })).is_ordered);
+        let batch = payload("processor-ordered-batch");
+        for record in batch["Records"].as_array().expect("records") {
+            let read = read_of(record);
+            let event = read.message.to_event(read.stamp()).expect("an event");
+            let key = ConversationKey::of(&event).map(|key| key.to_string());
+            assert!(read.is_ordered && key.is_some() && read.message.group == key);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,7 @@ async fn main() -> anyhow::Result<()> {
         variables: config,
         schedule,
         pace,
+        order,
     } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     config.log_sample.apply();
@@ -75,14 +76,20 @@ async fn main() -> anyhow::Result<()> {
     )
     .context("the HTTP client cannot be built")?
     .sign_with(signer);
+    let (order, ordered) = order.unzip();
     let ports = Ports {
         events: sqs.queue(config.queue_url),
+        ordered: ordered.map(|url| sqs.queue(url)),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
         target,
         clock: SystemClock,
     };
-    let processor = Arc::new(Processor::<Aws>::new(ports, schedule).with_pace(pace));
+    let processor = Arc::new(
+        Processor::<Aws>::new(ports, schedule)
+            .with_pace(pace)
+            .with_order(order),
+    );
     aws::warm_up(Box::pin(async {
         let ports = &processor.ports;
         let (secrets, table) = tokio::join!(ports.target.warm_up(), ports.table.warm_up());

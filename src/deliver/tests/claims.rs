@@ -205,6 +205,7 @@ async fn overtake(processor: &Fake, name: &str) -> (Claim, Attempt) {
         sent_at: now,
         bulk: None,
         last: false,
+        conversation: None,
         lease_until: now + Duration::from_mins(1),
         now,
     };

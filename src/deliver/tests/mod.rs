@@ -2,6 +2,7 @@
 
 mod claims;
 mod identity;
+mod order;
 mod probe;
 mod uncounted;
 
@@ -46,6 +47,7 @@ fn over<T: Target>(events: FakeQueue, target: T) -> Processor<FakePorts<T>> {
     Processor::new(
         Ports {
             events,
+            ordered: None,
             dead_letters,
             table,
             target,
@@ -60,6 +62,7 @@ fn record(name: &str, receive_count: u32) -> ReceivedMessage {
         message_id: name.to_owned(),
         receipt: ReceiptHandle(name.to_owned()),
         receive_count,
+        is_ordered: false,
         sent_at: Timestamp::UNIX_EPOCH,
         message: Message {
             body: format!("{{\"name\":\"{name}\"}}"),
