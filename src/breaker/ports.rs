@@ -14,14 +14,16 @@ pub trait PortTypes {
     type Clock: Clock;
 }
 
-/// Queue, table, mapping and processor that the use case needs.
+/// Queues, table, mappings and processor that the use case needs.
 pub struct Ports<T: PortTypes> {
     /// Queue of the events.
     pub events: T::Events,
+    /// Queue of the events that are in order, if there is one.
+    pub ordered: Option<T::Events>,
     /// Counts of attempts, the breaker's state and the lease.
     pub table: T::Table,
-    /// Mapping that hands events to the processor.
-    pub event_source: T::EventSource,
+    /// Mappings that hand events to the processor, one for each queue.
+    pub event_sources: Vec<T::EventSource>,
     /// Processor, which attempts one event.
     pub prober: T::Prober,
     /// Time at which a run begins.

@@ -1,5 +1,5 @@
 //! One run of the breaker: reads the state and the attempts, decides, saves the decision, and sets
-//! the mapping.
+//! the mappings.
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use crate::breaker::request::Request;
 use crate::breaker::status::{BreakerStatus, log_change};
 use crate::domain::attempts::{Attempts, minutes_before};
 use crate::domain::circuit::{Circuit, MINUTES, Policy, Probed, Settings, State};
+use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
 use crate::ports::event_source::{EventSource, Prober};
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
@@ -29,7 +30,7 @@ pub struct Breaker<T: PortTypes> {
     pub is_on: bool,
 }
 
-/// A run that did not finish. The event source mapping is as it was.
+/// A run that did not finish. An event source mapping that failed is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum BreakerError {
     /// Another run holds the lease.
@@ -38,7 +39,7 @@ pub enum BreakerError {
     /// An operator cannot set a breaker that the stack does not have.
     #[error("the breaker is off: set the stack's parameter Breaker to \"on\" first")]
     Off,
-    /// The table failed, or the mapping could not be read or set. The next run tries again.
+    /// The table failed, or a mapping could not be read or set. The next run tries again.
     #[error(transparent)]
     Service(#[from] ServiceError),
 }
@@ -74,8 +75,10 @@ impl<T: PortTypes> Breaker<T> {
         if !self.is_on {
             return self.turn_off(request, before, now).await;
         }
-        let found = self.ports.event_source.settings().await;
-        let mapping = *found.as_ref().unwrap_or(&None);
+        let found = self.found().await;
+        let mapping = common(&found);
+        // Not the time at which the run began: an invocation may have begun since.
+        let seen_at = self.ports.clock.now();
         let minutes = match request.override_state {
             Some(_) => Vec::new(),
             None => self.attempts(now).await?,
@@ -83,10 +86,13 @@ impl<T: PortTypes> Breaker<T> {
         let mut circuit = match request.override_state {
             Some(state) => before.overridden(state, &request.requester, self.policy, now),
             None => before.after(&minutes, mapping, self.policy, now),
-        };
-        if circuit.should_probe() && circuit.is_due(mapping, self.policy, now) {
+        }
+        .with_mapping(is_disabled(&found), self.policy, seen_at);
+        let is_due = circuit.is_due(mapping, self.policy, now) && circuit.is_quiet(now);
+        if circuit.should_probe() && is_due {
             // Saved first, so that a run right after this one does not probe again.
             circuit.stepped_at = Some(now);
+            circuit.quiet_at = self.policy.ended_at(self.ports.clock.now());
             self.ports.table.save_circuit(&circuit).await?;
             let outcome = self
                 .ports
@@ -109,7 +115,7 @@ impl<T: PortTypes> Breaker<T> {
             self.ports.table.save_circuit(&circuit).await?;
         }
         log_change(Some(&before), &circuit);
-        self.apply(&circuit, found?).await?;
+        self.apply(&circuit, found, now).await?;
         if request.override_state.is_none() {
             circuit = self.check_processor(circuit, &minutes, mapping, now).await;
         }
@@ -145,7 +151,7 @@ impl<T: PortTypes> Breaker<T> {
         }
     }
 
-    /// Reports events that wait while the mapping is enabled and the processor attempts none: it
+    /// Reports events that wait while the mappings are enabled and the processor attempts none: it
     /// cannot start, or is not invoked, and so writes no logs itself.
     async fn check_processor(
         &self,
@@ -155,12 +161,12 @@ impl<T: PortTypes> Breaker<T> {
         now: Timestamp,
     ) -> Circuit {
         let circuit = circuit.with_deliveries(minutes);
-        let depth = match self.ports.events.depth().await {
+        let depth = match self.depth().await {
             Ok(depth) => depth,
             Err(error) => {
                 tracing::warn!(
                     error = display_chain(&error),
-                    "failed to count the events queue"
+                    "failed to count the waiting events"
                 );
                 return circuit;
             }
@@ -179,8 +185,8 @@ impl<T: PortTypes> Breaker<T> {
         circuit
     }
 
-    /// Enables the mapping once, and does not touch it after that: without a breaker it belongs to
-    /// the stack's owner.
+    /// Enables the mappings once, and does not touch them after that: without a breaker they belong
+    /// to the stack's owner.
     async fn turn_off(
         &self,
         request: &Request,
@@ -194,12 +200,17 @@ impl<T: PortTypes> Breaker<T> {
             metrics::breaker(&before, now);
             return Ok(before.into());
         }
-        let circuit = before.off(now);
-        // First: once the state is saved, the mapping is not checked again.
-        self.ports
-            .event_source
-            .set(circuit.settings(self.policy))
-            .await?;
+        let (found, seen_at) = (self.found().await, self.ports.clock.now());
+        let circuit = before.with_mapping(is_disabled(&found), self.policy, seen_at);
+        if !circuit.is_quiet(now) {
+            // The next run turns it off.
+            self.ports.table.save_circuit(&circuit).await?;
+            metrics::breaker(&circuit, now);
+            return Ok(circuit.into());
+        }
+        let circuit = circuit.off(now);
+        // First: once the state is saved, the mappings are not checked again.
+        set_all(&self.ports.event_sources, circuit.settings(self.policy)).await?;
         self.ports.table.save_circuit(&circuit).await?;
         log_change(Some(&before), &circuit);
         metrics::breaker(&circuit, now);
@@ -212,13 +223,79 @@ impl<T: PortTypes> Breaker<T> {
         Ok(minutes.into_iter().zip(attempts).collect())
     }
 
-    /// Sets the mapping, unless it is as wanted.
-    async fn apply(&self, circuit: &Circuit, found: Option<Settings>) -> Result<(), ServiceError> {
-        let wanted = circuit.settings(self.policy);
-        match found {
-            Some(found) if found != wanted => self.ports.event_source.set(wanted).await,
-            // As wanted, or changing: the next run checks again.
-            Some(_) | None => Ok(()),
+    /// Reads the settings of each mapping.
+    async fn found(&self) -> Vec<Found> {
+        let mut found = Vec::new();
+        for event_source in &self.ports.event_sources {
+            found.push(event_source.settings().await);
+        }
+        found
+    }
+
+    /// Counts the waiting events of both queues.
+    pub(super) async fn depth(&self) -> Result<QueueDepth, ServiceError> {
+        let depth = self.ports.events.depth().await?;
+        match &self.ports.ordered {
+            Some(ordered) => Ok(depth.with_ordered(ordered.depth().await?)),
+            None => Ok(depth),
         }
     }
+
+    /// Sets each mapping that is not as wanted, or none where one must stay disabled until the last
+    /// invocations have ended. A failure at one does not keep the other from being set.
+    async fn apply(
+        &self,
+        circuit: &Circuit,
+        found: Vec<Found>,
+        now: Timestamp,
+    ) -> Result<(), ServiceError> {
+        let (wanted, mut outcome) = (circuit.settings(self.policy), Ok(()));
+        // One that changes may be about to be disabled.
+        let is_changing = found.iter().any(|found| matches!(found, Ok(None)));
+        let is_quiet = match self.policy.processor_timeout {
+            Some(_) => !is_changing && circuit.is_quiet(now),
+            None => true,
+        };
+        if wanted.enabled && !is_quiet {
+            tracing::info!(quiet_at = ?circuit.quiet_at, "an invocation may still run; a later run sets the event source mappings");
+            return Ok(());
+        }
+        for (event_source, found) in self.ports.event_sources.iter().zip(found) {
+            let set = match found {
+                Ok(Some(found)) if found != wanted => event_source.set(wanted).await,
+                // As wanted, or changing: the next run checks again.
+                found => found.map(drop),
+            };
+            outcome = outcome.and(set);
+        }
+        outcome
+    }
+}
+
+/// Settings of one mapping; `None` during a change.
+type Found = Result<Option<Settings>, ServiceError>;
+
+/// Returns whether all mappings are known to be disabled.
+fn is_disabled(found: &[Found]) -> bool {
+    let is_disabled = |found: &Found| matches!(found, Ok(Some(found)) if !found.enabled);
+    found.iter().all(is_disabled)
+}
+
+/// Settings of the mappings; `None` where they differ, or where one changes or cannot be read.
+fn common(found: &[Found]) -> Option<Settings> {
+    let settings = found.first()?.as_ref().ok().copied().flatten()?;
+    let is_same = |other: &Found| matches!(other, Ok(Some(other)) if *other == settings);
+    found.iter().all(is_same).then_some(settings)
+}
+
+/// Sets every mapping. A failure at one does not keep the others from being set.
+pub(super) async fn set_all(
+    event_sources: &[impl EventSource],
+    settings: Settings,
+) -> Result<(), ServiceError> {
+    let mut outcome = Ok(());
+    for event_source in event_sources {
+        outcome = outcome.and(event_source.set(settings).await);
+    }
+    outcome
 }

@@ -1,5 +1,7 @@
 //! The breaker minute by minute, over stand-ins, on virtual time.
 
+mod order;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use uuid::Uuid;
 use super::watchdog::release_if_stale;
 use super::*;
 use crate::domain::attempts::{Attempts, minute_of};
-use crate::domain::circuit::{Circuit, Override, Policy, Probed, Settings};
+use crate::domain::circuit::{Circuit, Override, Policy, Probed, Settings, State};
 use crate::domain::event::EventId;
 use crate::domain::message::Message;
 use crate::domain::request::Requester;
@@ -27,7 +29,8 @@ fn breaker() -> TheBreaker {
     let ports = Ports {
         events: FakeQueue::default(),
         table: FakeTable::default(),
-        event_source: FakeEventSource::default(),
+        ordered: None,
+        event_sources: vec![FakeEventSource::default()],
         prober: FakeProber::default(),
         clock: FakeClock,
     };
@@ -36,9 +39,17 @@ fn breaker() -> TheBreaker {
         policy: Policy {
             failure_percent: 90,
             maximum_concurrency: 10,
+            processor_timeout: None,
         },
         is_on: true,
     }
+}
+
+/// A breaker whose processor has a bound on its rate, and may run for a minute.
+fn breaker_with_rate() -> TheBreaker {
+    let mut breaker = breaker();
+    breaker.policy.processor_timeout = Some(Duration::from_mins(1));
+    breaker
 }
 
 async fn ask(
@@ -63,13 +74,16 @@ async fn ask(
 /// Sets the mapping as its owner does.
 async fn switch(breaker: &TheBreaker, enabled: bool, maximum_concurrency: u32) {
     let settings = set(enabled, maximum_concurrency);
-    breaker.ports.event_source.set(settings).await.expect("set");
+    breaker.ports.event_sources[0]
+        .set(settings)
+        .await
+        .expect("set");
 }
 
 /// Runs the watchdog.
 async fn watch(breaker: &TheBreaker) -> Result<(), ServiceError> {
     let (ports, now) = (&breaker.ports, FakeClock.now());
-    release_if_stale(&ports.table, &ports.event_source, 10, "a schedule", now).await
+    release_if_stale(&ports.table, &ports.event_sources, 10, "a schedule", now).await
 }
 
 fn id(number: u32) -> EventId {
@@ -128,7 +142,7 @@ fn taken() -> Probed {
 async fn it_opens_when_nearly_everything_fails_for_minutes() {
     let breaker = breaker();
     assert_eq!(an_outage(&breaker).await.state, "open");
-    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +167,11 @@ async fn it_stays_closed_for_what_is_no_outage() {
                 "{what}"
             );
         }
-        assert_eq!(breaker.ports.event_source.now(), set(true, 10), "{what}");
+        assert_eq!(
+            breaker.ports.event_sources[0].now(),
+            set(true, 10),
+            "{what}"
+        );
     }
 }
 
@@ -242,12 +260,12 @@ async fn it_closes_by_way_of_the_smallest_concurrency() {
         assert_eq!((&*shown.state, shown.probes), (state, probes));
     }
     for concurrency in [2, 4, 8] {
-        assert_eq!(breaker.ports.event_source.now(), set(true, concurrency));
+        assert_eq!(breaker.ports.event_sources[0].now(), set(true, concurrency));
         minute(&breaker, 0, 1, 50).await;
     }
     let shown = minute(&breaker, 0, 1, 50).await;
     assert_eq!(
-        (&*shown.state, breaker.ports.event_source.now()),
+        (&*shown.state, breaker.ports.event_sources[0].now()),
         ("closed", set(true, 10))
     );
 }
@@ -265,7 +283,7 @@ async fn runs_that_come_together_are_one_step() {
         (
             shown.state,
             shown.probes,
-            breaker.ports.event_source.now().maximum_concurrency,
+            breaker.ports.event_sources[0].now().maximum_concurrency,
         )
     };
     (0..2).for_each(|_| {
@@ -288,19 +306,19 @@ async fn no_step_is_taken_before_the_last_has_taken_effect() {
     let breaker = breaker();
     an_outage(&breaker).await;
     breaker.ports.prober.will(Ok(taken()));
-    breaker.ports.event_source.change(true);
+    breaker.ports.event_sources[0].change(true);
     assert_eq!(
         minute(&breaker, 0, 1, 0).await.state,
         "open",
         "what was under way comes back still"
     );
-    breaker.ports.event_source.change(false);
+    breaker.ports.event_sources[0].change(false);
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
-    breaker.ports.event_source.change(true);
+    breaker.ports.event_sources[0].change(true);
     for _ in 0..3 {
         assert_eq!(minute(&breaker, 0, 1, 0).await.maximum_concurrency, Some(2));
     }
-    breaker.ports.event_source.change(false);
+    breaker.ports.event_sources[0].change(false);
     assert_eq!(minute(&breaker, 0, 1, 0).await.maximum_concurrency, Some(4));
 }
 
@@ -312,7 +330,7 @@ async fn it_opens_again_at_once_when_the_target_is_not_yet_back() {
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
     let shown = minute(&breaker, 20, 20, 0).await;
     assert_eq!((&*shown.state, shown.probes), ("open", 0));
-    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +341,7 @@ async fn after_three_days_it_lets_events_go_to_the_dead_letters_and_closes_when_
     advance(Duration::from_hours(3 * 24)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
     assert_eq!(
-        breaker.ports.event_source.now(),
+        breaker.ports.event_sources[0].now(),
         set(true, 10),
         "all have to be through before they expire"
     );
@@ -356,7 +374,7 @@ async fn override_stays_until_it_is_changed() {
         "open",
         "an override is not probed"
     );
-    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
     let automatic = ask(&breaker, Some(Override::Automatic))
         .await
         .expect("done");
@@ -365,7 +383,7 @@ async fn override_stays_until_it_is_changed() {
     for _ in 0..5 {
         assert_eq!(minute(&breaker, 50, 50, 0).await.state, "closed");
     }
-    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -392,7 +410,7 @@ async fn override_to_open_while_exhausting_holds_events_back() {
             "open",
             "after {hours} hours more"
         );
-        assert_eq!(breaker.ports.event_source.now(), set(false, 2));
+        assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
     }
     advance(Duration::from_hours(1)).await;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "exhausting");
@@ -403,7 +421,7 @@ async fn foreign_change_of_the_mapping_is_reverted() {
     let breaker = breaker();
     switch(&breaker, false, 5).await;
     minute(&breaker, 0, 1, 0).await;
-    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -412,7 +430,7 @@ async fn one_that_is_turned_off_lets_events_flow() {
     an_outage(&breaker).await;
     breaker.is_on = false;
     assert_eq!(minute(&breaker, 50, 50, 0).await.state, "off");
-    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
     assert!(matches!(
         ask(&breaker, Some(Override::Open)).await,
         Err(BreakerError::Off)
@@ -420,7 +438,7 @@ async fn one_that_is_turned_off_lets_events_flow() {
     switch(&breaker, false, 5).await;
     minute(&breaker, 0, 1, 0).await;
     assert_eq!(
-        breaker.ports.event_source.now(),
+        breaker.ports.event_sources[0].now(),
         set(false, 5),
         "without a breaker the mapping is its owner's"
     );
@@ -481,7 +499,7 @@ async fn one_that_cannot_act_is_known_as_broken() {
     let looked = async || saved(&breaker).await.last_run_at;
     let before = looked().await;
     switch(&breaker, false, 5).await;
-    breaker.ports.event_source.fail(true);
+    breaker.ports.event_sources[0].fail(true);
     assert!(matches!(
         ask(&breaker, None).await,
         Err(BreakerError::Service(error)) if error.service == Service::EventSourceMapping
@@ -489,10 +507,10 @@ async fn one_that_cannot_act_is_known_as_broken() {
     assert_eq!(looked().await, before);
 
     // The mapping is off, and the table says closed: the watchdog enables it.
-    breaker.ports.event_source.fail(false);
+    breaker.ports.event_sources[0].fail(false);
     advance(Duration::from_mins(10)).await;
     watch(&breaker).await.expect("released");
-    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -502,13 +520,13 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     switch(&breaker, false, 2).await;
     breaker.is_on = false;
     minute(&breaker, 0, 1, 0).await;
-    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
     switch(&breaker, false, 5).await;
     advance(Duration::from_mins(20)).await;
     minute(&breaker, 0, 1, 0).await;
     watch(&breaker).await.expect("nothing to do");
     assert_eq!(
-        breaker.ports.event_source.now(),
+        breaker.ports.event_sources[0].now(),
         set(false, 5),
         "it is its owner's"
     );
@@ -516,7 +534,7 @@ async fn one_that_is_turned_off_lets_go_once_whatever_it_was() {
     breaker.is_on = true;
     assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closed");
     assert_eq!(
-        breaker.ports.event_source.now(),
+        breaker.ports.event_sources[0].now(),
         set(true, 10),
         "and the breaker's again"
     );
@@ -546,7 +564,7 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
         }
         let is_open = state == Some(Override::Open);
         assert_eq!(
-            breaker.ports.event_source.now().enabled,
+            breaker.ports.event_sources[0].now().enabled,
             !is_open,
             "{state:?}"
         );
@@ -562,7 +580,7 @@ async fn a_state_that_cannot_be_read_is_replaced_by_an_override_or_the_watchdog(
     breaker.ports.table.spoil_circuit();
     breaker.is_on = false;
     assert_eq!(ask(&breaker, None).await.expect("done").state, "off");
-    assert_eq!(breaker.ports.event_source.now(), set(true, 10));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
 }
 
 /// It cannot start, or is not invoked.
@@ -645,5 +663,110 @@ async fn a_table_that_is_down_leaves_everything_as_it_is() {
         ask(&breaker, None).await,
         Err(BreakerError::Service(_))
     ));
-    assert_eq!(breaker.ports.event_source.now(), set(false, 2));
+    assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_rate_a_probe_waits_for_the_last_invocations() {
+    let breaker = breaker_with_rate();
+    an_outage(&breaker).await;
+    breaker.ports.prober.will(Ok(taken()));
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open", "disabled");
+    // The owner, or a deploy.
+    switch(&breaker, true, 10).await;
+    for _ in 0..3 {
+        assert_eq!(minute(&breaker, 0, 1, 0).await.state, "open");
+    }
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closing");
+    assert_eq!(
+        breaker.ports.event_sources[0].now(),
+        set(true, 2),
+        "at once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_rate_nothing_runs_beside_an_unanswered_probe() {
+    let breaker = breaker_with_rate();
+    an_outage(&breaker).await;
+    let probes = async || minute(&breaker, 0, 1, 0).await.probes;
+    breaker.ports.prober.will(Err("no answer".to_owned()));
+    breaker.ports.prober.will(Err("no answer".to_owned()));
+    let mut made = Vec::new();
+    for _ in 0..6 {
+        made.push(probes().await);
+    }
+    assert_eq!(made, [0, 0, 1, 1, 2, 2], "the next one waits");
+    breaker.ports.prober.will(Err("no answer".to_owned()));
+    assert_eq!(probes().await, 3);
+    ask(&breaker, Some(Override::Closed)).await.expect("closed");
+    assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
+    advance(Duration::from_secs(30)).await;
+    assert_eq!(minute(&breaker, 0, 1, 0).await.state, "closed");
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_rate_the_mapping_is_enabled_after_the_last_invocations() {
+    for is_on in [true, false] {
+        let mut breaker = breaker_with_rate();
+        an_outage(&breaker).await;
+        breaker.is_on = is_on;
+        if is_on {
+            let closed = ask(&breaker, Some(Override::Closed)).await.expect("closed");
+            assert_eq!(closed.state, "closed");
+        }
+        for _ in 0..2 {
+            minute(&breaker, 0, 1, 0).await;
+            assert_eq!(
+                breaker.ports.event_sources[0].now(),
+                set(false, 2),
+                "{is_on}"
+            );
+        }
+        let state = minute(&breaker, 0, 1, 0).await.state;
+        assert_eq!(state, if is_on { "closed" } else { "off" });
+        assert_eq!(
+            breaker.ports.event_sources[0].now(),
+            set(true, 10),
+            "{is_on}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchdog_waits_for_an_unanswered_probe() {
+    let breaker = breaker_with_rate();
+    an_outage(&breaker).await;
+    advance(Duration::from_mins(10)).await;
+    let circuit = Circuit {
+        quiet_at: Some(FakeClock.now() + Duration::from_secs(30)),
+        ..saved(&breaker).await
+    };
+    let save = breaker.ports.table.save_circuit(&circuit).await;
+    save.expect("saved");
+    watch(&breaker).await.expect("nothing to do yet");
+    assert_eq!(breaker.ports.event_sources[0].now(), set(false, 2));
+    advance(Duration::from_secs(30)).await;
+    watch(&breaker).await.expect("released");
+    assert_eq!(breaker.ports.event_sources[0].now(), set(true, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_rate_both_mappings_are_awaited() {
+    let mut breaker = breaker_with_rate();
+    let other = FakeEventSource::default();
+    breaker.ports.event_sources.push(other.clone());
+    an_outage(&breaker).await;
+    let now = || [breaker.ports.event_sources[0].now(), other.now()];
+    other.change(true);
+    ask(&breaker, Some(Override::Closed)).await.expect("closed");
+    assert_eq!(now(), [set(false, 2); 2], "one may still send");
+    other.change(false);
+    for _ in 0..2 {
+        minute(&breaker, 0, 1, 0).await;
+        assert_eq!(now(), [set(false, 2); 2]);
+    }
+    minute(&breaker, 0, 1, 0).await;
+    assert_eq!(now(), [set(true, 10); 2]);
 }

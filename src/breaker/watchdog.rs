@@ -1,7 +1,8 @@
-//! Enables the event source mapping again where the breaker itself has stopped running.
+//! Enables the event source mappings again where the breaker itself has stopped running.
 
 use jiff::Timestamp;
 
+use crate::breaker::run::set_all;
 use crate::breaker::status::log_change;
 use crate::domain::circuit::{Circuit, Settings, State};
 use crate::ports::event_source::EventSource;
@@ -10,15 +11,15 @@ use crate::ports::service::{Fault, ServiceError};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
-/// Enables the event source mapping if the breaker has not run for too long, or if its state cannot
-/// be read.
+/// Enables the event source mappings if the breaker has not run for too long, or if its state
+/// cannot be read.
 ///
-/// A stopped breaker may be holding events back, or may have closed without reaching the mapping.
+/// A stopped breaker may be holding events back, or may have closed without reaching a mapping.
 /// It resumes from the state that is saved here, in the name of `by`. After an error, the next
 /// schedule tries again.
 pub async fn release_if_stale(
     table: &impl EventsTable,
-    event_source: &impl EventSource,
+    event_sources: &[impl EventSource],
     maximum_concurrency: u32,
     by: &str,
     now: Timestamp,
@@ -62,12 +63,11 @@ pub async fn release_if_stale(
         }
         Err(error) => return Err(error),
     };
-    event_source
-        .set(Settings {
-            enabled: true,
-            maximum_concurrency,
-        })
-        .await?;
+    let settings = Settings {
+        enabled: true,
+        maximum_concurrency,
+    };
+    set_all(event_sources, settings).await?;
     if before
         .as_ref()
         .is_some_and(|before| before.state == State::Closed)

@@ -1,6 +1,8 @@
 //! The breaker's state machine: the next state from the attempts of the last minutes. It does no
 //! I/O.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,10 @@ const LONGEST_WAIT_IN_FLIGHT: SignedDuration = SignedDuration::from_mins(20);
 /// The breaker runs every minute. After this long without a complete run it counts as stopped.
 const LONGEST_SILENCE: SignedDuration = SignedDuration::from_mins(10);
 
+/// Allowance for the end of an invocation: Lambda may take ten seconds to start its process, which
+/// do not count for the timeout, a call takes up to six, and clocks differ.
+const MARGIN: SignedDuration = SignedDuration::from_secs(25);
+
 /// The thresholds of the breaker.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
@@ -49,6 +55,17 @@ pub struct Policy {
     pub failure_percent: u8,
     /// Upper bound on concurrent invocations of the processor while it is closed.
     pub maximum_concurrency: u32,
+    /// The processor's timeout, where its requests have a bound on their rate: then a probe runs
+    /// beside no other invocation.
+    pub processor_timeout: Option<Duration>,
+}
+
+impl Policy {
+    /// The time by which each invocation of the processor that has begun by now has ended, where that
+    /// matters.
+    pub(crate) fn ended_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.processor_timeout.map(|timeout| now + timeout + MARGIN)
+    }
 }
 
 /// The state of the breaker.
@@ -100,6 +117,10 @@ pub struct Circuit {
     /// The time since which events wait although the mapping is enabled.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
+    /// The time by which the last invocation of the processor has ended, where the mapping is disabled
+    /// and the rate of requests has a bound.
+    #[serde(default)]
+    pub quiet_at: Option<Timestamp>,
     /// The time of the last complete run. A breaker without a recent one has stopped.
     pub last_run_at: Timestamp,
 }
@@ -168,6 +189,7 @@ impl Circuit {
             stepped_at: None,
             delivered_at: None,
             waiting_since: None,
+            quiet_at: None,
             last_run_at: now,
         }
     }
@@ -303,6 +325,23 @@ impl Circuit {
         mapping == Some(self.settings(policy)) && now.duration_since(stepped_at) >= STEP
     }
 
+    /// Updates the time by which the last invocation has ended. By now the mapping was seen, disabled
+    /// or not.
+    #[must_use]
+    pub(crate) fn with_mapping(&self, is_disabled: bool, policy: Policy, now: Timestamp) -> Self {
+        let ended_at = policy.ended_at(now).filter(|_| is_disabled);
+        Self {
+            quiet_at: ended_at.map(|ended_at| self.quiet_at.unwrap_or(ended_at)),
+            ..self.clone()
+        }
+    }
+
+    /// Returns whether no invocation of the processor runs any more, where that matters: neither of
+    /// the mapping nor a probe without an answer. Only then may another begin.
+    pub(crate) fn is_quiet(&self, now: Timestamp) -> bool {
+        self.quiet_at.is_none_or(|at| at <= now)
+    }
+
     /// Updates the time of the last delivery from the last minutes, the newest first.
     #[must_use]
     pub(crate) fn with_deliveries(&self, minutes: &[(Timestamp, Attempts)]) -> Self {
@@ -386,19 +425,19 @@ impl Circuit {
     /// Derives the next state from the outcome of a probe, or from the error that prevented it.
     #[must_use]
     pub fn probed(&self, outcome: Result<Probed, String>, now: Timestamp) -> Self {
-        let (looked_at, stepped_at) = (
-            if outcome.is_ok() {
-                Some(now)
-            } else {
-                self.looked_at
-            },
-            Some(now),
-        );
+        // Without an answer it may still run.
+        let (looked_at, quiet_at) = if outcome.is_ok() {
+            (Some(now), self.quiet_at.map(|at| at.min(now)))
+        } else {
+            (self.looked_at, self.quiet_at)
+        };
+        let stepped_at = Some(now);
         let (event_id, error) = match outcome {
             Ok(Probed::Nothing) => {
                 return Self {
                     looked_at,
                     stepped_at,
+                    quiet_at,
                     ..self.clone()
                 };
             }
@@ -416,6 +455,7 @@ impl Circuit {
             probes: self.probes.saturating_add(1),
             looked_at,
             stepped_at,
+            quiet_at,
             ..self.clone()
         };
         if probe.delivered {
@@ -434,7 +474,7 @@ impl Circuit {
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
         let is_silent = now.duration_since(self.last_run_at) >= LONGEST_SILENCE;
         let is_by_hand = self.state == State::Open && self.forced && !self.is_open_too_long(now);
-        self.state != State::Off && is_silent && !is_by_hand
+        self.state != State::Off && is_silent && !is_by_hand && self.is_quiet(now)
     }
 
     /// The state after an operator's override.

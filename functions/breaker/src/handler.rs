@@ -72,7 +72,8 @@ mod tests {
         let ports = Ports {
             events: FakeQueue::default(),
             table,
-            event_source: FakeEventSource::default(),
+            ordered: None,
+            event_sources: vec![FakeEventSource::default()],
             prober: FakeProber::default(),
             clock: FakeClock,
         };
@@ -81,6 +82,7 @@ mod tests {
             policy: Policy {
                 failure_percent: 90,
                 maximum_concurrency: 10,
+                processor_timeout: None,
             },
             is_on: true,
         };

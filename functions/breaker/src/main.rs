@@ -40,14 +40,24 @@ impl PortTypes for Aws {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config: Config = Environment::of_process().read_all()?;
+    let (config, ordered): Config = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
+    let sqs = Sqs::new(&sdk);
+    let (ordered, ordered_event_source) = ordered
+        .map(|ordered| (sqs.queue(ordered.queue_url), ordered.event_source_id))
+        .unzip();
+    let event_sources = [Some(config.event_source_id), ordered_event_source];
     let ports = Ports {
-        events: Sqs::new(&sdk).queue(config.queue_url),
+        events: sqs.queue(config.queue_url),
+        ordered,
         table: DynamoDb::new(&sdk, config.events_table),
-        event_source: EventSourceMapping::new(&sdk, config.event_source_id),
+        event_sources: event_sources
+            .into_iter()
+            .flatten()
+            .map(|id| EventSourceMapping::new(&sdk, id))
+            .collect(),
         // A second probe would be a second event.
         prober: LambdaFunction::new(
             &aws::sdk_config_for_one_attempt(PROBE_TIMEOUT),
@@ -60,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
         policy: Policy {
             failure_percent: config.failure_percent,
             maximum_concurrency: config.maximum_concurrency,
+            processor_timeout: (config.target_rate > 0).then_some(config.processor_timeout),
         },
         is_on: config.is_on,
     });
