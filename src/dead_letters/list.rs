@@ -105,11 +105,11 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
 
     /// Upper bound on the messages that are not listed yet, by the approximate counts of SQS.
     ///
-    /// The message of a listed event can be in either queue, or on its way between them. So it is
-    /// certain that everything is listed only if the events queue is empty and the dead-letter
+    /// The message of a listed event can be in any queue, or on its way between them. So it is
+    /// certain that everything is listed only if the other queues are empty and the dead-letter
     /// queue holds no more messages than are listed.
     pub(super) async fn unlisted(&self) -> Result<u64, ReplayError> {
-        let waiting = self.ports.events.depth().await?.total();
+        let waiting = self.ports.outside().await?;
         let queued = self.ports.dead_letters.depth().await?.total();
         let (mut listed, mut pages) = (0, Pages::default());
         for _ in 0..MOST_COUNTED {
@@ -210,10 +210,16 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
         }))
     }
 
-    /// Returns whether the records differ from the contents of the dead-letter queue.
+    /// Returns whether the records differ from the contents of the dead-letter queue, or the queue
+    /// in order has a dead letter of its own.
     ///
     /// The queue may hold fewer than are listed while some are on their way there or back.
     pub(super) async fn is_reconcile_needed(&self) -> Result<bool, ReplayError> {
+        if let Some(ordered) = &self.ports.ordered
+            && ordered.dead_letters.depth().await?.total() > 0
+        {
+            return Ok(true);
+        }
         let now = self.ports.clock.now();
         let queued = self.ports.dead_letters.depth().await?.total();
         let bulk = self.ports.bulk_replay().await?;

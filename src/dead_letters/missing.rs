@@ -9,7 +9,6 @@ use super::records::Records;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{EventRecord, State};
 use crate::ports::clock::Clock;
-use crate::ports::queue::Countable;
 
 /// No queue keeps a message for longer ("Amazon SQS message quotas").
 const KEPT: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -34,7 +33,7 @@ impl<T: PortTypes> MissingEvents<'_, T> {
         }
         // While the breaker is open, a message whose receives are used up waits in the events queue
         // for one more receive.
-        let waiting = self.ports.events.depth().await?.total();
+        let waiting = self.ports.outside().await?;
         let (hidden, unseen) = (hidden + waiting, unseen + waiting);
         let bulk = self.ports.bulk_replay().await?;
         let records = Records {

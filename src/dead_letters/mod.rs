@@ -58,10 +58,10 @@ use self::sweep::{Purpose, Sweep};
 
 pub use self::api::{
     Answer, BackgroundState, BackgroundStatus, DeadLetter, Done, EventDetails, Failed, List,
-    Listing, Missing, Report, Request, Selection, Start, Status, StatusAnswer,
+    Listing, Missing, OrderMode, Report, Request, Selection, Start, Status, StatusAnswer,
 };
 pub use self::error::ReplayError;
-pub use self::ports::{PortTypes, Ports};
+pub use self::ports::{OrderedQueues, PortTypes, Ports};
 
 /// Interval of the scheduled reconciliation. A later one has done what Lambda has put off for
 /// longer.

@@ -1,5 +1,6 @@
 //! Ports of the dead letters, by name.
 
+use super::api::OrderMode;
 use crate::domain::event_record::BulkReplay;
 use crate::ports::archive::Archive;
 use crate::ports::clock::Clock;
@@ -18,10 +19,22 @@ pub trait PortTypes {
     type Clock: Clock;
 }
 
+/// Queues of the order per conversation.
+pub struct OrderedQueues<Q> {
+    pub mode: OrderMode,
+    /// Queue that keeps the order.
+    pub queue: Q,
+    /// Queue to which SQS itself moves what it has handed out too often. A run brings its messages
+    /// into the dead-letter queue.
+    pub dead_letters: Q,
+}
+
 /// Queues, table and archive that the use case acts on.
 pub struct Ports<T: PortTypes> {
     /// Queue that replayed events go to.
     pub events: T::Events,
+    /// Queues of the order per conversation, where the stack keeps it.
+    pub ordered: Option<OrderedQueues<T::DeadLetters>>,
     /// Queue of the dead letters.
     pub dead_letters: T::DeadLetters,
     /// Move task of SQS from the dead-letter queue to the events queue.
@@ -54,6 +67,16 @@ impl<T: PortTypes> Ports<T> {
                 Ok(Some(bulk))
             }
         }
+    }
+
+    /// Counts the messages that are not in the dead-letter queue, and may be or become dead letters.
+    pub(super) async fn outside(&self) -> Result<u64, ServiceError> {
+        let mut outside = self.events.depth().await?.total();
+        if let Some(ordered) = &self.ordered {
+            outside += ordered.queue.depth().await?.total();
+            outside += ordered.dead_letters.depth().await?.total();
+        }
+        Ok(outside)
     }
 
     /// Counts what is left in the dead-letter queue after a run. A count that fails does not undo

@@ -33,7 +33,8 @@ impl<T: PortTypes> EventLookup<'_, T> {
         } else {
             None
         };
-        Ok(EventDetails::describe(record, body, now))
+        let keeps_order = self.ports.ordered.is_some();
+        Ok(EventDetails::describe(record, body, keeps_order, now))
     }
 
     /// Error for an event without a record: it may be in a queue, and not listed yet.

@@ -4,7 +4,10 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::api::{AttemptsOfMinute, BulkReplayStatus, RunInProgress, Status};
+use super::api::{
+    AttemptsOfMinute, BulkReplayStatus, OrderStatus, RunInProgress, Status, WaitingConversation,
+    WaitingConversations,
+};
 use super::error::ReplayError;
 use super::list::DeadLetterIndex;
 use super::ports::{PortTypes, Ports};
@@ -19,6 +22,9 @@ use crate::runtime::metrics;
 
 /// Minutes whose attempts are shown, the current one included.
 const SHOWN_MINUTES: u8 = 15;
+
+/// Conversations that are shown at most.
+const SHOWN_CONVERSATIONS: usize = 20;
 
 /// Status of the queues, the runs and the breaker.
 pub(super) struct StatusReport<'a, T: PortTypes> {
@@ -75,8 +81,26 @@ impl<T: PortTypes> StatusReport<'_, T> {
             breaker,
             breaker_error,
             target_rate_per_second: self.target_rate,
+            order: self.order(now).await?,
             attempts: self.attempts(now).await?,
         })
+    }
+
+    async fn order(&self, now: Timestamp) -> Result<Option<OrderStatus>, ServiceError> {
+        let Some(ordered) = &self.ports.ordered else {
+            return Ok(None);
+        };
+        let (waiting, more) = self.ports.table.waiting(SHOWN_CONVERSATIONS, now).await?;
+        let items = waiting
+            .into_iter()
+            .filter_map(WaitingConversation::of)
+            .collect();
+        Ok(Some(OrderStatus {
+            mode: ordered.mode,
+            queue: ordered.queue.depth().await?,
+            dead_letters: ordered.dead_letters.depth().await?,
+            waiting: WaitingConversations { items, more },
+        }))
     }
 
     async fn attempts(&self, now: Timestamp) -> Result<Vec<AttemptsOfMinute>, ServiceError> {

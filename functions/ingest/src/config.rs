@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genesys_relay::runtime::config::{number, parsed, text};
+use genesys_relay::runtime::config::{number, optional, parsed, text};
 use genesys_relay::runtime::logging::Sample;
 use tracing::level_filters::LevelFilter;
 
@@ -10,6 +10,7 @@ genesys_relay::variables! {
     /// The function's configuration.
     Config {
         queue_url: String = "QUEUE_URL", text(), "URL of the events queue";
+        ordered_queue_url: Option<String> = "ORDERED_QUEUE_URL", optional(text()), "URL of the queue that keeps the order of conversations";
         dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue, for malformed bodies";
         secret_arn: String = "SECRET_ARN", text(), "ARN of the stack's secret";
         keep_secrets_for: Duration = "SECRETS_CACHE_SECONDS", number(0, 86_400).of(Duration::from_secs), "time for which a copy of the secret is used";
@@ -67,6 +68,7 @@ mod tests {
             (Duration::from_mins(5), LevelFilter::INFO)
         );
         assert_eq!(config.log_sample, Sample::of_percent(7));
+        assert_eq!(config.ordered_queue_url, None);
         for (name, _) in COMPLETE {
             let error = read(name).expect_err(name);
             assert_eq!(error.0, [format!("{name} is missing")]);

@@ -12,6 +12,7 @@ use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
 use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
 use genesys_relay::ingest::{Ingest, PortTypes, Ports};
 use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::event_queues::EventQueues;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::lambda_http::HttpEvent;
@@ -28,7 +29,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 struct Aws;
 
 impl PortTypes for Aws {
-    type Events = SqsQueue;
+    type Events = EventQueues<SqsQueue>;
     type DeadLetters = SqsQueue;
     type Secrets = SecretsManager;
     type Clock = SystemClock;
@@ -43,7 +44,10 @@ async fn main() -> anyhow::Result<()> {
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
     let ports = Ports {
-        events: sqs.queue(config.queue_url),
+        events: EventQueues {
+            standard: sqs.queue(config.queue_url),
+            ordered: config.ordered_queue_url.map(|url| sqs.queue(url)),
+        },
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         secrets: SecretCache::new(
             SecretsManager::new(&sdk, config.secret_arn),
@@ -58,7 +62,8 @@ async fn main() -> anyhow::Result<()> {
     });
     aws::warm_up(Box::pin(async {
         let ports = &ingest.ports;
-        let (secrets, queue) = tokio::join!(ports.secrets.warm_up(), ports.events.warm_up());
+        let (secrets, queue) =
+            tokio::join!(ports.secrets.warm_up(), ports.events.standard.warm_up());
         secrets?;
         queue?;
         Ok(())

@@ -1,12 +1,16 @@
 //! Configuration of the function.
 
-use genesys_relay::runtime::config::{number, parsed, text};
+use genesys_relay::dead_letters::OrderMode;
+use genesys_relay::runtime::config::{number, one_of, parsed, text};
 use tracing::level_filters::LevelFilter;
 
+/// The function's configuration, with the order of conversations where the stack keeps it.
+pub(crate) type Config = (Variables, Option<Ordered>);
+
 genesys_relay::variables! {
-    /// The function's configuration. Lambda itself sets `AWS_LAMBDA_FUNCTION_NAME` ("Defined
+    /// Variables that stand for themselves. Lambda itself sets `AWS_LAMBDA_FUNCTION_NAME` ("Defined
     /// runtime environment variables").
-    Config {
+    Variables {
         queue_url: String = "QUEUE_URL", text(), "URL of the events queue";
         queue_arn: String = "QUEUE_ARN", text(), "ARN of the events queue, the destination of a move task";
         dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue";
@@ -19,6 +23,16 @@ genesys_relay::variables! {
         function_name: String = "AWS_LAMBDA_FUNCTION_NAME", text(), "name of this function, which invokes itself to continue in the background";
         metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
         log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
+    }
+}
+
+genesys_relay::variables! {
+    /// Variables of the order per conversation.
+    Ordered {
+        mode: OrderMode = "ORDER", one_of(&[("conversation", OrderMode::Conversation), ("draining", OrderMode::Draining)]), "way in which the order is kept";
+        queue_url: String = "ORDERED_QUEUE_URL", text(), "URL of the queue that keeps the order of conversations";
+        dead_letter_queue_url: String = "ORDERED_DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue of that queue";
+        event_source_id: String = "ORDERED_EVENT_SOURCE_ID", text(), "id of the event source mapping from that queue to the processor";
     }
 }
 
@@ -43,9 +57,20 @@ mod tests {
         ("LOG_LEVEL", "info"),
     ];
 
+    const ORDERED: [(&str, &str); 4] = [
+        ("ORDER", "draining"),
+        ("ORDERED_QUEUE_URL", "ordered.fifo"),
+        ("ORDERED_DEAD_LETTER_QUEUE_URL", "dead.fifo"),
+        ("ORDERED_EVENT_SOURCE_ID", "ordered-mapping"),
+    ];
+
     fn read(left_out: &str) -> Result<Config, ConfigError> {
+        read_of(&COMPLETE, left_out)
+    }
+
+    fn read_of(variables: &[(&str, &str)], left_out: &str) -> Result<Config, ConfigError> {
         Environment::new(|name: &str| {
-            let found = COMPLETE
+            let found = variables
                 .iter()
                 .find(|(known, _)| *known == name && name != left_out);
             found.map(|(_, value)| (*value).to_owned())
@@ -55,7 +80,8 @@ mod tests {
 
     #[test]
     fn each_variable_is_read_into_its_own_field_and_has_to_be_there() {
-        let config = read("").expect("complete");
+        let (config, ordered) = read("").expect("complete");
+        assert!(ordered.is_none());
         let read_as = [
             config.queue_url,
             config.queue_arn,
@@ -73,6 +99,23 @@ mod tests {
         assert_eq!(read_as, COMPLETE.map(|(_, value)| value.to_owned()));
         for (name, _) in COMPLETE {
             let error = read(name).expect_err(name);
+            assert_eq!(error.0, [format!("{name} is missing")]);
+        }
+    }
+
+    #[test]
+    fn order_needs_each_of_its_variables() {
+        let all = [&COMPLETE[..], &ORDERED].concat();
+        let ordered = read_of(&all, "").expect("complete").1.expect("order");
+        assert_eq!(ordered.mode, OrderMode::Draining);
+        let read_as = [
+            ordered.queue_url,
+            ordered.dead_letter_queue_url,
+            ordered.event_source_id,
+        ];
+        assert_eq!(read_as, ["ordered.fifo", "dead.fifo", "ordered-mapping"]);
+        for (name, _) in ORDERED {
+            let error = read_of(&all, name).expect_err(name);
             assert_eq!(error.0, [format!("{name} is missing")]);
         }
     }

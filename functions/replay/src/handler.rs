@@ -22,8 +22,8 @@ use crate::background::Background;
 pub(crate) struct Function<T: PortTypes, B, M> {
     pub(crate) dead_letters: DeadLetters<T>,
     pub(crate) background: B,
-    /// Event source mapping that the breaker disables.
-    pub(crate) event_source: M,
+    /// Event source mappings that the breaker disables.
+    pub(crate) event_sources: Vec<M>,
     /// Concurrent invocations of the processor while the breaker is closed.
     pub(crate) maximum_concurrency: u32,
 }
@@ -88,7 +88,7 @@ pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
     let Function {
         dead_letters,
         background,
-        event_source,
+        event_sources,
         maximum_concurrency,
     } = function.as_ref();
     let end = end_of_invocation(context.deadline());
@@ -113,7 +113,7 @@ pub(crate) async fn handle<T: PortTypes, B: Background, M: EventSource>(
         let (table, now) = (&dead_letters.ports.table, dead_letters.ports.clock.now());
         if let Err(error) = watchdog::release_if_stale(
             table,
-            event_source,
+            event_sources,
             *maximum_concurrency,
             &requester.by,
             now,
@@ -304,13 +304,13 @@ mod tests {
             enabled: false,
             maximum_concurrency: 2,
         };
-        function.event_source.set(held).await.expect("set");
+        function.event_sources[0].set(held).await.expect("set");
 
         let schedule = json!({ "action": "reconcile", "ifNeeded": true });
         tokio::time::advance(Duration::from_mins(9)).await;
         invoke(&function, schedule.clone()).await.expect("done");
         assert_eq!(
-            function.event_source.now(),
+            function.event_sources[0].now(),
             held,
             "the breaker may be running"
         );
@@ -319,13 +319,13 @@ mod tests {
             .await
             .expect("done");
         assert_eq!(
-            function.event_source.now(),
+            function.event_sources[0].now(),
             held,
             "an operator's request does not check the breaker"
         );
         invoke(&function, schedule).await.expect("done");
         assert_eq!(
-            function.event_source.now(),
+            function.event_sources[0].now(),
             Settings {
                 enabled: true,
                 maximum_concurrency: 10

@@ -18,8 +18,9 @@ use genesys_relay::adapters::aws::event_source::EventSourceMapping;
 use genesys_relay::adapters::aws::lambda::LambdaFunction;
 use genesys_relay::adapters::aws::s3::S3Archive;
 use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue, SqsRedrive};
-use genesys_relay::dead_letters::{DeadLetters, PortTypes, Ports};
+use genesys_relay::dead_letters::{DeadLetters, OrderMode, OrderedQueues, PortTypes, Ports};
 use genesys_relay::ports::clock::SystemClock;
+use genesys_relay::ports::event_queues::EventQueues;
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
 use lambda_runtime::service_fn;
@@ -35,7 +36,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 struct Aws;
 
 impl PortTypes for Aws {
-    type Events = SqsQueue;
+    type Events = EventQueues<SqsQueue>;
     type DeadLetters = SqsQueue;
     type Redrive = SqsRedrive;
     type Table = DynamoDb;
@@ -45,13 +46,30 @@ impl PortTypes for Aws {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let config: Config = Environment::of_process().read_all()?;
+    let (config, ordered): Config = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
     let mut metrics = Pending::start(config.metrics_namespace)?;
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
+    let (ordered, ordered_event_source) = ordered
+        .map(|ordered| {
+            let queues = OrderedQueues {
+                mode: ordered.mode,
+                queue: sqs.queue(ordered.queue_url),
+                dead_letters: sqs.queue(ordered.dead_letter_queue_url),
+            };
+            (queues, ordered.event_source_id)
+        })
+        .unzip();
+    let to_ordered = ordered
+        .as_ref()
+        .filter(|ordered| ordered.mode == OrderMode::Conversation);
     let ports = Ports {
-        events: sqs.queue_with_age(config.queue_url, &sdk),
+        events: EventQueues {
+            standard: sqs.queue_with_age(config.queue_url, &sdk),
+            ordered: to_ordered.map(|ordered| ordered.queue.clone()),
+        },
+        ordered,
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
         table: DynamoDb::new(&sdk, config.events_table),
@@ -64,7 +82,11 @@ async fn main() -> anyhow::Result<()> {
             target_rate: NonZeroU32::new(config.target_rate).map(NonZeroU32::get),
         },
         background: LambdaFunction::new(&sdk, config.function_name),
-        event_source: EventSourceMapping::new(&sdk, config.event_source_id),
+        event_sources: [Some(config.event_source_id), ordered_event_source]
+            .into_iter()
+            .flatten()
+            .map(|id| EventSourceMapping::new(&sdk, id))
+            .collect(),
         maximum_concurrency: config.maximum_concurrency,
     });
     // The future of a run is large; a box moves it less often.

@@ -68,6 +68,7 @@ pub(crate) fn function() -> Fakes {
 pub(crate) fn function_over(dead_letters: FakeQueue) -> Fakes {
     let ports = Ports {
         events: FakeQueue::default(),
+        ordered: None,
         redrive: dead_letters.clone(),
         dead_letters,
         table: FakeTable::default(),
@@ -80,7 +81,7 @@ pub(crate) fn function_over(dead_letters: FakeQueue) -> Fakes {
             target_rate: None,
         },
         background: FakeBackground::default(),
-        event_source: FakeEventSource::default(),
+        event_sources: vec![FakeEventSource::default()],
         maximum_concurrency: 10,
     })
 }

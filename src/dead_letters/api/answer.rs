@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::event::{EventId, Source};
 use crate::domain::event_record::{
-    Attempt, BulkReplay, Death, EventRecord, OperatorAction, State, StateName, Summary,
+    Attempt, BulkReplay, Death, EventRecord, OperatorAction, State, StateName, Summary, Waiting,
 };
 use crate::domain::failure::ReasonKind;
 
@@ -161,8 +161,51 @@ pub struct EventDetails {
     pub body: Option<String>,
     /// Body in base64, where it is not text.
     pub body_base64: Option<String>,
+    /// Place in the order of its conversation, where the stack keeps it and the record tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Place>,
     /// Time at which the record expires.
     pub expires_at: Timestamp,
+}
+
+/// Place of an event in the order of its conversation.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "place", rename_all = "camelCase")]
+pub enum Place {
+    /// It failed and is retried in its place: later events of the conversation wait for it.
+    Waiting {
+        conversation: String,
+        /// End of the first attempt that failed.
+        since: Timestamp,
+    },
+    /// It is attempted, and no conversation waits for it: it has lost its place, or never had one.
+    Late,
+    /// It was replayed: where it has a conversation, it comes behind later events.
+    Replayed,
+}
+
+impl Place {
+    fn of(record: &EventRecord) -> Option<Self> {
+        if let Some(waiting) = record.waiting.clone() {
+            let Waiting {
+                conversation,
+                since,
+                ..
+            } = waiting;
+            return Some(Self::Waiting {
+                conversation,
+                since,
+            });
+        }
+        if record.source == Source::EventBridge {
+            return None;
+        }
+        if record.replays_made > 0 {
+            return Some(Self::Replayed);
+        }
+        let is_attempted = matches!(record.state, State::InProgress(_) | State::Retrying { .. });
+        (is_attempted && !record.has_place()).then_some(Self::Late)
+    }
 }
 
 /// Attempt to deliver the event.
@@ -182,12 +225,14 @@ pub struct AttemptDetails {
 }
 
 impl EventDetails {
-    /// Describes an event, of which `body` is kept.
+    /// Describes an event, of which `body` is kept. Order is shown only where the stack keeps it.
     pub(in crate::dead_letters) fn describe(
         record: EventRecord,
         body: Option<Vec<u8>>,
+        keeps_order: bool,
         now: Timestamp,
     ) -> Self {
+        let order = keeps_order.then(|| Place::of(&record)).flatten();
         let death = record.state.death(now);
         let (name, death, replayed_at, archived_to, next_attempt_at) = match record.state {
             State::Dead(dead) => (StateName::Dead, death, dead.replayed_at, None, None),
@@ -246,6 +291,7 @@ impl EventDetails {
             headers: context.headers,
             body,
             body_base64,
+            order,
             expires_at: record.expires_at,
         }
     }

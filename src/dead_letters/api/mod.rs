@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::queue::MoveTask;
 
-pub use self::answer::{AttemptDetails, DeadLetter, EventDetails, List};
+pub use self::answer::{AttemptDetails, DeadLetter, EventDetails, List, Place};
 pub use self::report::{Done, Failed, Missing, Report};
 pub use self::request::{
     ArchiveRequest, CancelRequest, DEFAULT_AGE_DAYS, DiscardRequest, Filter, ListRequest, Listing,
@@ -18,7 +18,8 @@ pub use self::request::{
 };
 pub use self::status::{
     AttemptsOfMinute, BackgroundAnswer, BackgroundReport, BackgroundState, BackgroundStatus,
-    BulkReplayStatus, RunInProgress, Status, StatusAnswer,
+    BulkReplayStatus, OrderMode, OrderStatus, RunInProgress, Status, StatusAnswer,
+    WaitingConversation, WaitingConversations,
 };
 
 pub(super) use self::answer::ARRIVES_WITHIN;

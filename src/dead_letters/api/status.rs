@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Report;
 use crate::breaker;
-use crate::domain::event_record::BulkReplay;
+use crate::domain::event::EventId;
+use crate::domain::event_record::{BulkReplay, EventRecord, State};
 use crate::domain::queue_depth::QueueDepth;
 use crate::ports::events_table::RunLease;
 use crate::ports::queue::MoveTask;
@@ -54,8 +55,83 @@ pub struct Status {
     /// Upper bound on the requests a second to the target, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_rate_per_second: Option<u32>,
+    /// Order of the conversations, where the stack keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderStatus>,
     /// Attempts of the last minutes, the newest first.
     pub attempts: Vec<AttemptsOfMinute>,
+}
+
+/// Way in which the stack keeps the order of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderMode {
+    /// Events of a conversation go to the ordered queue.
+    Conversation,
+    /// Nothing goes to the ordered queue; what it holds is delivered in its order.
+    Draining,
+}
+
+/// Order of the conversations: its queues, and the conversations that wait.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderStatus {
+    pub mode: OrderMode,
+    /// Depth of the ordered queue.
+    pub queue: QueueDepth,
+    /// Depth of its own dead-letter queue.
+    pub dead_letters: QueueDepth,
+    pub waiting: WaitingConversations,
+}
+
+/// Conversations that wait for one of their events.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WaitingConversations {
+    /// Those that have waited longest, the longest wait first.
+    pub items: Vec<WaitingConversation>,
+    /// True if there are more.
+    pub more: bool,
+}
+
+/// Conversation that waits, and the event that it waits for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingConversation {
+    /// Group of the conversation in the queue.
+    pub conversation: String,
+    /// Event that failed and is retried in its place.
+    pub event_id: EventId,
+    /// End of its first attempt that failed.
+    pub since: Timestamp,
+    /// Attempts at it, since it was sent or replayed.
+    pub attempts: u32,
+    /// Time of its next attempt; `None` during one.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Error of its last attempt.
+    pub error: Option<String>,
+}
+
+impl WaitingConversation {
+    /// Describes the conversation that waits for the event of a record, if one does.
+    pub(in crate::dead_letters) fn of(record: EventRecord) -> Option<Self> {
+        let waiting = record.waiting?;
+        let next_attempt_at = match record.state {
+            State::Retrying { next_attempt_at } => Some(next_attempt_at),
+            _ => None,
+        };
+        Some(Self {
+            conversation: waiting.conversation,
+            event_id: record.event_id,
+            since: waiting.since,
+            attempts: record.attempts_since_claim,
+            next_attempt_at,
+            error: record
+                .attempts
+                .into_iter()
+                .rev()
+                .find_map(|attempt| attempt.error),
+        })
+    }
 }
 
 /// Newest replay of everything.

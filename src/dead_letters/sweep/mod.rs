@@ -6,6 +6,7 @@
 //! id.
 
 mod actions;
+mod ordered;
 mod state;
 
 use std::time::Duration;
@@ -20,13 +21,17 @@ use super::missing::MissingEvents;
 use super::ports::{PortTypes, Ports};
 use super::records::Records;
 use super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE, Run};
+use crate::domain::circuit;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{DeadLetterStatus, DeadRecord, EventRecord, OperatorAction};
+use crate::domain::event_record::{
+    DeadLetterStatus, DeadRecord, EventRecord, OperatorAction, State,
+};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{
     Countable, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout,
 };
+use crate::ports::service::{Fault, ServiceError};
 use crate::runtime::logging::display_chain;
 use crate::runtime::metrics;
 
@@ -63,6 +68,11 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             ports,
             state: SweepState::new(run, purpose, stop_at),
         };
+        let elsewhere = match sweep.state.purpose {
+            Purpose::Reconcile => sweep.bring_over().await,
+            Purpose::Replay(_) | Purpose::Discard(_) | Purpose::Archive { .. } => 0,
+        };
+        let hidden = hidden + elsewhere;
         let mut outcome = sweep.sweep_all().await;
         if let Err(error) = sweep.finish(hidden, matches!(outcome, Ok(true))).await {
             outcome = Err(error);
@@ -73,16 +83,16 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         } = sweep.state;
         let nothing_done = report.matched + report.recorded + report.removed == 0;
         match outcome {
-            // Messages that were hidden when the run began were not received.
+            // Messages that were hidden when the run began, or not brought over, were not received.
             Ok(complete) => report.complete = complete && (hidden == 0 || has_all_named),
             // Nothing was done, so there is nothing to report.
             Err(error) if nothing_done => {
-                release_messages(ports, &held, deadline).await;
+                release_messages(&ports.dead_letters, &held, deadline).await;
                 return Err(error);
             }
             Err(error) => report.fail(None, &display_chain(&error)),
         }
-        release_messages(ports, &held, deadline).await;
+        release_messages(&ports.dead_letters, &held, deadline).await;
         report.remaining = timeout_at(deadline - ANSWER_TIME / 2, ports.remaining())
             .await
             .unwrap_or_else(|_| {
@@ -96,13 +106,8 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     /// has seen all of them.
     async fn sweep_all(&mut self) -> Result<bool, ReplayError> {
         while !self.state.is_bounded() {
-            let hidden_until = self.state.run.deadline + HIDDEN_PAST_DEADLINE;
-            let hidden_for = hidden_until.saturating_duration_since(Instant::now());
-            let wait = POLL_WAIT.min(self.state.stop_at.saturating_duration_since(Instant::now()));
             let received = self
-                .ports
-                .dead_letters
-                .receive(RECEIVED_AT_ONCE, hidden_for, wait)
+                .receive(&self.ports.dead_letters, self.state.stop_at)
                 .await?;
             if received.is_empty() {
                 return Ok(!self.state.cut_short);
@@ -120,6 +125,19 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             }
         }
         Ok(false)
+    }
+
+    /// Receives messages that stay hidden past the end of the run, and waits for the first until
+    /// `stop_at` at most.
+    async fn receive(
+        &self,
+        queue: &T::DeadLetters,
+        stop_at: Instant,
+    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
+        let hidden_until = self.state.run.deadline + HIDDEN_PAST_DEADLINE;
+        let hidden_for = hidden_until.saturating_duration_since(Instant::now());
+        let wait = POLL_WAIT.min(stop_at.saturating_duration_since(Instant::now()));
+        queue.receive(RECEIVED_AT_ONCE, hidden_for, wait).await
     }
 
     /// Makes the records agree with the received messages, and selects those that the run is for.
@@ -140,9 +158,23 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                 return Err(error.into());
             }
         };
+        let is_held_back = match self.is_held_back(records.values()).await {
+            Ok(is_held_back) => is_held_back,
+            Err(error) => {
+                self.state.held.extend(receipts);
+                return Err(error.into());
+            }
+        };
         let mut selected = Vec::new();
         for (message, receipt) in messages.into_iter().zip(receipts) {
             let found = records.get(&message.event_id);
+            // Its retry is overdue for that, and another message of it may wait.
+            let may_wait = found.is_some_and(is_retried) && !message.message.has_own_reason();
+            if is_held_back && may_wait {
+                self.state.seen.insert(message.event_id.clone());
+                self.state.hold(receipt);
+                continue;
+            }
             // A copy, or the event itself, dead once more. The next run can tell them apart.
             if self.state.taken.contains(&message.event_id) {
                 self.state.hold(receipt);
@@ -165,6 +197,27 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             }
         }
         Ok(selected)
+    }
+
+    /// Returns whether the breaker holds events back, if one of these is retried.
+    async fn is_held_back<'r>(
+        &self,
+        records: impl Iterator<Item = &'r EventRecord>,
+    ) -> Result<bool, ServiceError> {
+        if !records.into_iter().any(is_retried) {
+            return Ok(false);
+        }
+        match self.ports.table.circuit().await {
+            Ok(circuit) => Ok(circuit.is_some_and(|circuit| {
+                matches!(
+                    circuit.state,
+                    circuit::State::Open | circuit::State::Closing { .. }
+                )
+            })),
+            // No breaker of this version runs.
+            Err(error) if error.fault == Fault::Unreadable => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Records that the event of a message is dead, if it is.
@@ -321,9 +374,13 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     }
 }
 
+fn is_retried(record: &EventRecord) -> bool {
+    matches!(record.state, State::Retrying { .. })
+}
+
 /// Shows again the messages that the run hid and did not select.
-async fn release_messages<T: PortTypes>(
-    ports: &Ports<T>,
+async fn release_messages(
+    queue: &impl VisibilityTimeout,
     held: &[ReceiptHandle],
     deadline: Instant,
 ) {
@@ -334,7 +391,7 @@ async fn release_messages<T: PortTypes>(
                 .iter()
                 .map(|receipt| (receipt.clone(), Duration::ZERO))
                 .collect();
-            let results = ports.dead_letters.change_visibility(&changes).await;
+            let results = queue.change_visibility(&changes).await;
             for result in results {
                 match result {
                     Ok(()) => hidden -= 1,

@@ -3,6 +3,7 @@
 mod archive;
 mod background;
 mod looks;
+mod order;
 mod reconcile;
 mod runs;
 mod selection;
@@ -35,6 +36,7 @@ fn relay() -> Fake {
 fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
     let ports = Ports {
         events,
+        ordered: None,
         redrive: dead_letters.clone(),
         dead_letters,
         table: FakeTable::default(),
@@ -76,6 +78,11 @@ fn carrying(message: Message, status_code: u16) -> Message {
 
 /// Claims an event as the processor does, which waits where it has to.
 async fn claim(relay: &Fake, message: &Message) -> Claim {
+    claim_in(relay, message, None).await
+}
+
+/// The same in its place in a conversation, if there is one.
+async fn claim_in(relay: &Fake, message: &Message, conversation: Option<&str>) -> Claim {
     let event = event_of(message);
     let found = relay.ports.table.get(&event.id).await.expect("read");
     let bulk = relay.ports.table.bulk_replay().await.expect("read");
@@ -88,12 +95,13 @@ async fn claim(relay: &Fake, message: &Message) -> Claim {
             sent_at: now,
             bulk: bulk.as_ref(),
             last: false,
+            conversation,
             lease_until,
             now,
         };
         match Claim::on(found.as_ref(), request) {
             ClaimResult::Claimed(claim) => break claim,
-            ClaimResult::TooEarly(time) => {
+            ClaimResult::TooEarly(time) | ClaimResult::OutOfPlace(time) => {
                 tokio::time::advance(time.duration_since(now).try_into().expect("later")).await;
             }
             claiming @ (ClaimResult::AlreadyFinished(_)

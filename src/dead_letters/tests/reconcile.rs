@@ -1,6 +1,7 @@
 //! Reconciliation of the records with the dead-letter queue.
 
 use super::*;
+use crate::domain::circuit::{Circuit, State as CircuitState};
 use crate::ports::service::Service;
 
 #[tokio::test(start_paused = true)]
@@ -267,5 +268,35 @@ async fn nothing_is_taken_off_the_list_while_others_hold_messages_back() {
             matches!(report.done, Done::Reconcile { unlisted } if unlisted == expected),
             "{report:?}"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retried_event_is_not_dead_while_the_breaker_holds_it_back() {
+    let relay = relay();
+    let held_back = message("a", 1);
+    let claimed = claim(&relay, &held_back).await;
+    let now = FakeClock.now();
+    let retrying = claimed.retrying(attempt(503), now + Duration::from_secs(2), now);
+    relay.ports.table.write(&retrying).await.expect("written");
+    // A copy whose receives were used up: another message of the event waits.
+    send_to_dead_letters(&relay, [held_back.clone()]).await;
+    tokio::time::advance(Duration::from_mins(20)).await;
+    let open = Circuit {
+        state: CircuitState::Open,
+        ..Circuit::closed(FakeClock.now())
+    };
+    let reconcile = json!({ "action": "reconcile", "by": "schedule" });
+    for (circuit, recorded) in [(open, 0), (Circuit::closed(FakeClock.now()), 1)] {
+        relay
+            .ports
+            .table
+            .save_circuit(&circuit)
+            .await
+            .expect("saved");
+        let report = report(&relay, reconcile.clone()).await;
+        assert_eq!(report.recorded, recorded, "{report:?}");
+        assert_eq!(relay.ports.dead_letters.messages().len(), 1);
+        tokio::time::advance(Duration::from_mins(20)).await;
     }
 }

@@ -326,6 +326,7 @@ async fn known_event_is_not_sent_again_in_any_state() {
             sent_at: now(),
             bulk: None,
             last: false,
+            conversation: None,
             lease_until,
             now: now(),
         };

@@ -108,8 +108,9 @@ pub enum Request {
 pub enum RequestBody {
     /// Counts both queues, with the age of the oldest message of each. That of the events queue is
     /// from CloudWatch, which the local AWS does not have. Shows the breaker, the newest move task
-    /// with its progress and requester, and the run that holds the lease. With `runId`: the
-    /// progress of a background run.
+    /// with its progress and requester, and the run that holds the lease. With order on: the depths
+    /// of its queues, and the conversations that have waited longest, each with the event that it
+    /// waits for. With `runId`: the progress of a background run.
     Status,
     /// Returns a page of dead letters, oldest first, from the table's index. The index follows the
     /// table after a moment. A dead letter that never reached the processor's code is listed as
@@ -128,7 +129,8 @@ pub enum RequestBody {
     /// Cancels a running move task. What it moved stays moved.
     Cancel(CancelRequest),
     /// Makes the list agree with the dead-letter queue. Runs every five minutes on a schedule, when
-    /// the counts differ.
+    /// the counts differ. With order on, it first brings what SQS moved out of the ordered queue
+    /// into the dead-letter queue.
     Reconcile(ReconcileRequest),
     /// Writes old dead letters to S3 and takes them off the queue. Runs twice a day on a schedule.
     Archive(ArchiveRequest),

@@ -83,6 +83,7 @@ async fn claim(function: &Fakes, message: &Message) -> Claim {
         sent_at: now,
         bulk: None,
         last: false,
+        conversation: None,
         lease_until,
         now,
     };
