@@ -104,6 +104,9 @@ const NO_ACCESS: [(&str, &[&str]); 19] = [
         "AWS::SQS::Queue",
         &[
             "QueueName",
+            "FifoQueue",
+            "DeduplicationScope",
+            "FifoThroughputLimit",
             "MessageRetentionPeriod",
             "MaximumMessageSize",
             "VisibilityTimeout",
@@ -246,10 +249,15 @@ impl Snapshot {
         for (key, value) in
             entries(statement).filter(|(key, _)| !["Sid", "Effect"].contains(&key.as_str()))
         {
-            match (key.as_str(), scalars(value)) {
+            let values = value
+                .as_vec()
+                .map_or(std::slice::from_ref(value), Vec::as_slice);
+            let values: Option<Vec<_>> = values.iter().map(scalars).collect();
+            match (key.as_str(), values) {
+                // One under a condition is `condition, value, nothing`.
                 ("Action" | "Resource", Some(values)) => {
                     for one in values {
-                        self.line(depth + 1, &format!("{key}: {one}"));
+                        self.line(depth + 1, &format!("{key}: {}", one.join(", ")));
                     }
                 }
                 _ => self.value(depth + 1, &key, value),
@@ -317,7 +325,7 @@ fn set(yaml: &mut Yaml, path: &str, value: &str) {
 
 /// Ways to widen access: a path in the template, its new value, and the line that the snapshot must
 /// show.
-const WIDER: [(&str, &str, &str); 34] = [
+const WIDER: [(&str, &str, &str); 35] = [
     (
         "IngestRole.Properties.Policies.0.PolicyDocument.Statement.+",
         "{Effect: Allow, Action: 'secretsmanager:GetSecretValue', Resource: '*'}",
@@ -455,6 +463,11 @@ const WIDER: [(&str, &str, &str); 34] = [
         "EventsQueuePolicy.Properties.PolicyDocument.Statement.1.Condition.ArnLike.aws:SourceArn",
         "'*'",
         "aws:SourceArn: *",
+    ),
+    (
+        "OrderedDeadLetterQueue.Properties.RedriveAllowPolicy.redrivePermission",
+        "allowAll",
+        "redrivePermission: allowAll",
     ),
     (
         "AlarmTopicPolicy.Properties.PolicyDocument.Statement.0.Principal",

@@ -54,7 +54,7 @@ fn json_of(page: &str) -> Value {
 fn everything_is_encrypted_with_the_accounts_key_where_it_has_one() {
     // Each type that stores something, the property that names the key, and how often there is one.
     const STORES: [(&str, &[&str], usize); 7] = [
-        ("AWS::SQS::Queue", &["KmsMasterKeyId"], 2),
+        ("AWS::SQS::Queue", &["KmsMasterKeyId"], 4),
         (
             "AWS::DynamoDB::Table",
             &["SSESpecification", "KMSMasterKeyId"],

@@ -15,14 +15,17 @@ fn parameter_of(variable: &str) -> String {
 
 #[test]
 fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
-    const RESOURCES: [(&str, &str); 13] = [
+    const RESOURCES: [(&str, &str); 16] = [
         ("QUEUE_URL", "EventsQueue"),
         ("QUEUE_ARN", "EventsQueue.Arn"),
         ("DEAD_LETTER_QUEUE_URL", "DeadLetterQueue"),
         ("DEAD_LETTER_QUEUE_ARN", "DeadLetterQueue.Arn"),
+        ("ORDERED_QUEUE_URL", "OrderedQueue"),
+        ("ORDERED_DEAD_LETTER_QUEUE_URL", "OrderedDeadLetterQueue"),
         ("EVENTS_TABLE_NAME", "EventsTable"),
         ("ARCHIVE_BUCKET_NAME", "ArchiveBucket"),
         ("EVENT_SOURCE_ID", "ProcessorEventSource"),
+        ("ORDERED_EVENT_SOURCE_ID", "OrderedEventSource"),
         ("PROCESSOR_FUNCTION_NAME", "ProcessorFunction"),
         ("SECRET_ARN", "Secret.Id"),
         ("SIGNING_SECRET_ARN", "SigningSecret.Id"),
@@ -39,6 +42,7 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
                 .chain(&CONSTANTS)
                 .find(|(known, _)| *known == name);
             let expected = expected.map_or_else(|| parameter_of(&name), |(_, of)| (*of).to_owned());
+            let (_, value) = conditional(value);
             assert_eq!(scalar(value), Some(expected), "{name}");
         }
     }
@@ -59,6 +63,7 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
 fn every_environment_value_is_text() {
     for function in resources_of(&template(), "AWS::Serverless::Function") {
         for (name, value) in entries(&function["Environment"]["Variables"]) {
+            let (_, value) = conditional(value);
             assert!(matches!(value, Yaml::String(_)), "{name}: {value:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! Alarms, dashboard and saved queries: the metrics that they read are written, and their
 //! descriptions are true.
 
+use genesys_relay::ports::queue::is_fifo;
 use genesys_relay::runtime::metrics;
 
 use super::*;
@@ -17,7 +18,12 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
             "ApproximateAgeOfOldestMessage",
         ],
         "QueueName",
-        &["${AWS::StackName}-events", "${AWS::StackName}-dead-letters"],
+        &[
+            "${AWS::StackName}-events",
+            "${AWS::StackName}-dead-letters",
+            "${AWS::StackName}-ordered.fifo",
+            "${AWS::StackName}-ordered-dead-letters.fifo",
+        ],
     ),
     (
         "AWS/ApiGateway",
@@ -139,6 +145,10 @@ pub(crate) fn alarms(template: &Yaml) -> BTreeMap<String, Yaml> {
     alarms
 }
 
+fn text_of(yaml: &Yaml) -> String {
+    yaml.as_str().expect("a text").to_owned()
+}
+
 fn text(yaml: &Yaml, name: &str) -> String {
     yaml[name]
         .as_str()
@@ -165,8 +175,12 @@ fn used_by(alarm: &Yaml) -> Used {
 }
 
 fn dashboard(template: &Yaml) -> Vec<Value> {
-    let body = resource(template, "Dashboard")["Properties"]["DashboardBody"][0].clone();
-    let body: Value = serde_json::from_str(body.as_str().expect("a text")).expect("JSON");
+    let body = resource(template, "Dashboard")["Properties"]["DashboardBody"].clone();
+    let [with, without] = [1, 2].map(|branch| text_of(&body[1]["Conversations"][branch]));
+    let body = text_of(&body[0]);
+    let of_all = [without, with].map(|ordered| body.replace("${Conversations}", &ordered));
+    let of_all = of_all.map(|body| serde_json::from_str::<Value>(&body).expect("JSON"));
+    let [_, body] = of_all;
     body["widgets"].as_array().expect("widgets").clone()
 }
 
@@ -498,13 +512,14 @@ fn the_alarm_of_the_rule_knows_it_by_its_name() {
 }
 
 /// The runs of a schedule drift over the border of minutes, so that one minute has two and the next
-/// none.
+/// none. SQS's own metrics are no runs.
 #[test]
 fn a_minute_without_a_run_neither_ends_an_alarm_nor_keeps_it_from_ringing() {
     let of_several = alarms(&template()).into_iter().filter(|(_, alarm)| {
         let properties = &alarm["Properties"];
         let missing = text(properties, "TreatMissingData");
         properties["EvaluationPeriods"].as_i64() != Some(1)
+            && text(properties, "Namespace") != "AWS/SQS"
             && !["breaching", "missing"].contains(&missing.as_str())
     });
     let of_several: BTreeMap<_, _> = of_several
@@ -546,7 +561,14 @@ fn thresholds_follow_from_what_they_are_about() {
     let day = 24 * 60 * 60;
     // SQS Developer Guide, "Amazon SQS message quotas".
     assert_eq!(number(&threshold("InFlightAlarm")), 120_000 * 8 / 10);
-    assert!(number(&threshold("EventAgeAlarm")) < retention("EventsQueue"));
+    for age in ["EventAgeAlarm", "OrderedEventAgeAlarm"] {
+        assert!(number(&threshold(age)) < retention("EventsQueue"));
+    }
+    assert!(
+        number(&threshold("ConversationWaitAlarm"))
+            > number(&parameters["OrderPatienceSeconds"]["MaxValue"]),
+        "an event that leaves the line does not ring"
+    );
     // The archive runs twice a day.
     let age = threshold("DeadLetterAgeAlarm");
     let archives = &parameters["ArchiveAfterDays"];
@@ -597,6 +619,11 @@ fn feature_that_is_off_has_no_alarm() {
     for (name, alarm) in alarms(&template()) {
         let metric = text(&alarm["Properties"], "MetricName");
         let condition = match metric.as_str() {
+            "ConversationWait" => Some("HasOrderedQueue"),
+            metric if metric.starts_with("Approximate") => {
+                let (_, queue) = used_by(&alarm).dimension.expect("a queue");
+                is_fifo(&queue).then_some("HasOrderedQueue")
+            }
             metric if metric.starts_with("Breaker") || metric == "ProcessorSilent" => {
                 Some("BreakerIsOn")
             }

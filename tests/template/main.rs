@@ -6,6 +6,7 @@ mod account;
 mod agreement;
 mod alarms;
 mod api;
+mod order;
 mod parameters;
 mod reference;
 mod sources;
@@ -139,6 +140,16 @@ fn resource(template: &Yaml, name: &str) -> Yaml {
     resource
 }
 
+/// A value, and the condition under which it is there: `!If [condition, value, AWS::NoValue]`.
+fn conditional(yaml: &Yaml) -> (Option<&str>, &Yaml) {
+    match yaml.as_vec().map(Vec::as_slice) {
+        Some([condition, value, nothing]) if nothing.as_str() == Some("AWS::NoValue") => {
+            (condition.as_str(), value)
+        }
+        _ => (None, yaml),
+    }
+}
+
 fn number(yaml: &Yaml) -> u64 {
     yaml.as_i64()
         .and_then(|number| u64::try_from(number).ok())
@@ -244,11 +255,12 @@ fn cost_that_strangers_can_cause_is_bounded() {
         number(&template["Parameters"][limit]["Default"]);
         number(&template["Parameters"][limit]["MaxValue"]);
     }
-    let mapping = resource(&template, "ProcessorEventSource")["Properties"].clone();
-    assert_eq!(
-        mapping["ScalingConfig"]["MaximumConcurrency"].as_str(),
-        Some("MaximumConcurrency")
-    );
+    for mapping in resources_of(&template, "AWS::Lambda::EventSourceMapping") {
+        assert_eq!(
+            mapping["ScalingConfig"]["MaximumConcurrency"].as_str(),
+            Some("MaximumConcurrency")
+        );
+    }
     for (name, found) in template["Resources"].as_hash().expect("resources") {
         if found["Type"].as_str() == Some("AWS::Logs::LogGroup") {
             assert_eq!(
@@ -281,6 +293,7 @@ fn the_outputs_are_those_that_others_script_against() {
         "DeadLetterApiUrl",
         "QueueUrl",
         "QueueArn",
+        "OrderedQueueUrl",
         "DeadLetterQueueUrl",
         "EventsTableName",
         "ArchiveBucketName",

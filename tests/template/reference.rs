@@ -104,7 +104,8 @@ fn parameters_variables_and_outputs_are_documented() {
         let set = resource(&template, logical_id)["Properties"]["Environment"]["Variables"].clone();
         let rows = variables::of(function).into_iter().map(|variable| {
             let Variable { name, meaning, .. } = variable;
-            let from = set[name].as_str().filter(|from| grouped.contains(*from));
+            let (_, from) = conditional(&set[name]);
+            let from = from.as_str().filter(|from| grouped.contains(*from));
             let from = from.map_or_else(|| "the template".to_owned(), code);
             [code(name), from, variable.bounds, meaning.to_owned()]
         });

@@ -18,8 +18,10 @@ fn the_queue_hides_a_message_for_six_times_the_processors_time_out() {
         visibility.as_hash().expect("a mapping").len(),
         allowed.as_vec().expect("a list").len()
     );
-    let names = &resource(&template, "EventsQueue")["Properties"]["VisibilityTimeout"];
-    assert_eq!(names[0].as_str(), Some("QueueVisibility"));
+    for queue in ["EventsQueue", "OrderedQueue"] {
+        let names = &resource(&template, queue)["Properties"]["VisibilityTimeout"];
+        assert_eq!(names[0].as_str(), Some("QueueVisibility"), "{queue}");
+    }
 }
 
 #[test]
@@ -28,10 +30,11 @@ fn a_dead_letter_outlives_the_events_queue() {
     let retention = |name: &str| {
         number(&resource(&template, name)["Properties"]["MessageRetentionPeriod"]) / (24 * 60 * 60)
     };
-    assert_eq!(
-        (retention("EventsQueue"), retention("DeadLetterQueue")),
-        (10, 14)
-    );
+    for prefix in ["", "Ordered"] {
+        let events = if prefix.is_empty() { "Events" } else { prefix };
+        let queues = [format!("{events}Queue"), format!("{prefix}DeadLetterQueue")];
+        assert_eq!(queues.map(|queue| retention(&queue)), [10, 14]);
+    }
 }
 
 #[test]
@@ -140,9 +143,7 @@ fn the_archive_is_private_and_ends() {
 /// A message larger than the dead-letter queue's limit could not be moved there.
 #[test]
 fn the_queues_take_all_that_ingest_does() {
-    let template = template();
-    for queue in ["EventsQueue", "DeadLetterQueue"] {
-        let queue = resource(&template, queue)["Properties"].clone();
+    for queue in resources_of(&template(), "AWS::SQS::Queue") {
         assert_eq!(
             number(&queue["MaximumMessageSize"]),
             1024 * 1024,
