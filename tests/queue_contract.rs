@@ -5,11 +5,13 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aws_sdk_sqs::types::QueueAttributeName::{QueueArn, RedrivePolicy};
+use aws_sdk_sqs::types::QueueAttributeName::{
+    DeduplicationScope, FifoQueue, FifoThroughputLimit, QueueArn, RedrivePolicy,
+};
 use genesys_relay::adapters::aws::sqs::Sqs;
 use genesys_relay::domain::event::{Event, Source};
 use genesys_relay::domain::message::Message;
-use genesys_relay::ports::queue::{Countable, ReceivedMessage, Receiver, Redrive, Sender};
+use genesys_relay::ports::queue::{Countable, ReceivedMessage, Receiver, Redrive, Sender, is_fifo};
 use genesys_relay::testing::FakeQueue;
 use local::stack::{Stack, StackOptions};
 
@@ -90,6 +92,111 @@ async fn a_queue_keeps_its_contract<Q: Sender + Receiver + Countable>(queue: Q) 
     Ok(())
 }
 
+/// A message of a group.
+fn of_group(name: &str) -> Message {
+    Message {
+        group: Some(format!("group-{}", &name[..1])),
+        ..message(name)
+    }
+}
+
+/// Names of the messages of one group, in the order of their receipt.
+fn names_of(group: &str, received: &[ReceivedMessage]) -> Vec<String> {
+    let name = |one: &ReceivedMessage| one.message.body.split('"').nth(3).map(str::to_owned);
+    let names = received.iter().filter_map(name);
+    names.filter(|name| name.starts_with(group)).collect()
+}
+
+async fn a_fifo_queue_keeps_its_contract<Q: Sender + Receiver>(queue: Q) -> Result<()> {
+    for name in ["a1", "b1", "a2", "c1", "a3", "b2"] {
+        queue.send(&of_group(name)).await?;
+    }
+    // Each group comes in its order; one receive may have several groups.
+    let first = receive_all(&queue, HIDDEN).await?;
+    assert_eq!(names_of("a", &first), ["a1", "a2", "a3"]);
+    assert_eq!(names_of("b", &first), ["b1", "b2"]);
+    assert_eq!(names_of("c", &first), ["c1"]);
+    assert!(
+        first
+            .iter()
+            .all(|one| one.is_ordered && one.receive_count == 1)
+    );
+    assert!(first.iter().all(
+        |one| one.message.group == of_group(&names_of("", std::slice::from_ref(one))[0]).group
+    ));
+
+    // A group waits for its messages in flight; the others do not.
+    for name in ["a4", "d1"] {
+        queue.send(&of_group(name)).await?;
+    }
+    let free = receive_all(&queue, HIDDEN).await?;
+    assert_eq!(names_of("", &free), ["d1"]);
+    let (a, others): (Vec<_>, Vec<_>) = first
+        .into_iter()
+        .partition(|one| !names_of("a", std::slice::from_ref(one)).is_empty());
+    let receipts = others.iter().chain(&free).chain(&a[..1]);
+    let receipts: Vec<_> = receipts.map(|one| one.receipt.clone()).collect();
+    assert_done(&queue.delete(&receipts).await);
+    assert!(receive_all(&queue, HIDDEN).await?.is_empty());
+
+    // All of it that is visible again comes again from the first on, and each has cost a receive.
+    show(&queue, &a[1..], AT_ONCE).await;
+    let again = receive_all(&queue, HIDDEN).await?;
+    assert_eq!(names_of("", &again), ["a2", "a3", "a4"]);
+    let counts: Vec<_> = again.iter().map(|one| one.receive_count).collect();
+    assert_eq!(counts, [2, 2, 1]);
+
+    // The receipt of an earlier receive deletes nothing.
+    assert!(queue.delete(&[a[1].receipt.clone()]).await[0].is_err());
+    // One that is visible while others of its group are not comes alone, if at all.
+    show(&queue, &again[..1], AT_ONCE).await;
+    let alone = receive_all(&queue, HIDDEN).await?;
+    assert!(
+        names_of("", &alone).iter().all(|name| name == "a2"),
+        "{alone:?}"
+    );
+    show(&queue, &again[1..], AT_ONCE).await;
+    show(&queue, &alone, AT_ONCE).await;
+    let whole = receive_all(&queue, HIDDEN).await?;
+    assert_eq!(names_of("", &whole), ["a2", "a3", "a4"]);
+    let receipts: Vec<_> = whole.iter().map(|one| one.receipt.clone()).collect();
+    assert_done(&queue.delete(&receipts).await);
+
+    // What is sent twice comes twice: the relay tells duplicates apart, not SQS.
+    let twice = [of_group("e1"), of_group("e1")];
+    assert_done(&queue.send_all(&twice).await);
+    queue.send(&twice[0]).await?;
+    assert_eq!(receive_all(&queue, HIDDEN).await?.len(), 3);
+    Ok(())
+}
+
+/// Messages received `MAX_RECEIVES` times go to a FIFO dead-letter queue, in the order of their
+/// group.
+async fn fifo_redrive_keeps_its_contract<Q: Sender + Receiver>(
+    ordered: Q,
+    dead_letters: Q,
+) -> Result<()> {
+    for name in ["a1", "a2"] {
+        ordered.send(&of_group(name)).await?;
+    }
+    let mut last = Vec::new();
+    for _ in 0..MAX_RECEIVES {
+        last = receive_all(&ordered, HIDDEN).await?;
+        assert_eq!(names_of("a", &last), ["a1", "a2"]);
+        show(&ordered, &last, AT_ONCE).await;
+    }
+    ordered.send(&of_group("a3")).await?;
+    let left = receive_all(&ordered, HIDDEN).await?;
+    assert_eq!(names_of("a", &left), ["a3"]);
+    let dead = receive_all(&dead_letters, HIDDEN).await?;
+    let whole = |received: &[ReceivedMessage]| -> Vec<_> {
+        let parts = |one: &ReceivedMessage| (one.message_id.clone(), one.message.clone());
+        received.iter().map(parts).collect()
+    };
+    assert_eq!(whole(&dead), whole(&last));
+    Ok(())
+}
+
 /// Receives the one message that there is so often, and shows it again each time.
 async fn receive_times<Q: Receiver>(queue: &Q, times: u32) -> Result<ReceivedMessage> {
     let mut last = None;
@@ -157,10 +264,40 @@ async fn the_stand_in_redrives_as_it_should() -> Result<()> {
     redrive_keeps_its_contract(events, dead_letters.clone(), dead_letters).await
 }
 
-/// Creates a queue, and returns its URL and its ARN.
+#[tokio::test(start_paused = true)]
+async fn the_stand_in_keeps_the_order_of_each_group() -> Result<()> {
+    a_fifo_queue_keeps_its_contract(FakeQueue::fifo()).await?;
+    for seed in 0..20 {
+        let queue = FakeQueue::fifo();
+        queue.disorder(seed);
+        a_fifo_queue_keeps_its_contract(queue).await?;
+    }
+    let dead_letters = FakeQueue::fifo();
+    let ordered = FakeQueue::fifo().redriving_to(&dead_letters, MAX_RECEIVES);
+    fifo_redrive_keeps_its_contract(ordered, dead_letters).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stand_in_refuses_what_a_fifo_queue_does() {
+    let queue = FakeQueue::fifo();
+    assert!(queue.send(&message("no group")).await.is_err());
+    let delayed = [(of_group("a1"), SHORTLY)];
+    assert!(queue.send_delayed(&delayed).await[0].is_err());
+    assert!(queue.messages().is_empty());
+}
+
+/// Creates a queue, a FIFO queue if its name says so, and returns its URL and its ARN.
 async fn create(stack: &Stack, name: &str, policy: Option<String>) -> Result<(String, String)> {
-    let request = stack.sqs().create_queue().queue_name(name);
-    let request = request.set_attributes(policy.map(|policy| [(RedrivePolicy, policy)].into()));
+    let mut request = stack.sqs().create_queue().queue_name(name);
+    if let Some(policy) = policy {
+        request = request.attributes(RedrivePolicy, policy);
+    }
+    if is_fifo(name) {
+        request = request
+            .attributes(FifoQueue, "true")
+            .attributes(DeduplicationScope, "messageGroup")
+            .attributes(FifoThroughputLimit, "perMessageGroupId");
+    }
     let url = request.send().await?.queue_url.context("a URL")?;
     let request = stack.sqs().get_queue_attributes().queue_url(&url);
     let attributes = request.attribute_names(QueueArn).send().await?.attributes;
@@ -176,10 +313,18 @@ async fn sqs_keeps_the_contract() -> Result<()> {
         .await?;
     a_queue_keeps_its_contract(sqs.queue(create(&stack, "contract", None).await?.0)).await?;
 
+    let ordered = create(&stack, "contract.fifo", None).await?.0;
+    a_fifo_queue_keeps_its_contract(sqs.queue(ordered)).await?;
+
+    let policy = |arn: &str| {
+        format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":{MAX_RECEIVES}}}"#)
+    };
+    let (dead_letters, arn) = create(&stack, "contract-dead-letters.fifo", None).await?;
+    let (ordered, _) = create(&stack, "contract-ordered.fifo", Some(policy(&arn))).await?;
+    fifo_redrive_keeps_its_contract(sqs.queue(ordered), sqs.queue(dead_letters)).await?;
+
     let (dead_letters, dead_letters_arn) = create(&stack, "contract-dead-letters", None).await?;
-    let policy = format!(
-        r#"{{"deadLetterTargetArn":"{dead_letters_arn}","maxReceiveCount":{MAX_RECEIVES}}}"#
-    );
+    let policy = policy(&dead_letters_arn);
     let (events, events_arn) = create(&stack, "contract-events", Some(policy)).await?;
     let redrive = sqs.redrive(dead_letters_arn, events_arn);
     redrive_keeps_its_contract(sqs.queue(events), sqs.queue(dead_letters), redrive).await

@@ -155,6 +155,7 @@ impl Relay {
         let config = config.to_builder().http_client(http).build();
         let ports = Ports {
             events: FakeQueue::default(),
+            ordered: None,
             dead_letters: FakeQueue::default(),
             table: DynamoDb::new(&config, stack.output("EventsTableName")?.to_owned()),
             target: Answering::default(),
@@ -181,6 +182,7 @@ impl Relay {
             message_id: message_id.to_owned(),
             receipt: ReceiptHandle(message_id.to_owned()),
             receive_count,
+            is_ordered: false,
             sent_at: Timestamp::UNIX_EPOCH,
             message: named(name),
         };
@@ -321,6 +323,7 @@ async fn each_way_of_an_event_costs_what_the_architecture_says() -> Result<()> {
         message_id: "strange".to_owned(),
         receipt: ReceiptHandle::absent(),
         receive_count: 1,
+        is_ordered: false,
         sent_at: Timestamp::UNIX_EPOCH,
         message: Message {
             body: "no json".to_owned(),

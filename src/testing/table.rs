@@ -235,6 +235,25 @@ impl EventsTable for FakeTable {
         })
     }
 
+    async fn waiting(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<EventRecord>, bool), ServiceError> {
+        let state = self.working().await?;
+        let since = |record: &EventRecord| record.waiting.as_ref().map(|waiting| waiting.since);
+        let mut waiting: Vec<_> = state
+            .records
+            .values()
+            .filter(|record| since(record).is_some() && !record.is_expired(now))
+            .cloned()
+            .collect();
+        waiting.sort_by_key(|record| (since(record), record.event_id.clone()));
+        let more = waiting.len() > limit;
+        waiting.truncate(limit);
+        Ok((waiting, more))
+    }
+
     async fn acquire(
         &self,
         what: LeaseName,

@@ -139,6 +139,7 @@ async fn expired_certificate() {
                 event: &event,
                 attempt,
                 deadline: Instant::now() + Duration::from_secs(10),
+                order: None,
                 pace: None,
             })
             .await;
@@ -193,6 +194,13 @@ fn an_event_is_counted_on_each_stage_of_its_way() {
         counts(&lines, "TargetAnswers"),
         BTreeMap::from([("2xx".to_owned(), 1)])
     );
+}
+
+#[test]
+fn event_that_leaves_its_line_is_counted_with_the_wait() {
+    let lines = recorded(async || relay::conversation(&Relay::new()).await);
+    assert_eq!(count(&lines, "Reordered"), 1);
+    assert_eq!(values(&lines, "ConversationWait"), [0.0, 120.1]);
 }
 
 #[test]

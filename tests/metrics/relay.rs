@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use genesys_relay::breaker::{self, Breaker};
 use genesys_relay::dead_letters::{self, DeadLetters, Ports};
-use genesys_relay::deliver::{self, Backoff, Processor};
+use genesys_relay::deliver::{self, Backoff, Order, Processor};
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::circuit::Probed;
@@ -20,7 +20,7 @@ use genesys_relay::ports::delivery_log::{
 };
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::pace::Pace;
-use genesys_relay::ports::queue::Sender as _;
+use genesys_relay::ports::queue::{ReceivedMessage, Sender as _};
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
@@ -86,6 +86,7 @@ type TheProcessor = Processor<FakePorts<Named>>;
 /// All of it but the recovery and the breaker.
 pub(crate) struct Relay {
     pub(crate) events: FakeQueue,
+    ordered: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
     pub(crate) table: FakeTable,
     archive: FakeArchive,
@@ -102,6 +103,7 @@ impl Relay {
             FakeArchive::default(),
         );
         let events = FakeQueue::default().redriving_to(&dead_letters, RECEIVES);
+        let ordered = FakeQueue::default();
         let secrets = FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRET] }));
         let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES)
             .expect("a schedule");
@@ -119,6 +121,7 @@ impl Relay {
                 Processor::new(
                     deliver::Ports {
                         events: events.clone(),
+                        ordered: Some(ordered.clone()),
                         dead_letters: dead_letters.clone(),
                         table: table.clone(),
                         target: Named,
@@ -130,12 +133,17 @@ impl Relay {
                     A_THOUSAND,
                     NonZeroU32::MIN,
                     Duration::from_secs(1),
-                ))),
+                )))
+                .with_order(Some(Order {
+                    patience: A_WHILE,
+                    request_time: Duration::from_secs(1),
+                })),
             ),
             replay: DeadLetters {
                 ports: Ports {
                     events: events.clone(),
                     dead_letters: dead_letters.clone(),
+                    ordered: None,
                     redrive: dead_letters.clone().moving_to(&events),
                     table: table.clone(),
                     archive: archive.clone(),
@@ -144,6 +152,7 @@ impl Relay {
                 target_rate: None,
             },
             events,
+            ordered,
             dead_letters,
             table,
             archive,
@@ -243,6 +252,7 @@ pub(crate) async fn everything() {
     webhooks(&relay).await;
     deliveries(&relay).await;
     duplicates(&relay).await;
+    conversation(&relay).await;
     dead_letters(&relay).await;
     recoveries(&relay).await;
     breaker(&relay).await;
@@ -308,6 +318,32 @@ async fn deliveries(relay: &Relay) {
     accepted.truncate(1);
     for message in accepted.iter().chain(&channels) {
         relay.events.send(message).await.expect("a duplicate");
+    }
+    relay.work().await;
+}
+
+/// An event in line that fails, and fails once more when the patience is over.
+pub(crate) async fn conversation(relay: &Relay) {
+    let message = Message {
+        group: Some("c1".to_owned()),
+        ..message("503")
+    };
+    relay.ordered.send(&message).await.expect("sent");
+    for _ in 0..2 {
+        let in_order = |record| ReceivedMessage {
+            is_ordered: true,
+            ..record
+        };
+        let records = relay
+            .ordered
+            .hand_out(1, Duration::from_mins(6))
+            .into_iter();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        relay
+            .processor
+            .process(records.map(in_order).collect(), deadline)
+            .await;
+        advance(A_WHILE).await;
     }
     relay.work().await;
 }
@@ -485,7 +521,8 @@ fn breaker_of(relay: &Relay, prober: &FakeProber) -> Breaker<FakePorts> {
     let ports = breaker::Ports {
         events: relay.events.clone(),
         table: relay.table.clone(),
-        event_source: FakeEventSource::default(),
+        ordered: None,
+        event_sources: vec![FakeEventSource::default()],
         prober: prober.clone(),
         clock: FakeClock,
     };
@@ -494,6 +531,7 @@ fn breaker_of(relay: &Relay, prober: &FakeProber) -> Breaker<FakePorts> {
         policy: Policy {
             failure_percent: 90,
             maximum_concurrency: 10,
+            processor_timeout: None,
         },
         is_on: true,
     }

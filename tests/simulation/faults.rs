@@ -25,6 +25,7 @@ pub(crate) enum Service {
     Target,
     Mapping,
     TokenEndpoint,
+    Ordered,
 }
 
 impl Service {
@@ -38,6 +39,11 @@ impl Service {
         Self::Genesys,
         Self::Target,
     ];
+
+    /// Returns whether `other` is down while this one is.
+    fn includes(self, other: Self) -> bool {
+        self == other || (self == Self::Events && other == Self::Ordered)
+    }
 }
 
 /// Outcome of one call.
@@ -161,7 +167,7 @@ impl FaultPlan {
         let is_out = self
             .outages
             .iter()
-            .any(|outage| outage.service == service && outage.during.contains(&now));
+            .any(|outage| outage.service.includes(service) && outage.during.contains(&now));
         let mut rng = lock(&self.rng);
         // Even in an outage some calls get through.
         let faults = if is_out {

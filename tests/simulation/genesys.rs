@@ -83,9 +83,13 @@ impl DeliveryLog for RemoteLog {
             let failed = |GivenUp { sent, nth, at }| {
                 let mut body = sent.body(nth);
                 if sent.is_rewritten() {
-                    // The log names the conversation; the webhook does not.
+                    // The log adds to the message, often its conversation.
                     body.truncate(body.len() - 1);
-                    body.extend(br#","conversationId":"c"}"#);
+                    let added = match sent.conversation {
+                        Some(_) => r#","idType":"Opaque"}"#,
+                        None => r#","conversationId":"c"}"#,
+                    };
+                    body.extend(added.as_bytes());
                 }
                 Entry::Failed(Failed {
                     delivery: sent.number.to_string(),

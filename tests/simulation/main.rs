@@ -4,6 +4,7 @@
 //! A seed decides everything. `cargo xtask simulate --seeds N` runs many, and `cargo xtask simulate
 //! --seed N` replays one with a log.
 
+mod conversations;
 mod credentials;
 mod faults;
 mod genesys;
@@ -37,6 +38,9 @@ const SEEDS: u64 = 10_000;
 
 /// Seeds of targets whose credentials expire, are revoked and rotate.
 const CREDENTIALS_SEEDS: u64 = 100;
+
+/// Seeds of breakers before a target with a bound on its rate.
+const RATE_SEEDS: u64 = 50;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -310,6 +314,29 @@ fn every_event_is_delivered_once_the_credentials_are_mended() {
         count("credentials refused"),
         count("tokens asked for")
     ));
+}
+
+#[test]
+fn no_second_has_more_requests_than_the_rate_probes_included() {
+    let mut tally = Tally::default();
+    for seed in 0..RATE_SEEDS {
+        let outcome = run(
+            Scenario::with_rate(seed),
+            number("GENESYS_RELAY_SEED") == Some(seed),
+        );
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        for (what, count) in outcome.tally {
+            *tally.entry(what).or_default() += count;
+        }
+    }
+    let count = |what| tally.get(what).copied().unwrap_or(0);
+    print_line(&format!(
+        "simulation: {RATE_SEEDS} targets with a rate: {} deliveries, {} probes, {} answers of probes lost",
+        count("deliveries"),
+        count("probes"),
+        count("answers of probes lost")
+    ));
+    assert!(count("probes") > RATE_SEEDS, "{tally:?}");
 }
 
 #[test]

@@ -21,10 +21,13 @@ struct State {
     settings: Settings,
     is_changing: bool,
     running: u32,
+    /// Times that it was enabled. Invocations from before may not count any more: Lambda does not
+    /// document it.
+    enabled: u32,
 }
 
 /// Permit for one invocation, until it is dropped.
-pub(crate) struct Permit(Mapping);
+pub(crate) struct Permit(Mapping, u32);
 
 impl Mapping {
     pub(crate) fn new(maximum_concurrency: u32) -> Self {
@@ -36,7 +39,19 @@ impl Mapping {
             settings,
             is_changing: false,
             running: 0,
+            enabled: 1,
         })))
+    }
+
+    /// Makes it a new one.
+    pub(crate) fn reset(&self, maximum_concurrency: u32) {
+        self.0.send_modify(|state| {
+            state.is_changing = false;
+            state.settings = Settings {
+                enabled: true,
+                maximum_concurrency,
+            };
+        });
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -51,13 +66,16 @@ impl Mapping {
         // The sender is kept by `self`.
         drop(self.0.subscribe().wait_for(may).await);
         self.0.send_modify(|state| state.running += 1);
-        Permit(self.clone())
+        Permit(self.clone(), self.0.borrow().enabled)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.send_modify(|state| state.running -= 1);
+        let counts = |state: &State| state.enabled == self.1;
+        self.0
+            .0
+            .send_modify(|state| state.running -= u32::from(counts(state)));
     }
 }
 
@@ -81,9 +99,12 @@ impl EventSource for Remote<Mapping> {
             let mapping = self.port.clone();
             tokio::spawn(async move {
                 sleep(CHANGE).await;
-                mapping
-                    .0
-                    .send_modify(|state| (state.settings, state.is_changing) = (settings, false));
+                mapping.0.send_modify(|state| {
+                    if settings.enabled && !state.settings.enabled {
+                        (state.enabled, state.running) = (state.enabled + 1, 0);
+                    }
+                    (state.settings, state.is_changing) = (settings, false);
+                });
             });
             Ok(())
         };

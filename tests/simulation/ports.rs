@@ -118,6 +118,13 @@ impl Remote<FakeQueue> {
         let is_undeliverable = is_dead_letter && matches!(by, "ingest" | "recovery");
         let is_renewed = self.service == Service::Events && by == "processor";
         invariants.queued_message(message, is_undeliverable, is_renewed);
+        if invariants.queued_in(self.service, message, by) {
+            let faults = self.process.faults();
+            faults.count("events that left their conversation");
+            if self.process.ran_without_faults() {
+                invariants.check_departure(message);
+            }
+        }
         Ok(())
     }
 }
@@ -277,6 +284,14 @@ impl EventsTable for Remote<FakeTable> {
     ) -> Result<Page, ServiceError> {
         self.call(self.port.dead_letters(window, after, limit))
             .await
+    }
+
+    async fn waiting(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<EventRecord>, bool), ServiceError> {
+        self.call(self.port.waiting(limit, now)).await
     }
 
     async fn acquire(

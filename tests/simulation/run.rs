@@ -8,7 +8,7 @@ use genesys_relay::dead_letters::{Answer, Report};
 use genesys_relay::domain::event_record::{State, StateName};
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::queue::Countable as _;
-use genesys_relay::testing::FakeClock;
+use genesys_relay::testing::{FakeClock, FakeQueue};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -75,7 +75,10 @@ async fn simulate(scenario: Scenario, verbose: bool) -> Outcome {
     world.faults.end();
     world.events.calm_down();
     world.dead_letters.calm_down();
+    world.line.queue.calm_down();
+    world.line.dead_letters.calm_down();
     world.invariants.note(|| "the faults have ended".to_owned());
+    tokio::spawn(Arc::clone(&world).watch_line());
     if let Err(what) = settle(&world).await {
         world.invariants.violate(&what);
     }
@@ -95,6 +98,10 @@ async fn simulate(scenario: Scenario, verbose: bool) -> Outcome {
 /// Starts senders, schedules and operators.
 fn start(world: &Arc<World>) {
     tokio::spawn(Arc::clone(world).map());
+    if world.scenario.order.is_some() {
+        tokio::spawn(Arc::clone(world).map_ordered());
+        tokio::spawn(Arc::clone(world).change_order());
+    }
     for sent in &world.scenario.events {
         for (nth, at) in sent.at.iter().enumerate() {
             let (world, sent, at) = (Arc::clone(world), sent.clone(), Instant::now() + *at);
@@ -136,30 +143,7 @@ fn start(world: &Arc<World>) {
             }
         });
     }
-    if let Some(pause) = world.scenario.breaker_every {
-        let world = Arc::clone(world);
-        tokio::spawn(async move {
-            // Also without faults, so that the breaker closes.
-            let mut put_off = 0;
-            loop {
-                sleep(pause).await;
-                // Lambda throttles asynchronous invocations and delivers them together later.
-                put_off += 1;
-                if world.scenario.clocks_differ
-                    && put_off < 4
-                    && world.random(|rng| rng.u32(..8)) == 0
-                {
-                    continue;
-                }
-                let (world, runs) = (Arc::clone(&world), std::mem::take(&mut put_off));
-                tokio::spawn(async move {
-                    for _ in 0..runs {
-                        world.run_breaker().await;
-                    }
-                });
-            }
-        });
-    }
+    start_breaker(world);
     if let Some(pause) = world.scenario.operator_every {
         let world = Arc::clone(world);
         tokio::spawn(async move {
@@ -192,6 +176,49 @@ fn start(world: &Arc<World>) {
     tokio::spawn(Arc::clone(world).rotate_target_secret());
     if let Some(after) = world.scenario.rotation {
         tokio::spawn(Arc::clone(world).rotate_secret(after));
+    }
+}
+
+/// Starts the breaker's schedule, and the operator who overrides it.
+fn start_breaker(world: &Arc<World>) {
+    if let Some(pause) = world.scenario.breaker_every {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            // Also without faults, so that the breaker closes.
+            let mut put_off = 0;
+            loop {
+                sleep(pause).await;
+                // Lambda throttles asynchronous invocations and delivers them together later.
+                put_off += 1;
+                if world.scenario.clocks_differ
+                    && put_off < 4
+                    && world.random(|rng| rng.u32(..8)) == 0
+                {
+                    continue;
+                }
+                let (world, runs) = (Arc::clone(&world), std::mem::take(&mut put_off));
+                tokio::spawn(async move {
+                    for _ in 0..runs {
+                        world.run_breaker("run").await;
+                    }
+                });
+            }
+        });
+    }
+    if let Some(longest) = world.scenario.overrides_within {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            let mut actions = ["open", "close", "automatic"].iter().cycle();
+            while !world.faults.have_ended() {
+                sleep(longest.mul_f64(world.random(fastrand::Rng::f64))).await;
+                if let Some(action) = actions.next() {
+                    world.run_breaker(action).await;
+                }
+            }
+            while world.run_breaker("automatic").await.is_none() {
+                sleep(Duration::from_mins(1)).await;
+            }
+        });
     }
 }
 
@@ -237,15 +264,11 @@ async fn settle(world: &World) -> Result<(), String> {
         .check_labels(|label| world.is_poison(label) && dead_letter_ids.contains(label))
 }
 
-/// Waits until the events queue is empty.
+/// Waits until the queues of events are empty.
 async fn drain(world: &World) -> Result<(), String> {
     let limit = Instant::now() + DRAINED_WITHIN;
-    while world
-        .events
-        .depth()
-        .await
-        .is_ok_and(|depth| depth.total() > 0)
-    {
+    let left = async |queue: &FakeQueue| queue.depth().await.is_ok_and(|depth| depth.total() > 0);
+    while left(&world.events).await || left(&world.line.queue).await {
         if Instant::now() > limit {
             return Err(format!(
                 "the events queue is not empty after {DRAINED_WITHIN:?} without faults"

@@ -1,5 +1,7 @@
 //! Scenario of a run: everything that a seed decides.
 
+mod order;
+
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -14,6 +16,7 @@ use genesys_relay::testing::FakeClock;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+pub(crate) use self::order::{OrderMode, OrderPlan};
 use crate::faults::{PlannedCrash, Service};
 
 /// Largest error of a clock. Two clocks differ by at most twice this; the relay allows for 5 s.
@@ -71,8 +74,14 @@ pub(crate) struct Scenario {
     pub(crate) throttled_per_thousand: u32,
     /// Upper bound on the requests a second, where there is one.
     pub(crate) rate: Option<u32>,
+    /// Longest time that Lambda takes to start a process of the processor.
+    pub(crate) longest_start: Duration,
+    /// Longest time between two overrides of the breaker, where an operator makes some.
+    pub(crate) overrides_within: Option<Duration>,
     /// Credentials that the target asks for, where it does.
     pub(crate) credentials: Option<CredentialPlan>,
+    /// Order of conversations, where the relay keeps it.
+    pub(crate) order: Option<OrderPlan>,
 }
 
 /// Life of the credentials that the target asks for.
@@ -157,6 +166,8 @@ pub(crate) struct Sent {
     pub(crate) at: Vec<Duration>,
     /// The target never accepts it.
     pub(crate) poison: bool,
+    /// Conversation that it belongs to, where its body names one.
+    pub(crate) conversation: Option<usize>,
 }
 
 impl Sent {
@@ -226,17 +237,22 @@ impl Sent {
     pub(crate) fn body(&self, nth: usize) -> Vec<u8> {
         let Self { number, .. } = self;
         let (tab, id) = (if nth.is_multiple_of(2) { "" } else { " " }, self.label());
+        let conversation = self
+            .conversation
+            .map(|number| format!(r#","conversationId":"c-{number}""#))
+            .unwrap_or_default();
         let open_messaging = |message_id: &str, time: &str| {
-            json!({
+            let mut message = json!({
                 "id": message_id, "type": "Text", "text": id, "direction": "Outbound",
                 "channel": { "id": "integration", "platform": "Open", "type": "Private", "time": time },
             })
-            .to_string()
-            .into_bytes()
+            .to_string();
+            message.truncate(message.len() - 1);
+            format!("{message}{conversation}}}").into_bytes()
         };
         match self.kind {
             Kind::StaticKey | Kind::Equal | Kind::TwoKeys | Kind::Keyed => {
-                format!(r#"{{{tab}"order":"{id}"}}"#).into_bytes()
+                format!(r#"{{{tab}"order":"{id}"{conversation}}}"#).into_bytes()
             }
             Kind::Unfilled => {
                 let times = [r#""${input.timestamp}""#, "null", r#""""#, r#""2026-01-15""#];
@@ -246,7 +262,7 @@ impl Sent {
             Kind::EmptyId => open_messaging("", &format!("2026-01-15T12:00:00.{number:03}Z")),
             Kind::SharedId => open_messaging(&self.shared_id().unwrap_or_default(), "2026-01-15T12:00:00Z"),
             Kind::Webhook => format!(
-                r#"{{"webhookId":"hook-{}","payload":{{"name":"{id}"}},{tab}"timestamp":"2026-01-15T12:00:00Z"}}"#,
+                r#"{{"webhookId":"hook-{}","payload":{{"name":"{id}"{conversation}}},{tab}"timestamp":"2026-01-15T12:00:00Z"}}"#,
                 number % 3
             )
             .into_bytes(),
@@ -369,14 +385,17 @@ impl Scenario {
             poison_is_retryable: false,
             throttled_per_thousand: 20,
             rate: None,
+            longest_start: Duration::ZERO,
+            overrides_within: None,
             credentials: None,
+            order: None,
             // Weeks of minutes take too long.
             breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
         };
         // Of their own, so that the rest of a scenario stays as it was without them.
         let mut more = fastrand::Rng::with_seed(seed ^ 0xc4ed);
         let has_credentials = seed % 10 == 2;
-        Self {
+        let scenario = Self {
             poison_is_retryable: scenario.breaker_every.is_some() && seed.is_multiple_of(2),
             rate: (has_credentials && more.bool())
                 .then(|| more.u32(scenario.concurrency..scenario.concurrency * 20)),
@@ -388,7 +407,11 @@ impl Scenario {
                 scenario.cap
             },
             ..scenario
+        };
+        if seed % 10 == 4 {
+            return scenario.with_order(&mut more);
         }
+        scenario
     }
 
     /// A target whose credentials expire, are revoked and rotate; nothing else fails.
@@ -402,6 +425,7 @@ impl Scenario {
             // The first come at the same moment.
             at: vec![length.mul_f64(if number < 20 { 0.1 } else { rng.f64() * 0.9 })],
             poison: false,
+            conversation: None,
         });
         let events = events.collect();
         let breaker_every = rng.bool().then_some(Duration::from_mins(1));
@@ -427,6 +451,45 @@ impl Scenario {
         }
     }
 
+    /// A breaker before a target with a bound on its rate that all invocations use up: each sends for
+    /// most of two minutes, also after the mapping is disabled. Breaker and probes crash, answers of probes
+    /// are lost, and an operator overrides the breaker.
+    pub(crate) fn with_rate(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x4a7e);
+        let length = Duration::from_mins(30);
+        let concurrency = rng.u32(2..4);
+        let began = Duration::from_secs(rng.u64(60..180));
+        let sent = |number: u32, at| Sent {
+            number: number as usize,
+            kind: Kind::Webhook,
+            at: vec![at],
+            poison: false,
+            conversation: None,
+        };
+        // With a short backoff their retries keep all invocations busy for minutes.
+        let burst = concurrency * 50;
+        let events = (0..burst).map(|number| sent(number, began));
+        let later = (burst..burst + 20).map(|number| sent(number, length.mul_f64(rng.f64())));
+        Self {
+            seed,
+            length,
+            events: events.chain(later).collect(),
+            away: Some((began..began + Duration::from_mins(rng.u64(3..15)), 503)),
+            concurrency,
+            // More than SQS hands out at once: as many as an invocation can send.
+            batch: 100,
+            processor_time: Duration::from_mins(2),
+            cap: Duration::from_secs(5),
+            clocks_differ: rng.bool(),
+            crashes_per_thousand: *rng.choice(&[0, 50]).unwrap_or(&0),
+            throttled_per_thousand: 200,
+            rate: Some(concurrency),
+            longest_start: Duration::from_secs(10),
+            overrides_within: rng.bool().then_some(Duration::from_mins(4)),
+            ..Self::with_breaker(503, length, None)
+        }
+    }
+
     /// A breaker before a target that fails on poison events, has an outage, or both; other faults
     /// are rare.
     pub(crate) fn with_retryable_poison(seed: u64) -> Self {
@@ -440,6 +503,7 @@ impl Scenario {
             kind: Kind::Webhook,
             at: vec![at],
             poison,
+            conversation: None,
         };
         let steady = (0..)
             .map(|number: u32| (number, every * number))
@@ -486,6 +550,7 @@ impl Scenario {
             kind: Kind::Webhook,
             at: vec![at(number)],
             poison: false,
+            conversation: None,
         };
         // A few at the start, then one at a time.
         let first = (100..106).map(|number| Sent {
@@ -522,6 +587,7 @@ impl Scenario {
             kind,
             at,
             poison,
+            conversation: None,
         };
         let discarded = sent(5, Kind::Webhook, vec![minutes(72)], true);
         let discarded_id = discarded.id();
@@ -586,7 +652,10 @@ impl Scenario {
             poison_is_retryable: false,
             throttled_per_thousand: 20,
             rate: None,
+            longest_start: Duration::ZERO,
+            overrides_within: None,
             credentials: None,
+            order: None,
             seed: 0,
         }
     }
@@ -597,11 +666,16 @@ impl Scenario {
 
     /// The bound on the rate, for a process.
     pub(crate) fn pace(&self) -> Option<Pace> {
-        let concurrency = NonZeroU32::new(self.concurrency)?;
+        // With order there is a second mapping.
+        let mappings = if self.order.is_some() { 2 } else { 1 };
+        let concurrency = NonZeroU32::new(self.concurrency * mappings)?;
         let rate = self.rate.and_then(NonZeroU32::new)?;
-        // As the processor's configuration has it.
-        let request_time = Duration::from_secs(10).min(self.processor_time / 2);
-        Some(Pace::new(rate, concurrency, request_time))
+        Some(Pace::new(rate, concurrency, self.request_time()))
+    }
+
+    /// Time that a processor allows for one request, as its configuration has it.
+    pub(crate) fn request_time(&self) -> Duration {
+        Duration::from_secs(10).min(self.processor_time / 2)
     }
 
     /// Visibility timeout of the events queue: six times the function's time-out.
@@ -661,6 +735,7 @@ fn sent(rng: &mut fastrand::Rng, number: usize, length: Duration) -> Sent {
         kind,
         at,
         poison: rng.u32(..8) == 0 && !is_one_of_many,
+        conversation: None,
     }
 }
 

@@ -6,8 +6,11 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::domain::event::{Event, EventId};
-use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
+use genesys_relay::domain::conversation::ConversationKey;
+use genesys_relay::domain::event::EventId;
+use genesys_relay::ports::target::{
+    Delivery, DeliveryFailure, FailureCause, OutOfOrder, Outcome, Target,
+};
 use http::HeaderValue;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -33,6 +36,8 @@ pub(crate) struct SimTarget {
     /// Events that it still works on; it answers 409 to another request with the same key.
     pub(crate) busy: Busy,
     pub(crate) mapping: Mapping,
+    /// The process keeps the order of conversations.
+    pub(crate) keeps_order: bool,
     /// Where it asks for credentials.
     pub(crate) credentials: Option<RelayClient>,
 }
@@ -46,8 +51,23 @@ impl SimTarget {
         })
     }
 
+    fn take(&self, delivery: &Delivery<'_>) {
+        self.process
+            .invariants()
+            .taken(delivery.event, delivery.order, self.keeps_order);
+        match delivery.order {
+            Some(OutOfOrder::Late) => self.process.faults().count("deliveries marked late"),
+            Some(OutOfOrder::Replayed) => self.process.faults().count("deliveries marked replayed"),
+            None if self.keeps_order && ConversationKey::of(delivery.event).is_some() => {
+                self.process.faults().count("deliveries in order");
+            }
+            None => {}
+        }
+    }
+
     /// Fails a delivery in one of many ways.
-    async fn fail_somehow(&self, event: &Event, until: Instant) -> Outcome {
+    async fn fail_somehow(&self, delivery: &Delivery<'_>, until: Instant) -> Outcome {
+        let event = delivery.event;
         let faults = self.process.faults();
         match faults.random(|rng| rng.u32(..12)) {
             0..4 => self.status(faults.random(|rng| {
@@ -79,7 +99,7 @@ impl SimTarget {
             }
             7 => {
                 faults.count("deliveries taken, answers lost");
-                self.process.invariants().taken(event);
+                self.take(delivery);
                 Outcome::Failed(DeliveryFailure::new(
                     FailureCause::Connection,
                     "the connection was reset",
@@ -95,7 +115,7 @@ impl SimTarget {
             }
             10 => {
                 faults.count("deliveries taken, answers late");
-                self.process.invariants().taken(event);
+                self.take(delivery);
                 let more = Duration::from_secs(faults.random(|rng| rng.u64(..60)));
                 lock(&self.busy).insert(event.id.clone(), until + more);
                 sleep_until(until).await;
@@ -168,9 +188,9 @@ impl SimTarget {
                 return self.status(faults.answer_to_poison());
             }
             if faults.should_fail(self.refusals_per_thousand) {
-                return self.fail_somehow(event, until).await;
+                return self.fail_somehow(delivery, until).await;
             }
-            self.process.invariants().taken(event);
+            self.take(delivery);
             Outcome::Delivered {
                 status: Some(faults.random(|rng| *rng.choice(&[200, 202, 204]).unwrap_or(&200))),
             }

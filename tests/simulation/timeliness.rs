@@ -20,6 +20,7 @@ fn sent(number: usize, at: Duration, poison: bool) -> Sent {
         kind: Kind::Webhook,
         at: vec![at],
         poison,
+        conversation: None,
     }
 }
 

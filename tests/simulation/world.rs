@@ -1,18 +1,20 @@
 //! World of a run: services, functions, their processes, and their triggers.
 
 mod breaker;
+mod order;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{self, DeadLetters, Ports, ReplayError};
+use genesys_relay::dead_letters::{self, DeadLetters, OrderedQueues, Ports, ReplayError};
 use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ingest::{self, Accepted, Ingest, Refusal};
 use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::event_queues::EventQueues;
 use genesys_relay::ports::events_table::{Checkpoint, EventsTable as _};
 use genesys_relay::ports::queue::{ReceivedMessage, Receiver as _, Sender as _};
 use genesys_relay::ports::secrets::SecretCache;
@@ -30,8 +32,9 @@ use crate::invariants::Invariants;
 use crate::lock;
 use crate::mapping::Mapping;
 use crate::ports::{Remote, SkewedClock};
-use crate::scenario::{Kind, Scenario, Sent};
+use crate::scenario::{Kind, OrderMode, Scenario, Sent};
 use crate::target::{Busy, SimTarget};
+use crate::world::order::Line;
 
 /// Time-outs of the functions and of their SDK calls, as in the template and in `main.rs` of each.
 const INGEST_TIME: Duration = Duration::from_secs(9);
@@ -57,7 +60,7 @@ type TheProcessor = Processor<RemotePorts>;
 struct RemotePorts;
 
 impl ingest::PortTypes for RemotePorts {
-    type Events = Remote<FakeQueue>;
+    type Events = EventQueues<Remote<FakeQueue>>;
     type DeadLetters = Remote<FakeQueue>;
     type Secrets = Remote<FakeSecretStore>;
     type Clock = SkewedClock;
@@ -80,7 +83,7 @@ impl recover::PortTypes for RemotePorts {
 }
 
 impl dead_letters::PortTypes for RemotePorts {
-    type Events = Remote<FakeQueue>;
+    type Events = EventQueues<Remote<FakeQueue>>;
     type DeadLetters = Remote<FakeQueue>;
     type Redrive = Remote<FakeQueue>;
     type Table = Remote<FakeTable>;
@@ -92,6 +95,15 @@ impl dead_letters::PortTypes for RemotePorts {
 struct Warm<F> {
     process: Process,
     function: Arc<F>,
+    /// `Order` when it started. A change of the stack replaces all instances.
+    mode: OrderMode,
+}
+
+/// Takes a warm instance that started with this `Order`.
+fn warm<F>(instances: &Mutex<Vec<Warm<F>>>, mode: OrderMode) -> Option<Warm<F>> {
+    let mut instances = lock(instances);
+    instances.retain(|instance| instance.mode == mode);
+    instances.pop()
 }
 
 pub(crate) struct World {
@@ -100,6 +112,7 @@ pub(crate) struct World {
     pub(crate) invariants: Arc<Invariants>,
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
+    pub(crate) line: Line,
     pub(crate) table: FakeTable,
     pub(crate) mapping: Mapping,
     pub(crate) archive: FakeArchive,
@@ -133,11 +146,11 @@ impl World {
         }
         let table = FakeTable::default();
         let mapping = Mapping::new(scenario.concurrency);
+        let line = Line::new(&scenario);
         let invariants = Arc::new(Invariants::new(
             &scenario,
             verbose,
-            &events,
-            &dead_letters,
+            [&events, &dead_letters, &line.queue, &line.dead_letters],
             &table,
         ));
         let poison = scenario
@@ -152,6 +165,7 @@ impl World {
             invariants,
             events,
             dead_letters,
+            line,
             table,
             mapping,
             archive: FakeArchive::default(),
@@ -241,14 +255,9 @@ impl World {
         body: &[u8],
     ) -> Option<Result<Accepted, Refusal>> {
         self.invariants.requested(&sent.label());
-        let instance = lock(&self.ingests).pop();
-        let Warm { process, function } = instance.unwrap_or_else(|| {
+        let mode = self.line.mode();
+        let instance = warm(&self.ingests, mode).unwrap_or_else(|| {
             let process = self.process("ingest", INGEST_CALL);
-            let remote = |queue: &FakeQueue, service| Remote {
-                port: queue.clone(),
-                service,
-                process: process.clone(),
-            };
             let store = Remote {
                 port: self.store.clone(),
                 service: Service::Secrets,
@@ -256,8 +265,8 @@ impl World {
             };
             let clock = self.clock();
             let ports = ingest::Ports {
-                events: remote(&self.events, Service::Events),
-                dead_letters: remote(&self.dead_letters, Service::DeadLetters),
+                events: self.event_queues(&process),
+                dead_letters: remote(&process, &self.dead_letters, Service::DeadLetters),
                 secrets: SecretCache::new(store, SECRETS_KEPT, clock),
                 clock,
             };
@@ -268,14 +277,14 @@ impl World {
             Warm {
                 process,
                 function: Arc::new(function),
+                mode,
             }
         });
-        let answer = process
-            .invoke(INGEST_TIME, function.ingest(headers, body, None))
-            .await;
+        let work = instance.function.ingest(headers, body, None);
+        let answer = instance.process.invoke(INGEST_TIME, work).await;
         self.invariants.check_nothing_lost();
         let answer = answer.ok()?;
-        lock(&self.ingests).push(Warm { process, function });
+        lock(&self.ingests).push(instance);
         match &answer {
             Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => {
                 self.invariants.accepted(id, sent);
@@ -293,7 +302,7 @@ impl World {
     pub(crate) async fn publish(&self, sent: &Sent, body: &[u8]) {
         let message = Message {
             body: String::from_utf8_lossy(body).into_owned(),
-            attributes: std::collections::BTreeMap::default(),
+            attributes: BTreeMap::default(),
             group: None,
             trace: None,
         };
@@ -305,42 +314,61 @@ impl World {
         self.invariants.accepted(&id, sent);
     }
 
-    /// Runs the event source mapping: receives, invokes, and deletes what the processor did not
-    /// report as failed.
+    /// Runs the event source mapping of the events queue.
     pub(crate) async fn map(self: Arc<Self>) {
+        let (queue, mapping) = (self.events.clone(), self.mapping.clone());
         loop {
-            let permit = self.mapping.permit().await;
-            self.events.until_visible().await;
-            if !self.mapping.is_enabled() {
-                continue;
-            }
-            let records = self
-                .events
-                .hand_out(self.scenario.batch, self.scenario.visibility());
-            self.invariants.check_nothing_lost();
-            if records.is_empty() {
-                continue;
-            }
-            if self
-                .faults
-                .should_fail(self.scenario.throttled_per_thousand)
-            {
-                self.faults.count("batches throttled");
-                self.disturb(&records);
-                continue;
-            }
-            let world = Arc::clone(&self);
-            tokio::spawn(async move {
-                world.deliver(records).await;
-                drop(permit);
-            });
+            Arc::clone(&self).map_batch(&queue, &mapping).await;
         }
     }
 
-    async fn deliver(&self, records: Vec<ReceivedMessage>) {
-        let instance = lock(&self.processors).pop();
-        let Warm { process, function } = instance.unwrap_or_else(|| self.processor("processor"));
+    /// Runs the event source mapping of the ordered queue, while the stack has one.
+    pub(crate) async fn map_ordered(self: Arc<Self>) {
+        let (queue, mapping) = (self.line.queue.clone(), self.line.mapping.clone());
+        loop {
+            self.line.until_on().await;
+            Arc::clone(&self).map_batch(&queue, &mapping).await;
+        }
+    }
+
+    /// Receives a batch, invokes the processor, and deletes what it did not report as failed.
+    async fn map_batch(self: Arc<Self>, queue: &FakeQueue, mapping: &Mapping) {
+        let permit = mapping.permit().await;
+        queue.until_visible().await;
+        if !mapping.is_enabled() {
+            return;
+        }
+        let records = queue.hand_out(self.scenario.batch, self.scenario.visibility());
+        self.invariants.check_nothing_lost();
+        if records.is_empty() {
+            return;
+        }
+        if self
+            .faults
+            .should_fail(self.scenario.throttled_per_thousand)
+        {
+            self.faults.count("batches throttled");
+            self.disturb(&records);
+            return;
+        }
+        let (world, queue) = (Arc::clone(&self), queue.clone());
+        tokio::spawn(async move {
+            world.deliver(records, &queue).await;
+            drop(permit);
+        });
+    }
+
+    async fn deliver(&self, records: Vec<ReceivedMessage>, queue: &FakeQueue) {
+        let _running = self.invariants.processor_begins(false);
+        let instance = match warm(&self.processors, self.line.mode()) {
+            Some(warm) => warm,
+            None => self.start_processor("processor").await,
+        };
+        let Warm {
+            process, function, ..
+        } = &instance;
         let (began, time) = (Instant::now(), self.scenario.processor_time);
+        self.count_conversations(&records);
         let work = async {
             function
                 .process(records.clone(), Instant::now() + time)
@@ -367,11 +395,11 @@ impl World {
                     self.faults.count("deletes lost");
                     self.disturb(std::slice::from_ref(record));
                 } else {
-                    drop(self.events.delete(&[receipt]).await);
+                    drop(queue.delete(&[receipt]).await);
                 }
             }
-            self.check_visibility(&kept);
-            lock(&self.processors).push(Warm { process, function });
+            self.check_visibility(&kept, queue);
+            lock(&self.processors).push(instance);
         }
         self.invariants.check_nothing_lost();
     }
@@ -392,13 +420,25 @@ impl World {
 
     /// Checks that kept messages become visible at their next attempt, and at most after the
     /// longest backoff.
-    fn check_visibility(&self, kept: &[ReceivedMessage]) {
+    fn check_visibility(&self, kept: &[ReceivedMessage], queue: &FakeQueue) {
         let (now, wall) = (Instant::now(), FakeClock.now());
+        let mut groups = BTreeMap::new();
         for record in kept {
-            let Some(at) = self.events.visible_at(&record.receipt) else {
+            let Some(at) = queue.visible_at(&record.receipt) else {
                 continue;
             };
             let id = self.id_of(&record.message, record.sent_at);
+            if record.is_ordered {
+                let group = record.message.group.as_deref().unwrap_or_default();
+                let is_first = !groups.contains_key(group);
+                let first = *groups.entry(group).or_insert(at);
+                if !self.invariants.is_disturbed(&id) {
+                    self.invariants.check_visible_together(group, first, at);
+                }
+                if !is_first {
+                    continue;
+                }
+            }
             let hidden =
                 SignedDuration::try_from(at.saturating_duration_since(now)).unwrap_or_default();
             if hidden > SignedDuration::from_hours(1) + SignedDuration::from_mins(10) {
@@ -407,7 +447,7 @@ impl World {
             }
             // Without faults the message becomes visible when its record says, unless this is its
             // last receive or the record is about a copy of the event.
-            let is_last = record.receive_count >= self.scenario.max_receives;
+            let is_last = !record.is_ordered && record.receive_count >= self.scenario.max_receives;
             if let Some(State::Retrying { next_attempt_at }) =
                 self.table.record(&id).map(|record| record.state)
                 && !self.scenario.disorder
@@ -428,17 +468,22 @@ impl World {
         }
     }
 
+    /// Starts a process, which takes its time.
+    async fn start_processor(&self, name: &'static str) -> Warm<TheProcessor> {
+        let longest = self.scenario.longest_start;
+        if !longest.is_zero() {
+            sleep(longest.mul_f64(self.random(fastrand::Rng::f64))).await;
+        }
+        self.processor(name)
+    }
+
     fn processor(&self, name: &'static str) -> Warm<TheProcessor> {
         let process = self.process(name, PROCESSOR_CALL);
-        let clock = self.clock();
-        let remote = |queue: &FakeQueue, service| Remote {
-            port: queue.clone(),
-            service,
-            process: process.clone(),
-        };
+        let (clock, order) = (self.clock(), self.order());
         let ports = deliver::Ports {
-            events: remote(&self.events, Service::Events),
-            dead_letters: remote(&self.dead_letters, Service::DeadLetters),
+            events: remote(&process, &self.events, Service::Events),
+            ordered: self.ordered_source(&process),
+            dead_letters: remote(&process, &self.dead_letters, Service::DeadLetters),
             table: Remote {
                 port: self.table.clone(),
                 service: Service::Table,
@@ -450,6 +495,7 @@ impl World {
                 refusals_per_thousand: self.scenario.refusals_per_thousand,
                 busy: Arc::clone(&self.busy),
                 mapping: self.mapping.clone(),
+                keeps_order: order.is_some(),
                 credentials: self.provider.as_ref().map(|provider| {
                     let store = Remote {
                         port: self.target_store.clone(),
@@ -464,10 +510,12 @@ impl World {
         };
         let rng = fastrand::Rng::with_seed(self.random(|rng| rng.u64(..)));
         let function = Processor::new(ports, Backoff::with_rng(self.scenario.schedule(), rng))
-            .with_pace(self.scenario.pace());
+            .with_pace(self.scenario.pace())
+            .with_order(order);
         Warm {
             process,
             function: Arc::new(function),
+            mode: self.line.mode(),
         }
     }
 
@@ -482,13 +530,19 @@ impl World {
             self.invariants.discard_requested(event_ids.iter().cloned());
         }
         let process = self.process(action(&request), OPERATOR_CALL);
-        let remote = |queue: &FakeQueue, service| Remote {
-            port: queue.clone(),
-            service,
-            process: process.clone(),
+        let remote = |queue: &FakeQueue, service| remote(&process, queue, service);
+        let mode = match self.line.mode() {
+            OrderMode::None => None,
+            OrderMode::Conversation => Some(dead_letters::OrderMode::Conversation),
+            OrderMode::Draining => Some(dead_letters::OrderMode::Draining),
         };
         let ports = Ports {
-            events: remote(&self.events, Service::Events),
+            events: self.event_queues(&process),
+            ordered: mode.map(|mode| OrderedQueues {
+                mode,
+                queue: remote(&self.line.queue, Service::Ordered),
+                dead_letters: remote(&self.line.dead_letters, Service::DeadLetters),
+            }),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
             redrive: remote(&self.dead_letters, Service::DeadLetters),
             table: Remote {
@@ -532,18 +586,13 @@ impl World {
         let request =
             recover::Request::parse(json!({}), "a schedule", clock_now(clock)).expect("a request");
         let process = self.process("recovery", OPERATOR_CALL);
-        let remote = |queue: &FakeQueue, service| Remote {
-            port: queue.clone(),
-            service,
-            process: process.clone(),
-        };
         let ports = recover::Ports {
             log: RemoteLog {
                 log: self.log.clone(),
                 process: process.clone(),
             },
-            events: remote(&self.events, Service::Events),
-            dead_letters: remote(&self.dead_letters, Service::DeadLetters),
+            events: remote(&process, &self.events, Service::Events),
+            dead_letters: remote(&process, &self.dead_letters, Service::DeadLetters),
             table: Remote {
                 port: self.table.clone(),
                 service: Service::Table,
@@ -598,4 +647,13 @@ fn action(request: &dead_letters::Request) -> &'static str {
 
 fn clock_now(clock: SkewedClock) -> jiff::Timestamp {
     genesys_relay::ports::clock::Clock::now(&clock)
+}
+
+/// A queue as a process reaches it.
+fn remote(process: &Process, queue: &FakeQueue, service: Service) -> Remote<FakeQueue> {
+    Remote {
+        port: queue.clone(),
+        service,
+        process: process.clone(),
+    }
 }

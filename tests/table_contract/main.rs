@@ -62,6 +62,7 @@ fn claim(found: Option<&EventRecord>, event: &Event, now: Timestamp, last: bool)
             sent_at: now,
             bulk: None,
             last,
+            conversation: None,
             lease_until,
             now,
         },
@@ -194,5 +195,5 @@ async fn dynamodb_keeps_the_contract() -> Result<()> {
         nowhere.get(&id("an-event")).await,
         Err(error) if error.fault == Fault::Refused
     ));
-    a_table_keeps_its_contract(table).await
+    Box::pin(a_table_keeps_its_contract(table)).await
 }

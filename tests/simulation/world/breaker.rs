@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{OPERATOR_CALL, RemotePorts, Warm, World};
+use super::{OPERATOR_CALL, RemotePorts, Warm, World, remote};
 use crate::faults::{Crashed, Service};
 use crate::invariants::label_of;
 use crate::mapping::Mapping;
@@ -39,34 +39,49 @@ impl Prober for Probe {
         &self,
         delivered_at: Option<Timestamp>,
     ) -> Result<Probed, Box<dyn Error + Send + Sync>> {
-        self.0.probe(delivered_at).await
+        // It goes on where the breaker crashes or its answer is lost, which only a bound on the rate
+        // cares about.
+        let probe = tokio::spawn(Arc::clone(&self.0).probe(delivered_at));
+        let World {
+            faults, scenario, ..
+        } = &*self.0;
+        if scenario.rate.is_some() && faults.should_fail(scenario.throttled_per_thousand) {
+            faults.count("answers of probes lost");
+            return Err("the answer is lost".into());
+        }
+        probe.await?
     }
 }
 
 impl World {
-    /// Runs the breaker once.
-    pub(crate) async fn run_breaker(self: &Arc<Self>) -> Option<breaker::BreakerStatus> {
+    /// Runs the breaker once, by its schedule or as an operator asks.
+    pub(crate) async fn run_breaker(
+        self: &Arc<Self>,
+        action: &str,
+    ) -> Option<breaker::BreakerStatus> {
         let process = self.process("breaker", OPERATOR_CALL);
         let policy = Policy {
             failure_percent: 90,
             maximum_concurrency: self.scenario.concurrency,
+            processor_timeout: self.scenario.rate.map(|_| self.scenario.processor_time),
         };
+        let ordered = self.line.mode().is_on().then_some(&self.line.mapping);
+        let mappings = [&self.mapping].into_iter().chain(ordered);
         let ports = breaker::Ports {
-            events: Remote {
-                port: self.events.clone(),
-                service: Service::Events,
-                process: process.clone(),
-            },
+            events: remote(&process, &self.events, Service::Events),
             table: Remote {
                 port: self.table.clone(),
                 service: Service::Table,
                 process: process.clone(),
             },
-            event_source: Remote {
-                port: self.mapping.clone(),
-                service: Service::Mapping,
-                process: process.clone(),
-            },
+            ordered: self.ordered_source(&process),
+            event_sources: mappings
+                .map(|mapping| Remote {
+                    port: mapping.clone(),
+                    service: Service::Mapping,
+                    process: process.clone(),
+                })
+                .collect(),
             prober: Probe(Arc::clone(self)),
             clock: self.clock(),
         };
@@ -76,7 +91,7 @@ impl World {
             is_on: true,
         };
         let request =
-            breaker::Request::parse(json!({ "action": "run" }), "a schedule").expect("a request");
+            breaker::Request::parse(json!({ "action": action }), "a test").expect("a request");
         let work = Box::pin(function.handle(&request, Instant::now() + BREAKER_TIME));
         let shown = process.invoke(BREAKER_TIME, work).await;
         self.invariants.note(|| match &shown {
@@ -87,8 +102,11 @@ impl World {
         self.invariants.check_nothing_lost();
         let shown = shown.ok().and_then(Result::ok);
         let is_open = shown.as_ref().is_some_and(|shown| shown.state == "open");
+        let is_poison = |message: &Message, _| self.is_poison(&label_of(message.body.as_bytes()));
+        let poison = self.line.queue.held(is_poison);
+        let poison = poison.into_iter().map(u32::from).sum();
         self.invariants
-            .breaker_ran(is_open, self.holds_back_untried_events());
+            .breaker_ran(is_open, self.holds_back_untried_events(), poison);
         shown
     }
 
@@ -112,15 +130,20 @@ impl World {
                 .provider
                 .as_ref()
                 .is_none_or(|provider| provider.is_satisfied())
-            && self.events.held(is_untried).contains(&true)
+            && [&self.events, &self.line.queue]
+                .iter()
+                .any(|queue| queue.held(is_untried).contains(&true))
     }
 
     /// Probes the target with one event.
     async fn probe(
-        &self,
+        self: Arc<Self>,
         delivered_at: Option<Timestamp>,
     ) -> Result<Probed, Box<dyn Error + Send + Sync>> {
-        let Warm { process, function } = self.processor("probe");
+        let _running = self.invariants.processor_begins(true);
+        let Warm {
+            process, function, ..
+        } = self.start_processor("probe").await;
         let time = self.scenario.processor_time;
         self.invariants.probed();
         let work = async { function.probe(delivered_at, Instant::now() + time).await };

@@ -164,6 +164,7 @@ fn check_processing(message: &Message) {
         Schedule::new(Duration::from_secs(2), Duration::from_mins(15), 10).expect("a schedule");
     let ports = Ports {
         events,
+        ordered: None,
         dead_letters: dead_letters.clone(),
         table,
         target,
@@ -174,6 +175,7 @@ fn check_processing(message: &Message) {
         message_id: "m1".to_owned(),
         receipt: ReceiptHandle("r1".to_owned()),
         receive_count: 1,
+        is_ordered: false,
         sent_at: Noon.now(),
         message: message.clone(),
     };

@@ -1,6 +1,6 @@
 //! Requests to the replay function and the recovery.
 
-use genesys_relay::dead_letters::{self, DeadLetters, Ports};
+use genesys_relay::dead_letters::{self, DeadLetters, OrderMode, OrderedQueues, Ports};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::domain::text::excerpt;
 use genesys_relay::ports::clock::Clock as _;
@@ -28,6 +28,11 @@ pub(crate) fn replay_request(input: &[u8]) {
             let ports = Ports {
                 events: FakeQueue::default(),
                 dead_letters: queue.clone(),
+                ordered: Some(OrderedQueues {
+                    mode: OrderMode::Conversation,
+                    queue: FakeQueue::default(),
+                    dead_letters: FakeQueue::default(),
+                }),
                 redrive: queue,
                 table: FakeTable::default(),
                 archive: FakeArchive::default(),

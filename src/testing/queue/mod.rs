@@ -1,5 +1,8 @@
 //! A queue in memory that does what the documentation of SQS says, and no more.
 
+mod fifo;
+mod ports;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -7,30 +10,22 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::fifo::Fifo;
 use super::{FakeClock, lock};
 use crate::domain::message::Message;
-use crate::domain::queue_depth::QueueDepth;
 use crate::ports::clock::Clock;
-use crate::ports::queue::{
-    Countable, LONGEST_DELAY, MoveTask, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver,
-    Redrive, Sender, VisibilityTimeout,
-};
+use crate::ports::queue::{MoveTask, ReceiptHandle, ReceivedMessage};
 use crate::ports::service::{Service, ServiceError};
-
-/// The default rate of a move task, per second.
-const MOVED_PER_SECOND: u32 = 500;
 
 /// One in this many messages that an unordered queue hands out stays visible and is handed out once
 /// more.
 const HANDED_OUT_TWICE: u32 = 40;
 
-/// One in this many messages that are deleted from an unordered queue comes back all the same.
-const COMES_BACK: u32 = 60;
-
 /// A queue in memory, on tokio's clock.
 ///
 /// It hides, returns, deletes, counts, expires, redrives and moves messages as SQS does. It keeps
 /// their order unless it is [told otherwise](Self::disorder), and works unless it is made to fail.
+/// A [FIFO queue](Self::fifo) keeps the order of each message group, whatever happens.
 #[derive(Clone, Default)]
 pub struct FakeQueue {
     state: Arc<Mutex<QueueState>>,
@@ -43,6 +38,8 @@ struct QueueState {
     sent: u64,
     removed: usize,
     receives: u64,
+    received_before: u32,
+    fifo: Option<Fifo>,
     retention: Option<SignedDuration>,
     redrive: Option<(FakeQueue, u32)>,
     disorder: Option<fastrand::Rng>,
@@ -72,6 +69,14 @@ fn unavailable() -> ServiceError {
 }
 
 impl FakeQueue {
+    /// A FIFO queue (`FifoQueue`, with `DeduplicationScope: messageGroup`).
+    #[must_use]
+    pub fn fifo() -> Self {
+        let queue = Self::default();
+        lock(&queue.state).fifo = Some(Fifo::default());
+        queue
+    }
+
     /// Deletes messages that were sent longer ago than this (`MessageRetentionPeriod`).
     #[must_use]
     pub fn keeping_for(self, retention: SignedDuration) -> Self {
@@ -80,10 +85,18 @@ impl FakeQueue {
     }
 
     /// Moves a message that was received `max_receives` times to `dead_letters` instead of giving
-    /// it once more (`RedrivePolicy`). It keeps its id and the time at which it was sent.
+    /// it once more (`RedrivePolicy`). It keeps its id and, on a standard queue, the time at which
+    /// it was sent.
     #[must_use]
     pub fn redriving_to(self, dead_letters: &Self, max_receives: u32) -> Self {
         lock(&self.state).redrive = Some((dead_letters.clone(), max_receives));
+        self
+    }
+
+    /// Begins with this receive count at each new message.
+    #[must_use]
+    pub fn received_before(self, receives: u32) -> Self {
+        lock(&self.state).received_before = receives;
         self
     }
 
@@ -97,6 +110,9 @@ impl FakeQueue {
 
     /// Behaves as a standard queue may from now on ("Amazon SQS at-least-once delivery"): it hands
     /// messages out in any order, some of them twice, and some that were deleted come back.
+    ///
+    /// A FIFO queue then serves its groups in any order, and hands out the beginning of a group of
+    /// which later messages are still hidden. The documentation leaves both open.
     pub fn disorder(&self, seed: u64) {
         lock(&self.state).disorder = Some(fastrand::Rng::with_seed(seed));
     }
@@ -186,9 +202,19 @@ impl FakeQueue {
 
     /// Hands out visible messages as to an event source mapping.
     pub fn hand_out(&self, most: usize, visibility: Duration) -> Vec<ReceivedMessage> {
+        let is_ordered = self.is_fifo();
         let (handed_out, redriven) = lock(&self.state).take(most, visibility);
-        if let Some((dead_letters, entries)) = redriven {
-            lock(&dead_letters.state).entries.extend(entries);
+        if let Some((dead_letters, mut entries)) = redriven {
+            let mut state = lock(&dead_letters.state);
+            if state.fifo.is_some() {
+                // "For FIFO queues, the enqueue timestamp resets" ("Setting up dead-letter queue
+                // retention").
+                for entry in &mut entries {
+                    entry.sent_at = FakeClock.now();
+                }
+            }
+            state.entries.extend(entries);
+            drop(state);
             dead_letters.changed.notify_waiters();
         }
         let record = |Entry {
@@ -202,6 +228,7 @@ impl FakeQueue {
             message_id: id,
             receipt: receipt.unwrap_or_else(ReceiptHandle::absent),
             receive_count,
+            is_ordered,
             sent_at,
             message,
         };
@@ -219,6 +246,10 @@ impl FakeQueue {
                 None => changed.await,
             }
         }
+    }
+
+    fn is_fifo(&self) -> bool {
+        lock(&self.state).fifo.is_some()
     }
 
     fn working(&self) -> Result<MutexGuard<'_, QueueState>, ServiceError> {
@@ -270,7 +301,7 @@ impl FakeQueue {
             message,
             sent_at: FakeClock.now(),
             receipt: None,
-            receive_count: 0,
+            receive_count: state.received_before,
             visible_at: Instant::now() + delay,
         };
         state.entries.push(entry);
@@ -301,7 +332,21 @@ impl QueueState {
 
     fn next_visible(&mut self) -> Option<Instant> {
         self.expire();
+        if self.fifo.is_some() {
+            return fifo::next_visible(&self.entries, self.disorder.is_some());
+        }
         self.entries.iter().map(|entry| entry.visible_at).min()
+    }
+
+    /// Places of the messages that can be received now, in the order of their receipt.
+    fn visible(&mut self, now: Instant) -> Vec<usize> {
+        if self.fifo.is_some() {
+            return fifo::visible(&self.entries, now, self.disorder.as_mut());
+        }
+        let places = 0..self.entries.len();
+        places
+            .filter(|place| self.entries[*place].visible_at <= now)
+            .collect()
     }
 
     /// Takes visible messages, and those of them that were received too often already, with the
@@ -313,213 +358,39 @@ impl QueueState {
     ) -> (Vec<Entry>, Option<(FakeQueue, Vec<Entry>)>) {
         self.expire();
         let now = Instant::now();
-        if let Some(rng) = &mut self.disorder {
+        if let Some(rng) = self.disorder.as_mut().filter(|_| self.fifo.is_none()) {
             rng.shuffle(&mut self.entries);
         }
         let mut redriven = None;
-        if let Some((dead_letters, max_receives)) = &self.redrive {
-            let is_over =
-                |entry: &Entry| entry.visible_at <= now && entry.receive_count >= *max_receives;
-            if self.entries.iter().any(is_over) {
-                let (mut over, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.entries)
+        if let Some((dead_letters, max_receives)) = self.redrive.clone() {
+            let mut places = self.visible(now);
+            places.retain(|place| self.entries[*place].receive_count >= max_receives);
+            if !places.is_empty() {
+                places.sort_unstable();
+                self.removed += places.len();
+                let mut over: Vec<_> = places
                     .into_iter()
-                    .partition(is_over);
-                self.entries = left;
-                self.removed += over.len();
-                for entry in &mut over {
-                    entry.receipt = None;
-                }
-                redriven = Some((dead_letters.clone(), over));
+                    .rev()
+                    .map(|place| Entry {
+                        receipt: None,
+                        ..self.entries.remove(place)
+                    })
+                    .collect();
+                over.reverse();
+                redriven = Some((dead_letters, over));
             }
         }
         let mut taken = Vec::new();
-        for entry in self
-            .entries
-            .iter_mut()
-            .filter(|entry| entry.visible_at <= now)
-            .take(most)
-        {
+        for place in self.visible(now).into_iter().take(most) {
             self.receives += 1;
+            let entry = &mut self.entries[place];
             entry.receipt = Some(ReceiptHandle(format!("receipt-{}", self.receives)));
             entry.receive_count += 1;
-            let is_twice = self
-                .disorder
-                .as_mut()
-                .is_some_and(|rng| rng.u32(..HANDED_OUT_TWICE) == 0);
+            let rng = self.disorder.as_mut().filter(|_| self.fifo.is_none());
+            let is_twice = rng.is_some_and(|rng| rng.u32(..HANDED_OUT_TWICE) == 0);
             entry.visible_at = if is_twice { now } else { now + visibility };
             taken.push(entry.clone());
         }
         (taken, redriven)
-    }
-}
-
-impl Sender for FakeQueue {
-    async fn send(&self, message: &Message) -> Result<(), ServiceError> {
-        self.wait(|state| state.send_delay).await;
-        drop(self.working()?);
-        self.put(message.clone(), Duration::ZERO);
-        Ok(())
-    }
-
-    async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
-        let mut results = Vec::new();
-        for message in messages {
-            results.push(self.send(message).await);
-        }
-        results
-    }
-
-    async fn send_delayed(
-        &self,
-        messages: &[(Message, Duration)],
-    ) -> Vec<Result<(), ServiceError>> {
-        let mut results = Vec::new();
-        for (message, delay) in messages {
-            self.wait(|state| state.send_delay).await;
-            let whole = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-            let delay = Duration::from_secs(whole).min(LONGEST_DELAY);
-            let sent = self.working().map(drop);
-            results.push(sent.map(|()| self.put(message.clone(), delay)));
-        }
-        results
-    }
-}
-
-impl VisibilityTimeout for FakeQueue {
-    async fn change_visibility(
-        &self,
-        changes: &[(ReceiptHandle, Duration)],
-    ) -> Vec<Result<(), ServiceError>> {
-        self.wait(|state| state.change_delay).await;
-        let now = Instant::now();
-        let change = |(receipt, visibility): &(ReceiptHandle, Duration)| {
-            let mut state = self.working()?;
-            state
-                .visibility_changes
-                .push((receipt.clone(), *visibility));
-            match state
-                .by_receipt(receipt)
-                .filter(|entry| entry.visible_at > now)
-            {
-                Some(entry) => {
-                    let seconds = visibility.as_secs() + u64::from(visibility.subsec_nanos() > 0);
-                    entry.visible_at = now + Duration::from_secs(seconds);
-                }
-                None => return Err(Service::Sqs.refused("MessageNotInflight")),
-            }
-            Ok(())
-        };
-        let results = changes.iter().map(change).collect();
-        self.changed.notify_waiters();
-        results
-    }
-}
-
-impl Receiver for FakeQueue {
-    async fn receive(
-        &self,
-        most: usize,
-        visibility: Duration,
-        wait: Duration,
-    ) -> Result<Vec<ReceivedMessage>, ServiceError> {
-        self.wait(|state| state.receive_delay).await;
-        let until = Instant::now() + wait;
-        loop {
-            if self.working()?.receives_refused {
-                return Err(unavailable());
-            }
-            let records = self.hand_out(most.min(RECEIVED_AT_ONCE), visibility);
-            if !records.is_empty() || timeout_at(until, self.until_visible()).await.is_err() {
-                return Ok(records);
-            }
-        }
-    }
-
-    async fn delete(&self, receipts: &[ReceiptHandle]) -> Vec<Result<(), ServiceError>> {
-        let delete = |receipt: &ReceiptHandle| {
-            let mut state = self.working()?;
-            let comes_back = state
-                .disorder
-                .as_mut()
-                .is_some_and(|rng| rng.u32(..COMES_BACK) == 0);
-            if !comes_back {
-                // An older receipt of a message that was received again deletes nothing, and that
-                // is no error.
-                state.retain(|entry| entry.receipt.as_ref() != Some(receipt));
-            }
-            Ok(())
-        };
-        receipts.iter().map(delete).collect()
-    }
-}
-
-impl Countable for FakeQueue {
-    async fn depth(&self) -> Result<QueueDepth, ServiceError> {
-        let now = Instant::now();
-        let state = self.working()?;
-        let visible = state
-            .entries
-            .iter()
-            .filter(|entry| entry.visible_at <= now)
-            .count();
-        Ok(QueueDepth {
-            visible: visible as u64,
-            in_flight: (state.entries.len() - visible) as u64,
-            delayed: 0,
-        })
-    }
-
-    async fn age(&self) -> Result<Option<Duration>, ServiceError> {
-        let now = FakeClock.now();
-        let oldest = self
-            .working()?
-            .entries
-            .iter()
-            .map(|entry| entry.sent_at)
-            .min();
-        Ok(oldest.and_then(|sent_at| Duration::try_from(now.duration_since(sent_at)).ok()))
-    }
-}
-
-impl Redrive for FakeQueue {
-    async fn start_move(&self, rate: Option<u32>) -> Result<(), ServiceError> {
-        let mut state = self.working()?;
-        if state.moves_refused || state.moves.last().is_some_and(MoveTask::is_active) {
-            return Err(Service::Sqs.refused("no task can be started, or one is running"));
-        }
-        let task = state.moves.len();
-        let to_move = state.entries.len() as u64;
-        state.moves.push(MoveTask {
-            status: "RUNNING".to_owned(),
-            moved: 0,
-            to_move: Some(to_move),
-            rate_per_second: rate,
-            failure: None,
-            started_at: Some(FakeClock.now()),
-            handle: Some(format!("task-{task}")),
-        });
-        if let Some(destination) = state.moves_to.clone() {
-            tokio::spawn(self.clone().carry_out_move(
-                destination,
-                task,
-                rate.unwrap_or(MOVED_PER_SECOND),
-            ));
-        }
-        Ok(())
-    }
-
-    async fn latest_move(&self) -> Result<Option<MoveTask>, ServiceError> {
-        Ok(self.working()?.moves.last().cloned())
-    }
-
-    async fn cancel_move(&self, handle: &str) -> Result<(), ServiceError> {
-        let mut state = self.working()?;
-        for task in &mut state.moves {
-            if task.handle.as_deref() == Some(handle) {
-                "CANCELLED".clone_into(&mut task.status);
-                task.handle = None;
-            }
-        }
-        Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! Invariants of a run, and the observations that they are checked against.
 
+mod order;
+mod retries;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -7,25 +10,20 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use genesys_relay::domain::event::{Event, EventId};
-use genesys_relay::domain::event_record::{Death, EventRecord, REPLAY_CEILING, State, StateName};
-use genesys_relay::domain::failure::ReasonKind;
+use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State, StateName};
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::target::OutOfOrder;
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use self::order::Line;
 use crate::lock;
 use crate::scenario::{Scenario, Sent};
 
 /// Allowance for the skew of clocks and for the whole seconds of SQS.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(6);
-
-/// Longest delay by a `Retry-After`.
-const RETRY_AFTER_CEILING: Duration = Duration::from_hours(1);
-
-/// Age of an event from which failures of the relay's credentials count.
-const UNCOUNTED: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// Life of a record after its last change.
 const RECORD_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
@@ -37,6 +35,9 @@ const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 /// one probe a minute; some hit poison, some fail.
 const LONGEST_HOLD: Duration = Duration::from_mins(15);
 
+/// Time of the probes with which poison leaves its conversation.
+const PROBES_IN_PLACE: Duration = Duration::from_mins(5);
+
 /// One minute less the delays of the schedule and of the previous probe.
 const SHORTEST_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -46,19 +47,22 @@ pub(crate) struct Invariants {
     verbose: bool,
     base: Duration,
     cap: Duration,
+    max_receives: u32,
+    /// `OrderPatienceSeconds`.
+    patience: Duration,
     processor_time: Duration,
     /// Upper bound on the requests a second to the target.
     rate: Option<u32>,
     /// Copies of messages or wrong clocks can use up receives.
     is_disorderly: bool,
-    events: FakeQueue,
-    dead_letters: FakeQueue,
+    queues: Vec<FakeQueue>,
     table: FakeTable,
     /// Number of events by label, for events whose requests are all known as one event.
     distinct: BTreeMap<String, usize>,
     seen: Mutex<Seen>,
-    /// Changes of both queues and of the knowledge at the last check of losses.
-    checked: Mutex<Option<[usize; 3]>>,
+    /// Changes of the queues and of the knowledge at the last check of losses.
+    checked: Mutex<Option<Vec<usize>>>,
+    line: Mutex<Line>,
 }
 
 #[derive(Default)]
@@ -98,6 +102,8 @@ struct Seen {
     uncounted: BTreeMap<EventId, bool>,
     /// Times of the requests of the last second.
     requests: VecDeque<Instant>,
+    /// Invocations of the processor that run: batches, and probes.
+    running: [u32; 2],
     /// Earliest time of the next attempt at a failed event.
     not_before: BTreeMap<EventId, Timestamp>,
     violation: Option<String>,
@@ -123,6 +129,18 @@ struct Labelled {
     is_open: bool,
 }
 
+/// Invocation of the processor, until it is dropped.
+pub(crate) struct Running<'a> {
+    invariants: &'a Invariants,
+    is_probe: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(&self.invariants.seen).running[usize::from(self.is_probe)] -= 1;
+    }
+}
+
 /// Label that a body contains.
 pub(crate) fn label_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
@@ -136,8 +154,7 @@ impl Invariants {
     pub(crate) fn new(
         scenario: &Scenario,
         verbose: bool,
-        events: &FakeQueue,
-        dead_letters: &FakeQueue,
+        queues: [&FakeQueue; 4],
         table: &FakeTable,
     ) -> Self {
         let mut distinct = BTreeMap::<String, usize>::new();
@@ -152,15 +169,20 @@ impl Invariants {
             verbose,
             base: scenario.base,
             cap: scenario.cap,
+            max_receives: scenario.max_receives,
+            patience: scenario
+                .order
+                .as_ref()
+                .map_or(Duration::ZERO, |plan| plan.patience),
             processor_time: scenario.processor_time,
             rate: scenario.rate,
             is_disorderly: scenario.disorder || scenario.clocks_differ,
-            events: events.clone(),
-            dead_letters: dead_letters.clone(),
+            queues: queues.map(FakeQueue::clone).to_vec(),
             table: table.clone(),
             distinct,
             seen: Mutex::default(),
             checked: Mutex::default(),
+            line: Mutex::default(),
         }
     }
 
@@ -362,8 +384,11 @@ impl Invariants {
         lock(&self.seen).discard_requests.extend(ids);
     }
 
-    /// Notes that the target accepted an event.
-    pub(crate) fn taken(&self, event: &Event) {
+    /// Notes that the target accepted an event, and checks its place in the order.
+    pub(crate) fn taken(&self, event: &Event, order: Option<OutOfOrder>, keeps_order: bool) {
+        if keeps_order && !self.has_taken(&event.id) {
+            self.check_order(event, order);
+        }
         let mut seen = lock(&self.seen);
         *seen.taken.entry(event.id.clone()).or_default() += 1;
         seen.labels
@@ -377,7 +402,9 @@ impl Invariants {
     }
 
     /// Checks that an open breaker does not hold back good events for long while the target works.
-    pub(crate) fn breaker_ran(&self, is_open: bool, holds_back_good_events: bool) {
+    /// Each poison event in a conversation takes its patience, and some probes, from those behind it.
+    pub(crate) fn breaker_ran(&self, is_open: bool, holds_back_good_events: bool, poison: u32) {
+        let longest = LONGEST_HOLD + (self.patience + PROBES_IN_PLACE) * poison;
         let mut seen = lock(&self.seen);
         if is_open {
             seen.opened_after
@@ -387,7 +414,7 @@ impl Invariants {
             holds_back_good_events.then(|| seen.held_since.unwrap_or_else(Instant::now));
         if seen
             .held_since
-            .is_some_and(|since| since.elapsed() > LONGEST_HOLD)
+            .is_some_and(|since| since.elapsed() > longest)
         {
             drop(seen);
             self.violate("good events are held back although the target works");
@@ -444,6 +471,23 @@ impl Invariants {
         drop(seen);
         if within > rate as usize {
             self.violate(&format!("{within} requests in a second instead of {rate}"));
+        }
+    }
+
+    /// Checks that no other invocation of the processor runs beside a probe, where the rate has a
+    /// bound: together they could send more. It runs until what is returned is dropped.
+    pub(crate) fn processor_begins(&self, is_probe: bool) -> Running<'_> {
+        let running = {
+            let mut seen = lock(&self.seen);
+            seen.running[usize::from(is_probe)] += 1;
+            seen.running
+        };
+        if self.rate.is_some() && running[1] > 0 && running != [0, 1] {
+            self.violate("a probe runs beside another invocation of the processor");
+        }
+        Running {
+            invariants: self,
+            is_probe,
         }
     }
 
@@ -518,6 +562,7 @@ impl Invariants {
             }
             (_, State::Retrying { next_attempt_at }) => {
                 self.check_retry(by, before, after, *next_attempt_at);
+                self.check_patience(before, after, *next_attempt_at);
             }
             (Some(State::Retrying { next_attempt_at }), State::InProgress(_))
                 if *next_attempt_at > now + TOLERANCE =>
@@ -551,6 +596,7 @@ impl Invariants {
             }
             (_, State::Dead(dead)) if dead.replayed_at.is_none() => {
                 self.check_reason(id, &dead.death);
+                self.check_exhaustion(after, &dead.death);
                 self.check_time_of_death(before, &dead.death, by);
             }
             _ => {}
@@ -560,45 +606,6 @@ impl Invariants {
             if lease.lease_until > now + longest + TOLERANCE {
                 self.violate(&format!("the lease of {id} outlasts its invocation"));
             }
-        }
-    }
-
-    /// Checks the wait before the next attempt, and that no attempt counts that should not.
-    fn check_retry(
-        &self,
-        by: &str,
-        before: Option<&EventRecord>,
-        after: &EventRecord,
-        next_attempt_at: Timestamp,
-    ) {
-        let id = &after.event_id;
-        let refused = lock(&self.seen).uncounted.get(id).copied();
-        let is_uncounted = refused.is_some();
-        let may_count = refused == Some(true)
-            || after.last_seen_at.duration_since(after.received_at) > UNCOUNTED;
-        let attempts = if is_uncounted {
-            after.attempts_made
-        } else {
-            after.attempts_since_claim
-        };
-        // A failed probe that tells nothing about the event restarts its backoff; otherwise
-        // it is an attempt like any other.
-        let wait = Duration::try_from(next_attempt_at.duration_since(after.last_seen_at))
-            .unwrap_or_default();
-        let restarts = by == "probe" && wait + Duration::from_millis(2) < self.wait(attempts);
-        // Without a request the record is as before the claim.
-        let is_postponed = before.is_some_and(|before| before.attempts_made > after.attempts_made);
-        if !(is_postponed || is_uncounted && may_count) {
-            let attempts = if restarts { 1 } else { attempts };
-            self.check_backoff(after, attempts, next_attempt_at);
-        }
-        if is_uncounted
-            && !may_count
-            && before.is_some_and(|it| it.attempts_since_claim <= after.attempts_since_claim)
-        {
-            self.violate(&format!(
-                "{id} has used up an attempt although the relay's credentials failed"
-            ));
         }
     }
 
@@ -619,120 +626,13 @@ impl Invariants {
         }
     }
 
-    /// Checks that the time of a failure is not that of an earlier failure of the event.
-    fn check_time_of_death(&self, before: Option<&EventRecord>, death: &Death, by: &str) {
-        let Some(before) = before.filter(|_| by != "restore") else {
-            return;
-        };
-        let alive_at = match &before.state {
-            State::Queued | State::InProgress(_) | State::Retrying { .. } => before.last_seen_at,
-            State::Dead(dead) if dead.death != *death => {
-                dead.replayed_at.unwrap_or(before.last_seen_at)
-            }
-            State::Dead(_) | State::Delivered | State::Archived { .. } | State::Discarded(_) => {
-                return;
-            }
-        };
-        if death.dead_at + TOLERANCE < alive_at {
-            self.violate(&format!(
-                "{} failed for good at {} but was alive at {alive_at}",
-                before.event_id, death.dead_at
-            ));
-        }
-    }
-
-    /// Checks the reason of a dead letter, where the relay could know it.
-    fn check_reason(&self, id: &EventId, death: &Death) {
-        let (heard, is_disturbed, is_undeliverable, refused) = {
-            let seen = lock(&self.seen);
-            (
-                seen.heard.get(id).copied(),
-                seen.disturbed.contains(id),
-                seen.undeliverable.contains(id),
-                seen.uncounted.get(id).copied(),
-            )
-        };
-        if death.reason == ReasonKind::Permanent && refused == Some(false) {
-            self.violate(&format!(
-                "{id} is dead although the target refused the relay's credentials only"
-            ));
-        }
-        let is_final =
-            |status: u16| (300..500).contains(&status) && ![408, 421, 425, 429].contains(&status);
-        let is_conflict = |status: u16| [409, 423].contains(&status);
-        let status = heard.and_then(|(status, _)| status);
-        // A conflict over an accepted event is the target's work on an earlier attempt.
-        let is_in_progress = status.is_some_and(is_conflict) && self.has_taken(id);
-        let holds = match death.reason {
-            ReasonKind::Permanent => {
-                status == death.status_code && status.is_some_and(is_final) && !is_in_progress
-            }
-            ReasonKind::Exhausted => {
-                let is_for_good = |status| is_final(status) && !is_conflict(status);
-                heard.is_some()
-                    && status == death.status_code
-                    && (!status.is_some_and(is_for_good) || refused.is_some())
-            }
-            ReasonKind::Malformed => is_undeliverable,
-            ReasonKind::Crashed | ReasonKind::Unknown => self.is_disorderly || is_disturbed,
-            ReasonKind::Unreadable => false,
-        };
-        // Faults may have hidden the reason from the relay.
-        if !holds && !is_disturbed {
-            let reason = death.reason.as_str();
-            self.violate(&format!(
-                "{id} is a dead letter with reason {reason} {:?} but the target last answered {heard:?}",
-                death.status_code
-            ));
-        }
-    }
-
-    /// The wait after this many attempts in a row, without jitter.
-    fn wait(&self, attempts: u32) -> Duration {
-        let doubled = 2_u32
-            .checked_pow(attempts.saturating_sub(1))
-            .and_then(|factor| self.base.checked_mul(factor));
-        doubled.map_or(self.cap, |doubled| doubled.min(self.cap))
-    }
-
-    /// Checks the wait before the next attempt: min(cap, base · 2ⁿ⁻¹) plus jitter of at most 1 s or
-    /// a tenth, or the `Retry-After`.
-    fn check_backoff(&self, record: &EventRecord, attempts: u32, next_attempt_at: Timestamp) {
-        let wait = next_attempt_at.duration_since(record.last_seen_at);
-        let least = self.wait(attempts);
-        let asked = lock(&self.seen)
-            .heard
-            .get(&record.event_id)
-            .map_or(Duration::ZERO, |(_, asked)| *asked);
-        let asked = asked.min(RETRY_AFTER_CEILING);
-        let most = (least + (least / 10).max(Duration::from_secs(1))).max(asked);
-        let least = least.max(asked);
-        // The time in the table is in whole milliseconds.
-        let slack = SignedDuration::from_millis(2);
-        let (least, most) = (
-            SignedDuration::try_from(least),
-            SignedDuration::try_from(most),
-        );
-        let (Ok(least), Ok(most)) = (least, most) else {
-            return;
-        };
-        lock(&self.seen)
-            .not_before
-            .insert(record.event_id.clone(), FakeClock.now() + least);
-        if wait + slack < least || wait - slack > most {
-            self.violate(&format!(
-                "{} waits for {wait} instead of {least} to {most}",
-                record.event_id
-            ));
-        }
-    }
-
     /// Checks that each event is in a queue, at the target, in the archive, or discarded. Only a
     /// change can have lost one since the last check.
     pub(crate) fn check_nothing_lost(&self) {
         let changes = lock(&self.seen).changes;
-        let now = [self.events.removed(), self.dead_letters.removed(), changes];
-        if lock(&self.checked).replace(now) == Some(now) {
+        let removed = self.queues.iter().map(FakeQueue::removed);
+        let now: Vec<_> = removed.chain([changes]).collect();
+        if lock(&self.checked).replace(now.clone()) == Some(now) {
             return;
         }
         let identity = |message: &Message, sent_at| {
@@ -744,12 +644,7 @@ impl Invariants {
         };
         let mut queued: BTreeSet<String> = BTreeSet::new();
         let mut by_label: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (id, label) in self
-            .events
-            .held(identity)
-            .into_iter()
-            .chain(self.dead_letters.held(identity))
-        {
+        for (id, label) in self.queues.iter().flat_map(|queue| queue.held(identity)) {
             by_label.entry(label).or_default().insert(id.clone());
             queued.insert(id);
         }
