@@ -26,7 +26,7 @@ const PARAMETERS: [(&str, &str); 5] = [
 ];
 
 /// Runs the breaker beside its schedule.
-async fn run(relay: &Relay) -> Result<Value> {
+pub(crate) async fn run(relay: &Relay) -> Result<Value> {
     let request = json!({ "action": "run" });
     relay.until_free(Function::Breaker, &request).await
 }
@@ -40,7 +40,7 @@ async fn until_it_is(relay: &Relay, state: &str) -> Result<()> {
 }
 
 /// Moves the breaker's last step a minute back, so that the next one is due.
-async fn pass_a_minute(relay: &Relay) -> Result<()> {
+pub(crate) async fn pass_a_minute(relay: &Relay) -> Result<()> {
     let minute = SignedDuration::from_mins(1);
     let mut circuit = relay.table()?.circuit().await?.context("a circuit")?;
     circuit.since -= minute;

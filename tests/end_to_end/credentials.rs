@@ -163,7 +163,7 @@ async fn site_of_salesforce() -> Result<(Site, TokenEndpoint)> {
 
 #[tokio::test]
 async fn token_endpoint_that_fails_costs_no_event() -> Result<()> {
-    let (mut site, endpoint) = site_of_salesforce().await?;
+    let (mut site, endpoint) = Box::pin(site_of_salesforce()).await?;
     for (fault, words) in [
         (TokenFault::Down, "cannot be reached"),
         (TokenFault::Slow(NEVER), "did not answer in time"),
@@ -187,7 +187,7 @@ async fn token_endpoint_that_fails_costs_no_event() -> Result<()> {
 
 #[tokio::test]
 async fn token_and_client_that_are_refused_cost_no_event() -> Result<()> {
-    let (mut site, endpoint) = site_of_salesforce().await?;
+    let (mut site, endpoint) = Box::pin(site_of_salesforce()).await?;
     // One token is revoked while ten deliveries use it.
     let tokens = endpoint.issued().len();
     site.relay.set_delivering(false).await?;

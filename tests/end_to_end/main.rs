@@ -17,6 +17,7 @@ mod faults;
 mod hostile;
 mod ledger;
 mod operating;
+mod order;
 mod permissions;
 mod rate;
 mod recovery;

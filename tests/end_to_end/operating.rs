@@ -87,6 +87,7 @@ async fn every_alarm_reaches_its_subscribers_and_the_dashboard_shows_it() -> Res
     let parameters = [
         ("AlarmEmail", "operator@example.com"),
         ("Breaker", "on"),
+        ("Order", "conversation"),
         ("RecoverySource", "open-messaging"),
     ];
     let relay = Relay::start(Behaviour::Fine, &parameters).await?;
@@ -96,7 +97,7 @@ async fn every_alarm_reaches_its_subscribers_and_the_dashboard_shows_it() -> Res
     let alarms = described.metric_alarms();
     let names = alarms.iter().filter_map(|alarm| alarm.alarm_name.clone());
     let names: BTreeSet<_> = names.collect();
-    assert_eq!(names.len(), 24, "{names:?}");
+    assert_eq!(names.len(), 27, "{names:?}");
 
     let name = relay.stack.output("DashboardName")?;
     let dashboard = cloudwatch

@@ -5,6 +5,7 @@
 
 mod breaker;
 mod ingest;
+mod ordered;
 mod processor;
 mod recovery;
 mod replay;
@@ -24,6 +25,7 @@ use local::target::{Answer, Behaviour, ReceivedRequest};
 use local::wait;
 use serde_json::{Value, json};
 
+use crate::order::{message, text_of};
 use crate::recovery::log_failed;
 use crate::relay::{QUICK, Relay, assert_has, name_of, webhook};
 
@@ -56,6 +58,8 @@ struct Trial<'a> {
     relay: &'a Relay,
     role: &'a Role,
     action: &'a str,
+    /// Part of the ARN of the resources that it is taken away on; empty for all.
+    resource: &'a str,
 }
 
 /// Takes the permission away, sees what needs it fail, gives it back, and sees that nothing was
@@ -76,7 +80,7 @@ use probes;
 
 impl Trial<'_> {
     async fn take_away(&self) -> Result<()> {
-        self.role.take_away(self.action).await
+        self.role.take_away_on(self.action, self.resource).await
     }
 
     async fn give_back(&self) -> Result<()> {
@@ -102,9 +106,14 @@ impl Trial<'_> {
         wait.await.map(drop)
     }
 
-    /// Sends an event that the target accepts.
+    /// Sends an event that the target accepts, as a message of a conversation where the permission
+    /// is for those.
     async fn accept(&self, name: &str) -> Result<String> {
-        self.relay.accept(&webhook(name)).await
+        let webhook = match self.resource {
+            "" => webhook(name),
+            _ => message(name, 0),
+        };
+        self.relay.accept(&webhook).await
     }
 
     /// Sends an event that the target refuses the first time.
@@ -137,8 +146,8 @@ impl Trial<'_> {
     }
 }
 
-async fn start(source: &str) -> Result<Relay> {
-    let parameters = [&PARAMETERS[..], &[("RecoverySource", source)]].concat();
+async fn start(source: &str, more: &[(&str, &str)]) -> Result<Relay> {
+    let parameters = [&PARAMETERS[..], &[("RecoverySource", source)], more].concat();
     let relay = Relay::start(Behaviour::script(refuse_once), &parameters).await?;
     relay.set_visibility(12).await?;
     Ok(relay)
@@ -151,19 +160,32 @@ async fn try_each(
     exempt: &[&str],
     probes: &[(&str, Probe)],
 ) -> Result<()> {
+    try_each_on(relay, role, "", exempt, probes).await
+}
+
+/// Tries every permission of a role on resources whose ARN contains `resource`.
+async fn try_each_on(
+    relay: &Relay,
+    role: &str,
+    resource: &str,
+    exempt: &[&str],
+    probes: &[(&str, Probe)],
+) -> Result<()> {
     let role = relay.stack.role(role).await?;
     let tried = probes
         .iter()
         .map(|(action, _)| *action)
         .chain(exempt.iter().copied());
     let tried: BTreeSet<_> = tried.map(str::to_owned).collect();
-    assert_eq!(role.actions(), tried, "each permission has its probe");
+    let granted = role.actions_on(resource);
+    assert_eq!(granted, tried, "each permission has its probe");
     for (action, probe) in probes {
-        eprintln!("without {action}");
+        eprintln!("without {action} {resource}");
         let trial = Trial {
             relay,
             role: &role,
             action,
+            resource,
         };
         probe(&trial)
             .await
@@ -179,7 +201,7 @@ async fn try_each(
 /// Refuses the first delivery of what is called `missing`, and fails at the first of what is called
 /// `late`.
 fn refuse_once(request: &ReceivedRequest) -> Answer {
-    match name_of(&request.body).as_str() {
+    match &*(name_of(&request.body) + &text_of(request)) {
         name if name.starts_with("missing") && request.nth == 1 => Answer::status(404),
         name if name.starts_with("late") && request.nth == 1 => Answer::status(503),
         _ => Answer::status(200),
@@ -188,21 +210,31 @@ fn refuse_once(request: &ReceivedRequest) -> Answer {
 
 #[tokio::test]
 async fn ingest_and_processor_lose_nothing_without_a_permission() -> Result<()> {
-    let relay = start("none").await?;
+    let relay = start("none", &[]).await?;
     ingest::try_all(&relay).await?;
     processor::try_all(&relay).await
 }
 
 #[tokio::test]
 async fn replay_and_schedules_lose_nothing_without_a_permission() -> Result<()> {
-    let relay = start("none").await?;
+    let relay = start("none", &[]).await?;
     replay::try_schedules(&relay).await?;
     replay::try_all(&relay).await
 }
 
 #[tokio::test]
 async fn recovery_loses_nothing_without_a_permission() -> Result<()> {
-    recovery::try_all(&start("webhook-deliveries").await?).await
+    recovery::try_all(&start("webhook-deliveries", &[]).await?).await
+}
+
+#[tokio::test]
+async fn order_holds_without_a_permission_on_its_queue() -> Result<()> {
+    let ordered = [
+        ("Order", "conversation"),
+        ("OrderPatienceSeconds", "900"),
+        ("Breaker", "on"),
+    ];
+    ordered::try_all(&start("webhook-deliveries", &ordered).await?).await
 }
 
 #[tokio::test]

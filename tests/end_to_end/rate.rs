@@ -1,11 +1,15 @@
 //! `TargetRatePerSecond`: no second has more requests than the rate, whatever is sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use genesys_relay::ports::events_table::EventsTable as _;
+use local::stack::Function;
 use local::target::{Answer, Behaviour, ReceivedRequest};
+use local::wait;
 use serde_json::json;
 
+use crate::breaker::{pass_a_minute, run};
 use crate::relay::{RETRIES, Relay, name_of, webhook};
 
 /// Of ten events two are refused for good at their first attempt, and two fail once.
@@ -54,10 +58,53 @@ async fn no_second_has_more(concurrency: u32, rate: u32) -> Result<()> {
 
 #[tokio::test]
 async fn no_second_has_more_than_the_rate_at_two_invocations() -> Result<()> {
-    no_second_has_more(2, 8).await
+    Box::pin(no_second_has_more(2, 8)).await
 }
 
 #[tokio::test]
 async fn no_second_has_more_than_the_rate_at_ten_invocations() -> Result<()> {
-    no_second_has_more(10, 20).await
+    Box::pin(no_second_has_more(10, 20)).await
+}
+
+/// The breaker is opened while both invocations send, and probes as soon as it may.
+#[tokio::test]
+async fn no_second_has_more_than_the_rate_with_a_probe() -> Result<()> {
+    let rate = 4;
+    let bound = rate.to_string();
+    let parameters = [
+        RETRIES[0],
+        RETRIES[1],
+        ("Breaker", "on"),
+        ("MaximumConcurrency", "2"),
+        ("ProcessorTimeoutSeconds", "10"),
+        ("TargetRatePerSecond", &*bound),
+    ];
+    let relay = Relay::start(Behaviour::Fine, &parameters).await?;
+    let send = async |numbers: std::ops::Range<u32>| {
+        let webhooks = numbers.map(|number| webhook(&number.to_string()));
+        relay.accept_all(webhooks).await
+    };
+    let mut ids = send(0..40).await?;
+    let open = json!({ "action": "open" });
+    relay.until_free(Function::Breaker, &open).await?;
+    // As if it had opened by itself.
+    let mut circuit = relay.table()?.circuit().await?.context("a circuit")?;
+    circuit.forced = false;
+    relay.table()?.save_circuit(&circuit).await?;
+    relay.until_not_delivering().await?;
+    let disabled = Instant::now();
+    ids.extend(send(40..50).await?);
+    wait::until("a probe is accepted", || async {
+        pass_a_minute(&relay).await?;
+        Ok((run(&relay).await?["state"] == "closing").then_some(()))
+    })
+    .await?;
+    let (waited, longest) = (disabled.elapsed(), Duration::from_secs(10));
+    ensure!(waited > longest, "a probe after {waited:?}");
+    relay.until_empty().await?;
+    relay.assert_delivered_once(&ids);
+    let seconds = relay.target.requests_by_second();
+    let most = seconds.values().max().copied().unwrap_or_default();
+    ensure!(most <= rate, "{most} sent in a second: {seconds:?}");
+    Ok(())
 }

@@ -83,7 +83,10 @@ fn envelope(number: usize, time: Timestamp) -> Value {
     json!({
         "webhookId": WEBHOOK,
         "webhookName": "orders",
-        "payload": { "number": number, "total": 12.50, "text": "Grüße 😀" },
+        "payload": {
+            "number": number, "total": 12.50, "text": "Grüße 😀",
+            "conversationId": format!("conversation-{}", number / 10),
+        },
         "timestamp": format!("{time:.3}"),
     })
 }

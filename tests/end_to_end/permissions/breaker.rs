@@ -39,7 +39,7 @@ async fn an_event_is_delivered(trial: &Trial<'_>) -> Result<()> {
     trial.delivered_once(&id).await
 }
 
-async fn a_run_fails(trial: &Trial<'_>, error_type: &str) -> Result<()> {
+pub(super) async fn a_run_fails(trial: &Trial<'_>, error_type: &str) -> Result<()> {
     trial.take_away().await?;
     refused(trial, "run", error_type).await?;
     an_event_is_delivered(trial).await?;
@@ -47,7 +47,7 @@ async fn a_run_fails(trial: &Trial<'_>, error_type: &str) -> Result<()> {
     done(trial, "run").await.map(drop)
 }
 
-async fn it_cannot_open(trial: &Trial<'_>) -> Result<()> {
+pub(super) async fn it_cannot_open(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
     refused(trial, "open", "EventSourceError").await?;
     an_event_is_delivered(trial).await?;
@@ -83,7 +83,7 @@ async fn it_cannot_probe(trial: &Trial<'_>) -> Result<()> {
     close(trial).await
 }
 
-async fn a_run_does_not_know_what_waits(trial: &Trial<'_>) -> Result<()> {
+pub(super) async fn a_run_does_not_know_what_waits(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
     done(trial, "run").await?;
     trial.until_logged(Function::Breaker).await?;

@@ -87,7 +87,7 @@ async fn event_stays_without_a_dead_letter(trial: &Trial<'_>) -> Result<()> {
     trial.replay(&id).await
 }
 
-async fn a_retry_comes_late(trial: &Trial<'_>) -> Result<()> {
+pub(super) async fn a_retry_comes_late(trial: &Trial<'_>) -> Result<()> {
     trial.take_away().await?;
     let id = trial.accept("late, and later").await?;
     trial.until_logged(Function::Processor).await?;

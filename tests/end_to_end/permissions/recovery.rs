@@ -14,14 +14,15 @@ pub(super) async fn try_all(relay: &Relay) -> Result<()> {
     try_each(relay, "RecoveryRole", &OF_THE_RUNTIME, &probes).await
 }
 
-/// Loses an event that no other probe has.
+/// Loses an event that no other probe has. The log has its body as a text: other forms are copies
+/// of an event, which have no place in an order.
 fn lose(trial: &Trial<'_>) {
     let now = Timestamp::now();
     let number = usize::try_from(now.as_millisecond()).unwrap_or_default();
-    log_failed(&trial.relay.genesys, number, now);
+    log_failed(&trial.relay.genesys, number / 3 * 3 + 1, now);
 }
 
-async fn a_recovery_fails(trial: &Trial<'_>, error_type: &str) -> Result<()> {
+pub(super) async fn a_recovery_fails(trial: &Trial<'_>, error_type: &str) -> Result<()> {
     trial.relay.recover(json!({})).await?;
     lose(trial);
     trial.take_away().await?;

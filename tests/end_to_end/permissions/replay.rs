@@ -26,7 +26,11 @@ pub(super) async fn try_all(relay: &Relay) -> Result<()> {
     try_each(relay, "ReplayRole", &exempt, &probes).await
 }
 
-async fn a_request_fails(trial: &Trial<'_>, action: &str, error_type: &str) -> Result<()> {
+pub(super) async fn a_request_fails(
+    trial: &Trial<'_>,
+    action: &str,
+    error_type: &str,
+) -> Result<()> {
     let request = json!({ "action": action });
     trial.take_away().await?;
     trial.refused(request.clone(), error_type).await?;
@@ -206,7 +210,7 @@ async fn nothing_goes_on_in_the_background(trial: &Trial<'_>) -> Result<()> {
     trial.relay.set_timeout(Function::Replay, 900).await
 }
 
-async fn a_broken_breaker_holds_on(trial: &Trial<'_>) -> Result<()> {
+pub(super) async fn a_broken_breaker_holds_on(trial: &Trial<'_>) -> Result<()> {
     let an_hour_ago = Timestamp::now() - SignedDuration::from_hours(1);
     trial.relay.save_circuit(State::Open, an_hour_ago).await?;
     trial.take_away().await?;

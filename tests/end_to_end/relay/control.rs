@@ -83,12 +83,14 @@ impl Relay {
     /// Returns events of killed processors after this time instead of six times their time-out. It
     /// must be longer than a lease.
     pub(crate) async fn set_visibility(&self, seconds: u32) -> Result<()> {
-        let request = self.stack.sqs().set_queue_attributes();
-        request
-            .queue_url(self.stack.output("QueueUrl")?)
-            .attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string())
-            .send()
-            .await?;
+        let queues = [self.stack.output("QueueUrl")?].into_iter();
+        for queue in queues.chain(self.stack.ordered_queue()) {
+            let request = self.stack.sqs().set_queue_attributes().queue_url(queue);
+            request
+                .attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string())
+                .send()
+                .await?;
+        }
         Ok(())
     }
 
@@ -97,25 +99,31 @@ impl Relay {
         self.stack.aws().schedule_now(original, name).await
     }
 
-    async fn mapping(&self) -> Result<EventSourceMappingConfiguration> {
+    /// The event source mappings of the queues.
+    pub(crate) async fn mappings(&self) -> Result<Vec<EventSourceMappingConfiguration>> {
         let mappings = self.stack.lambda().list_event_source_mappings();
         let mappings = mappings.send().await?.event_source_mappings;
-        mappings.unwrap_or_default().pop().context("a mapping")
+        Ok(mappings.unwrap_or_default())
     }
 
-    /// Disables or enables the event source mapping of the events queue.
+    /// Disables or enables the event source mappings.
     pub(crate) async fn set_delivering(&self, enabled: bool) -> Result<()> {
-        let id = self.mapping().await?.uuid.context("an id")?;
-        let request = self.stack.lambda().update_event_source_mapping().uuid(id);
-        request.enabled(enabled).send().await?;
+        for mapping in self.mappings().await? {
+            let request = self.stack.lambda().update_event_source_mapping();
+            let request = request.uuid(mapping.uuid.context("an id")?);
+            request.enabled(enabled).send().await?;
+        }
         Ok(())
     }
 
-    /// Waits until the event source mapping is disabled.
+    /// Waits until the event source mappings are disabled.
     pub(crate) async fn until_not_delivering(&self) -> Result<()> {
-        wait::until("the mapping is disabled", || async {
-            let state = self.mapping().await?.state;
-            Ok((state.as_deref() == Some("Disabled")).then_some(()))
+        wait::until("the mappings are disabled", || async {
+            let mappings = self.mappings().await?;
+            let is_off = |mapping: &EventSourceMappingConfiguration| {
+                mapping.state.as_deref() == Some("Disabled")
+            };
+            Ok(mappings.iter().all(is_off).then_some(()))
         })
         .await
     }

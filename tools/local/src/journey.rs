@@ -142,6 +142,7 @@ fn describe_counts(counts: QueueCounts, states: &BTreeMap<String, usize>) -> Str
     let QueueCounts {
         events,
         dead_letters,
+        ..
     } = counts;
     let states: Vec<_> = states
         .iter()

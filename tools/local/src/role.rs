@@ -67,9 +67,25 @@ impl Role {
             .collect()
     }
 
+    /// Actions that it was deployed with on resources whose ARN contains this text.
+    pub fn actions_on(&self, resource: &str) -> BTreeSet<String> {
+        statements(&self.document)
+            .iter()
+            .filter(|statement| !resources_of(statement, |arn| arn.contains(resource)).is_empty())
+            .flat_map(actions_of)
+            .map(String::from)
+            .collect()
+    }
+
     /// Leaves it all that it was deployed with but this action.
     pub async fn take_away(&self, action: &str) -> Result<()> {
-        let document = without(&self.document, action);
+        self.take_away_on(action, "").await
+    }
+
+    /// Leaves it all that it was deployed with but this action on resources whose ARN contains this
+    /// text.
+    pub async fn take_away_on(&self, action: &str, resource: &str) -> Result<()> {
+        let document = without(&self.document, action, resource);
         if statements(&document).is_empty() {
             // No policy may be empty.
             let parameters = [
@@ -114,24 +130,43 @@ fn statements(document: &Value) -> &[Value] {
 }
 
 fn actions_of(statement: &Value) -> Vec<&str> {
-    match &statement["Action"] {
-        Value::Array(actions) => actions.iter().filter_map(Value::as_str).collect(),
-        action => action.as_str().into_iter().collect(),
+    texts(&statement["Action"])
+}
+
+fn resources_of(statement: &Value, is_it: impl Fn(&str) -> bool) -> Vec<&str> {
+    let mut resources = texts(&statement["Resource"]);
+    resources.retain(|resource| is_it(resource));
+    resources
+}
+
+fn texts(one_or_many: &Value) -> Vec<&str> {
+    match one_or_many {
+        Value::Array(texts) => texts.iter().filter_map(Value::as_str).collect(),
+        text => text.as_str().into_iter().collect(),
     }
 }
 
-fn without(document: &Value, action: &str) -> Value {
-    let kept = statements(document).iter().filter_map(|statement| {
-        let actions: Vec<_> = actions_of(statement)
+fn without(document: &Value, action: &str, resource: &str) -> Value {
+    let part = |statement: &Value, actions: Vec<&str>, resources: Value| {
+        let mut part = statement.clone();
+        (part["Action"], part["Resource"]) = (actions.into(), resources);
+        part
+    };
+    let mut kept = Vec::new();
+    for statement in statements(document) {
+        let (taken, others): (Vec<_>, Vec<_>) = actions_of(statement)
             .into_iter()
-            .filter(|granted| *granted != action)
-            .collect();
-        let mut kept = statement.clone();
-        kept["Action"] = actions.clone().into();
-        (!actions.is_empty()).then_some(kept)
-    });
+            .partition(|granted| *granted == action);
+        if !others.is_empty() {
+            kept.push(part(statement, others, statement["Resource"].clone()));
+        }
+        let elsewhere = resources_of(statement, |arn| !arn.contains(resource));
+        if !taken.is_empty() && !elsewhere.is_empty() {
+            kept.push(part(statement, taken, elsewhere.into()));
+        }
+    }
     let mut document = document.clone();
-    document["Statement"] = kept.collect();
+    document["Statement"] = kept.into();
     document
 }
 
@@ -150,8 +185,24 @@ mod tests {
         let expected = json!({ "Version": "2012-10-17", "Statement": [
             { "Sid": "Both", "Action": ["sqs:ReceiveMessage"], "Resource": "one" },
         ]});
-        assert_eq!(without(&document, "sqs:SendMessage"), expected);
-        assert!(statements(&without(&expected, "sqs:ReceiveMessage")).is_empty());
+        assert_eq!(without(&document, "sqs:SendMessage", ""), expected);
+        assert!(statements(&without(&expected, "sqs:ReceiveMessage", "")).is_empty());
+    }
+
+    #[test]
+    fn an_action_can_be_taken_from_one_resource_alone() {
+        let document = json!({ "Statement": [
+            { "Action": ["sqs:SendMessage", "sqs:ReceiveMessage"], "Resource": ["one", "other"] },
+        ]});
+        let expected = json!({ "Statement": [
+            { "Action": ["sqs:ReceiveMessage"], "Resource": ["one", "other"] },
+            { "Action": ["sqs:SendMessage"], "Resource": ["other"] },
+        ]});
+        assert_eq!(without(&document, "sqs:SendMessage", "one"), expected);
+        assert_eq!(
+            statements(&without(&document, "sqs:SendMessage", "none")).len(),
+            2
+        );
     }
 
     #[test]

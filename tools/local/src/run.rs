@@ -94,6 +94,7 @@ fn usage(screen: Screen, curl: &Curl<'_>, target: &Target) -> Result<String> {
     let message = json!({
         "id": format!("message-{now}"), "type": "Text", "text": "Hi", "direction": "Outbound",
         "channel": { "id": INTEGRATION, "platform": "Open", "type": "Private", "time": "2026-01-01T00:00:00.000Z" },
+        "conversationId": "conversation-1",
     });
     let envelope = json!({ "webhookId": WEBHOOK, "webhookName": "Try", "payload": { "number": now }, "timestamp": "2026-01-01T00:00:00Z" });
     let request = json!({ "action": "replay", "all": true, "why": "the target is back" });

@@ -196,6 +196,11 @@ impl Stack {
             .with_context(|| format!("the stack has no output {name}"))
     }
 
+    /// URL of the queue that keeps the order of conversations, if the stack has one.
+    pub fn ordered_queue(&self) -> Option<&str> {
+        self.outputs.get("OrderedQueueUrl").map(String::as_str)
+    }
+
     /// The deployed name of a function.
     pub fn function_name(&self, function: Function) -> Result<&str> {
         self.output(function.output())

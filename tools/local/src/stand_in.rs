@@ -29,6 +29,9 @@ use crate::{
     server::{Closed, Server},
 };
 
+/// The secret with the key that a stack generates; every other one is what the test says.
+const SIGNING_SECRET: &str = "arn:of:the:signing-secret";
+
 /// The three services behind one address. Dropping it closes the port.
 #[derive(Debug)]
 pub struct StandIn {
@@ -116,6 +119,7 @@ impl StandIn {
             ),
             ("EVENTS_TABLE_NAME", "events".to_owned()),
             ("SECRET_ARN", "arn:of:the:secret".to_owned()),
+            ("SIGNING_SECRET_ARN", SIGNING_SECRET.to_owned()),
             ("SECRETS_CACHE_SECONDS", "300".to_owned()),
             ("TARGET_URL", target_url.to_owned()),
             ("TARGET_TIMEOUT_SECONDS", "10".to_owned()),
@@ -238,6 +242,9 @@ impl Kept {
                 ),
             },
             "GetSecretValue" => {
+                let generated = json!({ "targetSigningSecrets": "k".repeat(64) }).to_string();
+                let is_generated = request["SecretId"] == SIGNING_SECRET;
+                let secret = if is_generated { &generated } else { secret };
                 reply(&json!({ "ARN": request["SecretId"], "SecretString": secret }))
             }
             _ => refusal(400, "UnknownOperationException", &json!({})),

@@ -1,5 +1,7 @@
 //! Observations of a running stack: numbers of messages and lines of logs.
 
+use std::ops::Add;
+
 use serde_json::Value;
 
 use super::function::Function;
@@ -15,6 +17,18 @@ pub struct Count {
     pub delayed: u32,
 }
 
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            visible: self.visible + other.visible,
+            in_flight: self.in_flight + other.in_flight,
+            delayed: self.delayed + other.delayed,
+        }
+    }
+}
+
 impl Count {
     /// Sum of all.
     pub fn total(self) -> u32 {
@@ -22,11 +36,13 @@ impl Count {
     }
 }
 
-/// Number of messages of both queues.
+/// Number of messages of the queues.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Events on their way to the target.
+    /// Events on their way to the target, in either queue.
     pub events: Count,
+    /// Those of them that keep the order of their conversation.
+    pub ordered: Count,
     /// Dead letters.
     pub dead_letters: Count,
 }

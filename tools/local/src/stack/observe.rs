@@ -23,10 +23,19 @@ use crate::wait;
 impl Stack {
     /// Counts the messages of the queues.
     pub async fn queue_counts(&self) -> Result<QueueCounts> {
-        let (events, dead_letters) =
-            tokio::try_join!(self.count("QueueUrl"), self.count("DeadLetterQueueUrl"))?;
+        let (standard, ordered, dead_letters) = tokio::try_join!(
+            self.count(self.output("QueueUrl")?),
+            async {
+                match self.ordered_queue() {
+                    Some(queue) => self.count(queue).await,
+                    None => Ok(Count::default()),
+                }
+            },
+            self.count(self.output("DeadLetterQueueUrl")?),
+        )?;
         Ok(QueueCounts {
-            events,
+            events: standard + ordered,
+            ordered,
             dead_letters,
         })
     }
@@ -54,7 +63,8 @@ impl Stack {
         Ok(states)
     }
 
-    async fn count(&self, output: &str) -> Result<Count> {
+    /// Counts the messages of the queue with this URL.
+    pub async fn count(&self, queue: &str) -> Result<Count> {
         let names = [
             ApproximateNumberOfMessages,
             ApproximateNumberOfMessagesNotVisible,
@@ -63,7 +73,7 @@ impl Stack {
         let answer = self
             .sqs
             .get_queue_attributes()
-            .queue_url(self.output(output)?)
+            .queue_url(queue)
             .set_attribute_names(Some(names.to_vec()))
             .send()
             .await?;
