@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use genesys_relay::dead_letters::api::{Failed, Filter};
+use genesys_relay::domain::queue_depth::QueueDepth;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
@@ -23,6 +24,16 @@ pub(super) fn age(seconds: u64) -> String {
         60..3600 => format!("{} min", seconds / 60),
         3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The messages of a queue that can be received, that are in flight, and that are delayed.
+pub(super) fn depth(depth: QueueDepth, in_flight: &str) -> Markup {
+    html! {
+        p {
+            (depth.visible) " waiting, " (depth.in_flight) " " (in_flight)
+            @if depth.delayed > 0 { ", " (depth.delayed) " delayed" }
+        }
     }
 }
 

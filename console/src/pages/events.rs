@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Redirect};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use genesys_relay::dead_letters::api::{EventDetails, RequestBody, ShowRequest};
+use genesys_relay::dead_letters::api::{EventDetails, Place, RequestBody, ShowRequest};
 use genesys_relay::domain::event::{EventId, InvalidEventId};
 use genesys_relay::domain::event_record::StateName;
 use jiff::Timestamp;
@@ -91,7 +91,26 @@ fn state(event: &EventDetails) -> Markup {
         }
         @if let Some(at) = event.replayed_at { p { "Sent back to the events queue at " (time(at)) "." } }
         @if let Some(at) = event.next_attempt_at { p { "Next attempt at " (time(at)) " or later." } }
+        @if let Some(place) = &event.order { (order(place)) }
         @if let Some(key) = &event.archived_to { p { "Archived in the object " code { (key) } "." } }
+    }
+}
+
+fn order(place: &Place) -> Markup {
+    html! {
+        p {
+            @match place {
+                Place::Waiting { conversation, since } => {
+                    "In its place: the later events of conversation " span.id { (conversation) } " have been waiting for it since " (time(*since)) "."
+                }
+                Place::Late => {
+                    "No conversation waits for it. If it belongs to one, it has lost its place: your system gets it with " code { "X-Relay-Order: late" } "."
+                }
+                Place::Replayed => {
+                    "It was replayed. If it belongs to a conversation, it comes behind later events: your system gets it with " code { "X-Relay-Order: replayed" } "."
+                }
+            }
+        }
     }
 }
 

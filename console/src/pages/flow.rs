@@ -6,12 +6,11 @@ use axum::extract::State;
 use genesys_relay::dead_letters::api::{
     AttemptsOfMinute, DeadLetter, List, ListRequest, RequestBody, Status,
 };
-use genesys_relay::domain::queue_depth::QueueDepth;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::elements::{age, table, time};
-use super::{breaker, needs};
+use super::elements::{age, depth, table, time};
+use super::{breaker, needs, order};
 use crate::problem::Problem;
 use crate::state::Console;
 
@@ -35,6 +34,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
     let content = html! {
         h1 { "Flow" }
         div #needs data-live=(LOOK_SECONDS) { (needs::section(&status, &dead)) }
+        @if let Some(order) = &status.order { div #waiting data-live=(LOOK_SECONDS) { (order::waiting(order)) } }
         div #stations data-live=(LOOK_SECONDS) { (stations(&status)) }
         div #attempts data-live=(LOOK_SECONDS) { (attempts(&status.attempts)) }
         (breaker::section(&console, &status, LOOK_SECONDS))
@@ -63,6 +63,7 @@ fn stations(status: &Status) -> Markup {
                 p.count { (status.queue.total()) }
                 (depth(status.queue, "in flight (including backoff)"))
                 p { "Oldest: " @match status.queue_age_seconds { Some(seconds) => (age(seconds)), None => "unknown" } }
+                @if let Some(order) = &status.order { (order::queue(order)) }
             }
             li {
                 h3 { "Breaker" }
@@ -83,6 +84,7 @@ fn stations(status: &Status) -> Markup {
                 p.count { (status.dead_letters.total()) }
                 (depth(status.dead_letters, "in flight"))
                 p { "Oldest: " @match status.dead_letters_age_seconds { Some(seconds) => (age(seconds)), None => "none" } }
+                @if let Some(order) = &status.order { (order::dead_letters(order)) }
             }
         }
     }
@@ -92,15 +94,6 @@ fn stations(status: &Status) -> Markup {
 fn per_second(in_a_minute: u64) -> String {
     let tenths = in_a_minute.div_ceil(6);
     format!("{}.{}", tenths / 10, tenths % 10)
-}
-
-fn depth(depth: QueueDepth, in_flight: &str) -> Markup {
-    html! {
-        p {
-            (depth.visible) " waiting, " (depth.in_flight) " " (in_flight)
-            @if depth.delayed > 0 { ", " (depth.delayed) " delayed" }
-        }
-    }
 }
 
 /// A chart and a table of the attempts in the last minutes.

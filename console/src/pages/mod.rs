@@ -7,6 +7,7 @@ mod elements;
 pub(crate) mod events;
 pub(crate) mod flow;
 mod needs;
+mod order;
 pub(crate) mod runs;
 
 use crate::problem::Problem;

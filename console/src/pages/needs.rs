@@ -1,11 +1,12 @@
 //! The problems that need an operator's attention, at the top of the first page.
 
-use genesys_relay::dead_letters::api::{AttemptsOfMinute, DeadLetter, Filter, Status};
+use genesys_relay::dead_letters::api::{AttemptsOfMinute, DeadLetter, Filter, OrderStatus, Status};
 use genesys_relay::domain::failure::ReasonKind;
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
 use super::elements::{age, time};
+use super::order::waiting_count;
 use crate::form::list_path;
 
 /// Fewer failed attempts than this in two minutes are no problem if most succeed
@@ -24,6 +25,10 @@ const MAX_BREAKER_SILENCE: SignedDuration = SignedDuration::from_mins(5);
 /// In-flight messages that are a problem: four fifths of SQS's quota (`InFlightAlarm` in the
 /// template).
 const MANY_IN_FLIGHT: u64 = 96_000;
+
+/// Wait of a conversation that is a problem: longer than any patience (`ConversationWaitAlarm` in the
+/// template).
+const LONG_WAIT: SignedDuration = SignedDuration::from_mins(20);
 
 /// The section on the first page; `dead` are the first dead letters, which it groups by reason.
 pub(super) fn section(status: &Status, dead: &[DeadLetter]) -> Markup {
@@ -79,6 +84,9 @@ fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
     }
     breaker(status, &mut findings);
     waiting(status, &mut findings);
+    if let Some(order) = &status.order {
+        conversations(status, order, &mut findings);
+    }
     failures(status, &mut findings);
     findings
 }
@@ -104,14 +112,22 @@ fn breaker(status: &Status, findings: &mut Findings) {
         }
         _ => {}
     }
-    // By the relay's clock: this machine's clock can differ.
     let last_run_at = breaker.last_run_at;
-    let newest = status.attempts.first();
-    let now = newest.map_or(last_run_at, |newest| newest.minute);
+    let now = relay_time(status).unwrap_or(last_run_at);
     if breaker.state != "off" && now.duration_since(last_run_at) > MAX_BREAKER_SILENCE {
         let what = html! { "The breaker has not run since " (time(last_run_at)) " and cannot detect an outage" };
         findings.report("breaker", what);
     }
+}
+
+/// The beginning of the current minute by the relay's clock: this machine's clock can differ.
+fn relay_time(status: &Status) -> Option<Timestamp> {
+    status.attempts.first().map(|newest| newest.minute)
+}
+
+fn is_open(status: &Status) -> bool {
+    let breaker = status.breaker.as_ref();
+    breaker.is_some_and(|breaker| breaker.state == "open")
 }
 
 fn waiting(status: &Status, findings: &mut Findings) {
@@ -119,9 +135,7 @@ fn waiting(status: &Status, findings: &mut Findings) {
     let newest = status.attempts.iter().take(QUIET_MINUTES);
     let attempted: u64 = newest.map(AttemptsOfMinute::total).sum();
     let is_waiting = queue.visible > 0 && oldest.is_none_or(|age| age >= 60 * QUIET_MINUTES as u64);
-    let breaker = status.breaker.as_ref();
-    let is_open = breaker.is_some_and(|breaker| breaker.state == "open");
-    if is_waiting && attempted == 0 && !is_open {
+    if is_waiting && attempted == 0 && !is_open(status) {
         let what = html! {
             (queue.visible) " events are waiting, and none was attempted in the last " (QUIET_MINUTES) " minutes: the processor does not receive them"
         };
@@ -131,9 +145,35 @@ fn waiting(status: &Status, findings: &mut Findings) {
         let what = html! { "The oldest event has been waiting for " (age(seconds)) };
         findings.report("events-too-old", what);
     }
-    if queue.in_flight >= MANY_IN_FLIGHT {
+    let ordered = status.order.as_ref().map(|order| order.queue);
+    let queues = [queue].into_iter().chain(ordered);
+    for queue in queues.filter(|queue| queue.in_flight >= MANY_IN_FLIGHT) {
         let what = html! { (queue.in_flight) " events are in flight; SQS allows 120000" };
         findings.report("in-flight-quota", what);
+    }
+}
+
+fn conversations(status: &Status, order: &OrderStatus, findings: &mut Findings) {
+    if let Some(longest) = order.waiting.items.first() {
+        let count = waiting_count(order);
+        let now = relay_time(status).unwrap_or(longest.since);
+        let waits = now.duration_since(longest.since);
+        // An open breaker explains the wait.
+        if waits > LONG_WAIT && !is_open(status) {
+            let seconds = waits.as_secs().unsigned_abs();
+            let what = html! {
+                a href="#waiting" { (count) } " waiting for an event that fails, the longest for " (age(seconds)) ": " (longest.error.as_deref().unwrap_or("unknown error"))
+            };
+            findings.report("conversation-is-stuck", what);
+        } else {
+            let note = html! { a href="#waiting" { (count) } " waiting for an event that failed" };
+            findings.notes.push(note);
+        }
+    }
+    let dead = order.dead_letters.total();
+    if dead > 0 {
+        let what = html! { (dead) " messages of the ordered queue were received 1000 times without an outcome; reconcile adds them to the dead letters" };
+        findings.report("conversation-is-stuck", what);
     }
 }
 
@@ -305,6 +345,60 @@ mod tests {
         // An open breaker explains events that wait.
         quiet["/breaker/state"] = "open".into();
         assert_eq!(expect(quiet, "The breaker is open", "target-down"), 1);
+    }
+
+    /// A stack that keeps the order of conversations, of which one has waited since this time.
+    fn with_order(status: &mut Value, waiting_since: &str) {
+        let none = status["queue"].clone();
+        let item = json!({
+            "conversation": "c1", "eventId": "e1", "since": waiting_since, "attempts": 3,
+            "nextAttemptAt": NOW, "error": "the target answered 503",
+        });
+        status["order"] = json!({
+            "mode": "conversation", "queue": none, "deadLetters": none,
+            "waiting": { "items": [item], "more": false },
+        });
+    }
+
+    #[test]
+    fn a_conversation_that_waits_too_long_is_a_problem() {
+        let short = "2026-01-15T11:41:00Z";
+        let note = "<a href=\"#waiting\">1 conversation</a> waiting for an event that failed";
+        let is_note = (vec![], vec![note.to_owned()]);
+        assert_eq!(found(|status| with_order(status, short)), is_note);
+        let long = "2026-01-15T11:30:00Z";
+        let (problems, _) = found(|status| with_order(status, long));
+        let says = "the longest for 30 min: the target answered 503";
+        assert!(
+            matches!(&problems[..], [(what, "conversation-is-stuck")] if what.ends_with(says)),
+            "{problems:?}"
+        );
+        // An open breaker explains the wait.
+        let (problems, notes) = found(|status| {
+            with_order(status, long);
+            status["breaker"]["state"] = "open".into();
+        });
+        assert!(
+            matches!(&problems[..], [(_, "target-down")]),
+            "{problems:?}"
+        );
+        assert_eq!(notes, is_note.1);
+    }
+
+    #[test]
+    fn order_without_waiting_conversations_is_no_problem() {
+        let calm = |status: &mut Value| {
+            with_order(status, NOW);
+            status["order"]["waiting"]["items"] = json!([]);
+        };
+        assert_eq!(found(calm), (Vec::new(), Vec::new()));
+        let (problems, _) = found(|status| {
+            calm(status);
+            status["order"]["deadLetters"]["visible"] = 2.into();
+            status["order"]["queue"]["inFlight"] = 96_000.into();
+        });
+        let runbooks: Vec<_> = problems.iter().map(|(_, runbook)| *runbook).collect();
+        assert_eq!(runbooks, ["in-flight-quota", "conversation-is-stuck"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! An outage in a real browser: the console before a relay on the local AWS whose target starts to
-//! fail.
+//! An outage, and a conversation that waits, in a real browser: the console before a relay on the
+//! local AWS whose target starts to fail.
 //!
 //! Without a browser the test is skipped; with the variable `CI` or `GENESYS_RELAY_BROWSER` it
 //! fails. `cargo xtask pictures` takes the pictures of `docs/operate/console`.
@@ -29,6 +29,15 @@ const CAUSE: &str = r#"{"error":"unknown queue 'orders-new': create it first"}"#
 
 #[tokio::test]
 async fn an_operator_finds_the_cause_and_replays_half() -> Result<()> {
+    Box::pin(with_browser(work)).await
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_a_conversation_waits_for() -> Result<()> {
+    with_browser(wait_for_one).await
+}
+
+async fn with_browser(work: impl AsyncFnOnce(&Browser) -> Result<()>) -> Result<()> {
     if !Browser::is_there().await {
         let hint = "no browser: on Debian, apt-get install chromium chromium-driver";
         let mut variables = ["CI", "GENESYS_RELAY_BROWSER"].iter();
@@ -41,6 +50,40 @@ async fn an_operator_finds_the_cause_and_replays_half() -> Result<()> {
     let outcome = work(&browser).await;
     browser.close().await?;
     outcome
+}
+
+/// The target fails at one conversation of a stack that keeps the order.
+async fn wait_for_one(browser: &Browser) -> Result<()> {
+    let target = Target::start(Behaviour::script(|request| {
+        let fails = String::from_utf8_lossy(&request.body).contains("conversation-7");
+        Answer::status(if fails { 503 } else { 200 })
+    }))
+    .await?;
+    let options = StackOptions::new(target.url())
+        .set("Breaker", "off")
+        .set("Order", "conversation")
+        .set("OrderPatienceSeconds", "900");
+    let stack = Stack::start(options).await?;
+    let relay = Relay { stack, target };
+    let (console, link) = relay.open_console().await?;
+    browser.open(&link).await?;
+    let none = "No conversation waits";
+    browser.until("#waiting", none).await?;
+
+    let behind = relay.accept(7).await?;
+    let other = relay.accept(8).await?;
+    relay.until_taken(&BTreeSet::from([other])).await?;
+    browser.until("#waiting tbody", "conversation-7").await?;
+    picture(browser, "waiting").await?;
+    browser.click("#waiting tbody a").await?;
+    let title = format!("Event {behind}");
+    browser.until("h1", &title).await?;
+    browser.until("main", "have been waiting for it").await?;
+
+    relay.target.behave(Behaviour::Fine);
+    browser.open(&console).await?;
+    browser.until("#waiting", none).await?;
+    Ok(())
 }
 
 async fn work(browser: &Browser) -> Result<()> {

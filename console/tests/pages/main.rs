@@ -2,6 +2,7 @@
 
 mod gate;
 mod looks;
+mod order;
 mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +55,7 @@ impl Relay {
             replay: Arc::new(DeadLetters {
                 ports: Ports {
                     events: events.clone(),
+                    ordered: None,
                     redrive: dead_letters.clone(),
                     dead_letters,
                     table: table.clone(),
@@ -66,13 +68,15 @@ impl Relay {
                 ports: breaker::Ports {
                     events,
                     table,
-                    event_source: FakeEventSource::default(),
+                    ordered: None,
+                    event_sources: vec![FakeEventSource::default()],
                     prober: FakeProber::default(),
                     clock: FakeClock,
                 },
                 policy: Policy {
                     failure_percent: 90,
                     maximum_concurrency: 10,
+                    processor_timeout: None,
                 },
                 is_on: true,
             },
