@@ -40,14 +40,14 @@ async fn ingest_has_read_its_secret_and_met_its_queue_before_the_first_event() -
 }
 
 #[tokio::test]
-async fn the_processor_has_read_its_secret_and_met_its_table_before_the_first_event() -> Result<()>
+async fn the_processor_has_read_its_secrets_and_met_its_table_before_the_first_event() -> Result<()>
 {
     let stand_in = StandIn::start(&secret()).await?;
     let mut processor = start("processor", &stand_in, NOWHERE, PROCESSOR_TIME).await?;
     processor.init().await?;
     assert_eq!(
         (stand_in.calls("GetSecretValue"), stand_in.calls("GetItem")),
-        (1, 1)
+        (2, 1)
     );
     Ok(())
 }

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::figures::{Figures, number};
 use crate::instructions;
 use crate::lab::Lab;
-use crate::programs::{FLOOR, INGEST, Program, Programs};
+use crate::programs::{FLOOR, INGEST, PROCESSOR, Program, Programs};
 use crate::report::compiler;
 
 /// The programs that are guarded.
-pub(crate) const PROGRAMS: [Program; 2] = [INGEST, FLOOR];
+pub(crate) const PROGRAMS: [Program; 3] = [INGEST, PROCESSOR, FLOOR];
 
 /// Largest difference from the recorded figure, in either direction: an improvement must be
 /// recorded too.
@@ -79,15 +79,25 @@ async fn count(lab: &Lab, programs: &Programs) -> Result<Recorded> {
     let mut counted = Figures::default();
     instructions::count(lab, programs, &PROGRAMS, &mut counted).await?;
     let mut figures = BTreeMap::new();
-    for program in PROGRAMS.map(|it| it.name) {
+    for Program {
+        name: program,
+        takes_batches,
+        ..
+    } in PROGRAMS
+    {
+        let (first, later) = if takes_batches {
+            ("the first batch", "a batch")
+        } else {
+            ("the first event", "an event")
+        };
         for (figure, name) in [
-            (instructions::INIT, "instructions of INIT"),
-            (instructions::FIRST, "instructions of the first event"),
-            (instructions::LATER, "instructions of an event"),
+            (instructions::INIT, "INIT"),
+            (instructions::FIRST, first),
+            (instructions::LATER, later),
         ] {
             let count = counted.median(program, figure);
             let count = count.context("nothing was counted")?.round();
-            figures.insert(format!("{program}: {name}"), count);
+            figures.insert(format!("{program}: instructions of {name}"), count);
         }
         let bytes = programs.zipped(program)?;
         figures.insert(format!("{program}: bytes of the zip"), bytes);

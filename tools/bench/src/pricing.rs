@@ -73,7 +73,7 @@ fn billed_ms(v: &Inputs) -> (f64, f64) {
     let core = (v["memory_mb"] / v["core_mb"]).min(1.0);
     let ack = v["send_ms"] + v["ack_cpu_ms"] / core;
     let cpu = v["ten_cpu_ms"] / 10.0 * v["batch"] / core;
-    let batch = v["target_ms"] + 2.0 * v["write_ms"] + cpu;
+    let batch = v["in_line"] * (v["target_ms"] + 2.0 * v["write_ms"]) + cpu;
     (ack.ceil(), batch.ceil())
 }
 
@@ -95,13 +95,18 @@ fn table_use(v: &Inputs) -> [f64; 4] {
         reads += share * looks * (before / v["read_bytes"]).ceil();
         writes += share * claims * units(before) + (share - fails) * units(delivered);
         stored += (share - fails) * (delivered + v["stored_bytes"]);
+        // With an event that failed in line: its claim, and its end there.
+        let in_line = v["waits_in_index"] * if receive < 2.0 { fails } else { 2.0 * share };
+        index += in_line;
+        writes += in_line;
         if receive < v["max_receives"] {
             writes += fails * units(record(receive));
         } else {
             let dead = record(receive) + v["death_bytes"];
             let body = v["body_item_bytes"] + v["body_bytes"] * v["compressed"];
-            index = share * claims + share;
-            writes += fails * (units(dead) + units(body)) + index;
+            let enters = share * claims + share;
+            index += enters;
+            writes += fails * (units(dead) + units(body)) + enters;
             stored += fails * (dead + body + 2.0 * v["stored_bytes"]);
         }
     }
@@ -162,6 +167,22 @@ fn bill(v: &Inputs) -> [f64; 18] {
     ]
 }
 
+/// The same with events in the ordered queue, which takes the group's id without a surcharge.
+fn ordered(v: &Inputs) -> Inputs {
+    let changes = [
+        ("sqs", v["fifo"]),
+        ("fair_queue", 0.0),
+        ("waits_in_index", 1.0),
+    ];
+    set(v, changes)
+}
+
+/// Requests to SQS for an event: to send, receive and settle it.
+fn queue_requests(v: &Inputs) -> f64 {
+    let [_, _, _, send, _, receive, settle, ..] = bill(v);
+    (send + receive + settle) / v["sqs"]
+}
+
 fn total(v: &Inputs) -> f64 {
     bill(v).iter().sum()
 }
@@ -183,16 +204,34 @@ fn batch_seconds(v: &Inputs, batch: f64) -> f64 {
 /// Seconds for which an event is in flight in all: in the processor, and between its attempts, with
 /// the mean jitter (`src/domain/retry.rs`).
 fn seconds_in_flight(v: &Inputs) -> f64 {
-    let wait = |attempt: f64| {
-        let least = (v["backoff_base"] * (attempt - 1.0).exp2()).min(v["backoff_cap"]);
-        v["failing"].powf(attempt) * (least + (least / 10.0).floor().max(1.0) / 2.0)
-    };
+    let wait = |attempt: f64| v["failing"].powf(attempt) * backoff(v, attempt);
     let waits: f64 = receives(v).skip(1).map(|receive| wait(receive - 1.0)).sum();
     attempts(v) * batch_seconds(v, fill(v)) + waits
 }
 
+fn backoff(v: &Inputs, attempt: f64) -> f64 {
+    let least = (v["backoff_base"] * (attempt - 1.0).exp2()).min(v["backoff_cap"]);
+    least + (least / 10.0).floor().max(1.0) / 2.0
+}
+
+/// Seconds for which an event holds up its conversation: until it is delivered, or its patience is
+/// over.
+fn seconds_in_line(v: &Inputs) -> f64 {
+    let (mut seconds, mut left) = (0.0, v["patience"]);
+    for attempt in receives(v) {
+        seconds += v["failing"].powf(attempt - 1.0) * batch_seconds(v, 1.0);
+        let wait = backoff(v, attempt).min(left);
+        left -= wait;
+        seconds += v["failing"].powf(attempt) * wait;
+        if left <= 0.0 {
+            return seconds + v["failing"].powf(attempt) * batch_seconds(v, 1.0);
+        }
+    }
+    seconds
+}
+
 /// What a load needs of each quota, and the quota, in the order in which an event meets them.
-fn needs(v: &Inputs) -> [(f64, f64); 9] {
+fn needs(v: &Inputs) -> [(f64, f64); 11] {
     let rate = v["rate"];
     let batches = rate * attempts(v) / v["batch_size"] * batch_seconds(v, v["batch_size"]);
     let [writes, index_writes, ..] = table_use(v);
@@ -206,6 +245,8 @@ fn needs(v: &Inputs) -> [(f64, f64); 9] {
         (rate * writes, v["new_table_writes"]),
         (rate * writes, v["table_writes"]),
         (rate * index_writes, v["index_writes"]),
+        (rate, v["ordered_sends"]),
+        (rate * seconds_in_line(v), v["ordered_in_flight"]),
     ]
 }
 
@@ -268,6 +309,10 @@ pub(crate) fn costs() -> String {
         let month = rounded(cost * v["rate"] * MONTH / MILLION);
         vec![rounded(batch), rounded(wait), dollars(cost), month]
     };
+    let by_order = |v: &Inputs| {
+        let (without, with) = (total(v), total(&ordered(v)));
+        vec![rounded(queue_requests(v)), dollars(without), dollars(with)]
+    };
     let monthly = DATA.monthly.iter().map(|(what, units)| {
         let cost = |(name, count): (&String, &f64)| match name.strip_suffix("_month") {
             Some(_) => quiet[name] * count,
@@ -284,6 +329,7 @@ pub(crate) fn costs() -> String {
         grid("retries", &set(&busy, [("failing", 1.0)]), retries),
         table("changes", changes),
         grid("loads", &quiet, loads),
+        grid("order", &quiet, by_order),
         table("monthly", monthly),
     ];
     tables.join("\n")
@@ -310,9 +356,14 @@ pub(crate) fn scale() -> String {
         let (all, most, quota) = (seconds(1.0), seconds(0.7), v["in_flight"]);
         [all, most, quota / most, quota / all].map(rounded).into()
     };
+    let in_line = |v: &Inputs| {
+        let seconds = seconds_in_line(v);
+        vec![rounded(seconds), rounded(60.0 / seconds)]
+    };
     let tables = [
         table("capacities", capacities),
         grid("in_flight", &shipped, in_flight),
+        grid("in_line", &shipped, in_line),
     ];
     tables.join("\n")
 }

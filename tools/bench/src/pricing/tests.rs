@@ -68,6 +68,26 @@ fn each_component_is_what_a_calculation_by_hand_gives() {
     // of one, 113 ms each.
     let v = set(&v, [("failing", 1.0), ("rate", 1.0)]);
     assert!((seconds_in_flight(&v) - (1022.0 + 50.5 + 1.13)).abs() < 1e-6);
+    // In line until its patience is over: 2 4 8 16 32 s and their jitter of 0.5 0.5 0.5 0.5 1.5 s,
+    // then what is left of 120 s, and seven attempts.
+    assert!((seconds_in_line(&v) - (120.0 + 7.0 * 0.113)).abs() < 1e-6);
+}
+
+#[test]
+fn order_costs_what_a_calculation_by_hand_gives() {
+    let v = set(&defaults(), [("failing", 0.0)]);
+    // A send, a receive and a delete at 0.50 in place of 0.40, and no surcharge of 0.10.
+    assert!((total(&ordered(&v)) - total(&v) - 0.2).abs() < 1e-9);
+    assert!((queue_requests(&v) - 3.0).abs() < 1e-9);
+    // An event that fails once and is then delivered: the record enters the index, changes there
+    // with the claim, and leaves it.
+    let v = set(&v, [("failing", 0.5), ("max_receives", 2.0)]);
+    let [_, index, ..] = table_use(&v);
+    let [_, of_ordered, ..] = table_use(&ordered(&v));
+    assert!((of_ordered - index - 1.5).abs() < 1e-9);
+    // Ten messages of one conversation wait for the target one after another.
+    let one = set(&v, [("batch", 10.0), ("in_line", 10.0)]);
+    assert!((billed_ms(&one).1 - 1122.0).abs() < 1e-9);
 }
 
 #[test]
