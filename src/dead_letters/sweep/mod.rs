@@ -199,7 +199,8 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         Ok(selected)
     }
 
-    /// Returns whether the breaker holds events back, if one of these is retried.
+    /// Returns whether the breaker holds events back, if one of these is retried. With nothing in
+    /// the events queue it holds none, and would not close either.
     async fn is_held_back<'r>(
         &self,
         records: impl Iterator<Item = &'r EventRecord>,
@@ -207,17 +208,18 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         if !records.into_iter().any(is_retried) {
             return Ok(false);
         }
-        match self.ports.table.circuit().await {
-            Ok(circuit) => Ok(circuit.is_some_and(|circuit| {
+        let is_open = match self.ports.table.circuit().await {
+            Ok(circuit) => circuit.is_some_and(|circuit| {
                 matches!(
                     circuit.state,
                     circuit::State::Open | circuit::State::Closing { .. }
                 )
-            })),
+            }),
             // No breaker of this version runs.
-            Err(error) if error.fault == Fault::Unreadable => Ok(false),
-            Err(error) => Err(error),
-        }
+            Err(error) if error.fault == Fault::Unreadable => false,
+            Err(error) => return Err(error),
+        };
+        Ok(is_open && self.ports.events.depth().await?.total() > 0)
     }
 
     /// Records that the event of a message is dead, if it is.

@@ -287,6 +287,7 @@ async fn a_retried_event_is_not_dead_while_the_breaker_holds_it_back() {
         ..Circuit::closed(FakeClock.now())
     };
     let reconcile = json!({ "action": "reconcile", "by": "schedule" });
+    relay.ports.events.send(&held_back).await.expect("sent");
     for (circuit, recorded) in [(open, 0), (Circuit::closed(FakeClock.now()), 1)] {
         relay
             .ports
