@@ -1,7 +1,7 @@
 //! Delivers a batch: all messages at the same time, each on its own, and those of one conversation
 //! one after another where the relay keeps their order. SQS is told the outcome of each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +125,9 @@ impl<T: PortTypes> Processor<T> {
                 outcomes[places[&id].1] = Some(outcome);
             }
         }
-        let started: HashSet<usize> = places.into_values().map(|(_, position)| position).collect();
+        for (_, position) in places.into_values() {
+            outcomes[position].get_or_insert(Err("the invocation ran out of time"));
+        }
         let mut dispositions = vec![Disposition::Delete; batch.len()];
         for line in lines(batch) {
             let mut comes_again_at = None;
@@ -134,9 +136,7 @@ impl<T: PortTypes> Processor<T> {
                 let disposition = match outcomes[position] {
                     Some(Ok(disposition)) => disposition,
                     Some(Err(detail)) => self.unfinished(received, detail, deadline),
-                    None if started.contains(&position) => {
-                        self.unfinished(received, "the invocation ran out of time", deadline)
-                    }
+                    // Not begun.
                     None => Disposition::RetryAt(comes_again_at.unwrap_or_else(Instant::now)),
                 };
                 if let Disposition::RetryAt(at) = disposition {

@@ -79,6 +79,37 @@ fn accepted() -> Outcome {
     Outcome::Delivered { status: Some(200) }
 }
 
+fn unauthorized() -> Outcome {
+    let cause = FailureCause::Credentials(Some(401));
+    Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
+}
+
+/// The target asks for a retry after this time.
+fn asks_for(retry_after: Duration) -> Outcome {
+    let failure = DeliveryFailure::new(FailureCause::Status(429), "as the test says");
+    Outcome::Failed(DeliveryFailure {
+        retry_after: Some(retry_after),
+        ..failure
+    })
+}
+
+/// The target accepts only a2, and asks for a retry of all others after this time.
+fn accepts_only_a2(retry_after: Duration) -> impl Fn(&str) -> Outcome + Send + Sync {
+    move |name| {
+        if name == "a2" {
+            accepted()
+        } else {
+            asks_for(retry_after)
+        }
+    }
+}
+
+/// The target answers one after another, whatever the event.
+fn in_turn(answers: Vec<Outcome>) -> impl Fn(&str) -> Outcome + Send + Sync {
+    let answers = Mutex::new(answers);
+    move |_| answers.lock().expect("not poisoned").remove(0)
+}
+
 fn failed(status: u16) -> Outcome {
     let cause = FailureCause::Status(status);
     Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
@@ -262,17 +293,7 @@ async fn an_event_leaves_its_place_when_the_patience_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_asks_for_more_than_the_patience_gets_it_elsewhere() {
-    let (processor, seen) = in_order(|name| {
-        if name == "a2" {
-            return accepted();
-        }
-        let failure = DeliveryFailure::new(FailureCause::Status(429), "as the test says");
-        let retry_after = Some(Duration::from_mins(5));
-        Outcome::Failed(DeliveryFailure {
-            retry_after,
-            ..failure
-        })
-    });
+    let (processor, seen) = in_order(accepts_only_a2(Duration::from_mins(5)));
     assert!(
         processor
             .process(batch(&["a1", "a2"], 1), a_minute())
@@ -285,17 +306,7 @@ async fn a_target_that_asks_for_more_than_the_patience_gets_it_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conversation_waits_until_the_copy_of_an_event_is_durable() {
-    let (processor, seen) = in_order(|name| {
-        if name == "a2" {
-            return accepted();
-        }
-        let failure = DeliveryFailure::new(FailureCause::Status(429), "as the test says");
-        let retry_after = Some(Duration::from_mins(50));
-        Outcome::Failed(DeliveryFailure {
-            retry_after,
-            ..failure
-        })
-    });
+    let (processor, seen) = in_order(accepts_only_a2(Duration::from_mins(50)));
     processor.ports.events.fail();
     let kept = processor.process(batch(&["a1", "a2"], 1), a_minute()).await;
     assert_eq!(kept, ["a1", "a2"]);
@@ -330,10 +341,7 @@ async fn an_event_keeps_its_place_until_its_copy_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_credentials_never_cost_an_event_its_place() {
-    let (processor, _) = in_order(|_| {
-        let cause = FailureCause::Credentials(Some(401));
-        Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
-    });
+    let (processor, _) = in_order(|_| unauthorized());
     let sent_at = FakeClock.now();
     for receive in 1..=20 {
         let mut batch = batch(&["a1", "a2"], receive);
@@ -483,19 +491,8 @@ async fn dead_and_replayed(table: &FakeTable, event: &Event) -> StateName {
 
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_of_an_event_that_left_is_marked() {
-    let failures = std::sync::atomic::AtomicU32::new(1);
-    let (processor, seen) = in_order(move |_| {
-        let fails = failures.swap(0, std::sync::atomic::Ordering::Relaxed) > 0;
-        if !fails {
-            return accepted();
-        }
-        let failure = DeliveryFailure::new(FailureCause::Status(503), "as the test says");
-        let retry_after = Some(Duration::from_mins(5));
-        Outcome::Failed(DeliveryFailure {
-            retry_after,
-            ..failure
-        })
-    });
+    let answers = vec![asks_for(Duration::from_mins(5)), accepted()];
+    let (processor, seen) = in_order(in_turn(answers));
     assert!(
         processor
             .process(batch(&["a1"], 1), a_minute())
@@ -568,19 +565,8 @@ async fn a_probe_takes_what_is_new_in_the_standard_queue_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_place_does_not_come_back_by_a_failure() {
-    let answers = Mutex::new(vec![429, 503, 200, 200]);
-    let (processor, seen) = in_order(move |_| {
-        let status = answers.lock().expect("not poisoned").remove(0);
-        if status == 200 {
-            return accepted();
-        }
-        let failure = DeliveryFailure::new(FailureCause::Status(status), "as the test says");
-        let retry_after = (status == 429).then_some(Duration::from_mins(5));
-        Outcome::Failed(DeliveryFailure {
-            retry_after,
-            ..failure
-        })
-    });
+    let answers = vec![asks_for(Duration::from_mins(5)), failed(503), accepted()];
+    let (processor, seen) = in_order(in_turn(answers));
     let again = |name: &str| {
         let mut again = ordered("a1", "a", 1);
         again.message_id = name.to_owned();
@@ -597,17 +583,7 @@ async fn a_lost_place_does_not_come_back_by_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_of_an_event_that_waits_elsewhere_holds_nothing_back() {
-    let (processor, seen) = in_order(|name| {
-        if name == "a2" {
-            return accepted();
-        }
-        let failure = DeliveryFailure::new(FailureCause::Status(429), "as the test says");
-        let retry_after = Some(Duration::from_mins(5));
-        Outcome::Failed(DeliveryFailure {
-            retry_after,
-            ..failure
-        })
-    });
+    let (processor, seen) = in_order(accepts_only_a2(Duration::from_mins(5)));
     let kept = processor.process(batch(&["a1"], 1), a_minute()).await;
     assert!(kept.is_empty());
     let mut duplicate = batch(&["a1", "a2"], 1);
@@ -620,17 +596,7 @@ async fn a_duplicate_of_an_event_that_waits_elsewhere_holds_nothing_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_keeps_its_place_while_its_loss_is_not_recorded() {
-    let (processor, seen) = in_order(|name| {
-        if name == "a2" {
-            return accepted();
-        }
-        let failure = DeliveryFailure::new(FailureCause::Status(429), "as the test says");
-        let retry_after = Some(Duration::from_mins(5));
-        Outcome::Failed(DeliveryFailure {
-            retry_after,
-            ..failure
-        })
-    });
+    let (processor, seen) = in_order(accepts_only_a2(Duration::from_mins(5)));
     processor.ports.table.fail_after(1, 1);
     let kept = processor.process(batch(&["a1", "a2"], 1), a_minute()).await;
     assert_eq!(kept, ["a1", "a2"]);
@@ -639,15 +605,7 @@ async fn an_event_keeps_its_place_while_its_loss_is_not_recorded() {
 
 #[tokio::test(start_paused = true)]
 async fn hours_of_bad_credentials_do_not_use_up_the_patience() {
-    let answers = Mutex::new(vec![401, 401, 503]);
-    let (processor, _) = in_order(move |_| {
-        let status = answers.lock().expect("not poisoned").remove(0);
-        let cause = match status {
-            401 => FailureCause::Credentials(Some(401)),
-            status => FailureCause::Status(status),
-        };
-        Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
-    });
+    let (processor, _) = in_order(in_turn(vec![unauthorized(), unauthorized(), failed(503)]));
     let sent_at = FakeClock.now();
     for receive in 1..=3 {
         let mut batch = batch(&["a1"], receive);
@@ -661,14 +619,8 @@ async fn hours_of_bad_credentials_do_not_use_up_the_patience() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_was_probed_for_too_long_leaves_its_place_to_the_next() {
-    for (status, leaves) in [(503, true), (401, false)] {
-        let (processor, _) = in_order(move |_| {
-            let cause = match status {
-                401 => FailureCause::Credentials(Some(401)),
-                status => FailureCause::Status(status),
-            };
-            Outcome::Failed(DeliveryFailure::new(cause, "as the test says"))
-        });
+    for (answer, leaves) in [(failed(503), true), (unauthorized(), false)] {
+        let (processor, _) = in_order(move |_| answer.clone());
         let mut processor = Arc::into_inner(processor).expect("not shared");
         let queue = FakeQueue::fifo();
         processor.ports.ordered = Some(queue.clone());
@@ -688,6 +640,6 @@ async fn a_head_that_was_probed_for_too_long_leaves_its_place_to_the_next() {
         assert_eq!(probed[..5], ["a1"; 5].map(str::to_owned));
         assert_eq!(probed[5], if leaves { "a2" } else { "a1" });
         let copies = processor.ports.events.messages().len();
-        assert_eq!(copies, usize::from(leaves), "{status}");
+        assert_eq!(copies, usize::from(leaves));
     }
 }

@@ -172,10 +172,10 @@ fn simulate(name: &str) -> Result<Option<Notice>> {
     let last = "the_credentials_are_mended";
     for tests in ["no_event_is_lost_under_any_faults", "timeliness", last] {
         let mut command = cargo_test(&["--quiet", "--workspace", "--test", "simulation", tests]);
-        // The dependencies are those of the repository; only its own crates are compiled again.
+        // A folder of its own: cargo would take what it builds here for the repository's own.
         command
             .current_dir(root().join(COPY))
-            .env("CARGO_TARGET_DIR", target_folder())
+            .env("CARGO_TARGET_DIR", target_folder().join("mutants-build"))
             .env("GENESYS_RELAY_SEEDS", SEEDS);
         let output = command.output().context("could not start cargo")?;
         let text = [output.stdout, output.stderr]
