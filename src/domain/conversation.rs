@@ -1,4 +1,5 @@
-//! The conversation that an event belongs to, for the order of its events.
+//! The conversation that an event belongs to: for questions about it, and for the order of its
+//! events.
 
 use std::fmt;
 
@@ -9,6 +10,80 @@ use sha2::{Digest, Sha256};
 use crate::domain::event::{Event, Source};
 use crate::domain::json::{Json, Object};
 use crate::domain::message::as_group_id;
+use crate::domain::placeholder::is_placeholder;
+use crate::domain::text::excerpt_of;
+
+/// Upper bound on the id of a conversation, in bytes. It must fit the key of an index.
+const MAX_ID_BYTES: usize = 256;
+
+/// The id of the conversation that an event tells of, as Genesys Cloud gives it; of receipts and
+/// typing events too. A placeholder is none.
+///
+/// The first of these that is there:
+///
+/// | Field | In |
+/// |---|---|
+/// | `conversationId` | Open Messaging, events of any shape |
+/// | `payload.conversationId` | the envelope of a webhook |
+/// | `detail.eventBody.conversationId` | EventBridge |
+/// | `detail.eventBody.id` | EventBridge, with a topic of conversations |
+pub fn conversation_id(event: &Event) -> Option<String> {
+    conversation_of(Json::parse(&event.body).ok()?)
+}
+
+/// The same of a body.
+pub fn conversation_of(body: Json<'_>) -> Option<String> {
+    let body = body.as_object()?;
+    let within = |name| body.get(name)?.as_object();
+    let id = body
+        .text("conversationId")
+        .or_else(|| within("payload")?.text("conversationId"))
+        .or_else(|| of_topic(&within("detail")?))?;
+    Some(excerpt_of(&id, MAX_ID_BYTES))
+}
+
+/// The id of a conversation in the form in which records have it; `None` for a placeholder.
+pub fn as_conversation_id(text: &str) -> Option<String> {
+    (!is_placeholder(text)).then(|| excerpt_of(text, MAX_ID_BYTES))
+}
+
+fn of_topic(detail: &Object<'_>) -> Option<String> {
+    let body = detail.get("eventBody")?.as_object()?;
+    body.text("conversationId").or_else(|| {
+        let topic = detail.text("topicName")?;
+        is_of_conversation(&topic)
+            .then(|| body.text("id"))
+            .flatten()
+    })
+}
+
+/// Returns whether the entity of a topic is a conversation: `v2.conversations.ID`,
+/// `v2.conversations.chats.ID`, `v2.users.ID.conversations`, `v2.users.ID.conversations.chats`.
+fn is_of_conversation(topic: &str) -> bool {
+    let parts: Vec<&str> = topic.split('.').collect();
+    match parts.as_slice() {
+        ["v2", "conversations", _] | ["v2", "users", _, "conversations"] => true,
+        ["v2", "conversations", medium, _] | ["v2", "users", _, "conversations", medium] => {
+            is_medium(medium)
+        }
+        _ => false,
+    }
+}
+
+fn is_medium(name: &str) -> bool {
+    matches!(
+        name,
+        "callbacks"
+            | "calls"
+            | "chats"
+            | "cobrowsesessions"
+            | "emails"
+            | "messages"
+            | "screenshares"
+            | "socialexpressions"
+            | "videos"
+    )
+}
 
 /// The name of a conversation, as a message group of SQS.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +108,7 @@ impl ConversationKey {
             Source::OpenMessaging => of_message(&body),
             Source::Webhook => of_id(&body.get("payload")?.as_object()?),
             Source::Generic => of_id(&body),
-            Source::EventBridge => None,
+            Source::EventBridge | Source::Check => None,
         }
     }
 
@@ -88,10 +163,55 @@ mod tests {
     use crate::domain::event::{EventId, Identity};
 
     fn key_of(body: &Value) -> Option<String> {
+        ConversationKey::of(&event(body)).map(|key| key.to_string())
+    }
+
+    #[test]
+    fn the_conversation_is_read_from_every_shape() {
+        let topic = |topic: &str| json!({"detail-type": topic, "detail": {"topicName": topic, "eventBody": {"id": "entity"}}});
+        let receipt =
+            json!({"type": "Receipt", "conversationId": "c1", "channel": {"platform": "Open"}});
+        let all = json!({
+            "detail": {"eventBody": {"conversationId": "3"}}, "payload": {"conversationId": "2"},
+            "conversationId": "1",
+        });
+        for (body, id) in [
+            (json!({"conversationId": "top"}), Some("top")),
+            (receipt, Some("c1")),
+            (
+                json!({"webhookId": "w", "payload": {"conversationId": "p"}}),
+                Some("p"),
+            ),
+            (
+                json!({"detail": {"eventBody": {"conversationId": "bus", "id": "x"}}}),
+                Some("bus"),
+            ),
+            (all, Some("1")),
+            (topic("v2.conversations.c9"), Some("entity")),
+            (topic("v2.conversations.chats.c9"), Some("entity")),
+            (topic("v2.users.u1.conversations"), Some("entity")),
+            (topic("v2.users.u1.conversations.calls"), Some("entity")),
+            (topic("v2.users.u1.conversationsummary"), None),
+            (topic("v2.conversations.c9.transcription"), None),
+            (topic("v2.users.u1.presence"), None),
+            (json!({"conversationId": "${conversationId}"}), None),
+            (json!({"conversationId": 7}), None),
+            (json!([1]), None),
+        ] {
+            assert_eq!(conversation_id(&event(&body)).as_deref(), id, "{body}");
+        }
+        let long = json!({"conversationId": "c".repeat(2000)});
+        assert_eq!(
+            conversation_id(&event(&long)).expect("an id").len(),
+            MAX_ID_BYTES
+        );
+    }
+
+    fn event(body: &Value) -> Event {
         let body = body.to_string().into_bytes();
         let id: EventId = "event".parse().expect("an id");
         let identity = Identity::named(id, Json::parse(&body).expect("JSON"));
-        let event = Event {
+        Event {
             id: identity.id,
             source: identity.source,
             received_at: jiff::Timestamp::UNIX_EPOCH,
@@ -100,8 +220,7 @@ mod tests {
             webhook_id: identity.webhook_id,
             is_copy: false,
             body,
-        };
-        ConversationKey::of(&event).map(|key| key.to_string())
+        }
     }
 
     fn message(change: impl FnOnce(&mut Value)) -> Value {

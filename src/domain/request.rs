@@ -1,7 +1,7 @@
 //! Requests of operators, read strictly.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::text::excerpt;
@@ -12,13 +12,62 @@ const MAX_TEXT: usize = 500;
 /// Name that the schedules of the template give.
 const SCHEDULE: &str = "schedule";
 
-/// The person who requests a change, and the reason, as in the audit log and on each record.
+/// The sender of a request, as AWS knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The ARN that API Gateway has verified. Lambda does not tell who invokes a function; `CloudTrail`
+    /// does.
+    pub arn: Option<String>,
+    /// The id that API Gateway gave the request. A person who may invoke the function can write an
+    /// event like one of API Gateway: the ARN is verified where the access log has this id with it.
+    pub api_request_id: Option<String>,
+    /// The id of the invocation.
+    pub request_id: String,
+}
+
+impl Caller {
+    /// The caller of a direct invocation.
+    pub fn of_invocation(request_id: impl Into<String>) -> Self {
+        Self {
+            arn: None,
+            api_request_id: None,
+            request_id: request_id.into(),
+        }
+    }
+}
+
+/// A caller whose ARN is this text.
+#[cfg(any(test, feature = "testing"))]
+impl From<&str> for Caller {
+    fn from(arn: &str) -> Self {
+        Self {
+            arn: Some(arn.to_owned()),
+            ..Self::of_invocation("a-request")
+        }
+    }
+}
+
+/// The person who makes a request, and the reason, as in the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requester {
-    /// The name.
+    /// The name on records: the name that the request gives, else the caller's, else that of the
+    /// invocation.
     pub by: String,
     /// The reason, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The name that the request gives, which AWS has not verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_by: Option<String>,
+    /// The ARN that API Gateway has verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// The id that API Gateway gave the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_request_id: Option<String>,
+    /// The id of the invocation that took the request.
+    #[serde(default)]
+    pub request_id: String,
 }
 
 impl Requester {
@@ -45,7 +94,7 @@ pub(crate) struct RequesterFields {
 }
 
 impl RequesterFields {
-    pub(crate) fn check(self, caller: &str) -> Result<Requester, InvalidRequest> {
+    pub(crate) fn check(self, caller: &Caller) -> Result<Requester, InvalidRequest> {
         for (field, text) in [("by", &self.by), ("why", &self.why)] {
             let Some(text) = text else { continue };
             if text.trim().is_empty()
@@ -58,9 +107,19 @@ impl RequesterFields {
                 ));
             }
         }
+        let Caller {
+            arn,
+            api_request_id,
+            request_id,
+        } = caller.clone();
+        let by = self.by.clone().or_else(|| arn.clone());
         Ok(Requester {
-            by: self.by.unwrap_or_else(|| caller.to_owned()),
+            by: by.unwrap_or_else(|| format!("invocation {request_id}")),
             why: self.why,
+            said_by: self.by,
+            caller: arn,
+            api_request_id,
+            request_id,
         })
     }
 }
@@ -111,12 +170,12 @@ mod tests {
                 by: Some(text.clone()),
                 why: None,
             }
-            .check("the caller");
+            .check(&"the caller".into());
             let why = RequesterFields {
                 by: None,
                 why: Some(text.clone()),
             }
-            .check("the caller");
+            .check(&"the caller".into());
             let fields = [by.as_ref().err(), why.as_ref().err()]
                 .map(|error| error.map(|error| error.field.as_str()));
             assert_eq!(
@@ -132,6 +191,33 @@ mod tests {
                 assert_eq!((by.by, by.why), (text.clone(), None));
                 assert_eq!((why.by.as_str(), why.why), ("the caller", Some(text)));
             }
+        }
+    }
+
+    #[test]
+    fn records_name_the_one_who_says_so_else_the_caller() {
+        let invoked = Caller::of_invocation("an-id");
+        let signed = Caller {
+            arn: Some("an ARN".to_owned()),
+            api_request_id: Some("an id of the API".to_owned()),
+            ..invoked.clone()
+        };
+        for (caller, said, by) in [
+            (&invoked, None, "invocation an-id"),
+            (&signed, None, "an ARN"),
+            (&invoked, Some("a person"), "a person"),
+            (&signed, Some("a person"), "a person"),
+        ] {
+            let fields = RequesterFields {
+                by: said.map(str::to_owned),
+                why: None,
+            };
+            let requester = fields.check(caller).expect("a requester");
+            assert_eq!(requester.by, by);
+            assert_eq!(requester.said_by.as_deref(), said);
+            assert_eq!(requester.caller, caller.arn);
+            assert_eq!(requester.api_request_id, caller.api_request_id);
+            assert_eq!(requester.request_id, "an-id");
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
 
+use crate::domain::check::{self, CheckEvent};
 use crate::domain::event::{Event, EventId, Identity, SenderKey, Source};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::{Json, NotJson};
@@ -108,7 +109,9 @@ impl<T: PortTypes> Ingest<T> {
     ) -> Result<Accepted, Refusal> {
         let outcome = self.accept(headers, body, trace).await;
         match &outcome {
+            Ok(accepted) if accepted.source == Source::Check => {}
             Ok(_) => metrics::ACCEPTED.add(1),
+            Err(Refusal::NoProof(_) | Refusal::WrongProof) if is_check(body) => {}
             Err(refusal) => metrics::REJECTED.add(refusal.into(), 1),
         }
         outcome
@@ -170,7 +173,9 @@ impl<T: PortTypes> Ingest<T> {
                     .send(&message)
                     .await
                     .map_err(Refusal::QueueUnavailable)?;
-                metrics::ENQUEUE_TIME.time(began.elapsed());
+                if source != Source::Check {
+                    metrics::ENQUEUE_TIME.time(began.elapsed());
+                }
                 Ok(Accepted { id, source, size })
             }
             Err(error) => {
@@ -255,6 +260,11 @@ impl From<&Refusal> for Rejection {
             Refusal::SecretsUnavailable(_) | Refusal::QueueUnavailable(_) => Self::Unavailable,
         }
     }
+}
+
+/// Returns whether a refused body is of a check, which asks for refusals as well.
+fn is_check(body: &[u8]) -> bool {
+    body.len() <= check::MAX_BODY_BYTES && CheckEvent::parse(body).is_some()
 }
 
 /// The sender's keys for its events. Several values of one header are joined as API Gateway joins

@@ -1,5 +1,5 @@
-//! The archive of dead letters: compressed JSON lines, one message each, that `zcat` and `jq` can
-//! read.
+//! The archive of dead letters, and the journal of delivered events beside it: compressed JSON lines,
+//! one message each, that `zcat` and `jq` can read.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::event::EventId;
 use crate::domain::failure::Reason;
 use crate::domain::message::{Attribute, AttributeValue, Message};
-use crate::ports::service::ServiceError;
+use crate::ports::service::{Service, ServiceError};
 
 /// A part is written when it holds this much before compression: what a function of 128 MB has room
 /// for.
@@ -50,7 +50,7 @@ pub enum ArchiveError {
     )]
     TooLarge { key: String },
     /// The object is none that the relay has written.
-    #[error("line {line} of the object cannot be read; nothing of it was restored")]
+    #[error("line {line} of the object cannot be read, so that nothing of it was used")]
     Unreadable {
         /// The number of the line, from 1.
         line: usize,
@@ -60,7 +60,45 @@ pub enum ArchiveError {
     },
 }
 
-/// A store of archived dead letters.
+/// A page of keys, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPage {
+    pub keys: Vec<String>,
+    /// Key behind which the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// One version of an object, or the mark of a deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectVersion {
+    pub key: String,
+    /// Id of the version.
+    pub version: String,
+    /// True for the newest version, which a read by the key alone gives.
+    pub is_latest: bool,
+    /// True for the mark of a deletion, which has no content.
+    pub is_delete_marker: bool,
+}
+
+/// A page of versions, in the order of their keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionPage {
+    pub versions: Vec<ObjectVersion>,
+    /// Place at which the next page begins; `None` at the end.
+    pub next: Option<VersionPosition>,
+}
+
+/// A place in the list of versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionPosition {
+    /// The list goes on behind this key, or within it.
+    pub key: String,
+    /// Version of the key behind which the list goes on; `None` is behind all of them.
+    pub version: Option<String>,
+}
+
+/// A store of archived dead letters and of the journal. It keeps older versions of its objects for a
+/// while.
 pub trait Archive: Send + Sync + 'static {
     /// Writes an object. `Ok` means that it is durable.
     fn put(
@@ -69,8 +107,45 @@ pub trait Archive: Send + Sync + 'static {
         object: Vec<u8>,
     ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 
+    /// Writes a JSON object unless there is one with its key; returns whether there was none. `Ok`
+    /// means that one is durable.
+    fn put_new(
+        &self,
+        key: &str,
+        object: Vec<u8>,
+    ) -> impl Future<Output = Result<bool, ArchiveError>> + Send;
+
     /// Reads an object, unless it is larger than [`MAX_OBJECT_BYTES`].
     fn get(&self, key: &str) -> impl Future<Output = Result<Vec<u8>, ArchiveError>> + Send;
+
+    /// Reads one version of an object that is no mark of a deletion, under the same bound.
+    fn get_version(
+        &self,
+        key: &str,
+        version: &str,
+    ) -> impl Future<Output = Result<Vec<u8>, ArchiveError>> + Send;
+
+    /// Lists the keys that begin with `prefix`, from behind the key `after`.
+    fn list_keys(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> impl Future<Output = Result<KeyPage, ArchiveError>> + Send;
+
+    /// Lists all versions of the objects whose keys begin with `prefix`, from behind `after`. The
+    /// marks of deletions are among them.
+    fn versions(
+        &self,
+        prefix: &str,
+        after: Option<&VersionPosition>,
+    ) -> impl Future<Output = Result<VersionPage, ArchiveError>> + Send;
+
+    /// Deletes one version of an object, or the mark of a deletion, for good, if it is there.
+    fn delete_version(
+        &self,
+        key: &str,
+        version: &str,
+    ) -> impl Future<Output = Result<(), ArchiveError>> + Send;
 }
 
 /// An archived message, as one line has it.
@@ -83,9 +158,9 @@ pub struct Archived {
     pub archived_at: Timestamp,
     /// The time at which SQS accepted it.
     pub sent_at: Timestamp,
-    /// The reason and time of its death.
+    /// The reason and time of its death; `None` in the journal, for the target accepted it.
     #[serde(flatten)]
-    pub reason: Reason,
+    pub reason: Option<Reason>,
     /// The message's body, as SQS held it.
     pub body: String,
     /// The message's attributes.
@@ -139,6 +214,28 @@ impl ArchivedAttribute {
 }
 
 impl Archived {
+    /// The line of a message.
+    pub fn of(
+        message: &Message,
+        event_id: EventId,
+        sent_at: Timestamp,
+        reason: Option<Reason>,
+        now: Timestamp,
+    ) -> Self {
+        let attributes = message.attributes.iter();
+        Self {
+            event_id,
+            archived_at: now,
+            sent_at,
+            reason,
+            body: message.body.clone(),
+            attributes: attributes
+                .map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)))
+                .collect(),
+            group: message.group.clone(),
+        }
+    }
+
     /// The message, byte for byte and attribute for attribute.
     pub fn into_message(self) -> io::Result<Message> {
         let restore =
@@ -162,19 +259,28 @@ pub struct ArchivePart {
     encoder: GzEncoder<Vec<u8>>,
     bytes: usize,
     messages: usize,
+    full_bytes: usize,
+    full_messages: usize,
 }
 
 impl Default for ArchivePart {
     fn default() -> Self {
-        Self {
-            encoder: GzEncoder::new(Vec::new(), Compression::default()),
-            bytes: 0,
-            messages: 0,
-        }
+        Self::full_at(PART_BYTES, PART_MESSAGES)
     }
 }
 
 impl ArchivePart {
+    /// A part that is full when it holds this much before compression, or this many messages.
+    pub fn full_at(bytes: usize, messages: usize) -> Self {
+        Self {
+            encoder: GzEncoder::new(Vec::new(), Compression::fast()),
+            bytes: 0,
+            messages: 0,
+            full_bytes: bytes,
+            full_messages: messages,
+        }
+    }
+
     /// Adds a line.
     pub fn add(&mut self, message: &Archived) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
@@ -186,7 +292,7 @@ impl ArchivePart {
 
     /// Returns whether the object should be written.
     pub fn is_full(&self) -> bool {
-        self.bytes >= PART_BYTES || self.messages >= PART_MESSAGES
+        self.bytes >= self.full_bytes || self.messages >= self.full_messages
     }
 
     /// The object.
@@ -195,15 +301,74 @@ impl ArchivePart {
     }
 }
 
+/// An object without some of its lines.
+pub struct Without {
+    /// The events of the lines that are left out.
+    pub removed: Vec<EventId>,
+    /// The other lines, byte for byte, as an object; `None` where there is none.
+    pub kept: Option<Vec<u8>>,
+}
+
+/// Leaves lines out of an object; `None` where there is nothing to leave out.
+pub fn without(
+    object: &[u8],
+    mut is_left_out: impl FnMut(&Archived) -> bool,
+) -> Result<Option<Without>, ArchiveError> {
+    let (mut removed, mut is_kept) = (Vec::new(), Vec::new());
+    for_each_line(object, |_, archived| {
+        let is_left_out = is_left_out(&archived);
+        is_kept.push(!is_left_out);
+        if is_left_out {
+            removed.push(archived.event_id);
+        }
+        Ok(())
+    })?;
+    if removed.is_empty() {
+        return Ok(None);
+    }
+    if removed.len() == is_kept.len() {
+        return Ok(Some(Without {
+            removed,
+            kept: None,
+        }));
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let mut is_kept = is_kept.into_iter();
+    for_each_line(object, |line, _| match is_kept.next() {
+        Some(true) => encoder.write_all(line.as_bytes()),
+        Some(false) | None => Ok(()),
+    })?;
+    let kept = encoder
+        .finish()
+        .map_err(|error| ArchiveError::Service(Service::S3.refused(error)))?;
+    Ok(Some(Without {
+        removed,
+        kept: Some(kept),
+    }))
+}
+
 /// Reads an object, all of it or nothing.
 pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
+    let mut messages = Vec::new();
+    for_each_line(object, |_, archived| {
+        archived.clone().into_message()?;
+        messages.push(archived);
+        Ok(())
+    })?;
+    Ok(messages)
+}
+
+/// Calls `read` with each line of an object, as it is and as it reads.
+pub fn for_each_line(
+    object: &[u8],
+    mut read: impl FnMut(&str, Archived) -> io::Result<()>,
+) -> Result<(), ArchiveError> {
     let unreadable = |line: usize| {
         move |error: io::Error| ArchiveError::Unreadable {
             line: line + 1,
             error,
         }
     };
-    let mut messages = Vec::new();
     let mut unpacked = BufReader::new(MultiGzDecoder::new(object)).take(MAX_UNPACKED_BYTES + 1);
     for number in 0.. {
         let mut line = String::new();
@@ -216,13 +381,9 @@ pub fn read(object: &[u8]) -> Result<Vec<Archived>, ArchiveError> {
         }
         let archived: Archived =
             serde_json::from_str(&line).map_err(|error| unreadable(number)(error.into()))?;
-        archived
-            .clone()
-            .into_message()
-            .map_err(unreadable(number))?;
-        messages.push(archived);
+        read(&line, archived).map_err(unreadable(number))?;
     }
-    Ok(messages)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -237,11 +398,11 @@ mod tests {
             event_id: "an-event".parse().expect("an id"),
             archived_at: Timestamp::UNIX_EPOCH,
             sent_at: Timestamp::UNIX_EPOCH,
-            reason: Reason::new(
+            reason: Some(Reason::new(
                 ReasonKind::Permanent,
                 "as the test says",
                 Timestamp::UNIX_EPOCH,
-            ),
+            )),
             body,
             attributes: attributes
                 .iter()
@@ -260,6 +421,32 @@ mod tests {
                 .expect("added");
         }
         assert!(part.is_full());
+    }
+
+    #[test]
+    fn lines_that_stay_are_the_same_bytes() {
+        // As another version may write it.
+        let foreign = br#"{"body":"{}",  "eventId":"kept","sentAt":"1970-01-01T00:00:00Z","archivedAt":"1970-01-01T00:00:00Z","attributes":{},"later":1}"#;
+        let lines = [&foreign[..], b"\n"].concat();
+        let mut part = ArchivePart::default();
+        part.encoder.write_all(&lines).expect("written");
+        part.add(&archived("{}".to_owned(), &BTreeMap::new()))
+            .expect("added");
+        let object = part.finish().expect("packed");
+        let is = |name: &'static str| move |line: &Archived| line.event_id.as_str() == name;
+        assert!(without(&object, is("none")).expect("readable").is_none());
+        let cut = without(&object, is("an-event")).expect("readable");
+        let cut = cut.expect("a line less");
+        assert_eq!(cut.removed, ["an-event".parse().expect("an id")]);
+        let kept = cut.kept.expect("a line");
+        let mut unpacked = Vec::new();
+        let mut decoder = MultiGzDecoder::new(kept.as_slice());
+        decoder.read_to_end(&mut unpacked).expect("gzip");
+        assert_eq!(unpacked, lines);
+        let all = without(&object, |_| true).expect("readable");
+        let all = all.expect("two lines less");
+        assert!(all.kept.is_none() && all.removed.len() == 2);
+        assert!(without(b"no gzip", |_| true).is_err());
     }
 
     #[test]

@@ -26,6 +26,26 @@ impl Clock for SystemClock {
     }
 }
 
+/// A moment by both clocks: the monotonic one may stop while a function is frozen, and the wall
+/// clock may be set.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment(Instant, Timestamp);
+
+impl Moment {
+    /// The present.
+    pub fn now(clock: &impl Clock) -> Self {
+        Self(Instant::now(), clock.now())
+    }
+
+    /// The time since then, by the clock that shows more.
+    pub fn age(&self, clock: &impl Clock) -> Duration {
+        let by_the_day = clock.now().duration_since(self.1);
+        self.0
+            .elapsed()
+            .max(by_the_day.try_into().unwrap_or_default())
+    }
+}
+
 /// The end of an invocation on tokio's clock. `deadline` is the one in Lambda's context.
 ///
 /// A deadline in the past is ignored: `cargo lambda watch` gives one of 1970.
@@ -39,6 +59,28 @@ pub fn end_of_invocation(deadline: SystemTime) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A wall clock that can go on while the other one stands.
+    struct Wall(Timestamp);
+
+    impl Clock for Wall {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_grows_old_by_the_clock_that_shows_more() {
+        let mut wall = Wall(Timestamp::UNIX_EPOCH);
+        let moment = Moment::now(&wall);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(moment.age(&wall), Duration::from_secs(3));
+        // Frozen for an hour.
+        wall.0 += Duration::from_hours(1);
+        assert_eq!(moment.age(&wall), Duration::from_hours(1));
+        wall.0 -= Duration::from_hours(2);
+        assert_eq!(moment.age(&wall), Duration::from_secs(3), "set back");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_invocation_ends_at_its_deadline_or_after_a_minute_where_that_has_passed() {

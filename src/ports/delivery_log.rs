@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::domain::event::SenderKey;
+use crate::domain::event::{EventId, Identity, SenderKey};
+use crate::domain::json::Json;
 
 /// Failure to read a delivery log. The source names the failed call, and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,17 @@ pub enum DeliveryLogError {
     /// The log did not answer, refused the read, or sent an answer that cannot be used.
     #[error(transparent)]
     Failed(Box<dyn StdError + Send + Sync>),
+}
+
+impl DeliveryLogError {
+    /// The type of the error in the answer of a function.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Credentials(_) => "Credentials",
+            Self::Forbidden(_) => "Forbidden",
+            Self::OutOfTime(_) | Self::Failed(_) => "GenesysError",
+        }
+    }
 }
 
 /// A part of the time line of Genesys Cloud.
@@ -69,6 +81,19 @@ pub trait DeliveryLog: Send + Sync + 'static {
         place: Self::Place,
         deadline: Instant,
     ) -> impl Future<Output = Result<Part<Self::Place>, DeliveryLogError>> + Send;
+
+    /// Reads one entry by its id, whatever its status. Ends by `deadline`.
+    fn fetch(
+        &self,
+        id: &str,
+        _deadline: Instant,
+    ) -> impl Future<Output = Result<Entry, DeliveryLogError>> + Send {
+        let problem = format!(
+            "the log {:?} cannot fetch {id:?} by its id; ask for a span of time instead",
+            self.name()
+        );
+        std::future::ready(Err(DeliveryLogError::Failed(problem.into())))
+    }
 }
 
 /// A part of a window.
@@ -117,6 +142,30 @@ pub struct Failed {
     pub sender_key: Option<SenderKey>,
     /// Details for an operator: the status that the endpoint answered with, and its URL.
     pub note: String,
+}
+
+impl Failed {
+    /// The identity of a fetched event, which is the webhook's own, and why its body is no event, if
+    /// it is none.
+    pub(crate) fn identity(&self, now: Timestamp) -> (Identity, Option<String>) {
+        // An event without an identity must keep its id from run to run; a body that the log
+        // rewrites may differ each time.
+        let lone = || {
+            let exact = if self.is_copy {
+                &[][..]
+            } else {
+                &self.body[..]
+            };
+            EventId::of_fetched(&[b"event", self.entry.as_bytes(), exact])
+        };
+        match Json::parse(&self.body) {
+            Ok(json) => {
+                let key = self.sender_key.as_ref();
+                (Identity::of_fetched(json, self.at, now, key, lone), None)
+            }
+            Err(error) => (Identity::of_malformed(lone()), Some(error.to_string())),
+        }
+    }
 }
 
 /// An entry that cannot be read, or that exists no longer.

@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::attempts::Attempts;
+use crate::domain::canary::CanaryRuns;
 use crate::domain::circuit::Circuit;
+use crate::domain::erasure::Erasures;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, EventRecord, Summary, Transition};
+use crate::domain::event_record::{BulkReplay, EventRecord, Forgetting, Summary, Transition};
+use crate::domain::request::Requester;
 use crate::ports::service::ServiceError;
 
 /// The outcome of writing a [`Transition`].
@@ -34,6 +37,11 @@ impl Position {
     /// The position of a dead letter.
     pub fn of(received_at: Timestamp, event_id: &EventId) -> Self {
         Self(format!("{received_at:.3}#{event_id}"))
+    }
+
+    /// The time of receipt at the position.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        self.0.split_once('#')?.0.parse().ok()
     }
 
     /// The event at the position.
@@ -61,13 +69,10 @@ impl FromStr for Position {
             .map_err(|_| InvalidToken)?;
         let text = String::from_utf8(bytes).map_err(|_| InvalidToken)?;
         let (time, id) = text.split_once('#').ok_or(InvalidToken)?;
-        let (time, id) = (
-            time.parse().map_err(|_| InvalidToken)?,
-            id.parse().map_err(|_| InvalidToken)?,
-        );
-        Some(Self::of(time, &id))
-            .filter(|position| position.0 == text)
-            .ok_or(InvalidToken)
+        // A time stands as the table has it, with a fraction of any length.
+        let is_time = time.parse::<Timestamp>().is_ok();
+        let is_id = id.parse::<EventId>().is_ok();
+        (is_time && is_id).then_some(Self(text)).ok_or(InvalidToken)
     }
 }
 
@@ -89,11 +94,33 @@ pub struct Window {
     pub until: Option<Timestamp>,
 }
 
+/// A part of the events of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConversationPage {
+    /// The ids, in the order in which the events were received.
+    pub event_ids: Vec<EventId>,
+    /// The position of the next page; `None` at the end.
+    pub next: Option<Position>,
+}
+
+/// A part of the whole table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ScannedPage {
+    /// Its records, in no order.
+    pub records: Vec<EventRecord>,
+    /// Keys of the records that cannot be read.
+    pub unreadable: Vec<String>,
+    /// The key behind which the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
 /// A resource that one run at a time may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseName {
     /// The dead-letter queue.
     DeadLetters,
+    /// The journal's queue.
+    Journal,
     /// The delivery log of Genesys Cloud and the checkpoint.
     Recovery,
     /// The breaker's state.
@@ -141,11 +168,9 @@ pub struct BackgroundRun {
     /// The digest of the request that started it. Absent in items of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
-    /// The requester.
-    pub by: String,
-    /// The reason, if given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
+    /// The requester of its start.
+    #[serde(flatten)]
+    pub requester: Requester,
     /// The time of the request.
     pub asked_at: Timestamp,
     /// The time of its start, if it has started.
@@ -157,12 +182,30 @@ pub struct BackgroundRun {
     /// The time of its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// Invocations that have carried it out since an operator asked for it.
+    #[serde(default)]
+    pub invocations: u32,
+    /// The place from which it goes on if it is taken up again, as its action writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// The time at which an operator cancelled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_at: Option<Timestamp>,
     /// Its progress, or its answer, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
     /// The error that prevented or ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// The state of the statements.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementState {
+    /// A value that differs after every write.
+    pub revision: Uuid,
+    /// The head of the chain and the progress, as the use case writes them.
+    pub state: String,
 }
 
 /// The progress of the recovery.
@@ -203,6 +246,13 @@ pub trait EventsTable: Send + Sync + 'static {
         transition: &Transition,
     ) -> impl Future<Output = Result<Written, ServiceError>> + Send;
 
+    /// Deletes the record of a check event if its condition holds. A record that is gone is
+    /// [`Written::Done`].
+    fn forget(
+        &self,
+        forgetting: Forgetting<'_>,
+    ) -> impl Future<Output = Result<Written, ServiceError>> + Send;
+
     /// Keeps the body of a dead event, for as long as a record lives that does not change. Returns
     /// whether it is small enough.
     fn keep_body(
@@ -222,6 +272,14 @@ pub trait EventsTable: Send + Sync + 'static {
     /// Deletes the kept body of an event, if there is one.
     fn delete_body(&self, id: &EventId) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
+    /// Deletes the body of an event that was kept at `kept_at`, or before. One that was kept a second
+    /// later or more is of another death, and stays.
+    fn take_back_body(
+        &self,
+        id: &EventId,
+        kept_at: Timestamp,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
+
     /// Reads the next part of the dead-letter index after a position. A page can be empty and not
     /// the last one.
     fn dead_letters(
@@ -238,6 +296,34 @@ pub trait EventsTable: Send + Sync + 'static {
         limit: usize,
         now: Timestamp,
     ) -> impl Future<Output = Result<(Vec<EventRecord>, bool), ServiceError>> + Send;
+
+    /// Reads the ids of the events of a conversation after a position, from an index that may lag
+    /// behind. A page can be empty and not the last one.
+    fn conversation(
+        &self,
+        conversation_id: &str,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> impl Future<Output = Result<ConversationPage, ServiceError>> + Send;
+
+    /// Reads the records among the next `limit` items of the table, behind the item with the key
+    /// `after`. A page can be empty and not the last one.
+    ///
+    /// A record that lives through all pages is in one of them, as it was at some moment of the scan.
+    fn scan(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<ScannedPage, ServiceError>> + Send;
+
+    /// Reads the erasures of the last 15 days; none, where there is no item of them.
+    fn erasures(&self) -> impl Future<Output = Result<Erasures, ServiceError>> + Send;
+
+    /// Saves the erasures. Requires the lease on the dead letters.
+    fn save_erasures(
+        &self,
+        erasures: &Erasures,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
     /// Acquires the lease on `what`. Returns the lease of another run that holds it, and `None` for
     /// success.
@@ -303,6 +389,19 @@ pub trait EventsTable: Send + Sync + 'static {
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
+    /// Reads the state of the statements; `None` before the first.
+    fn statement(
+        &self,
+    ) -> impl Future<Output = Result<Option<StatementState>, ServiceError>> + Send;
+
+    /// Saves the state of the statements if the table still holds revision `from`, or none; returns
+    /// whether it did. It never expires.
+    fn save_statement(
+        &self,
+        state: &StatementState,
+        from: Option<Uuid>,
+    ) -> impl Future<Output = Result<bool, ServiceError>> + Send;
+
     /// Adds to the counts of a minute. After an error they may have been added all the same, or
     /// twice.
     fn count_attempts(
@@ -324,5 +423,15 @@ pub trait EventsTable: Send + Sync + 'static {
     fn save_circuit(
         &self,
         circuit: &Circuit,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
+
+    /// Reads the newest runs of the canary; none before the first.
+    fn canary_runs(&self) -> impl Future<Output = Result<CanaryRuns, ServiceError>> + Send;
+
+    /// Saves the newest runs of the canary. Only the canary writes them, one run at a time; of two
+    /// that cross, one run is lost.
+    fn save_canary_runs(
+        &self,
+        runs: &CanaryRuns,
     ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 }

@@ -12,6 +12,9 @@ use crate::runtime::logging::display_chain;
 /// A lease outlives its invocation by this much, for clocks that differ.
 pub const LEASE_PAST_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The action of a slice of a statement, which holds the recovery's lease for a short time.
+pub const STATEMENT: &str = "statement";
+
 impl RunLease {
     /// The lease of a run until `end`.
     pub fn new(

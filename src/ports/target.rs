@@ -37,6 +37,8 @@ pub struct Delivery<'a> {
     /// The place of the event in its conversation, where the relay keeps the order and this event
     /// does not come in its place.
     pub order: Option<OutOfOrder>,
+    /// The run that sends the event once more, although the target has accepted it before.
+    pub resend: Option<&'a str>,
     /// The bound on the rate of requests, if there is one. [`Delivery::turn`] waits for it.
     pub pace: Option<&'a Pace>,
 }

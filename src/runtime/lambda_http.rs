@@ -30,7 +30,9 @@ pub struct HttpEvent {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RequestContext {
+    request_id: Option<String>,
     http: Http,
     authorizer: Option<Authorizer>,
 }
@@ -55,6 +57,11 @@ impl HttpEvent {
     /// Method of the request.
     pub fn method(&self) -> &str {
         &self.request_context.http.method
+    }
+
+    /// Id that API Gateway gave the request, as in its access log.
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_context.request_id.as_deref()
     }
 
     /// ARN of the signer, where API Gateway has checked a signature of IAM.

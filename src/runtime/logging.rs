@@ -21,6 +21,34 @@ const OURS: [&str; 6] = [
     "breaker",
 ];
 
+/// The target of the lines of the audit log, which are written at every level.
+pub const AUDIT: &str = "audit";
+
+/// Writes a line of the audit log: the action, its requester, more fields, and a text.
+macro_rules! audit {
+    (error, $($rest:tt)+) => {
+        $crate::runtime::logging::audit!(@error, $($rest)+)
+    };
+    (@$level:ident, $action:expr, $requester:expr, $($rest:tt)+) => {{
+        let requester: &$crate::domain::request::Requester = $requester;
+        tracing::$level!(
+            target: $crate::runtime::logging::AUDIT,
+            audit = $action,
+            by = requester.by,
+            said_by = requester.said_by,
+            caller = requester.caller,
+            request_id = requester.request_id,
+            api_request_id = requester.api_request_id,
+            why = requester.why,
+            $($rest)+
+        );
+    }};
+    ($($rest:tt)+) => {
+        $crate::runtime::logging::audit!(@info, $($rest)+)
+    };
+}
+pub(crate) use audit;
+
 /// Of how many events in a hundred it is logged that all went well.
 static SAMPLE_PERCENT: AtomicU8 = AtomicU8::new(100);
 
@@ -76,11 +104,12 @@ pub fn init(level: LevelFilter) {
     }));
 }
 
-fn levels(level: LevelFilter) -> Targets {
+pub(crate) fn levels(level: LevelFilter) -> Targets {
     let ours = OURS.map(|name| (name, level));
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_targets(ours)
+        .with_target(AUDIT, LevelFilter::INFO)
 }
 
 /// An error with all its causes, in one line. Only for the boundary, where it is logged or shown
@@ -109,6 +138,13 @@ mod tests {
         assert!(levels.would_enable("ingest::handler", &Level::DEBUG));
         assert!(levels.would_enable("hyper", &Level::WARN));
         assert!(!levels.would_enable("aws_smithy_runtime", &Level::INFO));
+    }
+
+    #[test]
+    fn the_audit_log_is_written_at_every_level() {
+        for level in [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::DEBUG] {
+            assert!(levels(level).would_enable(AUDIT, &Level::INFO), "{level}");
+        }
     }
 
     #[test]

@@ -76,6 +76,11 @@ impl Measure {
         });
     }
 
+    /// Records a number.
+    pub fn count(self, number: u64) {
+        self.record(f64::from(u32::try_from(number).unwrap_or(u32::MAX)));
+    }
+
     /// Records 1 for true and 0 for false.
     pub fn is(self, so: bool) {
         self.record(if so { 1.0 } else { 0.0 });
@@ -279,10 +284,16 @@ table! {
     /// reconciliation finds its message. Events that EventBridge could not put into the queue are
     /// counted then too.
     DEAD: CountBy<ReasonKind> = CountBy { name: "Dead", dimension: "Reason", values: &ReasonKind::ALL, text: ReasonKind::as_str }, by "ingest, processor, replay, recovery";
-    /// Messages whose event had been delivered or discarded before. Of `generic`, a sender's key
+    /// Delivered events sent to the queue of the journal. An event that comes again after a crash is
+    /// counted again. Written with `JournalDays` only.
+    JOURNALLED: Count = Count("Journalled"), by "processor";
+    /// Delivered events that are missing in the journal, because its queue did not accept them, and
+    /// runs that could not write the journal's objects. Written with `JournalDays` only.
+    JOURNAL_FAILED: Count = Count("JournalFailed"), by "processor, replay";
+    /// Messages whose event had been delivered, discarded or erased before. Of `generic`, a sender's key
     /// may be the same on every event: one that comes more than an hour after the first is a line
     /// of level WARN.
-    DUPLICATES: CountBy<Source> = CountBy { name: "Duplicates", dimension: "Source", values: &Source::ALL, text: Source::as_str }, by "processor";
+    DUPLICATES: CountBy<Source> = CountBy { name: "Duplicates", dimension: "Source", values: &Source::COUNTED, text: Source::as_str }, by "processor";
     /// Events of Open Messaging delivered, found dead or recovered under an id of their own,
     /// because another body had their id and time first. Each is a line of level WARN.
     REUSED_IDS: Count = Count("ReusedIds"), by "processor, replay, recovery";
@@ -310,6 +321,11 @@ table! {
     /// Dead letters sent back to the events queue. For a replay of everything, the queue's depth
     /// when SQS's move task began.
     REPLAYED: Count = Count("Replayed"), by "replay";
+    /// Delivered events that an operator sent once more.
+    RESENT: Count = Count("Resent"), by "replay";
+    /// Events that an operator erased. Those that were still in a queue are counted when the
+    /// processor drops them.
+    ERASED: Count = Count("Erased"), by "replay, processor";
     /// Dead letters that an operator discarded.
     DISCARDED: Count = Count("Discarded"), by "replay";
     /// Dead letters moved to the archive.
@@ -337,6 +353,14 @@ table! {
     RECOVERY_FAILED: Measure = Measure { name: "RecoveryFailed", unit: Unit::Count }, by "recovery";
     /// Time between the checkpoint and the present.
     RECOVERY_BEHIND_TIME: Measure = Measure { name: "RecoveryBehindTime", unit: Unit::Seconds }, by "recovery";
+    /// Messages of Genesys Cloud without a record, and what could not be read, by the newest statement;
+    /// at least 1 where its books do not balance. Written at each run of the
+    /// schedule with `Statement=on`, and left out while a statement is overdue.
+    UNACCOUNTED: Measure = Measure { name: "Unaccounted", unit: Unit::Count }, by "recovery, at each run of the schedule of statements";
+    /// 1 for a run of the canary that failed, else 0. Written with `CanaryMinutes` only, as the next.
+    CANARY_FAILED: Measure = Measure { name: "CanaryFailed", unit: Unit::Count }, by "canary";
+    /// Time since the last good run of the canary, at the end of each run: 0 if that was good.
+    CANARY_AGE: Measure = Measure { name: "CanaryAge", unit: Unit::Seconds }, by "canary";
     /// 1 while events are held back, or go to the dead letters after three days of that; else 0.
     BREAKER_OPEN: Measure = Measure { name: "BreakerOpen", unit: Unit::Count }, by "breaker, at each run";
     /// Events that were let through to test the target.

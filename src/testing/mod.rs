@@ -4,6 +4,7 @@
 mod archive;
 mod breaker;
 mod clock;
+mod counts;
 mod ports;
 mod queue;
 mod secrets;
@@ -20,6 +21,7 @@ use crate::ports::clock::Clock as _;
 pub use self::archive::FakeArchive;
 pub use self::breaker::{FakeEventSource, FakeProber};
 pub use self::clock::FakeClock;
+pub use self::counts::FakeCounts;
 pub use self::ports::FakePorts;
 pub use self::queue::FakeQueue;
 pub use self::secrets::FakeSecretStore;

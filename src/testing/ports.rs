@@ -3,12 +3,14 @@
 use std::marker::PhantomData;
 
 use super::{
-    FakeArchive, FakeClock, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore, FakeTable,
+    FakeArchive, FakeClock, FakeCounts, FakeEventSource, FakeProber, FakeQueue, FakeSecretStore,
+    FakeTable,
 };
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::DeliveryLog;
+use crate::ports::sent_messages::SentMessages;
 use crate::ports::target::Target;
-use crate::{breaker, dead_letters, deliver, ingest, recover};
+use crate::{breaker, dead_letters, deliver, ingest, recover, statement};
 
 /// Fakes behind the ports of a use case, with a clock, a target or a delivery log of the test's
 /// own.
@@ -34,6 +36,15 @@ impl<L: DeliveryLog, C: Clock> recover::PortTypes for FakePorts<L, C> {
     type Events = FakeQueue;
     type DeadLetters = FakeQueue;
     type Table = FakeTable;
+    type Clock = C;
+}
+
+impl<S: SentMessages, C: Clock> statement::PortTypes for FakePorts<S, C> {
+    type Sent = S;
+    type Table = FakeTable;
+    type Events = FakeQueue;
+    type Archive = FakeArchive;
+    type Counts = FakeCounts;
     type Clock = C;
 }
 

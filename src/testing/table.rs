@@ -1,6 +1,7 @@
 //! An events table in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -9,11 +10,14 @@ use uuid::Uuid;
 
 use super::lock;
 use crate::domain::attempts::Attempts;
+use crate::domain::canary::CanaryRuns;
 use crate::domain::circuit::Circuit;
+use crate::domain::erasure::Erasures;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
+use crate::domain::event_record::{BulkReplay, EventRecord, Forgetting, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, Window, Written,
+    BackgroundRun, Checkpoint, ConversationPage, EventsTable, LeaseName, Page, Position, RunLease,
+    ScannedPage, StatementState, Window, Written,
 };
 use crate::ports::service::{Service, ServiceError};
 
@@ -26,12 +30,16 @@ pub struct FakeTable {
 #[derive(Default)]
 struct TableState {
     records: BTreeMap<EventId, EventRecord>,
+    unreadable: BTreeSet<EventId>,
     bodies: BTreeMap<EventId, (Vec<u8>, Timestamp)>,
     leases: BTreeMap<LeaseName, RunLease>,
     checkpoints: BTreeMap<String, Checkpoint>,
+    statement: Option<StatementState>,
     attempts: BTreeMap<Timestamp, Attempts>,
     circuit: Option<Circuit>,
+    canary: CanaryRuns,
     bulk_replay: Option<BulkReplay>,
+    erasures: Erasures,
     background_runs: BTreeMap<String, (BackgroundRun, Timestamp)>,
     is_circuit_unreadable: bool,
     calls_until_failure: Option<usize>,
@@ -85,6 +93,11 @@ impl FakeTable {
         lock(&self.state).is_circuit_unreadable = true;
     }
 
+    /// The record of this event cannot be read from now on.
+    pub fn spoil_record(&self, id: &EventId) {
+        lock(&self.state).unreadable.insert(id.clone());
+    }
+
     /// All records, by id.
     pub fn records(&self) -> Vec<EventRecord> {
         lock(&self.state).records.values().cloned().collect()
@@ -135,7 +148,11 @@ impl FakeTable {
 
 impl EventsTable for FakeTable {
     async fn get(&self, id: &EventId) -> Result<Option<EventRecord>, ServiceError> {
-        Ok(self.working().await?.records.get(id).cloned())
+        let state = self.working().await?;
+        if state.unreadable.contains(id) {
+            return Err(Service::DynamoDb.unreadable("as a later version has it"));
+        }
+        Ok(state.records.get(id).cloned())
     }
 
     async fn get_many(
@@ -145,6 +162,7 @@ impl EventsTable for FakeTable {
         let state = self.working().await?;
         Ok(ids
             .iter()
+            .filter(|id| !state.unreadable.contains(*id))
             .filter_map(|id| Some((id.clone(), state.records.get(id)?.clone())))
             .collect())
     }
@@ -173,6 +191,22 @@ impl EventsTable for FakeTable {
         Ok(Written::Done)
     }
 
+    async fn forget(
+        &self,
+        Forgetting { event_id, revision }: Forgetting<'_>,
+    ) -> Result<Written, ServiceError> {
+        let mut state = self.working().await?;
+        match state.records.get(event_id) {
+            Some(found) if found.revision != revision => {
+                Ok(Written::Lost(Some(Box::new(found.clone()))))
+            }
+            Some(_) | None => {
+                state.records.remove(event_id);
+                Ok(Written::Done)
+            }
+        }
+    }
+
     async fn keep_body(
         &self,
         id: &EventId,
@@ -197,6 +231,16 @@ impl EventsTable for FakeTable {
 
     async fn delete_body(&self, id: &EventId) -> Result<(), ServiceError> {
         self.working().await?.bodies.remove(id);
+        Ok(())
+    }
+
+    async fn take_back_body(&self, id: &EventId, kept_at: Timestamp) -> Result<(), ServiceError> {
+        let mut state = self.working().await?;
+        let is_older =
+            |(_, end): &(Vec<u8>, Timestamp)| end.as_second() <= (kept_at + LIFE).as_second();
+        if state.bodies.get(id).is_some_and(is_older) {
+            state.bodies.remove(id);
+        }
         Ok(())
     }
 
@@ -252,6 +296,68 @@ impl EventsTable for FakeTable {
         let more = waiting.len() > limit;
         waiting.truncate(limit);
         Ok((waiting, more))
+    }
+
+    async fn conversation(
+        &self,
+        conversation_id: &str,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<ConversationPage, ServiceError> {
+        let state = self.working().await?;
+        let is_of =
+            |record: &&EventRecord| record.conversation_id.as_deref() == Some(conversation_id);
+        let mut positions: Vec<_> = state
+            .records
+            .values()
+            .filter(is_of)
+            .map(|record| {
+                (
+                    Position::of(record.received_at, &record.event_id),
+                    record.event_id.clone(),
+                )
+            })
+            .filter(|(position, _)| after.is_none_or(|after| position > after))
+            .collect();
+        positions.sort_unstable();
+        let more = positions.len() > limit;
+        positions.truncate(limit);
+        Ok(ConversationPage {
+            next: positions
+                .last()
+                .map(|(position, _)| position.clone())
+                .filter(|_| more),
+            event_ids: positions.into_iter().map(|(_, id)| id).collect(),
+        })
+    }
+
+    async fn scan(&self, after: Option<&str>, limit: usize) -> Result<ScannedPage, ServiceError> {
+        self.take_time().await;
+        let state = self.working().await?;
+        let after = after
+            .map(|after| after.parse::<EventId>().expect("a key of a page"))
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = ScannedPage::default();
+        for (id, record) in state.records.range((after, Bound::Unbounded)).take(limit) {
+            if state.unreadable.contains(id) {
+                page.unreadable.push(id.to_string());
+            } else {
+                page.records.push(record.clone());
+            }
+            page.next = Some(id.to_string());
+        }
+        let is_full = page.records.len() + page.unreadable.len() == limit;
+        page.next = page.next.filter(|_| is_full);
+        Ok(page)
+    }
+
+    async fn erasures(&self) -> Result<Erasures, ServiceError> {
+        Ok(self.working().await?.erasures.clone())
+    }
+
+    async fn save_erasures(&self, erasures: &Erasures) -> Result<(), ServiceError> {
+        self.working().await?.erasures = erasures.clone();
+        Ok(())
     }
 
     async fn acquire(
@@ -356,6 +462,24 @@ impl EventsTable for FakeTable {
         Ok(())
     }
 
+    async fn statement(&self) -> Result<Option<StatementState>, ServiceError> {
+        Ok(self.working().await?.statement.clone())
+    }
+
+    async fn save_statement(
+        &self,
+        next: &StatementState,
+        from: Option<Uuid>,
+    ) -> Result<bool, ServiceError> {
+        let mut state = self.working().await?;
+        let found = state.statement.as_ref().map(|found| found.revision);
+        if found != from && found != Some(next.revision) {
+            return Ok(false);
+        }
+        state.statement = Some(next.clone());
+        Ok(true)
+    }
+
     async fn count_attempts(
         &self,
         minute: Timestamp,
@@ -389,6 +513,15 @@ impl EventsTable for FakeTable {
     async fn save_circuit(&self, circuit: &Circuit) -> Result<(), ServiceError> {
         let mut state = self.working().await?;
         (state.circuit, state.is_circuit_unreadable) = (Some(circuit.clone()), false);
+        Ok(())
+    }
+
+    async fn canary_runs(&self) -> Result<CanaryRuns, ServiceError> {
+        Ok(self.working().await?.canary.clone())
+    }
+
+    async fn save_canary_runs(&self, runs: &CanaryRuns) -> Result<(), ServiceError> {
+        self.working().await?.canary = runs.clone();
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The ports over AWS. Nothing outside this folder uses the SDK.
 
-mod cloudwatch;
+pub mod cloudwatch;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 mod errors;

@@ -8,7 +8,7 @@ mod region;
 mod tests;
 
 use std::fmt;
-use std::sync::{Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -59,6 +59,12 @@ pub trait PlatformApi: Send + Sync + 'static {
         call: &Call,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<u8>, GenesysError>> + Send;
+}
+
+impl<T: PlatformApi> PlatformApi for Arc<T> {
+    async fn call(&self, call: &Call, deadline: Instant) -> Result<Vec<u8>, GenesysError> {
+        (**self).call(call, deadline).await
+    }
 }
 
 /// The port to the network.

@@ -19,6 +19,7 @@ use self::connections::Connections;
 pub use self::credentials::Credentials;
 use self::echo::Echo;
 use self::tls::CertificateFault;
+pub use self::tls::not_after;
 use self::token::Tokens;
 use crate::adapters::aws::sigv4::SigV4;
 use crate::adapters::standard_webhooks;
@@ -269,6 +270,9 @@ impl<S: SecretStore, C: Clock> HttpTarget<S, C> {
         );
         if let Some(order) = delivery.order {
             put(HeaderName::from_static("x-relay-order"), order.as_str());
+        }
+        if let Some(run) = delivery.resend {
+            put(HeaderName::from_static("x-relay-resend"), run);
         }
         if !headers
             .get(TRACEPARENT)

@@ -121,6 +121,7 @@ async fn deliver<S: SecretStore, C: Clock>(target: &HttpTarget<S, C>, limit: Dur
             attempt: 3,
             deadline: Instant::now() + limit,
             order: None,
+            resend: None,
             pace: None,
         })
         .await
@@ -231,6 +232,7 @@ async fn an_event_without_a_trace_gets_one() {
                 attempt: 3,
                 deadline: Instant::now() + Duration::from_secs(10),
                 order: None,
+                resend: None,
                 pace: None,
             })
             .await;
@@ -697,6 +699,7 @@ async fn request_waits_for_its_turn() {
             attempt: 1,
             deadline: began + Duration::from_secs(left),
             order: None,
+            resend: None,
             pace: Some(&pace),
         };
         let failure = failure(target.deliver(delivery).await);

@@ -113,7 +113,7 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
 }
 
 /// The end of a certificate's validity, from its DER (RFC 5280 section 4.1).
-fn not_after(certificate: &[u8]) -> Option<Timestamp> {
+pub fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     const VERSION: u8 = 0xA0;
     const UTC_TIME: u8 = 0x17;
     let (_, mut certificate) = element(&mut &*certificate)?;

@@ -14,10 +14,11 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::domain::check::CheckEvent;
 use crate::domain::instant::instant;
 use crate::domain::json::{Json, Object};
 use crate::domain::placeholder::is_placeholder;
@@ -29,6 +30,9 @@ const KEY_DAY_SECONDS: i64 = 24 * 3600;
 /// The sources of Genesys Cloud begin with this ("Amazon EventBridge integration", Genesys Cloud
 /// Resource Center).
 const PARTNER_SOURCE: &str = "aws.partner/genesys.com";
+
+/// The ids of check events begin with this, and a hash of the body follows.
+const CHECK_PREFIX: &str = "check-";
 
 /// Fields of every event of an event bus beside `source`, `detail-type` and `detail` ("AWS service
 /// event metadata", EventBridge User Guide), whatever prefix the rule goes by.
@@ -57,6 +61,12 @@ pub struct Event {
 }
 
 impl Event {
+    /// Returns whether it is a [check event](crate::domain::check), which is no business of anyone's:
+    /// no metric counts it, and no journal or archive keeps it.
+    pub fn is_check(&self) -> bool {
+        self.source == Source::Check
+    }
+
     /// The digest by which a record tells two bodies of one id apart.
     ///
     /// Only the id of Open Messaging does without the body: all others are made of it, or of
@@ -79,8 +89,8 @@ pub struct BodyDigest(String);
 
 /// The name of an event: 1 to 80 characters of `A–Z a–z 0–9 _ -`.
 ///
-/// The relay makes it from what identifies the event (43 characters of a SHA-256), and passes it to
-/// the target as idempotency key. It can only be made by [`Identity::of`] or by parsing.
+/// The relay makes it from what identifies the event (43 characters of a SHA-256; behind `check-` for
+/// a check event), and passes it to the target as idempotency key. It can only be made by [`Identity::of`] or by parsing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EventId(String);
@@ -184,11 +194,22 @@ pub enum Source {
     EventBridge,
     /// Any other JSON object or array.
     Generic,
+    /// A [check event](crate::domain::check): synthetic, and recognised by its whole body alone.
+    Check,
 }
 
 impl Source {
     /// All sources.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
+        Self::OpenMessaging,
+        Self::Webhook,
+        Self::EventBridge,
+        Self::Generic,
+        Self::Check,
+    ];
+
+    /// The sources of events that are no check: those that metrics count.
+    pub const COUNTED: [Self; 4] = [
         Self::OpenMessaging,
         Self::Webhook,
         Self::EventBridge,
@@ -201,6 +222,7 @@ impl Source {
             Self::OpenMessaging => "open-messaging",
             Self::Webhook => "webhook",
             Self::EventBridge => "eventbridge",
+            Self::Check => "check",
             Self::Generic => "generic",
         }
     }
@@ -214,7 +236,7 @@ impl fmt::Display for Source {
 
 /// A text that names no source.
 #[derive(Debug, thiserror::Error)]
-#[error("a source is one of open-messaging, webhook, eventbridge, generic")]
+#[error("a source is one of open-messaging, webhook, eventbridge, generic, check")]
 pub struct UnknownSource;
 
 impl FromStr for Source {
@@ -307,6 +329,7 @@ impl Identity {
                 eventbridge_id(event, detail.as_ref(), body, received_at)
             }
             Shape::Webhook { envelope } => webhook_id(envelope, body, received_at, key),
+            Shape::Check => Some(check_id(body)),
             Shape::Generic => None,
         };
         let keyed = || Some(keyed_id(key?, body, key_at?));
@@ -318,9 +341,43 @@ impl Identity {
         }
     }
 
-    /// Identifies a body whose id is known already.
+    /// The ids that a message of Open Messaging would have at other times, up to `within` from its
+    /// own; none for other bodies.
+    pub fn near(
+        body: Json<'_>,
+        received_at: Timestamp,
+        within: SignedDuration,
+    ) -> impl Iterator<Item = EventId> {
+        let reference = match Shape::of(body) {
+            Shape::OpenMessaging { message, channel } => channel
+                .get("time")
+                .and_then(|time| instant(time, received_at))
+                .and_then(|time| Some((MessageReference::of(&message, &channel)?, time))),
+            Shape::Check | Shape::EventBridge { .. } | Shape::Webhook { .. } | Shape::Generic => {
+                None
+            }
+        };
+        let within = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        reference.into_iter().flat_map(move |(reference, time)| {
+            let time = time.as_millisecond();
+            let from = time.saturating_sub(within);
+            (from..=time.saturating_add(within))
+                .filter(move |other| *other != time)
+                .map(move |other| reference.at(other))
+        })
+    }
+
+    /// Identifies a body whose id is known already. A check event has no id but its own: under that
+    /// of another event it would count as that event.
     pub fn named(id: EventId, body: Json<'_>) -> Self {
         let shape = Shape::of(body);
+        let id = match shape {
+            Shape::Check => check_id(body),
+            Shape::OpenMessaging { .. }
+            | Shape::EventBridge { .. }
+            | Shape::Webhook { .. }
+            | Shape::Generic => id,
+        };
         Self {
             id,
             source: shape.source(),
@@ -351,6 +408,7 @@ enum Shape<'a> {
     Webhook {
         envelope: Object<'a>,
     },
+    Check,
     Generic,
 }
 
@@ -380,6 +438,9 @@ impl<'a> Shape<'a> {
         if has("webhookId") && has("payload") && has("timestamp") {
             return Self::Webhook { envelope: object };
         }
+        if CheckEvent::read(body, &object).is_some() {
+            return Self::Check;
+        }
         Self::Generic
     }
 
@@ -388,6 +449,7 @@ impl<'a> Shape<'a> {
             Self::OpenMessaging { .. } => Source::OpenMessaging,
             Self::EventBridge { .. } => Source::EventBridge,
             Self::Webhook { .. } => Source::Webhook,
+            Self::Check => Source::Check,
             Self::Generic => Source::Generic,
         }
     }
@@ -396,7 +458,7 @@ impl<'a> Shape<'a> {
         match self {
             Self::OpenMessaging { channel, .. } => channel.text("id"),
             Self::Webhook { envelope } => envelope.text("webhookId"),
-            Self::EventBridge { .. } | Self::Generic => None,
+            Self::EventBridge { .. } | Self::Check | Self::Generic => None,
         }
     }
 }
@@ -420,8 +482,47 @@ fn is_from_event_bus(event: &Object<'_>) -> bool {
         || (source.is_some() && BUS_FIELDS.iter().all(|name| event.get(name).is_some()))
 }
 
+/// A message of Open Messaging without its time.
+///
 /// Genesys promises that id and time together are unique. A receipt has the id of the message that
-/// it is about. What has no id is known by its body, if that has a time.
+/// it is about.
+struct MessageReference {
+    channel_id: String,
+    kind: String,
+    id: String,
+    status: String,
+}
+
+impl MessageReference {
+    fn of(message: &Object<'_>, channel: &Object<'_>) -> Option<Self> {
+        let kind = message.text("type")?;
+        let status = if kind == "Receipt" {
+            message.text("status").unwrap_or_default()
+        } else {
+            String::new()
+        };
+        Some(Self {
+            channel_id: channel.text("id")?,
+            kind,
+            id: message.text("id")?,
+            status,
+        })
+    }
+
+    fn at(&self, millisecond: i64) -> EventId {
+        let time = millisecond.to_be_bytes();
+        let parts = [
+            self.channel_id.as_bytes(),
+            self.kind.as_bytes(),
+            self.id.as_bytes(),
+            &time,
+            self.status.as_bytes(),
+        ];
+        EventId::from_parts("open-messaging message", &parts)
+    }
+}
+
+/// What has no id is known by its body, if that has a time.
 fn open_messaging_id(
     message: &Object<'_>,
     channel: &Object<'_>,
@@ -429,24 +530,7 @@ fn open_messaging_id(
     received_at: Timestamp,
 ) -> Option<EventId> {
     let time = instant(channel.get("time")?, received_at)?;
-    let reference = || {
-        let kind = message.text("type")?;
-        let status = if kind == "Receipt" {
-            message.text("status").unwrap_or_default()
-        } else {
-            String::new()
-        };
-        let (channel_id, id) = (channel.text("id")?, message.text("id")?);
-        let time = time.as_millisecond().to_be_bytes();
-        let parts = [
-            channel_id.as_bytes(),
-            kind.as_bytes(),
-            id.as_bytes(),
-            &time,
-            status.as_bytes(),
-        ];
-        Some(EventId::from_parts("open-messaging message", &parts))
-    };
+    let reference = || Some(MessageReference::of(message, channel)?.at(time.as_millisecond()));
     let by_body = || EventId::from_parts("open-messaging body", &[&body.canonical()]);
     Some(reference().unwrap_or_else(by_body))
 }
@@ -496,6 +580,12 @@ fn webhook_id(
         .chain(key.into_iter().flat_map(SenderKey::parts))
         .collect();
     Some(EventId::from_parts("webhook", &parts))
+}
+
+/// It shows what it is: the policy of the function that forgets check events goes by the prefix.
+pub(super) fn check_id(body: Json<'_>) -> EventId {
+    let EventId(hash) = EventId::from_parts("check", &[&body.canonical()]);
+    EventId(format!("{CHECK_PREFIX}{hash}"))
 }
 
 /// The key never stands alone, since a header that the customer configured has the same value on

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::domain::event::{BodyDigest, Event, EventId, Source};
@@ -24,18 +24,14 @@ use crate::domain::text::excerpt_of;
 pub(crate) use self::transition::restored;
 pub use self::transition::{
     BulkReplay, Claim, ClaimRequest, ClaimResult, DeadLetterEvidence, DeadLetterStatus, DeadRecord,
-    Finished, Guard, TRANSITIONS, Transition,
+    Finished, Forgetting, Guard, TRANSITIONS, Transition, Unforgettable,
 };
 
 /// The lifetime of a record after its last change: one day longer than SQS keeps a dead letter.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
-/// Paths of the conversation's id in bodies, the commonest first.
-const CONVERSATIONS: [&[&str]; 3] = [
-    &["conversationId"],
-    &["payload", "conversationId"],
-    &["detail", "eventBody", "conversationId"],
-];
+/// The lifetime of the record of a check event.
+pub const CHECK_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Upper bound on the kept headers. API Gateway accepts 10 KiB; a message that was sent by hand has
 /// no bound.
@@ -61,7 +57,12 @@ pub struct EventRecord {
     /// The webhook or integration it belongs to.
     #[serde(rename = "origin", default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<String>,
+    /// The [conversation](crate::domain::conversation::conversation_id) that it tells of. The index
+    /// of conversations has the records with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<String>,
     /// The time at which the relay first received it.
+    #[serde(serialize_with = "fixed_width")]
     pub received_at: Timestamp,
     /// The digest of its body, unless the id covers the body. Absent until a body with a digest has
     /// come.
@@ -90,6 +91,13 @@ pub struct EventRecord {
     /// its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// Names of the resends that have delivered it, or were discarded, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resent: Vec<String>,
+    /// The name of the resend that delivers it. Set from its claim until it is delivered: the event
+    /// was delivered before, and only a message of a resend may deliver it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resend: Option<String>,
     /// The time to live. DynamoDB deletes late, so this is compared wherever a record is read.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub expires_at: Timestamp,
@@ -122,6 +130,8 @@ pub enum State {
     },
     /// Discarded by an operator.
     Discarded(Death),
+    /// Erased: the record knows the event by its id and digest, and nothing of its content.
+    Erased,
 }
 
 /// The right to deliver an event until a time.
@@ -135,6 +145,11 @@ pub struct DeliveryLease {
     /// True if the event was claimed in its place in the order of its conversation.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ordered: bool,
+}
+
+/// Writes a time so that the texts of times are in their order, as an index has them.
+fn fixed_width<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -206,6 +221,18 @@ pub struct OperatorAction {
     pub why: Option<String>,
 }
 
+impl OperatorAction {
+    /// The erasure of the event's conversation, which also covers what is found later.
+    pub(crate) fn of_erasure(at: Timestamp) -> Self {
+        Self {
+            action: "erase".to_owned(),
+            at,
+            by: "erasure of its conversation".to_owned(),
+            why: None,
+        }
+    }
+}
+
 /// A conversation that waits for one of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
@@ -224,9 +251,6 @@ pub struct Context {
     /// The webhook's name, where the body gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_name: Option<String>,
-    /// The conversation, where the body names one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conversation_id: Option<String>,
     /// The target's address; absent without an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -242,13 +266,10 @@ impl Context {
     /// Reads the details from an event that goes to `target`.
     pub fn of(event: &Event, target: Option<String>) -> Self {
         let body = Json::parse(&event.body).ok();
-        let text = |path: &[&str]| {
-            let mut value = body?;
-            for name in path {
-                value = value.as_object()?.get(name)?;
-            }
-            value.as_str().map(|text| excerpt_of(&text, MAX_NAME_BYTES))
-        };
+        let name = body.and_then(|body| {
+            let name = body.as_object()?.get("webhookName")?;
+            name.as_str().map(|name| excerpt_of(&name, MAX_NAME_BYTES))
+        });
         let mut room = MAX_HEADER_BYTES;
         let mut fits = |name: &str, value: &str| {
             let left = room.checked_sub(name.len() + value.len());
@@ -256,8 +277,7 @@ impl Context {
             left.is_some()
         };
         Self {
-            webhook_name: text(&["webhookName"]),
-            conversation_id: CONVERSATIONS.into_iter().find_map(text),
+            webhook_name: name,
             target,
             content_type: event
                 .content_type
@@ -287,6 +307,7 @@ pub struct Summary {
     #[serde(rename = "origin", default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<String>,
     /// The time at which the relay first received it.
+    #[serde(serialize_with = "fixed_width")]
     pub received_at: Timestamp,
     /// Attempts at the event, all in all.
     pub attempts_made: u32,
@@ -308,6 +329,7 @@ pub enum StateName {
     Dead,
     Archived,
     Discarded,
+    Erased,
 }
 
 impl fmt::Display for StateName {
@@ -327,6 +349,7 @@ impl StateName {
             Self::Dead => "DEAD",
             Self::Archived => "ARCHIVED",
             Self::Discarded => "DISCARDED",
+            Self::Erased => "ERASED",
         }
     }
 }
@@ -341,6 +364,7 @@ impl State {
             Self::Dead(_) => StateName::Dead,
             Self::Archived { .. } => StateName::Archived,
             Self::Discarded(_) => StateName::Discarded,
+            Self::Erased => StateName::Erased,
         }
     }
 
@@ -363,16 +387,17 @@ impl State {
             | Self::Retrying { .. }
             | Self::Delivered
             | Self::Archived { .. }
-            | Self::Discarded(_) => None,
+            | Self::Discarded(_)
+            | Self::Erased => None,
         }
     }
 
-    /// Returns whether an operator may still need the body: not after a delivery, an archive or a
-    /// discard.
+    /// Returns whether an operator may still need the body: not after a delivery, an archive, a
+    /// discard or an erasure.
     pub fn may_need_body(&self) -> bool {
         match self {
             Self::Queued | Self::InProgress(_) | Self::Retrying { .. } | Self::Dead(_) => true,
-            Self::Delivered | Self::Archived { .. } | Self::Discarded(_) => false,
+            Self::Delivered | Self::Archived { .. } | Self::Discarded(_) | Self::Erased => false,
         }
     }
 
@@ -385,8 +410,14 @@ impl State {
             | Self::Retrying { .. }
             | Self::Delivered
             | Self::Archived { .. }
-            | Self::Discarded(_) => false,
+            | Self::Discarded(_)
+            | Self::Erased => false,
         }
+    }
+
+    /// Returns whether no message may deliver the event any more, but one of a resend.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Delivered | Self::Discarded(_) | Self::Erased)
     }
 }
 
@@ -410,9 +441,9 @@ impl EventRecord {
     }
 
     /// Returns whether a body may be kept that is not needed: the event was dead, and is delivered,
-    /// discarded or archived.
+    /// discarded or archived; or it was erased, which leaves no trace of a death.
     pub fn has_surplus_body(&self) -> bool {
-        self.context.is_some() && !self.state.may_need_body()
+        (self.context.is_some() || self.state == State::Erased) && !self.state.may_need_body()
     }
 
     /// The part that the index holds.

@@ -156,6 +156,11 @@ impl<'a> Object<'a> {
         self.0.iter().any(|(key, _)| key == name)
     }
 
+    /// Returns whether this field is there once, and no other.
+    pub(crate) fn is_only(&self, name: &str) -> bool {
+        matches!(&*self.0, [(key, _)] if key == name)
+    }
+
     /// The text of a field that is there exactly once, and says something.
     pub fn text(&self, name: &str) -> Option<String> {
         Some(self.get(name)?.as_str()?.into_owned()).filter(|text| !is_placeholder(text))

@@ -13,9 +13,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 
-use crate::domain::event::{Event, EventId, Identity, InvalidEventId, UnknownSource};
+use crate::domain::event::{Event, EventId, Identity, InvalidEventId, Source, UnknownSource};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::json::{Json, NotJson};
+use crate::domain::resend::Resend;
 use crate::domain::text::is_allowed;
 use crate::domain::trace::TraceHeader;
 
@@ -38,6 +39,9 @@ pub mod attribute {
     /// `true` on a copy that the recovery fetched, which is known by its id alone; absent
     /// otherwise.
     pub const RECOVERED: &str = "recovered";
+    /// The run that sends a delivered event once more, a JSON object; see
+    /// [`Resend`](crate::domain::resend::Resend).
+    pub const RESEND: &str = "resend";
 }
 
 /// The attributes with which EventBridge puts an event into a rule target's dead-letter queue
@@ -66,7 +70,10 @@ mod undelivered {
 ///
 /// "Amazon SQS message quotas": the size counts the body and every attribute's name, type and
 /// value.
-pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 - 16 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = MAX_SQS_BYTES - 16 * 1024;
+
+/// "Amazon SQS message quotas": a message has at most 1 MiB.
+const MAX_SQS_BYTES: usize = 1024 * 1024;
 
 /// JSON that came without a type goes out with this one: a receiver that goes by the type could not
 /// read it.
@@ -169,6 +176,9 @@ pub enum Unreadable {
     /// Without an `event_id` the body must identify the event.
     #[error("the message has no attribute event_id, and its body does not identify an event")]
     NotJson(#[source] NotJson),
+    /// The attribute `resend` is there and wrong.
+    #[error("the message attribute resend is not a JSON object with run and by")]
+    Resend(#[source] serde_json::Error),
     /// A text attribute holds bytes.
     #[error("the message attribute {0} is not a text")]
     NotText(&'static str),
@@ -263,9 +273,11 @@ impl Message {
             (Some(id), Ok(json)) => Identity::named(id, json),
             (Some(id), Err(_)) => Identity::of_malformed(id),
         };
-        let source = match self.text(attribute::SOURCE)? {
-            Some(name) => name.parse().map_err(Unreadable::Source)?,
-            None => source,
+        let named = self.text(attribute::SOURCE)?.map(str::parse).transpose();
+        let source = match named.map_err(Unreadable::Source)? {
+            // The body alone makes a check event.
+            Some(named) if named != Source::Check && source != Source::Check => named,
+            _ => source,
         };
         let unsaid = is_json.then_some(JSON_CONTENT_TYPE);
         let content_type = self
@@ -416,6 +428,23 @@ impl Message {
         })
     }
 
+    /// The run that sends it once more, if one does.
+    pub fn resend(&self) -> Result<Option<Resend>, Unreadable> {
+        let text = self.text(attribute::RESEND)?;
+        text.map(serde_json::from_str)
+            .transpose()
+            .map_err(Unreadable::Resend)
+    }
+
+    /// Marks it as sent once more by a run.
+    #[must_use]
+    pub fn with_resend(mut self, resend: &Resend) -> Self {
+        let resend = serde_json::json!(resend).to_string();
+        self.attributes
+            .insert(attribute::RESEND.to_owned(), Attribute::text(resend));
+        self
+    }
+
     /// Replaces the reason.
     #[must_use]
     pub fn with_reason(self, reason: &Reason) -> Self {
@@ -434,6 +463,11 @@ impl Message {
             self.attributes.remove(name);
         }
         self
+    }
+
+    /// Returns whether SQS takes it: it has few enough attributes, and is not too large.
+    pub fn is_sendable(&self) -> bool {
+        self.attributes.len() <= MAX_ATTRIBUTES && self.size() <= MAX_SQS_BYTES
     }
 
     /// Its size in bytes as SQS counts it.

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::{FromSecret, SecretStore, SecretsError, read};
-use crate::ports::clock::Clock;
+use crate::ports::clock::{Clock, Moment};
 use crate::runtime::logging::display_chain;
 
 /// The age up to which secrets count as fresh, and the least time between two reads.
@@ -33,15 +31,10 @@ pub struct SecretCache<S, T, C> {
 }
 
 struct CacheState<T> {
-    copy: Option<(Arc<T>, ReadAt)>,
+    copy: Option<(Arc<T>, Moment)>,
     /// The last read, if it failed.
-    last_failure: Option<(ReadAt, SecretsError)>,
+    last_failure: Option<(Moment, SecretsError)>,
 }
-
-/// A moment by both clocks: the monotonic one may stop while a function is frozen, and the wall
-/// clock may be set.
-#[derive(Clone, Copy)]
-struct ReadAt(Instant, Timestamp);
 
 impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
     /// Keeps a copy for `keep_for` before it is read again.
@@ -61,7 +54,7 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
     pub async fn get(&self) -> Result<Arc<T>, SecretsError> {
         let mut state = self.state.lock().await;
         let usable =
-            |(_, read_at): &&(Arc<T>, ReadAt)| self.age(*read_at) < self.keep_for + BRIDGED;
+            |(_, read_at): &&(Arc<T>, Moment)| read_at.age(&self.clock) < self.keep_for + BRIDGED;
         let bridge = state
             .copy
             .as_ref()
@@ -107,17 +100,17 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
         state: &mut CacheState<T>,
     ) -> Result<Arc<T>, SecretsError> {
         if let Some((copy, read_at)) = &state.copy
-            && self.age(*read_at) < age
+            && read_at.age(&self.clock) < age
         {
             return Ok(Arc::clone(copy));
         }
         if let Some((at, error)) = &state.last_failure
-            && self.age(*at) < pause
+            && at.age(&self.clock) < pause
         {
             return Err(error.clone());
         }
         // Counted from before the call: what is read may already be that old when it arrives.
-        let read_at = ReadAt(Instant::now(), self.clock.now());
+        let read_at = Moment::now(&self.clock);
         match self.store.read().await.and_then(|text| read(&text)) {
             Ok(secrets) => {
                 let secrets = Arc::new(secrets);
@@ -128,18 +121,10 @@ impl<S: SecretStore, T: FromSecret, C: Clock> SecretCache<S, T, C> {
                 Ok(secrets)
             }
             Err(error) => {
-                state.last_failure =
-                    Some((ReadAt(Instant::now(), self.clock.now()), error.clone()));
+                state.last_failure = Some((Moment::now(&self.clock), error.clone()));
                 Err(error)
             }
         }
-    }
-
-    fn age(&self, ReadAt(instant, timestamp): ReadAt) -> Duration {
-        let by_the_day = self.clock.now().duration_since(timestamp);
-        instant
-            .elapsed()
-            .max(by_the_day.try_into().unwrap_or_default())
     }
 }
 
@@ -148,6 +133,7 @@ mod tests {
     use super::*;
     use crate::ports::secrets::SenderSecrets;
     use crate::testing::{FakeClock, FakeSecretStore};
+    use jiff::Timestamp;
 
     const KEPT: Duration = Duration::from_mins(5);
 

@@ -45,6 +45,7 @@ struct QueueState {
     disorder: Option<fastrand::Rng>,
     failures_left: usize,
     receives_refused: bool,
+    late_count: Option<(u64, Instant)>,
     moves_refused: bool,
     send_delay: Duration,
     receive_delay: Duration,
@@ -62,6 +63,8 @@ struct Entry {
     receipt: Option<ReceiptHandle>,
     receive_count: u32,
     visible_at: Instant,
+    /// True if its deletion was confirmed, and it comes back all the same.
+    is_deleted: bool,
 }
 
 fn unavailable() -> ServiceError {
@@ -137,6 +140,12 @@ impl FakeQueue {
         lock(&self.state).receives_refused = true;
     }
 
+    /// Counts at least so many messages as in flight for a while, whatever is: counts of SQS are
+    /// late.
+    pub fn count_late(&self, in_flight: u64, by: Duration) {
+        lock(&self.state).late_count = Some((in_flight, Instant::now() + by));
+    }
+
     /// Refuses to start move tasks from now on.
     pub fn refuse_moves(&self) {
         lock(&self.state).moves_refused = true;
@@ -177,6 +186,16 @@ impl FakeQueue {
         state
             .entries
             .iter()
+            .map(|entry| look(&entry.message, entry.sent_at))
+            .collect()
+    }
+
+    /// Calls `look` with each message of which no deletion was confirmed.
+    pub fn held_undeleted<T>(&self, look: impl Fn(&Message, Timestamp) -> T) -> Vec<T> {
+        let mut state = lock(&self.state);
+        state.expire();
+        let entries = state.entries.iter().filter(|entry| !entry.is_deleted);
+        entries
             .map(|entry| look(&entry.message, entry.sent_at))
             .collect()
     }
@@ -248,7 +267,8 @@ impl FakeQueue {
         }
     }
 
-    fn is_fifo(&self) -> bool {
+    /// Returns whether it is a FIFO queue.
+    pub fn is_fifo(&self) -> bool {
         lock(&self.state).fifo.is_some()
     }
 
@@ -303,6 +323,7 @@ impl FakeQueue {
             receipt: None,
             receive_count: state.received_before,
             visible_at: Instant::now() + delay,
+            is_deleted: false,
         };
         state.entries.push(entry);
         drop(state);
@@ -313,8 +334,8 @@ impl FakeQueue {
 impl QueueState {
     fn expire(&mut self) {
         if let Some(retention) = self.retention {
-            let now = FakeClock.now();
-            self.retain(|entry| entry.sent_at + retention > now);
+            let oldest = FakeClock.now() - retention;
+            self.retain(|entry| entry.sent_at > oldest);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The ports to the queue.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -50,9 +51,19 @@ impl Sender for FakeQueue {
     }
 
     async fn send_all(&self, messages: &[Message]) -> Vec<Result<(), ServiceError>> {
-        let mut results = Vec::new();
+        let (mut results, mut failed): (Vec<Result<(), ServiceError>>, _) =
+            (Vec::new(), BTreeMap::new());
         for message in messages {
-            results.push(self.send(message).await);
+            // As the adapter of SQS does: of a group in order, nothing is sent behind what failed.
+            let before = failed.get(&message.group).filter(|_| self.is_fifo());
+            let result = match before.cloned() {
+                Some(error) => Err(error),
+                None => self.send(message).await,
+            };
+            if let Err(error) = &result {
+                failed.insert(message.group.clone(), error.clone());
+            }
+            results.push(result);
         }
         results
     }
@@ -137,7 +148,11 @@ impl Receiver for FakeQueue {
                 .disorder
                 .as_mut()
                 .is_some_and(|rng| rng.u32(..COMES_BACK) == 0);
-            if !comes_back {
+            if comes_back {
+                if let Some(entry) = state.by_receipt(receipt) {
+                    entry.is_deleted = true;
+                }
+            } else {
                 // An older receipt of a message that was received again deletes nothing, and that
                 // is no error.
                 state.retain(|entry| entry.receipt.as_ref() != Some(receipt));
@@ -162,9 +177,11 @@ impl Countable for FakeQueue {
             .iter()
             .filter(|entry| entry.visible_at <= now)
             .count();
+        let hidden = (state.entries.len() - visible) as u64;
+        let late = state.late_count.filter(|(_, until)| *until > now);
         Ok(QueueDepth {
             visible: visible as u64,
-            in_flight: (state.entries.len() - visible) as u64,
+            in_flight: late.map_or(hidden, |(count, _)| hidden.max(count)),
             delayed: 0,
         })
     }

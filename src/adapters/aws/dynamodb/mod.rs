@@ -1,7 +1,9 @@
 //! The events table in Amazon DynamoDB.
 
+mod conversations;
 mod index;
 mod packed;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -33,11 +35,14 @@ use self::index::{
 use self::packed::{pack, unpack};
 use super::failed;
 use crate::domain::attempts::Attempts;
+use crate::domain::canary::CanaryRuns;
 use crate::domain::circuit::Circuit;
+use crate::domain::erasure::Erasures;
 use crate::domain::event::EventId;
-use crate::domain::event_record::{BulkReplay, EventRecord, Guard, LIFE, Transition};
+use crate::domain::event_record::{BulkReplay, EventRecord, Forgetting, Guard, LIFE, Transition};
 use crate::ports::events_table::{
-    BackgroundRun, Checkpoint, EventsTable, LeaseName, Page, Position, RunLease, Window, Written,
+    BackgroundRun, Checkpoint, ConversationPage, EventsTable, LeaseName, Page, Position, RunLease,
+    ScannedPage, StatementState, Window, Written,
 };
 use crate::ports::service::{Service, ServiceError};
 use crate::runtime::logging::display_chain;
@@ -89,6 +94,32 @@ impl DynamoDb {
         Ok(request
             .set_item(Some(item))
             .item(KEY, AttributeValue::S(key)))
+    }
+
+    /// Writes an item with a revision on a condition, and returns whether that held.
+    async fn put_revised(
+        &self,
+        request: PutItemFluentBuilder,
+        revision: Uuid,
+    ) -> Result<bool, ServiceError> {
+        #[derive(Deserialize)]
+        struct Revised {
+            revision: Uuid,
+        }
+        let request = request
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(context))
+                if context.err().is_conditional_check_failed_exception() =>
+            {
+                let found: Option<Revised> =
+                    refused_by(context.into_err()).map(parse).transpose()?;
+                // An earlier try of this very call was carried out, and its answer was lost.
+                Ok(found.is_some_and(|found| found.revision == revision))
+            }
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
+        }
     }
 
     async fn read(&self, key: String) -> Result<Option<Item>, ServiceError> {
@@ -275,6 +306,29 @@ impl EventsTable for DynamoDb {
         }
     }
 
+    async fn forget(
+        &self,
+        Forgetting { event_id, revision }: Forgetting<'_>,
+    ) -> Result<Written, ServiceError> {
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(event_id.to_string()))
+            .condition_expression("attribute_not_exists(event_id) OR revision = :revision")
+            .expression_attribute_values(":revision", AttributeValue::S(revision.to_string()));
+        match request.send().await {
+            Ok(_) => Ok(Written::Done),
+            Err(SdkError::ServiceError(context))
+                if context.err().is_conditional_check_failed_exception() =>
+            {
+                let found = self.get(event_id).await?;
+                Ok(found.map_or(Written::Done, |found| Written::Lost(Some(Box::new(found)))))
+            }
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
+        }
+    }
+
     async fn keep_body(
         &self,
         id: &EventId,
@@ -330,6 +384,30 @@ impl EventsTable for DynamoDb {
             .map_err(failed(Service::DynamoDb))
     }
 
+    async fn take_back_body(&self, id: &EventId, kept_at: Timestamp) -> Result<(), ServiceError> {
+        let expires_at = (kept_at + LIFE).as_second();
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(KEY, AttributeValue::S(body_key(id)))
+            .condition_expression("expires_at <= :kept")
+            .expression_attribute_values(":kept", AttributeValue::N(expires_at.to_string()));
+        match request.send().await {
+            // Or another was kept since, or none is there.
+            Ok(_) => Ok(()),
+            Err(SdkError::ServiceError(context))
+                if matches!(
+                    context.err(),
+                    DeleteItemError::ConditionalCheckFailedException(_)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed(Service::DynamoDb)(error)),
+        }
+    }
+
     async fn dead_letters(
         &self,
         window: Window,
@@ -366,6 +444,33 @@ impl EventsTable for DynamoDb {
         let records = ids.into_iter().filter_map(|id| records.remove(&id));
         let waiting = records.filter(|record| record.waiting.is_some() && !record.is_expired(now));
         Ok((waiting.collect(), are_more))
+    }
+
+    async fn conversation(
+        &self,
+        conversation_id: &str,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<ConversationPage, ServiceError> {
+        self.query_conversation(conversation_id, after, limit).await
+    }
+
+    async fn scan(&self, after: Option<&str>, limit: usize) -> Result<ScannedPage, ServiceError> {
+        self.scan_page(after, limit).await
+    }
+
+    async fn erasures(&self) -> Result<Erasures, ServiceError> {
+        let found = self.read(ERASURES_KEY.to_owned()).await?;
+        found.map_or_else(|| Ok(Erasures::default()), parse)
+    }
+
+    async fn save_erasures(&self, erasures: &Erasures) -> Result<(), ServiceError> {
+        let request = self.put(ERASURES_KEY.to_owned(), erasures)?;
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed(Service::DynamoDb))
     }
 
     async fn acquire(
@@ -493,20 +598,7 @@ impl EventsTable for DynamoDb {
                 .condition_expression("revision = :revision")
                 .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
         };
-        let request = request
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match request.send().await {
-            Ok(_) => Ok(true),
-            Err(SdkError::ServiceError(context))
-                if context.err().is_conditional_check_failed_exception() =>
-            {
-                let found: Option<BackgroundRun> =
-                    refused_by(context.into_err()).map(parse).transpose()?;
-                // An earlier try of this very call was carried out, and its answer was lost.
-                Ok(found.is_some_and(|found| found.revision == run.revision))
-            }
-            Err(error) => Err(failed(Service::DynamoDb)(error)),
-        }
+        self.put_revised(request, run.revision).await
     }
 
     async fn checkpoint(&self, source: &str) -> Result<Option<Checkpoint>, ServiceError> {
@@ -527,6 +619,26 @@ impl EventsTable for DynamoDb {
             .await
             .map(drop)
             .map_err(failed(Service::DynamoDb))
+    }
+
+    async fn statement(&self) -> Result<Option<StatementState>, ServiceError> {
+        let found = self.read(STATEMENT_KEY.to_owned()).await?;
+        found.map(parse).transpose()
+    }
+
+    async fn save_statement(
+        &self,
+        state: &StatementState,
+        from: Option<Uuid>,
+    ) -> Result<bool, ServiceError> {
+        let request = self.put(STATEMENT_KEY.to_owned(), state)?;
+        let request = match from {
+            None => request.condition_expression("attribute_not_exists(event_id)"),
+            Some(revision) => request
+                .condition_expression("revision = :revision")
+                .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
+        };
+        self.put_revised(request, state.revision).await
     }
 
     async fn count_attempts(
@@ -603,6 +715,20 @@ impl EventsTable for DynamoDb {
             .map(drop)
             .map_err(failed(Service::DynamoDb))
     }
+
+    async fn canary_runs(&self) -> Result<CanaryRuns, ServiceError> {
+        let found = self.read(CANARY_KEY.to_owned()).await?;
+        found.map_or_else(|| Ok(CanaryRuns::default()), parse)
+    }
+
+    async fn save_canary_runs(&self, runs: &CanaryRuns) -> Result<(), ServiceError> {
+        let request = self.put(CANARY_KEY.to_owned(), runs)?;
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed(Service::DynamoDb))
+    }
 }
 
 /// The attempts of a minute as an item.
@@ -649,8 +775,17 @@ impl From<CountedAttempts> for Attempts {
 /// The newest bulk replay.
 const BULK_REPLAY_KEY: &str = "#bulk-replay";
 
+/// The erasures of the last 15 days. One item, which the processor reads.
+const ERASURES_KEY: &str = "#erasures";
+
 /// State of the breaker.
 const CIRCUIT_KEY: &str = "#breaker";
+
+/// State of the statements.
+const STATEMENT_KEY: &str = "#statement";
+
+/// The key of the runs of the canary.
+const CANARY_KEY: &str = "#canary";
 
 /// Counts of attempts expire after some hours.
 const ATTEMPTS_KEPT_SECONDS: i64 = 6 * 3600;
@@ -662,6 +797,7 @@ fn attempts_key(minute: Timestamp) -> String {
 fn lease_key(what: LeaseName) -> String {
     match what {
         LeaseName::DeadLetters => "lease#dead-letters".to_owned(),
+        LeaseName::Journal => "lease#journal".to_owned(),
         LeaseName::Recovery => "lease#recovery".to_owned(),
         LeaseName::Breaker => "lease#breaker".to_owned(),
     }
@@ -683,10 +819,15 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, ServiceError> {
     from_item(item).map_err(unreadable)
 }
 
+/// The key of an item.
+fn key_of(item: &Item) -> Option<&str> {
+    item.get(KEY)?.as_s().ok().map(String::as_str)
+}
+
 /// Reads one of many items. One that this program did not write, or that a later version wrote, is
 /// logged and skipped.
 fn readable<T: DeserializeOwned>(item: Item) -> Option<T> {
-    let key = item.get(KEY).and_then(|key| key.as_s().ok()).cloned();
+    let key = key_of(&item).map(str::to_owned);
     parse(item)
         .inspect_err(|error| {
             tracing::error!(

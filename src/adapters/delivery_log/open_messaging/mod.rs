@@ -6,6 +6,7 @@
 //! is configuration. Receipts and typing events have no status of their own and cannot be found
 //! this way.
 
+mod sent;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +70,12 @@ pub struct Place {
     /// True if the list became shorter while it was read, and is read once more.
     #[serde(rename = "is_anew")]
     is_second: bool,
+    /// Conversations that could not be read, and are tried again at the end of the list.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    postponed: VecDeque<String>,
+    /// Number of times that the end of the list was reached.
+    #[serde(default)]
+    rounds: u32,
 }
 
 impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
@@ -92,76 +99,120 @@ impl<A: PlatformApi> DeliveryLog for OpenMessaging<A> {
     async fn read(
         &self,
         window: Window,
-        mut place: Place,
+        place: Place,
         deadline: Instant,
     ) -> Result<Part<Place>, DeliveryLogError> {
         let of = format!(
             "{:?} {:?} {}",
             self.integration_ids, self.statuses, self.look_back
         );
-        if place.of != of {
-            place = Place {
-                of,
-                ..Place::default()
-            };
-        }
-        let entries = if let Some(conversation) = place.conversations.pop_front() {
-            self.conversation(&conversation, window, deadline, &mut place.gone)
-                .await?
-        } else {
-            let found = self
-                .conversations(window, place.page.saturating_add(1), deadline)
-                .await?;
-            if found.total < place.total {
-                let problem = format!(
-                    "of {} conversations that it listed, {} are left",
-                    place.total, found.total
-                );
-                if place.is_second {
-                    let what = "POST /api/v2/analytics/conversations/details/query".to_owned();
-                    return Err(GenesysError::Unusable { what, problem }.into());
-                }
-                tracing::warn!(problem, "pages have shifted; reading the list again");
-                let again = Place {
-                    of: place.of,
-                    gone: place.gone,
-                    is_second: true,
-                    ..Place::default()
-                };
-                return Ok(Part {
-                    entries: Vec::new(),
-                    next: Some(again),
-                });
+        let mut place = place.of(of);
+        let entries = match self.advance(window, &mut place, deadline).await? {
+            Step::Conversation(conversation) => {
+                self.conversation(&conversation, window, deadline, &mut place.gone)
+                    .await?
             }
-            place = Place {
-                page: place.page.saturating_add(1),
-                total: found.total,
-                conversations: found.ids,
-                ..place
-            };
-            found.unreadable
+            Step::Page(unreadable) => unreadable.into_iter().map(Entry::Unreadable).collect(),
+            Step::Again => Vec::new(),
         };
-        let is_over = place.conversations.is_empty()
-            && place.total <= u64::from(PAGE_SIZE).saturating_mul(place.page);
         Ok(Part {
             entries,
-            next: (!is_over).then_some(place),
+            next: place.unless_over(),
         })
+    }
+
+    async fn fetch(&self, id: &str, deadline: Instant) -> Result<Entry, DeliveryLogError> {
+        let listed = Listed {
+            id: id.to_owned(),
+            status: None,
+            time: None,
+        };
+        let whole = json!({ "messageId": id }).to_string();
+        // It is made of a text that was JSON a moment ago.
+        let whole = Json::parse(whole.as_bytes()).map_err(|error| GenesysError::Unusable {
+            what: format!("the message {id}"),
+            problem: error.to_string(),
+        })?;
+        Ok(self.message(&listed, whole, deadline).await?.into())
+    }
+}
+
+/// A step through the list of conversations.
+enum Step {
+    /// The next conversation is to be read.
+    Conversation(String),
+    /// A page was read, which has these unreadable conversations.
+    Page(Vec<Unreadable>),
+    /// The list became shorter, and is read again.
+    Again,
+}
+
+impl Place {
+    /// The place, or the beginning where it is one of another configuration.
+    fn of(self, of: String) -> Self {
+        if self.of == of {
+            return self;
+        }
+        Self {
+            of,
+            ..Self::default()
+        }
+    }
+
+    /// The place, unless everything was read.
+    fn unless_over(mut self) -> Option<Self> {
+        let is_over = self.conversations.is_empty()
+            && self.page > 0
+            && self.total <= u64::from(PAGE_SIZE).saturating_mul(self.page);
+        if is_over && !self.postponed.is_empty() {
+            self.conversations = std::mem::take(&mut self.postponed);
+            self.rounds += 1;
+            return Some(self);
+        }
+        (!is_over).then_some(self)
     }
 }
 
 /// One page of the query.
 struct Conversations {
     ids: VecDeque<String>,
-    unreadable: Vec<Entry>,
+    unreadable: Vec<Unreadable>,
     total: u64,
 }
 
 /// A message as its conversation lists it.
 struct Listed {
     id: String,
-    status: String,
+    status: Option<String>,
     time: Option<Timestamp>,
+}
+
+/// A message as Genesys Cloud has it.
+enum Found {
+    /// A message to the webhook.
+    Sent(Failed),
+    /// A message from the customer.
+    Inbound(String),
+    /// A message of another integration, and its name.
+    OfOther(String, String),
+    /// Deleted, or not understood.
+    Unreadable(Unreadable),
+    /// Unavailable for now, and why.
+    Unavailable(String),
+}
+
+impl From<Found> for Entry {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Sent(failed) => Self::Failed(failed),
+            Found::Inbound(id) => Self::Skipped(format!("the message {id} is inbound")),
+            Found::OfOther(id, integration) => Self::Skipped(format!(
+                "the message {id} is of the integration {integration}"
+            )),
+            Found::Unreadable(unreadable) => Self::Unreadable(unreadable),
+            Found::Unavailable(problem) => Self::Unavailable(problem),
+        }
+    }
 }
 
 /// A missing object.
@@ -173,6 +224,40 @@ enum Missing {
 }
 
 impl<A: PlatformApi> OpenMessaging<A> {
+    /// Takes the next conversation, or reads the page behind the last one.
+    async fn advance(
+        &self,
+        window: Window,
+        place: &mut Place,
+        deadline: Instant,
+    ) -> Result<Step, GenesysError> {
+        if let Some(conversation) = place.conversations.pop_front() {
+            return Ok(Step::Conversation(conversation));
+        }
+        let page = place.page.saturating_add(1);
+        let found = self.conversations(window, page, deadline).await?;
+        if found.total < place.total {
+            let problem = format!(
+                "of {} conversations that it listed, {} are left",
+                place.total, found.total
+            );
+            if place.is_second {
+                let what = "POST /api/v2/analytics/conversations/details/query".to_owned();
+                return Err(GenesysError::Unusable { what, problem });
+            }
+            tracing::warn!(problem, "pages have shifted; reading the list again");
+            *place = Place {
+                of: std::mem::take(&mut place.of),
+                gone: place.gone,
+                is_second: true,
+                ..Place::default()
+            };
+            return Ok(Step::Again);
+        }
+        (place.page, place.total, place.conversations) = (page, found.total, found.ids);
+        Ok(Step::Page(found.unreadable))
+    }
+
     async fn conversations(
         &self,
         window: Window,
@@ -262,96 +347,58 @@ impl<A: PlatformApi> OpenMessaging<A> {
         deadline: Instant,
         gone: &mut u32,
     ) -> Result<Vec<Entry>, GenesysError> {
+        let answer = match self.fetch_conversation(id, deadline, gone).await? {
+            Ok(answer) => answer,
+            Err(found) => return Ok(vec![found.into()]),
+        };
+        let listed = match listed_in(&answer, id, window, Some(&self.statuses)) {
+            Ok(listed) => listed,
+            Err(unreadable) => return Ok(vec![Entry::Unreadable(unreadable)]),
+        };
+        *gone = 0;
+        let mut entries = Vec::new();
+        for message in listed {
+            entries.push(match message {
+                Ok((listed, message)) => self.message(&listed, message, deadline).await?.into(),
+                Err(found) => found.into(),
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Fetches a conversation. Counts how many are `gone` in a row.
+    async fn fetch_conversation(
+        &self,
+        id: &str,
+        deadline: Instant,
+        gone: &mut u32,
+    ) -> Result<Result<Vec<u8>, Found>, GenesysError> {
         let call = Call {
             method: Method::GET,
             path: format!("/api/v2/conversations/messages/{}", segment(id)),
             body: None,
             permission: None,
         };
-        let unreadable = |whole, problem| {
-            let name = format!("conversation {id}");
-            Entry::Unreadable(Unreadable {
-                name,
-                whole,
-                problem,
-                webhook_id: None,
-            })
-        };
-        let answer = match self.fetch(&call, deadline).await? {
-            Ok(answer) => answer,
-            Err(Missing::Unavailable(problem)) => return Ok(vec![Entry::Unavailable(problem)]),
+        match self.fetch_object(&call, deadline).await? {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Missing::Unavailable(problem)) => Ok(Err(Found::Unavailable(problem))),
             Err(Missing::Gone(problem)) => {
                 *gone = gone.saturating_add(1);
                 if *gone < TOO_MANY_GONE {
-                    return Ok(vec![unreadable(
-                        json!({ "conversationId": id }).to_string(),
-                        problem,
-                    )]);
+                    let whole = json!({ "conversationId": id }).to_string();
+                    return Ok(Err(Found::Unreadable(unreadable_conversation(
+                        id, whole, problem,
+                    ))));
                 }
                 let problem = format!(
                     "{gone} conversations in a row are missing, the last because {problem}"
                 );
-                return Err(GenesysError::Unusable {
+                Err(GenesysError::Unusable {
                     what: "GET /api/v2/conversations/messages".to_owned(),
                     problem,
-                });
-            }
-        };
-        let Some(messages) = messages(&answer) else {
-            let whole = String::from_utf8_lossy(&answer).into_owned();
-            return Ok(vec![unreadable(
-                whole,
-                "the conversation has no list of participants, or too many messages".to_owned(),
-            )]);
-        };
-        *gone = 0;
-        let (mut entries, mut seen, mut strange) = (Vec::new(), BTreeSet::new(), 0_usize);
-        for message in messages {
-            match self.listed(message, window) {
-                // Several participants can list the same message.
-                Ok(Some(listed)) if seen.insert(listed.id.clone()) => {
-                    entries.push(self.message(&listed, message, deadline).await?);
-                }
-                Ok(_) => {}
-                Err(problem) => {
-                    strange += 1;
-                    if strange <= MOST_NOT_UNDERSTOOD {
-                        let name = String::from_utf8_lossy(&message.canonical()).into_owned();
-                        entries.push(not_understood(name, message, problem));
-                    }
-                }
+                })
             }
         }
-        if strange > MOST_NOT_UNDERSTOOD {
-            let problem =
-                format!("the conversation {id} has {strange} messages that are not understood");
-            entries.push(Entry::Unavailable(problem));
-        }
-        Ok(entries)
-    }
-
-    /// A message that belongs to the window and was not delivered, or what is wrong with it.
-    fn listed(&self, message: Json<'_>, window: Window) -> Result<Option<Listed>, &'static str> {
-        let fields = message.as_object().ok_or("the message is no object")?;
-        let time = fields
-            .text("messageTime")
-            .and_then(|time| time.parse().ok());
-        if !time.is_none_or(|time| window.holds(time)) {
-            return Ok(None);
-        }
-        if !has_text_or_nothing(&fields, "messageStatus") {
-            return Err("the messageStatus is no text");
-        }
-        let status = fields
-            .text("messageStatus")
-            .filter(|status| self.statuses.contains(status));
-        let Some(status) = status else {
-            return Ok(None);
-        };
-        let id = fields
-            .text("messageId")
-            .ok_or("the message has no messageId")?;
-        Ok(Some(Listed { id, status, time }))
     }
 
     /// Makes the payload of a message again.
@@ -360,7 +407,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         listed: &Listed,
         message: Json<'_>,
         deadline: Instant,
-    ) -> Result<Entry, GenesysError> {
+    ) -> Result<Found, GenesysError> {
         let call = Call {
             method: Method::GET,
             // The present SDK has no such parameter; older ones need it to get the
@@ -372,21 +419,26 @@ impl<A: PlatformApi> OpenMessaging<A> {
             body: None,
             permission: Some("conversation:message:view"),
         };
-        let unreadable =
-            |json, problem: &str| not_understood(format!("message {}", listed.id), json, problem);
-        let answer = match self.fetch(&call, deadline).await? {
+        let unreadable = |json, problem: &str| {
+            Found::Unreadable(not_understood(
+                format!("message {}", listed.id),
+                json,
+                problem,
+            ))
+        };
+        let answer = match self.fetch_object(&call, deadline).await? {
             Ok(answer) => answer,
-            Err(Missing::Unavailable(problem)) => return Ok(Entry::Unavailable(problem)),
+            Err(Missing::Unavailable(problem)) => return Ok(Found::Unavailable(problem)),
             Err(Missing::Gone(problem)) => return Ok(unreadable(message, &problem)),
         };
         match Json::parse(&answer) {
-            Ok(details) => Ok(self.entry(details, listed)),
+            Ok(details) => Ok(self.found(details, listed)),
             Err(error) => Ok(unreadable(message, &error.to_string())),
         }
     }
 
     /// Fetches one object. A missing one is no error: it must not hold up all others.
-    async fn fetch(
+    async fn fetch_object(
         &self,
         call: &Call,
         deadline: Instant,
@@ -409,8 +461,14 @@ impl<A: PlatformApi> OpenMessaging<A> {
         }
     }
 
-    fn entry(&self, details: Json<'_>, listed: &Listed) -> Entry {
-        let problem = |problem| not_understood(format!("message {}", listed.id), details, problem);
+    fn found(&self, details: Json<'_>, listed: &Listed) -> Found {
+        let problem = |problem| {
+            Found::Unreadable(not_understood(
+                format!("message {}", listed.id),
+                details,
+                problem,
+            ))
+        };
         let Some(fields) = details.as_object() else {
             return problem("the message is no object");
         };
@@ -422,7 +480,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
             .text("direction")
             .or_else(|| normalized.text("direction"));
         if direction.is_some_and(|direction| direction.eq_ignore_ascii_case("inbound")) {
-            return Entry::Skipped(format!("the message {} is inbound", listed.id));
+            return Found::Inbound(listed.id.clone());
         }
         let Some(channel) = normalized
             .get("channel")
@@ -438,10 +496,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
             return problem("the normalizedMessage has no id, type or channel.id");
         };
         if !self.integration_ids.contains(&integration) {
-            return Entry::Skipped(format!(
-                "the message {} is of the integration {integration}",
-                listed.id
-            ));
+            return Found::OfOther(listed.id.clone(), integration);
         }
         // The webhook names the conversation beside the message.
         let conversation = normalized
@@ -457,7 +512,7 @@ impl<A: PlatformApi> OpenMessaging<A> {
         let Ok(body) = body else {
             return problem("the normalizedMessage cannot be written as a payload");
         };
-        Entry::Failed(Failed {
+        Found::Sent(Failed {
             delivery: listed.id.clone(),
             entry: format!("message {}", listed.id),
             at: channel
@@ -469,8 +524,92 @@ impl<A: PlatformApi> OpenMessaging<A> {
             content_type: Some("application/json".to_owned()),
             headers: BTreeMap::new(),
             sender_key: None,
-            note: format!("message status {}", listed.status),
+            note: listed.status.as_ref().map_or_else(
+                || "fetched by its id".to_owned(),
+                |status| format!("message status {status}"),
+            ),
         })
+    }
+}
+
+/// The messages of a conversation, or what is wrong with one.
+type Listing<'a> = Vec<Result<(Listed, Json<'a>), Found>>;
+
+/// The messages of a conversation that belong to the window and have one of the statuses, each once,
+/// in their order; or what is wrong with the conversation.
+fn listed_in<'a>(
+    conversation: &'a [u8],
+    id: &str,
+    window: Window,
+    statuses: Option<&BTreeSet<String>>,
+) -> Result<Listing<'a>, Unreadable> {
+    let Some(messages) = messages(conversation) else {
+        let whole = String::from_utf8_lossy(conversation).into_owned();
+        let problem = "the conversation has no list of participants, or too many messages";
+        return Err(unreadable_conversation(id, whole, problem.to_owned()));
+    };
+    let (mut found, mut seen, mut strange) = (Vec::new(), BTreeSet::new(), 0_usize);
+    for message in messages {
+        match listed(message, window, statuses) {
+            // Several participants can list the same message.
+            Ok(Some(listed)) if seen.insert(listed.id.clone()) => found.push(Ok((listed, message))),
+            Ok(_) => {}
+            Err(problem) => {
+                strange += 1;
+                if strange <= MOST_NOT_UNDERSTOOD {
+                    let name = String::from_utf8_lossy(&message.canonical()).into_owned();
+                    found.push(Err(Found::Unreadable(not_understood(
+                        name, message, problem,
+                    ))));
+                }
+            }
+        }
+    }
+    if strange > MOST_NOT_UNDERSTOOD {
+        let problem =
+            format!("the conversation {id} has {strange} messages that are not understood");
+        found.push(Err(Found::Unavailable(problem)));
+    }
+    Ok(found)
+}
+
+/// A message that belongs to the window and has one of the statuses, or what is wrong with it.
+fn listed(
+    message: Json<'_>,
+    window: Window,
+    statuses: Option<&BTreeSet<String>>,
+) -> Result<Option<Listed>, &'static str> {
+    let fields = message.as_object().ok_or("the message is no object")?;
+    let time = fields
+        .text("messageTime")
+        .and_then(|time| time.parse().ok());
+    if !time.is_none_or(|time| window.holds(time)) {
+        return Ok(None);
+    }
+    if !has_text_or_nothing(&fields, "messageStatus") {
+        return Err("the messageStatus is no text");
+    }
+    let status = fields.text("messageStatus");
+    let is_wanted = |wanted: &BTreeSet<String>| {
+        status
+            .as_ref()
+            .is_some_and(|status| wanted.contains(status))
+    };
+    if !statuses.is_none_or(is_wanted) {
+        return Ok(None);
+    }
+    let id = fields
+        .text("messageId")
+        .ok_or("the message has no messageId")?;
+    Ok(Some(Listed { id, status, time }))
+}
+
+fn unreadable_conversation(id: &str, whole: String, problem: String) -> Unreadable {
+    Unreadable {
+        name: format!("conversation {id}"),
+        whole,
+        problem,
+        webhook_id: None,
     }
 }
 
@@ -500,12 +639,11 @@ fn has_text_or_nothing(fields: &Object<'_>, name: &str) -> bool {
     }
 }
 
-fn not_understood(name: String, json: Json<'_>, problem: &str) -> Entry {
-    let whole = json.as_text().to_owned();
-    Entry::Unreadable(Unreadable {
+fn not_understood(name: String, json: Json<'_>, problem: &str) -> Unreadable {
+    Unreadable {
         name,
-        whole,
+        whole: json.as_text().to_owned(),
         problem: problem.to_owned(),
         webhook_id: None,
-    })
+    }
 }

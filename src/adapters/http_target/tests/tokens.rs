@@ -430,6 +430,7 @@ async fn refusal_stays_where_the_rate_leaves_no_second_try() {
         attempt: 1,
         deadline: Instant::now() + LONG,
         order: None,
+        resend: None,
         pace: Some(&pace),
     };
     let failure = failure(target.deliver(delivery).await);

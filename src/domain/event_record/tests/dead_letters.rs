@@ -10,6 +10,7 @@ fn evidence(event: &Event, sent_at: Timestamp) -> DeadLetterEvidence<'_> {
         sent_at,
         reason: None,
         event: Some(event),
+        resend: None,
     }
 }
 
@@ -358,6 +359,7 @@ fn found_dead(
         sent_at,
         reason: Some(reason),
         event: Some(&event),
+        resend: None,
     };
     DeadLetterStatus::of(&evidence, Some(found), now)
 }
@@ -437,4 +439,39 @@ fn the_message_of_a_death_that_had_to_be_sent_once_more_is_of_that_death_and_non
         panic!("not moved")
     };
     assert_eq!(moved.death().reason, ReasonKind::Unknown);
+}
+
+/// SQS moves a resend whose receives are used up, although no worker has claimed it.
+#[test]
+fn an_unclaimed_resend_in_the_dead_letter_queue_is_a_dead_letter() {
+    let mut record = claim(None, "m", false, start())
+        .delivered(attempt(start()))
+        .next;
+    let event = event();
+    let status = |record: &EventRecord, resend| {
+        let evidence = DeadLetterEvidence {
+            event_id: &event.id,
+            received_at: event.received_at,
+            sent_at: start(),
+            reason: None,
+            event: Some(&event),
+            resend,
+        };
+        DeadLetterStatus::of(&evidence, Some(record), start())
+    };
+    let copy = DeadLetterStatus::Finished(StateName::Delivered);
+    assert_eq!(status(&record, None), copy);
+    let DeadLetterStatus::Unrecorded(dead) = status(&record, Some("one")) else {
+        panic!("no dead letter")
+    };
+    let dead = &dead.transition().next;
+    assert_eq!(dead.resend.as_deref(), Some("one"));
+    // A copy without the mark is none of the resend.
+    assert_eq!(status(dead, None), copy);
+    assert!(matches!(
+        status(dead, Some("one")),
+        DeadLetterStatus::Dead(_)
+    ));
+    record.resent.push("one".to_owned());
+    assert_eq!(status(&record, Some("one")), copy);
 }

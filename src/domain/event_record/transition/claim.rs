@@ -2,11 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{BulkReplay, Guard, Transition, crashed, unchanged};
+use super::{BulkReplay, Guard, REMEMBERED, Transition, crashed, unchanged};
+use crate::domain::conversation::conversation_id;
 use crate::domain::event::{Event, EventId};
 use crate::domain::event_record::{
-    Attempt, Context, Dead, Death, DeliveryLease, EventRecord, REPLAY_CEILING, State, StateName,
+    Attempt, Context, Dead, Death, DeliveryLease, EventRecord, OperatorAction, REPLAY_CEILING,
+    State, StateName,
 };
+use crate::domain::resend::Resend;
 
 /// A retry may come this much before its time: SQS shows it when it should, but clocks differ.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
@@ -36,6 +39,8 @@ pub struct ClaimRequest<'a> {
     /// The conversation whose later events wait for this one, where the message has a place in its
     /// order.
     pub conversation: Option<&'a str>,
+    /// The run that sends the event once more, where the message is of one.
+    pub resend: Option<&'a Resend>,
     /// The end of the lease.
     pub lease_until: Timestamp,
     /// The time now.
@@ -47,7 +52,7 @@ pub struct ClaimRequest<'a> {
 pub enum ClaimResult {
     /// The event can be delivered once the claim is written.
     Claimed(Claim),
-    /// The event was delivered or discarded before.
+    /// The event was delivered, discarded or erased before.
     AlreadyFinished(Finished),
     /// Another body had the id first: the event gets this id.
     Other(EventId),
@@ -60,13 +65,15 @@ pub enum ClaimResult {
     AlreadyDead(Death),
 }
 
-/// An event that is delivered or was discarded before.
+/// An event that is delivered, or was discarded or erased before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Delivered or discarded.
+    /// Delivered, discarded or erased.
     pub state: StateName,
     /// The time at which the relay received the message that created its record.
     pub received_at: Timestamp,
+    /// The time of the last write of its record: it was finished by then.
+    pub recorded_at: Timestamp,
     /// The transition to write before the message is deleted: the record takes the digest of the
     /// first body with one, so that a later one is not taken for the same event.
     pub noted: Option<Transition>,
@@ -74,11 +81,12 @@ pub struct Finished {
 
 impl Finished {
     fn of(found: &EventRecord, request: ClaimRequest<'_>) -> Self {
-        let digest = if found.digest.is_none() {
-            request.event.digest()
-        } else {
-            None
-        };
+        let digest =
+            if found.digest.is_none() && found.state.is_final() && found.state != State::Erased {
+                request.event.digest()
+            } else {
+                None
+            };
         let noted = digest.map(|digest| {
             let next = EventRecord {
                 digest: Some(digest),
@@ -86,9 +94,15 @@ impl Finished {
             };
             found.transition(next, found.state.clone(), request.now)
         });
+        let state = if found.resend.is_some() {
+            StateName::Delivered
+        } else {
+            found.state.name()
+        };
         Self {
-            state: found.state.name(),
+            state,
             received_at: found.received_at,
+            recorded_at: found.last_seen_at,
             noted,
         }
     }
@@ -126,10 +140,12 @@ impl Claim {
         }
         let marked = BulkReplay::marked(request.bulk, found);
         let found = marked.as_ref();
+        // Delivered before, and only a resend may deliver it once more.
+        let is_late = found.resend.is_some() && request.resend.is_none();
+        if is_late || found.is_finished(request.resend.map(|resend| resend.run.as_str())) {
+            return ClaimResult::AlreadyFinished(Finished::of(found, request));
+        }
         let mut next = match &found.state {
-            State::Delivered | State::Discarded(_) => {
-                return ClaimResult::AlreadyFinished(Finished::of(found, request));
-            }
             State::InProgress(lease) if lease.lease_until > now => {
                 return ClaimResult::TooEarly(lease.lease_until);
             }
@@ -184,13 +200,20 @@ impl Claim {
                 next.leave_the_dead();
                 next
             }
-            State::Archived { .. } => EventRecord {
-                attempts_since_claim: 0,
-                ..found.clone()
-            },
+            // By a resend; the other two are finished.
+            State::Delivered | State::Discarded(_) | State::Erased | State::Archived { .. } => {
+                EventRecord {
+                    attempts_since_claim: 0,
+                    ..found.clone()
+                }
+            }
         };
         let conversation = in_place(found, request);
+        next.begin_resend(request.resend, now);
         next.digest = next.digest.or_else(|| request.event.digest());
+        next.conversation_id = next
+            .conversation_id
+            .or_else(|| conversation_id(request.event));
         next.attempts_made += 1;
         next.attempts_since_claim += 1;
         ClaimResult::Claimed(Self {
@@ -201,22 +224,9 @@ impl Claim {
 
     /// The first claim on an event, or the first after `forgotten`.
     fn first(forgotten: Option<&EventRecord>, request: ClaimRequest<'_>) -> Self {
-        let Event {
-            id,
-            source,
-            webhook_id,
-            received_at,
-            ..
-        } = request.event;
-        let mut next = EventRecord::new(
-            id,
-            *source,
-            webhook_id.as_deref(),
-            *received_at,
-            lease(request, request.conversation),
-            request.now,
-        );
-        next.digest = request.event.digest();
+        let state = lease(request, request.conversation);
+        let mut next = EventRecord::of(request.event, state, request.now);
+        next.begin_resend(request.resend, request.now);
         next.attempts_made = 1;
         next.attempts_since_claim = 1;
         Self {
@@ -265,6 +275,11 @@ impl Claim {
         self.conversation.is_some()
     }
 
+    /// The run that sends the event once more with this claim.
+    pub fn resend(&self) -> Option<&str> {
+        self.record().resend.as_deref()
+    }
+
     /// Replays of the event so far.
     pub fn replays_made(&self) -> u32 {
         self.record().replays_made
@@ -309,11 +324,14 @@ impl Claim {
     /// The target has the event.
     pub fn delivered(&self, attempt: Attempt) -> Transition {
         let now = attempt.at;
-        self.after(attempt, State::Delivered, now)
+        let mut transition = self.after(attempt, State::Delivered, now);
+        transition.next.end_resend(self.resend());
+        transition
     }
 
     /// The target has the event, although the lease was lost and the table holds `found` by now:
-    /// the delivery is a fact with or without the lease. `None` if it is recorded already.
+    /// the delivery is a fact with or without the lease. `None` if it is recorded already, or the
+    /// event was erased.
     pub fn delivered_late(
         &self,
         attempt: Attempt,
@@ -326,11 +344,13 @@ impl Claim {
                 ..self.delivered(attempt)
             });
         };
-        if found.state == State::Delivered {
+        let is_recorded = found.state == State::Delivered && found.is_finished(self.resend());
+        if is_recorded || found.state == State::Erased {
             return None;
         }
         let mut next = found.clone();
         next.remember_attempt(attempt);
+        next.end_resend(self.resend());
         Some(found.transition(next, State::Delivered, now))
     }
 
@@ -444,6 +464,39 @@ fn past_ceiling(death: Death, ClaimRequest { sent_at, now, .. }: ClaimRequest<'_
 }
 
 impl EventRecord {
+    /// Returns whether nothing is left to deliver for a message: of the event, or of the event in
+    /// this resend.
+    pub fn is_finished(&self, resend: Option<&str>) -> bool {
+        let is_resent = |run: &str| self.resent.iter().any(|resent| resent == run);
+        match &self.state {
+            State::Discarded(_) | State::Erased => true,
+            State::Delivered => resend.is_none_or(is_resent),
+            _ => resend.is_some_and(is_resent),
+        }
+    }
+
+    /// Notes the run that delivers the event once more, or that none does.
+    fn begin_resend(&mut self, resend: Option<&Resend>, now: Timestamp) {
+        let run = resend.map(|resend| resend.run.as_str());
+        if let Some(Resend { by, why, .. }) = resend.filter(|_| self.resend.as_deref() != run) {
+            self.remember_act(OperatorAction {
+                action: "resend".to_owned(),
+                at: now,
+                by: by.clone(),
+                why: why.clone(),
+            });
+        }
+        self.resend = run.map(str::to_owned);
+    }
+
+    /// Notes that a run has delivered the event once more, or will not.
+    pub(super) fn end_resend(&mut self, run: Option<&str>) {
+        self.resend = None;
+        self.resent.extend(run.map(str::to_owned));
+        let forgotten = self.resent.len().saturating_sub(REMEMBERED);
+        self.resent.drain(..forgotten);
+    }
+
     /// Returns whether the event still has its place in the order of its conversation: all its
     /// attempts were made there, and it waits there for the next.
     pub(crate) fn has_place(&self) -> bool {
@@ -454,7 +507,8 @@ impl EventRecord {
             | State::Delivered
             | State::Dead(_)
             | State::Archived { .. }
-            | State::Discarded(_) => false,
+            | State::Discarded(_)
+            | State::Erased => false,
         }
     }
 
@@ -470,9 +524,13 @@ impl EventRecord {
     }
 }
 
-/// The conversation of a claim on an event that still has its place in it.
+/// The conversation of a claim on an event that still has its place in it, or has a new one by a
+/// resend.
 fn in_place<'a>(found: &EventRecord, request: ClaimRequest<'a>) -> Option<&'a str> {
-    request.conversation.filter(|_| found.has_place())
+    let has_new_place = request.resend.is_some() && found.state == State::Delivered;
+    request
+        .conversation
+        .filter(|_| has_new_place || found.has_place())
 }
 
 fn lease(request: ClaimRequest<'_>, conversation: Option<&str>) -> State {

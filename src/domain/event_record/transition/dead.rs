@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Guard, Transition, crashed, unchanged};
+use crate::domain::conversation::conversation_id;
 use crate::domain::event::{Event, EventId, Source};
 use crate::domain::event_record::{
     Context, Dead, Death, EventRecord, OperatorAction, State, StateName,
@@ -24,6 +25,8 @@ pub struct DeadLetterEvidence<'a> {
     pub reason: Option<&'a Reason>,
     /// The event, if one can be read from it.
     pub event: Option<&'a Event>,
+    /// The run that sends the event once more, if the message is of one.
+    pub resend: Option<&'a str>,
 }
 
 /// The status of a message in the dead-letter queue, by the record of its event.
@@ -33,7 +36,7 @@ pub enum DeadLetterStatus {
     Dead(DeadRecord),
     /// A dead letter that is not recorded as one yet.
     Unrecorded(DeadRecord),
-    /// A copy of an event that is delivered or discarded.
+    /// A copy of an event that is delivered, discarded or erased.
     Finished(StateName),
     /// A copy of an event that is on its way.
     UnderWay,
@@ -49,6 +52,13 @@ impl DeadLetterStatus {
         let Some(found) = found.filter(|found| !found.is_expired(now)) else {
             return Self::Unrecorded(DeadRecord::begin(evidence, found, now));
         };
+        // Delivered before: a copy of it is no dead letter of the resend.
+        if found.resend.is_some() && evidence.resend.is_none() {
+            return Self::Finished(StateName::Delivered);
+        }
+        if found.is_finished(evidence.resend) {
+            return Self::Finished(found.state.name());
+        }
         let late = |expected: Timestamp| expected + GRACE <= now;
         let unexplained = || evidence.death_after(found.last_seen_at, now);
         let died = |death: Death, crashed_at: Option<Timestamp>| {
@@ -57,10 +67,13 @@ impl DeadLetterStatus {
                 next.remember_attempt(crashed(at));
             }
             next.context.get_or_insert_with(|| evidence.context());
+            next.resend = evidence.resend.map(str::to_owned);
             Self::Unrecorded(DeadRecord::of(found, next, death, now))
         };
         match &found.state {
-            State::Delivered | State::Discarded(_) => Self::Finished(found.state.name()),
+            // A resend that no worker has claimed.
+            State::Delivered => died(unexplained(), None),
+            State::Discarded(_) | State::Erased => Self::Finished(found.state.name()),
             // It was sent back, and is here again without a claim: it died once more, of something
             // else.
             State::Dead(
@@ -216,6 +229,8 @@ impl DeadRecord {
         );
         next.context = Some(evidence.context());
         next.digest = evidence.event.and_then(Event::digest);
+        next.resend = evidence.resend.map(str::to_owned);
+        next.conversation_id = evidence.event.and_then(conversation_id);
         Self {
             transition: Transition {
                 next,
@@ -270,9 +285,15 @@ impl DeadRecord {
         )
     }
 
-    /// Records that an operator discarded it.
+    /// Records that an operator discarded it. A resend alone is discarded, and not the event that
+    /// was delivered before: it can be sent once more by another run.
     pub fn discarded(&self, act: OperatorAction) -> Transition {
-        self.act(act, State::Discarded(self.dead.death.clone()))
+        let Some(run) = &self.record().resend else {
+            return self.act(act, State::Discarded(self.dead.death.clone()));
+        };
+        let mut transition = self.act(act, State::Delivered);
+        transition.next.end_resend(Some(run));
+        transition
     }
 
     /// Records that its message is not in the dead-letter queue.
@@ -308,6 +329,12 @@ pub(crate) fn restored(
         begun.next.remember_act(act);
         return Some(begun);
     };
+    // Archived before its delivery, or for a resend that has delivered it since: what is dead now is
+    // another resend, and has another message.
+    let is_late = found.resend.is_some() && evidence.resend.is_none();
+    if is_late || found.is_finished(evidence.resend) {
+        return None;
+    }
     let (State::Archived { death, .. }
     | State::Dead(Dead {
         death,

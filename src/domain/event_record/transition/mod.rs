@@ -3,11 +3,15 @@
 mod bulk;
 mod claim;
 mod dead;
+mod forget;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::{Attempt, Death, EventRecord, LIFE, OperatorAction, State, StateName, Waiting};
+use super::{
+    Attempt, CHECK_LIFE, Death, EventRecord, LIFE, OperatorAction, State, StateName, Waiting,
+};
+use crate::domain::conversation::conversation_id;
 use crate::domain::event::{Event, EventId, Source};
 use crate::domain::failure::Reason;
 use crate::domain::text::excerpt_of;
@@ -25,6 +29,7 @@ pub use self::bulk::BulkReplay;
 pub use self::claim::{Claim, ClaimRequest, ClaimResult, Finished};
 pub(crate) use self::dead::restored;
 pub use self::dead::{DeadLetterEvidence, DeadLetterStatus, DeadRecord};
+pub use self::forget::{Forgetting, Unforgettable};
 
 /// A conditional write from one state of an event to the next.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +61,8 @@ pub enum Guard {
 
 /// All transitions: from (`None` is no record), to, and their cause. The diagram in
 /// `ARCHITECTURE.md` is made of it.
-pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
-    use StateName::{Archived, Dead, Delivered, Discarded, InProgress, Queued, Retrying};
+pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 35] = {
+    use StateName::{Archived, Dead, Delivered, Discarded, Erased, InProgress, Queued, Retrying};
     [
         (None, InProgress, "claim"),
         (None, Queued, "recover"),
@@ -72,7 +77,7 @@ pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
         (None, Delivered, "delivered late"),
         (Some(Queued), Delivered, "delivered late"),
         (Some(Retrying), Delivered, "delivered late"),
-        (Some(Dead), Delivered, "delivered late"),
+        (Some(Dead), Delivered, "delivered late, discard of a resend"),
         (Some(Archived), Delivered, "delivered late"),
         (Some(Discarded), Delivered, "delivered late"),
         (Some(Delivered), Delivered, "body noted"),
@@ -84,6 +89,16 @@ pub const TRANSITIONS: [(Option<StateName>, StateName, &str); 25] = {
         (Some(Dead), Dead, "replay, reconcile, restore"),
         (Some(Dead), Archived, "archive"),
         (Some(Dead), Discarded, "discard"),
+        (Some(Delivered), InProgress, "claim after a resend"),
+        (Some(Delivered), Dead, "reconcile after a resend"),
+        (None, Erased, "erase"),
+        (Some(Queued), Erased, "erase"),
+        (Some(InProgress), Erased, "erase"),
+        (Some(Retrying), Erased, "erase"),
+        (Some(Delivered), Erased, "erase"),
+        (Some(Dead), Erased, "erase"),
+        (Some(Archived), Erased, "erase"),
+        (Some(Discarded), Erased, "erase"),
     ]
 };
 
@@ -94,26 +109,78 @@ impl EventRecord {
     /// It is written after the send. If the processor claimed the event first, the write is lost,
     /// as it should be.
     pub fn queued(event: &Event, forgotten: Option<&Self>, act: OperatorAction) -> Transition {
-        let Event {
-            id,
-            source,
-            webhook_id,
-            received_at,
-            ..
-        } = event;
-        let mut next = Self::new(
-            id,
-            *source,
-            webhook_id.as_deref(),
-            *received_at,
-            State::Queued,
-            act.at,
-        );
-        next.digest = event.digest();
+        let mut next = Self::of(event, State::Queued, act.at);
         next.remember_act(act);
         Transition {
             next,
             guard: unchanged(forgotten),
+        }
+    }
+
+    /// Records that an event is erased, of which the table holds `found`. `None` if it is erased
+    /// already.
+    ///
+    /// The record keeps what tells a late copy apart: the id and the digest of the body. All that a
+    /// sender, the target or an operator wrote goes.
+    pub fn erased(
+        event_id: &EventId,
+        source: Source,
+        received_at: Timestamp,
+        found: Option<&Self>,
+        act: OperatorAction,
+    ) -> Option<Transition> {
+        let now = act.at;
+        let Some(found) = found.filter(|found| !found.is_expired(now)) else {
+            let mut next = Self::new(event_id, source, None, received_at, State::Erased, now);
+            next.history.push(act);
+            return Some(Transition {
+                next,
+                guard: unchanged(found),
+            });
+        };
+        if found.state == State::Erased {
+            return None;
+        }
+        let next = Self {
+            digest: found.digest.clone(),
+            first_seen_at: found.first_seen_at,
+            history: vec![act],
+            ..Self::new(
+                event_id,
+                found.source,
+                None,
+                found.received_at,
+                State::Erased,
+                now,
+            )
+        };
+        Some(found.transition(next, State::Erased, now))
+    }
+
+    /// The same for an event that is there, so that a record without a digest takes its.
+    pub fn erased_event(
+        event: &Event,
+        found: Option<&Self>,
+        act: OperatorAction,
+    ) -> Option<Transition> {
+        let mut erased = Self::erased(&event.id, event.source, event.received_at, found, act)?;
+        erased.next.digest = erased.next.digest.or_else(|| event.digest());
+        Some(erased)
+    }
+
+    /// A new record of an event.
+    fn of(event: &Event, state: State, now: Timestamp) -> Self {
+        Self {
+            digest: event.digest(),
+            conversation_id: conversation_id(event),
+            ..Self::new(
+                &event.id,
+                event.source,
+                event.webhook_id.as_deref(),
+                event.received_at,
+                state,
+                now,
+            )
         }
     }
 
@@ -131,6 +198,7 @@ impl EventRecord {
             state,
             source,
             webhook_id: webhook_id.map(|webhook_id| excerpt_of(webhook_id, MAX_ORIGIN_BYTES)),
+            conversation_id: None,
             received_at,
             digest: None,
             first_seen_at: now,
@@ -142,7 +210,9 @@ impl EventRecord {
             history: Vec::new(),
             context: None,
             waiting: None,
-            expires_at: now + LIFE,
+            resent: Vec::new(),
+            resend: None,
+            expires_at: now + life(source),
         }
     }
 
@@ -162,14 +232,15 @@ impl EventRecord {
             | State::Delivered
             | State::Dead(_)
             | State::Archived { .. }
-            | State::Discarded(_) => None,
+            | State::Discarded(_)
+            | State::Erased => None,
         };
         let next = Self {
             revision: Uuid::new_v4(),
             waiting,
             state,
             last_seen_at: now,
-            expires_at: now + LIFE,
+            expires_at: now + life(next.source),
             ..next
         };
         Transition {
@@ -229,6 +300,14 @@ impl From<Reason> for Death {
             status_code: reason.status_code,
             dead_at: reason.at,
         }
+    }
+}
+
+/// The lifetime of a record after its last change.
+fn life(source: Source) -> SignedDuration {
+    match source {
+        Source::OpenMessaging | Source::Webhook | Source::EventBridge | Source::Generic => LIFE,
+        Source::Check => CHECK_LIFE,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The adapter against the SDK's client with a mocked connection.
 
 mod batches;
+mod conversations;
 mod leases;
+mod scan;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +50,7 @@ fn record(state: State) -> EventRecord {
         state,
         source: Source::Generic,
         webhook_id: None,
+        conversation_id: None,
         received_at: noon(),
         digest: None,
         first_seen_at: noon() + SignedDuration::from_mins(1),
@@ -59,6 +62,8 @@ fn record(state: State) -> EventRecord {
         history: Vec::new(),
         context: None,
         waiting: None,
+        resent: Vec::new(),
+        resend: None,
         expires_at: noon() + LIFE,
     }
 }
@@ -463,6 +468,7 @@ async fn items_beside_records_have_keys_of_their_own_and_live_as_long_as_they_ar
     };
     for what in [
         LeaseName::DeadLetters,
+        LeaseName::Journal,
         LeaseName::Recovery,
         LeaseName::Breaker,
     ] {
