@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::circuit::Override;
-use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
+use crate::domain::request::{Caller, InvalidRequest, Requester, RequesterFields, invalid, read};
 
 /// A request to the breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ enum Action {
 
 impl Request {
     /// Reads a request of `caller`, who may give another name. An error names the field.
-    pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
+    pub fn parse(request: Value, caller: impl Into<Caller>) -> Result<Self, InvalidRequest> {
         if !request.is_object() {
             return Err(invalid(
                 "request",
@@ -50,7 +50,7 @@ impl Request {
         };
         Ok(Self {
             override_state,
-            requester: RequesterFields { by, why }.check(caller)?,
+            requester: RequesterFields { by, why }.check(&caller.into())?,
         })
     }
 }

@@ -114,7 +114,7 @@ impl<T: PortTypes> Breaker<T> {
         if circuit != before {
             self.ports.table.save_circuit(&circuit).await?;
         }
-        log_change(Some(&before), &circuit);
+        log_change(Some(&before), &circuit, &request.requester);
         self.apply(&circuit, found, now).await?;
         if request.override_state.is_none() {
             circuit = self.check_processor(circuit, &minutes, mapping, now).await;
@@ -212,7 +212,7 @@ impl<T: PortTypes> Breaker<T> {
         // First: once the state is saved, the mappings are not checked again.
         set_all(&self.ports.event_sources, circuit.settings(self.policy)).await?;
         self.ports.table.save_circuit(&circuit).await?;
-        log_change(Some(&before), &circuit);
+        log_change(Some(&before), &circuit, &request.requester);
         metrics::breaker(&circuit, now);
         Ok(circuit.into())
     }

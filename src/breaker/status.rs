@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::circuit::{Circuit, LastProbe, State};
+use crate::domain::request::Requester;
+use crate::runtime::logging::AUDIT;
 
 /// The state of the breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,18 +79,22 @@ impl From<Circuit> for BreakerStatus {
     }
 }
 
-/// Logs a change of state, and nothing where the state is as before.
-pub(super) fn log_change(before: Option<&Circuit>, after: &Circuit) {
+/// Logs a change of state by a request, and nothing where the state is as before.
+pub(super) fn log_change(before: Option<&Circuit>, after: &Circuit, requester: &Requester) {
     if before.is_some_and(|before| before.state == after.state && before.forced == after.forced) {
         return;
     }
     let status = BreakerStatus::from(after.clone());
     tracing::warn!(
+        target: AUDIT,
         audit = "breaker",
         was = before.map(|before| BreakerStatus::from(before.clone()).state.into_owned()),
         state = status.state.as_ref(),
         why = status.why,
         by = status.by,
+        said_by = requester.said_by,
+        caller = requester.caller,
+        request_id = requester.request_id,
         forced = status.forced,
         maximum_concurrency = status.maximum_concurrency,
         "breaker"

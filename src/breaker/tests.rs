@@ -59,6 +59,7 @@ async fn ask(
     let requester = Requester {
         by: "a test".to_owned(),
         why: Some("to see".to_owned()),
+        ..Requester::default()
     };
     breaker
         .handle(
@@ -83,7 +84,11 @@ async fn switch(breaker: &TheBreaker, enabled: bool, maximum_concurrency: u32) {
 /// Runs the watchdog.
 async fn watch(breaker: &TheBreaker) -> Result<(), ServiceError> {
     let (ports, now) = (&breaker.ports, FakeClock.now());
-    release_if_stale(&ports.table, &ports.event_sources, 10, "a schedule", now).await
+    let requester = Requester {
+        by: "a schedule".to_owned(),
+        ..Requester::default()
+    };
+    release_if_stale(&ports.table, &ports.event_sources, 10, &requester, now).await
 }
 
 fn id(number: u32) -> EventId {

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::breaker::run::set_all;
 use crate::breaker::status::log_change;
 use crate::domain::circuit::{Circuit, Settings, State};
+use crate::domain::request::Requester;
 use crate::ports::event_source::EventSource;
 use crate::ports::events_table::EventsTable;
 use crate::ports::service::{Fault, ServiceError};
@@ -15,13 +16,13 @@ use crate::runtime::metrics;
 /// cannot be read.
 ///
 /// A stopped breaker may be holding events back, or may have closed without reaching a mapping.
-/// It resumes from the state that is saved here, in the name of `by`. After an error, the next
+/// It resumes from the state that is saved here, in the name of `requester`. After an error, the next
 /// schedule tries again.
 pub async fn release_if_stale(
     table: &impl EventsTable,
     event_sources: &[impl EventSource],
     maximum_concurrency: u32,
-    by: &str,
+    requester: &Requester,
     now: Timestamp,
 ) -> Result<(), ServiceError> {
     let (before, circuit) = match table.circuit().await {
@@ -75,10 +76,10 @@ pub async fn release_if_stale(
         return Ok(());
     }
     let circuit = Circuit {
-        by: Some(by.to_owned()),
+        by: Some(requester.by.clone()),
         ..circuit
     };
     table.save_circuit(&circuit).await?;
-    log_change(before.as_ref(), &circuit);
+    log_change(before.as_ref(), &circuit, requester);
     Ok(())
 }

@@ -9,9 +9,11 @@ use crate::deliver::backoff::{Disposition, millis};
 use crate::deliver::order::uncounted;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
+use crate::domain::check::{CheckAttempt, CheckEvent};
 use crate::domain::event::Event;
-use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Finished};
+use crate::domain::event_record::{Attempt, Claim, ClaimRequest, ClaimResult, Finished, StateName};
 use crate::domain::failure::{Reason, ReasonKind};
+use crate::domain::resend::Resend;
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
@@ -27,7 +29,7 @@ use crate::runtime::metrics::{self, Class};
 pub const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// Tries to claim an event whose record other workers keep changing.
-const MAX_CLAIM_RETRIES: usize = 3;
+pub(super) const MAX_CLAIM_RETRIES: usize = 3;
 
 /// The delay of an event whose record other workers keep changing.
 const CONTENDED: SignedDuration = SignedDuration::from_secs(1);
@@ -67,7 +69,9 @@ impl<T: PortTypes> Processor<T> {
         if is_full && is_simple && !Self::is_used_up(received) {
             return postpone(received, received.is_ordered, deadline);
         }
-        let (event, claim) = match self.begin(received, deadline).await {
+        let was_received_before = received.receive_count > 1;
+        let begun = self.begin(received, was_received_before, deadline).await;
+        let (event, claim) = match begun {
             ClaimOutcome::Claimed(event, claim) => (event, claim),
             ClaimOutcome::Ended(disposition) => return disposition,
         };
@@ -82,8 +86,10 @@ impl<T: PortTypes> Processor<T> {
             Ok(()) => Ok(()),
             Err(failure) => Err(failure.cause),
         };
-        self.attempts
-            .count(&event.id, claim.attempt(), ended, attempt.at);
+        if !event.is_check() {
+            self.attempts
+                .count(&event.id, claim.attempt(), ended, attempt.at);
+        }
         match outcome {
             Ok(()) => {
                 self.record_delivery(received, &event, &claim, attempt, deadline)
@@ -100,10 +106,13 @@ impl<T: PortTypes> Processor<T> {
     pub(super) async fn begin(
         &self,
         received: &ReceivedMessage,
+        was_received_before: bool,
         deadline: Instant,
     ) -> ClaimOutcome {
-        let mut event = match received.message.to_event(received.stamp()) {
-            Ok(event) => event,
+        let read = received.message.to_event(received.stamp());
+        let read = read.and_then(|event| Ok((event, received.message.resend()?)));
+        let (mut event, resend) = match read {
+            Ok(read) => read,
             Err(error) => {
                 let failure = DeliveryFailure::new(FailureCause::Refused, display_chain(&error));
                 let reason = self.reason(ReasonKind::Malformed, &failure, None);
@@ -116,10 +125,14 @@ impl<T: PortTypes> Processor<T> {
                 return ClaimOutcome::Ended(disposition);
             }
         };
-        let mut claimed = self.claim(received, &event, deadline).await;
+        let mut claimed = self
+            .claim(received, &event, resend.as_ref(), deadline)
+            .await;
         if let Ok(ClaimResult::Other(id)) = claimed {
             let shared = std::mem::replace(&mut event.id, id);
-            claimed = self.claim(received, &event, deadline).await;
+            claimed = self
+                .claim(received, &event, resend.as_ref(), deadline)
+                .await;
             if matches!(&claimed, Ok(ClaimResult::Claimed(claim)) if claim.attempt() == 1) {
                 tracing::warn!(
                     event_id = %event.id, %shared, source = %event.source, message_id = received.message_id,
@@ -139,6 +152,12 @@ impl<T: PortTypes> Processor<T> {
             }
             Ok(ClaimResult::AlreadyFinished(finished)) => {
                 note_duplicate(received, &event, &finished);
+                // The worker that delivered it may have ended before it was in the journal, and this
+                // may be its message. A move task or a renewal lets the receives begin at 0 again.
+                let is_earlier = was_received_before || event.received_at <= finished.recorded_at;
+                if finished.state == StateName::Delivered && is_earlier && resend.is_none() {
+                    self.note_for_journal(received, &event);
+                }
                 Disposition::Delete
             }
             // Two equal SHA-256 ids: it is never taken for a duplicate.
@@ -194,11 +213,15 @@ impl<T: PortTypes> Processor<T> {
         &self,
         received: &ReceivedMessage,
         event: &Event,
+        resend: Option<&Resend>,
         deadline: Instant,
     ) -> Result<ClaimResult, ServiceError> {
+        if self.is_erased(received, event).await? {
+            return self.erase(event).await;
+        }
         let mut found = match received.receive_count {
             // Most likely new: the write tells.
-            ..=1 => None,
+            ..=1 if resend.is_none() => None,
             _ => self.ports.table.get(&event.id).await?.map(Box::new),
         };
         let now = self.ports.clock.now();
@@ -213,6 +236,7 @@ impl<T: PortTypes> Processor<T> {
                 .group
                 .as_deref()
                 .filter(|_| received.is_ordered),
+            resend,
             lease_until: now
                 + (deadline + LEASE_PAST_DEADLINE).saturating_duration_since(Instant::now()),
             now,
@@ -271,11 +295,20 @@ impl<T: PortTypes> Processor<T> {
             attempt: claim.attempt(),
             deadline: deadline - SETTLE_TIME,
             order: self.out_of_order(event, claim),
+            resend: claim.resend(),
             pace: self.pace.as_ref(),
         };
-        let outcome = self.ports.target.deliver(delivery).await;
+        let check = CheckEvent::of(event);
+        let outcome = match check.map(|check| check.outcome(claim.attempt())) {
+            None | Some(CheckAttempt::Target) => self.ports.target.deliver(delivery).await,
+            Some(CheckAttempt::Deliver) => Outcome::Delivered { status: None },
+            Some(CheckAttempt::Retry) => asked_to_fail(503),
+            Some(CheckAttempt::Refuse) => asked_to_fail(400),
+        };
         let took = started.elapsed();
-        measure(&outcome, took);
+        if !event.is_check() {
+            measure(&outcome, took);
+        }
         let attempt = Attempt {
             at: self.ports.clock.now(),
             duration_ms: Some(millis(took)),
@@ -285,10 +318,12 @@ impl<T: PortTypes> Processor<T> {
         };
         match outcome {
             Outcome::Delivered { status } => {
-                self.note_accepted(attempt.at);
-                let age = attempt.at.duration_since(event.received_at);
-                metrics::DELIVERED.add(1);
-                metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
+                if !event.is_check() {
+                    self.note_accepted(attempt.at);
+                    let age = attempt.at.duration_since(event.received_at);
+                    metrics::DELIVERED.add(1);
+                    metrics::AGE_AT_DELIVERY.time(age.try_into().unwrap_or_default());
+                }
                 // An event that failed before is logged to its end.
                 if claim.attempt() > 1 || logging::should_log(&event.id) {
                     tracing::info!(
@@ -334,7 +369,9 @@ pub(super) fn postpone(
 /// Logs and counts a message whose event was delivered or discarded before.
 fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished) {
     let (event_id, message_id, state) = (&event.id, &received.message_id, finished.state);
-    metrics::DUPLICATES.add(event.source, 1);
+    if !event.is_check() {
+        metrics::DUPLICATES.add(event.source, 1);
+    }
     if is_late(finished.received_at, event.received_at) {
         tracing::warn!(
             %event_id, message_id, %state, source = %event.source, first_received_at = %finished.received_at,
@@ -349,6 +386,14 @@ fn note_duplicate(received: &ReceivedMessage, event: &Event, finished: &Finished
 /// constant. Copies of one message have one time of receipt.
 pub(super) fn is_late(first: Timestamp, again: Timestamp) -> bool {
     again.duration_since(first) > LATE_DUPLICATE
+}
+
+/// The outcome of an attempt at a check event that asks for this failure.
+fn asked_to_fail(status: u16) -> Outcome {
+    Outcome::Failed(DeliveryFailure::new(
+        FailureCause::Status(status),
+        format!("the check event asks for a {status} at this attempt"),
+    ))
 }
 
 /// Records the target's answer, if the target was asked.

@@ -66,10 +66,11 @@ impl<T: PortTypes> Processor<T> {
             let failed = spent.into_iter().zip(renewed).filter(|(_, done)| !done);
             kept.extend(failed.map(|(spent, _)| spent));
         }
-        let (visibility_set, ()) = tokio::join!(
+        let (visibility_set, (), ()) = tokio::join!(
             timeout_at(deadline - ANSWER_TIME, self.set_visibility(&kept)),
             self.attempts
-                .write(&self.ports.table, deadline - ANSWER_TIME)
+                .write(&self.ports.table, deadline - ANSWER_TIME),
+            self.write_journal(deadline - ANSWER_TIME)
         );
         if visibility_set.is_err() {
             tracing::warn!(

@@ -225,7 +225,7 @@ impl<T: PortTypes> Processor<T> {
     /// standard queue no event has a place.
     pub(super) fn out_of_order(&self, event: &Event, claim: &Claim) -> Option<OutOfOrder> {
         self.order?;
-        if claim.replays_made() > 0 {
+        if claim.replays_made() > 0 && claim.resend().is_none() {
             return ConversationKey::of(event).map(|_| OutOfOrder::Replayed);
         }
         if claim.is_in_place() {

@@ -11,7 +11,7 @@ use crate::deliver::order::{NextAttempt, measure_wait, uncounted};
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
 use crate::domain::event::Event;
-use crate::domain::event_record::{Attempt, Claim, Context, State, Transition};
+use crate::domain::event_record::{Attempt, Claim, Context, Transition};
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::retry::{RetryDecision, retry_decision};
 use crate::domain::text::excerpt;
@@ -35,6 +35,9 @@ const FORBIDDEN: u16 = 403;
 
 /// The pause between two tries to record a delivery.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
+
+/// Upper bound on the delay of a retry of a check event: a check has two minutes for its whole way.
+const CHECK_RETRY: Duration = Duration::from_secs(2);
 
 impl<T: PortTypes> Processor<T> {
     /// Records a delivery, retrying until shortly before the deadline. Only then may SQS delete the
@@ -65,7 +68,12 @@ impl<T: PortTypes> Processor<T> {
                 sleep(RECORD_PAUSE).await;
             }
         };
-        if let Ok(has_surplus_body) = timeout_at(deadline - RECORD_TIME, write).await {
+        let recorded = timeout_at(deadline - RECORD_TIME, write).await;
+        let is_ended = recorded.is_ok() || self.backoff.is_last_receive(received);
+        if is_ended && claim.resend().is_none() {
+            self.note_for_journal(received, event);
+        }
+        if let Ok(has_surplus_body) = recorded {
             // Before the message is deleted: after a crash it comes again, and the body is deleted
             // then.
             if has_surplus_body {
@@ -100,7 +108,7 @@ impl<T: PortTypes> Processor<T> {
             Disposition::RetryAt(_) => !self.backoff.is_last_receive(received),
             Disposition::RenewAt(_) => failure.cause != FailureCause::Postponed,
         };
-        if is_retried {
+        if is_retried && !event.is_check() {
             metrics::RETRIED.add(1);
         }
         self.backoff
@@ -134,7 +142,7 @@ impl<T: PortTypes> Processor<T> {
                 self.keep_body(event).await;
                 match self.write(event, &transition, otherwise, deadline).await {
                     Ok(()) => {
-                        metrics::DEAD.add(reason.reason, 1);
+                        count_dead(event, &reason);
                         self.send_to_dead_letters(received, Some(event), &reason)
                             .await
                     }
@@ -167,7 +175,7 @@ impl<T: PortTypes> Processor<T> {
                 };
                 // An event neither recorded nor sent with its reason is counted by the sweep.
                 if written.is_ok() || disposition == Disposition::Delete {
-                    metrics::DEAD.add(reason.reason, 1);
+                    count_dead(event, &reason);
                 }
                 disposition
             }
@@ -190,6 +198,11 @@ impl<T: PortTypes> Processor<T> {
                 let delay = self
                     .backoff
                     .delay(claim.attempts_since_claim(), failure.retry_after);
+                let delay = if event.is_check() {
+                    delay.min(CHECK_RETRY)
+                } else {
+                    delay
+                };
                 let now = self.ports.clock.now();
                 measure_wait(claim, now);
                 let next = if received.is_ordered {
@@ -279,8 +292,11 @@ impl<T: PortTypes> Processor<T> {
         )
     }
 
-    /// Keeps the body of a dying event.
+    /// Keeps the body of a dying event. That of a check event is of no use to anyone.
     async fn keep_body(&self, event: &Event) {
+        if event.is_check() {
+            return;
+        }
         match self
             .ports
             .table
@@ -317,11 +333,12 @@ impl<T: PortTypes> Processor<T> {
         match self.ports.table.write(transition).await {
             Ok(Written::Done) => Ok(()),
             Ok(Written::Lost(Some(instead)))
-                if matches!(instead.state, State::Delivered | State::Discarded(_)) =>
+                if instead.is_finished(transition.next().resend.as_deref()) =>
             {
                 tracing::info!(event_id = %event.id, state = %instead.state.name(), "another worker finished the event first");
-                // The body was kept a moment ago for a death that did not happen.
-                if transition.next().context.is_some() {
+                // The body was kept a moment ago for a death that did not happen. Another resend can
+                // need it by now.
+                if transition.next().context.is_some() && !instead.state.may_need_body() {
                     self.delete_body(event).await;
                 }
                 Err(Disposition::Delete)
@@ -385,5 +402,12 @@ impl<T: PortTypes> Processor<T> {
                 self.backoff.retry(received, received.receive_count, None)
             }
         }
+    }
+}
+
+/// Counts an event that became a dead letter.
+fn count_dead(event: &Event, reason: &Reason) {
+    if !event.is_check() {
+        metrics::DEAD.add(reason.reason, 1);
     }
 }

@@ -22,6 +22,8 @@ pub struct Ports<T: PortTypes> {
     pub ordered: Option<T::Events>,
     /// Queue for events that can never be delivered.
     pub dead_letters: T::DeadLetters,
+    /// Queue of delivered events, from which the journal is written, if the stack keeps one.
+    pub journal: Option<T::DeadLetters>,
     /// Leases and delivery records.
     pub table: T::Table,
     /// System that events are delivered to.

@@ -57,11 +57,13 @@ struct Candidate {
     attempts: (u32, Option<Timestamp>),
     /// True if the target has accepted another event since that attempt. A failure then counts.
     counts: bool,
+    /// True for a check event, which says nothing about the target: the probe leaves it.
+    is_check: bool,
 }
 
 impl Candidate {
     fn is_untried(&self) -> bool {
-        self.attempts.0 == 0
+        self.attempts.0 == 0 && !self.is_check
     }
 }
 
@@ -79,6 +81,16 @@ impl<T: PortTypes> Processor<T> {
     /// # Errors
     /// The queue could not be received from. Nothing is lost by that.
     pub async fn probe(
+        &self,
+        delivered_at: Option<Timestamp>,
+        deadline: Instant,
+    ) -> Result<Probed, ServiceError> {
+        let probed = self.probe_once(delivered_at, deadline).await;
+        self.write_journal(deadline).await;
+        probed
+    }
+
+    async fn probe_once(
         &self,
         delivered_at: Option<Timestamp>,
         deadline: Instant,
@@ -103,6 +115,9 @@ impl<T: PortTypes> Processor<T> {
         if let Some(pace) = &self.pace {
             pace.begin().await;
         }
+        let (checks, mut candidates): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|candidate| candidate.is_check);
         candidates.sort_by_key(|candidate| candidate.attempts);
         let mut candidates = candidates.into_iter();
         let mut claimed = None;
@@ -115,11 +130,12 @@ impl<T: PortTypes> Processor<T> {
                 1
             };
             let is_last = self.backoff.is_last_receive(&candidate.received);
+            let was_received_before = candidate.received.receive_count > 1;
             let received = ReceivedMessage {
                 receive_count,
                 ..candidate.received
             };
-            match self.begin(&received, deadline).await {
+            match self.begin(&received, was_received_before, deadline).await {
                 ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_last => {
                     self.renew(vec![received], Instant::now()).await;
                 }
@@ -143,7 +159,7 @@ impl<T: PortTypes> Processor<T> {
         }
         // A message that is not made visible in time comes back by itself.
         let left = deadline.saturating_duration_since(Instant::now());
-        if timeout(left / 4, self.put_back(candidates, are_more))
+        if timeout(left / 4, self.put_back(candidates.chain(checks), are_more))
             .await
             .is_err()
         {
@@ -226,6 +242,14 @@ impl<T: PortTypes> Processor<T> {
         delivered_at: Option<Timestamp>,
     ) -> Candidate {
         let found = match received.message.to_event(received.stamp()) {
+            Ok(event) if event.is_check() => {
+                return Candidate {
+                    received,
+                    attempts: (0, None),
+                    counts: false,
+                    is_check: true,
+                };
+            }
             Ok(event) => self.ports.table.get(&event.id).await,
             // Unreadable, so it has no record: it comes last.
             Err(_) => {
@@ -233,6 +257,7 @@ impl<T: PortTypes> Processor<T> {
                     received,
                     attempts: (u32::MAX, None),
                     counts: false,
+                    is_check: false,
                 };
             }
         };
@@ -257,6 +282,7 @@ impl<T: PortTypes> Processor<T> {
             received,
             attempts,
             counts,
+            is_check: false,
         }
     }
 

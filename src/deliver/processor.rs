@@ -7,6 +7,8 @@ use jiff::Timestamp;
 
 use crate::deliver::attempt_counter::AttemptCounter;
 use crate::deliver::backoff::Backoff;
+use crate::deliver::erased::KnownErasures;
+use crate::deliver::journal::Journal;
 use crate::deliver::ports::{PortTypes, Ports};
 use crate::ports::pace::Pace;
 
@@ -25,6 +27,8 @@ pub struct Processor<T: PortTypes> {
     pub ports: Ports<T>,
     pub(super) backoff: Backoff,
     pub(super) attempts: AttemptCounter,
+    pub(super) journal: Journal,
+    pub(super) erasures: KnownErasures,
     pub(super) pace: Option<Pace>,
     pub(super) order: Option<Order>,
     /// The time at which the target last accepted an event from this process.
@@ -38,6 +42,8 @@ impl<T: PortTypes> Processor<T> {
             ports,
             backoff: backoff.into(),
             attempts: AttemptCounter::default(),
+            journal: Journal::default(),
+            erasures: KnownErasures::default(),
             pace: None,
             order: None,
             accepted_at: Mutex::default(),

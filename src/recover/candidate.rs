@@ -9,7 +9,6 @@ use crate::domain::event_record::{
     DeadLetterEvidence, DeadLetterStatus, EventRecord, OperatorAction, Transition,
 };
 use crate::domain::failure::{Reason, ReasonKind};
-use crate::domain::json::Json;
 use crate::domain::message::{MAX_MESSAGE_BYTES, Message};
 use crate::domain::text::excerpt;
 use crate::ports::delivery_log::{Failed, Unreadable};
@@ -35,32 +34,20 @@ impl Candidate {
     /// An event that did not arrive. It has the id of the webhook itself, so that an event which
     /// did arrive is recognised.
     pub(super) fn of(failed: Failed, now: Timestamp) -> Self {
+        let (identity, problem) = failed.identity(now);
         let Failed {
             delivery,
-            entry,
+            entry: _,
             at,
             body,
             is_copy,
             content_type,
             headers,
-            sender_key,
+            sender_key: _,
             note,
         } = failed;
         let note = excerpt(&format!("delivery {delivery}: {note}"));
         let received_at = at.unwrap_or(now);
-        // An event without an identity must keep its id from run to run; a body that the log
-        // rewrites may differ each time.
-        let lone = || {
-            let exact = if is_copy { &[][..] } else { &body[..] };
-            EventId::of_fetched(&[b"event", entry.as_bytes(), exact])
-        };
-        let (identity, problem) = match Json::parse(&body) {
-            Ok(json) => (
-                Identity::of_fetched(json, at, now, sender_key.as_ref(), lone),
-                None,
-            ),
-            Err(error) => (Identity::of_malformed(lone()), Some(error.to_string())),
-        };
         let Identity {
             id,
             source,
@@ -186,6 +173,7 @@ impl Found {
             sent_at: act.at,
             reason: Some(reason),
             event: Some(&self.event),
+            resend: None,
         };
         match DeadLetterStatus::of(&letter, forgotten, act.at) {
             DeadLetterStatus::Unrecorded(dead) => Some(dead.noted(act).transition().clone()),

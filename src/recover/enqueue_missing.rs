@@ -11,9 +11,10 @@ use crate::domain::event_record::EventRecord;
 use crate::domain::message::Message;
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::Entry;
-use crate::ports::events_table::EventsTable;
+use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::Sender;
 use crate::ports::service::ServiceError;
+use crate::runtime::logging::audit;
 use crate::runtime::metrics;
 
 /// Entries that are looked up, queued and recorded at a time: as many as a batch of SQS takes.
@@ -133,13 +134,12 @@ impl<T: PortTypes> EnqueueMissing<'_, T> {
             shared,
         } = found;
         let requester = &run.request.requester;
-        tracing::info!(
-            audit = "recover",
+        audit!(
+            "recover",
+            requester,
             run = %run.id,
             event_id = %event.id,
             source = %event.source,
-            by = requester.by,
-            why = requester.why,
             note,
             dead = reason.as_ref().map(|reason| reason.reason.as_str()),
             "queued a recovered event"
@@ -162,7 +162,14 @@ impl<T: PortTypes> EnqueueMissing<'_, T> {
             tracing::warn!(event_id = %event.id, "the body is too large to be kept beside its record");
         }
         if let Some(step) = found.step(forgotten, run.action(note, now)) {
-            self.ports.table.write(&step).await?;
+            let written = self.ports.table.write(&step).await?;
+            // Delivered, discarded or erased meanwhile: the body was kept in vain. A resend of it can
+            // have died since, and that one's body stays.
+            if reason.is_some()
+                && matches!(&written, Written::Lost(Some(found)) if found.state.is_final())
+            {
+                self.ports.table.take_back_body(&event.id, now).await?;
+            }
         }
         if let Some(reason) = reason {
             metrics::DEAD.add(reason.reason, 1);

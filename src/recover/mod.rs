@@ -16,6 +16,8 @@ mod run;
 mod tests;
 mod windows;
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -26,9 +28,9 @@ use self::windows::{AHEAD, Cut, Opened, TimeLine, WindowState, Windows};
 use crate::ports::clock::Clock;
 use crate::ports::delivery_log::{DeliveryLog, DeliveryLogError, Entry, Window};
 use crate::ports::events_table::{Checkpoint, EventsTable, LeaseName};
-use crate::ports::run_lease::HeldLease;
+use crate::ports::run_lease::{HeldLease, STATEMENT};
 use crate::ports::service::ServiceError;
-use crate::runtime::logging::display_chain;
+use crate::runtime::logging::{audit, display_chain};
 
 pub use self::error::{FailedRun, RecoverError};
 pub use self::ports::{PortTypes, Ports};
@@ -38,6 +40,9 @@ pub use self::request::Request;
 /// A run ends after this many entries that could not be fetched, since each costs several tries.
 /// The next run continues behind them.
 const MAX_UNAVAILABLE: u64 = 5;
+
+/// Pause between two looks at a lease that a statement holds.
+const LEASE_POLL: Duration = Duration::from_secs(5);
 
 /// Place in the delivery log.
 type PlaceOf<T> = <<T as PortTypes>::Log as DeliveryLog>::Place;
@@ -87,16 +92,46 @@ impl<T: PortTypes> Recover<T> {
 
     /// Reads under the lease.
     async fn read_alone(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
-        let lease = HeldLease::acquire(&self.ports.table, LeaseName::Recovery, &run.lease())
-            .await?
-            .map_err(RecoverError::Busy)?;
+        let lease = loop {
+            let (table, lease) = (&self.ports.table, run.lease(self.ports.clock.now()));
+            match HeldLease::acquire(table, LeaseName::Recovery, &lease).await? {
+                Ok(lease) => break lease,
+                // A slice of a statement is short, and holds up no recovery.
+                Err(other) if other.action == STATEMENT && run.has_time_to_wait() => {
+                    tokio::time::sleep(LEASE_POLL).await;
+                }
+                Err(other) => return Err(RecoverError::Busy(other)),
+            }
+        };
         let outcome = self.read(run).await;
         lease.release().await;
         outcome
     }
 
+    /// Fetches messages by their ids, whatever their status.
+    async fn read_messages(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        let ports = &self.ports;
+        let missing = EnqueueMissing { ports };
+        let ids = &run.request.message_ids;
+        for id in ids {
+            let entry = ports.log.fetch(id, run.read_until).await?;
+            if let Entry::Failed(failed) = &entry
+                && let Some(at) = failed.at
+            {
+                run.check_age(at)?;
+            }
+            missing.enqueue_missing(vec![entry], run).await?;
+        }
+        run.check_unavailable()?;
+        run.report.complete = true;
+        Ok(())
+    }
+
     /// Reads window after window, and moves the checkpoint after each.
     async fn read(&self, run: &mut Run<'_>) -> Result<(), RecoverError> {
+        if !run.request.message_ids.is_empty() {
+            return self.read_messages(run).await;
+        }
         let overlap = self.overlap;
         let settled = run.began_at - overlap;
         let (from, to, span_seconds, resume) = if let Some(range) = &run.request.range {
@@ -205,12 +240,8 @@ impl<T: PortTypes> Recover<T> {
         };
         if !run.request.dry_run {
             if run.request.move_cursor.is_some() {
-                let (from, requester) = (
-                    found.map(|found| tracing::field::display(found.cursor)),
-                    &run.request.requester,
-                );
-                let (by, why) = (&requester.by, &requester.why);
-                tracing::info!(audit = "move cursor", run = %run.id, by, why, from, to = %cursor, "moved the checkpoint");
+                let from = found.map(|found| tracing::field::display(found.cursor));
+                audit!("move cursor", &run.request.requester, run = %run.id, from, to = %cursor, "moved the checkpoint");
             }
             self.ports
                 .table

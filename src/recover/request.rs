@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
+use crate::domain::request::{Caller, InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::delivery_log::Window;
 
 /// Length of the shortest window, in seconds. A window that a run cannot finish is halved down to
@@ -15,6 +15,10 @@ pub(super) const SHORTEST_SPAN: u32 = 1;
 /// below that.
 const LONGEST_SPAN: u32 = 24 * 3600;
 
+/// Messages that can be fetched by one request, and the length of an id.
+const MOST_IDS: usize = 100;
+const MAX_ID_CHARS: usize = 100;
+
 /// A request to fetch the events that Genesys Cloud failed to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -22,6 +26,8 @@ pub struct Request {
     pub(super) range: Option<Range>,
     /// New place of the checkpoint, where the run then begins.
     pub(super) move_cursor: Option<Timestamp>,
+    /// Messages to fetch by their ids, instead of a part of the time line.
+    pub(super) message_ids: Vec<String>,
     /// Counts and lists only.
     pub(super) dry_run: bool,
     /// Reads events also where their records may have expired.
@@ -45,6 +51,8 @@ struct RecoverFields {
     span_seconds: Option<u32>,
     resume: Option<String>,
     #[serde(default)]
+    message_ids: Vec<String>,
+    #[serde(default)]
     move_cursor: bool,
     #[serde(default)]
     dry_run: bool,
@@ -57,7 +65,11 @@ struct RecoverFields {
 impl Request {
     /// Reads a request of `caller`, unless the request names another requester. An error names the
     /// field.
-    pub fn parse(request: Value, caller: &str, now: Timestamp) -> Result<Self, InvalidRequest> {
+    pub fn parse(
+        request: Value,
+        caller: impl Into<Caller>,
+        now: Timestamp,
+    ) -> Result<Self, InvalidRequest> {
         if !request.is_object() {
             return Err(invalid(
                 "request",
@@ -69,6 +81,7 @@ impl Request {
             to,
             span_seconds,
             resume,
+            message_ids,
             move_cursor,
             dry_run,
             force,
@@ -82,7 +95,12 @@ impl Request {
                 "must be a time in the past, and not before 1970",
             ));
         }
-        let requester = RequesterFields { by, why }.check(caller)?;
+        let requester = RequesterFields { by, why }.check(&caller.into())?;
+        if !message_ids.is_empty() {
+            let is_alone =
+                from.or(to).is_none() && span_seconds.is_none() && resume.is_none() && !move_cursor;
+            check_message_ids(&message_ids, is_alone)?;
+        }
         if move_cursor {
             let beside = [
                 ("to", to.is_some()),
@@ -99,6 +117,7 @@ impl Request {
             return Ok(Self {
                 range: None,
                 move_cursor: Some(from),
+                message_ids,
                 dry_run,
                 force,
                 requester,
@@ -135,11 +154,27 @@ impl Request {
         Ok(Self {
             range,
             move_cursor: None,
+            message_ids,
             dry_run,
             force,
             requester,
         })
     }
+}
+
+fn check_message_ids(ids: &[String], are_alone: bool) -> Result<(), InvalidRequest> {
+    if !are_alone {
+        return Err(invalid(
+            "messageIds",
+            "cannot stand beside from, to, spanSeconds, resume or moveCursor",
+        ));
+    }
+    let is_id = |id: &String| (1..=MAX_ID_CHARS).contains(&id.chars().count());
+    if ids.len() > MOST_IDS || !ids.iter().all(is_id) {
+        let problem = format!("must be at most {MOST_IDS} ids of 1 to {MAX_ID_CHARS} characters");
+        return Err(invalid("messageIds", &problem));
+    }
+    Ok(())
 }
 
 /// Logs are queried in milliseconds: the border between two windows must be the same for both.
@@ -200,6 +235,12 @@ mod tests {
                 json!({ "moveCursor": true, "from": "2026-01-15T12:00:01Z" }),
                 "from",
             ),
+            (
+                json!({ "messageIds": ["m1"], "from": "2026-01-15T11:00:00Z" }),
+                "messageIds",
+            ),
+            (json!({ "messageIds": [""] }), "messageIds"),
+            (json!({ "messageIds": vec!["m1"; 101] }), "messageIds"),
             (json!({ "form": "2026-01-15T11:00:00Z" }), "form"),
             (json!({ "dryRun": "yes" }), "dryRun"),
             (json!({ "why": "" }), "why"),

@@ -56,14 +56,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn lease(&self) -> RunLease {
+    pub(super) fn lease(&self, since: Timestamp) -> RunLease {
         RunLease::new(
             self.id,
             "recover",
             &self.request.requester,
-            self.began_at,
+            since,
             self.deadline + LEASE_PAST_DEADLINE,
         )
+    }
+
+    /// Returns whether the run can wait for a slice of a statement, and still read something.
+    pub(super) fn has_time_to_wait(&self) -> bool {
+        self.read_until.saturating_duration_since(Instant::now()) > KEEP_TIME
     }
 
     /// Entry in the history of each record that the run begins.

@@ -163,11 +163,12 @@ async fn without_the_table_nothing_is_delivered_and_nothing_acknowledged() {
 async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
     for (receive_count, kept) in [(1, 1), (4, 0)] {
         let processor = fine();
-        // A first receive is claimed with one call; a later one is looked up before.
+        // The erasures are read, and a first receive is claimed with one call; a later one is looked
+        // up before.
         processor
             .ports
             .table
-            .fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
+            .fail_after(if receive_count == 1 { 2 } else { 3 }, usize::MAX);
         let deadline = Instant::now() + Duration::from_secs(20);
         let answer = processor
             .process(vec![record("event", receive_count)], deadline)
@@ -186,7 +187,8 @@ async fn unrecorded_delivery_is_acknowledged_at_the_last_receive_only() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_falters_once_costs_no_second_delivery() {
     let processor = fine();
-    processor.ports.table.fail_after(1, 3);
+    // The erasures are read, and the claim is written.
+    processor.ports.table.fail_after(2, 3);
     assert!(receive(&processor, record("event", 1)).await.is_empty());
     assert_eq!(processor.ports.target.deliveries(), 1);
     assert_eq!(processor.ports.table.only_record().state, State::Delivered);
@@ -204,6 +206,7 @@ async fn overtake(processor: &Fake, name: &str) -> (Claim, Attempt) {
         message_id: "copy",
         sent_at: now,
         bulk: None,
+        resend: None,
         last: false,
         conversation: None,
         lease_until: now + Duration::from_mins(1),
@@ -388,11 +391,12 @@ async fn unrecorded_attempt_is_repeated_after_its_lease() {
                 ..failure
             })
         });
-        // The claim is written, and nothing after that; a later receive is looked up before.
+        // The erasures are read and the claim is written, and nothing after that; a later receive is
+        // looked up before.
         processor
             .ports
             .table
-            .fail_after(if receive_count == 1 { 1 } else { 2 }, usize::MAX);
+            .fail_after(if receive_count == 1 { 2 } else { 3 }, usize::MAX);
         assert_eq!(
             receive(&processor, record("event", receive_count)).await,
             ["event"]

@@ -199,8 +199,8 @@ async fn message_without_identity_and_record_is_sent_too() {
         group: None,
         trace: None,
     };
-    // Looked up and claimed, and nothing after that.
-    processor.ports.table.fail_after(2, usize::MAX);
+    // The erasures read, looked up and claimed, and nothing after that.
+    processor.ports.table.fail_after(3, usize::MAX);
     let last = ReceivedMessage {
         receive_count: 4,
         ..brings(&bare, "bare")

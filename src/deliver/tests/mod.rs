@@ -2,8 +2,10 @@
 
 mod claims;
 mod identity;
+mod journal;
 mod order;
 mod probe;
+mod resend;
 mod uncounted;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use crate::domain::event_record::{
     Attempt, Claim, ClaimRequest, ClaimResult, Context, DeadLetterStatus, Death, OperatorAction,
     State, StateName,
 };
-use crate::domain::failure::ReasonKind;
+use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::message::{Attribute, Message, attribute};
 use crate::domain::retry::Schedule;
 use crate::ports::clock::Clock as _;
@@ -49,6 +51,7 @@ fn over<T: Target>(events: FakeQueue, target: T) -> Processor<FakePorts<T>> {
             events,
             ordered: None,
             dead_letters,
+            journal: None,
             table,
             target,
             clock: FakeClock,
@@ -353,8 +356,8 @@ impl Target for Slow {
 #[tokio::test(start_paused = true)]
 async fn a_target_that_uses_all_its_time_leaves_enough_to_record_the_delivery() {
     let processor = Arc::new(over(FakeQueue::default(), Slow));
-    // The first tries to record it fail.
-    processor.ports.table.fail_after(1, 3);
+    // The erasures are read and it is claimed; the first tries to record it fail.
+    processor.ports.table.fail_after(2, 3);
     assert!(receive(&processor, record("event", 1)).await.is_empty());
     assert_eq!(processor.ports.table.only_record().state, State::Delivered);
 }

@@ -451,6 +451,7 @@ async fn dead_and_replayed(table: &FakeTable, event: &Event) -> StateName {
         message_id: "first",
         sent_at: now,
         bulk: None,
+        resend: None,
         last: false,
         conversation: None,
         lease_until: now,
@@ -642,4 +643,48 @@ async fn a_head_that_was_probed_for_too_long_leaves_its_place_to_the_next() {
         let copies = processor.ports.events.messages().len();
         assert_eq!(copies, usize::from(leaves));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resend_has_its_place_in_its_conversation() {
+    let fails = Arc::new(Mutex::new(true));
+    let failing = Arc::clone(&fails);
+    let (processor, seen) = in_order(move |name| {
+        let fails = name == "a1" && *failing.lock().expect("not poisoned");
+        if fails {
+            fail(FailureCause::Status(503)).into_inner()
+        } else {
+            deliver().into_inner()
+        }
+    });
+    *fails.lock().expect("not poisoned") = false;
+    processor.process(batch(&["a1", "a2"], 1), a_minute()).await;
+    *fails.lock().expect("not poisoned") = true;
+    let resend = crate::domain::resend::Resend {
+        run: "one".to_owned(),
+        by: "an operator".to_owned(),
+        why: None,
+    };
+    let sent_again = |receive_count| {
+        let mut batch = batch(&["a1", "a2"], receive_count);
+        for received in &mut batch {
+            received.message = received.message.clone().with_resend(&resend);
+        }
+        batch
+    };
+    // The first fails, and holds the second back.
+    assert_eq!(
+        processor.process(sent_again(1), a_minute()).await,
+        ["a1", "a2"]
+    );
+    *fails.lock().expect("not poisoned") = false;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!(
+        processor
+            .process(sent_again(2), a_minute())
+            .await
+            .is_empty()
+    );
+    let unmarked = |name: &str| (name.to_owned(), None);
+    assert_eq!(seen.all(), ["a1", "a2", "a1", "a2"].map(unmarked));
 }

@@ -1,5 +1,7 @@
 //! A probe with one event.
 
+use serde_json::json;
+
 use super::*;
 use crate::domain::circuit::Probed;
 use crate::domain::message::Message;
@@ -388,15 +390,15 @@ async fn attempts_are_counted_in_their_minute_whenever_they_are_written() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_does_not_take_the_count_holds_up_nothing() {
     let processor = processor(|_, _| deliver());
-    // The claim and the delivery are written, and nothing after that.
-    processor.ports.table.fail_after(2, usize::MAX);
+    // The erasures are read, the claim and the delivery are written, and nothing after that.
+    processor.ports.table.fail_after(3, usize::MAX);
     let deadline = a_minute();
     assert_eq!(
         processor.process(vec![record("fine", 1)], deadline).await,
         Vec::<String>::new()
     );
     let processor = super::processor(|_, _| deliver());
-    processor.ports.table.halt_after(2);
+    processor.ports.table.halt_after(3);
     assert_eq!(
         processor.process(vec![record("fine", 1)], deadline).await,
         Vec::<String>::new()
@@ -405,4 +407,57 @@ async fn a_table_that_does_not_take_the_count_holds_up_nothing() {
         Instant::now() < deadline - Duration::from_secs(55),
         "the answer does not wait for it"
     );
+}
+
+/// The body of an event of a check, which would be delivered without the target.
+fn check_body(name: &str) -> String {
+    let check = json!({ "run": uuid::Uuid::nil(), "name": name, "attempts": ["deliver"] });
+    json!({ "genesysRelayCheck": check }).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_events_are_left_and_another_is_probed() {
+    let processor = with_one_event(0, |_, _| fail(FailureCause::Status(503))).await;
+    // Before the event and behind it.
+    let events = &processor.ports.events;
+    let ordinary = events.hand_out(1, Duration::ZERO).remove(0);
+    events.delete(&[ordinary.receipt]).await;
+    let bodies = [check_body("1"), ordinary.message.body, check_body("2")];
+    for body in bodies {
+        let message = Message {
+            body,
+            attributes: BTreeMap::new(),
+            group: None,
+            trace: None,
+        };
+        events.send(&message).await.expect("sent");
+    }
+    let probed = processor.probe(None, a_minute()).await.expect("probed");
+    assert!(matches!(probed, Probed::Failed { .. }), "{probed:?}");
+    assert_eq!(processor.ports.table.only_record().attempts_made, 1);
+    assert_eq!(events.messages().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_events_alone_never_close_the_breaker() {
+    let processor = with_one_event(0, |_, _| deliver()).await;
+    let events = &processor.ports.events;
+    let ordinary = events.hand_out(1, Duration::ZERO).remove(0);
+    events.delete(&[ordinary.receipt]).await;
+    let body = check_body("1");
+    let message = Message {
+        body,
+        attributes: BTreeMap::new(),
+        group: None,
+        trace: None,
+    };
+    events.send(&message).await.expect("sent");
+    // More often than a message may be received.
+    for _ in 0..10 {
+        let probed = processor.probe(None, a_minute()).await.expect("probed");
+        assert_eq!(probed, Probed::Nothing);
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    assert_eq!(processor.ports.table.records(), []);
+    assert_eq!(events.messages().len(), 1);
 }

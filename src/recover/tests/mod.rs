@@ -20,6 +20,7 @@ use crate::domain::event_record::{
 use crate::domain::failure::ReasonKind;
 use crate::domain::message::Message;
 use crate::ports::delivery_log::{Entry, Failed, Part, Unreadable, Window};
+use crate::ports::events_table::Written;
 use crate::ports::run_lease::LEASE_PAST_DEADLINE;
 use crate::testing::{FakeClock, FakePorts, FakeQueue, FakeTable};
 
@@ -325,6 +326,7 @@ async fn known_event_is_not_sent_again_in_any_state() {
             message_id: "m",
             sent_at: now(),
             bulk: None,
+            resend: None,
             last: false,
             conversation: None,
             lease_until,
@@ -539,6 +541,61 @@ async fn unreadable_item_is_one_whole_dead_letter() {
         Some(whole.as_str()),
         "it does not pass for the event"
     );
+}
+
+/// The event of a dead letter is delivered before the recovery can record it.
+#[tokio::test(start_paused = true)]
+async fn body_kept_in_vain_is_taken_back_unless_another_death_keeps_it() {
+    for dies_again in [false, true] {
+        let relay = relay();
+        lock(&relay.ports.log.unreadable).push("strange".to_owned());
+        let event = Event {
+            id: EventId::of_fetched(&[b"strange"]),
+            ..event_of("strange")
+        };
+        let table = relay.ports.table.clone();
+        relay.ports.dead_letters.delay_sends(Duration::from_secs(5));
+        sleep(Duration::from_secs(1)).await;
+        let meanwhile = async {
+            sleep(Duration::from_secs(1)).await;
+            let request = ClaimRequest {
+                event: &event,
+                message_id: "m",
+                sent_at: now(),
+                bulk: None,
+                resend: None,
+                last: false,
+                conversation: None,
+                lease_until: now() + minutes(1),
+                now: now(),
+            };
+            let ClaimResult::Claimed(claim) = Claim::on(None, request) else {
+                panic!("not free")
+            };
+            let attempt = Attempt {
+                at: now(),
+                duration_ms: None,
+                status: None,
+                error: None,
+                response: None,
+            };
+            for step in [claim.transition(), &claim.delivered(attempt)] {
+                assert_eq!(table.write(step).await.expect("written"), Written::Done);
+            }
+            // The recovery keeps the body, and its write takes until after the second death.
+            table.slow_down(Duration::from_secs(10));
+            sleep(Duration::from_secs(8)).await;
+            if dies_again {
+                let kept = table.keep_body(&event.id, b"strange", now()).await;
+                assert!(kept.expect("kept"));
+            }
+        };
+        let (report, ()) = tokio::join!(relay.go_on(), meanwhile);
+        assert_eq!(report.unreadable, 1);
+        let kept = relay.ports.table.kept_bodies();
+        assert_eq!(kept.contains(&event.id), dies_again);
+        assert_eq!(relay.ports.table.only_record().state, State::Delivered);
+    }
 }
 
 #[tokio::test(start_paused = true)]
