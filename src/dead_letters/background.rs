@@ -17,11 +17,13 @@ use super::error::ReplayError;
 use super::ports::{PortTypes, Ports};
 use super::progress::Tracked;
 use super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE};
+use crate::domain::request::Requester;
 use crate::domain::text::excerpt;
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{BackgroundRun, EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
-use crate::runtime::logging::display_chain;
+use crate::ports::service::Service;
+use crate::runtime::logging::{audit, display_chain};
 
 /// Lambda begins a run within an hour (`MaximumEventAgeInSeconds` in the template). One that waits
 /// for longer was given up.
@@ -35,6 +37,13 @@ const GIVEN_UP_BUSY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// means another run.
 const REPEATED_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 
+/// Invocations of a run, each begun by the one before. Lambda itself ends such a chain after about
+/// 16 ("Use Lambda recursive loop detection to prevent infinite loops").
+const MAX_INVOCATIONS: u32 = 12;
+
+/// Writes of a run that keeps changing, before its cancellation counts as a failure.
+const MAX_WRITES: usize = 5;
+
 impl BackgroundRun {
     fn state(&self, now: Timestamp) -> BackgroundState {
         let given_up_after = if self.error.is_some() {
@@ -42,6 +51,10 @@ impl BackgroundRun {
         } else {
             GIVEN_UP_AFTER
         };
+        let is_running = self.ended_at.is_none() && self.until.is_some_and(|until| until > now);
+        if self.cancelled_at.is_some() && !is_running {
+            return BackgroundState::Ended;
+        }
         match (self.ended_at, self.until, &self.error) {
             (Some(_), _, _) => BackgroundState::Ended,
             (None, None, _) if now.duration_since(self.asked_at) < given_up_after => {
@@ -65,12 +78,24 @@ impl BackgroundRun {
         ReplayError::Busy(held)
     }
 
+    /// Checks that a request of this digest has started it.
+    fn check_request(&self, digest: &str) -> Result<(), ReplayError> {
+        let is_other = |own: &String| own != digest;
+        if self.request_digest.as_ref().is_some_and(is_other) {
+            return Err(ReplayError::NameTaken {
+                run_id: self.run_id.clone(),
+                why: "it was started with another request".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     /// Lease that keeps others out while the run is carried out.
     fn lease(&self) -> RunLease {
         let Self {
             revision,
             action,
-            by,
+            requester,
             asked_at,
             began_at,
             until,
@@ -80,7 +105,7 @@ impl BackgroundRun {
         RunLease {
             owner: revision,
             action,
-            by,
+            by: requester.by,
             since,
             until: until.unwrap_or(since),
         }
@@ -91,8 +116,7 @@ impl BackgroundRun {
         let Self {
             run_id,
             action,
-            by,
-            why,
+            requester,
             asked_at,
             began_at,
             ended_at,
@@ -104,8 +128,8 @@ impl BackgroundRun {
         BackgroundStatus {
             run_id,
             action,
-            by,
-            why,
+            by: requester.by,
+            why: requester.why,
             state,
             asked_at,
             began_at,
@@ -157,12 +181,14 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
             revision: Uuid::new_v4(),
             action: start.action.clone(),
             request_digest: Some(start.digest.clone()),
-            by: start.requester.by.clone(),
-            why: start.requester.why.clone(),
+            requester: start.requester.clone(),
             asked_at: now,
             began_at: None,
             until: None,
             ended_at: None,
+            invocations: 0,
+            position: None,
+            cancelled_at: None,
             report: None,
             error: None,
         };
@@ -188,13 +214,7 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
                 why,
             })
         };
-        if found
-            .request_digest
-            .as_ref()
-            .is_some_and(|digest| *digest != start.digest)
-        {
-            return taken("it was started with another request".to_owned());
-        }
+        found.check_request(&start.digest)?;
         if let Some(ended_at) = found
             .ended_at
             .filter(|ended_at| now.duration_since(*ended_at) > REPEATED_WITHIN)
@@ -210,6 +230,7 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
                 let run = BackgroundRun {
                     revision,
                     asked_at: now,
+                    invocations: 0,
                     began_at,
                     until,
                     error,
@@ -225,6 +246,44 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
         }
     }
 
+    /// Ends a run at its next step, or one that is not running at once.
+    pub(super) async fn cancel(
+        &self,
+        run_id: &str,
+        requester: &Requester,
+    ) -> Result<BackgroundStatus, ReplayError> {
+        for _ in 0..MAX_WRITES {
+            let now = self.ports.clock.now();
+            let found = self.ports.table.background_run(run_id, now).await?;
+            let found = found.ok_or_else(|| ReplayError::UnknownRun(run_id.to_owned()))?;
+            let state = found.state(now);
+            if state == BackgroundState::Ended {
+                return Ok(found.status(now));
+            }
+            let mut run = BackgroundRun {
+                revision: Uuid::new_v4(),
+                cancelled_at: Some(now),
+                ..found.clone()
+            };
+            if state != BackgroundState::Running {
+                run.ended_at = Some(now);
+                run.error = Some(format!("cancelled by {}", requester.by));
+            }
+            if self
+                .ports
+                .table
+                .save_background_run(&run, Some(found.revision), now)
+                .await?
+            {
+                audit!("cancel", requester, run_id, "cancelled background run");
+                return Ok(run.status(now));
+            }
+            // The run has saved its progress in between.
+        }
+        let error = Service::DynamoDb.unavailable("the run keeps changing");
+        Err(error.into())
+    }
+
     pub(super) async fn status(&self, run_id: &str) -> Result<BackgroundStatus, ReplayError> {
         let now = self.ports.clock.now();
         let found = self.ports.table.background_run(run_id, now).await?;
@@ -234,10 +293,18 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
 
     /// Begins a run that was handed over, unless another invocation has ended it. Fails while
     /// another carries it out.
-    pub(super) async fn begin(&self, run_id: &str, deadline: Instant) -> Result<Turn, ReplayError> {
+    ///
+    /// Its requester is that of the start. An invocation could give another, and another request.
+    pub(super) async fn begin(
+        &self,
+        run_id: &str,
+        digest: &str,
+        deadline: Instant,
+    ) -> Result<Turn, ReplayError> {
         let now = self.ports.clock.now();
         let found = self.ports.table.background_run(run_id, now).await?;
         let found = found.ok_or_else(|| ReplayError::UnknownRun(run_id.to_owned()))?;
+        found.check_request(digest)?;
         match found.state(now) {
             BackgroundState::Ended => return self.status(run_id).await.map(Turn::Ended),
             BackgroundState::Running => return Err(found.outlast(deadline, now).await),
@@ -251,6 +318,7 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
             revision: Uuid::new_v4(),
             began_at: Some(now),
             until,
+            invocations: found.invocations.saturating_add(1),
             error: None,
             ..found.clone()
         };
@@ -267,6 +335,17 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
         Ok(Turn::Ours(Tracked::new(begun)))
     }
 
+    /// Returns whether a run that this invocation has carried out goes on in another one.
+    pub(super) async fn goes_on(&self, run_id: &str) -> Result<bool, ReplayError> {
+        let now = self.ports.clock.now();
+        let found = self.ports.table.background_run(run_id, now).await?;
+        Ok(found.is_some_and(|run| {
+            run.state(now) == BackgroundState::Unfinished
+                && run.position.is_some()
+                && run.invocations < MAX_INVOCATIONS
+        }))
+    }
+
     /// Saves the outcome of a run.
     pub(super) async fn end(
         &self,
@@ -275,7 +354,16 @@ impl<T: PortTypes> BackgroundRuns<'_, T> {
     ) -> Result<Answer, ReplayError> {
         let now = self.ports.clock.now();
         let ended = |run: &mut BackgroundRun| match &outcome {
-            Ok(answer) => (run.report, run.ended_at) = (Some(json!(answer).to_string()), Some(now)),
+            Ok(answer) => {
+                run.report = Some(json!(answer).to_string());
+                let goes_on = run.position.is_some() && run.cancelled_at.is_none();
+                if goes_on && !answer.is_complete() {
+                    // The same request goes on from there.
+                    run.until = Some(now);
+                } else {
+                    run.ended_at = Some(now);
+                }
+            }
             Err(error) => {
                 run.error = Some(excerpt(&display_chain(error)));
                 if matches!(error, ReplayError::Busy(_) | ReplayError::Moving { .. }) {

@@ -1,5 +1,6 @@
 //! Reasons for which a request is not carried out.
 
+use crate::domain::erasure::TooManyErasures;
 use crate::domain::event::EventId;
 use crate::ports::archive::ArchiveError;
 use crate::ports::events_table::RunLease;
@@ -14,7 +15,7 @@ pub enum ReplayError {
         /// Messages moved so far.
         moved: u64,
     },
-    /// Another run holds the lease on the dead letters.
+    /// Another run holds the lease that the request needs.
     #[error("{0}; try again later")]
     Busy(RunLease),
     /// The events table has no record of the event.
@@ -41,6 +42,25 @@ pub enum ReplayError {
         /// Difference between the two.
         why: String,
     },
+    /// The stack keeps no journal.
+    #[error(
+        "this stack keeps no journal of delivered events; set its parameter JournalDays to the days to keep it"
+    )]
+    NoJournal,
+    /// The object to restore is one of the journal.
+    #[error(
+        "key: the object {0:?} is one of the journal, whose events were delivered; to send them once more, use the action \
+         resend"
+    )]
+    Journalled(String),
+    /// The stack keeps no index of conversations.
+    #[error(
+        "this stack keeps no index of conversations; set its parameter ConversationIndex to \"on\", or give eventIds"
+    )]
+    NoConversationIndex,
+    /// More conversations are erased than can be remembered.
+    #[error("{0}; repeat the request when the oldest of them is 15 days ago, or give eventIds")]
+    TooManyErasures(#[from] TooManyErasures),
     /// A service failed before anything was done, as far as is known.
     #[error(transparent)]
     Service(#[from] ServiceError),

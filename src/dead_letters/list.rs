@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::api::{
-    DEFAULT_MAX_MESSAGES, DeadLetter, Done, List, Listing, Report, Selection, Which, too_often,
+    DEFAULT_MAX_MESSAGES, DeadLetter, Done, Filter, List, Listing, Report, Selection, Which,
+    too_often,
 };
 use super::error::ReplayError;
 use super::missing::MissingEvents;
@@ -16,7 +17,7 @@ use super::ports::{PortTypes, Ports};
 use crate::domain::event::EventId;
 use crate::domain::event_record::REPLAY_CEILING;
 use crate::ports::clock::Clock;
-use crate::ports::events_table::{EventsTable, Position, Window};
+use crate::ports::events_table::{EventsTable, Page, Position, Window};
 use crate::ports::queue::Countable;
 use crate::ports::service::ServiceError;
 
@@ -38,15 +39,17 @@ pub(super) struct DeadLetterIndex<'a, T: PortTypes> {
 #[derive(Default)]
 pub(super) struct Pages {
     window: Window,
+    conversation: Option<String>,
     after: Option<Position>,
     is_over: bool,
 }
 
 impl Pages {
-    /// Begins at the start of a window.
-    fn within(window: Window) -> Self {
+    /// Begins at the start of the part of the time line that can hold matches.
+    fn of(which: &Which) -> Self {
         Self {
-            window,
+            window: which.window(),
+            conversation: which.conversation().map(str::to_owned),
             ..Self::default()
         }
     }
@@ -64,10 +67,16 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
         let mut after = listing.after.clone();
         loop {
             let open = listing.limit - items.len();
+            let Filter {
+                conversation_id, ..
+            } = &listing.filter;
             let page = self
-                .ports
-                .table
-                .dead_letters(listing.filter.window(), after.as_ref(), open.max(PAGE / 10))
+                .page(
+                    listing.filter.window(),
+                    conversation_id.as_deref(),
+                    after.as_ref(),
+                    open.max(PAGE / 10),
+                )
                 .await?;
             for summary in page.items {
                 let position = Position::of(summary.received_at, &summary.event_id);
@@ -131,9 +140,12 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
         }
         let now = self.ports.clock.now();
         let page = self
-            .ports
-            .table
-            .dead_letters(pages.window, pages.after.as_ref(), PAGE)
+            .page(
+                pages.window,
+                pages.conversation.as_deref(),
+                pages.after.as_ref(),
+                PAGE,
+            )
             .await?;
         pages.is_over = page.next.is_none();
         pages.after = page.next;
@@ -143,6 +155,32 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
                 .filter_map(|summary| DeadLetter::of(summary, now))
                 .collect(),
         ))
+    }
+
+    /// Reads a part of the dead letters: from their index, or those of one conversation from its
+    /// index and the records.
+    async fn page(
+        &self,
+        window: Window,
+        conversation: Option<&str>,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page, ServiceError> {
+        let table = &self.ports.table;
+        let Some(id) = conversation else {
+            return table.dead_letters(window, after, limit).await;
+        };
+        let page = table.conversation(id, after, limit).await?;
+        let records = table.get_many(&page.event_ids).await?;
+        let dead_letter = |event_id: &EventId| {
+            let record = records.get(event_id)?;
+            let is_one = record.state.is_indexed() && record.conversation_id.as_deref() == Some(id);
+            is_one.then(|| record.summary())
+        };
+        Ok(Page {
+            items: page.event_ids.iter().filter_map(dead_letter).collect(),
+            next: page.next,
+        })
     }
 
     /// Counts the dead letters that a replay would bring back.
@@ -159,7 +197,7 @@ impl<T: PortTypes> DeadLetterIndex<'_, T> {
             Which::These(ids) => ids.clone(),
             Which::All | Which::Matching(_) => BTreeSet::new(),
         };
-        let (mut pages, mut listed) = (Pages::within(selection.which.window()), 0);
+        let (mut pages, mut listed) = (Pages::of(&selection.which), 0);
         while let Some(page) = self.next_page(&mut pages).await? {
             listed += page.len() as u64;
             for dead_letter in page {

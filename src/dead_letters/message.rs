@@ -6,7 +6,8 @@ use crate::domain::event::{Event, EventId};
 use crate::domain::event_record::{DeadLetterEvidence, DeadRecord, EventRecord};
 use crate::domain::failure::Reason;
 use crate::domain::message::{Message, Stamp};
-use crate::ports::archive::{Archived, ArchivedAttribute};
+use crate::domain::resend::Resend;
+use crate::ports::archive::Archived;
 use crate::ports::queue::{ReceiptHandle, ReceivedMessage};
 
 /// A message of the dead-letter queue, read as far as possible.
@@ -16,6 +17,8 @@ pub(super) struct DeadLetterMessage {
     /// The event; `None` where the body or an attribute is unreadable.
     event: Option<Event>,
     pub(super) reason: Option<Reason>,
+    /// The run that sends the event once more, if the message is of one.
+    resend: Option<Resend>,
     pub(super) message: Message,
     /// Time at which SQS took the message.
     pub(super) sent_at: Timestamp,
@@ -56,9 +59,16 @@ impl DeadLetterMessage {
             received_at,
             event,
             reason: message.reason(sent_at),
+            // An unreadable mark makes the message unreadable: the processor says so.
+            resend: message.resend().ok().flatten(),
             message,
             sent_at,
         }
+    }
+
+    /// The event, where one can be read from the message.
+    pub(super) fn event(&self) -> Option<&Event> {
+        self.event.as_ref()
     }
 
     /// Keeps the id under which the message was read before.
@@ -95,6 +105,7 @@ impl DeadLetterMessage {
             sent_at: self.sent_at,
             reason: self.reason.as_ref(),
             event: self.event.as_ref(),
+            resend: self.resend.as_ref().map(|resend| resend.run.as_str()),
         }
     }
 
@@ -114,20 +125,16 @@ impl DeadLetterMessage {
             .named(&record.event_id)
     }
 
+    /// The message as the journal keeps it, of an event that was delivered; `None` for a resend.
+    pub(super) fn as_delivered(&self) -> Option<Message> {
+        let message = self.message.clone().without_reason();
+        let message = message.with_identity(self.sent_at).named(&self.event_id);
+        self.resend.is_none().then_some(message)
+    }
+
     /// The message as the archive keeps it.
     pub(super) fn as_archived(&self, dead: &DeadRecord, now: Timestamp) -> Archived {
-        let attributes = &self.message.attributes;
-        Archived {
-            event_id: dead.record().event_id.clone(),
-            archived_at: now,
-            sent_at: self.sent_at,
-            reason: dead.death().clone().into(),
-            body: self.message.body.clone(),
-            attributes: attributes
-                .iter()
-                .map(|(name, value)| (name.clone(), ArchivedAttribute::of(value)))
-                .collect(),
-            group: self.message.group.clone(),
-        }
+        let (id, death) = (dead.record().event_id.clone(), dead.death().clone());
+        Archived::of(&self.message, id, self.sent_at, Some(death.into()), now)
     }
 }

@@ -67,6 +67,7 @@ fn why_missing(record: &EventRecord, hidden: u64, now: Timestamp) -> (Missing, S
     match &record.state {
         State::Delivered => (Missing::Delivered, "the target has it".to_owned()),
         State::Discarded(_) => (Missing::Discarded, "it was discarded".to_owned()),
+        State::Erased => (Missing::Erased, "it was erased".to_owned()),
         State::Archived { archived_to, .. } => (
             Missing::Archived,
             format!("it is in the archive: {archived_to}"),

@@ -13,7 +13,7 @@ use crate::ports::clock::Clock;
 use crate::ports::events_table::EventsTable;
 use crate::ports::queue::{Countable, MoveTask, Redrive};
 use crate::ports::service::ServiceError;
-use crate::runtime::logging::display_chain;
+use crate::runtime::logging::{audit, display_chain};
 use crate::runtime::metrics;
 
 /// A run searches for events that were replayed too often during at most this part of its time. The
@@ -116,12 +116,7 @@ impl<T: PortTypes> MoveAll<'_, T> {
             });
         };
         self.ports.redrive.cancel_move(&handle).await?;
-        tracing::info!(
-            audit = "cancel",
-            by = requester.by,
-            why = requester.why,
-            "cancelled move task"
-        );
+        audit!("cancel", requester, "cancelled move task");
         let move_task = self
             .ports
             .redrive

@@ -37,6 +37,8 @@ pub struct Ports<T: PortTypes> {
     pub ordered: Option<OrderedQueues<T::DeadLetters>>,
     /// Queue of the dead letters.
     pub dead_letters: T::DeadLetters,
+    /// Queue of delivered events that wait for the journal, where the stack keeps one.
+    pub journal: Option<T::DeadLetters>,
     /// Move task of SQS from the dead-letter queue to the events queue.
     pub redrive: T::Redrive,
     /// Records of the events.

@@ -30,6 +30,9 @@ impl<T: PortTypes> Restore<'_, T> {
     /// are no longer archived, so that a run that was cut short can be repeated.
     pub(super) async fn restore(&self, run: &Run<'_>, key: &str) -> Result<Report, ReplayError> {
         let archived = archive::read(&self.ports.archive.get(key).await?)?;
+        if archived.iter().any(|line| line.reason.is_none()) {
+            return Err(ReplayError::Journalled(key.to_owned()));
+        }
         let mut report = Report::new(Done::Restore { restored: 0 });
         report.complete = true;
         for batch in archived.chunks(BATCH) {
@@ -46,6 +49,10 @@ impl<T: PortTypes> Restore<'_, T> {
                 break;
             }
             run.save_progress(self.ports, &report).await;
+            if run.is_cancelled(self.ports).await {
+                (report.cancelled, report.complete) = (true, false);
+                break;
+            }
         }
         report.remaining = self.ports.remaining().await;
         Ok(report)
@@ -65,7 +72,7 @@ impl<T: PortTypes> Restore<'_, T> {
                 .map_err(|error| Service::S3.unreadable(error))?;
             let mut message =
                 DeadLetterMessage::new(message, archived.sent_at.into()).under(&archived.event_id);
-            message.reason = Some(archived.reason.clone());
+            message.reason.clone_from(&archived.reason);
             opened.push(message);
         }
         let records = Records {
@@ -91,8 +98,8 @@ impl<T: PortTypes> Restore<'_, T> {
                 report.fail(Some(id), &display_chain(&error));
                 continue;
             }
-            tracing::info!(audit = run.action, run = %run.id, event_id = id, by = run.requester.by, why = run.requester.why, "restore of one event");
-            report.done.count();
+            run.audit_event(id);
+            report.done.count_of(step.next().source);
             let recorded = async {
                 self.ports
                     .table

@@ -17,7 +17,7 @@ use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, LeaseName, RunLease};
 use crate::ports::queue::Redrive;
 use crate::ports::run_lease::HeldLease;
-use crate::runtime::logging::display_chain;
+use crate::runtime::logging::{audit, display_chain};
 
 /// The answer is given this long before the deadline, whatever SQS does.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -51,6 +51,32 @@ impl Run<'_> {
         }
     }
 
+    /// A lease of this run. If the run is killed, the messages that it hides come back before the
+    /// lease ends.
+    pub(super) fn lease(&self, now: Timestamp) -> RunLease {
+        let end = self.deadline + HIDDEN_PAST_DEADLINE;
+        RunLease::new(self.id, self.action, self.requester, now, end)
+    }
+
+    /// Writes the line of the audit log for one event.
+    pub(super) fn audit_event(&self, event_id: &str) {
+        let action = self.action;
+        audit!(action, self.requester, run = %self.id, event_id, "{action} of one event");
+    }
+
+    /// Time for which a message is hidden that is received now: past the end of the run.
+    pub(super) fn hidden_for(&self) -> Duration {
+        (self.deadline + HIDDEN_PAST_DEADLINE).saturating_duration_since(Instant::now())
+    }
+
+    /// Returns whether an operator has cancelled the run. One asks before each step.
+    pub(super) async fn is_cancelled<T: PortTypes>(&self, ports: &Ports<T>) -> bool {
+        match self.tracked {
+            Some(tracked) => tracked.is_cancelled(ports).await,
+            None => false,
+        }
+    }
+
     /// Saves how far the run is, if it runs in the background.
     pub(super) async fn save_progress<T: PortTypes>(&self, ports: &Ports<T>, report: &Report) {
         if let Some(tracked) = self.tracked {
@@ -59,7 +85,7 @@ impl Run<'_> {
     }
 }
 
-/// Run that holds the lease on the dead letters.
+/// Run that holds a lease: on the dead letters, or on the journal's queue.
 pub(super) struct RunGuard<'a, T: PortTypes> {
     lease: HeldLease<'a, T::Table>,
     pub(super) run: Run<'a>,
@@ -74,7 +100,47 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         deadline: Instant,
         tracked: Option<&'a Tracked>,
     ) -> Result<Self, ReplayError> {
-        let mut run = Run {
+        let what = LeaseName::DeadLetters;
+        let mut guard = Self::hold(ports, what, action, requester, deadline, tracked).await?;
+        match bulk_replay(ports).await {
+            Ok(bulk) => {
+                guard.run.bulk = bulk;
+                Ok(guard)
+            }
+            Err(error) => {
+                guard.lease.release().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the lease on the journal's queue, unless another run holds it.
+    pub(super) async fn begin_journal(
+        ports: &'a Ports<T>,
+        requester: &'a Requester,
+        deadline: Instant,
+        tracked: Option<&'a Tracked>,
+    ) -> Result<Self, ReplayError> {
+        Self::hold(
+            ports,
+            LeaseName::Journal,
+            "journal",
+            requester,
+            deadline,
+            tracked,
+        )
+        .await
+    }
+
+    async fn hold(
+        ports: &'a Ports<T>,
+        what: LeaseName,
+        action: &'static str,
+        requester: &'a Requester,
+        deadline: Instant,
+        tracked: Option<&'a Tracked>,
+    ) -> Result<Self, ReplayError> {
+        let run = Run {
             id: Uuid::new_v4(),
             action,
             requester,
@@ -83,22 +149,10 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
             bulk: None,
             tracked,
         };
-        // If the run is killed, the messages that it hides come back before its lease ends.
-        let end = deadline + HIDDEN_PAST_DEADLINE;
-        let lease = RunLease::new(run.id, action, requester, run.began_at, end);
-        let lease = HeldLease::acquire(&ports.table, LeaseName::DeadLetters, &lease)
+        let lease = HeldLease::acquire(&ports.table, what, &run.lease(run.began_at))
             .await?
             .map_err(ReplayError::Busy)?;
-        match bulk_replay(ports).await {
-            Ok(bulk) => {
-                run.bulk = bulk;
-                Ok(Self { lease, run })
-            }
-            Err(error) => {
-                lease.release().await;
-                Err(error)
-            }
-        }
+        Ok(Self { lease, run })
     }
 
     /// Gives the lease back, and writes one line of the audit log.
@@ -110,21 +164,13 @@ impl<'a, T: PortTypes> RunGuard<'a, T> {
         let Self { lease, run } = self;
         lease.release().await;
         let report = outcome.inspect_err(|error| {
-            tracing::error!(
-                audit = run.action,
-                run = %run.id,
-                by = run.requester.by,
-                why = run.requester.why,
-                error = display_chain(error),
-                "{} failed",
-                run.action
-            );
+            let action = run.action;
+            audit!(error, action, run.requester, run = %run.id, error = display_chain(error), "{action} failed");
         })?;
-        tracing::info!(
-            audit = run.action,
+        audit!(
+            run.action,
+            run.requester,
             run = %run.id,
-            by = run.requester.by,
-            why = run.requester.why,
             selection = %serde_json::json!(selection),
             matched = report.matched,
             done = %serde_json::json!(report.done),

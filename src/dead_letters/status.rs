@@ -4,9 +4,10 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::Settings;
 use super::api::{
-    AttemptsOfMinute, BulkReplayStatus, OrderStatus, RunInProgress, Status, WaitingConversation,
-    WaitingConversations,
+    AttemptsOfMinute, BulkReplayStatus, CanaryStatus, OrderStatus, RunInProgress, Status,
+    WaitingConversation, WaitingConversations,
 };
 use super::error::ReplayError;
 use super::list::DeadLetterIndex;
@@ -29,7 +30,7 @@ const SHOWN_CONVERSATIONS: usize = 20;
 /// Status of the queues, the runs and the breaker.
 pub(super) struct StatusReport<'a, T: PortTypes> {
     pub(super) ports: &'a Ports<T>,
-    pub(super) target_rate: Option<u32>,
+    pub(super) settings: Settings,
 }
 
 impl<T: PortTypes> StatusReport<'_, T> {
@@ -80,10 +81,20 @@ impl<T: PortTypes> StatusReport<'_, T> {
                 .map(RunInProgress::from),
             breaker,
             breaker_error,
-            target_rate_per_second: self.target_rate,
+            target_rate_per_second: self.settings.target_rate,
             order: self.order(now).await?,
             attempts: self.attempts(now).await?,
+            canary: self.canary().await?,
         })
+    }
+
+    async fn canary(&self) -> Result<Option<CanaryStatus>, ServiceError> {
+        let minutes = self.settings.canary_minutes;
+        if minutes == 0 {
+            return Ok(None);
+        }
+        let runs = self.ports.table.canary_runs().await?.runs;
+        Ok(Some(CanaryStatus { minutes, runs }))
     }
 
     async fn order(&self, now: Timestamp) -> Result<Option<OrderStatus>, ServiceError> {

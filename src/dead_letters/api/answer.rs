@@ -109,6 +109,20 @@ pub struct List {
     pub next: Option<String>,
 }
 
+/// Page of the events of a conversation.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Id of the conversation.
+    pub id: String,
+    /// Number of events on this page.
+    pub count: usize,
+    /// Events without their bodies, the one that was received first at the top.
+    pub events: Vec<EventDetails>,
+    /// Token of the next page; `None` at the end. A page can be short, or empty, without being the
+    /// last one.
+    pub next: Option<String>,
+}
+
 /// All that is known of one event.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -151,6 +165,12 @@ pub struct EventDetails {
     pub attempts: Vec<AttemptDetails>,
     /// Number of times it has left the dead letters.
     pub replays: u32,
+    /// Names of the newest resends that have delivered it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resent: Vec<String>,
+    /// Name of the resend that delivers it, or has died with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resend: Option<String>,
     /// Actions of operators and schedules.
     pub history: Vec<OperatorAction>,
     /// `Content-Type` of the request.
@@ -248,7 +268,7 @@ impl EventDetails {
                 (StateName::Retrying, None, None, None, Some(next_attempt_at))
             }
             State::InProgress(_) if death.is_some() => (StateName::Dead, death, None, None, None),
-            state @ (State::Queued | State::InProgress(_) | State::Delivered) => {
+            state @ (State::Queued | State::InProgress(_) | State::Delivered | State::Erased) => {
                 (state.name(), None, None, None, None)
             }
         };
@@ -271,7 +291,7 @@ impl EventDetails {
             source: record.source,
             webhook_id: record.webhook_id,
             webhook_name: context.webhook_name,
-            conversation_id: context.conversation_id,
+            conversation_id: record.conversation_id,
             target: context.target,
             reason: death.as_ref().map(|death| death.reason),
             status_code: death.as_ref().and_then(|death| death.status_code),
@@ -286,6 +306,8 @@ impl EventDetails {
             attempts_made: record.attempts_made,
             attempts: record.attempts.into_iter().map(attempt).collect(),
             replays: record.replays_made,
+            resent: record.resent,
+            resend: record.resend,
             history: record.history,
             content_type: context.content_type,
             headers: context.headers,

@@ -8,23 +8,26 @@ mod status;
 use serde::{Deserialize, Serialize};
 
 use crate::ports::queue::MoveTask;
+use crate::statement::Listing as Statements;
 
-pub use self::answer::{AttemptDetails, DeadLetter, EventDetails, List, Place};
-pub use self::report::{Done, Failed, Missing, Report};
+pub use self::answer::{AttemptDetails, Conversation, DeadLetter, EventDetails, List, Place};
+pub use self::report::{Done, Failed, HourCount, Missing, Remaining, Report};
 pub use self::request::{
-    ArchiveRequest, CancelRequest, DEFAULT_AGE_DAYS, DiscardRequest, Filter, ListRequest, Listing,
-    MAX_AGE_DAYS, MAX_RATE, ReconcileRequest, ReplayRequest, Request, RequestBody, RestoreRequest,
-    Selection, ShowRequest, Start,
+    ArchiveRequest, CancelRequest, ConversationRequest, DEFAULT_AGE_DAYS, DiscardRequest,
+    EraseRequest, Filter, ForgetRequest, JournalRequest, ListRequest, Listing, MAX_AGE_DAYS,
+    MAX_MESSAGES, MAX_RATE, ReconcileRequest, ReplayRequest, Request, RequestBody, ResendFilter,
+    ResendRequest, ResendSelection, RestoreRequest, Selection, ShowRequest, Start,
+    StatementsRequest,
 };
 pub use self::status::{
     AttemptsOfMinute, BackgroundAnswer, BackgroundReport, BackgroundState, BackgroundStatus,
-    BulkReplayStatus, OrderMode, OrderStatus, RunInProgress, Status, StatusAnswer,
+    BulkReplayStatus, CanaryStatus, OrderMode, OrderStatus, RunInProgress, Status, StatusAnswer,
     WaitingConversation, WaitingConversations,
 };
 
 pub(super) use self::answer::ARRIVES_WITHIN;
 pub(super) use self::report::too_often;
-pub(super) use self::request::{DEFAULT_MAX_MESSAGES, Which};
+pub(super) use self::request::{ConversationQuery, DEFAULT_MAX_MESSAGES, Delivered, Erased, Which};
 
 /// Answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,6 +57,41 @@ pub enum Answer {
     Restore(Report),
     /// To `discard`.
     Discard(Report),
+    /// To `conversation`.
+    Conversation(Conversation),
+    /// To `erase`.
+    Erase(Report),
+    /// To `resend`.
+    Resend(Report),
+    /// To `journal`.
+    Journal(Report),
+    /// To `statements`.
+    Statements(Statements),
+    /// To `forget`.
+    Forget(Report),
+}
+
+impl Answer {
+    /// Returns whether nothing is left to do for the request.
+    pub(super) fn is_complete(&self) -> bool {
+        match self {
+            Self::Replay(report)
+            | Self::Reconcile(report)
+            | Self::Archive(report)
+            | Self::Restore(report)
+            | Self::Discard(report)
+            | Self::Erase(report)
+            | Self::Resend(report)
+            | Self::Journal(report)
+            | Self::Forget(report) => report.complete,
+            Self::Status(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Cancel { .. }
+            | Self::Conversation(_)
+            | Self::Statements(_) => true,
+        }
+    }
 }
 
 impl From<BackgroundStatus> for Answer {

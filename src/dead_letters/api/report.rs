@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::answer::DeadLetter;
-use crate::domain::event::EventId;
+use crate::domain::event::{EventId, Source};
 use crate::domain::event_record::REPLAY_CEILING;
 use crate::ports::queue::MoveTask;
 use crate::runtime::metrics;
@@ -17,12 +18,14 @@ const MAX_LISTED: usize = 100;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Dead letters that the request asks for, among those that the run has seen.
+    /// Dead letters that the request asks for, among those that the run has seen. Of a `resend`, all
+    /// delivered events that it asks for, also beyond `maxMessages`.
     pub matched: u64,
     /// Action of the run, and how often it succeeded.
     #[serde(flatten)]
     pub done: Done,
-    /// Dead letters that the run has seen and left alone.
+    /// Dead letters that the run has seen and left alone. Of a `resend`, events that are delivered no
+    /// more: `failed` says why.
     #[serde(default)]
     pub skipped: u64,
     /// Dead letters that had no record of their death, and have one now.
@@ -34,6 +37,7 @@ pub struct Report {
     /// The first hundred failures.
     pub failed: Vec<Failed>,
     /// Approximate number of messages left in the dead-letter queue; `None` where the count failed.
+    /// Of a `resend`, the events that are still to be sent.
     pub remaining: Option<u64>,
     /// True if the run has seen every message that was there when it began. Otherwise the request
     /// can be repeated.
@@ -41,6 +45,9 @@ pub struct Report {
     /// True if the run only counted.
     #[serde(default)]
     pub dry_run: bool,
+    /// True if an operator has ended the run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cancelled: bool,
     /// The move task, when SQS does the work.
     pub move_task: Option<MoveTask>,
     /// In a dry run of a filter, the ids of all that match: a replay of these ids replays these and
@@ -50,6 +57,25 @@ pub struct Report {
     /// In a dry run, the first hundred that match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<DeadLetter>,
+    /// In a dry run of a `resend`, the events by the hour of their delivery.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<HourCount>,
+    /// Of a `resend`, approximate number of delivered events that wait for the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_yet_journalled: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Number of events of one hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourCount {
+    /// Beginning of the hour.
+    pub hour: Timestamp,
+    pub events: u64,
 }
 
 /// Action of a run, and how often it succeeded.
@@ -78,11 +104,47 @@ pub enum Done {
         /// Events dropped.
         discarded: u64,
     },
+    /// Delivered events sent once more.
+    Resend {
+        /// Events in the events queues again, or delivered since.
+        resent: u64,
+    },
+    /// Delivered events written into the journal.
+    Journal {
+        /// Events in objects of the archive, and no longer in the journal's queue.
+        journalled: u64,
+    },
+    /// Events erased.
+    Erase {
+        /// Events of which content was found and erased.
+        erased: u64,
+        /// Objects of the archive and of the journal that were written again without them.
+        objects_rewritten: u64,
+        /// Versions of objects that were deleted for good.
+        versions_deleted: u64,
+        /// Places that may still hold something of the events.
+        remains: Vec<Remaining>,
+    },
     /// Records made to agree with the dead-letter queue.
     Reconcile {
         /// Dead events without a message in the queue, no longer listed.
         unlisted: u64,
     },
+    /// Records of check events deleted.
+    Forget {
+        /// Check events without a record now.
+        forgotten: u64,
+    },
+}
+
+/// Place that may still hold something of erased events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remaining {
+    pub place: String,
+    /// Description of what it holds, for a person to read.
+    pub what: String,
+    /// Time at which it expires; `None` where the relay does not decide that.
+    pub until: Option<Timestamp>,
 }
 
 impl Done {
@@ -95,23 +157,44 @@ impl Done {
             }
             | Self::Restore { restored: total }
             | Self::Discard { discarded: total }
-            | Self::Reconcile { unlisted: total } => total,
+            | Self::Resend { resent: total }
+            | Self::Journal { journalled: total }
+            | Self::Erase { erased: total, .. }
+            | Self::Reconcile { unlisted: total }
+            | Self::Forget { forgotten: total } => total,
         }
     }
 
-    /// Counts one success.
+    /// Counts one success, also in its metric.
     pub(in crate::dead_letters) fn count(&mut self) {
+        if let Some(metric) = self.note() {
+            metric.add(1);
+        }
+    }
+
+    /// Counts one success with an event of this source. No metric counts a check event.
+    pub(in crate::dead_letters) fn count_of(&mut self, source: Source) {
+        let metric = self.note();
+        if let Some(metric) = metric.filter(|_| source != Source::Check) {
+            metric.add(1);
+        }
+    }
+
+    /// Counts one success, and returns its metric.
+    fn note(&mut self) -> Option<metrics::Count> {
         let (count, metric) = match self {
             Self::Replay { replayed } => (replayed, Some(metrics::REPLAYED)),
             Self::Archive { archived, .. } => (archived, Some(metrics::ARCHIVED)),
             Self::Restore { restored } => (restored, Some(metrics::RESTORED)),
             Self::Discard { discarded } => (discarded, Some(metrics::DISCARDED)),
+            Self::Resend { resent } => (resent, Some(metrics::RESENT)),
+            Self::Journal { journalled } => (journalled, None),
+            Self::Erase { erased, .. } => (erased, Some(metrics::ERASED)),
             Self::Reconcile { unlisted } => (unlisted, None),
+            Self::Forget { forgotten } => (forgotten, None),
         };
         *count += 1;
-        if let Some(metric) = metric {
-            metric.add(1);
-        }
+        metric
     }
 }
 
@@ -138,12 +221,16 @@ pub enum Missing {
     Pending,
     /// It is not dead: it is being delivered or waits for its next attempt.
     Alive,
+    /// It is a dead letter.
+    Dead,
     /// The target has it.
     Delivered,
     /// The archive has it.
     Archived,
     /// An operator discarded it.
     Discarded,
+    /// An operator erased it.
+    Erased,
     /// Its message was in the queue for too long, and SQS deleted it.
     Expired,
 }
@@ -167,9 +254,12 @@ impl Report {
             remaining: None,
             complete: false,
             dry_run: false,
+            cancelled: false,
             move_task: None,
             event_ids: Vec::new(),
             items: Vec::new(),
+            hours: Vec::new(),
+            not_yet_journalled: None,
         }
     }
 

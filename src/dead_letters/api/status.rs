@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Report;
 use crate::breaker;
+use crate::domain::canary::CanaryRun;
 use crate::domain::event::EventId;
 use crate::domain::event_record::{BulkReplay, EventRecord, State};
 use crate::domain::queue_depth::QueueDepth;
@@ -60,6 +61,18 @@ pub struct Status {
     pub order: Option<OrderStatus>,
     /// Attempts of the last minutes, the newest first.
     pub attempts: Vec<AttemptsOfMinute>,
+    /// The canary, where the stack has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
+}
+
+/// The canary and its newest runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// Minutes between two runs.
+    pub minutes: u32,
+    /// Oldest first, fifty at most.
+    pub runs: Vec<CanaryRun>,
 }
 
 /// Way in which the stack keeps the order of conversations.

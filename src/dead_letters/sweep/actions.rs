@@ -11,7 +11,7 @@ use super::state::{Purpose, Selected, SweepState};
 use crate::dead_letters::api::Done;
 use crate::dead_letters::error::ReplayError;
 use crate::dead_letters::ports::{PortTypes, Ports};
-use crate::dead_letters::run::{ANSWER_TIME, Run};
+use crate::dead_letters::run::ANSWER_TIME;
 use crate::domain::event_record::{OperatorAction, Transition};
 use crate::domain::message::Message;
 use crate::ports::archive::{Archive, ArchiveError};
@@ -35,7 +35,10 @@ impl<T: PortTypes> Actions<'_, T> {
     ) -> Result<(), ReplayError> {
         let rate = match sweep.purpose {
             Purpose::Replay(selection) => selection.rate_per_second,
-            Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => None,
+            Purpose::Discard(_)
+            | Purpose::Archive { .. }
+            | Purpose::Reconcile
+            | Purpose::Erase(_) => None,
         };
         let pace = rate.map_or(RECEIVED_AT_ONCE, |rate| RECEIVED_AT_ONCE.min(rate as usize));
         while !taken.is_empty() {
@@ -52,8 +55,13 @@ impl<T: PortTypes> Actions<'_, T> {
             let outcome = match sweep.purpose {
                 Purpose::Replay(_) => self.send_back(taken, sweep).await,
                 Purpose::Discard(_) => self.discard(taken, sweep).await,
-                Purpose::Archive { .. } => self.add_to_archive(taken, sweep).await,
-                Purpose::Reconcile => Ok(()),
+                Purpose::Archive { .. } => {
+                    let (checks, events): (Vec<_>, Vec<_>) =
+                        taken.into_iter().partition(Selected::is_check);
+                    let dropped = self.drop_checks(checks, sweep).await;
+                    dropped.and(self.add_to_archive(events, sweep).await)
+                }
+                Purpose::Reconcile | Purpose::Erase(_) => Ok(()),
             };
             if let Err(error) = outcome {
                 sweep.give_back(rest.into_iter());
@@ -109,6 +117,20 @@ impl<T: PortTypes> Actions<'_, T> {
             .write_all(taken, sweep, |selected, act| selected.dead.discarded(act))
             .await?;
         self.delete(discarded, sweep).await;
+        Ok(())
+    }
+
+    /// Discards the dead letters of checks, which no archive keeps.
+    async fn drop_checks(
+        &self,
+        checks: Vec<Selected>,
+        sweep: &mut SweepState<'_>,
+    ) -> Result<(), ReplayError> {
+        let discarded = self
+            .write_all(checks, sweep, |selected, act| selected.dead.discarded(act))
+            .await?;
+        sweep.report.removed += discarded.len() as u64;
+        self.delete_messages(discarded, sweep).await;
         Ok(())
     }
 
@@ -240,8 +262,15 @@ impl<T: PortTypes> Actions<'_, T> {
         Ok(written)
     }
 
-    /// Deletes the messages of events that are durable elsewhere.
+    /// Deletes the messages of events that are durable elsewhere, and counts them.
     async fn delete(&self, selected: Vec<Selected>, sweep: &mut SweepState<'_>) {
+        for selected in &selected {
+            sweep.report.done.count_of(selected.dead.record().source);
+        }
+        self.delete_messages(selected, sweep).await;
+    }
+
+    async fn delete_messages(&self, selected: Vec<Selected>, sweep: &mut SweepState<'_>) {
         let receipts: Vec<_> = selected
             .iter()
             .map(|selected| selected.receipt.clone())
@@ -250,15 +279,8 @@ impl<T: PortTypes> Actions<'_, T> {
             .into_iter()
             .zip(self.ports.dead_letters.delete(&receipts).await)
         {
-            let Run {
-                id,
-                action,
-                requester,
-                ..
-            } = sweep.run;
             let event_id = selected.event_id();
-            tracing::info!(audit = action, run = %id, event_id, by = requester.by, why = requester.why, "{action} of one event");
-            sweep.report.done.count();
+            sweep.run.audit_event(event_id);
             if let Err(error) = result {
                 let error = format!(
                     "done, but not removed from the dead-letter queue: {}",

@@ -6,6 +6,7 @@
 //! id.
 
 mod actions;
+mod erase;
 mod ordered;
 mod state;
 
@@ -20,19 +21,20 @@ use super::message::DeadLetterMessage;
 use super::missing::MissingEvents;
 use super::ports::{PortTypes, Ports};
 use super::records::Records;
-use super::run::{ANSWER_TIME, HIDDEN_PAST_DEADLINE, Run};
+use super::run::{ANSWER_TIME, Run};
 use crate::domain::circuit;
-use crate::domain::event::EventId;
+use crate::domain::event::{EventId, Source};
 use crate::domain::event_record::{
     DeadLetterStatus, DeadRecord, EventRecord, OperatorAction, State,
 };
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, Written};
 use crate::ports::queue::{
-    Countable, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, VisibilityTimeout,
+    Countable, RECEIVED_AT_ONCE, ReceiptHandle, ReceivedMessage, Receiver, Sender,
+    VisibilityTimeout,
 };
 use crate::ports::service::{Fault, ServiceError};
-use crate::runtime::logging::display_chain;
+use crate::runtime::logging::{audit, display_chain};
 use crate::runtime::metrics;
 
 use self::actions::Actions;
@@ -45,7 +47,7 @@ pub(super) use self::state::Purpose;
 const RELEASE_TIME: Duration = Duration::from_mins(2);
 
 /// Wait for one more message before the queue counts as empty.
-const POLL_WAIT: Duration = Duration::from_secs(2);
+pub(super) const POLL_WAIT: Duration = Duration::from_secs(2);
 
 /// One run over the dead letters.
 pub(super) struct Sweep<'a, T: PortTypes> {
@@ -64,12 +66,13 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         let hidden = ports.dead_letters.depth().await?.in_flight;
         let stop_at =
             deadline - RELEASE_TIME.min(deadline.saturating_duration_since(Instant::now()) / 4);
+        let erasures = ports.table.erasures().await?;
         let mut sweep = Self {
             ports,
-            state: SweepState::new(run, purpose, stop_at),
+            state: SweepState::new(run, purpose, stop_at, erasures),
         };
         let elsewhere = match sweep.state.purpose {
-            Purpose::Reconcile => sweep.bring_over().await,
+            Purpose::Reconcile | Purpose::Erase(_) => sweep.bring_over().await,
             Purpose::Replay(_) | Purpose::Discard(_) | Purpose::Archive { .. } => 0,
         };
         let hidden = hidden + elsewhere;
@@ -123,6 +126,10 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
             if self.state.has_all_named() {
                 return Ok(!self.state.cut_short);
             }
+            if self.state.run.is_cancelled(self.ports).await {
+                self.state.report.cancelled = true;
+                break;
+            }
         }
         Ok(false)
     }
@@ -134,8 +141,7 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         queue: &T::DeadLetters,
         stop_at: Instant,
     ) -> Result<Vec<ReceivedMessage>, ServiceError> {
-        let hidden_until = self.state.run.deadline + HIDDEN_PAST_DEADLINE;
-        let hidden_for = hidden_until.saturating_duration_since(Instant::now());
+        let hidden_for = self.state.run.hidden_for();
         let wait = POLL_WAIT.min(stop_at.saturating_duration_since(Instant::now()));
         queue.receive(RECEIVED_AT_ONCE, hidden_for, wait).await
     }
@@ -168,6 +174,10 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
         let mut selected = Vec::new();
         for (message, receipt) in messages.into_iter().zip(receipts) {
             let found = records.get(&message.event_id);
+            let Some((message, receipt)) = self.erase_or_leave(message, receipt, found).await
+            else {
+                continue;
+            };
             // Its retry is overdue for that, and another message of it may wait.
             let may_wait = found.is_some_and(is_retried) && !message.message.has_own_reason();
             if is_held_back && may_wait {
@@ -190,8 +200,7 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                     ));
                 }
                 Reconciled::Copy(state) => {
-                    self.remove_copy(&message.event_id, receipt, found, state)
-                        .await;
+                    self.remove_copy(&message, receipt, found, state).await;
                 }
                 Reconciled::Left => self.state.hold(receipt),
             }
@@ -239,11 +248,14 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                 ..self.state.run.act(now)
             }),
         };
+        let is_check = dead.record().source == Source::Check;
         let written = async {
-            self.ports
-                .table
-                .keep_body(&message.event_id, message.body(), now)
-                .await?;
+            if !is_check {
+                self.ports
+                    .table
+                    .keep_body(&message.event_id, message.body(), now)
+                    .await?;
+            }
             self.ports.table.write(dead.transition()).await
         };
         match written.await {
@@ -251,7 +263,7 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                 let reason = dead.death().reason.as_str();
                 tracing::info!(event_id = %message.event_id, run = %self.state.run.id, reason, "recorded dead letter");
                 // A message with a reason was counted when it was sent here.
-                if !message.message.has_own_reason() {
+                if !message.message.has_own_reason() && !is_check {
                     metrics::DEAD.add(dead.death().reason, 1);
                 }
                 self.state.report.recorded += 1;
@@ -273,14 +285,26 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     /// beside its record.
     async fn remove_copy(
         &mut self,
-        event_id: &EventId,
+        message: &DeadLetterMessage,
         receipt: ReceiptHandle,
         found: Option<&EventRecord>,
         state: &str,
     ) {
-        if found.is_some_and(EventRecord::has_surplus_body)
-            && let Err(error) = self.ports.table.delete_body(event_id).await
-        {
+        let event_id = &message.event_id;
+        let released = async {
+            if found.is_some_and(EventRecord::has_surplus_body) {
+                self.ports.table.delete_body(event_id).await?;
+            }
+            // The worker that delivered it may have ended before it was in the journal.
+            match &self.ports.journal {
+                Some(journal) if found.is_some_and(is_journalled) => match message.as_delivered() {
+                    Some(message) => journal.send(&message).await,
+                    None => Ok(()),
+                },
+                Some(_) | None => Ok(()),
+            }
+        };
+        if let Err(error) = released.await {
             self.state
                 .report
                 .fail(Some(event_id.as_str()), &display_chain(&error));
@@ -299,7 +323,8 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                 .fail(Some(event_id.as_str()), &display_chain(&error));
             return;
         }
-        tracing::info!(audit = "remove", run = %self.state.run.id, %event_id, state, "removed a copy");
+        let run = self.state.run;
+        audit!("remove", run.requester, run = %run.id, %event_id, state, "removed a copy");
         self.state.report.removed += 1;
     }
 
@@ -357,7 +382,9 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                     Some(DeadLetterStatus::Unrecorded(dead))
                         if self.ports.table.write(dead.transition()).await? == Written::Done =>
                     {
-                        metrics::DEAD.add(dead.death().reason, 1);
+                        if record.source != Source::Check {
+                            metrics::DEAD.add(dead.death().reason, 1);
+                        }
                         dead
                     }
                     _ => continue,
@@ -368,7 +395,7 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
                         run = %self.state.run.id,
                         "dead event has no message in the dead-letter queue"
                     );
-                    self.state.report.done.count();
+                    self.state.report.done.count_of(record.source);
                 }
             }
         }
@@ -376,12 +403,17 @@ impl<'a, T: PortTypes> Sweep<'a, T> {
     }
 }
 
+/// Returns whether a copy of the event belongs into the journal.
+fn is_journalled(record: &EventRecord) -> bool {
+    record.state == State::Delivered && record.source != Source::Check
+}
+
 fn is_retried(record: &EventRecord) -> bool {
     matches!(record.state, State::Retrying { .. })
 }
 
 /// Shows again the messages that the run hid and did not select.
-async fn release_messages(
+pub(super) async fn release_messages(
     queue: &impl VisibilityTimeout,
     held: &[ReceiptHandle],
     deadline: Instant,
@@ -408,7 +440,7 @@ async fn release_messages(
         tracing::warn!(
             hidden,
             error = why,
-            "dead letters stay hidden until their visibility timeout ends"
+            "messages stay hidden until their visibility timeout ends"
         );
     }
 }

@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::dead_letters::api::{
-    DEFAULT_MAX_MESSAGES, DeadLetter, Done, Report, Selection, Which, too_often,
-};
+use crate::dead_letters::api::{DEFAULT_MAX_MESSAGES, Done, Report, Selection, Which, too_often};
+use crate::dead_letters::erase::{self, Erasing};
 use crate::dead_letters::message::DeadLetterMessage;
 use crate::dead_letters::run::Run;
-use crate::domain::event::EventId;
-use crate::domain::event_record::{DeadRecord, REPLAY_CEILING};
+use crate::domain::erasure::Erasures;
+use crate::domain::event::{EventId, Source};
+use crate::domain::event_record::{CHECK_LIFE, DeadRecord, REPLAY_CEILING};
 use crate::ports::archive::ArchivePart;
 use crate::ports::queue::ReceiptHandle;
 
@@ -21,11 +21,12 @@ use crate::ports::queue::ReceiptHandle;
 const MAX_HELD: usize = 100_000;
 
 /// Purpose of a sweep.
+#[expect(clippy::large_enum_variant, reason = "there is one for each run")]
 pub(in crate::dead_letters) enum Purpose<'a> {
     /// To send selected dead letters back.
     Replay(&'a Selection),
     /// To drop these.
-    Discard(&'a BTreeSet<EventId>),
+    Discard(&'a Which),
     /// To archive dead letters that SQS took before a time.
     Archive {
         before: Timestamp,
@@ -35,6 +36,8 @@ pub(in crate::dead_letters) enum Purpose<'a> {
     },
     /// To make the records agree with the queue, and no more.
     Reconcile,
+    /// To erase these, dead or not.
+    Erase(&'a mut Erasing),
 }
 
 impl Purpose<'_> {
@@ -56,18 +59,23 @@ impl Purpose<'_> {
                 keys: Vec::new(),
             },
             Self::Reconcile => Done::Reconcile { unlisted: 0 },
+            Self::Erase(_) => erase::nothing_done(),
         }
     }
 
     /// The events that the request names by id.
     pub(super) fn named(&self) -> Option<&BTreeSet<EventId>> {
         match self {
-            Self::Discard(ids) => Some(ids),
-            Self::Replay(Selection {
+            Self::Discard(Which::These(ids))
+            | Self::Replay(Selection {
                 which: Which::These(ids),
                 ..
             }) => Some(ids),
-            Self::Replay(_) | Self::Archive { .. } | Self::Reconcile => None,
+            Self::Replay(_)
+            | Self::Discard(_)
+            | Self::Archive { .. }
+            | Self::Reconcile
+            | Self::Erase(_) => None,
         }
     }
 }
@@ -82,6 +90,10 @@ pub(in crate::dead_letters) struct Selected {
 impl Selected {
     pub(super) fn event_id(&self) -> &str {
         self.dead.record().event_id.as_str()
+    }
+
+    pub(super) fn is_check(&self) -> bool {
+        self.dead.record().source == Source::Check
     }
 }
 
@@ -103,10 +115,17 @@ pub(super) struct SweepState<'a> {
     pub(super) taken: HashSet<EventId>,
     /// Events that the report explains already.
     pub(super) refused: HashSet<EventId>,
+    /// Erasures that were noted before the run. None begins while the run has its lease.
+    pub(super) erasures: Erasures,
 }
 
 impl<'a> SweepState<'a> {
-    pub(super) fn new(run: &'a Run<'a>, purpose: Purpose<'a>, stop_at: Instant) -> Self {
+    pub(super) fn new(
+        run: &'a Run<'a>,
+        purpose: Purpose<'a>,
+        stop_at: Instant,
+        erasures: Erasures,
+    ) -> Self {
         Self {
             run,
             stop_at,
@@ -118,6 +137,7 @@ impl<'a> SweepState<'a> {
             seen: HashSet::new(),
             taken: HashSet::new(),
             refused: HashSet::new(),
+            erasures,
         }
     }
 
@@ -127,7 +147,10 @@ impl<'a> SweepState<'a> {
             Purpose::Replay(selection) => {
                 u64::from(selection.max_messages.unwrap_or(DEFAULT_MAX_MESSAGES))
             }
-            Purpose::Discard(_) | Purpose::Archive { .. } | Purpose::Reconcile => u64::MAX,
+            Purpose::Discard(_)
+            | Purpose::Archive { .. }
+            | Purpose::Reconcile
+            | Purpose::Erase(_) => u64::MAX,
         };
         self.report.matched >= most || self.held.len() >= MAX_HELD || Instant::now() >= self.stop_at
     }
@@ -178,11 +201,14 @@ impl<'a> SweepState<'a> {
 
     fn is_for(&self, message: &DeadLetterMessage, dead: &DeadRecord, now: Timestamp) -> bool {
         match &self.purpose {
-            Purpose::Replay(selection) => DeadLetter::of(dead.record().summary(), now)
-                .is_some_and(|dead| selection.which.includes(&dead)),
-            Purpose::Discard(ids) => ids.contains(&message.event_id),
+            Purpose::Replay(selection) => selection.which.includes_record(dead.record(), now),
+            Purpose::Discard(which) => which.includes_record(dead.record(), now),
+            // A check that ended early left its dead letter; no record of it lives longer.
+            Purpose::Archive { .. } if dead.record().source == Source::Check => {
+                message.sent_at + CHECK_LIFE <= now
+            }
             Purpose::Archive { before, .. } => message.sent_at <= *before,
-            Purpose::Reconcile => false,
+            Purpose::Reconcile | Purpose::Erase(_) => false,
         }
     }
 

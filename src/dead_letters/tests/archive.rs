@@ -207,8 +207,9 @@ async fn an_archived_line_has_the_reason_of_the_record() {
     let line = crate::ports::archive::read(&relay.ports.archive.get(key).await.expect("there"))
         .expect("readable")
         .remove(0);
+    let reason = line.reason.expect("a reason");
     assert_eq!(
-        (line.reason.reason, line.reason.status_code),
+        (reason.reason, reason.status_code),
         (ReasonKind::Exhausted, Some(503))
     );
 }
@@ -246,8 +247,9 @@ async fn a_message_is_kept_until_the_body_of_its_event_is_deleted() {
     die(&relay, &message("a", 1), ReasonKind::Permanent, 404).await;
     send_to_dead_letters(&relay, [message("a", 1)]).await;
     let discard = json!({ "action": "discard", "eventIds": [id_of(&message("a", 1))], "why": "a test order" });
-    // The lease, the bulk replay, the records, the record of the event; and then its body.
-    relay.ports.table.fail_after(4, 1);
+    // The lease, the bulk replay, the erasures, the records, the record of the event; and then its
+    // body.
+    relay.ports.table.fail_after(5, 1);
     let failed = report(&relay, discard.clone()).await;
     assert!(
         failed.failures > 0 && matches!(failed.done, Done::Discard { discarded: 0 }),
@@ -266,4 +268,83 @@ async fn a_message_is_kept_until_the_body_of_its_event_is_deleted() {
         (relay.ports.table.kept_bodies(), visible(&relay).await),
         (vec![], 0)
     );
+}
+
+/// A dead letter of a check.
+fn check_letter(name: &str) -> Message {
+    let check = json!({ "run": uuid::Uuid::nil(), "name": name, "attempts": ["refuse"] });
+    let body = json!({ "genesysRelayCheck": check }).to_string();
+    carrying(
+        Message {
+            body,
+            ..message("a", 1)
+        },
+        400,
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn archive_run_drops_the_dead_letters_of_checks() {
+    let relay = relay();
+    let old = check_letter("old");
+    send_to_dead_letters(&relay, [old.clone(), message("a", 1)]).await;
+    tokio::time::advance(Duration::from_hours(1)).await;
+    send_to_dead_letters(&relay, [check_letter("young")]).await;
+    let report = report(&relay, json!({ "action": "archive", "olderThanDays": 10 })).await;
+    assert!(report.complete && report.failures == 0, "{report:?}");
+    assert!(
+        matches!(report.done, Done::Archive { archived: 0, .. }),
+        "{report:?}"
+    );
+    assert_eq!((report.matched, report.removed), (1, 1));
+    let record = record_of(&relay, &old).await;
+    assert_eq!(record.state.name(), StateName::Discarded);
+    assert_eq!(visible(&relay).await, 2);
+    assert!(
+        relay.ports.table.kept_bodies().len() <= 1,
+        "no body of a check"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_ended_check_events_are_forgotten() {
+    let relay = relay();
+    let (delivered, dead, event) = (check_letter("1"), check_letter("2"), message("a", 1));
+    deliver(&relay, &delivered).await;
+    deliver(&relay, &event).await;
+    send_to_dead_letters(&relay, [dead.clone()]).await;
+    report(&relay, json!({ "action": "reconcile" })).await;
+    let ids = [&delivered, &dead, &event].map(id_of);
+    let request = json!({ "action": "forget", "eventIds": ids });
+    let Answer::Forget(report) = handle(&relay, request).await.expect("answered") else {
+        panic!("another answer")
+    };
+    assert!(
+        matches!(report.done, Done::Forget { forgotten: 1 }),
+        "{report:?}"
+    );
+    let refused = |message: &Message| {
+        let id = id_of(message).to_string();
+        let failed = report.failed.iter();
+        failed
+            .filter(|failed| failed.event_id.as_ref() == Some(&id))
+            .map(|failed| failed.error.clone())
+            .collect::<String>()
+    };
+    assert_eq!(
+        refused(&dead),
+        "it is DEAD, and neither DELIVERED nor DISCARDED"
+    );
+    assert_eq!(
+        refused(&event),
+        "it is an event of the source webhook, and no check event"
+    );
+    assert_eq!(relay.ports.table.record(&id_of(&delivered)), None);
+    assert!(relay.ports.table.record(&id_of(&event)).is_some());
+    // What is gone is forgotten already.
+    let request = json!({ "action": "forget", "eventIds": [id_of(&delivered)] });
+    let Answer::Forget(again) = handle(&relay, request).await.expect("answered") else {
+        panic!("another answer")
+    };
+    assert!(again.complete && again.failures == 0, "{again:?}");
 }

@@ -1,10 +1,15 @@
 //! The use case over stand-ins, on virtual time.
 
 mod archive;
+mod audit;
 mod background;
+mod conversation;
+mod erase;
+mod journal;
 mod looks;
 mod order;
 mod reconcile;
+mod resend;
 mod runs;
 mod selection;
 
@@ -21,7 +26,7 @@ use crate::domain::event_record::{
 };
 use crate::domain::failure::{Reason, ReasonKind};
 use crate::domain::message::Message;
-use crate::ports::archive::{Archive, ArchiveError};
+use crate::ports::archive::{Archive, ArchiveError, ArchivePart, Archived, ArchivedAttribute};
 use crate::ports::clock::Clock;
 use crate::ports::events_table::{EventsTable, RunLease, Written};
 use crate::ports::queue::{Countable, Receiver, Sender};
@@ -37,6 +42,7 @@ fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
     let ports = Ports {
         events,
         ordered: None,
+        journal: None,
         redrive: dead_letters.clone(),
         dead_letters,
         table: FakeTable::default(),
@@ -45,7 +51,7 @@ fn relay_over(events: FakeQueue, dead_letters: FakeQueue) -> Fake {
     };
     DeadLetters {
         ports,
-        target_rate: None,
+        settings: Settings::default(),
     }
 }
 
@@ -96,6 +102,7 @@ async fn claim_in(relay: &Fake, message: &Message, conversation: Option<&str>) -
             bulk: bulk.as_ref(),
             last: false,
             conversation,
+            resend: None,
             lease_until,
             now,
         };

@@ -206,12 +206,13 @@ async fn replay_goes_to_the_tail_of_its_conversation() {
             },
             ordered: ports.ordered,
             dead_letters: ports.dead_letters,
+            journal: None,
             redrive: ports.redrive,
             table: ports.table,
             archive: ports.archive,
             clock: ports.clock,
         },
-        target_rate: None,
+        settings: Settings::default(),
     };
     let in_conversation = json!({ "conversationId": "c1", "text": "Hi" });
     for body in [in_conversation, json!({ "text": "alone" })] {

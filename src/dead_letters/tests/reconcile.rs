@@ -301,3 +301,25 @@ async fn a_retried_event_is_not_dead_while_the_breaker_holds_it_back() {
         tokio::time::advance(Duration::from_mins(20)).await;
     }
 }
+
+/// The worker that recorded the delivery ended before it sent the event to the journal, and SQS
+/// moved the message.
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_delivered_event_is_journalled_before_it_is_removed() {
+    let mut relay = relay();
+    let journal = FakeQueue::default();
+    relay.ports.journal = Some(journal.clone());
+    let delivered = message("a", 1);
+    deliver(&relay, &delivered).await;
+    send_to_dead_letters(&relay, [delivered.clone()]).await;
+    journal.fail_times(1);
+    let reconcile = json!({ "action": "reconcile", "by": "a test" });
+    let first = report(&relay, reconcile.clone()).await;
+    assert_eq!((first.removed, first.failures), (0, 1), "{first:?}");
+    let second = report(&relay, reconcile).await;
+    assert_eq!(second.removed, 1, "{second:?}");
+    let [kept] = journal.messages().try_into().expect("one");
+    assert_eq!(kept.body, delivered.body);
+    let id = record_of(&relay, &delivered).await.event_id;
+    assert_eq!(kept.event_id(), Some(id.as_str()));
+}

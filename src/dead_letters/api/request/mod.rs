@@ -1,6 +1,10 @@
 //! Requests of operators: their JSON, and their checked form. A field that is not understood is an
 //! error.
 
+mod conversation;
+mod erase;
+mod resend;
+mod statements;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +19,23 @@ use sha2::{Digest as _, Sha256};
 
 use super::answer::DeadLetter;
 use crate::domain::event::{EventId, Source};
+use crate::domain::event_record::EventRecord;
 use crate::domain::failure::ReasonKind;
 use crate::domain::json::Json;
-use crate::domain::request::{InvalidRequest, Requester, RequesterFields, invalid, read};
+use crate::domain::request::{Caller, InvalidRequest, Requester, RequesterFields, invalid, read};
 use crate::ports::events_table::{Position, Window};
 
+pub(in crate::dead_letters) use self::conversation::ConversationQuery;
+pub use self::conversation::ConversationRequest;
+pub use self::erase::EraseRequest;
+pub(in crate::dead_letters) use self::erase::Erased;
+pub(in crate::dead_letters) use self::resend::Delivered;
+pub use self::resend::{JournalRequest, ResendFilter, ResendRequest, ResendSelection};
+pub(in crate::dead_letters) use self::statements::StatementsQuery;
+pub use self::statements::StatementsRequest;
+
 /// Largest number of messages that a request can ask for, in one run.
-const MAX_MESSAGES: u32 = 100_000;
+pub const MAX_MESSAGES: u32 = 100_000;
 
 /// Largest number of events that a request can name by id.
 const MAX_EVENT_IDS: usize = 1000;
@@ -44,7 +58,8 @@ const MAX_RUN_ID: usize = 80;
 /// Messages that a run replays if the request gives no number.
 pub(in crate::dead_letters) const DEFAULT_MAX_MESSAGES: u32 = 10_000;
 
-const ACTIONS: &str = "status, list, show, replay, cancel, reconcile, archive, restore, discard";
+const ACTIONS: &str = "status, list, show, conversation, replay, cancel, reconcile, archive, restore, discard, erase, \
+     resend, journal, forget, statements";
 
 /// Checked request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +74,30 @@ pub enum Request {
     Background {
         /// Name of the run.
         run_id: String,
+        /// Digest of the request that this invocation was given.
+        digest: String,
         /// Request of the run.
         request: Box<Self>,
     },
     /// List the dead letters, oldest first.
     List(Listing),
     /// Show all that is known of one event.
-    Show(EventId),
+    Show {
+        event_id: EventId,
+        /// Requester of the look.
+        requester: Requester,
+    },
     /// Bring dead letters back.
     Replay(Selection),
     /// Cancel a running move task.
     Cancel(Requester),
+    /// Cancel a background run.
+    CancelRun {
+        /// Name of the run.
+        run_id: String,
+        /// Requester of the change.
+        requester: Requester,
+    },
     /// Make the records agree with the dead-letter queue.
     Reconcile {
         /// Only if the counts of the two differ.
@@ -95,7 +123,26 @@ pub enum Request {
     },
     /// Drop dead letters.
     Discard {
-        /// Ids of their events.
+        which: Which,
+        /// Requester of the change.
+        requester: Requester,
+    },
+    /// Show the events of a conversation.
+    Conversation(ConversationQuery),
+    /// Erase events, wherever the relay keeps them.
+    Erase {
+        which: Erased,
+        /// Requester of the change.
+        requester: Requester,
+    },
+    /// Send delivered events once more.
+    Resend(ResendSelection),
+    /// Write delivered events into the journal.
+    Journal(Requester),
+    /// Show statements.
+    Statements(StatementsQuery),
+    /// Delete the records of check events.
+    Forget {
         event_ids: BTreeSet<EventId>,
         /// Requester of the change.
         requester: Requester,
@@ -126,7 +173,8 @@ pub enum RequestBody {
     /// `pending` (hidden, on its way, or perhaps waiting in the events queue), `alive`,
     /// `delivered`, `archived` and where, `discarded`, `expired`, `unknown`.
     Replay(ReplayRequest),
-    /// Cancels a running move task. What it moved stays moved.
+    /// Cancels a running move task. What it moved stays moved. With `runId`: ends a background run at
+    /// its next step, whatever its action. What it has done stays done.
     Cancel(CancelRequest),
     /// Makes the list agree with the dead-letter queue. Runs every five minutes on a schedule, when
     /// the counts differ. With order on, it first brings what SQS moved out of the ordered queue
@@ -136,9 +184,36 @@ pub enum RequestBody {
     Archive(ArchiveRequest),
     /// Brings an archived object back into the dead-letter queue, byte for byte.
     Restore(RestoreRequest),
-    /// Drops dead letters for good, with their bodies. Copies that come within 15 days are dropped
-    /// as well.
+    /// Drops dead letters for good, with their bodies: exactly one of `eventIds` and `filter`. Copies
+    /// that come within 15 days are dropped as well.
     Discard(DiscardRequest),
+    /// Returns a page of the events of a conversation, also of those that were delivered, oldest
+    /// first, without their bodies. Needs the parameter `ConversationIndex`, whose index follows the
+    /// table after a moment. An event without a record is not among them: it waits for its first
+    /// attempt, or its record has expired.
+    Conversation(ConversationRequest),
+    /// Erases the content of events wherever the relay keeps it: exactly one of `conversationId` and
+    /// `eventIds`. Takes minutes. The answer says what remains elsewhere, and until when. With
+    /// `runId`, a run that was cut short goes on where it ended; without, it begins at the start.
+    Erase(EraseRequest),
+    /// Sends delivered events once more, from the journal: exactly one of `eventIds` and `filter`. Runs
+    /// in the background, so `runId` is needed; only a dry run has none. Each event reaches the target
+    /// once per run, in the order in which the relay received them, with the header `X-Relay-Resend`.
+    /// Sends what is delivered, and nothing else; `failed` lists what is not. A run that reached its
+    /// time limit, failed or was killed goes on where it ended when the same request comes again.
+    /// Needs the parameter `JournalDays`.
+    Resend(ResendRequest),
+    /// Writes delivered events from the journal's queue into objects of the archive, by the hour. Runs
+    /// every five minutes on a schedule. Needs the parameter `JournalDays`.
+    Journal(JournalRequest),
+    /// Returns the newest statements along their chain, checking the hash of each, and the progress of
+    /// the one that is being made; with `day`, all of that day, whole. Needs the parameter `Statement`,
+    /// or statements that the recovery function was asked for.
+    Statements(StatementsRequest),
+    /// Deletes the records of check events that are `DELIVERED` or `DISCARDED`, so that a check leaves
+    /// nothing behind. Refuses every other event, by its id and with the reason. An event without a
+    /// record is forgotten already.
+    Forget(ForgetRequest),
 }
 
 /// Background run to start.
@@ -149,6 +224,7 @@ pub struct Start {
     pub(in crate::dead_letters) requester: Requester,
     /// Digest that tells two requests under one name apart, however they are written.
     pub(in crate::dead_letters) digest: String,
+    pub(in crate::dead_letters) needs_conversations: bool,
     /// Payload that makes the function carry the run out.
     pub payload: Value,
 }
@@ -156,6 +232,7 @@ pub struct Start {
 /// Page of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
+    pub(in crate::dead_letters) requester: Requester,
     pub(in crate::dead_letters) filter: Filter,
     pub(in crate::dead_letters) limit: usize,
     pub(in crate::dead_letters) after: Option<Position>,
@@ -165,6 +242,7 @@ impl Listing {
     /// Page with the oldest dead letter alone.
     pub(in crate::dead_letters) fn first() -> Self {
         Self {
+            requester: Requester::default(),
             filter: Filter::default(),
             limit: 1,
             after: None,
@@ -190,7 +268,7 @@ pub struct Selection {
 /// Dead letters that a request is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::dead_letters) enum Which {
+pub enum Which {
     All,
     /// Dead letters with these ids.
     #[serde(rename = "eventIds")]
@@ -222,12 +300,16 @@ pub struct Filter {
     /// The relay received it before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// The conversation, where the body names one. Needs the parameter `ConversationIndex`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<String>,
 }
 
 impl Request {
     /// Reads a request of `caller`, who may give another name. A field that is not understood is an
     /// error that names it.
-    pub fn parse(request: Value, caller: &str) -> Result<Self, InvalidRequest> {
+    pub fn parse(request: Value, caller: impl Into<Caller>) -> Result<Self, InvalidRequest> {
+        let caller = caller.into();
         let Value::Object(mut fields) = request else {
             return Err(invalid(
                 "request",
@@ -246,13 +328,21 @@ impl Request {
         };
         let run = read::<RunFields>(RunFields::take(&mut fields))?.check()?;
         let started = fields.clone();
-        let request = Self::parse_action(&action, Value::Object(fields), caller)?;
+        let request = Self::parse_action(&action, Value::Object(fields), &caller)?;
         match (run, request) {
+            (None, Self::Resend(selection)) if !selection.dry_run => Err(invalid(
+                "runId",
+                "is missing; it is the name of the run, which delivers each event once",
+            )),
             (None, request) => Ok(request),
             (Some((run_id, false)), Self::Status) => Ok(Self::StatusOf(run_id)),
+            (Some((run_id, false)), Self::Cancel(requester)) => {
+                Ok(Self::CancelRun { run_id, requester })
+            }
             (Some((run_id, begins)), request) => {
+                let mut request = request;
                 let requester = request
-                    .requester()
+                    .background_requester()
                     .ok_or_else(|| {
                         invalid(
                             "runId",
@@ -260,16 +350,16 @@ impl Request {
                         )
                     })?
                     .clone();
-                if begins {
-                    return Ok(Self::Background {
-                        run_id,
-                        request: Box::new(request),
-                    });
-                }
                 let mut payload = started;
                 payload.insert("action".to_owned(), action.as_str().into());
                 let digest = digest(&payload)?;
-                payload.insert("by".to_owned(), requester.by.as_str().into());
+                if begins {
+                    return Ok(Self::Background {
+                        run_id,
+                        digest,
+                        request: Box::new(request),
+                    });
+                }
                 payload.insert("runId".to_owned(), run_id.as_str().into());
                 payload.insert("begin".to_owned(), true.into());
                 Ok(Self::Start(Start {
@@ -277,6 +367,7 @@ impl Request {
                     action,
                     requester,
                     digest,
+                    needs_conversations: request.needs_conversations(),
                     payload: payload.into(),
                 }))
             }
@@ -284,34 +375,127 @@ impl Request {
     }
 
     /// Requester of a change that can run in the background.
-    fn requester(&self) -> Option<&Requester> {
+    pub(in crate::dead_letters) fn background_requester(&mut self) -> Option<&mut Requester> {
         match self {
-            Self::Replay(selection) if !selection.dry_run => Some(&selection.requester),
+            Self::Replay(selection) if !selection.dry_run => Some(&mut selection.requester),
             Self::Reconcile { requester, .. }
             | Self::Archive { requester, .. }
             | Self::Restore { requester, .. }
-            | Self::Discard { requester, .. } => Some(requester),
+            | Self::Discard { requester, .. }
+            | Self::Erase { requester, .. }
+            | Self::Journal(requester) => Some(requester),
+            Self::Resend(selection) if !selection.dry_run => Some(&mut selection.requester),
             Self::Replay(_)
+            | Self::Resend(_)
+            | Self::CancelRun { .. }
             | Self::Status
             | Self::StatusOf(_)
             | Self::List(_)
-            | Self::Show(_)
+            | Self::Show { .. }
+            | Self::Conversation(_)
+            | Self::Statements(_)
             | Self::Cancel(_)
+            | Self::Forget { .. }
             | Self::Start(_)
             | Self::Background { .. } => None,
         }
     }
 
-    fn parse_action(action: &str, fields: Value, caller: &str) -> Result<Self, InvalidRequest> {
+    /// Returns whether it changes nothing.
+    pub fn is_look(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::StatusOf(_)
+            | Self::List(_)
+            | Self::Show { .. }
+            | Self::Conversation(_)
+            | Self::Statements(_) => true,
+            Self::Replay(selection) => selection.dry_run,
+            Self::Resend(selection) => selection.dry_run,
+            Self::Cancel(_)
+            | Self::Reconcile { .. }
+            | Self::Archive { .. }
+            | Self::Restore { .. }
+            | Self::Discard { .. }
+            | Self::Erase { .. }
+            | Self::CancelRun { .. }
+            | Self::Journal(_)
+            | Self::Forget { .. }
+            | Self::Start(_)
+            | Self::Background { .. } => false,
+        }
+    }
+
+    /// Returns whether it needs the index of conversations.
+    pub(in crate::dead_letters) fn needs_conversations(&self) -> bool {
+        let is_by_conversation = |which: &Which| match which {
+            Which::Matching(filter) => filter.conversation_id.is_some(),
+            Which::All | Which::These(_) => false,
+        };
+        match self {
+            Self::List(listing) => listing.filter.conversation_id.is_some(),
+            Self::Replay(selection) => is_by_conversation(&selection.which),
+            Self::Discard { which, .. } => is_by_conversation(which),
+            Self::Conversation(_) => true,
+            Self::Resend(selection) => selection.needs_conversations(),
+            Self::Erase { which, .. } => matches!(which, Erased::Conversation(_)),
+            Self::Background { request, .. } => request.needs_conversations(),
+            Self::Start(start) => start.needs_conversations,
+            Self::Status
+            | Self::StatusOf(_)
+            | Self::Show { .. }
+            | Self::Cancel(_)
+            | Self::Reconcile { .. }
+            | Self::Archive { .. }
+            | Self::Restore { .. }
+            | Self::CancelRun { .. }
+            | Self::Forget { .. }
+            | Self::Journal(_)
+            | Self::Statements(_) => false,
+        }
+    }
+
+    fn parse_action(action: &str, fields: Value, caller: &Caller) -> Result<Self, InvalidRequest> {
         match action {
-            "status" => read::<NoFields>(fields).map(|_| Self::Status),
-            "list" => read::<ListRequest>(fields)?.check().map(Self::List),
-            "show" => read::<ShowRequest>(fields).map(|fields| Self::Show(fields.event_id)),
+            "status" => {
+                let StatusFields { by } = read(fields)?;
+                RequesterFields { by, why: None }.check(caller)?;
+                Ok(Self::Status)
+            }
+            "list" => read::<ListRequest>(fields)?.check(caller).map(Self::List),
+            "show" => {
+                let ShowRequest { event_id, by } = read(fields)?;
+                Ok(Self::Show {
+                    event_id,
+                    requester: RequesterFields { by, why: None }.check(caller)?,
+                })
+            }
+            "conversation" => read::<ConversationRequest>(fields)?
+                .check(caller)
+                .map(Self::Conversation),
+            "statements" => read::<StatementsRequest>(fields)?
+                .check(caller)
+                .map(Self::Statements),
+            "erase" => read::<EraseRequest>(fields)?.check(caller),
+            "resend" => read::<ResendRequest>(fields)?
+                .check(caller)
+                .map(Self::Resend),
+            "journal" => {
+                let JournalRequest { by, why } = read(fields)?;
+                RequesterFields { by, why }.check(caller).map(Self::Journal)
+            }
+            "forget" => {
+                let ForgetRequest { event_ids, by, why } = read(fields)?;
+                Ok(Self::Forget {
+                    event_ids: check_ids(event_ids)?,
+                    requester: RequesterFields { by, why }.check(caller)?,
+                })
+            }
             "replay" => read::<ReplayRequest>(fields)?
                 .check(caller)
                 .map(Self::Replay),
             "cancel" => {
-                let CancelRequest { by, why } = read(fields)?;
+                let CancelRequest { by, why, run_id: _ } = read(fields)?;
                 RequesterFields { by, why }.check(caller).map(Self::Cancel)
             }
             "reconcile" => {
@@ -352,14 +536,7 @@ impl Request {
                     requester: RequesterFields { by, why }.check(caller)?,
                 })
             }
-            "discard" => {
-                let DiscardRequest { event_ids, by, why } = read(fields)?;
-                let requester = RequesterFields { by, why: Some(why) }.check(caller)?;
-                Ok(Self::Discard {
-                    event_ids: check_ids(event_ids)?,
-                    requester,
-                })
-            }
+            "discard" => read::<DiscardRequest>(fields)?.check(caller),
             other => Err(invalid(
                 "action",
                 &format!("{other:?} is unknown; it is one of {ACTIONS}"),
@@ -416,7 +593,9 @@ impl RunFields {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoFields {}
+struct StatusFields {
+    by: Option<String>,
+}
 
 /// Fields of a `list`: the conditions of a [`Filter`], and the page. Serde cannot flatten the
 /// filter and still refuse unknown fields.
@@ -441,6 +620,9 @@ pub struct ListRequest {
     /// The relay received it before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// The conversation, where the body names one. Needs the parameter `ConversationIndex`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<String>,
     /// Dead letters on the page, at most: 1 to 1000, 100 if left out. A short page is not always the
     /// last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -448,6 +630,9 @@ pub struct ListRequest {
     /// Token `next` of the page before. The last page has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl From<Filter> for ListRequest {
@@ -459,13 +644,14 @@ impl From<Filter> for ListRequest {
             status_code: filter.status_code,
             since: filter.since,
             until: filter.until,
+            conversation_id: filter.conversation_id,
             ..Self::default()
         }
     }
 }
 
 impl ListRequest {
-    fn check(self) -> Result<Listing, InvalidRequest> {
+    fn check(self, caller: &Caller) -> Result<Listing, InvalidRequest> {
         let Self {
             source,
             reason,
@@ -473,19 +659,24 @@ impl ListRequest {
             status_code,
             since,
             until,
+            conversation_id,
             limit,
             next,
+            by,
         } = self;
         let after = next.map(|token| token.parse::<Position>()).transpose();
+        let filter = Filter {
+            source,
+            reason,
+            webhook_id,
+            status_code,
+            since,
+            until,
+            conversation_id,
+        };
         Ok(Listing {
-            filter: Filter {
-                source,
-                reason,
-                webhook_id,
-                status_code,
-                since,
-                until,
-            },
+            requester: RequesterFields { by, why: None }.check(caller)?,
+            filter: filter.with_known_conversation("conversationId")?,
             limit: within("limit", limit, 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT) as usize,
             after: after.map_err(|error| invalid("next", &error.to_string()))?,
         })
@@ -497,6 +688,9 @@ impl ListRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShowRequest {
     pub event_id: EventId,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// Fields of a `reconcile`.
@@ -537,6 +731,9 @@ pub struct ArchiveRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelRequest {
+    /// Name of the background run to end, instead of the move task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
     /// Name of the requester, in place of that of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -564,12 +761,53 @@ pub struct RestoreRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DiscardRequest {
     /// Ids of the events, 1 to 1000.
-    pub event_ids: Vec<EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_ids: Option<Vec<EventId>>,
+    /// Conditions on the dead letters, as for `replay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// Name of the requester, in place of that of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Reason for the change.
     pub why: String,
+}
+
+impl DiscardRequest {
+    fn check(self, caller: &Caller) -> Result<Request, InvalidRequest> {
+        let Self {
+            event_ids,
+            filter,
+            by,
+            why,
+        } = self;
+        let requester = RequesterFields { by, why: Some(why) }.check(caller)?;
+        let which = match (event_ids, filter) {
+            (Some(ids), None) => Which::These(check_ids(ids)?),
+            (None, Some(filter)) => Which::Matching(filter.check("it names nothing")?),
+            (Some(_), Some(_)) => {
+                return Err(invalid("filter", "cannot stand beside eventIds"));
+            }
+            (None, None) => {
+                return Err(invalid("eventIds", "is missing; give eventIds or a filter"));
+            }
+        };
+        Ok(Request::Discard { which, requester })
+    }
+}
+
+/// Fields of a `forget`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// Ids of the events, 1 to 1000.
+    pub event_ids: Vec<EventId>,
+    /// Name of the requester, in place of that of the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Reason for the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Fields of a `replay`: one of `all`, `event_ids` and `filter`, and the options.
@@ -585,7 +823,7 @@ pub struct ReplayRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_ids: Option<Vec<EventId>>,
     /// Conditions on the dead letters, of which all must hold: `source`, `reason`, `webhookId`,
-    /// `statusCode`, `since` and `until`, as for `list`.
+    /// `statusCode`, `since`, `until` and `conversationId`, as for `list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
     /// Name of the requester, in place of that of the caller.
@@ -613,17 +851,14 @@ pub struct ReplayRequest {
 }
 
 impl ReplayRequest {
-    fn check(self, caller: &str) -> Result<Selection, InvalidRequest> {
+    fn check(self, caller: &Caller) -> Result<Selection, InvalidRequest> {
         let which = match (self.all, self.event_ids, self.filter) {
             (Some(true), None, None) => Which::All,
             (None, Some(ids), None) => Which::These(check_ids(ids)?),
-            (None, None, Some(filter)) if filter == Filter::default() => {
-                return Err(invalid(
-                    "filter",
-                    "names nothing; to replay everything say \"all\": true",
-                ));
+            (None, None, Some(filter)) => {
+                let remedy = "names nothing; to replay everything say \"all\": true";
+                Which::Matching(filter.check(remedy)?)
             }
-            (None, None, Some(filter)) => Which::Matching(filter),
             (Some(false), _, _) => return Err(invalid("all", "must be true, or left out")),
             (None, None, None) => {
                 return Err(invalid(
@@ -654,7 +889,25 @@ impl ReplayRequest {
 }
 
 impl Filter {
-    /// Returns whether a dead letter matches.
+    /// Checks that it has a condition, and one that can hold.
+    fn check(self, if_empty: &str) -> Result<Self, InvalidRequest> {
+        if self == Self::default() {
+            return Err(invalid("filter", if_empty));
+        }
+        self.with_known_conversation("filter.conversationId")
+    }
+
+    /// Brings the id of the conversation into the form in which records have it.
+    fn with_known_conversation(self, field: &str) -> Result<Self, InvalidRequest> {
+        let conversation_id = self.conversation_id.as_deref();
+        let known = conversation_id.map(|id| conversation::known(field, id));
+        Ok(Self {
+            conversation_id: known.transpose()?,
+            ..self
+        })
+    }
+
+    /// Returns whether a dead letter matches, whatever its conversation is.
     pub(in crate::dead_letters) fn matches(&self, dead_letter: &DeadLetter) -> bool {
         fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
             wanted.is_none_or(|wanted| found == Some(wanted))
@@ -689,12 +942,34 @@ impl Which {
         }
     }
 
-    /// Returns whether it includes a dead letter.
+    /// Returns whether it includes a dead letter, whatever its conversation is.
     pub(in crate::dead_letters) fn includes(&self, dead_letter: &DeadLetter) -> bool {
         match self {
             Self::All => true,
             Self::These(ids) => ids.contains(&dead_letter.event_id),
             Self::Matching(filter) => filter.matches(dead_letter),
+        }
+    }
+
+    /// Returns whether it includes the dead event of a record.
+    pub(in crate::dead_letters) fn includes_record(
+        &self,
+        record: &EventRecord,
+        now: Timestamp,
+    ) -> bool {
+        let is_in_it = self
+            .conversation()
+            .is_none_or(|id| record.conversation_id.as_deref() == Some(id));
+        is_in_it
+            && DeadLetter::of(record.summary(), now)
+                .is_some_and(|dead_letter| self.includes(&dead_letter))
+    }
+
+    /// Conversation whose dead letters alone it includes.
+    pub(in crate::dead_letters) fn conversation(&self) -> Option<&str> {
+        match self {
+            Self::Matching(filter) => filter.conversation_id.as_deref(),
+            Self::All | Self::These(_) => None,
         }
     }
 }

@@ -176,7 +176,6 @@ fn a_request_that_is_not_understood_names_the_field() {
         (json!({ "action": "archive", "runId": 7 }), "runId"),
         (json!({ "action": "archive", "begin": true }), "begin"),
         (json!({ "action": "list", "runId": "a" }), "runId"),
-        (json!({ "action": "cancel", "runId": "a" }), "runId"),
         (
             json!({ "action": "replay", "all": true, "dryRun": true, "runId": "a" }),
             "runId",
@@ -252,4 +251,194 @@ fn a_replay_that_is_not_understood_names_the_field() {
             "by",
         ),
     ]);
+}
+
+#[test]
+fn a_conversation_or_an_erasure_that_is_not_understood_names_the_field() {
+    let long = "x".repeat(501);
+    assert_named([
+        (json!({ "action": "conversation" }), "id"),
+        (json!({ "action": "conversation", "id": " " }), "id"),
+        (json!({ "action": "conversation", "id": "${id}" }), "id"),
+        (json!({ "action": "conversation", "id": 7 }), "id"),
+        (
+            json!({ "action": "conversation", "id": "a", "limit": 0 }),
+            "limit",
+        ),
+        (
+            json!({ "action": "conversation", "id": "a", "limit": 201 }),
+            "limit",
+        ),
+        (
+            json!({ "action": "conversation", "id": "a", "next": "b" }),
+            "next",
+        ),
+        (
+            json!({ "action": "conversation", "id": "a", "runId": "b" }),
+            "runId",
+        ),
+        (
+            json!({ "action": "list", "conversationId": "" }),
+            "conversationId",
+        ),
+        (
+            json!({ "action": "replay", "filter": { "conversationId": "" } }),
+            "filter.conversationId",
+        ),
+        (json!({ "action": "discard", "why": "a test" }), "eventIds"),
+        (
+            json!({ "action": "discard", "filter": {}, "why": "a test" }),
+            "filter",
+        ),
+        (
+            json!({ "action": "discard", "filter": { "source": "generic" }, "eventIds": ["a"], "why": "a test" }),
+            "filter",
+        ),
+        (
+            json!({ "action": "erase", "why": "a test" }),
+            "conversationId",
+        ),
+        (
+            json!({ "action": "erase", "conversationId": "null", "why": "a test" }),
+            "conversationId",
+        ),
+        (
+            json!({ "action": "erase", "eventIds": [], "why": "a test" }),
+            "eventIds",
+        ),
+        (
+            json!({ "action": "erase", "conversationId": "a", "eventIds": ["b"], "why": "a test" }),
+            "eventIds",
+        ),
+        (json!({ "action": "erase", "conversationId": "a" }), "why"),
+        (
+            json!({ "action": "erase", "conversationId": "a", "why": long }),
+            "why",
+        ),
+    ]);
+}
+
+#[test]
+fn each_look_takes_a_name_and_is_told_from_a_change() {
+    for (request, is_look) in [
+        (json!({ "action": "status" }), true),
+        (json!({ "action": "status", "runId": "a" }), true),
+        (json!({ "action": "list" }), true),
+        (json!({ "action": "show", "eventId": "a" }), true),
+        (json!({ "action": "conversation", "id": "a" }), true),
+        (
+            json!({ "action": "replay", "all": true, "dryRun": true }),
+            true,
+        ),
+        (json!({ "action": "replay", "all": true }), false),
+        (json!({ "action": "cancel" }), false),
+        (json!({ "action": "reconcile" }), false),
+        (json!({ "action": "archive" }), false),
+        (json!({ "action": "archive", "runId": "a" }), false),
+        (
+            json!({ "action": "archive", "runId": "a", "begin": true }),
+            false,
+        ),
+        (json!({ "action": "restore", "key": "a" }), false),
+        (
+            json!({ "action": "discard", "eventIds": ["a"], "why": "a test" }),
+            false,
+        ),
+        (
+            json!({ "action": "erase", "eventIds": ["a"], "why": "a test" }),
+            false,
+        ),
+    ] {
+        let mut named = request.clone();
+        named["by"] = json!("a person");
+        for request in [request, named] {
+            let parsed = Request::parse(request.clone(), "a test").expect("understood");
+            assert_eq!(parsed.is_look(), is_look, "{request}");
+        }
+    }
+}
+
+#[test]
+fn a_long_id_of_a_conversation_is_cut_as_on_records() {
+    let request = json!({ "action": "conversation", "id": "x".repeat(300) });
+    let Ok(Request::Conversation(query)) = Request::parse(request, "a test") else {
+        panic!("no conversation")
+    };
+    assert_eq!(query.id, "x".repeat(256));
+}
+
+#[test]
+fn resend_that_lacks_a_bound_or_a_reason_is_refused() {
+    let filter = json!({ "since": "2026-01-15T12:00:00Z" });
+    let request = |change: Value| {
+        let mut request =
+            json!({ "action": "resend", "filter": filter, "why": "a test", "runId": "one" });
+        for (name, value) in change.as_object().expect("an object") {
+            match value {
+                Value::Null => request.as_object_mut().expect("an object").remove(name),
+                value => request
+                    .as_object_mut()
+                    .expect("an object")
+                    .insert(name.clone(), value.clone()),
+            };
+        }
+        request
+    };
+    assert!(matches!(
+        Request::parse(request(json!({})), "a test"),
+        Ok(Request::Start(_))
+    ));
+    for (change, field) in [
+        (json!({ "runId": null }), "runId"),
+        (json!({ "why": null }), "why"),
+        (json!({ "why": " " }), "why"),
+        (json!({ "filter": null }), "filter"),
+        (json!({ "filter": {} }), "filter.since"),
+        (json!({ "filter": { "webhookId": "w" } }), "filter.since"),
+        (
+            json!({ "filter": { "until": "2026-01-15T12:00:00Z", "source": "webhook" } }),
+            "filter.since",
+        ),
+        (
+            json!({ "filter": { "since": "2026-01-15T12:00:00Z", "until": "2026-01-15T12:00:00Z" } }),
+            "filter.until",
+        ),
+        (
+            json!({ "filter": { "conversationId": "${conversationId}" } }),
+            "filter.conversationId",
+        ),
+        (
+            json!({ "filter": { "since": "2026-01-15T12:00:00Z", "reason": "permanent" } }),
+            "filter.reason",
+        ),
+        (json!({ "eventIds": ["a"] }), "eventIds"),
+        (json!({ "filter": null, "eventIds": [] }), "eventIds"),
+        (json!({ "maxMessages": 100_001 }), "maxMessages"),
+        (json!({ "ratePerSecond": 0 }), "ratePerSecond"),
+        (json!({ "force": true }), "force"),
+        (json!({ "dryRun": true }), "runId"),
+    ] {
+        let error = invalid(request(change.clone()));
+        assert_eq!(error.field, field, "{change}: {error}");
+    }
+    let dry_run = request(json!({ "dryRun": true, "runId": null, "why": null }));
+    let looked = Request::parse(dry_run, "a test").expect("a request");
+    assert!(looked.is_look());
+}
+
+#[test]
+fn cancel_with_a_name_is_about_that_run() {
+    let request = json!({ "action": "cancel", "runId": "one", "why": "a test" });
+    let Ok(Request::CancelRun { run_id, requester }) = Request::parse(request, "a test") else {
+        panic!("another request")
+    };
+    assert_eq!(
+        (run_id.as_str(), requester.why.as_deref()),
+        ("one", Some("a test"))
+    );
+    let request = json!({ "action": "cancel" });
+    assert!(matches!(
+        Request::parse(request, "a test"),
+        Ok(Request::Cancel(_))
+    ));
 }
