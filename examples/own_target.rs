@@ -57,6 +57,7 @@ async fn main() -> anyhow::Result<()> {
         events: FakeQueue::default(),
         ordered: None,
         dead_letters: FakeQueue::default(),
+        journal: None,
         table: FakeTable::default(),
         target: Lines,
         clock: SystemClock,

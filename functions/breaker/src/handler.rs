@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use genesys_relay::breaker::{Breaker, BreakerError, BreakerStatus, PortTypes, Request};
-use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::domain::request::{Caller, InvalidRequest};
 use genesys_relay::ports::clock::end_of_invocation;
 use genesys_relay::runtime::logging::display_chain;
 use lambda_runtime::{Diagnostic, LambdaEvent};
@@ -42,8 +42,8 @@ pub(crate) async fn handle<T: PortTypes>(
     event: LambdaEvent<Value>,
 ) -> Result<BreakerStatus, InvocationError> {
     let LambdaEvent { payload, context } = event;
-    let caller = format!("invocation {}", context.request_id);
-    let request = Request::parse(payload, &caller).map_err(InvocationError::Invalid)?;
+    let caller = Caller::of_invocation(&context.request_id);
+    let request = Request::parse(payload, caller).map_err(InvocationError::Invalid)?;
     breaker
         .handle(&request, end_of_invocation(context.deadline()))
         .await

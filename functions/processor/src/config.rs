@@ -29,6 +29,7 @@ genesys_relay::variables! {
     Variables {
         queue_url: String = "QUEUE_URL", text(), "URL of the events queue, for changes of the visibility timeout";
         dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue";
+        journal_queue_url: Option<String> = "JOURNAL_QUEUE_URL", optional(text()), "URL of the queue of delivered events, from which the journal is written";
         events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
         secret_arn: String = "SECRET_ARN", text(), "ARN of the stack's secret";
         signing_secret_arn: Option<String> = "SIGNING_SECRET_ARN", optional(text()), "ARN of the secret with the generated signing keys";

@@ -204,6 +204,7 @@ mod tests {
                 events,
                 ordered: None,
                 dead_letters,
+                journal: None,
                 table,
                 target,
                 clock: FakeClock,

@@ -81,6 +81,7 @@ async fn main() -> anyhow::Result<()> {
         events: sqs.queue(config.queue_url),
         ordered: ordered.map(|url| sqs.queue(url)),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
+        journal: config.journal_queue_url.map(|url| sqs.queue(url)),
         table: DynamoDb::new(&sdk, config.events_table),
         target,
         clock: SystemClock,

@@ -66,6 +66,9 @@ genesys_relay::variables! {
         dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue, for entries that are no events";
         events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
         secret_arn: String = "SECRET_ARN", text(), "ARN of the stack's secret";
+        ordered_queue_url: Option<String> = "ORDERED_QUEUE_URL", optional(text()), "URL of the queue that keeps the order of conversations, for the counts of a statement";
+        archive_bucket: String = "ARCHIVE_BUCKET_NAME", text(), "name of the bucket of the statements";
+        conversation_index: bool = "CONVERSATION_INDEX", one_of(&[("on", true), ("off", false)]), "switch of the index of conversations";
         metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
         log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
     }
@@ -184,12 +187,14 @@ mod tests {
 
     use super::*;
 
-    const COMPLETE: [(&str, &str); 15] = [
+    const COMPLETE: [(&str, &str); 17] = [
         ("QUEUE_URL", "https://sqs.example/events"),
         ("DEAD_LETTER_QUEUE_URL", "https://sqs.example/dead"),
         ("EVENTS_TABLE_NAME", "events"),
         ("SECRET_ARN", "arn:secret"),
         ("METRICS_NAMESPACE", "GenesysRelay/test"),
+        ("ARCHIVE_BUCKET_NAME", "bucket"),
+        ("CONVERSATION_INDEX", "on"),
         ("LOG_LEVEL", "info"),
         ("RECOVERY_SOURCE", "webhook-deliveries"),
         ("RECOVERY_IDS", "w1, w2"),
@@ -229,7 +234,7 @@ mod tests {
 
     #[test]
     fn recovery_that_is_off_needs_no_variable_of_genesys() {
-        let off: Vec<_> = COMPLETE[7..]
+        let off: Vec<_> = COMPLETE[9..]
             .iter()
             .map(|(name, _)| (*name, ""))
             .chain([("RECOVERY_SOURCE", "none")])

@@ -1,15 +1,15 @@
-//! Turns a request of a schedule or an operator into a call of [`Recover`], and its outcome into an
-//! answer or an error that says what to do.
+//! Turns a request of a schedule or an operator into a call of [`Recover`] or of [`Statements`], and
+//! its outcome into an answer or an error that says what to do.
 
 use std::sync::Arc;
 
-use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::domain::request::{Caller, InvalidRequest};
 use genesys_relay::ports::clock::{Clock as _, end_of_invocation};
-use genesys_relay::ports::delivery_log::DeliveryLogError;
 use genesys_relay::recover::{FailedRun, PortTypes, Recover, RecoverError, Report, Request};
 use genesys_relay::runtime::logging::display_chain;
+use genesys_relay::statement::{self, StatementError, Statements};
 use lambda_runtime::{Diagnostic, LambdaEvent};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The recovery has nothing to read from.
 #[derive(Debug)]
@@ -34,6 +34,10 @@ pub(crate) enum InvocationError {
     Invalid(InvalidRequest),
     /// The run failed.
     Failed(FailedRun),
+    /// The source lists failed deliveries only, so that there is nothing to state.
+    NoBook,
+    /// The slice of a statement failed.
+    Statement(StatementError),
 }
 
 impl From<InvocationError> for Diagnostic {
@@ -45,19 +49,26 @@ impl From<InvocationError> for Diagnostic {
                     error_message: error.to_string(),
                 };
             }
+            InvocationError::NoBook => {
+                return Self {
+                    error_type: "Off".to_owned(),
+                    error_message: "a statement needs the parameter RecoverySource to be open-messaging: no other source \
+                                    lists what Genesys Cloud sent"
+                        .to_owned(),
+                };
+            }
+            InvocationError::Statement(error) => {
+                return Self {
+                    error_type: error.kind().to_owned(),
+                    error_message: display_chain(&error),
+                };
+            }
             InvocationError::Failed(failed) => failed,
         };
         let (error_type, error_message) = match &failed.error {
             RecoverError::Busy(_) => ("Busy", failed.error.to_string()),
             RecoverError::TooOld { .. } => ("TooOld", failed.error.to_string()),
-            RecoverError::DeliveryLog(error) => {
-                let error_type = match error {
-                    DeliveryLogError::Credentials(_) => "Credentials",
-                    DeliveryLogError::Forbidden(_) => "Forbidden",
-                    DeliveryLogError::OutOfTime(_) | DeliveryLogError::Failed(_) => "GenesysError",
-                };
-                (error_type, display_chain(&failed))
-            }
+            RecoverError::DeliveryLog(error) => (error.kind(), display_chain(&failed)),
             RecoverError::Unavailable { .. } => ("Unavailable", display_chain(&failed)),
             RecoverError::Service(error) => (error.kind(), display_chain(&failed)),
         };
@@ -77,14 +88,36 @@ impl From<InvocationError> for Diagnostic {
     }
 }
 
-/// Answers one request.
-pub(crate) async fn handle<T: PortTypes>(
+/// Answers one request, of either use case.
+pub(crate) async fn route<T: PortTypes, S: statement::PortTypes>(
+    recover: Arc<Recover<T>>,
+    statements: Option<Arc<Statements<S>>>,
+    event: LambdaEvent<Value>,
+) -> Result<Value, InvocationError> {
+    if !statement::Request::is_for(&event.payload) {
+        let report = handle(recover, event).await?;
+        return Ok(json!(report));
+    }
+    let statements = statements.ok_or(InvocationError::NoBook)?;
+    let LambdaEvent { payload, context } = event;
+    let caller = Caller::of_invocation(&context.request_id);
+    let request = statement::Request::parse(payload, caller, statements.ports.clock.now())
+        .map_err(InvocationError::Invalid)?;
+    statements
+        .run(&request, end_of_invocation(context.deadline()))
+        .await
+        .map(|answer| json!(answer))
+        .map_err(InvocationError::Statement)
+}
+
+/// Answers one request of the recovery.
+async fn handle<T: PortTypes>(
     recover: Arc<Recover<T>>,
     event: LambdaEvent<Value>,
 ) -> Result<Report, InvocationError> {
     let LambdaEvent { payload, context } = event;
-    let caller = format!("invocation {}", context.request_id);
-    let request = Request::parse(payload, &caller, recover.ports.clock.now())
+    let caller = Caller::of_invocation(&context.request_id);
+    let request = Request::parse(payload, caller, recover.ports.clock.now())
         .map_err(InvocationError::Invalid)?;
     recover
         .recover(&request, end_of_invocation(context.deadline()))
@@ -98,13 +131,14 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use genesys_relay::adapters::genesys::GenesysError;
-    use genesys_relay::ports::delivery_log::{DeliveryLog, Entry, Part, Unreadable, Window};
+    use genesys_relay::ports::delivery_log::{
+        DeliveryLog, DeliveryLogError, Entry, Part, Unreadable, Window,
+    };
     use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
     use genesys_relay::recover::Ports;
     use genesys_relay::testing::{FakeClock, FakePorts, FakeQueue, FakeTable};
     use jiff::{SignedDuration, Timestamp};
     use lambda_runtime::Context;
-    use serde_json::json;
     use tokio::time::Instant;
 
     use super::*;
@@ -224,6 +258,29 @@ mod tests {
                 "{name}: {answer}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_needs_the_book_of_genesys_cloud() {
+        let mut request = sample("recovery-statement");
+        request["day"] = json!("2026-01-14");
+        assert!(statement::Request::is_for(&request) && !statement::Request::is_for(&json!({})));
+        assert!(statement::Request::parse(request, "a test", FakeClock.now()).is_ok());
+        let refused = Diagnostic::from(InvocationError::NoBook);
+        assert_eq!(refused.error_type, "Off");
+        assert!(
+            refused.error_message.contains("RecoverySource"),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_without_ids_refuses_to_fetch_by_one() {
+        let error = invoke(Log::default(), sample("recovery-messages"))
+            .await
+            .expect_err("refused");
+        assert_eq!(error.error_type, "GenesysError");
+        assert!(error.error_message.contains("span of time"), "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]

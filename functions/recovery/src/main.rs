@@ -1,5 +1,6 @@
 //! The Lambda function that fetches what Genesys Cloud failed to deliver: wires
-//! [`genesys_relay::recover`] to AWS and to Genesys Cloud.
+//! [`genesys_relay::recover`] and
+//! [`genesys_relay::statement`] to AWS and to Genesys Cloud.
 
 // The future of `main` holds the SDK's and the HTTP client's, nested deeper than the compiler's
 // default.
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use genesys_relay::adapters::aws;
+use genesys_relay::adapters::aws::cloudwatch::RelayMetrics;
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
+use genesys_relay::adapters::aws::s3::S3Archive;
 use genesys_relay::adapters::aws::secrets_manager::SecretsManager;
 use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue};
 use genesys_relay::adapters::delivery_log::open_messaging::OpenMessaging;
@@ -23,10 +26,12 @@ use genesys_relay::adapters::genesys::{Genesys, Https};
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::delivery_log::DeliveryLog;
+use genesys_relay::ports::event_queues::EventQueues;
 use genesys_relay::ports::secrets::SecretCache;
 use genesys_relay::recover::{PortTypes, Ports, Recover};
 use genesys_relay::runtime::config::Environment;
 use genesys_relay::runtime::metrics::Pending;
+use genesys_relay::statement::{self, Statements};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -52,6 +57,18 @@ impl<L: DeliveryLog> PortTypes for Aws<L> {
     type Clock = SystemClock;
 }
 
+/// The signed-in client, which both use cases call.
+type Api = Arc<Genesys<Https, SecretsManager, SystemClock>>;
+
+impl statement::PortTypes for Aws<OpenMessaging<Api>> {
+    type Sent = OpenMessaging<Api>;
+    type Table = DynamoDb;
+    type Events = EventQueues<SqsQueue>;
+    type Archive = S3Archive;
+    type Counts = RelayMetrics;
+    type Clock = SystemClock;
+}
+
 /// The ports that the function writes to.
 struct Sinks {
     events: SqsQueue,
@@ -66,12 +83,23 @@ async fn main() -> anyhow::Result<()> {
         connection,
     } = Environment::of_process().read_all()?;
     genesys_relay::runtime::logging::init(config.log_level);
-    let mut metrics = Pending::start(config.metrics_namespace)?;
+    let mut metrics = Pending::start(config.metrics_namespace.clone())?;
     genesys_relay::adapters::http_target::install_tls_provider();
     let sdk = aws::sdk_config(CALL_TIMEOUT);
     let sqs = Sqs::new(&sdk);
+    let queues = EventQueues {
+        standard: sqs.queue(config.queue_url.clone()),
+        ordered: config.ordered_queue_url.clone().map(|url| sqs.queue(url)),
+    };
+    let queue_urls = [Some(&config.queue_url), config.ordered_queue_url.as_ref()];
+    let queue_urls: Vec<&str> = queue_urls
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    let counts = RelayMetrics::new(&sdk, config.metrics_namespace, &queue_urls);
     let sinks = Sinks {
-        events: sqs.queue(config.queue_url),
+        events: queues.standard.clone(),
         dead_letters: sqs.queue(config.dead_letter_queue_url),
         table: DynamoDb::new(&sdk, config.events_table),
     };
@@ -94,6 +122,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let https = Https::new().context("the HTTP client cannot be built")?;
     let api = Genesys::new(https, &api_url, &login_url, secrets, schedule, SystemClock);
+    let api = Arc::new(api);
     match source {
         Source::WebhookDeliveries { path, webhook_ids } => {
             serve(
@@ -102,6 +131,7 @@ async fn main() -> anyhow::Result<()> {
                     path,
                     webhook_ids,
                 },
+                None,
                 sinks,
                 overlap,
                 metrics,
@@ -113,24 +143,32 @@ async fn main() -> anyhow::Result<()> {
             statuses,
             look_back,
         } => {
-            serve(
-                OpenMessaging {
-                    api,
-                    integration_ids,
-                    statuses,
-                    look_back,
-                },
-                sinks,
-                overlap,
-                metrics,
-            )
-            .await
+            let log = |api| OpenMessaging {
+                api,
+                integration_ids: integration_ids.clone(),
+                statuses: statuses.clone(),
+                look_back,
+            };
+            let ports = statement::Ports {
+                sent: log(Arc::clone(&api)),
+                table: sinks.table.clone(),
+                events: queues,
+                archive: S3Archive::new(&sdk, config.archive_bucket),
+                counts,
+                clock: SystemClock,
+            };
+            let statements = Statements {
+                ports,
+                has_conversation_index: config.conversation_index,
+            };
+            serve(log(api), Some(statements), sinks, overlap, metrics).await
         }
     }
 }
 
 async fn serve<L: DeliveryLog>(
     log: L,
+    statements: Option<Statements<Aws<OpenMessaging<Api>>>>,
     sinks: Sinks,
     overlap: jiff::SignedDuration,
     mut metrics: Pending,
@@ -149,6 +187,13 @@ async fn serve<L: DeliveryLog>(
     };
     let recover = Arc::new(Recover::<Aws<L>> { ports, overlap });
     // A run's future is large, and is moved around less when it is boxed.
-    let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&recover), event)));
+    let statements = statements.map(Arc::new);
+    let function = service_fn(move |event| {
+        Box::pin(handler::route(
+            Arc::clone(&recover),
+            statements.clone(),
+            event,
+        ))
+    });
     Ok(lambda_loop::run(function, || metrics.write()).await?)
 }

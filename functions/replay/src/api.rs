@@ -43,13 +43,20 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
 pub(crate) struct Api<'a, T: PortTypes, B> {
     pub(crate) dead_letters: &'a DeadLetters<T>,
     pub(crate) background: &'a B,
+    /// Name of the function that carries out changes, where this one carries out none.
+    pub(crate) acts_elsewhere: Option<&'a str>,
 }
 
 impl<T: PortTypes, B: Background> Api<'_, T, B> {
     /// Answers one event of an HTTP API, well before `end`.
-    pub(crate) async fn answer(&self, event: Value, end: Instant) -> HttpAnswer {
+    pub(crate) async fn answer(
+        &self,
+        event: Value,
+        request_id: String,
+        end: Instant,
+    ) -> HttpAnswer {
         let deadline = end.min(Instant::now() + ANSWER_WITHIN);
-        self.carry_out(event, deadline)
+        self.carry_out(event, request_id, deadline)
             .await
             .unwrap_or_else(|problem| {
                 tracing::info!(
@@ -61,14 +68,26 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
             })
     }
 
-    async fn carry_out(&self, event: Value, deadline: Instant) -> Result<HttpAnswer, Problem> {
-        match ApiCall::read(event)? {
-            ApiCall::Ask(request) => match self.dead_letters.handle(request, deadline).await? {
+    async fn carry_out(
+        &self,
+        event: Value,
+        request_id: String,
+        deadline: Instant,
+    ) -> Result<HttpAnswer, Problem> {
+        match ApiCall::read(event, request_id)? {
+            ApiCall::Ask(request) => match self.dead_letters.handle(*request, deadline).await? {
                 Answer::List(list) => Ok(answer::list(list)),
                 Answer::Show(shown) => Ok(answer::shown(&shown)),
+                Answer::Conversation(events) => Ok(answer::json(StatusCode::OK, &json!(events))),
                 other => Ok(answer::json(StatusCode::OK, &json!(other))),
             },
-            ApiCall::Retry(retry) => self.retry(retry, deadline).await,
+            ApiCall::Retry(retry) => match self.acts_elsewhere {
+                Some(function) => Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    format!("This function changes nothing; the function {function:?} does."),
+                )),
+                None => self.retry(*retry, deadline).await,
+            },
         }
     }
 
@@ -77,7 +96,7 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
         let Retry {
             event_id,
             request,
-            direct,
+            start,
         } = retry;
         let now = self.dead_letters.ports.clock.now();
         let record = self
@@ -101,7 +120,8 @@ impl<T: PortTypes, B: Background> Api<'_, T, B> {
                 &json!({ "status": "retried", "eventId": event_id }),
             )),
             Outcome::Unfinished => {
-                self.background.hand_over(&direct).await.map_err(|error| {
+                self.dead_letters.enlist(&start).await?;
+                self.background.hand_over(&start.payload).await.map_err(|error| {
                     tracing::error!(%event_id, error = display_chain(&error), "failed to continue the retry in the background");
                     Problem::later(AFTER_A_FAILURE, "The dead letters could not all be searched in time. Try again.")
                 })?;
@@ -134,6 +154,7 @@ fn can_be_retried(record: &EventRecord, now: Timestamp) -> Result<(), Problem> {
         }
         State::Delivered => "It is not dead: the target has it.".to_owned(),
         State::Discarded(_) => "It is not dead: it was discarded.".to_owned(),
+        State::Erased => "It is not dead: it was erased.".to_owned(),
         State::Queued | State::Retrying { .. } => {
             "It is not dead: it waits for its next attempt.".to_owned()
         }
@@ -183,7 +204,9 @@ impl Outcome {
                 | Missing::Delivered
                 | Missing::Archived
                 | Missing::Discarded
-                | Missing::Expired,
+                | Missing::Erased
+                | Missing::Expired
+                | Missing::Dead,
             ) => Problem::new(StatusCode::CONFLICT, detail),
             None => {
                 tracing::error!(%event_id, error = failed.error, "failed to replay the event");
@@ -199,6 +222,10 @@ impl From<ReplayError> for Problem {
             ReplayError::Unknown(_) | ReplayError::NotListed(..) | ReplayError::UnknownRun(_) => {
                 Self::new(StatusCode::NOT_FOUND, sentence(&error))
             }
+            ReplayError::NoConversationIndex
+            | ReplayError::TooManyErasures(_)
+            | ReplayError::NoJournal
+            | ReplayError::Journalled(_) => Self::new(StatusCode::CONFLICT, sentence(&error)),
             ReplayError::NameTaken { .. } => Self::new(StatusCode::BAD_REQUEST, sentence(&error)),
             ReplayError::Busy(_) | ReplayError::Moving { .. } => {
                 Self::later(AFTER_A_RUN, sentence(&error))

@@ -1,7 +1,9 @@
 //! Configuration of the function.
 
+use std::time::Duration;
+
 use genesys_relay::dead_letters::OrderMode;
-use genesys_relay::runtime::config::{number, one_of, parsed, text};
+use genesys_relay::runtime::config::{number, one_of, optional, parsed, text};
 use tracing::level_filters::LevelFilter;
 
 /// The function's configuration, with the order of conversations where the stack keeps it.
@@ -15,11 +17,19 @@ genesys_relay::variables! {
         queue_arn: String = "QUEUE_ARN", text(), "ARN of the events queue, the destination of a move task";
         dead_letter_queue_url: String = "DEAD_LETTER_QUEUE_URL", text(), "URL of the dead-letter queue";
         dead_letter_queue_arn: String = "DEAD_LETTER_QUEUE_ARN", text(), "ARN of the dead-letter queue, the source of a move task";
+        journal_queue_url: Option<String> = "JOURNAL_QUEUE_URL", optional(text()), "URL of the queue of delivered events that wait for the journal, where the stack keeps one";
         events_table: String = "EVENTS_TABLE_NAME", text(), "name of the events table";
         archive_bucket: String = "ARCHIVE_BUCKET_NAME", text(), "name of the bucket of archived dead letters";
         event_source_id: String = "EVENT_SOURCE_ID", text(), "id of the event source mapping from the events queue to the processor";
         maximum_concurrency: u32 = "MAXIMUM_CONCURRENCY", number(0, 1000), "invocations of the processor at the same time";
         target_rate: u32 = "TARGET_RATE_PER_SECOND", number(0, 10_000), "bound on the rate that the status shows; 0 is none";
+        conversation_index: bool = "CONVERSATION_INDEX", one_of(&[("on", true), ("off", false)]), "switch of the index of conversations";
+        processor_timeout: Duration = "PROCESSOR_TIMEOUT_SECONDS", number(1, 900).of(Duration::from_secs), "time that one invocation of the processor may take, for which an erasure waits";
+        backup_days: u32 = "BACKUP_DAYS", number(1, 35), "days of the point-in-time recovery of the events table, for the report of an erasure";
+        log_retention_days: u32 = "LOG_RETENTION_DAYS", number(1, 3653), "days for which logs are kept, for the report of an erasure";
+        canary_minutes: u32 = "CANARY_MINUTES", number(0, 60), "minutes between two runs of the canary, whose runs the status shows; 0 is none";
+        look_only: bool = "LOOK_ONLY", one_of(&[("true", true), ("false", false)]), "true in the function that changes nothing";
+        acting_function_name: String = "ACTING_FUNCTION_NAME", text(), "name of the function that carries out changes";
         function_name: String = "AWS_LAMBDA_FUNCTION_NAME", text(), "name of this function, which invokes itself to continue in the background";
         metrics_namespace: String = "METRICS_NAMESPACE", text(), "namespace of the metrics in CloudWatch";
         log_level: LevelFilter = "LOG_LEVEL", parsed("error, warn, info or debug"), "least severe level that is logged";
@@ -42,7 +52,7 @@ mod tests {
 
     use super::*;
 
-    const COMPLETE: [(&str, &str); 12] = [
+    const COMPLETE: [(&str, &str); 19] = [
         ("QUEUE_URL", "events"),
         ("QUEUE_ARN", "arn:events"),
         ("DEAD_LETTER_QUEUE_URL", "dead"),
@@ -52,6 +62,13 @@ mod tests {
         ("EVENT_SOURCE_ID", "mapping"),
         ("MAXIMUM_CONCURRENCY", "10"),
         ("TARGET_RATE_PER_SECOND", "20"),
+        ("CONVERSATION_INDEX", "on"),
+        ("PROCESSOR_TIMEOUT_SECONDS", "60"),
+        ("BACKUP_DAYS", "35"),
+        ("LOG_RETENTION_DAYS", "30"),
+        ("CANARY_MINUTES", "5"),
+        ("LOOK_ONLY", "true"),
+        ("ACTING_FUNCTION_NAME", "another"),
         ("AWS_LAMBDA_FUNCTION_NAME", "itself"),
         ("METRICS_NAMESPACE", "metrics"),
         ("LOG_LEVEL", "info"),
@@ -92,6 +109,18 @@ mod tests {
             config.event_source_id,
             config.maximum_concurrency.to_string(),
             config.target_rate.to_string(),
+            if config.conversation_index {
+                "on"
+            } else {
+                "off"
+            }
+            .to_owned(),
+            config.processor_timeout.as_secs().to_string(),
+            config.backup_days.to_string(),
+            config.log_retention_days.to_string(),
+            config.canary_minutes.to_string(),
+            config.look_only.to_string(),
+            config.acting_function_name,
             config.function_name,
             config.metrics_namespace,
             config.log_level.to_string(),
@@ -101,6 +130,15 @@ mod tests {
             let error = read(name).expect_err(name);
             assert_eq!(error.0, [format!("{name} is missing")]);
         }
+    }
+
+    #[test]
+    fn journal_is_off_without_its_queue() {
+        let (config, _) = read("").expect("complete");
+        assert_eq!(config.journal_queue_url, None);
+        let with_journal = [&COMPLETE[..], &[("JOURNAL_QUEUE_URL", "journal")]].concat();
+        let (config, _) = read_of(&with_journal, "").expect("complete");
+        assert_eq!(config.journal_queue_url.as_deref(), Some("journal"));
     }
 
     #[test]

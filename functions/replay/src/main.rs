@@ -18,7 +18,9 @@ use genesys_relay::adapters::aws::event_source::EventSourceMapping;
 use genesys_relay::adapters::aws::lambda::LambdaFunction;
 use genesys_relay::adapters::aws::s3::S3Archive;
 use genesys_relay::adapters::aws::sqs::{Sqs, SqsQueue, SqsRedrive};
-use genesys_relay::dead_letters::{DeadLetters, OrderMode, OrderedQueues, PortTypes, Ports};
+use genesys_relay::dead_letters::{
+    DeadLetters, OrderMode, OrderedQueues, PortTypes, Ports, Settings,
+};
 use genesys_relay::ports::clock::SystemClock;
 use genesys_relay::ports::event_queues::EventQueues;
 use genesys_relay::runtime::config::Environment;
@@ -71,6 +73,7 @@ async fn main() -> anyhow::Result<()> {
         },
         ordered,
         dead_letters: sqs.queue(config.dead_letter_queue_url),
+        journal: config.journal_queue_url.map(|url| sqs.queue(url)),
         redrive: sqs.redrive(config.dead_letter_queue_arn, config.queue_arn),
         table: DynamoDb::new(&sdk, config.events_table),
         archive: S3Archive::new(&sdk, config.archive_bucket),
@@ -79,7 +82,14 @@ async fn main() -> anyhow::Result<()> {
     let function = Arc::new(Function {
         dead_letters: DeadLetters::<Aws> {
             ports,
-            target_rate: NonZeroU32::new(config.target_rate).map(NonZeroU32::get),
+            settings: Settings {
+                target_rate: NonZeroU32::new(config.target_rate).map(NonZeroU32::get),
+                has_conversation_index: config.conversation_index,
+                processor_timeout: config.processor_timeout,
+                backup_days: config.backup_days,
+                log_retention_days: config.log_retention_days,
+                canary_minutes: config.canary_minutes,
+            },
         },
         background: LambdaFunction::new(&sdk, config.function_name),
         event_sources: [Some(config.event_source_id), ordered_event_source]
@@ -88,6 +98,7 @@ async fn main() -> anyhow::Result<()> {
             .map(|id| EventSourceMapping::new(&sdk, id))
             .collect(),
         maximum_concurrency: config.maximum_concurrency,
+        acts_elsewhere: config.look_only.then_some(config.acting_function_name),
     });
     // The future of a run is large; a box moves it less often.
     let function = service_fn(move |event| Box::pin(handler::handle(Arc::clone(&function), event)));

@@ -1,10 +1,10 @@
 //! The function over fakes, for the tests of this crate.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use genesys_relay::dead_letters::{DeadLetters, Ports};
+use genesys_relay::dead_letters::{DeadLetters, Ports, Settings};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
@@ -69,6 +69,7 @@ pub(crate) fn function_over(dead_letters: FakeQueue) -> Fakes {
     let ports = Ports {
         events: FakeQueue::default(),
         ordered: None,
+        journal: Some(FakeQueue::default()),
         redrive: dead_letters.clone(),
         dead_letters,
         table: FakeTable::default(),
@@ -78,11 +79,12 @@ pub(crate) fn function_over(dead_letters: FakeQueue) -> Fakes {
     Arc::new(Function {
         dead_letters: DeadLetters {
             ports,
-            target_rate: None,
+            settings: Settings::default(),
         },
         background: FakeBackground::default(),
         event_sources: vec![FakeEventSource::default()],
         maximum_concurrency: 10,
+        acts_elsewhere: None,
     })
 }
 
@@ -128,6 +130,9 @@ pub(crate) async fn send_to_dead_letters(
         .expect("reconciled");
 }
 
+/// Invocations so far.
+static INVOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
 /// Invokes the function, with a quarter of an hour to go.
 pub(crate) async fn invoke(function: &Fakes, payload: Value) -> Result<Value, Diagnostic> {
     let mut context = Context::default();
@@ -135,6 +140,8 @@ pub(crate) async fn invoke(function: &Fakes, payload: Value) -> Result<Value, Di
     let since_epoch = deadline
         .duration_since(SystemTime::UNIX_EPOCH)
         .expect("after 1970");
+    let number = INVOCATIONS.fetch_add(1, Ordering::Relaxed);
+    context.request_id = format!("request-{number}");
     context.deadline = u64::try_from(since_epoch.as_millis()).expect("in range");
     let reply = handle(Arc::clone(function), LambdaEvent::new(payload, context)).await?;
     Ok(serde_json::to_value(reply).expect("serialises"))

@@ -82,6 +82,7 @@ async fn every_payload_of_the_events_folder_is_accepted_with_its_source() {
         ("ingest-data-action-generic", "generic"),
         ("ingest-eventbridge-over-http", "eventbridge"),
         ("ingest-base64-body", "open-messaging"),
+        ("ingest-check", "check"),
     ] {
         let function = function();
         let (status, body, _) = post(&function, &payload(name)).await;

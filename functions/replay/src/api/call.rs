@@ -3,16 +3,14 @@
 //! Turns path, query and body into the JSON of a direct invocation. [`Request::parse`] alone checks
 //! the contents.
 
-use genesys_relay::dead_letters::Request;
+use genesys_relay::dead_letters::{Request, Start};
 use genesys_relay::domain::event::EventId;
+use genesys_relay::domain::request::Caller;
 use genesys_relay::runtime::lambda_http::HttpEvent;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
-
-/// Requester, where API Gateway names none.
-const UNNAMED: &str = "http";
 
 /// Longest name of a requester, in bytes; the ARN of a role with a long path can have more.
 const MAX_CALLER_BYTES: usize = 500;
@@ -23,32 +21,39 @@ const NUMBERS: [&str; 2] = ["limit", "statusCode"];
 /// Call of the HTTP API.
 pub(super) enum ApiCall {
     /// A read.
-    Ask(Request),
+    Ask(Box<Request>),
     /// A replay of one event.
-    Retry(Retry),
+    Retry(Box<Retry>),
 }
 
 /// Replay of one event.
 pub(super) struct Retry {
     pub(super) event_id: EventId,
     pub(super) request: Request,
-    /// The request as the payload of a direct invocation.
-    pub(super) direct: Value,
+    /// The same as a background run.
+    pub(super) start: Start,
 }
 
-/// Event whose path, query and body are read.
-struct HttpCall(HttpEvent);
+/// Event whose path, query and body are read, and its caller.
+struct HttpCall(HttpEvent, Caller);
 
 impl ApiCall {
     /// Reads a call. A wrong part is a problem that names it.
-    pub(super) fn read(event: Value) -> Result<Self, Problem> {
+    pub(super) fn read(event: Value, request_id: String) -> Result<Self, Problem> {
         let not_http = |error: &dyn std::fmt::Display| {
             Problem::new(
                 StatusCode::BAD_REQUEST,
                 format!("This is no event of an HTTP API: {error}."),
             )
         };
-        let event = HttpCall(serde_json::from_value(event).map_err(|error| not_http(&error))?);
+        let event: HttpEvent = serde_json::from_value(event).map_err(|error| not_http(&error))?;
+        let cut = |text: &str| text[..text.floor_char_boundary(MAX_CALLER_BYTES)].to_owned();
+        let caller = Caller {
+            arn: event.user_arn().filter(|arn| !arn.is_empty()).map(cut),
+            api_request_id: event.request_id().map(cut),
+            request_id,
+        };
+        let event = HttpCall(event, caller);
         let path = event
             .0
             .raw_path
@@ -59,7 +64,8 @@ impl ApiCall {
             (["dlq"], "GET") => event.list(),
             (["dlq", id], "GET") => event.show(id),
             (["dlq", id, "retry"], "POST") => event.retry(id),
-            (["dlq"] | ["dlq", _], _) => Err(Problem::method("GET")),
+            (["conversations", id], "GET") => event.conversation(id),
+            (["dlq"] | ["dlq" | "conversations", _], _) => Err(Problem::method("GET")),
             (["dlq", _, "retry"], _) => Err(Problem::method("POST")),
             _ => Err(Problem::new(
                 StatusCode::NOT_FOUND,
@@ -81,33 +87,39 @@ impl HttpCall {
         self.ask(json!({ "action": "show", "eventId": event_id(id)? }))
     }
 
+    fn conversation(&self, id: &str) -> Result<ApiCall, Problem> {
+        let mut request = self.query()?;
+        let id = decoded(id)
+            .ok_or_else(|| Problem::parameter("id", "is not in percent-encoded UTF-8"))?;
+        if request.insert("id".to_owned(), id.into()).is_some() {
+            return Err(Problem::parameter("id", "is no parameter of the query"));
+        }
+        request.insert("action".to_owned(), "conversation".into());
+        self.ask(request.into())
+    }
+
     fn retry(&self, id: &str) -> Result<ApiCall, Problem> {
         self.takes_no_query()?;
         let event_id = event_id(id)?;
         let mut direct = self.body()?;
         direct.insert("action".to_owned(), "replay".into());
         direct.insert("eventIds".to_owned(), json!([event_id]));
-        direct.insert("by".to_owned(), self.caller().into());
-        let direct = Value::from(direct);
-        let request = Request::parse(direct.clone(), UNNAMED)?;
-        Ok(ApiCall::Retry(Retry {
-            event_id,
-            request,
-            direct,
-        }))
+        let request = Request::parse(direct.clone().into(), self.1.clone())?;
+        let run_id = format!("retry-{}", self.1.request_id);
+        direct.insert("runId".to_owned(), run_id.into());
+        match Request::parse(direct.into(), self.1.clone())? {
+            Request::Start(start) => Ok(ApiCall::Retry(Box::new(Retry {
+                event_id,
+                request,
+                start,
+            }))),
+            request => unreachable!("a name makes a background run, not {request:?}"),
+        }
     }
 
     fn ask(&self, request: Value) -> Result<ApiCall, Problem> {
-        Ok(ApiCall::Ask(Request::parse(request, self.caller())?))
-    }
-
-    fn caller(&self) -> &str {
-        let arn = self
-            .0
-            .user_arn()
-            .filter(|arn| !arn.is_empty())
-            .unwrap_or(UNNAMED);
-        &arn[..arn.floor_char_boundary(MAX_CALLER_BYTES)]
+        let request = Request::parse(request, self.1.clone())?;
+        Ok(ApiCall::Ask(Box::new(request)))
     }
 
     /// The query's parameters, each at most once.
@@ -120,7 +132,8 @@ impl HttpCall {
             // Forms write a blank as `+`.
             let name = decoded(&name.replace('+', " ")).ok_or_else(misspelt)?;
             let value = decoded(&value.replace('+', " ")).ok_or_else(misspelt)?;
-            if name == "action" {
+            // The caller's name is known.
+            if name == "action" || name == "by" {
                 return Err(Problem::parameter(&name, "is no parameter"));
             }
             let value = number(&name, &value).unwrap_or_else(|| value.into());

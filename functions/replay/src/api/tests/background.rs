@@ -45,13 +45,23 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() {
     let [request] = &function.background.requests()[..] else {
         panic!("one request")
     };
-    let expected = json!({ "action": "replay", "eventIds": [id_of(&dead_letter(10))], "by": OPERATOR, "why": "it is time" });
+    let expected = json!({
+        "action": "replay", "eventIds": [id_of(&dead_letter(10))], "why": "it is time",
+        "runId": request["runId"], "begin": true,
+    });
     assert_eq!(request, &expected);
     sleep(Duration::from_mins(1)).await;
     let report = invoke(&function, request.clone())
         .await
         .expect("carried out");
     assert_eq!(report["replayed"], 1, "{report}");
+    let record = function
+        .dead_letters
+        .ports
+        .table
+        .record(&id_of(&dead_letter(10)));
+    let by = record.and_then(|record| Some(record.history.last()?.by.clone()));
+    assert_eq!(by.as_deref(), Some(OPERATOR), "as the table has it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,6 +74,29 @@ async fn nothing_is_accepted_that_lambda_has_not_taken() {
         !answer.body.to_string().contains("made to fail"),
         "the cause is for the log"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invocation_cannot_change_the_request_of_a_run() {
+    let function = with_a_slow_queue().await;
+    assert_eq!(
+        send(&function, retry_of(&dead_letter(10))).await.status,
+        202
+    );
+    let begun = function.background.requests().remove(0);
+    sleep(Duration::from_mins(1)).await;
+    for (field, value) in [
+        ("eventIds", json!([id_of(&dead_letter(1))])),
+        ("by", json!("another person")),
+        ("why", json!("another reason")),
+    ] {
+        let mut other = begun.clone();
+        other[field] = value;
+        let error = invoke(&function, other).await.expect_err("refused");
+        assert_eq!(error.error_type, "InvalidRequest", "{field}: {error:?}");
+        assert!(error.error_message.contains("runId"), "{error:?}");
+    }
+    assert!(function.dead_letters.ports.events.messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,6 +74,8 @@ async fn a_parameter_that_is_not_understood_is_named() {
     for (query, parameter) in [
         ("colour=red", "colour"),
         ("action=discard", "action"),
+        ("by=a+person", "by"),
+        ("conversationId=", "conversationId"),
         ("Limit=1", "Limit"),
         ("limit=0", "limit"),
         ("limit=1001", "limit"),

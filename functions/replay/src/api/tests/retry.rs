@@ -84,6 +84,7 @@ async fn claim(function: &Fakes, message: &Message) -> Claim {
         bulk: None,
         last: false,
         conversation: None,
+        resend: None,
         lease_until,
         now,
     };
