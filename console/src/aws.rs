@@ -8,10 +8,12 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_sdk_cloudformation::types::Stack as CfnStack;
 use aws_sdk_lambda::config::Credentials;
-use aws_sdk_lambda::error::SdkError;
+use aws_sdk_lambda::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_lambda::operation::invoke::InvokeError as SdkInvokeError;
 use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::InvocationType;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -22,19 +24,24 @@ use crate::functions::{Function, FunctionError, Functions, InvokeError};
 /// The stack that `cargo local` deploys.
 pub const LOCAL_STACK: &str = "relay";
 
-/// Names of the two functions' own errors (`handler.rs` of each).
-const OWN_ERRORS: [&str; 10] = [
+/// Names of the functions' own errors (`handler.rs` of each).
+const OWN_ERRORS: [&str; 12] = [
     "InvalidRequest",
+    "NotAllowed",
     "InvalidPayload",
     "Busy",
     "NotFound",
     "Off",
+    "TooMany",
     "QueueError",
     "TableError",
     "ArchiveError",
     "EventSourceError",
     "LambdaError",
 ];
+
+/// Error of Lambda for a caller without the permission ("Invoke", Lambda API reference, common errors).
+const ACCESS_DENIED: &str = "AccessDeniedException";
 
 /// Time limit of a call: a function runs for at most 15 minutes ("Lambda quotas").
 const LONGEST_INVOCATION: Duration = Duration::from_mins(16);
@@ -45,13 +52,24 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Stack {
     client: aws_sdk_lambda::Client,
+    look: String,
     replay: String,
     breaker: String,
     place: String,
 }
 
-impl Stack {
-    /// Connects to the running `cargo local`, by the file of variables that it writes.
+/// A stack, and the configuration with which AWS is called.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub(crate) config: SdkConfig,
+    /// Name of the stack.
+    pub(crate) stack: String,
+    /// Address of the local AWS.
+    pub(crate) local: Option<String>,
+}
+
+impl Place {
+    /// The stack of the running `cargo local`, by the file of variables that it writes.
     pub async fn local(variables: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(variables).with_context(|| {
             format!(
@@ -66,20 +84,28 @@ impl Stack {
                 format!("{name} is missing in the variables of `cargo local`; restart it")
             })
         };
-        let endpoint = variable("AWS_ENDPOINT_URL")?;
         let id = variable("AWS_ACCESS_KEY_ID")?;
         let secret = variable("AWS_SECRET_ACCESS_KEY")?;
-        let loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(variable("AWS_REGION")?))
-            .endpoint_url(&endpoint)
-            .credentials_provider(Credentials::new(id, secret, None, None, "cargo local"))
-            .http_client(aws_smithy_http_client::Builder::new().build_http());
-        Self::find(&load(loader).await, LOCAL_STACK).await.with_context(|| {
-            format!("the local AWS at {endpoint} did not answer; check that `cargo local` is still running")
-        })
+        let region = variable("AWS_REGION")?;
+        let endpoint = variable("AWS_ENDPOINT_URL")?;
+        Ok(Self::at(&endpoint, region, id, secret).await)
     }
 
-    /// Connects to a deployed stack, with the credentials of the operator's AWS configuration.
+    /// The stack of the local AWS at this address.
+    pub async fn at(endpoint: &str, region: String, key_id: String, secret: String) -> Self {
+        let loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region))
+            .endpoint_url(endpoint)
+            .credentials_provider(Credentials::new(key_id, secret, None, None, "cargo local"))
+            .http_client(aws_smithy_http_client::Builder::new().build_http());
+        Self {
+            config: load(loader).await,
+            stack: LOCAL_STACK.to_owned(),
+            local: Some(endpoint.to_owned()),
+        }
+    }
+
+    /// A deployed stack, with the credentials of the operator's AWS configuration.
     pub async fn deployed(
         name: &str,
         region: Option<String>,
@@ -96,24 +122,49 @@ impl Stack {
             loader = loader.profile_name(profile);
         }
         let config = load(loader).await;
-        let Some(region) = config.region() else {
+        if config.region().is_none() {
             bail!("no region: give --region, or set AWS_REGION")
+        }
+        Ok(Self {
+            config,
+            stack: name.to_owned(),
+            local: None,
+        })
+    }
+}
+
+impl Stack {
+    /// Connects to the stack of a place.
+    pub async fn find(place: &Place) -> Result<Self> {
+        let Place {
+            config,
+            stack: name,
+            local,
+        } = place;
+        let find = async {
+            let client = aws_sdk_cloudformation::Client::new(config);
+            let answer = client.describe_stacks().stack_name(name).send().await?;
+            let unknown = || format!("CloudFormation knows no stack {name}");
+            let stack = answer.stacks().first().with_context(unknown)?;
+            Self::read(name, stack, config)
         };
-        Self::find(&config, name).await.with_context(|| {
-            format!("could not read the stack {name} in {region} from CloudFormation")
+        find.await.with_context(|| match (local, config.region()) {
+            (Some(endpoint), _) => format!("the local AWS at {endpoint} did not answer; check that `cargo local` is still running"),
+            (None, Some(region)) => format!("could not read the stack {name} in {region} from CloudFormation"),
+            (None, None) => format!("could not read the stack {name} from CloudFormation"),
         })
     }
 
-    async fn find(config: &SdkConfig, name: &str) -> Result<Self> {
-        let client = aws_sdk_cloudformation::Client::new(config);
-        let answer = client.describe_stacks().stack_name(name).send().await?;
-        let unknown = || format!("CloudFormation knows no stack {name}");
-        let stack = answer.stacks().first().with_context(unknown)?;
+    /// Reads the outputs of a stack.
+    pub(crate) fn read(name: &str, stack: &CfnStack, config: &SdkConfig) -> Result<Self> {
         let output = |key: &str| {
             let mut outputs = stack.outputs().iter();
             let found = outputs.find(|output| output.output_key() == Some(key));
             found.and_then(|output| output.output_value()).map(str::to_owned).with_context(|| {
-                format!("the stack {name} has no output {key}; check that it is a genesys-relay of this version")
+                format!(
+                    "the stack {name} has no output {key}: it is not a genesys-relay, or of an older version; \
+                     deploy the version of this console, or use the console of the stack's version"
+                )
             })
         };
         // `arn:aws:cloudformation:REGION:ACCOUNT:stack/…`
@@ -124,6 +175,7 @@ impl Stack {
         Ok(Self {
             place: format!("stack {name}, account {account}, {region}"),
             client: aws_sdk_lambda::Client::new(config),
+            look: output("LookFunctionName")?,
             replay: output("ReplayFunctionName")?,
             breaker: output("BreakerFunctionName")?,
         })
@@ -134,14 +186,20 @@ impl Stack {
         &self.place
     }
 
-    async fn call(&self, function: Function, request: &Value) -> Result<Value, InvokeError> {
-        let name = match function {
+    fn name(&self, function: Function) -> &str {
+        match function {
+            Function::Look => &self.look,
             Function::Replay => &self.replay,
             Function::Breaker => &self.breaker,
-        };
+        }
+    }
+
+    async fn call(&self, function: Function, request: &Value) -> Result<Value, InvokeError> {
+        let name = self.name(function);
         let payload = Blob::new(request.to_string());
         let call = self.client.invoke().function_name(name).payload(payload);
-        let output = call.send().await.map_err(classify)?;
+        let refused = |error| classify(name, error);
+        let output = call.send().await.map_err(refused)?;
         let answer = output.payload.map(Blob::into_inner).unwrap_or_default();
         let unreadable = |error: serde_json::Error| InvokeError::Unanswered(error.into());
         if output.function_error.is_some() {
@@ -165,6 +223,15 @@ impl Functions for Stack {
     ) -> BoxFuture<'_, Result<Value, InvokeError>> {
         async move { self.call(function, &request).await }.boxed()
     }
+
+    fn check(&self, function: Function) -> BoxFuture<'_, Result<(), InvokeError>> {
+        let name = self.name(function);
+        let call = self.client.invoke().function_name(name);
+        let call = call.invocation_type(InvocationType::DryRun).send();
+        let refused = |error| classify(name, error);
+        call.map(move |answer| answer.map(drop).map_err(refused))
+            .boxed()
+    }
 }
 
 /// The file into which `cargo local` writes its variables, in the target folder that also holds
@@ -178,10 +245,14 @@ pub fn local_variables() -> Result<PathBuf> {
     Ok(target.join("local").join("env"))
 }
 
-fn classify(error: SdkError<SdkInvokeError>) -> InvokeError {
+fn classify(function: &str, error: SdkError<SdkInvokeError>) -> InvokeError {
     let answer = error.raw_response();
     let status = answer.map(|answer| answer.status().as_u16());
     match &error {
+        SdkError::ServiceError(_) if error.code() == Some(ACCESS_DENIED) => InvokeError::Denied {
+            function: function.to_owned(),
+            source: error.message().unwrap_or(ACCESS_DENIED).into(),
+        },
         SdkError::ConstructionFailure(_) => InvokeError::NotAsked {
             is_throttled: false,
             source: error.into(),
@@ -209,9 +280,12 @@ async fn load(loader: ConfigLoader) -> SdkConfig {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_cloudformation::primitives::DateTime;
+    use aws_sdk_cloudformation::types::{Output, StackStatus};
     use aws_sdk_lambda::config::http::HttpResponse;
+    use aws_sdk_lambda::operation::invoke::InvokeInput;
     use aws_sdk_lambda::primitives::SdkBody;
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     use super::*;
 
@@ -224,8 +298,7 @@ mod tests {
     async fn error_of(status: u16, is_function_error: bool, body: &str) -> InvokeError {
         let body = body.to_owned();
         let rule = mock!(aws_sdk_lambda::Client::invoke).then_http_response(move || {
-            let status = status.try_into().expect("a status");
-            let mut answer = HttpResponse::new(status, SdkBody::from(body.as_str()));
+            let mut answer = answer(status, &body);
             if is_function_error {
                 answer
                     .headers_mut()
@@ -233,16 +306,84 @@ mod tests {
             }
             answer
         });
+        let answer = stack(&rule).invoke(Function::Replay, Value::Null).await;
+        answer.expect_err("an error")
+    }
+
+    fn answer(status: u16, body: &str) -> HttpResponse {
+        let status = status.try_into().expect("a status");
+        HttpResponse::new(status, SdkBody::from(body))
+    }
+
+    /// A stack before this Lambda.
+    fn stack(rule: &Rule) -> Stack {
         let no_retries =
             |config: aws_sdk_lambda::config::Builder| config.retry_config(RetryConfig::disabled());
-        let stack = Stack {
-            client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&rule], no_retries),
+        Stack {
+            client: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule], no_retries),
+            look: "look".to_owned(),
             replay: "replay".to_owned(),
             breaker: "breaker".to_owned(),
             place: "a test".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_permission_is_asked_without_an_invocation() {
+        let is_dry_run = |input: &InvokeInput| {
+            input.invocation_type() == Some(&InvocationType::DryRun)
+                && input.function_name() == Some("breaker")
         };
-        let answer = stack.invoke(Function::Replay, Value::Null).await;
-        answer.expect_err("an error")
+        let dry_run = mock!(aws_sdk_lambda::Client::invoke).match_requests(is_dry_run);
+        let allowed = dry_run.then_http_response(|| answer(204, ""));
+        let allowed = stack(&allowed).check(Function::Breaker).await;
+        assert!(allowed.is_ok(), "{allowed:?}");
+
+        let body = r#"{"__type":"AccessDeniedException","Message":"no policy allows this"}"#;
+        let denied =
+            mock!(aws_sdk_lambda::Client::invoke).then_http_response(move || answer(403, body));
+        for outcome in [
+            stack(&denied).check(Function::Breaker).await,
+            stack(&denied)
+                .invoke(Function::Breaker, Value::Null)
+                .await
+                .map(drop),
+        ] {
+            let Err(InvokeError::Denied { function, source }) = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(function, "breaker");
+            assert_eq!(source.to_string(), "no policy allows this");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_stack_is_named_with_what_to_do() {
+        let outputs = |names: &[&str]| {
+            let output = |name: &&str| {
+                let output = Output::builder().output_key(*name).output_value("a-name");
+                output.build()
+            };
+            let outputs = names.iter().map(output).collect();
+            CfnStack::builder()
+                .stack_name("relay")
+                .stack_id("arn:aws:cloudformation:eu-central-1:1:stack/relay/1")
+                .creation_time(DateTime::from_secs(0))
+                .stack_status(StackStatus::CreateComplete)
+                .set_outputs(Some(outputs))
+                .build()
+        };
+        let mut names = vec!["ReplayFunctionName", "BreakerFunctionName"];
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .build();
+        let error = Stack::read("relay", &outputs(&names), &config);
+        let error = error.expect_err("a function is missing").to_string();
+        assert!(error.contains("no output LookFunctionName"), "{error}");
+        assert!(error.contains("of an older version"), "{error}");
+        names.push("LookFunctionName");
+        let stack = Stack::read("relay", &outputs(&names), &config).expect("a stack");
+        assert_eq!(stack.place(), "stack relay, account 1, eu-central-1");
     }
 
     #[tokio::test]
@@ -270,7 +411,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_local_stack_says_what_to_do() {
-        let missing = Stack::local(Path::new("/nowhere/env")).await;
+        let missing = Place::local(Path::new("/nowhere/env")).await;
         let error = missing.expect_err("not there").to_string();
         assert!(error.contains("`cargo local` is not running"), "{error}");
         assert!(error.contains("--stack"), "{error}");

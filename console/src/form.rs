@@ -1,7 +1,8 @@
 //! Fields of a query or form, and the dead letters that they select.
 
-use genesys_relay::dead_letters::api::{Filter, ReplayRequest};
+use genesys_relay::dead_letters::api::{Filter, ReplayRequest, ResendFilter, ResendRequest};
 use genesys_relay::domain::request::read;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -13,15 +14,19 @@ pub(crate) const EVENT_ID: &str = "eventId";
 /// The field with the count of a dry run.
 pub(crate) const COUNTED: &str = "counted";
 
-/// Fields of a filter, by the relay's names.
-const FILTER: [&str; 6] = [
+/// Fields of a filter of dead letters, by the relay's names.
+const FILTER: [&str; 7] = [
     "source",
     "reason",
     "webhookId",
+    "conversationId",
     "statusCode",
     "since",
     "until",
 ];
+
+/// Fields of a filter of delivered events, by the relay's names.
+const RESEND_FILTER: [&str; 5] = ["source", "webhookId", "conversationId", "since", "until"];
 
 /// Fields of a query or form, in order.
 ///
@@ -71,6 +76,28 @@ impl Fields {
         };
         Ok(read(selection)?)
     }
+
+    /// The conditions that delivered events must match.
+    pub(crate) fn resend_filter(&self) -> Result<ResendFilter, Problem> {
+        self.read(&RESEND_FILTER)
+    }
+
+    /// The delivered events that a form selects: those with the given ids, or those that match its
+    /// filter.
+    pub(crate) fn resend_selection(&self) -> Result<ResendRequest, Problem> {
+        let ids: Vec<&str> = self.all(EVENT_ID).collect();
+        let filter = self.resend_filter()?;
+        let selection = if !ids.is_empty() {
+            json!({ "eventIds": ids })
+        } else if filter == ResendFilter::default() {
+            return Err(Problem::invalid(
+                "Nothing is selected. Go back, and select events or give a time.",
+            ));
+        } else {
+            json!({ "filter": filter })
+        };
+        Ok(read(selection)?)
+    }
 }
 
 pub(crate) fn nothing_selected() -> Problem {
@@ -90,7 +117,7 @@ fn json_of(name: &str, text: &str) -> Value {
 }
 
 /// The fields of a filter and their texts.
-pub(crate) fn pairs(filter: &Filter) -> Vec<(String, String)> {
+pub(crate) fn pairs(filter: &impl Serialize) -> Vec<(String, String)> {
     let Value::Object(fields) = json!(filter) else {
         return Vec::new();
     };
@@ -102,12 +129,22 @@ pub(crate) fn pairs(filter: &Filter) -> Vec<(String, String)> {
     fields.map(|(name, value)| (name, text(value))).collect()
 }
 
+/// A path with a query of these fields, and of those in `more`.
+pub(crate) fn path(
+    path: &str,
+    fields: &[(impl AsRef<str>, impl AsRef<str>)],
+    more: &[(&str, &str)],
+) -> String {
+    let path = format!("{path}?");
+    let start = path.len();
+    let mut query = form_urlencoded::Serializer::for_suffix(path, start);
+    query.extend_pairs(fields).extend_pairs(more);
+    query.finish()
+}
+
 /// The path of the list with this filter and the fields `more`.
 pub(crate) fn list_path(filter: &Filter, more: &[(&str, &str)]) -> String {
-    let path = "/dead-letters?";
-    let mut query = form_urlencoded::Serializer::for_suffix(path.to_owned(), path.len());
-    query.extend_pairs(pairs(filter)).extend_pairs(more);
-    query.finish()
+    path("/dead-letters", &pairs(filter), more)
 }
 
 #[cfg(test)]
@@ -135,6 +172,23 @@ mod tests {
         assert_eq!(selection("eventId=a&eventId=b&which=all"), Some(ids));
         let all = json!({ "all": true, "dryRun": false, "force": false });
         assert_eq!(selection("which=all"), Some(all));
+    }
+
+    #[test]
+    fn a_resend_needs_ids_or_a_condition() {
+        let selection = |form: &str| {
+            let selection = Fields::parse(form.as_bytes()).resend_selection().ok()?;
+            Some(json!(selection))
+        };
+        for form in ["", "eventId=", "since=&webhookId=+", "reason=permanent"] {
+            assert_eq!(selection(form), None, "{form}");
+        }
+        let ids = json!({ "eventIds": ["a", "b"], "dryRun": false });
+        assert_eq!(selection("eventId=a&eventId=b"), Some(ids));
+        let filter = json!({ "since": "2026-01-15T03:00:00Z", "conversationId": "c/1" });
+        let filter = json!({ "filter": filter, "dryRun": false });
+        let form = "since=2026-01-15T03%3A00&conversationId=c%2F1";
+        assert_eq!(selection(form), Some(filter));
     }
 
     #[test]

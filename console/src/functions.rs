@@ -1,17 +1,17 @@
-//! Port to the relay: the two functions that an operator invokes.
+//! Port to the relay: the three functions that an operator invokes.
 
 use std::error::Error as StdError;
 
 use futures_util::future::BoxFuture;
-use genesys_relay::domain::request::Requester;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// A function that an operator invokes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Function {
-    /// Lists dead letters, replays them, and more.
+    /// Answers requests that change nothing.
+    Look,
+    /// Replays dead letters, sends delivered events again, and more.
     Replay,
     /// Holds events in the queue while the target is unavailable.
     Breaker,
@@ -23,6 +23,14 @@ pub enum InvokeError {
     /// The function refused the request or failed, and says why.
     #[error("{}", .0.message)]
     Refused(FunctionError),
+    /// IAM does not let the operator invoke the function: nothing was done.
+    #[error("IAM does not let you invoke the function {function}; nothing was done")]
+    Denied {
+        /// Name of the function.
+        function: String,
+        /// The error of Lambda, which names the operator and the missing permission.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The request did not reach the function: nothing was done.
     #[error("the request did not reach the function; nothing was done")]
     NotAsked {
@@ -54,7 +62,15 @@ impl InvokeError {
         match self {
             Self::Refused(error) => error.kind == "Busy",
             Self::NotAsked { is_throttled, .. } => *is_throttled,
-            Self::Unanswered(_) => false,
+            Self::Denied { .. } | Self::Unanswered(_) => false,
+        }
+    }
+
+    /// The kind of a function's own error.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Refused(error) => Some(&error.kind),
+            Self::Denied { .. } | Self::NotAsked { .. } | Self::Unanswered(_) => None,
         }
     }
 
@@ -73,26 +89,7 @@ pub trait Functions: Send + Sync + 'static {
         function: Function,
         request: Value,
     ) -> BoxFuture<'_, Result<Value, InvokeError>>;
-}
 
-impl dyn Functions {
-    /// Invokes a function and reads its answer.
-    pub(crate) async fn ask<T: DeserializeOwned>(
-        &self,
-        function: Function,
-        request: impl Serialize,
-    ) -> Result<T, InvokeError> {
-        let answer = self.invoke(function, json!(request)).await?;
-        serde_json::from_value(answer).map_err(|error| InvokeError::Unanswered(error.into()))
-    }
-}
-
-/// Adds the operator and the reason to a request.
-pub(crate) fn signed(request: impl Serialize, requester: &Requester) -> Value {
-    let mut request = json!(request);
-    request["by"] = requester.by.as_str().into();
-    if let Some(why) = &requester.why {
-        request["why"] = why.as_str().into();
-    }
-    request
+    /// Asks Lambda whether the operator may invoke a function, without invoking it.
+    fn check(&self, function: Function) -> BoxFuture<'_, Result<(), InvokeError>>;
 }

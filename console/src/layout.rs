@@ -6,11 +6,14 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Links of the navigation.
-const NAVIGATION: [(&str, &str); 4] = [
+const NAVIGATION: [(&str, &str); 7] = [
     ("/", "Flow"),
     ("/dead-letters", "Dead letters"),
+    ("/resend", "Send again"),
     ("/archive", "Archive"),
     ("/runs", "Runs"),
+    ("/statements", "Statements"),
+    ("/check", "Check"),
 ];
 
 /// The path that ends the session.
@@ -72,9 +75,9 @@ pub(crate) fn document(
                             }
                         }
                     }
-                    form.find action="/events" role="search" {
-                        label for="find" { "Event" }
-                        input #find name="id" placeholder="event id" required autocomplete="off" spellcheck="false";
+                    form.find action="/find" role="search" {
+                        label for="find" { "Event or conversation" }
+                        input #find name="id" placeholder="id" required autocomplete="off" spellcheck="false";
                         button { "Find" }
                     }
                 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
-use console::aws::{self, Stack};
+use console::aws::{self, Place, Stack};
+use console::check::Checks;
 use console::server::Server;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 
@@ -44,17 +45,19 @@ async fn main() -> ExitCode {
 }
 
 async fn run(given: Arguments) -> Result<()> {
-    let (functions, kind) = match &given.stack {
+    let (place, kind) = match &given.stack {
         Some(name) => (
-            Stack::deployed(name, given.region, given.profile.as_deref()).await?,
+            Place::deployed(name, given.region, given.profile.as_deref()).await?,
             "",
         ),
         None => (
-            Stack::local(&aws::local_variables()?).await?,
+            Place::local(&aws::local_variables()?).await?,
             "the local AWS: ",
         ),
     };
-    let place = format!("{kind}{}", functions.place());
+    let functions = Stack::find(&place).await?;
+    let checks = Checks::of(place)?;
+    let name = format!("{kind}{}", functions.place());
     let user = given.by.or_else(|| std::env::var("USER").ok());
     let user = user.filter(|name| !name.trim().is_empty());
     let by = format!(
@@ -64,7 +67,8 @@ async fn run(given: Arguments) -> Result<()> {
 
     let server = Server::bind(given.port).await?;
     tokio::spawn(print_links(server.links()));
-    server.serve(Arc::new(functions), place, by).await
+    let server = server.with_checks(checks);
+    server.serve(Arc::new(functions), name, by).await
 }
 
 /// Prints a link, and a new one whenever the operator presses Enter.

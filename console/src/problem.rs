@@ -47,18 +47,21 @@ impl From<InvokeError> for Problem {
         let (status, title) = match &error {
             InvokeError::Unanswered(_) => (StatusCode::BAD_GATEWAY, "The relay did not answer"),
             InvokeError::NotAsked { .. } => (StatusCode::BAD_GATEWAY, "Nothing was done"),
+            InvokeError::Denied { .. } => (StatusCode::FORBIDDEN, "IAM does not allow this"),
             InvokeError::Refused(error) => match error.kind.as_str() {
                 "InvalidRequest" => (StatusCode::BAD_REQUEST, "The relay rejected the request"),
                 "NotFound" => (StatusCode::NOT_FOUND, "Event not found"),
                 "Busy" => (StatusCode::CONFLICT, "Another run is in progress"),
-                "Off" => (StatusCode::CONFLICT, "The breaker is off"),
+                "Off" => (StatusCode::CONFLICT, "Switched off on this stack"),
                 _ => (StatusCode::BAD_GATEWAY, "The relay failed"),
             },
         };
         let chain = display_chain(&error);
         let detail = match error {
             InvokeError::Refused(error) => format!("{}: {chain}", error.kind),
-            InvokeError::NotAsked { .. } | InvokeError::Unanswered(_) => chain,
+            InvokeError::Denied { .. }
+            | InvokeError::NotAsked { .. }
+            | InvokeError::Unanswered(_) => chain,
         };
         Self::new(status, title, detail)
     }

@@ -14,12 +14,18 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+use crate::check::Checks;
 use crate::form::Fields;
 use crate::functions::Functions;
 use crate::gate::{ENTER, Gate, guard};
 use crate::layout::LEAVE;
-use crate::pages::{archive, breaker, dead_letters, events, flow, not_found, runs};
+use crate::lock::Lock;
+use crate::pages::{
+    archive, breaker, check, conversation, dead_letters, events, find, flow, not_found, resend,
+    runs, statements,
+};
 use crate::problem::Problem;
+use crate::relay::Relay;
 use crate::runs::Runs;
 use crate::state::Console;
 
@@ -28,6 +34,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     gate: Arc<Gate>,
+    checks: Option<Checks>,
 }
 
 impl Server {
@@ -41,7 +48,15 @@ impl Server {
             listener,
             address,
             gate: Arc::new(Gate::new(address.port())),
+            checks: None,
         })
+    }
+
+    /// Offers these checks of the deployment.
+    #[must_use]
+    pub fn with_checks(self, checks: Checks) -> Self {
+        let checks = Some(checks);
+        Self { checks, ..self }
     }
 
     /// The address on which it listens.
@@ -64,11 +79,13 @@ impl Server {
         by: String,
     ) -> Result<()> {
         let console = Arc::new(Console {
-            functions,
+            relay: Arc::new(Relay::connect(functions, by).await),
             gate: self.gate,
             runs: Runs::default(),
             place,
-            by,
+            listed: Lock::default(),
+            checks: self.checks,
+            checked: Lock::default(),
         });
         let served = axum::serve(self.listener, router(console)).into_future();
         served.await.context("the HTTP server ended")
@@ -105,13 +122,18 @@ fn router(console: Arc<Console>) -> Router {
         .route("/dead-letters", get(dead_letters::list))
         .route("/replay", post(dead_letters::check_replay))
         .route("/discard", post(dead_letters::check_discard))
-        .route("/events", get(events::find))
+        .route("/find", get(find::find))
+        .route("/conversations", get(conversation::show))
+        .route("/resend", get(resend::show).post(resend::check))
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", get(events::body))
         .route("/archive", get(archive::show))
+        .route("/statements", get(statements::show))
+        .route("/check", get(check::show).post(check::run))
         .route("/runs", get(runs::list).post(runs::start))
         .route("/runs/{id}", get(runs::show))
         .route("/runs/{id}/cancel", post(runs::cancel))
+        .route("/runs/{id}/go-on", post(runs::go_on))
         .route("/move-task/cancel", post(runs::cancel_move_task))
         .route("/style.css", get(style))
         .route("/live.js", get(live))

@@ -2,47 +2,58 @@
 
 use std::sync::Arc;
 
-use genesys_relay::domain::request::Requester;
 use maud::{Markup, html};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::form::Fields;
-use crate::functions::{Function, Functions};
+use crate::check::Checks;
+use crate::functions::Function;
 use crate::gate::Gate;
 use crate::layout::{Header, document, token_field};
+use crate::lock::Lock;
+use crate::pages::check::Checked;
+use crate::pages::flow::Listed;
 use crate::problem::Problem;
+use crate::relay::Relay;
 use crate::runs::Runs;
 
-/// The form field that identifies one form, so that sending it twice starts one run.
+/// The form field with the name of the run that a form starts, so that sending it twice starts one.
 pub(crate) const ONCE: &str = "once";
 
 /// State of one running console.
 pub(crate) struct Console {
-    pub(crate) functions: Arc<dyn Functions>,
+    pub(crate) relay: Arc<Relay>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) runs: Runs,
     /// Name of the relay, as every page shows it.
     pub(crate) place: String,
-    /// Name of the operator in the audit log.
-    pub(crate) by: String,
+    /// The dead letters of the first page.
+    pub(crate) listed: Lock<Option<Listed>>,
+    /// The checks of the deployment, where this console can make them.
+    pub(crate) checks: Option<Checks>,
+    /// The last report.
+    pub(crate) checked: Lock<Option<Checked>>,
 }
 
 impl Console {
-    /// Invokes the replay function and reads its answer.
-    pub(crate) async fn ask<T: DeserializeOwned>(
+    /// Sends a request that changes nothing, and reads its answer.
+    pub(crate) async fn look<T: DeserializeOwned>(
         &self,
         request: impl Serialize,
     ) -> Result<T, Problem> {
-        Ok(self.functions.ask(Function::Replay, request).await?)
+        Ok(self.relay.look(request).await?)
     }
 
-    /// The operator, with the reason that the form gives.
-    pub(crate) fn requester(&self, form: &Fields) -> Requester {
-        Requester {
-            by: self.by.clone(),
-            why: form.get("why").map(str::to_owned),
+    /// Renders the part of a form that changes something: greyed out, with the reason, where IAM
+    /// does not let the operator invoke the function that carries it out.
+    pub(crate) fn acting(&self, function: Function, fields: &Markup) -> Markup {
+        match self.relay.denial(function) {
+            None => html! { (fields) },
+            Some(reason) => html! {
+                fieldset.acting disabled { (fields) }
+                p.taken { "You may look, but not do this: " (reason) ". Start the console again once you have the permission." }
+            },
         }
     }
 
@@ -70,7 +81,12 @@ impl Console {
 
     /// The hidden fields of a form that starts a run.
     pub(crate) fn run_fields(&self) -> Markup {
-        html! { (self.token_field()) input type="hidden" name=(ONCE) value=(Uuid::new_v4().simple()); }
+        self.named_run_fields(&Uuid::new_v4().simple().to_string())
+    }
+
+    /// The hidden fields of a form that starts a run with this name.
+    pub(crate) fn named_run_fields(&self, name: &str) -> Markup {
+        html! { (self.token_field()) input type="hidden" name=(ONCE) value=(name); }
     }
 
     /// The hidden field of every form.

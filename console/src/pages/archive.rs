@@ -7,10 +7,27 @@ use genesys_relay::dead_letters::api::{DEFAULT_AGE_DAYS, MAX_AGE_DAYS};
 use maud::{Markup, html};
 
 use super::elements::why_field;
+use crate::functions::Function;
 use crate::state::Console;
 
 /// `GET /archive`
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
+    let archive = html! {
+        label.field {
+            span { "Older than (days)" }
+            input #days name="olderThanDays" type="number" min="0" max=(MAX_AGE_DAYS) value=(DEFAULT_AGE_DAYS) required;
+        }
+        (why_field(false, ""))
+        p.buttons { button name="action" value="archive" { "Archive" } }
+    };
+    let restore = html! {
+        label.field {
+            span { "Object key" }
+            input #key name="key" required placeholder="dead-letters/2026/01/25/…/part-0001.jsonl.gz" autocomplete="off" spellcheck="false";
+        }
+        (why_field(false, ""))
+        p.buttons { button name="action" value="restore" { "Restore" } }
+    };
     let content = html! {
         h1 { "Archive" }
         p { "SQS deletes a dead letter 14 days after its event was sent. The relay archives old dead letters automatically, twice a day." }
@@ -18,12 +35,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
             h2 #archive-title { "Archive now" }
             form method="post" action="/runs" {
                 (console.run_fields())
-                label.field {
-                    span { "Older than (days)" }
-                    input #days name="olderThanDays" type="number" min="0" max=(MAX_AGE_DAYS) value=(DEFAULT_AGE_DAYS) required;
-                }
-                (why_field(false, ""))
-                p.buttons { button name="action" value="archive" { "Archive" } }
+                (console.acting(Function::Replay, &archive))
             }
         }
         section aria-labelledby="restore-title" {
@@ -31,12 +43,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Markup {
             p { "Sends the messages of one object back to the dead-letter queue, byte for byte. The page of an archived event shows the object's key, and so does the run that wrote it." }
             form method="post" action="/runs" {
                 (console.run_fields())
-                label.field {
-                    span { "Object key" }
-                    input #key name="key" required placeholder="dead-letters/2026/01/25/…/part-0001.jsonl.gz" autocomplete="off" spellcheck="false";
-                }
-                (why_field(false, ""))
-                p.buttons { button name="action" value="restore" { "Restore" } }
+                (console.acting(Function::Replay, &restore))
             }
         }
     };

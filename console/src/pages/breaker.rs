@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::elements::{time, why_field};
 use crate::form::Fields;
-use crate::functions::{Function, InvokeError, signed};
+use crate::functions::{Function, InvokeError};
 use crate::problem::Problem;
 use crate::state::Console;
 
@@ -41,23 +41,29 @@ pub(super) fn section(console: &Console, status: &Status, look_seconds: u32) -> 
             @if breaker.is_none_or(|breaker| breaker.state != "off") {
                 details {
                     summary { "Set the breaker manually" }
-                    (override_form(&console.token_field(), ""))
+                    (override_form(console, ""))
                 }
             }
         }
     }
 }
 
-fn override_form(token_field: &Markup, why: &str) -> Markup {
+fn override_fields(why: &str) -> Markup {
+    html! {
+        (why_field(true, why))
+        p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
+    }
+}
+
+fn override_form(console: &Console, why: &str) -> Markup {
     html! {
         p {
             "A manual setting stays until it is changed, or until the breaker is set to automatic. After three days of holding, \
              the waiting events go to the dead letters."
         }
         form method="post" action="/breaker" {
-            (token_field)
-            (why_field(true, why))
-            p.buttons { @for (action, label) in ACTIONS { button name="action" value=(action) { (label) } " " } }
+            (console.token_field())
+            (console.acting(Function::Breaker, &override_fields(why)))
         }
     }
 }
@@ -114,24 +120,23 @@ pub(crate) async fn set(
     if !ACTIONS.iter().any(|(known, _)| *known == action) {
         return Err(Problem::invalid("The form names no action of the breaker."));
     }
-    let requester = console.requester(&form);
-    if requester.why.is_none() {
+    let Some(why) = form.get("why") else {
         return Err(Problem::invalid(
             "Enter a reason: other operators see it with the breaker's state.",
         ));
-    }
-    let request = signed(json!({ "action": action }), &requester);
+    };
+    let request = json!({ "action": action });
     let give_up_at = Instant::now() + MAX_WAIT;
     loop {
-        match console
-            .functions
-            .ask::<Value>(Function::Breaker, &request)
+        let relay = &console.relay;
+        match relay
+            .act::<Value>(Function::Breaker, &request, Some(why))
             .await
         {
             Ok(_) => return Ok(Redirect::to("/").into_response()),
             Err(error) if error.is_temporary() && Instant::now() < give_up_at => sleep(PAUSE).await,
             Err(error) if error.is_temporary() => {
-                let content = busy(&console.token_field(), &error, &form);
+                let content = busy(&override_form(&console, why), &error);
                 let page = console.page("The breaker is busy", "/", &content);
                 return Ok((StatusCode::CONFLICT, page).into_response());
             }
@@ -140,7 +145,7 @@ pub(crate) async fn set(
     }
 }
 
-fn busy(token_field: &Markup, error: &InvokeError, form: &Fields) -> Markup {
+fn busy(override_form: &Markup, error: &InvokeError) -> Markup {
     html! {
         h1 { "The breaker is busy" }
         p.problem role="alert" { (display_chain(error)) }
@@ -148,7 +153,7 @@ fn busy(token_field: &Markup, error: &InvokeError, form: &Fields) -> Markup {
             "Nothing was changed. The breaker is probing your system, which takes at most three minutes. Then press the button \
              again; your reason is kept."
         }
-        (override_form(token_field, form.get("why").unwrap_or_default()))
+        (override_form)
     }
 }
 
@@ -163,8 +168,8 @@ mod tests {
             kind: "Busy".to_owned(),
             message: "breaker of the schedule is running".to_owned(),
         });
-        let form = Fields::parse(b"action=open&why=maintenance+until+four");
-        let page = busy(&html! {}, &error, &form).into_string();
+        let fields = override_fields("maintenance until four");
+        let page = busy(&fields, &error).into_string();
         for text in [
             "breaker of the schedule is running",
             "Nothing was changed",

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use genesys_relay::dead_letters::api::{
-    DeadLetter, Filter, List, ListRequest, MAX_RATE, ReplayRequest, Report, RequestBody,
+    DeadLetter, Filter, List, ListRequest, ReplayRequest, Report, RequestBody,
 };
 use genesys_relay::domain::event::Source;
 use genesys_relay::domain::failure::ReasonKind;
 use maud::{Markup, html};
 
-use super::elements::{event_link, failures, hidden_filter, hidden_ids, table, time, why_field};
+use super::elements::{
+    choice, event_link, failures, hidden_filter, hidden_ids, moment, rate_field, table, text, time,
+    why_field,
+};
 use crate::form::{COUNTED, EVENT_ID, Fields, list_path, nothing_selected, pairs};
+use crate::functions::Function;
 use crate::problem::Problem;
 use crate::state::Console;
 
@@ -39,7 +43,7 @@ pub(crate) async fn list(
         next: next.map(str::to_owned),
         ..filter.clone().into()
     };
-    let list: List = console.ask(RequestBody::List(request)).await?;
+    let list: List = console.look(RequestBody::List(request)).await?;
     let is_filtered = filter != Filter::default();
     let content = html! {
         h1 { "Dead letters" }
@@ -60,37 +64,15 @@ pub(crate) async fn list(
 
 fn filter_form(filter: &Filter) -> Markup {
     let given = pairs(filter);
-    let value = |name: &str| {
-        let field = given.iter().find(|(given, _)| given == name);
-        field.map_or("", |(_, value)| value.as_str())
-    };
-    let choice = |name: &str, label: &str, values: &[&str]| {
-        html! {
-            p {
-                label for=(name) { (label) }
-                select id=(name) name=(name) {
-                    option value="" { "any" }
-                    @for choice in values { option value=(choice) selected[value(name) == *choice] { (choice) } }
-                }
-            }
-        }
-    };
-    let text = |name: &str, label: &str| {
-        html! { p { label for=(name) { (label) } input id=(name) name=(name) value=(value(name)); } }
-    };
-    let moment = |name: &str, label: &str| {
-        // Browsers' fields accept no zone.
-        let value = value(name).trim_end_matches('Z');
-        html! { p { label for=(name) { (label) } input id=(name) name=(name) type="datetime-local" step="1" value=(value); } }
-    };
     html! {
         form.filter action="/dead-letters" aria-label="Filters" {
-            (choice("reason", "Reason", &REASONS.map(ReasonKind::as_str)))
-            (text("statusCode", "HTTP status"))
-            (choice("source", "Source", &Source::ALL.map(Source::as_str)))
-            (text("webhookId", "Webhook or integration"))
-            (moment("since", "Received from (UTC)"))
-            (moment("until", "Received before (UTC)"))
+            (choice(&given, "reason", "Reason", &REASONS.map(ReasonKind::as_str)))
+            (text(&given, "statusCode", "HTTP status"))
+            (choice(&given, "source", "Source", &Source::ALL.map(Source::as_str)))
+            (text(&given, "webhookId", "Webhook or integration"))
+            (text(&given, "conversationId", "Conversation"))
+            (moment(&given, "since", "Received from (UTC)"))
+            (moment(&given, "until", "Received before (UTC)"))
             p.buttons { button { "Apply filters" } " " @if !given.is_empty() { a href="/dead-letters" { "Clear filters" } } }
         }
     }
@@ -148,6 +130,10 @@ fn listing(dead_letters: &[DeadLetter], are_selected: Option<bool>) -> Markup {
 
 /// Actions on all dead letters, not only those of the page.
 fn all_section(console: &Console, filter: &Filter, has_items: bool) -> Markup {
+    let reconcile = html! {
+        button name="action" value="reconcile" { "Reconcile the list with the queue" }
+        " The relay does this every five minutes if the counts differ."
+    };
     html! {
         section aria-labelledby="all-title" {
             h2 #all-title { "All dead letters" }
@@ -164,8 +150,7 @@ fn all_section(console: &Console, filter: &Filter, has_items: bool) -> Markup {
             }
             form method="post" action="/runs" {
                 (console.run_fields())
-                button name="action" value="reconcile" { "Reconcile the list with the queue" }
-                " The relay does this every five minutes if the counts differ."
+                (console.acting(Function::Replay, &reconcile))
             }
         }
     }
@@ -191,6 +176,11 @@ pub(crate) async fn check_replay(
         @if selection.filter.is_some() { (hidden_filter(&filter)) (hidden_ids(&report.event_ids)) }
         @else { (selected) input type="hidden" name=(COUNTED) value=(report.matched); }
     };
+    let options = html! {
+        (why_field(false, ""))
+        (rate_field())
+        p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " (back(&filter)) }
+    };
     let content = html! {
         h1 { "Replay: dry run" }
         p.result role="status" {
@@ -203,12 +193,7 @@ pub(crate) async fn check_replay(
                 (console.run_fields())
                 (confirmed)
                 @if force { input type="hidden" name="force" value="yes"; }
-                (why_field(false, ""))
-                label.field {
-                    span { "Maximum per second (optional)" }
-                    input #rate name="ratePerSecond" type="number" min="1" max=(MAX_RATE) inputmode="numeric";
-                }
-                p.buttons { button.strong name="action" value="replay" { "Replay " (report.matched) } " " (back(&filter)) }
+                (console.acting(Function::Replay, &options))
             }
         } @else { p { (back(&filter)) } }
         (failures(&report.failed, report.failures))
@@ -232,6 +217,10 @@ pub(crate) async fn check_discard(
     let ids = selection.event_ids.clone().ok_or_else(nothing_selected)?;
     // A discard has no dry run of its own; the dry run of a replay finds the same events.
     let report = dry_run(&console, selection, true).await?;
+    let confirm = html! {
+        (why_field(true, ""))
+        p.buttons { button.danger name="action" value="discard" { "Discard " (report.matched) } " " (back(&filter)) }
+    };
     let content = html! {
         h1 { "Discard" }
         p.result role="status" {
@@ -242,8 +231,7 @@ pub(crate) async fn check_discard(
                 (console.run_fields())
                 (hidden_filter(&filter))
                 (hidden_ids(&ids))
-                (why_field(true, ""))
-                p.buttons { button.danger name="action" value="discard" { "Discard " (report.matched) } " " (back(&filter)) }
+                (console.acting(Function::Replay, &confirm))
             }
         }
         (failures(&report.failed, report.failures))
@@ -262,7 +250,7 @@ async fn dry_run(
         force,
         ..selection
     };
-    console.ask(RequestBody::Replay(request)).await
+    console.look(RequestBody::Replay(request)).await
 }
 
 fn back(filter: &Filter) -> Markup {

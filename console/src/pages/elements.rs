@@ -2,10 +2,11 @@
 
 use std::fmt::Display;
 
-use genesys_relay::dead_letters::api::{Failed, Filter};
+use genesys_relay::dead_letters::api::{Failed, MAX_RATE};
 use genesys_relay::domain::queue_depth::QueueDepth;
 use jiff::Timestamp;
 use maud::{Markup, html};
+use serde::Serialize;
 
 use crate::form::{EVENT_ID, pairs};
 
@@ -60,6 +61,16 @@ pub(super) fn why_field(is_required: bool, why: &str) -> Markup {
     }
 }
 
+/// The input for the largest rate of a run.
+pub(super) fn rate_field() -> Markup {
+    html! {
+        label.field {
+            span { "Maximum per second (optional)" }
+            input #rate name="ratePerSecond" type="number" min="1" max=(MAX_RATE) inputmode="numeric";
+        }
+    }
+}
+
 /// A link to an event's page.
 pub(super) fn event_link(id: impl Display) -> Markup {
     html! { a.id href={ "/events/" (id) } { (id) } }
@@ -70,8 +81,45 @@ pub(super) fn hidden_ids(ids: &[impl Display]) -> Markup {
     html! { @for id in ids { input type="hidden" name=(EVENT_ID) value=(id); } }
 }
 
-/// Hidden fields that keep the list's filter.
-pub(super) fn hidden_filter(filter: &Filter) -> Markup {
+/// The value of a filter's field.
+fn given<'a>(filter: &'a [(String, String)], name: &str) -> &'a str {
+    let field = filter.iter().find(|(given, _)| given == name);
+    field.map_or("", |(_, value)| value.as_str())
+}
+
+/// A field of a filter, with a list of values to choose from.
+pub(super) fn choice(
+    filter: &[(String, String)],
+    name: &str,
+    label: &str,
+    values: &[&str],
+) -> Markup {
+    let value = given(filter, name);
+    html! {
+        p {
+            label for=(name) { (label) }
+            select id=(name) name=(name) {
+                option value="" { "any" }
+                @for choice in values { option value=(choice) selected[value == *choice] { (choice) } }
+            }
+        }
+    }
+}
+
+/// A field of a filter for a text.
+pub(super) fn text(filter: &[(String, String)], name: &str, label: &str) -> Markup {
+    html! { p { label for=(name) { (label) } input id=(name) name=(name) value=(given(filter, name)); } }
+}
+
+/// A field of a filter for a time.
+pub(super) fn moment(filter: &[(String, String)], name: &str, label: &str) -> Markup {
+    // Browsers' fields accept no zone.
+    let value = given(filter, name).trim_end_matches('Z');
+    html! { p { label for=(name) { (label) } input id=(name) name=(name) type="datetime-local" step="1" value=(value); } }
+}
+
+/// Hidden fields that keep a filter.
+pub(super) fn hidden_filter(filter: &impl Serialize) -> Markup {
     html! { @for (name, value) in pairs(filter) { input type="hidden" name=(name) value=(value); } }
 }
 

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::header;
-use axum::response::{IntoResponse, Redirect};
+use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use genesys_relay::dead_letters::api::{EventDetails, Place, RequestBody, ShowRequest};
 use genesys_relay::domain::event::{EventId, InvalidEventId};
 use genesys_relay::domain::event_record::StateName;
-use jiff::Timestamp;
 use maud::{Markup, html};
 
+use super::conversation;
 use super::elements::{hidden_ids, time};
-use crate::form::Fields;
+use super::timeline::history;
+use crate::functions::Function;
 use crate::pretty::pretty;
 use crate::problem::Problem;
 use crate::state::Console;
@@ -23,28 +23,28 @@ use crate::state::Console;
 /// Bytes of a body that the page shows; the download has all of it.
 const MAX_SHOWN: usize = 64 * 1024;
 
-/// `GET /events?id=`
-pub(crate) async fn find(Extension(query): Extension<Fields>) -> Result<Redirect, Problem> {
-    let id = checked(query.get("id").unwrap_or_default())?;
-    Ok(Redirect::to(&format!("/events/{id}")))
-}
-
 /// `GET /events/{id}`
 pub(crate) async fn show(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
 ) -> Result<Markup, Problem> {
     let event = load(&console, &id).await?;
+    Ok(page(&console, &event))
+}
+
+/// Renders the page of an event.
+pub(super) fn page(console: &Console, event: &EventDetails) -> Markup {
     let content = html! {
         h1 { "Event " span.id { (event.event_id) } }
-        (state(&event))
-        (actions(&console, &event))
-        (timeline(&event))
-        (payload(&event))
-        (headers(&event))
-        (facts(&event))
+        (state(event))
+        (actions(console, event))
+        (history(event))
+        (payload(event))
+        (headers(event))
+        (facts(event))
     };
-    Ok(console.page(&format!("Event {id}"), "/dead-letters", &content))
+    let title = format!("Event {}", event.event_id);
+    console.page(&title, "/dead-letters", &content)
 }
 
 /// `GET /events/{id}/body`: the payload, byte for byte, as a download that browsers do not render.
@@ -71,14 +71,13 @@ pub(crate) async fn body(
 }
 
 async fn load(console: &Console, id: &str) -> Result<EventDetails, Problem> {
-    let event_id = checked(id)?;
-    let request = RequestBody::Show(ShowRequest { event_id });
-    console.ask(request).await
+    let invalid = |error: InvalidEventId| Problem::invalid(error.to_string());
+    console.look(request(id.parse().map_err(invalid)?)).await
 }
 
-fn checked(id: &str) -> Result<EventId, Problem> {
-    id.parse()
-        .map_err(|error: InvalidEventId| Problem::invalid(error.to_string()))
+/// The request for all that is known of an event.
+pub(super) fn request(event_id: EventId) -> RequestBody {
+    RequestBody::Show(ShowRequest { event_id, by: None })
 }
 
 fn state(event: &EventDetails) -> Markup {
@@ -91,6 +90,12 @@ fn state(event: &EventDetails) -> Markup {
         }
         @if let Some(at) = event.replayed_at { p { "Sent back to the events queue at " (time(at)) "." } }
         @if let Some(at) = event.next_attempt_at { p { "Next attempt at " (time(at)) " or later." } }
+        @if let Some(run) = &event.resend {
+            p {
+                "It was delivered before, and the run " code { (run) }
+                @if event.state == StateName::Dead { " could not deliver it again. A discard makes it delivered, as it was." } @else { " sends it again." }
+            }
+        }
         @if let Some(place) = &event.order { (order(place)) }
         @if let Some(key) = &event.archived_to { p { "Archived in the object " code { (key) } "." } }
     }
@@ -116,6 +121,7 @@ fn order(place: &Place) -> Markup {
 
 fn actions(console: &Console, event: &EventDetails) -> Markup {
     let ids = std::slice::from_ref(&event.event_id);
+    let restore = html! { p.buttons { button name="action" value="restore" { "Restore the archived object" } } };
     html! {
         @if event.state == StateName::Dead {
             form method="post" action="/replay" {
@@ -124,64 +130,35 @@ fn actions(console: &Console, event: &EventDetails) -> Markup {
                 p.buttons { button { "Replay…" } " " button formaction="/discard" { "Discard…" } }
             }
         }
+        @if event.state == StateName::Delivered {
+            form method="post" action="/resend" {
+                (console.token_field())
+                (hidden_ids(ids))
+                p.buttons { button { "Send again…" } }
+            }
+        }
         @if let Some(key) = &event.archived_to {
             form method="post" action="/runs" {
                 (console.run_fields())
                 input type="hidden" name="key" value=(key);
-                p.buttons { button name="action" value="restore" { "Restore the archived object" } }
+                (console.acting(Function::Replay, &restore))
             }
-        }
-    }
-}
-
-/// Attempts and operators' actions in the order of time.
-fn timeline(event: &EventDetails) -> Markup {
-    let made = usize::try_from(event.attempts_made).unwrap_or(usize::MAX);
-    let attempts_before = made.saturating_sub(event.attempts.len());
-    let mut moments: Vec<(Timestamp, Markup)> =
-        vec![(event.received_at, html! { "Received from " (event.source) })];
-    let newest = event.attempts.len().saturating_sub(1);
-    for (number, attempt) in event.attempts.iter().enumerate() {
-        // The last response often says why the event is dead.
-        let is_open = event.state == StateName::Dead && number == newest;
-        let what = html! {
-            strong { "Attempt " (attempts_before + number + 1) } ": "
-            @match (attempt.status_code, &attempt.error) {
-                (Some(status), _) if (200..300).contains(&status) => { "delivered, status " (status) }
-                (Some(status), _) => { "failed, status " (status) }
-                (None, Some(_)) => "failed, no answer",
-                (None, None) => "ended",
-            }
-            @if let Some(duration) = attempt.duration_ms { ", after " (duration) " ms" }
-            @if let Some(error) = &attempt.error { br; (error) }
-            @if let Some(response) = &attempt.response { details open[is_open] { summary { "Response of your system" } pre tabindex="0" { (response) } } }
-        };
-        moments.push((attempt.at, what));
-    }
-    for action in &event.history {
-        let what = html! { strong { (action.action) } " by " (action.by) @if let Some(why) = &action.why { ": " (why) } };
-        moments.push((action.at, what));
-    }
-    if let Some(at) = event.dead_at {
-        moments.push((
-            at,
-            html! { strong { "Dead" } @if let Some(reason) = event.reason { ": " (reason.as_str()) } },
-        ));
-    }
-    // A stable sort: moments of the same time stay in this order.
-    moments.sort_by_key(|(at, _)| *at);
-    html! {
-        section aria-labelledby="history-title" {
-            h2 #history-title { "History" }
-            @if attempts_before > 0 { p { "The first " (attempts_before) " attempts are no longer stored." } }
-            ol.timeline { @for (at, what) in &moments { li { (time(*at)) " " div { (what) } } } }
         }
     }
 }
 
 fn payload(event: &EventDetails) -> Markup {
     let Some(text) = event.body.as_deref().or(event.body_base64.as_deref()) else {
-        return html! { h2 { "Payload" } p { "Only payloads of dead events up to a size limit are stored here. The message in the queue has the payload." } };
+        let why = match event.state {
+            StateName::Delivered => {
+                "The payload of a delivered event is not stored here. The journal has it, if the stack keeps one."
+            }
+            StateName::Erased => "The event was erased: nothing of its content is left here.",
+            _ => {
+                "Only payloads of dead events up to a size limit are stored here. The message in the queue has the payload."
+            }
+        };
+        return html! { h2 { "Payload" } p { (why) } };
     };
     let shown = &text[..text.floor_char_boundary(MAX_SHOWN)];
     let body = event.body.as_deref().filter(|body| body.len() <= MAX_SHOWN);
@@ -217,7 +194,6 @@ fn facts(event: &EventDetails) -> Markup {
     let texts = [
         ("Webhook or integration", &event.webhook_id),
         ("Webhook name", &event.webhook_name),
-        ("Conversation", &event.conversation_id),
         ("Target", &event.target),
     ];
     html! {
@@ -225,8 +201,10 @@ fn facts(event: &EventDetails) -> Markup {
             h2 #facts-title { "Details" }
             dl {
                 @for (name, value) in texts { @if let Some(value) = value { dt { (name) } dd { (value) } } }
+                @if let Some(id) = &event.conversation_id { dt { "Conversation" } dd { a href=(conversation::link(id, &[])) { (id) } } }
                 dt { "Attempts" } dd { (event.attempts_made) }
                 dt { "Replays" } dd { (event.replays) }
+                @if !event.resent.is_empty() { dt { "Sent again by the runs" } dd { (event.resent.join(", ")) } }
                 dt { "Record expires at" } dd { (time(event.expires_at)) }
             }
         }

@@ -1,16 +1,20 @@
 //! The first page: the path of an event from left to right, and the problems that need attention.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use genesys_relay::dead_letters::api::{
-    AttemptsOfMinute, DeadLetter, List, ListRequest, RequestBody, Status,
+    AttemptsOfMinute, CanaryStatus, DeadLetter, List, ListRequest, RequestBody, Status,
 };
+use genesys_relay::domain::canary::CanaryRun;
 use jiff::Timestamp;
 use maud::{Markup, html};
+use tokio::time::Instant;
 
 use super::elements::{age, depth, table, time};
 use super::{breaker, needs, order};
+use crate::functions::Function;
 use crate::problem::Problem;
 use crate::state::Console;
 
@@ -24,12 +28,15 @@ const LOOK_SECONDS: u32 = 5;
 /// Dead letters that the page groups by reason: one page of the list.
 const LISTED: u32 = 100;
 
+/// Age at which that list is read again although the number of dead letters is the same.
+const LIST_AGE: Duration = Duration::from_mins(1);
+
 /// `GET /`
 pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, Problem> {
-    let status: Status = console.ask(RequestBody::Status).await?;
+    let status: Status = console.look(RequestBody::Status).await?;
     let dead = match status.dead_letters.total() {
         0 => Vec::new(),
-        _ => first_dead_letters(&console).await,
+        count => first_dead_letters(&console, count).await,
     };
     let content = html! {
         h1 { "Flow" }
@@ -37,6 +44,7 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
         @if let Some(order) = &status.order { div #waiting data-live=(LOOK_SECONDS) { (order::waiting(order)) } }
         div #stations data-live=(LOOK_SECONDS) { (stations(&status)) }
         div #attempts data-live=(LOOK_SECONDS) { (attempts(&status.attempts)) }
+        @if let Some(of_stack) = &status.canary { div #canary data-live=(LOOK_SECONDS) { (canary(of_stack)) } }
         (breaker::section(&console, &status, LOOK_SECONDS))
         div #running data-live=(LOOK_SECONDS) { (running(&console, &status)) }
         p.taken #taken data-live=(LOOK_SECONDS) { "As of " (time(Timestamp::now())) ". " a href="/" { "Refresh" } }
@@ -44,14 +52,35 @@ pub(crate) async fn show(State(console): State<Arc<Console>>) -> Result<Markup, 
     Ok(console.page("Flow", "/", &content))
 }
 
-/// Lists the first dead letters. On an error the list is empty: the page works without it.
-async fn first_dead_letters(console: &Console) -> Vec<DeadLetter> {
+/// The dead letters that the page listed last.
+pub(crate) struct Listed {
+    /// Messages in the dead-letter queue at that time.
+    count: u64,
+    at: Instant,
+    items: Vec<DeadLetter>,
+}
+
+/// Lists the first dead letters: again if their number has changed, and after a minute, since each
+/// list is a line in the audit log. On an error the list is empty: the page works without it.
+async fn first_dead_letters(console: &Console, count: u64) -> Vec<DeadLetter> {
+    let is_current = |listed: &&Listed| listed.count == count && listed.at.elapsed() < LIST_AGE;
+    if let Some(listed) = console.listed.lock().as_ref().filter(is_current) {
+        return listed.items.clone();
+    }
     let first = ListRequest {
         limit: Some(LISTED),
         ..ListRequest::default()
     };
-    let list: Result<List, _> = console.ask(RequestBody::List(first)).await;
-    list.unwrap_or_default().items
+    let list: Result<List, _> = console.look(RequestBody::List(first)).await;
+    let Ok(List { items, .. }) = list else {
+        return Vec::new();
+    };
+    *console.listed.lock() = Some(Listed {
+        count,
+        at: Instant::now(),
+        items: items.clone(),
+    });
+    items
 }
 
 fn stations(status: &Status) -> Markup {
@@ -136,6 +165,31 @@ fn attempts(minutes: &[AttemptsOfMinute]) -> Markup {
     }
 }
 
+/// The newest runs of the canary as a strip, the oldest at the left.
+fn canary(canary: &CanaryStatus) -> Markup {
+    let word = |run: &CanaryRun| if run.ok { "ok" } else { "failed" };
+    html! {
+        section aria-labelledby="canary-title" {
+            h2 #canary-title { "Canary, every " (canary.minutes) " minutes" }
+            @match canary.runs.last() {
+                None => p { "No run yet." },
+                Some(newest) => {
+                    p {
+                        "Newest run: " (word(newest)) ", " (time(newest.at)) ", " (newest.ms) " ms"
+                        @if let Some(failed) = &newest.failed { ": " (failed) }
+                    }
+                }
+            }
+            ol.strip aria-label="Runs of the canary" {
+                @for run in &canary.runs {
+                    @let about = run.failed.as_deref().unwrap_or("ok");
+                    li class=(word(run)) title={ (run.at.strftime("%H:%M")) " UTC: " (about) } { @if run.ok { "✓" } @else { "✗" } }
+                }
+            }
+        }
+    }
+}
+
 /// The run or redrive that currently takes from the dead-letter queue.
 fn running(console: &Console, status: &Status) -> Markup {
     html! {
@@ -151,8 +205,8 @@ fn running(console: &Console, status: &Status) -> Markup {
                         ", requested by " (asked.by) " at " (time(asked.at)) @if let Some(why) = &asked.why { ": " (why) }
                     }
                     ". "
-                    button { "Cancel redrive" }
                 }
+                (console.acting(Function::Replay, &html! { button { "Cancel redrive" } }))
             }
         }
     }

@@ -2,13 +2,19 @@
 
 pub(crate) mod archive;
 pub(crate) mod breaker;
+pub(crate) mod check;
+pub(crate) mod conversation;
 pub(crate) mod dead_letters;
 mod elements;
 pub(crate) mod events;
+pub(crate) mod find;
 pub(crate) mod flow;
 mod needs;
 mod order;
+pub(crate) mod resend;
 pub(crate) mod runs;
+pub(crate) mod statements;
+mod timeline;
 
 use crate::problem::Problem;
 

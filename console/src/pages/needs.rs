@@ -88,6 +88,13 @@ fn findings(status: &Status, dead: &[DeadLetter]) -> Findings {
         conversations(status, order, &mut findings);
     }
     failures(status, &mut findings);
+    let newest = status.canary.as_ref().and_then(|canary| canary.runs.last());
+    if let Some(failed) = newest.and_then(|run| run.failed.as_ref()) {
+        findings.report(
+            "canary",
+            html! { "The newest run of the canary failed: " (failed) },
+        );
+    }
     findings
 }
 

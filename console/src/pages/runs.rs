@@ -6,16 +6,18 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Redirect;
 use genesys_relay::dead_letters::api::{
-    CancelRequest, DiscardRequest, ReconcileRequest, ReplayRequest, RequestBody,
+    CancelRequest, DiscardRequest, MAX_MESSAGES, ReconcileRequest, ReplayRequest, RequestBody,
+    ResendRequest,
 };
 use maud::{Markup, html};
 use serde_json::Value;
 
 use super::elements::{failures, table, time};
+use super::resend;
 use crate::form::{COUNTED, Fields, list_path, nothing_selected};
-use crate::functions::signed;
+use crate::functions::Function;
 use crate::problem::Problem;
-use crate::runs::{End, Order, Progress, Run};
+use crate::runs::{End, Order, Progress, Run, Runs};
 use crate::state::{Console, ONCE};
 
 /// Seconds between two refreshes while a run is in progress. Only the console answers, not the
@@ -27,16 +29,21 @@ pub(crate) async fn start(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
-    let requester = console.requester(&form);
-    let order = Order {
-        request: request(&form, requester.why.as_deref())?,
-        requester,
-        counted: form.get(COUNTED).and_then(|count| count.parse().ok()),
-        filter: form.filter()?,
-    };
+    let why = form.get("why").map(str::to_owned);
     let incomplete = || Problem::invalid("The form is incomplete. Reload the page.");
-    let once = form.get(ONCE).ok_or_else(incomplete)?;
-    let id = console.runs.start(&console.functions, once, order);
+    let request = request(&form, why.as_deref())?;
+    let back = match &request {
+        RequestBody::Resend(request) => resend::form_path(request),
+        _ => list_path(&form.filter()?, &[]),
+    };
+    let order = Order {
+        request,
+        why,
+        name: form.get(ONCE).ok_or_else(incomplete)?.to_owned(),
+        counted: form.get(COUNTED).and_then(|count| count.parse().ok()),
+        back,
+    };
+    let id = console.runs.start(&console.relay, order);
     Ok(Redirect::to(&format!("/runs/{id}")))
 }
 
@@ -57,12 +64,23 @@ fn request(form: &Fields, why: Option<&str>) -> Result<RequestBody, Problem> {
             RequestBody::Replay(request)
         }
         Some("discard") => RequestBody::Discard(DiscardRequest {
-            event_ids: form.selection()?.event_ids.ok_or_else(nothing_selected)?,
+            event_ids: Some(form.selection()?.event_ids.ok_or_else(nothing_selected)?),
+            filter: None,
             by: None,
             why: why.map(str::to_owned).ok_or_else(|| {
                 Problem::invalid("Enter a reason for the discard: it is recorded on each event.")
             })?,
         }),
+        Some("resend") => {
+            let options: ResendRequest = form.read(&["ratePerSecond"])?;
+            let missing = || Problem::invalid("Enter a reason: it is recorded on each event.");
+            why.ok_or_else(missing)?;
+            RequestBody::Resend(ResendRequest {
+                rate_per_second: options.rate_per_second,
+                max_messages: Some(MAX_MESSAGES),
+                ..form.resend_selection()?
+            })
+        }
         Some("archive") => {
             let is_given = form.get("olderThanDays").is_some();
             let missing = || Problem::invalid("Enter the age of the dead letters to archive.");
@@ -85,7 +103,7 @@ pub(crate) async fn list(State(console): State<Arc<Console>>) -> Markup {
             tr {
                 td { a href={ "/runs/" (run.id) } { (run.action()) " " (run.id) } }
                 td { (time(run.began_at)) }
-                td.text { (run.order.requester.why.as_deref().unwrap_or("")) }
+                td.text { (run.order.why.as_deref().unwrap_or("")) }
                 td { (progress.done + progress.under_way) " " (run.done()) }
                 td { (state(run, &progress)) }
             }
@@ -116,7 +134,7 @@ pub(crate) async fn show(
         div #progress role="status" data-live=[live] { (shown(&run, &progress)) }
         div #cancel data-live=[live] { (cancel_form(&console, &run, &progress)) }
         div #result data-live=[live] { (result(&console, &run, &progress)) }
-        p { a href=(list_path(&run.order.filter, &[])) { "Back to the dead letters" } }
+        p { a href=(run.order.back) { @if run.is_resend() { "Send more again" } @else { "Back to the dead letters" } } }
     };
     let title = format!("Run {id}");
     Ok(match progress.end {
@@ -134,14 +152,24 @@ pub(crate) async fn cancel(
     Ok(Redirect::to(&format!("/runs/{id}")))
 }
 
+/// `POST /runs/{id}/go-on`
+pub(crate) async fn go_on(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+) -> Result<Redirect, Problem> {
+    let run = console.runs.get(id).ok_or_else(no_such_run)?;
+    Runs::go_on(&console.relay, run);
+    Ok(Redirect::to(&format!("/runs/{id}")))
+}
+
 /// `POST /move-task/cancel`: cancels the SQS redrive, whichever operator started it.
 pub(crate) async fn cancel_move_task(
     State(console): State<Arc<Console>>,
     Extension(form): Extension<Fields>,
 ) -> Result<Redirect, Problem> {
     let cancel = RequestBody::Cancel(CancelRequest::default());
-    let request = signed(cancel, &console.requester(&form));
-    console.ask::<Value>(request).await?;
+    let (relay, why) = (&console.relay, form.get("why"));
+    relay.act::<Value>(Function::Replay, cancel, why).await?;
     Ok(Redirect::to("/"))
 }
 
@@ -170,14 +198,15 @@ fn shown(run: &Run, progress: &Progress) -> Markup {
             @if progress.failures > 0 { ", " (progress.failures) " failed" } "."
         }
         @if let Some(asked) = progress.asked {
-            progress max=(asked.max(1)) value=(progress.looked_at) aria-label="Progress" {}
+            progress max=(asked.max(1)) value=(progress.looked_at + progress.under_way) aria-label="Progress" {}
         }
         @if let Some(waiting) = &progress.waiting { p { "Waiting: " (waiting) } }
         @if let Some(unheard) = &progress.unheard { p { (unheard) } }
         @if let Some(End::Stopped(error)) = &progress.end { p.problem { (error) } }
         @if let Some(note) = &progress.note { p { (note) } }
-        @if progress.done > 0 && run.action() == "replay" {
-            p { "They are back in the events queue. " a href="/" { "Flow" } " shows whether your system accepts them." }
+        @if run.is_resend() { p { "Name of the run: " code { (run.order.name) } ". Your system finds it in " code { "X-Relay-Resend" } "." } }
+        @if progress.done > 0 && matches!(run.action(), "replay" | "resend") {
+            p { @if run.is_resend() { "They are in the queue. " } @else { "They are back in the events queue. " } a href="/" { "Flow" } " shows whether your system accepts them." }
         }
     }
 }
@@ -190,6 +219,12 @@ fn cancel_form(console: &Console, run: &Run, progress: &Progress) -> Markup {
                 p.buttons { button disabled[run.is_cancelled()] { "Cancel" } " The current step finishes. Finished steps are not undone." }
             }
         }
+        @if run.can_go_on(progress) {
+            form method="post" action={ "/runs/" (run.id) "/go-on" } {
+                (console.token_field())
+                (console.acting(Function::Replay, &html! { p.buttons { button { "Go on" } " Continues where it stopped, under the same name. What it has done is not done again." } }))
+            }
+        }
     }
 }
 
@@ -197,7 +232,7 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
     html! {
         @if progress.recorded > 0 { p { (progress.recorded) " records were created or corrected." } }
         @if progress.removed > 0 { p { (progress.removed) " copies of delivered or discarded events were removed." } }
-        @if let Some(remaining) = progress.remaining { p { (remaining) " dead letters are left (approximate count of SQS)." } }
+        @if let Some(remaining) = progress.remaining.filter(|_| !run.is_resend()) { p { (remaining) " dead letters are left (approximate count of SQS)." } }
         (failures(&progress.failed, progress.failures))
         @if !progress.keys.is_empty() {
             h2 { "Written to the archive" }
@@ -207,12 +242,18 @@ fn result(console: &Console, run: &Run, progress: &Progress) -> Markup {
                         form method="post" action="/runs" {
                             (console.run_fields())
                             input type="hidden" name="key" value=(key);
-                            code { (key) } " " button name="action" value="restore" { "Restore" }
+                            code { (key) } " " (console.acting(Function::Replay, &html! { button name="action" value="restore" { "Restore" } }))
                         }
                     }
                 }
             }
         }
-        p.taken { "By " (run.order.requester.by) @if let Some(why) = &run.order.requester.why { ": " (why) } ". Started at " (time(run.began_at)) "." }
+        @if run.is_resend() {
+            details {
+                summary { "The request, to go on from a shell" }
+                pre tabindex="0" { (run.request_of(console.relay.by())) }
+            }
+        }
+        p.taken { "By " (console.relay.by()) @if let Some(why) = &run.order.why { ": " (why) } ". Started at " (time(run.began_at)) "." }
     }
 }

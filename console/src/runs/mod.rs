@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 pub(crate) use self::run::{End, Order, Progress, Run};
 use self::worker::Worker;
-use crate::functions::Functions;
 use crate::lock::Lock;
+use crate::relay::Relay;
 
 /// All runs since the console started.
 #[derive(Default)]
@@ -22,24 +22,33 @@ pub(crate) struct Runs(Lock<Started>);
 #[derive(Default)]
 struct Started {
     runs: BTreeMap<u32, Arc<Run>>,
-    /// Ids of runs by the form that started them.
-    forms: BTreeMap<String, u32>,
+    /// Ids of runs by the names that their forms gave.
+    names: BTreeMap<String, u32>,
 }
 
 impl Runs {
     /// Starts a run in the background. The same form, sent again, returns the run that it started.
-    pub(crate) fn start(&self, functions: &Arc<dyn Functions>, form: &str, order: Order) -> u32 {
-        let Started { runs, forms } = &mut *self.0.lock();
-        if let Some(id) = forms.get(form) {
+    pub(crate) fn start(&self, relay: &Arc<Relay>, order: Order) -> u32 {
+        let Started { runs, names } = &mut *self.0.lock();
+        if let Some(id) = names.get(&order.name) {
             return *id;
         }
+        let name = order.name.clone();
         let id = runs.keys().next_back().map_or(1, |newest| newest + 1);
         let run = Arc::new(Run::new(id, order));
         runs.insert(id, Arc::clone(&run));
-        forms.insert(form.to_owned(), id);
-        let functions = Arc::clone(functions);
-        tokio::spawn(Worker { functions, run }.work());
+        names.insert(name, id);
+        let relay = Arc::clone(relay);
+        tokio::spawn(Worker { relay, run }.work());
         id
+    }
+
+    /// Lets a run that has stopped go on; one that is in progress continues as it is.
+    pub(crate) fn go_on(relay: &Arc<Relay>, run: Arc<Run>) {
+        if run.reopen() {
+            let relay = Arc::clone(relay);
+            tokio::spawn(Worker { relay, run }.work());
+        }
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<Arc<Run>> {

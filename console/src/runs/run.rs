@@ -3,9 +3,9 @@
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use genesys_relay::dead_letters::api::{Done, Failed, Filter, Report, RequestBody};
-use genesys_relay::domain::request::Requester;
+use genesys_relay::dead_letters::api::{Done, Failed, Report, RequestBody};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::lock::Lock;
 
@@ -15,11 +15,14 @@ const MAX_LISTED: usize = 200;
 /// The order that a form gives.
 pub(crate) struct Order {
     pub(crate) request: RequestBody,
-    pub(crate) requester: Requester,
-    /// The dry run's count of all dead letters.
+    /// Reason that the operator gave.
+    pub(crate) why: Option<String>,
+    /// Name of the run, which the form has made up.
+    pub(crate) name: String,
+    /// The dry run's count of all.
     pub(crate) counted: Option<u64>,
-    /// Filter of the list from which it was given.
-    pub(crate) filter: Filter,
+    /// Path of the page from which it was given.
+    pub(crate) back: String,
 }
 
 /// One run.
@@ -91,6 +94,7 @@ impl Run {
             RequestBody::Discard(_) => ("discard", "discarded"),
             RequestBody::Archive(_) => ("archive", "archived"),
             RequestBody::Restore(_) => ("restore", "restored"),
+            RequestBody::Resend(_) => ("resend", "sent again"),
             _ => ("reconcile", "removed from the list"),
         }
     }
@@ -116,7 +120,43 @@ impl Run {
     pub(crate) fn can_be_cancelled(&self, progress: &Progress) -> bool {
         let request = &self.order.request;
         let has_steps = matches!(request, RequestBody::Replay(_) | RequestBody::Discard(_));
-        progress.end.is_none() && (has_steps || progress.waiting.is_some())
+        let is_open = has_steps || self.is_resend() || progress.waiting.is_some();
+        progress.end.is_none() && is_open
+    }
+
+    /// Returns whether the run has stopped and can go on: the relay keeps its position under its
+    /// name.
+    pub(crate) fn can_go_on(&self, progress: &Progress) -> bool {
+        self.is_resend() && matches!(progress.end, Some(End::Stopped(_)))
+    }
+
+    /// Returns whether it is one run of the relay, under the name that the operator was shown.
+    pub(crate) fn is_resend(&self) -> bool {
+        matches!(self.order.request, RequestBody::Resend(_))
+    }
+
+    /// The request of a run of the relay, as `by` sends it.
+    pub(crate) fn request_of(&self, by: &str) -> Value {
+        let mut request = json!(self.order.request);
+        for (field, value) in [
+            ("runId", self.order.name.as_str()),
+            ("why", self.order.why.as_deref().unwrap_or_default()),
+            ("by", by),
+        ] {
+            request[field] = value.into();
+        }
+        request
+    }
+
+    /// Lets a run that has stopped go on. Returns whether it had.
+    pub(super) fn reopen(&self) -> bool {
+        let mut progress = self.lock();
+        let is_open = self.can_go_on(&progress);
+        if is_open {
+            (progress.end, progress.note) = (None, None);
+            self.is_cancelled.store(false, Ordering::Relaxed);
+        }
+        is_open
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::dead_letters::api::{
-    BackgroundAnswer, BackgroundState, BackgroundStatus, CancelRequest, Report, RequestBody, Status,
+    BackgroundAnswer, BackgroundState, BackgroundStatus, CancelRequest, DiscardRequest,
+    MAX_MESSAGES, ReplayRequest, Report, RequestBody, Status,
 };
 use genesys_relay::domain::event::EventId;
 use genesys_relay::ports::queue::MoveTask;
 use genesys_relay::runtime::logging::display_chain;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::run::{End, Run};
-use crate::functions::{Function, Functions, InvokeError, signed};
+use crate::functions::{Function, InvokeError};
+use crate::relay::Relay;
 
 /// Steps of a run, within the bounds of a step's size.
 const STEPS: usize = 20;
@@ -33,12 +34,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A step that was cut off, or has not begun, is requested again under its run id after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Attempts to start a step that is not answered. The run id makes it one step.
+/// Attempts to start a step that is not answered, or does not get on. The run id makes it one step.
 const MAX_STARTS: u32 = 3;
 
 /// Carries out one run.
 pub(super) struct Worker {
-    pub(super) functions: Arc<dyn Functions>,
+    pub(super) relay: Arc<Relay>,
     pub(super) run: Arc<Run>,
 }
 
@@ -53,15 +54,52 @@ impl Worker {
     /// Carries out the whole run. An error is its end before all was done.
     async fn carry_out(&self) -> Result<(), End> {
         match &self.run.order.request {
-            RequestBody::Replay(request) => match &request.event_ids {
-                Some(ids) => self.step_by_step(ids).await,
-                None => self.all().await,
-            },
-            RequestBody::Discard(request) => self.step_by_step(&request.event_ids).await,
+            RequestBody::Replay(ReplayRequest {
+                event_ids: Some(ids),
+                ..
+            })
+            | RequestBody::Discard(DiscardRequest {
+                event_ids: Some(ids),
+                ..
+            }) => self.step_by_step(ids).await,
+            RequestBody::Replay(_) => self.all().await,
+            RequestBody::Resend(_) => self.resend().await,
             request => {
                 self.run.add(self.step(request).await?, None);
                 Ok(())
             }
+        }
+    }
+
+    /// Sends delivered events again, by one run of the relay under the name that the operator was
+    /// shown: it can be cancelled, and started again.
+    async fn resend(&self) -> Result<(), End> {
+        let order = &self.run.order;
+        self.run.lock().asked = order.counted;
+        let report = self.background(&order.request, &order.name).await?;
+        let (is_cancelled, is_complete, found) =
+            (report.cancelled, report.complete, report.matched);
+        self.run.add(report, None);
+        if is_cancelled {
+            return Err(End::Cancelled);
+        }
+        if is_complete {
+            self.compare(found);
+        } else {
+            self.run.lock().note = Some(format!(
+                "The run is not complete: the list of failures says why, or it has reached its bound of {MAX_MESSAGES} events."
+            ));
+        }
+        Ok(())
+    }
+
+    /// Remarks that the run has found another number of events than the dry run.
+    fn compare(&self, found: u64) {
+        let counted = self.run.order.counted;
+        if let Some(counted) = counted.filter(|counted| *counted != found) {
+            self.run.lock().note = Some(format!(
+                "The dry run counted {counted}; the run found {found}. Events came or left in between."
+            ));
         }
     }
 
@@ -76,7 +114,7 @@ impl Worker {
             let mut request = self.run.order.request.clone();
             match &mut request {
                 RequestBody::Replay(request) => request.event_ids = Some(ids.to_vec()),
-                RequestBody::Discard(request) => request.event_ids = ids.to_vec(),
+                RequestBody::Discard(request) => request.event_ids = Some(ids.to_vec()),
                 _ => {}
             }
             // The report is complete if each event was handled or is among the failures.
@@ -97,15 +135,13 @@ impl Worker {
 
     /// Replays all by an SQS redrive, or by one invocation if a redrive is not possible.
     async fn all(&self) -> Result<(), End> {
-        let before = self.ask::<Status>(RequestBody::Status).await?.move_task;
+        let before = self
+            .relay
+            .look::<Status>(RequestBody::Status)
+            .await?
+            .move_task;
         let report = self.step(&self.run.order.request).await?;
-        let counted = self.run.order.counted;
-        if let Some(counted) = counted.filter(|counted| *counted != report.matched) {
-            self.run.lock().note = Some(format!(
-                "The dry run counted {counted}; the run found {}. Dead letters came or left in between.",
-                report.matched
-            ));
-        }
+        self.compare(report.matched);
         let Some(task) = report.move_task.clone() else {
             self.run.add(report, None);
             return Ok(());
@@ -160,12 +196,11 @@ impl Worker {
     ) -> Result<Option<MoveTask>, InvokeError> {
         if self.run.is_cancelled() && !*is_cancel_sent {
             let cancel = RequestBody::Cancel(CancelRequest::default());
-            let cancel = signed(cancel, &self.run.order.requester);
-            self.ask::<Value>(cancel).await?;
+            self.act::<Value>(&json!(cancel)).await?;
             *is_cancel_sent = true;
         }
         sleep(PAUSE / 2).await;
-        let status: Status = self.ask(RequestBody::Status).await?;
+        let status: Status = self.relay.look(RequestBody::Status).await?;
         self.run.lock().remaining = Some(status.dead_letters.total());
         Ok(status.move_task)
     }
@@ -178,16 +213,27 @@ impl Worker {
         progress.waiting = task.is_active().then(waiting);
     }
 
-    /// Starts a change in the background and follows it to its end.
+    /// Carries out a change under a name of its own.
     async fn step(&self, request: &RequestBody) -> Result<Report, End> {
         let run_id = Uuid::new_v4().simple().to_string();
-        let mut request = signed(request, &self.run.order.requester);
-        request["runId"] = run_id.as_str().into();
+        self.background(request, &run_id).await
+    }
+
+    /// Starts a change in the background and follows it to its end.
+    async fn background(&self, request: &RequestBody, run_id: &str) -> Result<Report, End> {
+        let mut request = json!(request);
+        request["runId"] = run_id.into();
         let mut run = self.start(&request).await?;
-        let (mut pause, mut asked_at) = (FIRST_PAUSE, Instant::now());
+        let (mut pause, mut asked_at, mut is_cancel_sent) = (FIRST_PAUSE, Instant::now(), false);
+        let (mut starts, mut reached) = (0, 0);
         loop {
-            let so_far = run.report.as_ref().map(|report| report.report.done.total());
-            self.run.lock().under_way = so_far.unwrap_or_default();
+            let report = run.report.as_ref().map(|report| &report.report);
+            if let Some(report) = report {
+                self.note_progress(report);
+            }
+            if self.run.is_resend() && self.run.is_cancelled() && !is_cancel_sent {
+                is_cancel_sent = self.cancel(run_id).await;
+            }
             let is_late = asked_at.elapsed() >= RETRY_AFTER;
             match run.state {
                 BackgroundState::Ended => {
@@ -198,8 +244,14 @@ impl Worker {
                     let error = run.error.as_deref();
                     return Err(stopped(error.unwrap_or("The run failed.")));
                 }
+                BackgroundState::Unfinished if is_late && starts >= MAX_STARTS => {
+                    return Err(stopped("The run was started again, and did not get on."));
+                }
                 BackgroundState::Waiting | BackgroundState::Unfinished if is_late => {
                     asked_at = Instant::now();
+                    let total = report.map_or(0, |report| report.done.total());
+                    starts = if total > reached { 1 } else { starts + 1 };
+                    reached = total;
                     run = self.start(&request).await?;
                     continue;
                 }
@@ -209,8 +261,36 @@ impl Worker {
             }
             sleep(pause).await;
             pause = PAUSE.min(pause * 2);
-            run = self.progress_of(&run_id).await?;
+            run = self.progress_of(run_id).await?;
         }
+    }
+
+    /// Shows the report of a background run so far.
+    fn note_progress(&self, report: &Report) {
+        let mut progress = self.run.lock();
+        progress.under_way = report.done.total();
+        if self.run.is_resend() {
+            progress.asked = Some(report.matched);
+            // What concerns the whole run says why it does not get on.
+            let mut failed = report.failed.iter();
+            let whole = failed.find(|failed| failed.event_id.is_none());
+            progress.waiting = whole.map(|failed| failed.error.clone());
+        }
+    }
+
+    /// Cancels a background run of the relay. Returns whether the relay knows.
+    async fn cancel(&self, run_id: &str) -> bool {
+        let cancel = RequestBody::Cancel(CancelRequest {
+            run_id: Some(run_id.to_owned()),
+            ..CancelRequest::default()
+        });
+        let outcome = self.act::<Value>(&json!(cancel)).await;
+        let failed = |error: &InvokeError| {
+            let error = display_chain(error);
+            format!("Could not cancel the run yet: {error}")
+        };
+        self.run.lock().note = outcome.as_ref().err().map(failed);
+        outcome.is_ok()
     }
 
     /// Reads the progress of a background run, until the relay answers. The run continues
@@ -218,7 +298,7 @@ impl Worker {
     async fn progress_of(&self, run_id: &str) -> Result<BackgroundStatus, End> {
         let request = json!({ "action": "status", "runId": run_id });
         loop {
-            match self.ask::<BackgroundAnswer>(&request).await {
+            match self.relay.look::<BackgroundAnswer>(&request).await {
                 Ok(BackgroundAnswer { background }) => {
                     self.run.lock().unheard = None;
                     return Ok(*background);
@@ -244,7 +324,7 @@ impl Worker {
     async fn start(&self, request: &Value) -> Result<BackgroundStatus, End> {
         let mut unanswered = 0;
         loop {
-            match self.ask::<BackgroundAnswer>(request).await {
+            match self.act::<BackgroundAnswer>(request).await {
                 Err(error) if error.is_temporary() => {
                     self.run.lock().waiting = Some(display_chain(&error));
                     if self.run.is_cancelled() {
@@ -261,8 +341,9 @@ impl Worker {
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: impl Serialize) -> Result<T, InvokeError> {
-        self.functions.ask(Function::Replay, request).await
+    async fn act<T: DeserializeOwned>(&self, request: &Value) -> Result<T, InvokeError> {
+        let why = self.run.order.why.as_deref();
+        self.relay.act(Function::Replay, request, why).await
     }
 }
 

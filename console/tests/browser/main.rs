@@ -1,5 +1,5 @@
-//! An outage, and a conversation that waits, in a real browser: the console before a relay on the
-//! local AWS whose target starts to fail.
+//! An outage, a conversation that waits, and one that is sent again, in a real browser: the console
+//! before a relay on the local AWS whose target fails.
 //!
 //! Without a browser the test is skipped; with the variable `CI` or `GENESYS_RELAY_BROWSER` it
 //! fails. `cargo xtask pictures` takes the pictures of `docs/operate/console`.
@@ -14,10 +14,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use console::aws;
 use console::server::Server;
+use local::clients::Keys;
+
 use local::genesys::Webhook;
-use local::stack::{Stack, StackOptions};
+use local::stack::{Function, Stack, StackOptions};
 use local::target::{Answer, Behaviour, Target};
 use local::{env_file, wait};
+use serde_json::json;
 
 use self::webdriver::{Browser, ENTER, SPACE};
 
@@ -35,6 +38,11 @@ async fn an_operator_finds_the_cause_and_replays_half() -> Result<()> {
 #[tokio::test]
 async fn an_operator_sees_what_a_conversation_waits_for() -> Result<()> {
     with_browser(wait_for_one).await
+}
+
+#[tokio::test]
+async fn an_operator_sends_a_conversation_again() -> Result<()> {
+    Box::pin(with_browser(send_again)).await
 }
 
 async fn with_browser(work: impl AsyncFnOnce(&Browser) -> Result<()>) -> Result<()> {
@@ -86,6 +94,107 @@ async fn wait_for_one(browser: &Browser) -> Result<()> {
     Ok(())
 }
 
+/// The target has lost an event that it had accepted. One operator may look only, another sends it
+/// again.
+async fn send_again(browser: &Browser) -> Result<()> {
+    let target = Target::start(Behaviour::script(|request| {
+        let body = String::from_utf8_lossy(&request.body);
+        let is_first = request.nth == 1;
+        Answer::status(match () {
+            () if body.contains("1.50") && is_first => 503,
+            () if body.contains("3.50") => 422,
+            () => 200,
+        })
+    }))
+    .await?;
+    let options = StackOptions::new(target.url())
+        .set("Breaker", "off")
+        .set("JournalDays", "7");
+    let stack = Stack::start(options).await?;
+    let relay = Relay { stack, target };
+    let mut accepted = Vec::new();
+    for (conversation, amount) in [(7, "1.50"), (7, "2.50"), (7, "3.50"), (8, "4.50")] {
+        accepted.push(relay.accept_in(conversation, amount).await?);
+    }
+    let dead = accepted.remove(2);
+    relay
+        .until_taken(&accepted.iter().cloned().collect())
+        .await?;
+    let journal = json!({ "action": "journal", "by": "schedule" });
+    let filter = json!({ "conversationId": "conversation-7" });
+    let count = json!({ "action": "resend", "filter": filter, "dryRun": true });
+    wait::until("the journal has two events", || async {
+        // While the schedule does the same, this is refused.
+        drop(relay.stack.invoke(Function::Replay, &journal).await?);
+        let counted = relay.stack.invoke(Function::Look, &count).await?;
+        Ok(counted
+            .is_ok_and(|answer| answer["matched"] == 2)
+            .then_some(()))
+    })
+    .await?;
+
+    let reader = relay.stack.user("reader", &["LookPolicyArn"]).await?;
+    let (_, link) = relay.open_console_as(&reader).await?;
+    browser.open(&link).await?;
+    find(browser, "conversation-7").await?;
+    let events = browser.text("tbody").await?;
+    for what in ["status 503", "status 200", "status 422", "now DEAD", &dead] {
+        ensure!(events.contains(what), "{what:?} is not in {events}");
+    }
+    browser
+        .click("input[name=conversationId] ~ p button")
+        .await?;
+    let counted = "2 would be sent again";
+    browser.until(".result", counted).await?;
+    browser.until("fieldset:disabled", "Send 2 again").await?;
+    let reason = "IAM does not let you invoke the function";
+    browser.until("main", reason).await?;
+
+    let (console, link) = relay.open_console().await?;
+    browser.open(&link).await?;
+    find(browser, "conversation-7").await?;
+    browser.click("tbody input").await?;
+    picture(browser, "conversation").await?;
+    browser.click("form[action='/resend'] button").await?;
+    browser.until(".result", "1 would be sent again").await?;
+    let why = "our CRM has lost it";
+    browser.write("input[name=why]", why).await?;
+    picture(browser, "send-again").await?;
+    browser.click("button[value=resend]").await?;
+    until_finished(browser, "1 of 1 sent again.").await?;
+    let name = browser.text("#progress code").await?;
+    let resent = || {
+        let mut requests = relay.target.requests();
+        requests.retain(|request| request.headers.contains_key("x-relay-resend"));
+        requests
+    };
+    wait::until("the target has it again", || async {
+        Ok((!resent().is_empty()).then_some(()))
+    })
+    .await?;
+    let [request] = &resent()[..] else {
+        anyhow::bail!("one request is marked");
+    };
+    ensure!(request.headers["x-relay-resend"] == *name, "{request:?}");
+    ensure!(request.event_id == accepted[0], "{request:?}");
+    let page = format!("{console}/events/{}", accepted[0]);
+    browser.open(&page).await?;
+    let life = browser.text(".timeline").await?;
+    for what in ["Attempt 1: failed, status 503", why, "Attempt 3: delivered"] {
+        ensure!(life.contains(what), "{what:?} is not in {life}");
+    }
+    Ok(())
+}
+
+/// Enters an id into the field on top, and waits for the page of the conversation.
+async fn find(browser: &Browser, conversation: &str) -> Result<()> {
+    browser.write("#find", conversation).await?;
+    browser.press([ENTER]).await?;
+    let title = format!("Conversation {conversation}");
+    browser.until("h1", &title).await?;
+    Ok(())
+}
+
 async fn work(browser: &Browser) -> Result<()> {
     let target = Target::start(Behaviour::Fine).await?;
     let stack = Stack::start(StackOptions::new(target.url()).set("Breaker", "off")).await?;
@@ -108,10 +217,21 @@ struct Relay {
 impl Relay {
     /// Starts the console as `cargo console` does, and returns its address and a link.
     async fn open_console(&self) -> Result<(String, String)> {
+        self.open_console_as(self.stack.keys()).await
+    }
+
+    /// Starts the console for the owner of these keys.
+    async fn open_console_as(&self, keys: &Keys) -> Result<(String, String)> {
         let file = format!("genesys-relay-console-{}", std::process::id());
         let variables = env::temp_dir().join(file);
         env_file::write(&variables, &self.stack).await?;
-        let functions = aws::Stack::local(&variables).await;
+        let own = self.stack.keys();
+        let text = fs::read_to_string(&variables)?
+            .replace(&own.id, &keys.id)
+            .replace(&own.secret, &keys.secret);
+        fs::write(&variables, text)?;
+        let place = aws::Place::local(&variables).await?;
+        let functions = aws::Stack::find(&place).await;
         fs::remove_file(&variables)?;
         let functions = functions?;
         let place = format!("the local AWS: {}", functions.place());
@@ -126,8 +246,12 @@ impl Relay {
     }
 
     async fn accept(&self, number: u32) -> Result<String> {
+        self.accept_in(number, "12.50").await
+    }
+
+    async fn accept_in(&self, conversation: u32, amount: &str) -> Result<String> {
         let body = format!(
-            r#"{{"webhookId":"orders","webhookName":"Orders","timestamp":"2026-01-15T12:00:00Z","payload":{{"conversationId":"conversation-{number}","queue":"orders-new","amount":12.50}}}}"#
+            r#"{{"webhookId":"orders","webhookName":"Orders","timestamp":"2026-01-15T12:00:00Z","payload":{{"conversationId":"conversation-{conversation}","queue":"orders-new","amount":{amount}}}}}"#
         );
         let webhook = Webhook::with_shared_secret(body);
         let (status, answer) = webhook.send(&self.stack.webhook_url()?).await?;

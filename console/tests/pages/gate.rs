@@ -5,13 +5,15 @@ use reqwest::header::HOST;
 use super::*;
 
 /// All paths that accept forms.
-const CHANGES: [&str; 7] = [
+const CHANGES: [&str; 9] = [
     "/leave",
     "/breaker",
     "/replay",
     "/discard",
     "/runs",
     "/runs/1/cancel",
+    "/runs/1/go-on",
+    "/resend",
     "/move-task/cancel",
 ];
 
@@ -274,7 +276,9 @@ async fn hostile_content_is_shown_as_text() -> Result<()> {
         format!("/dead-letters?next={query}"),
         format!("/dead-letters?reason={query}"),
         format!("/dead-letters?statusCode={query}"),
-        format!("/events?id={query}"),
+        format!("/find?id={query}"),
+        format!("/conversations?id={query}"),
+        format!("/resend?webhookId={query}&conversationId={query}"),
     ] {
         pages.push(operator.get(&path).await?);
     }

@@ -1,6 +1,7 @@
 //! Content of the pages.
 
 use genesys_relay::domain::attempts::{Attempts, minute_of};
+use genesys_relay::domain::canary::{CanaryRun, CanaryRuns};
 
 use super::*;
 
@@ -26,6 +27,38 @@ async fn the_first_page_shows_the_flow_and_the_problems() -> Result<()> {
     page.says("failing since … 4 of 5 attempts failed … <p class=\"axis\"><span>");
     page.says("1<span class=\"unit\"> per minute … Oldest: ");
     page.says("<td class=\"number\">1</td><td class=\"number\">4</td>");
+    Ok(())
+}
+
+#[tokio::test]
+async fn runs_of_the_canary_are_a_strip() -> Result<()> {
+    let operator = Operator::with(0).await?;
+    let page = operator.get("/").await?;
+    page.says("Canary, every 5 minutes … No run yet");
+    let mut runs = CanaryRuns::default();
+    for failed in [None, Some("event is delivered: <not in time>".to_owned())] {
+        let (ok, at) = (failed.is_none(), FakeClock.now());
+        runs.add(
+            CanaryRun {
+                at,
+                ok,
+                ms: 3120,
+                failed,
+            },
+            at,
+        );
+    }
+    operator
+        .relay
+        .breaker
+        .ports
+        .table
+        .save_canary_runs(&runs)
+        .await?;
+    let page = operator.get("/").await?;
+    page.says("Needs attention … The newest run of the canary failed: event is delivered … runbooks/canary.md");
+    page.says("Newest run: failed … 3120 ms: event is delivered: &lt;not in time&gt;");
+    page.says("<li class=\"ok\" … <li class=\"failed\"");
     Ok(())
 }
 
@@ -110,9 +143,6 @@ async fn the_list_is_filtered_and_paged() -> Result<()> {
 async fn an_event_page_shows_history_payload_and_headers() -> Result<()> {
     let operator = Operator::with(1).await?;
     let id = operator.ids().await?.remove(0);
-    let find = format!("/events?id={id}");
-    let found = operator.request(Method::GET, &find).send().await?;
-    assert_eq!(found.headers()[LOCATION].to_str()?, format!("/events/{id}"));
     let page = operator.get(&format!("/events/{id}")).await?;
     page.says("DEAD … permanent … (status 404) … Received from webhook … Replay… … Discard…");
     page.says("<strong>reconcile</strong> by a test … Download the payload");

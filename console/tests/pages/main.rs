@@ -1,10 +1,15 @@
 //! The pages over HTTP, with the functions' use cases over the library's fakes.
 
+mod access;
+mod conversations;
 mod gate;
 mod looks;
 mod order;
+mod resends;
+mod statements;
 mod work;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,15 +20,19 @@ use console::server::Server;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use genesys_relay::breaker::{self, Breaker, BreakerError};
-use genesys_relay::dead_letters::{DeadLetters, Ports, ReplayError, Request};
+use genesys_relay::dead_letters::{DeadLetters, Ports, ReplayError, Request, Settings};
+use genesys_relay::deliver::{self, Order, Processor};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::request::InvalidRequest;
+use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
-use genesys_relay::ports::queue::{Countable as _, Sender as _};
+use genesys_relay::ports::queue::{Countable as _, ReceivedMessage, Sender as _};
+use genesys_relay::ports::target::{DeliveryFailure, FailureCause, Outcome};
 use genesys_relay::runtime::logging::display_chain;
 use genesys_relay::testing::{
-    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable, refused,
+    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeTable,
+    FakeTarget, refused,
 };
 use jiff::SignedDuration;
 use local::wait;
@@ -35,12 +44,16 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// The two functions, in this process.
+/// The three functions, in this process.
 struct Relay {
     replay: Arc<DeadLetters<FakePorts>>,
     breaker: Breaker<FakePorts>,
     /// All requests to them.
-    requests: Mutex<Vec<Value>>,
+    requests: Mutex<Vec<(Function, Value)>>,
+    /// Functions that IAM does not let the operator invoke.
+    denied: Mutex<BTreeSet<Function>>,
+    /// Functions for which the permission was asked.
+    checked: Mutex<Vec<Function>>,
     /// Permits for background runs; runs without one wait.
     room: Arc<Semaphore>,
     /// Set if the functions no longer answer.
@@ -58,11 +71,15 @@ impl Relay {
                     ordered: None,
                     redrive: dead_letters.clone(),
                     dead_letters,
+                    journal: Some(FakeQueue::default()),
                     table: table.clone(),
                     archive: FakeArchive::default(),
                     clock: FakeClock,
                 },
-                target_rate: None,
+                settings: Settings {
+                    canary_minutes: 5,
+                    ..Settings::default()
+                },
             }),
             breaker: Breaker {
                 ports: breaker::Ports {
@@ -81,6 +98,8 @@ impl Relay {
                 is_on: true,
             },
             requests: Mutex::default(),
+            denied: Mutex::default(),
+            checked: Mutex::default(),
             room: Arc::new(Semaphore::new(1000)),
             is_gone: AtomicBool::new(false),
         }
@@ -94,6 +113,65 @@ impl Relay {
         }
         let reconcile = json!({ "action": "reconcile" });
         self.carry_out(Function::Replay, reconcile).await?;
+        Ok(())
+    }
+
+    /// Attempts up to ten events of a queue; the target answers each with this status.
+    async fn attempt(&self, queue: &FakeQueue, order: Option<Order>, status: u16) -> Result<()> {
+        let ports = &self.replay.ports;
+        let minute = Duration::from_mins(1);
+        let outcome = match status {
+            200 => Outcome::Delivered {
+                status: Some(status),
+            },
+            _ => Outcome::Failed(DeliveryFailure::new(
+                FailureCause::Status(status),
+                format!("the target answered {status}"),
+            )),
+        };
+        let processor: Processor<FakePorts<FakeTarget>> = Processor::new(
+            deliver::Ports {
+                events: ports.events.clone(),
+                ordered: ports.ordered.as_ref().map(|ordered| ordered.queue.clone()),
+                dead_letters: ports.dead_letters.clone(),
+                journal: ports.journal.clone(),
+                table: ports.table.clone(),
+                target: FakeTarget::new(move |_, _| std::future::ready(outcome.clone())),
+                clock: FakeClock,
+            },
+            Schedule::new(minute, minute, 10)?,
+        );
+        let is_ordered = order.is_some();
+        let received = queue.hand_out(10, 6 * minute).into_iter();
+        let received = received.map(|received| ReceivedMessage {
+            is_ordered,
+            ..received
+        });
+        let processor = Arc::new(processor.with_order(order));
+        let batch = received.collect();
+        processor.process(batch, Instant::now() + minute).await;
+        Ok(())
+    }
+
+    /// Lets the target answer new events of conversations with this status.
+    async fn accept(&self, conversations: &[&str], status: u16) -> Result<()> {
+        let events = self.replay.ports.events.clone();
+        for conversations in conversations.chunks(10) {
+            for conversation in conversations {
+                let payload = json!({ "conversationId": conversation, "number": Uuid::new_v4() });
+                let body = json!({ "webhookId": "chat", "payload": payload, "timestamp": "2026-01-15T12:00:00Z" });
+                let message = refused(body.to_string()).without_reason();
+                events.send(&message.with_identity(FakeClock.now())).await?;
+            }
+            self.attempt(&events, None, status).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings what was delivered into the journal, as the schedule does.
+    async fn journal(&self) -> Result<()> {
+        let journal = json!({ "action": "journal", "by": "schedule" });
+        self.carry_out(Function::Replay, journal).await?;
         Ok(())
     }
 
@@ -119,17 +197,23 @@ impl Relay {
         let deadline = Instant::now() + Duration::from_mins(15);
         let invalid = |error: InvalidRequest| refusal("InvalidRequest", error.to_string());
         match function {
-            Function::Replay => {
+            Function::Look | Function::Replay => {
                 let refused = |error: ReplayError| {
                     let kind = match &error {
                         ReplayError::Busy(_) | ReplayError::Moving { .. } => "Busy",
                         ReplayError::NameTaken { .. } => "InvalidRequest",
-                        ReplayError::Unknown(_) | ReplayError::UnknownRun(_) => "NotFound",
+                        ReplayError::Unknown(_)
+                        | ReplayError::NotListed(..)
+                        | ReplayError::UnknownRun(_) => "NotFound",
+                        ReplayError::NoConversationIndex | ReplayError::NoJournal => "Off",
                         _ => "QueueError",
                     };
                     refusal(kind, display_chain(&error))
                 };
                 let request = Request::parse(request, "a test").map_err(invalid)?;
+                if function == Function::Look && !request.is_look() {
+                    return Err(refusal("NotAllowed", "this function only looks".to_owned()));
+                }
                 let Request::Start(start) = request else {
                     let answer = self.replay.handle(request, deadline).await;
                     return Ok(json!(answer.map_err(refused)?));
@@ -159,9 +243,26 @@ impl Relay {
     }
 
     fn requests_for(&self, action: &str) -> Vec<Value> {
-        let mut requests = self.requests.lock().expect("a list").clone();
-        requests.retain(|request| request["action"] == action);
-        requests
+        let requests = self.requests.lock().expect("a list");
+        let requests = requests.iter().map(|(_, request)| request);
+        let requests = requests.filter(|request| request["action"] == action);
+        requests.cloned().collect()
+    }
+
+    /// Takes the permission to invoke these functions away.
+    fn deny(&self, functions: impl IntoIterator<Item = Function>) {
+        self.denied.lock().expect("a set").extend(functions);
+    }
+
+    /// Fails as Lambda does where IAM denies the call.
+    fn authorize(&self, function: Function) -> Result<(), InvokeError> {
+        if !self.denied.lock().expect("a set").contains(&function) {
+            return Ok(());
+        }
+        Err(InvokeError::Denied {
+            function: format!("relay-{function:?}"),
+            source: "no policy allows lambda:InvokeFunction".into(),
+        })
     }
 
     fn set_gone(&self, is_gone: bool) {
@@ -183,13 +284,20 @@ impl Functions for Relay {
         request: Value,
     ) -> BoxFuture<'_, Result<Value, InvokeError>> {
         async move {
-            self.requests.lock().expect("a list").push(request.clone());
+            let asked = (function, request.clone());
+            self.requests.lock().expect("a list").push(asked);
+            self.authorize(function)?;
             if self.is_gone.load(Ordering::Relaxed) {
                 return Err(InvokeError::Unanswered("connection refused".into()));
             }
             self.carry_out(function, request).await
         }
         .boxed()
+    }
+
+    fn check(&self, function: Function) -> BoxFuture<'_, Result<(), InvokeError>> {
+        self.checked.lock().expect("a list").push(function);
+        std::future::ready(self.authorize(function)).boxed()
     }
 }
 

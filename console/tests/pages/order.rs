@@ -1,12 +1,7 @@
 //! Order per conversation, on the pages of a stack that keeps it and of one that does not.
 
 use genesys_relay::dead_letters::{OrderMode, OrderedQueues};
-use genesys_relay::deliver::{self, Order, Processor};
 use genesys_relay::domain::message::Message;
-use genesys_relay::domain::retry::Schedule;
-use genesys_relay::ports::queue::ReceivedMessage;
-use genesys_relay::ports::target::{DeliveryFailure, FailureCause, Outcome};
-use genesys_relay::testing::FakeTarget;
 
 use super::*;
 
@@ -38,37 +33,12 @@ impl Relay {
             };
             queue.send(&message.with_identity(FakeClock.now())).await?;
         }
-        let is_ordered = conversation.is_some();
-        let received = queue.hand_out(10, Duration::from_mins(6)).into_iter();
-        let received = received.map(|received| ReceivedMessage {
-            is_ordered,
-            ..received
-        });
-        let minute = Duration::from_mins(1);
-        let schedule = Schedule::new(minute, minute, 10)?;
-        let answer = async || {
-            let cause = FailureCause::Status(503);
-            Outcome::Failed(DeliveryFailure::new(cause, "the target answered 503"))
-        };
-        let processor: Processor<FakePorts<FakeTarget>> = Processor::new(
-            deliver::Ports {
-                events: ports.events.clone(),
-                ordered,
-                dead_letters: ports.dead_letters.clone(),
-                table: ports.table.clone(),
-                target: FakeTarget::new(move |_, _| answer()),
-                clock: FakeClock,
-            },
-            schedule,
-        );
         let order = Order {
             patience: Duration::from_mins(2),
             request_time: Duration::from_secs(1),
         };
-        let processor = Arc::new(processor.with_order(is_ordered.then_some(order)));
-        let batch = received.collect();
-        processor.process(batch, Instant::now() + minute).await;
-        Ok(())
+        let order = conversation.map(|_| order);
+        self.attempt(&queue, order, 503).await
     }
 }
 
@@ -116,7 +86,12 @@ async fn without_order_no_page_mentions_it() -> Result<()> {
     let record = operator.relay.replay.ports.table.records().remove(0);
     for path in ["/", &format!("/events/{}", record.event_id)] {
         let page = operator.get(path).await?;
-        for word in ["Ordered", "conversation", "X-Relay-Order"] {
+        for word in [
+            "Ordered",
+            "conversation waits",
+            "waiting for",
+            "X-Relay-Order",
+        ] {
             page.says_not(word);
         }
     }
