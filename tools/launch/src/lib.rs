@@ -7,7 +7,14 @@ use std::ffi::OsString;
 use std::process::Command;
 
 /// The functions of the relay.
-pub const FUNCTIONS: [&str; 5] = ["ingest", "processor", "replay", "recovery", "breaker"];
+pub const FUNCTIONS: [&str; 6] = [
+    "ingest",
+    "processor",
+    "replay",
+    "recovery",
+    "breaker",
+    "canary",
+];
 
 /// A `cargo build` of these binaries. The smallest test comes along, because the features of
 /// dev-dependencies count only when a test is built.

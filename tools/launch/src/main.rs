@@ -1,5 +1,5 @@
 //! Builds a program of the workspace and becomes it: `cargo local`, `cargo console`,
-//! `cargo bench-all`, `cargo xtask`.
+//! `cargo relay`, `cargo bench-all`, `cargo xtask`.
 
 use std::env;
 use std::error::Error;

@@ -4,14 +4,15 @@
    Messages and codes of the errors are the ones AWS answers with.
 2. The server ends, and every function it runs with it, as soon as its standard input closes. So it
    cannot outlive the process that started it, however that one ends. It must lead a process group.
-3. A warm function answers in a few milliseconds instead of some ninety.
+3. A warm function answers in a few milliseconds instead of some ninety, and its log has each line of it.
 4. The numbers of an event source mapping may come from parameters of the template.
-5. A policy that allows an action of SQS allows its batch variant, which is no action of its own, and one event source mapping
-   is read and changed by actions of their own.
+5. A policy that allows an action of SQS allows its batch variant, which is no action of its own, one event source mapping is
+   read and changed by actions of their own, and the targets of a rule are listed by the ARN of the rule.
 6. A schedule invokes a function only if the policy of its role allows that, and at most a second late.
 7. Conditions on `dynamodb:LeadingKeys` are judged by the keys that a request names.
 8. Only holders of a key pair have access: see guard.py. The first line of the standard input is the developer's, as JSON.
 9. An update of a nested stack keeps the attributes of the resources that it does not change.
+10. Every request counts as one over TLS, which it does not speak: the policies of queues and bucket refuse all others.
 
 Everything here reaches into the internals of one release, hence the check of its exact version.
 """
@@ -19,9 +20,11 @@ Everything here reaches into the internals of one release, hence the check of it
 import asyncio
 import base64
 import binascii
+import contextvars
 import importlib.metadata
 import json
 import os
+import select
 import signal
 import socketserver
 import sys
@@ -37,6 +40,7 @@ if RELEASE != TESTED_RELEASE:
 # Nothing is written into the folder of this file.
 sys.dont_write_bytecode = True
 import guard  # noqa: E402
+from ministack import app as gateway  # noqa: E402
 from ministack.app import main  # noqa: E402
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime  # noqa: E402
 from ministack.core.concurrency import esm_wake  # noqa: E402
@@ -51,6 +55,7 @@ SECONDS_BETWEEN_SCHEDULES = 1
 RATE_MAX = 500
 # The events table's.
 PARTITION_KEY = "event_id"
+reading_output = threading.Lock()
 
 
 class MoveTask:
@@ -238,6 +243,18 @@ def judge_actions_by_their_names():
     iam_actions.extract_iam_action = extract_iam_action
 
 
+def judge_targets_by_their_rule():
+    resource_of_others = iam_actions.extract_resource_arn
+
+    def extract_resource_arn(service, method, path, headers, body, *rest):
+        if service == "events" and headers.get("x-amz-target", "").endswith("ListTargetsByRule"):
+            request = json.loads(body)
+            body = json.dumps(request | {"Name": request.get("Rule")}).encode()
+        return resource_of_others(service, method, path, headers, body, *rest)
+
+    iam_actions.extract_resource_arn = extract_resource_arn
+
+
 def judge_items_by_their_keys():
     context_of_others = iam_actions.dynamodb_service_context
 
@@ -274,9 +291,51 @@ def may_invoke(role_arn, function_arn):
 
 
 def answer_without_delay():
-    """Sends small answers at once, and waits for a log line only as long as one takes to arrive."""
+    """Sends small answers at once, and waits for no log line: what a function wrote before its answer is in its pipe."""
     socketserver.StreamRequestHandler.disable_nagle_algorithm = True
-    lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = (0.010, 0.005, 0.250)
+    worker = lambda_runtime.ProvidedWorker
+    worker._pump_output = pump_output
+    worker._drain_stderr_bounded = drain_output
+
+
+def pump_output(_worker, stream, lines):
+    """Reads what a function writes for as long as it lives, so that its pipe never is full."""
+    pipe = readable(stream)
+    pipe.poll()
+    while read_output(stream, lines):
+        pipe.poll()
+    with reading_output:
+        stream.close()
+
+
+def drain_output(worker, first_line_wait=0):
+    """Returns the lines that a function has written, also where the thread of `pump_output` is late: so a line is in the
+    log of the invocation that wrote it."""
+    process = worker._proc
+    if process:
+        read_output(process.stdout, worker._stderr_queue)
+    return worker._drain_stderr()
+
+
+def read_output(stream, lines):
+    """Puts the lines that a pipe holds into their queue, and returns whether more may come."""
+    with reading_output:
+        while not stream.closed and readable(stream).poll(0):
+            part = os.read(stream.fileno(), 65536)
+            *whole, lines.unfinished = (getattr(lines, "unfinished", b"") + part).split(b"\n")
+            if not part and lines.unfinished:
+                whole, lines.unfinished = [lines.unfinished], b""
+            # The bound of the queue is for functions that write without end.
+            lines.queue.extend(line.decode(errors="replace") for line in whole)
+            if not part:
+                return False
+        return not stream.closed
+
+
+def readable(stream):
+    pipe = select.poll()
+    pipe.register(stream, select.POLLIN)
+    return pipe
 
 
 def take_numbers_from_parameters():
@@ -309,6 +368,12 @@ def keep_attributes_in_nested_stacks():
     provisioners._update_resource = update
 
 
+def count_requests_as_encrypted():
+    address, _ = iam_evaluator._request_origin.get()
+    iam_evaluator._request_origin = contextvars.ContextVar("request_origin", default=(address, True))
+    gateway.pin_request_origin = lambda address, _is_encrypted: iam_evaluator._request_origin.set((address, True))
+
+
 def end_with_standard_input():
     """Takes the whole process group along: functions in flight would outlive the server alone."""
     if os.getpgrp() != os.getpid():
@@ -326,9 +391,11 @@ if __name__ == "__main__":
     end_with_standard_input()
     add_move_tasks()
     judge_actions_by_their_names()
+    judge_targets_by_their_rule()
     judge_items_by_their_keys()
     judge_schedules_by_their_roles()
     answer_without_delay()
     take_numbers_from_parameters()
     keep_attributes_in_nested_stacks()
+    count_requests_as_encrypted()
     main()

@@ -98,6 +98,40 @@ impl Aws {
         parse(path, &answer)
     }
 
+    /// Reads a path of a service of the REST protocol.
+    ///
+    /// # Errors
+    /// When the service refuses the request, or does not answer.
+    pub async fn get(&self, service: &str, path: &str) -> Result<Value> {
+        let answer = self
+            .call(service, path, Method::GET, path, &[], String::new())
+            .await?;
+        parse(path, &answer)
+    }
+
+    /// Deletes what is at a path of a service of the REST protocol.
+    ///
+    /// # Errors
+    /// When the service refuses the request, or does not answer.
+    pub async fn delete(&self, service: &str, path: &str) -> Result<()> {
+        self.call(service, path, Method::DELETE, path, &[], String::new())
+            .await
+            .map(drop)
+    }
+
+    /// Enables or disables a schedule. The local AWS never runs one that was changed.
+    ///
+    /// # Errors
+    /// When there is no such schedule, or the scheduler refuses the change.
+    pub async fn set_schedule(&self, name: &str, is_enabled: bool) -> Result<()> {
+        let path = format!("/{name}");
+        let mut schedule = self.schedule(Method::GET, &path, "").await?;
+        schedule["State"] = if is_enabled { "ENABLED" } else { "DISABLED" }.into();
+        self.schedule(Method::PUT, &path, &schedule.to_string())
+            .await?;
+        Ok(())
+    }
+
     /// Names of all schedules.
     ///
     /// # Errors

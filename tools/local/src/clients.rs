@@ -7,7 +7,7 @@ use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_sqs::config::Credentials;
 use uuid::Uuid;
 
-pub(crate) const REGION: &str = "us-east-1";
+pub const REGION: &str = "us-east-1";
 
 /// A key pair that programs sign their requests with.
 #[derive(Clone, PartialEq, Eq)]

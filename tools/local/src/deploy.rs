@@ -21,6 +21,10 @@ const CODE_BUCKET: &str = "code";
 /// The release that creates the stack.
 pub(crate) const FIRST_RELEASE: u32 = 1;
 
+/// The variable with the public URL, as the template sets it.
+const CANARY_URL: &str = "WEBHOOK_URL: !If [HasDomain, \
+    !Sub \"https://${DomainName}/webhook/genesys\", !Sub \"${HttpApi.ApiEndpoint}/webhook/genesys\"]";
+
 /// Result of a deploy.
 #[derive(Debug)]
 pub struct Deployed {
@@ -58,7 +62,13 @@ pub async fn deploy(
     };
     let main = fit(TEMPLATE)?;
     let mut left_out = main.left_out;
-    let mut templates = BTreeMap::from([(TEMPLATE.to_owned(), main.body)]);
+    // The canary calls the URL of the webhook as the local AWS serves it.
+    let api = format!("{endpoint}/_aws/execute-api/${{HttpApi}}/%24default");
+    let body = main.body.replace(
+        CANARY_URL,
+        &format!("WEBHOOK_URL: !Sub {api}/webhook/genesys"),
+    );
+    let mut templates = BTreeMap::from([(TEMPLATE.to_owned(), body)]);
     for path in main.nested {
         let nested = fit(&path)?;
         left_out.extend(nested.left_out);

@@ -116,6 +116,19 @@ impl GenesysCloud {
         self.lock().add_message(conversation_id, status, normalized);
     }
 
+    /// Adds an Open Messaging integration, or leads its webhook to another URL.
+    pub fn set_integration(&self, id: &str, webhook_url: &str) {
+        let mut state = self.lock();
+        state
+            .integrations
+            .insert(id.to_owned(), webhook_url.to_owned());
+    }
+
+    /// Removes an Open Messaging integration.
+    pub fn remove_integration(&self, id: &str) {
+        self.lock().integrations.remove(id);
+    }
+
     /// Answers this to who asks for the details of a message, whatever it is.
     pub fn set_details(&self, message_id: &str, details: Value) {
         self.lock().conversations.set_details(message_id, details);

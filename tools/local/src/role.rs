@@ -116,6 +116,22 @@ impl Role {
     }
 }
 
+/// Actions that a managed policy allows.
+pub async fn actions_of_policy(aws: &Aws, arn: &str) -> Result<BTreeSet<String>> {
+    let policy = ("PolicyArn", arn);
+    let found = aws.query("iam", "GetPolicy", &[policy]).await?;
+    let version = found["Policy"]["DefaultVersionId"].as_str();
+    let version = ("VersionId", version.context("a version")?);
+    let found = aws
+        .query("iam", "GetPolicyVersion", &[policy, version])
+        .await?;
+    let document = found["PolicyVersion"]["Document"].as_str();
+    let document: Value = serde_json::from_str(&decoded(document.unwrap_or_default())?)?;
+    let statements = statements(&document);
+    let actions = statements.iter().flat_map(actions_of);
+    Ok(actions.map(String::from).collect())
+}
+
 /// IAM gives documents percent-encoded.
 fn decoded(document: &str) -> Result<String> {
     let url = Url::parse(&format!("policy:?document={document}"))?;

@@ -24,6 +24,9 @@ const INTEGRATION: &str = "integration-1";
 /// The shortest that the template takes.
 const RECOVERY_RATE_MINUTES: u32 = 5;
 
+/// Delivered events are kept as long as the records of the table.
+const JOURNAL_DAYS: u32 = 15;
+
 /// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
@@ -49,7 +52,8 @@ pub async fn run(options: Options, screen: Screen) -> Result<Infallible> {
             "webhook-deliveries",
             &[WEBHOOK, INTEGRATION],
         )
-        .set("RecoveryRateMinutes", RECOVERY_RATE_MINUTES);
+        .set("RecoveryRateMinutes", RECOVERY_RATE_MINUTES)
+        .set("JournalDays", JOURNAL_DAYS);
     let stack_options = options
         .parameters
         .into_iter()

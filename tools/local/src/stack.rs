@@ -169,10 +169,20 @@ impl Stack {
             .with_context(|| format!("not the URL of an HTTP API: {url}"))
     }
 
-    /// Calls the HTTP API as the owner of the account, signed for IAM. The path begins with `/dlq`,
-    /// and is encoded as URLs are.
+    /// Calls the HTTP API as the owner of the account, signed for IAM. The path is encoded as URLs
+    /// are.
     pub async fn call_api(&self, method: &str, path_and_query: &str) -> Result<ApiAnswer> {
-        api::call_signed(self.keys(), method, &self.api_url(path_and_query)?).await
+        self.call_api_as(self.keys(), method, path_and_query).await
+    }
+
+    /// The same as the owner of this key pair.
+    pub async fn call_api_as(
+        &self,
+        keys: &Keys,
+        method: &str,
+        path_and_query: &str,
+    ) -> Result<ApiAnswer> {
+        api::call_signed(keys, method, &self.api_url(path_and_query)?).await
     }
 
     /// The same without a signature.
@@ -306,6 +316,24 @@ impl Stack {
             request.reserved_concurrent_executions(0).send().await?;
         }
         Ok(())
+    }
+
+    /// Makes a user of IAM who has the policies of these outputs and nothing else.
+    pub async fn user(&self, name: &str, policies: &[&str]) -> Result<Keys> {
+        let user = ("UserName", name);
+        self.aws.query("iam", "CreateUser", &[user]).await?;
+        for policy in policies {
+            let policy = ("PolicyArn", self.output(policy)?);
+            self.aws
+                .query("iam", "AttachUserPolicy", &[user, policy])
+                .await?;
+        }
+        let answer = self.aws.query("iam", "CreateAccessKey", &[user]).await?;
+        let text = |name: &str| answer["AccessKey"][name].as_str().map(str::to_owned);
+        let (id, secret) = text("AccessKeyId")
+            .zip(text("SecretAccessKey"))
+            .with_context(|| format!("IAM gave {name} no key pair: {answer}"))?;
+        Ok(Keys { id, secret })
     }
 
     /// A role, by its name in the template.

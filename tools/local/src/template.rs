@@ -5,15 +5,10 @@
 use anyhow::{Context, Result};
 
 /// Types that are left out, each with the reason that is logged.
-const LEFT_OUT: [(&str, &str); 3] = [
-    ("AWS::SQS::QueuePolicy", NO_TLS),
-    ("AWS::S3::BucketPolicy", NO_TLS),
-    (
-        "AWS::Logs::QueryDefinition",
-        "the local AWS does not know the type",
-    ),
-];
-const NO_TLS: &str = "it refuses requests without TLS, and the local AWS speaks plain HTTP";
+const LEFT_OUT: [(&str, &str); 1] = [(
+    "AWS::Logs::QueryDefinition",
+    "the local AWS does not know the type",
+)];
 
 const SCHEDULE: &str = "AWS::Scheduler::Schedule";
 
@@ -129,10 +124,10 @@ Resources:
     Properties:
       CodeUri: functions/ingest
 
-  Policy:
-    Type: AWS::SQS::QueuePolicy
+  Query:
+    Type: AWS::Logs::QueryDefinition
     Properties:
-      Queues: [!Ref Queue]
+      Name: failures
   Queue:
     Type: AWS::SQS::Queue
   Schedule:
@@ -166,11 +161,11 @@ Outputs:
             |binary| Some(format!("s3://code/{binary}")),
             url_of,
         )?;
-        let (policy, rest) = (TEMPLATE.find("  Policy:"), TEMPLATE.find("  Queue:"));
-        let (Some(policy), Some(rest)) = (policy, rest) else {
+        let (query, rest) = (TEMPLATE.find("  Query:"), TEMPLATE.find("  Queue:"));
+        let (Some(query), Some(rest)) = (query, rest) else {
             panic!("the template above has both")
         };
-        let expected = format!("{}{}", &TEMPLATE[..policy], &TEMPLATE[rest..])
+        let expected = format!("{}{}", &TEMPLATE[..query], &TEMPLATE[rest..])
             .replace("functions/ingest", "s3://code/ingest")
             .replace(
                 "infra/alarms.yaml",
@@ -191,7 +186,7 @@ Outputs:
             url_of,
         )?;
         assert_eq!(fitted.left_out.len(), 1);
-        assert!(fitted.left_out[0].starts_with("Policy (AWS::SQS::QueuePolicy): "));
+        assert!(fitted.left_out[0].starts_with("Query (AWS::Logs::QueryDefinition): "));
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::server::end_with;
 
-/// Year in which an expired certificate of [`Authority::expired_client`] ended.
+/// Year in which the expired certificates of [`Authority::expired_client`] and [`Front::expire`] ended.
 pub const EXPIRED_IN: i32 = 2025;
 
 /// An authority that no public trust store has.
@@ -78,8 +78,9 @@ impl Authority {
         })
     }
 
-    /// A server of this machine that takes client certificates of `clients` only, or takes none.
-    fn server(&self, clients: Option<&Self>) -> Result<ServerConfig> {
+    /// A server of this machine that takes client certificates of `clients` only, or takes none. Its
+    /// certificate ends with this year.
+    fn server(&self, clients: Option<&Self>, ends: Option<i32>) -> Result<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ClientCertVerifier> = match clients {
             None => WebPkiClientVerifier::no_client_auth(),
@@ -93,6 +94,9 @@ impl Authority {
         let names = [Ipv4Addr::LOCALHOST.to_string(), "localhost".to_owned()];
         let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if let Some(year) = ends {
+            params.not_after = date_time_ymd(year, 12, 31);
+        }
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.0)?.der().clone();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
@@ -120,7 +124,7 @@ impl Front {
         let host = host.unwrap_or_default().to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        let (config, mut current) = watch::channel(Arc::new(authority.server(None)?));
+        let (config, mut current) = watch::channel(Arc::new(authority.server(None, None)?));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -148,7 +152,14 @@ impl Front {
     /// none. Ends the connections that are open.
     pub fn require(&self, authority: &Authority, clients: Option<&Authority>) -> Result<()> {
         self.config
-            .send_replace(Arc::new(authority.server(clients)?));
+            .send_replace(Arc::new(authority.server(clients, None)?));
+        Ok(())
+    }
+
+    /// Shows a certificate that has expired. Ends the connections that are open.
+    pub fn expire(&self, authority: &Authority) -> Result<()> {
+        let expired = authority.server(None, Some(EXPIRED_IN))?;
+        self.config.send_replace(Arc::new(expired));
         Ok(())
     }
 }

@@ -4,9 +4,9 @@
 use std::{fs, future::ready, panic::AssertUnwindSafe};
 
 use anyhow::{Context, Result};
+use aws_sdk_lambda::{error::ProvideErrorMetadata as _, types::InvocationType};
 use local::{
-    api,
-    clients::Keys,
+    clients::{self, Keys},
     genesys::Webhook,
     stack::{Function, Stack, StackOptions},
     target::{Behaviour, Target},
@@ -66,6 +66,7 @@ async fn the_dead_letters_are_for_callers_whom_iam_knows() -> Result<()> {
     for (method, path) in [
         ("GET", "/dlq"),
         ("GET", "/dlq/some-event"),
+        ("GET", "/conversations/some-conversation"),
         ("POST", "/dlq/some-event/retry"),
     ] {
         let refused = stack.call_api_unsigned(method, path).await?;
@@ -74,59 +75,20 @@ async fn the_dead_letters_are_for_callers_whom_iam_knows() -> Result<()> {
             (403, json!({ "message": "Forbidden" })),
             "{method} {path}"
         );
-        assert!(
-            stack.pids_of(Function::Replay)?.is_empty(),
-            "the function never heard of it"
-        );
+        for function in [Function::Look, Function::Replay] {
+            let pids = stack.pids_of(function)?;
+            assert!(pids.is_empty(), "{function} never heard of it");
+        }
     }
     let answer = stack.call_api("GET", "/dlq").await?;
     assert_ne!(answer.status, 403, "{answer:?}");
+    let asked = [Function::Look, Function::Replay].map(|function| stack.pids_of(function));
+    let [look, replay] = asked.map(|pids| pids.map(|pids| pids.len()));
     assert_eq!(
-        stack.pids_of(Function::Replay)?.len(),
-        1,
-        "the function was asked"
+        (look?, replay?),
+        (1, 0),
+        "the function that looks was asked"
     );
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_may_be_allowed_to_look_but_not_to_touch() -> Result<()> {
-    let target = Target::start(Behaviour::Fine).await?;
-    let stack = Stack::start(StackOptions::new(target.url())).await?;
-    let user = ("UserName", "operator");
-    let iam = async |action, parameters: &[(&str, &str)]| {
-        stack.aws().query("iam", action, parameters).await
-    };
-    iam("CreateUser", &[user]).await?;
-    let key = iam("CreateAccessKey", &[user]).await?;
-    let of_key = |name: &str| key["AccessKey"][name].as_str().context("no key");
-    let (id, secret) = (of_key("AccessKeyId")?, of_key("SecretAccessKey")?);
-    let (list, retry) = (
-        stack.dead_letter_api_url()?,
-        format!("{}/some-event/retry", stack.dead_letter_api_url()?),
-    );
-    let status = async |secret: &str, method: &str, url: &str| -> Result<u16> {
-        let keys = Keys {
-            id: id.into(),
-            secret: secret.into(),
-        };
-        Ok(api::call_signed(&keys, method, url).await?.status)
-    };
-    assert_eq!(status(secret, "GET", &list).await?, 403, "not allowed");
-
-    let policy = json!({ "Version": "2012-10-17", "Statement": [
-        { "Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "arn:aws:execute-api:*:*:*/*/GET/dlq*" },
-    ]});
-    let document = policy.to_string();
-    let policy = [user, ("PolicyName", "look"), ("PolicyDocument", &document)];
-    iam("PutUserPolicy", &policy).await?;
-    assert_ne!(status(secret, "GET", &list).await?, 403);
-    assert_ne!(
-        status(secret, "GET", &format!("{list}?reason=exhausted&limit=2")).await?,
-        403
-    );
-    assert_eq!(status(secret, "POST", &retry).await?, 403);
-    assert_eq!(status("not-the-secret", "GET", &list).await?, 403);
     Ok(())
 }
 
@@ -184,4 +146,78 @@ async fn nothing_is_left_of_a_stack_after_a_panic() -> Result<()> {
         Ok((!pids.iter().any(runs)).then_some(()))
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_with_look_alone_looks_and_cannot_act() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let stack = Stack::start(StackOptions::new(target.url())).await?;
+    let looks = stack.user("looks", &["LookPolicyArn"]).await?;
+    let acts = stack
+        .user("acts", &["LookPolicyArn", "ActPolicyArn"])
+        .await?;
+    let may_invoke = async |keys: &Keys, function| {
+        let config = clients::config(&stack.endpoint(), keys).await;
+        let request = aws_sdk_lambda::Client::new(&config).invoke();
+        let request = request.function_name(stack.function_name(function)?);
+        match request.invocation_type(InvocationType::DryRun).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("AccessDeniedException") => Ok(false),
+            Err(error) => Err(anyhow::Error::from(error)),
+        }
+    };
+    for function in Function::ALL {
+        let looked = function == Function::Look;
+        let acted = [Function::Replay, Function::Breaker, Function::Recovery].contains(&function);
+        assert_eq!(may_invoke(&looks, function).await?, looked, "{function}");
+        let either = looked || acted;
+        assert_eq!(may_invoke(&acts, function).await?, either, "{function}");
+    }
+    let status = async |keys, method: &str, path: &str| {
+        let answer = stack.call_api_as(keys, method, path).await?;
+        anyhow::Ok(answer.status)
+    };
+    for keys in [&looks, &acts] {
+        assert_eq!(status(keys, "GET", "/dlq").await?, 200);
+        assert_eq!(status(keys, "GET", "/dlq/unknown").await?, 404);
+    }
+    let retry = "/dlq/unknown/retry";
+    assert_eq!(status(&looks, "POST", retry).await?, 403);
+    let stranger = stack.user("stranger", &[]).await?;
+    let secret = "not-the-secret".to_owned();
+    let id = looks.id.clone();
+    let forger = Keys { id, secret };
+    for keys in [&stranger, &forger] {
+        assert_eq!(status(keys, "GET", "/dlq").await?, 403);
+    }
+    assert_eq!(status(&acts, "POST", retry).await?, 404);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn journal_and_index_are_switched_on_and_off() -> Result<()> {
+    let target = Target::start(Behaviour::Fine).await?;
+    let mut stack = Stack::start(StackOptions::new(target.url())).await?;
+    let question = json!({ "action": "conversation", "id": "a-conversation" });
+    let journal = json!({ "action": "journal" });
+    for (days, index) in [("7", "off"), ("0", "on")] {
+        let parameters = [("JournalDays", days), ("ConversationIndex", index)];
+        stack.redeploy(&parameters).await?;
+        let (has_journal, has_index) = (days != "0", index == "on");
+        assert_eq!(stack.output("JournalQueueUrl").is_ok(), has_journal);
+        let table = stack.output("EventsTableName")?;
+        let table = stack.dynamodb().describe_table().table_name(table);
+        let table = table.send().await?.table.context("a table")?;
+        let mut indexes = table.global_secondary_indexes().iter();
+        let is_there = indexes.any(|index| index.index_name() == Some("conversations"));
+        assert_eq!(is_there, has_index);
+        for (function, request, is_answered) in [
+            (Function::Look, &question, has_index),
+            (Function::Replay, &journal, has_journal),
+        ] {
+            let answer = stack.invoke(function, request).await?;
+            assert_eq!(answer.is_ok(), is_answered, "{answer:?}");
+        }
+    }
+    Ok(())
 }

@@ -19,6 +19,10 @@ pub enum Endpoint {
     Conversation(String),
     /// The details of a message.
     Message(String),
+    /// The details of several messages of a conversation.
+    Messages(String),
+    /// An Open Messaging integration.
+    Integration(String),
     /// The log of a webhook's deliveries.
     Deliveries(String),
     /// Nothing that there is.
@@ -69,6 +73,30 @@ impl Endpoint {
             ("GET", ["api", "v2", "conversations", "messages", id, "details"]) => {
                 Self::Message((*id).to_owned())
             }
+            (
+                "POST",
+                [
+                    "api",
+                    "v2",
+                    "conversations",
+                    "messages",
+                    id,
+                    "messages",
+                    "bulk",
+                ],
+            ) => Self::Messages((*id).to_owned()),
+            (
+                "GET",
+                [
+                    "api",
+                    "v2",
+                    "conversations",
+                    "messaging",
+                    "integrations",
+                    "open",
+                    id,
+                ],
+            ) => Self::Integration((*id).to_owned()),
             ("GET", ["api", "v2", "webhooks", id, "deliveries"]) => {
                 Self::Deliveries((*id).to_owned())
             }

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::answer::Refusal;
 use super::format::{iso, new_id};
+
+/// "Get messages in batch": at most 1,000 ids.
+const MOST_IDS: usize = 1000;
 
 /// All messages, and what is known of them.
 #[derive(Debug, Default)]
@@ -125,6 +129,23 @@ impl Conversations {
             }
         }
         Some(json!({ "id": id, "participants": participants, "selfUri": self_uri(id) }))
+    }
+
+    /// A `TextMessageListing` of the messages of a conversation that have one of these ids.
+    pub(super) fn bulk(&self, conversation_id: &str, ids: &Value) -> Result<Value, Refusal> {
+        let ids = ids.as_array().filter(|ids| ids.len() <= MOST_IDS);
+        let ids = ids.ok_or_else(|| {
+            Refusal::bad_request(format!("the body is no list of at most {MOST_IDS} ids"))
+        })?;
+        let of_conversation = self
+            .messages
+            .iter()
+            .filter(|message| message.conversation_id == conversation_id);
+        let entities: Vec<_> = of_conversation
+            .filter(|message| ids.iter().any(|id| *id == message.id.as_str()))
+            .filter_map(|message| self.details(&message.id))
+            .collect();
+        Ok(json!({ "entities": entities }))
     }
 
     /// A `MessageData`, or what was set in its place.

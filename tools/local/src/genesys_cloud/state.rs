@@ -1,13 +1,14 @@
 //! State of the stand-in: tokens, messages, deliveries, and the calls so far.
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use hyper::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     fault::CallFault,
     query,
 };
+use crate::genesys;
 
 type Script = dyn Fn(&Call) -> Option<CallFault> + Send + Sync;
 
@@ -28,6 +30,8 @@ pub(super) struct CloudState {
     pub(super) rate_limit: RateLimit,
     pub(super) conversations: Conversations,
     pub(super) deliveries: Deliveries,
+    /// URLs of the webhooks of the integrations, by their ids.
+    pub(super) integrations: BTreeMap<String, String>,
     pub(super) calls: Vec<Call>,
     pub(super) script: Box<Script>,
     pub(super) webhook_url: Option<String>,
@@ -42,6 +46,7 @@ impl CloudState {
             rate_limit: RateLimit::default(),
             conversations: Conversations::default(),
             deliveries: Deliveries::default(),
+            integrations: BTreeMap::new(),
             calls: Vec::new(),
             script: Box::new(|_| None),
             webhook_url: None,
@@ -117,10 +122,33 @@ impl CloudState {
                     .details(id)
                     .ok_or_else(|| Refusal::not_found(id))
             }
+            Endpoint::Messages(id) => {
+                call.check_query(&[])?;
+                self.conversations.bulk(id, &call.body)
+            }
+            Endpoint::Integration(id) => {
+                call.check_query(&[])?;
+                let url = self.integrations.get(id);
+                url.map(|url| integration(id, url))
+                    .ok_or_else(|| Refusal::not_found(id))
+            }
             Endpoint::Deliveries(webhook_id) => self.deliveries.answer(webhook_id, call),
             Endpoint::Token | Endpoint::Unknown => Err(Refusal::not_found(&call.path)),
         }
     }
+}
+
+/// An `OpenIntegration`.
+fn integration(id: &str, webhook_url: &str) -> Value {
+    json!({
+        "id": id,
+        "name": "Support",
+        "outboundNotificationWebhookUrl": webhook_url,
+        "outboundNotificationWebhookSignatureSecretToken": genesys::OPEN_MESSAGING_SECRET,
+        "status": "Active",
+        "createStatus": "Completed",
+        "selfUri": format!("/api/v2/conversations/messaging/integrations/open/{id}"),
+    })
 }
 
 pub(super) fn lock(state: &Mutex<CloudState>) -> MutexGuard<'_, CloudState> {

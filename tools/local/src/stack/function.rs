@@ -13,17 +13,23 @@ pub enum Function {
     Processor,
     /// Brings dead letters back.
     Replay,
+    /// Shows events and dead letters.
+    Look,
     /// Fetches what Genesys Cloud failed to deliver.
     Recovery,
     /// Holds events back while the target is away.
     Breaker,
+    /// Sends an event through the relay on a schedule, with `CanaryMinutes` only.
+    Canary,
 }
 
 impl Function {
-    /// All of them, in the order in which an event meets them.
-    pub const ALL: [Self; 5] = [
+    /// Those of every stack, in the order in which an event meets them. Variables of look and replay differ in
+    /// `LOOK_ONLY`, and together have that of replay, which is the later one.
+    pub const ALL: [Self; 6] = [
         Self::Ingest,
         Self::Processor,
+        Self::Look,
         Self::Replay,
         Self::Recovery,
         Self::Breaker,
@@ -35,8 +41,10 @@ impl Function {
             Self::Ingest => "IngestFunctionName",
             Self::Processor => "ProcessorFunctionName",
             Self::Replay => "ReplayFunctionName",
+            Self::Look => "LookFunctionName",
             Self::Recovery => "RecoveryFunctionName",
             Self::Breaker => "BreakerFunctionName",
+            Self::Canary => "CanaryFunctionName",
         }
     }
 }
@@ -47,8 +55,10 @@ impl fmt::Display for Function {
             Self::Ingest => "ingest",
             Self::Processor => "processor",
             Self::Replay => "replay",
+            Self::Look => "look",
             Self::Recovery => "recovery",
             Self::Breaker => "breaker",
+            Self::Canary => "canary",
         })
     }
 }
