@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(crate) enum Service {
     Mapping,
     TokenEndpoint,
     Ordered,
+    Journal,
 }
 
 impl Service {
@@ -76,6 +77,8 @@ pub(crate) struct FaultPlan {
     crash: Option<PlannedCrash>,
     /// Invocations so far, by the name of the process.
     invocations: Mutex<Tally>,
+    /// Processes so far.
+    processes: AtomicUsize,
     tally: Mutex<Tally>,
     poison_is_retryable: bool,
     has_few_faults: bool,
@@ -103,6 +106,7 @@ impl FaultPlan {
             away: scenario.away.clone(),
             crash: scenario.crash,
             invocations: Mutex::default(),
+            processes: AtomicUsize::new(0),
             tally: Mutex::default(),
             poison_is_retryable: scenario.poison_is_retryable,
             has_few_faults: scenario.faults_per_thousand <= 30
@@ -127,6 +131,10 @@ impl FaultPlan {
 
     pub(crate) fn count(&self, what: &'static str) {
         *lock(&self.tally).entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn count_many(&self, what: &'static str, count: u64) {
+        *lock(&self.tally).entry(what).or_default() += count;
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -223,6 +231,7 @@ pub(crate) struct Process(Arc<State>);
 
 struct State {
     name: &'static str,
+    number: usize,
     faults: Arc<FaultPlan>,
     invariants: Arc<Invariants>,
     /// Time-out of the SDK for one call.
@@ -254,6 +263,7 @@ impl Process {
     ) -> Self {
         Self(Arc::new(State {
             name,
+            number: faults.processes.fetch_add(1, Ordering::Relaxed),
             faults: Arc::clone(faults),
             invariants: Arc::clone(invariants),
             call_timeout,
@@ -280,9 +290,16 @@ impl Process {
         self.0.is_faultless.load(Ordering::Relaxed)
     }
 
-    /// Counts a fault of a call.
-    pub(crate) fn record_fault(&self, what: &'static str) {
-        self.0.is_faultless.store(false, Ordering::Relaxed);
+    /// A number that no other process of the run has.
+    pub(crate) fn number(&self) -> usize {
+        self.0.number
+    }
+
+    /// Counts a fault of a call. A fault of the journal's queue excuses nothing.
+    pub(crate) fn record_fault(&self, service: Service, what: &'static str) {
+        if service != Service::Journal {
+            self.0.is_faultless.store(false, Ordering::Relaxed);
+        }
         self.0.faults.count(what);
     }
 
@@ -358,16 +375,16 @@ impl Process {
         let result = match outcome {
             CallOutcome::Works => work.await,
             CallOutcome::Fails => {
-                self.record_fault("calls failed");
+                self.record_fault(service, "calls failed");
                 unavailable()
             }
             CallOutcome::AnswerLost => {
-                self.record_fault("answers lost");
+                self.record_fault(service, "answers lost");
                 work.await;
                 unavailable()
             }
             CallOutcome::Hangs | CallOutcome::HangsAnswerLost => {
-                self.record_fault("calls hung");
+                self.record_fault(service, "calls hung");
                 if outcome == CallOutcome::HangsAnswerLost {
                     work.await;
                 }

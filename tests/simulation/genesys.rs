@@ -12,6 +12,7 @@ use genesys_relay::ports::delivery_log::{
 use genesys_relay::testing::FakeClock;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::faults::{Process, Service};
@@ -179,6 +180,24 @@ pub(crate) async fn send(world: Arc<World>, sent: Sent, nth: usize) {
     lock(&world.log.0).push(GivenUp { sent, nth, at });
 }
 
+/// Posts the check events of a run, and asks to forget each after a while.
+pub(crate) fn send_checks(world: &Arc<World>) {
+    for (at, check) in world.scenario.checks.clone() {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            sleep(at).await;
+            // A check that is not accepted has failed, and is not sent again.
+            drop(world.serve(&signed(&world), &check.body()).await);
+            sleep(Duration::from_mins(
+                world.faults.random(|rng| rng.u64(..30)),
+            ))
+            .await;
+            let forget = json!({ "action": "forget", "eventIds": [check.id()], "why": "a check" });
+            drop(world.replay(&forget).await);
+        });
+    }
+}
+
 /// True where Genesys Cloud drops the event at once, as after every 4xx.
 fn is_final(refusal: &Refusal) -> bool {
     match refusal {
@@ -192,13 +211,21 @@ fn is_final(refusal: &Refusal) -> bool {
     }
 }
 
-fn headers(world: &World, sent: &Sent) -> HeaderMap {
+/// Headers with the secret.
+fn signed(world: &World) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    let secret = HeaderValue::from_str(&world.secret()).expect("a header value");
+    headers.insert("x-webhook-secret", secret);
+    let json = HeaderValue::from_static("application/json");
+    headers.insert("content-type", json);
+    headers
+}
+
+fn headers(world: &World, sent: &Sent) -> HeaderMap {
+    let mut headers = signed(world);
     let mut put = |name: &'static str, value: &str| {
         headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
     };
-    put("x-webhook-secret", &world.secret());
-    put("content-type", "application/json");
     for (name, value) in ["idempotency-key", "webhook-id"]
         .into_iter()
         .zip(sent.keys())

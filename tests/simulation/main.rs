@@ -36,6 +36,9 @@ const INVOCATIONS: u64 = 6;
 /// Seeds of every test run. `cargo xtask simulate` runs more.
 const SEEDS: u64 = 10_000;
 
+/// Seeds of stacks with a journal, beside those among [`SEEDS`].
+const JOURNAL_SEEDS: u64 = 300;
+
 /// Seeds of targets whose credentials expire, are revoked and rotate.
 const CREDENTIALS_SEEDS: u64 = 100;
 
@@ -211,6 +214,88 @@ fn no_event_is_lost_by_a_crash_around_any_call() {
         "simulation: crashed before and after every call, and nothing was lost: {}",
         line.join(", ")
     ));
+}
+
+#[test]
+fn resends_and_erasures_hold_around_a_crash_at_any_call() {
+    let run = |crash| run(Scenario::with_journal_and_crash(crash), false);
+    let undisturbed = run(PlannedCrash {
+        of: "none",
+        nth: 0,
+        after: 0,
+    });
+    assert_eq!(undisturbed.violation, None);
+    for done in [
+        "resends that ended",
+        "erasures that ended",
+        "events delivered by resends",
+    ] {
+        assert!(
+            undisturbed.tally.get(done) > Some(&0),
+            "{done}: {:?}",
+            undisturbed.tally
+        );
+    }
+    let mut line = Vec::new();
+    for (of, invocations) in [
+        ("resend", 4),
+        ("erase", 2),
+        ("journal", 4),
+        ("start", 4),
+        ("processor", 6),
+    ] {
+        let mut crashes = 0;
+        for nth in 0..invocations {
+            for after in 0.. {
+                let outcome = run(PlannedCrash { of, nth, after });
+                assert_eq!(
+                    outcome.violation, None,
+                    "{of}, invocation {nth}, crashed after {after} points"
+                );
+                if !outcome.tally.contains_key("crashes") {
+                    break;
+                }
+                crashes += 1;
+            }
+        }
+        assert!(crashes > 0, "{of} never crashed");
+        line.push(format!("{of} {crashes}"));
+    }
+    print_line(&format!(
+        "simulation: resends and erasures with a crash before and after every call: {}",
+        line.join(", ")
+    ));
+}
+
+#[test]
+fn resends_and_erasures_hold_in_every_condition() {
+    let seeds =
+        number("GENESYS_RELAY_SEEDS").map_or(JOURNAL_SEEDS, |seeds| JOURNAL_SEEDS.max(seeds / 20));
+    let (mut tally, mut broken) = (Tally::default(), Vec::new());
+    for seed in (0..seeds).map(|seed| SEEDS + seed * 20 + 6) {
+        let outcome = run(Scenario::of(seed), false);
+        if let Some(violation) = outcome.violation {
+            broken.push(format!("seed {seed}: {violation}"));
+        }
+        for (what, count) in outcome.tally {
+            *tally.entry(what).or_default() += count;
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let counted = [
+        "events in the journal",
+        "deliveries of resends",
+        "events delivered by resends",
+        "resends that ended",
+        "erasures that ended",
+    ];
+    for what in counted {
+        let count = tally.get(what).copied().unwrap_or(0);
+        print_line(&format!(
+            "simulation: {seeds} seeds with a journal: {count} {what}"
+        ));
+        assert!(count > 0, "{what}");
+    }
 }
 
 #[test]

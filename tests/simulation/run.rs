@@ -5,22 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genesys_relay::dead_letters::{Answer, Report};
+use genesys_relay::domain::book::Book;
+use genesys_relay::domain::event::Source;
 use genesys_relay::domain::event_record::{State, StateName};
 use genesys_relay::ports::clock::Clock as _;
+use genesys_relay::ports::events_table::EventsTable as _;
 use genesys_relay::ports::queue::Countable as _;
 use genesys_relay::testing::{FakeClock, FakeQueue};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::{Crashed, Tally};
 use crate::genesys;
-use crate::invariants::label_of;
+use crate::invariants::{is_check, label_of};
 use crate::scenario::{Scenario, Sent, request};
 use crate::world::World;
 
 /// Longest time without faults until the events queue is empty. Where only poison events are left,
 /// the breaker takes that for an outage, which ends after three days.
 const DRAINED_WITHIN: Duration = Duration::from_hours(96);
+
+/// Life of the record of a check event, with the skew of clocks.
+const LIFE_OF_CHECKS: Duration = Duration::from_secs(3610);
+
+/// Records of one page of a scan: fewer than there are in most runs.
+const SCANNED_AT_ONCE: usize = 7;
 
 /// Runs of `reconcile` after which table and queue must agree.
 const MAX_RECONCILE_RUNS: usize = 6;
@@ -72,11 +82,15 @@ async fn simulate(scenario: Scenario, verbose: bool) -> Outcome {
     let poison = poison
         .map(|record| (record.state.name(), record.attempts_made))
         .collect();
+    if let Err(what) = check_book(&world, None).await {
+        world.invariants.violate(&what);
+    }
     world.faults.end();
     world.events.calm_down();
     world.dead_letters.calm_down();
     world.line.queue.calm_down();
     world.line.dead_letters.calm_down();
+    world.journal.calm_down();
     world.invariants.note(|| "the faults have ended".to_owned());
     tokio::spawn(Arc::clone(&world).watch_line());
     if let Err(what) = settle(&world).await {
@@ -111,29 +125,13 @@ fn start(world: &Arc<World>) {
             });
         }
     }
-    let every = |pause: Duration, request: serde_json::Value| {
-        let world = Arc::clone(world);
-        tokio::spawn(async move {
-            loop {
-                sleep(pause).await;
-                if world.faults.have_ended() {
-                    return;
-                }
-                // Lambda retries a failed asynchronous invocation after one minute and after two.
-                for retry in 1..=3 {
-                    if matches!(world.replay(&request).await, Ok(Ok(_))) {
-                        break;
-                    }
-                    sleep(Duration::from_mins(retry)).await;
-                }
-            }
-        });
-    };
-    every(
+    world.every(
         world.scenario.reconcile_every,
         json!({ "action": "reconcile", "ifNeeded": true }),
     );
-    every(world.scenario.archive_every, json!({ "action": "archive" }));
+    world.every(world.scenario.archive_every, json!({ "action": "archive" }));
+    world.start_journal();
+    genesys::send_checks(world);
     if let Some(pause) = world.scenario.recover_every {
         let world = Arc::clone(world);
         tokio::spawn(async move {
@@ -153,7 +151,7 @@ fn start(world: &Arc<World>) {
                     return;
                 }
                 let listed: Vec<_> = listed(&world).into_iter().collect();
-                let request = world.random(|rng| request(rng, &listed, &world.archive.keys()));
+                let request = world.random(|rng| request(rng, &listed, &archived(&world)));
                 world
                     .invariants
                     .note(|| format!("operator request: {request}"));
@@ -176,6 +174,28 @@ fn start(world: &Arc<World>) {
     tokio::spawn(Arc::clone(world).rotate_target_secret());
     if let Some(after) = world.scenario.rotation {
         tokio::spawn(Arc::clone(world).rotate_secret(after));
+    }
+}
+
+impl World {
+    /// Starts a schedule of the replay function.
+    pub(crate) fn every(self: &Arc<Self>, pause: Duration, request: serde_json::Value) {
+        let world = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                sleep(pause).await;
+                if world.faults.have_ended() {
+                    return;
+                }
+                // Lambda retries a failed asynchronous invocation after one minute and after two.
+                for retry in 1..=3 {
+                    if matches!(world.replay(&request).await, Ok(Ok(_))) {
+                        break;
+                    }
+                    sleep(Duration::from_mins(retry)).await;
+                }
+            }
+        });
     }
 }
 
@@ -222,6 +242,13 @@ fn start_breaker(world: &Arc<World>) {
     }
 }
 
+/// Keys of the archived dead letters.
+fn archived(world: &World) -> Vec<String> {
+    let mut keys = world.archive.keys();
+    keys.retain(|key| !key.starts_with("journal/"));
+    keys
+}
+
 /// Ids of the dead events in the index.
 fn listed(world: &World) -> BTreeSet<String> {
     let dead = |record: genesys_relay::domain::event_record::EventRecord| match record.state {
@@ -233,7 +260,7 @@ fn listed(world: &World) -> BTreeSet<String> {
 
 /// Checks that without faults all work ends, and that operators can bring every event to the
 /// target.
-async fn settle(world: &World) -> Result<(), String> {
+async fn settle(world: &Arc<World>) -> Result<(), String> {
     // By then Genesys Cloud has ended its retries, and the lease of each killed run has expired.
     sleep(Duration::from_mins(20)).await;
     drain(world).await?;
@@ -243,7 +270,9 @@ async fn settle(world: &World) -> Result<(), String> {
     }
     reconcile(world).await?;
     check_end(world).await?;
-    for key in world.archive.keys() {
+    world.end_journal().await?;
+    drain(world).await?;
+    for key in archived(world) {
         ask(world, json!({ "action": "restore", "key": key })).await?;
     }
     // A replayed event becomes a dead letter again if the target refuses it.
@@ -258,10 +287,50 @@ async fn settle(world: &World) -> Result<(), String> {
         reconcile(world).await?;
     }
     check_end(world).await?;
+    world.check_journal().await?;
+    check_book(world, Some(&dead_letter_ids(world))).await?;
     let dead_letter_ids: BTreeSet<String> = dead_letter_labels(world);
     world
         .invariants
-        .check_labels(|label| world.is_poison(label) && dead_letter_ids.contains(label))
+        .check_labels(|label| world.is_poison(label) && dead_letter_ids.contains(label))?;
+    check_checks(world).await
+}
+
+/// Checks that an hour, a run of the archive and one of reconcile leave nothing of the check events.
+async fn check_checks(world: &World) -> Result<(), String> {
+    if world.scenario.checks.is_empty() {
+        return Ok(());
+    }
+    // The dead letter goes with the run, a copy of it with the next reconcile, and the record an hour
+    // later.
+    sleep(LIFE_OF_CHECKS).await;
+    ask(world, json!({ "action": "archive" })).await?;
+    ask(world, json!({ "action": "reconcile" })).await?;
+    sleep(LIFE_OF_CHECKS).await;
+    world.table.delete_expired(FakeClock.now());
+    let records = world.table.records().into_iter();
+    let records: Vec<_> = records
+        .filter(|record| record.source == Source::Check)
+        .map(|record| format!("{} is {}", record.event_id, record.state.name()))
+        .collect();
+    let queues = [&world.events, &world.dead_letters, &world.journal];
+    let held: Vec<_> = queues
+        .iter()
+        .map(|queue| {
+            let checks = queue.held(|message, _| is_check(message)).into_iter();
+            checks.filter(|is_check| *is_check).count()
+        })
+        .collect();
+    let ids = world.scenario.checks.iter().map(|(_, check)| check.id());
+    let ids: BTreeSet<_> = ids.collect();
+    let mut bodies = world.table.kept_bodies();
+    bodies.retain(|id| ids.contains(id));
+    if !(records.is_empty() && held.iter().all(|count| *count == 0) && bodies.is_empty()) {
+        return Err(format!(
+            "of check events are left: records {records:?}, messages of the queues {held:?}, bodies {bodies:?}"
+        ));
+    }
+    Ok(())
 }
 
 /// Waits until the queues of events are empty.
@@ -345,6 +414,38 @@ fn dead_letter_ids(world: &World) -> BTreeSet<String> {
         .collect()
 }
 
+/// Checks that the relay's book of a scan has every event in its hour and with its end, as the
+/// simulation itself counts them. The dead letters tell the end of each once no work is left.
+async fn check_book(world: &World, dead: Option<&BTreeSet<String>>) -> Result<(), String> {
+    let (now, mut after) = (FakeClock.now(), None);
+    world.table.delete_expired(now);
+    let mut book = Book::of(Timestamp::MIN..Timestamp::MAX);
+    let mut records = BTreeMap::new();
+    loop {
+        let page = world.table.scan(after.as_deref(), SCANNED_AT_ONCE).await;
+        let page = page.map_err(|error| format!("the table cannot be scanned: {error}"))?;
+        for record in page.records {
+            book.add(&record);
+            records.insert(record.event_id.clone(), record);
+        }
+        page.unreadable
+            .into_iter()
+            .for_each(|key| book.add_unreadable(key));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let counted = world.invariants.count_events(&records, dead)?;
+    if *book.hours() != counted || !book.balances() {
+        return Err(format!(
+            "the relay's book has {:?}, and there are {counted:?}",
+            book.hours()
+        ));
+    }
+    Ok(())
+}
+
 /// Labels of the dead letters.
 fn dead_letter_labels(world: &World) -> BTreeSet<String> {
     world
@@ -382,18 +483,27 @@ async fn check_end(world: &World) -> Result<(), String> {
                     record.state.name()
                 ));
             }
-            State::Delivered | State::Dead(_) | State::Archived { .. } | State::Discarded(_) => {}
+            State::Delivered
+            | State::Dead(_)
+            | State::Archived { .. }
+            | State::Discarded(_)
+            | State::Erased => {}
         }
     }
     let Answer::List(list) = ask(world, json!({ "action": "list", "limit": 1000 })).await? else {
         return Err("the answer is of another action".to_owned());
     };
-    let shown: BTreeSet<String> = list
-        .items
-        .iter()
-        .map(|letter| letter.event_id.to_string())
-        .collect();
-    let dead_letter_ids = dead_letter_ids(world);
+    // The record of a check lives for an hour: a dead letter that outlives it may be shown until
+    // DynamoDB deletes the record, and gets another by the next run of reconcile.
+    let now = FakeClock.now();
+    let live = world.table.records().into_iter();
+    let live = live.filter(|record| now < record.expires_at);
+    let live: BTreeSet<String> = live.map(|record| record.event_id.to_string()).collect();
+    let is_settled = |id: &String| !id.starts_with("check-") || live.contains(id);
+    let shown = list.items.iter().map(|letter| letter.event_id.to_string());
+    let shown: BTreeSet<String> = shown.filter(is_settled).collect();
+    let mut dead_letter_ids = dead_letter_ids(world);
+    dead_letter_ids.retain(is_settled);
     if shown != dead_letter_ids {
         return Err(format!(
             "the dead letters are {dead_letter_ids:?}, and the list shows {shown:?}"

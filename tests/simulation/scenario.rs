@@ -1,5 +1,6 @@
 //! Scenario of a run: everything that a seed decides.
 
+mod journal;
 mod order;
 
 use std::collections::BTreeSet;
@@ -7,15 +8,18 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 use std::time::Duration;
 
+use genesys_relay::domain::check::{CheckAttempt, CheckEvent};
 use genesys_relay::domain::event::{EventId, Identity, SenderKey};
 use genesys_relay::domain::json::Json;
 use genesys_relay::domain::retry::Schedule;
 use genesys_relay::ports::clock::Clock as _;
 use genesys_relay::ports::pace::Pace;
 use genesys_relay::testing::FakeClock;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+pub(crate) use self::journal::{JournalPlan, journal_request};
 pub(crate) use self::order::{OrderMode, OrderPlan};
 use crate::faults::{PlannedCrash, Service};
 
@@ -76,12 +80,16 @@ pub(crate) struct Scenario {
     pub(crate) rate: Option<u32>,
     /// Longest time that Lambda takes to start a process of the processor.
     pub(crate) longest_start: Duration,
+    /// Check events, and the times at which they are posted.
+    pub(crate) checks: Vec<(Duration, CheckEvent)>,
     /// Longest time between two overrides of the breaker, where an operator makes some.
     pub(crate) overrides_within: Option<Duration>,
     /// Credentials that the target asks for, where it does.
     pub(crate) credentials: Option<CredentialPlan>,
     /// Order of conversations, where the relay keeps it.
     pub(crate) order: Option<OrderPlan>,
+    /// Journal of delivered events, where the relay keeps it.
+    pub(crate) journal: Option<JournalPlan>,
 }
 
 /// Life of the credentials that the target asks for.
@@ -124,6 +132,22 @@ impl CredentialPlan {
             poison_is_forbidden: rng.bool(),
         }
     }
+}
+
+/// A check event at a random time, the attempts at which end in random ways.
+fn check(rng: &mut fastrand::Rng, length: Duration) -> (Duration, CheckEvent) {
+    use CheckAttempt::{Deliver, Refuse, Retry, Target};
+    let attempts = (0..rng.usize(..4)).map(|_| {
+        *rng.choice(&[Deliver, Refuse, Retry, Retry, Target])
+            .unwrap_or(&Deliver)
+    });
+    let attempts = attempts.collect();
+    let check = CheckEvent {
+        run: Uuid::from_u128(rng.u128(..)),
+        name: "a step".to_owned(),
+        attempts,
+    };
+    (length.mul_f64(rng.f64()), check)
 }
 
 /// Groups of events that are equal or share an id.
@@ -272,16 +296,23 @@ impl Sent {
             }
             Kind::OpenMessaging => open_messaging(&format!("message-{number}"), "2026-01-15T12:00:00Z"),
             Kind::Malformed => format!("{id} is no JSON").into_bytes(),
-            Kind::EventBridge => json!({
-                "version": "0", "id": format!("envelope-{number}-{nth}"), "detail-type": "v2.detail.events.{id}",
-                "source": "aws.partner/genesys.com/cloud/relay", "time": "2026-01-15T12:00:00Z",
-                "detail": {
-                    "topicName": "v2.detail.events", "version": "2", "timestamp": "2026-01-15T12:00:00Z",
-                    "eventBody": { "name": id },
-                },
-            })
-            .to_string()
-            .into_bytes(),
+            Kind::EventBridge => {
+                let mut event = json!({
+                    "version": "0", "id": format!("envelope-{number}-{nth}"), "detail-type": "v2.detail.events.{id}",
+                    "source": "aws.partner/genesys.com/cloud/relay", "time": "2026-01-15T12:00:00Z",
+                    "detail": {
+                        "topicName": "v2.detail.events", "version": "2", "timestamp": "2026-01-15T12:00:00Z",
+                        "eventBody": { "name": id },
+                    },
+                });
+                if let Some(conversation) = self.conversation {
+                    // An erasure asks for the time.
+                    let began: Timestamp = "2026-01-15T12:00:00Z".parse().expect("a time");
+                    event["time"] = json!(began + self.at[nth]);
+                    event["detail"]["eventBody"]["conversationId"] = json!(format!("c-{conversation}"));
+                }
+                event.to_string().into_bytes()
+            }
         }
     }
 
@@ -386,16 +417,22 @@ impl Scenario {
             throttled_per_thousand: 20,
             rate: None,
             longest_start: Duration::ZERO,
+            checks: Vec::new(),
             overrides_within: None,
             credentials: None,
             order: None,
+            journal: None,
             // Weeks of minutes take too long.
             breaker_every: (length < minutes(6 * 60) && rng.u32(..6) == 0).then_some(minutes(1)),
         };
         // Of their own, so that the rest of a scenario stays as it was without them.
         let mut more = fastrand::Rng::with_seed(seed ^ 0xc4ed);
         let has_credentials = seed % 10 == 2;
+        // Nor do check events change the rest of it.
+        let mut checks = fastrand::Rng::with_seed(seed ^ 0xc4ec);
+        let count = if seed % 3 == 1 { checks.u32(1..8) } else { 0 };
         let scenario = Self {
+            checks: (0..count).map(|_| check(&mut checks, length)).collect(),
             poison_is_retryable: scenario.breaker_every.is_some() && seed.is_multiple_of(2),
             rate: (has_credentials && more.bool())
                 .then(|| more.u32(scenario.concurrency..scenario.concurrency * 20)),
@@ -408,10 +445,11 @@ impl Scenario {
             },
             ..scenario
         };
-        if seed % 10 == 4 {
-            return scenario.with_order(&mut more);
+        match seed % 20 {
+            4 | 14 => scenario.with_order(&mut more),
+            6 => scenario.with_journal(&mut more),
+            _ => scenario,
         }
-        scenario
     }
 
     /// A target whose credentials expire, are revoked and rotate; nothing else fails.
@@ -485,6 +523,7 @@ impl Scenario {
             throttled_per_thousand: 200,
             rate: Some(concurrency),
             longest_start: Duration::from_secs(10),
+            checks: Vec::new(),
             overrides_within: rng.bool().then_some(Duration::from_mins(4)),
             ..Self::with_breaker(503, length, None)
         }
@@ -653,9 +692,11 @@ impl Scenario {
             throttled_per_thousand: 20,
             rate: None,
             longest_start: Duration::ZERO,
+            checks: Vec::new(),
             overrides_within: None,
             credentials: None,
             order: None,
+            journal: None,
             seed: 0,
         }
     }

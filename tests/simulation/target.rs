@@ -6,6 +6,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genesys_relay::domain::check::{CheckAttempt, CheckEvent};
 use genesys_relay::domain::conversation::ConversationKey;
 use genesys_relay::domain::event::EventId;
 use genesys_relay::ports::target::{
@@ -54,7 +55,10 @@ impl SimTarget {
     fn take(&self, delivery: &Delivery<'_>) {
         self.process
             .invariants()
-            .taken(delivery.event, delivery.order, self.keeps_order);
+            .taken(&self.process, delivery, self.keeps_order);
+        if delivery.resend.is_some() {
+            self.process.faults().count("deliveries of resends");
+        }
         match delivery.order {
             Some(OutOfOrder::Late) => self.process.faults().count("deliveries marked late"),
             Some(OutOfOrder::Replayed) => self.process.faults().count("deliveries marked replayed"),
@@ -238,7 +242,26 @@ impl SimTarget {
 impl Target for SimTarget {
     async fn deliver(&self, delivery: Delivery<'_>) -> Outcome {
         let id = &delivery.event.id;
-        self.process.invariants().delivery_started(id);
+        if let Some(check) = CheckEvent::of(delivery.event) {
+            if check.outcome(delivery.attempt) != CheckAttempt::Target {
+                let problem = format!("the check event {id} goes to the target");
+                self.process.invariants().violate(&problem);
+            }
+            let faults = self.process.faults();
+            faults.count("check events at the target");
+            if !faults.should_fail(self.refusals_per_thousand) {
+                return Outcome::Delivered { status: Some(200) };
+            }
+            let cause = match faults.random(|rng| rng.u32(..5)) {
+                0 => FailureCause::Status(503),
+                1 => FailureCause::Status(400),
+                2 => FailureCause::TimedOut,
+                3 => FailureCause::Connection,
+                _ => FailureCause::Credentials(Some(401)),
+            };
+            return Outcome::Failed(DeliveryFailure::new(cause, "no"));
+        }
+        self.process.invariants().delivery_started(&delivery);
         let outcome = self.requests(&delivery).await;
         if let Outcome::Failed(DeliveryFailure {
             cause, retry_after, ..

@@ -1,13 +1,14 @@
 //! World of a run: services, functions, their processes, and their triggers.
 
 mod breaker;
+mod journal;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genesys_relay::dead_letters::{self, DeadLetters, OrderedQueues, Ports, ReplayError};
+use genesys_relay::dead_letters::{self, DeadLetters, OrderedQueues, Ports, ReplayError, Settings};
 use genesys_relay::deliver::{self, Backoff, Processor};
 use genesys_relay::domain::event::EventId;
 use genesys_relay::domain::event_record::State;
@@ -113,6 +114,7 @@ pub(crate) struct World {
     pub(crate) events: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
     pub(crate) line: Line,
+    pub(crate) journal: FakeQueue,
     pub(crate) table: FakeTable,
     pub(crate) mapping: Mapping,
     pub(crate) archive: FakeArchive,
@@ -144,6 +146,10 @@ impl World {
             events.disorder(scenario.seed ^ 0x0e7e);
             dead_letters.disorder(scenario.seed ^ 0xdead);
         }
+        let journal = FakeQueue::default().keeping_for(DEAD_LETTERS_KEPT);
+        if scenario.disorder {
+            journal.disorder(scenario.seed ^ 0x7042);
+        }
         let table = FakeTable::default();
         let mapping = Mapping::new(scenario.concurrency);
         let line = Line::new(&scenario);
@@ -166,6 +172,7 @@ impl World {
             events,
             dead_letters,
             line,
+            journal,
             table,
             mapping,
             archive: FakeArchive::default(),
@@ -255,6 +262,25 @@ impl World {
         body: &[u8],
     ) -> Option<Result<Accepted, Refusal>> {
         self.invariants.requested(&sent.label());
+        let answer = self.serve(headers, body).await?;
+        match &answer {
+            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => {
+                self.invariants.accepted(id, sent);
+            }
+            Err(_) => {}
+        }
+        (!self
+            .faults
+            .should_fail(self.scenario.throttled_per_thousand / 2))
+        .then_some(answer)
+    }
+
+    /// Serves a webhook; `None` where no answer arrived.
+    pub(crate) async fn serve(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Option<Result<Accepted, Refusal>> {
         let mode = self.line.mode();
         let instance = warm(&self.ingests, mode).unwrap_or_else(|| {
             let process = self.process("ingest", INGEST_CALL);
@@ -285,16 +311,7 @@ impl World {
         self.invariants.check_nothing_lost();
         let answer = answer.ok()?;
         lock(&self.ingests).push(instance);
-        match &answer {
-            Ok(Accepted { id, .. }) | Err(Refusal::NotJson { kept_as: id, .. }) => {
-                self.invariants.accepted(id, sent);
-            }
-            Err(_) => {}
-        }
-        (!self
-            .faults
-            .should_fail(self.scenario.throttled_per_thousand / 2))
-        .then_some(answer)
+        Some(answer)
     }
 
     /// Puts an event into the events queue as a rule of EventBridge does, which retries until it
@@ -375,6 +392,13 @@ impl World {
                 .await
         };
         let answer = process.invoke(time, work).await;
+        self.invariants
+            .journal_ended(process.number(), answer.is_ok());
+        if answer.is_err() && process.ran_without_faults() && began.elapsed() >= time {
+            self.invariants.violate(
+                "the processor is killed at its time-out although nothing but the journal failed",
+            );
+        }
         // The processor gives up tasks that still run 1½ s before its time-out.
         if answer.is_err()
             || !process.ran_without_faults()
@@ -484,6 +508,7 @@ impl World {
             events: remote(&process, &self.events, Service::Events),
             ordered: self.ordered_source(&process),
             dead_letters: remote(&process, &self.dead_letters, Service::DeadLetters),
+            journal: self.journal_queue(&process),
             table: Remote {
                 port: self.table.clone(),
                 service: Service::Table,
@@ -524,26 +549,66 @@ impl World {
         &self,
         request: &Value,
     ) -> Result<Result<dead_letters::Answer, ReplayError>, Crashed> {
-        let request =
-            dead_letters::Request::parse(request.clone(), "an operator").expect("a request");
-        if let dead_letters::Request::Discard { event_ids, .. } = &request {
-            self.invariants.discard_requested(event_ids.iter().cloned());
+        let process = self.process(action(request), OPERATOR_CALL);
+        self.replay_by(&process, request).await
+    }
+
+    async fn replay_by(
+        &self,
+        process: &Process,
+        request: &Value,
+    ) -> Result<Result<dead_letters::Answer, ReplayError>, Crashed> {
+        if request["action"] == "discard" {
+            let ids = request["eventIds"].as_array().into_iter().flatten();
+            let ids = ids.filter_map(|id| id.as_str()?.parse().ok());
+            self.invariants.discard_requested(ids);
         }
-        let process = self.process(action(&request), OPERATOR_CALL);
-        let remote = |queue: &FakeQueue, service| remote(&process, queue, service);
+        let request = Self::parse(request);
+        let function = self.dead_letters_of(process);
+        let handled = Box::pin(function.handle(request, Instant::now() + REPLAY_TIME));
+        let answer = process.invoke(REPLAY_TIME, handled).await;
+        if let Ok(Ok(answer)) = &answer {
+            let answer = json!(answer);
+            for (field, name) in DONE {
+                if answer[field].as_u64().is_some_and(|count| count > 0) {
+                    self.faults.count(name);
+                }
+            }
+            let items = ["items", "events"].map(|field| answer[field].as_array());
+            let ids = items.into_iter().flatten().flatten();
+            self.invariants
+                .check_listed(ids.filter_map(|item| item["eventId"].as_str()));
+        }
+        self.invariants.note(|| match &answer {
+            Ok(Ok(answer)) => format!("{}: {}", process.name(), json!(answer)),
+            Ok(Err(error)) => format!("{}: {error}", process.name()),
+            Err(Crashed) => format!("{} crashed", process.name()),
+        });
+        self.invariants.check_nothing_lost();
+        answer
+    }
+
+    fn parse(request: &Value) -> dead_letters::Request {
+        dead_letters::Request::parse(request.clone(), "an operator").expect("a request")
+    }
+
+    /// The replay function of a process.
+    fn dead_letters_of(&self, process: &Process) -> DeadLetters<RemotePorts> {
+        let remote = |queue: &FakeQueue, service| remote(process, queue, service);
         let mode = match self.line.mode() {
             OrderMode::None => None,
             OrderMode::Conversation => Some(dead_letters::OrderMode::Conversation),
             OrderMode::Draining => Some(dead_letters::OrderMode::Draining),
         };
         let ports = Ports {
-            events: self.event_queues(&process),
+            events: self.event_queues(process),
             ordered: mode.map(|mode| OrderedQueues {
                 mode,
                 queue: remote(&self.line.queue, Service::Ordered),
                 dead_letters: remote(&self.line.dead_letters, Service::DeadLetters),
             }),
             dead_letters: remote(&self.dead_letters, Service::DeadLetters),
+            journal: self.journal_queue(process),
             redrive: remote(&self.dead_letters, Service::DeadLetters),
             table: Remote {
                 port: self.table.clone(),
@@ -557,27 +622,13 @@ impl World {
             },
             clock: self.clock(),
         };
-        let function: DeadLetters<RemotePorts> = DeadLetters {
+        DeadLetters {
             ports,
-            target_rate: None,
-        };
-        let handled = Box::pin(function.handle(request, Instant::now() + REPLAY_TIME));
-        let answer = process.invoke(REPLAY_TIME, handled).await;
-        if let Ok(Ok(answer)) = &answer {
-            let answer = json!(answer);
-            for (field, name) in DONE {
-                if answer[field].as_u64().is_some_and(|count| count > 0) {
-                    self.faults.count(name);
-                }
-            }
+            settings: Settings {
+                processor_timeout: self.scenario.processor_time,
+                ..Settings::default()
+            },
         }
-        self.invariants.note(|| match &answer {
-            Ok(Ok(answer)) => format!("replay: {}", json!(answer)),
-            Ok(Err(error)) => format!("replay: {error}"),
-            Err(Crashed) => "replay crashed".to_owned(),
-        });
-        self.invariants.check_nothing_lost();
-        answer
     }
 
     /// Runs the recovery from its checkpoint.
@@ -628,21 +679,22 @@ const DONE: [(&str, &str); 4] = [
 ];
 
 /// Name of the replay function's process for a request.
-fn action(request: &dead_letters::Request) -> &'static str {
-    match request {
-        dead_letters::Request::Replay(_) => "replay",
-        dead_letters::Request::Reconcile { .. } => "reconcile",
-        dead_letters::Request::Archive { .. } => "archive",
-        dead_letters::Request::Restore { .. } => "restore",
-        dead_letters::Request::Discard { .. } => "discard",
-        dead_letters::Request::StatusOf(_)
-        | dead_letters::Request::Start(_)
-        | dead_letters::Request::Background { .. }
-        | dead_letters::Request::Status
-        | dead_letters::Request::List(_)
-        | dead_letters::Request::Show(_)
-        | dead_letters::Request::Cancel(_) => "look",
-    }
+fn action(request: &Value) -> &'static str {
+    const ACTIONS: [&str; 8] = [
+        "replay",
+        "reconcile",
+        "archive",
+        "restore",
+        "discard",
+        "journal",
+        "resend",
+        "erase",
+    ];
+    let is_dry = request["dryRun"] == true;
+    let mut actions = ACTIONS.into_iter().filter(|_| !is_dry);
+    actions
+        .find(|action| request["action"] == *action)
+        .unwrap_or("look")
 }
 
 fn clock_now(clock: SkewedClock) -> jiff::Timestamp {

@@ -1,5 +1,7 @@
 //! Invariants of a run, and the observations that they are checked against.
 
+mod book;
+mod journal;
 mod order;
 mod retries;
 
@@ -9,16 +11,21 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use genesys_relay::domain::event::{Event, EventId};
+use genesys_relay::domain::check::CheckEvent;
+use genesys_relay::domain::event::{EventId, Source};
 use genesys_relay::domain::event_record::{EventRecord, REPLAY_CEILING, State, StateName};
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::clock::Clock as _;
-use genesys_relay::ports::target::OutOfOrder;
+use genesys_relay::ports::target::Delivery;
 use genesys_relay::testing::{FakeClock, FakeQueue, FakeTable};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
+use uuid::Uuid;
 
+use self::journal::Book;
+pub(crate) use self::journal::place_of;
 use self::order::Line;
+use crate::faults::Process;
 use crate::lock;
 use crate::scenario::{Scenario, Sent};
 
@@ -63,6 +70,7 @@ pub(crate) struct Invariants {
     /// Changes of the queues and of the knowledge at the last check of losses.
     checked: Mutex<Option<Vec<usize>>>,
     line: Mutex<Line>,
+    book: Mutex<Book>,
 }
 
 #[derive(Default)]
@@ -83,6 +91,8 @@ struct Seen {
     probed_at: Option<Instant>,
     /// Start of the time in which good events are held back although the target works.
     held_since: Option<Instant>,
+    /// Numbers of the runs that wrote objects, by their random ids.
+    run_numbers: BTreeMap<String, usize>,
     /// Events in the archive.
     archived: BTreeSet<EventId>,
     /// Events that an operator has asked to discard.
@@ -94,8 +104,16 @@ struct Seen {
     disturbed: BTreeSet<EventId>,
     /// Last state of each record, also of expired ones.
     last: BTreeMap<EventId, StateName>,
-    /// Time since which an event is recorded as delivered or discarded.
-    finished: BTreeMap<EventId, Timestamp>,
+    /// Times of receipt that the messages of an event name.
+    received_at: BTreeMap<EventId, BTreeSet<Timestamp>>,
+    /// Time of the last write of each record.
+    written_at: BTreeMap<EventId, Timestamp>,
+    /// Events that a resend delivers again.
+    resending: BTreeSet<EventId>,
+    /// Events whose records the recovery has begun.
+    recovered: BTreeSet<EventId>,
+    /// Time since which an event is recorded as delivered, discarded or erased, and which of it.
+    finished: BTreeMap<EventId, (Timestamp, StateName)>,
     /// Last answer of the target that the relay received: status and `Retry-After`.
     heard: BTreeMap<EventId, (Option<u16>, Duration)>,
     /// Events whose last attempt should not count, and whether it may all the same.
@@ -150,6 +168,12 @@ pub(crate) fn label_of(body: &[u8]) -> String {
     label.map_or_else(String::new, |(label, _)| format!("<{label}>"))
 }
 
+/// Returns whether a message is that of a check event. Nothing else holds of those than that they
+/// are kept apart.
+pub(crate) fn is_check(message: &Message) -> bool {
+    CheckEvent::parse(message.body.as_bytes()).is_some()
+}
+
 impl Invariants {
     pub(crate) fn new(
         scenario: &Scenario,
@@ -183,7 +207,28 @@ impl Invariants {
             seen: Mutex::default(),
             checked: Mutex::default(),
             line: Mutex::default(),
+            book: Mutex::new(Book::new(scenario)),
         }
+    }
+
+    /// An object's key with the number of a run in place of its random id, so that the order of keys
+    /// is the same in all runs of a seed.
+    pub(crate) fn stable_key(&self, key: &str) -> String {
+        let ids = 0..key.len().saturating_sub(35);
+        let is_id = |at: &usize| {
+            let part = key.get(*at..at + 36);
+            part.is_some_and(|part| part.parse::<Uuid>().is_ok())
+        };
+        let Some(at) = ids.filter(|at| key.is_char_boundary(*at)).find(is_id) else {
+            return key.to_owned();
+        };
+        let mut seen = lock(&self.seen);
+        let next = seen.run_numbers.len();
+        let number = *seen
+            .run_numbers
+            .entry(key[at..at + 36].to_owned())
+            .or_insert(next);
+        format!("{}{number:06}{}", &key[..at], &key[at + 36..])
     }
 
     /// Prints a line where a single seed is replayed.
@@ -272,7 +317,7 @@ impl Invariants {
 
     /// Checks that each event was delivered or is excused, and that no event became two.
     pub(crate) fn check_labels(&self, excused: impl Fn(&str) -> bool) -> Result<(), String> {
-        let seen = lock(&self.seen);
+        let (book, seen) = (lock(&self.book), lock(&self.seen));
         for (label, labelled) in &seen.labels {
             let Labelled {
                 accepted,
@@ -283,7 +328,10 @@ impl Invariants {
                 is_open,
                 ..
             } = labelled;
-            let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
+            let is_discarded = |id: &&EventId| {
+                seen.last.get(*id) == Some(&StateName::Discarded)
+                    || book.is_erasure_asked(id, label)
+            };
             let done = taken
                 .union(&recorded.iter().filter(is_discarded).cloned().collect())
                 .count();
@@ -319,18 +367,31 @@ impl Invariants {
         is_undeliverable: bool,
         is_renewed: bool,
     ) {
+        if is_check(message) {
+            return;
+        }
         let now = FakeClock.now();
-        let id = message.identity(now).0;
+        let (id, received_at) = message.identity(now);
         let digest = message.to_event(now).ok().and_then(|event| event.digest());
         let mut seen = lock(&self.seen);
         seen.changes += 1;
+        let own = digest.map(|digest| id.with_body(&digest));
+        for id in [&id].into_iter().chain(&own) {
+            let times = seen.received_at.entry(id.clone()).or_default();
+            times.insert(received_at);
+        }
         let labelled = seen
             .labels
             .entry(label_of(message.body.as_bytes()))
             .or_default();
         labelled.queued.insert(id.clone());
-        let own = digest.map(|digest| id.with_body(&digest));
         labelled.recorded.insert(id.clone());
+        let ids = [&id].into_iter().chain(&own).cloned();
+        lock(&self.book).queued(
+            ids,
+            &label_of(message.body.as_bytes()),
+            message.received_at(now),
+        );
         // A copy of an event with an id of its own.
         let again = own.filter(|own| !labelled.recorded.insert(own.clone()));
         if !is_renewed {
@@ -385,10 +446,12 @@ impl Invariants {
     }
 
     /// Notes that the target accepted an event, and checks its place in the order.
-    pub(crate) fn taken(&self, event: &Event, order: Option<OutOfOrder>, keeps_order: bool) {
+    pub(crate) fn taken(&self, process: &Process, delivery: &Delivery<'_>, keeps_order: bool) {
+        let Delivery { event, order, .. } = *delivery;
         if keeps_order && !self.has_taken(&event.id) {
             self.check_order(event, order);
         }
+        self.note_acceptance(process, delivery, keeps_order);
         let mut seen = lock(&self.seen);
         *seen.taken.entry(event.id.clone()).or_default() += 1;
         seen.labels
@@ -506,14 +569,23 @@ impl Invariants {
 
     /// Checks that a delivery starts neither after a recorded one nor before the end of the
     /// backoff.
-    pub(crate) fn delivery_started(&self, id: &EventId) {
-        let now = FakeClock.now();
+    pub(crate) fn delivery_started(&self, delivery: &Delivery<'_>) {
+        let (id, now) = (&delivery.event.id, FakeClock.now());
         let (finished, not_before) = {
             let mut seen = lock(&self.seen);
             seen.heard.remove(id);
             seen.uncounted.remove(id);
-            (seen.finished.get(id).copied(), seen.not_before.remove(id))
+            // A resend may deliver once more what was delivered before, and a worker that had begun
+            // what is erased now.
+            let may_deliver = |how: StateName| match how {
+                StateName::Delivered => delivery.resend.is_some(),
+                how => how == StateName::Erased,
+            };
+            let finished = seen.finished.get(id).filter(|(_, how)| !may_deliver(*how));
+            let finished = finished.map(|(at, _)| *at);
+            (finished, seen.not_before.remove(id))
         };
+        self.check_redelivery(id, &label_of(&delivery.event.body), delivery.resend);
         if finished.is_some_and(|since| now < since + RECORD_LIFE - TOLERANCE) {
             self.violate(&format!(
                 "{id} is delivered again although it is recorded as delivered or discarded"
@@ -527,7 +599,16 @@ impl Invariants {
     }
 
     /// Checks a change of a record by a process.
-    pub(crate) fn written(&self, by: &str, before: Option<&EventRecord>, after: &EventRecord) {
+    pub(crate) fn written(
+        &self,
+        process: &Process,
+        before: Option<&EventRecord>,
+        after: &EventRecord,
+    ) {
+        if after.source == Source::Check {
+            return;
+        }
+        let by = process.name();
         let (id, now) = (&after.event_id, FakeClock.now());
         let name = |record: &EventRecord| record.state.name().as_str();
         self.trace(&(
@@ -546,6 +627,21 @@ impl Invariants {
             )
         });
         self.remember(after, now);
+        {
+            let mut seen = lock(&self.seen);
+            seen.written_at.insert(id.clone(), now);
+            if after.resend.is_some() {
+                seen.resending.insert(id.clone());
+            } else {
+                seen.resending.remove(id);
+            }
+            if by == "recovery" {
+                seen.recovered.insert(id.clone());
+            } else if before.is_none_or(|before| before.first_seen_at != after.first_seen_at) {
+                seen.recovered.remove(id);
+            }
+        }
+        self.note_written(process, before, after);
         match (before.map(|before| &before.state), &after.state) {
             (_, State::Delivered) if !self.has_taken(id) => {
                 self.violate(&format!(
@@ -612,17 +708,33 @@ impl Invariants {
     /// Checks that a delivered or discarded event stays so for the life of its record.
     fn remember(&self, after: &EventRecord, now: Timestamp) {
         let (id, name) = (&after.event_id, after.state.name());
+        let is_resent = self.is_resent(id);
         let mut seen = lock(&self.seen);
         seen.changes += 1;
         let was = seen.last.insert(id.clone(), name);
         let since = seen.finished.get(id).copied();
-        if matches!(name, StateName::Delivered | StateName::Discarded) {
-            seen.finished.insert(id.clone(), now);
-        } else if since.is_some_and(|since| now < since + RECORD_LIFE - TOLERANCE) {
-            drop(seen);
-            self.violate(&format!("{id} changed from {was:?} back to {name:?}"));
+        let since = since.filter(|(since, _)| now < *since + RECORD_LIFE - TOLERANCE);
+        let is_final = matches!(
+            name,
+            StateName::Delivered | StateName::Discarded | StateName::Erased
+        );
+        let may_change = match since {
+            None => true,
+            Some((_, StateName::Erased)) => name == StateName::Erased,
+            Some((_, StateName::Discarded)) => is_final,
+            Some(_) => is_final || is_resent,
+        };
+        if is_final {
+            seen.finished.insert(id.clone(), (now, name));
+        } else if let Some((_, how)) = since {
+            // What was delivered stays so for all messages but those of resends.
+            seen.finished.insert(id.clone(), (now, how));
         } else {
             seen.finished.remove(id);
+        }
+        if !may_change {
+            drop(seen);
+            self.violate(&format!("{id} changed from {was:?} back to {name:?}"));
         }
     }
 
@@ -648,9 +760,12 @@ impl Invariants {
             by_label.entry(label).or_default().insert(id.clone());
             queued.insert(id);
         }
-        let seen = lock(&self.seen);
+        let (book, seen) = (lock(&self.book), lock(&self.seen));
         for (label, labelled) in seen.labels.iter().filter(|(_, labelled)| !labelled.is_open) {
-            let is_discarded = |id: &&EventId| seen.last.get(*id) == Some(&StateName::Discarded);
+            let is_discarded = |id: &&EventId| {
+                seen.last.get(*id) == Some(&StateName::Discarded)
+                    || book.is_erasure_asked(id, label)
+            };
             let mut safe = by_label.remove(label).unwrap_or_default();
             let elsewhere = labelled.taken.iter().chain(&labelled.archived);
             safe.extend(
@@ -664,7 +779,7 @@ impl Invariants {
                     labelled.accepted.len() - safe.len(),
                     labelled.accepted.len()
                 );
-                drop(seen);
+                drop((book, seen));
                 return self.violate(&what);
             }
         }
@@ -673,6 +788,7 @@ impl Invariants {
                 || seen.taken.contains_key(*id)
                 || seen.archived.contains(*id)
                 || seen.last.get(*id) == Some(&StateName::Discarded)
+                || book.is_id_erasure_asked(id)
         };
         let lost: Vec<_> = seen
             .known
@@ -680,7 +796,7 @@ impl Invariants {
             .filter(|id| !is_safe(id))
             .cloned()
             .collect();
-        drop(seen);
+        drop((book, seen));
         if !lost.is_empty() {
             let mut what = "LOST:".to_owned();
             for id in lost {

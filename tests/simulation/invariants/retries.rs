@@ -77,7 +77,11 @@ impl Invariants {
             State::Dead(dead) if dead.death != *death => {
                 dead.replayed_at.unwrap_or(before.last_seen_at)
             }
-            State::Dead(_) | State::Delivered | State::Archived { .. } | State::Discarded(_) => {
+            State::Dead(_)
+            | State::Delivered
+            | State::Archived { .. }
+            | State::Discarded(_)
+            | State::Erased => {
                 return;
             }
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use genesys_relay::breaker::{self, Breaker};
 use genesys_relay::domain::circuit::Policy;
 use genesys_relay::domain::circuit::Probed;
+use genesys_relay::domain::event::Source;
 use genesys_relay::domain::message::Message;
 use genesys_relay::ports::event_source::Prober;
 use genesys_relay::testing::{FakeQueue, FakeTable};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{OPERATOR_CALL, RemotePorts, Warm, World, remote};
 use crate::faults::{Crashed, Service};
-use crate::invariants::label_of;
+use crate::invariants::{is_check, label_of};
 use crate::mapping::Mapping;
 use crate::ports::{Remote, SkewedClock};
 
@@ -122,7 +123,10 @@ impl World {
                 .table
                 .record(&id)
                 .is_none_or(|record| record.attempts_made == 0);
-            is_untried && !self.is_poison(&label) && !self.invariants.has_taken(&id)
+            is_untried
+                && !is_check(message)
+                && !self.is_poison(&label)
+                && !self.invariants.has_taken(&id)
         };
         !self.mapping.is_enabled()
             && self.faults.is_mostly_working()
@@ -147,12 +151,18 @@ impl World {
         let time = self.scenario.processor_time;
         self.invariants.probed();
         let work = async { function.probe(delivered_at, Instant::now() + time).await };
-        let probed = process
-            .invoke(time, work)
-            .await
-            .map_err(|Crashed| "the processor crashed")??;
-        if probed != Probed::Nothing {
+        let probed = process.invoke(time, work).await;
+        self.invariants
+            .journal_ended(process.number(), probed.is_ok());
+        let probed = probed.map_err(|Crashed| "the processor crashed")??;
+        if let Probed::Delivered { event_id } | Probed::Failed { event_id, .. } = &probed {
             self.faults.count("probes");
+            let id = event_id.parse().ok();
+            let record = id.and_then(|id| self.table.record(&id));
+            if record.is_some_and(|record| record.source == Source::Check) {
+                let problem = format!("the breaker probes with the check event {event_id}");
+                self.invariants.violate(&problem);
+            }
         }
         Ok(probed)
     }
