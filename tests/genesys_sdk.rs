@@ -33,6 +33,8 @@ const CHECK_TAKES: Duration = Duration::from_mins(5);
 
 const FORBIDDEN: &str = "a-forbidden-conversation";
 
+const INTEGRATION: &str = "an-integration";
+
 /// The webhook in a file of `events/`, parsed.
 fn webhook(name: &str) -> Result<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -190,8 +192,10 @@ async fn the_official_sdk_takes_the_stand_in_for_genesys_cloud_and_knows_what_th
         let forbidden = call.endpoint == Endpoint::Conversation(FORBIDDEN.to_owned());
         forbidden.then(|| CallFault::missing_permission("conversation:message:view"))
     });
+    genesys.set_integration(INTEGRATION, "https://relay.example/webhook/genesys");
     check(&json!({
         "url": genesys.url(),
+        "integration": INTEGRATION,
         "clientId": CLIENT_ID,
         "clientSecret": CLIENT_SECRET,
         "expiredToken": expired,

@@ -419,6 +419,8 @@ async fn the_recovery_lets_no_log_of_genesys_forge_a_line_and_tells_no_secret() 
         }));
     }
     let variables = [
+        ("ARCHIVE_BUCKET_NAME", "archive".to_owned()),
+        ("CONVERSATION_INDEX", "on".to_owned()),
         ("RECOVERY_SOURCE", "webhook-deliveries".to_owned()),
         ("RECOVERY_IDS", "w1".to_owned()),
         ("RECOVERY_OVERLAP_MINUTES", "15".to_owned()),

@@ -157,6 +157,7 @@ impl Relay {
             events: FakeQueue::default(),
             ordered: None,
             dead_letters: FakeQueue::default(),
+            journal: None,
             table: DynamoDb::new(&config, stack.output("EventsTableName")?.to_owned()),
             target: Answering::default(),
             clock: TestClock::default(),
@@ -178,19 +179,22 @@ impl Relay {
         expected: &[&str],
     ) {
         *self.processor.ports.target.0.lock().expect("not poisoned") = status;
-        let record = ReceivedMessage {
-            message_id: message_id.to_owned(),
-            receipt: ReceiptHandle(message_id.to_owned()),
-            receive_count,
-            is_ordered: false,
-            sent_at: Timestamp::UNIX_EPOCH,
-            message: named(name),
-        };
         // Past every backoff, and past every lease.
         self.processor
             .ports
             .clock
             .forward(SignedDuration::from_mins(2));
+        let record = ReceivedMessage {
+            message_id: message_id.to_owned(),
+            receipt: ReceiptHandle(message_id.to_owned()),
+            receive_count,
+            is_ordered: false,
+            sent_at: self.processor.ports.clock.now(),
+            message: named(name),
+        };
+        // An event that has waited costs a look at the erasures, once in ten seconds for all of them.
+        let erasures: &[&str] = if receive_count > 1 { &[READ] } else { &[] };
+        let expected = [erasures, expected].concat();
         self.requests.take();
         self.processor
             .process(vec![record], Instant::now() + Duration::from_mins(1))

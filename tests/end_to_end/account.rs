@@ -102,7 +102,7 @@ async fn rules_of_an_account_replace_nothing_and_hold_up_no_event() -> Result<()
     for queue in ["QueueUrl", "DeadLetterQueueUrl"] {
         assert_eq!(key_of(&relay, queue).await?.as_deref(), Some(key));
     }
-    assert_eq!(bound_roles(&relay, boundary).await?, 6);
+    assert_eq!(bound_roles(&relay, boundary).await?, 7);
     assert_eq!(
         relay.stack.output("WebhookUrl")?,
         format!("https://{DOMAIN}/webhook/genesys")

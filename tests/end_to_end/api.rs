@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use local::genesys;
+use local::genesys::{self, Webhook};
 use local::python::{self, Packages};
 use local::stack::Function;
 use local::target::Behaviour;
@@ -22,6 +22,9 @@ const SCHEMATHESIS: Packages = Packages {
     name: "schemathesis",
     requirements: include_str!("schemathesis/requirements.txt"),
 };
+
+/// The conversation of the document's examples, so that some requests find events.
+const EXAMPLE: &str = "0b6c2e34-5a1d-4c7b-8f29-6d3e9b7a1c02";
 
 /// It ends by itself after about a minute.
 const SCHEMATHESIS_TAKES: Duration = Duration::from_mins(5);
@@ -181,7 +184,13 @@ async fn a_retry_that_takes_too_long_goes_on_in_the_background() -> Result<()> {
 #[tokio::test]
 async fn the_api_is_as_its_document_says() -> Result<()> {
     let relay = Relay::start(REFUSED, &[]).await?;
-    relay.accept_dead(["one", "two", "three"]).await?;
+    for name in ["one", "two", "three"] {
+        let mut body: Value = serde_json::from_slice(&webhook(name).body)?;
+        body["payload"]["conversationId"] = EXAMPLE.into();
+        let webhook = Webhook::with_shared_secret(body.to_string());
+        relay.accept(&webhook).await?;
+    }
+    relay.until_all_dead(3).await?;
     let page = relay.stack.call_api("GET", "/dlq?limit=1").await?;
     let token = page.body["next"].as_str().context("a token")?;
     let dead_letters = relay.stack.dead_letter_api_url()?;
@@ -217,7 +226,7 @@ async fn the_api_is_as_its_document_says() -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        told.contains("4 selected / 4 total") && told.contains("No issues found"),
+        told.contains("5 selected / 5 total") && told.contains("No issues found"),
         "{told}"
     );
     Ok(())

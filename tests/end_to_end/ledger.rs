@@ -115,21 +115,11 @@ pub(crate) struct KeptAttempt {
 }
 
 pub(crate) async fn records(relay: &Relay) -> Result<BTreeMap<String, Kept>> {
-    let table = relay.stack.output("EventsTableName")?;
-    let mut pages = relay
-        .stack
-        .dynamodb()
-        .scan()
-        .table_name(table)
-        .into_paginator()
-        .items()
-        .send();
     let mut records = BTreeMap::new();
-    while let Some(item) = pages.try_next().await? {
+    for (key, item) in relay.items().await? {
         // Kept bodies, leases, and the breaker with what it goes by: no event's id has such a
         // character.
-        let is_of_no_event = item["event_id"].as_s().is_ok_and(|id| id.contains('#'));
-        if item.contains_key("state") && !is_of_no_event {
+        if item.contains_key("state") && !key.contains('#') {
             let record: Kept = serde_dynamo::from_item(item)?;
             records.insert(record.event_id.clone(), record);
         }

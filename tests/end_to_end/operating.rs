@@ -89,6 +89,8 @@ async fn every_alarm_reaches_its_subscribers_and_the_dashboard_shows_it() -> Res
         ("Breaker", "on"),
         ("Order", "conversation"),
         ("RecoverySource", "open-messaging"),
+        ("Statement", "on"),
+        ("CanaryMinutes", "60"),
     ];
     let relay = Relay::start(Behaviour::Fine, &parameters).await?;
     let queue = subscribe(&relay).await?;
@@ -97,7 +99,7 @@ async fn every_alarm_reaches_its_subscribers_and_the_dashboard_shows_it() -> Res
     let alarms = described.metric_alarms();
     let names = alarms.iter().filter_map(|alarm| alarm.alarm_name.clone());
     let names: BTreeSet<_> = names.collect();
-    assert_eq!(names.len(), 27, "{names:?}");
+    assert_eq!(names.len(), 29, "{names:?}");
 
     let name = relay.stack.output("DashboardName")?;
     let dashboard = cloudwatch
@@ -237,6 +239,11 @@ async fn the_functions_log_the_fields_of_queries_and_metrics() -> Result<()> {
     relay.until_empty().await?;
     let (status, _) = relay.send(&Webhook::with_shared_secret("not JSON")).await?;
     assert_eq!(status, 400);
+    // Looks, of which one has a caller whom IAM knows.
+    let answer = relay.stack.call_api("GET", "/dlq").await?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let question = json!({ "action": "conversation", "id": "a-conversation" });
+    relay.stack.invoke(Function::Look, &question).await??;
     for query in queries()? {
         let (fields, mut texts) = named_in(&query);
         assert!(fields.len() > 3, "{query}: {fields:?}");

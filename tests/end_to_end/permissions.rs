@@ -5,6 +5,8 @@
 
 mod breaker;
 mod ingest;
+mod journal;
+mod look;
 mod ordered;
 mod processor;
 mod recovery;
@@ -172,6 +174,17 @@ async fn try_each_on(
     probes: &[(&str, Probe)],
 ) -> Result<()> {
     let role = relay.stack.role(role).await?;
+    try_policy(relay, &role, resource, exempt, probes).await
+}
+
+/// Tries every permission of one policy of a role on resources whose ARN contains `resource`.
+async fn try_policy(
+    relay: &Relay,
+    role: &Role,
+    resource: &str,
+    exempt: &[&str],
+    probes: &[(&str, Probe)],
+) -> Result<()> {
     let tried = probes
         .iter()
         .map(|(action, _)| *action)
@@ -183,7 +196,7 @@ async fn try_each_on(
         eprintln!("without {action} {resource}");
         let trial = Trial {
             relay,
-            role: &role,
+            role,
             action,
             resource,
         };
@@ -217,14 +230,27 @@ async fn ingest_and_processor_lose_nothing_without_a_permission() -> Result<()> 
 
 #[tokio::test]
 async fn replay_and_schedules_lose_nothing_without_a_permission() -> Result<()> {
-    let relay = start("none", &[]).await?;
+    let relay = start("none", &[("JournalDays", "7")]).await?;
     replay::try_schedules(&relay).await?;
-    replay::try_all(&relay).await
+    Box::pin(replay::try_all(&relay)).await
+}
+
+#[tokio::test]
+async fn look_and_journal_fail_openly_without_a_permission() -> Result<()> {
+    let relay = start("none", &[("JournalDays", "7")]).await?;
+    journal::try_all(&relay).await?;
+    look::try_all(&relay).await
 }
 
 #[tokio::test]
 async fn recovery_loses_nothing_without_a_permission() -> Result<()> {
     recovery::try_all(&start("webhook-deliveries", &[]).await?).await
+}
+
+#[tokio::test]
+async fn statement_fails_openly_without_a_permission() -> Result<()> {
+    let relay = start("open-messaging", &[]).await?;
+    Box::pin(recovery::try_statements(&relay)).await
 }
 
 #[tokio::test]

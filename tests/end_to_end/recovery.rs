@@ -35,7 +35,7 @@ const SHORT_RUN: i32 = 20;
 
 impl Relay {
     /// Starts a relay that recovers from a Genesys Cloud of its own, by hand only.
-    async fn recovering(source: &str) -> Result<Self> {
+    pub(crate) async fn recovering(source: &str) -> Result<Self> {
         let relay = Self::start(Behaviour::Fine, &[("RecoverySource", source)]).await?;
         relay.genesys.set_rate_limit(100_000);
         Ok(relay)
@@ -57,7 +57,7 @@ impl Relay {
     }
 
     /// Waits until the target has had so many events, each once.
-    async fn until_each_is_delivered_once(&self, events: usize) -> Result<()> {
+    pub(crate) async fn until_each_is_delivered_once(&self, events: usize) -> Result<()> {
         wait::until(&format!("{events} events are delivered"), || async {
             Ok((self.deliveries().len() >= events).then_some(()))
         })
@@ -92,7 +92,7 @@ fn envelope(number: usize, time: Timestamp) -> Value {
 }
 
 /// A message of Open Messaging.
-fn message(number: usize, time: Timestamp) -> Value {
+pub(crate) fn message(number: usize, time: Timestamp) -> Value {
     json!({
         "id": format!("message-{number}"),
         "channel": {

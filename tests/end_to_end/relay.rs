@@ -17,7 +17,7 @@ use local::target::{Answer, Behaviour, ReceivedRequest, Target};
 use local::wait;
 use serde_json::{Value, json};
 
-pub(crate) use self::observe::{accepted_names, assert_has, name_of, peak_memory};
+pub(crate) use self::observe::{Item, accepted_names, assert_has, name_of, peak_memory};
 use crate::recovery;
 
 /// Webhooks in flight to ingest at the same time. More start more of its processes at once, and

@@ -8,6 +8,7 @@ expiredToken                  a token that passes no more
 interval                      what the sample conversations are found in
 messages                      the status of each sample message, by id
 forbidden                     a conversation that answers 403
+integration                   the id of an Open Messaging integration
 regions                       the hosts by region that the relay knows
 requests                      bodies that the relay sent, each as {"model": ..., "body": ...}
 """
@@ -184,7 +185,16 @@ def check_answers(given):
                 expect(data.normalized_message.id == message.message_id, f"{message.message_id} is another message")
                 seen = (data.conversation_id, data.status)
                 expect(seen == (found, message.message_status), f"{message.message_id} is also {seen}")
+        listed = [each.message_id for side in conversation.participants for each in side.messages or []]
+        bulk = lambda name: stand_in.conversations.post_conversations_message_messages_bulk(name, body=listed)
+        together = stand_in.get("TextMessageListing", bulk, found)
+        expect({each.id for each in together.entities} == set(listed), f"not all of {found} come together")
     expect(statuses == given["messages"], f"these messages were found: {statuses}")
+
+    integration = stand_in.conversations.get_conversations_messaging_integrations_open_integration_id
+    found = stand_in.get("OpenIntegration", integration, given["integration"])
+    expect(found.outbound_notification_webhook_url.startswith("https://"), "the integration has no URL")
+    refused(404, "not.found", integration, "unknown")
 
     conversation = stand_in.conversations.get_conversations_message
     refused(404, "not.found", conversation, "unknown")

@@ -97,6 +97,15 @@ fn the_metrics_of_the_table_are_written_and_no_others() {
     assert_eq!(line::written(&lines), table.collect());
 }
 
+#[test]
+fn no_metric_counts_a_check() {
+    let lines = recorded(relay::checks);
+    let written = line::written(&lines);
+    // Of runs over the dead letters, and not of their events.
+    let names: Vec<&str> = written.keys().map(String::as_str).collect();
+    assert_eq!(names, ["ArchiveFailed", "OldestDeadLetterAge"]);
+}
+
 /// Calls of AWS without an answer.
 async fn failed_calls() {
     let config = local::clients::config("http://127.0.0.1:9", &Keys::unchecked()).await;
@@ -140,6 +149,7 @@ async fn expired_certificate() {
                 attempt,
                 deadline: Instant::now() + Duration::from_secs(10),
                 order: None,
+                resend: None,
                 pace: None,
             })
             .await;

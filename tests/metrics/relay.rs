@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genesys_relay::breaker::{self, Breaker};
-use genesys_relay::dead_letters::{self, DeadLetters, Ports};
+use genesys_relay::check::path::Path;
+use genesys_relay::check::{self, RelayError, WebRequest, Webhook, canary};
+use genesys_relay::dead_letters::{self, DeadLetters, Ports, Settings};
 use genesys_relay::deliver::{self, Backoff, Order, Processor};
 use genesys_relay::domain::attempts::{Attempts, minute_of};
 use genesys_relay::domain::circuit::Policy;
@@ -22,11 +24,13 @@ use genesys_relay::ports::events_table::{EventsTable as _, LeaseName, RunLease};
 use genesys_relay::ports::pace::Pace;
 use genesys_relay::ports::queue::{ReceivedMessage, Sender as _};
 use genesys_relay::ports::secrets::SecretCache;
+use genesys_relay::ports::sent_messages::{SentMessages, SentPart};
 use genesys_relay::ports::target::{Delivery, DeliveryFailure, FailureCause, Outcome, Target};
 use genesys_relay::recover::{self, Recover};
+use genesys_relay::statement::{self, Statements};
 use genesys_relay::testing::{
-    FakeArchive, FakeClock, FakeEventSource, FakePorts, FakeProber, FakeQueue, FakeSecretStore,
-    FakeTable,
+    FakeArchive, FakeClock, FakeCounts, FakeEventSource, FakePorts, FakeProber, FakeQueue,
+    FakeSecretStore, FakeTable,
 };
 use http::HeaderMap;
 use jiff::SignedDuration;
@@ -87,6 +91,7 @@ type TheProcessor = Processor<FakePorts<Named>>;
 pub(crate) struct Relay {
     pub(crate) events: FakeQueue,
     ordered: FakeQueue,
+    journal: FakeQueue,
     pub(crate) dead_letters: FakeQueue,
     pub(crate) table: FakeTable,
     archive: FakeArchive,
@@ -103,7 +108,7 @@ impl Relay {
             FakeArchive::default(),
         );
         let events = FakeQueue::default().redriving_to(&dead_letters, RECEIVES);
-        let ordered = FakeQueue::default();
+        let (ordered, journal) = (FakeQueue::default(), FakeQueue::default());
         let secrets = FakeSecretStore::holding(&json!({ "webhookSecrets": [SECRET] }));
         let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(1), RECEIVES)
             .expect("a schedule");
@@ -123,6 +128,7 @@ impl Relay {
                         events: events.clone(),
                         ordered: Some(ordered.clone()),
                         dead_letters: dead_letters.clone(),
+                        journal: Some(journal.clone()),
                         table: table.clone(),
                         target: Named,
                         clock: FakeClock,
@@ -144,15 +150,17 @@ impl Relay {
                     events: events.clone(),
                     dead_letters: dead_letters.clone(),
                     ordered: None,
+                    journal: Some(journal.clone()),
                     redrive: dead_letters.clone().moving_to(&events),
                     table: table.clone(),
                     archive: archive.clone(),
                     clock: FakeClock,
                 },
-                target_rate: None,
+                settings: Settings::default(),
             },
             events,
             ordered,
+            journal,
             dead_letters,
             table,
             archive,
@@ -254,8 +262,37 @@ pub(crate) async fn everything() {
     duplicates(&relay).await;
     conversation(&relay).await;
     dead_letters(&relay).await;
+    journal(&relay).await;
     recoveries(&relay).await;
+    statements(&relay).await;
     breaker(&relay).await;
+    canary(&relay).await;
+}
+
+/// A run of the canary that has no secret.
+async fn canary(relay: &Relay) {
+    let path: Result<&Path<Nowhere, Nowhere>, _> = Err("no secret".to_owned());
+    let checks = canary::run(path, &relay.table, &FakeClock).await;
+    assert_eq!(checks.expect("saved"), []);
+}
+
+/// A relay that no run of the canary reaches.
+struct Nowhere;
+
+impl Webhook for Nowhere {
+    async fn send(&self, _request: WebRequest) -> Result<u16, String> {
+        unreachable!()
+    }
+}
+
+impl check::Relay for Nowhere {
+    async fn look(&self, _request: Value) -> Result<Value, RelayError> {
+        unreachable!()
+    }
+
+    async fn act(&self, _request: Value) -> Result<Value, RelayError> {
+        unreachable!()
+    }
 }
 
 /// One webhook for each answer of ingest.
@@ -320,6 +357,31 @@ async fn deliveries(relay: &Relay) {
         relay.events.send(message).await.expect("a duplicate");
     }
     relay.work().await;
+}
+
+/// Delivered events of which one is missing in the journal, and one is sent once more and erased.
+async fn journal(relay: &Relay) {
+    relay.journal.fail_times(1);
+    for name in ["unjournalled", "journalled"] {
+        relay
+            .receives(&json!({ "name": name }))
+            .await
+            .expect("accepted");
+        relay.work().await;
+    }
+    let journalled = relay.journal.messages().pop().expect("a message");
+    let id = journalled.event_id().expect("an id").to_owned();
+    let resend = json!({ "action": "resend", "eventIds": [&id], "why": "a test", "runId": "one" });
+    let Ok(dead_letters::Request::Start(start)) = dead_letters::Request::parse(resend, "a test")
+    else {
+        panic!("no start")
+    };
+    relay.replay.enlist(&start).await.expect("started");
+    let answer = relay.asks(start.payload).await;
+    assert_eq!(answer["resent"], 1, "{answer}");
+    let erase = json!({ "action": "erase", "eventIds": [id], "why": "a test" });
+    let erased = relay.asks(erase).await;
+    assert_eq!(erased["erased"], 1, "{erased}");
 }
 
 /// An event in line that fails, and fails once more when the patience is over.
@@ -491,6 +553,49 @@ pub(crate) async fn recoveries(relay: &Relay) {
         .expect_err("the table is away");
 }
 
+/// Genesys's book of a day without messages.
+struct NoMessages;
+
+impl SentMessages for NoMessages {
+    type Place = ();
+
+    async fn read_sent(
+        &self,
+        _window: Window,
+        (): (),
+        _deadline: Instant,
+    ) -> Result<SentPart<()>, DeliveryLogError> {
+        Ok(SentPart {
+            entries: Vec::new(),
+            is_conversation: false,
+            calls: 1,
+            starts_again: false,
+            next: None,
+        })
+    }
+}
+
+/// A run of the schedule of statements.
+async fn statements(relay: &Relay) {
+    let ports = statement::Ports {
+        sent: NoMessages,
+        table: relay.table.clone(),
+        events: relay.events.clone(),
+        archive: relay.archive.clone(),
+        counts: FakeCounts::default(),
+        clock: FakeClock,
+    };
+    let statements = Statements::<FakePorts<NoMessages>> {
+        ports,
+        has_conversation_index: true,
+    };
+    let request = json!({ "action": "statement", "by": "schedule" });
+    let request = statement::Request::parse(request, "a test", FakeClock.now());
+    let deadline = Instant::now() + Duration::from_mins(5);
+    let answer = statements.run(&request.expect("a request"), deadline).await;
+    answer.expect("a run");
+}
+
 /// A run that finds one message of Open Messaging.
 pub(crate) async fn recovers(relay: &Relay, text: &str) {
     recover(relay, Log(Some(text.to_owned())))
@@ -576,4 +681,68 @@ async fn breaker(relay: &Relay) {
             .expect("counted");
         minute(&breaker).await;
     }
+}
+
+/// All that can happen to check events.
+pub(crate) async fn checks() {
+    let relay = Relay::new();
+    let check = |name: &str, attempts: Value| {
+        let check = json!({ "run": Uuid::nil(), "name": name, "attempts": attempts });
+        json!({ "genesysRelayCheck": check }).to_string()
+    };
+    let body = check("delivered", json!(["retry", "deliver"]));
+    relay
+        .sends("wrong", body.as_bytes())
+        .await
+        .expect_err("unauthorized");
+    relay
+        .sends_with(&[], body.as_bytes())
+        .await
+        .expect_err("unauthorized");
+    // The second is a duplicate.
+    for _ in 0..2 {
+        relay.sends_body(&body).await.expect("accepted");
+        relay.work().await;
+    }
+    for name in ["discarded", "left"] {
+        let body = check(
+            name,
+            json!(["refuse", "refuse", "retry", "retry", "retry", "retry"]),
+        );
+        relay.sends_body(&body).await.expect("accepted");
+    }
+    relay.work().await;
+    let filter = json!({ "source": "check" });
+    let replayed = relay
+        .asks(json!({ "action": "replay", "filter": filter }))
+        .await;
+    assert_eq!(replayed["replayed"], 2);
+    relay.work().await;
+    // SQS moves what has used up its receives.
+    relay
+        .asks(json!({ "action": "replay", "filter": filter }))
+        .await;
+    relay.work().await;
+    relay.reconcile().await;
+    let list = relay
+        .asks(json!({ "action": "list", "source": "check" }))
+        .await;
+    let id = &list["items"][0]["eventId"];
+    let discarded = relay
+        .asks(json!({ "action": "discard", "eventIds": [id], "why": "a test" }))
+        .await;
+    assert_eq!(discarded["discarded"], 1);
+    advance(Duration::from_hours(2)).await;
+    let archived = relay.asks(json!({ "action": "archive" })).await;
+    assert_eq!(
+        (&archived["archived"], &archived["removed"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(relay.journal.messages(), []);
+    let records = relay.table.records();
+    let ids: Vec<_> = records.iter().map(|record| &record.event_id).collect();
+    let forgotten = relay
+        .asks(json!({ "action": "forget", "eventIds": ids }))
+        .await;
+    assert_eq!(forgotten["failures"], 0);
 }

@@ -4,9 +4,11 @@
 //! Every write also goes into a second stand-in, and both must agree.
 
 mod breaker;
+mod conversations;
 mod index;
 mod leases;
 mod records;
+mod scan;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +16,7 @@ use anyhow::{Context as _, Result};
 use genesys_relay::adapters::aws::dynamodb::DynamoDb;
 use genesys_relay::domain::event::{Event, EventId, Source};
 use genesys_relay::domain::event_record::{
-    Attempt, BulkReplay, Claim, ClaimRequest, ClaimResult, Context, DeadLetterEvidence,
+    Attempt, BulkReplay, CHECK_LIFE, Claim, ClaimRequest, ClaimResult, Context, DeadLetterEvidence,
     DeadLetterStatus, Death, EventRecord, LIFE, OperatorAction, State, StateName, Summary,
     Transition,
 };
@@ -51,22 +53,24 @@ fn event(name: &str, received_at: Timestamp) -> Event {
     }
 }
 
+/// A request for `event` at this time, for a minute.
+fn request(event: &Event, now: Timestamp, last: bool) -> ClaimRequest<'_> {
+    ClaimRequest {
+        event,
+        message_id: "a-message",
+        sent_at: now,
+        bulk: None,
+        resend: None,
+        last,
+        conversation: None,
+        lease_until: now + SignedDuration::from_mins(1),
+        now,
+    }
+}
+
 /// Claims `event` at this time for a minute.
 fn claim(found: Option<&EventRecord>, event: &Event, now: Timestamp, last: bool) -> Claim {
-    let lease_until = now + SignedDuration::from_mins(1);
-    match Claim::on(
-        found,
-        ClaimRequest {
-            event,
-            message_id: "a-message",
-            sent_at: now,
-            bulk: None,
-            last,
-            conversation: None,
-            lease_until,
-            now,
-        },
-    ) {
+    match Claim::on(found, request(event, now, last)) {
         ClaimResult::Claimed(claim) => claim,
         other => panic!("not free: {other:?}"),
     }
@@ -120,6 +124,12 @@ impl<'a, W: EventsTable> Pair<'a, W> {
         Ok(found)
     }
 
+    async fn forget(&self, record: &EventRecord) -> Result<Written> {
+        let forgotten = self.table.forget(record.forget()?).await?;
+        assert_eq!(forgotten, self.model.forget(record.forget()?).await?);
+        Ok(forgotten)
+    }
+
     async fn write(&self, step: &Transition) -> Result<Written> {
         let written = self.table.write(step).await?;
         assert_eq!(written, self.model.write(step).await?);
@@ -156,15 +166,23 @@ async fn a_table_keeps_its_contract(table: impl EventsTable) -> Result<()> {
     records::of_two_at_once_one_wins(&table).await?;
     records::many_are_read_at_once(&table).await?;
     records::a_body_is_kept_byte_for_byte(&table).await?;
+    records::a_body_that_was_kept_again_later_is_not_taken_back(&table).await?;
     records::a_fetched_event_is_queued_until_it_is_claimed(&table).await?;
+    records::record_of_a_check_is_deleted_unless_it_changed(&table).await?;
     leases::one_run_at_a_time_has_the_lease(&table, LeaseName::DeadLetters).await?;
     leases::one_run_at_a_time_has_the_lease(&table, LeaseName::Recovery).await?;
     leases::one_run_at_a_time_has_the_lease(&table, LeaseName::Breaker).await?;
     leases::leases_on_different_things_are_apart(&table).await?;
     leases::a_checkpoint_is_the_newest_that_was_saved(&table).await?;
     leases::a_bulk_replay_is_the_newest_that_was_saved(&table).await?;
+    conversations::a_conversation_lists_its_events_oldest_first(&table).await?;
+    conversations::an_erased_event_leaves_its_conversation(&table).await?;
+    conversations::erasures_are_those_that_were_saved_last(&table).await?;
+    conversations::a_resend_is_part_of_its_record(&table).await?;
+    conversations::an_erased_event_keeps_its_id_and_digest_alone(&table).await?;
     breaker::attempts_of_a_minute_add_up(&table).await?;
-    breaker::the_breaker_is_what_was_saved_last(&table).await
+    breaker::the_breaker_is_what_was_saved_last(&table).await?;
+    scan::a_scan_meets_each_record_once(&table).await
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ pub(super) async fn every_state_comes_back_as_it_was(table: &impl EventsTable) -
         sent_at: at(0),
         reason: None,
         event: None,
+        resend: None,
     };
     let DeadLetterStatus::Unrecorded(stray) = DeadLetterStatus::of(&letter, None, at(13)) else {
         panic!("recorded")
@@ -264,6 +265,26 @@ pub(super) async fn a_body_is_kept_byte_for_byte(table: &impl EventsTable) -> Re
     Ok(())
 }
 
+pub(super) async fn a_body_that_was_kept_again_later_is_not_taken_back(
+    table: &impl EventsTable,
+) -> Result<()> {
+    let event = id("kept-twice");
+    table.take_back_body(&event, at(0)).await?;
+    // The run that kept it at 0 learns that its record is lost, and meanwhile the event dies again.
+    table.keep_body(&event, b"once", at(0)).await?;
+    table.keep_body(&event, b"again", at(1)).await?;
+    table.take_back_body(&event, at(0)).await?;
+    assert_eq!(
+        table.body(&event, at(2)).await?.as_deref(),
+        Some(&b"again"[..])
+    );
+    for _ in 0..2 {
+        table.take_back_body(&event, at(1)).await?;
+        assert_eq!(table.body(&event, at(2)).await?, None);
+    }
+    Ok(())
+}
+
 pub(super) async fn a_fetched_event_is_queued_until_it_is_claimed(
     table: &impl EventsTable,
 ) -> Result<()> {
@@ -285,5 +306,38 @@ pub(super) async fn a_fetched_event_is_queued_until_it_is_claimed(
         .take(&event.id, &claimed.delivered(attempt(at(3), 200)))
         .await?;
     assert_eq!(delivered.history, queued.history);
+    Ok(())
+}
+
+pub(super) async fn record_of_a_check_is_deleted_unless_it_changed(
+    table: &impl EventsTable,
+) -> Result<()> {
+    let pair = Pair::of(table);
+    let event = Event {
+        source: Source::Check,
+        ..event("a-check", at(0))
+    };
+    let mut lives = Vec::new();
+    for life in [0, 10] {
+        let claimed = claim(None, &event, at(life), false);
+        let in_progress = pair.take(&event.id, claimed.transition()).await?;
+        assert_eq!(in_progress.expires_at, at(life) + CHECK_LIFE);
+        assert!(in_progress.forget().is_err(), "a worker has it");
+        let delivered = claimed.delivered(attempt(at(life + 1), 200));
+        let delivered = pair.take(&event.id, &delivered).await?;
+        for earlier in &lives {
+            let lost = Written::Lost(Some(Box::new(delivered.clone())));
+            assert_eq!(pair.forget(earlier).await?, lost);
+        }
+        if life == 0 {
+            assert_eq!(pair.forget(&delivered).await?, Written::Done);
+            assert_eq!(pair.get(&event.id).await?, None);
+        }
+        lives.push(delivered);
+    }
+    for _ in 0..2 {
+        assert_eq!(pair.forget(&lives[1]).await?, Written::Done);
+        assert_eq!(pair.get(&event.id).await?, None);
+    }
     Ok(())
 }

@@ -325,7 +325,7 @@ fn set(yaml: &mut Yaml, path: &str, value: &str) {
 
 /// Ways to widen access: a path in the template, its new value, and the line that the snapshot must
 /// show.
-const WIDER: [(&str, &str, &str); 35] = [
+const WIDER: [(&str, &str, &str); 38] = [
     (
         "IngestRole.Properties.Policies.0.PolicyDocument.Statement.+",
         "{Effect: Allow, Action: 'secretsmanager:GetSecretValue', Resource: '*'}",
@@ -365,6 +365,21 @@ const WIDER: [(&str, &str, &str); 35] = [
         "ReplayRole.Properties.AssumeRolePolicyDocument.Statement.+",
         "{Effect: Allow, Principal: {AWS: '*'}, Action: 'sts:AssumeRole'}",
         "AWS: *",
+    ),
+    (
+        "LookRole.Properties.Policies.0.PolicyDocument.Statement.+",
+        "{Effect: Allow, Action: 'dynamodb:PutItem', Resource: EventsTable.Arn}",
+        "Action: dynamodb:PutItem",
+    ),
+    (
+        "LookPolicy.Properties.PolicyDocument.Statement.0.Resource",
+        "ReplayFunction.Arn",
+        "Resource: ReplayFunction.Arn",
+    ),
+    (
+        "ActPolicy.Properties.Roles",
+        "[IngestRole]",
+        "Roles: IngestRole",
     ),
     (
         "ScheduleRole.Properties.AssumeRolePolicyDocument.Statement.0.Condition",
@@ -561,23 +576,42 @@ fn no_function_writes_an_item_of_the_relay_that_belongs_to_another() {
     let items = [
         "event",
         "#breaker",
+        "#canary",
+        "#erasures",
+        "#statement",
         "attempts#now",
+        "check-1",
         "checkpoint#log",
         "lease#breaker",
         "lease#dead-letters",
         "lease#recovery",
         "run#1",
     ];
-    let own: [(&str, &[&str]); 4] = [
-        ("ProcessorRole", &["event", "attempts#now"]),
+    let own: [(&str, &[&str]); 6] = [
+        ("LookRole", &[]),
+        ("ProcessorRole", &["event", "attempts#now", "check-1"]),
+        ("CanaryRole", &["#canary", "check-1"]),
         ("BreakerRole", &["#breaker", "lease#breaker"]),
         (
             "ReplayRole",
-            &["event", "#breaker", "lease#dead-letters", "run#1"],
+            &[
+                "event",
+                "#breaker",
+                "#erasures",
+                "check-1",
+                "lease#dead-letters",
+                "run#1",
+            ],
         ),
         (
             "RecoveryRole",
-            &["event", "checkpoint#log", "lease#recovery"],
+            &[
+                "event",
+                "#statement",
+                "check-1",
+                "checkpoint#log",
+                "lease#recovery",
+            ],
         ),
     ];
     for (role, own) in own {

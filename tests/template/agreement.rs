@@ -15,18 +15,21 @@ fn parameter_of(variable: &str) -> String {
 
 #[test]
 fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
-    const RESOURCES: [(&str, &str); 16] = [
+    const RESOURCES: [(&str, &str); 19] = [
         ("QUEUE_URL", "EventsQueue"),
         ("QUEUE_ARN", "EventsQueue.Arn"),
         ("DEAD_LETTER_QUEUE_URL", "DeadLetterQueue"),
         ("DEAD_LETTER_QUEUE_ARN", "DeadLetterQueue.Arn"),
         ("ORDERED_QUEUE_URL", "OrderedQueue"),
         ("ORDERED_DEAD_LETTER_QUEUE_URL", "OrderedDeadLetterQueue"),
+        ("JOURNAL_QUEUE_URL", "JournalQueue"),
         ("EVENTS_TABLE_NAME", "EventsTable"),
         ("ARCHIVE_BUCKET_NAME", "ArchiveBucket"),
         ("EVENT_SOURCE_ID", "ProcessorEventSource"),
         ("ORDERED_EVENT_SOURCE_ID", "OrderedEventSource"),
         ("PROCESSOR_FUNCTION_NAME", "ProcessorFunction"),
+        ("LOOK_FUNCTION_NAME", "LookFunction"),
+        ("ACTING_FUNCTION_NAME", "${AWS::StackName}-replay"),
         ("SECRET_ARN", "Secret.Id"),
         ("SIGNING_SECRET_ARN", "SigningSecret.Id"),
         ("TARGET_SIGV4_SERVICE", "TargetSigV4Service"),
@@ -35,17 +38,31 @@ fn each_variable_is_the_resource_or_the_parameter_of_its_name() {
     ];
     const CONSTANTS: [(&str, &str); 1] = [("BREAKER_FAILURE_PERCENT", "90")];
     let template = template();
+    let name = |function: &str| resource(&template, function)["Properties"]["FunctionName"].clone();
     for function in resources_of(&template, "AWS::Serverless::Function") {
+        let looks = (function["FunctionName"] == name("LookFunction")).to_string();
+        let looks = [("LOOK_ONLY", looks.as_str())];
         for (name, value) in entries(&function["Environment"]["Variables"]) {
             let expected = RESOURCES
                 .iter()
                 .chain(&CONSTANTS)
+                .chain(&looks)
                 .find(|(known, _)| *known == name);
             let expected = expected.map_or_else(|| parameter_of(&name), |(_, of)| (*of).to_owned());
+            if name == "WEBHOOK_URL" {
+                let output = &template["Outputs"]["WebhookUrl"]["Value"];
+                assert_eq!(value, output, "as Genesys Cloud calls it");
+                continue;
+            }
             let (_, value) = conditional(value);
             assert_eq!(scalar(value), Some(expected), "{name}");
         }
     }
+    assert_eq!(
+        name("ReplayFunction").as_str(),
+        Some("${AWS::StackName}-replay"),
+        "the function that acts"
+    );
     let redrive = resource(&template, "EventsQueue")["Properties"]["RedrivePolicy"].clone();
     assert_eq!(
         redrive["maxReceiveCount"].as_str(),
@@ -64,7 +81,12 @@ fn every_environment_value_is_text() {
     for function in resources_of(&template(), "AWS::Serverless::Function") {
         for (name, value) in entries(&function["Environment"]["Variables"]) {
             let (_, value) = conditional(value);
-            assert!(matches!(value, Yaml::String(_)), "{name}: {value:?}");
+            // `!If` with a text for each case.
+            let texts = value
+                .as_vec()
+                .map_or(std::slice::from_ref(value), Vec::as_slice);
+            let are_texts = texts.iter().all(|text| matches!(text, Yaml::String(_)));
+            assert!(are_texts, "{name}: {value:?}");
         }
     }
 }

@@ -23,6 +23,7 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
             "${AWS::StackName}-dead-letters",
             "${AWS::StackName}-ordered.fifo",
             "${AWS::StackName}-ordered-dead-letters.fifo",
+            "${AWS::StackName}-journal",
         ],
     ),
     (
@@ -39,8 +40,10 @@ const OF_AWS: [(&str, &[&str], &str, &[&str]); 4] = [
             "${AWS::StackName}-ingest",
             "${AWS::StackName}-processor",
             "${AWS::StackName}-replay",
+            "${AWS::StackName}-look",
             "${AWS::StackName}-recovery",
             "${AWS::StackName}-breaker",
+            "${AWS::StackName}-canary",
         ],
     ),
     // Beside the name of the bus (EventBridge User Guide, "Monitoring Amazon EventBridge"); that is
@@ -443,7 +446,9 @@ fn a_function_that_cannot_begin_rings_an_alarm() {
     for (alarm, function) in [
         ("BreakerSilentAlarm", "breaker"),
         ("RecoverySilentAlarm", "recovery"),
+        ("UnaccountedAlarm", "recovery"),
         ("DeadLetterAgeAlarm", "replay"),
+        ("CanaryAlarm", "canary"),
     ] {
         let properties = &alarms[alarm]["Properties"];
         assert_eq!(text(properties, "TreatMissingData"), "breaching", "{alarm}");
@@ -615,20 +620,44 @@ fn thresholds_follow_from_what_they_are_about() {
 }
 
 #[test]
+fn canary_has_one_run_in_each_period_of_its_alarm() {
+    let template = template();
+    let minutes = template["Parameters"]["CanaryMinutes"]["AllowedValues"].clone();
+    let minutes = minutes.as_vec().expect("a list").iter().map(number);
+    let periods: BTreeMap<u64, u64> = entries(&template["Mappings"]["Canary"])
+        .map(|(minutes, line)| (minutes.parse().expect("minutes"), number(&line["Seconds"])))
+        .collect();
+    for minutes in minutes.filter(|minutes| *minutes > 0) {
+        assert_eq!(periods.get(&minutes), Some(&(60 * minutes)));
+        let timeout = &resource(&template, "CanaryFunction")["Properties"]["Timeout"];
+        assert!(
+            number(timeout) < 60 * minutes,
+            "one run ends before the next"
+        );
+    }
+}
+
+#[test]
 fn feature_that_is_off_has_no_alarm() {
     for (name, alarm) in alarms(&template()) {
         let metric = text(&alarm["Properties"], "MetricName");
         let condition = match metric.as_str() {
             "ConversationWait" => Some("HasOrderedQueue"),
+            "JournalFailed" => Some("HasJournal"),
             metric if metric.starts_with("Approximate") => {
-                let (_, queue) = used_by(&alarm).dimension.expect("a queue");
-                is_fifo(&queue).then_some("HasOrderedQueue")
+                match used_by(&alarm).dimension.expect("a queue").1 {
+                    queue if is_fifo(&queue) => Some("HasOrderedQueue"),
+                    queue if queue.ends_with("-journal") => Some("HasJournal"),
+                    _ => None,
+                }
             }
             metric if metric.starts_with("Breaker") || metric == "ProcessorSilent" => {
                 Some("BreakerIsOn")
             }
             "InvocationsFailedToBeSentToDlq" => Some("TakesEventBridge"),
             metric if metric.starts_with("Recovery") => Some("RecoveryIsOn"),
+            "Unaccounted" => Some("StatesDays"),
+            "CanaryAge" => Some("HasCanary"),
             _ => None,
         };
         assert_eq!(alarm["Condition"].as_str(), condition, "{name}");
@@ -665,7 +694,11 @@ fn the_saved_queries_look_at_the_log_of_every_function() {
     for query in queries {
         // They come from the main stack, joined.
         let looked_at = query["LogGroupNames"][1].as_vec().expect("groups").iter();
-        let looked_at = looked_at.map(|group| group.as_str().expect("a name").to_owned());
+        // That of a function that may be missing is `[condition, name, nothing]`.
+        let looked_at = looked_at.map(|group| {
+            let name = group.as_str().or_else(|| group[1].as_str());
+            name.expect("a name").to_owned()
+        });
         assert_eq!(looked_at.collect::<BTreeSet<_>>(), groups);
     }
 }

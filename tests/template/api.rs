@@ -133,6 +133,7 @@ fn the_access_log_holds_no_header_no_query_and_no_body() {
     let expected = [
         "error.responseType",
         "identity.sourceIp",
+        "identity.userArn",
         "integrationErrorMessage",
         "integrationLatency",
         "integrationStatus",

@@ -6,6 +6,7 @@ mod account;
 mod agreement;
 mod alarms;
 mod api;
+mod journal;
 mod order;
 mod parameters;
 mod reference;
@@ -25,13 +26,15 @@ use serde_json::Value;
 use yaml_rust2::yaml::Hash;
 use yaml_rust2::{Yaml, YamlLoader};
 
-/// Each function, and its resource.
-const FUNCTIONS: [(&str, &str); 5] = [
+/// Each binary, and the function that runs it.
+const FUNCTIONS: [(&str, &str); 7] = [
     ("ingest", "IngestFunction"),
     ("processor", "ProcessorFunction"),
     ("replay", "ReplayFunction"),
+    ("replay", "LookFunction"),
     ("recovery", "RecoveryFunction"),
     ("breaker", "BreakerFunction"),
+    ("canary", "CanaryFunction"),
 ];
 
 fn file(path: &str) -> String {
@@ -209,7 +212,7 @@ fn each_variable_that_a_function_reads_is_set_and_the_other_way_round() {
             .collect();
         let read = variables_read(function);
         assert!(read.len() > 3, "{function}: {read:?}");
-        assert_eq!(set, read, "{function}");
+        assert_eq!(set, read, "{logical_id}");
     }
 }
 
@@ -294,6 +297,7 @@ fn the_outputs_are_those_that_others_script_against() {
         "QueueUrl",
         "QueueArn",
         "OrderedQueueUrl",
+        "JournalQueueUrl",
         "DeadLetterQueueUrl",
         "EventsTableName",
         "ArchiveBucketName",
@@ -302,6 +306,10 @@ fn the_outputs_are_those_that_others_script_against() {
         "IngestFunctionName",
         "ProcessorFunctionName",
         "ReplayFunctionName",
+        "LookFunctionName",
+        "LookPolicyArn",
+        "ActPolicyArn",
+        "CheckPolicyArn",
         "RecoveryFunctionName",
         "AlarmTopicArn",
         "DashboardName",

@@ -4,21 +4,21 @@ use genesys_relay::ports::queue::is_fifo;
 
 use super::*;
 
-/// The conditions on `Order`, and whether each holds for a value.
+/// The conditions on a parameter, and whether each holds for a value.
 ///
 /// The loader drops tags: `!Equals` is a pair, and `!Not` a list of one around it.
-fn holding(template: &Yaml, order: &str) -> BTreeMap<String, bool> {
-    fn on_order(yaml: &Yaml, order: &str) -> Option<bool> {
+fn holding(template: &Yaml, parameter: &str, value: &str) -> BTreeMap<String, bool> {
+    fn holds(yaml: &Yaml, of: &str, value: &str) -> Option<bool> {
         match yaml.as_vec()?.as_slice() {
-            [negated] => Some(!on_order(negated, order)?),
-            [parameter, value] if parameter.as_str() == Some("Order") => {
-                Some(value.as_str() == Some(order))
+            [negated] => Some(!holds(negated, of, value)?),
+            [parameter, compared] if parameter.as_str() == Some(of) => {
+                Some(compared.as_str() == Some(value))
             }
             _ => None,
         }
     }
     entries(&template["Conditions"])
-        .filter_map(|(name, condition)| Some((name, on_order(condition, order)?)))
+        .filter_map(|(name, condition)| Some((name, holds(condition, parameter, value)?)))
         .collect()
 }
 
@@ -50,14 +50,15 @@ fn decided(yaml: &Yaml, holds: &BTreeMap<String, bool>) -> Option<Yaml> {
     }
 }
 
-/// Resources and outputs that a stack has with a value of `Order`.
 fn deployed(order: &str) -> Yaml {
+    deployed_with("Order", order)
+}
+
+/// Resources and outputs that a stack has with this value of a parameter.
+pub(crate) fn deployed_with(parameter: &str, value: &str) -> Yaml {
     let template = template();
-    let holds = holding(&template, order);
-    assert_eq!(
-        holds.keys().map(String::as_str).collect::<Vec<_>>(),
-        ["HasOrderedQueue", "OrdersNewEvents"]
-    );
+    let holds = holding(&template, parameter, value);
+    assert!(!holds.is_empty(), "no condition on {parameter}");
     let mut template = decided(&template, &holds).expect("a template");
     for part in ["Resources", "Outputs"] {
         let resources = hash(part_of(&mut template, part));
@@ -75,7 +76,7 @@ fn deployed(order: &str) -> Yaml {
 }
 
 /// Every text of a value, the names of its entries included.
-fn texts(yaml: &Yaml) -> Vec<String> {
+pub(crate) fn texts(yaml: &Yaml) -> Vec<String> {
     match yaml {
         Yaml::Array(items) => items.iter().flat_map(texts).collect(),
         Yaml::Hash(entries) => entries
@@ -140,14 +141,21 @@ fn new_events_are_ordered_with_conversation_only() {
         let functions = FUNCTIONS.into_iter().filter(|(_, logical_id)| {
             variables_of(&template, logical_id).contains_key("ORDERED_QUEUE_URL")
         });
-        functions.map(|(function, _)| function).collect()
+        functions.map(|(_, logical_id)| logical_id).collect()
     };
     assert_eq!(with_queue("none"), [""; 0]);
+    let read_from = [
+        "ProcessorFunction",
+        "ReplayFunction",
+        "LookFunction",
+        "RecoveryFunction",
+        "BreakerFunction",
+    ];
     assert_eq!(
         with_queue("conversation"),
-        ["ingest", "processor", "replay", "breaker"]
+        [&["IngestFunction"], &read_from[..]].concat()
     );
-    assert_eq!(with_queue("draining"), ["processor", "replay", "breaker"]);
+    assert_eq!(with_queue("draining"), read_from);
     // It is told not to send there.
     let replay = variables_of(&deployed("draining"), "ReplayFunction");
     assert_eq!(replay["ORDER"].as_str(), Some("Order"));
@@ -182,12 +190,15 @@ fn each_role_may_do_with_the_ordered_queues_what_its_function_does() {
     let of_queue = [
         ("Breaker", "GetQueueAttributes"),
         ("Ingest", "SendMessage"),
+        ("Look", "GetQueueAttributes"),
         // Never to send: a new message would be at the end of its conversation.
         ("Processor", read),
+        ("Recovery", "GetQueueAttributes"),
         ("Replay", "SendMessage GetQueueAttributes"),
     ]
     .map(|(role, words)| (role.to_owned(), actions(words)));
-    let of_dead_letters = [("Replay".to_owned(), actions(read))];
+    let of_dead_letters = [("Look", "GetQueueAttributes"), ("Replay", read)]
+        .map(|(role, words)| (role.to_owned(), actions(words)));
     for order in ["conversation", "draining"] {
         let template = deployed(order);
         assert_eq!(

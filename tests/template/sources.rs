@@ -2,6 +2,7 @@
 
 use genesys_relay::breaker::Request as Breaker;
 use genesys_relay::recover::Request as Recovery;
+use genesys_relay::statement::Request as Statement;
 use jiff::Timestamp;
 
 use super::*;
@@ -21,11 +22,20 @@ fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take(
         let input: Value = serde_json::from_str(&input).expect("JSON");
         assert_eq!(input["by"], "schedule");
         if target["Arn"].as_str() == Some("RecoveryFunction.Arn") {
-            assert!(Recovery::parse(input, "a test", Timestamp::now()).is_ok());
+            let now = Timestamp::now();
+            if Statement::is_for(&input) {
+                assert!(Statement::parse(input, "a test", now).is_ok());
+            } else {
+                assert!(Recovery::parse(input, "a test", now).is_ok());
+            }
             continue;
         }
         if target["Arn"].as_str() == Some("BreakerFunction.Arn") {
             assert!(Breaker::parse(input, "a test").is_ok());
+            continue;
+        }
+        // It takes any request.
+        if target["Arn"].as_str() == Some("CanaryFunction.Arn") {
             continue;
         }
         assert_eq!(target["Arn"].as_str(), Some("ReplayFunction.Arn"));
@@ -33,7 +43,7 @@ fn schedules_ask_functions_in_json_and_under_a_role_that_the_scheduler_may_take(
     }
     assert_eq!(
         actions,
-        BTreeSet::from(["archive", "reconcile"].map(String::from))
+        BTreeSet::from(["archive", "journal", "reconcile"].map(String::from))
     );
     let trust =
         resource(&template, "ScheduleRole")["Properties"]["AssumeRolePolicyDocument"]["Statement"]

@@ -86,9 +86,11 @@ fn the_events_table_forgets_in_time_and_can_be_brought_back() {
         table["TimeToLiveSpecification"]["Enabled"].as_bool(),
         Some(true)
     );
+    let recovery = &table["PointInTimeRecoverySpecification"];
+    assert_eq!(recovery["PointInTimeRecoveryEnabled"].as_bool(), Some(true));
     assert_eq!(
-        table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"].as_bool(),
-        Some(true)
+        recovery["RecoveryPeriodInDays"].as_str(),
+        Some("BackupDays")
     );
     assert_eq!(
         table["SSESpecification"]["SSEEnabled"].as_bool(),
@@ -124,20 +126,41 @@ fn the_archive_is_private_and_ends() {
     assert!(
         rules
             .iter()
-            .all(|rule| rule["Status"].as_str() == Some("Enabled") && rule["Prefix"].is_badvalue())
+            .all(|rule| rule["Status"].as_str() == Some("Enabled"))
     );
-    let rule = |name: &str| {
-        rules
+    // Each object has one rule: of two the shorter would win.
+    let of_prefix = |prefix: Option<&str>| {
+        let mut found = rules
             .iter()
-            .find(|rule| !rule[name].is_badvalue())
-            .unwrap_or_else(|| panic!("no {name}"))
+            .filter(|rule| rule["Prefix"].as_str() == prefix);
+        let rule = found
+            .next()
+            .unwrap_or_else(|| panic!("no rule of {prefix:?}"));
+        assert!(found.next().is_none(), "{prefix:?}");
+        rule
     };
+    let [letters, journal] = ["dead-letters/", "journal/"].map(|prefix| of_prefix(Some(prefix)));
     assert_eq!(
-        rule("ExpirationInDays")["ExpirationInDays"].as_str(),
+        letters["ExpirationInDays"].as_str(),
         Some("ArchiveRetentionDays")
     );
-    rule("NoncurrentVersionExpiration");
-    rule("AbortIncompleteMultipartUpload");
+    let days = &journal["ExpirationInDays"];
+    let days: Vec<_> = days
+        .as_vec()
+        .expect("an !If")
+        .iter()
+        .filter_map(scalar)
+        .collect();
+    assert_eq!(
+        days,
+        ["HasJournal", "JournalDays", "1"],
+        "what was kept ends"
+    );
+    let noncurrent = |rule: &Yaml| number(&rule["NoncurrentVersionExpiration"]["NoncurrentDays"]);
+    assert_eq!([noncurrent(letters), noncurrent(journal)], [7, 1]);
+    let of_all = of_prefix(None);
+    assert!(!of_all["AbortIncompleteMultipartUpload"].is_badvalue());
+    assert!(of_all["ExpirationInDays"].is_badvalue());
 }
 
 /// A message larger than the dead-letter queue's limit could not be moved there.

@@ -30,5 +30,6 @@ configuration! {
     processor: "../../functions/processor/src/config.rs",
     replay: "../../functions/replay/src/config.rs",
     recovery: "../../functions/recovery/src/config.rs",
-    breaker: "../../functions/breaker/src/config.rs"
+    breaker: "../../functions/breaker/src/config.rs",
+    canary: "../../functions/canary/src/config.rs"
 }

@@ -157,7 +157,8 @@ impl Site {
         let file = format!("genesys-relay-credentials-{}", uuid::Uuid::new_v4());
         let variables = std::env::temp_dir().join(file);
         env_file::write(&variables, &self.relay.stack).await?;
-        let functions = aws::Stack::local(&variables).await;
+        let place = aws::Place::local(&variables).await?;
+        let functions = aws::Stack::find(&place).await;
         std::fs::remove_file(&variables)?;
         let server = Server::bind(0).await?;
         let (url, link) = (format!("http://{}", server.address()), (server.links())());

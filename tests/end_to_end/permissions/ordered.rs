@@ -12,7 +12,7 @@ const QUEUE: &str = "-ordered.fifo";
 const DEAD_LETTERS: &str = "-ordered-dead-letters.fifo";
 
 /// Used where a message can neither be moved nor deleted.
-const OF_A_FAILURE: [&str; 1] = ["sqs:ChangeMessageVisibility"];
+pub(super) const OF_A_FAILURE: [&str; 1] = ["sqs:ChangeMessageVisibility"];
 
 pub(super) async fn try_all(relay: &Relay) -> Result<()> {
     let mappings = relay.mappings().await?;

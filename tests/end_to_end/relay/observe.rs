@@ -1,8 +1,9 @@
 //! Observations of a running relay: queues, records, logs, and the target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName,
 };
@@ -16,6 +17,9 @@ use serde_json::{Value, json};
 
 use super::Relay;
 
+/// Item of the events table.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
 impl Relay {
     /// Numbers of messages in the events queue and in the dead-letter queue.
     pub(crate) async fn held(&self) -> Result<(u32, u32)> {
@@ -25,8 +29,13 @@ impl Relay {
 
     /// Reads the whole dead-letter queue, and makes its messages visible again.
     pub(crate) async fn dead_letters(&self) -> Result<Vec<Message>> {
-        let (sqs, queue) = (self.stack.sqs(), self.stack.output("DeadLetterQueueUrl")?);
-        let mut letters = Vec::new();
+        self.messages(self.stack.output("DeadLetterQueueUrl")?)
+            .await
+    }
+
+    /// Reads all visible messages of a queue, and makes them visible again.
+    pub(crate) async fn messages(&self, queue: &str) -> Result<Vec<Message>> {
+        let (sqs, mut letters) = (self.stack.sqs(), Vec::new());
         loop {
             let request = sqs.receive_message().queue_url(queue);
             let request = request.max_number_of_messages(10).wait_time_seconds(0);
@@ -65,6 +74,19 @@ impl Relay {
     pub(crate) fn table(&self) -> Result<DynamoDb> {
         let name = self.stack.output("EventsTableName")?.to_owned();
         Ok(DynamoDb::new(self.stack.config(), name))
+    }
+
+    /// All items of the events table, by key.
+    pub(crate) async fn items(&self) -> Result<BTreeMap<String, Item>> {
+        let table = self.stack.output("EventsTableName")?;
+        let request = self.stack.dynamodb().scan().table_name(table);
+        let mut pages = request.into_paginator().items().send();
+        let mut items = BTreeMap::new();
+        while let Some(item) = pages.try_next().await? {
+            let key = item.get("event_id").and_then(|key| key.as_s().ok());
+            items.insert(key.context("an item without a key")?.clone(), item);
+        }
+        Ok(items)
     }
 
     pub(crate) async fn record(&self, id: &str) -> Result<Option<EventRecord>> {
