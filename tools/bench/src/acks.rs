@@ -6,9 +6,9 @@
 //! an event source mapping does, with what is due. A failed delivery is due again after two
 //! seconds. Loads in which all deliveries succeed and in which most fail take turns.
 //!
-//! ingest has a core to itself. The processor, the table and the target share the other core with
-//! the stand-in of SQS, and the processor has the lowest priority there, since on AWS it would not
-//! compete with SQS for CPU time.
+//! ingest shares its core with the sender and the stand-in of SQS alone, which wait for each other.
+//! The processor, the table and the target have the other core: on AWS they would not compete with
+//! SQS for CPU time either.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -79,9 +79,8 @@ async fn load(lab: &Lab, programs: &Programs, webhooks: u32) -> Result<(Vec<f64>
     for name in ["BACKOFF_BASE_SECONDS", "BACKOFF_CAP_SECONDS"] {
         launch.environment.insert(name.to_owned(), "1".to_owned());
     }
-    launch.arguments = vec!["-n19".into(), launch.binary.into()];
-    launch.binary = "/usr/bin/nice".into();
-    let mut processor = FunctionProcess::start(launch).await?;
+    let starting = lab.beside()?.spawn(FunctionProcess::start(launch));
+    let mut processor = starting.await??;
     ingest.init().await?;
     processor.init().await?;
     let (accepted, queue) = unbounded_channel();
@@ -100,17 +99,23 @@ async fn load(lab: &Lab, programs: &Programs, webhooks: u32) -> Result<(Vec<f64>
         anyhow::Ok(took.split_off(took.len() / 2))
     };
     let before = lab.target().requests().len();
+    let mut delivering = lab.beside()?.spawn(deliver(processor, queue));
+    process::join()?;
     let took = tokio::select! {
-        took = sending => took?,
-        ended = deliver(&mut processor, queue) => bail!("the deliveries ended: {ended:?}"),
+        took = sending => took,
+        ended = &mut delivering => bail!("the deliveries ended: {ended:?}"),
     };
+    process::leave()?;
+    let took = took?;
+    drop(accepted);
+    delivering.await??;
     let deliveries = u32::try_from(lab.target().requests().len() - before)?;
     Ok((took, f64::from(deliveries) / f64::from(webhooks)))
 }
 
-/// Invokes the processor with what is due, as an event source mapping does.
+/// Invokes the processor with what is due, as an event source mapping does, until the sender ends.
 async fn deliver(
-    processor: &mut FunctionProcess,
+    mut processor: FunctionProcess,
     mut accepted: UnboundedReceiver<()>,
 ) -> Result<()> {
     // When a message is due, its number, and how often it was received.
@@ -120,7 +125,9 @@ async fn deliver(
         let due = queue.peek().map(|Reverse((due, ..))| *due);
         tokio::select! {
             event = accepted.recv() => {
-                event.context("the sender is gone")?;
+                if event.is_none() {
+                    return Ok(());
+                }
                 queue.push(new());
             }
             () = sleep_until(due.unwrap_or_else(|| Instant::now() + RETRY)) => {}

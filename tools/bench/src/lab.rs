@@ -14,6 +14,7 @@ use local::stand_in::StandIn;
 use local::target::{Behaviour, Target};
 use local::workspace::Workspace;
 use serde_json::{Value, json};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::process;
 use crate::programs::{Program, Programs};
@@ -32,10 +33,12 @@ pub(crate) struct Lab {
     authority: Authority,
     sqs: Front,
     beside: Beside,
+    thread: Thread,
     folder: PathBuf,
 }
 
-/// Surroundings beside SQS.
+/// Surroundings beside SQS. They have a thread of their own, so that what calls SQS does not wait
+/// for what calls them.
 struct Beside {
     _stand_in: StandIn,
     target: Target,
@@ -44,8 +47,36 @@ struct Beside {
     target_front: Front,
 }
 
+/// Dropping it ends the tasks of the thread.
+struct Thread(Option<Runtime>);
+
+impl Thread {
+    /// Starts a thread on the cores of this one.
+    fn start() -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("cannot start a thread")?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Result<&Handle> {
+        let runtime = self.0.as_ref().context("the thread has ended")?;
+        Ok(runtime.handle())
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Beside {
-    async fn open(authority: &Authority) -> Result<Self> {
+    async fn open(authority: Authority) -> Result<Self> {
         let stand_in = StandIn::start(&secret()).await?;
         let target = Target::start(Behaviour::Slow(TARGET_TIME)).await?;
         Ok(Self {
@@ -67,13 +98,21 @@ impl Lab {
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let authority = Authority::new(&folder)?;
         let stand_in = StandIn::start(&secret()).await?;
+        let thread = Thread::start()?;
+        let beside = thread.handle()?.spawn(Beside::open(authority.clone()));
         Ok(Self {
             sqs: authority.front(&stand_in.url()).await?,
-            beside: Beside::open(&authority).await?,
+            beside: beside.await??,
             _stand_in: stand_in,
             authority,
+            thread,
             folder,
         })
+    }
+
+    /// The thread of all surroundings but SQS.
+    pub(crate) fn beside(&self) -> Result<&Handle> {
+        self.thread.handle()
     }
 
     /// The target of the deliveries.

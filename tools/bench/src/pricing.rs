@@ -114,7 +114,7 @@ fn table_use(v: &Inputs) -> [f64; 4] {
 }
 
 /// Dollars per million events by component.
-fn bill(v: &Inputs) -> [f64; 18] {
+fn bill(v: &Inputs) -> [f64; 19] {
     let (acks, batch, rate) = (v["has_ingest"], v["batch"], v["rate"]);
     let api = v["has_api"] * (v["body_bytes"] / v["http_api_bytes"]).ceil();
     let (attempts, [writes, _, reads, stored]) = (attempts(v), table_use(v));
@@ -157,6 +157,7 @@ fn bill(v: &Inputs) -> [f64; 18] {
         writes * v["write"],
         reads * v["read"],
         stored * v["stored_months"] * MILLION / GB * v["stored_gb"],
+        v["in_conversation"] * conversation_index(v),
         logs(v["event_lines"] * successes + failures + metrics),
         logs((acks + batches) * v["platform_log_bytes"]),
         logs(v["has_api"] * v["access_log_bytes"]),
@@ -165,6 +166,38 @@ fn bill(v: &Inputs) -> [f64; 18] {
         (secret_reads(acks, ack_ms) + 2.0 * secret_reads(batches, batch_ms)) * v["secret_read"],
         (traces(acks) + traces(batches)) * v["trace"],
     ]
+}
+
+/// Dollars per million events of conversations for their index. Its keys never change, so that only
+/// the first write of a record is paid again.
+fn conversation_index(v: &Inputs) -> f64 {
+    let stored = v["in_conversation_bytes"] + v["stored_bytes"];
+    v["write"] + stored * v["stored_months"] * MILLION / GB * v["index_gb"]
+}
+
+/// Dollars per million delivered events of the journal, and objects for each event: by a queue that
+/// replay empties, and by an object that the processor writes for each batch.
+fn journal(v: &Inputs) -> [(f64, f64); 2] {
+    // A run receives ten messages at a time.
+    const DRAINED: f64 = 10.0;
+    let message = v["body_bytes"] + v["attributes_bytes"];
+    let requests = |messages: f64| (messages * message / v["sqs_bytes"]).ceil() / messages;
+    let gb_seconds = |ms: f64| ms * 1000.0 * v["memory_mb"] / 1024.0 * v["gb_second"];
+    let months = v["journal_days"] / 30.0;
+    let stored = message * v["compressed"] * months * MILLION / GB * v["archive_gb"];
+    let of_a_run = (v["rate"] * v["drain_seconds"]).max(1.0);
+    let objects = [
+        1.0 / of_a_run.min((v["part_bytes"] / message).floor().max(1.0)),
+        1.0 / v["batch"],
+    ];
+    // Sent, received and deleted.
+    let queue = (requests(v["batch"]) + requests(DRAINED) + 1.0 / DRAINED) * v["sqs"]
+        + gb_seconds(v["send_ms"] / v["batch"] + v["drain_ms"]);
+    let waits = [queue, gb_seconds(v["put_ms"] / v["batch"])];
+    [0, 1].map(|writer| {
+        let puts = objects[writer] * v["put"];
+        (waits[writer] + puts + stored, objects[writer])
+    })
 }
 
 /// The same with events in the ordered queue, which takes the group's id without a surcharge.
@@ -277,7 +310,7 @@ fn dollars(amount: f64) -> String {
 pub(crate) fn costs() -> String {
     let quiet = defaults();
     let busy = with(&quiet, &DATA.busy);
-    let bills = |v: &Inputs| -> Vec<[f64; 18]> {
+    let bills = |v: &Inputs| -> Vec<[f64; 19]> {
         let designs = DATA.designs.iter();
         designs.map(|design| bill(&with(v, design))).collect()
     };
@@ -313,6 +346,11 @@ pub(crate) fn costs() -> String {
         let (without, with) = (total(v), total(&ordered(v)));
         vec![rounded(queue_requests(v)), dollars(without), dollars(with)]
     };
+    let by_writer = |v: &Inputs| -> Vec<String> {
+        let cells = journal(v)
+            .map(|(cost, objects)| [dollars(cost), rounded(objects * v["rate"] * 3600.0)]);
+        cells.concat()
+    };
     let monthly = DATA.monthly.iter().map(|(what, units)| {
         let cost = |(name, count): (&String, &f64)| match name.strip_suffix("_month") {
             Some(_) => quiet[name] * count,
@@ -330,6 +368,7 @@ pub(crate) fn costs() -> String {
         table("changes", changes),
         grid("loads", &quiet, loads),
         grid("order", &quiet, by_order),
+        grid("journal", &quiet, by_writer),
         table("monthly", monthly),
     ];
     tables.join("\n")

@@ -38,6 +38,11 @@ pub(crate) fn leave() -> Result<()> {
     pin(CORES.first())
 }
 
+/// Moves this thread to the core of the functions.
+pub(crate) fn join() -> Result<()> {
+    pin(CORES.last())
+}
+
 fn pin(core: Option<&usize>) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(*core.context("this program may use no core")?)?;
