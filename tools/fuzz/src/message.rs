@@ -166,6 +166,7 @@ fn check_processing(message: &Message) {
         events,
         ordered: None,
         dead_letters: dead_letters.clone(),
+        journal: None,
         table,
         target,
         clock: Noon,

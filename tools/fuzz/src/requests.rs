@@ -1,6 +1,6 @@
 //! Requests to the replay function and the recovery.
 
-use genesys_relay::dead_letters::{self, DeadLetters, OrderMode, OrderedQueues, Ports};
+use genesys_relay::dead_letters::{self, DeadLetters, OrderMode, OrderedQueues, Ports, Settings};
 use genesys_relay::domain::request::InvalidRequest;
 use genesys_relay::domain::text::excerpt;
 use genesys_relay::ports::clock::Clock as _;
@@ -33,6 +33,7 @@ pub(crate) fn replay_request(input: &[u8]) {
                     queue: FakeQueue::default(),
                     dead_letters: FakeQueue::default(),
                 }),
+                journal: None,
                 redrive: queue,
                 table: FakeTable::default(),
                 archive: FakeArchive::default(),
@@ -40,7 +41,7 @@ pub(crate) fn replay_request(input: &[u8]) {
             };
             let dead_letters: DeadLetters<FakePorts<(), Noon>> = DeadLetters {
                 ports,
-                target_rate: None,
+                settings: Settings::default(),
             };
             // Whether it finds anything is another matter.
             let _ = run(async { dead_letters.handle(parsed, deadline()).await });

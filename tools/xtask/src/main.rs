@@ -10,6 +10,7 @@ mod docs;
 mod mutants;
 mod workspace;
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -79,6 +80,12 @@ enum Task {
         /// Seed of the random inputs, without a target
         #[arg(long, conflicts_with = "target")]
         seed: Option<u64>,
+    },
+    /// Find out what AWS does, in a throw-away account: see docs/develop/on-aws.md
+    OnAws {
+        /// Options of `tests/on_aws/run.py`; with --local, on the local AWS
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
     },
     /// Take the pictures of docs/console again (needs Chromium and its driver)
     Pictures,
@@ -170,6 +177,17 @@ fn perform(task: Task) -> Result<()> {
                 &mut command,
                 &[("FUZZ_INPUTS", inputs), ("FUZZ_SEED", seed)],
             ))
+        }
+        Task::OnAws { mut options } => {
+            let count = options.len();
+            options.retain(|option| option != "--local");
+            if options.len() == count {
+                let mut script = Command::new(root().join("tests/on_aws/run"));
+                return Err(script.args(options).exec().into());
+            }
+            let mut command = cargo_test(&["--workspace", "--test", "end_to_end", "on_aws::"]);
+            command.args(["--", "--nocapture"]);
+            run(command.env("GENESYS_RELAY_ON_AWS", options.join(" ")))
         }
         Task::Pictures => {
             let mut command = cargo_test(&["--package", "console", "--test", "browser"]);
