@@ -13,6 +13,7 @@ pub(super) async fn try_all(relay: &Relay) -> Result<()> {
         "sqs:GetQueueAttributes" => nothing_is_journalled,
         "sqs:ReceiveMessage" => nothing_is_journalled,
         "sqs:DeleteMessage" => an_event_is_journalled_and_its_message_stays,
+        "sqs:SendMessage" => a_copy_of_a_delivered_event_stays,
     };
     try_each_on(relay, "ReplayRole", QUEUE, &OF_A_FAILURE, &probes).await?;
     let probes = probes! { "dynamodb:Query" => no_conversation_is_found };
@@ -63,6 +64,43 @@ async fn an_event_is_journalled_and_its_message_stays(trial: &Trial<'_>) -> Resu
     ensure!((left.visible, left.in_flight) == (0, 1), "{left:?}");
     let request = trial.relay.stack.sqs().purge_queue().queue_url(queue);
     request.send().await?;
+    Ok(())
+}
+
+/// A delivered event of which a copy is a dead letter, as after a crash at its last receive.
+async fn a_copy_of_a_delivered_event_stays(trial: &Trial<'_>) -> Result<()> {
+    let id = trial.accept("delivered, and dead as a copy").await?;
+    trial.delivered_once(&id).await?;
+    let (relay, sqs) = (trial.relay, trial.relay.stack.sqs());
+    let (journal, dead) = (
+        relay.stack.output("JournalQueueUrl")?,
+        relay.stack.output("DeadLetterQueueUrl")?,
+    );
+    let found = "the event waits for the journal";
+    let message = wait::until(found, || async {
+        let request = sqs.receive_message().queue_url(journal);
+        let received = request.message_attribute_names("All").send().await?;
+        Ok(received.messages.unwrap_or_default().pop())
+    });
+    let message = message.await?;
+    let copy = sqs.send_message().queue_url(dead);
+    let copy = copy.set_message_body(message.body);
+    let copy = copy.set_message_attributes(message.message_attributes);
+    copy.send().await?;
+    let reconcile = json!({ "action": "reconcile" });
+    trial.take_away().await?;
+    let answer = relay.replay(reconcile.clone()).await?;
+    assert_has(&answer, json!({ "removed": 0 }));
+    ensure!(trial.is_named_in(&answer["failed"].to_string()), "{answer}");
+    trial.give_back().await?;
+    wait::until("the copy is journalled and removed", || async {
+        let answer = relay.replay(reconcile.clone()).await?;
+        Ok((answer["removed"] == 1).then_some(()))
+    })
+    .await?;
+    let left = relay.stack.count(journal).await?;
+    ensure!((left.visible, left.in_flight) == (1, 1), "{left:?}");
+    sqs.purge_queue().queue_url(journal).send().await?;
     Ok(())
 }
 
