@@ -28,7 +28,7 @@ const RENEWED_TIME: Duration = Duration::from_secs(1);
 
 /// The answer is given this long before the invocation ends, whether SQS has answered or not:
 /// without an answer the whole batch comes back, delivered messages included.
-const ANSWER_TIME: Duration = Duration::from_millis(500);
+pub(super) const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 impl<T: PortTypes> Processor<T> {
     /// Delivers a batch, and returns the ids of the messages that SQS must keep.

@@ -31,7 +31,9 @@ impl<T: PortTypes> Processor<T> {
         received: &ReceivedMessage,
         event: &Event,
     ) -> Result<bool, ServiceError> {
-        let age = self.ports.clock.now().duration_since(event.received_at);
+        // A sender's time may lie in the future.
+        let received_at = event.received_at.min(received.sent_at);
+        let age = self.ports.clock.now().duration_since(received_at);
         if received.receive_count <= 1 && age < UNCHECKED_AGE {
             return Ok(false);
         }

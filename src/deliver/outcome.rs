@@ -54,7 +54,10 @@ impl<T: PortTypes> Processor<T> {
             let mut transition = claim.delivered(attempt.clone());
             loop {
                 match self.ports.table.write(&transition).await {
-                    Ok(Written::Done) => return transition.next().has_surplus_body(),
+                    Ok(Written::Done) => {
+                        // A worker that could not record a death may have kept the body.
+                        return transition.next().has_surplus_body() || claim.crashes_before() > 0;
+                    }
                     Ok(Written::Lost(found)) => {
                         match claim.delivered_late(attempt.clone(), found.as_deref()) {
                             Some(late) => transition = late,

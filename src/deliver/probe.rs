@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::deliver::attempt::ClaimOutcome;
 use crate::deliver::backoff::Disposition;
+use crate::deliver::batch::ANSWER_TIME;
 use crate::deliver::order::uncounted;
 use crate::deliver::ports::PortTypes;
 use crate::deliver::processor::Processor;
@@ -85,16 +86,6 @@ impl<T: PortTypes> Processor<T> {
         delivered_at: Option<Timestamp>,
         deadline: Instant,
     ) -> Result<Probed, ServiceError> {
-        let probed = self.probe_once(delivered_at, deadline).await;
-        self.write_journal(deadline).await;
-        probed
-    }
-
-    async fn probe_once(
-        &self,
-        delivered_at: Option<Timestamp>,
-        deadline: Instant,
-    ) -> Result<Probed, ServiceError> {
         let Examined {
             mut candidates,
             are_more,
@@ -139,10 +130,12 @@ impl<T: PortTypes> Processor<T> {
                 ClaimOutcome::Ended(Disposition::RetryAt(_)) if is_last => {
                     self.renew(vec![received], Instant::now()).await;
                 }
-                ClaimOutcome::Ended(disposition) => self.apply(received, disposition).await,
+                ClaimOutcome::Ended(disposition) => {
+                    self.apply(received, disposition, deadline).await;
+                }
                 ClaimOutcome::Claimed(event, claim) if self.loses_place(&received, &claim) => {
                     let disposition = self.lose_place(&received, &event, *claim, deadline).await;
-                    self.apply(received, disposition).await;
+                    self.apply(received, disposition, deadline).await;
                 }
                 ClaimOutcome::Claimed(event, claim) => {
                     claimed = Some((
@@ -302,7 +295,7 @@ impl<T: PortTypes> Processor<T> {
             let disposition = self
                 .record_delivery(&received, event, claim, attempt, deadline)
                 .await;
-            self.apply(received, disposition).await;
+            self.apply(received, disposition, deadline).await;
             return Probed::Delivered { event_id };
         };
         let is_postponed = failure.cause == FailureCause::Postponed;
@@ -310,9 +303,10 @@ impl<T: PortTypes> Processor<T> {
             let disposition = self
                 .record_failure(&received, event, claim, attempt, &failure, deadline)
                 .await;
-            self.apply(received, disposition).await;
+            self.apply(received, disposition, deadline).await;
         } else {
-            self.keep(received, event, claim, attempt, &failure).await;
+            self.keep(received, event, claim, attempt, &failure, deadline)
+                .await;
         }
         if is_postponed {
             return Probed::Nothing;
@@ -332,6 +326,7 @@ impl<T: PortTypes> Processor<T> {
         claim: &Claim,
         attempt: Attempt,
         failure: &DeliveryFailure,
+        deadline: Instant,
     ) {
         // The next probe may need it again, whatever the target asked for.
         let retry_after = failure.retry_after.filter(|_| !received.is_ordered);
@@ -355,8 +350,8 @@ impl<T: PortTypes> Processor<T> {
         }
         // Also where another worker finished the event first: its record shows that the message is a
         // duplicate.
-        self.apply(received, uncounted(keeps_place, Instant::now()))
-            .await;
+        let disposition = uncounted(keeps_place, Instant::now());
+        self.apply(received, disposition, deadline).await;
     }
 
     /// Makes examined messages visible again.
@@ -391,8 +386,10 @@ impl<T: PortTypes> Processor<T> {
         self.set_visibility(&shown).await;
     }
 
-    /// Does with a message what the event source mapping does with those of a batch.
-    async fn apply(&self, received: ReceivedMessage, disposition: Disposition) {
+    /// Does with a message what the event source mapping does with those of a batch, once the
+    /// journal has what is delivered.
+    async fn apply(&self, received: ReceivedMessage, disposition: Disposition, deadline: Instant) {
+        self.write_journal(deadline - ANSWER_TIME).await;
         match self.leave_line(&received, disposition).await {
             Disposition::Delete => self.delete(&[received]).await,
             Disposition::RetryAt(at) => self.set_visibility(&[(&received, at)]).await,

@@ -518,3 +518,25 @@ async fn the_body_of_a_delivered_event_is_gone_whatever_crashed() {
         assert_eq!(processor.ports.table.kept_bodies(), [], "{calls}");
     }
 }
+
+/// The death is not recorded, but the body was kept for it.
+#[tokio::test(start_paused = true)]
+async fn the_body_of_an_unrecorded_death_is_gone_with_the_delivery() {
+    let processor = processor(|_, attempt| {
+        if attempt == 1 {
+            fail(FailureCause::Status(404))
+        } else {
+            deliver()
+        }
+    });
+    let table = &processor.ports.table;
+    // The erasures are read, the claim is written, the body is kept, and nothing after that.
+    table.fail_after(3, usize::MAX);
+    assert_eq!(receive(&processor, record("event", 1)).await, ["event"]);
+    table.fail_after(0, 0);
+    assert_eq!(table.kept_bodies().len(), 1);
+    tokio::time::advance(Duration::from_hours(1)).await;
+    assert!(receive(&processor, record("event", 2)).await.is_empty());
+    assert_eq!(table.only_record().state, State::Delivered);
+    assert_eq!(table.kept_bodies(), []);
+}

@@ -53,6 +53,25 @@ async fn a_journal_that_fails_or_hangs_changes_no_delivery() {
     assert_eq!(processor.ports.target.deliveries(), 1);
 }
 
+/// The breaker's function ends while the journal's queue does not answer.
+#[tokio::test(start_paused = true)]
+async fn probe_deletes_its_message_after_the_journal_has_the_event() {
+    let (processor, journal) = journalling(|_, _| deliver());
+    let queue = processor.ports.events.clone();
+    let message = record("one", 1).message;
+    queue.send(&message).await.expect("sent");
+    journal.delay_sends(Duration::from_secs(2));
+    let probe = processor.probe(None, a_minute());
+    let killed = tokio::time::timeout(Duration::from_secs(1), probe).await;
+    assert!(killed.is_err() && journal.messages().is_empty());
+    assert_eq!(processor.ports.table.only_record().state, State::Delivered);
+    assert_eq!(queue.messages(), [message]);
+    journal.delay_sends(Duration::ZERO);
+    tokio::time::advance(Duration::from_hours(1)).await;
+    assert!(receive(&processor, record("one", 2)).await.is_empty());
+    assert_eq!(ids(&journal), ["one"]);
+}
+
 /// A worker that ends after the delivery is recorded has sent nothing to the journal.
 #[tokio::test(start_paused = true)]
 async fn event_that_comes_again_after_a_crash_is_journalled_once_more() {

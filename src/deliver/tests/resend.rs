@@ -274,6 +274,7 @@ async fn an_event_that_is_erased_during_its_attempt_stays_erased() {
 fn of_conversation(name: &str, received_at: Timestamp, receive_count: u32) -> ReceivedMessage {
     let mut received = record(name, receive_count);
     received.message.body = r#"{"conversationId":"c1"}"#.to_owned();
+    received.sent_at = received_at;
     let at = Attribute::text(received_at.to_string());
     received
         .message
@@ -303,6 +304,11 @@ async fn waiting_events_of_an_erased_conversation_are_dropped() {
     );
     assert!(seen(&relay).is_empty());
     assert_eq!(relay.ports.table.only_record().state, State::Erased);
+    // Its sender's clock is ahead.
+    let mut ahead = of_conversation("ahead", FakeClock.now() + Duration::from_hours(1), 1);
+    ahead.sent_at = before;
+    assert!(receive(&relay, ahead).await.is_empty());
+    assert!(seen(&relay).is_empty());
     // The conversation goes on, and what comes now is delivered.
     assert!(
         receive(&relay, of_conversation("new", FakeClock.now(), 1))
