@@ -114,6 +114,10 @@ impl Erasing {
         let id = match &self.which {
             Erased::These(ids) if ids.contains(event_id) => return Verdict::Erase,
             Erased::These(_) => return Verdict::Leave,
+            // By its record. Its body here may be the beginning only, which is no JSON.
+            Erased::Conversation(_) if self.progress.found.contains(event_id) => {
+                return Verdict::Erase;
+            }
             Erased::Conversation(id) => id,
         };
         // A sender's clock may be ahead.

@@ -203,12 +203,13 @@ impl<T: PortTypes> Drain<'_, T> {
             erasures: Some(erasures).filter(|all| all.newest_at().is_some_and(is_young)),
             drained: Drained {
                 objects,
+                complete: true,
                 ..Drained::default()
             },
         };
         match self.drain_all(queue, &mut open, before, stop_at).await {
             Ok(complete) => {
-                open.drained.complete = complete;
+                open.drained.complete &= complete;
                 Ok(open.drained)
             }
             Err(error) => {
@@ -283,7 +284,8 @@ impl<T: PortTypes> Drain<'_, T> {
             }
         }
         open.drained.left_out += erased.len() as u64;
-        self.delete(queue, &erased).await;
+        // One that stays is left out again, by another drain.
+        open.drained.complete &= self.delete(queue, &erased).await;
         let mut lines = lines.into_iter();
         while let Some(received) = lines.next() {
             let hour = hour_of(received.sent_at);
@@ -384,19 +386,18 @@ impl<T: PortTypes> Drain<'_, T> {
         Ok(())
     }
 
-    /// Deletes messages. One that stays comes again, and is journalled twice.
-    async fn delete(&self, queue: &T::DeadLetters, receipts: &[ReceiptHandle]) {
-        for error in queue
-            .delete(receipts)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-        {
+    /// Deletes messages, and returns whether all are gone. One that stays comes again: it is
+    /// journalled twice, or once more left out.
+    async fn delete(&self, queue: &T::DeadLetters, receipts: &[ReceiptHandle]) -> bool {
+        let deleted = queue.delete(receipts).await;
+        let errors: Vec<_> = deleted.into_iter().filter_map(Result::err).collect();
+        for error in &errors {
             tracing::warn!(
-                error = display_chain(&error),
-                "failed to delete a message of the journal's queue; it is journalled once more"
+                error = display_chain(error),
+                "failed to delete a message of the journal's queue; it comes again"
             );
         }
+        errors.is_empty()
     }
 }
 

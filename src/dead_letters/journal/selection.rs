@@ -88,6 +88,14 @@ pub(super) struct Findings {
     first: BTreeMap<EventId, Position>,
 }
 
+/// A line of the journal.
+struct Examined {
+    event_id: EventId,
+    sent_at: Timestamp,
+    /// The time at which the relay received the event, if it is selected.
+    wanted: Option<Timestamp>,
+}
+
 /// Hours to search, and the events that are expected there.
 #[derive(Default)]
 struct Plan {
@@ -307,42 +315,35 @@ impl<T: PortTypes> Search<'_, T> {
         object: &[u8],
         findings: &mut Findings,
     ) -> Result<(), ArchiveError> {
-        let (object_number, mut line_number) = (findings.objects.len(), 0);
-        findings.objects.push(key.to_owned());
+        let (object_number, mut lines) = (findings.objects.len(), Vec::new());
+        // Of an object that breaks in the middle nothing is used: no line of it could be sent.
         for_each_line(object, |line, archived| {
+            lines.push((line.len(), self.examine(archived)?));
+            Ok(())
+        })?;
+        findings.objects.push(key.to_owned());
+        for (line, (bytes, examined)) in lines.into_iter().enumerate() {
             let place = Place {
                 object: object_number,
-                line: line_number,
-                bytes: line.len(),
+                line,
+                bytes,
             };
-            line_number += 1;
-            self.scan_line(archived, place, findings)
-        })
+            if let Some(examined) = examined {
+                self.add(examined, place, findings);
+            }
+        }
+        Ok(())
     }
 
-    fn scan_line(
-        &self,
-        archived: Archived,
-        place: Place,
-        findings: &mut Findings,
-    ) -> io::Result<()> {
+    /// Tells what a line is for the search; nothing if it is younger than that.
+    fn examine(&self, archived: Archived) -> io::Result<Option<Examined>> {
         let (event_id, sent_at) = (archived.event_id.clone(), archived.sent_at);
-        let is_named = matches!(self.selection.which, Delivered::These(_));
-        if !is_named && sent_at >= self.until {
-            return Ok(());
-        }
-        findings.missing.remove(&event_id);
-        let received_at = match &self.selection.which {
-            Delivered::These(ids) => {
-                if !ids.contains(&event_id) {
-                    return Ok(());
-                }
-                archived.into_message()?.received_at(sent_at)
+        let wanted = match &self.selection.which {
+            Delivered::These(ids) if ids.contains(&event_id) => {
+                Some(archived.into_message()?.received_at(sent_at))
             }
-            Delivered::Matching(filter) => {
-                if !filter.includes_time(sent_at) {
-                    return Ok(());
-                }
+            Delivered::Matching(_) if sent_at >= self.until => return Ok(None),
+            Delivered::Matching(filter) if filter.includes_time(sent_at) => {
                 let message = archived.into_message()?;
                 let is_matching = !filter.needs_event()
                     || message.to_event(sent_at).is_ok_and(|event| {
@@ -352,11 +353,26 @@ impl<T: PortTypes> Search<'_, T> {
                             .and_then(|_| conversation_id(&event));
                         filter.matches(&event, conversation.as_deref())
                     });
-                if !is_matching {
-                    return Ok(());
-                }
-                message.received_at(sent_at)
+                is_matching.then(|| message.received_at(sent_at))
             }
+            Delivered::These(_) | Delivered::Matching(_) => None,
+        };
+        Ok(Some(Examined {
+            event_id,
+            sent_at,
+            wanted,
+        }))
+    }
+
+    fn add(&self, examined: Examined, place: Place, findings: &mut Findings) {
+        let Examined {
+            event_id,
+            sent_at,
+            wanted,
+        } = examined;
+        findings.missing.remove(&event_id);
+        let Some(received_at) = wanted else {
+            return;
         };
         if findings.is_new(&event_id) {
             findings.matched += 1;
@@ -364,7 +380,6 @@ impl<T: PortTypes> Search<'_, T> {
         }
         let position = Position::of(received_at, &event_id);
         findings.place(event_id, position, place, (self.behind, self.most));
-        Ok(())
     }
 }
 

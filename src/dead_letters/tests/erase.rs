@@ -509,6 +509,27 @@ async fn a_clock_of_a_sender_that_is_ahead_hides_nothing() {
     assert_eq!(traces(&relay, OURS).await, BTreeMap::new());
 }
 
+/// A recovered event is too large for a message, which has the beginning of its body alone. Its record
+/// tells the conversation.
+#[tokio::test(start_paused = true)]
+async fn line_with_the_beginning_of_a_body_is_erased_by_the_record_of_its_event() {
+    let relay = relay();
+    let whole = of_conversation(OURS, 1).with_identity(FakeClock.now());
+    die(&relay, &whole, ReasonKind::Permanent, 404).await;
+    let mut cut = whole.clone().named(&id_of(&whole));
+    cut.body.truncate(whole.body.len() - 1);
+    assert_eq!(id_of(&cut), id_of(&whole));
+    put_object(
+        &relay,
+        "dead-letters/2026/01/14/a/part-0001.jsonl.gz",
+        [cut],
+    )
+    .await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    erased(&relay, of_ours()).await;
+    assert_eq!(traces(&relay, OURS).await, BTreeMap::new());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_run_says_so_and_stops() {
     let relay = Arc::new(world().await);

@@ -1,7 +1,11 @@
 //! Resends from the journal.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use super::journal::{deliver_for_journal, in_conversation, lease_of, queue, with_journal};
 use super::*;
@@ -587,6 +591,31 @@ async fn event_that_is_journalled_twice_is_sent_once() {
         "{report}"
     );
     assert_eq!(relay.ports.events.messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn object_that_breaks_in_the_middle_is_named_and_the_others_are_sent() {
+    let relay = with_journal();
+    let ids = with_delivered_events(&relay).await;
+    handle(&relay, json!({ "action": "journal" }))
+        .await
+        .expect("carried out");
+    let archive = &relay.ports.archive;
+    let first = archive.keys().remove(0);
+    let mut broken = archive.get(&first).await.expect("there");
+    let mut line = GzEncoder::new(&mut broken, Compression::fast());
+    line.write_all(b"no JSON\n").expect("packed");
+    line.finish().expect("packed");
+    // It is read before the others.
+    let key = format!("{}/0.jsonl.gz", first.rsplit_once('/').expect("a folder").0);
+    archive.put(&key, broken).await.expect("written");
+    let report = run(&relay, &of_hour("one")).await.expect("carried out");
+    assert!(report["failed"].to_string().contains(&key), "{report}");
+    assert_eq!(
+        (&report["resent"], &report["complete"]),
+        (&json!(30), &json!(false))
+    );
+    assert_eq!(deliver_queued(&relay).await, ids);
 }
 
 #[tokio::test(start_paused = true)]

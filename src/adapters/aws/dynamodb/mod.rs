@@ -465,7 +465,10 @@ impl EventsTable for DynamoDb {
     }
 
     async fn save_erasures(&self, erasures: &Erasures) -> Result<(), ServiceError> {
-        let request = self.put(ERASURES_KEY.to_owned(), erasures)?;
+        let mut request = self.put(ERASURES_KEY.to_owned(), erasures)?;
+        if let Some(newest_at) = erasures.newest_at() {
+            request = request.item("expires_at", seconds(newest_at + LIFE));
+        }
         request
             .send()
             .await
@@ -586,14 +589,13 @@ impl EventsTable for DynamoDb {
         from: Option<Uuid>,
         now: Timestamp,
     ) -> Result<bool, ServiceError> {
-        let number = |at: Timestamp| AttributeValue::N(at.as_second().to_string());
         let request = self
             .put(run_key(&run.run_id), run)?
-            .item("expires_at", number(now + LIFE));
+            .item("expires_at", seconds(now + LIFE));
         let request = match from {
             None => request
                 .condition_expression("attribute_not_exists(event_id) OR expires_at <= :now")
-                .expression_attribute_values(":now", number(now)),
+                .expression_attribute_values(":now", seconds(now)),
             Some(revision) => request
                 .condition_expression("revision = :revision")
                 .expression_attribute_values(":revision", AttributeValue::S(revision.to_string())),
@@ -801,6 +803,11 @@ fn lease_key(what: LeaseName) -> String {
         LeaseName::Recovery => "lease#recovery".to_owned(),
         LeaseName::Breaker => "lease#breaker".to_owned(),
     }
+}
+
+/// A time as DynamoDB's time to live wants it.
+fn seconds(at: Timestamp) -> AttributeValue {
+    AttributeValue::N(at.as_second().to_string())
 }
 
 fn run_key(run_id: &str) -> String {
