@@ -1,5 +1,6 @@
 //! Changes of a running relay: crashes, settings, schedules, messages by hand.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +14,19 @@ use local::stack::Function;
 use local::wait;
 
 use super::Relay;
+
+/// True once the parent of a process hears of its end, which is after its last thread.
+fn has_ended(pid: u32) -> bool {
+    let is_zombie = |stat: String| {
+        let state = stat
+            .rsplit_once(") ")
+            .map(|(_, rest)| rest.starts_with('Z'));
+        state.unwrap_or_default()
+    };
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map(Iterator::count);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    threads.map_or(true, |threads| threads <= 1) && stat.map_or(true, is_zombie)
+}
 
 impl Relay {
     /// Puts bodies into the dead-letter queue as a person would, so that nothing is known of them.
@@ -45,8 +59,7 @@ impl Relay {
                 .status()?;
         }
         wait::until("they have ended", || async {
-            let left = self.stack.pids_of(function)?;
-            Ok((!pids.iter().any(|pid| left.contains(pid))).then_some(pids.len()))
+            Ok(pids.iter().all(|pid| has_ended(*pid)).then_some(pids.len()))
         })
         .await
     }
