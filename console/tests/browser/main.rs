@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use console::aws;
@@ -21,6 +22,7 @@ use local::stack::{Function, Stack, StackOptions};
 use local::target::{Answer, Behaviour, Target};
 use local::{env_file, wait};
 use serde_json::json;
+use tokio::time::sleep;
 
 use self::webdriver::{Browser, ENTER, SPACE};
 
@@ -297,6 +299,10 @@ async fn a_target_starts_to_fail(
     let well = relay.accept(1000).await?;
     relay.until_taken(&BTreeSet::from([well])).await?;
     browser.click("#attempts summary").await?;
+    // A processor writes its counts every ten seconds, and with a batch: now one is due.
+    let one_delivered = " 1 0";
+    browser.until("#attempts table", one_delivered).await?;
+    sleep(Duration::from_secs(10)).await;
 
     relay.target.behave(Behaviour::script(|_| Answer {
         body: CAUSE.to_owned(),
